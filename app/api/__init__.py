@@ -1,0 +1,1 @@
+"""The HTTP door: blueprints, schemas, problems, keys and health. Views unpack, call a service, pack."""

@@ -1,0 +1,58 @@
+"""Puts the web application together: hooks in their order, problems, blueprints, reference."""
+
+from apiflask import APIFlask
+
+from app import logs
+from app.access import KeyService
+from app.api import agents, documentation, health, operations, phones
+from app.api.authentication import register_authentication
+from app.api.bodies import MAX_BODY_BYTES
+from app.api.context import DOOR, WIRING, Door
+from app.api.openapi import VERSION, configure_openapi
+from app.api.paths import register_paths
+from app.api.problems import register_problems
+from app.api.readiness import make_readiness
+from app.api.reads import Reader
+from app.api.requests import register_requests
+from app.cli import COMMANDS
+from app.first_answers import FirstAnswers
+from app.metrics import make_metrics
+from app.wiring import Wiring
+
+BLUEPRINTS = (agents.blueprint, phones.blueprint, operations.blueprint, health.blueprint, documentation.blueprint)
+
+
+def build_application(wiring: Wiring) -> APIFlask:
+    """Build the Flask application on `wiring`, which outlives it."""
+    logs.configure(wiring.settings.log_format)
+    app = APIFlask(
+        "app",
+        "Trunkline",
+        VERSION,
+        spec_path=None,
+        docs_path=None,
+        json_errors=False,
+        static_folder=None,  # type: ignore[arg-type]  # Flask's word for none; APIFlask types it too narrowly
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
+    app.url_map.merge_slashes = False
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1
+    app.extensions[WIRING] = wiring
+    sessions = wiring.sessions
+    app.extensions[DOOR] = Door(
+        keys=KeyService(sessions),
+        first_answers=FirstAnswers(sessions),
+        reader=Reader(sessions),
+        readiness=make_readiness(wiring),
+        metrics=make_metrics(sessions),
+    )
+    register_requests(app)
+    register_authentication(app)
+    register_paths(app)
+    register_problems(app)
+    configure_openapi(app)
+    for blueprint in BLUEPRINTS:
+        app.register_blueprint(blueprint)
+    for command in COMMANDS:
+        app.cli.add_command(command)
+    return app

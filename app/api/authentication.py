@@ -1,0 +1,44 @@
+"""Lets a request under /api/ pass only with a bearer key whose scope covers its method."""
+
+from flask import Flask, g, request
+
+from app.access import Scope
+from app.api.context import door
+from app.api.problems import problem
+from app.domain.errors import ErrorCode, RefusedError
+
+PROTECTED = "/api/"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class _NoKeyError(RefusedError):
+    """No valid key; `challenge` is the WWW-Authenticate header that says so."""
+
+    def __init__(self, detail: str, challenge: str) -> None:
+        super().__init__(ErrorCode.UNAUTHENTICATED, detail, status=401)
+        self.challenge = challenge
+
+
+def register_authentication(app: Flask) -> None:
+    """Put the check before every request; an unknown path under /api/ needs a key too."""
+    app.before_request(_check_key)
+    app.register_error_handler(
+        _NoKeyError,
+        lambda error: problem(error.code, error.detail, headers={"WWW-Authenticate": error.challenge}),
+    )
+
+
+def _check_key() -> None:
+    if not request.path.startswith(PROTECTED):
+        return
+    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not text.strip():
+        raise _NoKeyError("Send the API key as 'Authorization: Bearer KEY'.", 'Bearer realm="trunkline"')
+    found = door().keys.authenticate(text.strip())
+    if found is None:
+        raise _NoKeyError("The API key is unknown or was revoked.", 'Bearer realm="trunkline", error="invalid_token"')
+    g.caller = found
+    needed = Scope.READ if request.method in SAFE_METHODS else Scope.WRITE
+    if not found.may(needed):
+        detail = f"This call needs the scope '{needed}'; the key has {', '.join(found.scopes) or 'none'}."
+        raise RefusedError(ErrorCode.FORBIDDEN, detail, status=403)

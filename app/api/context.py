@@ -1,0 +1,50 @@
+"""What a view reaches for: the wiring, the services of the door, and who is asking."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flask import current_app, g
+
+from app.access import Caller, KeyService
+from app.api.readiness import Readiness
+from app.api.reads import Reader
+from app.first_answers import FirstAnswers
+from app.provisioning.transitions import Origin
+from app.wiring import Wiring
+
+WIRING = "trunkline"
+DOOR = "trunkline.door"
+
+
+@dataclass(frozen=True)
+class Door:
+    """The services that only the HTTP API has."""
+
+    keys: KeyService
+    first_answers: FirstAnswers
+    reader: Reader
+    readiness: Readiness
+    metrics: Callable[[], bytes]
+
+
+def wiring() -> Wiring:
+    """Return what this application was built on."""
+    found: Wiring = current_app.extensions[WIRING]
+    return found
+
+
+def door() -> Door:
+    """Return the API's own services."""
+    found: Door = current_app.extensions[DOOR]
+    return found
+
+
+def caller() -> Caller:
+    """Return who sent this request; only behind the check of keys."""
+    found: Caller = g.caller
+    return found
+
+
+def origin() -> Origin:
+    """Return what an operation remembers of the request that started it."""
+    return Origin(requested_by=caller().name, request_id=g.request_id)

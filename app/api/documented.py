@@ -1,0 +1,43 @@
+"""Says beside a view what it may answer, for the API reference; what every call shares is added in `openapi`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from apiflask import Schema
+from apiflask.scaffold import APIScaffold
+
+from app.domain.errors import ErrorCode
+
+WAITED = tuple(list(ErrorCode)[list(ErrorCode).index(ErrorCode.CANCELLED) :])
+"""The codes with which an operation itself ends, for calls that can wait for one: the second half of the list."""
+
+PROBLEMS = "x-problems"
+HEADERS = "x-headers"
+IDEMPOTENT = "x-idempotent"
+"""Notes from the views to `openapi`, which takes them out again."""
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def answers_with(
+    *codes: ErrorCode,
+    bodies: Mapping[int, tuple[type[Schema] | None, str]] | None = None,
+    headers: Mapping[int, Sequence[str]] | None = None,
+) -> Callable[[View], View]:
+    """Note the problems, the further bodies and the headers that a view answers with."""
+    responses: dict[int | str, Any] = {
+        status: {"description": description} | ({"content": _json(schema)} if schema else {})
+        for status, (schema, description) in (bodies or {}).items()
+    }
+    notes = {PROBLEMS: list(codes), HEADERS: {str(status): list(names) for status, names in (headers or {}).items()}}
+    decorator: Callable[[View], View] = APIScaffold().doc(responses=responses or None, extensions=notes)
+    return decorator
+
+
+def note_idempotent(view: Callable[..., Any]) -> None:
+    """Note that a view takes an Idempotency-Key."""
+    view._spec["extensions"][IDEMPOTENT] = True  # type: ignore[attr-defined]  # noqa: SLF001 - where APIFlask keeps what it is told
+
+
+def _json(schema: type[Schema]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}

@@ -1,0 +1,178 @@
+"""Completes the OpenAPI document: every problem with an example, the headers, and how a key is sent."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from apiflask import APIFlask
+
+from app.api.documented import HEADERS, IDEMPOTENT, PROBLEMS
+from app.api.problems import KINDS, MIME_TYPE, problem_body
+from app.api.schemas import AGENT_ID, STATUS_URL
+from app.domain.errors import ErrorCode
+
+_C = ErrorCode
+
+VERSION = "0.1.0"
+"""As in pyproject.toml."""
+
+DESCRIPTION = """\
+Connects Twilio phone numbers to LiveKit voice agents, and keeps them connected.
+
+Work is asynchronous: a call that starts some answers 202 with a `statusUrl` to poll. `Prefer: wait=N` makes it wait up
+to 60 seconds for the end. Every error is `application/problem+json` with a `code` from a closed list. Every answer
+carries `X-Request-ID`, the client's own if it sent one.
+"""
+
+EVERY_CALL = (_C.UNAUTHENTICATED, _C.FORBIDDEN, _C.REQUEST_TOO_LARGE, _C.INTERNAL_ERROR, _C.SERVICE_UNAVAILABLE)
+WITH_BODY = (_C.MALFORMED_REQUEST, _C.UNSUPPORTED_MEDIA_TYPE, _C.VALIDATION_FAILED)
+WITH_KEY = (_C.IDEMPOTENCY_KEY_REUSED, _C.IDEMPOTENCY_KEY_IN_PROGRESS, _C.VALIDATION_FAILED)
+
+_ID = {"type": "string", "format": "uuid", "example": AGENT_ID}
+
+PARAMETERS: Mapping[str, dict[str, Any]] = {
+    "IdempotencyKey": {
+        "in": "header",
+        "name": "Idempotency-Key",
+        "description": "1 to 255 visible ASCII characters. For 24 hours the same request with the same key gives the "
+        "first answer again, marked `Idempotency-Replayed: true`; answers of 500 and above are not kept.",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    },
+    "Prefer": {
+        "in": "header",
+        "name": "Prefer",
+        "description": "`wait=N`: answer when the operation has ended, or after N seconds, at most 60 (RFC 7240).",
+        "schema": {"type": "string", "examples": ["wait=30"]},
+    },
+    "IfNoneMatch": {
+        "in": "header",
+        "name": "If-None-Match",
+        "description": "The `ETag` of the last answer: 304 without a body when nothing has changed.",
+        "schema": {"type": "string"},
+    },
+}
+
+PROBLEM = {
+    "type": "object",
+    "description": "Why a request was refused or failed (RFC 9457).",
+    "required": ["success", "type", "title", "status", "detail", "code"],
+    "properties": {
+        "success": {"const": False},
+        "type": {"type": "string", "description": "`urn:trunkline:problem:` and the code."},
+        "title": {"type": "string", "description": "What every problem of this code has in common."},
+        "status": {"type": "integer", "description": "The HTTP status."},
+        "detail": {"type": "string", "description": "What went wrong this time."},
+        "code": {"enum": [code.value for code in ErrorCode]},
+        "errors": {
+            "type": "object",
+            "description": "Field -> what is wrong with it.",
+            "additionalProperties": {"type": "array", "items": {"type": "string"}},
+        },
+    },
+}
+
+RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
+    "Location": {"description": "Where the result is found.", "schema": {"type": "string", "examples": [STATUS_URL]}},
+    "Retry-After": {"description": "Seconds until it is worth coming back.", "schema": {"type": "integer"}},
+    "ETag": {"description": "Changes whenever the body does.", "schema": {"type": "string"}},
+    "Preference-Applied": {"description": "`wait=N` when the wait took place.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}},
+}
+
+_HEADER_PARAMETERS = {
+    ("/provision-phone", "post"): ("Prefer",),
+    ("/deprovision-phone", "delete"): ("Prefer",),
+    ("/phone-status", "get"): ("IfNoneMatch",),
+}
+
+
+def configure_openapi(app: APIFlask) -> None:
+    """Set what APIFlask generates, and complete it."""
+    app.config.update(
+        OPENAPI_VERSION="3.1.0",
+        DESCRIPTION=DESCRIPTION,
+        AUTO_SERVERS=False,
+        AUTO_404_RESPONSE=False,
+        AUTO_VALIDATION_ERROR_RESPONSE=False,
+        AUTO_OPERATION_ID=True,
+        LICENSE={"name": "MIT", "identifier": "MIT"},
+        SECURITY_SCHEMES={
+            "apiKey": {"type": "http", "scheme": "bearer", "description": "`flask keys create` makes one."}
+        },
+    )
+    app.spec_processor(_complete)  # type: ignore[arg-type]  # SPEC_FORMAT is json: always a dict
+
+
+def _complete(document: dict[str, Any]) -> dict[str, Any]:
+    components = document.setdefault("components", {})
+    components["schemas"] = dict(sorted({**components.get("schemas", {}), "Problem": PROBLEM}.items()))
+    components["parameters"] = dict(PARAMETERS)
+    for name, schema in components["schemas"].items():
+        _complete_schema(name, schema)
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            _complete_operation(path, method, operation)
+    return document
+
+
+def _complete_schema(name: str, schema: dict[str, Any]) -> None:
+    """Say of what goes out that every field is always there, and that more may come with a later version."""
+    if name != "Problem" and not name.endswith("In"):
+        schema["required"] = list(schema["properties"])
+        schema.pop("additionalProperties", None)
+
+
+def _complete_operation(path: str, method: str, operation: dict[str, Any]) -> None:
+    codes = list(operation.pop(PROBLEMS, ()))
+    protected = path.startswith("/api/")
+    if protected:
+        operation["security"] = [{"apiKey": []}]
+        codes += EVERY_CALL
+    if "requestBody" in operation:
+        operation["requestBody"]["required"] = True
+        codes += WITH_BODY
+    wanted = [
+        name
+        for (ending, verb), names in _HEADER_PARAMETERS.items()
+        for name in names
+        if path.endswith(ending) and verb == method
+    ]
+    if operation.pop(IDEMPOTENT, False):
+        codes += WITH_KEY
+        wanted.append("IdempotencyKey")
+    for parameter in operation["parameters"]:
+        if parameter.get("in") == "path":
+            parameter["schema"] = _ID
+    operation["parameters"] += [{"$ref": f"#/components/parameters/{name}"} for name in wanted]
+    for status, names in operation.pop(HEADERS, {}).items():
+        operation["responses"][status]["headers"] = {name: RESPONSE_HEADERS[name] for name in names}
+    responses = operation["responses"] | _problem_responses(codes)
+    operation["responses"] = {status: responses[status] for status in sorted(responses)}
+    # post_phones_provision_phone -> provisionPhone: generated clients name their methods so.
+    first, *rest = operation["operationId"].split("_")[2:]
+    operation["operationId"] = first + "".join(word.capitalize() for word in rest)
+
+
+def _problem_responses(codes: Iterable[ErrorCode]) -> dict[str, Any]:
+    by_status: dict[int, list[ErrorCode]] = defaultdict(list)
+    for code in dict.fromkeys(codes):
+        by_status[KINDS[code].status].append(code)
+    return {str(status): _problem_response(by_status[status]) for status in sorted(by_status)}
+
+
+def _problem_response(codes: list[ErrorCode]) -> dict[str, Any]:
+    headers = {"Retry-After"} if any(KINDS[code].retry_after_s is not None for code in codes) else set()
+    headers |= {"WWW-Authenticate"} if ErrorCode.UNAUTHENTICATED in codes else set()
+    examples = {
+        code.value: {"value": problem_body(code, f"{KINDS[code].title}.", errors=_errors(code))} for code in codes
+    }
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        "description": "; ".join(f"`{code.value}`" for code in codes),
+        "content": {MIME_TYPE: {"schema": schema, "examples": examples}},
+        **({"headers": {name: RESPONSE_HEADERS[name] for name in sorted(headers)}} if headers else {}),
+    }
+
+
+def _errors(code: ErrorCode) -> dict[str, list[str]] | None:
+    return {"phoneNumber": ["Missing data for required field."]} if code is ErrorCode.VALIDATION_FAILED else None

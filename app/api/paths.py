@@ -1,0 +1,58 @@
+"""Reads what stands in a URL: ids in the path, and no query parameter that a writing call does not know."""
+
+import uuid
+
+from flask import Flask, request
+
+from app.api.bodies import MAX_BODY_BYTES, too_large
+from app.api.problems import validation_failed
+from app.domain.errors import agent_not_found, operation_not_found
+
+_MISSING = {"agent_id": agent_not_found, "operation_id": operation_not_found}
+
+LONGEST_ECHO = 64
+"""Characters of a malformed id that the problem quotes back."""
+
+
+def register_paths(app: Flask) -> None:
+    """Put the checks before every view; after the check of the key, so that a stranger learns nothing."""
+    app.before_request(_refuse_size)
+    app.before_request(_read_ids)
+    app.before_request(_refuse_unknown_parameters)
+
+
+def _refuse_size() -> None:
+    """Refuse a body that says it is too large, even on a call that would not read it."""
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise too_large()
+
+
+def _read_ids() -> None:
+    """Make uuids of the ids in the path; what is no uuid is an id that no row has."""
+    for name, missing in _MISSING.items():
+        text = (request.view_args or {}).get(name)
+        if text is not None:
+            found = _as_uuid(text)
+            if found is None:
+                raise missing(_quoted(text))
+            request.view_args[name] = found  # type: ignore[index]  # it is there: we have just read from it
+
+
+def _quoted(text: str) -> str:
+    """Return of a malformed id what can be shown anywhere."""
+    return "".join(character if " " < character <= "~" else "?" for character in text[:LONGEST_ECHO])
+
+
+def _as_uuid(text: str) -> uuid.UUID | None:
+    """Read the canonical form only: one resource, one URL."""
+    try:
+        found = uuid.UUID(text)
+    except ValueError:
+        return None
+    return found if str(found) == text.lower() else None
+
+
+def _refuse_unknown_parameters() -> None:
+    """Refuse query parameters on calls that write: a `dryRun` that we do not know must not become the real thing."""
+    if request.method in {"POST", "PUT", "PATCH", "DELETE"} and request.args:
+        raise validation_failed({name: ["Unknown parameter."] for name in request.args})

@@ -1,0 +1,184 @@
+"""The one place where a refusal or a failure becomes `application/problem+json` (RFC 9457)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+from apiflask import APIFlask, HTTPError
+from flask import Response, current_app
+from flask.typing import ResponseReturnValue
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from werkzeug.exceptions import HTTPException
+
+from app.domain.errors import ErrorCode, RefusedError
+
+log = structlog.stdlib.get_logger()
+
+MIME_TYPE = "application/problem+json"
+
+RETRY_LATER_S = 5
+"""Seconds a client is asked to wait when the database or a provider is away: a restart takes a few."""
+
+_C = ErrorCode
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What every problem of one code has in common; `retry_after_s` is sent as Retry-After, in seconds."""
+
+    status: int
+    title: str
+    retry_after_s: int | None = None
+
+
+KINDS: Mapping[ErrorCode, Kind] = {
+    _C.MALFORMED_REQUEST: Kind(400, "Malformed request"),
+    _C.UNAUTHENTICATED: Kind(401, "No valid API key"),
+    _C.FORBIDDEN: Kind(403, "The key may not do this"),
+    _C.NOT_FOUND: Kind(404, "No such page"),
+    _C.AGENT_NOT_FOUND: Kind(404, "No such agent"),
+    _C.OPERATION_NOT_FOUND: Kind(404, "No such operation"),
+    _C.METHOD_NOT_ALLOWED: Kind(405, "Method not allowed"),
+    _C.AGENT_HAS_PHONE: Kind(409, "The agent has a phone number"),
+    _C.NUMBER_IN_USE: Kind(409, "The number belongs to another agent"),
+    _C.OPERATION_IN_PROGRESS: Kind(409, "An operation is in progress"),
+    _C.OPERATION_FINISHED: Kind(409, "The operation has finished"),
+    _C.IDEMPOTENCY_KEY_IN_PROGRESS: Kind(409, "The first request is still running", retry_after_s=1),
+    _C.REQUEST_TOO_LARGE: Kind(413, "Request too large"),
+    _C.UNSUPPORTED_MEDIA_TYPE: Kind(415, "Unsupported media type"),
+    _C.VALIDATION_FAILED: Kind(422, "Validation failed"),
+    _C.IDEMPOTENCY_KEY_REUSED: Kind(422, "Idempotency key reused"),
+    _C.RATE_LIMITED: Kind(429, "Too many requests", retry_after_s=1),
+    _C.INTERNAL_ERROR: Kind(500, "Internal error"),
+    _C.SERVICE_UNAVAILABLE: Kind(503, "Service unavailable", RETRY_LATER_S),
+    # Operations that a client waited for: 4xx where the client or its account can mend it, 5xx where it cannot.
+    _C.CANCELLED: Kind(409, "The operation was cancelled"),
+    _C.NUMBER_NOT_IN_ACCOUNT: Kind(422, "The number is not in the Twilio account"),
+    _C.NUMBER_NOT_VOICE: Kind(422, "The number takes no voice calls"),
+    _C.NUMBER_ALREADY_ROUTED: Kind(409, "The number is routed elsewhere"),
+    _C.NUMBER_MOVED: Kind(409, "Somebody else moved the number"),
+    _C.TWILIO_BAD_CREDENTIALS: Kind(502, "Twilio refuses the credentials"),
+    _C.TWILIO_FORBIDDEN: Kind(502, "Twilio forbids the call"),
+    _C.TWILIO_TRUNK_LIMIT: Kind(409, "The Twilio account has no room for a trunk"),
+    _C.TWILIO_ORIGINATION_LIMIT: Kind(409, "The Twilio trunk has no room for a URL"),
+    _C.TWILIO_EMERGENCY_NUMBER: Kind(422, "The number is set up for emergency calls"),
+    _C.TWILIO_TRUNK_IN_USE: Kind(409, "The Twilio trunk is in use"),
+    _C.TWILIO_REJECTED: Kind(502, "Twilio refused a call"),
+    _C.LIVEKIT_NUMBER_CONFLICT: Kind(409, "Another LiveKit trunk has the number"),
+    _C.LIVEKIT_RULE_CONFLICT: Kind(409, "Another LiveKit rule is in the way"),
+    _C.LIVEKIT_BAD_CREDENTIALS: Kind(502, "LiveKit refuses the credentials"),
+    _C.LIVEKIT_MISCONFIGURED: Kind(502, "LiveKit is not set up for SIP"),
+    _C.LIVEKIT_REJECTED: Kind(502, "LiveKit refused a call"),
+    _C.PATH_NOT_VERIFIED: Kind(502, "The finished path did not verify"),
+    _C.PROVIDER_UNAVAILABLE: Kind(503, "A provider is unavailable", RETRY_LATER_S),
+    _C.INTERNAL_STEP_ERROR: Kind(500, "A step failed"),
+}
+"""Every code, its HTTP status and title: the closed list that the API reference shows."""
+
+_CODES_BY_STATUS = {
+    400: _C.MALFORMED_REQUEST,
+    401: _C.UNAUTHENTICATED,
+    403: _C.FORBIDDEN,
+    404: _C.NOT_FOUND,
+    405: _C.METHOD_NOT_ALLOWED,
+    413: _C.REQUEST_TOO_LARGE,
+    415: _C.UNSUPPORTED_MEDIA_TYPE,
+    422: _C.VALIDATION_FAILED,
+    429: _C.RATE_LIMITED,
+    503: _C.SERVICE_UNAVAILABLE,
+}
+
+
+def problem_body(
+    code: ErrorCode, detail: str, *, status: int | None = None, errors: Mapping[str, list[str]] | None = None
+) -> dict[str, object]:
+    """Return the body of a problem; `status` only where the code alone does not decide it."""
+    body: dict[str, object] = {
+        "success": False,
+        "type": f"urn:trunkline:problem:{code.value}",
+        "title": KINDS[code].title,
+        "status": status or KINDS[code].status,
+        "detail": detail,
+        "code": code.value,
+    }
+    return body | ({"errors": dict(errors)} if errors else {})
+
+
+def problem(
+    code: ErrorCode,
+    detail: str,
+    *,
+    status: int | None = None,
+    errors: Mapping[str, list[str]] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Build the answer for a problem, with the Retry-After of its kind."""
+    body = problem_body(code, detail, status=status, errors=errors)
+    response = Response(current_app.json.dumps(body), status or KINDS[code].status, mimetype=MIME_TYPE)
+    if (retry_after_s := KINDS[code].retry_after_s) is not None:
+        response.headers["Retry-After"] = str(retry_after_s)
+    response.headers.update(headers or {})
+    return response
+
+
+def validation_failed(errors: Mapping[str, list[str]]) -> RefusedError:
+    """Build the 422 that names the fields at fault."""
+    detail = "The request is not valid: " + ", ".join(sorted(errors)) + "." if errors else "The request is not valid."
+    return RefusedError(ErrorCode.VALIDATION_FAILED, detail, status=422, errors=errors)
+
+
+def register_problems(app: APIFlask) -> None:
+    """Make every way in which a request can fail end in a problem."""
+    app.register_error_handler(RefusedError, _refused)
+    app.register_error_handler(HTTPError, _invalid_input)
+    app.register_error_handler(HTTPException, _http_exception)
+    for lost_database in (OperationalError, InterfaceError, PoolTimeoutError):
+        app.register_error_handler(lost_database, _database_away)
+    app.register_error_handler(DBAPIError, _database_error)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _refused(error: RefusedError) -> Response:
+    return problem(error.code, error.detail, status=error.status, errors=error.errors)
+
+
+def _invalid_input(error: HTTPError) -> Response:
+    """Turn what marshmallow found, `{location: {field: messages}}`, into one flat map of field -> messages."""
+    detail = error.detail if isinstance(error.detail, dict) else {}
+    errors = {name: messages for fields in detail.values() for name, messages in _flat(fields).items()}
+    return _refused(validation_failed(errors))
+
+
+def _flat(messages: object, prefix: str = "") -> dict[str, list[str]]:
+    if not isinstance(messages, dict):
+        found = messages if isinstance(messages, list) else [messages]
+        return {prefix or "body": [str(message) for message in found]}
+    flat: dict[str, list[str]] = {}
+    for name, inner in messages.items():
+        path = prefix if name == "_schema" else f"{prefix}.{name}".removeprefix(".")
+        flat.update(_flat(inner, path))
+    return flat
+
+
+def _http_exception(error: HTTPException) -> ResponseReturnValue:
+    status = error.code or 500
+    if status < 400:  # noqa: PLR2004 - a redirect of the router is no problem
+        return error.get_response()
+    code = _CODES_BY_STATUS.get(status, _C.MALFORMED_REQUEST if status < 500 else _C.INTERNAL_ERROR)  # noqa: PLR2004
+    kept = {name: value for name, value in error.get_headers() if name in {"Allow", "Retry-After"}}
+    return problem(code, f"{error.name}.", status=status, headers=kept)
+
+
+def _database_away(error: Exception) -> Response:
+    log.error("database_unavailable", error=type(error).__name__)
+    return problem(_C.SERVICE_UNAVAILABLE, "The database does not answer; nothing was changed as far as we know.")
+
+
+def _database_error(error: DBAPIError) -> Response:
+    return _database_away(error) if error.connection_invalidated else _unexpected(error)
+
+
+def _unexpected(error: Exception) -> Response:
+    log.error("request_failed", exc_info=error)
+    return problem(_C.INTERNAL_ERROR, "Something went wrong on our side; the log has it under this request's id.")

@@ -1,0 +1,87 @@
+"""The read side of the API: each call is one transaction that writes nothing."""
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+
+from app.api.operation_views import OperationView, PhoneView
+from app.api.pages import Page, cut
+from app.db import queries
+from app.db.engine import Sessions
+from app.db.models import Agent
+from app.domain.errors import agent_not_found, operation_not_found
+from app.domain.statuses import OperationStatus, PhoneStatus
+
+SHAPE = "1"
+"""Goes into every ETag: raise it when the body of phone-status changes shape."""
+
+SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+"""Several reads, one moment: an agent is never shown beside an operation that it has not met yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationPage:
+    """One page of operations as they are shown."""
+
+    items: list[OperationView]
+    next_cursor: str | None
+
+
+class Reader:
+    """Reads agents and operations."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._engine = queries.autocommitting(sessions)
+
+    def agents(
+        self, *, limit: int, status: PhoneStatus | None = None, cursor: queries.Position | None = None
+    ) -> Page[Agent]:
+        """Return one page of agents."""
+        with self._sessions() as session:
+            return cut(queries.list_agents(session, status=status, after=cursor, limit=limit + 1), limit)
+
+    def operations(
+        self,
+        *,
+        limit: int,
+        status: OperationStatus | None = None,
+        agent_id: uuid.UUID | None = None,
+        cursor: queries.Position | None = None,
+    ) -> OperationPage:
+        """Return one page of operations."""
+        with self._sessions() as session:
+            rows = queries.list_operations(session, status=status, agent_id=agent_id, after=cursor, limit=limit + 1)
+            page = cut(rows, limit)
+            return OperationPage([OperationView(row) for row in page.items], page.next_cursor)
+
+    def operation(self, operation_id: uuid.UUID) -> OperationView:
+        """Return one operation with its trail; `RefusedError` 404."""
+        with self._sessions() as session:
+            session.connection(execution_options=SNAPSHOT)
+            row = queries.get_operation(session, operation_id)
+            if row is None:
+                raise operation_not_found(operation_id)
+            timeline = queries.events_of(session, row.id)
+            return OperationView(row, timeline, queries.live_resources(session, row.agent_id))
+
+    def phone_etag(self, agent_id: uuid.UUID) -> str:
+        """Return the entity tag of the agent's phone status: one small query; `RefusedError` 404."""
+        with self._engine.connect() as connection:
+            version = queries.status_version(connection, agent_id)
+        if version is None:
+            raise agent_not_found(agent_id)
+        return hashlib.sha256(f"{SHAPE}|{agent_id}|{version}".encode()).hexdigest()[:32]
+
+    def phone(self, agent_id: uuid.UUID) -> PhoneView:
+        """Return the agent's phone status whole; `RefusedError` 404."""
+        with self._sessions() as session:
+            session.connection(execution_options=SNAPSHOT)
+            agent = queries.get_agent(session, agent_id)
+            if agent is None:
+                raise agent_not_found(agent_id)
+            row = queries.latest_operation(session, agent_id)
+            if row is None:
+                return PhoneView(agent, None)
+            timeline = queries.events_of(session, row.id)
+            return PhoneView(agent, OperationView(row, timeline, queries.live_resources(session, agent_id)))

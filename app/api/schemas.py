@@ -1,0 +1,173 @@
+"""The bodies and queries of the API, but for operations: what may come in, and what goes out."""
+
+from apiflask import Schema
+from marshmallow import RAISE, fields, validate
+
+from app.api.fields import Metadata, Name, PhoneNumberField, StrictBoolean, choice
+from app.api.pages import DEFAULT_LIMIT, MAX_LIMIT, CursorField
+from app.domain.statuses import PhoneStatus
+
+AGENT_ID = "7c1f5a52-3c0e-4c42-9a53-0f3a1d0b6c11"
+OPERATION_ID = "b2d2c8a8-8c2e-4a5c-9f0e-6f2a5d1f7e42"
+NUMBER = "+15145551234"
+TRUNK_SID = "TK0123456789abcdef0123456789abcdef"
+INBOUND_TRUNK_ID = "ST_4Zp8oTqKcJ2m"
+DISPATCH_RULE_ID = "SDR_9hXb3LwNfR7d"
+STATUS_URL = f"/api/agents/{AGENT_ID}/phone-status"
+
+MAX_NAME = 200
+"""Characters of a name: a line on a screen."""
+
+
+def text(description: str, example: object = None, **more: object) -> fields.String:
+    """Return a described string field."""
+    return fields.String(metadata={"description": description, **({"example": example} if example else {})}, **more)  # type: ignore[arg-type]  # passed on
+
+
+def moment(description: str, **more: object) -> fields.AwareDateTime:
+    """Return a field for a time: ISO 8601 with its zone, UTC."""
+    metadata = {"description": description, "example": "2026-11-23T09:15:04.120000+00:00"}
+    return fields.AwareDateTime(format="iso", metadata=metadata, **more)  # type: ignore[arg-type]  # passed on
+
+
+class Strict(Schema):
+    """Refuses what it does not know."""
+
+    class Meta:
+        """marshmallow's own options."""
+
+        unknown = RAISE
+
+
+class AgentIn(Strict):
+    """An agent to create."""
+
+    name = Name(
+        required=True,
+        validate=validate.Length(1, MAX_NAME),
+        metadata={"description": "What people call the agent.", "example": "Front desk"},
+    )
+    livekit_agent_name = Name(
+        data_key="livekitAgentName",
+        validate=validate.Length(1, MAX_NAME),
+        metadata={
+            "description": "The agent name that LiveKit dispatches calls to; the name, where it is left out.",
+            "example": "front-desk",
+        },
+    )
+    agent_metadata = Metadata(
+        data_key="metadata",
+        metadata={
+            "description": "Given to the agent with every call, unread; at most 16 KiB.",
+            "example": {"lang": "fr"},
+        },
+    )
+
+
+class AgentOut(Schema):
+    """An agent."""
+
+    id = fields.UUID(metadata={"example": AGENT_ID})
+    name = text("What people call the agent.", "Front desk")
+    livekit_agent_name = text("The agent name that LiveKit dispatches to.", "front-desk", data_key="livekitAgentName")
+    agent_metadata = fields.Dict(data_key="metadata", metadata={"example": {"lang": "fr"}})
+    phone_provisioning_status = choice(PhoneStatus, "Where its number stands.", data_key="phoneProvisioningStatus")
+    twilio_phone_number = text("Its number, if any.", NUMBER, data_key="phoneNumber", allow_none=True)
+    created_at = moment("When it was created.", data_key="createdAt")
+    updated_at = moment("When it last changed.", data_key="updatedAt")
+
+
+class PageQuery(Strict):
+    """How to page through a list."""
+
+    limit = fields.Integer(
+        load_default=DEFAULT_LIMIT,
+        validate=validate.Range(1, MAX_LIMIT),
+        metadata={"description": "Rows of one page."},
+    )
+    cursor = CursorField(metadata={"description": "`nextCursor` of the page before."})
+
+
+class AgentQuery(PageQuery):
+    """Which agents to list."""
+
+    status = choice(PhoneStatus, "Only agents whose number stands so.")
+
+
+class AgentPage(Schema):
+    """One page of agents, the newest first."""
+
+    items = fields.List(fields.Nested(AgentOut))
+    next_cursor = text(
+        "Send it as `cursor` for the next page; null on the last.", data_key="nextCursor", allow_none=True
+    )
+
+
+class ProvisionIn(Strict):
+    """A number to connect to the agent."""
+
+    phone_number = PhoneNumberField(
+        data_key="phoneNumber",
+        required=True,
+        metadata={
+            "description": "A number of the Twilio account, in E.164: `+`, country code and subscriber digits.",
+            "example": NUMBER,
+        },
+    )
+    takeover = StrictBoolean(
+        load_default=False,
+        metadata={"description": "Take the number even when it is routed elsewhere; deprovisioning puts that back."},
+    )
+
+
+class Accepted(Schema):
+    """The work is queued; poll `statusUrl`."""
+
+    success = fields.Boolean(metadata={"example": True})
+    status = choice(PhoneStatus, "Where the agent's number stands now.")
+    phone_number = text("The number.", NUMBER, data_key="phoneNumber")
+    operation_id = fields.UUID(data_key="operationId", metadata={"example": OPERATION_ID})
+    status_url = text("Where to poll.", STATUS_URL, data_key="statusUrl")
+
+
+class Provisioned(Schema):
+    """The number rings the agent."""
+
+    success = fields.Boolean(metadata={"example": True})
+    phone_number = text("The number.", NUMBER, data_key="phoneNumber")
+    twilio_trunk_sid = text("The Twilio trunk.", TRUNK_SID, data_key="twilioTrunkSid", allow_none=True)
+    livekit_inbound_trunk_id = text(
+        "The LiveKit trunk.", INBOUND_TRUNK_ID, data_key="livekitInboundTrunkId", allow_none=True
+    )
+    livekit_dispatch_rule_id = text(
+        "The LiveKit rule.", DISPATCH_RULE_ID, data_key="livekitDispatchRuleId", allow_none=True
+    )
+
+
+class Done(Schema):
+    """Nothing is left of the path."""
+
+    success = fields.Boolean(metadata={"example": True})
+    message = text("What happened.", "The number was disconnected from the agent.")
+
+
+class Check(Schema):
+    """One thing that must be reachable."""
+
+    name = text("What was tried.", "database")
+    ok = fields.Boolean()
+    detail = text("Why not, in our words; null when it is.", allow_none=True)
+    took_ms = fields.Float(data_key="tookMs", metadata={"description": "Milliseconds that the try took."})
+
+
+class Ready(Schema):
+    """Whether this process can do its work."""
+
+    ok = fields.Boolean()
+    checks = fields.List(fields.Nested(Check))
+
+
+class Live(Schema):
+    """The process answers."""
+
+    ok = fields.Boolean(metadata={"example": True})

@@ -1,0 +1,1 @@
+"""PostgreSQL: engine and sessions, the rows, the queries."""

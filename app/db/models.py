@@ -1,0 +1,202 @@
+"""The rows of the saga: agents, operations, their steps, the ledger of resources and the event trail."""
+
+import uuid
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, Identity, Index, MetaData, Text, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from app.domain.statuses import (
+    OPEN_STATUSES,
+    Direction,
+    OperationKind,
+    OperationStatus,
+    PhoneStatus,
+    StepState,
+    check_move,
+)
+
+ENUM_LENGTH = 32
+"""Characters kept for a status, so that a longer name later needs no change of type."""
+
+IS_OPEN = "status IN (" + ", ".join(f"'{status}'" for status in sorted(OPEN_STATUSES)) + ")"
+"""SQL for an operation that is not final: the condition of the partial indexes."""
+
+
+def _status(values: type[StrEnum], name: str) -> Enum:
+    return Enum(
+        values,
+        native_enum=False,
+        create_constraint=True,
+        values_callable=lambda members: [member.value for member in members],
+        length=ENUM_LENGTH,
+        name=name,
+    )
+
+
+class Base(DeclarativeBase):
+    """Naming convention and column types that every row shares."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {str: Text(), datetime: DateTime(timezone=True), dict[str, Any]: JSONB()}  # noqa: RUF012  # SQLAlchemy's own hook
+
+
+class Agent(Base):
+    """A voice agent, the number that rings it, and the id of every resource on the path between them."""
+
+    __tablename__ = "agents"
+    __table_args__ = (
+        Index(
+            "uq_agents_twilio_phone_number",
+            "twilio_phone_number",
+            unique=True,
+            postgresql_where=text("twilio_phone_number IS NOT NULL"),
+        ),
+        Index("ix_agents_page", "created_at", "id", postgresql_where=text("deleted_at IS NULL")),
+        Index("ix_agents_status_page", "phone_provisioning_status", "created_at", "id"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    name: Mapped[str]
+    livekit_agent_name: Mapped[str]
+    agent_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
+    phone_provisioning_status: Mapped[PhoneStatus] = mapped_column(
+        _status(PhoneStatus, "phone_provisioning_status"), default=PhoneStatus.NOT_PROVISIONED
+    )
+    twilio_phone_number: Mapped[str | None]
+    """Claimed from PENDING until the last resource is confirmed gone."""
+    twilio_phone_number_sid: Mapped[str | None]
+    twilio_trunk_sid: Mapped[str | None]
+    twilio_origination_url_sid: Mapped[str | None]
+    livekit_inbound_trunk_id: Mapped[str | None]
+    livekit_dispatch_rule_id: Mapped[str | None]
+    previous_routing: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+    deleted_at: Mapped[datetime | None]
+    """Set by DELETE; the row stays for the sake of the event trail."""
+
+    def move_to(self, status: PhoneStatus) -> None:
+        """Change the status; `IllegalMoveError` when the table of moves does not allow it."""
+        check_move(self.phone_provisioning_status, status)
+        self.phone_provisioning_status = status
+
+
+class Operation(Base):
+    """One run of provisioning or deprovisioning for an agent: the row is the truth, a message only a hint."""
+
+    __tablename__ = "operations"
+    __table_args__ = (
+        Index("uq_operations_open_agent", "agent_id", unique=True, postgresql_where=text(IS_OPEN)),
+        Index("ix_operations_wake_at", "wake_at", postgresql_where=text(IS_OPEN)),
+        Index("ix_operations_page", "created_at", "id"),
+        Index("ix_operations_status_page", "status", "created_at", "id"),
+        Index("ix_operations_agent_page", "agent_id", "created_at", "id"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    agent_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("agents.id"))
+    kind: Mapped[OperationKind] = mapped_column(_status(OperationKind, "kind"))
+    phone_number: Mapped[str]
+    takeover: Mapped[bool] = mapped_column(default=False)
+    status: Mapped[OperationStatus] = mapped_column(_status(OperationStatus, "status"), default=OperationStatus.QUEUED)
+    epoch: Mapped[int] = mapped_column(default=0)
+    """Turns of direction so far: a message of an older epoch is stale."""
+    wake_at: Mapped[datetime | None]
+    """When the sweep looks again; null once final."""
+    idle_kicks: Mapped[int] = mapped_column(default=0)
+    """How often the sweep published it since it last moved."""
+    error_code: Mapped[str | None]
+    error_detail: Mapped[str | None]
+    request_id: Mapped[str | None]
+    requested_by: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    """When the first step was claimed; the budget for retries runs from here."""
+    cancelled_at: Mapped[datetime | None]
+    """When a client asked for the opposite: the operation then ends cancelled, not failed."""
+    finished_at: Mapped[datetime | None]
+
+    agent: Mapped[Agent] = relationship(lazy="raise")
+    steps: Mapped[list["OperationStep"]] = relationship(
+        lazy="raise", order_by="OperationStep.position", back_populates="operation"
+    )
+
+    @property
+    def direction(self) -> Direction:
+        """Which way it goes now: deprovisioning is the same table read upwards."""
+        going_up = {OperationStatus.ROLLING_BACK, OperationStatus.NEEDS_ATTENTION}
+        return Direction.UNDO if self.kind is OperationKind.DEPROVISION or self.status in going_up else Direction.DO
+
+    def move_to(self, status: OperationStatus) -> None:
+        """Change the status; `IllegalMoveError` when the table of moves does not allow it."""
+        check_move(self.status, status)
+        self.status = status
+
+
+class OperationStep(Base):
+    """One resource of one operation, and who may act on it now."""
+
+    __tablename__ = "operation_steps"
+
+    operation_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("operations.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]
+    state: Mapped[StepState] = mapped_column(_status(StepState, "state"), default=StepState.PENDING)
+    attempts: Mapped[int] = mapped_column(default=0)
+    """Claims in the present direction."""
+    lease_token: Mapped[uuid.UUID | None]
+    lease_until: Mapped[datetime | None]
+    """Nobody claims the step before this moment: a worker holds it, or it rests between two tries."""
+    intent: Mapped[dict[str, Any] | None]
+    """Written before a provider call, cleared when its outcome is known: where it stands, look before you write."""
+    resource_id: Mapped[str | None]
+    error_code: Mapped[str | None]
+    error_detail: Mapped[str | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    operation: Mapped[Operation] = relationship(lazy="raise", back_populates="steps")
+
+
+class Resource(Base):
+    """The ledger: every provider resource of ours that anybody learned of, lease or no lease."""
+
+    __tablename__ = "resources"
+    __table_args__ = (Index("ix_resources_live", "agent_id", postgresql_where=text("deleted_at IS NULL")),)
+
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    """The name of the step that makes it."""
+    external_id: Mapped[str] = mapped_column(primary_key=True)
+    agent_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("agents.id"))
+    operation_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("operations.id"))
+    parent_id: Mapped[str | None]
+    """The resource that it lives under, where its id alone does not reach it: an origination URL's trunk."""
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+
+
+class Event(Base):
+    """One thing that happened, written in the transaction that made it so; never changed, never deleted."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_operation", "operation_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    operation_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("operations.id"))
+    step: Mapped[str | None]
+    event: Mapped[str]
+    detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -1,0 +1,142 @@
+"""The reads behind the API: pages, one operation with its trail, and what a client's poll compares."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Engine, Select, func, select, text, tuple_
+from sqlalchemy.orm import Session, selectinload
+
+from app.db.engine import Sessions
+from app.db.models import Agent, Event, Operation, Resource
+from app.domain.statuses import OperationStatus, PhoneStatus
+
+MAX_TIMELINE = 200
+"""Events shown of one operation, the latest: one that waits for a person for days writes more."""
+
+
+def autocommitting(sessions: Sessions) -> Engine:
+    """Return the sessions' engine for single reads: no BEGIN and ROLLBACK around them, two round trips less."""
+    engine = sessions().get_bind()
+    if not isinstance(engine, Engine):
+        raise TypeError("the sessions are bound to a connection")
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+Row = TypeVar("Row", Agent, Operation)
+
+_STATUS_VERSION = text("""
+    SELECT agents.xmin::text, latest.id::text, latest.xmin::text,
+           (SELECT string_agg(xmin::text, ',' ORDER BY position) FROM operation_steps WHERE operation_id = latest.id),
+           (SELECT max(id) FROM events WHERE operation_id = latest.id),
+           (SELECT string_agg(external_id, ',' ORDER BY external_id) FROM resources
+             WHERE resources.agent_id = agents.id AND deleted_at IS NULL)
+      FROM agents
+      LEFT JOIN LATERAL (SELECT id, xmin FROM operations WHERE agent_id = agents.id
+                          ORDER BY created_at DESC, id DESC LIMIT 1) latest ON true
+     WHERE agents.id = :agent_id AND agents.deleted_at IS NULL
+""")
+"""`xmin` is the transaction that wrote a row's present version: it changes with every update, and with nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The last row of a page, from which the next one goes on."""
+
+    created_at: datetime
+    id: uuid.UUID
+
+
+def list_agents(session: Session, *, status: PhoneStatus | None, after: Position | None, limit: int) -> Sequence[Agent]:
+    """Return up to `limit` agents that are not deleted, the newest first."""
+    query = select(Agent).where(Agent.deleted_at.is_(None))
+    if status is not None:
+        query = query.where(Agent.phone_provisioning_status == status)
+    return session.scalars(_page(query, Agent, after, limit)).all()
+
+
+def list_operations(
+    session: Session,
+    *,
+    status: OperationStatus | None,
+    agent_id: uuid.UUID | None,
+    after: Position | None,
+    limit: int,
+) -> Sequence[Operation]:
+    """Return up to `limit` operations with their steps, of agents that are not deleted, the newest first."""
+    query = select(Operation).options(selectinload(Operation.steps)).where(_agent_lives())
+    if status is not None:
+        query = query.where(Operation.status == status)
+    if agent_id is not None:
+        query = query.where(Operation.agent_id == agent_id)
+    return session.scalars(_page(query, Operation, after, limit)).all()
+
+
+def get_agent(session: Session, agent_id: uuid.UUID) -> Agent | None:
+    """Return the agent unless it is deleted."""
+    return session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
+
+
+def get_operation(session: Session, operation_id: uuid.UUID) -> Operation | None:
+    """Return the operation with its steps, unless its agent is deleted."""
+    query = select(Operation).options(selectinload(Operation.steps))
+    return session.scalar(query.where(Operation.id == operation_id, _agent_lives()))
+
+
+def latest_operation(session: Session, agent_id: uuid.UUID) -> Operation | None:
+    """Return the agent's newest operation with its steps."""
+    query = select(Operation).options(selectinload(Operation.steps)).where(Operation.agent_id == agent_id)
+    return session.scalar(query.order_by(Operation.created_at.desc(), Operation.id.desc()).limit(1))
+
+
+def events_of(session: Session, operation_id: uuid.UUID) -> Sequence[Event]:
+    """Return the operation's latest `MAX_TIMELINE` events, oldest first."""
+    query = select(Event).where(Event.operation_id == operation_id).order_by(Event.id.desc()).limit(MAX_TIMELINE)
+    return session.scalars(query).all()[::-1]
+
+
+def live_resources(session: Session, agent_id: uuid.UUID) -> Sequence[Resource]:
+    """Return what the ledger still knows at the providers for this agent, oldest first."""
+    query = select(Resource).where(Resource.agent_id == agent_id, Resource.deleted_at.is_(None))
+    return session.scalars(query.order_by(Resource.seen_at, Resource.external_id)).all()
+
+
+def status_version(connection: Connection, agent_id: uuid.UUID) -> str | None:
+    """Return a text that changes whenever anything changes that phone-status shows; None for no such agent."""
+    row = connection.execute(_STATUS_VERSION, {"agent_id": agent_id}).one_or_none()
+    return None if row is None else "|".join("" if part is None else str(part) for part in row)
+
+
+def _agent_lives() -> ColumnElement[bool]:
+    return select(Agent.id).where(Agent.id == Operation.agent_id, Agent.deleted_at.is_(None)).exists()
+
+
+def _page(query: Select[Row], row: type[Row], after: Position | None, limit: int) -> Select[Row]:
+    if after is not None:
+        query = query.where(tuple_(row.created_at, row.id) < (after.created_at, after.id))
+    return query.order_by(row.created_at.desc(), row.id.desc()).limit(limit)
+
+
+def count_operations(session: Session) -> Sequence[tuple[str, str, int]]:
+    """Return (kind, status, how many) for every pair that occurs."""
+    query = select(Operation.kind, Operation.status, func.count()).group_by(Operation.kind, Operation.status)
+    return [(kind.value, status.value, count) for kind, status, count in session.execute(query)]
+
+
+def count_agents(session: Session) -> Sequence[tuple[str, int]]:
+    """Return (phone provisioning status, how many agents) for every status that occurs; deleted ones left out."""
+    status = Agent.phone_provisioning_status
+    query = select(status, func.count()).where(Agent.deleted_at.is_(None)).group_by(status)
+    return [(found.value, count) for found, count in session.execute(query)]
+
+
+def open_operation_ages(session: Session) -> tuple[float, float]:
+    """Return, in seconds, the age of the oldest open operation, and how long the most overdue one has gone unwoken."""
+    ages = select(
+        func.coalesce(func.extract("epoch", func.now() - func.min(Operation.created_at)), 0),
+        func.greatest(func.coalesce(func.extract("epoch", func.now() - func.min(Operation.wake_at)), 0), 0),
+    ).where(Operation.status.in_([status for status in OperationStatus if not status.is_final]))
+    oldest, overdue = session.execute(ages).one()
+    return float(oldest), float(overdue)

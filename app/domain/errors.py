@@ -1,0 +1,74 @@
+"""Every error code that a client can meet, and the errors that a service raises to refuse a request."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """The closed list of `code` in problems and in `operation.error`; the README says what to do about each."""
+
+    # Requests that are refused.
+    VALIDATION_FAILED = "validation_failed"
+    MALFORMED_REQUEST = "malformed_request"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    REQUEST_TOO_LARGE = "request_too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    RATE_LIMITED = "rate_limited"
+    INTERNAL_ERROR = "internal_error"
+    SERVICE_UNAVAILABLE = "service_unavailable"
+    AGENT_NOT_FOUND = "agent_not_found"
+    OPERATION_NOT_FOUND = "operation_not_found"
+    AGENT_HAS_PHONE = "agent_has_phone"
+    NUMBER_IN_USE = "number_in_use"
+    OPERATION_IN_PROGRESS = "operation_in_progress"
+    OPERATION_FINISHED = "operation_finished"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    IDEMPOTENCY_KEY_IN_PROGRESS = "idempotency_key_in_progress"
+
+    # Operations that fail.
+    CANCELLED = "cancelled"
+    NUMBER_NOT_IN_ACCOUNT = "number_not_in_account"
+    NUMBER_NOT_VOICE = "number_not_voice"
+    NUMBER_ALREADY_ROUTED = "number_already_routed"
+    NUMBER_MOVED = "number_moved"
+    TWILIO_BAD_CREDENTIALS = "twilio_bad_credentials"
+    TWILIO_FORBIDDEN = "twilio_forbidden"
+    TWILIO_TRUNK_LIMIT = "twilio_trunk_limit"
+    TWILIO_ORIGINATION_LIMIT = "twilio_origination_limit"
+    TWILIO_EMERGENCY_NUMBER = "twilio_emergency_number"
+    TWILIO_TRUNK_IN_USE = "twilio_trunk_in_use"
+    TWILIO_REJECTED = "twilio_rejected"
+    LIVEKIT_NUMBER_CONFLICT = "livekit_number_conflict"
+    LIVEKIT_RULE_CONFLICT = "livekit_rule_conflict"
+    LIVEKIT_BAD_CREDENTIALS = "livekit_bad_credentials"
+    LIVEKIT_MISCONFIGURED = "livekit_misconfigured"
+    LIVEKIT_REJECTED = "livekit_rejected"
+    PATH_NOT_VERIFIED = "path_not_verified"
+    PROVIDER_UNAVAILABLE = "provider_unavailable"
+    INTERNAL_STEP_ERROR = "internal_step_error"
+
+
+class RefusedError(Exception):
+    """A request that a service refuses; `status` is the HTTP status, `errors` maps field -> messages."""
+
+    def __init__(
+        self, code: ErrorCode, detail: str, *, status: int = 409, errors: Mapping[str, list[str]] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.status = status
+        self.errors = dict(errors or {})
+
+
+def agent_not_found(agent_id: object) -> RefusedError:
+    """Build the 404 for an agent id that no row has."""
+    return RefusedError(ErrorCode.AGENT_NOT_FOUND, f"There is no agent {agent_id}.", status=404)
+
+
+def operation_not_found(operation_id: object) -> RefusedError:
+    """Build the 404 for an operation id that no row has."""
+    return RefusedError(ErrorCode.OPERATION_NOT_FOUND, f"There is no operation {operation_id}.", status=404)

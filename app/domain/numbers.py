@@ -1,0 +1,40 @@
+"""Phone numbers in E.164 form: the strict check at the door, and the mask for logs."""
+
+import re
+
+import phonenumbers
+
+_E164 = re.compile(r"\+[1-9][0-9]{1,14}", re.ASCII)
+
+NANP_DIGITS = 10
+"""Digits after +1 in the North American plan: area code, exchange, line; there is no other length."""
+
+
+class InvalidNumberError(ValueError):
+    """The text is not a number that we would send to a provider; the message says why, for the client."""
+
+
+def parse_e164(text: str) -> str:
+    """Return `text` unchanged when it is E.164 (`"+15145551234"`) and of a possible length for its country.
+
+    Nothing is repaired: a number is compared letter by letter at both providers, so one written differently is another.
+    """
+    if not _E164.fullmatch(text):
+        raise InvalidNumberError("must be E.164: '+', country code and subscriber digits, at most 15, nothing else")
+    if text.startswith("+1") and len(text) != len("+1") + NANP_DIGITS:
+        raise InvalidNumberError("a +1 number has exactly 10 digits after the country code")
+    try:
+        number = phonenumbers.parse(text)
+    except phonenumbers.NumberParseException as error:
+        raise InvalidNumberError("the country code is not assigned") from error
+    reason = phonenumbers.is_possible_number_with_reason(number)
+    if reason != phonenumbers.ValidationResult.IS_POSSIBLE:
+        raise InvalidNumberError("has a length that its country does not use")
+    if phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) != text:
+        raise InvalidNumberError("has digits between country code and subscriber number that E.164 leaves out")
+    return text
+
+
+def mask_number(number: str | None) -> str:
+    """Return the number as a log may show it: only its last four digits, as in `"*******1234"`."""
+    return "" if not number else "*" * max(len(number) - 4, 0) + number[-4:]

@@ -1,0 +1,104 @@
+"""What ./run.py runs once the environment is there: the whole stack, or the tests."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from app.localstack.demo import Demo
+from app.localstack.environment import read_given
+from app.localstack.errors import StackError
+from app.localstack.stack import Stack, running_stack
+from app.localstack.supervision import LogFiles, run_procfile
+from app.localstack.terminal import Terminal
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The project: where the Procfile lies."""
+
+
+def main() -> int:
+    """Run the command that ./run.py was given; return its exit code."""
+    parser = argparse.ArgumentParser(prog="run.py")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve_parser = commands.add_parser("serve")
+    serve_parser.add_argument("-v", "--verbose", action="store_true")
+    commands.add_parser("test")
+    arguments, rest = parser.parse_known_args()
+    if arguments.command == "test":
+        run_tests(rest)
+    if rest:
+        parser.error(f"unknown argument: {rest[0]}")
+    return serve(verbose=arguments.verbose)
+
+
+def serve(*, verbose: bool) -> int:
+    """Run the stack until a signal ends it (0) or something fails (1)."""
+    # Until honcho takes over, every way to be asked to stop is the one that unwinds.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    terminal = Terminal()
+    terminal.heading("Trunkline")
+    try:
+        with running_stack(read_given(ROOT), terminal) as stack:
+            _run_processes(stack, terminal, verbose=verbose)
+            terminal.plain("\nstopping the stores ...")
+    except StackError as error:
+        terminal.problem(f"\n{error}")
+        return 1
+    except KeyboardInterrupt:
+        terminal.plain("\nstopped")
+    return 0
+
+
+def run_tests(arguments: list[str]) -> None:
+    """Become pytest over the whole suite, two tests at a time; the user's arguments come last and win."""
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal", *arguments]
+    os.execv(sys.executable, command)  # noqa: S606 - our own interpreter
+
+
+def _run_processes(stack: Stack, terminal: Terminal, *, verbose: bool) -> None:
+    logs = LogFiles(stack.data_dir / "logs", terminal, verbose=verbose)
+    try:
+        run_procfile(ROOT / "Procfile", stack.environ, logs, lambda stopping: _welcome(stack, terminal, stopping))
+    finally:
+        logs.close()
+
+
+def _welcome(stack: Stack, terminal: Terminal, stopping: threading.Event) -> None:
+    """Wait for the API, bring up the demo number on the sandbox, and say where everything is."""
+    demo = Demo(stack, terminal, stopping)
+    try:
+        demo.wait_for_web()
+        if stopping.is_set():
+            return
+        key = demo.development_key()
+        agent_id = None
+        if stack.sandbox_url:
+            agent_id = demo.provision(key)
+            demo.show_call()
+    except OSError as error:
+        if stopping.is_set():
+            return
+        raise StackError(f"the API stopped answering: {error}") from error
+    if not stopping.is_set():
+        _print_addresses(stack, terminal, key, agent_id)
+
+
+def _print_addresses(stack: Stack, terminal: Terminal, key: str, agent_id: str | None) -> None:
+    terminal.heading("Where everything is")
+    terminal.line("API", f"{stack.api_url}/api/agents")
+    terminal.line("Docs", f"{stack.api_url}/docs")
+    terminal.line("Flower", f"http://127.0.0.1:{stack.flower_port}", stack.environ["FLOWER_BASIC_AUTH"])
+    if stack.sandbox_url:
+        terminal.line("Sandbox", f"{stack.sandbox_url}/sandbox/state")
+    terminal.line("Logs", str(stack.data_dir / "logs"))
+    terminal.line("Key", key)
+    path = f"agents/{agent_id}/phone-status" if agent_id else "agents"
+    terminal.plain(f'\ncurl -H "Authorization: Bearer {key}" {stack.api_url}/api/{path}')
+    terminal.plain("\nREADY")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""One logging pipeline for web, workers and commands: structlog in front, every library's own logging behind it."""
+
+import logging
+import re
+import sys
+from typing import Literal
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from app.domain.numbers import mask_number
+
+QUIET = ("werkzeug", "urllib3", "twilio.http_client", "alembic.runtime.plugins", "asyncio", "kombu", "amqp")
+"""Libraries whose INFO says nothing that our own lines do not."""
+
+ADOPTED = ("gunicorn.error",)
+
+_NUMBER = re.compile(r"(?<![0-9A-Za-z+])\+[1-9][0-9]{6,14}(?![0-9])")
+_KEY = re.compile(r"\btl_[A-Za-z0-9_-]{20,}")
+
+
+def configure(log_format: Literal["json", "console"]) -> None:
+    """Send every log line to stderr in one form; a second call changes the form."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_formatter(log_format, shared))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    for name in ADOPTED:
+        # They bring handlers of their own; one process writes one form.
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _formatter(log_format: Literal["json", "console"], shared: list[Processor]) -> logging.Formatter:
+    last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    # Tracebacks become text before the mask, so that it sees what an exception quotes.
+    last += [structlog.processors.format_exc_info, structlog.processors.UnicodeDecoder(), mask]
+    if log_format == "json":
+        last.append(structlog.processors.JSONRenderer(default=str, ensure_ascii=False))
+    else:
+        last.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last)
+
+
+def mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Hide phone numbers and API keys in every value, however deep: the net below the care of each caller."""
+    for name, value in event.items():
+        event[name] = _masked(value)
+    return event
+
+
+def _masked(value: object) -> object:
+    if isinstance(value, str):
+        if "+" not in value and "tl_" not in value:
+            return value
+        return _KEY.sub("tl_***", _NUMBER.sub(lambda match: mask_number(match[0]), value))
+    if isinstance(value, dict):
+        return {_masked(name): _masked(inner) for name, inner in value.items()}
+    return [_masked(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,177 @@
+"""The `VoicePlatform` of one LiveKit project, over LiveKit's SDK."""
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from livekit import api
+
+from app.providers.base import DispatchRule, InboundTrunk, Label
+from app.providers.failures import CallFailedError, Outcome, translate
+from app.providers.livekit_connection import LiveKitConnection, SipCall
+from app.providers.livekit_errors import LIVEKIT_TABLE
+
+_ID = re.compile(r"(?P<kind>[A-Z]+)_[A-Za-z0-9]{4,64}")
+"""LiveKit's ids are `ST_` or `SDR_` and 12 letters and digits; LiveKit Cloud promises no length."""
+
+_NO_TRUNK = "ST_000000000000"
+"""A trunk id that LiveKit cannot have made: its alphabet has no 0."""
+
+_GONE = (404, "not_found")
+
+Answer = TypeVar("Answer")
+
+
+class LiveKitPlatform:
+    """Inbound trunks and dispatch rules of one project; safe to share between threads.
+
+    `allowed_addresses` are the CIDR blocks that may call our trunks (none: all). `ringing_timeout_s` is how long a
+    caller hears it ring when no agent answers; LiveKit's own default is 3 minutes. Rooms are named
+    `{room_prefix}_{caller}_{random}`. The connections belong to the process: after a fork the child opens its own.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        api_secret: str,
+        *,
+        timeout_s: float,
+        allowed_addresses: Sequence[str] = (),
+        ringing_timeout_s: float = 30,
+        room_prefix: str = "call",
+    ) -> None:
+        self._livekit = LiveKitConnection(url, api_key, api_secret, timeout_s)
+        self._allowed_addresses = tuple(allowed_addresses)
+        self._ringing_timeout = timedelta(seconds=ringing_timeout_s)
+        self._room_prefix = room_prefix
+
+    def create_inbound_trunk(self, e164: str, label: Label) -> InboundTrunk:
+        """Create a trunk for this one number; `RejectedError(livekit_number_conflict)` when another trunk has it."""
+        ringing_timeout = Duration()
+        ringing_timeout.FromTimedelta(self._ringing_timeout)
+        request = api.CreateSIPInboundTrunkRequest(
+            trunk=api.SIPInboundTrunkInfo(
+                name=label.tag,
+                metadata=label.metadata,
+                numbers=[e164],
+                allowed_addresses=self._allowed_addresses,
+                ringing_timeout=ringing_timeout,
+            )
+        )
+        operation = "create_inbound_trunk"
+        answer = self._call(operation, lambda sip: sip.create_inbound_trunk(request), is_write=True)
+        _check_made(operation, answer.sip_trunk_id, "ST")
+        return _read_trunk(answer)
+
+    def list_inbound_trunks(self, e164: str | None = None) -> list[InboundTrunk]:
+        """Return the trunks that name this number exactly, wildcards left out, sorted by id; without a number, all."""
+        # Never with a page: LiveKit ends the list at the first page on which nothing matches.
+        request = api.ListSIPInboundTrunkRequest(numbers=[e164] if e164 else [])
+        answer = self._call("list_inbound_trunks", lambda sip: sip.list_inbound_trunk(request))
+        trunks = [_read_trunk(item) for item in answer.items if item.sip_trunk_id]
+        # LiveKit's filter lets trunks without numbers through, and ignores spaces and dashes.
+        return sorted((trunk for trunk in trunks if not e164 or e164 in trunk.numbers), key=lambda trunk: trunk.id)
+
+    def delete_trunk(self, trunk_id: str) -> None:
+        """Delete the trunk; one already gone is success (LiveKit answers 200 for unknown ids too)."""
+        request = api.DeleteSIPTrunkRequest(sip_trunk_id=_checked_id(trunk_id, "ST"))
+        self._delete("delete_trunk", lambda sip: sip.delete_trunk(request))
+
+    def create_dispatch_rule(self, trunk_id: str, agent_name: str, job_metadata: str, label: Label) -> DispatchRule:
+        """Create an individual rule for this one trunk that starts the named agent, its job given `job_metadata`."""
+        # Inside dispatch_rule: LiveKit ignores every field beside it.
+        request = api.CreateSIPDispatchRuleRequest(
+            dispatch_rule=api.SIPDispatchRuleInfo(
+                name=label.tag,
+                metadata=label.metadata,
+                trunk_ids=[_checked_id(trunk_id, "ST")],
+                rule=api.SIPDispatchRule(
+                    dispatch_rule_individual=api.SIPDispatchRuleIndividual(room_prefix=self._room_prefix)
+                ),
+                room_config=api.RoomConfiguration(
+                    agents=[api.RoomAgentDispatch(agent_name=agent_name, metadata=job_metadata)]
+                ),
+            )
+        )
+        operation = "create_dispatch_rule"
+        answer = self._call(operation, lambda sip: sip.create_dispatch_rule(request), is_write=True)
+        _check_made(operation, answer.sip_dispatch_rule_id, "SDR")
+        return _read_rule(answer)
+
+    def list_dispatch_rules(self, trunk_id: str | None = None) -> list[DispatchRule]:
+        """Return the rules that name this trunk (all rules without one, wildcards included), sorted by id."""
+        request = api.ListSIPDispatchRuleRequest(trunk_ids=[_checked_id(trunk_id, "ST")] if trunk_id else [])
+        answer = self._call("list_dispatch_rules", lambda sip: sip.list_dispatch_rule(request))
+        rules = [_read_rule(item) for item in answer.items if item.sip_dispatch_rule_id]
+        return sorted((rule for rule in rules if not trunk_id or trunk_id in rule.trunk_ids), key=lambda rule: rule.id)
+
+    def delete_dispatch_rule(self, rule_id: str) -> None:
+        """Delete the rule; one already gone is success."""
+        request = api.DeleteSIPDispatchRuleRequest(sip_dispatch_rule_id=_checked_id(rule_id, "SDR"))
+        self._delete("delete_dispatch_rule", lambda sip: sip.delete_dispatch_rule(request))
+
+    def ping(self) -> None:
+        """Make the cheapest call that proves credentials and SIP permission: a look-up that finds nothing."""
+        request = api.ListSIPInboundTrunkRequest(trunk_ids=[_NO_TRUNK])
+        self._call("ping", lambda sip: sip.list_inbound_trunk(request))
+
+    def close(self) -> None:
+        """Close connections; the object is not used afterwards."""
+        self._livekit.close()
+
+    def _call(self, operation: str, sip_call: SipCall[Answer], *, is_write: bool = False) -> Answer:
+        try:
+            return self._livekit.call(sip_call)
+        except CallFailedError as failure:
+            raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=is_write) from None
+
+    def _delete(self, operation: str, sip_call: SipCall[object]) -> None:
+        try:
+            self._livekit.call(sip_call)
+        except CallFailedError as failure:
+            # The code as well as the status: a wrong LIVEKIT_URL answers 404 to everything.
+            if (failure.status, failure.code) != _GONE:
+                raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=False) from None
+
+
+def _check_made(operation: str, made_id: str, kind: str) -> None:
+    """Raise where a create answered without a proper id: that is no answer."""
+    try:
+        _checked_id(made_id, kind)
+    except ValueError:
+        failure = CallFailedError(Outcome.UNREADABLE)
+        raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=True) from None
+
+
+def _checked_id(value: str, kind: str) -> str:
+    """Return `value` when it is an id of this kind: an empty one would mean every trunk of the project."""
+    match = _ID.fullmatch(value)
+    if match is None or match["kind"] != kind:
+        raise ValueError(f"not a {kind}_ id")
+    return value
+
+
+def _read_trunk(info: api.SIPInboundTrunkInfo) -> InboundTrunk:
+    return InboundTrunk(
+        id=info.sip_trunk_id,
+        name=info.name,
+        metadata=info.metadata,
+        numbers=tuple(info.numbers),
+        allowed_addresses=tuple(info.allowed_addresses),
+        has_auth=bool(info.auth_username or info.auth_password),
+    )
+
+
+def _read_rule(info: api.SIPDispatchRuleInfo) -> DispatchRule:
+    return DispatchRule(
+        id=info.sip_dispatch_rule_id,
+        name=info.name,
+        metadata=info.metadata,
+        trunk_ids=tuple(info.trunk_ids),
+        agent_names=tuple(agent.agent_name for agent in info.room_config.agents),
+        inbound_numbers=tuple(info.inbound_numbers),
+        numbers=tuple(info.numbers),
+    )

@@ -1,0 +1,187 @@
+"""How the adapter reaches LiveKit: one event loop on one thread per process, and one pool of connections on it.
+
+LiveKit's SDK is asyncio only and everything else here is threads. A loop per call would open a connection per call.
+"""
+
+import asyncio
+import json
+import os
+import re
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent import futures
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiohttp
+from google.protobuf.message import DecodeError
+from livekit.api import LiveKitAPI
+from livekit.api.sip_service import SipService
+
+from app.providers.failures import CallFailedError, Outcome, parse_retry_after
+from app.providers.livekit_errors import RPC_PREFIX
+
+CONNECTIONS = 128
+"""Connections at most: twice the 64 threads of a worker, each of which makes one call at a time."""
+
+IDLE_S = 30.0
+"""Seconds until an idle connection is closed: before a load balancer (60 s as a rule) closes it under a request."""
+
+MARGIN_S = 2.0
+"""Seconds that a caller waits longer than the call itself may take: only a stuck loop uses them up."""
+
+_TWIRP_CODE = re.compile(r"[a-z_]{2,32}")
+
+_OK = 200
+_UNAUTHORIZED = 401
+
+Answer = TypeVar("Answer")
+SipCall = Callable[[SipService], Coroutine[Any, Any, Answer]]
+
+
+@dataclass
+class _Progress:
+    """How far the current call got; a timeout alone does not tell."""
+
+    was_sent: bool = False
+
+
+_progress: ContextVar[_Progress] = ContextVar("progress")
+
+
+class LiveKitConnection:
+    """Runs calls to LiveKit's SIP service from any thread; after a fork the child starts a loop of its own."""
+
+    def __init__(self, url: str, api_key: str, api_secret: str, timeout_s: float) -> None:
+        self._url = url
+        self._api_key = api_key
+        self._api_secret = api_secret
+        self._timeout_s = timeout_s
+        # By process id: threads and locks of a parent do not live in its child.
+        self._loops: dict[int, _LoopThread] = {}
+
+    def call(self, sip_call: SipCall[Answer]) -> Answer:
+        """Return what the call returns; raise `CallFailedError`."""
+        thread = self._loops.get(os.getpid()) or self._loops.setdefault(os.getpid(), _LoopThread(self._open))
+        future = asyncio.run_coroutine_threadsafe(self._bounded(thread, sip_call), thread.loop())
+        try:
+            return future.result(self._timeout_s + MARGIN_S)
+        except (TimeoutError, futures.CancelledError):
+            future.cancel()
+            raise CallFailedError(Outcome.LOST) from None
+
+    def close(self) -> None:
+        """Close this process's connections and end its loop; calls still under way are given up."""
+        thread = self._loops.pop(os.getpid(), None)
+        if thread is not None:
+            thread.close()
+
+    def _open(self) -> tuple[aiohttp.ClientSession, LiveKitAPI]:
+        sent = aiohttp.TraceConfig()
+        sent.on_request_headers_sent.append(_note_sent)
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=IDLE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(_refuse_failures,),
+            trace_configs=[sent],
+        )
+        # failover: the SDK would send a create again after a lost answer.
+        return session, LiveKitAPI(self._url, self._api_key, self._api_secret, session=session, failover=False)
+
+    async def _bounded(self, thread: "_LoopThread", sip_call: SipCall[Answer]) -> Answer:
+        progress = _Progress()
+        _progress.set(progress)
+        try:
+            # The SDK's own timeouts do nothing (livekit-api 1.2.2 twirp_client.py passes timeout=None to aiohttp).
+            return await asyncio.wait_for(sip_call(thread.sip()), self._timeout_s)
+        except DecodeError:
+            raise CallFailedError(Outcome.UNREADABLE) from None
+        except (aiohttp.ClientError, OSError):
+            raise CallFailedError(Outcome.LOST if progress.was_sent else Outcome.NOT_SENT) from None
+
+
+class _LoopThread:
+    """One event loop on a daemon thread, started by the first call, with the client that lives on it."""
+
+    def __init__(self, open_client: Callable[[], tuple[aiohttp.ClientSession, LiveKitAPI]]) -> None:
+        self._open_client = open_client
+        self._lock = threading.Lock()
+        self._ready = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._client: LiveKitAPI | None = None
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the running loop; start it first where it does not run yet."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="livekit", daemon=True)
+                self._thread.start()
+        self._ready.wait()
+        if self._loop is None:
+            raise RuntimeError("the LiveKit loop did not start")
+        return self._loop
+
+    def sip(self) -> SipService:
+        """Return the SDK's SIP service, for use on the loop."""
+        if self._client is None:
+            raise RuntimeError("the LiveKit loop is not running")
+        return self._client.sip
+
+    def close(self) -> None:
+        """End the loop and wait for its thread."""
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            loop = self.loop()
+            if self._stop is not None:
+                loop.call_soon_threadsafe(self._stop.set)
+            thread.join()
+
+    async def _serve(self) -> None:
+        try:
+            self._stop = asyncio.Event()
+            session, self._client = self._open_client()
+            self._loop = asyncio.get_running_loop()
+        finally:
+            self._ready.set()
+        async with session:
+            await self._stop.wait()
+
+
+async def _note_sent(*_: object) -> None:
+    _progress.get().was_sent = True
+
+
+async def _refuse_failures(
+    request: aiohttp.ClientRequest, handler: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
+) -> aiohttp.ClientResponse:
+    """Raise for every answer that is no protobuf, while its headers are at hand; the SDK drops them."""
+    response = await handler(request)
+    if response.status == _OK and response.content_type == "application/protobuf":
+        return response
+    try:
+        code, text = await _twirp_error(response)
+    finally:
+        response.release()
+    if response.status // 100 == _OK // 100:
+        raise CallFailedError(Outcome.UNREADABLE)
+    retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
+    raise CallFailedError(Outcome.STATUS, status=response.status, code=code, text=text, retry_after_s=retry_after_s)
+
+
+async def _twirp_error(response: aiohttp.ClientResponse) -> tuple[str, str]:
+    """Return code and message of a Twirp error body, or "unknown"; a 401 is not even read: it may quote the token."""
+    if response.status == _UNAUTHORIZED or response.content_type != "application/json":
+        return "unknown", ""
+    try:
+        body = json.loads(await response.read())
+    except ValueError:
+        return "unknown", ""
+    if not isinstance(body, dict):
+        return "unknown", ""
+    # The code is shown to people, so it has to be one of Twirp's words; the text is not.
+    code = str(body.get("code"))
+    return code if _TWIRP_CODE.fullmatch(code) else "unknown", str(body.get("msg")).removeprefix(RPC_PREFIX)

@@ -1,0 +1,189 @@
+"""The `Carrier` of one Twilio account, over Twilio's SDK."""
+
+from app.domain.errors import ErrorCode
+from app.providers.base import CarrierNumber, CarrierTrunk, Label, NumberRouting, OriginationUrl
+from app.providers.errors import RejectedError
+from app.providers.twilio_connection import TwilioConnection, gone_is_fine
+from app.providers.twilio_records import (
+    by_age,
+    checked_e164,
+    checked_sid,
+    read_number,
+    read_origination_url,
+    read_trunk,
+)
+
+PAGE_SIZE = 1000
+"""Records per list request: the most that Twilio allows, so that an inventory takes the fewest calls."""
+
+ORIGINATION_WEIGHT = 10
+ORIGINATION_PRIORITY = 10
+"""Twilio demands both; with one URL per trunk they decide nothing, and leave room on either side."""
+
+
+class TwilioCarrier:
+    """Numbers, trunks and origination URLs of the account that owns the credentials; safe to share between threads.
+
+    `username` is the account sid or an API key sid (`SK` + 32 hex). `base_url` sends everything there instead of to
+    Twilio. The connections belong to the process: after a fork the child opens its own.
+    """
+
+    def __init__(
+        self, account_sid: str, username: str, password: str, *, timeout_s: float, base_url: str | None = None
+    ) -> None:
+        self._twilio = TwilioConnection(account_sid, username, password, timeout_s, base_url)
+
+    def find_number(self, e164: str) -> CarrierNumber:
+        """Return the account's number with exactly this text; `RejectedError(number_not_in_account)` when none has."""
+        checked_e164(e164)
+        with self._twilio.call("find_number"):
+            # The filter is a pattern, so that it may answer with longer numbers as well.
+            rows = self._twilio.numbers().list(phone_number=e164, page_size=PAGE_SIZE)
+            exact = [read_number(row) for row in rows if row.phone_number == e164]
+        if len(exact) != 1:
+            raise RejectedError(ErrorCode.NUMBER_NOT_IN_ACCOUNT, "The Twilio account does not own this number.")
+        return self._ours(exact[0])
+
+    def get_number(self, number_sid: str) -> CarrierNumber:
+        """Return the number as it is now; `RejectedError(number_not_in_account)` when it left the account."""
+        checked_sid(number_sid, "PN")
+        with self._twilio.call("get_number"):
+            number = read_number(self._twilio.numbers()(number_sid).fetch())
+        return self._ours(number)
+
+    def list_numbers(self) -> list[CarrierNumber]:
+        """Return every number of the account."""
+        with self._twilio.call("list_numbers"):
+            return [read_number(row) for row in self._twilio.numbers().list(page_size=PAGE_SIZE)]
+
+    def create_trunk(self, label: Label) -> CarrierTrunk:
+        """Create a trunk named by the tag, without a domain: a deleted domain stays reserved for 30 days."""
+        with self._twilio.call("create_trunk", is_write=True):
+            return read_trunk(self._twilio.trunks().create(friendly_name=label.tag))
+
+    def get_trunk(self, trunk_sid: str) -> CarrierTrunk | None:
+        """Return the trunk, or None when it does not exist."""
+        checked_sid(trunk_sid, "TK")
+        with self._twilio.call("get_trunk"), gone_is_fine():
+            return read_trunk(self._twilio.trunks()(trunk_sid).fetch())
+        return None
+
+    def list_trunks(self) -> list[CarrierTrunk]:
+        """Return every trunk of the account, oldest first."""
+        with self._twilio.call("list_trunks"):
+            return sorted((read_trunk(row) for row in self._twilio.trunks().list(page_size=PAGE_SIZE)), key=by_age)
+
+    def list_trunk_numbers(self, trunk_sid: str) -> list[str]:
+        """Return the sids of the numbers on the trunk; empty when the trunk is gone."""
+        checked_sid(trunk_sid, "TK")
+        with self._twilio.call("list_trunk_numbers"), gone_is_fine():
+            rows = self._twilio.trunks()(trunk_sid).phone_numbers.list(page_size=PAGE_SIZE)
+            return [checked_sid(row.sid, "PN") for row in rows]
+        return []
+
+    def delete_trunk(self, trunk_sid: str) -> None:
+        """Delete the trunk, whatever is on it; a trunk already gone is success."""
+        checked_sid(trunk_sid, "TK")
+        with self._twilio.call("delete_trunk"), gone_is_fine():
+            self._twilio.trunks()(trunk_sid).delete()
+
+    def create_origination_url(self, trunk_sid: str, sip_url: str, label: Label) -> OriginationUrl:
+        """Create an enabled origination URL on the trunk."""
+        checked_sid(trunk_sid, "TK")
+        with self._twilio.call("create_origination_url", is_write=True):
+            row = self._twilio.trunks()(trunk_sid).origination_urls.create(
+                weight=ORIGINATION_WEIGHT,
+                priority=ORIGINATION_PRIORITY,
+                enabled=True,
+                friendly_name=label.tag,
+                sip_url=sip_url,
+            )
+            return read_origination_url(row)
+
+    def list_origination_urls(self, trunk_sid: str) -> list[OriginationUrl]:
+        """Return the trunk's origination URLs, oldest first; empty when the trunk is gone."""
+        checked_sid(trunk_sid, "TK")
+        with self._twilio.call("list_origination_urls"), gone_is_fine():
+            rows = self._twilio.trunks()(trunk_sid).origination_urls.list(page_size=PAGE_SIZE)
+            return sorted((read_origination_url(row) for row in rows), key=by_age)
+        return []
+
+    def delete_origination_url(self, trunk_sid: str, url_sid: str) -> None:
+        """Delete the origination URL; one already gone is success."""
+        checked_sid(trunk_sid, "TK")
+        checked_sid(url_sid, "OU")
+        with self._twilio.call("delete_origination_url"), gone_is_fine():
+            self._twilio.trunks()(trunk_sid).origination_urls(url_sid).delete()
+
+    def attach_number(self, trunk_sid: str, number_sid: str) -> None:
+        """Put the number on the trunk; Twilio moves it silently from another one, so look first."""
+        checked_sid(trunk_sid, "TK")
+        checked_sid(number_sid, "PN")
+        try:
+            with self._twilio.call("attach_number", is_write=True):
+                row = self._twilio.trunks()(trunk_sid).phone_numbers.create(phone_number_sid=number_sid)
+                checked_sid(row.sid, "PN")
+        except RejectedError as error:
+            # What Twilio answers for a number that is on this trunk already is not documented: the number decides.
+            if error.code is not ErrorCode.TWILIO_REJECTED or not self._is_on(trunk_sid, number_sid):
+                raise
+
+    def detach_number(self, trunk_sid: str, number_sid: str) -> None:
+        """Take the number off this trunk and no other; a number that is not on it is success."""
+        checked_sid(trunk_sid, "TK")
+        checked_sid(number_sid, "PN")
+        with self._twilio.call("detach_number"), gone_is_fine():
+            self._twilio.trunks()(trunk_sid).phone_numbers(number_sid).delete()
+
+    def restore_routing(self, number_sid: str, routing: NumberRouting) -> None:
+        """Give the number back its former trunk, or else its voice application and voice URL.
+
+        Writes only what is missing: attaching deletes the application and leaves the URL, so another URL is somebody's
+        choice. A former trunk that is gone meanwhile counts as none: the number stays detached.
+        """
+        now = self.get_number(number_sid).routing
+        if routing.trunk_sid and (now.trunk_sid == routing.trunk_sid or self._move_back(number_sid, routing.trunk_sid)):
+            return
+        changes: dict[str, str] = {}
+        if routing.voice_application_sid and routing.voice_application_sid != now.voice_application_sid:
+            changes["voice_application_sid"] = routing.voice_application_sid
+        if routing.voice_url and not now.voice_url:
+            changes["voice_url"] = routing.voice_url
+        if changes:
+            self._update_number(number_sid, **changes)
+
+    def ping(self) -> None:
+        """Make the two cheapest calls that prove credentials, account and trunking permission."""
+        with self._twilio.call("ping"):
+            self._twilio.numbers().page(page_size=1)
+            self._twilio.trunks().page(page_size=1)
+
+    def close(self) -> None:
+        """Close this process's connections."""
+        self._twilio.close()
+
+    def _move_back(self, number_sid: str, trunk_sid: str) -> bool:
+        """Put the number on its former trunk; False when that trunk is gone."""
+        checked_sid(trunk_sid, "TK")
+        try:
+            self._update_number(number_sid, trunk_sid=trunk_sid)
+        except RejectedError as error:
+            if error.code is not ErrorCode.TWILIO_REJECTED or self.get_trunk(trunk_sid) is not None:
+                raise
+            return False
+        return True
+
+    def _update_number(self, number_sid: str, **changes: str) -> None:
+        with self._twilio.call("update_number", is_write=True):
+            read_number(self._twilio.numbers()(number_sid).update(**changes))
+
+    def _is_on(self, trunk_sid: str, number_sid: str) -> bool:
+        try:
+            return self.get_number(number_sid).routing.trunk_sid == trunk_sid
+        except RejectedError:
+            return False
+
+    def _ours(self, number: CarrierNumber) -> CarrierNumber:
+        if number.account_sid != self._twilio.account_sid:
+            raise RejectedError(ErrorCode.NUMBER_NOT_IN_ACCOUNT, "The number belongs to another Twilio account.")
+        return number

@@ -1,0 +1,85 @@
+"""How the adapter reaches Twilio: one SDK client per process, and a context that lets only our errors out."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from twilio.base.exceptions import TwilioException
+from twilio.rest import Client
+
+from app.providers.failures import CallFailedError, Outcome, translate
+from app.providers.twilio_errors import TWILIO_TABLE
+from app.providers.twilio_http import TwilioHttp
+from app.providers.twilio_records import checked_sid
+
+_MALFORMED = (TwilioException, ValueError, TypeError, KeyError, AttributeError)
+"""How the SDK and our readers fail on a 2xx that is not what Twilio documents."""
+
+_GONE = 404
+
+
+class TwilioConnection:
+    """The SDK's resources for one account; safe to share between threads.
+
+    The sockets belong to the process: after a fork the child opens its own.
+    """
+
+    def __init__(self, account_sid: str, username: str, password: str, timeout_s: float, base_url: str | None) -> None:
+        self.account_sid = checked_sid(account_sid, "AC")
+        self._username = checked_sid(username, "SK" if username.startswith("SK") else "AC")
+        self._password = password
+        self._timeout_s = timeout_s
+        self._base_url = base_url
+        # By process id. A child keeps its parent's entry and never uses it: closing it would disturb shared sockets.
+        self._clients: dict[int, Any] = {}
+
+    def numbers(self) -> Any:
+        """Return the SDK's IncomingPhoneNumbers."""
+        return self._client().api.v2010.account.incoming_phone_numbers
+
+    def trunks(self) -> Any:
+        """Return the SDK's Trunks."""
+        return self._client().trunking.v1.trunks
+
+    @contextmanager
+    def call(self, operation: str, *, is_write: bool = False) -> Iterator[None]:
+        """Let nothing but our three errors out of the block."""
+        try:
+            yield
+        except CallFailedError as failure:
+            raise translate(TWILIO_TABLE, "Twilio", operation, failure, is_write=is_write) from None
+        except _MALFORMED:
+            unreadable = CallFailedError(Outcome.UNREADABLE)
+            raise translate(TWILIO_TABLE, "Twilio", operation, unreadable, is_write=is_write) from None
+
+    def close(self) -> None:
+        """Close this process's connections."""
+        client = self._clients.pop(os.getpid(), None)
+        if client is not None:
+            client.http_client.close()
+
+    def _client(self) -> Any:
+        """Return this process's client; `setdefault` keeps one where two threads come first at once."""
+        client = self._clients.get(os.getpid())
+        if client is None:
+            fresh = Client(
+                self._username,
+                self._password,
+                self.account_sid,
+                http_client=TwilioHttp(self._timeout_s, self._base_url),
+                # An empty mapping would make the SDK read TWILIO_REGION and TWILIO_EDGE of the process.
+                environment={"_": ""},
+            )
+            client = self._clients.setdefault(os.getpid(), fresh)
+        return client
+
+
+@contextmanager
+def gone_is_fine() -> Iterator[None]:
+    """Leave the block quietly on 404; stands inside `call`."""
+    try:
+        yield
+    except CallFailedError as failure:
+        if failure.status != _GONE:
+            raise

@@ -1,0 +1,149 @@
+"""How we speak HTTP to Twilio: timeouts, one connection pool per process, and failures with their headers in hand.
+
+Built on the SDK's `HttpClient` and not on its `TwilioHttpClient`: that one hands its answer over in an attribute, so
+that two threads may swap answers (twilio 9.13 http/http_client.py, `_test_only_last_response`), and drops the headers.
+"""
+
+import json
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from twilio.http import HttpClient
+from twilio.http.response import Response
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import HTTPError as TransportError
+from urllib3.exceptions import NewConnectionError, ProxyError
+from urllib3.util import Timeout
+
+from app.providers.failures import CallFailedError, Outcome, parse_retry_after
+
+POOL_CONNECTIONS = 64
+"""Connections kept per host: a worker runs at most 64 threads, and each makes one call at a time."""
+
+CONNECT_TIMEOUT_S = 3.0
+"""Seconds for one address to accept: a bit over one lost SYN (Linux sends it again after 1 s, then 3 s)."""
+
+IDLE_PROBE_S = 45
+"""Seconds of silence before TCP asks whether the other end lives: under the 60 s after which common NATs forget."""
+
+_CHUNK_BYTES = 65536
+"""How much of a body is read between two looks at the deadline."""
+
+_NOT_SENT = (NewConnectionError, ProxyError, ssl.SSLCertVerificationError)
+
+_FIRST_ERROR_STATUS = 300
+"""Redirects are errors too: none is followed, because a POST behind one may or may not have happened."""
+
+
+class _PatientAdapter(HTTPAdapter):
+    """An adapter whose idle connections are probed: one that a NAT forgot would cost a whole timeout."""
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
+        options = [*HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            options.append((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, IDLE_PROBE_S))
+        super().init_poolmanager(connections, maxsize, block, socket_options=options, **kwargs)
+
+
+def open_session(*, trust_env: bool) -> requests.Session:
+    """Return a session that many threads may share: it keeps no cookies, and nothing changes it afterwards."""
+    session = requests.Session()
+    session.trust_env = trust_env
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, _PatientAdapter(pool_maxsize=POOL_CONNECTIONS))
+    return session
+
+
+class TwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no types
+    """Sends what the SDK builds; raises `CallFailedError` for every answer but 2xx.
+
+    With `base_url` everything goes there, `Host` kept, so that one port can stand for all of Twilio's hosts.
+    """
+
+    def __init__(self, timeout_s: float, base_url: str | None = None) -> None:
+        super().__init__(logging.getLogger(__name__), False, timeout_s)
+        self._timeout_s = timeout_s
+        self._base = urlsplit(base_url) if base_url else None
+        self._session = open_session(trust_env=self._base is None)
+
+    def request(
+        self,
+        method: str,
+        uri: str,
+        params: Mapping[str, object] | None = None,
+        data: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+        timeout: float | None = None,
+        allow_redirects: bool = False,
+    ) -> Response:
+        """Send one request and return its 2xx answer; `timeout` and `allow_redirects` are ours to decide."""
+        del timeout, allow_redirects
+        target, sent_headers = self._redirected(uri, dict(headers or {}))
+        try:
+            status, answer_headers, body = self._exchange(
+                method=method, url=target, params=params, data=data, headers=sent_headers, auth=auth
+            )
+        except (requests.RequestException, TransportError) as error:
+            raise CallFailedError(Outcome.NOT_SENT if _was_not_sent(error) else Outcome.LOST) from error
+        if status >= _FIRST_ERROR_STATUS:
+            retry_after_s = parse_retry_after(answer_headers.get("Retry-After"))
+            raise CallFailedError(Outcome.STATUS, status=status, code=_provider_code(body), retry_after_s=retry_after_s)
+        return Response(status, body.decode(), answer_headers)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._session.close()
+
+    def _exchange(self, **request: Any) -> tuple[int, Mapping[str, str], bytes]:
+        """Send and read within the time of one call: requests' own timeout starts anew with every packet."""
+        deadline = time.monotonic() + self._timeout_s
+        timeout = Timeout(connect=min(CONNECT_TIMEOUT_S, self._timeout_s), total=self._timeout_s)
+        with self._session.request(**request, timeout=timeout, allow_redirects=False, stream=True) as response:  # type: ignore[arg-type]  # requests passes urllib3's Timeout on
+            body = bytearray()
+            # read1 and not iter_content: that one waits for a full chunk, however slowly the bytes drip in.
+            while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+                body += chunk
+                if time.monotonic() > deadline:
+                    raise requests.ReadTimeout
+            return response.status_code, response.headers, bytes(body)
+
+    def _redirected(self, uri: str, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
+        parts = urlsplit(uri)
+        if self._base is None:
+            # The next page's address comes from an answer, and our credentials go where it points.
+            if parts.scheme != "https" or not (parts.hostname or "").endswith(".twilio.com"):
+                raise ValueError("an address outside Twilio")
+            return uri, headers
+        headers["Host"] = parts.netloc
+        return urlunsplit((self._base.scheme, self._base.netloc, parts.path, parts.query, "")), headers
+
+
+def _was_not_sent(error: Exception) -> bool:
+    """Say whether the connection was never made: refused, no address, no proxy, no trust, or no time."""
+    if isinstance(error, requests.ConnectTimeout):
+        return True
+    cause: object = error
+    while isinstance(cause, BaseException):
+        if isinstance(cause, _NOT_SENT) or isinstance(getattr(cause, "reason", None), _NOT_SENT):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _provider_code(body: bytes) -> str | None:
+    """Return Twilio's numeric error code, from either of its two error formats; a 404 may have none."""
+    try:
+        code = json.loads(body)["code"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return str(code) if str(code).isdecimal() else None

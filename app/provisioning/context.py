@@ -1,0 +1,142 @@
+"""What a step knows while it runs: plain values read in one transaction, the two providers, and a clock."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from app.domain.errors import ErrorCode
+from app.providers.base import Carrier, Label, NumberRouting, VoicePlatform
+from app.providers.errors import TransientError
+
+READ_BACK_PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""Seconds before each look at a change just made: neither provider promises that a read shows the write before it."""
+
+TAG_PREFIX = "trunkline"
+
+NUMBER = "twilio_number"
+TRUNK = "twilio_trunk"
+ORIGINATION_URL = "twilio_origination_url"
+INBOUND_TRUNK = "livekit_inbound_trunk"
+DISPATCH_RULE = "livekit_dispatch_rule"
+NUMBER_ATTACHMENT = "twilio_number_attachment"
+VERIFICATION = "verification"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Every span of the saga, derived from the one that is set: how long a provider call may take."""
+
+    provider_timeout: timedelta
+    budget: timedelta
+    """How long an operation may spend on retries before it is rolled back."""
+
+    @property
+    def lease(self) -> timedelta:
+        """How long a worker may hold a step: two calls of full length, and one more span for a last one to land."""
+        return 3 * self.provider_timeout
+
+    @property
+    def quiet(self) -> timedelta:
+        """How long a step rests after an unknown outcome: longer than the call, which may land until then."""
+        return 1.2 * self.provider_timeout
+
+
+@dataclass(frozen=True)
+class Toolbox:
+    """What every step uses and no row holds."""
+
+    carrier: Carrier
+    platform: VoicePlatform
+    instance: str
+    sip_uri: str
+    timing: Timing
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """One run of one step."""
+
+    tools: Toolbox
+    agent_id: uuid.UUID
+    operation_id: uuid.UUID
+    phone_number: str
+    takeover: bool
+    agent_name: str
+    job_metadata: str
+    ids: Mapping[str, str]
+    """Step name -> resource id, for every step that has one."""
+    parents: Mapping[str, str]
+    """Resource id -> the resource that it lives under."""
+    ledger: Mapping[str, tuple[str, ...]]
+    """Step name -> every id of this agent's that the ledger knows and nobody has deleted."""
+    previous_routing: NumberRouting | None
+    look_again: bool
+    """Whether what an earlier step saw may have changed: not the first try, or the look was a while ago."""
+    is_uncertain: bool
+    """Whether any step of this operation was tried more than once, so that twins are possible."""
+    started: float = field(default=0.0)
+    """The monotonic clock at the claim, seconds."""
+
+    @property
+    def label(self) -> Label:
+        """How everything that this agent owns is marked at the providers."""
+        return Label(tag=tag_of(self.tools.instance, self.agent_id), metadata=self.metadata)
+
+    @property
+    def metadata(self) -> str:
+        """The JSON that LiveKit keeps beside the name."""
+        return json.dumps(
+            {
+                "managedBy": TAG_PREFIX,
+                "instance": self.tools.instance,
+                "agentId": str(self.agent_id),
+                "operationId": str(self.operation_id),
+            }
+        )
+
+    def owns(self, metadata: str) -> bool:
+        """Say whether a LiveKit resource with this metadata is ours and this agent's."""
+        return owner_of(metadata) == (self.tools.instance, str(self.agent_id))
+
+    def check_time(self) -> None:
+        """Stop before another call that could outlive the lease: what is not sent cannot land late."""
+        left = self.tools.timing.lease.total_seconds() - (self.tools.clock() - self.started)
+        if left < self.tools.timing.provider_timeout.total_seconds():
+            raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "The providers answer too slowly to finish in time.")
+
+    def until(self, is_true: Callable[[], bool]) -> bool:
+        """Look again, with growing pauses, until `is_true()`; say whether it became so."""
+        for pause in READ_BACK_PAUSES_S:
+            if pause:
+                self.tools.sleep(pause)
+                self.check_time()
+            if is_true():
+                return True
+        return False
+
+
+def tag_of(instance: str, agent_id: uuid.UUID) -> str:
+    """Return the mark that fits every name field (Twilio: 64 chars): `trunkline/<instance>/<agent uuid>`."""
+    return f"{TAG_PREFIX}/{instance}/{agent_id}"
+
+
+def owner_of(metadata: str) -> tuple[str, str] | None:
+    """Return (instance, agent id) from LiveKit metadata, or None where it is not ours."""
+    try:
+        values: Any = json.loads(metadata)
+    except ValueError:
+        return None
+    if not isinstance(values, dict) or values.get("managedBy") != TAG_PREFIX:
+        return None
+    return str(values.get("instance")), str(values.get("agentId"))
+
+
+def routing_of(values: Mapping[str, Any] | None) -> NumberRouting | None:
+    """Read the snapshot that `agents.previous_routing` keeps."""
+    return None if values is None else NumberRouting(**values)

@@ -1,0 +1,201 @@
+"""What came of a claimed step, written in one transaction: result, rest or failure."""
+
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Literal
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.db.engine import Sessions
+from app.db.models import Agent, Operation, OperationStep, Resource
+from app.domain.errors import ErrorCode
+from app.domain.events import EventName
+from app.domain.statuses import Direction, OperationKind, OperationStatus, StepState
+from app.providers.errors import ProviderError, RejectedError
+from app.provisioning.claims import LEASE_MARGIN, Claim, Locked, is_out_of_time, lock_operation, out_of_time
+from app.provisioning.context import ORIGINATION_URL, TRUNK, Toolbox
+from app.provisioning.steps import Result
+from app.provisioning.transitions import HINT_GRACE, finish_if_done, finish_if_undone, record, turn_round
+
+UNDO_TRIES = 5
+"""Failed tries of one undo after which a person is told: some 15 s of back-off, more than a passing fault takes."""
+
+Kept = Literal["done", "rests", "turned", "lost"]
+"""What became of it: written, written with a rest, written on an operation that goes back, or refused (lease lost)."""
+
+
+def keep_result(sessions: Sessions, claim: Claim, result: Result) -> Kept:
+    """Persist a success: the ledger always; the step, the agent's id and the events only under the lease."""
+    with sessions.begin() as session:
+        locked, row = _reload(session, claim)
+        _write_ledger(session, claim, result, locked.now)
+        if row.lease_token != claim.token:
+            late = {"resource_id": result.resource_id}
+            record(session, locked.operation, EventName.RESOURCE_SEEN_LATE, claim.step.name, **late)
+            return "lost"
+        row.lease_token = row.lease_until = row.intent = row.error_code = row.error_detail = None
+        row.finished_at = locked.now
+        if claim.direction is Direction.UNDO:
+            _keep_undone(session, claim, locked, row, result)
+            return "done"
+        row.state, row.resource_id = StepState.DONE, result.resource_id
+        _write_agent(locked.agent, claim, result)
+        record(session, locked.operation, EventName.STEP_DONE, claim.step.name, resource_id=result.resource_id)
+        if result.removed:
+            record(session, locked.operation, EventName.TWINS_REMOVED, claim.step.name, ids=list(result.removed))
+        if locked.operation.direction is Direction.UNDO:
+            locked.operation.wake_at = locked.now
+            return "turned"
+        if not finish_if_done(session, locked.operation, locked.agent, locked.rows.values(), locked.now):
+            locked.operation.wake_at = locked.now + HINT_GRACE
+        return "done"
+
+
+def keep_failure(sessions: Sessions, claim: Claim, error: RejectedError, *, is_clear: bool) -> Kept:
+    """Persist a failure for good, and turn the operation round. `is_clear`: nothing of this step can exist."""
+    with sessions.begin() as session:
+        locked, row = _reload(session, claim)
+        if row.lease_token != claim.token:
+            return "lost"
+        row.state, row.lease_token, row.lease_until = StepState.FAILED, None, None
+        row.error_code, row.error_detail, row.finished_at = error.code, error.detail, locked.now
+        if is_clear:
+            row.intent = None
+        _record_failure(session, locked.operation, claim, error)
+        if locked.operation.direction is Direction.UNDO:
+            locked.operation.wake_at = locked.now
+        else:
+            turn_round(
+                session,
+                locked.operation,
+                locked.agent,
+                locked.rows.values(),
+                locked.now,
+                code=error.code,
+                detail=error.detail,
+            )
+        return "turned"
+
+
+def keep_rest(
+    sessions: Sessions, tools: Toolbox, claim: Claim, error: ProviderError, rest: timedelta, *, is_clear: bool
+) -> Kept:
+    """Persist that the step rests until its next try; out of time, a provisioning turns round instead."""
+    with sessions.begin() as session:
+        locked, row = _reload(session, claim)
+        operation = locked.operation
+        if row.lease_token != claim.token:
+            return "lost"
+        row.lease_token, row.lease_until = None, locked.now + rest
+        row.error_code, row.error_detail = error.code, error.detail
+        if claim.direction is Direction.DO:
+            row.state = StepState.PENDING
+            if is_clear:
+                row.intent = None
+        record(
+            session,
+            operation,
+            EventName.STEP_RESTS,
+            claim.step.name,
+            code=error.code,
+            reason=error.detail,
+            rest_s=round(rest.total_seconds(), 3),
+            attempt=claim.attempt,
+        )
+        operation.wake_at = row.lease_until + (HINT_GRACE if operation.direction is claim.direction else LEASE_MARGIN)
+        if operation.direction is not claim.direction:
+            return "turned"
+        if claim.direction is Direction.DO and is_out_of_time(operation, tools, row.lease_until):
+            row.state = StepState.FAILED
+            turn_round(
+                session,
+                operation,
+                locked.agent,
+                locked.rows.values(),
+                locked.now,
+                code=ErrorCode.PROVIDER_UNAVAILABLE,
+                detail=out_of_time(row),
+            )
+            return "turned"
+        if claim.direction is Direction.UNDO and (isinstance(error, RejectedError) or claim.attempt >= UNDO_TRIES):
+            _ask_for_attention(session, operation, claim, error)
+        return "rests"
+
+
+def _reload(session: Session, claim: Claim) -> tuple[Locked, OperationStep]:
+    locked = lock_operation(session, claim.context.operation_id)
+    if locked is None:
+        raise LookupError(f"operation {claim.context.operation_id} vanished while its step ran")
+    return locked, locked.rows[claim.step.name]
+
+
+def _keep_undone(session: Session, claim: Claim, locked: Locked, row: OperationStep, result: Result) -> None:
+    operation = locked.operation
+    row.state, row.resource_id = StepState.UNDONE, None
+    if claim.step.column:
+        setattr(locked.agent, claim.step.column, None)
+    record(session, operation, EventName.STEP_UNDONE, claim.step.name, ids=list(result.removed))
+    if operation.status is OperationStatus.NEEDS_ATTENTION:
+        going = OperationStatus.RUNNING if operation.kind is OperationKind.DEPROVISION else OperationStatus.ROLLING_BACK
+        operation.move_to(going)
+    if not finish_if_undone(session, operation, locked.agent, locked.rows.values(), locked.now):
+        operation.wake_at = locked.now + HINT_GRACE
+
+
+def _write_agent(agent: Agent, claim: Claim, result: Result) -> None:
+    if claim.step.column:
+        setattr(agent, claim.step.column, result.resource_id)
+    if result.previous_routing is not None and agent.previous_routing is None:
+        agent.previous_routing = asdict(result.previous_routing)
+
+
+def _write_ledger(session: Session, claim: Claim, result: Result, now: datetime) -> None:
+    if claim.step.makes and result.resource_id:
+        parent = claim.context.ids.get(TRUNK) if claim.step.name == ORIGINATION_URL else None
+        session.execute(
+            insert(Resource)
+            .values(
+                provider=claim.step.provider,
+                kind=claim.step.name,
+                external_id=result.resource_id,
+                agent_id=claim.context.agent_id,
+                operation_id=claim.context.operation_id,
+                parent_id=parent,
+            )
+            .on_conflict_do_nothing()
+        )
+    if result.removed:
+        session.execute(
+            update(Resource)
+            .where(
+                Resource.agent_id == claim.context.agent_id,
+                Resource.external_id.in_(result.removed),
+                Resource.deleted_at.is_(None),
+            )
+            .values(deleted_at=now)
+        )
+
+
+def _record_failure(session: Session, operation: Operation, claim: Claim, error: ProviderError) -> None:
+    record(session, operation, EventName.STEP_FAILED, claim.step.name, code=error.code, reason=error.detail)
+
+
+def _ask_for_attention(session: Session, operation: Operation, claim: Claim, error: ProviderError) -> None:
+    if operation.kind is OperationKind.DEPROVISION or operation.error_code is None:
+        operation.error_code, operation.error_detail = error.code, error.detail
+    if operation.status is not OperationStatus.NEEDS_ATTENTION:
+        operation.move_to(OperationStatus.NEEDS_ATTENTION)
+        leftovers = session.scalars(
+            select(Resource.external_id).where(Resource.agent_id == operation.agent_id, Resource.deleted_at.is_(None))
+        )
+        record(
+            session,
+            operation,
+            EventName.OPERATION_NEEDS_ATTENTION,
+            claim.step.name,
+            code=error.code,
+            reason=error.detail,
+            leftovers=list(leftovers),
+        )

@@ -1,0 +1,131 @@
+"""Runs one step, forward or undo, so that a kill at any instruction is harmless: claim, act, persist.
+
+The claim writes the intent before any call; the call runs without a transaction; the outcome is kept only under the
+lease that the claim took, while the ledger keeps every id that anybody learns of.
+"""
+
+import random
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum, auto
+
+import structlog
+
+from app.db.engine import Sessions
+from app.domain.errors import ErrorCode
+from app.domain.statuses import Direction
+from app.providers.errors import ProviderError, RejectedError, UnknownOutcomeError
+from app.provisioning.claims import Claim, claim_step
+from app.provisioning.context import Toolbox
+from app.provisioning.outcomes import keep_failure, keep_rest, keep_result
+from app.provisioning.steps import STEP_BY_NAME, Result
+
+log = structlog.get_logger(__name__)
+
+BACKOFF_BASE_S = 0.5
+"""Seconds of the first back-off; doubled at each try."""
+
+BACKOFF_CAP_S = 60.0
+"""Seconds of the longest back-off: what a provider's return may go unnoticed, and an undo's cadence for ever after."""
+
+
+class Verdict(Enum):
+    """What the task does next."""
+
+    GO_ON = auto()
+    """The step is finished: the chain goes on."""
+    STOP = auto()
+    """Not ours to do: the chain ends here, in silence."""
+    REST = auto()
+    """Try again after `rest`."""
+    TURNED = auto()
+    """The operation is on its way back: the chain fails, and its error callback publishes that way."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run of a step ended."""
+
+    verdict: Verdict
+    rest: timedelta = timedelta()
+
+
+_VERDICTS = {"done": Verdict.GO_ON, "rests": Verdict.REST, "turned": Verdict.TURNED}
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs steps for any operation; safe to use from many threads."""
+
+    sessions: Sessions
+    tools: Toolbox
+    jitter: Callable[[float, float], float] = random.uniform
+
+    def run(self, operation_id: uuid.UUID, epoch: int, step_name: str, direction: Direction) -> Outcome:
+        """Run one step once. A second call, at the same time or later, finds it claimed or done and does nothing."""
+        claim = claim_step(self.sessions, self.tools, operation_id, epoch, STEP_BY_NAME[step_name], direction)
+        if not isinstance(claim, Claim):
+            return Outcome(_VERDICTS.get(claim, Verdict.STOP))
+        logger = log.bind(operation_id=str(operation_id), step=step_name, direction=direction, attempt=claim.attempt)
+        # Until a look has shown that an earlier try left nothing, any failure leaves that question open.
+        is_clear = not claim.may_have_happened
+        try:
+            found = claim.step.find(claim.context) if claim.may_have_happened and claim.step.find else []
+            is_clear = is_clear or not found
+            result = self._do(claim, found) if direction is Direction.DO else self._undo(claim, found)
+        except ProviderError as error:
+            logger.warning("step_call_failed", kind=type(error).__name__, code=error.code, detail=error.detail)
+            return self._keep_error(claim, error, is_clear=is_clear and not isinstance(error, UnknownOutcomeError))
+        except Exception:
+            logger.exception("step_broke")
+            detail = "The step met an error of ours; the worker's log has it."
+            return self._keep_error(claim, RejectedError(ErrorCode.INTERNAL_STEP_ERROR, detail), is_clear=False)
+        kept = keep_result(self.sessions, claim, result)
+        took_s = round(self.tools.clock() - claim.context.started, 3)
+        event = "step_finished" if kept != "lost" else "step_lost_its_lease"
+        logger.info(event, resource_id=result.resource_id, took_s=took_s)
+        return Outcome(_VERDICTS.get(kept, Verdict.STOP))
+
+    def _do(self, claim: Claim, found: list[str]) -> Result:
+        """Adopt what an earlier try left behind, the oldest of it, and delete the others; else make it."""
+        if not found:
+            claim.context.check_time()
+            return claim.step.do(claim.context)
+        kept, *twins = found
+        for twin in twins if claim.step.makes and claim.step.undo else ():
+            claim.context.check_time()
+            claim.step.undo(claim.context, twin)  # type: ignore[misc]  # the loop above has looked
+        return Result(kept, removed=tuple(twins))
+
+    def _undo(self, claim: Claim, found: list[str]) -> Result:
+        """Undo all that the row, the ledger and, after an unknown outcome, the provider's own list know of."""
+        step, context = claim.step, claim.context
+        if not step.undo:
+            return Result(None)
+        if step.changes:
+            targets = [context.ids[step.changes]] if step.changes in context.ids else []
+        else:
+            known = {*context.ledger.get(step.name, ()), *([claim.resource_id] if claim.resource_id else [])}
+            targets = sorted({*known, *found})
+        for target in targets:
+            context.check_time()
+            step.undo(context, target)
+        return Result(None, removed=tuple(targets))
+
+    def _keep_error(self, claim: Claim, error: ProviderError, *, is_clear: bool) -> Outcome:
+        if isinstance(error, RejectedError) and claim.direction is Direction.DO:
+            return Outcome(_VERDICTS.get(keep_failure(self.sessions, claim, error, is_clear=is_clear), Verdict.STOP))
+        rest = self._rest_after(claim, error)
+        kept = keep_rest(self.sessions, self.tools, claim, error, rest, is_clear=is_clear)
+        return Outcome(_VERDICTS.get(kept, Verdict.STOP), rest=rest)
+
+    def _rest_after(self, claim: Claim, error: ProviderError) -> timedelta:
+        """Back off with full jitter (AWS: "Exponential Backoff and Jitter"), never sooner than the provider asks."""
+        if isinstance(error, RejectedError):
+            return timedelta(seconds=self.jitter(BACKOFF_CAP_S / 2, BACKOFF_CAP_S))
+        if isinstance(error, UnknownOutcomeError):
+            return self.tools.timing.quiet
+        ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(claim.attempt - 1, 16))
+        return timedelta(seconds=max(self.jitter(0, ceiling), error.retry_after_s or 0))

@@ -1,0 +1,214 @@
+"""The use cases of a number: provision, deprovision, retry, wait. Row first; the message after the commit."""
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.db.engine import Sessions
+from app.db.models import Agent, Operation
+from app.domain.errors import ErrorCode, RefusedError, agent_not_found, operation_not_found
+from app.domain.events import EventName
+from app.domain.numbers import mask_number
+from app.domain.statuses import OPEN_STATUSES, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.provisioning.claims import Locked, lock_operation
+from app.provisioning.transitions import Origin, Plan, open_operation, plan_of, record, turn_round
+
+log = structlog.get_logger(__name__)
+
+WAIT_POLL_S = (0.02, 0.05, 0.1, 0.2)
+"""Seconds between looks at an operation that a client waits for; the last repeats. One primary-key read each."""
+
+UNIQUE_NUMBER = "uq_agents_twilio_phone_number"
+UNIQUE_OPERATION = "uq_operations_open_agent"
+
+
+class Publisher(Protocol):
+    """Sends the hint to look at an operation; the rows do not depend on its arrival."""
+
+    def publish(self, plan: Plan) -> bool:
+        """Queue the plan's chain, best effort and within seconds; say whether the broker took it. Never raises."""
+
+
+@dataclass(frozen=True)
+class ProvisioningService:
+    """Every change that a client may ask for."""
+
+    sessions: Sessions
+    publisher: Publisher
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    def provision(self, agent_id: uuid.UUID, phone_number: str, *, takeover: bool, origin: Origin) -> Operation:
+        """Claim the number for the agent and queue its provisioning.
+
+        Refused with 404 `agent_not_found`, or 409 `operation_in_progress`, `agent_has_phone`, `number_in_use`.
+        """
+        try:
+            with self.sessions.begin() as session:
+                agent, now = _lock_agent(session, agent_id)
+                if agent.phone_provisioning_status is PhoneStatus.PROVISIONED:
+                    raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The agent has a number: deprovision it first.")
+                _refuse_busy(session, agent)
+                agent.move_to(PhoneStatus.PENDING)
+                agent.twilio_phone_number = phone_number
+                session.flush()
+                kind = OperationKind.PROVISION
+                operation = open_operation(session, agent, kind, phone_number, now, origin, takeover=takeover)
+                plan = _plan(session, operation)
+        except IntegrityError as error:
+            raise _refusal_of(error) from error
+        log.info("provision_queued", operation_id=str(operation.id), phone_number=mask_number(phone_number))
+        self.publisher.publish(plan)
+        return operation
+
+    def deprovision(self, agent_id: uuid.UUID, *, origin: Origin) -> Operation | None:
+        """Queue the way down, cancel a running provisioning, or join the one under way; None where nothing is to do."""
+        operation: Operation | None
+        try:
+            with self.sessions.begin() as session:
+                locked = _lock_open(session, agent_id)
+                if locked is not None:
+                    operation, plan = locked.operation, _cancel(session, locked)
+                else:
+                    operation, plan = _open_deprovision(session, agent_id, origin)
+        except IntegrityError as error:
+            raise _refusal_of(error) from error
+        if plan is not None and operation is not None:
+            log.info("deprovision_queued", operation_id=str(operation.id), status=operation.status)
+            self.publisher.publish(plan)
+        return operation
+
+    def retry(self, operation_id: uuid.UUID, *, origin: Origin) -> Operation:
+        """Publish an open operation again at once; start afresh after a failed or cancelled provisioning."""
+        with self.sessions.begin() as session:
+            locked = lock_operation(session, operation_id)
+            if locked is None:
+                raise operation_not_found(operation_id)
+            operation = locked.operation
+            if not operation.status.is_final:
+                _end_rests(locked)
+                operation.wake_at = locked.now
+                record(session, operation, EventName.OPERATION_RETRIED, requested_by=origin.requested_by)
+                plan = _plan(session, operation)
+        if operation.status.is_final:
+            return self._start_afresh(operation, origin)
+        self.publisher.publish(plan)
+        return operation
+
+    def _start_afresh(self, operation: Operation, origin: Origin) -> Operation:
+        if operation.status is OperationStatus.SUCCEEDED:
+            raise RefusedError(ErrorCode.OPERATION_FINISHED, "The operation succeeded: there is nothing to retry.")
+        return self.provision(operation.agent_id, operation.phone_number, takeover=operation.takeover, origin=origin)
+
+    def kick(self, operation_id: uuid.UUID) -> bool:
+        """Publish what is left of an open operation, False when there is none; safe to call at any time, and again."""
+        with self.sessions.begin() as session:
+            operation = session.get(Operation, operation_id)
+            if operation is None or operation.status.is_final:
+                return False
+            plan = _plan(session, operation)
+        return self.publisher.publish(plan)
+
+    def wait(self, operation_id: uuid.UUID, timeout: timedelta) -> Operation:
+        """Return the operation when it is final or needs attention, or as it is at the timeout."""
+        deadline, pauses = self.clock() + timeout.total_seconds(), iter(WAIT_POLL_S)
+        while True:
+            with self.sessions.begin() as session:
+                operation = session.get_one(Operation, operation_id)
+            if operation.status.is_final or operation.status is OperationStatus.NEEDS_ATTENTION:
+                return operation
+            left = deadline - self.clock()
+            if left <= 0:
+                return operation
+            self.sleep(min(next(pauses, WAIT_POLL_S[-1]), left))
+
+
+def _plan(session: Session, operation: Operation) -> Plan:
+    session.flush()
+    session.refresh(operation, ["steps"])
+    return plan_of(operation, operation.steps)
+
+
+def _lock_agent(session: Session, agent_id: uuid.UUID) -> tuple[Agent, datetime]:
+    row = session.execute(
+        select(Agent, func.clock_timestamp())
+        .where(Agent.id == agent_id, Agent.deleted_at.is_(None))
+        .with_for_update(of=Agent)
+    ).one_or_none()
+    if row is None:
+        raise agent_not_found(agent_id)
+    return row[0], row[1]
+
+
+def _lock_open(session: Session, agent_id: uuid.UUID) -> Locked | None:
+    """Take the agent's open operation: always the operation's lock before the agent's, as the runner does."""
+    open_id = session.scalar(
+        select(Operation.id).where(Operation.agent_id == agent_id, Operation.status.in_(OPEN_STATUSES))
+    )
+    locked = lock_operation(session, open_id) if open_id else None
+    return locked if locked and not locked.operation.status.is_final else None
+
+
+def _refuse_busy(session: Session, agent: Agent) -> None:
+    busy = session.scalar(
+        select(Operation.id).where(Operation.agent_id == agent.id, Operation.status.in_(OPEN_STATUSES))
+    )
+    if busy:
+        raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, f"Operation {busy} is still open for this agent.")
+
+
+def _open_deprovision(session: Session, agent_id: uuid.UUID, origin: Origin) -> tuple[Operation | None, Plan | None]:
+    agent, now = _lock_agent(session, agent_id)
+    _refuse_busy(session, agent)  # opened in the moment between two locks: the client asks again
+    if agent.phone_provisioning_status is PhoneStatus.FAILED:
+        agent.move_to(PhoneStatus.NOT_PROVISIONED)
+    if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED or agent.twilio_phone_number is None:
+        return None, None
+    agent.move_to(PhoneStatus.DEPROVISIONING)
+    kind, number = OperationKind.DEPROVISION, agent.twilio_phone_number
+    operation = open_operation(session, agent, kind, number, now, origin, takeover=False)
+    return operation, _plan(session, operation)
+
+
+def _cancel(session: Session, locked: Locked) -> Plan | None:
+    """Turn a provisioning round; one that is on its way back anyway ends cancelled, a deprovisioning just goes on."""
+    operation = locked.operation
+    if operation.kind is OperationKind.DEPROVISION or operation.cancelled_at:
+        return None
+    operation.cancelled_at = locked.now
+    if operation.status in {OperationStatus.QUEUED, OperationStatus.RUNNING}:
+        turn_round(
+            session,
+            operation,
+            locked.agent,
+            locked.rows.values(),
+            locked.now,
+            code=ErrorCode.CANCELLED,
+            detail="Cancelled by a request to deprovision.",
+        )
+    return None if operation.status.is_final else _plan(session, operation)
+
+
+def _end_rests(locked: Locked) -> None:
+    """Let the next try of a resting step start now, except while an unknown outcome may still land."""
+    for row in locked.rows.values():
+        # Once an undo was tried, the quiet period before it is over.
+        if row.lease_token is None and row.attempts and (row.intent is None or row.state is StepState.UNDOING):
+            row.lease_until = None
+
+
+def _refusal_of(error: IntegrityError) -> RefusedError:
+    constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+    if constraint == UNIQUE_NUMBER:
+        return RefusedError(ErrorCode.NUMBER_IN_USE, "The number belongs to another agent.")
+    if constraint == UNIQUE_OPERATION:
+        return RefusedError(ErrorCode.OPERATION_IN_PROGRESS, "Another operation was opened for this agent just now.")
+    raise error

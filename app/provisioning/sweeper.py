@@ -1,0 +1,82 @@
+"""The sweeper: publishes operations whose message was lost. Needs only PostgreSQL; any number of replicas may run."""
+
+import threading
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from app.db.engine import Sessions
+from app.db.models import Operation
+from app.domain.statuses import OPEN_STATUSES
+from app.provisioning.service import ProvisioningService
+
+log = structlog.get_logger(__name__)
+
+PASS_INTERVAL_S = 1.0
+"""Seconds between two passes: what the loss of a message costs at least."""
+
+BATCH = 50
+"""Operations published by one pass of one sweeper: more than a second's work for a broker that is just back."""
+
+KICK_BASE = timedelta(seconds=5)
+"""Pause after the first publication that moved nothing; doubled each time, or duplicates would make a storm."""
+
+KICK_CAP = timedelta(seconds=30)
+"""Longest pause: after a long outage an operation moves again at most this late."""
+
+DOUBLINGS = 8
+"""Doublings after which the pause is certainly at its cap; keeps the power small."""
+
+
+@dataclass(frozen=True)
+class Sweeper:
+    """One sweeper; `run` until told to stop."""
+
+    sessions: Sessions
+    service: ProvisioningService
+
+    def sweep(self) -> int:
+        """Publish every operation that is due, up to a batch; return how many were due."""
+        due = self._take_due()
+        for operation_id in due:
+            published = self.service.kick(operation_id)
+            log.warning("operation_swept", operation_id=str(operation_id), published=published)
+        return len(due)
+
+    def run(self, stop: threading.Event) -> None:
+        """Sweep once a second until `stop` is set, through outages of the database."""
+        log.info("sweeper_started")
+        while not stop.is_set():
+            due = 0
+            try:
+                due = self.sweep()
+            except (OperationalError, InterfaceError, DBAPIError, PoolTimeoutError) as error:
+                log.error("sweep_failed", error=type(error).__name__)  # noqa: TRY400  # an outage is not a defect
+            if due < BATCH:
+                stop.wait(PASS_INTERVAL_S)
+        log.info("sweeper_stopped")
+
+    def _take_due(self) -> list[uuid.UUID]:
+        """Take operations that no other sweeper takes, and push their next look back by the growing pause."""
+        with self.sessions.begin() as session:
+            due = (
+                select(Operation.id)
+                .where(Operation.status.in_(OPEN_STATUSES), Operation.wake_at <= func.now())
+                .order_by(Operation.wake_at)
+                .limit(BATCH)
+                .with_for_update(skip_locked=True)
+            )
+            pause = func.least(KICK_CAP, KICK_BASE * func.power(2, func.least(Operation.idle_kicks, DOUBLINGS)))
+            taken = session.execute(
+                update(Operation)
+                .where(Operation.id.in_(due.scalar_subquery()))
+                .values(wake_at=func.now() + pause, idle_kicks=Operation.idle_kicks + 1)
+                .returning(Operation.id)
+                .execution_options(synchronize_session=False)
+            )
+            return list(taken.scalars())

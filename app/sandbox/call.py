@@ -1,0 +1,149 @@
+"""Walks the path of a call from the Twilio number to the agent and says whether it arrives, and if not, why."""
+
+import re
+from typing import Any
+
+from livekit.protocol import sip
+
+from app.sandbox import sip_match
+from app.sandbox.livekit_answers import TwirpError
+from app.sandbox.livekit_keys import WILDCARD, normalised
+from app.sandbox.livekit_rules import check_conflicts
+from app.sandbox.sip_match import MatchError
+from app.sandbox.state import Sandbox
+
+Record = dict[str, Any]
+
+DEFAULT_CALLER = "+15005550006"
+"""Who calls when nobody is named: Twilio's own magic number for a valid one."""
+
+SIP_URL = re.compile(r"sip:(?:(?P<user>[^@;?]*)@)?(?P<host>[^@:;?]+)(?::\d+)?(?:[;?].*)?", re.IGNORECASE)
+
+
+class DeadEndError(Exception):
+    """The call does not get any further than this hop; the text is the reason."""
+
+
+class Path:
+    """The hops that a call has passed, and the one where it ended."""
+
+    def __init__(self) -> None:
+        self.hops: list[dict[str, Any]] = []
+
+    def passed(self, hop: str, resource_id: str | None, detail: str) -> None:
+        """Note a hop that the call passed."""
+        self.hops.append({"hop": hop, "id": resource_id, "ok": True, "detail": detail})
+
+    def ended(self, hop: str, resource_id: str | None, reason: str) -> DeadEndError:
+        """Note the hop where the call ended, and return what to raise."""
+        self.hops.append({"hop": hop, "id": resource_id, "ok": False, "detail": reason})
+        return DeadEndError(reason)
+
+
+def walk(sandbox: Sandbox, called: str, caller: str | None = None) -> dict[str, Any]:
+    """Follow a call to a number; runs under the store's lock."""
+    path, caller = Path(), caller or DEFAULT_CALLER
+    agent_name, reason = None, ""
+    try:
+        number = _number(sandbox, path, called)
+        trunk = _twilio_trunk(sandbox, path, number)
+        _origination_url(sandbox, path, trunk)
+        livekit_trunk = _livekit_trunk(sandbox, path, (called, caller), is_secure=trunk["secure"])
+        rule = _dispatch_rule(sandbox, path, (called, caller), livekit_trunk)
+        agent_name = _agent(path, rule)
+    except DeadEndError as end:
+        reason = str(end)
+    return {"reaches": not reason, "agentName": agent_name, "reason": reason, "path": path.hops}
+
+
+def _number(sandbox: Sandbox, path: Path, called: str) -> Record:
+    ids = sandbox.store.number_by_phone.ids(called)
+    if not ids:
+        raise path.ended("twilioNumber", None, f"{called} is not a number of this account")
+    number = sandbox.store.numbers.rows[ids[0]]
+    sid = number["sid"]
+    if not number["capabilities"]["voice"] or number["voice_receive_mode"] == "fax":
+        raise path.ended("twilioNumber", sid, f"{called} does not take voice calls")
+    if not number["trunk_sid"]:
+        instead = number["voice_application_sid"] or number["voice_url"]
+        where = f"calls go to {instead}" if instead else "nothing answers its calls"
+        raise path.ended("twilioNumber", sid, f"{called} is on no trunk; {where}")
+    path.passed("twilioNumber", sid, f"{called} is on trunk {number['trunk_sid']}")
+    return number
+
+
+def _twilio_trunk(sandbox: Sandbox, path: Path, number: Record) -> Record:
+    trunk: Record | None = sandbox.store.trunks.get(number["trunk_sid"])
+    if trunk is None:
+        raise path.ended("twilioTrunk", number["trunk_sid"], f"trunk {number['trunk_sid']} does not exist")
+    path.passed("twilioTrunk", trunk["sid"], f"{trunk['friendly_name']}, {'secure' if trunk['secure'] else 'plain'}")
+    return trunk
+
+
+def _origination_url(sandbox: Sandbox, path: Path, trunk: Record) -> None:
+    """Find the first URL that gets an answer: a foreign host stays silent, so Twilio goes on to the next one."""
+    store = sandbox.store
+    urls = [store.origination_urls.rows[sid] for sid in store.urls_by_trunk.ids(trunk["sid"])]
+    enabled = sorted((url for url in urls if url["enabled"]), key=lambda url: (url["priority"], -url["weight"]))
+    if not enabled:
+        raise path.ended("originationUrl", None, f"trunk {trunk['sid']} has no enabled origination URL (32010)")
+    host = sandbox.credentials.sip_host
+    for url in enabled:
+        parts = SIP_URL.fullmatch(url["sip_url"])
+        if parts is None or parts["host"].lower() != host.lower():
+            continue
+        if parts["user"] is not None:
+            reason = f"{url['sip_url']} has a user part, so every call arrives as {parts['user']}"
+            raise path.ended("originationUrl", url["sid"], reason)
+        path.passed("originationUrl", url["sid"], url["sip_url"])
+        return
+    first = enabled[0]
+    raise path.ended("originationUrl", first["sid"], f"{first['sip_url']} does not lead to the SIP host {host}")
+
+
+def _livekit_trunk(
+    sandbox: Sandbox, path: Path, numbers: tuple[str, str], *, is_secure: bool
+) -> sip.SIPInboundTrunkInfo:
+    store, (called, caller) = sandbox.store, numbers
+    ids = {row_id for key in (normalised(called), WILDCARD) for row_id in store.inbound_by_number.ids(key)}
+    try:
+        trunk = sip_match.matching_trunk([store.livekit_trunks.rows[row_id] for row_id in sorted(ids)], called, caller)
+    except MatchError as error:
+        raise path.ended("livekitTrunk", None, str(error)) from None
+    if trunk.auth_username and trunk.auth_password:
+        reason = "LiveKit answers 407: the trunk asks for a password, which Twilio cannot give"
+        raise path.ended("livekitTrunk", trunk.sip_trunk_id, reason)
+    encryption = sip_match.encryption_of(trunk)
+    if is_secure and encryption == sip_match.ENCRYPT_DISABLE:
+        reason = "the Twilio trunk is secure and the LiveKit trunk does not encrypt media"
+        raise path.ended("livekitTrunk", trunk.sip_trunk_id, reason)
+    if not is_secure and encryption == sip_match.ENCRYPT_REQUIRE:
+        reason = "the LiveKit trunk requires encrypted media and the Twilio trunk is not secure"
+        raise path.ended("livekitTrunk", trunk.sip_trunk_id, reason)
+    path.passed("livekitTrunk", trunk.sip_trunk_id, trunk.name or ", ".join(trunk.numbers) or "any number")
+    return trunk
+
+
+def _dispatch_rule(
+    sandbox: Sandbox, path: Path, numbers: tuple[str, str], trunk: sip.SIPInboundTrunkInfo
+) -> sip.SIPDispatchRuleInfo:
+    store = sandbox.store
+    ids = {row_id for key in (trunk.sip_trunk_id, WILDCARD) for row_id in store.rules_by_trunk.ids(key)}
+    rules = [store.livekit_rules.rows[row_id] for row_id in sorted(ids)]
+    try:
+        check_conflicts(rules)
+        rule = sip_match.matching_rule(rules, *numbers)
+    except TwirpError as error:
+        raise path.ended("dispatchRule", None, f"LiveKit answers 503: {error.message}") from None
+    except MatchError as error:
+        raise path.ended("dispatchRule", None, str(error)) from None
+    path.passed("dispatchRule", rule.sip_dispatch_rule_id, rule.name or "unnamed rule")
+    return rule
+
+
+def _agent(path: Path, rule: sip.SIPDispatchRuleInfo) -> str:
+    agents = [agent.agent_name for agent in rule.room_config.agents]
+    if not agents or not agents[0]:
+        raise path.ended("agent", None, f"rule {rule.sip_dispatch_rule_id} names no agent")
+    path.passed("agent", agents[0], f"agent {agents[0]} is dispatched to the room")
+    return agents[0]

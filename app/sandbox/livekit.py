@@ -1,0 +1,100 @@
+"""LiveKit's side of the sandbox: Twirp routing, who may call, and which method does what."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from google.protobuf.message import DecodeError, Message
+from livekit.protocol import sip
+
+from app.sandbox import livekit_rules, livekit_trunks
+from app.sandbox.exchange import LIVEKIT, Answer, Exchange
+from app.sandbox.livekit_answers import JSON, PROTOBUF, TwirpError, decode, encode, media_type, plain
+from app.sandbox.livekit_tokens import TokenError, grants, is_sip_admin
+from app.sandbox.state import Sandbox
+
+PREFIX = "/twirp/"
+SERVICE = "/twirp/livekit.SIP/"
+UNKNOWN = f"{LIVEKIT}.unknown"
+"""Operation of a request that no route knows."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of the SIP service."""
+
+    request: type[Message]
+    handler: Callable[[Sandbox, Any], Message]
+
+    @property
+    def operation(self) -> str:
+        """Name for faults and the request log."""
+        return f"{LIVEKIT}.{self.handler.__name__}"
+
+
+METHODS = {
+    "CreateSIPInboundTrunk": Method(sip.CreateSIPInboundTrunkRequest, livekit_trunks.create_inbound_trunk),
+    "ListSIPInboundTrunk": Method(sip.ListSIPInboundTrunkRequest, livekit_trunks.list_inbound_trunks),
+    "GetSIPInboundTrunk": Method(sip.GetSIPInboundTrunkRequest, livekit_trunks.get_inbound_trunk),
+    "UpdateSIPInboundTrunk": Method(sip.UpdateSIPInboundTrunkRequest, livekit_trunks.update_inbound_trunk),
+    "DeleteSIPTrunk": Method(sip.DeleteSIPTrunkRequest, livekit_trunks.delete_trunk),
+    "CreateSIPDispatchRule": Method(sip.CreateSIPDispatchRuleRequest, livekit_rules.create_dispatch_rule),
+    "ListSIPDispatchRule": Method(sip.ListSIPDispatchRuleRequest, livekit_rules.list_dispatch_rules),
+    "UpdateSIPDispatchRule": Method(sip.UpdateSIPDispatchRuleRequest, livekit_rules.update_dispatch_rule),
+    "DeleteSIPDispatchRule": Method(sip.DeleteSIPDispatchRuleRequest, livekit_rules.delete_dispatch_rule),
+}
+
+OPERATIONS = {method.operation: method for method in METHODS.values()}
+
+
+def recognise(exchange: Exchange) -> bool:
+    """Fill in provider and operation if the request is for LiveKit; say whether it is."""
+    if not exchange.path.startswith(PREFIX):
+        return False
+    method = METHODS.get(exchange.path.removeprefix(SERVICE)) if exchange.method == "POST" else None
+    exchange.provider, exchange.operation = LIVEKIT, method.operation if method else UNKNOWN
+    return True
+
+
+def read_body(exchange: Exchange) -> dict[str, Any]:
+    """Return the fields of any provider's request, for the request log; empty when they cannot be read."""
+    if exchange.provider != LIVEKIT:
+        return dict(parse_qsl(exchange.body.decode("utf-8", "replace"), keep_blank_values=True))
+    method = OPERATIONS.get(exchange.operation)
+    try:
+        if method and media_type(exchange) == PROTOBUF:
+            return plain(method.request.FromString(exchange.body))
+        content = json.loads(exchange.body)
+    except (DecodeError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+class LiveKit:
+    """LiveKit's behaviour over the sandbox's objects."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def answer(self, exchange: Exchange) -> Answer:
+        """Do what a request asks and answer it; runs inside a transaction."""
+        try:
+            return self._handle(exchange)
+        except (TwirpError, TokenError) as error:
+            return error.answer()
+
+    def _handle(self, exchange: Exchange) -> Answer:
+        claims = grants(exchange.authorization, self._sandbox.credentials)
+        method = OPERATIONS.get(exchange.operation)
+        if method is None:
+            raise TwirpError("bad_route", f'no handler for path "{exchange.path}"')
+        if media_type(exchange) not in (PROTOBUF, JSON):
+            raise TwirpError("bad_route", f'unexpected Content-Type: "{exchange.content_type}"')
+        request = decode(exchange, method.request)
+        if not is_sip_admin(claims):
+            raise TwirpError("unauthenticated", "permissions denied")
+        if not self._sandbox.switches.livekit_redis:
+            raise TwirpError("internal", "twirp error unknown: sip not connected (redis required)")
+        return encode(exchange, method.handler(self._sandbox, request))

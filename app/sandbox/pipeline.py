@@ -1,0 +1,98 @@
+"""What happens to one request between its arrival and its answer: rate limit, faults, latency, the provider itself."""
+
+import select
+import time
+from socket import MSG_DONTWAIT, MSG_PEEK, socket
+from typing import Protocol
+
+from app.sandbox import faults, livekit, twilio
+from app.sandbox.exchange import LIVEKIT, TWILIO, Answer, Exchange
+from app.sandbox.failures import failure, malformed, too_many
+from app.sandbox.faults import Strike
+from app.sandbox.state import Sandbox
+
+GONE_POLL_S = 0.1
+"""Seconds between two looks whether the client of a hung request is still there."""
+
+
+class Provider(Protocol):
+    """One side of the sandbox."""
+
+    def answer(self, exchange: Exchange) -> Answer:
+        """Apply and answer a request."""
+        ...
+
+
+class Pipeline:
+    """Serves both providers' sides; `None` as an answer means: close the connection without a word."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._providers: dict[str, Provider] = {
+            TWILIO: twilio.Twilio(sandbox),
+            LIVEKIT: livekit.LiveKit(sandbox),
+        }
+
+    def serve(self, exchange: Exchange) -> Answer | None:
+        """Serve a request that one of the providers recognised."""
+        entry = self._sandbox.requests.arrive(exchange)
+        if not self._sandbox.buckets[exchange.provider].take():
+            answer: Answer | None = too_many(exchange.provider)
+        else:
+            strike = self._sandbox.faults.strike(exchange)
+            entry.fault = strike.kind if strike else None
+            answer = self._struck(exchange, strike) if strike else self._apply(exchange, self._sandbox.generation)
+        entry.status = answer.status if answer else None
+        exchange.socket = None
+        return answer
+
+    def _struck(self, exchange: Exchange, strike: Strike) -> Answer | None:
+        generation = self._sandbox.generation
+        if strike.kind in faults.REFUSALS:
+            time.sleep(self._sandbox.latency.seconds(exchange.provider))
+            return failure(exchange.provider, strike)
+        if strike.kind == faults.DROP_BEFORE:
+            return None
+        if strike.kind == faults.HANG:
+            self._hang(exchange.socket, strike)
+            return None
+        if strike.kind == faults.SLOW:
+            self._sandbox.faults.wait(strike.fault, strike.seconds)
+        elif strike.kind == faults.HOLD_BEFORE:
+            self._sandbox.faults.wait(strike.fault)
+        answer = self._apply(exchange, generation)
+        if strike.kind == faults.HOLD_AFTER:
+            self._sandbox.faults.wait(strike.fault)
+        if strike.kind == faults.APPLY_THEN_DROP or answer is None:
+            return None
+        return malformed(exchange.provider, answer) if strike.kind == faults.MALFORMED else answer
+
+    def _apply(self, exchange: Exchange, generation: int) -> Answer | None:
+        pause_s = self._sandbox.latency.seconds(exchange.provider) / 2
+        if pause_s:
+            time.sleep(pause_s)
+        with self._sandbox.store.transaction():
+            if generation != self._sandbox.generation:
+                return None
+            answer = self._providers[exchange.provider].answer(exchange)
+        if pause_s:
+            time.sleep(pause_s)
+        return answer
+
+    def _hang(self, client: socket | None, strike: Strike) -> None:
+        """Stay silent until the time is up, the fault is withdrawn or the client is gone."""
+        ends_at = time.monotonic() + strike.seconds
+        event = self._sandbox.faults.enter(strike.fault)
+        while time.monotonic() < ends_at and not event.wait(GONE_POLL_S) and not _is_gone(client):
+            pass
+        self._sandbox.faults.leave(strike.fault, event)
+
+
+def _is_gone(client: socket | None) -> bool:
+    if client is None:
+        return False
+    try:
+        readable, _, _ = select.select([client], [], [], 0)
+        return bool(readable) and client.recv(1, MSG_PEEK | MSG_DONTWAIT) == b""
+    except (OSError, ValueError):
+        return True

@@ -1,0 +1,100 @@
+"""Serves the sandbox with gunicorn: one process that holds the state, many threads."""
+
+import ctypes
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.workers.gthread import ThreadWorker
+
+from app.sandbox.wsgi import SandboxApp
+
+THREADS = 256
+"""Threads: each held, hung or slow request keeps one, and 64 concurrent callers need theirs besides."""
+
+CONNECTIONS = 2048
+"""Open connections at once, kept-alive ones included."""
+
+KEEPALIVE_S = 75
+"""Seconds that an idle connection stays open: longer than any client's pool keeps one."""
+
+GRACE_S = 2
+"""Seconds that requests in flight get when the sandbox is told to stop."""
+
+PR_SET_PDEATHSIG = 1
+"""Linux prctl option: the signal that a process gets when its parent dies (man 2 prctl)."""
+
+
+class SandboxWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
+    """A gthread worker that lets held requests go when it is told to stop."""
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Release what is held, then stop as gunicorn does."""
+        application = self.app.callable
+        if isinstance(application, SandboxApp):
+            application.sandbox.faults.clear()
+        super().handle_exit(sig, frame)
+
+    def _cap_keepalive(self, _deadline: float) -> None:
+        """Close idle connections at once: a stand-in that stops has nobody to be polite to."""
+        super()._cap_keepalive(time.monotonic())
+
+
+class SandboxServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
+    """Gunicorn set up for one sandbox; `make` runs in the worker, so that it alone opens the journal."""
+
+    def __init__(self, host: str, port: int, make: Callable[[], SandboxApp]) -> None:
+        self._bind = f"{host}:{port}"
+        self._make = make
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Hand gunicorn its settings."""
+        settings = {
+            "bind": self._bind,
+            "workers": 1,
+            "worker_class": SandboxWorker,
+            "threads": THREADS,
+            "worker_connections": CONNECTIONS,
+            "keepalive": KEEPALIVE_S,
+            "graceful_timeout": GRACE_S,
+            "control_socket_disable": True,
+            "accesslog": None,
+            "loglevel": "warning",
+            "proc_name": "sandbox",
+            "post_fork": _die_with_parent,
+            "post_worker_init": _announce,
+            "worker_exit": _close,
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> SandboxApp:
+        """Build the application, in the worker."""
+        return self._make()
+
+
+def _die_with_parent(_arbiter: Any, _worker: Any) -> None:
+    """Let the worker go down with a killed master, so that it frees port and journal at once (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _announce(worker: Any) -> None:
+    host, port = worker.sockets[0].getsockname()[:2]
+    sys.stdout.write(f"sandbox ready on http://{host}:{port}\n")
+    sys.stdout.flush()
+
+
+def _close(_arbiter: Any, worker: Any) -> None:
+    application = worker.app.callable
+    if isinstance(application, SandboxApp):
+        application.close()
+
+
+def serve(host: str, port: int, make: Callable[[], SandboxApp]) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    SandboxServer(host, port, make).run()

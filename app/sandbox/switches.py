@@ -1,0 +1,119 @@
+"""Settings that change how the sandbox behaves while it runs: policies, rate limits, latency."""
+
+import random
+import threading
+import time
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from app.sandbox.exchange import TWILIO
+
+MOVE = "move"
+REJECT_409 = "reject409"
+
+MS_PER_S = 1000.0
+
+
+class SettingError(ValueError):
+    """A control request names a setting that does not exist, or a value that does not fit it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """Provider policies; where the providers' documents leave a question open, both answers are on offer."""
+
+    attach_conflict: str = MOVE
+    """`move`: attaching takes the number from its trunk; `reject409`: a number that is on a trunk stays there."""
+    stale_read_s: float = 0.0
+    """Seconds for which the 2010 API still shows the trunk_sid from before a write."""
+    trunk_subresource: bool = True
+    """False: /v1/Trunks/{TK}/PhoneNumbers answers 404, as in the regions IE1 and AU1."""
+    livekit_redis: bool = True
+    """False: every SIP call answers 500, as a LiveKit server without Redis does."""
+    delete_unknown_trunk_status: int = 200
+    """Answer to the deletion of an unknown LiveKit trunk: 200 (open source) or 404 (some Cloud versions)."""
+    trunk_limit: int = 100
+    """Twilio trunks per account (twilio.com/docs/sip-trunking/scale-and-limits)."""
+    twilio_requests_per_s: float | None = None
+    """Beyond this rate Twilio answers 429; None: no limit."""
+    livekit_requests_per_s: float | None = None
+    """Beyond this rate LiveKit answers 429; None: no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long a provider takes, in milliseconds; half of it passes before a write is applied, half after."""
+
+    twilio_ms: float = 0.0
+    livekit_ms: float = 0.0
+    jitter: float = 0.0
+    """Share of the time, 0 to 1, by which one answer may be slower or faster."""
+
+    def seconds(self, provider: str) -> float:
+        """Draw the time that one request takes."""
+        base = (self.twilio_ms if provider == TWILIO else self.livekit_ms) / MS_PER_S
+        return base * (1 + random.uniform(-self.jitter, self.jitter)) if base else 0.0  # noqa: S311 - not a secret
+
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "attach_conflict": (MOVE, REJECT_409),
+    "delete_unknown_trunk_status": (200, 404),
+}
+
+
+def changed(settings: Any, content: dict[str, Any]) -> Any:
+    """Return the settings with the camelCase values of `content`; raise SettingError on any that does not fit."""
+    known = {_camel(field.name): field for field in fields(settings)}
+    values: dict[str, Any] = {}
+    for name, value in content.items():
+        if name not in known:
+            raise SettingError(f"unknown setting {name}; known are {', '.join(known)}")
+        field = known[name]
+        if not _fits(field.name, field.default, value):
+            raise SettingError(f"{value!r} does not fit {name}")
+        values[field.name] = value
+    return replace(settings, **values)
+
+
+def shown(settings: Any) -> dict[str, Any]:
+    """Return the settings with camelCase names."""
+    return {_camel(name): value for name, value in asdict(settings).items()}
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def _fits(name: str, default: Any, value: Any) -> bool:
+    if name in _CHOICES:
+        return value in _CHOICES[name]
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    if default is None and value is None:
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
+class TokenBucket:
+    """A rate limit with room for one second's worth at once."""
+
+    def __init__(self, per_s: float | None) -> None:
+        self._per_s = per_s
+        self._tokens = per_s or 0.0
+        self._filled_at = time.monotonic()
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Take one request's place, or say that there is none."""
+        if self._per_s is None:
+            return True
+        with self._lock:
+            now = time.monotonic()
+            capacity = max(1.0, self._per_s)
+            self._tokens = min(capacity, self._tokens + (now - self._filled_at) * self._per_s)
+            self._filled_at = now
+            if self._tokens < 1:
+                return False
+            self._tokens -= 1
+            return True

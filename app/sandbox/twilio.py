@@ -1,0 +1,102 @@
+"""Twilio's side of the sandbox: which host and path mean which operation, and who may call."""
+
+from collections.abc import Callable
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, MapAdapter, Rule
+
+from app.sandbox import twilio_attachments, twilio_numbers, twilio_origination_urls, twilio_trunks
+from app.sandbox.exchange import TWILIO, Answer, Exchange
+from app.sandbox.state import Sandbox
+from app.sandbox.twilio_answers import TwilioError, accepted_headers, not_found
+
+API_HOST = "api.twilio.com"
+TRUNKING_HOST = "trunking.twilio.com"
+API_PREFIX = "/2010-04-01"
+TRUNKING_PREFIX = "/v1/Trunks"
+
+UNKNOWN = f"{TWILIO}.unknown"
+"""Operation of a request that no route knows."""
+
+NUMBERS = "/2010-04-01/Accounts/<account>/IncomingPhoneNumbers"
+TRUNK = "/v1/Trunks/<trunk>"
+
+ROUTES: tuple[tuple[str, str, Callable[[Sandbox, Exchange], Answer]], ...] = (
+    ("GET", f"{NUMBERS}.json", twilio_numbers.list_numbers),
+    ("POST", f"{NUMBERS}.json", twilio_numbers.buy_number),
+    ("GET", f"{NUMBERS}/<number>.json", twilio_numbers.fetch_number),
+    ("POST", f"{NUMBERS}/<number>.json", twilio_numbers.update_number),
+    ("DELETE", f"{NUMBERS}/<number>.json", twilio_numbers.release_number),
+    ("GET", "/v1/Trunks", twilio_trunks.list_trunks),
+    ("POST", "/v1/Trunks", twilio_trunks.create_trunk),
+    ("GET", TRUNK, twilio_trunks.fetch_trunk),
+    ("POST", TRUNK, twilio_trunks.update_trunk),
+    ("DELETE", TRUNK, twilio_trunks.delete_trunk),
+    ("GET", f"{TRUNK}/OriginationUrls", twilio_origination_urls.list_origination_urls),
+    ("POST", f"{TRUNK}/OriginationUrls", twilio_origination_urls.create_origination_url),
+    ("GET", f"{TRUNK}/OriginationUrls/<url>", twilio_origination_urls.fetch_origination_url),
+    ("POST", f"{TRUNK}/OriginationUrls/<url>", twilio_origination_urls.update_origination_url),
+    ("DELETE", f"{TRUNK}/OriginationUrls/<url>", twilio_origination_urls.delete_origination_url),
+    ("GET", f"{TRUNK}/PhoneNumbers", twilio_attachments.list_trunk_numbers),
+    ("POST", f"{TRUNK}/PhoneNumbers", twilio_attachments.attach_number),
+    ("GET", f"{TRUNK}/PhoneNumbers/<number>", twilio_attachments.fetch_trunk_number),
+    ("DELETE", f"{TRUNK}/PhoneNumbers/<number>", twilio_attachments.detach_number),
+)
+
+HANDLERS = {f"{TWILIO}.{handler.__name__}": handler for _, _, handler in ROUTES}
+
+
+def _map(prefix: str) -> MapAdapter:
+    rules = [
+        Rule(path, methods=[method], endpoint=f"{TWILIO}.{handler.__name__}")
+        for method, path, handler in ROUTES
+        if path.startswith(prefix)
+    ]
+    return Map(rules, merge_slashes=False).bind("sandbox")
+
+
+ADAPTERS = {API_PREFIX: _map(API_PREFIX), TRUNKING_PREFIX: _map(TRUNKING_PREFIX)}
+
+
+def recognise(exchange: Exchange) -> bool:
+    """Fill in provider, operation and arguments if the request is for Twilio; say whether it is."""
+    host = exchange.host.partition(":")[0]
+    if host == API_HOST or (host != TRUNKING_HOST and exchange.path.startswith(API_PREFIX)):
+        adapter = ADAPTERS[API_PREFIX]
+    elif host == TRUNKING_HOST or exchange.path.startswith(TRUNKING_PREFIX):
+        adapter = ADAPTERS[TRUNKING_PREFIX]
+    else:
+        return False
+    exchange.provider, exchange.operation = TWILIO, UNKNOWN
+    try:
+        operation, arguments = adapter.match(exchange.path, exchange.method)
+    except HTTPException:
+        return True
+    exchange.operation, exchange.arguments = str(operation), arguments
+    return True
+
+
+class Twilio:
+    """Twilio's behaviour over the sandbox's objects."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._accepted = accepted_headers(sandbox.credentials)
+
+    def answer(self, exchange: Exchange) -> Answer:
+        """Do what a request asks and answer it; runs inside a transaction."""
+        try:
+            return self._handle(exchange)
+        except TwilioError as error:
+            return error.answer()
+
+    def _handle(self, exchange: Exchange) -> Answer:
+        if exchange.authorization not in self._accepted:
+            raise TwilioError(401, 20003, "Authenticate")
+        account_sid = self._sandbox.credentials.account_sid
+        if exchange.arguments.get("account", account_sid) != account_sid:
+            raise not_found(exchange.path)
+        handler = HANDLERS.get(exchange.operation)
+        if handler is None:
+            raise not_found(exchange.path)
+        return handler(self._sandbox, exchange)

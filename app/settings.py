@@ -1,0 +1,199 @@
+"""Every setting: its variable, type, unit and default. The only reader of the environment.
+
+Order of precedence: the environment, `.env`, `DATA_DIR/stack.env` (which ./run.py writes while its stack is up).
+"""
+
+import os
+import re
+from datetime import timedelta
+from functools import cached_property
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+TWILIO_SIGNALLING_ADDRESSES = (
+    "54.172.60.0/30",
+    "54.244.51.0/30",
+    "54.171.127.192/30",
+    "35.156.191.128/30",
+    "54.65.63.192/30",
+    "54.169.127.128/30",
+    "54.252.254.64/30",
+    "177.71.206.192/30",
+)
+"""Where Twilio's SIP trunks call from, all eight regions (https://www.twilio.com/docs/sip-trunking/ip-addresses)."""
+
+_SIP_URI = re.compile(
+    r"(?:sip:)?(?P<host>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)"
+    r"(?::(?P<port>[0-9]{1,5}))?(?:;transport=(?P<transport>tcp|tls|udp))?"
+)
+
+
+class SettingsError(Exception):
+    """One or more settings are missing or malformed; `problems` has one line for each, naming the variable."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def _database_url(value: str) -> str:
+    """Accept the usual spellings and name the driver that we ship."""
+    scheme, separator, rest = value.partition("://")
+    if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg"}:
+        raise ValueError("must look like postgresql://user:password@host:5432/name")
+    return f"postgresql+psycopg://{rest}"
+
+
+def _redis_url(value: str) -> str:
+    if urlsplit(value).scheme not in {"redis", "rediss"} or not urlsplit(value).hostname:
+        raise ValueError("must look like redis://:password@host:6379/0")
+    return value
+
+
+def is_loopback(host: str | None) -> bool:
+    """Say whether `host` names this machine only."""
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _base_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"} or parts.query:
+        raise ValueError("must look like http://127.0.0.1:8190, without a path")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("would send credentials in clear: use https, or a loopback address")
+    return value.rstrip("/")
+
+
+def _livekit_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https", "ws", "wss"} or not parts.hostname:
+        raise ValueError("must look like wss://your-project.livekit.cloud")
+    return value.rstrip("/")
+
+
+def _sip_uri(value: str) -> str:
+    """Return `sip:host[:port];transport=...`, the one form that we write at Twilio.
+
+    What is refused is what people have written by mistake: https://docs.livekit.io/telephony/start/sip-trunk-setup.
+    """
+    match = _SIP_URI.fullmatch(value)
+    if match is None:
+        raise ValueError("must look like sip:abc123.sip.livekit.cloud;transport=tcp: no user part, never sips:")
+    host, port = match["host"].lower(), match["port"]
+    if host.startswith("p_") or (host.endswith(".livekit.cloud") and ".sip." not in host):
+        raise ValueError("is not a SIP host: LiveKit's is the project id without p_, as in abc123.sip.livekit.cloud")
+    if host.endswith(".sip.twilio.com"):
+        raise ValueError("is a Twilio domain: it must be LiveKit's SIP host")
+    if port and not 0 < int(port) < 2**16:
+        raise ValueError("has an impossible port")
+    return f"sip:{host}{':' + port if port else ''};transport={match['transport'] or 'tcp'}"
+
+
+def _addresses(value: str) -> str:
+    if value not in {"", "twilio"}:
+        for entry in value.split(","):
+            ip_network(entry.strip())
+    return value
+
+
+class Settings(BaseSettings):
+    """The settings of one process; see `.env.example` for the same list with comments."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    database_url: Annotated[str, AfterValidator(_database_url)]
+    redis_url: Annotated[str, AfterValidator(_redis_url)]
+
+    twilio_account_sid: Annotated[str, Field(pattern=r"^AC[0-9a-f]{32}$")]
+    twilio_api_key_sid: Annotated[str, Field(pattern=r"^SK[0-9a-f]{32}$")] | None = None
+    twilio_api_key_secret: Annotated[SecretStr | None, Field(validate_default=True)] = None
+    twilio_auth_token: Annotated[SecretStr | None, Field(validate_default=True)] = None
+    twilio_base_url: Annotated[str, AfterValidator(_base_url)] | None = None
+
+    livekit_url: Annotated[str, AfterValidator(_livekit_url)]
+    livekit_api_key: Annotated[str, Field(min_length=1)]
+    livekit_api_secret: SecretStr
+    livekit_sip_uri: Annotated[str, AfterValidator(_sip_uri)]
+    livekit_allowed_addresses: Annotated[str, AfterValidator(_addresses)] | None = None
+
+    instance_name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?$")] = "trunkline"
+    """Marks our resources at the providers; at most 16 characters, so that a tag with an agent id fits Twilio's 64."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    data_dir: Path = Path(".data")
+    flower_basic_auth: Annotated[str, Field(pattern=r"^[^:\s]+:\S+$")] | None = None
+    log_format: Literal["json", "console"] = "json"
+
+    operation_budget_s: Annotated[float, Field(gt=0)] = 900
+    """Seconds that one operation may spend on retries of transient failures before it is rolled back."""
+    provider_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10
+    """Seconds until a provider call is given up; the lease and the quiet period follow from it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_unset(cls, values: dict[str, object]) -> dict[str, object]:
+        """Take an empty variable for an unset one, except where empty says something."""
+        return {name: value for name, value in values.items() if value != "" or name == "livekit_allowed_addresses"}
+
+    @field_validator("twilio_api_key_secret", mode="after")
+    @classmethod
+    def _secret_goes_with_sid(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if "twilio_api_key_sid" in info.data and bool(value) != bool(info.data["twilio_api_key_sid"]):
+            raise ValueError("goes with TWILIO_API_KEY_SID: set both or neither")
+        return value
+
+    @field_validator("twilio_auth_token", mode="after")
+    @classmethod
+    def _some_credential(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if not value and info.data.get("twilio_api_key_sid", "malformed") is None:
+            raise ValueError("missing (or set TWILIO_API_KEY_SID and TWILIO_API_KEY_SECRET)")
+        return value
+
+    @property
+    def twilio_username(self) -> str:
+        """The user of Twilio's Basic auth: the API key where there is one, else the account."""
+        return self.twilio_api_key_sid or self.twilio_account_sid
+
+    @property
+    def twilio_password(self) -> str:
+        """The secret that goes with `twilio_username`."""
+        secret = self.twilio_api_key_secret if self.twilio_api_key_sid else self.twilio_auth_token
+        return secret.get_secret_value() if secret else ""
+
+    @cached_property
+    def allowed_addresses(self) -> tuple[str, ...]:
+        """The CIDR blocks that LiveKit lets call our trunks; empty means all (Cloud must enable the field first)."""
+        value = self.livekit_allowed_addresses
+        if value is None:
+            on_cloud = (urlsplit(self.livekit_url).hostname or "").endswith(".livekit.cloud")
+            value = "" if on_cloud else "twilio"
+        if value == "twilio":
+            return TWILIO_SIGNALLING_ADDRESSES
+        return tuple(entry.strip() for entry in value.split(",") if entry.strip())
+
+    @property
+    def provider_timeout(self) -> timedelta:
+        """How long one provider call may take."""
+        return timedelta(seconds=self.provider_timeout_s)
+
+
+def load_settings() -> Settings:
+    """Read the settings; raise `SettingsError` that lists every problem at once."""
+    data_dir = os.environ.get("DATA_DIR") or ".data"
+    try:
+        # An empty variable is an unset one, except where empty says something: LIVEKIT_ALLOWED_ADDRESSES.
+        return Settings(_env_file=(Path(data_dir) / "stack.env", ".env"), _env_file_encoding="utf-8")  # type: ignore[call-arg]  # the rest comes from the environment
+    except ValidationError as error:
+        raise SettingsError([_line(problem["loc"], problem["msg"]) for problem in error.errors()]) from error
+
+
+def _line(location: tuple[int | str, ...], message: str) -> str:
+    message = message.removeprefix("Value error, ").replace("Field required", "missing")
+    return f"{str(location[0]).upper()}: {message}" if location else message

@@ -1,0 +1,98 @@
+"""The one place that builds engine, sessions, providers and services; web, workers, CLI and tests start here."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from redis import Redis
+from sqlalchemy import Engine
+from werkzeug.utils import import_string
+
+from app.db.engine import Sessions, make_engine, make_sessions
+from app.providers.base import Carrier, VoicePlatform
+from app.providers.livekit import LiveKitPlatform
+from app.providers.twilio import TwilioCarrier
+from app.provisioning.agents import AgentService
+from app.provisioning.context import Timing, Toolbox
+from app.provisioning.runner import Runner
+from app.provisioning.service import ProvisioningService, Publisher
+from app.provisioning.sweeper import Sweeper
+from app.settings import Settings
+
+PUBLISHER = "tasks.publisher:publisher"
+"""Who queues the Celery chain: named, not imported, since tasks know the app and the app knows only the Protocol."""
+
+BROKER_PING_TIMEOUT_S = 1.0
+"""Seconds that a look at the broker may take."""
+
+RINGING_TIMEOUT_S = 30
+"""Seconds that LiveKit lets a caller ring when no agent answers; its own default is three minutes (livekit.md 6)."""
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Everything of one process, built once."""
+
+    settings: Settings
+    engine: Engine
+    sessions: Sessions
+    carrier: Carrier
+    platform: VoicePlatform
+    publisher: Publisher
+    agents: AgentService
+    provisioning: ProvisioningService
+    runner: Runner
+    sweeper: Sweeper
+
+    def broker_ping(self) -> None:
+        """Raise unless the broker answers, within about a second."""
+        limit = BROKER_PING_TIMEOUT_S
+        with Redis.from_url(self.settings.redis_url, socket_timeout=limit, socket_connect_timeout=limit) as client:
+            client.ping()
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self.platform.close()
+        self.engine.dispose()
+
+
+def build(
+    settings: Settings,
+    *,
+    publisher: Publisher | None = None,
+    carrier: Carrier | None = None,
+    platform: VoicePlatform | None = None,
+) -> Wiring:
+    """Wire up one process; a test passes what it wants to see or to break."""
+    engine = make_engine(settings.database_url)
+    sessions = make_sessions(engine)
+    carrier = carrier or TwilioCarrier(
+        settings.twilio_account_sid,
+        settings.twilio_username,
+        settings.twilio_password,
+        timeout_s=settings.provider_timeout_s,
+        base_url=settings.twilio_base_url,
+    )
+    platform = platform or LiveKitPlatform(
+        settings.livekit_url,
+        settings.livekit_api_key,
+        settings.livekit_api_secret.get_secret_value(),
+        timeout_s=settings.provider_timeout_s,
+        allowed_addresses=settings.allowed_addresses,
+        ringing_timeout_s=RINGING_TIMEOUT_S,
+    )
+    publisher = publisher or import_string(PUBLISHER)
+    timing = Timing(settings.provider_timeout, timedelta(seconds=settings.operation_budget_s))
+    tools = Toolbox(carrier, platform, settings.instance_name, settings.livekit_sip_uri, timing)
+    service = ProvisioningService(sessions, publisher)
+    return Wiring(
+        settings=settings,
+        engine=engine,
+        sessions=sessions,
+        carrier=carrier,
+        platform=platform,
+        publisher=publisher,
+        agents=AgentService(sessions),
+        provisioning=service,
+        runner=Runner(sessions, tools),
+        sweeper=Sweeper(sessions, service),
+    )

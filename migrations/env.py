@@ -1,0 +1,34 @@
+"""Runs the migrations: in one transaction each, with limits, so that a busy table makes them fail and not wait."""
+
+import logging
+
+from alembic import context
+from sqlalchemy import create_engine, text
+
+from app.db.access import Base  # every model: access builds on models
+from app.settings import load_settings
+
+LOCK_TIMEOUT_MS = 5_000
+"""Milliseconds to wait for a table lock: longer, and everything behind the migration waits too."""
+
+STATEMENT_TIMEOUT_MS = 600_000
+"""Milliseconds for one statement: an index on a large table may take minutes, never hours."""
+
+logging.getLogger("alembic").setLevel(logging.INFO)
+
+
+def run() -> None:
+    """Upgrade or downgrade the database of DATABASE_URL, or the one whose URL the caller has set."""
+    url = context.config.attributes.get("url") or load_settings().database_url
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
+        connection.execute(text(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}"))
+        connection.commit()
+        context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
+        with context.begin_transaction():
+            context.run_migrations()
+    engine.dispose()
+
+
+run()

@@ -1,0 +1,12 @@
+"""Tasks for people: what may be started by hand from Flower's API."""
+
+import uuid
+
+from tasks import app
+from tasks.worker import wiring
+
+
+@app.task(name="upkeep.kick")
+def kick(operation_id: str) -> None:
+    """Publish an open operation again; does nothing for one that has ended, and no harm to one that runs."""
+    wiring().provisioning.kick(uuid.UUID(operation_id))

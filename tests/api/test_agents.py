@@ -1,0 +1,123 @@
+import pytest
+
+from app.domain.statuses import PhoneStatus
+from tests.support.api import NOBODY, NUMBER, Api
+
+
+def test_an_agent_is_created_with_its_name_as_the_livekit_name(api: Api) -> None:
+    answer = api.post("/api/agents", {"name": "  Front desk ", "metadata": {"lang": "fr", "n": [1, None]}})
+
+    assert answer.status_code == 201
+    assert answer.headers["Location"] == f"/api/agents/{answer.json['id']}"
+    shown = {name: answer.json[name] for name in ("name", "livekitAgentName", "metadata", "phoneNumber")}
+    assert shown == {
+        "name": "Front desk",
+        "livekitAgentName": "Front desk",
+        "metadata": {"lang": "fr", "n": [1, None]},
+        "phoneNumber": None,
+    }
+    assert answer.json["phoneProvisioningStatus"] == "NOT_PROVISIONED"
+    assert api.get(answer.headers["Location"]).json == answer.json
+
+
+def test_an_agent_may_have_a_livekit_name_of_its_own(api: Api) -> None:
+    answer = api.post("/api/agents", {"name": "Front desk", "livekitAgentName": "desk-agent"})
+
+    assert answer.json["livekitAgentName"] == "desk-agent"
+
+
+@pytest.mark.parametrize("agent_id", [NOBODY, "nonsense", "%00", "x" * 500, "{}", "1"])
+@pytest.mark.parametrize(
+    ("method", "suffix"), [("GET", ""), ("DELETE", ""), ("GET", "/phone-status"), ("DELETE", "/deprovision-phone")]
+)
+def test_an_agent_that_no_row_has_is_404(api: Api, method: str, suffix: str, agent_id: str) -> None:
+    answer = api.call(method, f"/api/agents/{agent_id}{suffix}")
+
+    assert (answer.status_code, answer.json["code"]) == (404, "agent_not_found")
+
+
+def test_a_deleted_agent_is_gone_from_everywhere(api: Api) -> None:
+    agent_id = api.agent()
+    operation_id = api.provision(agent_id).json["operationId"]
+    api.fail(operation_id, "number_not_in_account", "No such number.")
+
+    answer = api.delete(f"/api/agents/{agent_id}")
+
+    assert (answer.status_code, answer.data) == (204, b"")
+    assert api.get(f"/api/agents/{agent_id}").status_code == 404
+    assert api.status(agent_id).status_code == 404
+    assert api.provision(agent_id).status_code == 404
+    assert api.get("/api/agents").json["items"] == []
+    assert api.get("/api/operations").json["items"] == []
+    assert api.get(f"/api/operations/{operation_id}").status_code == 404
+
+
+def test_an_agent_that_holds_a_number_cannot_be_deleted(api: Api) -> None:
+    agent_id = api.agent()
+    operation_id = api.provision(agent_id).json["operationId"]
+
+    assert api.delete(f"/api/agents/{agent_id}").json["code"] == "operation_in_progress"
+    api.succeed(operation_id)
+    answer = api.delete(f"/api/agents/{agent_id}")
+    assert (answer.status_code, answer.json["code"]) == (409, "agent_has_phone")
+    assert api.get(f"/api/agents/{agent_id}").json["phoneNumber"] == NUMBER
+
+
+def test_pages_show_every_agent_once_the_newest_first(api: Api) -> None:
+    made = [api.agent(f"agent {number}") for number in range(7)]
+
+    seen, cursor = [], ""
+    for size in (3, 3, 1):
+        page = api.get(f"/api/agents?limit=3{cursor}").json
+        assert len(page["items"]) == size
+        seen += [item["id"] for item in page["items"]]
+        cursor = f"&cursor={page['nextCursor']}"
+        api.agent("made while somebody was reading")
+
+    assert seen == made[::-1]
+    assert page["nextCursor"] is None
+
+
+def test_a_page_that_is_full_and_the_last_has_no_next(api: Api) -> None:
+    for name in ("a", "b", "c"):
+        api.agent(name)
+
+    assert api.get("/api/agents?limit=3").json["nextCursor"] is None
+    assert api.get("/api/agents?limit=2").json["nextCursor"] is not None
+
+
+def test_agents_are_listed_by_status(api: Api) -> None:
+    idle, busy = api.agent("idle"), api.agent("busy")
+    api.provision(busy)
+
+    def listed(status: PhoneStatus) -> list[str]:
+        return [item["id"] for item in api.get(f"/api/agents?status={status}").json["items"]]
+
+    assert (listed(PhoneStatus.PENDING), listed(PhoneStatus.NOT_PROVISIONED)) == ([busy], [idle])
+    assert listed(PhoneStatus.FAILED) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("status=BROKEN", "status"),
+        ("status=%00", "status"),
+        ("limit=0", "limit"),
+        ("limit=201", "limit"),
+        ("limit=-1", "limit"),
+        ("limit=many", "limit"),
+        ("limit=1e9", "limit"),
+        ("cursor=x", "cursor"),
+        ("cursor=%00", "cursor"),
+        ("cursor=W10", "cursor"),
+        ("cursor=WyIyMDI2LTAxLTAxVDAwOjAwOjAwIiwgIjdjMWY1YTUyLTNjMGUtNGM0Mi05YTUzLTBmM2ExZDBiNmMxMSJd", "cursor"),
+        ("cursor=" + "A" * 5000, "cursor"),
+        ("page=2", "page"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/agents", "/api/operations"])
+def test_a_query_that_makes_no_sense_is_422(api: Api, path: str, query: str, field: str) -> None:
+    answer = api.get(f"{path}?{query}")
+
+    assert (answer.status_code, answer.json["code"]) == (422, "validation_failed")
+    assert list(answer.json["errors"]) == [field]

@@ -1,0 +1,116 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import event, select, update
+
+from app.access import KeyService, Scope
+from app.db.access import ApiKey
+from tests.support.api import Api
+
+CALLS = [
+    ("GET", "/api/agents"),
+    ("POST", "/api/agents"),
+    ("GET", "/api/agents/nonsense"),
+    ("GET", "/api/agents/7c1f5a52-3c0e-4c42-9a53-0f3a1d0b6c11/phone-status"),
+    ("POST", "/api/agents/7c1f5a52-3c0e-4c42-9a53-0f3a1d0b6c11/provision-phone"),
+    ("DELETE", "/api/agents/7c1f5a52-3c0e-4c42-9a53-0f3a1d0b6c11/deprovision-phone"),
+    ("GET", "/api/operations"),
+    ("POST", "/api/operations/7c1f5a52-3c0e-4c42-9a53-0f3a1d0b6c11/retry"),
+    ("GET", "/api/no-such-page"),
+    ("PATCH", "/api/agents"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), CALLS)
+def test_without_a_key_everything_under_api_is_401(api: Api, method: str, path: str) -> None:
+    answer = api.client.open(path, method=method)
+
+    assert (answer.status_code, answer.json["code"]) == (401, "unauthenticated")
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="trunkline"'
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer x",
+        "Basic eDp5",
+        "Bearer tl_" + "A" * 43,
+        "Bearer tl_" + "A" * 5000,
+        "Bearer \xe9",
+    ],
+)
+def test_a_wrong_key_is_401(api: Api, header: str) -> None:
+    answer = api.client.get("/api/agents", headers={"Authorization": header})
+
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_the_scheme_is_read_in_any_case(api: Api) -> None:
+    assert api.client.get("/api/agents", headers={"Authorization": f"bearer  {api.key} "}).status_code == 200
+
+
+def test_a_revoked_key_is_401_at_once(api: Api) -> None:
+    assert api.get("/api/agents").status_code == 200
+
+    KeyService(api.wiring.sessions).revoke("tests")
+
+    assert api.get("/api/agents").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("scopes", "may_read", "may_write"),
+    [
+        ([], False, False),
+        ([Scope.READ], True, False),
+        ([Scope.WRITE], True, True),
+        ([Scope.ADMIN], True, True),
+        ([Scope.READ, Scope.WRITE], True, True),
+    ],
+)
+def test_a_key_does_what_its_scope_covers(api: Api, scopes: list[Scope], may_read: bool, may_write: bool) -> None:
+    headers = {"Authorization": f"Bearer {api.new_key(*scopes)}"}
+
+    read, write = api.get("/api/agents", headers=headers), api.post("/api/agents", {"name": "a"}, headers=headers)
+
+    assert read.status_code == (200 if may_read else 403)
+    assert write.status_code == (201 if may_write else 403)
+    if not may_write:
+        assert (write.json["code"], api.count("agents")) == ("forbidden", 0)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
+def test_health_and_reference_need_no_key(api: Api, path: str) -> None:
+    assert api.client.get(path).status_code == 200
+
+
+def test_only_the_hash_of_a_key_is_kept(api: Api) -> None:
+    with api.wiring.sessions() as session:
+        row = session.scalars(select(ApiKey)).one()
+
+    assert api.key.startswith("tl_")
+    assert len(api.key) == 46
+    assert api.key not in str(vars(row))
+    assert len(row.key_hash) == 64
+
+
+def test_the_last_use_is_noted_at_most_once_a_minute(api: Api) -> None:
+    def last_used() -> datetime | None:
+        with api.wiring.sessions() as session:
+            return session.scalar(select(ApiKey.last_used_at))
+
+    assert last_used() is None
+    api.get("/api/agents")
+    first = last_used()
+    statements: list[str] = []
+    event.listen(api.wiring.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    api.get("/api/agents")
+    assert [each for each in statements if each.startswith("UPDATE")] == []
+    assert last_used() == first is not None
+    with api.wiring.sessions.begin() as session:
+        session.execute(update(ApiKey).values(last_used_at=datetime.now(UTC) - timedelta(minutes=2)))
+    api.get("/api/agents")
+    assert last_used() >= first

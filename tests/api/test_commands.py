@@ -1,0 +1,95 @@
+import json
+import os
+import subprocess
+import sys
+import uuid
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from app import create_app
+from app.access import KeyService
+from app.wiring import build
+from tests.support.api import Api, make_settings
+
+
+def _run(api: Api, *arguments: str) -> Result:
+    return api.app.test_cli_runner().invoke(args=arguments)
+
+
+def test_a_key_is_made_and_shown_once(api: Api) -> None:
+    result = _run(api, "keys", "create", "ops")
+
+    key = result.stdout.strip()
+    assert result.exit_code == 0
+    assert "cannot be shown again" in result.stderr
+    caller = KeyService(api.wiring.sessions).authenticate(key)
+    assert caller is not None
+    assert caller.scopes == ("read", "write")
+    assert key not in _run(api, "keys", "list").output
+
+
+def test_a_key_is_made_for_a_program(api: Api) -> None:
+    result = _run(api, "keys", "create", "dev", "--scope", "admin", "--json")
+
+    made = json.loads(result.stdout)
+    assert set(made) == {"id", "name", "scopes", "key"}
+    assert (made["name"], made["scopes"]) == ("dev", ["admin"])
+    listed = json.loads(_run(api, "keys", "list", "--json").stdout)
+    assert [key["name"] for key in listed] == ["tests", "dev"]
+    assert listed[1]["id"] == made["id"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("create", "a", "--scope", "root"), ("create",), ("create", "a\nb"), ("revoke", "nobody")]
+)
+def test_a_command_that_cannot_be_carried_out_fails_without_a_traceback(api: Api, arguments: Any) -> None:
+    result = _run(api, "keys", *arguments)
+
+    assert result.exit_code in {1, 2}
+    assert "Traceback" not in result.output
+    assert "Error:" in result.stderr
+    assert api.count("api_keys") == 1
+
+
+def test_a_key_is_revoked(api: Api) -> None:
+    result = _run(api, "keys", "revoke", "tests")
+
+    assert (result.exit_code, "Revoked tests" in result.stdout) == (0, True)
+    assert api.get("/api/agents").status_code == 401
+
+
+def test_an_operation_is_queued_again(api: Api) -> None:
+    operation_id = api.provision(api.agent()).json["operationId"]
+
+    result = _run(api, "operations", "retry", operation_id)
+
+    assert (result.exit_code, result.stdout) == (0, f"Operation {operation_id} is queued.\n")
+    assert len(api.publisher.plans) == 2
+    gone = _run(api, "operations", "retry", str(uuid.uuid4()))
+    assert (gone.exit_code, "operation_not_found" in gone.stderr) == (1, True)
+
+
+def test_a_database_that_is_away_is_one_line(api: Api) -> None:
+    settings = make_settings("postgresql://app:hidden@127.0.0.1:1/none")
+    wiring = build(settings, publisher=api.publisher, carrier=api.carrier, platform=api.platform)
+
+    result = create_app(wiring).test_cli_runner().invoke(args=["keys", "list"])
+
+    wiring.close()
+    assert result.exit_code == 1
+    assert "hidden" not in result.output
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_wrong_settings_end_the_process_with_a_line_each(tmp_path: Any) -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.getcwd(), "REDIS_URL": "nonsense"}  # noqa: PTH109
+    command = [sys.executable, "-m", "flask", "--app", "app", "keys", "list"]
+
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)  # noqa: S603
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert {"DATABASE_URL", "REDIS_URL", "TWILIO_ACCOUNT_SID"} <= {line.split(":")[0] for line in lines}

@@ -1,0 +1,135 @@
+from collections.abc import Iterator
+from threading import Event
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import text
+
+from app import create_app
+from app.api import readiness
+from app.domain.errors import ErrorCode
+from app.providers.errors import RejectedError
+from app.wiring import build
+from tests.support.api import OTHER_NUMBER, Api, Pinged, RecordingPublisher, make_settings
+
+
+def test_a_live_process_says_so(api: Api) -> None:
+    answer = api.client.get("/healthz")
+
+    assert (answer.status_code, answer.json) == (200, {"ok": True})
+
+
+def test_a_ready_process_names_its_checks(api: Api) -> None:
+    answer = api.client.get("/readyz")
+
+    assert (answer.status_code, answer.json["ok"]) == (200, True)
+    assert [check["name"] for check in answer.json["checks"]] == [
+        "database",
+        "migrations",
+        "broker",
+        "twilio",
+        "livekit",
+    ]
+    assert all(check["ok"] and check["detail"] is None and check["tookMs"] >= 0 for check in answer.json["checks"])
+
+
+def test_a_provider_that_refuses_us_makes_the_process_unready(api: Api) -> None:
+    api.carrier.error = RejectedError(ErrorCode.TWILIO_BAD_CREDENTIALS, "Twilio refuses the credentials.")
+
+    answer = api.client.get("/readyz")
+
+    assert (answer.status_code, answer.json["ok"]) == (503, False)
+    failed = [check for check in answer.json["checks"] if not check["ok"]]
+    assert [(check["name"], check["detail"]) for check in failed] == [("twilio", "Twilio refuses the credentials.")]
+
+
+def test_what_a_driver_says_is_not_shown(api: Api) -> None:
+    api.platform.error = OSError("10.0.0.7:443 refused, token abc")
+
+    answer = api.client.get("/readyz")
+
+    assert "10.0.0.7" not in answer.text
+    assert [check["detail"] for check in answer.json["checks"] if not check["ok"]] == ["unreachable (OSError)"]
+
+
+def test_providers_are_not_asked_again_at_once(api: Api) -> None:
+    for _ in range(3):
+        api.client.get("/readyz")
+
+    assert (api.carrier.pings, api.platform.pings) == (1, 1)
+
+
+def test_a_check_that_hangs_is_given_up_and_not_started_twice(api: Api) -> None:
+    let_go = Event()
+    probe = readiness.Probe("slow", lambda: let_go.wait(10) and None)
+    quick = readiness.Probe("quick", lambda: None)
+    checks = readiness.Readiness([probe, quick], patience_s=0.05)
+
+    first, second = checks.findings(), checks.findings()
+
+    let_go.set()
+    assert [finding.ok for finding in first] == [False, True]
+    assert first[0].detail == "no answer within 0.05 s"
+    assert second[0].ok is False
+    assert checks.started["slow"] == 1
+
+
+def test_a_good_answer_is_believed_for_its_time_and_a_bad_one_for_two_seconds() -> None:
+    now, provider = [0.0], Pinged()
+    checks = readiness.Readiness([readiness.Probe("twilio", provider.ping, ttl_s=15)], clock=lambda: now[0])
+
+    def pings_at(moment: float) -> int:
+        now[0] = moment
+        checks.findings()
+        return provider.pings
+
+    assert [pings_at(0), pings_at(14.9), pings_at(15)] == [1, 1, 2]
+    provider.error = OSError()
+    assert [pings_at(30), pings_at(31.9), pings_at(32)] == [3, 3, 4]
+
+
+@pytest.fixture
+def stranded(empty_database_url: str) -> Iterator[Api]:
+    """The application on a database without a table, and with no broker."""
+    publisher, carrier, platform = RecordingPublisher(), Pinged(), Pinged()
+    wiring = build(make_settings(empty_database_url), publisher=publisher, carrier=carrier, platform=platform)
+    yield Api(create_app(wiring), wiring, publisher, carrier, platform, "")
+    wiring.close()
+
+
+def test_a_database_that_was_never_migrated_is_not_ready(stranded: Api) -> None:
+    checks = {check["name"]: check for check in stranded.client.get("/readyz").json["checks"]}
+
+    assert checks["database"]["ok"]
+    assert checks["migrations"]["detail"] == "the database is empty: run the migrations"
+    assert not checks["broker"]["ok"]
+
+
+def test_a_database_behind_the_code_is_not_ready(api: Api) -> None:
+    with api.wiring.engine.begin() as connection:
+        head = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    try:
+        answer = api.client.get("/readyz")
+    finally:
+        with api.wiring.engine.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = :head"), {"head": head})
+
+    assert answer.status_code == 503
+    assert f"the database is at revision 0001, the code at {head}" in answer.text
+
+
+def test_metrics_count_rows(api: Api) -> None:
+    api.fail(api.provision(api.agent()).json["operationId"], "number_not_voice", "No voice.")
+    api.provision(api.agent("second"), OTHER_NUMBER)
+
+    families = {family.name: family for family in text_string_to_metric_families(api.client.get("/metrics").text)}
+
+    operations = {tuple(sample.labels.values()): sample.value for sample in families["trunkline_operations"].samples}
+    agents = {sample.labels["status"]: sample.value for sample in families["trunkline_agents"].samples}
+    assert (operations["provision", "failed"], operations["provision", "queued"]) == (1, 1)
+    assert sum(operations.values()) == 2
+    assert len(operations) == 14
+    assert (agents["FAILED"], agents["PENDING"]) == (1, 1)
+    assert families["trunkline_oldest_open_operation_seconds"].samples[0].value > 0
+    assert families["trunkline_wake_delay_seconds"].samples[0].value == 0

@@ -1,0 +1,104 @@
+import logging
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from app.api.problems import KINDS
+from app.domain.errors import ErrorCode
+from tests.support.api import NUMBER, Api
+
+
+@pytest.mark.parametrize("path", ["/api/agents", "/healthz", "/nowhere", "/docs"])
+def test_every_answer_has_careful_headers(api: Api, path: str) -> None:
+    headers = api.get(path).headers
+
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["Cache-Control"] == "no-store"
+
+
+def test_a_request_id_comes_back(api: Api) -> None:
+    assert api.get("/healthz", headers={"X-Request-ID": "abc-123"}).headers["X-Request-ID"] == "abc-123"
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "é"], ids=repr)
+def test_a_request_id_that_would_not_do_is_replaced(api: Api, given: str) -> None:
+    answer = api.get("/healthz", headers={"X-Request-ID": given})
+
+    assert answer.headers["X-Request-ID"] != given
+    assert len(answer.headers["X-Request-ID"]) == 32
+
+
+def test_one_line_is_logged_for_each_request(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        api.get("/api/agents?limit=1", headers={"X-Request-ID": "abc-123"})
+
+    lines = [record.msg for record in caplog.records if record.name == "app.api.requests"]
+    assert [(line["event"], line["path"], line["status"], line["caller"]) for line in lines] == [
+        ("request", "/api/agents", 200, "tests")
+    ]
+    assert lines[0]["request_id"] == "abc-123"
+
+
+def test_the_lines_of_a_request_carry_its_id_and_no_number(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    agent_id = api.agent()
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        api.provision(agent_id, headers={"X-Request-ID": "abc-123"})
+
+    assert len(caplog.records) >= 2
+    assert {record.msg["request_id"] for record in caplog.records} == {"abc-123"}
+    assert NUMBER not in caplog.text
+    assert api.key not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("GET", "/api/nowhere", 404, "not_found"),
+        ("GET", "/api/agents/", 404, "not_found"),
+        ("GET", "//api/agents", 404, "not_found"),
+        ("GET", "/api//agents", 404, "not_found"),
+        ("PUT", "/api/agents", 405, "method_not_allowed"),
+        ("POST", "/healthz", 405, "method_not_allowed"),
+    ],
+)
+def test_a_wrong_address_is_a_problem_too(api: Api, method: str, path: str, status: int, code: str) -> None:
+    answer = api.call(method, path)
+
+    assert (answer.status_code, answer.json["code"], answer.json["success"]) == (status, code, False)
+    assert answer.content_type == "application/problem+json"
+    assert answer.json["type"] == f"urn:trunkline:problem:{code}"
+    assert ("Allow" in answer.headers) == (status == 405)
+
+
+def test_a_defect_is_logged_and_not_shown(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_plan: object) -> None:
+        raise RuntimeError("secret detail")
+
+    api.publisher.on_publish = fail
+    answer = api.provision(api.agent())
+
+    assert (answer.status_code, answer.json["code"]) == (500, "internal_error")
+    assert "secret" not in answer.text
+    assert any(
+        record.msg.get("event") == "request_failed" and record.levelno == logging.ERROR for record in caplog.records
+    )
+
+
+def test_a_database_that_is_away_is_503(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_plan: object) -> None:
+        raise OperationalError("SELECT secret", {}, Exception("host db.internal"))
+
+    api.publisher.on_publish = fail
+    answer = api.provision(api.agent())
+
+    assert (answer.status_code, answer.json["code"]) == (503, "service_unavailable")
+    assert answer.headers["Retry-After"] == "5"
+    assert "secret" not in answer.text + caplog.text
+
+
+def test_every_code_has_a_kind() -> None:
+    assert set(KINDS) == set(ErrorCode)

@@ -1,0 +1,241 @@
+"""What may not come in: every row changes nothing and names what is wrong."""
+
+import json
+from io import BytesIO
+from typing import Any
+
+import pytest
+
+from tests.support.api import NUMBER, Api
+
+JSON = "application/json"
+
+BAD_NUMBERS = [
+    "",
+    " ",
+    "+",
+    "15145551234",
+    "+1 514 555 1234",
+    "+1-514-555-1234",
+    " +15145551234",
+    "+15145551234\n",
+    "+1514555123",
+    "+151455512345",
+    "+05145551234",
+    "+4",
+    "+4420",
+    "+9991234567890",
+    "+1234567890123456",
+    "tel:+15145551234",
+    "+\uff11\uff15\uff11\uff14\uff15\uff15\uff15\uff11\uff12\uff13\uff14",
+    "+1514555123\u0664",
+    "+15145551234\0",
+    "+1514555CALL",
+    "00441632960961",
+]
+NOT_TEXT: list[Any] = [None, 15145551234, 1.5, True, [], {}, [NUMBER]]
+
+
+def _refused(answer: Any, status: int, code: str, *fields: str) -> None:
+    assert (answer.status_code, answer.json["code"]) == (status, code), answer.text
+    assert answer.content_type == "application/problem+json"
+    assert answer.json["success"] is False
+    assert set(answer.json["errors"]) == set(fields)
+
+
+@pytest.mark.parametrize("number", [*BAD_NUMBERS, *NOT_TEXT], ids=repr)
+def test_a_number_that_is_not_e164_is_422(api: Api, number: Any) -> None:
+    agent_id = api.agent()
+
+    answer = api.post(f"/api/agents/{agent_id}/provision-phone", {"phoneNumber": number})
+
+    _refused(answer, 422, "validation_failed", "phoneNumber")
+    assert api.count("operations") == 0
+    assert api.publisher.plans == []
+
+
+@pytest.mark.parametrize("number", [NUMBER, "+442079460958", "+33142685300", "+4930901820", "+390669812345"])
+def test_a_number_in_e164_is_taken(api: Api, number: str) -> None:
+    assert api.provision(api.agent(), number).status_code == 202
+
+
+@pytest.mark.parametrize("takeover", [1, 0, "true", "yes", None, [], {}], ids=repr)
+def test_takeover_is_true_or_false_and_nothing_else(api: Api, takeover: Any) -> None:
+    body = {"phoneNumber": NUMBER, "takeover": takeover}
+
+    answer = api.post(f"/api/agents/{api.agent()}/provision-phone", body)
+
+    _refused(answer, 422, "validation_failed", "takeover")
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({}, ["phoneNumber"]),
+        ({"phoneNumber": NUMBER, "dryRun": True}, ["dryRun"]),
+        ({"phone_number": NUMBER}, ["phone_number", "phoneNumber"]),
+        ({"phoneNumber": NUMBER, "\0": 1}, ["\0"]),
+        ({"phoneNumber": "x", "takeover": 1, "a": 1}, ["phoneNumber", "takeover", "a"]),
+    ],
+)
+def test_every_field_at_fault_is_named(api: Api, body: dict[str, Any], fields: list[str]) -> None:
+    _refused(api.post(f"/api/agents/{api.agent()}/provision-phone", body), 422, "validation_failed", *fields)
+
+
+@pytest.mark.parametrize("body", ["[]", "null", "1", '"text"', "true", f'[{{"phoneNumber": "{NUMBER}"}}]'])
+def test_a_body_that_is_no_object_is_422(api: Api, body: str) -> None:
+    answer = api.post(f"/api/agents/{api.agent()}/provision-phone", data=body, content_type=JSON)
+
+    _refused(answer, 422, "validation_failed", "body")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"   ",
+        b"{",
+        b"{'phoneNumber': 1}",
+        b'{"phoneNumber": "+15145551234"',
+        b'{"phoneNumber": "+15145551234"} x',
+        b'{"phoneNumber": NaN}',
+        b'{"phoneNumber": Infinity}',
+        b'{"phoneNumber": 1e999}',
+        b'{"phoneNumber": "+15145551234", "phoneNumber": "+15145551235"}',
+        b'{"phoneNumber": "\xff"}',
+        b'\xef\xbb\xbf{"phoneNumber": "+15145551234"}',
+        b'{"phoneNumber": "a\0b"}',
+        b'{"phoneNumber": ' + b"9" * 5000 + b"}",
+        b"[" * 30_000,
+        b'{"a":' * 10_000,
+        b"[" * 40 + b"]" * 40,
+        '{"phoneNumber": "+15145551234"}'.encode("utf-16"),
+    ],
+    ids=lambda body: repr(body[:40]),
+)
+def test_a_body_that_is_not_strict_json_is_400(api: Api, body: bytes) -> None:
+    answer = api.post(f"/api/agents/{api.agent()}/provision-phone", data=body, content_type=JSON)
+
+    _refused(answer, 400, "malformed_request", "body")
+    assert api.count("operations") == 0
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/json, application/json",
+        "application/json; charset=utf-16",
+        "application/xml",
+        "json",
+    ],
+)
+def test_another_content_type_is_415(api: Api, content_type: str) -> None:
+    body = json.dumps({"phoneNumber": NUMBER})
+
+    answer = api.post(f"/api/agents/{api.agent()}/provision-phone", data=body, content_type=content_type)
+
+    _refused(answer, 415, "unsupported_media_type", "Content-Type")
+
+
+def test_a_compressed_body_is_415(api: Api) -> None:
+    body, headers = json.dumps({"phoneNumber": NUMBER}), {"Content-Encoding": "gzip"}
+
+    answer = api.post(f"/api/agents/{api.agent()}/provision-phone", data=body, content_type=JSON, headers=headers)
+
+    _refused(answer, 415, "unsupported_media_type", "Content-Type")
+
+
+def test_a_charset_that_is_utf8_by_another_name_is_taken(api: Api) -> None:
+    body = json.dumps({"phoneNumber": NUMBER})
+
+    answer = api.post(
+        f"/api/agents/{api.agent()}/provision-phone", data=body, content_type='Application/JSON; charset="UTF-8"'
+    )
+
+    assert answer.status_code == 202
+
+
+@pytest.mark.parametrize("path", ["provision-phone", "deprovision-phone"])
+def test_a_body_over_64_kib_is_413(api: Api, path: str) -> None:
+    body = json.dumps({"phoneNumber": NUMBER, "padding": "x" * 64 * 1024})
+    method = "POST" if path == "provision-phone" else "DELETE"
+
+    answer = api.call(method, f"/api/agents/{api.agent()}/{path}", data=body, content_type=JSON)
+
+    assert (answer.status_code, answer.json["code"]) == (413, "request_too_large")
+
+
+def test_a_body_that_does_not_say_how_long_it_is_is_measured(api: Api) -> None:
+    agent_id = api.agent()
+    exact = json.dumps({"phoneNumber": NUMBER}).ljust(64 * 1024).encode()
+
+    def post(body: bytes) -> int:
+        chunked = {"wsgi.input_terminated": True, "CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"}
+        path = f"/api/agents/{agent_id}/provision-phone"
+        return api.post(path, input_stream=BytesIO(body), content_type=JSON, environ_overrides=chunked).status_code
+
+    assert post(exact + b" ") == 413
+    assert post(exact) == 202
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "name"),
+        ({"name": None}, "name"),
+        ({"name": 7}, "name"),
+        ({"name": ""}, "name"),
+        ({"name": "   "}, "name"),
+        ({"name": "a\0b"}, "name"),
+        ({"name": "a\nb"}, "name"),
+        ({"name": "\ud800"}, "name"),
+        ({"name": "x" * 201}, "name"),
+        ({"name": "a", "livekitAgentName": ""}, "livekitAgentName"),
+        ({"name": "a", "livekitAgentName": None}, "livekitAgentName"),
+        ({"name": "a", "livekitAgentName": "a\0"}, "livekitAgentName"),
+        ({"name": "a", "metadata": None}, "metadata"),
+        ({"name": "a", "metadata": []}, "metadata"),
+        ({"name": "a", "metadata": "text"}, "metadata"),
+        ({"name": "a", "metadata": {"deep": [{"x": "a\0b"}]}}, "metadata"),
+        ({"name": "a", "metadata": {"a\0": 1}}, "metadata"),
+        ({"name": "a", "metadata": {"a": "\udfff"}}, "metadata"),
+        ({"name": "a", "metadata": {"a": "x" * 16 * 1024}}, "metadata"),
+        ({"name": "a", "id": "7"}, "id"),
+    ],
+    ids=repr,
+)
+def test_an_agent_that_cannot_be_kept_is_422(api: Api, body: dict[str, Any], field: str) -> None:
+    _refused(api.post("/api/agents", body), 422, "validation_failed", field)
+    assert api.count("agents") == 0
+
+
+def test_metadata_that_is_nested_too_deeply_is_400(api: Api) -> None:
+    metadata: dict[str, Any] = {}
+    for _ in range(100):
+        metadata = {"a": metadata}
+
+    _refused(api.post("/api/agents", {"name": "a", "metadata": metadata}), 400, "malformed_request", "body")
+
+
+def test_metadata_comes_back_as_it_was_sent(api: Api) -> None:
+    metadata = {"é": ["\u2028", 1.5e10, 12345678901234567890, -0.5, None, True, "🙂\n\t\\u0000"]}
+
+    agent_id = api.agent(metadata=metadata)
+
+    assert api.get(f"/api/agents/{agent_id}").json["metadata"] == metadata
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "provision-phone"), ("DELETE", "deprovision-phone"), ("DELETE", "")]
+)
+def test_a_parameter_that_a_writing_call_does_not_know_is_422(api: Api, method: str, path: str) -> None:
+    agent_id = api.agent()
+
+    answer = api.call(method, f"/api/agents/{agent_id}/{path}".rstrip("/") + "?dryRun=true", {"phoneNumber": NUMBER})
+
+    _refused(answer, 422, "validation_failed", "dryRun")
+    assert api.get(f"/api/agents/{agent_id}").json["phoneProvisioningStatus"] == "NOT_PROVISIONED"

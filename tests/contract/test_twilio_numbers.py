@@ -1,0 +1,210 @@
+"""TwilioCarrier against the sandbox: finding numbers, attaching, detaching, restoring."""
+
+import json
+
+import pytest
+
+from app.domain.errors import ErrorCode
+from app.providers.base import NumberRouting
+from app.providers.errors import RejectedError
+from app.providers.twilio import TwilioCarrier
+from app.sandbox import ACCOUNT_SID, AUTH_TOKEN
+from tests.support.adapters import (
+    APPLICATION,
+    E164,
+    LABEL,
+    last_seen,
+    number_of,
+    operations,
+)
+from tests.support.sandbox import Sandbox
+from tests.support.scripted_server import Answer, scripted_server
+
+UNROUTED = NumberRouting(None, None, None)
+
+
+def test_a_number_is_found_by_its_exact_text_in_one_request(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
+    longer = sandbox.number(E164 + "5")
+    wanted = sandbox.number(E164, voiceUrl="https://example.com/voice")
+    found = carrier.find_number(E164)
+    assert (found.sid, found.phone_number, found.account_sid) == (wanted["sid"], E164, ACCOUNT_SID)
+    assert found.is_voice
+    assert found.routing == NumberRouting(None, None, "https://example.com/voice")
+    assert operations(sandbox) == ["twilio.list_numbers"]
+    assert carrier.find_number(E164 + "5").sid == longer["sid"]
+
+
+def test_a_number_that_only_resembles_is_not_in_the_account(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
+    sandbox.number(E164 + "5")
+    with pytest.raises(RejectedError) as caught:
+        carrier.find_number(E164)
+    assert caught.value.code is ErrorCode.NUMBER_NOT_IN_ACCOUNT
+
+
+def test_a_number_that_left_the_account_is_not_in_the_account(carrier: TwilioCarrier) -> None:
+    with pytest.raises(RejectedError) as caught:
+        carrier.get_number("PN" + "0" * 32)
+    assert caught.value.code is ErrorCode.NUMBER_NOT_IN_ACCOUNT
+
+
+@pytest.mark.parametrize(
+    ("options", "is_voice"),
+    [
+        ({}, True),
+        ({"status": ""}, True),
+        ({"voice": False}, False),
+        ({"voiceReceiveMode": "fax"}, False),
+        ({"status": "suspended"}, False),
+    ],
+)
+def test_only_a_number_in_use_for_voice_is_a_voice_number(
+    options: dict[str, object], is_voice: bool, carrier: TwilioCarrier, sandbox: Sandbox
+) -> None:
+    sandbox.number(E164, **options)
+    assert carrier.find_number(E164).is_voice is is_voice
+
+
+def test_a_number_tells_where_it_sends_its_calls(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
+    sandbox.number(E164, voiceApplicationSid=APPLICATION)
+    assert carrier.find_number(E164).routing == NumberRouting(None, APPLICATION, None)
+    trunk = carrier.create_trunk(LABEL)
+    carrier.attach_number(trunk.sid, number_of(sandbox)["sid"])
+    assert carrier.get_number(number_of(sandbox)["sid"]).routing == NumberRouting(trunk.sid, None, None)
+
+
+def test_every_number_is_listed_through_all_pages(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
+    wanted = [f"+1514555{index:04}" for index in range(2345)]
+    sandbox.numbers(wanted)
+    assert sorted(number.phone_number for number in carrier.list_numbers()) == wanted
+    assert operations(sandbox) == ["twilio.list_numbers"] * 3
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+def test_a_number_of_another_account_or_found_twice_is_refused(rows: int) -> None:
+    record = {
+        "sid": "PN" + "1" * 32,
+        "account_sid": "AC" + "2" * 32 if rows == 0 else ACCOUNT_SID,
+        "phone_number": E164,
+        "capabilities": {"voice": True},
+    }
+    with scripted_server() as server:
+        carrier = TwilioCarrier(ACCOUNT_SID, ACCOUNT_SID, AUTH_TOKEN, timeout_s=5, base_url=server.url)
+        server.answer(Answer(200, json.dumps({"incoming_phone_numbers": [record] * (rows or 1)}).encode()))
+        with pytest.raises(RejectedError) as caught:
+            carrier.find_number(E164)
+        assert caught.value.code is ErrorCode.NUMBER_NOT_IN_ACCOUNT
+        carrier.close()
+
+
+def test_a_number_is_attached_in_one_request_and_detached(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
+    number, trunk = sandbox.number(E164), carrier.create_trunk(LABEL)
+    start = last_seen(sandbox)
+    carrier.attach_number(trunk.sid, number["sid"])
+    assert operations(sandbox, start) == ["twilio.attach_number"]
+    assert carrier.list_trunk_numbers(trunk.sid) == [number["sid"]]
+    carrier.detach_number(trunk.sid, number["sid"])
+    carrier.detach_number(trunk.sid, number["sid"])
+    assert carrier.list_trunk_numbers(trunk.sid) == []
+    assert carrier.get_trunk(trunk.sid) is not None
+
+
+@pytest.mark.parametrize("policy", ["move", "reject409"])
+def test_attaching_to_the_same_trunk_again_is_success(policy: str, carrier: TwilioCarrier, sandbox: Sandbox) -> None:
+    number, trunk = sandbox.number(E164), carrier.create_trunk(LABEL)
+    sandbox.switch(attachConflict=policy)
+    carrier.attach_number(trunk.sid, number["sid"])
+    carrier.attach_number(trunk.sid, number["sid"])
+    assert carrier.list_trunk_numbers(trunk.sid) == [number["sid"]]
+
+
+def test_a_refusal_for_a_number_on_another_trunk_stays_one(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
+    theirs, ours = carrier.create_trunk(LABEL), carrier.create_trunk(LABEL)
+    number = sandbox.number(E164, trunkSid=theirs.sid)
+    sandbox.switch(attachConflict="reject409")
+    with pytest.raises(RejectedError, match="attach_number: HTTP 409") as caught:
+        carrier.attach_number(ours.sid, number["sid"])
+    assert caught.value.code is ErrorCode.TWILIO_REJECTED
+    assert number_of(sandbox)["trunk_sid"] == theirs.sid
+
+
+def test_a_number_that_moved_away_is_left_alone_by_detaching(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
+    theirs, ours = carrier.create_trunk(LABEL), carrier.create_trunk(LABEL)
+    number = sandbox.number(E164, trunkSid=theirs.sid)
+    carrier.detach_number(ours.sid, number["sid"])
+    assert number_of(sandbox)["trunk_sid"] == theirs.sid
+
+
+def test_an_emergency_number_on_the_trunk_is_told_apart(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
+    trunk = carrier.create_trunk(LABEL)
+    sandbox.number(E164, trunkSid=trunk.sid, emergencyStatus="Active")
+    with pytest.raises(RejectedError) as caught:
+        carrier.delete_trunk(trunk.sid)
+    assert caught.value.code is ErrorCode.TWILIO_EMERGENCY_NUMBER
+
+
+def written(sandbox: Sandbox, start: int) -> list[str]:
+    return [operation for operation in operations(sandbox, start) if "fetch" not in operation]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        {},
+        {"voiceUrl": "https://example.com/voice"},
+        {"voiceApplicationSid": APPLICATION},
+        {"voiceApplicationSid": APPLICATION, "voiceUrl": "https://example.com/voice"},
+    ],
+)
+def test_what_attaching_took_is_restored_and_nothing_written_twice(
+    before: dict[str, str], carrier: TwilioCarrier, sandbox: Sandbox
+) -> None:
+    number = sandbox.number(E164, **before)
+    routing = carrier.get_number(number["sid"]).routing
+    trunk = carrier.create_trunk(LABEL)
+    carrier.attach_number(trunk.sid, number["sid"])
+    carrier.detach_number(trunk.sid, number["sid"])
+
+    start = last_seen(sandbox)
+    carrier.restore_routing(number["sid"], routing)
+    # Detaching brings the voice URL back by itself; the application was deleted by attaching.
+    assert written(sandbox, start) == ["twilio.update_number"] * ("voiceApplicationSid" in before)
+    assert carrier.get_number(number["sid"]).routing == routing
+
+    start = last_seen(sandbox)
+    carrier.restore_routing(number["sid"], routing)
+    assert written(sandbox, start) == []
+
+
+def test_a_voice_url_is_put_back_where_there_is_none_now(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
+    number = sandbox.number(E164)
+    carrier.restore_routing(number["sid"], NumberRouting(None, None, "https://example.com/voice"))
+    assert number_of(sandbox)["voice_url"] == "https://example.com/voice"
+
+
+def test_a_voice_url_that_somebody_chose_meanwhile_is_left_alone(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
+    number = sandbox.number(E164, voiceUrl="https://example.com/other")
+    for before in (NumberRouting(None, None, "https://example.com/voice"), UNROUTED):
+        carrier.restore_routing(number["sid"], before)
+        assert number_of(sandbox)["voice_url"] == "https://example.com/other"
+
+
+def test_a_former_trunk_gets_its_number_back(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
+    theirs, ours = carrier.create_trunk(LABEL), carrier.create_trunk(LABEL)
+    number = sandbox.number(E164, trunkSid=theirs.sid)
+    routing = carrier.get_number(number["sid"]).routing
+    carrier.attach_number(ours.sid, number["sid"])
+    carrier.detach_number(ours.sid, number["sid"])
+    carrier.restore_routing(number["sid"], routing)
+    assert number_of(sandbox)["trunk_sid"] == theirs.sid
+
+    start = last_seen(sandbox)
+    carrier.restore_routing(number["sid"], routing)
+    assert written(sandbox, start) == []
+
+
+def test_a_former_trunk_that_is_gone_leaves_the_number_detached_with_its_voice_settings(
+    carrier: TwilioCarrier, sandbox: Sandbox
+) -> None:
+    number = sandbox.number(E164)
+    carrier.restore_routing(number["sid"], NumberRouting("TK" + "0" * 32, APPLICATION, "https://example.com/voice"))
+    assert carrier.get_number(number["sid"]).routing == NumberRouting(None, APPLICATION, "https://example.com/voice")

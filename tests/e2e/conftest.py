@@ -1,0 +1,73 @@
+"""The running stack that tests share unless they kill something, and what every e2e test needs beside it."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from app.localstack.postgres import PostgresServer
+from app.localstack.valkey import ValkeyServer
+from tests.e2e.invariants import Foreigners, Subject
+from tests.e2e.subjects import SHARED, new_subject, next_number, wiring_of
+from tests.support.sandbox import Sandbox, SandboxServer
+from tests.support.stack import Stack, running_stack
+
+_databases = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def make_database(postgres_server: PostgresServer, template_database: str) -> Callable[[], str]:
+    """Make a migrated database on the shared server; return its URL."""
+
+    def make() -> str:
+        name = f"e2e_{next(_databases)}"
+        postgres_server.create_database(name, template_database)
+        return postgres_server.url(name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shared_stack(
+    make_database: Callable[[], str], valkey_server: ValkeyServer, sandbox_server: SandboxServer
+) -> Iterator[Stack]:
+    """Web, worker and sweeper, started once per xdist worker; booting them takes seconds."""
+    with running_stack(make_database(), valkey_server.url, sandbox_server.control, SHARED) as stack:
+        yield stack
+
+
+@pytest.fixture
+def stack(shared_stack: Stack, sandbox: Sandbox) -> Stack:
+    """The shared stack over an emptied sandbox; kill nothing of it."""
+    return shared_stack
+
+
+@pytest.fixture
+def foreigners(sandbox: Sandbox) -> Iterator[Foreigners]:
+    """Somebody else's objects in the same accounts, which must be untouched at the end of the test."""
+    nowhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "REDIS_URL": "redis://127.0.0.1:1/0"}
+    wiring = wiring_of({**sandbox.settings(), **nowhere})
+    try:
+        theirs = Foreigners(wiring, sandbox, next_number())
+    finally:
+        wiring.close()
+    yield theirs
+    theirs.check()
+
+
+@pytest.fixture
+def subject(stack: Stack, sandbox: Sandbox) -> Subject:
+    """One agent, and one free number whose calls went to a web hook until now."""
+    return new_subject(stack, sandbox)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Show the processes' last log lines where a test has failed."""
+    report = yield
+    for value in getattr(item, "funcargs", {}).values():
+        if report.failed and isinstance(value, Stack):
+            report.sections.append(("processes of the stack", value.log_tails()))
+            break
+    return report

@@ -1,0 +1,146 @@
+"""What must hold when an operation has ended: status, rows and both providers agree, and nobody else was touched."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from app.db.engine import Sessions
+from app.domain.statuses import OperationStatus, PhoneStatus, StepState
+from app.providers.base import Label
+from app.wiring import Wiring
+from tests.e2e.rows import AgentRows, rows_of
+from tests.support.sandbox import Sandbox
+
+ROUTING = ("trunk_sid", "voice_application_sid", "voice_url")
+
+COLUMN_OF = {
+    "trunks": "twilio_trunk_sid",
+    "originationUrls": "twilio_origination_url_sid",
+    "livekitTrunks": "livekit_inbound_trunk_id",
+    "livekitRules": "livekit_dispatch_rule_id",
+}
+"""Kind of object in the sandbox -> the agent's column that must hold its id."""
+
+ID_OF = {
+    "trunks": "sid",
+    "originationUrls": "sid",
+    "livekitTrunks": "sip_trunk_id",
+    "livekitRules": "sip_dispatch_rule_id",
+}
+
+CREATES = (
+    "twilio.create_trunk",
+    "twilio.create_origination_url",
+    "livekit.create_inbound_trunk",
+    "livekit.create_dispatch_rule",
+)
+
+IDS = ("sid", "sip_trunk_id", "sip_dispatch_rule_id")
+
+END_OF = {
+    PhoneStatus.PROVISIONED: {OperationStatus.SUCCEEDED},
+    PhoneStatus.FAILED: {OperationStatus.FAILED},
+    PhoneStatus.NOT_PROVISIONED: {OperationStatus.SUCCEEDED, OperationStatus.CANCELLED},
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An agent with the number it is to get, and how that number was routed before."""
+
+    agent_id: str
+    number: str
+    name: str
+    before: dict[str, Any]
+    """The number's record before we came."""
+
+
+def owned(state: dict[str, list[dict[str, Any]]], agent_id: str) -> dict[str, list[str]]:
+    """Return the ids at both providers that carry this agent's mark, by kind."""
+    return {
+        kind: [str(item[id_name]) for item in state[kind] if agent_id in json.dumps(item)]
+        for kind, id_name in ID_OF.items()
+    }
+
+
+def check(sessions: Sessions, sandbox: Sandbox, subject: Subject, expected: PhoneStatus) -> None:
+    """Raise AssertionError unless everything about this agent has ended as `expected`, everywhere."""
+    rows, state = rows_of(sessions, subject.agent_id), sandbox.state()
+    check_rows(rows, expected)
+    ours = owned(state, subject.agent_id)
+    known = {kind: getattr(rows.agent, column) for kind, column in COLUMN_OF.items()}
+    number = next(item for item in state["numbers"] if item["phone_number"] == subject.number)
+    live = sorted(entry.external_id for entry in rows.ledger if entry.deleted_at is None)
+    if expected is PhoneStatus.PROVISIONED:
+        assert ours == {kind: [each] for kind, each in known.items()}, f"not exactly one set: {ours}, rows {known}"
+        assert number["trunk_sid"] == rows.agent.twilio_trunk_sid, "the number is not on our trunk"
+        assert rows.agent.twilio_phone_number_sid == number["sid"]
+        assert rows.agent.twilio_phone_number == subject.number
+        assert live == sorted(known.values()), f"ledger {live}, rows {known}"
+        call = sandbox.call(subject.number)
+        assert call["reaches"], call["reason"]
+        assert call["agentName"] == subject.name
+        return
+    assert not any(ours.values()), f"left over: {ours}"
+    assert not any(known.values()), f"rows still name {known}"
+    assert not live, f"ledger still has {live}"
+    assert rows.agent.twilio_phone_number is None
+    assert rows.agent.twilio_phone_number_sid is None
+    now, then = ({name: record[name] or None for name in ROUTING} for record in (number, subject.before))
+    assert now == then, f"the number's routing is {now}, it was {then}"
+
+
+def check_rows(rows: AgentRows, expected: PhoneStatus) -> None:
+    """Raise unless the agent's own rows are at rest and say the same."""
+    assert rows.agent.phone_provisioning_status is expected, (
+        f"{rows.agent.phone_provisioning_status}, not {expected}; "
+        f"operation {rows.operation.status} {rows.operation.error_code}: {rows.operation.error_detail}; "
+        f"steps { {row.name: row.state.value for row in rows.steps} }"
+    )
+    assert rows.operation.status in END_OF[expected], rows.operation.status
+    assert all(operation.status.is_final for operation in rows.operations)
+    assert rows.operation.wake_at is None
+    assert rows.operation.finished_at is not None
+    assert all(row.lease_token is None for row in rows.steps), "somebody still holds a lease"
+    end = StepState.DONE if expected is PhoneStatus.PROVISIONED else StepState.UNDONE
+    assert {row.state for row in rows.steps} == {end}, {row.name: row.state.value for row in rows.steps}
+
+
+class Foreigners:
+    """What others own in the same accounts: a number on their trunk, and a LiveKit trunk with its rule."""
+
+    def __init__(self, wiring: Wiring, sandbox: Sandbox, number: str) -> None:
+        self._sandbox = sandbox
+        label = Label("somebody-else", '{"owner": "somebody else"}')
+        self.trunk_sid = wiring.carrier.create_trunk(label).sid
+        url = wiring.carrier.create_origination_url(self.trunk_sid, "sip:elsewhere.example.com;transport=tcp", label)
+        record = sandbox.number(number, trunkSid=self.trunk_sid)
+        trunk = wiring.platform.create_inbound_trunk(number, label)
+        rule = wiring.platform.create_dispatch_rule(trunk.id, "their-agent", "{}", label)
+        self._ids = {self.trunk_sid, url.sid, str(record["sid"]), trunk.id, rule.id}
+        self._seen = self._sandbox.requests()[-1]["seq"]
+        self._before = self._objects()
+        assert len(self._before) == len(self._ids)
+
+    def check(self) -> None:
+        """Raise unless every byte of theirs is as it was, and no write of ours named anything of theirs."""
+        now = self._objects()
+        assert now == self._before, "somebody else's objects were changed"
+        reads = ("twilio.list", "twilio.fetch", "livekit.list", "livekit.get")
+        for request in self._sandbox.requests(self._seen):
+            text = request["path"] + json.dumps(request["body"])
+            named = [each for each in self._ids if each in text]
+            assert not named or request["operation"].startswith(reads), f"{request['operation']} on {named}"
+
+    def _objects(self) -> list[str]:
+        """Return their objects as bytes would show them."""
+        everything = [item for objects in self._sandbox.state().values() for item in objects]
+        return sorted(json.dumps(item) for item in everything if self._ids & {item.get(name) for name in IDS})
+
+
+def check_made_once(sandbox: Sandbox, subject: Subject) -> None:
+    """Raise unless each of the four creates was sent once for this agent, whatever is left of it."""
+    sent = [item["operation"] for item in sandbox.requests() if subject.agent_id in json.dumps(item["body"])]
+    made = Counter(operation for operation in sent if ".create_" in operation)
+    assert made == dict.fromkeys(CREATES, 1), made

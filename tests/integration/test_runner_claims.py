@@ -1,0 +1,333 @@
+"""Who may act on a step, and what becomes of those who may not: stale messages, duplicates, lost leases, twins."""
+
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from app.db.models import Agent, Operation
+from app.domain.errors import ErrorCode
+from app.domain.events import EventName
+from app.domain.statuses import Direction, OperationStatus, PhoneStatus, StepState
+from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
+from app.provisioning.claims import LEASE_MARGIN
+from app.provisioning.context import (
+    DISPATCH_RULE,
+    INBOUND_TRUNK,
+    NUMBER,
+    NUMBER_ATTACHMENT,
+    ORIGINATION_URL,
+    TRUNK,
+    VERIFICATION,
+    tag_of,
+)
+from app.provisioning.runner import Outcome, Verdict
+from app.provisioning.steps import STEPS
+from tests.support.providers import WorkerDiedError
+from tests.support.saga import DO_CALL, MAKERS, SIP_URI, TIMING, UNDO_CALL, Saga
+
+STOP = Outcome(Verdict.STOP)
+GO_ON = Outcome(Verdict.GO_ON)
+UNAVAILABLE = ErrorCode.PROVIDER_UNAVAILABLE
+DEADLINE_S = 20.0
+DOWN = pytest.mark.parametrize("step", DO_CALL)
+
+
+def unknown() -> UnknownOutcomeError:
+    return UnknownOutcomeError(UNAVAILABLE, "No answer came.")
+
+
+def stands_before(saga: Saga, step: str) -> uuid.UUID:
+    """Return an operation of which `step` is the next."""
+    operation_id = saga.provision()
+    names = [each.name for each in STEPS]
+    if step != names[0]:
+        saga.advance(operation_id, until=names[names.index(step) - 1])
+    return operation_id
+
+
+@DOWN
+def test_a_message_of_another_epoch_stops_without_a_call(saga: Saga, number_sid: str, step: str) -> None:
+    operation_id = stands_before(saga, step)
+    before = saga.look(operation_id)
+    calls = len(saga.world.log.order)
+    for epoch in (-1, 1):
+        assert saga.runner.run(operation_id, epoch, step, Direction.DO) == STOP
+    after = saga.look(operation_id)
+    assert len(saga.world.log.order) == calls
+    assert (after.rows[step].attempts, len(after.events)) == (0, len(before.events))
+
+
+@pytest.mark.parametrize("step", UNDO_CALL)
+def test_a_message_of_the_other_direction_stops_without_a_call(saga: Saga, number_sid: str, step: str) -> None:
+    operation_id = saga.provision()
+    saga.advance(operation_id, until=NUMBER_ATTACHMENT)
+    calls = len(saga.world.log.order)
+    assert saga.run(operation_id, step, Direction.UNDO) == STOP
+    down = saga.deprovision(saga.look(operation_id).agent.id)
+    assert saga.run(down, step, Direction.DO) == STOP
+    assert len(saga.world.log.order) == calls
+
+
+def test_a_message_for_no_operation_at_all_stops(saga: Saga) -> None:
+    assert saga.runner.run(uuid.uuid4(), 0, NUMBER, Direction.DO) == STOP
+
+
+def test_a_message_for_an_operation_that_has_ended_stops(saga: Saga, number_sid: str) -> None:
+    operation_id = saga.provision()
+    saga.drive(operation_id)
+    calls = len(saga.world.log.order)
+    assert saga.run(operation_id, VERIFICATION) == STOP
+    assert len(saga.world.log.order) == calls
+
+
+@DOWN
+def test_a_live_lease_stops_a_second_delivery(saga: Saga, number_sid: str, step: str) -> None:
+    operation_id = stands_before(saga, step)
+    saga.world.log.plan(DO_CALL[step], before=WorkerDiedError())
+    saga.advance(operation_id)
+    before = saga.look(operation_id)
+    calls = len(saga.world.log.order)
+    with saga.sessions.begin() as session:
+        session.get_one(Operation, operation_id).wake_at = before.now + timedelta(hours=1)
+    assert saga.run(operation_id, step) == STOP
+    after = saga.look(operation_id)
+    assert len(saga.world.log.order) == calls
+    assert (after.rows[step].lease_token, after.rows[step].attempts) == (before.rows[step].lease_token, 1)
+    assert after.rows[step].lease_until is not None
+    assert after.operation.wake_at == after.rows[step].lease_until + LEASE_MARGIN
+
+
+@DOWN
+def test_a_claim_writes_lease_intent_and_wake_up_before_the_call(saga: Saga, number_sid: str, step: str) -> None:
+    operation_id = stands_before(saga, step)
+    saga.world.log.plan(DO_CALL[step], before=WorkerDiedError())
+    saga.advance(operation_id)
+    snapshot = saga.look(operation_id)
+    row = snapshot.rows[step]
+    assert (row.state, row.attempts, row.intent) == (StepState.RUNNING, 1, {"do": step, "attempt": 1})
+    assert row.lease_token is not None
+    assert row.lease_until is not None
+    assert timedelta() < row.lease_until - snapshot.now <= TIMING.lease
+    assert snapshot.operation.wake_at == row.lease_until + LEASE_MARGIN
+    assert snapshot.operation.idle_kicks == 0
+    assert snapshot.told(EventName.STEP_STARTED, step) == [{"attempt": 1}]
+
+
+@DOWN
+def test_a_step_that_is_done_goes_on_without_a_call(saga: Saga, number_sid: str, step: str) -> None:
+    operation_id = saga.provision()
+    saga.advance(operation_id, until=NUMBER_ATTACHMENT)
+    calls = len(saga.world.log.order)
+    if step != VERIFICATION:
+        assert saga.run(operation_id, step) == GO_ON
+    assert len(saga.world.log.order) == calls
+
+
+def test_a_step_before_its_turn_stops_both_ways(saga: Saga, number_sid: str) -> None:
+    operation_id = saga.provision()
+    assert saga.run(operation_id, ORIGINATION_URL) == STOP
+    saga.drive(operation_id)
+    down = saga.deprovision(saga.look(operation_id).agent.id)
+    assert saga.run(down, TRUNK) == STOP
+    assert sum(saga.world.log.started[call] for call in UNDO_CALL.values()) == 0
+
+
+@pytest.mark.parametrize("step", MAKERS)
+def test_two_deliveries_at_once_make_one_resource(saga: Saga, number_sid: str, step: str) -> None:
+    operation_id = stands_before(saga, step)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        entered.set()
+        assert go_on.wait(DEADLINE_S)
+
+    saga.world.log.plan(DO_CALL[step], before=hold)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(saga.runner.run, operation_id, 0, step, Direction.DO)
+        assert entered.wait(DEADLINE_S)
+        assert saga.run(operation_id, step) == STOP
+        go_on.set()
+        assert first.result(DEADLINE_S) == GO_ON
+    assert saga.world.log.started[DO_CALL[step]] == 1
+
+
+@pytest.mark.parametrize("step", [TRUNK, ORIGINATION_URL])
+def test_undo_deletes_what_only_the_ledger_knows(saga: Saga, number_sid: str, step: str) -> None:
+    """Two workers hold the same step, one after the other: the late one's twin is on no row but in the ledger."""
+    operation_id = stands_before(saga, step)
+
+    def be_overtaken() -> None:
+        saga.let_rests_end(operation_id)
+        assert saga.run(operation_id, step) == GO_ON
+
+    saga.world.log.plan(DO_CALL[step], before=be_overtaken)
+    assert saga.runner.run(operation_id, 0, step, Direction.DO) == STOP
+    snapshot = saga.look(operation_id)
+    late = (set(saga.world.ours()[step]) - {snapshot.rows[step].resource_id}).pop()
+    assert snapshot.ledger[late].deleted_at is None
+    assert snapshot.told(EventName.RESOURCE_SEEN_LATE, step) == [{"resource_id": late}]
+    assert snapshot.rows[step].state is StepState.DONE
+    saga.deprovision(snapshot.agent.id)
+    saga.drive(operation_id)
+    saga.assert_clean(snapshot.agent.id, PhoneStatus.NOT_PROVISIONED)
+
+
+@pytest.mark.parametrize("step", [TRUNK, INBOUND_TRUNK])
+def test_a_lost_lease_writes_the_ledger_and_leaves_the_row_alone(saga: Saga, number_sid: str, step: str) -> None:
+    """The call lands after undo has looked and ended: nobody but the late worker can know of the resource."""
+    operation_id = stands_before(saga, step)
+
+    def be_undone() -> None:
+        saga.let_rests_end(operation_id)
+        saga.deprovision(saga.look(operation_id).agent.id)
+        saga.drive(operation_id)
+
+    saga.world.log.plan(DO_CALL[step], before=be_undone)
+    assert saga.runner.run(operation_id, 0, step, Direction.DO) == STOP
+    snapshot = saga.look(operation_id)
+    (late,) = saga.world.ours()[step]
+    assert (snapshot.operation.status, snapshot.rows[step].state) == (OperationStatus.CANCELLED, StepState.UNDONE)
+    assert snapshot.rows[step].resource_id is None
+    assert (snapshot.agent.twilio_trunk_sid, snapshot.agent.livekit_inbound_trunk_id) == (None, None)
+    assert snapshot.ledger[late].deleted_at is None
+    assert snapshot.told(EventName.RESOURCE_SEEN_LATE, step) == [{"resource_id": late}]
+
+
+@pytest.mark.parametrize("step", [TRUNK, INBOUND_TRUNK])
+def test_what_came_late_goes_with_the_next_deprovisioning(saga: Saga, number_sid: str, step: str) -> None:
+    test_a_lost_lease_writes_the_ledger_and_leaves_the_row_alone(saga, number_sid, step)
+    with saga.sessions.begin() as session:
+        agent_id = session.scalars(select(Agent.id)).one()
+    saga.provisioned(agent_id=agent_id)
+    saga.drive(saga.deprovision(agent_id))
+    saga.assert_clean(agent_id, PhoneStatus.NOT_PROVISIONED)
+
+
+@pytest.mark.parametrize("step", [INBOUND_TRUNK, DISPATCH_RULE])
+def test_a_late_duplicate_that_conflicts_with_itself_turns_nothing_round(
+    saga: Saga, number_sid: str, step: str
+) -> None:
+    operation_id = stands_before(saga, step)
+
+    def be_overtaken() -> None:
+        saga.let_rests_end(operation_id)
+        assert saga.run(operation_id, step) == GO_ON
+
+    saga.world.log.plan(DO_CALL[step], before=be_overtaken)
+    assert saga.runner.run(operation_id, 0, step, Direction.DO) == STOP
+    saga.drive(operation_id)
+    saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
+
+
+def test_a_late_undo_marks_the_ledger_and_leaves_the_row_alone(saga: Saga, number_sid: str) -> None:
+    operation_id = saga.deprovision(saga.provisioned())
+    saga.advance(operation_id, until=ORIGINATION_URL)
+
+    def be_overtaken() -> None:
+        saga.let_rests_end(operation_id)
+        assert saga.run(operation_id, TRUNK) == GO_ON
+
+    saga.world.log.plan(UNDO_CALL[TRUNK], before=be_overtaken)
+    assert saga.run(operation_id, TRUNK) == STOP
+    snapshot = saga.look(operation_id)
+    assert snapshot.operation.status is OperationStatus.SUCCEEDED
+    saga.assert_clean(snapshot.agent.id, PhoneStatus.NOT_PROVISIONED)
+
+
+def test_a_resource_that_arrives_while_undo_waits_for_it_is_taken_down(saga: Saga, number_sid: str) -> None:
+    """Cancelled with the lease alive: undo leaves the step to its holder, who stores it and says that it goes back."""
+    operation_id = stands_before(saga, TRUNK)
+
+    def be_cancelled() -> None:
+        saga.deprovision(saga.look(operation_id).agent.id)
+        assert saga.run(operation_id, TRUNK, Direction.UNDO) == STOP
+
+    saga.world.log.plan(DO_CALL[TRUNK], before=be_cancelled)
+    assert saga.runner.run(operation_id, 0, TRUNK, Direction.DO) == Outcome(Verdict.TURNED)
+    snapshot = saga.look(operation_id)
+    assert (snapshot.rows[TRUNK].state, snapshot.operation.status) == (StepState.DONE, OperationStatus.ROLLING_BACK)
+    assert snapshot.operation.wake_at is not None
+    assert snapshot.operation.wake_at <= snapshot.now
+    saga.drive(operation_id)
+    saga.assert_clean(snapshot.agent.id, PhoneStatus.NOT_PROVISIONED)
+
+
+@pytest.mark.parametrize(
+    "error", [unknown(), TransientError(UNAVAILABLE, "Busy."), RejectedError(UNAVAILABLE, "No.")], ids=repr
+)
+def test_a_failure_that_arrives_while_undo_waits_for_it_is_looked_after(
+    saga: Saga, number_sid: str, error: ProviderError
+) -> None:
+    operation_id = stands_before(saga, TRUNK)
+    saga.world.log.plan(DO_CALL[TRUNK], before=lambda: _cancelled(saga, operation_id, error))
+    assert saga.runner.run(operation_id, 0, TRUNK, Direction.DO).verdict is Verdict.TURNED
+    assert saga.look(operation_id).operation.status is OperationStatus.ROLLING_BACK
+    saga.drive(operation_id)
+    assert saga.look(operation_id).operation.error_code == ErrorCode.CANCELLED
+    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.NOT_PROVISIONED)
+
+
+def _cancelled(saga: Saga, operation_id: uuid.UUID, error: ProviderError) -> None:
+    saga.deprovision(saga.look(operation_id).agent.id)
+    raise error
+
+
+@pytest.mark.parametrize("step", [TRUNK, ORIGINATION_URL])
+def test_the_oldest_is_adopted_and_the_others_are_deleted(saga: Saga, number_sid: str, step: str) -> None:
+    operation_id = stands_before(saga, step)
+    make = _twin_maker(saga, operation_id, step)
+    oldest = make()
+
+    def leave_another() -> None:
+        make()
+        raise unknown()
+
+    saga.world.log.plan(DO_CALL[step], before=leave_another)
+    saga.advance(operation_id)
+    saga.let_rests_end(operation_id)
+    assert saga.run(operation_id, step) == GO_ON
+    assert saga.world.ours()[step] == [oldest]
+    saga.drive(operation_id)
+    snapshot = saga.look(operation_id)
+    assert snapshot.rows[step].resource_id == oldest
+    (twin,) = snapshot.told(EventName.TWINS_REMOVED, step)[0]["ids"]
+    assert twin != oldest
+    assert saga.world.log.applied[DO_CALL[step]] == 0
+    saga.assert_whole(snapshot.agent.id, number_sid)
+
+
+def _twin_maker(saga: Saga, operation_id: uuid.UUID, step: str) -> Callable[[], str]:
+    """Return what puts another one of ours at the provider, without a call of ours."""
+    agent = saga.look(operation_id).agent
+    tag = tag_of("test", agent.id)
+    if step == TRUNK:
+        return lambda: saga.world.carrier.own_trunk(tag)
+    return lambda: saga.world.carrier.own_url(str(agent.twilio_trunk_sid), SIP_URI, tag)
+
+
+@pytest.mark.parametrize("step", [TRUNK, ORIGINATION_URL])
+def test_verification_deletes_the_twins_of_an_uncertain_operation(saga: Saga, number_sid: str, step: str) -> None:
+    operation_id = saga.provision()
+    saga.world.log.plan(DO_CALL[INBOUND_TRUNK], after=unknown())
+    saga.advance(operation_id)
+    twin = _twin_maker(saga, operation_id, step)()
+    saga.drive(operation_id)
+    snapshot = saga.look(operation_id)
+    assert snapshot.told(EventName.TWINS_REMOVED, VERIFICATION) == [{"ids": [twin]}]
+    saga.assert_whole(snapshot.agent.id, number_sid)
+
+
+def test_verification_of_an_uncertain_operation_deletes_nobody_elses(saga: Saga, number_sid: str) -> None:
+    foreign = saga.world.carrier.own_trunk(tag_of("other", uuid.uuid4()))
+    saga.world.platform.own_rule(saga.world.platform.own_trunk("+15145550000"), "other")
+    operation_id = saga.provision()
+    saga.world.log.plan(DO_CALL[INBOUND_TRUNK], after=unknown())
+    saga.drive(operation_id)
+    assert saga.look(operation_id).told(EventName.TWINS_REMOVED) == []
+    assert foreign in saga.world.carrier.trunks
+    assert len(saga.world.platform.rules) == len(saga.world.platform.trunks) == 2

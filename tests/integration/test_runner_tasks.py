@@ -1,0 +1,140 @@
+"""What a task tells Celery about the runner's verdict, and what the error callback and the ops task do."""
+
+import uuid
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import ModuleType
+
+import pytest
+from celery import Celery
+from celery.exceptions import Ignore, Retry
+
+from app.domain.statuses import Direction, OperationStatus
+from app.provisioning.context import TRUNK
+from app.provisioning.runner import Outcome, Runner, Verdict
+from app.provisioning.service import ProvisioningService
+from tests.support.saga import Saga
+
+
+@dataclass
+class FixedRunner:
+    """Always ends the same way, and remembers what it was asked."""
+
+    outcome: Outcome
+    asked: list[tuple[uuid.UUID, int, str, Direction]] = field(default_factory=list)
+
+    def run(self, operation_id: uuid.UUID, epoch: int, step_name: str, direction: Direction) -> Outcome:
+        self.asked.append((operation_id, epoch, step_name, direction))
+        return self.outcome
+
+
+@dataclass
+class Process:
+    """The part of a process's wiring that tasks use."""
+
+    runner: FixedRunner | Runner
+    provisioning: ProvisioningService | None = None
+
+
+OPERATION = uuid.uuid4()
+
+
+@pytest.fixture
+def worker(celery_app: Celery) -> ModuleType:
+    import tasks.worker  # noqa: PLC0415  # reads the settings
+
+    return tasks.worker
+
+
+def in_process(monkeypatch: pytest.MonkeyPatch, worker: ModuleType, outcome: Outcome) -> FixedRunner:
+    runner = FixedRunner(outcome)
+    monkeypatch.setattr(worker, "_wiring", lambda: Process(runner))
+    return runner
+
+
+@pytest.mark.parametrize(
+    ("task", "step", "direction"),
+    [
+        ("provision.twilio_trunk", TRUNK, Direction.DO),
+        ("rollback.twilio_trunk", TRUNK, Direction.UNDO),
+        ("deprovision.twilio_trunk", TRUNK, Direction.UNDO),
+    ],
+)
+def test_a_task_runs_its_own_step_in_its_own_direction(
+    celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch, task: str, step: str, direction: Direction
+) -> None:
+    runner = in_process(monkeypatch, worker, Outcome(Verdict.GO_ON))
+    celery_app.tasks[task](str(OPERATION), 3)
+    assert runner.asked == [(OPERATION, 3, step, direction)]
+
+
+def carry(celery_app: Celery) -> None:
+    celery_app.tasks["provision.twilio_trunk"](str(OPERATION), 0)
+
+
+def test_a_step_that_is_not_ours_ends_the_chain_in_silence(
+    celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_process(monkeypatch, worker, Outcome(Verdict.STOP))
+    with pytest.raises(Ignore):
+        carry(celery_app)
+
+
+def test_an_operation_that_turned_fails_the_chain_so_that_its_callback_runs(
+    celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_process(monkeypatch, worker, Outcome(Verdict.TURNED))
+    with pytest.raises(worker.TurnedRoundError, match="twilio_trunk"):
+        carry(celery_app)
+
+
+def test_a_rest_is_a_retry_with_a_countdown(
+    celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_process(monkeypatch, worker, Outcome(Verdict.REST, timedelta(seconds=60)))
+    task = celery_app.tasks["provision.twilio_trunk"]
+    task.push_request(args=[str(OPERATION), 0], called_directly=False, is_eager=True, retries=1000)
+    try:
+        with pytest.raises(Retry) as caught:
+            task.run(str(OPERATION), 0)
+    finally:
+        task.pop_request()
+    assert caught.value.when == 60
+
+
+def test_a_longer_rest_is_the_sweepers(celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_process(monkeypatch, worker, Outcome(Verdict.REST, timedelta(seconds=61)))
+    with pytest.raises(Ignore):
+        carry(celery_app)
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_the_error_callback_may_run_any_number_of_times(
+    celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch, saga: Saga, number_sid: str, times: int
+) -> None:
+    operation_id = saga.provision()
+    saga.advance(operation_id, until=TRUNK)
+    saga.deprovision(saga.look(operation_id).agent.id)
+    monkeypatch.setattr(worker, "_wiring", lambda: Process(saga.runner, saga.service))
+    before = len(saga.publisher.plans)
+    for _ in range(times):
+        celery_app.tasks["rollback.begin"](None, RuntimeError("any"), None, str(operation_id))
+    published = saga.publisher.plans[before:]
+    assert [(plan.epoch, plan.direction) for plan in published] == [(1, Direction.UNDO)] * times
+    for plan in published:
+        saga.run_chain(plan)
+    saga.drive(operation_id)
+    assert saga.look(operation_id).operation.status is OperationStatus.CANCELLED
+
+
+def test_the_ops_task_publishes_an_open_operation_and_no_other(
+    celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch, saga: Saga, number_sid: str
+) -> None:
+    monkeypatch.setattr(worker, "_wiring", lambda: Process(saga.runner, saga.service))
+    operation_id = saga.provision()
+    kick = celery_app.tasks["upkeep.kick"]
+    kick(str(operation_id))
+    assert len(saga.publisher.plans) == 2
+    saga.run_chain(saga.publisher.plans[-1])
+    kick(str(operation_id))
+    assert len(saga.publisher.plans) == 2

@@ -1,0 +1,105 @@
+"""Clients and workers at the same moment: one wins, the others are told so, and nobody waits for ever."""
+
+import random
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from app.domain.errors import ErrorCode, RefusedError
+from app.domain.statuses import PhoneStatus
+from app.providers.errors import RejectedError
+from tests.support.saga import DO_CALL, E164, ORIGIN, Saga
+
+ROUNDS = 200
+DEADLINE_S = 60.0
+
+
+def at_once(calls: list[Callable[[], object]]) -> list[str]:
+    """Make all calls at the same moment; return how each ended: "ok" or the code of its refusal."""
+    gate = threading.Barrier(len(calls))
+
+    def ended(call: Callable[[], object]) -> str:
+        gate.wait(DEADLINE_S)
+        try:
+            call()
+        except RefusedError as error:
+            return error.code
+        return "ok"
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result(DEADLINE_S) for future in [pool.submit(ended, call) for call in calls]]
+
+
+def provision(saga: Saga, agent_id: uuid.UUID, e164: str = E164) -> Callable[[], object]:
+    return lambda: saga.service.provision(agent_id, e164, takeover=False, origin=ORIGIN)
+
+
+def test_of_many_who_want_one_number_one_gets_it(saga: Saga) -> None:
+    agents = [saga.agent() for _ in range(10)]
+    ends = at_once([provision(saga, agent_id) for agent_id in agents])
+    assert Counter(ends) == {"ok": 1, ErrorCode.NUMBER_IN_USE: 9}
+    statuses = Counter(saga.status_of(agent_id) for agent_id in agents)
+    assert statuses == {PhoneStatus.PENDING: 1, PhoneStatus.NOT_PROVISIONED: 9}
+
+
+def test_of_many_requests_for_one_agent_one_is_taken(saga: Saga) -> None:
+    agent_id = saga.agent()
+    ends = at_once([provision(saga, agent_id, f"+1514555{n:04}") for n in range(10)])
+    assert Counter(ends) == {"ok": 1, ErrorCode.OPERATION_IN_PROGRESS: 9}
+
+
+def test_many_deprovisionings_at_once_are_one_operation(saga: Saga, number_sid: str) -> None:
+    agent_id = saga.provisioned()
+    found: list[uuid.UUID] = []
+    ends = at_once([lambda: found.append(saga.deprovision(agent_id)) for _ in range(8)])
+    # Whoever comes between the opening of the operation and its commit is told that one was opened just now.
+    assert set(ends) <= {"ok", ErrorCode.OPERATION_IN_PROGRESS}
+    assert len(set(found)) == 1
+    saga.drive(found[0])
+    saga.assert_clean(agent_id, PhoneStatus.NOT_PROVISIONED)
+
+
+def test_provision_and_deprovision_at_once_leave_one_order_of_the_two(saga: Saga, number_sid: str) -> None:
+    for _ in range(10):
+        agent_id = saga.agent()
+        ends = at_once(
+            [provision(saga, agent_id), lambda agent_id=agent_id: saga.service.deprovision(agent_id, origin=ORIGIN)]
+        )
+        assert ends[0] == "ok"
+        assert ends[1] in {"ok", ErrorCode.OPERATION_IN_PROGRESS}
+        assert saga.status_of(agent_id) in {PhoneStatus.PENDING, PhoneStatus.NOT_PROVISIONED}
+        if saga.status_of(agent_id) is PhoneStatus.PENDING:
+            saga.service.deprovision(agent_id, origin=ORIGIN)
+
+
+def test_random_rounds_of_clients_against_workers_never_deadlock(saga: Saga, number_sid: str) -> None:
+    """Two agents, one number, two workers that run whatever was published, and random refusals by the providers."""
+    dice = random.Random(7)  # noqa: S311 - a seed, not a secret
+    agents = [saga.agent("one"), saga.agent("two")]
+    for number in range(ROUNDS):
+        agent_id = dice.choice(agents)
+        other = dice.choice(agents)
+        if dice.random() < 0.1:
+            call = dice.choice(list(DO_CALL.values()))
+            saga.world.log.plan(call, before=RejectedError(ErrorCode.TWILIO_REJECTED, "No."))
+        plans = saga.publisher.plans[-2:]
+        calls: list[Callable[[], object]] = [lambda plan=plan: saga.run_chain(plan) for plan in plans]
+        calls.append(provision(saga, agent_id))
+        calls.append(lambda other=other: saga.service.deprovision(other, origin=ORIGIN))
+        if plans and number % 3 == 0:
+            calls.append(lambda plan=plans[-1]: saga.service.retry(plan.operation_id, origin=ORIGIN))
+        at_once(calls)
+        for agent in agents:
+            saga.let_rests_end_of(agent)
+    saga.world.log.heal()
+    for agent_id in agents:
+        saga.let_rests_end_of(agent_id)
+        operation = saga.service.deprovision(agent_id, origin=ORIGIN)
+        if operation is not None:
+            saga.drive(operation.id)
+            saga.service.deprovision(agent_id, origin=ORIGIN)
+    for agent_id in agents:
+        saga.assert_clean(agent_id, PhoneStatus.NOT_PROVISIONED)
+    assert saga.world.log.applied["carrier.attach_number"] > 0

@@ -1,0 +1,87 @@
+"""How the processes of the Procfile live and die together."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from app.localstack.processes import is_running, poll_until
+
+WAIT_S = 20
+
+RUNNER = """
+import os, sys
+from pathlib import Path
+from app.localstack.errors import StackError
+from app.localstack.supervision import LogFiles, run_procfile
+from app.localstack.terminal import Terminal
+folder = Path(sys.argv[1])
+logs = LogFiles(folder, Terminal(), verbose=False)
+try:
+    run_procfile(folder / "Procfile", os.environ, logs, lambda stopping: None)
+except StackError as error:
+    sys.exit(f"StackError: {error}")
+finally:
+    logs.close()
+"""
+
+SLEEPER = f"""exec '{sys.executable}' -c "import os, time; print(os.getpid(), flush=True); time.sleep(600)\""""
+
+
+@contextmanager
+def supervised(folder: Path, procfile: str) -> Iterator[subprocess.Popen[str]]:
+    (folder / "Procfile").write_text(procfile)
+    command = [sys.executable, "-c", RUNNER, folder]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:  # noqa: S603
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def pid_in_log(folder: Path, name: str) -> int:
+    log = folder / f"{name}.log"
+    assert poll_until(lambda: log.exists() and log.read_text().endswith("\n"), WAIT_S)
+    return int(log.read_text().split()[0])
+
+
+def test_a_process_that_dies_is_named_with_its_last_lines_and_takes_the_others_along(tmp_path: Path) -> None:
+    dying = f"""exec '{sys.executable}' -c "import sys, time; print('out of luck'); time.sleep(0.5); sys.exit(3)\""""
+    with supervised(tmp_path, f"steady: {SLEEPER}\ndying: {dying}\n") as running:
+        steady = pid_in_log(tmp_path, "steady")
+        _, told = running.communicate(timeout=WAIT_S)
+    assert running.returncode == 1
+    assert "StackError: dying ended with exit code 3" in told
+    assert "out of luck" in told
+    assert "steady" not in told
+    assert not is_running(steady)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_every_process_and_is_no_failure(tmp_path: Path, signum: signal.Signals) -> None:
+    with supervised(tmp_path, f"one: {SLEEPER}\ntwo: {SLEEPER}\n") as running:
+        pids = [pid_in_log(tmp_path, name) for name in ("one", "two")]
+        running.send_signal(signum)
+        _, told = running.communicate(timeout=WAIT_S)
+    assert (running.returncode, told) == (0, "")
+    assert not any(map(is_running, pids))
+
+
+def test_no_process_outlives_a_supervisor_that_was_killed(tmp_path: Path) -> None:
+    with supervised(tmp_path, f"one: {SLEEPER}\ntwo: {SLEEPER}\n") as running:
+        pids = [pid_in_log(tmp_path, name) for name in ("one", "two")]
+        os.kill(running.pid, signal.SIGKILL)
+        assert poll_until(lambda: not any(map(is_running, pids)), WAIT_S)
+
+
+def test_the_terminal_shows_a_warning_and_the_log_file_everything(tmp_path: Path) -> None:
+    script = "print('a calm line'); print('WARNING the number is gone'); import time; time.sleep(0.2)"
+    with supervised(tmp_path, f"talker: exec '{sys.executable}' -c \"{script}\"\n") as running:
+        shown, _ = running.communicate(timeout=WAIT_S)
+    assert shown.strip() == "talker | WARNING the number is gone"
+    assert (tmp_path / "talker.log").read_text() == "a calm line\nWARNING the number is gone\n"

@@ -1,0 +1,179 @@
+"""The sweeper finds what no message speaks of any more: once each, ever slower while nothing moves, through outages."""
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import func, update
+
+from app.db.engine import make_engine, make_sessions
+from app.db.models import Operation
+from app.domain.errors import ErrorCode
+from app.domain.statuses import OperationStatus, PhoneStatus
+from app.localstack.postgres import PostgresServer
+from app.providers.errors import RejectedError
+from app.provisioning.sweeper import BATCH, Sweeper
+from tests.support.saga import DO_CALL, E164, ORIGIN, TRUNK, UNDO_CALL, Saga, wire
+
+DEADLINE_S = 60.0
+FOREVER = 10**6
+
+
+def make_due(saga: Saga, *operation_ids: uuid.UUID) -> None:
+    with saga.sessions.begin() as session:
+        due = update(Operation).where(Operation.id.in_(operation_ids))
+        session.execute(due.values(wake_at=func.clock_timestamp() - timedelta(seconds=1)))
+
+
+def many(saga: Saga, count: int) -> list[uuid.UUID]:
+    """Open that many operations, all due."""
+    found = [saga.provision(e164=f"+1514556{n:04}") for n in range(count)]
+    make_due(saga, *found)
+    saga.publisher.plans.clear()
+    return found
+
+
+def test_what_is_not_due_is_left_alone(saga: Saga) -> None:
+    saga.provision()
+    assert saga.sweeper.sweep() == 0
+    assert len(saga.publisher.plans) == 1
+
+
+def test_a_lost_message_costs_one_sweep(saga: Saga, number_sid: str) -> None:
+    saga.publisher.takes = False
+    operation_id = saga.provision()
+    saga.publisher.takes = True
+    make_due(saga, operation_id)
+    assert saga.sweeper.sweep() == 1
+    saga.run_chain(saga.publisher.plans[-1])
+    saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
+
+
+def test_two_sweepers_publish_each_operation_once(saga: Saga) -> None:
+    operations = many(saga, BATCH + 30)
+    gate = threading.Barrier(2)
+
+    def sweep() -> int:
+        gate.wait(DEADLINE_S)
+        return saga.sweeper.sweep()
+
+    with ThreadPoolExecutor(2) as pool:
+        taken = [future.result(DEADLINE_S) for future in [pool.submit(sweep), pool.submit(sweep)]]
+    published = [plan.operation_id for plan in saga.publisher.plans]
+    assert sum(taken) == len(published) == len(set(published))
+    saga.sweeper.sweep()
+    assert sorted(plan.operation_id for plan in saga.publisher.plans) == sorted(operations)
+
+
+def test_one_pass_takes_a_batch_the_longest_due_first(saga: Saga) -> None:
+    operations = many(saga, BATCH + 1)
+    with saga.sessions.begin() as session:
+        longest = update(Operation).where(Operation.id.in_(operations[1:]))
+        session.execute(longest.values(wake_at=func.clock_timestamp() - timedelta(hours=1)))
+    assert saga.sweeper.sweep() == BATCH
+    assert operations[0] not in {plan.operation_id for plan in saga.publisher.plans}
+
+
+def test_a_sweeper_does_not_wait_for_a_locked_operation(saga: Saga) -> None:
+    held, free = many(saga, 2)
+    with saga.sessions.begin() as session:
+        session.get_one(Operation, held, with_for_update=True)
+        assert saga.sweeper.sweep() == 1
+    assert [plan.operation_id for plan in saga.publisher.plans] == [free]
+
+
+def test_an_operation_that_does_not_move_is_published_ever_more_seldom(saga: Saga) -> None:
+    operation_id = saga.provision()
+    pauses = []
+    for _ in range(5):
+        make_due(saga, operation_id)
+        saga.sweeper.sweep()
+        snapshot = saga.look(operation_id)
+        assert snapshot.operation.wake_at is not None
+        pauses.append(round((snapshot.operation.wake_at - snapshot.now).total_seconds()))
+    assert pauses == [5, 10, 20, 30, 30]
+    assert saga.look(operation_id).operation.idle_kicks == 5
+
+
+def test_the_pause_stays_at_its_cap_after_months(saga: Saga) -> None:
+    operation_id = saga.provision()
+    with saga.sessions.begin() as session:
+        session.get_one(Operation, operation_id).idle_kicks = 1_000_000
+    make_due(saga, operation_id)
+    assert saga.sweeper.sweep() == 1
+    snapshot = saga.look(operation_id)
+    assert snapshot.operation.wake_at is not None
+    assert snapshot.operation.wake_at - snapshot.now <= timedelta(seconds=30)
+
+
+def test_an_operation_that_moves_again_is_looked_at_soon_again(saga: Saga, number_sid: str) -> None:
+    operation_id = saga.provision()
+    for _ in range(3):
+        make_due(saga, operation_id)
+        saga.sweeper.sweep()
+    saga.advance(operation_id, until=TRUNK)
+    assert saga.look(operation_id).operation.idle_kicks == 0
+
+
+@pytest.mark.parametrize("end", [OperationStatus.SUCCEEDED, OperationStatus.FAILED, OperationStatus.CANCELLED])
+def test_what_has_ended_is_never_published(saga: Saga, number_sid: str, end: OperationStatus) -> None:
+    operation_id = saga.provision()
+    if end is OperationStatus.FAILED:
+        saga.world.log.plan(DO_CALL[TRUNK], before=RejectedError(ErrorCode.TWILIO_REJECTED, "No."))
+    if end is OperationStatus.CANCELLED:
+        saga.deprovision(saga.look(operation_id).agent.id)
+    saga.drive(operation_id)
+    assert saga.look(operation_id).operation.status is end
+    assert saga.look(operation_id).operation.wake_at is None
+    make_due(saga, operation_id)
+    saga.publisher.plans.clear()
+    assert saga.sweeper.sweep() == 0
+    assert saga.publisher.plans == []
+
+
+def test_what_needs_attention_is_swept_for_ever(saga: Saga, number_sid: str) -> None:
+    operation_id = saga.deprovision(saga.provisioned())
+    saga.world.log.plan(UNDO_CALL[TRUNK], before=RejectedError(ErrorCode.TWILIO_REJECTED, "No."), times=FOREVER)
+    saga.drive_until(operation_id, OperationStatus.NEEDS_ATTENTION)
+    saga.world.log.heal()
+    saga.let_rests_end(operation_id)
+    make_due(saga, operation_id)
+    assert saga.sweeper.sweep() == 1
+    saga.run_chain(saga.publisher.plans[-1])
+    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.NOT_PROVISIONED)
+
+
+def test_a_broker_that_takes_nothing_does_not_stop_the_sweep(saga: Saga) -> None:
+    operations = many(saga, 3)
+    saga.publisher.takes = False
+    assert saga.sweeper.sweep() == 3
+    assert {plan.operation_id for plan in saga.publisher.plans} == set(operations)
+
+
+class StoppedAfter(threading.Event):
+    """A stop that comes by itself after some passes, and lets something happen at each pause."""
+
+    def __init__(self, *pauses: object) -> None:
+        super().__init__()
+        self._pauses = list(pauses)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if self._pauses:
+            self._pauses.pop(0)()  # type: ignore[operator]
+        if not self._pauses:
+            self.set()
+        return self.is_set()
+
+
+def test_the_sweeper_outlives_an_outage_of_the_database(own_postgres: PostgresServer) -> None:
+    engine = make_engine(own_postgres.url())
+    saga = wire(make_sessions(engine))
+    operation_id = saga.service.provision(saga.agent(), E164, takeover=False, origin=ORIGIN).id
+    make_due(saga, operation_id)
+    saga.publisher.plans.clear()
+    own_postgres.kill()
+    Sweeper(saga.sessions, saga.service).run(StoppedAfter(lambda: None, own_postgres.start, lambda: None))
+    assert [plan.operation_id for plan in saga.publisher.plans] == [operation_id]
+    engine.dispose()

@@ -1,0 +1,56 @@
+"""The two real adapters, pointed at a sandbox, and what a test asks it afterwards."""
+
+import json
+import urllib.request
+
+from livekit import api
+
+from app.providers.base import Label
+from app.providers.livekit import LiveKitPlatform
+from app.providers.twilio import TwilioCarrier
+from app.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET
+from tests.support.sandbox import Sandbox
+
+E164 = "+15145551234"
+SIP_URL = "sip:sandbox.sip.livekit.cloud;transport=tcp"
+APPLICATION = "AP" + "e" * 32
+LABEL = Label("trunkline:agent-1", '{"agent":"1"}')
+ADDRESSES = ("54.172.60.0/30", "54.244.51.0/30")
+
+
+def carrier_at(sandbox: Sandbox, timeout_s: float = 5.0, password: str = "") -> TwilioCarrier:
+    return TwilioCarrier(
+        ACCOUNT_SID, ACCOUNT_SID, password or AUTH_TOKEN, timeout_s=timeout_s, base_url=sandbox.base_url
+    )
+
+
+def platform_at(
+    sandbox: Sandbox, timeout_s: float = 5.0, secret: str = LIVEKIT_API_SECRET, key: str = LIVEKIT_API_KEY
+) -> LiveKitPlatform:
+    return LiveKitPlatform(
+        sandbox.base_url, key, secret, timeout_s=timeout_s, allowed_addresses=ADDRESSES, room_prefix="call"
+    )
+
+
+def last_seen(sandbox: Sandbox) -> int:
+    return max((request["seq"] for request in sandbox.requests()), default=0)
+
+
+def operations(sandbox: Sandbox, after: int = 0) -> list[str]:
+    return [request["operation"] for request in sandbox.requests(after)]
+
+
+def number_of(sandbox: Sandbox, e164: str = E164) -> dict[str, str]:
+    return next(number for number in sandbox.state()["numbers"] if number["phone_number"] == e164)
+
+
+def made_by_hand(sandbox: Sandbox, method: str, body: dict[str, object]) -> dict[str, str]:
+    """Create something that the adapter never would."""
+    token = api.AccessToken(LIVEKIT_API_KEY, LIVEKIT_API_SECRET).with_sip_grants(api.SIPGrants(admin=True)).to_jwt()
+    request = urllib.request.Request(  # noqa: S310
+        f"{sandbox.base_url}/twirp/livekit.SIP/{method}",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        return json.load(answer)

@@ -1,0 +1,208 @@
+"""The application for API tests: real rows, a publisher that remembers, providers that only answer a ping."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from apiflask import APIFlask
+from flask.testing import FlaskClient
+from sqlalchemy import text
+from werkzeug.test import TestResponse
+
+from app import create_app
+from app.access import KeyService, Scope
+from app.db.models import Agent, Base, Operation, OperationStep, Resource
+from app.domain.statuses import OperationStatus, PhoneStatus, StepState
+from app.provisioning.transitions import Plan
+from app.settings import Settings
+from app.wiring import Wiring, build
+from tests.support.servers import PostgresServer, ValkeyServer
+
+NUMBER = "+15145551234"
+OTHER_NUMBER = "+15145551235"
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
+"""An id that no row has."""
+
+IDS = {
+    "twilio_phone_number_sid": "PN" + "1" * 32,
+    "twilio_trunk_sid": "TK" + "2" * 32,
+    "twilio_origination_url_sid": "OU" + "3" * 32,
+    "livekit_inbound_trunk_id": "ST_abcdefghijkl",
+    "livekit_dispatch_rule_id": "SDR_abcdefghijkl",
+}
+
+
+@dataclass
+class RecordingPublisher:
+    """Takes every plan, sends none."""
+
+    plans: list[Plan] = field(default_factory=list)
+    on_publish: Callable[[Plan], Any] = lambda _plan: None
+    """What happens to the rows at once, as if a worker were that quick."""
+
+    def publish(self, plan: Plan) -> bool:
+        self.plans.append(plan)
+        self.on_publish(plan)
+        return True
+
+
+@dataclass
+class Pinged:
+    """A provider that answers pings as told, and nothing else."""
+
+    error: Exception | None = None
+    pings: int = 0
+    before: Callable[[], Any] = lambda: None
+
+    def ping(self) -> None:
+        self.pings += 1
+        self.before()
+        if self.error is not None:
+            raise self.error
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Api:
+    """A client with a key, and the rows behind it."""
+
+    app: APIFlask
+    wiring: Wiring
+    publisher: RecordingPublisher
+    carrier: Pinged
+    platform: Pinged
+    key: str
+
+    @property
+    def client(self) -> FlaskClient:
+        """A client without a key."""
+        return self.app.test_client()
+
+    def call(self, method: str, path: str, json: Any = None, **more: Any) -> TestResponse:
+        """Send a request with the key; `headers` add to it."""
+        headers = {"Authorization": f"Bearer {self.key}"} | more.pop("headers", {})
+        if json is not None:
+            more["json"] = json
+        return self.client.open(path, method=method, headers=headers, **more)
+
+    def get(self, path: str, **more: Any) -> TestResponse:
+        return self.call("GET", path, **more)
+
+    def post(self, path: str, json: Any = None, **more: Any) -> TestResponse:
+        return self.call("POST", path, json, **more)
+
+    def delete(self, path: str, **more: Any) -> TestResponse:
+        return self.call("DELETE", path, **more)
+
+    def agent(self, name: str = "desk", **more: Any) -> str:
+        """Create an agent and return its id."""
+        answer = self.post("/api/agents", {"name": name, **more})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json["id"])
+
+    def provision(self, agent_id: str, number: str = NUMBER, **more: Any) -> TestResponse:
+        return self.post(f"/api/agents/{agent_id}/provision-phone", {"phoneNumber": number}, **more)
+
+    def deprovision(self, agent_id: str, **more: Any) -> TestResponse:
+        return self.delete(f"/api/agents/{agent_id}/deprovision-phone", **more)
+
+    def status(self, agent_id: str, **more: Any) -> TestResponse:
+        return self.get(f"/api/agents/{agent_id}/phone-status", **more)
+
+    def new_key(self, *scopes: Scope, name: str = "other") -> str:
+        return KeyService(self.wiring.sessions).create(name, scopes)[1]
+
+    def succeed(self, operation_id: str) -> None:
+        """Write what a worker writes when the last step is verified."""
+        with self.wiring.sessions.begin() as session:
+            operation = session.get_one(Operation, operation_id)
+            agent = session.get_one(Agent, operation.agent_id)
+            operation.status, operation.finished_at = OperationStatus.SUCCEEDED, operation.created_at
+            agent.phone_provisioning_status = PhoneStatus.PROVISIONED
+            for column, value in IDS.items():
+                setattr(agent, column, value)
+            for step in self._steps(session, operation_id):
+                step.state = StepState.DONE
+
+    def fail(self, operation_id: str, code: str, detail: str) -> None:
+        """Write what a worker writes when everything was taken down again."""
+        with self.wiring.sessions.begin() as session:
+            operation = session.get_one(Operation, operation_id)
+            agent = session.get_one(Agent, operation.agent_id)
+            operation.status, operation.finished_at = OperationStatus.FAILED, operation.created_at
+            operation.error_code, operation.error_detail = code, detail
+            agent.phone_provisioning_status, agent.twilio_phone_number = PhoneStatus.FAILED, None
+
+    def get_stuck(self, operation_id: str) -> None:
+        """Write what a worker writes when a trunk cannot be deleted."""
+        with self.wiring.sessions.begin() as session:
+            operation = session.get_one(Operation, operation_id)
+            agent = session.get_one(Agent, operation.agent_id)
+            operation.status, agent.phone_provisioning_status = (
+                OperationStatus.NEEDS_ATTENTION,
+                PhoneStatus.ROLLING_BACK,
+            )
+            operation.error_code, operation.error_detail = "twilio_rejected", "Twilio refused delete_trunk."
+            session.add(
+                Resource(
+                    provider="twilio",
+                    kind="twilio_trunk",
+                    external_id=IDS["twilio_trunk_sid"],
+                    agent_id=agent.id,
+                    operation_id=operation.id,
+                )
+            )
+            for step in self._steps(session, operation_id):
+                step.state = StepState.UNDOING if step.name == "twilio_trunk" else StepState.UNDONE
+
+    def count(self, table: str) -> int:
+        with self.wiring.sessions() as session:
+            return int(session.scalar(text(f"SELECT count(*) FROM {table}")))  # noqa: S608 - our own names
+
+    def _steps(self, session: Any, operation_id: str) -> list[OperationStep]:
+        return list(session.query(OperationStep).filter_by(operation_id=operation_id))
+
+
+def make_settings(database_url: str, redis_url: str = "redis://127.0.0.1:1/0") -> Settings:
+    """Return settings that reach nothing but the database."""
+    return Settings(
+        _env_file=None,
+        database_url=database_url,
+        redis_url=redis_url,
+        twilio_account_sid="AC" + "0" * 32,
+        twilio_auth_token="sandbox",
+        livekit_url="http://127.0.0.1:1",
+        livekit_api_key="key",
+        livekit_api_secret="secret",
+        livekit_sip_uri="sip:abc.sip.livekit.cloud",
+    )
+
+
+def empty_tables(wiring: Wiring) -> None:
+    """Delete every row: a tenth of what a new database costs."""
+    with wiring.engine.begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            connection.execute(table.delete())
+
+
+@pytest.fixture(scope="session")
+def api_database_url(postgres_server: PostgresServer, template_database: str) -> str:
+    """The URL of a migrated database that the API tests of one xdist worker share."""
+    postgres_server.create_database("api_tests", template_database)
+    return postgres_server.url("api_tests")
+
+
+@pytest.fixture
+def api(api_database_url: str, valkey_server: ValkeyServer) -> Iterator[Api]:
+    """The application on empty tables, with a key that may read and write."""
+    publisher, carrier, platform = RecordingPublisher(), Pinged(), Pinged()
+    settings = make_settings(api_database_url, valkey_server.url)
+    wiring = build(settings, publisher=publisher, carrier=carrier, platform=platform)
+    empty_tables(wiring)
+    key = KeyService(wiring.sessions).create("tests", [Scope.READ, Scope.WRITE])[1]
+    yield Api(create_app(wiring), wiring, publisher, carrier, platform, key)
+    wiring.close()

@@ -1,0 +1,318 @@
+"""The saga without Celery: real rows, providers in memory, and a driver that does what workers and sweeper do."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import structlog
+from sqlalchemy import ColumnElement, delete, func, select, text, update
+
+from app.db.engine import Sessions, make_engine, make_sessions
+from app.db.models import Agent, Event, Operation, OperationStep, Resource
+from app.domain.events import EventName
+from app.domain.statuses import Direction, OperationStatus, PhoneStatus
+from app.localstack.postgres import PostgresServer
+from app.provisioning.agents import AgentService
+from app.provisioning.context import (
+    DISPATCH_RULE,
+    INBOUND_TRUNK,
+    NUMBER,
+    NUMBER_ATTACHMENT,
+    ORIGINATION_URL,
+    TRUNK,
+    VERIFICATION,
+    Timing,
+    Toolbox,
+)
+from app.provisioning.runner import Outcome, Runner, Verdict
+from app.provisioning.service import ProvisioningService
+from app.provisioning.sweeper import Sweeper
+from app.provisioning.transitions import Origin, Plan
+from tests.support.providers import WorkerDiedError, World
+
+E164 = "+15145551234"
+SIP_URI = "sip:abc.sip.livekit.cloud;transport=tcp"
+VOICE_URL = "https://example.com/voice"
+ORIGIN = Origin(requested_by="tests", request_id="request-1")
+TIMING = Timing(provider_timeout=timedelta(seconds=10), budget=timedelta(seconds=900))
+
+DO_CALL = {
+    NUMBER: "carrier.find_number",
+    TRUNK: "carrier.create_trunk",
+    ORIGINATION_URL: "carrier.create_origination_url",
+    INBOUND_TRUNK: "platform.create_inbound_trunk",
+    DISPATCH_RULE: "platform.create_dispatch_rule",
+    NUMBER_ATTACHMENT: "carrier.attach_number",
+    VERIFICATION: "carrier.list_origination_urls",
+}
+"""The call that each step stands or falls with, on the way down."""
+
+UNDO_CALL = {
+    NUMBER_ATTACHMENT: "carrier.detach_number",
+    DISPATCH_RULE: "platform.delete_dispatch_rule",
+    INBOUND_TRUNK: "platform.delete_trunk",
+    ORIGINATION_URL: "carrier.delete_origination_url",
+    TRUNK: "carrier.delete_trunk",
+}
+"""The same on the way up."""
+
+WRITES = tuple(call for step, call in DO_CALL.items() if step not in {NUMBER, VERIFICATION})
+MAKERS = (TRUNK, ORIGINATION_URL, INBOUND_TRUNK, DISPATCH_RULE)
+
+DATABASE = "sagas"
+
+ROUNDS = 60
+"""Publications after which an operation that still has not ended is stuck."""
+
+
+@dataclass
+class RecordingPublisher:
+    """Takes every plan, sends none."""
+
+    plans: list[Plan] = field(default_factory=list)
+    takes: bool = True
+
+    def publish(self, plan: Plan) -> bool:
+        self.plans.append(plan)
+        return self.takes
+
+
+@dataclass
+class ManualClock:
+    """A monotonic clock that moves when somebody sleeps, and remembers the sleeps."""
+
+    now: float = 1000.0
+    sleeps: list[float] = field(default_factory=list)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Every row of one operation, as committed."""
+
+    operation: Operation
+    agent: Agent
+    rows: dict[str, OperationStep]
+    events: list[Event]
+    ledger: dict[str, Resource]
+    now: Any
+
+    def told(self, event: EventName, step: str | None = None) -> list[dict[str, Any]]:
+        """Return the details of every such event."""
+        return [each.detail for each in self.events if each.event == event and step in {None, each.step}]
+
+
+@dataclass
+class Saga:
+    """One database and one world; the methods are what clients, workers and time do."""
+
+    sessions: Sessions
+    world: World
+    clock: ManualClock
+    publisher: RecordingPublisher
+    runner: Runner
+    service: ProvisioningService
+    sweeper: Sweeper
+
+    def agent(self, name: str = "support") -> uuid.UUID:
+        return AgentService(self.sessions).create(name, None, {"language": "fr"}).id
+
+    def provision(self, *, takeover: bool = False, e164: str = E164, agent_id: uuid.UUID | None = None) -> uuid.UUID:
+        """Open a provisioning, of a new agent unless told which; return the operation's id."""
+        agent_id = agent_id or self.agent()
+        return self.service.provision(agent_id, e164, takeover=takeover, origin=ORIGIN).id
+
+    def provisioned(self, **options: Any) -> uuid.UUID:
+        """Provision to the end; return the agent's id."""
+        operation_id = self.provision(**options)
+        self.drive(operation_id)
+        snapshot = self.look(operation_id)
+        assert snapshot.agent.phone_provisioning_status is PhoneStatus.PROVISIONED
+        return snapshot.agent.id
+
+    def deprovision(self, agent_id: uuid.UUID) -> uuid.UUID:
+        operation = self.service.deprovision(agent_id, origin=ORIGIN)
+        assert operation is not None
+        return operation.id
+
+    def run(self, operation_id: uuid.UUID, step: str, direction: Direction | None = None) -> Outcome:
+        """Run one step as the message that is current now would."""
+        operation = self.look(operation_id).operation
+        return self.runner.run(operation_id, operation.epoch, step, direction or operation.direction)
+
+    def plan(self, operation_id: uuid.UUID) -> Plan:
+        """Return what would be published now."""
+        assert self.service.kick(operation_id) is self.publisher.takes
+        return self.publisher.plans[-1]
+
+    def run_chain(self, plan: Plan, *, until: str | None = None) -> Outcome | None:
+        """Do what Celery does with a chain: step after step, and no further than the first that does not go on."""
+        outcome = None
+        for name in plan.steps:
+            try:
+                outcome = self.runner.run(plan.operation_id, plan.epoch, name, plan.direction)
+            except WorkerDiedError:
+                return None
+            if outcome.verdict is not Verdict.GO_ON or name == until:
+                break
+        return outcome
+
+    def advance(self, operation_id: uuid.UUID, *, until: str | None = None) -> Outcome | None:
+        """Publish once, and run that chain; the last outcome, or None where the worker died."""
+        return self.run_chain(self.plan(operation_id), until=until)
+
+    def drive(self, operation_id: uuid.UUID) -> None:
+        """Publish again and again, every lease and rest over in between, until the operation has ended."""
+        for _ in range(ROUNDS):
+            if self.status(operation_id).is_final:
+                return
+            self.let_rests_end(operation_id)
+            self.advance(operation_id)
+        raise AssertionError(f"stuck: {self.status(operation_id)}")
+
+    def drive_until(self, operation_id: uuid.UUID, status: OperationStatus) -> Snapshot:
+        for _ in range(ROUNDS):
+            if self.status(operation_id) is status:
+                return self.look(operation_id)
+            self.let_rests_end(operation_id)
+            self.advance(operation_id)
+        raise AssertionError(f"never {status}: {self.status(operation_id)}")
+
+    def let_rests_end(self, operation_id: uuid.UUID) -> None:
+        """Make every lease and every rest a thing of the past; the database's clock is the only one they know."""
+        self._end_rests(OperationStep.operation_id == operation_id)
+
+    def let_rests_end_of(self, agent_id: uuid.UUID) -> None:
+        """The same for every operation of an agent's."""
+        self._end_rests(OperationStep.operation_id.in_(select(Operation.id).where(Operation.agent_id == agent_id)))
+
+    def _end_rests(self, which: ColumnElement[bool]) -> None:
+        now = func.clock_timestamp()
+        with self.sessions.begin() as session:
+            session.execute(
+                update(OperationStep)
+                .where(which, OperationStep.lease_until > now)
+                .values(lease_until=now - timedelta(seconds=1))
+                .execution_options(synchronize_session=False)
+            )
+
+    def age(self, operation_id: uuid.UUID, by: timedelta) -> None:
+        """Make the operation have started that much earlier."""
+        with self.sessions.begin() as session:
+            session.execute(
+                update(Operation).where(Operation.id == operation_id).values(started_at=Operation.started_at - by)
+            )
+
+    def status(self, operation_id: uuid.UUID) -> OperationStatus:
+        with self.sessions.begin() as session:
+            return session.get_one(Operation, operation_id).status
+
+    def look(self, operation_id: uuid.UUID) -> Snapshot:
+        with self.sessions.begin() as session:
+            operation = session.get_one(Operation, operation_id)
+            rows = session.scalars(select(OperationStep).where(OperationStep.operation_id == operation_id)).all()
+            events = session.scalars(select(Event).where(Event.operation_id == operation_id).order_by(Event.id)).all()
+            ledger = session.scalars(select(Resource).where(Resource.agent_id == operation.agent_id)).all()
+            return Snapshot(
+                operation,
+                session.get_one(Agent, operation.agent_id),
+                {row.name: row for row in rows},
+                list(events),
+                {entry.external_id: entry for entry in ledger},
+                session.scalar(text("SELECT clock_timestamp()")),
+            )
+
+    def status_of(self, agent_id: uuid.UUID) -> PhoneStatus:
+        with self.sessions.begin() as session:
+            return session.get_one(Agent, agent_id).phone_provisioning_status
+
+    def assert_whole(self, agent_id: uuid.UUID, number_sid: str) -> None:
+        """Exactly one path stands, and rows, ledger and providers agree about it."""
+        with self.sessions.begin() as session:
+            agent = session.get_one(Agent, agent_id)
+            live = session.scalars(select(Resource).where(Resource.deleted_at.is_(None))).all()
+        ours = self.world.ours()
+        assert agent.phone_provisioning_status is PhoneStatus.PROVISIONED
+        assert agent.twilio_phone_number_sid == number_sid
+        assert ours == {
+            TRUNK: [agent.twilio_trunk_sid],
+            ORIGINATION_URL: [agent.twilio_origination_url_sid],
+            INBOUND_TRUNK: [agent.livekit_inbound_trunk_id],
+            DISPATCH_RULE: [agent.livekit_dispatch_rule_id],
+        }
+        assert {entry.kind: [entry.external_id] for entry in live} == ours
+        assert len(live) == len(ours)
+        assert self.world.routing(number_sid).trunk_sid == agent.twilio_trunk_sid
+
+    def assert_clean(self, agent_id: uuid.UUID, status: PhoneStatus) -> None:
+        """Nothing of ours is left, the row claims nothing, and the ledger knows that all is gone."""
+        with self.sessions.begin() as session:
+            agent = session.get_one(Agent, agent_id)
+            live = session.scalars(select(Resource.external_id).where(Resource.deleted_at.is_(None))).all()
+        assert self.world.ours() == {kind: [] for kind in MAKERS}
+        assert list(live) == []
+        assert agent.phone_provisioning_status is status
+        columns = (
+            agent.twilio_phone_number,
+            agent.twilio_phone_number_sid,
+            agent.twilio_trunk_sid,
+            agent.twilio_origination_url_sid,
+            agent.livekit_inbound_trunk_id,
+            agent.livekit_dispatch_rule_id,
+            agent.previous_routing,
+        )
+        assert columns == (None,) * len(columns)
+
+
+def wire(sessions: Sessions, timing: Timing = TIMING) -> Saga:
+    """Wire a saga with a new world; back-off takes its upper bound, so that it can be foretold."""
+    world, clock, publisher = World.new(), ManualClock(), RecordingPublisher()
+    tools = Toolbox(world.carrier, world.platform, "test", SIP_URI, timing, sleep=clock.sleep, clock=clock)
+    service = ProvisioningService(sessions, publisher, sleep=clock.sleep, clock=clock)
+    runner = Runner(sessions, tools, jitter=lambda _low, high: high)
+    return Saga(sessions, world, clock, publisher, runner, service, Sweeper(sessions, service))
+
+
+@pytest.fixture(scope="session")
+def plain_logs() -> None:
+    """Log in one line: structlog's own default draws every frame of an error with its locals, for seconds."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(),
+        ]
+    )
+
+
+@pytest.fixture(scope="session")
+def saga_sessions(postgres_server: PostgresServer, template_database: str) -> Iterator[Sessions]:
+    """One database for all sagas of this xdist worker: a copy for each test would cost more than the test."""
+    postgres_server.create_database(DATABASE, template_database)
+    engine = make_engine(postgres_server.url(DATABASE))
+    yield make_sessions(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def saga(saga_sessions: Sessions, plain_logs: None) -> Saga:
+    """An empty database and an empty world."""
+    with saga_sessions.begin() as session:
+        for table in (Event, Resource, OperationStep, Operation, Agent):
+            session.execute(delete(table))
+    return wire(saga_sessions)
+
+
+@pytest.fixture
+def number_sid(saga: Saga) -> str:
+    """A number of the account that rings a web hook of its owner's."""
+    return saga.world.carrier.own_number(E164, voice_url=VOICE_URL)

@@ -1,0 +1,166 @@
+"""The sandbox for tests: one process per xdist worker, emptied for each test, with its control API as methods."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from app import sandbox as defaults
+from app.localstack.http_json import JsonClient
+from app.localstack.processes import ServerProcess, free_port
+from tests.support.servers import server_folder
+
+START_S = 30.0
+"""Seconds until the sandbox is given up: under 1 as a rule."""
+
+CONTROL_S = 30.0
+"""Seconds that a control call may take: listing 200,000 requests is the slowest."""
+
+
+class Sandbox:
+    """The control API of a running sandbox; every method fails the test on an unexpected status."""
+
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url
+        self._client = JsonClient(base_url, timeout_s=CONTROL_S)
+
+    def settings(self) -> dict[str, str]:
+        """The environment variables that lead an application to this sandbox."""
+        return {
+            "TWILIO_ACCOUNT_SID": defaults.ACCOUNT_SID,
+            "TWILIO_AUTH_TOKEN": defaults.AUTH_TOKEN,
+            "TWILIO_BASE_URL": self.base_url,
+            "LIVEKIT_URL": self.base_url,
+            "LIVEKIT_API_KEY": defaults.LIVEKIT_API_KEY,
+            "LIVEKIT_API_SECRET": defaults.LIVEKIT_API_SECRET,
+            "LIVEKIT_SIP_URI": f"sip:{defaults.SIP_HOST};transport=tcp",
+        }
+
+    def reset(self) -> None:
+        """Empty it: objects, faults (held requests are let go), switches, latency, request log."""
+        self._call("DELETE", "/sandbox/faults")
+        self._call("POST", "/sandbox/reset", {})
+
+    def number(self, phone_number: str, **fields: Any) -> dict[str, Any]:
+        """Have the account own a number; return its record. `fields` as in the control API: voice=False, trunkSid."""
+        return self._call("POST", "/sandbox/numbers", {"phoneNumber": phone_number, **fields})
+
+    def numbers(self, phone_numbers: list[str]) -> Any:
+        """Have the account own many numbers."""
+        return self._call("POST", "/sandbox/numbers", {"numbers": [{"phoneNumber": each} for each in phone_numbers]})
+
+    def state(self) -> dict[str, list[dict[str, Any]]]:
+        """Return every object at both providers: numbers, trunks, originationUrls, livekitTrunks, livekitRules."""
+        return self._call("GET", "/sandbox/state")
+
+    def fault(self, operation: str, kind: str, *, times: int | None = 1, **fields: Any) -> str:
+        """Make the next `times` (None: all) calls of `operation` (a name or a glob) fail so; return the fault's id."""
+        body = {"operation": operation, "kind": kind, "times": times, **fields}
+        return str(self._call("POST", "/sandbox/faults", body)["id"])
+
+    def faults(self) -> list[dict[str, Any]]:
+        """Return the faults with their `hits` and how many requests are `held`."""
+        answer = self._call("GET", "/sandbox/faults")
+        return answer["faults"] if isinstance(answer, dict) else answer
+
+    def held(self, fault_id: str) -> int:
+        """Return how many requests this fault holds now."""
+        return next((int(each.get("held", 0)) for each in self.faults() if str(each["id"]) == fault_id), 0)
+
+    def release(self, fault_id: str) -> None:
+        """Let the requests go that this fault holds."""
+        self._call("POST", f"/sandbox/faults/{fault_id}/release", {})
+
+    def clear_faults(self) -> None:
+        """Heal everything: remove every fault and let every held request go."""
+        self._call("DELETE", "/sandbox/faults")
+
+    def latency(self, *, twilio_ms: float = 0, livekit_ms: float = 0, jitter: float = 0) -> None:
+        """Set how long the providers think about an answer."""
+        self._call("PUT", "/sandbox/latency", {"twilioMs": twilio_ms, "livekitMs": livekit_ms, "jitter": jitter})
+
+    def switch(self, **switches: Any) -> None:
+        """Set some of the switches, as attachConflict="reject409"."""
+        self._call("PUT", "/sandbox/switches", switches)
+
+    def requests(self, since: int = 0, *, operation: str | None = None) -> list[dict[str, Any]]:
+        """Return the calls that the providers have seen, oldest first."""
+        seen = self._call("GET", f"/sandbox/requests?since={since}")["requests"]
+        return [each for each in seen if operation in (None, each["operation"])]
+
+    def connections_opened(self) -> dict[str, int]:
+        """Return how many connections each provider has seen."""
+        return self._call("GET", "/sandbox/requests?since=0")["connectionsOpened"]
+
+    def call(self, phone_number: str) -> dict[str, Any]:
+        """Call the number: `reaches`, `agentName`, `reason`, `path`."""
+        return self._call("GET", f"/sandbox/call?number={quote(phone_number)}")
+
+    def _call(self, method: str, path: str, body: object = None) -> Any:
+        status, answer = self._client.call(method, path, body)
+        assert status < 300, f"{method} {path}: {status} {answer}"
+        return answer
+
+
+class SandboxServer:
+    """A sandbox process; the port stays through a restart, the state too where it has a journal."""
+
+    def __init__(self, folder: Path, *, journal: bool = False) -> None:
+        self._port = free_port()
+        self._options = ["--state", str(folder / "sandbox.journal")] if journal else []
+        self.process = ServerProcess("the sandbox", folder / "sandbox.pid", folder / "sandbox.log")
+        self.control = Sandbox(f"http://127.0.0.1:{self._port}")
+
+    def start(self) -> None:
+        """Start it and return when it answers."""
+        command = [sys.executable, "-m", "app.sandbox", "--port", str(self._port), *self._options]
+        self.process.start(command, os.environ)
+        client = JsonClient(self.control.base_url)
+        self.process.wait_until(lambda: client.answers("/sandbox/health"), START_S)
+
+    def stop(self) -> None:
+        """End it cleanly."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """SIGKILL it: both providers are down until `start`."""
+        self.process.kill()
+
+
+@contextmanager
+def running_sandbox(*, journal: bool = False) -> Iterator[SandboxServer]:
+    """Yield a new sandbox process."""
+    with server_folder() as folder:
+        server = SandboxServer(folder, journal=journal)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def sandbox_server() -> Iterator[SandboxServer]:
+    """The sandbox that the tests of one xdist worker share; do not stop it."""
+    with running_sandbox() as server:
+        yield server
+
+
+@pytest.fixture
+def sandbox(sandbox_server: SandboxServer) -> Iterator[Sandbox]:
+    """An empty sandbox without faults; faults are healed afterwards, so that nothing hangs in the next test."""
+    sandbox_server.control.reset()
+    yield sandbox_server.control
+    sandbox_server.control.clear_faults()
+
+
+@pytest.fixture
+def own_sandbox() -> Iterator[SandboxServer]:
+    """A sandbox of this test's own, to be killed and restarted; it keeps its state."""
+    with running_sandbox(journal=True) as server:
+        yield server

@@ -1,0 +1,134 @@
+"""Real PostgreSQL and Valkey for tests: one of each per xdist worker, and further ones that a test may kill.
+
+`PostgresServer` and `ValkeyServer` are those of ./run.py: start, stop, kill, restart, pause, resume; `.pid`, `.url`.
+Start them from the main thread: what a short-lived thread starts is not ended when the tests are killed.
+"""
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from alembic import command
+from alembic.config import Config
+
+from app.localstack.postgres import PostgresServer
+from app.localstack.valkey import ValkeyServer
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The project."""
+
+TEMPLATE = "template_migrated"
+"""The database that every test's own is a copy of."""
+
+_numbers = itertools.count(1)
+
+
+@contextmanager
+def server_folder() -> Iterator[Path]:
+    """Yield a folder that PostgreSQL's user can enter; pytest's tmp_path is 0700 and, under root, root's."""
+    folder = Path(tempfile.mkdtemp(prefix="trunkline-test-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running_postgres() -> Iterator[PostgresServer]:
+    """Yield a new PostgreSQL that forgets everything at the end; 0.4 s."""
+    with server_folder() as folder:
+        server = PostgresServer(folder, throwaway=True)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def running_valkey(*, durable: bool = False) -> Iterator[ValkeyServer]:
+    """Yield a new Valkey; with `durable`, what it holds survives `kill`, as in ./run.py."""
+    with server_folder() as folder:
+        server = ValkeyServer(folder, throwaway=not durable)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+def migrate(database_url: str, revision: str = "head") -> None:
+    """Bring a database to `revision`, with the migrations of the project."""
+    config = Config(toml_file=ROOT / "pyproject.toml")
+    config.attributes["url"] = database_url
+    command.upgrade(config, revision)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The PostgreSQL that the tests of one xdist worker share; do not stop it."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_server: PostgresServer) -> str:
+    """The name of a migrated database that nobody is connected to."""
+    postgres_server.create_database(TEMPLATE)
+    migrate(postgres_server.url(TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(postgres_server: PostgresServer, template_database: str) -> Iterator[str]:
+    """The URL of a migrated, empty database of this test's own."""
+    name = f"test_{next(_numbers)}"
+    postgres_server.create_database(name, template_database)
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of a database of this test's own without any table."""
+    name = f"test_{next(_numbers)}"
+    postgres_server.create_database(name)
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[ValkeyServer]:
+    """The Valkey that the tests of one xdist worker share; do not stop it."""
+    with running_valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(valkey_server: ValkeyServer) -> str:
+    """The URL of an empty Valkey."""
+    with redis.Redis.from_url(valkey_server.url) as client:
+        client.flushall()
+    return valkey_server.url
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of this test's own, to be killed and restarted; its migrated database is `.url()`."""
+    with running_postgres() as server:
+        server.create_database("trunkline")
+        migrate(server.url())
+        yield server
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[ValkeyServer]:
+    """A Valkey of this test's own, to be killed, frozen and restarted; it keeps what it has, as in ./run.py."""
+    with running_valkey(durable=True) as server:
+        yield server

@@ -1,0 +1,199 @@
+"""Trunkline's own processes for tests: web, worker and sweeper as the Procfile starts them, to be killed at will."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from app.access import KeyService, Scope
+from app.db.engine import Sessions, make_engine, make_sessions
+from app.localstack.http_json import JsonClient
+from app.localstack.processes import ServerProcess, free_port, poll_until
+from tests.support.sandbox import Sandbox
+from tests.support.servers import server_folder
+
+START_S = 60.0
+"""Seconds until a process is given up: 2 as a rule, several times that where two cores boot four of them."""
+
+PATIENCE_S = 60.0
+"""Seconds that anything awaited may take: what is promised is a minute after everything is back."""
+
+THREADS = 64
+"""Worker threads: a matrix holds one case per thread at the point where the worker dies."""
+
+PROCESSES = ("web", "worker", "sweeper")
+
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T], what: str | Callable[[], str], within_s: float = PATIENCE_S) -> T:
+    """Return what `look` gives as soon as it is true; fail the test with `what` (then) when it never is."""
+    seen: list[T] = []
+
+    def is_so() -> bool:
+        seen[:] = [look()]
+        return bool(seen[0])
+
+    if not poll_until(is_so, within_s):
+        raise AssertionError(f"not within {within_s:g} s: {what() if callable(what) else what}")
+    return seen[0]
+
+
+class Api:
+    """A client of the HTTP API with a key that may write; answers are (status, body)."""
+
+    def __init__(self, base_url: str, key: str) -> None:
+        self.base_url = base_url
+        # Above the 60 s of the longest `Prefer: wait`.
+        self._client = JsonClient(base_url, {"Authorization": f"Bearer {key}"}, timeout_s=90)
+
+    def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """Send a request."""
+        return self._client.call(method, path, body)
+
+    def agent(self, name: str) -> str:
+        """Create an agent; return its id."""
+        status, body = self.call("POST", "/api/agents", {"name": name})
+        assert status == 201, body
+        return str(body["id"])
+
+    def post_number(self, agent_id: str, number: str, *, takeover: bool = False) -> tuple[int, Any]:
+        """Ask for a number, and return whatever the answer is."""
+        body = {"phoneNumber": number, "takeover": takeover}
+        return self.call("POST", f"/api/agents/{agent_id}/provision-phone", body)
+
+    def provision(self, agent_id: str, number: str, *, takeover: bool = False) -> str:
+        """Ask for a number; return the operation's id."""
+        status, body = self.post_number(agent_id, number, takeover=takeover)
+        assert status == 202, body
+        return str(body["operationId"])
+
+    def deprovision(self, agent_id: str) -> str:
+        """Ask for the number's removal; return the operation's id."""
+        status, body = self.call("DELETE", f"/api/agents/{agent_id}/deprovision-phone")
+        assert status == 202, body
+        return str(body["operationId"])
+
+    def retry(self, operation_id: str) -> None:
+        """Re-enqueue by hand."""
+        status, body = self.call("POST", f"/api/operations/{operation_id}/retry")
+        assert status == 202, body
+
+    def phone(self, agent_id: str) -> dict[str, Any]:
+        """Return phone-status."""
+        status, body = self.call("GET", f"/api/agents/{agent_id}/phone-status")
+        assert status == 200, body
+        return dict(body)
+
+
+@dataclass(frozen=True)
+class Timings:
+    """The settings that decide how long a test waits, seconds; the lease is 3 x, the quiet period 1.2 x the timeout."""
+
+    provider_timeout: float = 1
+    budget: float = 900
+
+
+class Stack:
+    """Web, worker and sweeper on one database, one broker and one sandbox; each can be killed and started alone."""
+
+    def __init__(self, folder: Path, database_url: str, redis_url: str, sandbox: Sandbox, timings: Timings) -> None:
+        self.database_url = database_url
+        self._port = free_port()
+        self._folder = folder
+        self.environ = {
+            **os.environ,
+            **sandbox.settings(),
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "DATA_DIR": str(folder),
+            "PROVIDER_TIMEOUT_S": str(timings.provider_timeout),
+            "OPERATION_BUDGET_S": str(timings.budget),
+        }
+        self.web, self.worker, self.sweeper = (
+            ServerProcess(name, folder / f"{name}.pid", folder / f"{name}.log") for name in PROCESSES
+        )
+        self._engine = make_engine(database_url)
+        self.sessions: Sessions = make_sessions(self._engine)
+        _, key = KeyService(self.sessions).create("tests", [Scope.WRITE])
+        self.api = Api(f"http://127.0.0.1:{self._port}", key)
+
+    def start(self) -> None:
+        """Start all three, side by side, and return when all are ready."""
+        self._launch_web()
+        self._launch_worker()
+        self._launch_sweeper()
+        self._await_web()
+        self._await_line(self.worker, " ready.")
+        self._await_line(self.sweeper, "sweeper_started")
+
+    def start_web(self) -> None:
+        """Start the web server and return when it answers."""
+        self._launch_web()
+        self._await_web()
+
+    def start_worker(self) -> None:
+        """Start a worker for every queue and return when it takes messages."""
+        self._launch_worker()
+        self._await_line(self.worker, " ready.")
+
+    def start_sweeper(self) -> None:
+        """Start a sweeper and return when it sweeps."""
+        self._launch_sweeper()
+        self._await_line(self.sweeper, "sweeper_started")
+
+    def stop(self) -> None:
+        """End what runs, by force: nothing here has anything to lose; and close the test's own connections."""
+        for process in (self.web, self.worker, self.sweeper):
+            process.kill()
+        self._engine.dispose()
+
+    def log(self, name: str) -> str:
+        """Return the whole log of a process since its last start."""
+        return (self._folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+
+    def log_tails(self, lines: int = 25) -> str:
+        """Return the last lines of every process, for a test that failed."""
+        processes = (self.web, self.worker, self.sweeper)
+        return "\n".join(f"{each.name}:\n{each.log_tail(lines)}" for each in processes)
+
+    def _launch_web(self) -> None:
+        command = ["-m", "gunicorn", "app:create_app()", "--bind", f"127.0.0.1:{self._port}", "--worker-class"]
+        command += ["gthread", "--workers", "1", "--threads", "64", "--timeout", "75", "--no-control-socket"]
+        self._launch(self.web, command)
+
+    def _launch_worker(self) -> None:
+        command = ["-m", "celery", "-A", "tasks", "worker", "-Q", "provision,rollback,ops", "-P", "threads"]
+        command += ["-c", str(THREADS), "--without-gossip", "--without-mingle", "-l", "INFO", "-n", "tests@%h"]
+        self._launch(self.worker, command)
+
+    def _launch_sweeper(self) -> None:
+        self._launch(self.sweeper, ["-m", "flask", "--app", "app", "sweep"])
+
+    def _launch(self, process: ServerProcess, command: list[str]) -> None:
+        process.start([sys.executable, *command], self.environ)
+
+    def _await_web(self) -> None:
+        client = JsonClient(self.api.base_url)
+        self.web.wait_until(lambda: client.answers("/healthz"), START_S)
+
+    def _await_line(self, process: ServerProcess, text: str) -> None:
+        process.wait_until(lambda: text in self.log(process.name), START_S)
+
+
+@contextmanager
+def running_stack(
+    database_url: str, redis_url: str, sandbox: Sandbox, timings: Timings | None = None, *, start: bool = True
+) -> Iterator[Stack]:
+    """Yield a stack, with everything started unless the test wants to do that itself."""
+    with server_folder() as folder:
+        stack = Stack(folder, database_url, redis_url, sandbox, timings or Timings())
+        try:
+            if start:
+                stack.start()
+            yield stack
+        finally:
+            stack.stop()

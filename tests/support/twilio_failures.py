@@ -1,0 +1,141 @@
+"""What Twilio may answer, and the error that each answer has to become."""
+
+import json
+from dataclasses import dataclass
+
+from app.domain.errors import ErrorCode
+from app.providers.base import Label
+from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
+from tests.support.scripted_server import (
+    Answer,
+    Drop,
+    DropMidway,
+    Hang,
+    Script,
+    Trickle,
+)
+
+ACCOUNT = "AC" + "a" * 32
+TRUNK = "TK" + "b" * 32
+NUMBER = "PN" + "c" * 32
+URL = "OU" + "d" * 32
+LABEL = Label("trunkline:1")
+TIMEOUT_S = 0.3
+
+UNAVAILABLE = ErrorCode.PROVIDER_UNAVAILABLE
+
+READ = {
+    "find_number": lambda carrier: carrier.find_number("+15145551234"),
+    "get_number": lambda carrier: carrier.get_number(NUMBER),
+    "list_numbers": lambda carrier: carrier.list_numbers(),
+    "get_trunk": lambda carrier: carrier.get_trunk(TRUNK),
+    "list_trunks": lambda carrier: carrier.list_trunks(),
+    "list_trunk_numbers": lambda carrier: carrier.list_trunk_numbers(TRUNK),
+    "list_origination_urls": lambda carrier: carrier.list_origination_urls(TRUNK),
+    "ping": lambda carrier: carrier.ping(),
+}
+DELETE = {
+    "delete_trunk": lambda carrier: carrier.delete_trunk(TRUNK),
+    "delete_origination_url": lambda carrier: carrier.delete_origination_url(TRUNK, URL),
+    "detach_number": lambda carrier: carrier.detach_number(TRUNK, NUMBER),
+}
+WRITE = {
+    "create_trunk": lambda carrier: carrier.create_trunk(LABEL),
+    "create_origination_url": lambda carrier: carrier.create_origination_url(TRUNK, "sip:a.example", LABEL),
+    "attach_number": lambda carrier: carrier.attach_number(TRUNK, NUMBER),
+}
+CALLS = READ | DELETE | WRITE
+
+
+def failure(status: int, code: int | str | None = None, **headers: str) -> Answer:
+    body = {"status": status, "message": "names +15145551234 and a secret"}
+    if code is not None:
+        body |= {"code": code, "more_info": f"https://www.twilio.com/docs/errors/{code}"}
+    return Answer(status, json.dumps(body).encode(), headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+
+@dataclass
+class Case:
+    row: str
+    answer: Script
+    error: type[ProviderError]
+    code: ErrorCode
+    on_write: type[ProviderError] | None = None
+    only: tuple[str, ...] = ()
+    says: str = ""
+
+
+CASES = {
+    "a dropped connection": Case(
+        "lost", Drop(), TransientError, UNAVAILABLE, UnknownOutcomeError, says="did not answer"
+    ),
+    "half an answer": Case("lost", DropMidway(), TransientError, UNAVAILABLE, UnknownOutcomeError),
+    "a server that hangs": Case("lost", Hang(), TransientError, UNAVAILABLE, UnknownOutcomeError),
+    "a server that trickles": Case("lost", Trickle(), TransientError, UNAVAILABLE, UnknownOutcomeError),
+    "broken JSON": Case("unreadable", Answer(201, b'{"sid": "TK'), TransientError, UNAVAILABLE, UnknownOutcomeError),
+    "an HTML page": Case(
+        "unreadable", Answer(200, b"<html>", "text/html"), TransientError, UNAVAILABLE, UnknownOutcomeError
+    ),
+    "a JSON list": Case("unreadable", Answer(200, b"[]"), TransientError, UNAVAILABLE, UnknownOutcomeError),
+    "no UTF-8": Case("unreadable", Answer(200, b'{"sid": "\xff"}'), TransientError, UNAVAILABLE, UnknownOutcomeError),
+    "wrong credentials": Case("unauthorized", failure(401, 20003), RejectedError, ErrorCode.TWILIO_BAD_CREDENTIALS),
+    "no permission": Case("forbidden", failure(403, 20403), RejectedError, ErrorCode.TWILIO_FORBIDDEN),
+    "too many requests": Case("rate_limited", failure(429, 20429), TransientError, UNAVAILABLE),
+    "an update in progress": Case("busy", failure(400, 20162), TransientError, UNAVAILABLE),
+    "a conflict": Case("busy", failure(409, 20409), TransientError, UNAVAILABLE),
+    "too many trunks": Case(
+        "trunk_limit", failure(400, 21244), RejectedError, ErrorCode.TWILIO_TRUNK_LIMIT, only=("create_trunk",)
+    ),
+    "too many URLs": Case(
+        "origination_limit",
+        failure(400, 21249),
+        RejectedError,
+        ErrorCode.TWILIO_ORIGINATION_LIMIT,
+        only=("create_origination_url",),
+    ),
+    "an emergency number": Case(
+        "emergency_number",
+        failure(400, 21634),
+        RejectedError,
+        ErrorCode.TWILIO_EMERGENCY_NUMBER,
+        only=("delete_trunk",),
+    ),
+    "a number that is gone": Case(
+        "number_gone", failure(404, 20404), RejectedError, ErrorCode.NUMBER_NOT_IN_ACCOUNT, only=("get_number",)
+    ),
+    "a trunk not seen yet": Case(
+        "parent_not_seen_yet",
+        failure(404, 20404),
+        TransientError,
+        UNAVAILABLE,
+        only=("create_origination_url", "attach_number"),
+    ),
+    "a request timeout": Case("request_timeout", failure(408), TransientError, UNAVAILABLE, UnknownOutcomeError),
+    "a bad request": Case(
+        "rejected", failure(400, 21245), RejectedError, ErrorCode.TWILIO_REJECTED, says="HTTP 400, code 21245."
+    ),
+    "a code in words": Case(
+        "rejected", failure(400, "a b"), RejectedError, ErrorCode.TWILIO_REJECTED, says="HTTP 400."
+    ),
+    "the other error format": Case(
+        "rejected",
+        Answer(400, json.dumps({"type": "u", "title": "Bad", "status": 400, "code": 20001}).encode()),
+        RejectedError,
+        ErrorCode.TWILIO_REJECTED,
+        says="HTTP 400, code 20001.",
+    ),
+    "an account that is not there": Case(
+        "rejected", failure(404, 20404), RejectedError, ErrorCode.TWILIO_REJECTED, only=("find_number", "list_numbers")
+    ),
+    "a server error": Case("other_status", failure(500, 20500), TransientError, UNAVAILABLE, UnknownOutcomeError),
+    "an HTML 503": Case(
+        "other_status", Answer(503, b"<html>", "text/html"), TransientError, UNAVAILABLE, UnknownOutcomeError
+    ),
+    "a redirect": Case(
+        "other_status",
+        Answer(307, b"", headers={"Location": "/elsewhere"}),
+        TransientError,
+        UNAVAILABLE,
+        UnknownOutcomeError,
+    ),
+}

@@ -1,0 +1,71 @@
+"""What Celery is told: plain queues, readable names, a queue of its own for clean-up, messages of ids only."""
+
+import uuid
+
+import pytest
+from celery import Celery
+from celery.exceptions import QueueNotFound
+
+from app.domain.statuses import Direction, OperationKind
+from app.provisioning.steps import STEPS, steps_towards
+from app.provisioning.transitions import Plan
+
+DOWN = [step.name for step in STEPS]
+UP = [step.name for step in reversed(STEPS) if step.undo]
+
+NAMES = {
+    *(f"provision.{name}" for name in DOWN),
+    *(f"{way}.{name}" for way in ("rollback", "deprovision") for name in UP),
+    "rollback.begin",
+    "upkeep.kick",
+}
+
+
+def test_every_task_has_a_name_that_says_what_it_does(celery_app: Celery) -> None:
+    assert {name for name in celery_app.tasks if not name.startswith("celery.")} == NAMES
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_task_goes_to_a_queue_that_a_worker_reads(celery_app: Celery, name: str) -> None:
+    queue = {"provision": "provision", "upkeep": "ops"}.get(name.split(".", 1)[0], "rollback")
+    assert celery_app.amqp.router.route({}, name)["queue"].name == queue
+
+
+def test_there_are_three_queues_and_a_wrong_name_makes_no_fourth(celery_app: Celery) -> None:
+    assert list(celery_app.amqp.queues) == ["provision", "rollback", "ops"]
+    assert {queue.exchange.type for queue in celery_app.amqp.queues.values()} == {"direct"}
+    with pytest.raises(QueueNotFound):
+        celery_app.amqp.router.route({"queue": "provisoin"}, "provision.twilio_trunk")
+
+
+def test_the_settings_that_the_saga_was_measured_with_hold(celery_app: Celery) -> None:
+    conf = celery_app.conf
+    assert (conf.result_backend, conf.task_ignore_result) == (None, True)
+    assert (conf.task_acks_late, conf.task_reject_on_worker_lost) == (True, False)
+    assert conf.broker_transport_options["socket_timeout"] <= 2
+    assert conf.broker_transport_options["socket_connect_timeout"] <= 1
+    assert conf.broker_connection_max_retries is None
+    assert (conf.task_serializer, conf.accept_content) == ("json", ["json"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "direction", "prefix"),
+    [
+        (OperationKind.PROVISION, Direction.DO, "provision"),
+        (OperationKind.PROVISION, Direction.UNDO, "rollback"),
+        (OperationKind.DEPROVISION, Direction.UNDO, "deprovision"),
+    ],
+)
+def test_a_chain_carries_ids_only_and_nothing_from_step_to_step(
+    celery_app: Celery, kind: OperationKind, direction: Direction, prefix: str
+) -> None:
+    from tasks.provisioning import chain_of  # noqa: PLC0415  # reads the settings
+
+    names = tuple(step.name for step in steps_towards(direction))
+    plan = Plan(uuid.uuid4(), 3, kind, direction, names)
+    chain = chain_of(plan)
+    assert [each.task for each in chain.tasks] == [f"{prefix}.{name}" for name in names]
+    assert {each.immutable for each in chain.tasks} == {True}
+    assert {each.args for each in chain.tasks} == {(str(plan.operation_id), 3)}
+    (errback,) = chain.options["link_error"]
+    assert (errback.task, errback.args) == ("rollback.begin", (str(plan.operation_id),))

@@ -1,0 +1,233 @@
+"""The walk of a call through the sandbox: every way to break the path gives its own reason."""
+
+from typing import Any
+
+import pytest
+from livekit import api
+from test_sandbox_process import Stage, emptied_stage
+
+N = "+15145551234"
+APPLICATION = "AP" + "a" * 32
+SIP_URL = "sip:sandbox.sip.livekit.cloud;transport=tcp"
+HOPS = ["twilioNumber", "twilioTrunk", "originationUrl", "livekitTrunk", "dispatchRule", "agent"]
+
+
+class Path:
+    """A whole path, built with the two SDKs, to be broken in one place."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.number = stage.add_number(N)["sid"]
+        self.trunk = stage.twilio().trunking.v1.trunks.create(friendly_name="ours").sid
+        self.on_trunk = stage.twilio().trunking.v1.trunks(self.trunk)
+        self.url = self.add_url(SIP_URL)
+        self.on_trunk.phone_numbers.create(self.number)
+        self.inbound = self.add_inbound(numbers=[N])
+        self.rule = self.add_rule([self.inbound])
+
+    def add_url(self, sip_url: str, priority: int = 1) -> str:
+        fields = {"weight": 1, "priority": priority, "enabled": True, "friendly_name": "f", "sip_url": sip_url}
+        return self.on_trunk.origination_urls.create(**fields).sid
+
+    def add_inbound(self, **fields: Any) -> str:
+        request = api.CreateSIPInboundTrunkRequest(trunk=api.SIPInboundTrunkInfo(**fields))
+        return self.stage.livekit(lambda sip: sip.create_inbound_trunk(request)).sip_trunk_id
+
+    def replace_inbound(self, **fields: Any) -> None:
+        info = api.SIPInboundTrunkInfo(**{"numbers": [N], **fields})
+        self.stage.livekit(lambda sip: sip.update_inbound_trunk(self.inbound, info))
+
+    def info(self, trunk_ids: list[str], agent: str = "inbound-agent", **fields: Any) -> api.SIPDispatchRuleInfo:
+        agents = [api.RoomAgentDispatch(agent_name=agent)] if agent else []
+        individual = api.SIPDispatchRuleIndividual(pin=fields.pop("pin", ""))
+        rule = api.SIPDispatchRule(dispatch_rule_individual=individual)
+        config = api.RoomConfiguration(agents=agents)
+        return api.SIPDispatchRuleInfo(rule=rule, trunk_ids=trunk_ids, room_config=config, **fields)
+
+    def add_rule(self, trunk_ids: list[str], **fields: Any) -> str:
+        request = api.CreateSIPDispatchRuleRequest(dispatch_rule=self.info(trunk_ids, **fields))
+        return self.stage.livekit(lambda sip: sip.create_dispatch_rule(request)).sip_dispatch_rule_id
+
+    def replace_rule(self, **fields: Any) -> None:
+        info = self.info([self.inbound], **fields)
+        self.stage.livekit(lambda sip: sip.update_dispatch_rule(self.rule, info))
+
+    def call(self, **parameters: Any) -> dict[str, Any]:
+        query = "&".join(f"{name}={value.replace('+', '%2B')}" for name, value in {"number": N, **parameters}.items())
+        return self.stage.control("GET", f"call?{query}")
+
+    def ends_at(self, hop: str, *words: str) -> bool:
+        """Tell whether the call ends at a hop, for a reason with these words."""
+        call = self.call()
+        assert not call["reaches"]
+        assert call["agentName"] is None
+        assert [step["hop"] for step in call["path"]] == HOPS[: HOPS.index(hop) + 1]
+        assert [step["ok"] for step in call["path"]] == [True] * HOPS.index(hop) + [False]
+        assert all(word in call["reason"] for word in words), call["reason"]
+        return True
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return emptied_stage()
+
+
+@pytest.fixture
+def path(stage: Stage) -> Path:
+    return Path(stage)
+
+
+def test_a_whole_path_reaches_the_agent(path: Path) -> None:
+    call = path.call()
+    assert (call["reaches"], call["agentName"], call["reason"]) == (True, "inbound-agent", "")
+    ids = [path.number, path.trunk, path.url, path.inbound, path.rule, "inbound-agent"]
+    assert [(step["hop"], step["id"], step["ok"]) for step in call["path"]] == [
+        (hop, resource_id, True) for hop, resource_id in zip(HOPS, ids, strict=True)
+    ]
+
+
+def test_a_number_of_nobody_reaches_nobody(stage: Stage) -> None:
+    call = stage.control("GET", "call?number=%2B19995550000")
+    assert (call["reaches"], len(call["path"])) == (False, 1)
+    assert "error" in stage.control("GET", "call", status=400)
+
+
+def test_a_detached_number_follows_what_else_it_has(path: Path) -> None:
+    path.on_trunk.phone_numbers(path.number).delete()
+    assert path.ends_at("twilioNumber", "on no trunk", "nothing answers")
+    path.stage.twilio().incoming_phone_numbers(path.number).update(voice_application_sid=APPLICATION)
+    assert path.ends_at("twilioNumber", APPLICATION)
+
+
+def test_a_number_without_voice_reaches_nobody(path: Path) -> None:
+    path.stage.twilio().incoming_phone_numbers(path.number).update(voice_receive_mode="fax")
+    assert path.ends_at("twilioNumber", "voice")
+
+
+def test_without_an_enabled_origination_url_the_call_ends(path: Path) -> None:
+    path.on_trunk.origination_urls(path.url).update(enabled=False)
+    assert path.ends_at("originationUrl", "32010")
+    path.on_trunk.origination_urls(path.url).delete()
+    assert path.ends_at("originationUrl", "32010")
+
+
+@pytest.mark.parametrize(
+    ("sip_url", "word"),
+    [
+        ("sip:other.sip.livekit.cloud;transport=tcp", "SIP host"),
+        ("sip:agent@sandbox.sip.livekit.cloud", "arrives as agent"),
+    ],
+)
+def test_an_origination_url_must_lead_to_the_project_and_name_no_user(path: Path, sip_url: str, word: str) -> None:
+    path.on_trunk.origination_urls(path.url).update(sip_url=sip_url)
+    assert path.ends_at("originationUrl", word)
+
+
+def test_a_silent_host_is_passed_over_and_a_wrong_answer_is_final(path: Path) -> None:
+    path.add_url("sip:elsewhere.example.com", priority=0)
+    assert path.call()["reaches"]
+    path.add_url("sip:agent@sandbox.sip.livekit.cloud", priority=0)
+    assert path.ends_at("originationUrl", "user part")
+
+
+@pytest.mark.parametrize("sip_url", ["sip:SANDBOX.sip.livekit.cloud:5060", "sip:sandbox.sip.livekit.cloud?X-A=b"])
+def test_the_host_counts_not_its_spelling(path: Path, sip_url: str) -> None:
+    path.on_trunk.origination_urls(path.url).update(sip_url=sip_url)
+    assert path.call()["reaches"]
+
+
+def test_a_number_on_no_livekit_trunk_is_404(path: Path) -> None:
+    path.replace_inbound(numbers=["+15145559999"])
+    assert path.ends_at("livekitTrunk", "404")
+
+
+def test_two_trunks_with_one_number_are_503(path: Path) -> None:
+    path.add_inbound(numbers=[N], allowed_numbers=["+15005550006"])
+    assert path.ends_at("livekitTrunk", "503")
+    assert path.call(caller="+13105550100")["reaches"]
+
+
+def test_a_wildcard_trunk_takes_what_nobody_else_takes(path: Path) -> None:
+    path.replace_inbound(numbers=[], allowed_addresses=["54.172.60.0/30"])
+    assert path.call()["reaches"]
+
+
+def test_a_trunk_that_asks_for_a_password_is_407(path: Path) -> None:
+    path.replace_inbound(auth_username="u", auth_password="p")
+    assert path.ends_at("livekitTrunk", "407")
+    path.replace_inbound(auth_username="u")
+    assert path.call()["reaches"]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "is_open"),
+    [
+        (["54.172.60.0/30"], True),
+        (["54.0.0.0/8"], True),
+        (["198.51.100.0/24"], False),
+        (["oops;"], True),
+        (["not-an-address"], False),
+        (["54.172.60.1"], True),
+    ],
+)
+def test_a_trunk_must_admit_an_address_of_twilio(path: Path, addresses: list[str], is_open: bool) -> None:
+    path.replace_inbound(allowed_addresses=addresses)
+    assert path.call()["reaches"] is is_open
+
+
+@pytest.mark.parametrize(
+    ("is_secure", "encryption", "reaches"),
+    [
+        (False, "SIP_MEDIA_ENCRYPT_DISABLE", True),
+        (True, "SIP_MEDIA_ENCRYPT_DISABLE", False),
+        (False, "SIP_MEDIA_ENCRYPT_REQUIRE", False),
+        (True, "SIP_MEDIA_ENCRYPT_REQUIRE", True),
+        (True, "SIP_MEDIA_ENCRYPT_ALLOW", True),
+        (False, "SIP_MEDIA_ENCRYPT_ALLOW", True),
+    ],
+)
+def test_both_sides_must_agree_on_encryption(path: Path, is_secure: bool, encryption: str, reaches: bool) -> None:
+    path.on_trunk.update(secure=is_secure)
+    path.replace_inbound(media=api.SIPMediaConfig(encryption=encryption))
+    assert path.call()["reaches"] is reaches
+
+
+def test_without_a_rule_there_is_silence(path: Path) -> None:
+    request = api.DeleteSIPDispatchRuleRequest(sip_dispatch_rule_id=path.rule)
+    path.stage.livekit(lambda sip: sip.delete_dispatch_rule(request))
+    assert path.ends_at("dispatchRule", "silence")
+
+
+@pytest.mark.parametrize(
+    ("filters", "reaches"),
+    [
+        ({"inbound_numbers": [N]}, False),
+        ({"inbound_numbers": ["+15005550006"]}, True),
+        ({"numbers": [N]}, True),
+        ({"numbers": ["15145551234"]}, False),
+        ({"pin": "1234"}, False),
+    ],
+)
+def test_a_rule_filters_callers_and_called_numbers_by_their_exact_text(
+    path: Path, filters: dict[str, Any], reaches: bool
+) -> None:
+    path.replace_rule(**filters)
+    assert path.call()["reaches"] is reaches
+
+
+def test_a_rule_that_names_the_trunk_beats_a_wildcard(path: Path) -> None:
+    path.add_rule([], agent="catch-all", numbers=[N])
+    assert path.call()["agentName"] == "inbound-agent"
+    path.replace_rule(inbound_numbers=["+13105550100"])
+    assert path.call()["agentName"] == "catch-all"
+    assert path.call(caller="+13105550100")["agentName"] == "inbound-agent"
+
+
+def test_a_rule_with_more_filters_wins(path: Path) -> None:
+    path.add_rule([path.inbound], agent="specific", numbers=[N])
+    assert path.call()["agentName"] == "specific"
+
+
+def test_a_rule_without_an_agent_reaches_nobody(path: Path) -> None:
+    path.replace_rule(agent="")
+    assert path.ends_at("agent", "names no agent")

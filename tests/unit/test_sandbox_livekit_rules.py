@@ -1,0 +1,120 @@
+"""LiveKit's dispatch rules in the sandbox, driven by the real SDK, and updates of both kinds."""
+
+import re
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+from livekit import api
+from livekit.protocol.models import ListUpdate
+from test_sandbox_livekit_wire import INDIVIDUAL, M, N, add_rule, add_trunk, refused
+from test_sandbox_process import Stage, emptied_stage
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return emptied_stage()
+
+
+def test_fields_beside_the_dispatch_rule_are_ignored(stage: Stage) -> None:
+    request = api.CreateSIPDispatchRuleRequest(
+        dispatch_rule=api.SIPDispatchRuleInfo(rule=INDIVIDUAL),
+        trunk_ids=["ST_x"],
+        room_config=api.RoomConfiguration(agents=[api.RoomAgentDispatch(agent_name="a")]),
+    )
+    made = stage.livekit(lambda sip: sip.create_dispatch_rule(request))
+    assert re.fullmatch(r"SDR_[2-9A-HJ-NP-Za-km-z]{12}", made.sip_dispatch_rule_id)
+    assert list(made.trunk_ids) == []
+    assert list(made.room_config.agents) == []
+    assert made.HasField("media")
+
+
+def test_the_old_shape_still_makes_a_rule(stage: Stage) -> None:
+    config = api.RoomConfiguration(agents=[api.RoomAgentDispatch(agent_name="a")])
+    request = api.CreateSIPDispatchRuleRequest(rule=INDIVIDUAL, trunk_ids=["ST_x"], name="n", room_config=config)
+    made = stage.livekit(lambda sip: sip.create_dispatch_rule(request))
+    assert (list(made.trunk_ids), made.name, made.room_config.agents[0].agent_name) == (["ST_x"], "n", "a")
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        (api.SIPDispatchRuleInfo(trunk_ids=["ST_x"]), "missing rule"),
+        (api.SIPDispatchRuleInfo(sip_dispatch_rule_id="SDR_x", rule=INDIVIDUAL), "rule id must not be set"),
+        (
+            api.SIPDispatchRuleInfo(rule=api.SIPDispatchRule()),
+            "twirp error unknown: unsupported SIP Dispatch Rule: <nil>",
+        ),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_refused(stage: Stage, info: api.SIPDispatchRuleInfo, message: str) -> None:
+    request = api.CreateSIPDispatchRuleRequest(dispatch_rule=info)
+    with refused(400, "invalid_argument", message):
+        stage.livekit(lambda sip: sip.create_dispatch_rule(request))
+
+
+def conflict(who: str) -> AbstractContextManager[Any]:
+    start = "Dispatch rule for the same trunk, inbound number, number, and PIN combination"
+    return refused(400, "invalid_argument", f"{start} already exists in dispatch rule {who}")
+
+
+def test_a_second_rule_of_a_trunk_conflicts_and_quotes_the_first(stage: Stage) -> None:
+    first = add_rule(stage, "ST_x", name="first")
+    with conflict(f'"{first.sip_dispatch_rule_id}" "first"'):
+        add_rule(stage, "ST_x", name="second")
+    add_rule(stage, "ST_x", numbers=[N])
+    add_rule(stage, "ST_y")
+
+
+def test_with_more_rules_around_the_conflict_names_the_new_rule_itself(stage: Stage) -> None:
+    rules = {add_rule(stage, f"ST_{n}").sip_dispatch_rule_id: f"ST_{n}" for n in "ab"}
+    last = rules[max(rules)]
+    with conflict('"<new>" "<blank name>"'):
+        add_rule(stage, last)
+
+
+def test_a_pin_tells_rules_apart(stage: Stage) -> None:
+    add_rule(stage, "ST_x")
+    pinned = api.SIPDispatchRule(dispatch_rule_direct=api.SIPDispatchRuleDirect(room_name="r", pin="1234"))
+    add_rule(stage, "ST_x", rule=pinned)
+    with pytest.raises(api.ServerError, match="PIN combination"):
+        add_rule(stage, "ST_x", rule=pinned)
+
+
+def test_deleting_an_unknown_rule_is_not_found(stage: Stage) -> None:
+    rule = add_rule(stage, "ST_x")
+    request = api.DeleteSIPDispatchRuleRequest(sip_dispatch_rule_id=rule.sip_dispatch_rule_id)
+    stage.livekit(lambda sip: sip.delete_dispatch_rule(request))
+    with refused(404, "not_found", "requested sip dispatch rule does not exist"):
+        stage.livekit(lambda sip: sip.delete_dispatch_rule(request))
+
+
+def test_replacing_clears_what_is_left_out(stage: Stage) -> None:
+    made = add_trunk(stage, N, name="n", metadata="m")
+    wanted = api.SIPInboundTrunkInfo(numbers=[N], name="other")
+    replaced = stage.livekit(lambda sip: sip.update_inbound_trunk(made.sip_trunk_id, wanted))
+    assert (replaced.name, replaced.metadata, replaced.sip_trunk_id) == ("other", "", made.sip_trunk_id)
+    rule = add_rule(stage, made.sip_trunk_id, metadata="m")
+    info = api.SIPDispatchRuleInfo(rule=INDIVIDUAL, trunk_ids=[made.sip_trunk_id])
+    assert stage.livekit(lambda sip: sip.update_dispatch_rule(rule.sip_dispatch_rule_id, info)).metadata == ""
+
+
+def test_a_patch_changes_only_what_it_names(stage: Stage) -> None:
+    made = add_trunk(stage, N, name="n", metadata="m")
+    patch = {"numbers": ListUpdate(add=[M], remove=[N]), "name": "other"}
+    patched = stage.livekit(lambda sip: sip.update_inbound_trunk_fields(made.sip_trunk_id, **patch))
+    assert (list(patched.numbers), patched.name, patched.metadata) == ([M], "other", "m")
+    rule = add_rule(stage, made.sip_trunk_id, attributes={"a": "1", "b": "2"}, hide_phone_number=True)
+    patch = {"trunk_ids": ListUpdate(set=["ST_y"]), "attributes": {"a": "", "c": "3"}}
+    patched = stage.livekit(lambda sip: sip.update_dispatch_rule_fields(rule.sip_dispatch_rule_id, **patch))
+    assert (list(patched.trunk_ids), dict(patched.attributes)) == (["ST_y"], {"b": "2", "c": "3"})
+    assert patched.hide_phone_number
+
+
+def test_one_old_conflict_among_rules_blocks_every_new_one(stage: Stage) -> None:
+    mover = add_rule(stage, "ST_a")
+    add_rule(stage, "ST_b")
+    move = ListUpdate(set=["ST_b"])
+    stage.livekit(lambda sip: sip.update_dispatch_rule_fields(mover.sip_dispatch_rule_id, trunk_ids=move))
+    with pytest.raises(api.ServerError, match="PIN combination"):
+        add_rule(stage, "ST_c")

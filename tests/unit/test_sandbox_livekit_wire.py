@@ -1,0 +1,142 @@
+"""The wire of LiveKit's side of the sandbox: routes, encodings, tokens, and how the other tests talk to it."""
+
+import time
+from contextlib import AbstractContextManager
+from typing import Any
+
+import jwt
+import pytest
+from livekit import api
+from test_sandbox_process import Stage, emptied_stage
+
+from app.sandbox import LIVEKIT_API_KEY, LIVEKIT_API_SECRET
+
+N, M = "+15145551234", "+15145559999"
+INDIVIDUAL = api.SIPDispatchRule(dispatch_rule_individual=api.SIPDispatchRuleIndividual(room_prefix="call"))
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return emptied_stage()
+
+
+def refused(status: int, code: int | str, message: str | None = None) -> AbstractContextManager[Any]:
+    def fits(error: Any) -> bool:
+        return (error.status, error.code) == (status, code) and message in (None, error.message)
+
+    return pytest.raises(api.ServerError, check=fits)
+
+
+def add_trunk(stage: Stage, *numbers: str, **fields: Any) -> api.SIPInboundTrunkInfo:
+    info = api.SIPInboundTrunkInfo(numbers=numbers, **fields)
+    return stage.livekit(lambda sip: sip.create_inbound_trunk(api.CreateSIPInboundTrunkRequest(trunk=info)))
+
+
+def add_rule(
+    stage: Stage, *trunk_ids: str, rule: api.SIPDispatchRule = INDIVIDUAL, **fields: Any
+) -> api.SIPDispatchRuleInfo:
+    info = api.SIPDispatchRuleInfo(rule=rule, trunk_ids=trunk_ids, **fields)
+    request = api.CreateSIPDispatchRuleRequest(dispatch_rule=info)
+    return stage.livekit(lambda sip: sip.create_dispatch_rule(request))
+
+
+def trunk_ids(stage: Stage, **filters: Any) -> list[str]:
+    request = api.ListSIPInboundTrunkRequest(**filters)
+    return [row.sip_trunk_id for row in stage.livekit(lambda sip: sip.list_inbound_trunk(request)).items]
+
+
+def rule_ids(stage: Stage, **filters: Any) -> list[str]:
+    request = api.ListSIPDispatchRuleRequest(**filters)
+    return [row.sip_dispatch_rule_id for row in stage.livekit(lambda sip: sip.list_dispatch_rule(request)).items]
+
+
+def token(secret: str = LIVEKIT_API_SECRET, **claims: Any) -> str:
+    whole = {"iss": LIVEKIT_API_KEY, "exp": int(time.time()) + 60, "sip": {"admin": True}, **claims}
+    return "Bearer " + jwt.encode({k: v for k, v in whole.items() if v is not None}, secret, "HS256")
+
+
+@pytest.mark.parametrize("path", ["/twirp/livekit.SIP/NoSuchMethod", "/twirp/livekit.Nothing/ListSIPInboundTrunk"])
+def test_an_unknown_method_is_a_bad_route(stage: Stage, path: str) -> None:
+    answer = stage.twirp(path, {})
+    assert (answer.status_code, answer.json()["code"]) == (404, "bad_route")
+
+
+def test_another_content_type_and_another_verb_are_bad_routes(stage: Stage) -> None:
+    answer = stage.twirp("ListSIPInboundTrunk", {}, **{"Content-Type": "text/plain"})
+    assert (answer.status_code, answer.json()["msg"]) == (404, 'unexpected Content-Type: "text/plain"')
+    assert stage.http.get(f"{stage.url}/twirp/livekit.SIP/ListSIPInboundTrunk").json()["code"] == "bad_route"
+
+
+def test_json_keys_come_in_both_cases_and_unknown_ones_are_dropped(stage: Stage) -> None:
+    body = {"trunk": {"numbers": [N], "ringingTimeout": "30s", "auth_realm": "r", "nonsense": 1}, "other": 2}
+    made = stage.twirp("CreateSIPInboundTrunk", body, **{"Content-Type": "application/json; charset=utf-8"}).json()
+    assert (made["ringing_timeout"], made["auth_realm"], made["krisp_enabled"]) == ("30s", "r", False)
+    flat = stage.twirp("CreateSIPInboundTrunk", {"name": "n", "numbers": [M]})
+    assert (flat.status_code, flat.json()) == (400, {"code": "invalid_argument", "msg": "missing trunk"})
+
+
+@pytest.mark.parametrize(("kind", "body"), [("application/json", "{"), ("application/protobuf", b"\xff\xff")])
+def test_a_body_that_cannot_be_decoded_is_malformed(stage: Stage, kind: str, body: bytes | str) -> None:
+    answer = stage.twirp("ListSIPInboundTrunk", body, **{"Content-Type": kind})
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
+
+
+@pytest.mark.parametrize(
+    ("authorization", "text"),
+    [
+        ("Basic abc", "invalid authorization header. Must start with Bearer "),
+        ("Bearer nonsense", "invalid authorization token"),
+        (token(iss="other"), "invalid API key"),
+        (token(secret="x" * 40), "invalid authorization token: token signature is invalid: signature is invalid"),
+        (token(exp=1), "invalid authorization token: token has invalid claims: token is expired"),
+        (
+            token(exp=None),
+            "invalid authorization token: token has invalid claims: token is missing required claim: exp",
+        ),
+    ],
+)
+def test_a_token_that_does_not_fit_is_refused_in_plain_text(stage: Stage, authorization: str | None, text: str) -> None:
+    answer = stage.twirp("ListSIPInboundTrunk", {}, Authorization=authorization)
+    assert (answer.status_code, answer.text) == (401, text)
+    assert answer.headers["Content-Type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize("authorization", [None, token(sip=None), token(sip={"call": True})])
+def test_a_caller_without_the_admin_grant_is_unauthenticated(stage: Stage, authorization: str | None) -> None:
+    answer = stage.twirp("ListSIPInboundTrunk", {}, Authorization=authorization)
+    assert (answer.status_code, answer.json()) == (401, {"code": "unauthenticated", "msg": "permissions denied"})
+
+
+def test_clocks_may_differ_by_a_minute(stage: Stage) -> None:
+    answer = stage.twirp("ListSIPInboundTrunk", {}, Authorization=token(exp=int(time.time()) - 30))
+    assert answer.status_code == 200
+
+
+def test_the_sdk_sees_a_wrong_secret_as_an_unknown_error(stage: Stage) -> None:
+    with refused(401, "unknown", ""):
+        stage.livekit(lambda sip: sip.list_inbound_trunk(api.ListSIPInboundTrunkRequest()), api_secret="x" * 40)
+
+
+def test_get_returns_one_trunk(stage: Stage) -> None:
+    made = add_trunk(stage, N)
+    answer = stage.twirp("GetSIPInboundTrunk", {"sipTrunkId": made.sip_trunk_id})
+    assert answer.json()["trunk"]["numbers"] == [N]
+    unknown = stage.twirp("GetSIPInboundTrunk", {"sip_trunk_id": "ST_none"})
+    assert (unknown.status_code, unknown.json()["msg"]) == (404, "requested sip trunk does not exist")
+    assert stage.twirp("GetSIPInboundTrunk", {}).json()["msg"] == "trunk ID is required"
+
+
+def test_an_update_of_nothing_or_without_an_id_is_refused(stage: Stage) -> None:
+    assert stage.twirp("UpdateSIPInboundTrunk", {}).json()["msg"] == "trunk id must be set"
+    only_id = stage.twirp("UpdateSIPInboundTrunk", {"sip_trunk_id": "ST_x"})
+    assert only_id.json()["msg"] == "missing or unsupported update action"
+    unknown = stage.twirp("UpdateSIPInboundTrunk", {"sip_trunk_id": "ST_x", "update": {"name": "n"}})
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
+    unknown = stage.twirp("UpdateSIPDispatchRule", {"sip_dispatch_rule_id": "SDR_x", "update": {"name": "n"}})
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
+
+
+def test_a_server_without_redis_answers_500(stage: Stage) -> None:
+    stage.control("PUT", "switches", {"livekitRedis": False})
+    with refused(500, "internal", "twirp error unknown: sip not connected (redis required)"):
+        trunk_ids(stage)

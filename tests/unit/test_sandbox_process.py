@@ -1,0 +1,243 @@
+"""The sandbox as a process, and the stage on which the other sandbox tests drive it with the real SDKs."""
+
+import asyncio
+import atexit
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+import requests
+from livekit import api
+from twilio.http.http_client import TwilioHttpClient
+from twilio.http.response import Response
+from twilio.rest import Client
+
+from app import sandbox
+
+ROOT = Path(__file__).parents[2]
+WAIT_S = 10
+
+
+class RedirectedHttpClient(TwilioHttpClient):
+    def __init__(self, base: str) -> None:
+        super().__init__(timeout=WAIT_S)
+        self.base = urlsplit(base)
+        self.session.trust_env = False
+
+    def request(self, method: str, url: str, headers: dict[str, str] | None = None, **kwargs: Any) -> Response:
+        asked = urlsplit(url)
+        headers = {**(headers or {}), "Host": asked.netloc}
+        url = urlunsplit((self.base.scheme, self.base.netloc, asked.path, asked.query, ""))
+        return super().request(method, url, headers=headers, **kwargs)
+
+
+class Stage:
+    """A running sandbox and the ways to talk to it."""
+
+    def __init__(self, *options: str) -> None:
+        command = [sys.executable, "-m", "app.sandbox", "--port", "0", *options]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own code
+        line = self.process.stdout.readline()
+        assert line.startswith("sandbox ready on http://127.0.0.1:"), line
+        self.url = line.split()[-1]
+        self.http = requests.Session()
+        self.http.trust_env = False
+        self.twilio_http = RedirectedHttpClient(self.url)
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        code = self.process.wait(WAIT_S)
+        self.process.stdout.close()
+        self.http.close()
+        self.twilio_http.session.close()
+        return code
+
+    def control(self, method: str, path: str, content: Any = None, status: int | None = None) -> Any:
+        answer = self.http.request(method, f"{self.url}/sandbox/{path}", json=content, timeout=WAIT_S)
+        assert answer.status_code == status if status else answer.ok, answer.text
+        return answer.json()
+
+    def add_number(self, number: str, **fields: Any) -> dict[str, Any]:
+        return self.control("POST", "numbers", {"phoneNumber": number, **fields})
+
+    def fault(self, operation: str, kind: str, **fields: Any) -> str:
+        return self.control("POST", "faults", {"operation": operation, "kind": kind, **fields})["id"]
+
+    def held(self) -> int:
+        return sum(fault["held"] for fault in self.control("GET", "faults")["faults"])
+
+    def twilio(
+        self, username: str = sandbox.ACCOUNT_SID, password: str = sandbox.AUTH_TOKEN, account_sid: str | None = None
+    ) -> Client:
+        return Client(username, password, account_sid, http_client=self.twilio_http, environment={"_": ""})
+
+    def raw_twilio(self, method: str, path: str, host: str = "api.twilio.com", **kwargs: Any) -> requests.Response:
+        kwargs = {"auth": (sandbox.ACCOUNT_SID, sandbox.AUTH_TOKEN), "timeout": WAIT_S, **kwargs}
+        return self.http.request(method, self.url + path, headers={"Host": host}, **kwargs)
+
+    def livekit(self, call: Callable[[Any], Any], **credentials: Any) -> Any:
+        async def work() -> Any:
+            secrets = {"api_key": sandbox.LIVEKIT_API_KEY, "api_secret": sandbox.LIVEKIT_API_SECRET, **credentials}
+            async with api.LiveKitAPI(self.url, **secrets, failover=False) as client:
+                return await asyncio.wait_for(call(client.sip), WAIT_S)
+
+        return asyncio.run(work())
+
+    def twirp(self, method: str, body: Any, **headers: str) -> requests.Response:
+        token = api.AccessToken(sandbox.LIVEKIT_API_KEY, sandbox.LIVEKIT_API_SECRET)
+        jwt = token.with_sip_grants(api.SIPGrants(admin=True)).to_jwt()
+        headers = {"Authorization": f"Bearer {jwt}", "Content-Type": "application/json", **headers}
+        path = method if method.startswith("/") else f"/twirp/livekit.SIP/{method}"
+        data = body if isinstance(body, bytes | str) else json.dumps(body)
+        return self.http.post(self.url + path, data=data, headers=headers, timeout=WAIT_S)
+
+
+def eventually(claim: Callable[[], bool]) -> None:
+    """Wait until a claim about another process holds."""
+    ends_at = time.monotonic() + WAIT_S
+    while not claim():
+        assert time.monotonic() < ends_at, "it never came true"
+        threading.Event().wait(0.01)
+
+
+@functools.cache
+def shared_stage() -> Stage:
+    stage = Stage()
+    atexit.register(stage.stop)
+    return stage
+
+
+def emptied_stage() -> Stage:
+    """Return the one sandbox of this test session, emptied."""
+    shared = shared_stage()
+    shared.control("POST", "reset", {})
+    return shared
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return emptied_stage()
+
+
+@contextmanager
+def running(*options: str) -> Iterator[Stage]:
+    own = Stage(*options)
+    try:
+        yield own
+    finally:
+        if own.process.poll() is None:
+            own.stop()
+
+
+def test_it_says_when_it_is_ready_and_that_it_is_well(stage: Stage) -> None:
+    assert stage.control("GET", "health") == {"status": "ok"}
+
+
+def test_objects_survive_a_kill_and_are_the_same_afterwards(tmp_path: Path) -> None:
+    state = tmp_path / "sandbox.jsonl"
+    with running("--state", str(state)) as first:
+        number = first.add_number("+15145551234")
+        trunk = first.twilio().trunking.v1.trunks.create(friendly_name="ours")
+        first.twilio().trunking.v1.trunks(trunk.sid).phone_numbers.create(number["sid"])
+        doomed = first.twilio().trunking.v1.trunks.create(friendly_name="doomed")
+        first.twilio().trunking.v1.trunks(doomed.sid).delete()
+        info = api.SIPInboundTrunkInfo(numbers=["+15145551234"], metadata='{"a": 1}')
+        first.livekit(lambda sip: sip.create_inbound_trunk(api.CreateSIPInboundTrunkRequest(trunk=info)))
+        before = first.control("GET", "state")
+        first.stop(signal.SIGKILL)
+    with running("--state", str(state)) as second:
+        assert second.control("GET", "state") == before
+    assert before["numbers"][0]["trunk_sid"] == trunk.sid
+    assert [row["sid"] for row in before["trunks"]] == [trunk.sid]
+
+
+def test_a_half_written_line_at_the_end_of_the_journal_does_not_count(tmp_path: Path) -> None:
+    state = tmp_path / "sandbox.jsonl"
+    with running("--state", str(state)) as first:
+        first.add_number("+15145551234")
+        first.stop(signal.SIGKILL)
+    with state.open("a") as journal:
+        journal.write('[["put","numbers","PN')
+    with running("--state", str(state)) as second:
+        second.add_number("+15145551235")
+        second.stop(signal.SIGKILL)
+    with running("--state", str(state)) as third:
+        numbers = [row["phone_number"] for row in third.control("GET", "state")["numbers"]]
+    assert numbers == ["+15145551234", "+15145551235"]
+
+
+def test_the_journal_is_compacted_at_the_start(tmp_path: Path) -> None:
+    state = tmp_path / "sandbox.jsonl"
+    with running("--state", str(state)) as first:
+        sid = first.add_number("+15145551234")["sid"]
+        for turn in range(20):
+            first.twilio().incoming_phone_numbers(sid).update(friendly_name=f"turn {turn}")
+    assert len(state.read_text().splitlines()) == 21
+    with running("--state", str(state)) as second:
+        assert second.control("GET", "state")["numbers"][0]["friendly_name"] == "turn 19"
+        assert len(state.read_text().splitlines()) == 1
+
+
+def test_the_demo_account_keeps_its_ids_across_restarts(tmp_path: Path) -> None:
+    options = ("--seed-demo", "--state", str(tmp_path / "sandbox.jsonl"))
+    seen = []
+    for _ in range(2):
+        with running(*options) as one:
+            seen.append({row["phone_number"]: row["sid"] for row in one.control("GET", "state")["numbers"]})
+    assert seen[0] == seen[1]
+    assert "+15145551234" in seen[0]
+    assert len(seen[0]) >= 5
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_cleanly_even_while_a_request_is_held(how: int) -> None:
+    own = Stage()
+    own.fault("twilio.list_trunks", "hold_before")
+
+    def ask() -> None:
+        with suppress(requests.ConnectionError):
+            own.raw_twilio("GET", "/v1/Trunks", "trunking.twilio.com")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    eventually(lambda: own.held() == 1)
+    started = time.monotonic()
+    assert own.stop(how) == 0
+    assert time.monotonic() - started < 6
+    asking.join(WAIT_S)
+
+
+def test_a_second_sandbox_may_take_over_the_port_and_the_file_of_a_killed_one(tmp_path: Path) -> None:
+    state = str(tmp_path / "sandbox.jsonl")
+    with running("--state", state) as first:
+        port = first.url.rsplit(":", 1)[1]
+        first.stop(signal.SIGKILL)
+    with running("--state", state, "--port", port) as second:
+        assert second.url.endswith(port)
+        assert second.control("GET", "health") == {"status": "ok"}
+
+
+def test_credentials_and_sip_host_can_be_chosen() -> None:
+    sid = "AC" + "f" * 32
+    with running("--account-sid", sid, "--auth-token", "other") as own:
+        assert own.twilio(sid, "other").incoming_phone_numbers.list() == []
+        assert own.raw_twilio("GET", "/v1/Trunks").status_code == 401
+
+
+def test_the_constants_are_importable_without_anything_heavy() -> None:
+    code = "import sys, app.sandbox; print({'flask', 'livekit', 'gunicorn', 'werkzeug'} & set(sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    answer = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)  # noqa: S603 - our own
+    assert answer.stdout.strip() == b"set()"

@@ -1,0 +1,215 @@
+"""Twilio's numbers, credentials and pages in the sandbox, driven by the real SDK."""
+
+from contextlib import AbstractContextManager
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import pytest
+from test_sandbox_process import Stage, emptied_stage, eventually
+from twilio.base.exceptions import TwilioException, TwilioRestException
+from twilio.rest.trunking.v1.trunk import TrunkList
+
+from app.sandbox import ACCOUNT_SID, API_KEY_SECRET, API_KEY_SID
+
+NUMBER = "+15145551234"
+URL = {"weight": 1, "priority": 1, "enabled": True, "friendly_name": "LiveKit", "sip_url": "sip:a.sip.livekit.cloud"}
+TRUNKING = "trunking.twilio.com"
+V1_TRUNKS = "/v1/Trunks"
+NUMBERS = f"/2010-04-01/Accounts/{ACCOUNT_SID}/IncomingPhoneNumbers"
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return emptied_stage()
+
+
+@pytest.fixture
+def trunks(stage: Stage) -> TrunkList:
+    return stage.twilio().trunking.v1.trunks
+
+
+def refused(status: int, code: int | str) -> AbstractContextManager[Any]:
+    return pytest.raises(TwilioRestException, check=lambda error: (error.status, error.code) == (status, code))
+
+
+def trunk_of(stage: Stage, number_sid: str) -> str | None:
+    return stage.twilio().incoming_phone_numbers(number_sid).fetch().trunk_sid
+
+
+@pytest.mark.parametrize("auth", [None, (ACCOUNT_SID, "wrong"), ("AC" + "f" * 32, "sandbox-token")])
+@pytest.mark.parametrize(("host", "path"), [("api.twilio.com", f"{NUMBERS}.json"), (TRUNKING, V1_TRUNKS)])
+def test_wrong_credentials_are_refused_on_both_hosts(
+    stage: Stage, auth: tuple[str, str] | None, host: str, path: str
+) -> None:
+    answer = stage.raw_twilio("GET", path, host, auth=auth)
+    assert answer.status_code == 401
+    assert answer.json() == {
+        "code": 20003,
+        "message": "Authenticate",
+        "more_info": "https://www.twilio.com/docs/errors/20003",
+        "status": 401,
+    }
+
+
+def test_a_list_with_wrong_credentials_raises_the_bare_sdk_exception(stage: Stage) -> None:
+    with pytest.raises(TwilioException, check=lambda error: error.args[1].status_code == 401):
+        stage.twilio(password="wrong").incoming_phone_numbers.list()
+
+
+def test_an_api_key_opens_the_account_it_belongs_to(stage: Stage) -> None:
+    number = stage.add_number(NUMBER)
+    keyed = stage.twilio(API_KEY_SID, API_KEY_SECRET, ACCOUNT_SID)
+    assert keyed.incoming_phone_numbers(number["sid"]).fetch().phone_number == NUMBER
+    with refused(404, 20404):
+        stage.twilio(API_KEY_SID, API_KEY_SECRET).incoming_phone_numbers(number["sid"]).fetch()
+
+
+def test_a_foreign_account_in_the_path_is_not_found(stage: Stage) -> None:
+    with refused(404, 20404):
+        stage.twilio(account_sid="AC" + "f" * 32).incoming_phone_numbers("PN" + "0" * 32).fetch()
+
+
+def test_the_path_alone_picks_the_api_and_page_links_name_the_host_that_was_asked(
+    stage: Stage, trunks: TrunkList
+) -> None:
+    trunks.create()
+    trunks.create()
+    port = stage.url.rsplit(":", 1)[1]
+    for host, scheme in ((f"127.0.0.1:{port}", "http"), (TRUNKING, "https")):
+        meta = stage.raw_twilio("GET", f"{V1_TRUNKS}?PageSize=1", host).json()["meta"]
+        assert meta["next_page_url"].startswith(f"{scheme}://{host}/v1/Trunks?PageSize=1&Page=1&PageToken=")
+        assert meta["url"] == meta["first_page_url"] == f"{scheme}://{host}/v1/Trunks?PageSize=1&Page=0"
+        assert (meta["key"], meta["previous_page_url"]) == ("trunks", None)
+    assert stage.raw_twilio("GET", f"{NUMBERS}.json", f"127.0.0.1:{port}").status_code == 200
+    assert stage.raw_twilio("GET", V1_TRUNKS, "api.twilio.com").status_code == 404
+
+
+def test_a_2010_page_has_the_envelope_of_the_reference_and_nothing_else(stage: Stage) -> None:
+    stage.add_number(NUMBER)
+    page = stage.raw_twilio("GET", f"{NUMBERS}.json?PhoneNumber=%2B15145551234").json()
+    assert page.pop("incoming_phone_numbers")[0]["phone_number"] == NUMBER
+    link = f"{NUMBERS}.json?PhoneNumber=%2B15145551234&PageSize=50&Page=0"
+    ends = {"start": 0, "end": 0, "page": 0, "page_size": 50, "next_page_uri": None, "previous_page_uri": None}
+    assert page == {**ends, "uri": link, "first_page_uri": link}
+
+
+def test_dates_follow_the_style_of_each_api(stage: Stage, trunks: TrunkList) -> None:
+    number = stage.add_number(NUMBER)
+    assert parsedate_to_datetime(number["date_created"])
+    trunk = stage.raw_twilio("POST", V1_TRUNKS, TRUNKING).json()
+    assert datetime.fromisoformat(trunk["date_created"])
+    attached = trunks(trunk["sid"]).phone_numbers.create(number["sid"])
+    assert attached.date_created.utcoffset() is not None
+
+
+def test_paging_follows_tokens_to_the_end_and_cannot_be_counted(stage: Stage) -> None:
+    wanted = [f"+1514555{n:04}" for n in range(25)]
+    stage.control("POST", "numbers", {"numbers": [{"phoneNumber": number} for number in wanted]})
+    listed = stage.twilio().incoming_phone_numbers.list(page_size=10)
+    assert [row.phone_number for row in listed] == wanted
+    answer = stage.raw_twilio("GET", f"{NUMBERS}.json?PageSize=10&Page=1")
+    assert (answer.status_code, answer.json()["code"]) == (400, 20001)
+    assert answer.json()["message"] == "PageToken is required for paging."
+    assert stage.raw_twilio("GET", f"{NUMBERS}.json?Page=1&PageToken=oops").json()["code"] == 21481
+
+
+def test_v1_lists_page_to_the_end(stage: Stage, trunks: TrunkList) -> None:
+    stage.control("PUT", "switches", {"trunkLimit": 1000})
+    made = [trunks.create(friendly_name=f"t{n}").sid for n in range(7)]
+    assert [trunk.sid for trunk in trunks.list(page_size=3)] == made
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matches"),
+    [
+        ("+15145551234", ["+15145551234"]),
+        ("+1514555", ["+15145551234", "+15145559999"]),
+        ("5559999", ["+15145559999"]),
+        ("+1514555****", ["+15145551234", "+15145559999"]),
+        ("*5551234", ["+15145551234", "+14165551234"]),
+        ("+1999", []),
+        ("%2B15145551234", []),
+    ],
+)
+def test_the_number_filter_is_a_pattern(stage: Stage, pattern: str, matches: list[str]) -> None:
+    for number in ("+15145551234", "+15145559999", "+14165551234"):
+        stage.add_number(number)
+    found = stage.twilio().incoming_phone_numbers.list(phone_number=pattern)
+    assert [row.phone_number for row in found] == matches
+
+
+def test_the_filter_for_names_is_exact(stage: Stage) -> None:
+    sid = stage.add_number(NUMBER)["sid"]
+    stage.add_number("+15145559999")
+    stage.twilio().incoming_phone_numbers(sid).update(friendly_name="front desk")
+    found = stage.twilio().incoming_phone_numbers.list(friendly_name="front desk")
+    assert [row.sid for row in found] == [sid]
+
+
+def test_a_trunk_wipes_the_application_and_only_shadows_the_url(stage: Stage, trunks: TrunkList) -> None:
+    application = "AP" + "a" * 32
+    sid = stage.add_number(NUMBER, voiceUrl="https://example.com/voice", voiceApplicationSid=application)["sid"]
+    number, trunk = stage.twilio().incoming_phone_numbers(sid), trunks.create()
+    on_trunk = number.update(trunk_sid=trunk.sid)
+    assert (on_trunk.trunk_sid, on_trunk.voice_application_sid) == (trunk.sid, "")
+    assert on_trunk.voice_url == "https://example.com/voice"
+    on_application = number.update(voice_application_sid=application)
+    assert (on_application.trunk_sid, on_application.voice_application_sid) == (None, application)
+
+
+def test_only_an_empty_trunk_sid_clears_and_unknown_parameters_are_ignored(stage: Stage, trunks: TrunkList) -> None:
+    sid, trunk = stage.add_number(NUMBER)["sid"], trunks.create()
+    number = stage.twilio().incoming_phone_numbers(sid)
+    number.update(trunk_sid=trunk.sid)
+    assert number.update(trunk_sid=None).trunk_sid == trunk.sid
+    assert stage.raw_twilio("POST", f"{NUMBERS}/{sid}.json", data={"Nonsense": "1"}).json()["trunk_sid"] == trunk.sid
+    assert number.update(trunk_sid="").trunk_sid is None
+    with refused(404, 20404):
+        number.update(trunk_sid="TK" + "0" * 32)
+
+
+def test_buying_an_owned_number_answers_it_again_without_a_second_row(stage: Stage) -> None:
+    sid = stage.add_number(NUMBER)["sid"]
+    again = stage.twilio().incoming_phone_numbers.create(phone_number=NUMBER, friendly_name="ignored")
+    assert (again.sid, again.status) == (sid, "in-use")
+    assert len(stage.control("GET", "state")["numbers"]) == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [("+15005550000", 21422), ("+15005550001", 21421), ("5551234", 21421)])
+def test_a_number_that_cannot_be_had_is_refused(stage: Stage, number: str, code: int | str) -> None:
+    with refused(400, code):
+        stage.twilio().incoming_phone_numbers.create(phone_number=number)
+
+
+def test_a_number_can_be_bought_onto_a_trunk_and_released(stage: Stage, trunks: TrunkList) -> None:
+    trunk = trunks.create()
+    bought = stage.twilio().incoming_phone_numbers.create(phone_number="+14165550187", trunk_sid=trunk.sid)
+    assert trunk_of(stage, bought.sid) == trunk.sid
+    stage.twilio().incoming_phone_numbers(bought.sid).delete()
+    assert stage.control("GET", "state")["numbers"] == []
+
+
+def test_number_reads_lag_behind_writes_when_told_to(stage: Stage, trunks: TrunkList) -> None:
+    sid, trunk = stage.add_number(NUMBER)["sid"], trunks.create()
+    stage.control("PUT", "switches", {"staleReadS": 60})
+    trunks(trunk.sid).phone_numbers.create(sid)
+    assert trunk_of(stage, sid) is None
+    assert stage.twilio().incoming_phone_numbers.list()[0].trunk_sid is None
+    stage.control("PUT", "switches", {"staleReadS": 0.2})
+    eventually(lambda: trunk_of(stage, sid) == trunk.sid)
+
+
+def test_sids_are_two_letters_and_thirty_two_hex_digits(stage: Stage, trunks: TrunkList) -> None:
+    sid, trunk = stage.add_number(NUMBER)["sid"], trunks.create()
+    url = trunks(trunk.sid).origination_urls.create(**URL)
+    for prefix, value in (("PN", sid), ("TK", trunk.sid), ("OU", url.sid)):
+        assert value.startswith(prefix)
+        assert len(bytes.fromhex(value[2:])) == 16
+
+
+def test_a_seeded_number_is_seeded_once(stage: Stage) -> None:
+    first = stage.control("POST", "numbers", {"phoneNumber": NUMBER}, status=201)
+    assert stage.control("POST", "numbers", {"phoneNumber": NUMBER, "voice": False}, status=200) == first
+    many = stage.control("POST", "numbers", {"numbers": [{"phoneNumber": NUMBER}, {"phoneNumber": "+14165550187"}]})
+    assert [row["phone_number"] for row in many["numbers"]] == [NUMBER, "+14165550187"]

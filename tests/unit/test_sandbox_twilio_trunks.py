@@ -1,0 +1,163 @@
+"""Twilio's trunks, origination URLs and attachments in the sandbox, driven by the real SDK."""
+
+from typing import Any
+
+import pytest
+from test_sandbox_process import Stage, emptied_stage
+from test_sandbox_twilio_numbers import NUMBER, TRUNKING, URL, V1_TRUNKS, refused, trunk_of
+from twilio.base.exceptions import TwilioRestException
+from twilio.rest.trunking.v1.trunk import TrunkList
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return emptied_stage()
+
+
+@pytest.fixture
+def trunks(stage: Stage) -> TrunkList:
+    return stage.twilio().trunking.v1.trunks
+
+
+def test_attach_and_detach_write_the_row_that_the_other_host_shows(stage: Stage, trunks: TrunkList) -> None:
+    sid, trunk = stage.add_number(NUMBER)["sid"], trunks.create()
+    attached = trunks(trunk.sid).phone_numbers.create(sid)
+    assert attached.url == f"https://{TRUNKING}/v1/Trunks/{trunk.sid}/PhoneNumbers/{sid}"
+    raw = stage.raw_twilio("GET", f"{V1_TRUNKS}/{trunk.sid}/PhoneNumbers/{sid}", TRUNKING).json()
+    assert raw.keys().isdisjoint({"status", "voice_receive_mode", "emergency_status", "origin"})
+    assert trunk_of(stage, sid) == trunk.sid
+    assert [row.sid for row in trunks(trunk.sid).phone_numbers.list()] == [sid]
+    assert trunks(trunk.sid).phone_numbers(sid).delete()
+    assert trunk_of(stage, sid) is None
+    with refused(404, 20404):
+        trunks(trunk.sid).phone_numbers(sid).delete()
+
+
+def test_detaching_from_the_wrong_trunk_is_not_found_and_moves_nothing(stage: Stage, trunks: TrunkList) -> None:
+    sid, right, wrong = stage.add_number(NUMBER)["sid"], trunks.create(), trunks.create()
+    trunks(right.sid).phone_numbers.create(sid)
+    with refused(404, 20404):
+        trunks(wrong.sid).phone_numbers(sid).delete()
+    assert trunk_of(stage, sid) == right.sid
+
+
+def test_attaching_moves_a_number_or_is_refused_as_the_switch_says(stage: Stage, trunks: TrunkList) -> None:
+    sid, one, two = stage.add_number(NUMBER)["sid"], trunks.create(), trunks.create()
+    trunks(one.sid).phone_numbers.create(sid)
+    trunks(two.sid).phone_numbers.create(sid)
+    assert trunk_of(stage, sid) == two.sid
+    stage.control("PUT", "switches", {"attachConflict": "reject409"})
+    with pytest.raises(TwilioRestException, match="already associated", check=lambda error: error.status == 409):
+        trunks(one.sid).phone_numbers.create(sid)
+    assert trunk_of(stage, sid) == two.sid
+
+
+def test_the_sub_resource_is_missing_where_the_region_lacks_it(stage: Stage, trunks: TrunkList) -> None:
+    sid, trunk = stage.add_number(NUMBER)["sid"], trunks.create()
+    stage.control("PUT", "switches", {"trunkSubresource": False})
+    with refused(404, 20404):
+        trunks(trunk.sid).phone_numbers.create(sid)
+    assert stage.twilio().incoming_phone_numbers(sid).update(trunk_sid=trunk.sid).trunk_sid == trunk.sid
+
+
+@pytest.mark.parametrize("missing", ["Weight", "Priority", "Enabled", "FriendlyName", "SipUrl"])
+def test_an_origination_url_needs_all_five_parameters(stage: Stage, trunks: TrunkList, missing: str) -> None:
+    path = f"{V1_TRUNKS}/{trunks.create().sid}/OriginationUrls"
+    form = {"Weight": "1", "Priority": "1", "Enabled": "true", "FriendlyName": "f", "SipUrl": "sip:h"}
+    assert stage.raw_twilio("POST", path, TRUNKING, data=form).status_code == 201
+    answer = stage.raw_twilio("POST", path, TRUNKING, data={k: v for k, v in form.items() if k != missing})
+    assert (answer.status_code, answer.json()["code"]) == (400, 20001)
+    assert missing in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"sip_url": "sips:h"}, {"sip_url": "https://h"}, {"weight": 0}, {"priority": 65536}, {"friendly_name": "x" * 65}],
+)
+def test_an_origination_url_out_of_range_is_refused(trunks: TrunkList, wrong: dict[str, Any]) -> None:
+    with pytest.raises(TwilioRestException, check=lambda error: error.status == 400):
+        trunks(trunks.create().sid).origination_urls.create(**{**URL, **wrong})
+
+
+def test_an_origination_url_can_be_listed_read_changed_and_deleted(trunks: TrunkList) -> None:
+    urls = trunks(trunks.create().sid).origination_urls
+    made = urls.create(**URL)
+    assert urls(made.sid).fetch().sip_url == URL["sip_url"]
+    changed = urls(made.sid).update(enabled=False)
+    assert (changed.enabled, changed.priority) == (False, 1)
+    assert [url.sid for url in urls.list()] == [made.sid]
+    urls(made.sid).delete()
+    assert urls.list() == []
+    with refused(404, 20404):
+        urls(made.sid).delete()
+
+
+def test_the_eleventh_origination_url_is_one_too_many(trunks: TrunkList) -> None:
+    urls = trunks(trunks.create().sid).origination_urls
+    for _ in range(10):
+        urls.create(**URL)
+    with refused(400, 21249):
+        urls.create(**URL)
+
+
+def test_trunks_of_one_name_are_twins_until_the_account_is_full(stage: Stage, trunks: TrunkList) -> None:
+    stage.control("PUT", "switches", {"trunkLimit": 2})
+    assert trunks.create(friendly_name="same").sid != trunks.create(friendly_name="same").sid
+    with refused(400, 21244):
+        trunks.create(friendly_name="same")
+
+
+def test_a_trunk_can_be_read_and_changed(trunks: TrunkList) -> None:
+    made = trunks.create(friendly_name="before")
+    assert (made.secure, made.domain_name, made.transfer_mode) == (False, None, "disable-all")
+    assert trunks(made.sid).update(friendly_name="after", secure=True).secure is True
+    assert trunks(made.sid).fetch().friendly_name == "after"
+    with refused(404, 20404):
+        trunks("TK" + "0" * 32).fetch()
+
+
+def test_deleting_a_trunk_frees_its_numbers_and_takes_its_urls_along(stage: Stage, trunks: TrunkList) -> None:
+    sid, trunk = stage.add_number(NUMBER)["sid"], trunks.create()
+    trunks(trunk.sid).phone_numbers.create(sid)
+    trunks(trunk.sid).origination_urls.create(**URL)
+    assert trunks(trunk.sid).delete()
+    assert trunk_of(stage, sid) is None
+    state = stage.control("GET", "state")
+    assert (state["trunks"], state["originationUrls"]) == ([], [])
+    with refused(404, 20404):
+        trunks(trunk.sid).delete()
+
+
+def test_a_trunk_with_an_emergency_number_stays(stage: Stage, trunks: TrunkList) -> None:
+    sid, trunk = stage.add_number(NUMBER, emergencyStatus="Active")["sid"], trunks.create()
+    trunks(trunk.sid).phone_numbers.create(sid)
+    with refused(400, 21634):
+        trunks(trunk.sid).delete()
+    assert trunk_of(stage, sid) == trunk.sid
+
+
+@pytest.mark.parametrize(
+    ("domain", "code"),
+    [("bare", 21245), ("ours.example.com", 21245), ("a.b.pstn.twilio.com", 21247)],
+)
+def test_a_domain_must_be_a_host_under_the_suffix(trunks: TrunkList, domain: str, code: int | str) -> None:
+    with refused(400, code):
+        trunks.create(domain_name=domain)
+
+
+def test_a_domain_is_taken_while_in_use_and_reserved_after_the_deletion(trunks: TrunkList) -> None:
+    made = trunks.create(domain_name="ours.pstn.twilio.com")
+    with refused(400, 21245):
+        trunks.create(domain_name="ours.pstn.twilio.com")
+    trunks(made.sid).delete()
+    with refused(400, 21248):
+        trunks.create(domain_name="ours.pstn.twilio.com")
+
+
+def test_a_trunk_with_a_sub_domain_stays(trunks: TrunkList) -> None:
+    parent = trunks.create(domain_name="b.pstn.twilio.com")
+    child = trunks.create(domain_name="a.b.pstn.twilio.com")
+    with refused(400, 21247):
+        trunks(parent.sid).delete()
+    trunks(child.sid).delete()
+    assert trunks(parent.sid).delete()

@@ -1,0 +1,327 @@
+"""The step table and each of its steps, one try at a time."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.db.models import Agent
+from app.domain.errors import ErrorCode
+from app.domain.statuses import Direction
+from app.providers.base import NumberRouting
+from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
+from app.provisioning.context import (
+    DISPATCH_RULE,
+    INBOUND_TRUNK,
+    NUMBER,
+    NUMBER_ATTACHMENT,
+    ORIGINATION_URL,
+    TRUNK,
+    VERIFICATION,
+    StepContext,
+    tag_of,
+)
+from app.provisioning.steps import STEP_BY_NAME, STEPS, steps_towards
+from app.provisioning.verification import checks, same_sip_uri
+from tests.support.providers import World
+from tests.support.saga import E164, SIP_URI
+from tests.support.step import AGENT, make_context
+
+TAG = tag_of("test", AGENT)
+FOREIGN_TRUNK = "TK" + "f" * 32
+APPLICATION = "AP" + "f" * 32
+
+
+def refusal(step: str, context: StepContext) -> ErrorCode:
+    with pytest.raises(RejectedError) as caught:
+        STEP_BY_NAME[step].do(context)
+    return caught.value.code
+
+
+# The table
+
+
+def test_the_number_is_attached_after_everything_else_and_detached_before() -> None:
+    assert [step.name for step in STEPS][-2:] == [NUMBER_ATTACHMENT, VERIFICATION]
+    assert steps_towards(Direction.UNDO)[0].name == NUMBER_ATTACHMENT
+
+
+def test_every_step_needs_only_what_stands_above_it() -> None:
+    seen: set[str] = set()
+    for step in STEPS:
+        assert set(step.needs) <= seen
+        seen.add(step.name)
+
+
+def test_every_column_of_the_table_is_a_column_of_the_agent() -> None:
+    columns = [step.column for step in STEPS if step.column]
+    assert set(columns) <= set(Agent.__table__.columns.keys())
+    assert len(columns) == len(set(columns)) == 5
+
+
+def test_whatever_makes_something_can_find_it_and_undo_it() -> None:
+    assert {step.name for step in STEPS if step.makes} == {TRUNK, ORIGINATION_URL, INBOUND_TRUNK, DISPATCH_RULE}
+    assert all(step.find and step.column for step in STEPS if step.makes)
+
+
+# The number
+
+
+@pytest.mark.parametrize(
+    "routing",
+    [{"trunk_sid": FOREIGN_TRUNK}, {"application_sid": APPLICATION}],
+    ids=["foreign trunk", "voice application"],
+)
+def test_a_number_in_use_elsewhere_needs_a_takeover(routing: dict[str, str]) -> None:
+    world = World.new()
+    sid = world.carrier.own_number(E164, **routing)
+    assert refusal(NUMBER, make_context(world)) == ErrorCode.NUMBER_ALREADY_ROUTED
+    result = STEP_BY_NAME[NUMBER].do(make_context(world, takeover=True))
+    assert result.resource_id == sid
+    assert result.previous_routing == world.routing(sid)
+
+
+def test_a_web_hook_is_kept_and_stops_nobody() -> None:
+    world = World.new()
+    world.carrier.own_number(E164, voice_url="https://example.com/voice")
+    result = STEP_BY_NAME[NUMBER].do(make_context(world))
+    assert result.previous_routing == NumberRouting(None, None, "https://example.com/voice")
+
+
+def test_a_number_without_voice_is_refused() -> None:
+    world = World.new()
+    world.carrier.own_number(E164, is_voice=False)
+    assert refusal(NUMBER, make_context(world, takeover=True)) == ErrorCode.NUMBER_NOT_VOICE
+
+
+def test_a_number_of_another_account_is_refused() -> None:
+    assert refusal(NUMBER, make_context()) == ErrorCode.NUMBER_NOT_IN_ACCOUNT
+
+
+# The attachment
+
+
+def whole(**changes: Any) -> tuple[World, StepContext]:
+    """Return a world with the whole path in it, and a context that knows it."""
+    world = World.new()
+    trunk = world.carrier.own_trunk(TAG)
+    number = world.carrier.own_number(E164, trunk_sid=trunk)
+    inbound = world.platform.own_trunk(E164, name=TAG, metadata=make_context(world).metadata)
+    ids = {
+        NUMBER: number,
+        TRUNK: trunk,
+        ORIGINATION_URL: world.carrier.own_url(trunk, SIP_URI, TAG),
+        INBOUND_TRUNK: inbound,
+        DISPATCH_RULE: world.platform.own_rule(inbound, "support", name=TAG, metadata=make_context(world).metadata),
+    }
+    return world, make_context(world, ids=ids, **changes)
+
+
+@pytest.mark.parametrize("look_again", [True, False])
+def test_a_number_that_went_elsewhere_meanwhile_is_not_taken(look_again: bool) -> None:
+    world, context = whole(look_again=look_again)
+    world.carrier.route(context.ids[NUMBER], trunk_sid=FOREIGN_TRUNK)
+    if look_again:
+        assert refusal(NUMBER_ATTACHMENT, context) == ErrorCode.NUMBER_ALREADY_ROUTED
+        assert world.routing(context.ids[NUMBER]).trunk_sid == FOREIGN_TRUNK
+    else:
+        # The look-up of a moment ago stands: one request less on every happy path.
+        STEP_BY_NAME[NUMBER_ATTACHMENT].do(context)
+        assert world.log.order == ["carrier.attach_number", "carrier.get_number"]
+
+
+def test_an_attachment_that_does_not_show_is_of_unknown_outcome() -> None:
+    world, context = whole()
+    number = context.ids[NUMBER]
+    world.log.plan("carrier.attach_number", after=lambda: world.carrier.route(number, trunk_sid=None))
+    with pytest.raises(UnknownOutcomeError):
+        STEP_BY_NAME[NUMBER_ATTACHMENT].do(context)
+
+
+def detach(world: World, context: StepContext) -> None:
+    undo = STEP_BY_NAME[NUMBER_ATTACHMENT].undo
+    assert undo is not None
+    undo(context, context.ids[NUMBER])
+
+
+@pytest.mark.parametrize(
+    "previous",
+    [
+        NumberRouting(None, APPLICATION, None),
+        NumberRouting(None, None, "https://example.com/voice"),
+        NumberRouting(None, None, None),
+    ],
+)
+def test_detaching_puts_back_what_was_there_before(previous: NumberRouting) -> None:
+    world, context = whole(previous_routing=previous)
+    detach(world, context)
+    assert world.routing(context.ids[NUMBER]) == previous
+
+
+def test_detaching_twice_is_detaching_once() -> None:
+    world, context = whole(previous_routing=NumberRouting(None, None, None))
+    for _ in range(2):
+        detach(world, context)
+    assert world.log.started["carrier.detach_number"] == 1
+
+
+def test_a_number_that_still_shows_our_trunk_is_detached_again_later() -> None:
+    world, context = whole()
+    number, trunk = context.ids[NUMBER], context.ids[TRUNK]
+    world.log.plan("carrier.detach_number", after=lambda: world.carrier.route(number, trunk_sid=trunk))
+    with pytest.raises(TransientError):
+        detach(world, context)
+
+
+# The trunks and what hangs on them
+
+
+def test_a_trunk_of_another_agent_or_instance_is_not_found() -> None:
+    world = World.new()
+    for tag in ("trunkline/other/" + str(AGENT), TAG + "1", TAG[:-1], ""):
+        world.carrier.own_trunk(tag)
+    mine = world.carrier.own_trunk(TAG)
+    find = STEP_BY_NAME[TRUNK].find
+    assert find is not None
+    assert find(make_context(world)) == [mine]
+
+
+def test_a_trunk_with_a_number_on_it_is_not_deleted() -> None:
+    world, context = whole()
+    undo = STEP_BY_NAME[TRUNK].undo
+    assert undo is not None
+    with pytest.raises(RejectedError) as caught:
+        undo(context, context.ids[TRUNK])
+    assert caught.value.code == ErrorCode.TWILIO_TRUNK_IN_USE
+    assert context.ids[TRUNK] in world.carrier.trunks
+
+
+def test_an_inbound_trunk_of_our_own_that_came_late_is_adopted() -> None:
+    _, context = whole()
+    assert STEP_BY_NAME[INBOUND_TRUNK].do(context).resource_id == context.ids[INBOUND_TRUNK]
+
+
+def test_an_inbound_trunk_of_somebody_else_is_a_conflict() -> None:
+    world = World.new()
+    world.platform.own_trunk(E164)
+    assert refusal(INBOUND_TRUNK, make_context(world)) == ErrorCode.LIVEKIT_NUMBER_CONFLICT
+
+
+def test_an_inbound_trunk_is_gone_only_when_the_list_says_so() -> None:
+    world, context = whole()
+    trunk_id = context.ids[INBOUND_TRUNK]
+    kept = world.platform.trunks[trunk_id]
+    world.log.plan("platform.delete_trunk", after=lambda: world.platform.trunks.update({trunk_id: kept}))
+    undo = STEP_BY_NAME[INBOUND_TRUNK].undo
+    assert undo is not None
+    with pytest.raises(TransientError):
+        undo(context, trunk_id)
+
+
+def test_a_rule_that_serves_other_trunks_too_is_not_found() -> None:
+    world, context = whole()
+    rule = world.platform.rules[context.ids[DISPATCH_RULE]]
+    find = STEP_BY_NAME[DISPATCH_RULE].find
+    assert find is not None
+    assert find(context) == [rule.id]
+    world.platform.rules[rule.id] = replace(rule, trunk_ids=(*rule.trunk_ids, "ST_other"))
+    assert find(context) == []
+
+
+# Verification
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("sip:a.sip.livekit.cloud;transport=tcp", "sip:A.SIP.livekit.cloud;transport=TCP", True),
+        (
+            "sip:a.sip.livekit.cloud;transport=tcp;secure=true",
+            "sip:a.sip.livekit.cloud;secure=true;transport=tcp",
+            True,
+        ),
+        ("sip:a.sip.livekit.cloud", "sip:a.sip.livekit.cloud;transport=udp", True),
+        ("sip:a.sip.livekit.cloud;transport=tcp", "sip:a.sip.livekit.cloud", False),
+        ("sip:a.sip.livekit.cloud:5060;transport=tcp", "sip:a.sip.livekit.cloud;transport=tcp", False),
+        ("sip:a.sip.livekit.cloud;transport=tcp", "sip:b.sip.livekit.cloud;transport=tcp", False),
+    ],
+)
+def test_two_sip_uris_are_the_same_when_twilio_reads_them_so(one: str, other: str, same: bool) -> None:
+    assert same_sip_uri(one, other) is same
+
+
+def broken(context: StepContext) -> list[str]:
+    return [check.name for check in checks(context) if not check.is_ok]
+
+
+def test_a_whole_path_passes_in_three_reads() -> None:
+    world, context = whole()
+    assert STEP_BY_NAME[VERIFICATION].do(context).removed == ()
+    assert world.log.order == [
+        "carrier.list_origination_urls",
+        "platform.list_inbound_trunks",
+        "platform.list_dispatch_rules",
+    ]
+
+
+def test_every_break_of_the_path_is_named() -> None:
+    world, context = whole(look_again=True)
+    carrier, platform = world.carrier, world.platform
+    url, rule = carrier.urls[context.ids[ORIGINATION_URL]], platform.rules[context.ids[DISPATCH_RULE]]
+    trunk = platform.trunks[context.ids[INBOUND_TRUNK]]
+    assert broken(context) == []
+    for changed in (replace(url, is_enabled=False), replace(url, sip_url="sip:other.sip.livekit.cloud")):
+        carrier.urls[url.sid] = changed
+        assert broken(context) == ["origination_url"]
+    carrier.urls[url.sid] = url
+    for numbers in ((), ("+15145550000",)):
+        platform.trunks[trunk.id] = replace(trunk, numbers=numbers)
+        assert broken(context) == ["livekit_inbound_trunk"]
+    platform.trunks[trunk.id] = trunk
+    for wrong in (
+        replace(rule, trunk_ids=()),
+        replace(rule, agent_names=("other",)),
+        replace(rule, agent_names=("support", "other")),
+        replace(rule, inbound_numbers=("+15145550000",)),
+    ):
+        platform.rules[rule.id] = wrong
+        assert broken(context) == ["livekit_dispatch_rule"]
+    platform.rules[rule.id] = rule
+    carrier.route(context.ids[NUMBER], trunk_sid=None)
+    assert broken(context) == ["number_on_trunk"]
+
+
+def test_somebody_elses_trunk_with_our_number_breaks_the_path() -> None:
+    world, context = whole()
+    foreign = world.platform.own_trunk(E164)
+    assert broken(context) == ["livekit_inbound_trunk"]
+    with pytest.raises(RejectedError, match=foreign):
+        STEP_BY_NAME[VERIFICATION].do(context)
+
+
+def test_a_path_that_shows_up_late_passes() -> None:
+    world, context = whole()
+    url = world.carrier.urls.pop(context.ids[ORIGINATION_URL])
+
+    def appear(seconds: float) -> None:
+        world.carrier.urls[url.sid] = url
+
+    STEP_BY_NAME[VERIFICATION].do(replace(context, tools=replace(context.tools, sleep=appear)))
+    assert world.log.started["carrier.list_origination_urls"] == 2
+
+
+def test_twins_are_removed_only_where_twins_are_possible() -> None:
+    for is_uncertain in (False, True):
+        world, context = whole(is_uncertain=is_uncertain)
+        twins = [world.carrier.own_trunk(TAG), world.carrier.own_url(context.ids[TRUNK], SIP_URI, TAG)]
+        removed = STEP_BY_NAME[VERIFICATION].do(context).removed
+        assert set(removed) == (set(twins) if is_uncertain else set())
+
+
+def test_a_twin_that_lies_under_another_trunk_is_removed_from_there() -> None:
+    world, context = whole(is_uncertain=True)
+    other = world.carrier.own_trunk(TAG)
+    url = world.carrier.own_url(other, SIP_URI, TAG)
+    context = replace(context, ledger={ORIGINATION_URL: (url,)}, parents={url: other})
+    assert set(STEP_BY_NAME[VERIFICATION].do(context).removed) == {url, other}
+    assert set(world.carrier.urls) == {context.ids[ORIGINATION_URL]}
