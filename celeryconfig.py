@@ -70,6 +70,8 @@ task_create_missing_queues = False
 task_queues = [Queue(name) for name in ("provision", "rollback", "ops")]
 task_routes = {
     "provision.*": {"queue": "provision"},
+    "repair.*": {"queue": "provision"},
+    "move.*": {"queue": "provision"},
     "rollback.*": {"queue": "rollback"},
     "deprovision.*": {"queue": "rollback"},
     "upkeep.*": {"queue": "ops"},

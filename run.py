@@ -35,12 +35,14 @@ UNREACHABLE = re.compile(
 )
 """What pip writes before it claims that no version of a package exists."""
 
-COMMANDS = ("serve", "test")
+COMMANDS = ("serve", "test", "soak")
 """What app.localstack offers; a new one needs its name here and a line in USAGE."""
 
 USAGE = """\
 usage: ./run.py [-v]             start everything and provision a demo number; Ctrl-C ends it
        ./run.py test [ARGS]      run the tests; ARGS go to pytest, paths relative to the project
+       ./run.py soak [--operations N] [--seed S] [--json]
+                                500 operations under faults and kills, on a stack of its own; exit 0 if all is well
        ./run.py prepare          only make .venv
 
   -v, --verbose   show every log line, not only warnings and errors (all are in DATA_DIR/logs)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+from limits import parse as parse_rate
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -104,6 +105,15 @@ def _addresses(value: str) -> str:
     return value
 
 
+def _rate_limit(value: str) -> str:
+    if value != "off":
+        try:
+            parse_rate(value)
+        except ValueError as error:
+            raise ValueError('must look like 6000/minute, or be "off"') from error
+    return value
+
+
 class Settings(BaseSettings):
     """The settings of one process; see `.env.example` for the same list with comments."""
 
@@ -128,11 +138,20 @@ class Settings(BaseSettings):
     """Marks our resources at the providers; at most 16 characters, so that a tag with an agent id fits Twilio's 64."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8080
     data_dir: Path = Path(".data")
-    flower_basic_auth: Annotated[str, Field(pattern=r"^[^:\s]+:\S+$")] | None = None
+    flower_address: str = "127.0.0.1"
+    """Where Flower listens; off loopback only with FLOWER_BASIC_AUTH."""
+    flower_basic_auth: Annotated[str | None, Field(pattern=r"^[^:\s]+:\S+$", validate_default=True)] = None
     log_format: Literal["json", "console"] = "json"
+
+    rate_limit: Annotated[str, AfterValidator(_rate_limit)] = "6000/minute"
+    """Writing calls of one API key; "off" for none. 100 a second: no sane client comes near, a loop gone wild does."""
+    metrics_public: bool = False
+    """Whether /metrics answers everybody, not only this machine and holders of a key."""
 
     operation_budget_s: Annotated[float, Field(gt=0)] = 900
     """Seconds that one operation may spend on retries of transient failures before it is rolled back."""
+    orphan_grace_s: Annotated[float, Field(ge=0)] = 3600
+    """Seconds that a resource with our mark and no row is left alone before an audit with --fix deletes it."""
     provider_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10
     """Seconds until a provider call is given up; the lease and the quiet period follow from it."""
 
@@ -154,6 +173,13 @@ class Settings(BaseSettings):
     def _some_credential(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if not value and info.data.get("twilio_api_key_sid", "malformed") is None:
             raise ValueError("missing (or set TWILIO_API_KEY_SID and TWILIO_API_KEY_SECRET)")
+        return value
+
+    @field_validator("flower_basic_auth", mode="after")
+    @classmethod
+    def _password_off_loopback(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if not value and not is_loopback(info.data.get("flower_address", "127.0.0.1")):
+            raise ValueError("missing: FLOWER_ADDRESS is not loopback, and Flower can run tasks")
         return value
 
     @property

@@ -12,7 +12,10 @@ from app.providers.base import Carrier, VoicePlatform
 from app.providers.livekit import LiveKitPlatform
 from app.providers.twilio import TwilioCarrier
 from app.provisioning.agents import AgentService
+from app.provisioning.audit import AuditService
+from app.provisioning.care import CareService
 from app.provisioning.context import Timing, Toolbox
+from app.provisioning.planning import PlanningService
 from app.provisioning.runner import Runner
 from app.provisioning.service import ProvisioningService, Publisher
 from app.provisioning.sweeper import Sweeper
@@ -42,6 +45,9 @@ class Wiring:
     provisioning: ProvisioningService
     runner: Runner
     sweeper: Sweeper
+    care: CareService
+    audits: AuditService
+    planning: PlanningService
 
     def broker_ping(self) -> None:
         """Raise unless the broker answers, within about a second."""
@@ -82,8 +88,12 @@ def build(
     )
     publisher = publisher or import_string(PUBLISHER)
     timing = Timing(settings.provider_timeout, timedelta(seconds=settings.operation_budget_s))
-    tools = Toolbox(carrier, platform, settings.instance_name, settings.livekit_sip_uri, timing)
+    tools = Toolbox(
+        carrier, platform, settings.instance_name, settings.livekit_sip_uri, timing, settings.allowed_addresses
+    )
     service = ProvisioningService(sessions, publisher)
+    care = CareService(sessions, publisher, tools)
+    audits = AuditService(sessions, tools, care, timedelta(seconds=settings.orphan_grace_s))
     return Wiring(
         settings=settings,
         engine=engine,
@@ -94,5 +104,8 @@ def build(
         agents=AgentService(sessions),
         provisioning=service,
         runner=Runner(sessions, tools),
-        sweeper=Sweeper(sessions, service),
+        sweeper=Sweeper(sessions, service, audits),
+        care=care,
+        audits=audits,
+        planning=PlanningService(sessions, tools),
     )

@@ -1,29 +1,67 @@
 """The way down: one named task per step, and the chain of them."""
 
-from celery import Task, chain
+from celery import Task, chain, group
 from celery.canvas import Signature
 
 from app.domain.statuses import Direction, OperationKind
+from app.provisioning.context import (
+    DISPATCH_RULE,
+    INBOUND_TRUNK,
+    NUMBER,
+    NUMBER_ATTACHMENT,
+    ORIGINATION_URL,
+    TRUNK,
+    VERIFICATION,
+)
 from app.provisioning.steps import steps_towards
 from app.provisioning.transitions import Plan
 from tasks import app, rollback
 from tasks.worker import TurnedRoundError, carry
 
 
-def _step_task(name: str) -> Task:
+def _step_task(kind: OperationKind, name: str) -> Task:
     def run(self: Task, operation_id: str, epoch: int) -> None:
         carry(self, operation_id, epoch, name, Direction.DO)
 
-    return app.task(run, bind=True, throws=(TurnedRoundError,), name=f"provision.{name}", max_retries=None)
+    return app.task(run, bind=True, throws=(TurnedRoundError,), name=f"{kind}.{name}", max_retries=None)
 
 
-TASKS = {step.name: _step_task(step.name) for step in steps_towards(Direction.DO)}
+TASKS = {
+    (kind, step.name): _step_task(kind, step.name)
+    for kind in (OperationKind.PROVISION, OperationKind.REPAIR, OperationKind.MOVE)
+    for step in steps_towards(Direction.DO)
+}
+
+
+FIRST = (NUMBER,)
+BRANCHES = ((TRUNK, ORIGINATION_URL), (INBOUND_TRUNK, DISPATCH_RULE))
+LAST = (NUMBER_ATTACHMENT, VERIFICATION)
 
 
 def chain_of(plan: Plan) -> Signature:
-    """Build the chain of what is left to do; ids only, so that it may be published at any time by anybody."""
-    tasks = TASKS
+    """Build the chain of what is left to do; ids only, so that it may be published at any time by anybody.
+
+    On the way down the Twilio branch and the LiveKit branch run side by side, and each ends in the steps that wait for
+    both: whichever comes there first finds them not ready and stops, the other goes on. The rows decide which, so that
+    no result backend has to count.
+    """
     if plan.direction is Direction.UNDO:
-        tasks = rollback.DEPROVISION_TASKS if plan.kind is OperationKind.DEPROVISION else rollback.ROLLBACK_TASKS
-    steps = [tasks[name].si(str(plan.operation_id), plan.epoch) for name in plan.steps]
+        return _line(plan, plan.steps)
+    branches = [_left(plan, branch) for branch in BRANCHES]
+    lines = [(*branch, *_left(plan, LAST)) for branch in branches if branch] or [_left(plan, LAST)]
+    first = _left(plan, FIRST)
+    fork = [_line(plan, line) for line in lines]
+    if len(fork) == 1:
+        return _line(plan, (*first, *lines[0]))
+    return chain(_line(plan, first), group(fork)) if first else group(fork)
+
+
+def _left(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if name in plan.steps)
+
+
+def _line(plan: Plan, names: tuple[str, ...]) -> Signature:
+    down = plan.direction is Direction.DO
+    tasks = [TASKS[plan.kind, name] if down else rollback.task_of(plan.kind, name) for name in names]
+    steps = [task.si(str(plan.operation_id), plan.epoch) for task in tasks]
     return chain(*steps).on_error(rollback.begin.s(str(plan.operation_id)))

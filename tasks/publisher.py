@@ -2,12 +2,15 @@
 
 import threading
 import time
+import uuid
 
 import structlog
+from celery.canvas import Signature
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from app.provisioning.transitions import Plan
+from tasks import upkeep
 from tasks.provisioning import chain_of
 
 log = structlog.get_logger(__name__)
@@ -25,14 +28,20 @@ class ChainPublisher:
 
     def publish(self, plan: Plan) -> bool:
         """Queue the chain; False when there is nothing to queue or the broker did not take it."""
+        return bool(plan.steps) and self._send(chain_of(plan), operation_id=str(plan.operation_id))
+
+    def publish_audit(self, audit_id: uuid.UUID) -> bool:
+        """Queue an audit; False when the broker did not take it."""
+        return self._send(upkeep.audit.si(str(audit_id)), audit_id=str(audit_id))
+
+    def _send(self, signature: Signature, **ids: str) -> bool:
         with self._lock:
-            is_silent = time.monotonic() < self._silent_until
-        if not plan.steps or is_silent:
-            return False
+            if time.monotonic() < self._silent_until:
+                return False
         try:
-            chain_of(plan).apply_async(retry=False)
+            signature.apply_async(retry=False)
         except (OperationalError, RedisError, OSError) as error:
-            log.warning("publish_failed", operation_id=str(plan.operation_id), error=type(error).__name__)
+            log.warning("publish_failed", error=type(error).__name__, **ids)
             with self._lock:
                 self._silent_until = time.monotonic() + PAUSE_AFTER_FAILURE_S
             return False

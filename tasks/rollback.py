@@ -5,7 +5,7 @@ import uuid
 import structlog
 from celery import Task
 
-from app.domain.statuses import Direction
+from app.domain.statuses import Direction, OperationKind
 from app.provisioning.steps import steps_towards
 from tasks import app
 from tasks.worker import TurnedRoundError, carry, wiring
@@ -22,6 +22,11 @@ def _undo_task(prefix: str, name: str) -> Task:
 
 ROLLBACK_TASKS = {step.name: _undo_task("rollback", step.name) for step in steps_towards(Direction.UNDO)}
 DEPROVISION_TASKS = {step.name: _undo_task("deprovision", step.name) for step in steps_towards(Direction.UNDO)}
+
+
+def task_of(kind: OperationKind, name: str) -> Task:
+    """Return the task that undoes a step: under its own name where taking the path down is what was asked for."""
+    return DEPROVISION_TASKS[name] if kind is OperationKind.DEPROVISION else ROLLBACK_TASKS[name]
 
 
 @app.task(name="rollback.begin")

@@ -2,7 +2,9 @@
 
 import threading
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 from apiflask import Schema
 from flask import Response, current_app, request
@@ -22,6 +24,8 @@ POLL_AFTER_S = 1
 MAX_WAITERS = 8
 """Requests of one process that may wait at once: each holds a thread, and half must stay free for others."""
 
+T = TypeVar("T")
+
 _waiters = threading.BoundedSemaphore(MAX_WAITERS)
 
 _ACCEPTED, _PROVISIONED, _DONE = Accepted(), Provisioned(), Done()
@@ -29,50 +33,62 @@ _ACCEPTED, _PROVISIONED, _DONE = Accepted(), Provisioned(), Done()
 
 def provisioning_answer(operation: Operation) -> Response:
     """Answer a request to provision: 202, or what became of it if the client waited long enough."""
-    ended, headers = _wait(operation)
+    ended, headers = wait_for(operation)
     if ended is None:
-        return _accepted(operation, PhoneStatus.PENDING, headers)
+        return accepted(operation, PhoneStatus.PENDING, headers)
     if ended.status is not OperationStatus.SUCCEEDED:
-        code = ErrorCode(ended.error_code or ErrorCode.CANCELLED)
-        return problem(code, ended.error_detail or "The operation was cancelled.", headers=headers)
+        return failure_answer(ended, headers)
     agent = wiring().agents.get(ended.agent_id)
     path = {"success": True, "phone_number": ended.phone_number}
     path |= {name: getattr(agent, name) for name in _PROVISIONED.fields if name not in path}
-    return _json(_PROVISIONED, path, 200, headers)
+    return packed(_PROVISIONED, path, 200, headers)
 
 
 def deprovisioning_answer(operation: Operation | None) -> Response:
     """Answer a request to deprovision: 200 where nothing is left, else 202."""
     if operation is None:
-        return _json(_DONE, {"success": True, "message": "The agent has no number."}, 200, {})
-    ended, headers = (operation, {}) if operation.status.is_final else _wait(operation)
+        return packed(_DONE, {"success": True, "message": "The agent has no number."}, 200, {})
+    ended, headers = (operation, {}) if operation.status.is_final else wait_for(operation)
     if ended is None:
-        return _accepted(operation, phone_status_of(operation), headers)
-    return _json(_DONE, {"success": True, "message": "The number was disconnected from the agent."}, 200, headers)
+        return accepted(operation, phone_status_of(operation), headers)
+    return packed(_DONE, {"success": True, "message": "The number was disconnected from the agent."}, 200, headers)
 
 
 def retry_answer(operation: Operation) -> Response:
     """Answer a request to retry: always 202."""
-    return _accepted(operation, phone_status_of(operation), {})
+    return accepted(operation, phone_status_of(operation), {})
 
 
-def _wait(operation: Operation) -> tuple[Operation | None, dict[str, str]]:
+def wait_for(operation: Operation) -> tuple[Operation | None, dict[str, str]]:
     """Return the operation once final, or None, and the headers that tell whether the wish to wait was met."""
+    found, headers = wait_on(lambda patience: wiring().provisioning.wait(operation.id, patience))
+    return (found if found and found.status.is_final else None), headers
+
+
+def wait_on(look: Callable[[timedelta], T]) -> tuple[T | None, dict[str, str]]:
+    """Call `look` with the wait that the client prefers; None without calling it when there is none to be had."""
     patience = preferred_wait(request)
     if not patience or not _waiters.acquire(blocking=False):
         return None, {}
     try:
-        found = wiring().provisioning.wait(operation.id, patience)
+        found = look(patience)
     finally:
         _waiters.release()
-    return (found if found.status.is_final else None), {"Preference-Applied": f"wait={_seconds(patience)}"}
+    return found, {"Preference-Applied": f"wait={_seconds(patience)}"}
+
+
+def failure_answer(ended: Operation, headers: dict[str, str]) -> Response:
+    """Answer with the problem that ended an operation."""
+    code = ErrorCode(ended.error_code or ErrorCode.CANCELLED)
+    return problem(code, ended.error_detail or "The operation was cancelled.", headers=headers)
 
 
 def _seconds(span: timedelta) -> int:
     return int(span.total_seconds())
 
 
-def _accepted(operation: Operation, status: PhoneStatus, headers: dict[str, str]) -> Response:
+def accepted(operation: Operation, status: PhoneStatus, headers: dict[str, str]) -> Response:
+    """Answer 202: the work is queued."""
     url = status_url(operation.agent_id)
     body = {
         "success": True,
@@ -81,10 +97,11 @@ def _accepted(operation: Operation, status: PhoneStatus, headers: dict[str, str]
         "operation_id": operation.id,
         "status_url": url,
     }
-    return _json(_ACCEPTED, body, 202, {"Location": url, "Retry-After": str(POLL_AFTER_S), **headers})
+    return packed(_ACCEPTED, body, 202, {"Location": url, "Retry-After": str(POLL_AFTER_S), **headers})
 
 
-def _json(schema: Schema, body: dict[str, object], status: int, headers: dict[str, str]) -> Response:
+def packed(schema: Schema, body: dict[str, object], status: int, headers: dict[str, str]) -> Response:
+    """Pack `body` as its schema says."""
     text = current_app.json.dumps(schema.dump(body))
     return Response(text, status, headers, mimetype="application/json")
 

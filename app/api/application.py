@@ -4,13 +4,15 @@ from apiflask import APIFlask
 
 from app import logs
 from app.access import KeyService
-from app.api import agents, documentation, health, operations, phones
+from app.api import agents, audits, care, documentation, health, operations, phones
 from app.api.authentication import register_authentication
 from app.api.bodies import MAX_BODY_BYTES
 from app.api.context import DOOR, WIRING, Door
 from app.api.openapi import VERSION, configure_openapi
 from app.api.paths import register_paths
 from app.api.problems import register_problems
+from app.api.rate_check import register_rate_limit
+from app.api.rates import make_rate_limit
 from app.api.readiness import make_readiness
 from app.api.reads import Reader
 from app.api.requests import register_requests
@@ -19,7 +21,7 @@ from app.first_answers import FirstAnswers
 from app.metrics import make_metrics
 from app.wiring import Wiring
 
-BLUEPRINTS = (agents.blueprint, phones.blueprint, operations.blueprint, health.blueprint, documentation.blueprint)
+BLUEPRINTS = tuple(room.blueprint for room in (agents, phones, care, operations, audits, health, documentation))
 
 
 def build_application(wiring: Wiring) -> APIFlask:
@@ -45,9 +47,11 @@ def build_application(wiring: Wiring) -> APIFlask:
         reader=Reader(sessions),
         readiness=make_readiness(wiring),
         metrics=make_metrics(sessions),
+        rate_limit=make_rate_limit(wiring.settings),
     )
     register_requests(app)
     register_authentication(app)
+    register_rate_limit(app)
     register_paths(app)
     register_problems(app)
     configure_openapi(app)

@@ -21,16 +21,20 @@ class _NoKeyError(RefusedError):
 
 def register_authentication(app: Flask) -> None:
     """Put the check before every request; an unknown path under /api/ needs a key too."""
-    app.before_request(_check_key)
+    app.before_request(_check_protected)
     app.register_error_handler(
         _NoKeyError,
         lambda error: problem(error.code, error.detail, headers={"WWW-Authenticate": error.challenge}),
     )
 
 
-def _check_key() -> None:
-    if not request.path.startswith(PROTECTED):
-        return
+def _check_protected() -> None:
+    if request.path.startswith(PROTECTED):
+        check_key()
+
+
+def check_key() -> None:
+    """Raise the 401 or 403 unless the request has a key whose scope covers its method."""
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not text.strip():
         raise _NoKeyError("Send the API key as 'Authorization: Bearer KEY'.", 'Bearer realm="trunkline"')

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from apiflask.schema_adapters.marshmallow import parser
 from flask import Request
+from marshmallow import Schema
 
 from app.api.problems import validation_failed
 from app.domain.errors import ErrorCode, RefusedError
@@ -60,8 +61,13 @@ def too_large() -> RefusedError:
 
 
 @parser.location_loader("json")
-def load_json_object(request: Request, _schema: object) -> dict[str, object]:
-    """Return the body, a JSON object; raise the 400, 413, 415 or 422 that says what is wrong with it."""
+def load_json_object(request: Request, schema: Schema) -> dict[str, object]:
+    """Return the body, a JSON object; raise the 400, 413, 415 or 422 that says what is wrong with it.
+
+    Where no field is required the body may be left out.
+    """
+    if not (request.mimetype or any(field.required for field in schema.fields.values()) or read_body(request)):
+        return {}
     _check_content_type(request)
     document = _parse(read_body(request))
     if not isinstance(document, dict):

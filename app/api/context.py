@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from flask import current_app, g
 
 from app.access import Caller, KeyService
+from app.api.rates import RateLimit
 from app.api.readiness import Readiness
 from app.api.reads import Reader
 from app.first_answers import FirstAnswers
@@ -25,6 +26,7 @@ class Door:
     reader: Reader
     readiness: Readiness
     metrics: Callable[[], bytes]
+    rate_limit: RateLimit | None
 
 
 def wiring() -> Wiring:

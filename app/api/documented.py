@@ -21,7 +21,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 def answers_with(
     *codes: ErrorCode,
-    bodies: Mapping[int, tuple[type[Schema] | None, str]] | None = None,
+    bodies: Mapping[int, tuple[type[Schema] | tuple[type[Schema], ...] | None, str]] | None = None,
     headers: Mapping[int, Sequence[str]] | None = None,
 ) -> Callable[[View], View]:
     """Note the problems, the further bodies and the headers that a view answers with."""
@@ -39,5 +39,6 @@ def note_idempotent(view: Callable[..., Any]) -> None:
     view._spec["extensions"][IDEMPOTENT] = True  # type: ignore[attr-defined]  # noqa: SLF001 - where APIFlask keeps what it is told
 
 
-def _json(schema: type[Schema]) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}
+def _json(schema: type[Schema] | tuple[type[Schema], ...]) -> dict[str, Any]:
+    found = {"oneOf": list(schema)} if isinstance(schema, tuple) else schema
+    return {"application/json": {"schema": found}}

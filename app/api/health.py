@@ -3,13 +3,15 @@
 from dataclasses import asdict
 
 from apiflask import APIBlueprint
-from flask import Response
+from flask import Response, request
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from app.api.context import door
+from app.api.authentication import check_key
+from app.api.context import door, wiring
 from app.api.documented import answers_with
 from app.api.schemas import Live, Ready
 from app.domain.errors import ErrorCode
+from app.settings import is_loopback
 
 blueprint = APIBlueprint("health", __name__, tag="Health")
 
@@ -33,7 +35,9 @@ def ready() -> object:
 
 @blueprint.get("/metrics")
 @blueprint.output({}, content_type="text/plain", description="Prometheus' text format.")
-@answers_with(ErrorCode.SERVICE_UNAVAILABLE)
+@answers_with(ErrorCode.UNAUTHENTICATED, ErrorCode.SERVICE_UNAVAILABLE)
 def metrics() -> Response:
-    """Count operations and agents, for Prometheus."""
+    """Count operations and agents, for Prometheus: on this machine, with a key, or for all with METRICS_PUBLIC."""
+    if not (wiring().settings.metrics_public or is_loopback(request.remote_addr)):
+        check_key()
     return Response(door().metrics(), content_type=CONTENT_TYPE_PLAIN_0_0_4)

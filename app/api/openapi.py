@@ -82,6 +82,9 @@ RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
 _HEADER_PARAMETERS = {
     ("/provision-phone", "post"): ("Prefer",),
     ("/deprovision-phone", "delete"): ("Prefer",),
+    ("/repair", "post"): ("Prefer",),
+    ("/move-phone", "post"): ("Prefer",),
+    ("/audit", "post"): ("Prefer",),
     ("/phone-status", "get"): ("IfNoneMatch",),
 }
 
@@ -111,7 +114,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
         _complete_schema(name, schema)
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            _complete_operation(path, method, operation)
+            _complete_operation(path, method, operation, components["schemas"])
     return document
 
 
@@ -122,14 +125,14 @@ def _complete_schema(name: str, schema: dict[str, Any]) -> None:
         schema.pop("additionalProperties", None)
 
 
-def _complete_operation(path: str, method: str, operation: dict[str, Any]) -> None:
+def _complete_operation(path: str, method: str, operation: dict[str, Any], schemas: dict[str, Any]) -> None:
     codes = list(operation.pop(PROBLEMS, ()))
     protected = path.startswith("/api/")
     if protected:
         operation["security"] = [{"apiKey": []}]
         codes += EVERY_CALL
     if "requestBody" in operation:
-        operation["requestBody"]["required"] = True
+        operation["requestBody"]["required"] = _has_required_fields(operation["requestBody"], schemas)
         codes += WITH_BODY
     wanted = [
         name
@@ -151,6 +154,11 @@ def _complete_operation(path: str, method: str, operation: dict[str, Any]) -> No
     # post_phones_provision_phone -> provisionPhone: generated clients name their methods so.
     first, *rest = operation["operationId"].split("_")[2:]
     operation["operationId"] = first + "".join(word.capitalize() for word in rest)
+
+
+def _has_required_fields(body: dict[str, Any], schemas: dict[str, Any]) -> bool:
+    name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    return bool(schemas[name].get("required"))
 
 
 def _problem_responses(codes: Iterable[ErrorCode]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from apiflask import Schema
 from marshmallow import fields
 
+from app.api.care_schemas import HealthOut
 from app.api.documented import WAITED
 from app.api.fields import choice
 from app.api.schemas import (
@@ -57,10 +58,15 @@ class LeftoverOut(Schema):
 
 
 class OperationSummary(Schema):
-    """One run of provisioning or deprovisioning."""
+    """One run of provisioning, deprovisioning, repair or move."""
 
     id = fields.UUID(metadata={"example": OPERATION_ID})
     agent_id = fields.UUID(data_key="agentId", metadata={"example": AGENT_ID})
+    target_agent_id = fields.UUID(
+        data_key="targetAgentId",
+        allow_none=True,
+        metadata={"description": "The agent that a move hands the number to.", "example": AGENT_ID},
+    )
     kind = choice(OperationKind, "What it is for.")
     status = choice(OperationStatus, "Where it stands.")
     phone_number = text("The number.", NUMBER, data_key="phoneNumber")
@@ -128,4 +134,5 @@ class PhoneOut(Schema):
     livekit_dispatch_rule_id = text(
         "The LiveKit rule.", DISPATCH_RULE_ID, data_key="livekitDispatchRuleId", allow_none=True
     )
+    health = fields.Nested(HealthOut)
     operation = fields.Nested(OperationOut, allow_none=True, metadata={"description": "Null if there never was one."})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.db.models import Agent, Event, Operation, OperationStep, Resource
+from app.domain.findings import Health
 from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState
 
 _STANDS = frozenset({StepState.RUNNING, StepState.DONE, StepState.FAILED})
@@ -106,9 +107,23 @@ class PhoneView:
         """Whether a caller reaches the agent: the whole path stands and was verified."""
         return self.agent.phone_provisioning_status is PhoneStatus.PROVISIONED
 
+    @property
+    def health(self) -> dict[str, object]:
+        """What the last look at the providers found; UNKNOWN without a path to look at."""
+        agent = self.agent
+        if not self.has_phone:
+            return {"state": Health.UNKNOWN, "checked_at": None, "findings": []}
+        return {
+            "state": agent.health_state or Health.UNKNOWN,
+            "checked_at": agent.health_checked_at,
+            "findings": agent.health_findings or [],
+        }
+
 
 def phone_status_of(operation: Operation) -> PhoneStatus:
     """Return the phone status that an agent has while this operation is open."""
+    if operation.kind in {OperationKind.REPAIR, OperationKind.MOVE}:
+        return PhoneStatus.PROVISIONED
     if operation.kind is OperationKind.DEPROVISION:
         return PhoneStatus.DEPROVISIONING
     if operation.direction is Direction.UNDO:

@@ -6,9 +6,12 @@ from flask import Flask, request
 
 from app.api.bodies import MAX_BODY_BYTES, too_large
 from app.api.problems import validation_failed
-from app.domain.errors import agent_not_found, operation_not_found
+from app.domain.errors import agent_not_found, audit_not_found, operation_not_found
 
-_MISSING = {"agent_id": agent_not_found, "operation_id": operation_not_found}
+_MISSING = {"agent_id": agent_not_found, "operation_id": operation_not_found, "audit_id": audit_not_found}
+
+KNOWN_PARAMETERS = {"phones.provision_phone": frozenset({"dryRun"})}
+"""Endpoint -> what its query may say, of the calls that write."""
 
 LONGEST_ECHO = 64
 """Characters of a malformed id that the problem quotes back."""
@@ -54,5 +57,10 @@ def _as_uuid(text: str) -> uuid.UUID | None:
 
 def _refuse_unknown_parameters() -> None:
     """Refuse query parameters on calls that write: a `dryRun` that we do not know must not become the real thing."""
-    if request.method in {"POST", "PUT", "PATCH", "DELETE"} and request.args:
-        raise validation_failed({name: ["Unknown parameter."] for name in request.args})
+    if request.method not in {"POST", "PUT", "PATCH", "DELETE"}:
+        return
+    known = KNOWN_PARAMETERS.get(request.endpoint or "", frozenset())
+    wrong = {name: ["Unknown parameter."] for name in request.args if name not in known}
+    wrong |= {name: ["Given twice."] for name in known if len(request.args.getlist(name)) > 1}
+    if wrong:
+        raise validation_failed(wrong)

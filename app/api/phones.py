@@ -5,8 +5,11 @@ from typing import Any
 
 from apiflask import APIBlueprint
 from flask import Response, current_app, request
+from marshmallow import RAISE
 
 from app.api.answers import deprovisioning_answer, provisioning_answer
+from app.api.care_answers import plan_answer
+from app.api.care_schemas import PlanOut, ProvisionQuery
 from app.api.context import door, origin, wiring
 from app.api.documented import WAITED, answers_with
 from app.api.idempotency import idempotent
@@ -21,6 +24,7 @@ _PHONE = PhoneOut()
 
 @blueprint.post("/provision-phone")
 @idempotent
+@blueprint.input(ProvisionQuery, location="query", unknown=RAISE)
 @blueprint.input(ProvisionIn)
 @blueprint.output(Accepted, 202, description="Queued: poll `statusUrl`.")
 @answers_with(
@@ -29,12 +33,14 @@ _PHONE = PhoneOut()
     ErrorCode.NUMBER_IN_USE,
     ErrorCode.OPERATION_IN_PROGRESS,
     *WAITED,
-    bodies={200: (Provisioned, "With `Prefer: wait`: the number rings the agent.")},
+    bodies={200: ((Provisioned, PlanOut), "With `Prefer: wait`: the number rings the agent. With `dryRun`: the plan.")},
     headers={200: ["Preference-Applied"], 202: ["Location", "Retry-After", "Preference-Applied"]},
 )
-def provision_phone(agent_id: uuid.UUID, json_data: dict[str, Any]) -> Response:
-    """Connect a number to the agent."""
+def provision_phone(agent_id: uuid.UUID, json_data: dict[str, Any], query_data: dict[str, Any]) -> Response:
+    """Connect a number to the agent, or say with `dryRun` what that would do."""
     number, takeover = json_data["phone_number"], json_data["takeover"]
+    if query_data["dry_run"]:
+        return plan_answer(wiring().planning.preview(agent_id, number, takeover=takeover))
     operation = wiring().provisioning.provision(agent_id, number, takeover=takeover, origin=origin())
     return provisioning_answer(operation)
 

@@ -1,5 +1,6 @@
 """The one place where a refusal or a failure becomes `application/problem+json` (RFC 9457)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
 from app.domain.errors import ErrorCode, RefusedError
+from app.providers.errors import ProviderError
 
 log = structlog.stdlib.get_logger()
 
@@ -39,8 +41,10 @@ KINDS: Mapping[ErrorCode, Kind] = {
     _C.NOT_FOUND: Kind(404, "No such page"),
     _C.AGENT_NOT_FOUND: Kind(404, "No such agent"),
     _C.OPERATION_NOT_FOUND: Kind(404, "No such operation"),
+    _C.AUDIT_NOT_FOUND: Kind(404, "No such audit"),
     _C.METHOD_NOT_ALLOWED: Kind(405, "Method not allowed"),
     _C.AGENT_HAS_PHONE: Kind(409, "The agent has a phone number"),
+    _C.AGENT_HAS_NO_PHONE: Kind(409, "The agent has no phone number"),
     _C.NUMBER_IN_USE: Kind(409, "The number belongs to another agent"),
     _C.OPERATION_IN_PROGRESS: Kind(409, "An operation is in progress"),
     _C.OPERATION_FINISHED: Kind(409, "The operation has finished"),
@@ -131,6 +135,7 @@ def validation_failed(errors: Mapping[str, list[str]]) -> RefusedError:
 def register_problems(app: APIFlask) -> None:
     """Make every way in which a request can fail end in a problem."""
     app.register_error_handler(RefusedError, _refused)
+    app.register_error_handler(ProviderError, _provider_failed)
     app.register_error_handler(HTTPError, _invalid_input)
     app.register_error_handler(HTTPException, _http_exception)
     for lost_database in (OperationalError, InterfaceError, PoolTimeoutError):
@@ -141,6 +146,13 @@ def register_problems(app: APIFlask) -> None:
 
 def _refused(error: RefusedError) -> Response:
     return problem(error.code, error.detail, status=error.status, errors=error.errors)
+
+
+def _provider_failed(error: ProviderError) -> Response:
+    """Answer a call that asks a provider at once: its code decides, its wish to be left alone is passed on."""
+    log.warning("provider_failed", code=error.code, detail=error.detail)
+    wish = {"Retry-After": str(math.ceil(error.retry_after_s))} if error.retry_after_s else {}
+    return problem(error.code, error.detail, headers=wish)
 
 
 def _invalid_input(error: HTTPError) -> Response:

@@ -1,19 +1,24 @@
 """The read side of the API: each call is one transaction that writes nothing."""
 
 import hashlib
+import time
 import uuid
 from dataclasses import dataclass
+from datetime import timedelta
 
 from app.api.operation_views import OperationView, PhoneView
 from app.api.pages import Page, cut
 from app.db import queries
 from app.db.engine import Sessions
-from app.db.models import Agent
-from app.domain.errors import agent_not_found, operation_not_found
+from app.db.models import Agent, Audit
+from app.domain.errors import agent_not_found, audit_not_found, operation_not_found
 from app.domain.statuses import OperationStatus, PhoneStatus
 
-SHAPE = "1"
+SHAPE = "2"
 """Goes into every ETag: raise it when the body of phone-status changes shape."""
+
+AUDIT_POLL_S = 0.1
+"""Seconds between looks at an audit that a client waits for: it takes seconds, not milliseconds."""
 
 SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 """Several reads, one moment: an agent is never shown beside an operation that it has not met yet."""
@@ -64,6 +69,31 @@ class Reader:
                 raise operation_not_found(operation_id)
             timeline = queries.events_of(session, row.id)
             return OperationView(row, timeline, queries.live_resources(session, row.agent_id))
+
+    def audit(self, audit_id: uuid.UUID) -> Audit:
+        """Return one audit, whatever its status; `RefusedError` 404."""
+        with self._sessions() as session:
+            found = queries.get_audit(session, audit_id)
+        if found is None:
+            raise audit_not_found(audit_id)
+        return found
+
+    def report(self) -> Audit:
+        """Return the newest audit that is over; `RefusedError` 404 when there is none."""
+        with self._sessions() as session:
+            found = queries.latest_report(session)
+        if found is None:
+            raise audit_not_found()
+        return found
+
+    def wait_for_audit(self, audit_id: uuid.UUID, timeout: timedelta) -> Audit:
+        """Return the audit when it is over, or as it is at the timeout."""
+        deadline = time.monotonic() + timeout.total_seconds()
+        while True:
+            found, left_s = self.audit(audit_id), deadline - time.monotonic()
+            if found.finished_at or left_s <= 0:
+                return found
+            time.sleep(min(AUDIT_POLL_S, left_s))
 
     def phone_etag(self, agent_id: uuid.UUID) -> str:
         """Return the entity tag of the agent's phone status: one small query; `RefusedError` 404."""

@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, Identity, Index, 
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from app.domain.findings import AuditStatus, Health
 from app.domain.statuses import (
     OPEN_STATUSES,
     Direction,
@@ -82,6 +83,11 @@ class Agent(Base):
     livekit_inbound_trunk_id: Mapped[str | None]
     livekit_dispatch_rule_id: Mapped[str | None]
     previous_routing: Mapped[dict[str, Any] | None]
+    health_state: Mapped[Health] = mapped_column(
+        _status(Health, "health_state"), default=Health.UNKNOWN, server_default=Health.UNKNOWN
+    )
+    health_checked_at: Mapped[datetime | None]
+    health_findings: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list, server_default=text("'[]'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
     deleted_at: Mapped[datetime | None]
@@ -99,16 +105,26 @@ class Operation(Base):
     __tablename__ = "operations"
     __table_args__ = (
         Index("uq_operations_open_agent", "agent_id", unique=True, postgresql_where=text(IS_OPEN)),
+        Index("uq_operations_open_target", "target_agent_id", unique=True, postgresql_where=text(IS_OPEN)),
         Index("ix_operations_wake_at", "wake_at", postgresql_where=text(IS_OPEN)),
         Index("ix_operations_page", "created_at", "id"),
         Index("ix_operations_status_page", "status", "created_at", "id"),
         Index("ix_operations_agent_page", "agent_id", "created_at", "id"),
+        Index(
+            "ix_operations_target_page",
+            "target_agent_id",
+            "created_at",
+            "id",
+            postgresql_where=text("target_agent_id IS NOT NULL"),
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     agent_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("agents.id"))
     kind: Mapped[OperationKind] = mapped_column(_status(OperationKind, "kind"))
     phone_number: Mapped[str]
+    target_agent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("agents.id"))
+    """The agent that a move hands the number to; null for every other kind."""
     takeover: Mapped[bool] = mapped_column(default=False)
     status: Mapped[OperationStatus] = mapped_column(_status(OperationStatus, "status"), default=OperationStatus.QUEUED)
     epoch: Mapped[int] = mapped_column(default=0)
@@ -128,7 +144,8 @@ class Operation(Base):
     """When a client asked for the opposite: the operation then ends cancelled, not failed."""
     finished_at: Mapped[datetime | None]
 
-    agent: Mapped[Agent] = relationship(lazy="raise")
+    agent: Mapped[Agent] = relationship(lazy="raise", foreign_keys=[agent_id])
+    target: Mapped[Agent | None] = relationship(lazy="select", foreign_keys=[target_agent_id])
     steps: Mapped[list["OperationStep"]] = relationship(
         lazy="raise", order_by="OperationStep.position", back_populates="operation"
     )
@@ -200,3 +217,23 @@ class Event(Base):
     event: Mapped[str]
     detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Audit(Base):
+    """One comparison of all rows with both providers: asked for, run by one worker, kept as a report."""
+
+    __tablename__ = "audits"
+    __table_args__ = (Index("ix_audits_created_at", "created_at"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    status: Mapped[AuditStatus] = mapped_column(_status(AuditStatus, "status"), default=AuditStatus.QUEUED)
+    fix: Mapped[bool] = mapped_column(default=False)
+    requested_by: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    """Nobody else runs it before this moment, nor is it published again."""
+    agents_checked: Mapped[int] = mapped_column(default=0)
+    findings: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list)
+    error_detail: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]

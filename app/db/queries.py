@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, func, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, select, text, tuple_
 from sqlalchemy.orm import Session, selectinload
 
 from app.db.engine import Sessions
-from app.db.models import Agent, Event, Operation, Resource
+from app.db.models import Agent, Audit, Event, Operation, Resource
 from app.domain.statuses import OperationStatus, PhoneStatus
 
 MAX_TIMELINE = 200
@@ -34,8 +34,14 @@ _STATUS_VERSION = text("""
            (SELECT string_agg(external_id, ',' ORDER BY external_id) FROM resources
              WHERE resources.agent_id = agents.id AND deleted_at IS NULL)
       FROM agents
-      LEFT JOIN LATERAL (SELECT id, xmin FROM operations WHERE agent_id = agents.id
-                          ORDER BY created_at DESC, id DESC LIMIT 1) latest ON true
+      LEFT JOIN LATERAL (
+            SELECT id, xmin FROM (
+                (SELECT id, xmin, created_at FROM operations WHERE agent_id = agents.id
+                  ORDER BY created_at DESC, id DESC LIMIT 1)
+                UNION ALL
+                (SELECT id, xmin, created_at FROM operations WHERE target_agent_id = agents.id
+                  ORDER BY created_at DESC, id DESC LIMIT 1)) newest
+             ORDER BY created_at DESC, id DESC LIMIT 1) latest ON true
      WHERE agents.id = :agent_id AND agents.deleted_at IS NULL
 """)
 """`xmin` is the transaction that wrote a row's present version: it changes with every update, and with nothing else."""
@@ -70,7 +76,7 @@ def list_operations(
     if status is not None:
         query = query.where(Operation.status == status)
     if agent_id is not None:
-        query = query.where(Operation.agent_id == agent_id)
+        query = query.where(or_(Operation.agent_id == agent_id, Operation.target_agent_id == agent_id))
     return session.scalars(_page(query, Operation, after, limit)).all()
 
 
@@ -86,9 +92,25 @@ def get_operation(session: Session, operation_id: uuid.UUID) -> Operation | None
 
 
 def latest_operation(session: Session, agent_id: uuid.UUID) -> Operation | None:
-    """Return the agent's newest operation with its steps."""
-    query = select(Operation).options(selectinload(Operation.steps)).where(Operation.agent_id == agent_id)
-    return session.scalar(query.order_by(Operation.created_at.desc(), Operation.id.desc()).limit(1))
+    """Return the agent's newest operation with its steps: its own, or the move that hands it a number."""
+    newest_first = (Operation.created_at.desc(), Operation.id.desc())
+    newest = [
+        select(Operation.id).where(whose == agent_id).order_by(*newest_first).limit(1).scalar_subquery()
+        for whose in (Operation.agent_id, Operation.target_agent_id)
+    ]
+    query = select(Operation).options(selectinload(Operation.steps)).where(Operation.id.in_(newest))
+    return session.scalar(query.order_by(*newest_first).limit(1))
+
+
+def get_audit(session: Session, audit_id: uuid.UUID) -> Audit | None:
+    """Return the audit, whatever its status."""
+    return session.get(Audit, audit_id)
+
+
+def latest_report(session: Session) -> Audit | None:
+    """Return the newest audit that is over."""
+    query = select(Audit).where(Audit.finished_at.is_not(None))
+    return session.scalar(query.order_by(Audit.created_at.desc(), Audit.id.desc()).limit(1))
 
 
 def events_of(session: Session, operation_id: uuid.UUID) -> Sequence[Event]:

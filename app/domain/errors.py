@@ -21,7 +21,9 @@ class ErrorCode(StrEnum):
     SERVICE_UNAVAILABLE = "service_unavailable"
     AGENT_NOT_FOUND = "agent_not_found"
     OPERATION_NOT_FOUND = "operation_not_found"
+    AUDIT_NOT_FOUND = "audit_not_found"
     AGENT_HAS_PHONE = "agent_has_phone"
+    AGENT_HAS_NO_PHONE = "agent_has_no_phone"
     NUMBER_IN_USE = "number_in_use"
     OPERATION_IN_PROGRESS = "operation_in_progress"
     OPERATION_FINISHED = "operation_finished"
@@ -72,3 +74,9 @@ def agent_not_found(agent_id: object) -> RefusedError:
 def operation_not_found(operation_id: object) -> RefusedError:
     """Build the 404 for an operation id that no row has."""
     return RefusedError(ErrorCode.OPERATION_NOT_FOUND, f"There is no operation {operation_id}.", status=404)
+
+
+def audit_not_found(audit_id: object = None) -> RefusedError:
+    """Build the 404 for an audit id that no row has, or, without an id, for a service that has no report yet."""
+    detail = f"There is no audit {audit_id}." if audit_id else "No audit has finished yet."
+    return RefusedError(ErrorCode.AUDIT_NOT_FOUND, detail, status=404)

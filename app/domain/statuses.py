@@ -21,6 +21,10 @@ class OperationKind(StrEnum):
 
     PROVISION = "provision"
     DEPROVISION = "deprovision"
+    REPAIR = "repair"
+    """Makes right what is missing or changed on a path that stands; a failure leaves the rest of the path alone."""
+    MOVE = "move"
+    """Hands a number to another agent in place; undo hands it back."""
 
 
 class OperationStatus(StrEnum):
@@ -63,8 +67,17 @@ OPEN_STATUSES = frozenset(OperationStatus) - FINAL_STATUSES
 
 _Status = OperationStatus
 OPERATION_MOVES: Mapping[OperationStatus, frozenset[OperationStatus]] = {
-    _Status.QUEUED: frozenset({_Status.RUNNING, _Status.ROLLING_BACK}),
-    _Status.RUNNING: frozenset({_Status.ROLLING_BACK, _Status.NEEDS_ATTENTION, _Status.SUCCEEDED}),
+    _Status.QUEUED: frozenset({_Status.RUNNING, _Status.ROLLING_BACK, _Status.CANCELLED}),
+    _Status.RUNNING: frozenset(
+        {
+            _Status.ROLLING_BACK,
+            _Status.NEEDS_ATTENTION,
+            _Status.SUCCEEDED,
+            # Only a repair ends like this: it has nothing to take back.
+            _Status.FAILED,
+            _Status.CANCELLED,
+        }
+    ),
     _Status.ROLLING_BACK: frozenset({_Status.NEEDS_ATTENTION, _Status.FAILED, _Status.CANCELLED}),
     _Status.NEEDS_ATTENTION: frozenset({_Status.RUNNING, _Status.ROLLING_BACK}),
     _Status.SUCCEEDED: frozenset(),
@@ -75,9 +88,11 @@ OPERATION_MOVES: Mapping[OperationStatus, frozenset[OperationStatus]] = {
 _Phone = PhoneStatus
 PHONE_MOVES: Mapping[PhoneStatus, frozenset[PhoneStatus]] = {
     _Phone.NOT_PROVISIONED: frozenset({_Phone.PENDING}),
-    _Phone.PENDING: frozenset({_Phone.PROVISIONING, _Phone.ROLLING_BACK}),
+    # The last two: a number that is being moved here arrives, or does not.
+    _Phone.PENDING: frozenset({_Phone.PROVISIONING, _Phone.ROLLING_BACK, _Phone.PROVISIONED, _Phone.NOT_PROVISIONED}),
     _Phone.PROVISIONING: frozenset({_Phone.PROVISIONED, _Phone.ROLLING_BACK}),
-    _Phone.PROVISIONED: frozenset({_Phone.DEPROVISIONING}),
+    # The second: its number was moved to another agent.
+    _Phone.PROVISIONED: frozenset({_Phone.DEPROVISIONING, _Phone.NOT_PROVISIONED}),
     _Phone.ROLLING_BACK: frozenset({_Phone.FAILED, _Phone.NOT_PROVISIONED}),
     _Phone.FAILED: frozenset({_Phone.PENDING, _Phone.NOT_PROVISIONED}),
     _Phone.DEPROVISIONING: frozenset({_Phone.NOT_PROVISIONED}),

@@ -10,6 +10,7 @@ from pathlib import Path
 from app.localstack.demo import Demo
 from app.localstack.environment import read_given
 from app.localstack.errors import StackError
+from app.localstack.soak.soak import soak
 from app.localstack.stack import Stack, running_stack
 from app.localstack.supervision import LogFiles, run_procfile
 from app.localstack.terminal import Terminal
@@ -25,11 +26,17 @@ def main() -> int:
     serve_parser = commands.add_parser("serve")
     serve_parser.add_argument("-v", "--verbose", action="store_true")
     commands.add_parser("test")
+    soak_parser = commands.add_parser("soak")
+    soak_parser.add_argument("--operations", type=int, default=500)
+    soak_parser.add_argument("--seed", type=int, default=1)
+    soak_parser.add_argument("--json", action="store_true", dest="is_json")
     arguments, rest = parser.parse_known_args()
     if arguments.command == "test":
         run_tests(rest)
     if rest:
         parser.error(f"unknown argument: {rest[0]}")
+    if arguments.command == "soak":
+        return soak(arguments.operations, arguments.seed, is_json=arguments.is_json)
     return serve(verbose=arguments.verbose)
 
 

@@ -109,6 +109,9 @@ class Carrier(Protocol):
     def list_trunk_numbers(self, trunk_sid: str) -> list[str]:
         """Return the sids of the numbers on the trunk; empty when the trunk is gone."""
 
+    def update_trunk(self, trunk_sid: str, label: Label) -> bool:
+        """Name the trunk by the tag and let it take plain calls (`secure` off); False when it is gone."""
+
     def delete_trunk(self, trunk_sid: str) -> None:
         """Delete the trunk, whatever is on it; a trunk already gone is success."""
 
@@ -117,6 +120,9 @@ class Carrier(Protocol):
 
     def list_origination_urls(self, trunk_sid: str) -> list[OriginationUrl]:
         """Return the trunk's origination URLs, oldest first; empty when the trunk is gone."""
+
+    def update_origination_url(self, trunk_sid: str, url_sid: str, sip_url: str, label: Label) -> bool:
+        """Make the URL an enabled one to `sip_url`, named by the tag; False when it is gone."""
 
     def delete_origination_url(self, trunk_sid: str, url_sid: str) -> None:
         """Delete the origination URL; one already gone is success."""
@@ -143,6 +149,9 @@ class VoicePlatform(Protocol):
     def list_inbound_trunks(self, e164: str | None = None) -> list[InboundTrunk]:
         """Return the trunks that name this number exactly, wildcards left out; without one all; sorted by id."""
 
+    def update_inbound_trunk(self, trunk_id: str, e164: str, label: Label) -> bool:
+        """Replace the trunk by what `create_inbound_trunk` makes, in place; False when it is gone."""
+
     def delete_trunk(self, trunk_id: str) -> None:
         """Delete the trunk; one already gone is success (LiveKit answers 200 for unknown ids too)."""
 
@@ -151,6 +160,11 @@ class VoicePlatform(Protocol):
 
     def list_dispatch_rules(self, trunk_id: str | None = None) -> list[DispatchRule]:
         """Return the rules that name this trunk (all rules without one, wildcards included), sorted by id."""
+
+    def update_dispatch_rule(
+        self, rule_id: str, trunk_id: str, agent_name: str, job_metadata: str, label: Label
+    ) -> bool:
+        """Replace the rule by what `create_dispatch_rule` makes, in place; False when it is gone."""
 
     def delete_dispatch_rule(self, rule_id: str) -> None:
         """Delete the rule; one already gone is success."""

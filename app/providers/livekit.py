@@ -50,17 +50,7 @@ class LiveKitPlatform:
 
     def create_inbound_trunk(self, e164: str, label: Label) -> InboundTrunk:
         """Create a trunk for this one number; `RejectedError(livekit_number_conflict)` when another trunk has it."""
-        ringing_timeout = Duration()
-        ringing_timeout.FromTimedelta(self._ringing_timeout)
-        request = api.CreateSIPInboundTrunkRequest(
-            trunk=api.SIPInboundTrunkInfo(
-                name=label.tag,
-                metadata=label.metadata,
-                numbers=[e164],
-                allowed_addresses=self._allowed_addresses,
-                ringing_timeout=ringing_timeout,
-            )
-        )
+        request = api.CreateSIPInboundTrunkRequest(trunk=self._trunk(e164, label))
         operation = "create_inbound_trunk"
         answer = self._call(operation, lambda sip: sip.create_inbound_trunk(request), is_write=True)
         _check_made(operation, answer.sip_trunk_id, "ST")
@@ -75,6 +65,12 @@ class LiveKitPlatform:
         # LiveKit's filter lets trunks without numbers through, and ignores spaces and dashes.
         return sorted((trunk for trunk in trunks if not e164 or e164 in trunk.numbers), key=lambda trunk: trunk.id)
 
+    def update_inbound_trunk(self, trunk_id: str, e164: str, label: Label) -> bool:
+        """Replace the trunk by what `create_inbound_trunk` makes, in place; False when it is gone."""
+        trunk = self._trunk(e164, label)
+        checked = _checked_id(trunk_id, "ST")
+        return self._update("update_inbound_trunk", lambda sip: sip.update_inbound_trunk(checked, trunk))
+
     def delete_trunk(self, trunk_id: str) -> None:
         """Delete the trunk; one already gone is success (LiveKit answers 200 for unknown ids too)."""
         request = api.DeleteSIPTrunkRequest(sip_trunk_id=_checked_id(trunk_id, "ST"))
@@ -83,19 +79,7 @@ class LiveKitPlatform:
     def create_dispatch_rule(self, trunk_id: str, agent_name: str, job_metadata: str, label: Label) -> DispatchRule:
         """Create an individual rule for this one trunk that starts the named agent, its job given `job_metadata`."""
         # Inside dispatch_rule: LiveKit ignores every field beside it.
-        request = api.CreateSIPDispatchRuleRequest(
-            dispatch_rule=api.SIPDispatchRuleInfo(
-                name=label.tag,
-                metadata=label.metadata,
-                trunk_ids=[_checked_id(trunk_id, "ST")],
-                rule=api.SIPDispatchRule(
-                    dispatch_rule_individual=api.SIPDispatchRuleIndividual(room_prefix=self._room_prefix)
-                ),
-                room_config=api.RoomConfiguration(
-                    agents=[api.RoomAgentDispatch(agent_name=agent_name, metadata=job_metadata)]
-                ),
-            )
-        )
+        request = api.CreateSIPDispatchRuleRequest(dispatch_rule=self._rule(trunk_id, agent_name, job_metadata, label))
         operation = "create_dispatch_rule"
         answer = self._call(operation, lambda sip: sip.create_dispatch_rule(request), is_write=True)
         _check_made(operation, answer.sip_dispatch_rule_id, "SDR")
@@ -107,6 +91,14 @@ class LiveKitPlatform:
         answer = self._call("list_dispatch_rules", lambda sip: sip.list_dispatch_rule(request))
         rules = [_read_rule(item) for item in answer.items if item.sip_dispatch_rule_id]
         return sorted((rule for rule in rules if not trunk_id or trunk_id in rule.trunk_ids), key=lambda rule: rule.id)
+
+    def update_dispatch_rule(
+        self, rule_id: str, trunk_id: str, agent_name: str, job_metadata: str, label: Label
+    ) -> bool:
+        """Replace the rule by what `create_dispatch_rule` makes, in place; False when it is gone."""
+        rule = self._rule(trunk_id, agent_name, job_metadata, label)
+        checked = _checked_id(rule_id, "SDR")
+        return self._update("update_dispatch_rule", lambda sip: sip.update_dispatch_rule(checked, rule))
 
     def delete_dispatch_rule(self, rule_id: str) -> None:
         """Delete the rule; one already gone is success."""
@@ -127,6 +119,40 @@ class LiveKitPlatform:
             return self._livekit.call(sip_call)
         except CallFailedError as failure:
             raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=is_write) from None
+
+    def _trunk(self, e164: str, label: Label) -> api.SIPInboundTrunkInfo:
+        ringing_timeout = Duration()
+        ringing_timeout.FromTimedelta(self._ringing_timeout)
+        return api.SIPInboundTrunkInfo(
+            name=label.tag,
+            metadata=label.metadata,
+            numbers=[e164],
+            allowed_addresses=self._allowed_addresses,
+            ringing_timeout=ringing_timeout,
+        )
+
+    def _rule(self, trunk_id: str, agent_name: str, job_metadata: str, label: Label) -> api.SIPDispatchRuleInfo:
+        return api.SIPDispatchRuleInfo(
+            name=label.tag,
+            metadata=label.metadata,
+            trunk_ids=[_checked_id(trunk_id, "ST")],
+            rule=api.SIPDispatchRule(
+                dispatch_rule_individual=api.SIPDispatchRuleIndividual(room_prefix=self._room_prefix)
+            ),
+            room_config=api.RoomConfiguration(
+                agents=[api.RoomAgentDispatch(agent_name=agent_name, metadata=job_metadata)]
+            ),
+        )
+
+    def _update(self, operation: str, sip_call: SipCall[object]) -> bool:
+        """Update in place; False when there is nothing to update."""
+        try:
+            self._livekit.call(sip_call)
+        except CallFailedError as failure:
+            if (failure.status, failure.code) == _GONE:
+                return False
+            raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=True) from None
+        return True
 
     def _delete(self, operation: str, sip_call: SipCall[object]) -> None:
         try:

@@ -81,6 +81,14 @@ class TwilioCarrier:
             return [checked_sid(row.sid, "PN") for row in rows]
         return []
 
+    def update_trunk(self, trunk_sid: str, label: Label) -> bool:
+        """Name the trunk by the tag and let it take plain calls (`secure` off); False when it is gone."""
+        checked_sid(trunk_sid, "TK")
+        with self._twilio.call("update_trunk", is_write=True), gone_is_fine():
+            read_trunk(self._twilio.trunks()(trunk_sid).update(friendly_name=label.tag, secure=False))
+            return True
+        return False
+
     def delete_trunk(self, trunk_sid: str) -> None:
         """Delete the trunk, whatever is on it; a trunk already gone is success."""
         checked_sid(trunk_sid, "TK")
@@ -107,6 +115,24 @@ class TwilioCarrier:
             rows = self._twilio.trunks()(trunk_sid).origination_urls.list(page_size=PAGE_SIZE)
             return sorted((read_origination_url(row) for row in rows), key=by_age)
         return []
+
+    def update_origination_url(self, trunk_sid: str, url_sid: str, sip_url: str, label: Label) -> bool:
+        """Make the URL an enabled one to `sip_url`, named by the tag; False when it is gone."""
+        checked_sid(trunk_sid, "TK")
+        checked_sid(url_sid, "OU")
+        with self._twilio.call("update_origination_url", is_write=True), gone_is_fine():
+            url = self._twilio.trunks()(trunk_sid).origination_urls(url_sid)
+            read_origination_url(
+                url.update(
+                    weight=ORIGINATION_WEIGHT,
+                    priority=ORIGINATION_PRIORITY,
+                    enabled=True,
+                    friendly_name=label.tag,
+                    sip_url=sip_url,
+                )
+            )
+            return True
+        return False
 
     def delete_origination_url(self, trunk_sid: str, url_sid: str) -> None:
         """Delete the origination URL; one already gone is success."""

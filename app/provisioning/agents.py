@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import func, select
 
 from app.db.engine import Sessions
-from app.db.models import Agent, Operation
+from app.db.models import Agent
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
-from app.domain.statuses import OPEN_STATUSES, PhoneStatus
+from app.domain.statuses import PhoneStatus
+from app.provisioning.transitions import refuse_busy
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,5 @@ class AgentService:
                 raise agent_not_found(agent_id)
             if agent.phone_provisioning_status is PhoneStatus.PROVISIONED:
                 raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The agent has a number: deprovision it first.")
-            is_open = (Operation.agent_id == agent_id, Operation.status.in_(OPEN_STATUSES))
-            if agent.twilio_phone_number or session.scalar(select(Operation.id).where(*is_open)):
-                raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, "An operation is still open for this agent.")
+            refuse_busy(session, agent_id)
             agent.deleted_at = func.now()

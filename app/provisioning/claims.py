@@ -13,7 +13,7 @@ from app.db.engine import Sessions
 from app.db.models import Agent, Operation, OperationStep, Resource
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName
-from app.domain.statuses import Direction, OperationStatus, PhoneStatus, StepState
+from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState
 from app.provisioning.context import NUMBER, StepContext, Toolbox, routing_of
 from app.provisioning.steps import STEPS, Step
 from app.provisioning.transitions import record, turn_round
@@ -35,6 +35,10 @@ class Claim:
     may_have_happened: bool
     """Whether an earlier try ended without a known outcome."""
     resource_id: str | None
+    holder_id: uuid.UUID
+    """The agent whose row and ledger hold what the step makes; a move acts for another until it ends."""
+    mends: bool
+    """Whether the step makes right what stands, as a repair or a move does, before it makes anything."""
     context: StepContext
 
 
@@ -142,28 +146,42 @@ def _take(
         record(session, operation, EventName.OPERATION_STARTED)
     if direction is Direction.DO:
         row.state, row.intent = StepState.RUNNING, {"do": step.name, "attempt": row.attempts}
-        locked.agent.move_to(PhoneStatus.PROVISIONING)
+        if operation.kind is OperationKind.PROVISION:
+            locked.agent.move_to(PhoneStatus.PROVISIONING)
     else:
         row.state = StepState.UNDOING
     event = EventName.STEP_STARTED if direction is Direction.DO else EventName.STEP_UNDOING
     record(session, operation, event, step.name, attempt=row.attempts)
     context = _context(session, tools, locked, direction)
-    return Claim(step, direction, row.lease_token, row.attempts, may_have_happened, row.resource_id, context)
+    mends = operation.kind in {OperationKind.REPAIR, OperationKind.MOVE}
+    return Claim(
+        step,
+        direction,
+        row.lease_token,
+        row.attempts,
+        may_have_happened,
+        row.resource_id,
+        locked.agent.id,
+        mends,
+        context,
+    )
 
 
 def _context(session: Session, tools: Toolbox, locked: Locked, direction: Direction) -> StepContext:
     operation, agent, is_uncertain = locked.operation, locked.agent, _is_uncertain(locked)
     ledger = _ledger(session, locked) if direction is Direction.UNDO or is_uncertain else {}
+    # A move works under the identity of the agent that gets the number, and its undo under the old one's again.
+    identity = operation.target if operation.target is not None and direction is Direction.DO else agent
     number = locked.rows.get(NUMBER)
     looked_at = number.finished_at if number else None
     return StepContext(
         tools=tools,
-        agent_id=agent.id,
+        agent_id=identity.id,
         operation_id=operation.id,
         phone_number=operation.phone_number,
         takeover=operation.takeover,
-        agent_name=agent.livekit_agent_name,
-        job_metadata=json.dumps(agent.agent_metadata),
+        agent_name=identity.livekit_agent_name,
+        job_metadata=json.dumps(identity.agent_metadata),
         ids=_ids(agent),
         parents={entry.external_id: entry.parent_id for kind in ledger.values() for entry in kind if entry.parent_id},
         ledger={kind: tuple(entry.external_id for entry in entries) for kind, entries in ledger.items()},

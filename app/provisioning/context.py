@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.domain.errors import ErrorCode
@@ -54,6 +54,8 @@ class Toolbox:
     instance: str
     sip_uri: str
     timing: Timing
+    allowed_addresses: tuple[str, ...] = ()
+    """What our LiveKit trunks admit; empty is everybody."""
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -97,6 +99,7 @@ class StepContext:
                 "instance": self.tools.instance,
                 "agentId": str(self.agent_id),
                 "operationId": str(self.operation_id),
+                "createdAt": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         )
 
@@ -119,6 +122,16 @@ class StepContext:
             if is_true():
                 return True
         return False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a step made or found: its id, and for the number what it did before us."""
+
+    resource_id: str | None
+    previous_routing: NumberRouting | None = None
+    removed: tuple[str, ...] = ()
+    """Ids of twins that were deleted on the way."""
 
 
 def tag_of(instance: str, agent_id: uuid.UUID) -> str:

@@ -15,8 +15,7 @@ from app.domain.events import EventName
 from app.domain.statuses import Direction, OperationKind, OperationStatus, StepState
 from app.providers.errors import ProviderError, RejectedError
 from app.provisioning.claims import LEASE_MARGIN, Claim, Locked, is_out_of_time, lock_operation, out_of_time
-from app.provisioning.context import ORIGINATION_URL, TRUNK, Toolbox
-from app.provisioning.steps import Result
+from app.provisioning.context import ORIGINATION_URL, TRUNK, Result, Toolbox
 from app.provisioning.transitions import HINT_GRACE, finish_if_done, finish_if_undone, record, turn_round
 
 UNDO_TRIES = 5
@@ -135,7 +134,8 @@ def _keep_undone(session: Session, claim: Claim, locked: Locked, row: OperationS
     operation = locked.operation
     row.state, row.resource_id = StepState.UNDONE, None
     if claim.step.column:
-        setattr(locked.agent, claim.step.column, None)
+        # A move that goes back has nothing to delete: what it made right again stays.
+        setattr(locked.agent, claim.step.column, result.resource_id if claim.mends else None)
     record(session, operation, EventName.STEP_UNDONE, claim.step.name, ids=list(result.removed))
     if operation.status is OperationStatus.NEEDS_ATTENTION:
         going = OperationStatus.RUNNING if operation.kind is OperationKind.DEPROVISION else OperationStatus.ROLLING_BACK
@@ -160,7 +160,7 @@ def _write_ledger(session: Session, claim: Claim, result: Result, now: datetime)
                 provider=claim.step.provider,
                 kind=claim.step.name,
                 external_id=result.resource_id,
-                agent_id=claim.context.agent_id,
+                agent_id=claim.holder_id,
                 operation_id=claim.context.operation_id,
                 parent_id=parent,
             )
@@ -170,7 +170,7 @@ def _write_ledger(session: Session, claim: Claim, result: Result, now: datetime)
         session.execute(
             update(Resource)
             .where(
-                Resource.agent_id == claim.context.agent_id,
+                Resource.agent_id == claim.holder_id,
                 Resource.external_id.in_(result.removed),
                 Resource.deleted_at.is_(None),
             )

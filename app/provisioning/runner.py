@@ -7,7 +7,7 @@ lease that the claim took, while the ledger keeps every id that anybody learns o
 import random
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum, auto
 
@@ -18,9 +18,9 @@ from app.domain.errors import ErrorCode
 from app.domain.statuses import Direction
 from app.providers.errors import ProviderError, RejectedError, UnknownOutcomeError
 from app.provisioning.claims import Claim, claim_step
-from app.provisioning.context import Toolbox
+from app.provisioning.context import Result, Toolbox
 from app.provisioning.outcomes import keep_failure, keep_rest, keep_result
-from app.provisioning.steps import STEP_BY_NAME, Result
+from app.provisioning.steps import STEP_BY_NAME
 
 log = structlog.get_logger(__name__)
 
@@ -72,9 +72,10 @@ class Runner:
         # Until a look has shown that an earlier try left nothing, any failure leaves that question open.
         is_clear = not claim.may_have_happened
         try:
-            found = claim.step.find(claim.context) if claim.may_have_happened and claim.step.find else []
+            found = self._look(claim)
             is_clear = is_clear or not found
-            result = self._do(claim, found) if direction is Direction.DO else self._undo(claim, found)
+            forward = direction is Direction.DO or claim.mends
+            result = self._do(claim, found) if forward else self._undo(claim, found)
         except ProviderError as error:
             logger.warning("step_call_failed", kind=type(error).__name__, code=error.code, detail=error.detail)
             return self._keep_error(claim, error, is_clear=is_clear and not isinstance(error, UnknownOutcomeError))
@@ -88,16 +89,25 @@ class Runner:
         logger.info(event, resource_id=result.resource_id, took_s=took_s)
         return Outcome(_VERDICTS.get(kept, Verdict.STOP))
 
+    def _look(self, claim: Claim) -> list[str]:
+        """Say what stands: what a repair or a move has just made right, or what an earlier try left behind."""
+        step, context = claim.step, claim.context
+        if claim.mends and step.mend and claim.resource_id and step.mend(context, claim.resource_id):
+            return [claim.resource_id]
+        return step.find(context) if step.find and (claim.may_have_happened or claim.mends) else []
+
     def _do(self, claim: Claim, found: list[str]) -> Result:
         """Adopt what an earlier try left behind, the oldest of it, and delete the others; else make it."""
+        gone = (claim.resource_id,) if claim.mends and claim.step.makes and claim.resource_id not in found else ()
         if not found:
             claim.context.check_time()
-            return claim.step.do(claim.context)
+            made = claim.step.do(claim.context)
+            return replace(made, removed=tuple(filter(None, (*made.removed, *gone))))
         kept, *twins = found
         for twin in twins if claim.step.makes and claim.step.undo else ():
             claim.context.check_time()
             claim.step.undo(claim.context, twin)  # type: ignore[misc]  # the loop above has looked
-        return Result(kept, removed=tuple(twins))
+        return Result(kept, removed=tuple(filter(None, (*twins, *gone))))
 
     def _undo(self, claim: Claim, found: list[str]) -> Result:
         """Undo all that the row, the ledger and, after an unknown outcome, the provider's own list know of."""

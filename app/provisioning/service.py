@@ -4,22 +4,31 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Protocol
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions
-from app.db.models import Agent, Operation
-from app.domain.errors import ErrorCode, RefusedError, agent_not_found, operation_not_found
+from app.db.models import Operation
+from app.domain.errors import ErrorCode, RefusedError, operation_not_found
 from app.domain.events import EventName
 from app.domain.numbers import mask_number
 from app.domain.statuses import OPEN_STATUSES, OperationKind, OperationStatus, PhoneStatus, StepState
 from app.provisioning.claims import Locked, lock_operation
-from app.provisioning.transitions import Origin, Plan, open_operation, plan_of, record, turn_round
+from app.provisioning.transitions import (
+    Origin,
+    Plan,
+    lock_agent,
+    open_operation,
+    plan_now,
+    record,
+    refuse_busy,
+    turn_round,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +44,9 @@ class Publisher(Protocol):
 
     def publish(self, plan: Plan) -> bool:
         """Queue the plan's chain, best effort and within seconds; say whether the broker took it. Never raises."""
+
+    def publish_audit(self, audit_id: uuid.UUID) -> bool:
+        """Queue an audit that was asked for, likewise."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +65,18 @@ class ProvisioningService:
         """
         try:
             with self.sessions.begin() as session:
-                agent, now = _lock_agent(session, agent_id)
+                agent, now = lock_agent(session, agent_id)
                 if agent.phone_provisioning_status is PhoneStatus.PROVISIONED:
                     raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The agent has a number: deprovision it first.")
-                _refuse_busy(session, agent)
+                refuse_busy(session, agent.id)
                 agent.move_to(PhoneStatus.PENDING)
                 agent.twilio_phone_number = phone_number
                 session.flush()
                 kind = OperationKind.PROVISION
                 operation = open_operation(session, agent, kind, phone_number, now, origin, takeover=takeover)
-                plan = _plan(session, operation)
+                plan = plan_now(session, operation)
         except IntegrityError as error:
-            raise _refusal_of(error) from error
+            raise refusal_of(error) from error
         log.info("provision_queued", operation_id=str(operation.id), phone_number=mask_number(phone_number))
         self.publisher.publish(plan)
         return operation
@@ -75,12 +87,14 @@ class ProvisioningService:
         try:
             with self.sessions.begin() as session:
                 locked = _lock_open(session, agent_id)
-                if locked is not None:
+                if locked is not None and locked.operation.kind is OperationKind.REPAIR:
+                    operation, plan = _deprovision_instead(session, locked, origin)
+                elif locked is not None:
                     operation, plan = locked.operation, _cancel(session, locked)
                 else:
                     operation, plan = _open_deprovision(session, agent_id, origin)
         except IntegrityError as error:
-            raise _refusal_of(error) from error
+            raise refusal_of(error) from error
         if plan is not None and operation is not None:
             log.info("deprovision_queued", operation_id=str(operation.id), status=operation.status)
             self.publisher.publish(plan)
@@ -97,7 +111,7 @@ class ProvisioningService:
                 _end_rests(locked)
                 operation.wake_at = locked.now
                 record(session, operation, EventName.OPERATION_RETRIED, requested_by=origin.requested_by)
-                plan = _plan(session, operation)
+                plan = plan_now(session, operation)
         if operation.status.is_final:
             return self._start_afresh(operation, origin)
         self.publisher.publish(plan)
@@ -106,6 +120,9 @@ class ProvisioningService:
     def _start_afresh(self, operation: Operation, origin: Origin) -> Operation:
         if operation.status is OperationStatus.SUCCEEDED:
             raise RefusedError(ErrorCode.OPERATION_FINISHED, "The operation succeeded: there is nothing to retry.")
+        if operation.kind is not OperationKind.PROVISION:
+            detail = f"A {operation.kind} is not retried once it has ended: ask for another."
+            raise RefusedError(ErrorCode.OPERATION_FINISHED, detail)
         return self.provision(operation.agent_id, operation.phone_number, takeover=operation.takeover, origin=origin)
 
     def kick(self, operation_id: uuid.UUID) -> bool:
@@ -114,7 +131,7 @@ class ProvisioningService:
             operation = session.get(Operation, operation_id)
             if operation is None or operation.status.is_final:
                 return False
-            plan = _plan(session, operation)
+            plan = plan_now(session, operation)
         return self.publisher.publish(plan)
 
     def wait(self, operation_id: uuid.UUID, timeout: timedelta) -> Operation:
@@ -131,23 +148,6 @@ class ProvisioningService:
             self.sleep(min(next(pauses, WAIT_POLL_S[-1]), left))
 
 
-def _plan(session: Session, operation: Operation) -> Plan:
-    session.flush()
-    session.refresh(operation, ["steps"])
-    return plan_of(operation, operation.steps)
-
-
-def _lock_agent(session: Session, agent_id: uuid.UUID) -> tuple[Agent, datetime]:
-    row = session.execute(
-        select(Agent, func.clock_timestamp())
-        .where(Agent.id == agent_id, Agent.deleted_at.is_(None))
-        .with_for_update(of=Agent)
-    ).one_or_none()
-    if row is None:
-        raise agent_not_found(agent_id)
-    return row[0], row[1]
-
-
 def _lock_open(session: Session, agent_id: uuid.UUID) -> Locked | None:
     """Take the agent's open operation: always the operation's lock before the agent's, as the runner does."""
     open_id = session.scalar(
@@ -157,17 +157,9 @@ def _lock_open(session: Session, agent_id: uuid.UUID) -> Locked | None:
     return locked if locked and not locked.operation.status.is_final else None
 
 
-def _refuse_busy(session: Session, agent: Agent) -> None:
-    busy = session.scalar(
-        select(Operation.id).where(Operation.agent_id == agent.id, Operation.status.in_(OPEN_STATUSES))
-    )
-    if busy:
-        raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, f"Operation {busy} is still open for this agent.")
-
-
 def _open_deprovision(session: Session, agent_id: uuid.UUID, origin: Origin) -> tuple[Operation | None, Plan | None]:
-    agent, now = _lock_agent(session, agent_id)
-    _refuse_busy(session, agent)  # opened in the moment between two locks: the client asks again
+    agent, now = lock_agent(session, agent_id)
+    refuse_busy(session, agent.id)  # opened in the moment between two locks: the client asks again
     if agent.phone_provisioning_status is PhoneStatus.FAILED:
         agent.move_to(PhoneStatus.NOT_PROVISIONED)
     if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED or agent.twilio_phone_number is None:
@@ -175,12 +167,37 @@ def _open_deprovision(session: Session, agent_id: uuid.UUID, origin: Origin) -> 
     agent.move_to(PhoneStatus.DEPROVISIONING)
     kind, number = OperationKind.DEPROVISION, agent.twilio_phone_number
     operation = open_operation(session, agent, kind, number, now, origin, takeover=False)
-    return operation, _plan(session, operation)
+    return operation, plan_now(session, operation)
+
+
+def _deprovision_instead(session: Session, locked: Locked, origin: Origin) -> tuple[Operation | None, Plan | None]:
+    """Cancel a repair for the way down, which waits for whatever call the repair may still have under way."""
+    in_flight = {row.name: row.lease_until for row in locked.rows.values() if row.state is StepState.RUNNING}
+    locked.operation.cancelled_at = locked.now
+    for row in locked.rows.values():
+        row.lease_token = None
+    turn_round(
+        session,
+        locked.operation,
+        locked.agent,
+        locked.rows.values(),
+        locked.now,
+        code=ErrorCode.CANCELLED,
+        detail="Cancelled by a request to deprovision.",
+    )
+    session.flush()
+    operation, plan = _open_deprovision(session, locked.agent.id, origin)
+    for row in operation.steps if operation else ():
+        if row.name in in_flight:
+            row.lease_until, row.intent = in_flight[row.name], {"do": row.name, "left_by": str(locked.operation.id)}
+    return operation, plan
 
 
 def _cancel(session: Session, locked: Locked) -> Plan | None:
     """Turn a provisioning round; one that is on its way back anyway ends cancelled, a deprovisioning just goes on."""
     operation = locked.operation
+    if operation.kind is OperationKind.MOVE:
+        raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, "The number is being moved to another agent: ask again.")
     if operation.kind is OperationKind.DEPROVISION or operation.cancelled_at:
         return None
     operation.cancelled_at = locked.now
@@ -194,7 +211,7 @@ def _cancel(session: Session, locked: Locked) -> Plan | None:
             code=ErrorCode.CANCELLED,
             detail="Cancelled by a request to deprovision.",
         )
-    return None if operation.status.is_final else _plan(session, operation)
+    return None if operation.status.is_final else plan_now(session, operation)
 
 
 def _end_rests(locked: Locked) -> None:
@@ -205,7 +222,8 @@ def _end_rests(locked: Locked) -> None:
             row.lease_until = None
 
 
-def _refusal_of(error: IntegrityError) -> RefusedError:
+def refusal_of(error: IntegrityError) -> RefusedError:
+    """Say which rule of the database a request met; any other breach is a defect and is raised again."""
     constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
     if constraint == UNIQUE_NUMBER:
         return RefusedError(ErrorCode.NUMBER_IN_USE, "The number belongs to another agent.")

@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from app.db.engine import Sessions
 from app.db.models import Operation
 from app.domain.statuses import OPEN_STATUSES
+from app.provisioning.audit import AuditService
 from app.provisioning.service import ProvisioningService
 
 log = structlog.get_logger(__name__)
@@ -39,6 +40,7 @@ class Sweeper:
 
     sessions: Sessions
     service: ProvisioningService
+    audits: AuditService
 
     def sweep(self) -> int:
         """Publish every operation that is due, up to a batch; return how many were due."""
@@ -46,6 +48,8 @@ class Sweeper:
         for operation_id in due:
             published = self.service.kick(operation_id)
             log.warning("operation_swept", operation_id=str(operation_id), published=published)
+        for audit_id in self.audits.due():
+            self.service.publisher.publish_audit(audit_id)
         return len(due)
 
     def run(self, stop: threading.Event) -> None:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.db.models import Agent, Event, Operation, OperationStep
-from app.domain.errors import ErrorCode
+from app.db.models import Agent, Event, Operation, OperationStep, Resource
+from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import EventName
-from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.domain.findings import Health
+from app.domain.statuses import OPEN_STATUSES, Direction, OperationKind, OperationStatus, PhoneStatus, StepState
 from app.provisioning.steps import STEP_BY_NAME, STEPS, steps_towards
 
 HINT_GRACE = timedelta(seconds=5)
@@ -37,20 +39,65 @@ class Plan:
     steps: tuple[str, ...]
 
 
+def is_open_for(agent_id: uuid.UUID) -> ColumnElement[bool]:
+    """Match the open operations that this agent takes part in, as the one that moves its number here too."""
+    takes_part = or_(Operation.agent_id == agent_id, Operation.target_agent_id == agent_id)
+    return and_(takes_part, Operation.status.in_(OPEN_STATUSES))
+
+
+def refuse_busy(session: Session, agent_id: uuid.UUID) -> None:
+    """Raise 409 `operation_in_progress` while an operation is open for the agent."""
+    busy = session.scalar(select(Operation.id).where(is_open_for(agent_id)))
+    if busy:
+        raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, f"Operation {busy} is still open for this agent.")
+
+
+def lock_agent(session: Session, agent_id: uuid.UUID) -> tuple[Agent, datetime]:
+    """Take the agent's row lock and the database's time; 404 `agent_not_found`."""
+    row = session.execute(
+        select(Agent, func.clock_timestamp())
+        .where(Agent.id == agent_id, Agent.deleted_at.is_(None))
+        .with_for_update(of=Agent)
+    ).one_or_none()
+    if row is None:
+        raise agent_not_found(agent_id)
+    return row[0], row[1]
+
+
+def plan_now(session: Session, operation: Operation) -> Plan:
+    """Read the steps as this transaction has left them, and say what is to be published."""
+    session.flush()
+    session.refresh(operation, ["steps"])
+    return plan_of(operation, operation.steps)
+
+
 def record(session: Session, operation: Operation, event: EventName, step: str | None = None, **detail: Any) -> None:
     """Append to the trail, in the caller's transaction."""
     session.add(Event(operation_id=operation.id, step=step, event=event, detail=detail))
 
 
 def open_operation(
-    session: Session, agent: Agent, kind: OperationKind, number: str, now: datetime, origin: Origin, *, takeover: bool
+    session: Session,
+    agent: Agent,
+    kind: OperationKind,
+    number: str,
+    now: datetime,
+    origin: Origin,
+    *,
+    takeover: bool = False,
+    target: Agent | None = None,
+    only: frozenset[str] | None = None,
 ) -> Operation:
-    """Insert an operation with its steps; the partial unique index refuses a second open one."""
+    """Insert an operation with its steps; the partial unique index refuses a second open one.
+
+    `only` names the steps that a repair or a move works on: the others count as done.
+    """
     operation = Operation(
         id=uuid.uuid4(),
         agent_id=agent.id,
         kind=kind,
         phone_number=number,
+        target_agent_id=target.id if target else None,
         takeover=takeover,
         status=OperationStatus.QUEUED,
         epoch=0,
@@ -65,14 +112,15 @@ def open_operation(
         if undoing and not step.undo:
             continue
         column = STEP_BY_NAME[step.changes or step.name].column
+        stands = kind is not OperationKind.PROVISION and column is not None
         session.add(
             OperationStep(
                 operation_id=operation.id,
                 name=step.name,
                 position=position,
-                state=StepState.PENDING,
+                state=StepState.PENDING if only is None or step.name in only else StepState.DONE,
                 attempts=0,
-                resource_id=getattr(agent, column) if undoing and column else None,
+                resource_id=getattr(agent, column) if stands and column else None,
             )
         )
     record(session, operation, EventName.OPERATION_QUEUED, kind=kind, takeover=takeover)
@@ -101,12 +149,16 @@ def turn_round(
 
     Steps that never wrote anything count as undone at once; a live lease stays, so that undo waits for its holder.
     """
-    operation.move_to(OperationStatus.ROLLING_BACK)
     operation.epoch += 1
     operation.error_code, operation.error_detail = code, detail
+    if operation.kind is OperationKind.REPAIR:
+        end_repair(session, operation, steps, now)
+        return
+    operation.move_to(OperationStatus.ROLLING_BACK)
     operation.wake_at = now + HINT_GRACE
     operation.idle_kicks = 0
-    agent.move_to(PhoneStatus.ROLLING_BACK)
+    if operation.kind is OperationKind.PROVISION:
+        agent.move_to(PhoneStatus.ROLLING_BACK)
     record(session, operation, EventName.OPERATION_TURNED, code=code, reason=detail)
     for row in steps:
         touched = row.resource_id or row.intent or row.state is StepState.RUNNING
@@ -114,6 +166,17 @@ def turn_round(
             row.state, row.lease_token, row.lease_until, row.intent = StepState.UNDONE, None, None, None
         row.attempts = 0
     finish_if_undone(session, operation, agent, steps, now)
+
+
+def end_repair(session: Session, operation: Operation, steps: Iterable[OperationStep], now: datetime) -> None:
+    """End a repair that failed or was cancelled: what it made right stays, what it did not stays as it was found."""
+    is_cancelled = operation.cancelled_at is not None
+    end = OperationStatus.CANCELLED if is_cancelled else OperationStatus.FAILED
+    event = EventName.OPERATION_CANCELLED if is_cancelled else EventName.OPERATION_FAILED
+    for row in steps:
+        if row.state in {StepState.PENDING, StepState.RUNNING}:
+            row.state = StepState.FAILED
+    _close(session, operation, end, now, event)
 
 
 def finish_if_undone(
@@ -130,8 +193,13 @@ def finish_if_undone(
     else:
         end, phone, event = OperationStatus.FAILED, PhoneStatus.FAILED, EventName.OPERATION_FAILED
     _close(session, operation, end, now, event)
+    if operation.kind is OperationKind.MOVE:
+        if operation.target is not None:
+            operation.target.move_to(PhoneStatus.NOT_PROVISIONED)
+        return True
     agent.move_to(phone)
     agent.twilio_phone_number = agent.twilio_phone_number_sid = agent.previous_routing = None
+    agent.health_state, agent.health_checked_at, agent.health_findings = Health.UNKNOWN, None, []
     return True
 
 
@@ -143,8 +211,26 @@ def finish_if_done(
         return False
     _close(session, operation, OperationStatus.SUCCEEDED, now, EventName.OPERATION_SUCCEEDED)
     operation.error_code = operation.error_detail = None
-    agent.move_to(PhoneStatus.PROVISIONED)
+    holder = _hand_over(session, agent, operation.target) if operation.target is not None else agent
+    holder.move_to(PhoneStatus.PROVISIONED)
+    # Verification has just read the whole path.
+    holder.health_state, holder.health_checked_at, holder.health_findings = Health.IN_SYNC, now, []
     return True
+
+
+def _hand_over(session: Session, source: Agent, target: Agent) -> Agent:
+    """Give the number and every id of its path to the other agent's row, and the ledger with them."""
+    number, source.twilio_phone_number = source.twilio_phone_number, None
+    session.flush()  # the unique index must see the number free before it is taken again
+    target.twilio_phone_number = number
+    for column in ("previous_routing", *(step.column for step in STEPS if step.column)):
+        setattr(target, column, getattr(source, column))
+        setattr(source, column, None)
+    source.move_to(PhoneStatus.NOT_PROVISIONED)
+    source.health_state, source.health_checked_at, source.health_findings = Health.UNKNOWN, None, []
+    live = (Resource.agent_id == source.id, Resource.deleted_at.is_(None))
+    session.execute(update(Resource).where(*live).values(agent_id=target.id))
+    return target
 
 
 def _close(session: Session, operation: Operation, end: OperationStatus, now: datetime, event: EventName) -> None:

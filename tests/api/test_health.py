@@ -8,6 +8,7 @@ from sqlalchemy import text
 from app import create_app
 from app.api import readiness
 from app.domain.errors import ErrorCode
+from app.domain.statuses import OperationKind, OperationStatus
 from app.providers.errors import RejectedError
 from app.wiring import build
 from tests.support.api import OTHER_NUMBER, Api, Pinged, RecordingPublisher, make_settings
@@ -129,7 +130,7 @@ def test_metrics_count_rows(api: Api) -> None:
     agents = {sample.labels["status"]: sample.value for sample in families["trunkline_agents"].samples}
     assert (operations["provision", "failed"], operations["provision", "queued"]) == (1, 1)
     assert sum(operations.values()) == 2
-    assert len(operations) == 14
+    assert len(operations) == len(OperationKind) * len(OperationStatus)
     assert (agents["FAILED"], agents["PENDING"]) == (1, 1)
     assert families["trunkline_oldest_open_operation_seconds"].samples[0].value > 0
     assert families["trunkline_wake_delay_seconds"].samples[0].value == 0

@@ -16,6 +16,7 @@ CLEAN = {
     "livekitInboundTrunkId": None,
     "livekitDispatchRuleId": None,
     "operation": None,
+    "health": {"state": "UNKNOWN", "checkedAt": None, "findings": []},
 }
 
 

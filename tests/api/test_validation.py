@@ -235,7 +235,7 @@ def test_metadata_comes_back_as_it_was_sent(api: Api) -> None:
 def test_a_parameter_that_a_writing_call_does_not_know_is_422(api: Api, method: str, path: str) -> None:
     agent_id = api.agent()
 
-    answer = api.call(method, f"/api/agents/{agent_id}/{path}".rstrip("/") + "?dryRun=true", {"phoneNumber": NUMBER})
+    answer = api.call(method, f"/api/agents/{agent_id}/{path}".rstrip("/") + "?dry=true", {"phoneNumber": NUMBER})
 
-    _refused(answer, 422, "validation_failed", "dryRun")
+    _refused(answer, 422, "validation_failed", "dry")
     assert api.get(f"/api/agents/{agent_id}").json["phoneProvisioningStatus"] == "NOT_PROVISIONED"

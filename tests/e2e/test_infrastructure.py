@@ -25,6 +25,9 @@ from tests.support.stack import Stack, eventually, running_stack
 ACCEPT_S = 5
 """Seconds in which a POST is answered whatever Redis does: two socket timeouts of 2 s, and room."""
 
+QUEUED = 80
+"""Operations that wait for the first worker: more than it has threads, so that all of them publish at once."""
+
 
 @dataclass(frozen=True)
 class Fragile:
@@ -174,7 +177,7 @@ def test_a_worker_that_is_told_to_stop_finishes_its_call(fragile: Fragile, stack
 
 def test_what_was_asked_for_while_no_worker_ran_is_done_when_one_starts(fragile: Fragile, stack: Stack) -> None:
     stack.worker.kill()
-    subjects = fragile.subjects(10)
+    subjects = fragile.subjects(QUEUED)
     operations = fragile.provision(subjects)
     stack.start_worker()
     fragile.all_provisioned(subjects, operations)

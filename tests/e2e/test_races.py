@@ -10,7 +10,7 @@ from celery import Celery
 from app.domain.statuses import OperationStatus, PhoneStatus
 from tests.e2e.cases import DOWN, Point
 from tests.e2e.invariants import Foreigners, Subject, check, check_made_once
-from tests.e2e.rows import finished, resting, rows_of
+from tests.e2e.rows import finished, rows_of, step_states
 from tests.e2e.subjects import SHARED, new_subject
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, eventually
@@ -79,8 +79,9 @@ def test_a_write_that_lands_after_its_sender_gave_up_and_was_cancelled_leaves_no
     with Celery(broker=stack.environ["REDIS_URL"]) as celery:
 
         def all_kicked() -> bool:
+            states = step_states(stack.sessions, list(waiting))
             for operation_id, step in list(waiting.items()):
-                if resting(stack.sessions, [operation_id], step):
+                if states[operation_id, step] != "RUNNING":
                     del waiting[operation_id]
                     celery.send_task("upkeep.kick", [operation_id], queue="ops")
             return not waiting

@@ -1,5 +1,6 @@
 """The application for API tests: real rows, a publisher that remembers, providers that only answer a ping."""
 
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,8 +40,13 @@ class RecordingPublisher:
     """Takes every plan, sends none."""
 
     plans: list[Plan] = field(default_factory=list)
+    audits: list[uuid.UUID] = field(default_factory=list)
     on_publish: Callable[[Plan], Any] = lambda _plan: None
     """What happens to the rows at once, as if a worker were that quick."""
+
+    def publish_audit(self, audit_id: uuid.UUID) -> bool:
+        self.audits.append(audit_id)
+        return True
 
     def publish(self, plan: Plan) -> bool:
         self.plans.append(plan)

@@ -16,6 +16,8 @@ from app.domain.events import EventName
 from app.domain.statuses import Direction, OperationStatus, PhoneStatus
 from app.localstack.postgres import PostgresServer
 from app.provisioning.agents import AgentService
+from app.provisioning.audit import AuditService
+from app.provisioning.care import CareService
 from app.provisioning.context import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
@@ -73,7 +75,12 @@ class RecordingPublisher:
     """Takes every plan, sends none."""
 
     plans: list[Plan] = field(default_factory=list)
+    audits: list[uuid.UUID] = field(default_factory=list)
     takes: bool = True
+
+    def publish_audit(self, audit_id: uuid.UUID) -> bool:
+        self.audits.append(audit_id)
+        return True
 
     def publish(self, plan: Plan) -> bool:
         self.plans.append(plan)
@@ -279,7 +286,8 @@ def wire(sessions: Sessions, timing: Timing = TIMING) -> Saga:
     tools = Toolbox(world.carrier, world.platform, "test", SIP_URI, timing, sleep=clock.sleep, clock=clock)
     service = ProvisioningService(sessions, publisher, sleep=clock.sleep, clock=clock)
     runner = Runner(sessions, tools, jitter=lambda _low, high: high)
-    return Saga(sessions, world, clock, publisher, runner, service, Sweeper(sessions, service))
+    audits = AuditService(sessions, tools, CareService(sessions, publisher, tools), timedelta(hours=1))
+    return Saga(sessions, world, clock, publisher, runner, service, Sweeper(sessions, service, audits))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,8 @@
 import uuid
 
 import pytest
-from celery import Celery
+from celery import Celery, group
+from celery.canvas import Signature, _chain
 from celery.exceptions import QueueNotFound
 
 from app.domain.statuses import Direction, OperationKind
@@ -14,9 +15,10 @@ DOWN = [step.name for step in STEPS]
 UP = [step.name for step in reversed(STEPS) if step.undo]
 
 NAMES = {
-    *(f"provision.{name}" for name in DOWN),
+    *(f"{way}.{name}" for way in ("provision", "repair", "move") for name in DOWN),
     *(f"{way}.{name}" for way in ("rollback", "deprovision") for name in UP),
     "rollback.begin",
+    "upkeep.audit",
     "upkeep.kick",
 }
 
@@ -27,7 +29,8 @@ def test_every_task_has_a_name_that_says_what_it_does(celery_app: Celery) -> Non
 
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_every_task_goes_to_a_queue_that_a_worker_reads(celery_app: Celery, name: str) -> None:
-    queue = {"provision": "provision", "upkeep": "ops"}.get(name.split(".", 1)[0], "rollback")
+    queues = {"provision": "provision", "repair": "provision", "move": "provision", "upkeep": "ops"}
+    queue = queues.get(name.split(".", 1)[0], "rollback")
     assert celery_app.amqp.router.route({}, name)["queue"].name == queue
 
 
@@ -51,7 +54,6 @@ def test_the_settings_that_the_saga_was_measured_with_hold(celery_app: Celery) -
 @pytest.mark.parametrize(
     ("kind", "direction", "prefix"),
     [
-        (OperationKind.PROVISION, Direction.DO, "provision"),
         (OperationKind.PROVISION, Direction.UNDO, "rollback"),
         (OperationKind.DEPROVISION, Direction.UNDO, "deprovision"),
     ],
@@ -69,3 +71,33 @@ def test_a_chain_carries_ids_only_and_nothing_from_step_to_step(
     assert {each.args for each in chain.tasks} == {(str(plan.operation_id), 3)}
     (errback,) = chain.options["link_error"]
     assert (errback.task, errback.args) == ("rollback.begin", (str(plan.operation_id),))
+
+
+@pytest.mark.parametrize("done", range(len(STEPS) + 1))
+@pytest.mark.parametrize("kind", [OperationKind.PROVISION, OperationKind.REPAIR, OperationKind.MOVE])
+def test_on_the_way_down_two_branches_run_side_by_side_and_both_end_where_they_meet(
+    celery_app: Celery, kind: OperationKind, done: int
+) -> None:
+    from tasks.provisioning import chain_of  # noqa: PLC0415  # reads the settings
+
+    left = tuple(DOWN[done:])
+    if not left:
+        return
+    lines = _lines(chain_of(Plan(uuid.uuid4(), 0, kind, Direction.DO, left)))
+    for line in lines:
+        assert line == [f"{kind}.{name}" for name in left if f"{kind}.{name}" in line]
+        assert line[-1] == f"{kind}.verification"
+    assert {name for line in lines for name in line} == {f"{kind}.{name}" for name in left}
+    assert len(lines) == (2 if {"twilio_origination_url", "livekit_dispatch_rule"} <= set(left) else 1)
+
+
+def _lines(signature: Signature) -> list[list[str]]:
+    """Every way through a canvas, as the names of its tasks; each task must carry the error callback."""
+    if isinstance(signature, group):
+        return [line for member in signature.tasks for line in _lines(member)]
+    if isinstance(signature, _chain):
+        lines: list[list[str]] = [[]]
+        for member in signature.tasks:
+            lines = [before + after for before in lines for after in _lines(member)]
+        return lines
+    return [[signature.task]]

@@ -19,17 +19,17 @@ from app.domain.statuses import (
 )
 
 LEGAL = {
-    "queued": {"running", "rolling_back"},
-    "running": {"rolling_back", "needs_attention", "succeeded"},
+    "queued": {"running", "rolling_back", "cancelled"},
+    "running": {"rolling_back", "needs_attention", "succeeded", "failed", "cancelled"},
     "rolling_back": {"needs_attention", "failed", "cancelled"},
     "needs_attention": {"running", "rolling_back"},
     "succeeded": set(),
     "failed": set(),
     "cancelled": set(),
     "NOT_PROVISIONED": {"PENDING"},
-    "PENDING": {"PROVISIONING", "ROLLING_BACK"},
+    "PENDING": {"PROVISIONING", "ROLLING_BACK", "PROVISIONED", "NOT_PROVISIONED"},
     "PROVISIONING": {"PROVISIONED", "ROLLING_BACK"},
-    "PROVISIONED": {"DEPROVISIONING"},
+    "PROVISIONED": {"DEPROVISIONING", "NOT_PROVISIONED"},
     "ROLLING_BACK": {"FAILED", "NOT_PROVISIONED"},
     "FAILED": {"PENDING", "NOT_PROVISIONED"},
     "DEPROVISIONING": {"NOT_PROVISIONED"},

@@ -1,0 +1,35 @@
+"""Holds every key to its rate of writing calls."""
+
+from flask import Flask, g, request
+
+from app.api.authentication import SAFE_METHODS
+from app.api.context import door
+from app.api.problems import problem
+from app.domain.errors import ErrorCode, RefusedError
+
+
+class _TooFastError(RefusedError):
+    """Too many writing calls; `retry_after_s` is when another one may pass."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        detail = f"This key writes too fast: come back in {retry_after_s} s."
+        super().__init__(ErrorCode.RATE_LIMITED, detail, status=429)
+        self.retry_after_s = retry_after_s
+
+
+def register_rate_limit(app: Flask) -> None:
+    """Put the check behind the check of the key: a stranger uses up nobody's rate."""
+    app.before_request(_check_rate)
+    app.register_error_handler(
+        _TooFastError,
+        lambda error: problem(error.code, error.detail, headers={"Retry-After": str(error.retry_after_s)}),
+    )
+
+
+def _check_rate() -> None:
+    limit, who = door().rate_limit, g.get("caller")
+    if limit is None or who is None or request.method in SAFE_METHODS:
+        return
+    retry_after_s = limit.retry_after_s(str(who.key_id))
+    if retry_after_s is not None:
+        raise _TooFastError(retry_after_s)

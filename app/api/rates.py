@@ -1,0 +1,61 @@
+"""How many writing calls one API key may make: counted in Redis, for all web processes together."""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+from limits import RateLimitItem, parse
+from limits.storage import RedisStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+from redis.exceptions import RedisError
+
+from app.settings import Settings
+
+log = structlog.stdlib.get_logger()
+
+REDIS_TIMEOUT_S = 0.25
+"""Seconds that the count may take: a limit that makes everybody wait would be worse than none."""
+
+PAUSE_AFTER_FAILURE_S = 5.0
+"""Seconds in which nothing is counted after Redis did not answer."""
+
+
+class RateLimit:
+    """One limit for each key; while Redis is away every request passes."""
+
+    def __init__(self, item: RateLimitItem, redis_url: str, clock: Callable[[], float] = time.monotonic) -> None:
+        storage = RedisStorage(
+            redis_url,
+            key_prefix="trunkline-rate",
+            socket_timeout=REDIS_TIMEOUT_S,
+            socket_connect_timeout=REDIS_TIMEOUT_S,
+        )
+        self._item = item
+        self._limiter = SlidingWindowCounterRateLimiter(storage)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._silent_until = 0.0
+
+    def retry_after_s(self, who: str) -> int | None:
+        """Count one call of `who`; None where it may pass, else the seconds until another one may."""
+        if self._clock() < self._silent_until:
+            return None
+        try:
+            if self._limiter.hit(self._item, who):
+                return None
+            wait_s = self._limiter.get_window_stats(self._item, who).reset_time - time.time()
+        except (RedisError, OSError) as error:
+            log.warning("rate_limit_off", error=type(error).__name__)
+            with self._lock:
+                self._silent_until = self._clock() + PAUSE_AFTER_FAILURE_S
+            return None
+        return max(math.ceil(wait_s), 1)
+
+
+def make_rate_limit(settings: Settings) -> RateLimit | None:
+    """Build the limit that the settings ask for, if any."""
+    if settings.rate_limit == "off":
+        return None
+    return RateLimit(parse(settings.rate_limit), settings.redis_url)

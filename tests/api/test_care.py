@@ -1,0 +1,238 @@
+"""Verify, repair, move, plan, audit and rate limit over HTTP, against the sandbox; the worker is the test itself."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app import create_app
+from app.access import KeyService, Scope
+from app.domain.errors import ErrorCode
+from app.providers.errors import TransientError
+from app.provisioning.runner import Verdict
+from app.provisioning.transitions import Plan
+from app.settings import Settings, is_loopback
+from app.wiring import Wiring, build
+from tests.support.api import NOBODY, NUMBER, OTHER_NUMBER, Api, RecordingPublisher, empty_tables, make_settings
+from tests.support.sandbox import Sandbox
+from tests.support.servers import ValkeyServer
+
+WAIT = {"Prefer": "wait=20"}
+
+
+def _build(database_url: str, redis_url: str, sandbox: Sandbox, **more: Any) -> Api:
+    theirs = {name.lower(): value for name, value in sandbox.settings().items()}
+    ours = {"database_url": database_url, "redis_url": redis_url, "orphan_grace_s": 0}
+    publisher = RecordingPublisher()
+    wiring = build(Settings(_env_file=None, **theirs, **ours, **more), publisher=publisher)
+    publisher.on_publish = lambda plan: _work(wiring, plan)
+    empty_tables(wiring)
+    key = KeyService(wiring.sessions).create("tests", [Scope.READ, Scope.WRITE])[1]
+    return Api(create_app(wiring), wiring, publisher, wiring.carrier, wiring.platform, key)  # type: ignore[arg-type]
+
+
+def _work(wiring: Wiring, plan: Plan) -> None:
+    """Do what a worker does with a chain."""
+    for name in plan.steps:
+        if wiring.runner.run(plan.operation_id, plan.epoch, name, plan.direction).verdict is not Verdict.GO_ON:
+            return
+
+
+@pytest.fixture
+def real(api_database_url: str, valkey_server: ValkeyServer, sandbox: Sandbox) -> Iterator[Api]:
+    sandbox.number(NUMBER)
+    api = _build(api_database_url, valkey_server.url, sandbox)
+    yield api
+    api.wiring.close()
+
+
+@pytest.fixture
+def agent_id(real: Api) -> str:
+    found = real.agent()
+    assert real.provision(found, headers=WAIT).status_code == 200
+    return found
+
+
+def _detach(real: Api, agent_id: str) -> None:
+    """Do at Twilio's console what people do."""
+    ids = real.status(agent_id).json
+    real.wiring.carrier.detach_number(ids["twilioTrunkSid"], ids["twilioPhoneNumberSid"])
+
+
+def test_a_path_in_sync_verifies(real: Api, agent_id: str) -> None:
+    answer = real.post(f"/api/agents/{agent_id}/verify")
+
+    assert (answer.status_code, answer.json["success"]) == (200, True)
+    assert [check["ok"] for check in answer.json["checks"]] == [True] * 5
+    assert real.status(agent_id).json["health"] == answer.json["health"]
+    assert answer.json["health"]["state"] == "IN_SYNC"
+
+
+def test_a_drift_is_named_and_repaired(real: Api, agent_id: str, sandbox: Sandbox) -> None:
+    before = real.status(agent_id)
+    _detach(real, agent_id)
+
+    answer = real.post(f"/api/agents/{agent_id}/verify").json
+
+    failed = [check for check in answer["checks"] if not check["ok"]]
+    assert [check["name"] for check in failed] == ["number_on_trunk"]
+    assert failed[0]["detail"] == "The number is on no trunk."
+    shown = real.status(agent_id, headers={"If-None-Match": before.headers["ETag"]})
+    assert (shown.status_code, shown.json["health"]["findings"][0]["code"]) == (200, "number_detached")
+    repaired = real.post(f"/api/agents/{agent_id}/repair", headers=WAIT)
+    assert (repaired.status_code, repaired.json["message"]) == (200, "The path was repaired.")
+    assert sandbox.call(NUMBER)["reaches"]
+    again = real.post(f"/api/agents/{agent_id}/repair", {})
+    assert (again.status_code, again.json["message"]) == (200, "All is well: nothing to repair.")
+
+
+def test_a_repair_without_a_wish_to_wait_is_accepted(real: Api, agent_id: str) -> None:
+    _detach(real, agent_id)
+
+    answer = real.post(f"/api/agents/{agent_id}/repair")
+
+    assert (answer.status_code, answer.json["status"]) == (202, "PROVISIONED")
+    assert real.get(f"/api/operations/{answer.json['operationId']}").json["kind"] == "repair"
+
+
+@pytest.mark.parametrize("call", ["verify", "repair"])
+def test_an_agent_without_a_number_has_nothing_to_look_at(real: Api, call: str) -> None:
+    answer = real.post(f"/api/agents/{real.agent()}/{call}")
+
+    assert (answer.status_code, answer.json["code"]) == (409, "agent_has_no_phone")
+    assert real.post(f"/api/agents/{NOBODY}/{call}").json["code"] == "agent_not_found"
+
+
+def test_a_provider_that_is_away_is_a_503(api: Api) -> None:
+    agent_id = api.agent()
+    api.succeed(api.provision(agent_id).json["operationId"])
+
+    def get_number(_sid: str) -> None:
+        raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Twilio does not answer.", retry_after_s=6.2)
+
+    api.carrier.get_number = get_number  # type: ignore[attr-defined]
+
+    answer = api.post(f"/api/agents/{agent_id}/verify")
+
+    assert (answer.status_code, answer.json["code"]) == (503, "provider_unavailable")
+    assert answer.headers["Retry-After"] == "7"
+
+
+def test_a_number_moves_to_another_agent(real: Api, agent_id: str, sandbox: Sandbox) -> None:
+    target = real.agent("second")
+
+    answer = real.post(f"/api/agents/{agent_id}/move-phone", {"toAgentId": target}, headers=WAIT)
+
+    moved = {"success": True, "phoneNumber": NUMBER, "fromAgentId": agent_id, "toAgentId": target}
+    assert (answer.status_code, answer.json) == (200, moved)
+    assert sandbox.call(NUMBER)["agentName"] == "second"
+    for each, has_phone in ((agent_id, False), (target, True)):
+        shown = real.status(each).json
+        assert (shown["hasPhone"], shown["operation"]["kind"]) == (has_phone, "move")
+        assert shown["operation"]["targetAgentId"] == target
+        assert len(real.get(f"/api/operations?agentId={each}").json["items"]) == (1 if has_phone else 2)
+
+
+@pytest.mark.parametrize("body", [{}, {"toAgentId": "x"}, {"toAgentId": NOBODY, "more": 1}])
+def test_a_move_needs_an_agent(real: Api, agent_id: str, body: dict[str, Any]) -> None:
+    assert real.post(f"/api/agents/{agent_id}/move-phone", body).status_code == 422
+
+
+def test_a_dry_run_tells_and_writes_nothing(real: Api, sandbox: Sandbox) -> None:
+    agent_id, before = real.agent(), sandbox.state()
+    url = f"/api/agents/{agent_id}/provision-phone"
+    options: dict[str, Any] = {"headers": {"Idempotency-Key": "one"}}
+
+    plan = real.post(f"{url}?dryRun=true", {"phoneNumber": NUMBER}, **options).json
+
+    assert (plan["dryRun"], plan["wouldSucceed"], plan["obstacles"]) == (True, True, [])
+    assert plan["trunks"] == {"used": 0, "limit": 100, "free": 100}
+    assert {call["step"] for call in plan["calls"]} >= {"twilio_trunk", "livekit_dispatch_rule"}
+    assert (real.count("operations"), real.count("idempotency_keys"), sandbox.state()) == (0, 0, before)
+    missing = real.post(f"{url}?dryRun=true", {"phoneNumber": OTHER_NUMBER}).json
+    assert (missing["wouldSucceed"], missing["obstacles"][0]["code"]) == (False, "number_not_in_account")
+    assert real.post(url, {"phoneNumber": NUMBER}, **options).status_code == 202
+
+
+@pytest.mark.parametrize("query", ["dryRun=1", "dryRun=yes", "dryRun=true&dryRun=false", "dry_run=true", "dryRun="])
+def test_a_dry_run_that_we_cannot_read_is_not_the_real_thing(real: Api, query: str) -> None:
+    answer = real.post(f"/api/agents/{real.agent()}/provision-phone?{query}", {"phoneNumber": NUMBER})
+
+    assert (answer.status_code, real.count("operations")) == (422, 0)
+
+
+def test_an_audit_is_asked_for_and_read(real: Api, agent_id: str) -> None:
+    assert real.get("/api/audit").json["code"] == "audit_not_found"
+    _detach(real, agent_id)
+
+    asked = real.post("/api/audit")
+
+    assert (asked.status_code, asked.headers["Location"]) == (202, asked.json["statusUrl"])
+    assert [str(one) for one in real.publisher.audits] == [asked.json["auditId"]]
+    assert real.get(asked.json["statusUrl"]).json["status"] == "queued"
+    real.wiring.audits.run(real.publisher.audits[0])
+    report = real.get("/api/audit").json
+    assert (report["id"], report["status"], report["agentsChecked"]) == (asked.json["auditId"], "done", 1)
+    assert [finding["code"] for finding in report["findings"]] == ["number_detached"]
+    assert report["findings"][0]["agentId"] == agent_id
+    assert real.get("/api/audit/nonsense").json["code"] == "audit_not_found"
+
+
+def test_the_audit_command_says_by_its_exit_code_what_is_left(real: Api, agent_id: str) -> None:
+    run = real.app.test_cli_runner().invoke
+    assert run(args=["audit"]).exit_code == 0
+    _detach(real, agent_id)
+
+    found = run(args=["audit", "--json"])
+    shown = run(args=["audit"])
+    fixed = run(args=["audit", "--fix", "--json"])
+
+    assert (found.exit_code, shown.exit_code, fixed.exit_code) == (3, 3, 0)
+    assert [finding["code"] for finding in json.loads(found.stdout)["findings"]] == ["number_detached"]
+    assert "1 agents checked, 1 findings." in shown.stdout
+    assert json.loads(fixed.stdout)["findings"][0]["fixed"].startswith("repair ")
+    assert run(args=["audit"]).exit_code == 0
+
+
+def test_a_key_that_writes_too_fast_is_told_when_to_come_back(
+    api_database_url: str, valkey_server: ValkeyServer, sandbox: Sandbox
+) -> None:
+    api = _build(api_database_url, valkey_server.url, sandbox, rate_limit="2/minute")
+    answers = [api.post("/api/agents", {"name": "a"}) for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [201, 201, 429]
+    assert answers[2].json["code"] == "rate_limited"
+    assert 1 <= int(answers[2].headers["Retry-After"]) <= 60
+    assert api.get("/api/agents").status_code == 200
+    api.key = api.new_key(Scope.WRITE)
+    assert api.post("/api/agents", {"name": "a"}).status_code == 201
+    api.wiring.close()
+
+
+def test_without_redis_every_write_passes(api_database_url: str, sandbox: Sandbox) -> None:
+    api = _build(api_database_url, "redis://127.0.0.1:1/0", sandbox, rate_limit="1/minute")
+
+    assert [api.post("/api/agents", {"name": "a"}).status_code for _ in range(3)] == [201] * 3
+    api.wiring.close()
+
+
+@pytest.mark.parametrize(
+    ("peer", "with_key", "status"), [("127.0.0.1", False, 200), ("192.0.2.7", False, 401), ("192.0.2.7", True, 200)]
+)
+def test_metrics_are_for_this_machine_or_a_key(api: Api, peer: str, with_key: bool, status: int) -> None:
+    headers = {"Authorization": f"Bearer {api.key}"} if with_key else {}
+
+    answer = api.client.get("/metrics", headers=headers, environ_base={"REMOTE_ADDR": peer})
+
+    assert (is_loopback(peer), answer.status_code) == (peer == "127.0.0.1", status)
+
+
+def test_flower_is_never_open_to_others_without_a_password() -> None:
+    given = make_settings("postgresql://nobody@127.0.0.1/none").model_dump(
+        exclude={"flower_address", "flower_basic_auth"}
+    )
+
+    assert Settings(_env_file=None, **given, flower_address="0.0.0.0", flower_basic_auth="a:b").flower_basic_auth  # noqa: S104
+    with pytest.raises(ValueError, match="FLOWER_ADDRESS is not loopback"):
+        Settings(_env_file=None, **given, flower_address="0.0.0.0")  # noqa: S104

@@ -1,0 +1,168 @@
+"""A number handed to another agent in place, a repair that is interrupted, and the plan that writes nothing."""
+
+import threading
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from app.domain.errors import ErrorCode, RefusedError
+from app.domain.statuses import OperationStatus, PhoneStatus
+from app.provisioning.transitions import Origin
+from tests.support.stage import FOREIGN_NUMBER, NUMBER, Stage
+
+_NOW = timedelta()
+
+UPDATES = (
+    "twilio.update_trunk",
+    "twilio.update_origination_url",
+    "livekit.update_inbound_trunk",
+    "livekit.update_dispatch_rule",
+)
+
+
+def _second(stage: Stage) -> object:
+    return stage.wiring.agents.create("back office", "back-office", {}).id
+
+
+def test_a_moved_number_rings_the_other_agent_and_everything_carries_its_mark(stage: Stage) -> None:
+    other = _second(stage)
+    operation = stage.wiring.care.move(stage.agent_id, other, origin=Origin())
+    stage.drive()
+    assert stage.rings() == "back-office"
+    assert stage.wiring.provisioning.wait(operation.id, _NOW).status is OperationStatus.SUCCEEDED
+    old, new = stage.agent, stage.wiring.agents.get(other)
+    assert (old.phone_provisioning_status, old.twilio_phone_number, old.twilio_trunk_sid) == (
+        "NOT_PROVISIONED",
+        None,
+        None,
+    )
+    assert (new.phone_provisioning_status, new.twilio_phone_number) == ("PROVISIONED", NUMBER)
+    state = stage.sandbox.state()
+    assert str(stage.agent_id) not in str(state)
+    assert [
+        str(state[kind]).count(str(other)) > 0
+        for kind in ("trunks", "originationUrls", "livekitTrunks", "livekitRules")
+    ]
+    assert stage.audit().findings == []
+    stage.wiring.provisioning.deprovision(other, origin=Origin())
+    stage.drive()
+    number = next(one for one in stage.sandbox.state()["numbers"] if one["phone_number"] == NUMBER)
+    assert (number["trunk_sid"], number["voice_url"]) == (None, "https://example.com/voice")
+
+
+@pytest.mark.parametrize("when", ["hold_before", "hold_after"])
+@pytest.mark.parametrize("call", UPDATES)
+def test_at_no_moment_of_a_move_does_a_caller_reach_nobody(stage: Stage, call: str, when: str) -> None:
+    fault = stage.sandbox.fault(call, when)
+    stage.wiring.care.move(stage.agent_id, _second(stage), origin=Origin())
+    worker = threading.Thread(target=stage.drive)
+    worker.start()
+    while not stage.sandbox.held(fault):
+        assert stage.rings() in {"front-desk", "back-office"}
+    assert stage.rings() in {"front-desk", "back-office"}
+    stage.sandbox.release(fault)
+    worker.join()
+    assert stage.rings() == "back-office"
+
+
+@pytest.mark.parametrize("call", UPDATES)
+def test_a_move_that_is_refused_hands_the_number_back(stage: Stage, call: str) -> None:
+    other = _second(stage)
+    code = "invalid_argument" if call.startswith("livekit") else 20001
+    stage.sandbox.fault(call, "reject", status=400, code=code, message="no")
+    operation = stage.wiring.care.move(stage.agent_id, other, origin=Origin())
+    stage.drive()
+    assert stage.wiring.provisioning.wait(operation.id, _NOW).status is OperationStatus.FAILED
+    assert stage.rings() == "front-desk"
+    assert stage.agent.phone_provisioning_status is PhoneStatus.PROVISIONED
+    assert stage.wiring.agents.get(other).phone_provisioning_status is PhoneStatus.NOT_PROVISIONED
+    assert str(other) not in str(stage.sandbox.state())
+    assert stage.audit().findings == []
+
+
+def test_an_agent_that_waits_for_a_number_takes_no_other(stage: Stage) -> None:
+    other = _second(stage)
+    stage.wiring.care.move(stage.agent_id, other, origin=Origin())
+    for refused in (
+        lambda: stage.wiring.provisioning.provision(other, FOREIGN_NUMBER, takeover=True, origin=Origin()),
+        lambda: stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin()),
+        lambda: stage.wiring.care.move(stage.agent_id, other, origin=Origin()),
+        lambda: stage.wiring.agents.delete(other),
+    ):
+        with pytest.raises(RefusedError) as error:
+            refused()
+        assert error.value.code is ErrorCode.OPERATION_IN_PROGRESS
+
+
+def test_a_repair_that_fails_leaves_the_rest_of_the_path_alone(stage: Stage) -> None:
+    before = stage.agent.livekit_inbound_trunk_id
+    stage.wiring.carrier.delete_origination_url(
+        str(stage.agent.twilio_trunk_sid), str(stage.agent.twilio_origination_url_sid)
+    )
+    stage.sandbox.fault("twilio.create_origination_url", "reject", status=400, code=20001, message="no")
+    operation = stage.wiring.care.repair(stage.agent_id, takeover=False, origin=Origin())
+    assert operation is not None
+    stage.drive()
+    assert stage.wiring.provisioning.wait(operation.id, _NOW).status is OperationStatus.FAILED
+    assert stage.agent.phone_provisioning_status is PhoneStatus.PROVISIONED
+    assert stage.agent.livekit_inbound_trunk_id == before
+    assert stage.audit(fix=True).findings != []
+    assert stage.rings() == "front-desk"
+
+
+@pytest.mark.parametrize("when", ["hold_before", "hold_after"])
+def test_deprovisioning_during_a_repair_leaves_nothing(stage: Stage, when: str) -> None:
+    stage.wiring.platform.delete_dispatch_rule(str(stage.agent.livekit_dispatch_rule_id))
+    stage.wiring.care.repair(stage.agent_id, takeover=False, origin=Origin())
+    fault = stage.sandbox.fault("livekit.create_dispatch_rule", when)
+    worker = threading.Thread(target=stage.drive)
+    worker.start()
+    while not stage.sandbox.held(fault):
+        pass
+    operation = stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin())
+    assert operation is not None
+    stage.sandbox.release(fault)
+    worker.join()
+    with stage.wiring.sessions.begin() as session:
+        session.execute(text("UPDATE operation_steps SET lease_until = now() - interval '1 s'"))
+    stage.wiring.provisioning.kick(operation.id)
+    stage.drive()
+    assert stage.agent.phone_provisioning_status is PhoneStatus.NOT_PROVISIONED
+    assert str(stage.agent_id) not in str(stage.sandbox.state())
+
+
+def test_a_plan_names_the_calls_that_are_then_made_and_writes_nothing(stage: Stage) -> None:
+    stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin())
+    stage.drive()
+    before, rows = stage.sandbox.state(), _rows(stage)
+    plan = stage.wiring.planning.preview(stage.agent_id, NUMBER, takeover=False)
+    assert (stage.sandbox.state(), _rows(stage)) == (before, rows)
+    assert (plan.would_succeed, plan.obstacles, plan.trunks_used) == (True, [], 1)
+    seen = stage.sandbox.requests()[-1]["seq"]
+    stage.provision()
+    made = [(one["provider"], one["method"]) for one in stage.sandbox.requests(seen)]
+    assert [(call.provider, call.method) for call in plan.calls] == made
+
+
+def test_a_plan_names_what_is_in_the_way(stage: Stage) -> None:
+    kind = {"dispatch_rule_individual": {"room_prefix": "all"}}
+    stage.console.livekit("CreateSIPDispatchRule", dispatch_rule={"name": "all", "rule": kind})
+    plan = stage.wiring.planning.preview(_second(stage), FOREIGN_NUMBER, takeover=False)
+    found = {obstacle.code: obstacle.blocks for obstacle in plan.obstacles}
+    assert found == {
+        ErrorCode.NUMBER_ALREADY_ROUTED: True,
+        ErrorCode.LIVEKIT_NUMBER_CONFLICT: True,
+        ErrorCode.LIVEKIT_RULE_CONFLICT: False,
+    }
+    assert not plan.would_succeed
+    missing = stage.wiring.planning.preview(_second(stage), "+15145550000", takeover=True)
+    assert ErrorCode.NUMBER_NOT_IN_ACCOUNT in {obstacle.code for obstacle in missing.obstacles}
+    busy = stage.wiring.planning.preview(stage.agent_id, NUMBER, takeover=False)
+    assert ErrorCode.AGENT_HAS_PHONE in {obstacle.code for obstacle in busy.obstacles}
+
+
+def _rows(stage: Stage) -> list[object]:
+    tables = ("agents", "operations", "operation_steps", "resources", "events", "audits")
+    with stage.wiring.sessions.begin() as session:
+        return [session.execute(text(f"SELECT count(*), max(xmin::text::bigint) FROM {one}")).all() for one in tables]  # noqa: S608

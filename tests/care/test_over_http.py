@@ -1,0 +1,91 @@
+"""Audit, verify, repair, move and dry run as a client meets them."""
+
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from app import create_app
+from app.access import KeyService, Scope
+from app.provisioning.transitions import Origin
+from tests.support.stage import NUMBER, Stage
+
+
+class Client:
+    """A client with a key of its own."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._client: FlaskClient = create_app(stage.wiring).test_client()
+        _, self._key = KeyService(stage.wiring.sessions).create("client", [Scope.WRITE])
+
+    def call(self, method: str, path: str, body: Any = None) -> TestResponse:
+        """Send a request as JSON."""
+        headers = {"Authorization": f"Bearer {self._key}"}
+        return self._client.open(path, method=method, headers=headers, json=body)
+
+
+@pytest.fixture
+def client(stage: Stage) -> Client:
+    return Client(stage)
+
+
+def test_verify_names_the_checks_and_phone_status_keeps_the_health(stage: Stage, client: Client) -> None:
+    agent = f"/api/agents/{stage.agent_id}"
+    whole = client.call("POST", f"{agent}/verify")
+    assert (whole.status_code, whole.json["health"]["state"]) == (200, "IN_SYNC")
+    assert all(check["ok"] for check in whole.json["checks"])
+    stage.wiring.platform.delete_dispatch_rule(str(stage.agent.livekit_dispatch_rule_id))
+    broken = client.call("POST", f"{agent}/verify").json
+    assert {check["name"] for check in broken["checks"] if not check["ok"]} == {"dispatch_rule"}
+    health = client.call("GET", f"{agent}/phone-status").json["health"]
+    assert (health["state"], [finding["code"] for finding in health["findings"]]) == ("DRIFTED", ["rule_gone"])
+
+
+def test_repair_queues_an_operation_and_says_when_all_is_well(stage: Stage, client: Client) -> None:
+    agent = f"/api/agents/{stage.agent_id}"
+    assert client.call("POST", f"{agent}/repair", {}).status_code == 200
+    stage.wiring.platform.delete_dispatch_rule(str(stage.agent.livekit_dispatch_rule_id))
+    queued = client.call("POST", f"{agent}/repair", {})
+    assert queued.status_code == 202
+    stage.drive()
+    operation = client.call("GET", f"/api/operations/{queued.json['operationId']}").json
+    assert (operation["kind"], operation["status"]) == ("repair", "succeeded")
+    assert stage.rings() == "front-desk"
+
+
+def test_move_phone_shows_on_both_agents(stage: Stage, client: Client) -> None:
+    other = client.call("POST", "/api/agents", {"name": "other"}).json["id"]
+    queued = client.call("POST", f"/api/agents/{stage.agent_id}/move-phone", {"toAgentId": other})
+    assert queued.status_code == 202
+    waiting = client.call("GET", f"/api/agents/{other}/phone-status").json
+    assert (waiting["phoneProvisioningStatus"], waiting["operation"]["kind"]) == ("PENDING", "move")
+    stage.drive()
+    assert client.call("GET", f"/api/agents/{other}/phone-status").json["phoneNumber"] == NUMBER
+    assert client.call("GET", f"/api/agents/{stage.agent_id}/phone-status").json["hasPhone"] is False
+    assert client.call("POST", f"/api/agents/{stage.agent_id}/verify").json["code"] == "agent_has_no_phone"
+
+
+def test_a_dry_run_answers_with_calls_and_obstacles(stage: Stage, client: Client) -> None:
+    path = f"/api/agents/{stage.agent_id}/provision-phone?dryRun=true"
+    busy = client.call("POST", path, {"phoneNumber": NUMBER}).json
+    assert (busy["dryRun"], busy["wouldSucceed"]) == (True, False)
+    stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin())
+    stage.drive()
+    free = client.call("POST", path, {"phoneNumber": NUMBER}).json
+    assert (free["wouldSucceed"], len(free["calls"]), free["obstacles"]) == (True, 10, [])
+    assert stage.publisher.plans == []
+
+
+def test_an_audit_is_asked_for_and_read(stage: Stage, client: Client) -> None:
+    assert client.call("GET", "/api/audit").json["code"] == "audit_not_found"
+    stage.wiring.platform.delete_dispatch_rule(str(stage.agent.livekit_dispatch_rule_id))
+    asked = client.call("POST", "/api/audit", {"fix": True})
+    assert asked.status_code == 202
+    (audit_id,) = stage.publisher.audits
+    stage.wiring.audits.run(audit_id)
+    stage.drive()
+    report = client.call("GET", "/api/audit").json
+    assert (report["id"], report["status"], report["agentsChecked"]) == (str(audit_id), "done", 1)
+    assert [finding["code"] for finding in report["findings"]] == ["rule_gone"]
+    assert stage.rings() == "front-desk"

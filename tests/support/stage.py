@@ -1,0 +1,132 @@
+"""The whole application in one process: real adapters against the sandbox, real PostgreSQL, plans driven inline."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import jwt
+import pytest
+import requests
+
+from app import sandbox as defaults
+from app.db.models import Agent, Audit
+from app.domain.statuses import PhoneStatus
+from app.provisioning.runner import Verdict
+from app.provisioning.transitions import Origin
+from app.settings import load_settings
+from app.wiring import Wiring, build
+from tests.support.saga import RecordingPublisher
+from tests.support.sandbox import Sandbox
+
+NUMBER = "+15145551234"
+FOREIGN_NUMBER = "+15145559999"
+ROUNDS = 40
+
+
+class Console:
+    """Somebody at the providers' own consoles: the same APIs and credentials, none of our code."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.url = sandbox.base_url
+
+    def twilio(self, method: str, path: str, **data: str) -> dict[str, Any]:
+        """Call Twilio by path; the answer's body."""
+        auth = (defaults.ACCOUNT_SID, defaults.AUTH_TOKEN)
+        answer = requests.request(method, self.url + path, data=data, auth=auth, timeout=10)
+        assert answer.ok, answer.text
+        return answer.json() if answer.text else {}
+
+    def livekit(self, call: str, **body: Any) -> dict[str, Any]:
+        """Call LiveKit's SIP service with JSON; the answer's body."""
+        claims = {"iss": defaults.LIVEKIT_API_KEY, "exp": int(time.time()) + 60, "sip": {"admin": True}}
+        token = jwt.encode(claims, defaults.LIVEKIT_API_SECRET, algorithm="HS256")
+        path = f"{self.url}/twirp/livekit.SIP/{call}"
+        answer = requests.post(path, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+        assert answer.ok, answer.text
+        return answer.json()
+
+    def rule(self, rule_id: str, **fields: Any) -> None:
+        """Replace a dispatch rule by one with these fields beside its kind."""
+        kind = {"dispatch_rule_individual": {"room_prefix": "call"}}
+        self.livekit("UpdateSIPDispatchRule", sip_dispatch_rule_id=rule_id, replace={"rule": kind, **fields})
+
+
+class Stage:
+    """The application, its sandbox, and the agent whose number is provisioned."""
+
+    def __init__(self, wiring: Wiring, publisher: RecordingPublisher, sandbox: Sandbox) -> None:
+        self.wiring, self.publisher, self.sandbox = wiring, publisher, sandbox
+        self.console = Console(sandbox)
+        self.agent_id = wiring.agents.create("front desk", "front-desk", {"tone": "kind"}).id
+
+    @property
+    def agent(self) -> Agent:
+        """The agent's row as it is now."""
+        return self.wiring.agents.get(self.agent_id)
+
+    def provision(self) -> None:
+        """Provision the agent's number, and see that it rings."""
+        self.wiring.provisioning.provision(self.agent_id, NUMBER, takeover=False, origin=Origin())
+        self.drive()
+        assert self.agent.phone_provisioning_status is PhoneStatus.PROVISIONED
+        assert self.rings() == "front-desk"
+
+    def drive(self) -> None:
+        """Run every published plan until nothing more is published."""
+        for _ in range(ROUNDS):
+            if not self.publisher.plans:
+                return
+            plan = self.publisher.plans.pop(0)
+            for name in plan.steps:
+                outcome = self.wiring.runner.run(plan.operation_id, plan.epoch, name, plan.direction)
+                if outcome.verdict is Verdict.TURNED:
+                    self.wiring.provisioning.kick(plan.operation_id)
+                if outcome.verdict is not Verdict.GO_ON:
+                    break
+
+    def audit(self, *, fix: bool = False) -> Audit:
+        """Run an audit, and the repairs that it queued."""
+        audit = self.wiring.audits.run(self.wiring.audits.ask(fix=fix, requested_by="test"))
+        assert audit is not None
+        assert audit.error_detail is None
+        self.drive()
+        return audit
+
+    def rings(self) -> str | None:
+        """Call the number: the agent that answers, or None."""
+        call = self.sandbox.call(NUMBER)
+        return call["agentName"] if call["reaches"] else None
+
+    def foreign(self) -> list[dict[str, Any]]:
+        """Return every object at the providers that is neither ours nor our number."""
+        state, ours = self.sandbox.state(), str(self.agent_id)
+        objects = [one for kind in sorted(state) for one in state[kind]]
+        return [one for one in objects if ours not in str(one) and NUMBER not in str(one)]
+
+
+@pytest.fixture
+def stage(database_url: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """An application with one provisioned agent, and somebody else's trunk, number and LiveKit path beside it."""
+    stores = {"DATABASE_URL": database_url, "REDIS_URL": "redis://127.0.0.1:1/0"}
+    limits = {"INSTANCE_NAME": "stage", "ORPHAN_GRACE_S": "0", "PROVIDER_TIMEOUT_S": "5"}
+    for name, value in {**sandbox.settings(), **stores, **limits}.items():
+        monkeypatch.setenv(name, value)
+    publisher = RecordingPublisher()
+    wiring = build(load_settings(), publisher=publisher)
+    stage = Stage(wiring, publisher, sandbox)
+    sandbox.number(NUMBER, voiceUrl="https://example.com/voice")
+    trunk = stage.console.twilio("POST", "/v1/Trunks", FriendlyName="theirs")["sid"]
+    sandbox.number(FOREIGN_NUMBER, trunkSid=trunk)
+    inbound = stage.console.livekit("CreateSIPInboundTrunk", trunk={"name": "theirs", "numbers": [FOREIGN_NUMBER]})
+    kind = {"dispatch_rule_individual": {"room_prefix": "theirs"}}
+    rule = {"name": "theirs", "rule": kind, "trunk_ids": [inbound["sip_trunk_id"]]}
+    stage.console.livekit("CreateSIPDispatchRule", dispatch_rule=rule)
+    stage.provision()
+    yield stage
+    wiring.close()
+
+
+def unknown_agent() -> str:
+    """Return an agent id that no row has."""
+    return str(uuid.uuid4())
