@@ -43,8 +43,9 @@ worker_hijack_root_logger = False
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 broker_channel_error_retry = True
-# Connections for publishing, one per thread of a web or worker process.
-broker_pool_limit = 16
+# Connections for publishing, opened only when needed. A task that publishes the two branches holds one while it takes
+# a second, without a time limit: fewer than two per thread of the largest worker (64), and all wait for each other.
+broker_pool_limit = 256
 # Seconds an unacknowledged message stays hidden: above every countdown (60) and task; the sweeper is the fast path.
 visibility_timeout = 900
 broker_transport_options = {

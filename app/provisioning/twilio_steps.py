@@ -43,13 +43,28 @@ def mend_trunk(ctx: StepContext, trunk_sid: str) -> bool:
 
 
 def delete_trunk(ctx: StepContext, trunk_sid: str) -> None:
-    """Delete only an empty trunk: Twilio would detach every number on it without a word (twilio.md 2)."""
-    if not ctx.until(lambda: not ctx.tools.carrier.list_trunk_numbers(trunk_sid)):
+    """Delete only an empty trunk: Twilio would detach every number on it without a word (twilio.md 2).
+
+    Our own number may be on it again, by an attachment that landed after it was undone: that one is taken off.
+    """
+    carrier, own, landed_late = ctx.tools.carrier, ctx.ids.get(NUMBER), False
+
+    def is_empty() -> bool:
+        nonlocal landed_late
+        numbers = carrier.list_trunk_numbers(trunk_sid)
+        if own in numbers:
+            landed_late = True
+            carrier.detach_number(trunk_sid, own)
+        return not numbers
+
+    if not ctx.until(is_empty):
         raise RejectedError(
             ErrorCode.TWILIO_TRUNK_IN_USE, f"Trunk {trunk_sid} still carries numbers: take them off it, then retry."
         )
     ctx.check_time()
-    ctx.tools.carrier.delete_trunk(trunk_sid)
+    if own and landed_late and ctx.previous_routing is not None:
+        carrier.restore_routing(own, ctx.previous_routing)
+    carrier.delete_trunk(trunk_sid)
 
 
 def find_origination_urls(ctx: StepContext) -> list[str]:

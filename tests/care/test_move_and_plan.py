@@ -132,6 +132,18 @@ def test_deprovisioning_during_a_repair_leaves_nothing(stage: Stage, when: str) 
     assert str(stage.agent_id) not in str(stage.sandbox.state())
 
 
+def test_an_attachment_that_landed_late_does_not_keep_the_trunk(stage: Stage) -> None:
+    agent = stage.agent
+    stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin())
+    plan = stage.publisher.plans[0]
+    stage.wiring.runner.run(plan.operation_id, plan.epoch, plan.steps[0], plan.direction)
+    stage.wiring.carrier.attach_number(str(agent.twilio_trunk_sid), str(agent.twilio_phone_number_sid))  # landed_late
+    stage.drive()
+    assert stage.agent.phone_provisioning_status is PhoneStatus.NOT_PROVISIONED
+    number = next(one for one in stage.sandbox.state()["numbers"] if one["phone_number"] == NUMBER)
+    assert (number["trunk_sid"], number["voice_url"]) == (None, "https://example.com/voice")
+
+
 def test_a_plan_names_the_calls_that_are_then_made_and_writes_nothing(stage: Stage) -> None:
     stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin())
     stage.drive()
