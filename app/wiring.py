@@ -15,6 +15,7 @@ from app.provisioning.agents import AgentService
 from app.provisioning.audit import AuditService
 from app.provisioning.care import CareService
 from app.provisioning.context import Timing, Toolbox
+from app.provisioning.inventory import InventoryService
 from app.provisioning.planning import PlanningService
 from app.provisioning.runner import Runner
 from app.provisioning.service import ProvisioningService, Publisher
@@ -48,6 +49,7 @@ class Wiring:
     care: CareService
     audits: AuditService
     planning: PlanningService
+    inventory: InventoryService
 
     def broker_ping(self) -> None:
         """Raise unless the broker answers, within about a second."""
@@ -108,4 +110,5 @@ def build(
         care=care,
         audits=audits,
         planning=PlanningService(sessions, tools),
+        inventory=InventoryService(sessions, carrier),
     )
