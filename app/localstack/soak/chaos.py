@@ -19,11 +19,14 @@ FAULTS = (
     {"operation": "*", "kind": "slow", "seconds": 2.5 * PROVIDER_TIMEOUT_S, "probability": 0.01},
     {"operation": "*", "kind": "slow", "seconds": 0.5 * PROVIDER_TIMEOUT_S, "probability": 0.03},
     {"operation": "*", "kind": "429", "retryAfterS": 1, "probability": 0.015},
+    # Lands (or answers) whenever `strike` lets go: long after its client, its lease or its whole operation is gone.
+    {"operation": "*", "kind": "hold_before", "probability": 0.01},
+    {"operation": "*", "kind": "hold_after", "probability": 0.01},
     {
         "operation": "*",
         "kind": "random",
         "kinds": ["429", "500", "503_html", "drop_before", "apply_then_drop", "malformed"],
-        "probability": 0.13,
+        "probability": 0.11,
     },
 )
 
@@ -49,6 +52,8 @@ class Chaos:
     stack: SoakStack
     seed: int
     kills: Counter[str] = field(default_factory=Counter)
+    _holds: list[str] = field(default_factory=list)
+    """The faults whose requests wait to be let go."""
 
     def __post_init__(self) -> None:
         self._dice = random.Random(self.seed + 1)  # noqa: S311 - repeatable on purpose
@@ -68,11 +73,14 @@ class Chaos:
         self.stack.order("PUT", "/sandbox/latency", LATENCY)
         for number, fault in enumerate(FAULTS):
             seed = self.seed * 100 + number
-            self.stack.order("POST", "/sandbox/faults", {**fault, "times": None, "seed": seed})
+            order = self.stack.order("POST", "/sandbox/faults", {**fault, "times": None, "seed": seed})
+            if str(fault["kind"]).startswith("hold"):
+                self._holds.append(order["id"])
 
     def strike(self) -> str:
-        """Wait a moment, deal one blow, undo it a moment later; return its name."""
+        """Wait a moment, let held requests go, deal one blow, undo it a moment later; return its name."""
         time.sleep(self._dice.uniform(*PAUSE_S))
+        self.stack.order("POST", f"/sandbox/faults/{self._dice.choice(self._holds)}/release")
         names = list(self._blows)
         (name,) = self._dice.choices(names, [self._blows[each][0] for each in names])
         self._blows[name][1]()

@@ -11,6 +11,7 @@ from http.client import HTTPException
 from typing import Any
 
 from app.domain.errors import ErrorCode
+from app.domain.statuses import PhoneStatus
 from app.localstack.http_json import JsonClient
 
 CLIENTS = 32
@@ -18,6 +19,12 @@ CLIENTS = 32
 
 PATIENCE_S = 12.0
 """Seconds that a client watches its operation before it goes on to the next: some are then still in flight."""
+
+LONG_PATIENCE_S = 90.0
+"""Seconds that a client waits for a number that it means to take down: more than the budget of a provisioning."""
+
+POSTS = 4
+"""Times that such a client asks for its number: a fault may have failed it, and a deprovisioning needs a path."""
 
 POLL_S = 0.7
 """Seconds between two looks at phone-status."""
@@ -28,8 +35,7 @@ RETRY_S = 0.4
 CALL_S = 15.0
 """Seconds that a client waits for one answer."""
 
-ENDED = {"PROVISIONED", "FAILED", "NOT_PROVISIONED"}
-
+ENDED = {PhoneStatus.PROVISIONED, PhoneStatus.FAILED, PhoneStatus.NOT_PROVISIONED}
 
 RETRIED = {ErrorCode.IDEMPOTENCY_KEY_IN_PROGRESS, ErrorCode.OPERATION_IN_PROGRESS}
 """409s that a client answers by asking again."""
@@ -135,11 +141,20 @@ class Load:
         self._insist(poster, "POST", f"{path}/provision-phone", {"phoneNumber": plan.number}, {202})
         if plan.play is Play.CANCELLED:
             self.stop.wait(plan.delay_s)
+        elif plan.play is Play.TAKEN_DOWN:
+            self._post_until_it_rings(client, path, plan)
         else:
-            self._watch(client, path)
+            self._watch(client, path, PATIENCE_S)
         if plan.play in {Play.CANCELLED, Play.TAKEN_DOWN}:
             self._insist(client, "DELETE", f"{path}/deprovision-phone", None, {200, 202})
-            self._watch(client, path)
+            self._watch(client, path, PATIENCE_S)
+
+    def _post_until_it_rings(self, client: JsonClient, path: str, plan: Plan) -> None:
+        for _ in range(POSTS - 1):
+            if self._watch(client, path, LONG_PATIENCE_S) != PhoneStatus.FAILED:
+                return
+            self._insist(client, "POST", f"{path}/provision-phone", {"phoneNumber": plan.number}, {202})
+        self._watch(client, path, LONG_PATIENCE_S)
 
     def _insist(self, client: JsonClient, method: str, path: str, body: object, wanted: set[int]) -> Any:
         """Send until there is an answer that is not of an outage; None where it is not a wanted one."""
@@ -164,12 +179,14 @@ class Load:
             self.stop.wait(RETRY_S)
         return None
 
-    def _watch(self, client: JsonClient, path: str) -> None:
-        deadline = time.monotonic() + PATIENCE_S
+    def _watch(self, client: JsonClient, path: str, patience_s: float) -> str | None:
+        """Return the status in which the operation ended, None when patience did first."""
+        deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline and not self.stop.wait(POLL_S):
             try:
                 status, answer = client.call("GET", f"{path}/phone-status")
             except (OSError, HTTPException, ValueError):
                 continue
             if status == 200 and answer["phoneProvisioningStatus"] in ENDED:  # noqa: PLR2004 - HTTP's own
-                return
+                return str(answer["phoneProvisioningStatus"])
+        return None

@@ -105,11 +105,12 @@ def judge(stack: SoakStack, foreign: Foreign, original: dict[str, dict[str, Any]
 
 
 def ended(stack: SoakStack) -> dict[str, int]:
-    """Count agents by their status, operations by kind and end."""
+    """Count agents by their status, operations by kind and end, failed ones by their error."""
     agents = "SELECT phone_provisioning_status, count(*) FROM agents GROUP BY 1 ORDER BY 1"
     operations = "SELECT kind || ' ' || status, count(*) FROM operations GROUP BY 1 ORDER BY 1"
+    codes = "SELECT 'failed: ' || error_code, count(*) FROM operations WHERE status = 'failed' GROUP BY 1 ORDER BY 1"
     with psycopg.connect(stack.postgres.dsn(DATABASE)) as connection:
-        return {str(name): int(n) for query in (agents, operations) for name, n in connection.execute(query)}
+        return {str(name): int(n) for query in (agents, operations, codes) for name, n in connection.execute(query)}
 
 
 def story(stack: SoakStack, text: str) -> list[str]:
