@@ -20,7 +20,7 @@ CLIENTS = 32
 PATIENCE_S = 12.0
 """Seconds that a client watches its operation before it goes on to the next: some are then still in flight."""
 
-LONG_PATIENCE_S = 90.0
+LONG_PATIENCE_S = 120.0
 """Seconds that a client waits for a number that it means to take down: more than the budget of a provisioning."""
 
 POSTS = 4
@@ -104,11 +104,14 @@ class Load:
     """Answers that no plan foresees, by what they were."""
     finished: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
+    agents: int = 0
+    """Plans at the start."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self) -> None:
         """Start every client."""
+        self.agents = len(self.waiting)
         self.waiting.reverse()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(CLIENTS)]
         for thread in self._threads:

@@ -20,6 +20,9 @@ from app.providers.base import Label
 SETTLE_S = 120.0
 """Seconds after healing until what is still open counts as stuck: twice the longest pause before a refused undo."""
 
+CHAOS_S_PER_OPERATION = 1.5
+"""Seconds of chaos for each operation, at the most: clients that mean to see a number ring could wait for ever."""
+
 SHOW_S = 5.0
 """Seconds between two lines of progress."""
 
@@ -91,14 +94,15 @@ def run(stack: SoakStack, operations: int, seed: int, terminal: Terminal) -> Rep
     started = time.monotonic()
     chaos.begin()
     load.start()
-    _rage(load, chaos, len(drawn), terminal)
+    _rage(load, chaos, started + CHAOS_S_PER_OPERATION * operations, terminal)
     faults, chaos_s = served(stack), time.monotonic() - started
     chaos.heal()
-    settled_s = _settle(stack, terminal)
+    settled_s = _settle(stack, load, terminal)
+    load.stop.set()
     time.sleep(LANDING_S)
     first = judge(stack, foreign, original)
     _audit(stack, terminal)
-    _settle(stack, terminal)
+    _settle(stack, load, terminal)
     final = judge(stack, foreign, original)
     for line in [line for lines in vars(first).values() for line in lines]:
         terminal.problem(line)
@@ -164,20 +168,21 @@ LABELS = {
 }
 
 
-def _rage(load: Load, chaos: Chaos, agents: int, terminal: Terminal) -> None:
-    """Deal blows until every client is through."""
+def _rage(load: Load, chaos: Chaos, until: float, terminal: Terminal) -> None:
+    """Deal blows until every client is through, or the monotonic clock says `until`."""
     shown = time.monotonic()
-    while load.is_running:
+    while load.is_running and time.monotonic() < until:
         blow = chaos.strike()
         if time.monotonic() - shown >= SHOW_S:
             shown = time.monotonic()
-            terminal.line("Chaos", f"{load.finished} of {agents} agents, {chaos.kills.total()} blows", f"last: {blow}")
+            seen = f"{load.finished} of {load.agents} agents, {chaos.kills.total()} blows"
+            terminal.line("Chaos", seen, f"last: {blow}")
 
 
-def _settle(stack: SoakStack, terminal: Terminal) -> float | None:
-    """Wait until every operation is final; return how long that took, None when it took too long."""
+def _settle(stack: SoakStack, load: Load, terminal: Terminal) -> float | None:
+    """Wait until every client is through and every operation final; return how long, None when it took too long."""
     started = shown = time.monotonic()
-    while (left := open_operations(stack)) != 0:
+    while (left := open_operations(stack)) != 0 or load.is_running:
         now = time.monotonic()
         if now - started > SETTLE_S:
             return None

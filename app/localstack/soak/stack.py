@@ -26,7 +26,7 @@ from app.wiring import Wiring, build
 PROVIDER_TIMEOUT_S = 1.5
 """Seconds until a provider call is given up: leases of 4.5 s, so that what a kill leaves is soon taken up."""
 
-BUDGET_S = 60
+BUDGET_S = 90
 """Seconds of retries until an operation is rolled back: short, so that some operations come to that as well."""
 
 TRUNK_LIMIT = 100_000

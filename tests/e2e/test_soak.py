@@ -1,0 +1,31 @@
+"""A short soak with a fixed seed: load, faults and kills on a stack of its own, then nothing may be wrong."""
+
+import json
+import os
+import subprocess
+import sys
+
+OPERATIONS = 16
+SEED = 5
+LONGEST_S = 240
+"""Seconds until the run is given up: a minute as a rule, most of it booting six processes."""
+
+
+def test_after_a_hostile_minute_rows_and_providers_agree() -> None:
+    command = [sys.executable, "-m", "app.localstack", "soak", "--operations", str(OPERATIONS)]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(  # noqa: S603 - our own interpreter and module
+        [*command, "--seed", str(SEED), "--json"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    report = json.loads(done.stdout)
+    assert sum(report["kills"].values()) > 0
+    assert sum(count for kind, count in report["faults"].items() if kind != "requests") > 0
+    assert report["ended"].get("provision succeeded", 0) > 0
+    assert report["settledSeconds"] is not None
+    assert not any(report["afterAudit"].values()), report["afterAudit"]
