@@ -1,0 +1,72 @@
+"""`flask keys`: API keys, made, listed and revoked."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+
+from app.access import KeyService, Scope
+from app.cli.context import as_json, plain_errors, wiring
+from app.db.access import ApiKey
+
+keys = AppGroup("keys", help="API keys: make, list, revoke.")
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice([scope.value for scope in Scope]),
+    multiple=True,
+    default=[Scope.READ.value, Scope.WRITE.value],
+    show_default=True,
+    help="What the key may do; may be given more than once. admin includes write, write includes read.",
+)
+@as_json
+@plain_errors
+def create_key(name: str, scopes: tuple[str, ...], is_json: bool) -> None:
+    """Make a key called NAME and print it, this once."""
+    row, text = KeyService(wiring().sessions).create(name, [Scope(scope) for scope in scopes])
+    if is_json:
+        click.echo(json.dumps({"id": str(row.id), "name": row.name, "scopes": row.scopes, "key": text}))
+        return
+    click.echo(text)
+    click.echo("Keep it now: it is stored only as a hash and cannot be shown again.", err=True)
+
+
+@keys.command("list")
+@as_json
+@plain_errors
+def list_keys(is_json: bool) -> None:
+    """List every key, revoked ones too; never their text."""
+    rows = KeyService(wiring().sessions).all()
+    if is_json:
+        click.echo(json.dumps([_key_as_json(row) for row in rows]))
+        return
+    for row in rows:
+        state = f"revoked {_moment(row.revoked_at)}" if row.revoked_at else f"used {_moment(row.last_used_at)}"
+        click.echo(f"{row.id}  {row.name}  {','.join(row.scopes)}  made {_moment(row.created_at)}  {state}")
+    if not rows:
+        click.echo("There are no keys yet: flask --app app keys create NAME", err=True)
+
+
+@keys.command("revoke")
+@click.argument("id_or_name")
+@plain_errors
+def revoke_key(id_or_name: str) -> None:
+    """End the key with this id or name at once."""
+    row = KeyService(wiring().sessions).revoke(id_or_name)
+    click.echo(f"Revoked {row.name} ({row.id}).")
+
+
+def _key_as_json(row: ApiKey) -> dict[str, Any]:
+    times = {"createdAt": row.created_at, "lastUsedAt": row.last_used_at, "revokedAt": row.revoked_at}
+    iso = {name: moment.isoformat() if moment else None for name, moment in times.items()}
+    return {"id": str(row.id), "name": row.name, "scopes": row.scopes, **iso}
+
+
+def _moment(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else "never"
