@@ -58,6 +58,9 @@ broker_transport_options = {
     "socket_connect_timeout": 1,
     # A publisher that meets no broker says so at once: kombu would try a cold connection again for 6 s (measured).
     "max_retries": 0,
+    # A worker takes from the first queue of its -Q that has a message, not from each in turn: kombu gives BRPOP the
+    # queues in this order, and never turns them (kombu utils/scheduling.py priority_cycle).
+    "queue_order_strategy": "priority",
     "socket_keepalive": True,
     "health_check_interval": 15,
 }
@@ -65,10 +68,11 @@ broker_transport_options = {
 task_publish_retry = True
 task_publish_retry_policy = {"max_retries": 3, "interval_start": 0, "interval_step": 0.5, "interval_max": 1}
 
-# Clean-up has its own queue: a flood of creates cannot starve it. Plain names only, since a flush takes bindings.
+# Clean-up has its own queue: a flood of creates cannot starve it; nor can a bulk, which has one too, a single create.
+# Plain names only, since a flush takes bindings.
 task_default_queue = "provision"
 task_create_missing_queues = False
-task_queues = [Queue(name) for name in ("provision", "rollback", "ops")]
+task_queues = [Queue(name) for name in ("provision", "bulk", "rollback", "ops")]
 task_routes = {
     "provision.*": {"queue": "provision"},
     "repair.*": {"queue": "provision"},

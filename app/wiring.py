@@ -13,6 +13,8 @@ from app.providers.livekit import LiveKitPlatform
 from app.providers.twilio import TwilioCarrier
 from app.provisioning.agents import AgentService
 from app.provisioning.audit import AuditService
+from app.provisioning.bulk import BulkService
+from app.provisioning.bulk_admission import BulkAdmission
 from app.provisioning.care import CareService
 from app.provisioning.context import Timing, Toolbox
 from app.provisioning.inventory import InventoryService
@@ -50,6 +52,7 @@ class Wiring:
     audits: AuditService
     planning: PlanningService
     inventory: InventoryService
+    bulk: BulkService
 
     def broker_ping(self) -> None:
         """Raise unless the broker answers, within about a second."""
@@ -106,9 +109,10 @@ def build(
         agents=AgentService(sessions),
         provisioning=service,
         runner=Runner(sessions, tools),
-        sweeper=Sweeper(sessions, service, audits),
+        sweeper=Sweeper(sessions, service, audits, BulkAdmission(sessions, service)),
         care=care,
         audits=audits,
         planning=PlanningService(sessions, tools),
         inventory=InventoryService(sessions, carrier),
+        bulk=BulkService(sessions),
     )

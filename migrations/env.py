@@ -5,7 +5,7 @@ import logging
 from alembic import context
 from sqlalchemy import create_engine, text
 
-from app.db.access import Base  # every model: access builds on models
+from app.db.access import Base  # every model: access builds on models, and app.db knows bulks
 from app.settings import load_settings
 
 LOCK_TIMEOUT_MS = 5_000

@@ -37,6 +37,9 @@ FIRST = (NUMBER,)
 BRANCHES = ((TRUNK, ORIGINATION_URL), (INBOUND_TRUNK, DISPATCH_RULE))
 LAST = (NUMBER_ATTACHMENT, VERIFICATION)
 
+BULK_QUEUE = "bulk"
+"""Where the way down of a bulk's operations waits; workers read it only while `provision` is empty."""
+
 
 def chain_of(plan: Plan) -> Signature:
     """Build the chain of what is left to do; ids only, so that it may be published at any time by anybody.
@@ -64,4 +67,6 @@ def _line(plan: Plan, names: tuple[str, ...]) -> Signature:
     down = plan.direction is Direction.DO
     tasks = [TASKS[plan.kind, name] if down else rollback.task_of(plan.kind, name) for name in names]
     steps = [task.si(str(plan.operation_id), plan.epoch) for task in tasks]
+    if down and plan.is_bulk:
+        steps = [step.set(queue=BULK_QUEUE) for step in steps]
     return chain(*steps).on_error(rollback.begin.s(str(plan.operation_id)))

@@ -1,7 +1,5 @@
 """Fields that take a value as it is or not at all: no `"true"` for true, no text that a database cannot hold."""
 
-import json
-import unicodedata
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -9,9 +7,7 @@ from typing import Any
 from marshmallow import ValidationError, fields
 
 from app.domain.numbers import InvalidNumberError, parse_e164
-
-MAX_METADATA_BYTES = 16 * 1024
-"""Bytes of an agent's metadata as JSON: it travels with every dispatched call."""
+from app.domain.texts import InvalidTextError, check_metadata, visible_line
 
 
 class StrictBoolean(fields.Boolean):
@@ -27,11 +23,10 @@ class Name(fields.String):
     """One line of visible text; blanks around it are dropped."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **more: Any) -> str:
-        text = str(super()._deserialize(value, attr, data, **more)).strip()
-        # Cc: control characters, NUL among them; Cs: half of a surrogate pair; Zl, Zp: line ends of other kinds.
-        if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in text):
-            raise ValidationError("must not contain control characters")
-        return text
+        try:
+            return visible_line(str(super()._deserialize(value, attr, data, **more)))
+        except InvalidTextError as error:
+            raise ValidationError(str(error)) from error
 
 
 class PhoneNumberField(fields.String):
@@ -49,23 +44,11 @@ class Metadata(fields.Dict):
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **more: Any) -> Any:
         found = super()._deserialize(value, attr, data, **more)  # type: ignore[no-untyped-call]  # marshmallow's own
-        _check_text(found)
-        if len(json.dumps(found, ensure_ascii=False).encode()) > MAX_METADATA_BYTES:
-            raise ValidationError(f"must be at most {MAX_METADATA_BYTES} bytes as JSON")
+        try:
+            check_metadata(found)
+        except InvalidTextError as error:
+            raise ValidationError(str(error)) from error
         return found
-
-
-def _check_text(value: object) -> None:
-    """Raise for a NUL, which PostgreSQL refuses, or half of a surrogate pair, which is no Unicode, anywhere inside."""
-    if isinstance(value, str) and any(char == "\0" or "\ud800" <= char <= "\udfff" for char in value):
-        raise ValidationError("must not contain NUL bytes or unpaired surrogates")
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            _check_text(name)
-            _check_text(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            _check_text(inner)
 
 
 def choice(values: type[StrEnum], description: str, **more: Any) -> fields.Enum[StrEnum]:

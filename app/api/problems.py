@@ -42,6 +42,7 @@ KINDS: Mapping[ErrorCode, Kind] = {
     _C.AGENT_NOT_FOUND: Kind(404, "No such agent"),
     _C.OPERATION_NOT_FOUND: Kind(404, "No such operation"),
     _C.AUDIT_NOT_FOUND: Kind(404, "No such audit"),
+    _C.BULK_NOT_FOUND: Kind(404, "No such bulk"),
     _C.METHOD_NOT_ALLOWED: Kind(405, "Method not allowed"),
     _C.AGENT_HAS_PHONE: Kind(409, "The agent has a phone number"),
     _C.AGENT_HAS_NO_PHONE: Kind(409, "The agent has no phone number"),

@@ -6,6 +6,7 @@ from marshmallow import RAISE, fields, validate
 from app.api.fields import Metadata, Name, PhoneNumberField, StrictBoolean, choice
 from app.api.pages import DEFAULT_LIMIT, MAX_LIMIT, CursorField
 from app.domain.statuses import PhoneStatus
+from app.domain.texts import MAX_NAME
 
 AGENT_ID = "7c1f5a52-3c0e-4c42-9a53-0f3a1d0b6c11"
 OPERATION_ID = "b2d2c8a8-8c2e-4a5c-9f0e-6f2a5d1f7e42"
@@ -14,9 +15,6 @@ TRUNK_SID = "TK0123456789abcdef0123456789abcdef"
 INBOUND_TRUNK_ID = "ST_4Zp8oTqKcJ2m"
 DISPATCH_RULE_ID = "SDR_9hXb3LwNfR7d"
 STATUS_URL = f"/api/agents/{AGENT_ID}/phone-status"
-
-MAX_NAME = 200
-"""Characters of a name: a line on a screen."""
 
 
 def text(description: str, example: object = None, **more: object) -> fields.String:

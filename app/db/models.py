@@ -27,7 +27,8 @@ IS_OPEN = "status IN (" + ", ".join(f"'{status}'" for status in sorted(OPEN_STAT
 """SQL for an operation that is not final: the condition of the partial indexes."""
 
 
-def _status(values: type[StrEnum], name: str) -> Enum:
+def status_column(values: type[StrEnum], name: str) -> Enum:
+    """Return the type of a status column: text, and a CHECK named `name` of the values."""
     return Enum(
         values,
         native_enum=False,
@@ -73,7 +74,7 @@ class Agent(Base):
     livekit_agent_name: Mapped[str]
     agent_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
     phone_provisioning_status: Mapped[PhoneStatus] = mapped_column(
-        _status(PhoneStatus, "phone_provisioning_status"), default=PhoneStatus.NOT_PROVISIONED
+        status_column(PhoneStatus, "phone_provisioning_status"), default=PhoneStatus.NOT_PROVISIONED
     )
     twilio_phone_number: Mapped[str | None]
     """Claimed from PENDING until the last resource is confirmed gone."""
@@ -84,7 +85,7 @@ class Agent(Base):
     livekit_dispatch_rule_id: Mapped[str | None]
     previous_routing: Mapped[dict[str, Any] | None]
     health_state: Mapped[Health] = mapped_column(
-        _status(Health, "health_state"), default=Health.UNKNOWN, server_default=Health.UNKNOWN
+        status_column(Health, "health_state"), default=Health.UNKNOWN, server_default=Health.UNKNOWN
     )
     health_checked_at: Mapped[datetime | None]
     health_findings: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list, server_default=text("'[]'"))
@@ -107,6 +108,7 @@ class Operation(Base):
         Index("uq_operations_open_agent", "agent_id", unique=True, postgresql_where=text(IS_OPEN)),
         Index("uq_operations_open_target", "target_agent_id", unique=True, postgresql_where=text(IS_OPEN)),
         Index("ix_operations_wake_at", "wake_at", postgresql_where=text(IS_OPEN)),
+        Index("ix_operations_bulk_id", "bulk_id", postgresql_where=text("bulk_id IS NOT NULL")),
         Index("ix_operations_page", "created_at", "id"),
         Index("ix_operations_status_page", "status", "created_at", "id"),
         Index("ix_operations_agent_page", "agent_id", "created_at", "id"),
@@ -121,12 +123,16 @@ class Operation(Base):
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     agent_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("agents.id"))
-    kind: Mapped[OperationKind] = mapped_column(_status(OperationKind, "kind"))
+    kind: Mapped[OperationKind] = mapped_column(status_column(OperationKind, "kind"))
     phone_number: Mapped[str]
     target_agent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("agents.id"))
     """The agent that a move hands the number to; null for every other kind."""
+    bulk_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("bulks.id"))
+    """The bulk that it was opened for: it stands behind the operations of single requests."""
     takeover: Mapped[bool] = mapped_column(default=False)
-    status: Mapped[OperationStatus] = mapped_column(_status(OperationStatus, "status"), default=OperationStatus.QUEUED)
+    status: Mapped[OperationStatus] = mapped_column(
+        status_column(OperationStatus, "status"), default=OperationStatus.QUEUED
+    )
     epoch: Mapped[int] = mapped_column(default=0)
     """Turns of direction so far: a message of an older epoch is stale."""
     wake_at: Mapped[datetime | None]
@@ -170,7 +176,7 @@ class OperationStep(Base):
     operation_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("operations.id"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     position: Mapped[int]
-    state: Mapped[StepState] = mapped_column(_status(StepState, "state"), default=StepState.PENDING)
+    state: Mapped[StepState] = mapped_column(status_column(StepState, "state"), default=StepState.PENDING)
     attempts: Mapped[int] = mapped_column(default=0)
     """Claims in the present direction."""
     lease_token: Mapped[uuid.UUID | None]
@@ -226,7 +232,7 @@ class Audit(Base):
     __table_args__ = (Index("ix_audits_created_at", "created_at"),)
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
-    status: Mapped[AuditStatus] = mapped_column(_status(AuditStatus, "status"), default=AuditStatus.QUEUED)
+    status: Mapped[AuditStatus] = mapped_column(status_column(AuditStatus, "status"), default=AuditStatus.QUEUED)
     fix: Mapped[bool] = mapped_column(default=False)
     requested_by: Mapped[str | None]
     lease_until: Mapped[datetime | None]

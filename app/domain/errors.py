@@ -22,6 +22,7 @@ class ErrorCode(StrEnum):
     AGENT_NOT_FOUND = "agent_not_found"
     OPERATION_NOT_FOUND = "operation_not_found"
     AUDIT_NOT_FOUND = "audit_not_found"
+    BULK_NOT_FOUND = "bulk_not_found"
     AGENT_HAS_PHONE = "agent_has_phone"
     AGENT_HAS_NO_PHONE = "agent_has_no_phone"
     NUMBER_IN_USE = "number_in_use"
@@ -80,3 +81,8 @@ def audit_not_found(audit_id: object = None) -> RefusedError:
     """Build the 404 for an audit id that no row has, or, without an id, for a service that has no report yet."""
     detail = f"There is no audit {audit_id}." if audit_id else "No audit has finished yet."
     return RefusedError(ErrorCode.AUDIT_NOT_FOUND, detail, status=404)
+
+
+def bulk_not_found(bulk_id: object) -> RefusedError:
+    """Build the 404 for a bulk id that no row has."""
+    return RefusedError(ErrorCode.BULK_NOT_FOUND, f"There is no bulk {bulk_id}.", status=404)

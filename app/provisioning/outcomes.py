@@ -16,7 +16,8 @@ from app.domain.statuses import Direction, OperationKind, OperationStatus, StepS
 from app.providers.errors import ProviderError, RejectedError
 from app.provisioning.claims import LEASE_MARGIN, Claim, Locked, is_out_of_time, lock_operation, out_of_time
 from app.provisioning.context import ORIGINATION_URL, TRUNK, Result, Toolbox
-from app.provisioning.transitions import HINT_GRACE, finish_if_done, finish_if_undone, record, turn_round
+from app.provisioning.hints import hint_grace
+from app.provisioning.transitions import finish_if_done, finish_if_undone, record, turn_round
 
 UNDO_TRIES = 5
 """Failed tries of one undo after which a person is told: some 15 s of back-off, more than a passing fault takes."""
@@ -48,7 +49,7 @@ def keep_result(sessions: Sessions, claim: Claim, result: Result) -> Kept:
             locked.operation.wake_at = locked.now
             return "turned"
         if not finish_if_done(session, locked.operation, locked.agent, locked.rows.values(), locked.now):
-            locked.operation.wake_at = locked.now + HINT_GRACE
+            locked.operation.wake_at = locked.now + hint_grace(locked.operation)
         return "done"
 
 
@@ -103,7 +104,9 @@ def keep_rest(
             rest_s=round(rest.total_seconds(), 3),
             attempt=claim.attempt,
         )
-        operation.wake_at = row.lease_until + (HINT_GRACE if operation.direction is claim.direction else LEASE_MARGIN)
+        operation.wake_at = row.lease_until + (
+            hint_grace(operation) if operation.direction is claim.direction else LEASE_MARGIN
+        )
         if operation.direction is not claim.direction:
             return "turned"
         if claim.direction is Direction.DO and is_out_of_time(operation, tools, row.lease_until):
@@ -141,7 +144,7 @@ def _keep_undone(session: Session, claim: Claim, locked: Locked, row: OperationS
         going = OperationStatus.RUNNING if operation.kind is OperationKind.DEPROVISION else OperationStatus.ROLLING_BACK
         operation.move_to(going)
     if not finish_if_undone(session, operation, locked.agent, locked.rows.values(), locked.now):
-        operation.wake_at = locked.now + HINT_GRACE
+        operation.wake_at = locked.now + hint_grace(locked.operation)
 
 
 def _write_agent(agent: Agent, claim: Claim, result: Result) -> None:

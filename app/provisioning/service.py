@@ -18,6 +18,7 @@ from app.domain.errors import ErrorCode, RefusedError, operation_not_found
 from app.domain.events import EventName
 from app.domain.numbers import mask_number
 from app.domain.statuses import OPEN_STATUSES, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.provisioning.bulk_place import BulkPlace
 from app.provisioning.claims import Locked, lock_operation
 from app.provisioning.transitions import (
     Origin,
@@ -58,8 +59,16 @@ class ProvisioningService:
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
-    def provision(self, agent_id: uuid.UUID, phone_number: str, *, takeover: bool, origin: Origin) -> Operation:
-        """Claim the number for the agent and queue its provisioning.
+    def provision(
+        self,
+        agent_id: uuid.UUID,
+        phone_number: str,
+        *,
+        takeover: bool,
+        origin: Origin,
+        place: BulkPlace | None = None,
+    ) -> Operation:
+        """Claim the number for the agent and queue its provisioning; for an item of a bulk, take its `place` as well.
 
         Refused with 404 `agent_not_found`, or 409 `operation_in_progress`, `agent_has_phone`, `number_in_use`.
         """
@@ -72,8 +81,12 @@ class ProvisioningService:
                 agent.move_to(PhoneStatus.PENDING)
                 agent.twilio_phone_number = phone_number
                 session.flush()
-                kind = OperationKind.PROVISION
-                operation = open_operation(session, agent, kind, phone_number, now, origin, takeover=takeover)
+                kind, bulk_id = OperationKind.PROVISION, place.bulk_id if place else None
+                operation = open_operation(
+                    session, agent, kind, phone_number, now, origin, takeover=takeover, bulk_id=bulk_id
+                )
+                if place is not None:
+                    place.take(session, operation.id)
                 plan = plan_now(session, operation)
         except IntegrityError as error:
             raise refusal_of(error) from error

@@ -1,4 +1,7 @@
-"""The sweeper: publishes operations whose message was lost. Needs only PostgreSQL; any number of replicas may run."""
+"""The sweeper: publishes operations whose message was lost, and opens those of bulks.
+
+Needs only PostgreSQL; any number of replicas may run.
+"""
 
 import threading
 import uuid
@@ -14,6 +17,8 @@ from app.db.engine import Sessions
 from app.db.models import Operation
 from app.domain.statuses import OPEN_STATUSES
 from app.provisioning.audit import AuditService
+from app.provisioning.bulk_admission import BATCH as BULK_BATCH
+from app.provisioning.bulk_admission import BulkAdmission
 from app.provisioning.service import ProvisioningService
 
 log = structlog.get_logger(__name__)
@@ -41,6 +46,7 @@ class Sweeper:
     sessions: Sessions
     service: ProvisioningService
     audits: AuditService
+    bulks: BulkAdmission
 
     def sweep(self) -> int:
         """Publish every operation that is due, up to a batch; return how many were due."""
@@ -56,12 +62,13 @@ class Sweeper:
         """Sweep once a second until `stop` is set, through outages of the database."""
         log.info("sweeper_started")
         while not stop.is_set():
-            due = 0
+            due = opened = 0
             try:
                 due = self.sweep()
+                opened = self.bulks.advance()
             except (OperationalError, InterfaceError, DBAPIError, PoolTimeoutError) as error:
                 log.error("sweep_failed", error=type(error).__name__)  # noqa: TRY400  # an outage is not a defect
-            if due < BATCH:
+            if due < BATCH and opened < BULK_BATCH:
                 stop.wait(PASS_INTERVAL_S)
         log.info("sweeper_stopped")
 

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
@@ -14,10 +14,8 @@ from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import EventName
 from app.domain.findings import Health
 from app.domain.statuses import OPEN_STATUSES, Direction, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.provisioning.hints import hint_grace
 from app.provisioning.steps import STEP_BY_NAME, STEPS, steps_towards
-
-HINT_GRACE = timedelta(seconds=5)
-"""How long the message for the next step may take before the sweep takes it for lost: far above a queue's delay."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,8 @@ class Plan:
     kind: OperationKind
     direction: Direction
     steps: tuple[str, ...]
+    is_bulk: bool = False
+    """Whether it stands behind the operations of single requests."""
 
 
 def is_open_for(agent_id: uuid.UUID) -> ColumnElement[bool]:
@@ -87,6 +87,7 @@ def open_operation(
     takeover: bool = False,
     target: Agent | None = None,
     only: frozenset[str] | None = None,
+    bulk_id: uuid.UUID | None = None,
 ) -> Operation:
     """Insert an operation with its steps; the partial unique index refuses a second open one.
 
@@ -101,10 +102,11 @@ def open_operation(
         takeover=takeover,
         status=OperationStatus.QUEUED,
         epoch=0,
-        wake_at=now + HINT_GRACE,
+        bulk_id=bulk_id,
         requested_by=origin.requested_by,
         request_id=origin.request_id,
     )
+    operation.wake_at = now + hint_grace(operation)
     session.add(operation)
     session.flush()
     undoing = kind is OperationKind.DEPROVISION
@@ -132,7 +134,8 @@ def plan_of(operation: Operation, steps: Iterable[OperationStep]) -> Plan:
     finished = StepState.DONE if operation.direction is Direction.DO else StepState.UNDONE
     left = {row.name for row in steps if row.state is not finished}
     names = tuple(step.name for step in steps_towards(operation.direction) if step.name in left)
-    return Plan(operation.id, operation.epoch, operation.kind, operation.direction, names)
+    is_bulk = operation.bulk_id is not None
+    return Plan(operation.id, operation.epoch, operation.kind, operation.direction, names, is_bulk)
 
 
 def turn_round(
@@ -155,7 +158,7 @@ def turn_round(
         end_repair(session, operation, steps, now)
         return
     operation.move_to(OperationStatus.ROLLING_BACK)
-    operation.wake_at = now + HINT_GRACE
+    operation.wake_at = now + hint_grace(operation)
     operation.idle_kicks = 0
     if operation.kind is OperationKind.PROVISION:
         agent.move_to(PhoneStatus.ROLLING_BACK)

@@ -19,8 +19,8 @@ from app.provisioning.context import (
     TRUNK,
     VERIFICATION,
 )
+from app.provisioning.hints import HINT_GRACE
 from app.provisioning.runner import Outcome, Verdict
-from app.provisioning.transitions import HINT_GRACE
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import DO_CALL, MAKERS, TIMING, UNDO_CALL, VOICE_URL, WRITES, Saga
 

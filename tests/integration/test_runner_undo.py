@@ -11,9 +11,9 @@ from app.domain.statuses import OperationStatus, PhoneStatus, StepState
 from app.providers.base import NumberRouting
 from app.providers.errors import RejectedError, TransientError
 from app.provisioning.context import NUMBER_ATTACHMENT, TRUNK, VERIFICATION
+from app.provisioning.hints import HINT_GRACE
 from app.provisioning.outcomes import UNDO_TRIES
 from app.provisioning.runner import Outcome, Verdict
-from app.provisioning.transitions import HINT_GRACE
 from tests.support.saga import DO_CALL, E164, TIMING, UNDO_CALL, VOICE_URL, Saga
 
 UNAVAILABLE = ErrorCode.PROVIDER_UNAVAILABLE

@@ -10,6 +10,7 @@ import pytest
 import structlog
 from sqlalchemy import ColumnElement, delete, func, select, text, update
 
+from app.db.bulks import Bulk, BulkItem
 from app.db.engine import Sessions, make_engine, make_sessions
 from app.db.models import Agent, Event, Operation, OperationStep, Resource
 from app.domain.events import EventName
@@ -17,6 +18,7 @@ from app.domain.statuses import Direction, OperationStatus, PhoneStatus
 from app.localstack.postgres import PostgresServer
 from app.provisioning.agents import AgentService
 from app.provisioning.audit import AuditService
+from app.provisioning.bulk_admission import BulkAdmission
 from app.provisioning.care import CareService
 from app.provisioning.context import (
     DISPATCH_RULE,
@@ -287,7 +289,15 @@ def wire(sessions: Sessions, timing: Timing = TIMING) -> Saga:
     service = ProvisioningService(sessions, publisher, sleep=clock.sleep, clock=clock)
     runner = Runner(sessions, tools, jitter=lambda _low, high: high)
     audits = AuditService(sessions, tools, CareService(sessions, publisher, tools), timedelta(hours=1))
-    return Saga(sessions, world, clock, publisher, runner, service, Sweeper(sessions, service, audits))
+    return Saga(
+        sessions,
+        world,
+        clock,
+        publisher,
+        runner,
+        service,
+        Sweeper(sessions, service, audits, BulkAdmission(sessions, service)),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -315,7 +325,7 @@ def saga_sessions(postgres_server: PostgresServer, template_database: str) -> It
 def saga(saga_sessions: Sessions, plain_logs: None) -> Saga:
     """An empty database and an empty world."""
     with saga_sessions.begin() as session:
-        for table in (Event, Resource, OperationStep, Operation, Agent):
+        for table in (BulkItem, Event, Resource, OperationStep, Operation, Bulk, Agent):
             session.execute(delete(table))
     return wire(saga_sessions)
 

@@ -166,7 +166,7 @@ class Stack:
         self._launch(self.web, command)
 
     def _launch_worker(self) -> None:
-        command = ["-m", "celery", "-A", "tasks", "worker", "-Q", "provision,rollback,ops", "-P", "threads"]
+        command = ["-m", "celery", "-A", "tasks", "worker", "-Q", "ops,rollback,provision,bulk", "-P", "threads"]
         command += ["-c", str(THREADS), "--without-gossip", "--without-mingle", "-l", "INFO", "-n", "tests@%h"]
         self._launch(self.worker, command)
 

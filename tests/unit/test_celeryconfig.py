@@ -34,8 +34,8 @@ def test_every_task_goes_to_a_queue_that_a_worker_reads(celery_app: Celery, name
     assert celery_app.amqp.router.route({}, name)["queue"].name == queue
 
 
-def test_there_are_three_queues_and_a_wrong_name_makes_no_fourth(celery_app: Celery) -> None:
-    assert list(celery_app.amqp.queues) == ["provision", "rollback", "ops"]
+def test_there_are_four_queues_and_a_wrong_name_makes_no_fifth(celery_app: Celery) -> None:
+    assert list(celery_app.amqp.queues) == ["provision", "bulk", "rollback", "ops"]
     assert {queue.exchange.type for queue in celery_app.amqp.queues.values()} == {"direct"}
     with pytest.raises(QueueNotFound):
         celery_app.amqp.router.route({"queue": "provisoin"}, "provision.twilio_trunk")
@@ -101,3 +101,25 @@ def _lines(signature: Signature) -> list[list[str]]:
             lines = [before + after for before in lines for after in _lines(member)]
         return lines
     return [[signature.task]]
+
+
+def _queues(signature: Signature) -> set[str | None]:
+    """Every queue that the tasks of a canvas name themselves; None for one that is routed by its name."""
+    if isinstance(signature, group | _chain):
+        return {queue for member in signature.tasks for queue in _queues(member)}
+    return {signature.options.get("queue")}
+
+
+@pytest.mark.parametrize("done", range(len(STEPS)))
+def test_every_step_down_of_a_bulk_waits_in_the_queue_of_bulks(celery_app: Celery, done: int) -> None:
+    from tasks.provisioning import chain_of  # noqa: PLC0415  # reads the settings
+
+    plan = Plan(uuid.uuid4(), 0, OperationKind.PROVISION, Direction.DO, tuple(DOWN[done:]), is_bulk=True)
+    assert _queues(chain_of(plan)) == {"bulk"}
+
+
+def test_the_way_up_of_a_bulk_is_clean_up_like_any_other(celery_app: Celery) -> None:
+    from tasks.provisioning import chain_of  # noqa: PLC0415  # reads the settings
+
+    plan = Plan(uuid.uuid4(), 1, OperationKind.PROVISION, Direction.UNDO, tuple(UP), is_bulk=True)
+    assert _queues(chain_of(plan)) == {None}

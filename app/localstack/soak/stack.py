@@ -57,9 +57,9 @@ class SoakStack:
         gunicorn = ("gunicorn", "app:create_app()", "--bind", f"127.0.0.1:{self._port}", "--worker-class", "gthread")
         self._commands: dict[str, tuple[str, ...]] = {
             "web": (*gunicorn, "--workers", "1", "--threads", "48", "--timeout", "75", "--no-control-socket"),
-            "worker-1": (*WORKER, "-Q", "provision", "-c", "16", "-n", "worker-1@%h"),
-            "worker-2": (*WORKER, "-Q", "provision,rollback", "-c", "16", "-n", "worker-2@%h"),
-            "cleanup": (*WORKER, "-Q", "rollback,ops", "-c", "8", "-n", "cleanup@%h"),
+            "worker-1": (*WORKER, "-Q", "provision,bulk", "-c", "16", "-n", "worker-1@%h"),
+            "worker-2": (*WORKER, "-Q", "rollback,provision,bulk", "-c", "16", "-n", "worker-2@%h"),
+            "cleanup": (*WORKER, "-Q", "ops,rollback", "-c", "8", "-n", "cleanup@%h"),
             "sweeper-1": SWEEPER,
             "sweeper-2": SWEEPER,
         }

@@ -1,0 +1,79 @@
+"""The reads and set-based writes of bulks and their items."""
+
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select, update
+from sqlalchemy.orm import Session
+
+from app.db.bulks import Bulk, BulkItem
+from app.db.models import Agent, Operation
+from app.domain.bulks import OPEN_BULKS, ItemStatus
+from app.domain.statuses import FINAL_STATUSES, OperationStatus
+
+
+def lock_bulk(session: Session, bulk_id: uuid.UUID, *, skip_locked: bool = False) -> Bulk | None:
+    """Take the bulk's row lock, which an operation that is being opened for it need not wait for."""
+    query = select(Bulk).where(Bulk.id == bulk_id).with_for_update(key_share=True, skip_locked=skip_locked)
+    return session.scalar(query.execution_options(populate_existing=True))
+
+
+def open_bulks(session: Session) -> Sequence[tuple[uuid.UUID, int]]:
+    """Return (id, items that wait) of every bulk that is not over, the oldest first."""
+    query = select(Bulk.id, Bulk.pending).where(Bulk.status.in_(OPEN_BULKS)).order_by(Bulk.created_at, Bulk.id)
+    return [(bulk_id, pending) for bulk_id, pending in session.execute(query)]
+
+
+def living_agents(session: Session, agent_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Return which of these agents there are."""
+    wanted = bindparam("agent_ids", list(agent_ids), type_=ARRAY(Uuid))
+    return set(session.scalars(select(Agent.id).where(Agent.id == any_(wanted), Agent.deleted_at.is_(None))))
+
+
+def count_items(session: Session, bulk_id: uuid.UUID) -> Mapping[ItemStatus, int]:
+    """Return how many items stand where."""
+    query = (
+        select(BulkItem.status, func.count().label("how_many"))
+        .where(BulkItem.bulk_id == bulk_id)
+        .group_by(BulkItem.status)
+    )
+    return {row.status: row.how_many for row in session.execute(query)}
+
+
+def pending_items(session: Session, bulk_id: uuid.UUID, limit: int) -> Sequence[BulkItem]:
+    """Return the next items to begin."""
+    query = select(BulkItem).where(BulkItem.bulk_id == bulk_id, BulkItem.status == ItemStatus.PENDING)
+    return session.scalars(query.order_by(BulkItem.position).limit(limit)).all()
+
+
+def count_at_work(session: Session, bulk_id: uuid.UUID) -> int:
+    """Return how many operations of the bulk are open, but for those that wait for a person."""
+    query = (
+        select(func.count())
+        .select_from(BulkItem)
+        .join(Operation, Operation.id == BulkItem.operation_id)
+        .where(BulkItem.bulk_id == bulk_id, BulkItem.status == ItemStatus.RUNNING)
+        .where(Operation.status.not_in([*FINAL_STATUSES, OperationStatus.NEEDS_ATTENTION]))
+    )
+    return session.scalars(query).one()
+
+
+def follow_operations(session: Session, bulk_id: uuid.UUID) -> None:
+    """End every item whose operation has ended, in one statement; the final states of both have the same names."""
+    session.execute(
+        update(BulkItem)
+        .where(BulkItem.bulk_id == bulk_id, BulkItem.status == ItemStatus.RUNNING)
+        .where(Operation.id == BulkItem.operation_id, Operation.status.in_(FINAL_STATUSES))
+        .values(status=Operation.status, error_code=Operation.error_code, error_detail=Operation.error_detail)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def list_items(
+    session: Session, bulk_id: uuid.UUID, *, status: ItemStatus | None = None, after: int = 0, limit: int | None = None
+) -> Sequence[BulkItem]:
+    """Return the items behind position `after`, in their order."""
+    query = select(BulkItem).where(BulkItem.bulk_id == bulk_id, BulkItem.position > after)
+    if status is not None:
+        query = query.where(BulkItem.status == status)
+    return session.scalars(query.order_by(BulkItem.position).limit(limit)).all()

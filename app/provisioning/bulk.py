@@ -1,0 +1,175 @@
+"""The use cases of a bulk: accept, look, cancel, resume. Its operations are opened by the sweeper, a few at a time."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.orm import Session
+
+from app.db import bulk_queries
+from app.db.bulks import Bulk, BulkItem
+from app.db.engine import Sessions
+from app.db.models import Agent
+from app.domain.bulks import BulkStatus, ItemStatus
+from app.domain.errors import ErrorCode, bulk_not_found
+from app.domain.statuses import PhoneStatus
+from app.provisioning.bulk_items import Item
+from app.provisioning.transitions import Origin
+
+log = structlog.get_logger(__name__)
+
+NEVER_BEGINS = (ErrorCode.VALIDATION_FAILED, ErrorCode.AGENT_NOT_FOUND)
+"""Why an item failed at the door: the request itself is wrong, so that resuming would meet the same."""
+
+
+@dataclass(frozen=True)
+class BulkService:
+    """Everything that a client may do with a bulk."""
+
+    sessions: Sessions
+
+    def accept(self, items: Sequence[Item], *, origin: Origin) -> Bulk:
+        """Store the bulk whole, in one transaction: its items, and the agents that they ask for.
+
+        An item that cannot work is failed at once and says why; the others wait for the sweeper.
+        """
+        with self.sessions.begin() as session:
+            bulk = Bulk(id=uuid.uuid4(), total=len(items), pending=len(items), status=BulkStatus.QUEUED)
+            bulk.created_by, bulk.request_id = origin.requested_by, origin.request_id
+            session.add(bulk)
+            session.flush()
+            wanted = {item.agent_id for item in items if item.agent_id is not None}
+            living = bulk_queries.living_agents(session, wanted)
+            made = {item.position: _agent_row(item) for item in items if item.new_agent and not item.problem}
+            if made:
+                session.execute(insert(Agent), list(made.values()))
+            rows = [_item_row(bulk.id, item, living, made) for item in items]
+            session.execute(insert(BulkItem), rows)
+            settle(session, bulk)
+            session.flush()
+            session.refresh(bulk)
+        log.info("bulk_accepted", bulk_id=str(bulk.id), total=bulk.total, failed=bulk.failed)
+        return bulk
+
+    def get(self, bulk_id: uuid.UUID) -> Bulk:
+        """Return the bulk; 404 `bulk_not_found`."""
+        with self.sessions() as session:
+            bulk = session.get(Bulk, bulk_id)
+        if bulk is None:
+            raise bulk_not_found(bulk_id)
+        return bulk
+
+    def items(self, bulk_id: uuid.UUID) -> Sequence[BulkItem]:
+        """Return every item, in the order of the request; 404 `bulk_not_found`."""
+        self.get(bulk_id)
+        with self.sessions() as session:
+            return bulk_queries.list_items(session, bulk_id)
+
+    def cancel(self, bulk_id: uuid.UUID) -> Bulk:
+        """Cancel every item that has not begun; those that have run to their end. A second call changes nothing."""
+        with self.sessions.begin() as session:
+            bulk = _locked(session, bulk_id)
+            cancelled = session.scalars(
+                update(BulkItem)
+                .where(BulkItem.bulk_id == bulk_id, BulkItem.status == ItemStatus.PENDING)
+                .values(
+                    status=ItemStatus.CANCELLED,
+                    error_code=ErrorCode.CANCELLED,
+                    error_detail="The bulk was cancelled before this item began.",
+                )
+                .returning(BulkItem.position)
+                .execution_options(synchronize_session=False)
+            ).all()
+            if cancelled:
+                bulk.cancelled_at = session.scalar(select(func.now()))
+            settle(session, bulk)
+        log.info("bulk_cancelled", bulk_id=str(bulk_id), cancelled=len(cancelled))
+        return bulk
+
+    def resume(self, bulk_id: uuid.UUID) -> Bulk:
+        """Let every item wait again that failed or was cancelled, but for those that never can work.
+
+        The agents are those of the first time: nothing is made twice. With nothing to resume it changes nothing.
+        """
+        with self.sessions.begin() as session:
+            bulk = _locked(session, bulk_id)
+            bulk_queries.follow_operations(session, bulk_id)
+            resumed = session.scalars(
+                update(BulkItem)
+                .where(
+                    BulkItem.bulk_id == bulk_id,
+                    BulkItem.status.in_([ItemStatus.FAILED, ItemStatus.CANCELLED]),
+                    func.coalesce(BulkItem.error_code, "").not_in(NEVER_BEGINS),
+                )
+                .values(status=ItemStatus.PENDING, operation_id=None, error_code=None, error_detail=None)
+                .returning(BulkItem.position)
+                .execution_options(synchronize_session=False)
+            ).all()
+            if resumed:
+                bulk.cancelled_at = bulk.finished_at = None
+            settle(session, bulk)
+        log.info("bulk_resumed", bulk_id=str(bulk_id), resumed=len(resumed))
+        return bulk
+
+
+def settle(session: Session, bulk: Bulk) -> None:
+    """Count the items and say where the bulk stands; in a transaction that holds its lock."""
+    counts = bulk_queries.count_items(session, bulk.id)
+    for status in ItemStatus:
+        setattr(bulk, status.value, counts.get(status, 0))
+    bulk.status = _status_of(bulk)
+    if bulk.status.is_final and bulk.finished_at is None:
+        bulk.finished_at = session.scalar(select(func.now()))
+
+
+def _status_of(bulk: Bulk) -> BulkStatus:
+    if bulk.pending or bulk.running:
+        if bulk.cancelled_at and not bulk.pending:
+            return BulkStatus.CANCELLING
+        return BulkStatus.RUNNING if bulk.started_at else BulkStatus.QUEUED
+    if bulk.cancelled_at:
+        return BulkStatus.CANCELLED
+    return BulkStatus.SUCCEEDED if bulk.succeeded == bulk.total else BulkStatus.FAILED
+
+
+def _locked(session: Session, bulk_id: uuid.UUID) -> Bulk:
+    bulk = bulk_queries.lock_bulk(session, bulk_id)
+    if bulk is None:
+        raise bulk_not_found(bulk_id)
+    return bulk
+
+
+def _agent_row(item: Item) -> dict[str, Any]:
+    if item.new_agent is None:
+        raise ValueError("the item asks for no agent")
+    return {
+        "id": uuid.uuid4(),
+        "name": item.new_agent.name,
+        "livekit_agent_name": item.new_agent.livekit_agent_name,
+        "agent_metadata": item.new_agent.metadata,
+        "phone_provisioning_status": PhoneStatus.NOT_PROVISIONED,
+    }
+
+
+def _item_row(
+    bulk_id: uuid.UUID, item: Item, living: set[uuid.UUID], made: dict[int, dict[str, Any]]
+) -> dict[str, Any]:
+    agent_id = made[item.position]["id"] if item.position in made else item.agent_id
+    code, detail = (ErrorCode.VALIDATION_FAILED if item.problem else None), item.problem
+    if item.agent_id is not None and item.agent_id not in living:
+        agent_id = None
+        if not item.problem:
+            code, detail = ErrorCode.AGENT_NOT_FOUND, f"There is no agent {item.agent_id}."
+    return {
+        "bulk_id": bulk_id,
+        "position": item.position,
+        "agent_id": agent_id,
+        "phone_number": item.phone_number,
+        "takeover": item.takeover,
+        "status": ItemStatus.FAILED if code else ItemStatus.PENDING,
+        "error_code": code,
+        "error_detail": detail,
+    }

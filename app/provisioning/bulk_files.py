@@ -1,0 +1,99 @@
+"""The files of a bulk: CSV and JSON in, the report as CSV out."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from app.db.bulks import BulkItem
+from app.domain.bulks import MAX_ITEMS
+from app.domain.numbers import InvalidNumberError, parse_e164
+
+COLUMNS = ("phoneNumber", "agentId", "agent", "livekitAgentName", "takeover")
+"""What a CSV file may have; `phoneNumber` it must. `agent` is the name of an agent to make."""
+
+REPORT_COLUMNS = ("position", "phoneNumber", "agentId", "status", "operationId", "errorCode", "errorDetail")
+
+_FLAGS = {"true": True, "false": False}
+
+
+class InvalidFileError(ValueError):
+    """The file cannot be read as a whole; the message says why, for the client."""
+
+
+def items_of_csv(text: str) -> list[object]:
+    """Return the rows as the items that JSON would have; a cell left empty is a field left out.
+
+    A row that does not fit the header becomes an item that its reader refuses: the others go on.
+    """
+    rows = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    try:
+        filled = [row for row in rows if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise InvalidFileError(f"is not CSV (line {rows.line_num}: {error})") from error
+    header = [cell.strip() for cell in filled[0]] if filled else []
+    unknown = [name for name in header if name not in COLUMNS]
+    if unknown or "phoneNumber" not in header or len(set(header)) != len(header):
+        raise InvalidFileError(f"must begin with a header row of {', '.join(COLUMNS)}, each at most once")
+    return checked_count([_item(header, row) for row in filled[1:]])
+
+
+def items_of_file(path: Path) -> list[object]:
+    """Return the items of a file: JSON where its name ends so, else CSV; JSON is `{"items": […]}` or the list alone."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        document = json.loads(text) if path.suffix.lower() == ".json" else None
+    except OSError as error:
+        raise InvalidFileError(f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidFileError("is not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidFileError("is not JSON") from error
+    if document is None and path.suffix.lower() != ".json":
+        return items_of_csv(text)
+    items = document.get("items") if isinstance(document, dict) else document
+    if not isinstance(items, list):
+        raise InvalidFileError('must be a list of items, or {"items": […]}')
+    return checked_count(items)
+
+
+def checked_count(items: list[object]) -> list[object]:
+    """Return the items, unless there are none or too many."""
+    if not 1 <= len(items) <= MAX_ITEMS:
+        raise InvalidFileError(f"must have 1 to {MAX_ITEMS} items, not {len(items)}")
+    return items
+
+
+def report_lines(items: Iterable[BulkItem]) -> Iterator[str]:
+    """Write the report as CSV, line by line."""
+    yield _line(REPORT_COLUMNS)
+    for item in items:
+        known = (item.agent_id, item.status.value, item.operation_id, item.error_code, item.error_detail)
+        yield _line((item.position, _harmless(item.phone_number), *("" if cell is None else cell for cell in known)))
+
+
+def _line(cells: Iterable[object]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(cells)
+    return line.getvalue()
+
+
+def _harmless(number: str | None) -> str:
+    """Return the number for a cell; what is none must not become a formula in somebody's spreadsheet."""
+    try:
+        return parse_e164(number or "")
+    except InvalidNumberError:
+        return f"'{number}" if number and number[0] in "=+-@\t\r" else number or ""
+
+
+def _item(header: list[str], row: list[str]) -> object:
+    if len(row) > len(header):
+        return None
+    cells: dict[str, object] = {name: cell.strip() for name, cell in zip(header, row, strict=False) if cell.strip()}
+    if "takeover" in cells:
+        cells["takeover"] = _FLAGS.get(str(cells["takeover"]).lower(), cells["takeover"])
+    if "agent" in cells or "livekitAgentName" in cells:
+        agent = {"name": cells.pop("agent", None), "livekitAgentName": cells.pop("livekitAgentName", None)}
+        cells["agent"] = {name: cell for name, cell in agent.items() if cell is not None}
+    return cells
