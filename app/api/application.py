@@ -4,9 +4,10 @@ from apiflask import APIFlask
 
 from app import logs
 from app.access import KeyService
-from app.api import agents, audits, care, documentation, health, operations, phones
+from app.api import agents, audits, care, documentation, health, operations, phones, provisionings
 from app.api.authentication import register_authentication
 from app.api.bodies import MAX_BODY_BYTES
+from app.api.bulk_reads import BulkReader
 from app.api.context import DOOR, WIRING, Door
 from app.api.openapi import VERSION, configure_openapi
 from app.api.paths import register_paths
@@ -21,7 +22,8 @@ from app.first_answers import FirstAnswers
 from app.metrics import make_metrics
 from app.wiring import Wiring
 
-BLUEPRINTS = tuple(room.blueprint for room in (agents, phones, care, operations, audits, health, documentation))
+ROOMS = (agents, phones, provisionings, care, operations, audits, health, documentation)
+BLUEPRINTS = tuple(room.blueprint for room in ROOMS)
 
 
 def build_application(wiring: Wiring) -> APIFlask:
@@ -45,6 +47,7 @@ def build_application(wiring: Wiring) -> APIFlask:
         keys=KeyService(sessions),
         first_answers=FirstAnswers(sessions),
         reader=Reader(sessions),
+        bulk_reader=BulkReader(sessions),
         readiness=make_readiness(wiring),
         metrics=make_metrics(sessions),
         rate_limit=make_rate_limit(wiring.settings),

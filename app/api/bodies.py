@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from apiflask.schema_adapters.marshmallow import parser
 from flask import Request
@@ -14,8 +14,18 @@ from app.domain.errors import ErrorCode, RefusedError
 MAX_BODY_BYTES = 64 * 1024
 """Bytes: far above any request of ours, far below what hurts a worker."""
 
+MAX_BULK_BODY_BYTES = 4 * 1024 * 1024
+"""Bytes of a bulk: 10,000 items of some 200 bytes are 2 MiB, with room for agents with a little metadata."""
+
+BODY_LIMITS = {"provisionings.start_bulk": MAX_BULK_BODY_BYTES}
+"""Endpoint -> its own limit, bytes."""
+
 MAX_DEPTH = 32
 """Levels of nesting: far above sensible metadata, far below Python's recursion limit when it is written out again."""
+
+
+FromCsv = Callable[[str], list[object]]
+"""How a schema that takes CSV too reads it: into its `items`. A `ValueError` says what is wrong with the whole."""
 
 
 class _NotStrictJsonError(ValueError):
@@ -49,14 +59,19 @@ def read_body(request: Request) -> bytes:
     given to it is one byte more than ours.
     """
     raw = request.get_data(cache=True)
-    if len(raw) > MAX_BODY_BYTES:
-        raise too_large()
+    if len(raw) > (limit := body_limit(request)):
+        raise too_large(limit)
     return raw
 
 
-def too_large() -> RefusedError:
+def body_limit(request: Request) -> int:
+    """Return how many bytes a body may have on this call."""
+    return BODY_LIMITS.get(request.endpoint or "", MAX_BODY_BYTES)
+
+
+def too_large(limit: int) -> RefusedError:
     """Build the 413."""
-    detail = f"The body is larger than {MAX_BODY_BYTES} bytes."
+    detail = f"The body is larger than {limit} bytes."
     return RefusedError(ErrorCode.REQUEST_TOO_LARGE, detail, status=413)
 
 
@@ -68,19 +83,32 @@ def load_json_object(request: Request, schema: Schema) -> dict[str, object]:
     """
     if not (request.mimetype or any(field.required for field in schema.fields.values()) or read_body(request)):
         return {}
-    _check_content_type(request)
+    from_csv: FromCsv | None = getattr(schema, "from_csv", None)
+    if from_csv is not None and request.mimetype == "text/csv":
+        _check_encoding(request, "text/csv")
+        return {"items": _items(from_csv, read_body(request))}
+    _check_encoding(request, "application/json")
     document = _parse(read_body(request))
     if not isinstance(document, dict):
         raise validation_failed({"body": ["must be a JSON object"]})
     return document
 
 
-def _check_content_type(request: Request) -> None:
+def _items(from_csv: FromCsv, raw: bytes) -> list[object]:
+    try:
+        return from_csv(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise _malformed("is not UTF-8") from error
+    except ValueError as error:
+        raise validation_failed({"body": [str(error)]}) from error
+
+
+def _check_encoding(request: Request, mime_type: str) -> None:
     charset = request.mimetype_params.get("charset", "utf-8").lower()
     encoding = request.headers.get("Content-Encoding", "identity").lower()
-    if request.mimetype != "application/json" or charset not in {"utf-8", "utf8"} or encoding != "identity":
-        detail = "The body must be application/json in UTF-8, not compressed."
-        errors = {"Content-Type": ["must be application/json"]}
+    if request.mimetype != mime_type or charset not in {"utf-8", "utf8"} or encoding != "identity":
+        detail = f"The body must be {mime_type} in UTF-8, not compressed."
+        errors = {"Content-Type": [f"must be {mime_type}"]}
         raise RefusedError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, detail, status=415, errors=errors)
 
 

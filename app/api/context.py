@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from flask import current_app, g
 
 from app.access import Caller, KeyService
+from app.api.bulk_reads import BulkReader
 from app.api.rates import RateLimit
 from app.api.readiness import Readiness
 from app.api.reads import Reader
@@ -24,6 +25,7 @@ class Door:
     keys: KeyService
     first_answers: FirstAnswers
     reader: Reader
+    bulk_reader: BulkReader
     readiness: Readiness
     metrics: Callable[[], bytes]
     rate_limit: RateLimit | None

@@ -23,12 +23,15 @@ def answers_with(
     *codes: ErrorCode,
     bodies: Mapping[int, tuple[type[Schema] | tuple[type[Schema], ...] | None, str]] | None = None,
     headers: Mapping[int, Sequence[str]] | None = None,
+    texts: Mapping[int, tuple[str, str]] | None = None,
 ) -> Callable[[View], View]:
-    """Note the problems, the further bodies and the headers that a view answers with."""
+    """Note the problems, the further bodies and the headers that a view answers with; `texts`: (type, description)."""
     responses: dict[int | str, Any] = {
         status: {"description": description} | ({"content": _json(schema)} if schema else {})
         for status, (schema, description) in (bodies or {}).items()
     }
+    for status, (mime_type, description) in (texts or {}).items():
+        responses[status] = {"description": description, "content": {mime_type: {"schema": {"type": "string"}}}}
     notes = {PROBLEMS: list(codes), HEADERS: {str(status): list(names) for status, names in (headers or {}).items()}}
     decorator: Callable[[View], View] = APIScaffold().doc(responses=responses or None, extensions=notes)
     return decorator

@@ -8,8 +8,9 @@ from apiflask import APIFlask
 
 from app.api.documented import HEADERS, IDEMPOTENT, PROBLEMS
 from app.api.problems import KINDS, MIME_TYPE, problem_body
-from app.api.schemas import AGENT_ID, STATUS_URL
+from app.api.schemas import AGENT_ID, NUMBER, STATUS_URL
 from app.domain.errors import ErrorCode
+from app.provisioning.bulk_files import COLUMNS
 
 _C = ErrorCode
 
@@ -27,6 +28,9 @@ carries `X-Request-ID`, the client's own if it sent one.
 EVERY_CALL = (_C.UNAUTHENTICATED, _C.FORBIDDEN, _C.REQUEST_TOO_LARGE, _C.INTERNAL_ERROR, _C.SERVICE_UNAVAILABLE)
 WITH_BODY = (_C.MALFORMED_REQUEST, _C.UNSUPPORTED_MEDIA_TYPE, _C.VALIDATION_FAILED)
 WITH_KEY = (_C.IDEMPOTENCY_KEY_REUSED, _C.IDEMPOTENCY_KEY_IN_PROGRESS, _C.VALIDATION_FAILED)
+
+CSV_BODIES = {("/api/provisionings", "post"): ",".join(COLUMNS) + "\n" + f"{NUMBER},{AGENT_ID},,,false\n"}
+"""Which call takes CSV too -> an example of it."""
 
 _ID = {"type": "string", "format": "uuid", "example": AGENT_ID}
 
@@ -133,6 +137,8 @@ def _complete_operation(path: str, method: str, operation: dict[str, Any], schem
         codes += EVERY_CALL
     if "requestBody" in operation:
         operation["requestBody"]["required"] = _has_required_fields(operation["requestBody"], schemas)
+        if example := CSV_BODIES.get((path, method)):
+            operation["requestBody"]["content"]["text/csv"] = {"schema": {"type": "string"}, "example": example}
         codes += WITH_BODY
     wanted = [
         name

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from marshmallow import ValidationError, fields
 
+from app.db.bulks import Bulk
 from app.db.models import Agent, Operation
 from app.db.queries import Position
 
@@ -17,7 +18,7 @@ DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
 """Rows of one page: a page of operations with steps is then well below a megabyte."""
 
-Item = TypeVar("Item", Agent, Operation)
+Item = TypeVar("Item", Agent, Operation, Bulk)
 
 
 @dataclass(frozen=True, slots=True)

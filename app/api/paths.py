@@ -4,11 +4,16 @@ import uuid
 
 from flask import Flask, request
 
-from app.api.bodies import MAX_BODY_BYTES, too_large
+from app.api.bodies import body_limit, too_large
 from app.api.problems import validation_failed
-from app.domain.errors import agent_not_found, audit_not_found, operation_not_found
+from app.domain.errors import agent_not_found, audit_not_found, bulk_not_found, operation_not_found
 
-_MISSING = {"agent_id": agent_not_found, "operation_id": operation_not_found, "audit_id": audit_not_found}
+_MISSING = {
+    "agent_id": agent_not_found,
+    "operation_id": operation_not_found,
+    "audit_id": audit_not_found,
+    "bulk_id": bulk_not_found,
+}
 
 KNOWN_PARAMETERS = {"phones.provision_phone": frozenset({"dryRun"})}
 """Endpoint -> what its query may say, of the calls that write."""
@@ -26,8 +31,10 @@ def register_paths(app: Flask) -> None:
 
 def _refuse_size() -> None:
     """Refuse a body that says it is too large, even on a call that would not read it."""
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise too_large()
+    limit = body_limit(request)
+    request.max_content_length = limit + 1
+    if (request.content_length or 0) > limit:
+        raise too_large(limit)
 
 
 def _read_ids() -> None:

@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session
 
 from app.db.bulks import Bulk, BulkItem
 from app.db.models import Agent, Operation
-from app.domain.bulks import OPEN_BULKS, ItemStatus
+from app.db.queries import Position, page_of
+from app.domain.bulks import OPEN_BULKS, BulkStatus, ItemStatus
 from app.domain.statuses import FINAL_STATUSES, OperationStatus
 
 
@@ -77,3 +78,11 @@ def list_items(
     if status is not None:
         query = query.where(BulkItem.status == status)
     return session.scalars(query.order_by(BulkItem.position).limit(limit)).all()
+
+
+def list_bulks(session: Session, *, status: BulkStatus | None, after: Position | None, limit: int) -> Sequence[Bulk]:
+    """Return up to `limit` bulks, the newest first."""
+    query = select(Bulk)
+    if status is not None:
+        query = query.where(Bulk.status == status)
+    return session.scalars(page_of(query, Bulk, after, limit)).all()

@@ -9,6 +9,7 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, select, text, tuple_
 from sqlalchemy.orm import Session, selectinload
 
+from app.db.bulks import Bulk
 from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Event, Operation, Resource
 from app.domain.statuses import OperationStatus, PhoneStatus
@@ -25,7 +26,7 @@ def autocommitting(sessions: Sessions) -> Engine:
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
-Row = TypeVar("Row", Agent, Operation)
+Row = TypeVar("Row", Agent, Operation, Bulk)
 
 _STATUS_VERSION = text("""
     SELECT agents.xmin::text, latest.id::text, latest.xmin::text,
@@ -60,7 +61,7 @@ def list_agents(session: Session, *, status: PhoneStatus | None, after: Position
     query = select(Agent).where(Agent.deleted_at.is_(None))
     if status is not None:
         query = query.where(Agent.phone_provisioning_status == status)
-    return session.scalars(_page(query, Agent, after, limit)).all()
+    return session.scalars(page_of(query, Agent, after, limit)).all()
 
 
 def list_operations(
@@ -77,7 +78,7 @@ def list_operations(
         query = query.where(Operation.status == status)
     if agent_id is not None:
         query = query.where(or_(Operation.agent_id == agent_id, Operation.target_agent_id == agent_id))
-    return session.scalars(_page(query, Operation, after, limit)).all()
+    return session.scalars(page_of(query, Operation, after, limit)).all()
 
 
 def get_agent(session: Session, agent_id: uuid.UUID) -> Agent | None:
@@ -135,7 +136,8 @@ def _agent_lives() -> ColumnElement[bool]:
     return select(Agent.id).where(Agent.id == Operation.agent_id, Agent.deleted_at.is_(None)).exists()
 
 
-def _page(query: Select[Row], row: type[Row], after: Position | None, limit: int) -> Select[Row]:
+def page_of(query: Select[Row], row: type[Row], after: Position | None, limit: int) -> Select[Row]:
+    """Take the rows behind `after`, the newest first."""
     if after is not None:
         query = query.where(tuple_(row.created_at, row.id) < (after.created_at, after.id))
     return query.order_by(row.created_at.desc(), row.id.desc()).limit(limit)

@@ -50,12 +50,13 @@ class BulkAdmission:
 
     sessions: Sessions
     provisioning: ProvisioningService
+    window: int = WINDOW
 
     def advance(self) -> int:
         """Bring every open bulk one pass further; return how many operations were opened or refused."""
         with self.sessions() as session:
             found = bulk_queries.open_bulks(session)
-        share = max(1, WINDOW // max(1, sum(1 for _, pending in found if pending)))
+        share = max(1, self.window // max(1, sum(1 for _, pending in found if pending)))
         done = 0
         for bulk_id, _ in found:
             turn = self._take_turn(bulk_id, share, BATCH - done)

@@ -1,0 +1,184 @@
+"""Bulk provisioning: what may come in, and what goes out."""
+
+import base64
+import binascii
+from typing import Any
+
+from apiflask import Schema
+from marshmallow import ValidationError, fields, validate
+
+from app.api.documented import WAITED
+from app.api.fields import StrictBoolean, choice
+from app.api.pages import DEFAULT_LIMIT, MAX_LIMIT
+from app.api.schemas import AGENT_ID, NUMBER, OPERATION_ID, AgentIn, PageQuery, Strict, moment, text
+from app.domain.bulks import MAX_ITEMS, BulkStatus, ItemStatus
+from app.domain.errors import ErrorCode
+from app.provisioning.bulk_files import items_of_csv
+
+BULK_ID = "e0a4b3f6-52a1-4a68-8b0e-4a3e4f1b9d20"
+BULK_URL = f"/api/provisionings/{BULK_ID}"
+
+AT_THE_DOOR = (
+    ErrorCode.VALIDATION_FAILED,
+    ErrorCode.AGENT_NOT_FOUND,
+    ErrorCode.AGENT_HAS_PHONE,
+    ErrorCode.NUMBER_IN_USE,
+    ErrorCode.OPERATION_IN_PROGRESS,
+)
+"""The codes with which an item fails before it has an operation."""
+
+
+class BulkItemIn(Strict):
+    """One number; exactly one of `agentId` and `agent` says who gets it. Each item is read by itself."""
+
+    phone_number = text("A number of the Twilio account, in E.164.", NUMBER, data_key="phoneNumber", required=True)
+    agent_id = fields.UUID(data_key="agentId", metadata={"description": "An agent that exists.", "example": AGENT_ID})
+    agent = fields.Nested(AgentIn, metadata={"description": "An agent to make; its name alone will do."})
+    takeover = StrictBoolean(
+        metadata={"description": "Take the number even when it is routed elsewhere; deprovisioning puts that back."}
+    )
+
+
+class Items(fields.List):  # type: ignore[type-arg]  # marshmallow types it by its items, which stay unread
+    """A list of 1 to 10,000 items, handed on unread: what is wrong with one must not refuse the others."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[Any]:
+        if not isinstance(value, list) or not 1 <= len(value) <= MAX_ITEMS:
+            raise ValidationError(f"must be a list of 1 to {MAX_ITEMS} items")
+        return value
+
+
+class BulkIn(Strict):
+    """Many numbers to connect."""
+
+    from_csv = staticmethod(items_of_csv)
+    """How `text/csv` becomes the items."""
+
+    items = Items(
+        fields.Nested(BulkItemIn),
+        required=True,
+        metadata={"description": "What to connect. An item that cannot work fails by itself, the others go on."},
+    )
+
+
+class BulkCounts(Schema):
+    """How many items stand where."""
+
+    pending = fields.Integer(metadata={"description": "Wait to begin.", "example": 6200})
+    running = fields.Integer(metadata={"description": "Have an open operation.", "example": 200})
+    succeeded = fields.Integer(metadata={"description": "The number rings the agent.", "example": 3580})
+    failed = fields.Integer(metadata={"description": "Did not work, and nothing of ours is left.", "example": 20})
+    cancelled = fields.Integer(metadata={"description": "Never began, or were taken back.", "example": 0})
+
+
+class BulkLinks(Schema):
+    """Where the rest is."""
+
+    status = text("This bulk.", BULK_URL)
+    items = text("Its items, in pages.", f"{BULK_URL}/items")
+    report = text("All items as CSV.", f"{BULK_URL}/report")
+    cancel = text("POST: begin nothing more.", f"{BULK_URL}/cancel")
+    resume = text("POST: try again what failed or was cancelled.", f"{BULK_URL}/resume")
+
+
+class BulkSummary(Schema):
+    """One bulk in a list; its counts are at most a few seconds old."""
+
+    id = fields.UUID(metadata={"example": BULK_ID})
+    status = choice(BulkStatus, "Where the whole stands.")
+    total = fields.Integer(metadata={"description": "Items.", "example": MAX_ITEMS})
+    counts = fields.Nested(BulkCounts)
+    progress = fields.Float(metadata={"description": "The part of the items that is over, 0 to 1.", "example": 0.36})
+    created_by = text("The name of the key that asked.", "ops", data_key="createdBy", allow_none=True)
+    created_at = moment("When it was accepted.", data_key="createdAt")
+    started_at = moment("When the first item began.", data_key="startedAt", allow_none=True)
+    cancelled_at = moment("When a client cancelled it.", data_key="cancelledAt", allow_none=True)
+    finished_at = moment("When the last item was over.", data_key="finishedAt", allow_none=True)
+    links = fields.Nested(BulkLinks)
+
+
+class BulkOut(BulkSummary):
+    """One bulk; its counts are at most a few seconds old."""
+
+
+class BulkAccepted(Schema):
+    """The bulk is stored; poll `statusUrl`. Items that cannot work count as failed already."""
+
+    success = fields.Boolean(metadata={"example": True})
+    bulk_id = fields.UUID(data_key="bulkId", metadata={"example": BULK_ID})
+    status = choice(BulkStatus, "Where the whole stands.")
+    total = fields.Integer(metadata={"description": "Items.", "example": MAX_ITEMS})
+    counts = fields.Nested(BulkCounts)
+    status_url = text("Where to poll.", BULK_URL, data_key="statusUrl")
+
+
+class BulkPage(Schema):
+    """One page of bulks, the newest first."""
+
+    items = fields.List(fields.Nested(BulkSummary))
+    next_cursor = text(
+        "Send it as `cursor` for the next page; null on the last.", data_key="nextCursor", allow_none=True
+    )
+
+
+class BulkQuery(PageQuery):
+    """Which bulks to list."""
+
+    status = choice(BulkStatus, "Only bulks that stand so.")
+
+
+class ItemFailureOut(Schema):
+    """Why an item failed."""
+
+    code = fields.String(
+        metadata={"enum": [code.value for code in (*AT_THE_DOOR, *WAITED)], "example": "number_not_in_account"}
+    )
+    detail = text("One sentence for a person.", "The Twilio account has no such number.")
+
+
+class BulkItemOut(Schema):
+    """One item of a bulk."""
+
+    position = fields.Integer(metadata={"description": "Its place in the request, from 1.", "example": 1})
+    phone_number = text("The number, as it was sent.", NUMBER, data_key="phoneNumber", allow_none=True)
+    agent_id = fields.UUID(data_key="agentId", allow_none=True, metadata={"example": AGENT_ID})
+    status = choice(ItemStatus, "Where it stands.")
+    operation_id = fields.UUID(data_key="operationId", allow_none=True, metadata={"example": OPERATION_ID})
+    error = fields.Nested(ItemFailureOut, allow_none=True)
+
+
+class BulkItemPage(Schema):
+    """One page of items, in the order of the request."""
+
+    items = fields.List(fields.Nested(BulkItemOut))
+    next_cursor = text(
+        "Send it as `cursor` for the next page; null on the last.", data_key="nextCursor", allow_none=True
+    )
+
+
+class ItemCursorField(fields.Field[int]):
+    """Reads what `item_cursor` wrote."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
+        try:
+            position = int(base64.urlsafe_b64decode(str(value).encode()).decode().removeprefix("item:"))
+        except (ValueError, binascii.Error) as error:
+            raise ValidationError("is not a cursor of ours: take it from nextCursor") from error
+        if not 0 <= position <= MAX_ITEMS:
+            raise ValidationError("is not a cursor of ours: take it from nextCursor")
+        return position
+
+
+def item_cursor(position: int) -> str:
+    """Write the position of the last item of a page as text that is safe in a URL."""
+    return base64.urlsafe_b64encode(f"item:{position}".encode()).decode()
+
+
+class BulkItemQuery(Strict):
+    """Which items to list."""
+
+    status = choice(ItemStatus, "Only items that stand so.")
+    limit = fields.Integer(
+        load_default=DEFAULT_LIMIT, validate=validate.Range(1, MAX_LIMIT), metadata={"description": "Rows of one page."}
+    )
+    cursor = ItemCursorField(data_key="cursor", metadata={"description": "`nextCursor` of the page before."})

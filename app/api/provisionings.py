@@ -1,0 +1,94 @@
+"""/api/provisionings: many numbers in one request."""
+
+import uuid
+from typing import Any
+
+from apiflask import APIBlueprint
+from flask import Response
+from marshmallow import RAISE
+
+from app.api.answers import POLL_AFTER_S, packed
+from app.api.bulk_reads import BulkView, bulk_url
+from app.api.bulk_schemas import BulkAccepted, BulkIn, BulkItemPage, BulkItemQuery, BulkOut, BulkPage, BulkQuery
+from app.api.context import door, origin, wiring
+from app.api.documented import answers_with
+from app.api.idempotency import idempotent
+from app.db.bulks import Bulk
+from app.domain.errors import ErrorCode
+from app.provisioning.bulk_files import report_lines
+from app.provisioning.bulk_items import read_items
+
+blueprint = APIBlueprint("provisionings", __name__, url_prefix="/api/provisionings", tag="Bulk")
+
+_ACCEPTED, _BULK = BulkAccepted(), BulkOut()
+
+
+@blueprint.post("")
+@idempotent
+@blueprint.input(BulkIn)
+@blueprint.output(BulkAccepted, 202, description="Stored: poll `statusUrl`. Items that cannot work failed already.")
+@answers_with(headers={202: ["Location", "Retry-After"]})
+def start_bulk(json_data: dict[str, Any]) -> Response:
+    """Connect up to 10,000 numbers, as JSON or CSV."""
+    bulk = wiring().bulk.accept(read_items(json_data["items"]), origin=origin())
+    url = bulk_url(bulk.id)
+    fields = {"status": bulk.status, "total": bulk.total, "counts": BulkView(bulk).counts}
+    body = {"success": True, "bulk_id": bulk.id, "status_url": url, **fields}
+    return packed(_ACCEPTED, body, 202, {"Location": url, "Retry-After": str(POLL_AFTER_S)})
+
+
+@blueprint.get("/<bulk_id>")
+@blueprint.output(BulkOut, description="The bulk.")
+@answers_with(ErrorCode.BULK_NOT_FOUND)
+def get_bulk(bulk_id: uuid.UUID) -> object:
+    """Get one bulk: counts, progress, times, links."""
+    return BulkView(wiring().bulk.get(bulk_id))
+
+
+@blueprint.get("")
+@blueprint.input(BulkQuery, location="query", unknown=RAISE)
+@blueprint.output(BulkPage, description="One page.")
+@answers_with(ErrorCode.VALIDATION_FAILED)
+def list_bulks(query_data: dict[str, Any]) -> object:
+    """List bulks, the newest first."""
+    return door().bulk_reader.bulks(**query_data)
+
+
+@blueprint.get("/<bulk_id>/items")
+@blueprint.input(BulkItemQuery, location="query", unknown=RAISE)
+@blueprint.output(BulkItemPage, description="One page.")
+@answers_with(ErrorCode.BULK_NOT_FOUND, ErrorCode.VALIDATION_FAILED)
+def list_bulk_items(bulk_id: uuid.UUID, query_data: dict[str, Any]) -> object:
+    """List what became of each item, in the order of the request."""
+    return door().bulk_reader.items(bulk_id, **query_data)
+
+
+@blueprint.get("/<bulk_id>/report")
+@answers_with(ErrorCode.BULK_NOT_FOUND, texts={200: ("text/csv", "Every item, one line each, with a header row.")})
+def get_bulk_report(bulk_id: uuid.UUID) -> Response:
+    """Get what became of each item as a CSV file."""
+    text = "".join(report_lines(wiring().bulk.items(bulk_id)))
+    headers = {"Content-Disposition": f'attachment; filename="provisioning-{bulk_id}.csv"'}
+    return Response(text, 200, headers, content_type="text/csv; charset=utf-8; header=present")
+
+
+@blueprint.post("/<bulk_id>/cancel")
+@blueprint.output(BulkOut, 202, description="Nothing more begins; what had begun runs to its end.")
+@answers_with(ErrorCode.BULK_NOT_FOUND, headers={202: ["Location", "Retry-After"]})
+def cancel_bulk(bulk_id: uuid.UUID) -> Response:
+    """Cancel every item that has not begun."""
+    return _changed(wiring().bulk.cancel(bulk_id))
+
+
+@blueprint.post("/<bulk_id>/resume")
+@blueprint.output(BulkOut, 202, description="They wait again.")
+@answers_with(ErrorCode.BULK_NOT_FOUND, headers={202: ["Location", "Retry-After"]})
+def resume_bulk(bulk_id: uuid.UUID) -> Response:
+    """Try again every item that failed or was cancelled, but for those that never can work."""
+    return _changed(wiring().bulk.resume(bulk_id))
+
+
+def _changed(bulk: Bulk) -> Response:
+    view = BulkView(bulk)
+    body = {name: getattr(view, name) for name in _BULK.fields}
+    return packed(_BULK, body, 202, {"Location": bulk_url(bulk.id), "Retry-After": str(POLL_AFTER_S)})

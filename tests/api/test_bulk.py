@@ -1,0 +1,356 @@
+"""Many numbers in one request: what is accepted, what fails at the door, what a client sees, and the report."""
+
+import csv
+import io
+import json
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from werkzeug.test import TestResponse
+
+from app.access import Scope
+from app.api.bodies import MAX_BODY_BYTES
+from app.db.models import Operation
+from app.domain.bulks import MAX_ITEMS
+from app.provisioning.bulk_admission import WINDOW
+from tests.support.api import NOBODY, Api
+
+URL = "/api/provisionings"
+
+
+def number(n: int) -> str:
+    return f"+1514555{n:04}"
+
+
+def fresh(count: int, first: int = 1000) -> list[dict[str, Any]]:
+    """Items that each make their agent."""
+    return [{"agent": {"name": f"desk {n}"}, "phoneNumber": number(n)} for n in range(first, first + count)]
+
+
+def start(api: Api, items: object, **more: Any) -> TestResponse:
+    return api.post(URL, {"items": items}, **more)
+
+
+def items_of(api: Api, answer: TestResponse, query: str = "") -> list[dict[str, Any]]:
+    page = api.get(f"{answer.json['statusUrl']}/items{query}")
+    assert page.status_code == 200, page.text
+    return list(page.json["items"])
+
+
+def advance(api: Api, window: int = WINDOW) -> int:
+    """Do what a sweeper does in one pass."""
+    return replace(api.wiring.sweeper.bulks, window=window).advance()
+
+
+def test_a_bulk_is_accepted_and_opens_nothing_by_itself(api: Api) -> None:
+    answer = start(api, fresh(3))
+
+    assert answer.status_code == 202
+    url = f"{URL}/{answer.json['bulkId']}"
+    assert (answer.headers["Location"], answer.headers["Retry-After"]) == (url, "1")
+    counts = {"pending": 3, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0}
+    expected = {"success": True, "bulkId": answer.json["bulkId"], "status": "queued", "total": 3}
+    assert answer.json == expected | {"counts": counts, "statusUrl": url}
+    assert (api.count("agents"), api.count("operations"), api.publisher.plans) == (3, 0, [])
+
+
+def test_a_bulk_shows_counts_progress_times_and_links(api: Api) -> None:
+    answer = start(api, [*fresh(2), {"phoneNumber": "12"}])
+    shown = api.get(answer.json["statusUrl"]).json
+
+    assert (shown["total"], shown["progress"], shown["createdBy"]) == (3, 0.3333, "tests")
+    assert (shown["startedAt"], shown["finishedAt"], shown["cancelledAt"]) == (None, None, None)
+    for name, link in shown["links"].items():
+        method = "POST" if name in {"cancel", "resume"} else "GET"
+        assert api.call(method, link).status_code < 300, name
+
+
+def test_items_follow_their_operations(api: Api) -> None:
+    answer = start(api, fresh(3))
+    assert advance(api) == 3
+    good, bad, running = [item["operationId"] for item in items_of(api, answer)]
+    api.succeed(good)
+    api.fail(bad, "number_not_in_account", "The account has no such number.")
+    advance(api)
+
+    first, second, third = items_of(api, answer)
+    assert (first["status"], first["error"]) == ("succeeded", None)
+    error = {"code": "number_not_in_account", "detail": "The account has no such number."}
+    assert (second["status"], second["error"]) == ("failed", error)
+    assert (third["status"], third["operationId"]) == ("running", running)
+    assert api.get(f"/api/operations/{running}").json["agentId"] == third["agentId"]
+    shown = api.get(answer.json["statusUrl"]).json
+    assert (shown["status"], shown["progress"]) == ("running", 0.6666)
+    api.succeed(running)
+    advance(api)
+    shown = api.get(answer.json["statusUrl"]).json
+    assert (shown["status"], shown["progress"], shown["finishedAt"] is not None) == ("failed", 1.0, True)
+
+
+def test_a_bulk_of_which_every_item_succeeds_has_succeeded(api: Api) -> None:
+    answer = start(api, fresh(2))
+    advance(api)
+    for item in items_of(api, answer):
+        api.succeed(item["operationId"])
+    advance(api)
+
+    assert api.get(answer.json["statusUrl"]).json["status"] == "succeeded"
+
+
+BAD_ITEMS: dict[str, tuple[Any, str]] = {
+    "null": (None, "must be an object"),
+    "list": ([], "must be an object"),
+    "no number": ({"agent": "a"}, "phoneNumber: is missing"),
+    "number of a number": ({"agent": "a", "phoneNumber": 15145551234}, "phoneNumber: must be E.164"),
+    "short number": ({"agent": "a", "phoneNumber": "+1514"}, "phoneNumber: a +1 number has exactly 10 digits"),
+    "nul": ({"agent": "a", "phoneNumber": "+1514\0"}, "phoneNumber: must be E.164"),
+    "nobody": ({"phoneNumber": number(1)}, "agentId, agent: exactly one"),
+    "both": ({"phoneNumber": number(1), "agent": "a", "agentId": NOBODY}, "agentId, agent: exactly one"),
+    "no id": ({"phoneNumber": number(1), "agentId": "7"}, "agentId: is not the id"),
+    "takeover": ({"phoneNumber": number(1), "agent": "a", "takeover": "yes"}, "takeover: must be true or false"),
+    "unknown": ({"phoneNumber": number(1), "agent": "a", "takeOver": True}, "takeOver: is not known"),
+    "agent": ({"phoneNumber": number(1), "agent": 7}, "agent: must be a name or an object"),
+    "no name": ({"phoneNumber": number(1), "agent": {}}, "agent.name: must be text"),
+    "blank name": ({"phoneNumber": number(1), "agent": " "}, "agent.name: must have 1 to 200"),
+    "name with a line end": ({"phoneNumber": number(1), "agent": "a\nb"}, "agent.name: must not contain control"),
+    "metadata": ({"phoneNumber": number(1), "agent": {"name": "a", "metadata": {"x": "\0"}}}, "agent.metadata: must"),
+    "unknown of agent": ({"phoneNumber": number(1), "agent": {"name": "a", "id": 1}}, "agent.id: is not known"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ITEMS)
+def test_an_item_that_cannot_work_fails_by_itself_and_says_why(api: Api, name: str) -> None:
+    bad, detail = BAD_ITEMS[name]
+    answer = start(api, [*fresh(1), bad])
+
+    assert (answer.status_code, answer.json["counts"]["pending"], answer.json["counts"]["failed"]) == (202, 1, 1)
+    good, failed = items_of(api, answer)
+    assert (good["status"], failed["status"], failed["position"]) == ("pending", "failed", 2)
+    assert failed["error"]["code"] == "validation_failed"
+    assert detail in failed["error"]["detail"]
+    assert api.count("agents") == 1
+
+
+def test_an_unknown_agent_fails_at_the_door_and_never_begins(api: Api) -> None:
+    deleted = api.agent()
+    api.delete(f"/api/agents/{deleted}")
+    wanted = [{"agentId": NOBODY, "phoneNumber": number(1)}, {"agentId": deleted, "phoneNumber": number(2)}]
+    answer = start(api, wanted)
+
+    assert (answer.json["status"], answer.json["counts"]["failed"]) == ("failed", 2)
+    assert {item["error"]["code"] for item in items_of(api, answer)} == {"agent_not_found"}
+    api.post(f"{answer.json['statusUrl']}/resume")
+    assert api.get(answer.json["statusUrl"]).json["status"] == "failed"
+
+
+def test_a_number_or_agent_that_comes_twice_is_the_later_item_s_problem(api: Api) -> None:
+    agent_id = api.agent()
+    items = [
+        {"agentId": agent_id, "phoneNumber": number(1)},
+        {"agent": "b", "phoneNumber": number(1)},
+        {"agentId": agent_id, "phoneNumber": number(2)},
+    ]
+    answer = start(api, items)
+
+    first, second, third = items_of(api, answer)
+    assert first["status"] == "pending"
+    assert second["error"]["detail"] == "phoneNumber: is in item 1 already."
+    assert third["error"]["detail"] == "agentId: is in item 1 already."
+
+
+def test_what_a_single_request_would_be_refused_fails_the_item_with_the_same_code(api: Api) -> None:
+    taken, provisioned, busy = api.agent("a"), api.agent("b"), api.agent("c")
+    api.provision(taken, number(1))
+    api.succeed(api.provision(provisioned, number(2)).json["operationId"])
+    api.provision(busy, number(3))
+    items = [
+        {"agent": "d", "phoneNumber": number(1)},
+        {"agentId": provisioned, "phoneNumber": number(4)},
+        {"agentId": busy, "phoneNumber": number(5)},
+    ]
+    answer = start(api, items)
+    advance(api)
+
+    codes = [item["error"]["code"] for item in items_of(api, answer)]
+    assert codes == ["number_in_use", "agent_has_phone", "operation_in_progress"]
+    assert api.get(answer.json["statusUrl"]).json["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"items": []}, {"items": {}}, {"items": None}, {"items": [], "x": 1}, {"items": [{}] * (MAX_ITEMS + 1)}],
+)
+def test_a_bulk_that_is_not_well_formed_is_refused_whole(api: Api, body: object) -> None:
+    answer = api.post(URL, body)
+
+    assert (answer.status_code, answer.json["code"]) == (422, "validation_failed")
+    assert api.count("bulks") == 0
+
+
+CSV = "phoneNumber,agentId,agent,livekitAgentName,takeover\r\n"
+
+
+def post_csv(api: Api, text: str, **more: Any) -> TestResponse:
+    headers = {"Content-Type": "text/csv"} | more.pop("headers", {})
+    return api.call("POST", URL, data=text.encode(), headers=headers, **more)
+
+
+def test_csv_is_read_like_json(api: Api) -> None:
+    agent_id = api.agent()
+    rows = [
+        f"{number(1)},{agent_id},,,TRUE",
+        f'{number(2)},,"Desk, front",front-desk,',
+        "",
+        f"{number(3)},,,lonely,",
+        f"{number(4)},,x,,maybe",
+        f"{number(5)},,x,,,,,",
+    ]
+    answer = post_csv(api, "\ufeff" + CSV + "\r\n".join(rows))
+
+    assert answer.status_code == 202, answer.text
+    one, two, three, four, five = items_of(api, answer)
+    assert (one["agentId"], one["status"], two["status"]) == (agent_id, "pending", "pending")
+    made = api.get(f"/api/agents/{two['agentId']}").json
+    assert (made["name"], made["livekitAgentName"]) == ("Desk, front", "front-desk")
+    assert "agent.name: must be text" in three["error"]["detail"]
+    assert "takeover: must be true or false" in four["error"]["detail"]
+    assert "must be an object" in five["error"]["detail"]
+    advance(api)
+    with api.wiring.sessions() as session:
+        assert session.get_one(Operation, items_of(api, answer)[0]["operationId"]).takeover is True
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        CSV,
+        "number\n+15145551234\n",
+        "phoneNumber,phoneNumber\n1,2\n",
+        "agent\na\n",
+        'phoneNumber\n"+1514\n',
+        "\xff",
+    ],
+)
+def test_a_csv_without_its_header_or_without_rows_is_refused_whole(api: Api, text: str) -> None:
+    answer = post_csv(api, text)
+
+    assert (answer.status_code, answer.json["code"]) == (422, "validation_failed")
+    assert api.count("bulks") == 0
+
+
+def test_csv_is_for_this_call_only(api: Api) -> None:
+    answer = api.call("POST", "/api/agents", data=b"name\na\n", headers={"Content-Type": "text/csv"})
+
+    assert answer.status_code == 415
+
+
+def test_the_larger_body_is_for_this_call_only(api: Api) -> None:
+    agent = {"name": "a", "metadata": {"x": "y" * 10_000}}
+    padded = {"items": [{"agent": agent, "phoneNumber": number(n)} for n in range(9)]}
+    assert len(json.dumps(padded)) > MAX_BODY_BYTES
+    assert api.post(URL, padded).status_code == 202
+    assert api.post("/api/agents", padded).status_code == 413
+    huge = api.call("POST", URL, data=b"x" * (4 * 1024 * 1024 + 1), headers={"Content-Type": "text/csv"})
+    assert (huge.status_code, "4194304" in huge.json["detail"]) == (413, True)
+
+
+def test_the_same_key_makes_one_bulk(api: Api) -> None:
+    key = {"Idempotency-Key": "import-7"}
+    first, second = start(api, fresh(2), headers=key), start(api, fresh(2), headers=key)
+
+    assert (second.status_code, second.data) == (202, first.data)
+    assert (api.count("bulks"), api.count("agents")) == (1, 2)
+    assert start(api, fresh(3), headers=key).status_code == 422
+
+
+def test_a_key_that_may_only_read_may_look_and_not_start(api: Api) -> None:
+    answer = start(api, fresh(1))
+    reader = {"Authorization": f"Bearer {api.new_key(Scope.READ)}"}
+
+    assert api.get(answer.json["statusUrl"], headers=reader).status_code == 200
+    for path in (URL, f"{answer.json['statusUrl']}/cancel", f"{answer.json['statusUrl']}/resume"):
+        assert api.post(path, headers=reader).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["", "/items", "/report", "/cancel", "/resume"])
+@pytest.mark.parametrize("bulk_id", [NOBODY, "7"])
+def test_a_bulk_that_there_is_not_is_404(api: Api, path: str, bulk_id: str) -> None:
+    method = "POST" if path in {"/cancel", "/resume"} else "GET"
+    answer = api.call(method, f"{URL}/{bulk_id}{path}")
+
+    assert (answer.status_code, answer.json["code"]) == (404, "bulk_not_found")
+
+
+def test_bulks_and_items_come_in_pages(api: Api) -> None:
+    made = [start(api, fresh(3, first)).json["bulkId"] for first in (1000, 2000, 3000)]
+    page = api.get(f"{URL}?limit=2").json
+    rest = api.get(f"{URL}?limit=2&cursor={page['nextCursor']}").json
+    assert [bulk["id"] for bulk in page["items"] + rest["items"]] == made[::-1]
+    assert rest["nextCursor"] is None
+    assert api.get(f"{URL}?status=failed").json["items"] == []
+
+    items = f"{URL}/{made[0]}/items"
+    page = api.get(f"{items}?limit=2&status=pending").json
+    rest = api.get(f"{items}?limit=2&cursor={page['nextCursor']}").json
+    assert [item["position"] for item in page["items"] + rest["items"]] == [1, 2, 3]
+    assert rest["nextCursor"] is None
+    for query in ("cursor=nonsense", "cursor=aXRlbTo5OTk5OTk=", "limit=0", "status=lost", "x=1"):
+        assert api.get(f"{items}?{query}").status_code == 422, query
+
+
+def test_cancel_takes_back_what_has_not_begun_and_lets_the_rest_end(api: Api) -> None:
+    answer = start(api, fresh(3))
+    url = answer.json["statusUrl"]
+    assert advance(api, window=1) == 1
+
+    cancelled = api.post(f"{url}/cancel")
+
+    assert (cancelled.status_code, cancelled.headers["Location"]) == (202, url)
+    assert (cancelled.json["status"], cancelled.json["counts"]["cancelled"]) == ("cancelling", 2)
+    assert advance(api) == 0
+    first, second, _ = items_of(api, answer)
+    assert (second["status"], second["error"]["code"]) == ("cancelled", "cancelled")
+    api.succeed(first["operationId"])
+    advance(api)
+    shown = api.get(url).json
+    assert (shown["status"], shown["counts"]["succeeded"]) == ("cancelled", 1)
+    assert api.post(f"{url}/cancel").json == shown
+
+
+def test_resume_begins_again_what_failed_or_was_cancelled_with_the_same_agents(api: Api) -> None:
+    answer = start(api, [*fresh(3), {"phoneNumber": "12"}])
+    url = answer.json["statusUrl"]
+    advance(api, window=2)
+    before = items_of(api, answer)
+    api.succeed(before[0]["operationId"])
+    api.fail(before[1]["operationId"], "number_not_in_account", "No.")
+    api.post(f"{url}/cancel")
+    advance(api)
+    assert [item["status"] for item in items_of(api, answer)] == ["succeeded", "failed", "cancelled", "failed"]
+
+    resumed = api.post(f"{url}/resume")
+
+    assert (resumed.status_code, resumed.json["status"], resumed.json["finishedAt"]) == (202, "running", None)
+    assert resumed.json["counts"] == {"pending": 2, "running": 0, "succeeded": 1, "failed": 1, "cancelled": 0}
+    assert advance(api) == 2
+    after = items_of(api, answer)
+    assert [item["agentId"] for item in after] == [item["agentId"] for item in before]
+    assert [item["status"] for item in after] == ["succeeded", "running", "running", "failed"]
+    assert after[1]["operationId"] != before[1]["operationId"]
+    assert api.count("agents") == 3
+
+
+def test_the_report_has_a_line_for_every_item_and_no_formula(api: Api) -> None:
+    answer = start(api, [*fresh(1), {"phoneNumber": "=1+1"}, {"phoneNumber": "+cmd|x", "agent": "a"}])
+    report = api.get(f"{answer.json['statusUrl']}/report")
+
+    assert report.content_type.startswith("text/csv")
+    assert "attachment" in report.headers["Content-Disposition"]
+    head, *rows = csv.reader(io.StringIO(report.text))
+    assert head == ["position", "phoneNumber", "agentId", "status", "operationId", "errorCode", "errorDetail"]
+    assert [row[1] for row in rows] == [number(1000), "'=1+1", "'+cmd|x"]
+    assert (rows[0][3], rows[1][3], rows[1][5]) == ("pending", "failed", "validation_failed")
+    assert uuid.UUID(rows[0][2])
