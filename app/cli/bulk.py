@@ -1,0 +1,132 @@
+"""`flask provision`: many numbers from a file, watched to their end."""
+
+import json
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from app.cli.context import as_json, plain_errors, wiring
+from app.db.bulks import COUNTS, Bulk
+from app.domain.bulks import BulkStatus
+from app.provisioning.bulk_files import InvalidFileError, items_of_file, report_lines
+from app.provisioning.bulk_items import read_items
+from app.provisioning.transitions import Origin
+
+POLL_S = 0.5
+"""Seconds between looks at a bulk that somebody watches: the sweeper moves it once a second."""
+
+NOT_ALL = 3
+"""Exit code where the bulk is over and not every item succeeded, as for drift in `flask audit`."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of any shell."""
+
+provision = AppGroup("provision", help="Many numbers at once: import a file, watch, cancel, resume.")
+
+waits = click.option("--wait/--no-wait", default=True, show_default=True, help="Stay until every item is over.")
+report_file = click.option(
+    "--report", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write every item to a CSV file."
+)
+bulk_id_argument = click.argument("bulk_id", type=click.UUID)
+
+
+@provision.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@waits
+@report_file
+@as_json
+@plain_errors
+def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> None:
+    """Connect the numbers of FILE: CSV with a header row, or JSON where its name ends in .json.
+
+    Exit code 0: every item succeeded, or was accepted with --no-wait; 3: some did not; 130: no longer watched.
+    """
+    try:
+        items = read_items(items_of_file(file))
+    except InvalidFileError as error:
+        raise click.ClickException(f"{file} {error}.") from error
+    bulk = wiring().bulk.accept(items, origin=Origin(requested_by="flask provision import"))
+    _tell(f"Bulk {bulk.id} has {bulk.total} items; {bulk.failed} of them cannot work.", is_json=is_json)
+    _finish(bulk, wait=wait, report=report, is_json=is_json)
+
+
+@provision.command("resume")
+@bulk_id_argument
+@waits
+@report_file
+@as_json
+@plain_errors
+def resume(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -> None:
+    """Try again what failed or was cancelled of a bulk; exit codes as of import."""
+    _finish(wiring().bulk.resume(bulk_id), wait=wait, report=report, is_json=is_json)
+
+
+@provision.command("watch")
+@bulk_id_argument
+@waits
+@report_file
+@as_json
+@plain_errors
+def watch(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -> None:
+    """Look at a bulk, and change nothing; exit codes as of import."""
+    _finish(wiring().bulk.get(bulk_id), wait=wait, report=report, is_json=is_json)
+
+
+@provision.command("cancel")
+@bulk_id_argument
+@as_json
+@plain_errors
+def cancel(bulk_id: uuid.UUID, is_json: bool) -> None:
+    """Begin nothing more of a bulk; what had begun runs to its end."""
+    _show(wiring().bulk.cancel(bulk_id), is_json=is_json)
+
+
+def _finish(bulk: Bulk, *, wait: bool, report: Path | None, is_json: bool) -> None:
+    if wait:
+        try:
+            bulk = _watch(bulk)
+        except KeyboardInterrupt:
+            _tell(f"The bulk goes on. Come back with: flask --app app provision watch {bulk.id}", is_json=is_json)
+            _tell(f"Begin nothing more with: flask --app app provision cancel {bulk.id}", is_json=is_json)
+            sys.exit(INTERRUPTED)
+    if report is not None:
+        with report.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(report_lines(wiring().bulk.items(bulk.id)))
+    _show(bulk, is_json=is_json)
+    if bulk.status.is_final and bulk.status is not BulkStatus.SUCCEEDED:
+        sys.exit(NOT_ALL)
+
+
+def _watch(bulk: Bulk) -> Bulk:
+    """Draw the bulk's progress on stderr until it is over; on what is no terminal, nothing moves."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(bulk.status.value, total=bulk.total)
+        while True:
+            done = bulk.succeeded + bulk.failed + bulk.cancelled
+            progress.update(bar, completed=done, description=f"{bulk.status.value}, {bulk.failed} failed")
+            if bulk.status.is_final:
+                return bulk
+            time.sleep(POLL_S)
+            bulk = wiring().bulk.get(bulk.id)
+
+
+def _show(bulk: Bulk, *, is_json: bool) -> None:
+    counts: dict[str, int] = {name: getattr(bulk, name) for name in COUNTS}
+    if is_json:
+        shown: dict[str, Any] = {"id": str(bulk.id), "status": bulk.status.value, "total": bulk.total, "counts": counts}
+        click.echo(json.dumps(shown))
+        return
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    click.echo(f"Bulk {bulk.id} is {bulk.status.value}: {told}.")
+
+
+def _tell(line: str, *, is_json: bool) -> None:
+    click.echo(line, err=is_json)

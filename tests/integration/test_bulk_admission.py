@@ -1,0 +1,265 @@
+"""The sweeper's part in a bulk: a window of open operations, each item once, whatever is killed at any point."""
+
+import threading
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+import pytest
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from app.db.bulks import Bulk, BulkItem
+from app.db.models import Operation
+from app.domain.bulks import BulkStatus, ItemStatus
+from app.domain.statuses import OperationStatus
+from app.provisioning.bulk import BulkService
+from app.provisioning.bulk_admission import LEASE, BulkAdmission
+from app.provisioning.bulk_items import read_items
+from app.provisioning.bulk_place import BulkPlace
+from app.provisioning.hints import BULK_HINT_GRACE
+from app.provisioning.service import ProvisioningService
+from app.provisioning.transitions import Plan
+from tests.support.providers import WorkerDiedError
+from tests.support.saga import E164, ORIGIN, Saga
+
+DEADLINE_S = 60.0
+
+
+def accept(saga: Saga, count: int, first: int = 0) -> uuid.UUID:
+    raw = [{"agent": f"desk {n}", "phoneNumber": f"+1514556{n:04}"} for n in range(first, first + count)]
+    return BulkService(saga.sessions).accept(read_items(raw), origin=ORIGIN).id
+
+
+def admission(saga: Saga, window: int = 200) -> BulkAdmission:
+    return replace(saga.sweeper.bulks, window=window)
+
+
+def items(saga: Saga, bulk_id: uuid.UUID) -> Sequence[BulkItem]:
+    return BulkService(saga.sessions).items(bulk_id)
+
+
+def operations(saga: Saga) -> list[Operation]:
+    with saga.sessions() as session:
+        return list(session.scalars(select(Operation)))
+
+
+def set_status(saga: Saga, operation_id: uuid.UUID | None, status: OperationStatus) -> None:
+    with saga.sessions.begin() as session:
+        session.execute(update(Operation).where(Operation.id == operation_id).values(status=status))
+
+
+def end_lease(saga: Saga) -> None:
+    with saga.sessions.begin() as session:
+        session.execute(update(Bulk).values(lease_until=func.now() - timedelta(seconds=1)))
+
+
+def assert_each_once(saga: Saga, bulk_id: uuid.UUID) -> None:
+    """Every item runs, under an operation of its own, and there is no other operation."""
+    found = items(saga, bulk_id)
+    assert {item.status for item in found} == {ItemStatus.RUNNING}
+    assert sorted(item.operation_id for item in found) == sorted(operation.id for operation in operations(saga))
+    assert {operation.bulk_id for operation in operations(saga)} == {bulk_id}
+
+
+def test_a_bulk_runs_to_its_end_through_the_steps_of_a_single_request(saga: Saga) -> None:
+    sids = [saga.world.carrier.own_number(f"+1514556{n:04}") for n in range(2)]
+    bulk_id = accept(saga, 3)
+    saga.sweeper.bulks.advance()
+    assert [plan.is_bulk for plan in saga.publisher.plans] == [True] * 3
+    for item in items(saga, bulk_id):
+        assert item.operation_id is not None
+        saga.drive(item.operation_id)
+    saga.sweeper.bulks.advance()
+
+    bulk = BulkService(saga.sessions).get(bulk_id)
+    assert (bulk.status, bulk.succeeded, bulk.failed) == (BulkStatus.FAILED, 2, 1)
+    assert [item.error_code for item in items(saga, bulk_id)] == [None, None, "number_not_in_account"]
+    assert all(saga.world.routing(sid).trunk_sid for sid in sids)
+
+
+def test_only_a_window_of_operations_is_open_at_once(saga: Saga) -> None:
+    bulk_id = accept(saga, 5)
+    sweeper = admission(saga, window=2)
+    assert [sweeper.advance() for _ in range(2)] == [2, 0]
+    set_status(saga, items(saga, bulk_id)[0].operation_id, OperationStatus.SUCCEEDED)
+    assert [sweeper.advance() for _ in range(2)] == [1, 0]
+    assert [item.status for item in items(saga, bulk_id)] == ["succeeded", *["running"] * 2, *["pending"] * 2]
+
+
+def test_a_small_bulk_does_not_wait_behind_a_large_one(saga: Saga) -> None:
+    large, small = accept(saga, 20), accept(saga, 2, first=100)
+    admission(saga, window=10).advance()
+    assert sum(item.status is ItemStatus.RUNNING for item in items(saga, large)) == 5
+    assert {item.status for item in items(saga, small)} == {ItemStatus.RUNNING}
+
+
+def test_what_waits_for_a_person_does_not_hold_up_the_bulk(saga: Saga) -> None:
+    bulk_id = accept(saga, 2)
+    sweeper = admission(saga, window=1)
+    sweeper.advance()
+    set_status(saga, items(saga, bulk_id)[0].operation_id, OperationStatus.NEEDS_ATTENTION)
+    assert sweeper.advance() == 1
+    assert BulkService(saga.sessions).get(bulk_id).running == 2
+
+
+@dataclass
+class DyingPublisher:
+    """The process dies when it is about to publish, this once."""
+
+    then: Any
+    plans: list[Plan] = field(default_factory=list)
+
+    def publish(self, plan: Plan) -> bool:
+        self.plans.append(plan)
+        if len(self.plans) == 2:
+            raise WorkerDiedError
+        return bool(self.then.publish(plan))
+
+    def publish_audit(self, audit_id: uuid.UUID) -> bool:
+        return True
+
+
+def test_a_sweeper_killed_before_its_message_loses_no_item_and_opens_none_twice(saga: Saga) -> None:
+    bulk_id = accept(saga, 4)
+    dying = DyingPublisher(saga.publisher)
+    with pytest.raises(WorkerDiedError):
+        BulkAdmission(saga.sessions, ProvisioningService(saga.sessions, dying)).advance()
+    assert saga.sweeper.bulks.advance() == 0, "its lease stands"
+    end_lease(saga)
+    assert saga.sweeper.bulks.advance() == 2
+
+    assert_each_once(saga, bulk_id)
+    assert len(saga.publisher.plans) == 3
+    with saga.sessions.begin() as session:
+        session.execute(update(Operation).values(wake_at=Operation.wake_at - BULK_HINT_GRACE))
+    assert saga.sweeper.sweep() == 4
+    assert {plan.operation_id for plan in saga.publisher.plans} == {operation.id for operation in operations(saga)}
+
+
+def test_a_sweeper_killed_inside_the_transaction_leaves_the_item_waiting(
+    saga: Saga, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulk_id = accept(saga, 1)
+
+    take = BulkPlace.take
+
+    def die(place: BulkPlace, *arguments: Any) -> None:
+        take(place, *arguments)
+        raise WorkerDiedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BulkPlace, "take", die)
+        with pytest.raises(WorkerDiedError):
+            saga.sweeper.bulks.advance()
+    assert (items(saga, bulk_id)[0].status, operations(saga)) == (ItemStatus.PENDING, [])
+    end_lease(saga)
+    assert saga.sweeper.bulks.advance() == 1
+    assert_each_once(saga, bulk_id)
+
+
+def test_two_sweepers_with_the_same_items_in_hand_open_each_once(saga: Saga) -> None:
+    bulk_id = accept(saga, 12)
+    gate = threading.Barrier(2)
+
+    def turn() -> Any:
+        end_lease(saga)
+        return saga.sweeper.bulks._take_turn(bulk_id, 200, 200)
+
+    def open_all(taken: Any) -> None:
+        gate.wait(DEADLINE_S)
+        for item in taken.items:
+            saga.sweeper.bulks._open(item, taken.origin)
+
+    turns = [turn(), turn()]
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(open_all, each) for each in turns]:
+            future.result(DEADLINE_S)
+    assert_each_once(saga, bulk_id)
+    assert len(saga.publisher.plans) == 12
+
+
+def test_a_cancel_between_the_turn_and_the_item_wins(saga: Saga) -> None:
+    bulk_id = accept(saga, 3)
+    turn = saga.sweeper.bulks._take_turn(bulk_id, 200, 200)
+    assert turn is not None
+    saga.sweeper.bulks._open(turn.items[0], turn.origin)
+    cancelled = BulkService(saga.sessions).cancel(bulk_id)
+    for item in turn.items[1:]:
+        saga.sweeper.bulks._open(item, turn.origin)
+
+    assert (cancelled.status, cancelled.cancelled, cancelled.running) == (BulkStatus.CANCELLING, 2, 1)
+    assert len(operations(saga)) == 1
+    assert {agent.status for agent in items(saga, bulk_id)} == {ItemStatus.RUNNING, ItemStatus.CANCELLED}
+
+
+def test_the_holder_of_a_lease_is_left_alone(saga: Saga) -> None:
+    bulk_id = accept(saga, 3)
+    with saga.sessions.begin() as session:
+        session.execute(update(Bulk).values(lease_until=func.now() + LEASE))
+    assert saga.sweeper.bulks.advance() == 0
+    assert {item.status for item in items(saga, bulk_id)} == {ItemStatus.PENDING}
+
+
+def put_bulk(saga: Saga, **values: Any) -> uuid.UUID:
+    row = {"id": uuid.uuid4(), "status": BulkStatus.QUEUED, "total": 1, "pending": 1} | values
+    with saga.sessions.begin() as session:
+        session.execute(insert(Bulk).values(row))
+    return row["id"]
+
+
+def put_item(saga: Saga, status: StrEnum | str, **values: Any) -> None:
+    operation_id = saga.provision()
+    whole = {"agent_id": saga.look(operation_id).agent.id, "phone_number": E164, "error_code": "cancelled"}
+    row = {"bulk_id": put_bulk(saga), "position": 1, "status": status, **whole, "operation_id": operation_id} | values
+    with saga.sessions.begin() as session:
+        session.execute(insert(BulkItem).values(row))
+
+
+@pytest.mark.parametrize("status", BulkStatus)
+def test_every_status_of_a_bulk_has_its_place(saga: Saga, status: BulkStatus) -> None:
+    put_bulk(saga, status=status)
+
+
+@pytest.mark.parametrize("status", ItemStatus)
+def test_every_status_of_an_item_has_its_place(saga: Saga, status: ItemStatus) -> None:
+    put_item(saga, status, **({"operation_id": None} if status is ItemStatus.PENDING else {}))
+
+
+@pytest.mark.parametrize(
+    ("status", "values"),
+    [
+        (ItemStatus.PENDING, {}),
+        (ItemStatus.PENDING, {"operation_id": None, "agent_id": None}),
+        (ItemStatus.PENDING, {"operation_id": None, "phone_number": None}),
+        (ItemStatus.RUNNING, {"operation_id": None}),
+        (ItemStatus.SUCCEEDED, {"operation_id": None}),
+        (ItemStatus.FAILED, {"error_code": None}),
+    ],
+)
+def test_the_database_refuses_an_item_that_cannot_be(saga: Saga, status: ItemStatus, values: dict[str, Any]) -> None:
+    with pytest.raises(IntegrityError, match="ck_bulk_items"):
+        put_item(saga, status, **values)
+
+
+def test_the_database_refuses_counts_that_do_not_add_up(saga: Saga) -> None:
+    with pytest.raises(IntegrityError, match="ck_bulks_counts"):
+        put_bulk(saga, failed=1)
+
+
+@pytest.mark.parametrize("twin", ["number", "agent"])
+def test_two_items_that_wait_may_not_want_the_same(saga: Saga, twin: str) -> None:
+    bulk_id = put_bulk(saga, total=2, pending=2)
+    same = saga.agent()
+    agents = [same, same] if twin == "agent" else [same, saga.agent()]
+    numbers = [E164, E164] if twin == "number" else [E164, "+15145551235"]
+    rows = [
+        {"bulk_id": bulk_id, "position": n, "status": "pending", "agent_id": agents[n], "phone_number": numbers[n]}
+        for n in range(2)
+    ]
+    with pytest.raises(IntegrityError, match=f"uq_bulk_items_live_{twin}"), saga.sessions.begin() as session:
+        session.execute(insert(BulkItem), rows)
