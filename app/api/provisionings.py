@@ -15,7 +15,7 @@ from app.api.documented import answers_with
 from app.api.idempotency import idempotent
 from app.db.bulks import Bulk
 from app.domain.errors import ErrorCode
-from app.provisioning.bulk_files import report_lines
+from app.provisioning.bulk_files import report_text
 from app.provisioning.bulk_items import read_items
 
 blueprint = APIBlueprint("provisionings", __name__, url_prefix="/api/provisionings", tag="Bulk")
@@ -67,7 +67,7 @@ def list_bulk_items(bulk_id: uuid.UUID, query_data: dict[str, Any]) -> object:
 @answers_with(ErrorCode.BULK_NOT_FOUND, texts={200: ("text/csv", "Every item, one line each, with a header row.")})
 def get_bulk_report(bulk_id: uuid.UUID) -> Response:
     """Get what became of each item as a CSV file."""
-    text = "".join(report_lines(wiring().bulk.items(bulk_id)))
+    text = report_text(wiring().bulk.items(bulk_id))
     headers = {"Content-Disposition": f'attachment; filename="provisioning-{bulk_id}.csv"'}
     return Response(text, 200, headers, content_type="text/csv; charset=utf-8; header=present")
 

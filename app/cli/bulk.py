@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from app.cli.context import as_json, plain_errors, wiring
 from app.db.bulks import COUNTS, Bulk
 from app.domain.bulks import BulkStatus
-from app.provisioning.bulk_files import InvalidFileError, items_of_file, report_lines
+from app.provisioning.bulk_files import InvalidFileError, items_of_file, report_text
 from app.provisioning.bulk_items import read_items
 from app.provisioning.transitions import Origin
 
@@ -97,8 +97,7 @@ def _finish(bulk: Bulk, *, wait: bool, report: Path | None, is_json: bool) -> No
             _tell(f"Begin nothing more with: flask --app app provision cancel {bulk.id}", is_json=is_json)
             sys.exit(INTERRUPTED)
     if report is not None:
-        with report.open("w", encoding="utf-8", newline="") as file:
-            file.writelines(report_lines(wiring().bulk.items(bulk.id)))
+        report.write_text(report_text(wiring().bulk.items(bulk.id)), encoding="utf-8", newline="")
     _show(bulk, is_json=is_json)
     if bulk.status.is_final and bulk.status is not BulkStatus.SUCCEEDED:
         sys.exit(NOT_ALL)

@@ -3,18 +3,19 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from app.db.bulks import BulkItem
 from app.domain.bulks import MAX_ITEMS
-from app.domain.numbers import InvalidNumberError, parse_e164
 
 COLUMNS = ("phoneNumber", "agentId", "agent", "livekitAgentName", "takeover")
 """What a CSV file may have; `phoneNumber` it must. `agent` is the name of an agent to make."""
 
 REPORT_COLUMNS = ("position", "phoneNumber", "agentId", "status", "operationId", "errorCode", "errorDetail")
 
+_NUMBER = re.compile(r"\+[0-9]+", re.ASCII)
 _FLAGS = {"true": True, "false": False}
 
 
@@ -65,26 +66,21 @@ def checked_count(items: list[object]) -> list[object]:
     return items
 
 
-def report_lines(items: Iterable[BulkItem]) -> Iterator[str]:
-    """Write the report as CSV, line by line."""
-    yield _line(REPORT_COLUMNS)
+def report_text(items: Iterable[BulkItem]) -> str:
+    """Write the report as CSV, a header row and a line for every item."""
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(REPORT_COLUMNS)
     for item in items:
         known = (item.agent_id, item.status.value, item.operation_id, item.error_code, item.error_detail)
-        yield _line((item.position, _harmless(item.phone_number), *("" if cell is None else cell for cell in known)))
+        rows.writerow((item.position, _harmless(item.phone_number), *known))
+    return text.getvalue()
 
 
-def _line(cells: Iterable[object]) -> str:
-    line = io.StringIO()
-    csv.writer(line).writerow(cells)
-    return line.getvalue()
-
-
-def _harmless(number: str | None) -> str:
+def _harmless(number: str | None) -> str | None:
     """Return the number for a cell; what is none must not become a formula in somebody's spreadsheet."""
-    try:
-        return parse_e164(number or "")
-    except InvalidNumberError:
-        return f"'{number}" if number and number[0] in "=+-@\t\r" else number or ""
+    is_formula = number and number[0] in "=+-@" and not _NUMBER.fullmatch(number)
+    return f"'{number}" if is_formula else number
 
 
 def _item(header: list[str], row: list[str]) -> object:

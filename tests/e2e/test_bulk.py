@@ -1,0 +1,93 @@
+"""Bulks over real processes: killed in the middle, cancelled, resumed; every number ends once and whole."""
+
+import itertools
+from typing import Any
+
+from tests.e2e.subjects import next_number
+from tests.support.sandbox import Sandbox, SandboxServer
+from tests.support.stack import Stack, Timings, eventually, running_stack
+
+SIZE = 30
+
+_names = itertools.count(1)
+
+
+def item(number: str) -> dict[str, Any]:
+    return {"agent": {"name": f"bulk-{next(_names)}"}, "phoneNumber": number}
+
+
+def numbers(count: int) -> list[str]:
+    return [next_number() for _ in range(count)]
+
+
+def start(stack: Stack, wanted: list[str]) -> str:
+    """Post a bulk; return where it is found."""
+    status, body = stack.api.call("POST", "/api/provisionings", {"items": [item(number) for number in wanted]})
+    assert status == 202, body
+    return str(body["statusUrl"])
+
+
+def look(stack: Stack, url: str) -> dict[str, Any]:
+    status, body = stack.api.call("GET", url)
+    assert status == 200, body
+    return dict(body)
+
+
+def over(stack: Stack, url: str) -> dict[str, Any]:
+    """Return the bulk once it is over."""
+    eventually(lambda: look(stack, url)["finishedAt"], lambda: f"the bulk ends: {look(stack, url)}")
+    return look(stack, url)
+
+
+def items(stack: Stack, url: str) -> list[dict[str, Any]]:
+    return list(stack.api.call("GET", f"{url}/items?limit=200")[1]["items"])
+
+
+def assert_each_stands_once(sandbox: Sandbox, wanted: list[str]) -> None:
+    """Each number rings its agent, over one trunk, one URL, one LiveKit trunk and one rule of its own."""
+    assert all(sandbox.call(number)["reaches"] for number in wanted)
+    made = {kind: len(objects) for kind, objects in sandbox.state().items() if kind != "numbers"}
+    assert set(made.values()) == {len(wanted)}, made
+
+
+def test_a_bulk_survives_the_death_of_its_worker_and_its_sweeper(
+    make_database: Any, valkey_server: Any, own_sandbox: SandboxServer
+) -> None:
+    sandbox, wanted = own_sandbox.control, numbers(SIZE)
+    sandbox.numbers(wanted)
+    sandbox.latency(twilio_ms=30, livekit_ms=20)
+    with running_stack(make_database(), valkey_server.url, sandbox, Timings(provider_timeout=1)) as stack:
+        url = start(stack, wanted)
+        eventually(lambda: look(stack, url)["counts"]["running"], "items begin")
+        eventually(lambda: len(sandbox.state()["trunks"]) >= 3, "the first trunks are made")
+        stack.worker.kill()
+        stack.sweeper.kill()
+        stack.start_sweeper()
+        stack.start_worker()
+
+        assert over(stack, url)["status"] == "succeeded"
+        assert_each_stands_once(sandbox, wanted)
+        assert len({each["operationId"] for each in items(stack, url)}) == SIZE
+
+
+def test_a_bulk_that_is_cancelled_before_a_sweeper_comes_is_resumed_whole(
+    make_database: Any, valkey_server: Any, own_sandbox: SandboxServer
+) -> None:
+    sandbox, wanted = own_sandbox.control, numbers(6)
+    sandbox.numbers(wanted[:-1])
+    with running_stack(make_database(), valkey_server.url, sandbox, Timings(provider_timeout=3), start=False) as stack:
+        stack.start_web()
+        url = start(stack, wanted)
+        status, cancelled = stack.api.call("POST", f"{url}/cancel")
+        assert (status, cancelled["status"], cancelled["counts"]["cancelled"]) == (202, "cancelled", 6)
+        stack.start_worker()
+        stack.start_sweeper()
+        assert stack.api.call("POST", f"{url}/resume")[0] == 202
+        done = over(stack, url)
+        assert (done["status"], done["counts"]["succeeded"], done["counts"]["failed"]) == ("failed", 5, 1)
+        assert items(stack, url)[-1]["error"]["code"] == "number_not_in_account"
+
+        sandbox.numbers(wanted[-1:])
+        assert stack.api.call("POST", f"{url}/resume")[0] == 202
+        assert over(stack, url)["status"] == "succeeded"
+        assert_each_stands_once(sandbox, wanted)
