@@ -114,6 +114,12 @@ def _rate_limit(value: str) -> str:
     return value
 
 
+def _provider_rate(value: str) -> str:
+    if value not in {"auto", "off"} and not (value.replace(".", "", 1).isdecimal() and float(value) > 0):
+        raise ValueError('must be requests per second, "auto" or "off"')
+    return value
+
+
 class Settings(BaseSettings):
     """The settings of one process; see `.env.example` for the same list with comments."""
 
@@ -147,6 +153,13 @@ class Settings(BaseSettings):
     """Writing calls of one API key; "off" for none. 100 a second: no sane client comes near, a loop gone wild does."""
     metrics_public: bool = False
     """Whether /metrics answers everybody, not only this machine and holders of a key."""
+
+    twilio_rate: Annotated[str, AfterValidator(_provider_rate)] = "auto"
+    livekit_rate: Annotated[str, AfterValidator(_provider_rate)] = "auto"
+    """Requests per second of all processes; "auto": found from the provider's 429s; "off": not governed at all."""
+    twilio_in_flight: Annotated[int, Field(ge=1)] | None = None
+    livekit_in_flight: Annotated[int, Field(ge=1)] | None = None
+    """Requests under way at once of all processes; not limited when unset."""
 
     operation_budget_s: Annotated[float, Field(gt=0)] = 900
     """Seconds that one operation may spend on retries of transient failures before it is rolled back."""

@@ -1,5 +1,6 @@
 """The one place that builds engine, sessions, providers and services; web, workers, CLI and tests start here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -9,6 +10,7 @@ from werkzeug.utils import import_string
 
 from app.db.engine import Sessions, make_engine, make_sessions
 from app.providers.base import Carrier, VoicePlatform
+from app.providers.governor import Governor, make_governor
 from app.providers.livekit import LiveKitPlatform
 from app.providers.twilio import TwilioCarrier
 from app.provisioning.agents import AgentService
@@ -53,6 +55,8 @@ class Wiring:
     planning: PlanningService
     inventory: InventoryService
     bulk: BulkService
+    governors: Mapping[str, Governor]
+    """By provider; one that is "off", or that a test replaced, has none."""
 
     def broker_ping(self) -> None:
         """Raise unless the broker answers, within about a second."""
@@ -76,12 +80,14 @@ def build(
     """Wire up one process; a test passes what it wants to see or to break."""
     engine = make_engine(settings.database_url)
     sessions = make_sessions(engine)
+    governors = {} if carrier and platform else _governors(settings)
     carrier = carrier or TwilioCarrier(
         settings.twilio_account_sid,
         settings.twilio_username,
         settings.twilio_password,
         timeout_s=settings.provider_timeout_s,
         base_url=settings.twilio_base_url,
+        governor=governors.get("twilio"),
     )
     platform = platform or LiveKitPlatform(
         settings.livekit_url,
@@ -90,6 +96,7 @@ def build(
         timeout_s=settings.provider_timeout_s,
         allowed_addresses=settings.allowed_addresses,
         ringing_timeout_s=RINGING_TIMEOUT_S,
+        governor=governors.get("livekit"),
     )
     publisher = publisher or import_string(PUBLISHER)
     timing = Timing(settings.provider_timeout, timedelta(seconds=settings.operation_budget_s))
@@ -115,4 +122,29 @@ def build(
         planning=PlanningService(sessions, tools),
         inventory=InventoryService(sessions, carrier),
         bulk=BulkService(sessions),
+        governors=governors,
     )
+
+
+def _governors(settings: Settings) -> dict[str, Governor]:
+    """Build a governor per provider account; the account is who pays: the Twilio account, the LiveKit project."""
+    accounts = {
+        "twilio": (settings.twilio_account_sid, settings.twilio_rate, settings.twilio_in_flight),
+        "livekit": (
+            f"{settings.livekit_url} {settings.livekit_api_key}",
+            settings.livekit_rate,
+            settings.livekit_in_flight,
+        ),
+    }
+    return {
+        provider: make_governor(
+            settings.redis_url,
+            provider,
+            account,
+            per_s=None if rate == "auto" else float(rate),
+            in_flight=in_flight,
+            timeout_s=settings.provider_timeout_s,
+        )
+        for provider, (account, rate, in_flight) in accounts.items()
+        if rate != "off"
+    }

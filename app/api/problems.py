@@ -77,6 +77,7 @@ KINDS: Mapping[ErrorCode, Kind] = {
     _C.LIVEKIT_REJECTED: Kind(502, "LiveKit refused a call"),
     _C.PATH_NOT_VERIFIED: Kind(502, "The finished path did not verify"),
     _C.PROVIDER_UNAVAILABLE: Kind(503, "A provider is unavailable", RETRY_LATER_S),
+    _C.PROVIDER_BUSY: Kind(503, "A provider takes no more requests for now", RETRY_LATER_S),
     _C.INTERNAL_STEP_ERROR: Kind(500, "A step failed"),
 }
 """Every code, its HTTP status and title: the closed list that the API reference shows."""

@@ -3,15 +3,17 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Engine, Float, Select, func, or_, select, text, tuple_
 from sqlalchemy.orm import Session, selectinload
 
 from app.db.bulks import Bulk
 from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Event, Operation, Resource
+from app.domain.errors import ErrorCode
+from app.domain.events import EventName
 from app.domain.statuses import OperationStatus, PhoneStatus
 
 MAX_TIMELINE = 200
@@ -118,6 +120,14 @@ def events_of(session: Session, operation_id: uuid.UUID) -> Sequence[Event]:
     """Return the operation's latest `MAX_TIMELINE` events, oldest first."""
     query = select(Event).where(Event.operation_id == operation_id).order_by(Event.id.desc()).limit(MAX_TIMELINE)
     return session.scalars(query).all()[::-1]
+
+
+def waited_for_turn(session: Session, operation_id: uuid.UUID) -> timedelta:
+    """Return how long the operation's steps have waited for a provider that took no more requests."""
+    waits = (Event.event == EventName.STEP_RESTS, Event.detail["code"].astext == ErrorCode.PROVIDER_BUSY)
+    seconds = func.sum(Event.detail["rest_s"].astext.cast(Float) + Event.detail["waited_s"].astext.cast(Float))
+    waited_s = session.scalar(select(seconds).where(Event.operation_id == operation_id, *waits))
+    return timedelta(seconds=waited_s or 0)
 
 
 def live_resources(session: Session, agent_id: uuid.UUID) -> Sequence[Resource]:

@@ -51,6 +51,7 @@ class ErrorCode(StrEnum):
     LIVEKIT_REJECTED = "livekit_rejected"
     PATH_NOT_VERIFIED = "path_not_verified"
     PROVIDER_UNAVAILABLE = "provider_unavailable"
+    PROVIDER_BUSY = "provider_busy"
     INTERNAL_STEP_ERROR = "internal_step_error"
 
 

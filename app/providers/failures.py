@@ -20,6 +20,8 @@ class Outcome(StrEnum):
 
     NOT_SENT = "not_sent"
     """Refused, unresolved or not connected in time: the provider has not seen the request."""
+    HELD_BACK = "held_back"
+    """The account bears no more for now: our governor has not let the request out."""
     LOST = "lost"
     """It left, and no complete answer came."""
     UNREADABLE = "unreadable"
@@ -106,6 +108,8 @@ def _sentence(provider: str, operation: str, kind: type[ProviderError], failure:
     match failure.outcome:
         case Outcome.NOT_SENT:
             return f"{provider} could not be reached for {operation}; nothing was sent."
+        case Outcome.HELD_BACK:
+            return f"{provider} takes no more requests for now: {operation} waits for its turn, nothing was sent."
         case Outcome.LOST:
             return f"{provider} did not answer {operation} in time, or the connection broke."
         case Outcome.UNREADABLE:

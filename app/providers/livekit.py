@@ -10,6 +10,7 @@ from livekit import api
 
 from app.providers.base import DispatchRule, InboundTrunk, Label
 from app.providers.failures import CallFailedError, Outcome, translate
+from app.providers.governor import Governor
 from app.providers.livekit_connection import LiveKitConnection, SipCall
 from app.providers.livekit_errors import LIVEKIT_TABLE
 
@@ -42,8 +43,9 @@ class LiveKitPlatform:
         allowed_addresses: Sequence[str] = (),
         ringing_timeout_s: float = 30,
         room_prefix: str = "call",
+        governor: Governor | None = None,
     ) -> None:
-        self._livekit = LiveKitConnection(url, api_key, api_secret, timeout_s)
+        self._livekit = LiveKitConnection(url, api_key, api_secret, timeout_s, governor)
         self._allowed_addresses = tuple(allowed_addresses)
         self._ringing_timeout = timedelta(seconds=ringing_timeout_s)
         self._room_prefix = room_prefix

@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent import futures
+from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from livekit.api import LiveKitAPI
 from livekit.api.sip_service import SipService
 
 from app.providers.failures import CallFailedError, Outcome, parse_retry_after
+from app.providers.governor import Governor
 from app.providers.livekit_errors import RPC_PREFIX
 
 CONNECTIONS = 128
@@ -53,16 +55,29 @@ _progress: ContextVar[_Progress] = ContextVar("progress")
 class LiveKitConnection:
     """Runs calls to LiveKit's SIP service from any thread; after a fork the child starts a loop of its own."""
 
-    def __init__(self, url: str, api_key: str, api_secret: str, timeout_s: float) -> None:
+    def __init__(
+        self, url: str, api_key: str, api_secret: str, timeout_s: float, governor: Governor | None = None
+    ) -> None:
         self._url = url
         self._api_key = api_key
         self._api_secret = api_secret
         self._timeout_s = timeout_s
+        self._place = governor.place if governor else nullcontext
         # By process id: threads and locks of a parent do not live in its child.
         self._loops: dict[int, _LoopThread] = {}
 
     def call(self, sip_call: SipCall[Answer]) -> Answer:
         """Return what the call returns; raise `CallFailedError`."""
+        with self._place():
+            return self._call(sip_call)
+
+    def close(self) -> None:
+        """Close this process's connections and end its loop; calls still under way are given up."""
+        thread = self._loops.pop(os.getpid(), None)
+        if thread is not None:
+            thread.close()
+
+    def _call(self, sip_call: SipCall[Answer]) -> Answer:
         thread = self._loops.get(os.getpid()) or self._loops.setdefault(os.getpid(), _LoopThread(self._open))
         future = asyncio.run_coroutine_threadsafe(self._bounded(thread, sip_call), thread.loop())
         try:
@@ -70,12 +85,6 @@ class LiveKitConnection:
         except (TimeoutError, futures.CancelledError):
             future.cancel()
             raise CallFailedError(Outcome.LOST) from None
-
-    def close(self) -> None:
-        """Close this process's connections and end its loop; calls still under way are given up."""
-        thread = self._loops.pop(os.getpid(), None)
-        if thread is not None:
-            thread.close()
 
     def _open(self) -> tuple[aiohttp.ClientSession, LiveKitAPI]:
         sent = aiohttp.TraceConfig()

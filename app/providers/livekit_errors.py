@@ -11,6 +11,7 @@ RPC_PREFIX = "twirp error unknown: "
 
 LIVEKIT_TABLE = (
     Row("not_sent", Outcome.NOT_SENT, TransientError, ErrorCode.PROVIDER_UNAVAILABLE),
+    Row("held_back", Outcome.HELD_BACK, TransientError, ErrorCode.PROVIDER_BUSY),
     ambiguous("lost", Outcome.LOST),
     ambiguous("unreadable", Outcome.UNREADABLE),
     # Wrong key, wrong secret, expired, and a key without sip.admin all answer 401; the SDK shows no text for most.

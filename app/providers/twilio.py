@@ -3,6 +3,7 @@
 from app.domain.errors import ErrorCode
 from app.providers.base import CarrierNumber, CarrierTrunk, Label, NumberRouting, OriginationUrl
 from app.providers.errors import RejectedError
+from app.providers.governor import Governor
 from app.providers.twilio_connection import TwilioConnection, gone_is_fine
 from app.providers.twilio_records import (
     by_age,
@@ -29,9 +30,16 @@ class TwilioCarrier:
     """
 
     def __init__(
-        self, account_sid: str, username: str, password: str, *, timeout_s: float, base_url: str | None = None
+        self,
+        account_sid: str,
+        username: str,
+        password: str,
+        *,
+        timeout_s: float,
+        base_url: str | None = None,
+        governor: Governor | None = None,
     ) -> None:
-        self._twilio = TwilioConnection(account_sid, username, password, timeout_s, base_url)
+        self._twilio = TwilioConnection(account_sid, username, password, timeout_s, base_url, governor)
 
     def find_number(self, e164: str) -> CarrierNumber:
         """Return the account's number with exactly this text; `RejectedError(number_not_in_account)` when none has."""

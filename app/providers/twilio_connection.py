@@ -9,6 +9,7 @@ from twilio.base.exceptions import TwilioException
 from twilio.rest import Client
 
 from app.providers.failures import CallFailedError, Outcome, translate
+from app.providers.governor import Governor
 from app.providers.twilio_errors import TWILIO_TABLE
 from app.providers.twilio_http import TwilioHttp
 from app.providers.twilio_records import checked_sid
@@ -25,12 +26,21 @@ class TwilioConnection:
     The sockets belong to the process: after a fork the child opens its own.
     """
 
-    def __init__(self, account_sid: str, username: str, password: str, timeout_s: float, base_url: str | None) -> None:
+    def __init__(
+        self,
+        account_sid: str,
+        username: str,
+        password: str,
+        timeout_s: float,
+        base_url: str | None,
+        governor: Governor | None = None,
+    ) -> None:
         self.account_sid = checked_sid(account_sid, "AC")
         self._username = checked_sid(username, "SK" if username.startswith("SK") else "AC")
         self._password = password
         self._timeout_s = timeout_s
         self._base_url = base_url
+        self._governor = governor
         # By process id. A child keeps its parent's entry and never uses it: closing it would disturb shared sockets.
         self._clients: dict[int, Any] = {}
 
@@ -67,7 +77,7 @@ class TwilioConnection:
                 self._username,
                 self._password,
                 self.account_sid,
-                http_client=TwilioHttp(self._timeout_s, self._base_url),
+                http_client=TwilioHttp(self._timeout_s, self._base_url, self._governor),
                 # An empty mapping would make the SDK read TWILIO_REGION and TWILIO_EDGE of the process.
                 environment={"_": ""},
             )

@@ -8,6 +8,7 @@ _ANY_4XX = range(400, 500)
 
 TWILIO_TABLE = (
     Row("not_sent", Outcome.NOT_SENT, TransientError, ErrorCode.PROVIDER_UNAVAILABLE),
+    Row("held_back", Outcome.HELD_BACK, TransientError, ErrorCode.PROVIDER_BUSY),
     ambiguous("lost", Outcome.LOST),
     ambiguous("unreadable", Outcome.UNREADABLE),
     Row("unauthorized", Outcome.STATUS, RejectedError, ErrorCode.TWILIO_BAD_CREDENTIALS, statuses=(401,)),

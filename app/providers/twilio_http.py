@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -24,6 +25,7 @@ from urllib3.exceptions import NewConnectionError, ProxyError
 from urllib3.util import Timeout
 
 from app.providers.failures import CallFailedError, Outcome, parse_retry_after
+from app.providers.governor import Governor
 
 POOL_CONNECTIONS = 64
 """Connections kept per host: a worker runs at most 64 threads, and each makes one call at a time."""
@@ -69,9 +71,10 @@ class TwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no types
     With `base_url` everything goes there, `Host` kept, so that one port can stand for all of Twilio's hosts.
     """
 
-    def __init__(self, timeout_s: float, base_url: str | None = None) -> None:
+    def __init__(self, timeout_s: float, base_url: str | None = None, governor: Governor | None = None) -> None:
         super().__init__(logging.getLogger(__name__), False, timeout_s)
         self._timeout_s = timeout_s
+        self._place = governor.place if governor else nullcontext
         self._base = urlsplit(base_url) if base_url else None
         self._session = open_session(trust_env=self._base is None)
 
@@ -89,20 +92,22 @@ class TwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no types
         """Send one request and return its 2xx answer; `timeout` and `allow_redirects` are ours to decide."""
         del timeout, allow_redirects
         target, sent_headers = self._redirected(uri, dict(headers or {}))
+        with self._place():
+            return self._answered(method=method, url=target, params=params, data=data, headers=sent_headers, auth=auth)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._session.close()
+
+    def _answered(self, **request: Any) -> Response:
         try:
-            status, answer_headers, body = self._exchange(
-                method=method, url=target, params=params, data=data, headers=sent_headers, auth=auth
-            )
+            status, answer_headers, body = self._exchange(**request)
         except (requests.RequestException, TransportError) as error:
             raise CallFailedError(Outcome.NOT_SENT if _was_not_sent(error) else Outcome.LOST) from error
         if status >= _FIRST_ERROR_STATUS:
             retry_after_s = parse_retry_after(answer_headers.get("Retry-After"))
             raise CallFailedError(Outcome.STATUS, status=status, code=_provider_code(body), retry_after_s=retry_after_s)
         return Response(status, body.decode(), answer_headers)
-
-    def close(self) -> None:
-        """Close the idle connections."""
-        self._session.close()
 
     def _exchange(self, **request: Any) -> tuple[int, Mapping[str, str], bytes]:
         """Send and read within the time of one call: requests' own timeout starts anew with every packet."""

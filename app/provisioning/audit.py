@@ -19,6 +19,7 @@ from app.domain.errors import RefusedError
 from app.domain.findings import AuditStatus, Finding, FindingCode, Health, Mend
 from app.domain.statuses import OPEN_STATUSES, PhoneStatus
 from app.providers.errors import ProviderError
+from app.providers.lanes import Caller, Lane, calling
 from app.provisioning.care import CareService, as_json, path_of
 from app.provisioning.context import Toolbox
 from app.provisioning.orphans import Rows, delete_orphan, find_orphans
@@ -32,6 +33,9 @@ INTERVAL = timedelta(minutes=10)
 
 LEASE = timedelta(minutes=5)
 """How long a running audit is left alone: 5,000 trunks at 150 ms, eight lists at a time, take a minute and a half."""
+
+PATIENCE_S = 60.0
+"""Seconds that one call of an audit may wait behind everybody else's: nobody waits for it, and its lease is longer."""
 
 PUBLISHED_AGAIN_AFTER = timedelta(seconds=15)
 """How long an audit that was asked for may wait for a worker before its message counts as lost."""
@@ -82,7 +86,8 @@ class AuditService:
         if audit is None:
             return None
         try:
-            findings, checked = self._sweep(fix=audit.fix, requested_by=audit.requested_by)
+            with calling(Caller(Lane.BULK, patience_s=PATIENCE_S, finishes_first=False)):
+                findings, checked = self._sweep(fix=audit.fix, requested_by=audit.requested_by)
         except ProviderError as error:
             log.warning("audit_failed", code=error.code, detail=error.detail)
             return self._finish(audit_id, AuditStatus.FAILED, [], 0, f"{error.code}: {error.detail}")

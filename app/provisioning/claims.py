@@ -11,9 +11,11 @@ from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation, OperationStep, Resource
+from app.db.queries import waited_for_turn
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName
 from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.providers.lanes import Lane
 from app.provisioning.context import NUMBER, StepContext, Toolbox, routing_of
 from app.provisioning.steps import STEPS, Step
 from app.provisioning.transitions import record, turn_round
@@ -40,6 +42,8 @@ class Claim:
     mends: bool
     """Whether the step makes right what stands, as a repair or a move does, before it makes anything."""
     context: StepContext
+    lane: Lane
+    """How its calls stand in line at the providers."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +85,18 @@ def claim_step(
         if row.lease_until and row.lease_until > locked.now:
             operation.wake_at = min(operation.wake_at or locked.now, row.lease_until + LEASE_MARGIN)
             return "stale"
-        if direction is Direction.DO and is_out_of_time(operation, tools, locked.now):
+        if direction is Direction.DO and is_out_of_time(session, operation, tools, locked.now):
             code, detail = ErrorCode.PROVIDER_UNAVAILABLE, out_of_time(row)
             turn_round(session, operation, locked.agent, locked.rows.values(), locked.now, code=code, detail=detail)
             return "turned"
         return _take(session, tools, locked, row, step, direction)
 
 
-def is_out_of_time(operation: Operation, tools: Toolbox, at: datetime) -> bool:
-    """Say whether the operation's budget for retries is spent at this moment."""
-    return operation.started_at is not None and at > operation.started_at + tools.timing.budget
+def is_out_of_time(session: Session, operation: Operation, tools: Toolbox, at: datetime) -> bool:
+    """Say whether the operation's budget for retries is spent at this moment; waiting for its turn costs nothing."""
+    if operation.started_at is None or at <= operation.started_at + tools.timing.budget:
+        return False
+    return at > operation.started_at + tools.timing.budget + waited_for_turn(session, operation.id)
 
 
 def out_of_time(row: OperationStep) -> str:
@@ -164,6 +170,7 @@ def _take(
         locked.agent.id,
         mends,
         context,
+        Lane.BULK if operation.bulk_id else Lane.SINGLE,
     )
 
 

@@ -107,10 +107,14 @@ class StepContext:
         """Say whether a LiveKit resource with this metadata is ours and this agent's."""
         return owner_of(metadata) == (self.tools.instance, str(self.agent_id))
 
+    @property
+    def last_call_at(self) -> float:
+        """The monotonic clock after which no call may start: it could outlive the lease."""
+        return self.started + (self.tools.timing.lease - self.tools.timing.provider_timeout).total_seconds()
+
     def check_time(self) -> None:
         """Stop before another call that could outlive the lease: what is not sent cannot land late."""
-        left = self.tools.timing.lease.total_seconds() - (self.tools.clock() - self.started)
-        if left < self.tools.timing.provider_timeout.total_seconds():
+        if self.tools.clock() > self.last_call_at:
             raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "The providers answer too slowly to finish in time.")
 
     def until(self, is_true: Callable[[], bool]) -> bool:

@@ -80,15 +80,27 @@ def keep_failure(sessions: Sessions, claim: Claim, error: RejectedError, *, is_c
 
 
 def keep_rest(
-    sessions: Sessions, tools: Toolbox, claim: Claim, error: ProviderError, rest: timedelta, *, is_clear: bool
+    sessions: Sessions,
+    tools: Toolbox,
+    claim: Claim,
+    error: ProviderError,
+    rest: timedelta,
+    *,
+    is_clear: bool,
+    was_tried: bool = True,
 ) -> Kept:
-    """Persist that the step rests until its next try; out of time, a provisioning turns round instead."""
+    """Persist that the step rests until its next try; out of time, a provisioning turns round instead.
+
+    `was_tried` is False where nothing was sent, so that the next try is the same one again.
+    """
     with sessions.begin() as session:
         locked, row = _reload(session, claim)
         operation = locked.operation
         if row.lease_token != claim.token:
             return "lost"
         row.lease_token, row.lease_until = None, locked.now + rest
+        if not was_tried:
+            row.attempts -= 1
         row.error_code, row.error_detail = error.code, error.detail
         if claim.direction is Direction.DO:
             row.state = StepState.PENDING
@@ -102,6 +114,7 @@ def keep_rest(
             code=error.code,
             reason=error.detail,
             rest_s=round(rest.total_seconds(), 3),
+            waited_s=round(tools.clock() - claim.context.started, 3),
             attempt=claim.attempt,
         )
         operation.wake_at = row.lease_until + (
@@ -109,7 +122,7 @@ def keep_rest(
         )
         if operation.direction is not claim.direction:
             return "turned"
-        if claim.direction is Direction.DO and is_out_of_time(operation, tools, row.lease_until):
+        if claim.direction is Direction.DO and is_out_of_time(session, operation, tools, row.lease_until):
             row.state = StepState.FAILED
             turn_round(
                 session,
@@ -121,7 +134,8 @@ def keep_rest(
                 detail=out_of_time(row),
             )
             return "turned"
-        if claim.direction is Direction.UNDO and (isinstance(error, RejectedError) or claim.attempt >= UNDO_TRIES):
+        is_failing = claim.attempt >= UNDO_TRIES and error.code is not ErrorCode.PROVIDER_BUSY
+        if claim.direction is Direction.UNDO and (isinstance(error, RejectedError) or is_failing):
             _ask_for_attention(session, operation, claim, error)
         return "rests"
 

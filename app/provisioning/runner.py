@@ -17,6 +17,7 @@ from app.db.engine import Sessions
 from app.domain.errors import ErrorCode
 from app.domain.statuses import Direction
 from app.providers.errors import ProviderError, RejectedError, UnknownOutcomeError
+from app.providers.lanes import Caller, calling
 from app.provisioning.claims import Claim, claim_step
 from app.provisioning.context import Result, Toolbox
 from app.provisioning.outcomes import keep_failure, keep_rest, keep_result
@@ -71,12 +72,17 @@ class Runner:
         logger = log.bind(operation_id=str(operation_id), step=step_name, direction=direction, attempt=claim.attempt)
         # Until a look has shown that an earlier try left nothing, any failure leaves that question open.
         is_clear = not claim.may_have_happened
+        caller = Caller(claim.lane, until=claim.context.last_call_at)
         try:
-            found = self._look(claim)
-            is_clear = is_clear or not found
-            forward = direction is Direction.DO or claim.mends
-            result = self._do(claim, found) if forward else self._undo(claim, found)
+            with calling(caller):
+                found = self._look(claim)
+                is_clear = is_clear or not found
+                forward = direction is Direction.DO or claim.mends
+                result = self._do(claim, found) if forward else self._undo(claim, found)
         except ProviderError as error:
+            if error.code is ErrorCode.PROVIDER_BUSY:
+                logger.info("step_waits_for_its_turn", detail=error.detail)
+                return self._keep_wait(claim, error, caller, is_clear=is_clear)
             logger.warning("step_call_failed", kind=type(error).__name__, code=error.code, detail=error.detail)
             return self._keep_error(claim, error, is_clear=is_clear and not isinstance(error, UnknownOutcomeError))
         except Exception:
@@ -129,6 +135,14 @@ class Runner:
             return Outcome(_VERDICTS.get(keep_failure(self.sessions, claim, error, is_clear=is_clear), Verdict.STOP))
         rest = self._rest_after(claim, error)
         kept = keep_rest(self.sessions, self.tools, claim, error, rest, is_clear=is_clear)
+        return Outcome(_VERDICTS.get(kept, Verdict.STOP), rest=rest)
+
+    def _keep_wait(self, claim: Claim, error: ProviderError, caller: Caller, *, is_clear: bool) -> Outcome:
+        """Rest until there is room again; no failure, and no try either where nothing was sent."""
+        asked_s = error.retry_after_s or BACKOFF_BASE_S
+        rest = timedelta(seconds=self.jitter(asked_s, 2 * asked_s))
+        is_clear, was_tried = is_clear and not caller.has_called, caller.has_called
+        kept = keep_rest(self.sessions, self.tools, claim, error, rest, is_clear=is_clear, was_tried=was_tried)
         return Outcome(_VERDICTS.get(kept, Verdict.STOP), rest=rest)
 
     def _rest_after(self, claim: Claim, error: ProviderError) -> timedelta:

@@ -9,6 +9,7 @@ from app.domain.errors import ErrorCode
 from app.domain.findings import Finding, FindingCode
 from app.providers.base import CarrierNumber, CarrierTrunk, DispatchRule, InboundTrunk, OriginationUrl
 from app.providers.errors import RejectedError
+from app.providers.lanes import calling, current_caller
 from app.provisioning.context import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
@@ -62,9 +63,15 @@ def read_all(tools: Toolbox, known_trunks: Iterable[str]) -> Snapshot:
     numbers = {number.sid: number for number in tools.carrier.list_numbers()}
     trunks = {trunk.sid: trunk for trunk in tools.carrier.list_trunks()}
     ours = {sid for sid, trunk in trunks.items() if tag_owner(trunk.tag, tools.instance)}
+    caller = current_caller()
+
+    def list_urls(trunk_sid: str) -> list[OriginationUrl]:
+        with calling(caller):
+            return tools.carrier.list_origination_urls(trunk_sid)
+
     with ThreadPoolExecutor(PARALLEL_LISTS) as pool:
         wanted = sorted(ours | (set(known_trunks) & trunks.keys()))
-        urls = dict(zip(wanted, pool.map(tools.carrier.list_origination_urls, wanted), strict=True))
+        urls = dict(zip(wanted, pool.map(list_urls, wanted), strict=True))
     return Snapshot(numbers, trunks, urls, *_read_livekit(tools))
 
 

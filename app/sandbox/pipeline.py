@@ -9,6 +9,7 @@ from app.sandbox import faults, livekit, twilio
 from app.sandbox.exchange import LIVEKIT, TWILIO, Answer, Exchange
 from app.sandbox.failures import failure, malformed, too_many
 from app.sandbox.faults import Strike
+from app.sandbox.request_log import Entry
 from app.sandbox.state import Sandbox
 
 GONE_POLL_S = 0.1
@@ -36,15 +37,24 @@ class Pipeline:
     def serve(self, exchange: Exchange) -> Answer | None:
         """Serve a request that one of the providers recognised."""
         entry = self._sandbox.requests.arrive(exchange)
-        if not self._sandbox.buckets[exchange.provider].take():
+        seats = self._sandbox.seats[exchange.provider]
+        if not seats.take():
             answer: Answer | None = too_many(exchange.provider)
         else:
-            strike = self._sandbox.faults.strike(exchange)
-            entry.fault = strike.kind if strike else None
-            answer = self._struck(exchange, strike) if strike else self._apply(exchange, self._sandbox.generation)
+            try:
+                answer = self._admitted(exchange, entry)
+            finally:
+                seats.leave()
         entry.status = answer.status if answer else None
         exchange.socket = None
         return answer
+
+    def _admitted(self, exchange: Exchange, entry: Entry) -> Answer | None:
+        if not self._sandbox.buckets[exchange.provider].take():
+            return too_many(exchange.provider)
+        strike = self._sandbox.faults.strike(exchange)
+        entry.fault = strike.kind if strike else None
+        return self._struck(exchange, strike) if strike else self._apply(exchange, self._sandbox.generation)
 
     def _struck(self, exchange: Exchange, strike: Strike) -> Answer | None:
         generation = self._sandbox.generation

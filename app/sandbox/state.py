@@ -17,7 +17,7 @@ from app.sandbox.exchange import LIVEKIT, TWILIO
 from app.sandbox.faults import Faults
 from app.sandbox.request_log import RequestLog
 from app.sandbox.store import Store
-from app.sandbox.switches import Latency, Switches, TokenBucket
+from app.sandbox.switches import Latency, Seats, Switches, TokenBucket
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class Sandbox:
     latency: Latency = field(default_factory=Latency)
     stale: StaleTrunks = field(default_factory=StaleTrunks)
     buckets: dict[str, TokenBucket] = field(default_factory=dict)
+    seats: dict[str, Seats] = field(default_factory=dict)
     generation: int = 0
 
     def __post_init__(self) -> None:
@@ -79,6 +80,7 @@ class Sandbox:
             TWILIO: TokenBucket(switches.twilio_requests_per_s),
             LIVEKIT: TokenBucket(switches.livekit_requests_per_s),
         }
+        self.seats = {TWILIO: Seats(switches.twilio_concurrency), LIVEKIT: Seats(switches.livekit_concurrency)}
 
     def reset(self) -> None:
         """Go back to an empty sandbox; requests that are still held are dropped, not applied."""

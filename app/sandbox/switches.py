@@ -1,5 +1,6 @@
 """Settings that change how the sandbox behaves while it runs: policies, rate limits, latency."""
 
+import math
 import random
 import threading
 import time
@@ -38,6 +39,10 @@ class Switches:
     """Beyond this rate Twilio answers 429; None: no limit."""
     livekit_requests_per_s: float | None = None
     """Beyond this rate LiveKit answers 429; None: no limit."""
+    twilio_concurrency: int | None = None
+    """With so many requests under way Twilio answers 429 to one more; None: no limit."""
+    livekit_concurrency: int | None = None
+    """The same at LiveKit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,27 @@ def _fits(name: str, default: Any, value: Any) -> bool:
     if default is None and value is None:
         return True
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
+class Seats:
+    """A limit of requests under way at once."""
+
+    def __init__(self, seats: int | None) -> None:
+        self._left = math.inf if seats is None else seats
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Take a seat, or say that there is none."""
+        with self._lock:
+            if self._left < 1:
+                return False
+            self._left -= 1
+            return True
+
+    def leave(self) -> None:
+        """Give the seat back."""
+        with self._lock:
+            self._left += 1
 
 
 class TokenBucket:
