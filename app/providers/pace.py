@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-FALL = 0.2
+FALL = 0.15
 """Share of the rate that a 429 takes away: less finds the limit late, more leaves it unused until it is regained."""
 
 REGAIN_S = 20.0

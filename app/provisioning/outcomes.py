@@ -114,8 +114,8 @@ def keep_rest(
             code=error.code,
             reason=error.detail,
             rest_s=round(rest.total_seconds(), 3),
-            waited_s=round(tools.clock() - claim.context.started, 3),
             attempt=claim.attempt,
+            **_waited(tools, claim, error),
         )
         operation.wake_at = row.lease_until + (
             hint_grace(operation) if operation.direction is claim.direction else LEASE_MARGIN
@@ -193,6 +193,12 @@ def _write_ledger(session: Session, claim: Claim, result: Result, now: datetime)
             )
             .values(deleted_at=now)
         )
+
+
+def _waited(tools: Toolbox, claim: Claim, error: ProviderError) -> dict[str, float]:
+    """Say how long a step that was held back stood in line: like its rest, this is not its operation's time."""
+    is_held_back = error.code is ErrorCode.PROVIDER_BUSY
+    return {"waited_s": round(tools.clock() - claim.context.started, 3)} if is_held_back else {}
 
 
 def _record_failure(session: Session, operation: Operation, claim: Claim, error: ProviderError) -> None:

@@ -53,6 +53,14 @@ def test_a_rate_limit_answers_429_beyond_it(stage: Stage) -> None:
     assert create_trunk(stage).status_code == 201
 
 
+def test_a_limit_of_requests_under_way_answers_429_beyond_it(stage: Stage, pool: ThreadPoolExecutor) -> None:
+    stage.control("PUT", "switches", {"twilioConcurrency": 2})
+    stage.control("PUT", "latency", {"twilioMs": 500})
+    answers = [pool.submit(create_trunk, stage) for _ in range(5)]
+    assert sorted(answer.result(10).status_code for answer in answers) == [201, 201, 429, 429, 429]
+    assert create_trunk(stage).status_code == 201
+
+
 def test_the_log_tells_what_was_asked_and_how_it_ended(stage: Stage) -> None:
     stage.fault("livekit.*", "500", times=1)
     with pytest.raises(api.ServerError):

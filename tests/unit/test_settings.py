@@ -135,3 +135,14 @@ def test_secrets_do_not_show_in_a_repr(load: Load) -> None:
 
     assert "secret-c" not in repr(settings)
     assert "secret-d" not in repr(settings)
+
+
+def test_provider_rates_are_found_by_default_and_may_be_set(load: Load) -> None:
+    assert (load().twilio_rate, load().livekit_rate, load().twilio_in_flight) == ("auto", "auto", None)
+    settings = load(TWILIO_RATE="16.5", LIVEKIT_RATE="off", TWILIO_IN_FLIGHT="5")
+    assert (settings.twilio_rate, settings.livekit_rate, settings.twilio_in_flight) == ("16.5", "off", 5)
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "fast", "1.2.3", "nan", "20/s", "."])
+def test_a_provider_rate_that_makes_no_sense_is_named(load: Load, wrong: str) -> None:
+    assert _problems(load, LIVEKIT_RATE=wrong) == ['LIVEKIT_RATE: must be requests per second, "auto" or "off"']
