@@ -14,7 +14,7 @@ try:
 except SettingsError as error:
     sys.exit(str(error))
 
-imports = ("tasks.provisioning", "tasks.rollback", "tasks.upkeep")
+imports = ("tasks.provisioning", "tasks.rollback", "tasks.upkeep", "tasks.webhooks")
 
 # No results: a result backend stands in front of the error callback when Redis is down, and the rows have them anyway.
 result_backend = None
@@ -80,6 +80,7 @@ task_routes = {
     "rollback.*": {"queue": "rollback"},
     "deprovision.*": {"queue": "rollback"},
     "upkeep.*": {"queue": "ops"},
+    "webhooks.*": {"queue": "ops"},
 }
 
 task_serializer = "json"

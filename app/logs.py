@@ -16,6 +16,7 @@ QUIET = ("werkzeug", "urllib3", "twilio.http_client", "alembic.runtime.plugins",
 ADOPTED = ("gunicorn.error",)
 
 _NUMBER = re.compile(r"(?<![0-9A-Za-z+])\+[1-9][0-9]{6,14}(?![0-9])")
+_SECRET = re.compile(r"\bwhsec_[A-Za-z0-9+/=]{8,}")
 _KEY = re.compile(r"\btl_[A-Za-z0-9_-]{20,}")
 
 
@@ -64,7 +65,7 @@ def _formatter(log_format: Literal["json", "console"], shared: list[Processor]) 
 
 
 def mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Hide phone numbers and API keys in every value, however deep: the net below the care of each caller."""
+    """Hide phone numbers, keys and signing secrets in every value, however deep: the net below each caller's care."""
     for name, value in event.items():
         event[name] = _masked(value)
     return event
@@ -72,9 +73,10 @@ def mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 def _masked(value: object) -> object:
     if isinstance(value, str):
-        if "+" not in value and "tl_" not in value:
+        if "+" not in value and "tl_" not in value and "whsec_" not in value:
             return value
-        return _KEY.sub("tl_***", _NUMBER.sub(lambda match: mask_number(match[0]), value))
+        value = _SECRET.sub("whsec_***", _KEY.sub("tl_***", value))
+        return _NUMBER.sub(lambda match: mask_number(match[0]), value)
     if isinstance(value, dict):
         return {_masked(name): _masked(inner) for name, inner in value.items()}
     return [_masked(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -7,7 +7,7 @@ import os
 import re
 from datetime import timedelta
 from functools import cached_property
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -105,6 +105,12 @@ def _addresses(value: str) -> str:
     return value
 
 
+def _networks(value: str) -> str:
+    for entry in filter(None, value.split(",")):
+        ip_network(entry.strip())
+    return value
+
+
 def _rate_limit(value: str) -> str:
     if value != "off":
         try:
@@ -165,6 +171,8 @@ class Settings(BaseSettings):
     """Seconds that one operation may spend on retries of transient failures before it is rolled back."""
     orphan_grace_s: Annotated[float, Field(ge=0)] = 3600
     """Seconds that a resource with our mark and no row is left alone before an audit with --fix deletes it."""
+    webhook_allowed_networks: Annotated[str, AfterValidator(_networks)] = ""
+    """Private networks (CIDR blocks with commas) that webhooks may go to, there without TLS too; none without it."""
     provider_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10
     """Seconds until a provider call is given up; the lease and the quiet period follow from it."""
 
@@ -216,6 +224,11 @@ class Settings(BaseSettings):
         if value == "twilio":
             return TWILIO_SIGNALLING_ADDRESSES
         return tuple(entry.strip() for entry in value.split(",") if entry.strip())
+
+    @property
+    def webhook_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The private networks that webhooks may go to."""
+        return tuple(ip_network(entry.strip()) for entry in self.webhook_allowed_networks.split(",") if entry.strip())
 
     @property
     def provider_timeout(self) -> timedelta:

@@ -25,6 +25,10 @@ from app.provisioning.runner import Runner
 from app.provisioning.service import ProvisioningService, Publisher
 from app.provisioning.sweeper import Sweeper
 from app.settings import Settings
+from app.webhooks.addresses import AddressRule
+from app.webhooks.deliveries import DeliveryService
+from app.webhooks.endpoints import WebhookService
+from app.webhooks.sending import Sender
 
 PUBLISHER = "tasks.publisher:publisher"
 """Who queues the Celery chain: named, not imported, since tasks know the app and the app knows only the Protocol."""
@@ -57,6 +61,8 @@ class Wiring:
     bulk: BulkService
     governors: Mapping[str, Governor]
     """By provider; one that is "off", or that a test replaced, has none."""
+    webhooks: WebhookService
+    deliveries: DeliveryService
 
     def broker_ping(self) -> None:
         """Raise unless the broker answers, within about a second."""
@@ -106,6 +112,8 @@ def build(
     service = ProvisioningService(sessions, publisher)
     care = CareService(sessions, publisher, tools)
     audits = AuditService(sessions, tools, care, timedelta(seconds=settings.orphan_grace_s))
+    sender = Sender(AddressRule(settings.webhook_networks))
+    deliveries = DeliveryService(sessions, publisher, sender)
     return Wiring(
         settings=settings,
         engine=engine,
@@ -116,13 +124,15 @@ def build(
         agents=AgentService(sessions),
         provisioning=service,
         runner=Runner(sessions, tools),
-        sweeper=Sweeper(sessions, service, audits, BulkAdmission(sessions, service)),
+        sweeper=Sweeper(sessions, service, audits, BulkAdmission(sessions, service), deliveries),
         care=care,
         audits=audits,
         planning=PlanningService(sessions, tools),
         inventory=InventoryService(sessions, carrier),
         bulk=BulkService(sessions),
         governors=governors,
+        webhooks=WebhookService(sessions, publisher, sender),
+        deliveries=deliveries,
     )
 
 

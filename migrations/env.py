@@ -5,7 +5,8 @@ import logging
 from alembic import context
 from sqlalchemy import create_engine, text
 
-from app.db.access import Base  # every model: access builds on models, and app.db knows bulks
+from app.db import webhooks  # noqa: F401  # its rows
+from app.db.access import Base  # every other model: access builds on models, and app.db knows bulks
 from app.settings import load_settings
 
 LOCK_TIMEOUT_MS = 5_000

@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from app.provisioning.transitions import Plan
-from tasks import upkeep
+from tasks import upkeep, webhooks
 from tasks.provisioning import chain_of
 
 log = structlog.get_logger(__name__)
@@ -33,6 +33,10 @@ class ChainPublisher:
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
         """Queue an audit; False when the broker did not take it."""
         return self._send(upkeep.audit.si(str(audit_id)), audit_id=str(audit_id))
+
+    def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
+        """Queue the hint that a webhook has something to be told; False when the broker did not take it."""
+        return self._send(webhooks.deliver.si(str(endpoint_id)), endpoint_id=str(endpoint_id))
 
     def _send(self, signature: Signature, **ids: str) -> bool:
         with self._lock:

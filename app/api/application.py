@@ -4,7 +4,7 @@ from apiflask import APIFlask
 
 from app import logs
 from app.access import KeyService
-from app.api import agents, audits, care, documentation, health, operations, phones, provisionings
+from app.api import agents, audits, care, documentation, health, operations, phones, provisionings, webhooks
 from app.api.authentication import register_authentication
 from app.api.bodies import MAX_BODY_BYTES
 from app.api.bulk_reads import BulkReader
@@ -22,7 +22,7 @@ from app.first_answers import FirstAnswers
 from app.metrics import make_metrics
 from app.wiring import Wiring
 
-ROOMS = (agents, phones, provisionings, care, operations, audits, health, documentation)
+ROOMS = (agents, phones, provisionings, care, operations, audits, webhooks, health, documentation)
 BLUEPRINTS = tuple(room.blueprint for room in ROOMS)
 
 

@@ -9,6 +9,7 @@ from apiflask import APIFlask
 from app.api.documented import HEADERS, IDEMPOTENT, PROBLEMS
 from app.api.problems import KINDS, MIME_TYPE, problem_body
 from app.api.schemas import AGENT_ID, NUMBER, STATUS_URL
+from app.api.webhook_reference import webhook_reference
 from app.domain.errors import ErrorCode
 from app.provisioning.bulk_files import COLUMNS
 
@@ -119,6 +120,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _complete_operation(path, method, operation, components["schemas"])
+    document["webhooks"] = webhook_reference()
     return document
 
 

@@ -13,12 +13,13 @@ from marshmallow import ValidationError, fields
 from app.db.bulks import Bulk
 from app.db.models import Agent, Operation
 from app.db.queries import Position
+from app.db.webhooks import WebhookDelivery
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
 """Rows of one page: a page of operations with steps is then well below a megabyte."""
 
-Item = TypeVar("Item", Agent, Operation, Bulk)
+Item = TypeVar("Item", Agent, Operation, Bulk, WebhookDelivery)
 
 
 @dataclass(frozen=True, slots=True)

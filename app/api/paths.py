@@ -6,13 +6,22 @@ from flask import Flask, request
 
 from app.api.bodies import body_limit, too_large
 from app.api.problems import validation_failed
-from app.domain.errors import agent_not_found, audit_not_found, bulk_not_found, operation_not_found
+from app.domain.errors import (
+    agent_not_found,
+    audit_not_found,
+    bulk_not_found,
+    operation_not_found,
+    webhook_delivery_not_found,
+    webhook_not_found,
+)
 
 _MISSING = {
     "agent_id": agent_not_found,
     "operation_id": operation_not_found,
     "audit_id": audit_not_found,
     "bulk_id": bulk_not_found,
+    "webhook_id": webhook_not_found,
+    "delivery_id": webhook_delivery_not_found,
 }
 
 KNOWN_PARAMETERS = {"phones.provision_phone": frozenset({"dryRun"})}

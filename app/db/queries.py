@@ -12,9 +12,11 @@ from sqlalchemy.orm import Session, selectinload
 from app.db.bulks import Bulk
 from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Event, Operation, Resource
+from app.db.webhooks import WebhookDelivery
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName
 from app.domain.statuses import OperationStatus, PhoneStatus
+from app.domain.webhooks import DeliveryStatus
 
 MAX_TIMELINE = 200
 """Events shown of one operation, the latest: one that waits for a person for days writes more."""
@@ -28,7 +30,7 @@ def autocommitting(sessions: Sessions) -> Engine:
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
-Row = TypeVar("Row", Agent, Operation, Bulk)
+Row = TypeVar("Row", Agent, Operation, Bulk, WebhookDelivery)
 
 _STATUS_VERSION = text("""
     SELECT agents.xmin::text, latest.id::text, latest.xmin::text,
@@ -81,6 +83,16 @@ def list_operations(
     if agent_id is not None:
         query = query.where(or_(Operation.agent_id == agent_id, Operation.target_agent_id == agent_id))
     return session.scalars(page_of(query, Operation, after, limit)).all()
+
+
+def list_deliveries(
+    session: Session, endpoint_id: uuid.UUID, *, status: DeliveryStatus | None, after: Position | None, limit: int
+) -> Sequence[WebhookDelivery]:
+    """Return up to `limit` deliveries of one webhook, the newest first."""
+    query = select(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint_id)
+    if status is not None:
+        query = query.where(WebhookDelivery.status == status)
+    return session.scalars(page_of(query, WebhookDelivery, after, limit)).all()
 
 
 def get_agent(session: Session, agent_id: uuid.UUID) -> Agent | None:

@@ -23,6 +23,10 @@ class ErrorCode(StrEnum):
     OPERATION_NOT_FOUND = "operation_not_found"
     AUDIT_NOT_FOUND = "audit_not_found"
     BULK_NOT_FOUND = "bulk_not_found"
+    WEBHOOK_NOT_FOUND = "webhook_not_found"
+    WEBHOOK_DELIVERY_NOT_FOUND = "webhook_delivery_not_found"
+    WEBHOOK_DISABLED = "webhook_disabled"
+    WEBHOOK_LIMIT = "webhook_limit"
     AGENT_HAS_PHONE = "agent_has_phone"
     AGENT_HAS_NO_PHONE = "agent_has_no_phone"
     NUMBER_IN_USE = "number_in_use"
@@ -87,3 +91,14 @@ def audit_not_found(audit_id: object = None) -> RefusedError:
 def bulk_not_found(bulk_id: object) -> RefusedError:
     """Build the 404 for a bulk id that no row has."""
     return RefusedError(ErrorCode.BULK_NOT_FOUND, f"There is no bulk {bulk_id}.", status=404)
+
+
+def webhook_not_found(webhook_id: object) -> RefusedError:
+    """Build the 404 for a webhook id that no row has."""
+    return RefusedError(ErrorCode.WEBHOOK_NOT_FOUND, f"There is no webhook {webhook_id}.", status=404)
+
+
+def webhook_delivery_not_found(delivery_id: object) -> RefusedError:
+    """Build the 404 for a delivery id that this webhook has not."""
+    detail = f"The webhook has no delivery {delivery_id}."
+    return RefusedError(ErrorCode.WEBHOOK_DELIVERY_NOT_FOUND, detail, status=404)

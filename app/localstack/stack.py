@@ -184,6 +184,8 @@ def _sandbox(data_dir: Path, given: Given, terminal: Terminal, running: contextl
         "LIVEKIT_API_KEY": sandbox.LIVEKIT_API_KEY,
         "LIVEKIT_API_SECRET": sandbox.LIVEKIT_API_SECRET,
         "LIVEKIT_SIP_URI": f"sip:{sandbox.SIP_HOST};transport=tcp",
+        # A receiver that is tried out stands on the same machine.
+        "WEBHOOK_ALLOWED_NETWORKS": given.values.get("WEBHOOK_ALLOWED_NETWORKS") or "127.0.0.0/8,::1/128",
     }
 
 

@@ -119,8 +119,10 @@ def _sentence(provider: str, operation: str, kind: type[ProviderError], failure:
             return f"{provider} {verb} {operation}: HTTP {failure.status}{code}."
 
 
-def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Return the seconds that a Retry-After header asks for, at most `RETRY_AFTER_CAP_S`; None for nonsense.
+def parse_retry_after(
+    value: str | None, now: datetime | None = None, *, cap_s: float = RETRY_AFTER_CAP_S
+) -> float | None:
+    """Return the seconds that a Retry-After header asks for, at most `cap_s`; None for nonsense.
 
     Both forms of RFC 9110 section 10.2.3: seconds, and an HTTP date.
     """
@@ -132,4 +134,4 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
             date = parsedate_to_datetime(value or "")
             # A date without a zone is meant in UTC: HTTP knows no other.
             seconds = (date.replace(tzinfo=date.tzinfo or UTC) - (now or datetime.now(UTC))).total_seconds()
-    return min(seconds, RETRY_AFTER_CAP_S) if math.isfinite(seconds) and seconds >= 0 else None
+    return min(seconds, cap_s) if math.isfinite(seconds) and seconds >= 0 else None

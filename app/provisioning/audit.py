@@ -20,7 +20,7 @@ from app.domain.findings import AuditStatus, Finding, FindingCode, Health, Mend
 from app.domain.statuses import OPEN_STATUSES, PhoneStatus
 from app.providers.errors import ProviderError
 from app.providers.lanes import Caller, Lane, calling
-from app.provisioning.care import CareService, as_json, path_of
+from app.provisioning.care import CareService, as_json, keep_health, path_of
 from app.provisioning.context import Toolbox
 from app.provisioning.orphans import Rows, delete_orphan, find_orphans
 from app.provisioning.snapshot import AgentPath, Snapshot, compare, metadata_owner, read_all
@@ -193,17 +193,8 @@ class AuditService:
                     updated_at=Agent.updated_at,
                 )
             )
-            for agent_id, own in drifted.items():
-                session.execute(
-                    update(Agent)
-                    .where(Agent.id == uuid.UUID(agent_id), *still)
-                    .values(
-                        health_state=Health.DRIFTED,
-                        health_checked_at=func.now(),
-                        health_findings=[as_json(finding) for finding in own],
-                        updated_at=Agent.updated_at,
-                    )
-                )
+            for agent_id in sorted(drifted):  # always in the same order, whichever audits meet
+                keep_health(session, uuid.UUID(agent_id), drifted[agent_id])
 
     def _finish(
         self, audit_id: uuid.UUID, status: AuditStatus, findings: list[Finding], checked: int, error: str | None

@@ -7,12 +7,14 @@ from datetime import datetime
 import structlog
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.findings import CHECKS, Finding, FindingCode, Health, Mend
 from app.domain.statuses import OperationKind, PhoneStatus
+from app.provisioning.announcements import announce_drift
 from app.provisioning.context import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK, VERIFICATION, Toolbox
 from app.provisioning.service import Publisher, refusal_of
 from app.provisioning.snapshot import AgentPath, compare, read_one
@@ -51,17 +53,7 @@ class CareService:
         findings = compare(path, read_one(self.tools, path), self.tools)
         health = Health.DRIFTED if findings else Health.IN_SYNC
         with self.sessions.begin() as session:
-            checked_at = session.scalar(
-                update(Agent)
-                .where(Agent.id == agent_id, Agent.phone_provisioning_status == PhoneStatus.PROVISIONED)
-                .values(
-                    health_state=health,
-                    health_checked_at=func.now(),
-                    health_findings=[as_json(finding) for finding in findings],
-                    updated_at=Agent.updated_at,
-                )
-                .returning(Agent.health_checked_at)
-            )
+            checked_at = keep_health(session, agent_id, findings)
         if checked_at is None:
             raise RefusedError(ErrorCode.AGENT_HAS_NO_PHONE, "The number was deprovisioned while it was checked.")
         failed = {finding.kind.check for finding in findings}
@@ -138,6 +130,31 @@ class CareService:
                 raise agent_not_found(agent_id)
             _number_of(agent)
             return path_of(agent)
+
+
+def keep_health(session: Session, agent_id: uuid.UUID, findings: list[Finding]) -> datetime | None:
+    """Write what was found as the agent's health, and tell webhooks when it begins to drift.
+
+    Returns the time; None, with nothing written, when the agent's number is no longer provisioned.
+    """
+    # The row lock makes one of two that find the same drift the first.
+    held = select(Agent).where(Agent.id == agent_id, Agent.phone_provisioning_status == PhoneStatus.PROVISIONED)
+    agent = session.scalar(held.with_for_update())
+    if agent is None:
+        return None
+    if findings and agent.health_state is not Health.DRIFTED:
+        announce_drift(session, agent, findings)
+    return session.scalar(
+        update(Agent)
+        .where(Agent.id == agent_id)
+        .values(
+            health_state=Health.DRIFTED if findings else Health.IN_SYNC,
+            health_checked_at=func.now(),
+            health_findings=[as_json(finding) for finding in findings],
+            updated_at=Agent.updated_at,
+        )
+        .returning(Agent.health_checked_at)
+    )
 
 
 def path_of(agent: Agent) -> AgentPath:

@@ -14,6 +14,7 @@ from app.domain.errors import ErrorCode
 from app.domain.events import EventName
 from app.domain.statuses import Direction, OperationKind, OperationStatus, StepState
 from app.providers.errors import ProviderError, RejectedError
+from app.provisioning.announcements import announce_attention
 from app.provisioning.claims import LEASE_MARGIN, Claim, Locked, is_out_of_time, lock_operation, out_of_time
 from app.provisioning.context import ORIGINATION_URL, TRUNK, Result, Toolbox
 from app.provisioning.hints import hint_grace
@@ -136,7 +137,7 @@ def keep_rest(
             return "turned"
         is_failing = claim.attempt >= UNDO_TRIES and error.code is not ErrorCode.PROVIDER_BUSY
         if claim.direction is Direction.UNDO and (isinstance(error, RejectedError) or is_failing):
-            _ask_for_attention(session, operation, claim, error)
+            _ask_for_attention(session, locked, claim, error)
         return "rests"
 
 
@@ -205,7 +206,8 @@ def _record_failure(session: Session, operation: Operation, claim: Claim, error:
     record(session, operation, EventName.STEP_FAILED, claim.step.name, code=error.code, reason=error.detail)
 
 
-def _ask_for_attention(session: Session, operation: Operation, claim: Claim, error: ProviderError) -> None:
+def _ask_for_attention(session: Session, locked: Locked, claim: Claim, error: ProviderError) -> None:
+    operation = locked.operation
     if operation.kind is OperationKind.DEPROVISION or operation.error_code is None:
         operation.error_code, operation.error_detail = error.code, error.detail
     if operation.status is not OperationStatus.NEEDS_ATTENTION:
@@ -222,3 +224,4 @@ def _ask_for_attention(session: Session, operation: Operation, claim: Claim, err
             reason=error.detail,
             leftovers=list(leftovers),
         )
+        announce_attention(session, operation, locked.agent)

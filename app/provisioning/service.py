@@ -49,6 +49,9 @@ class Publisher(Protocol):
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
         """Queue an audit that was asked for, likewise."""
 
+    def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
+        """Queue the hint that a webhook has something to be told, likewise."""
+
 
 @dataclass(frozen=True)
 class ProvisioningService:

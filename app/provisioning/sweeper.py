@@ -20,6 +20,7 @@ from app.provisioning.audit import AuditService
 from app.provisioning.bulk_admission import BATCH as BULK_BATCH
 from app.provisioning.bulk_admission import BulkAdmission
 from app.provisioning.service import ProvisioningService
+from app.webhooks.deliveries import DeliveryService
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +48,7 @@ class Sweeper:
     service: ProvisioningService
     audits: AuditService
     bulks: BulkAdmission
+    deliveries: DeliveryService
 
     def sweep(self) -> int:
         """Publish every operation that is due, up to a batch; return how many were due."""
@@ -56,6 +58,7 @@ class Sweeper:
             log.warning("operation_swept", operation_id=str(operation_id), published=published)
         for audit_id in self.audits.due():
             self.service.publisher.publish_audit(audit_id)
+        self.deliveries.sweep()
         return len(due)
 
     def run(self, stop: threading.Event) -> None:

@@ -14,6 +14,7 @@ from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import EventName
 from app.domain.findings import Health
 from app.domain.statuses import OPEN_STATUSES, Direction, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.provisioning.announcements import announce_end
 from app.provisioning.hints import hint_grace
 from app.provisioning.steps import STEP_BY_NAME, STEPS, steps_towards
 
@@ -156,6 +157,7 @@ def turn_round(
     operation.error_code, operation.error_detail = code, detail
     if operation.kind is OperationKind.REPAIR:
         end_repair(session, operation, steps, now)
+        announce_end(session, operation, agent)
         return
     operation.move_to(OperationStatus.ROLLING_BACK)
     operation.wake_at = now + hint_grace(operation)
@@ -196,13 +198,13 @@ def finish_if_undone(
     else:
         end, phone, event = OperationStatus.FAILED, PhoneStatus.FAILED, EventName.OPERATION_FAILED
     _close(session, operation, end, now, event)
-    if operation.kind is OperationKind.MOVE:
-        if operation.target is not None:
-            operation.target.move_to(PhoneStatus.NOT_PROVISIONED)
-        return True
-    agent.move_to(phone)
-    agent.twilio_phone_number = agent.twilio_phone_number_sid = agent.previous_routing = None
-    agent.health_state, agent.health_checked_at, agent.health_findings = Health.UNKNOWN, None, []
+    if operation.kind is not OperationKind.MOVE:
+        agent.move_to(phone)
+        agent.twilio_phone_number = agent.twilio_phone_number_sid = agent.previous_routing = None
+        agent.health_state, agent.health_checked_at, agent.health_findings = Health.UNKNOWN, None, []
+    elif operation.target is not None:
+        operation.target.move_to(PhoneStatus.NOT_PROVISIONED)
+    announce_end(session, operation, agent)
     return True
 
 
@@ -218,6 +220,7 @@ def finish_if_done(
     holder.move_to(PhoneStatus.PROVISIONED)
     # Verification has just read the whole path.
     holder.health_state, holder.health_checked_at, holder.health_findings = Health.IN_SYNC, now, []
+    announce_end(session, operation, agent)
     return True
 
 

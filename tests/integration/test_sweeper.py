@@ -174,7 +174,8 @@ def test_the_sweeper_outlives_an_outage_of_the_database(own_postgres: PostgresSe
     make_due(saga, operation_id)
     saga.publisher.plans.clear()
     own_postgres.kill()
-    sweeper = Sweeper(saga.sessions, saga.service, saga.sweeper.audits, saga.sweeper.bulks)
+    old = saga.sweeper
+    sweeper = Sweeper(saga.sessions, saga.service, old.audits, old.bulks, old.deliveries)
     sweeper.run(StoppedAfter(lambda: None, own_postgres.start, lambda: None))
     assert [plan.operation_id for plan in saga.publisher.plans] == [operation_id]
     engine.dispose()

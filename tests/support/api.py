@@ -41,11 +41,16 @@ class RecordingPublisher:
 
     plans: list[Plan] = field(default_factory=list)
     audits: list[uuid.UUID] = field(default_factory=list)
+    webhooks: list[uuid.UUID] = field(default_factory=list)
     on_publish: Callable[[Plan], Any] = lambda _plan: None
     """What happens to the rows at once, as if a worker were that quick."""
 
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
         self.audits.append(audit_id)
+        return True
+
+    def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
+        self.webhooks.append(endpoint_id)
         return True
 
     def publish(self, plan: Plan) -> bool:

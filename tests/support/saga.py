@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, delete, func, select, text, update
 from app.db.bulks import Bulk, BulkItem
 from app.db.engine import Sessions, make_engine, make_sessions
 from app.db.models import Agent, Event, Operation, OperationStep, Resource
+from app.db.webhooks import WebhookEndpoint
 from app.domain.events import EventName
 from app.domain.statuses import Direction, OperationStatus, PhoneStatus
 from app.localstack.postgres import PostgresServer
@@ -35,6 +36,9 @@ from app.provisioning.runner import Outcome, Runner, Verdict
 from app.provisioning.service import ProvisioningService
 from app.provisioning.sweeper import Sweeper
 from app.provisioning.transitions import Origin, Plan
+from app.webhooks.addresses import AddressRule
+from app.webhooks.deliveries import DeliveryService
+from app.webhooks.sending import Sender
 from tests.support.providers import WorkerDiedError, World
 
 E164 = "+15145551234"
@@ -78,10 +82,15 @@ class RecordingPublisher:
 
     plans: list[Plan] = field(default_factory=list)
     audits: list[uuid.UUID] = field(default_factory=list)
+    webhooks: list[uuid.UUID] = field(default_factory=list)
     takes: bool = True
 
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
         self.audits.append(audit_id)
+        return True
+
+    def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
+        self.webhooks.append(endpoint_id)
         return True
 
     def publish(self, plan: Plan) -> bool:
@@ -289,15 +298,9 @@ def wire(sessions: Sessions, timing: Timing = TIMING) -> Saga:
     service = ProvisioningService(sessions, publisher, sleep=clock.sleep, clock=clock)
     runner = Runner(sessions, tools, jitter=lambda _low, high: high)
     audits = AuditService(sessions, tools, CareService(sessions, publisher, tools), timedelta(hours=1))
-    return Saga(
-        sessions,
-        world,
-        clock,
-        publisher,
-        runner,
-        service,
-        Sweeper(sessions, service, audits, BulkAdmission(sessions, service)),
-    )
+    deliveries = DeliveryService(sessions, publisher, Sender(AddressRule()))
+    sweeper = Sweeper(sessions, service, audits, BulkAdmission(sessions, service), deliveries)
+    return Saga(sessions, world, clock, publisher, runner, service, sweeper)
 
 
 @pytest.fixture(scope="session")
@@ -325,7 +328,7 @@ def saga_sessions(postgres_server: PostgresServer, template_database: str) -> It
 def saga(saga_sessions: Sessions, plain_logs: None) -> Saga:
     """An empty database and an empty world."""
     with saga_sessions.begin() as session:
-        for table in (BulkItem, Event, Resource, OperationStep, Operation, Bulk, Agent):
+        for table in (WebhookEndpoint, BulkItem, Event, Resource, OperationStep, Operation, Bulk, Agent):
             session.execute(delete(table))
     return wire(saga_sessions)
 

@@ -1,0 +1,104 @@
+"""/api/webhooks: who is told of what happens, and the log of telling."""
+
+import uuid
+from typing import Any
+
+from apiflask import APIBlueprint
+from flask.typing import ResponseReturnValue
+from marshmallow import RAISE
+
+from app.api.context import wiring
+from app.api.documented import answers_with
+from app.api.pages import cut
+from app.api.webhook_schemas import (
+    WebhookChangeIn,
+    WebhookDeliveryOut,
+    WebhookDeliveryPage,
+    WebhookDeliveryQuery,
+    WebhookIn,
+    WebhookList,
+    WebhookOut,
+    WebhookSecretOut,
+)
+from app.domain.errors import ErrorCode
+
+blueprint = APIBlueprint("webhooks", __name__, url_prefix="/api/webhooks", tag="Webhooks")
+
+
+@blueprint.post("")
+@blueprint.input(WebhookIn)
+@blueprint.output(WebhookSecretOut, 201, description="The endpoint, with its secret.")
+@answers_with(ErrorCode.WEBHOOK_LIMIT, headers={201: ["Location"]})
+def create_webhook(json_data: dict[str, Any]) -> ResponseReturnValue:
+    """Register an endpoint; needs the scope `admin`."""
+    # No Idempotency-Key: the answers that it keeps would keep the secret as well.
+    endpoint = wiring().webhooks.create(**json_data)
+    return endpoint, 201, {"Location": f"/api/webhooks/{endpoint.id}"}  # type: ignore[return-value]  # APIFlask packs the row
+
+
+@blueprint.get("/<webhook_id>")
+@blueprint.output(WebhookOut, description="The endpoint.")
+@answers_with(ErrorCode.WEBHOOK_NOT_FOUND)
+def get_webhook(webhook_id: uuid.UUID) -> object:
+    """Get one endpoint."""
+    return wiring().webhooks.get(webhook_id)
+
+
+@blueprint.get("")
+@blueprint.output(WebhookList, description="All of them.")
+@answers_with()
+def list_webhooks() -> object:
+    """List endpoints."""
+    return {"items": wiring().webhooks.all()}
+
+
+@blueprint.patch("/<webhook_id>")
+@blueprint.input(WebhookChangeIn)
+@blueprint.output(WebhookOut, description="The endpoint as it is now.")
+@answers_with(ErrorCode.WEBHOOK_NOT_FOUND)
+def change_webhook(webhook_id: uuid.UUID, json_data: dict[str, Any]) -> object:
+    """Change an endpoint, disable it or enable it again; needs the scope `admin`."""
+    return wiring().webhooks.change(webhook_id, json_data)
+
+
+@blueprint.delete("/<webhook_id>")
+@blueprint.output({}, 204, description="It is gone, and its log with it.")
+@answers_with(ErrorCode.WEBHOOK_NOT_FOUND)
+def delete_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
+    """Delete an endpoint; needs the scope `admin`."""
+    wiring().webhooks.delete(webhook_id)
+    return "", 204
+
+
+@blueprint.post("/<webhook_id>/rotate-secret")
+@blueprint.output(WebhookSecretOut, description="The endpoint, with its new secret.")
+@answers_with(ErrorCode.WEBHOOK_NOT_FOUND)
+def rotate_webhook_secret(webhook_id: uuid.UUID) -> object:
+    """Give an endpoint a new secret; the old one signs too for a day. Needs the scope `admin`."""
+    return wiring().webhooks.rotate_secret(webhook_id)
+
+
+@blueprint.post("/<webhook_id>/test")
+@blueprint.output(WebhookDeliveryOut, 202, description="Queued.")
+@answers_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.WEBHOOK_DISABLED)
+def ping_webhook(webhook_id: uuid.UUID) -> object:
+    """Send a `ping` to an endpoint; needs the scope `admin`."""
+    return wiring().webhooks.test(webhook_id)
+
+
+@blueprint.get("/<webhook_id>/deliveries")
+@blueprint.input(WebhookDeliveryQuery, location="query", unknown=RAISE)
+@blueprint.output(WebhookDeliveryPage, description="One page.")
+@answers_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.VALIDATION_FAILED)
+def list_webhook_deliveries(webhook_id: uuid.UUID, query_data: dict[str, Any]) -> object:
+    """List what an endpoint was told, the newest first; deliveries that are over are kept for 30 days."""
+    status, after, limit = query_data.get("status"), query_data.get("cursor"), query_data["limit"]
+    return cut(wiring().webhooks.deliveries(webhook_id, status=status, after=after, limit=limit + 1), limit)
+
+
+@blueprint.post("/<webhook_id>/deliveries/<delivery_id>/redeliver")
+@blueprint.output(WebhookDeliveryOut, 202, description="Queued again, under the same `webhook-id`.")
+@answers_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.WEBHOOK_DELIVERY_NOT_FOUND, ErrorCode.WEBHOOK_DISABLED)
+def redeliver_webhook(webhook_id: uuid.UUID, delivery_id: uuid.UUID) -> object:
+    """Send a delivery again; needs the scope `admin`."""
+    return wiring().webhooks.redeliver(webhook_id, delivery_id)

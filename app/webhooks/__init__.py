@@ -1,0 +1,1 @@
+"""Webhooks: endpoints, the outbox, and how one event is signed and sent."""

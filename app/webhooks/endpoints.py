@@ -1,0 +1,169 @@
+"""The use cases of webhooks: register an endpoint, change it, turn its secret over, try it, read its log."""
+
+import base64
+import secrets
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.db.engine import Sessions
+from app.db.queries import Position, list_deliveries
+from app.db.webhooks import WebhookDelivery, WebhookEndpoint
+from app.domain.errors import ErrorCode, RefusedError, webhook_delivery_not_found, webhook_not_found
+from app.domain.webhooks import DeliveryStatus, DisabledReason, WebhookEvent, payload_of
+from app.webhooks.deliveries import Publisher
+from app.webhooks.outbox import lock_endpoint
+from app.webhooks.sending import Sender, UrlRefusedError
+
+log = structlog.get_logger(__name__)
+
+SECRET_PREFIX = "whsec_"  # noqa: S105  # what a secret begins with
+SECRET_BYTES = 32
+"""Bytes of randomness: Standard Webhooks asks for 24 to 64."""
+
+OLD_SECRET_LIVES = timedelta(hours=24)
+"""How long messages are signed with the old secret too after a rotation: a day to bring the new one everywhere."""
+
+MAX_ENDPOINTS = 50
+"""Endpoints of one installation: each one is written a row for every event."""
+
+
+@dataclass(frozen=True)
+class WebhookService:
+    """Every change that a client may ask for."""
+
+    sessions: Sessions
+    publisher: Publisher
+    sender: Sender
+
+    def create(self, url: str, events: Sequence[str] | None, description: str | None) -> WebhookEndpoint:
+        """Register an endpoint for the events (None: all); 422 for a URL that webhooks do not go to.
+
+        The row that is returned has the secret, which no other call shows.
+        """
+        self._check(url)
+        with self.sessions.begin() as session:
+            if (session.scalar(select(func.count()).select_from(WebhookEndpoint)) or 0) >= MAX_ENDPOINTS:
+                raise RefusedError(ErrorCode.WEBHOOK_LIMIT, f"There are {MAX_ENDPOINTS} webhooks already: delete one.")
+            wanted = list(events) if events is not None else None
+            endpoint = WebhookEndpoint(url=url, events=wanted, description=description, secret=_new_secret())
+            session.add(endpoint)
+            session.flush()
+            session.refresh(endpoint)
+        log.info("webhook_created", endpoint_id=str(endpoint.id))
+        return endpoint
+
+    def all(self) -> list[WebhookEndpoint]:
+        """Return every endpoint, the oldest first."""
+        with self.sessions() as session:
+            return list(session.scalars(select(WebhookEndpoint).order_by(WebhookEndpoint.created_at)))
+
+    def get(self, webhook_id: uuid.UUID) -> WebhookEndpoint:
+        """Return one endpoint; 404 `webhook_not_found`."""
+        with self.sessions() as session:
+            endpoint = session.get(WebhookEndpoint, webhook_id)
+        if endpoint is None:
+            raise webhook_not_found(webhook_id)
+        return endpoint
+
+    def change(self, webhook_id: uuid.UUID, changes: Mapping[str, Any]) -> WebhookEndpoint:
+        """Change `url`, `events`, `description` or `enabled`; enabling goes on with what is still to be delivered."""
+        if "url" in changes:
+            self._check(changes["url"])
+        with self.sessions.begin() as session:
+            endpoint, now = lock_endpoint(session, webhook_id)
+            if endpoint is None:
+                raise webhook_not_found(webhook_id)
+            for name in changes.keys() - {"enabled"}:
+                setattr(endpoint, name, changes[name])
+            is_enabled = changes.get("enabled")
+            if is_enabled is True:
+                endpoint.disabled_at = endpoint.disabled_reason = endpoint.failing_since = None
+                endpoint.wake_at, endpoint.idle_kicks = now, 0
+            elif is_enabled is False and endpoint.disabled_at is None:
+                endpoint.disabled_at, endpoint.disabled_reason = now, DisabledReason.REQUESTED
+        return endpoint
+
+    def delete(self, webhook_id: uuid.UUID) -> None:
+        """Forget an endpoint, its secret and its log; what is still to be delivered is not."""
+        with self.sessions.begin() as session:
+            endpoint = session.get(WebhookEndpoint, webhook_id, with_for_update=True)
+            if endpoint is None:
+                raise webhook_not_found(webhook_id)
+            session.delete(endpoint)
+        log.info("webhook_deleted", endpoint_id=str(webhook_id))
+
+    def rotate_secret(self, webhook_id: uuid.UUID) -> WebhookEndpoint:
+        """Give the endpoint a new secret; for a day every message is signed with the old one as well."""
+        with self.sessions.begin() as session:
+            endpoint, now = lock_endpoint(session, webhook_id)
+            if endpoint is None:
+                raise webhook_not_found(webhook_id)
+            endpoint.previous_secret, endpoint.previous_secret_until = endpoint.secret, now + OLD_SECRET_LIVES
+            endpoint.secret = _new_secret()
+        log.info("webhook_secret_rotated", endpoint_id=str(webhook_id))
+        return endpoint
+
+    def test(self, webhook_id: uuid.UUID) -> WebhookDelivery:
+        """Queue a `ping` for the endpoint; 409 `webhook_disabled`."""
+        with self.sessions.begin() as session:
+            now = _lock_enabled(session, webhook_id)
+            delivery = WebhookDelivery(
+                id=uuid.uuid4(),
+                endpoint_id=webhook_id,
+                event=WebhookEvent.PING,
+                payload=payload_of(WebhookEvent.PING, {"webhookId": str(webhook_id)}),
+                status=DeliveryStatus.PENDING,
+                attempts=0,
+                next_at=now,
+                created_at=now,
+            )
+            session.add(delivery)
+        self.publisher.publish_webhooks(webhook_id)
+        return delivery
+
+    def deliveries(
+        self, webhook_id: uuid.UUID, *, status: DeliveryStatus | None, after: Position | None, limit: int
+    ) -> Sequence[WebhookDelivery]:
+        """Return up to `limit` deliveries of the endpoint, the newest first; 404 `webhook_not_found`."""
+        self.get(webhook_id)
+        with self.sessions() as session:
+            return list_deliveries(session, webhook_id, status=status, after=after, limit=limit)
+
+    def redeliver(self, webhook_id: uuid.UUID, delivery_id: uuid.UUID) -> WebhookDelivery:
+        """Queue a delivery again, whatever became of it, with all its tries; 409 `webhook_disabled`."""
+        with self.sessions.begin() as session:
+            now = _lock_enabled(session, webhook_id)
+            delivery = session.get(WebhookDelivery, delivery_id)
+            if delivery is None or delivery.endpoint_id != webhook_id:
+                raise webhook_delivery_not_found(delivery_id)
+            delivery.status, delivery.attempts = DeliveryStatus.PENDING, 0
+            delivery.next_at, delivery.finished_at = now, None
+        self.publisher.publish_webhooks(webhook_id)
+        return delivery
+
+    def _check(self, url: str) -> None:
+        try:
+            self.sender.check_url(url)
+        except UrlRefusedError as error:
+            detail = f"The URL {error}."
+            raise RefusedError(ErrorCode.VALIDATION_FAILED, detail, status=422, errors={"url": [str(error)]}) from error
+
+
+def _lock_enabled(session: Session, webhook_id: uuid.UUID) -> datetime:
+    endpoint, now = lock_endpoint(session, webhook_id)
+    if endpoint is None:
+        raise webhook_not_found(webhook_id)
+    if endpoint.disabled_at is not None:
+        raise RefusedError(ErrorCode.WEBHOOK_DISABLED, "The webhook is disabled: enable it first.")
+    return now
+
+
+def _new_secret() -> str:
+    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()

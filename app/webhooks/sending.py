@@ -1,0 +1,175 @@
+"""Posts one signed message to one URL: to the very address that was checked, within a deadline, and no further."""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from ipaddress import ip_address
+
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationParseError, NewConnectionError
+from urllib3.util import Url, parse_url
+
+from app.providers.failures import parse_retry_after
+from app.webhooks.addresses import Address, AddressRule, Resolve, literal_address, resolve
+
+TIMEOUT_S = 15.0
+"""Seconds from the first connection to the last header: the least that Standard Webhooks asks senders to grant."""
+
+CONNECT_TIMEOUT_S = 5.0
+"""Seconds for one address to accept, and as many for its TLS handshake."""
+
+MAX_ADDRESSES = 3
+"""Addresses of one host that are tried in turn."""
+
+KEPT_BYTES = 1024
+"""How much of an answer is read: enough to see what a receiver complains of."""
+
+RETRY_AFTER_CAP_S = 86400.0
+"""Seconds: the longest wish of a receiver that is granted, a day."""
+
+PORTS = {"https": 443, "http": 80}
+
+
+class UrlRefusedError(Exception):
+    """A URL that webhooks do not go to; the message goes to the client, after the field's name."""
+
+
+class SendError(Exception):
+    """Nothing came back that is an answer; `reason` is one of a few words, without anything of the receiver's."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the receiver answered."""
+
+    status: int
+    body: str
+    retry_after_s: float | None
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Sends to what `rule` admits. Proxies of the environment are not used: they would resolve names themselves."""
+
+    rule: AddressRule
+    resolve: Resolve = resolve
+    timeout_s: float = TIMEOUT_S
+    tls: ssl.SSLContext = field(default_factory=lambda: trusting(DEFAULT_CA_BUNDLE_PATH), repr=False)
+
+    def check_url(self, url: str) -> Url:
+        """Return the URL in parts; `UrlRefusedError` says what is wrong with it, as far as one can without asking."""
+        try:
+            parts = parse_url(url)
+        except LocationParseError as error:
+            raise UrlRefusedError("is not a URL") from error
+        if parts.scheme not in (PORTS if self.rule.allowed else {"https"}) or not parts.host:
+            raise UrlRefusedError("must be an https:// URL")
+        if parts.auth is not None or parts.fragment is not None:
+            raise UrlRefusedError("must have no user, password or fragment")
+        host = parts.host.rstrip(".").lower()
+        address = literal_address(host)
+        is_here = host == "localhost" or host.endswith(".localhost")
+        if (address and not self._admits(parts, address)) or (is_here and not self.rule.allowed):
+            raise UrlRefusedError("must not be a private address")
+        return parts
+
+    def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Post the body; every failure short of an answer is a `SendError`."""
+        try:
+            parts = self.check_url(url)
+        except UrlRefusedError as error:
+            raise SendError("url_refused") from error
+        deadline = time.monotonic() + self.timeout_s
+        for address in self._addresses(parts):
+            connection = self._connection(parts, address, deadline)
+            try:
+                connection.connect()
+            except (NewConnectionError, ConnectTimeoutError):
+                connection.close()
+                continue
+            except (ssl.SSLError, HTTPError, OSError, ValueError) as error:
+                connection.close()
+                raise SendError("tls_failed") from error
+            return _exchange(connection, parts, headers, body, deadline)
+        raise SendError("connection_failed")
+
+    def _addresses(self, parts: Url) -> Sequence[str]:
+        """Resolve the host; one address that is not admitted is enough to refuse them all."""
+        try:
+            found = self.resolve(parts.host or "", _port(parts))
+        except (OSError, UnicodeError) as error:
+            raise SendError("name_not_resolved") from error
+        if not all(self._admits(parts, ip_address(each)) for each in found):
+            raise SendError("address_refused")
+        return found[:MAX_ADDRESSES]
+
+    def _admits(self, parts: Url, address: Address) -> bool:
+        return self.rule.admits(address) if parts.scheme == "https" else self.rule.names(address)
+
+    def _connection(self, parts: Url, address: str, deadline: float) -> HTTPConnection:
+        """Prepare a connection to the address itself; the name is only what TLS asks for and checks."""
+        limit_s = max(min(CONNECT_TIMEOUT_S, deadline - time.monotonic()), 0.001)
+        if parts.scheme == "http":
+            return HTTPConnection(address, _port(parts), timeout=limit_s)
+        name = (parts.host or "").strip("[]").rstrip(".")
+        return HTTPSConnection(address, _port(parts), timeout=limit_s, ssl_context=self.tls, server_hostname=name)
+
+
+def trusting(*bundles: str) -> ssl.SSLContext:
+    """Return a TLS context that trusts the system's authorities and those of the bundles."""
+    context = ssl.create_default_context()
+    for bundle in bundles:
+        context.load_verify_locations(bundle)
+    return context
+
+
+def _exchange(
+    connection: HTTPConnection, parts: Url, headers: Mapping[str, str], body: bytes, deadline: float
+) -> Answer:
+    """Send and read; at the deadline the connection is cut, however slowly bytes drip in. Redirects are answers."""
+    is_late = threading.Event()
+    # The socket itself: http.client forgets it as soon as the receiver announces that it will close.
+    cut = threading.Timer(max(deadline - time.monotonic(), 0), _cut, (connection.sock, is_late))
+    cut.daemon = True
+    cut.start()
+    connection.timeout = None
+    try:
+        sent = {**headers, "Host": parts.netloc or ""}
+        connection.request(
+            "POST", parts.request_uri, body=body, headers=sent, preload_content=False, decode_content=False
+        )
+        response = connection.getresponse()
+        kept = bytearray()
+        # The status is the answer: a body that breaks off takes nothing from it.
+        with suppress(HTTPError, HTTPException, OSError, ValueError):
+            while len(kept) < KEPT_BYTES and (chunk := response.read1(KEPT_BYTES - len(kept))):
+                kept += chunk
+    except (HTTPError, HTTPException, OSError, ValueError) as error:
+        raise SendError("timed_out" if is_late.is_set() else "broken_answer") from error
+    finally:
+        cut.cancel()
+        connection.close()
+    text = bytes(kept).decode("utf-8", "replace").replace("\0", "\ufffd")
+    retry_after_s = parse_retry_after(response.headers.get("Retry-After"), cap_s=RETRY_AFTER_CAP_S)
+    return Answer(response.status, text, retry_after_s)
+
+
+def _cut(connected: socket.socket | None, is_late: threading.Event) -> None:
+    is_late.set()
+    with suppress(OSError):
+        if connected is not None:
+            connected.shutdown(socket.SHUT_RDWR)  # whoever waits on it wakes up
+
+
+def _port(parts: Url) -> int:
+    return parts.port or PORTS[parts.scheme or "https"]
