@@ -61,8 +61,8 @@ class WebhookChangeIn(Strict):
     enabled = StrictBoolean(metadata={"description": "False: nothing is recorded or sent. True: go on."})
 
 
-class WebhookOut(Schema):
-    """An endpoint."""
+class WebhookSummary(Schema):
+    """An endpoint in a list."""
 
     id = fields.UUID(metadata={"example": OPERATION_ID})
     url = text("Where events are posted.", URL)
@@ -80,19 +80,24 @@ class WebhookOut(Schema):
     created_at = moment("When it was registered.", data_key="createdAt")
 
 
-class WebhookSecretOut(WebhookOut):
-    """An endpoint with its new secret, which is shown this once."""
+class WebhookOut(WebhookSummary):
+    """An endpoint."""
 
-    secret = text("What messages are signed with: keep it now.", SECRET)
     previous_secret_until = moment(
         "Until when messages are signed with the old secret too.", data_key="previousSecretUntil", allow_none=True
     )
 
 
+class WebhookSecretOut(WebhookOut):
+    """An endpoint with its new secret, which is shown this once."""
+
+    secret = text("What messages are signed with: keep it now.", SECRET)
+
+
 class WebhookList(Schema):
     """Every endpoint, the oldest first."""
 
-    items = fields.List(fields.Nested(WebhookOut))
+    items = fields.List(fields.Nested(WebhookSummary))
 
 
 class WebhookDeliveryQuery(PageQuery):
