@@ -21,6 +21,7 @@ REFUSED_NETWORKS = tuple(
     ip_network(each)
     for each in (
         "168.63.129.16/32",  # Azure's own service for its machines, on a public address
+        "192.0.0.0/24",  # protocol assignments, one cloud's metadata among them
         "192.88.99.0/24",  # 6to4 relays (RFC 7526)
         "2001::/23",  # protocol assignments, Teredo among them: an IPv4 address in disguise
         "2001:db8::/32",  # documentation

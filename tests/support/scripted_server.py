@@ -50,14 +50,14 @@ Script = Answer | Drop | Hang | DropMidway | Trickle
 
 
 class ScriptedServer:
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.script: deque[Script] = deque()
         self.default: Script | None = None
         self.seen: list[Seen] = []
         self.connections = 0
         self.over = threading.Event()
         self._lock = threading.Lock()
-        self._server = _Server(self)
+        self._server = _Server(self, port)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()
@@ -131,8 +131,8 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, script: ScriptedServer) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, script: ScriptedServer, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.script = script
 
     def handle_error(self, request: object, client_address: object) -> None:

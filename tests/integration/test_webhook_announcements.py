@@ -1,0 +1,175 @@
+"""Each change of a number is told once, in the transaction that makes it, to those who asked for it."""
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from app.db.engine import Sessions
+from app.db.webhooks import WebhookDelivery, WebhookEndpoint
+from app.domain.errors import ErrorCode
+from app.domain.statuses import OperationStatus, PhoneStatus
+from app.domain.webhooks import PHONE_EVENTS, WebhookEvent
+from app.providers.errors import RejectedError, TransientError
+from app.provisioning.context import TRUNK
+from app.provisioning.transitions import Origin
+from tests.support.saga import DO_CALL, E164, UNDO_CALL, Saga
+from tests.support.stage import NUMBER, Stage
+
+FOREVER = 10**6
+
+
+def listen(sessions: Sessions, *events: WebhookEvent) -> uuid.UUID:
+    """Register an endpoint for these events, or for all."""
+    endpoint = WebhookEndpoint(url="https://example.com/", secret="whsec_AAAA", events=list(events) or None)
+    with sessions.begin() as session:
+        session.add(endpoint)
+    return endpoint.id
+
+
+def told(sessions: Sessions) -> list[tuple[str, dict[str, Any]]]:
+    """Return (type, data) of everything that waits to be sent, in order."""
+    with sessions() as session:
+        payloads = [json.loads(each) for each in session.scalars(select(WebhookDelivery.payload))]
+    payloads.sort(key=lambda payload: payload["timestamp"])
+    return [(payload["type"], payload["data"]) for payload in payloads]
+
+
+def test_a_number_that_rings_and_one_that_is_taken_down_are_told(saga: Saga, number_sid: str) -> None:
+    listen(saga.sessions)
+    agent_id = saga.provisioned()
+    up = saga.deprovision(agent_id)
+    saga.drive(up)
+
+    (first, second) = told(saga.sessions)
+
+    assert first[0] == WebhookEvent.PROVISIONED
+    about = {"agentId": str(agent_id), "agentName": "support", "phoneNumber": E164, "operationKind": "provision"}
+    assert first[1].items() >= (about | {"phoneProvisioningStatus": PhoneStatus.PROVISIONED}).items()
+    assert "error" not in first[1]
+    assert second[0] == WebhookEvent.DEPROVISIONED
+    about |= {"operationId": str(up), "operationKind": "deprovision"}
+    assert second[1].items() >= (about | {"phoneProvisioningStatus": PhoneStatus.NOT_PROVISIONED}).items()
+
+
+def test_a_provisioning_that_failed_is_told_with_its_error_once_nothing_is_left(saga: Saga, number_sid: str) -> None:
+    listen(saga.sessions)
+    saga.world.log.plan(DO_CALL[TRUNK], before=RejectedError(ErrorCode.TWILIO_TRUNK_LIMIT, "Full."))
+    operation_id = saga.provision()
+    saga.drive(operation_id)
+
+    ((event, data),) = told(saga.sessions)
+
+    assert (event, data["operationId"]) == (WebhookEvent.FAILED, str(operation_id))
+    assert data["error"] == {"code": "twilio_trunk_limit", "detail": "Full."}
+    assert data["phoneProvisioningStatus"] == PhoneStatus.FAILED
+
+
+def test_a_provisioning_that_was_cancelled_was_deprovisioned(saga: Saga, number_sid: str) -> None:
+    listen(saga.sessions)
+    agent_id = saga.agent()
+    operation_id = saga.provision(agent_id=agent_id)
+    saga.advance(operation_id, until=TRUNK)
+    saga.service.deprovision(agent_id, origin=Origin())
+    saga.drive(operation_id)
+
+    ((event, data),) = told(saga.sessions)
+
+    assert (event, data["error"]["code"]) == (WebhookEvent.DEPROVISIONED, ErrorCode.CANCELLED)
+
+
+def test_an_undo_that_keeps_failing_is_told_once_however_often_it_is_tried(saga: Saga, number_sid: str) -> None:
+    agent_id = saga.provisioned()
+    listen(saga.sessions)
+    saga.world.log.plan(UNDO_CALL[TRUNK], before=TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Busy."), times=FOREVER)
+    operation_id = saga.deprovision(agent_id)
+    saga.drive_until(operation_id, OperationStatus.NEEDS_ATTENTION)
+    for _ in range(3):
+        saga.let_rests_end(operation_id)
+        saga.advance(operation_id)
+
+    ((event, data),) = told(saga.sessions)
+
+    assert (event, data["error"]["code"]) == (WebhookEvent.NEEDS_ATTENTION, ErrorCode.PROVIDER_UNAVAILABLE)
+    assert data["phoneProvisioningStatus"] == PhoneStatus.DEPROVISIONING
+
+
+def test_an_endpoint_is_told_what_it_asked_for_and_nothing_while_it_is_disabled(saga: Saga, number_sid: str) -> None:
+    wanted = listen(saga.sessions, WebhookEvent.DEPROVISIONED)
+    listen(saga.sessions, WebhookEvent.FAILED)
+    disabled = listen(saga.sessions)
+    with saga.sessions.begin() as session:
+        session.get_one(WebhookEndpoint, disabled).disabled_at = saga.look(saga.provision()).now
+    agent_id = saga.agent()
+    other = "+15145550009"
+    saga.world.carrier.own_number(other)
+    saga.drive(saga.provision(agent_id=agent_id, e164=other))
+    saga.drive(saga.deprovision(agent_id))
+
+    with saga.sessions() as session:
+        rows = session.execute(select(WebhookDelivery.endpoint_id, WebhookDelivery.event)).all()
+    assert [tuple(row) for row in rows] == [(wanted, WebhookEvent.DEPROVISIONED)]
+
+
+def _cut(stage: Stage) -> None:
+    account, number = stage.wiring.settings.twilio_account_sid, stage.agent.twilio_phone_number_sid
+    stage.console.twilio("POST", f"/2010-04-01/Accounts/{account}/IncomingPhoneNumbers/{number}.json", TrunkSid="")
+
+
+def test_a_drift_is_told_once_and_again_only_after_it_was_mended(stage: Stage) -> None:
+    listen(stage.wiring.sessions)
+    stage.audit()
+    assert told(stage.wiring.sessions) == []
+    _cut(stage)
+    for _ in range(2):
+        stage.audit()
+        stage.wiring.care.verify(stage.agent_id)
+
+    ((event, data),) = told(stage.wiring.sessions)
+
+    assert (event, data["phoneNumber"], data["operationId"]) == (WebhookEvent.DRIFTED, NUMBER, None)
+    assert [finding["code"] for finding in data["findings"]] == ["number_detached"]
+    stage.audit(fix=True)
+    assert len(told(stage.wiring.sessions)) == 1
+    _cut(stage)
+    stage.wiring.care.verify(stage.agent_id)
+    assert [event for event, _ in told(stage.wiring.sessions)] == [WebhookEvent.DRIFTED] * 2
+
+
+def test_a_repair_that_fails_needs_attention(stage: Stage) -> None:
+    listen(stage.wiring.sessions, WebhookEvent.NEEDS_ATTENTION)
+    stage.wiring.platform.delete_dispatch_rule(str(stage.agent.livekit_dispatch_rule_id))
+    stage.sandbox.fault("livekit.create_dispatch_rule", "reject", status=400, code="invalid_argument", message="no")
+    operation = stage.wiring.care.repair(stage.agent_id, takeover=False, origin=Origin())
+    assert operation is not None
+    stage.drive()
+
+    ((_, data),) = told(stage.wiring.sessions)
+
+    assert (data["operationId"], data["operationKind"]) == (str(operation.id), "repair")
+
+
+def test_a_move_takes_the_number_from_one_agent_and_gives_it_to_another(stage: Stage) -> None:
+    listen(stage.wiring.sessions)
+    other = stage.wiring.agents.create("back office", "back-office", {}).id
+    stage.wiring.care.move(stage.agent_id, other, origin=Origin())
+    stage.drive()
+
+    told_of = {event: (data["agentId"], data["phoneNumber"]) for event, data in told(stage.wiring.sessions)}
+
+    assert told_of == {
+        WebhookEvent.DEPROVISIONED: (str(stage.agent_id), NUMBER),
+        WebhookEvent.PROVISIONED: (str(other), NUMBER),
+    }
+
+
+def test_there_are_five_events_to_listen_for() -> None:
+    assert [event.value.removeprefix("phone.") for event in PHONE_EVENTS] == [
+        "provisioned",
+        "failed",
+        "deprovisioned",
+        "drifted",
+        "needs_attention",
+    ]

@@ -1,0 +1,307 @@
+"""The outbox as a queue: what a try leaves behind, who may try, and what a dead or a slow receiver costs."""
+
+import threading
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+import structlog
+from sqlalchemy import func, select, update
+
+from app.db.engine import Sessions
+from app.db.webhooks import WebhookDelivery, WebhookEndpoint
+from app.domain.webhooks import DeliveryStatus, DisabledReason, WebhookEvent
+from app.webhooks.addresses import AddressRule
+from app.webhooks.deliveries import SENDING, DeliveryService
+from app.webhooks.endpoints import WebhookService
+from app.webhooks.outbox import GIVE_UP_AFTER, JITTER, LEASE, PARALLEL, RETRIES, claim, keep
+from app.webhooks.sending import Answer, Sender
+from tests.support.receiver import LOOPBACK, Receiver, receiver
+from tests.support.saga import RecordingPublisher, Saga
+from tests.support.scripted_server import Answer as Scripted
+from tests.support.scripted_server import Hang
+
+TAKEN, BUSY, GONE, BROKEN = Answer(204, "", None), Answer(429, "", 60.0), Answer(410, "", None), Answer(500, "no", None)
+
+
+class Outbox:
+    """The services over one database, an endpoint, and the receiver behind it."""
+
+    def __init__(self, sessions: Sessions, target: Receiver) -> None:
+        self.sessions, self.receiver, self.publisher = sessions, target, RecordingPublisher()
+        sender = Sender(AddressRule((ip_network(LOOPBACK),)), timeout_s=2)
+        self.webhooks = WebhookService(sessions, self.publisher, sender)
+        self.deliveries = DeliveryService(sessions, self.publisher, sender)
+        endpoint = self.webhooks.create(target.url, None, None)
+        self.endpoint_id, target.secret = endpoint.id, endpoint.secret
+
+    @property
+    def endpoint(self) -> WebhookEndpoint:
+        return self.webhooks.get(self.endpoint_id)
+
+    def row(self, delivery_id: uuid.UUID) -> WebhookDelivery:
+        with self.sessions() as session:
+            return session.get_one(WebhookDelivery, delivery_id)
+
+    def ping(self) -> uuid.UUID:
+        return self.webhooks.test(self.endpoint_id).id
+
+    def change(self, delivery_id: uuid.UUID, **values: Any) -> None:
+        with self.sessions.begin() as session:
+            session.execute(update(WebhookDelivery).where(WebhookDelivery.id == delivery_id).values(**values))
+
+    def let_time_pass(self) -> None:
+        """Make every rest, pause and lease a thing of the past."""
+        before = func.now() - timedelta(seconds=1)
+        with self.sessions.begin() as session:
+            session.execute(update(WebhookEndpoint).values(wake_at=before))
+            pending = update(WebhookDelivery).where(WebhookDelivery.status == DeliveryStatus.PENDING)
+            session.execute(pending.values(next_at=before, lease_until=before))
+
+    def now(self) -> datetime:
+        with self.sessions() as session:
+            return session.scalars(select(func.clock_timestamp())).one()
+
+
+@pytest.fixture
+def outbox(saga: Saga) -> Iterator[Outbox]:
+    with receiver() as target:
+        yield Outbox(saga.sessions, target)
+
+
+def test_a_message_arrives_signed_and_is_done_with(outbox: Outbox) -> None:
+    delivery_id = outbox.ping()
+    assert outbox.publisher.webhooks == [outbox.endpoint_id]
+
+    assert outbox.deliveries.deliver(outbox.endpoint_id) == 1
+
+    (message,) = outbox.receiver.messages()
+    row = outbox.row(delivery_id)
+    assert (message.id, message.type) == (row.message_id, WebhookEvent.PING)
+    assert message.data == {"webhookId": str(outbox.endpoint_id)}
+    assert (row.status, row.attempts, row.response_status, row.next_at) == (DeliveryStatus.DELIVERED, 1, 204, None)
+    assert outbox.deliveries.deliver(outbox.endpoint_id) == 0
+
+
+def test_every_try_carries_the_same_id_and_body(outbox: Outbox) -> None:
+    outbox.receiver.server.answer(Scripted(500), Scripted(503))
+    outbox.ping()
+    for _ in range(3):
+        outbox.deliveries.deliver(outbox.endpoint_id)
+        outbox.let_time_pass()
+
+    first, *others = outbox.receiver.messages()
+    assert others == [first, first]
+
+
+def test_a_message_is_not_accepted_with_a_changed_body(outbox: Outbox) -> None:
+    outbox.ping()
+    outbox.deliveries.deliver(outbox.endpoint_id)
+    (seen,) = outbox.receiver.server.seen
+    seen.body = seen.body.replace(b"ping", b"pong")
+
+    with pytest.raises(Exception, match="No matching signature"):
+        outbox.receiver.messages()
+
+
+def test_during_a_rotation_both_secrets_verify_and_afterwards_the_new_one(outbox: Outbox) -> None:
+    old = outbox.receiver.secret
+    new = outbox.webhooks.rotate_secret(outbox.endpoint_id).secret
+    outbox.ping()
+    outbox.deliveries.deliver(outbox.endpoint_id)
+    for secret in (old, new):
+        outbox.receiver.secret = secret
+        assert len(outbox.receiver.messages()) == 1
+
+    with outbox.sessions.begin() as session:
+        session.execute(update(WebhookEndpoint).values(previous_secret_until=func.now() - timedelta(seconds=1)))
+    outbox.receiver.server.seen.clear()
+    outbox.ping()
+    outbox.deliveries.deliver(outbox.endpoint_id)
+    assert len(outbox.receiver.messages()) == 1
+    outbox.receiver.secret = old
+    with pytest.raises(Exception, match="No matching signature"):
+        outbox.receiver.messages()
+
+
+def test_the_rests_follow_the_schedule_and_then_it_is_given_up(outbox: Outbox) -> None:
+    delivery_id, rests = outbox.ping(), []
+    for _ in RETRIES:
+        attempt = claim(outbox.sessions, outbox.endpoint_id)
+        assert attempt is not None
+        keep(outbox.sessions, attempt, BROKEN, None, spread=lambda low, _high: low)
+        row = outbox.row(delivery_id)
+        assert row.next_at is not None
+        rests.append((row.next_at - outbox.now()) / JITTER[0])
+        outbox.let_time_pass()
+    last = claim(outbox.sessions, outbox.endpoint_id)
+    assert last is not None
+    assert keep(outbox.sessions, last, None, "connection_failed") is None
+
+    row = outbox.row(delivery_id)
+    assert [abs(rest - due) < timedelta(seconds=2) for rest, due in zip(rests, RETRIES, strict=True)] == [True] * 7
+    assert (row.status, row.attempts, row.error, row.next_at) == (DeliveryStatus.FAILED, 8, "connection_failed", None)
+    assert outbox.endpoint.disabled_at is None
+
+
+def test_a_wish_to_be_left_alone_is_granted(outbox: Outbox) -> None:
+    delivery_id = outbox.ping()
+    attempt = claim(outbox.sessions, outbox.endpoint_id)
+    assert attempt is not None
+    keep(outbox.sessions, attempt, BUSY, None)
+
+    next_at = outbox.row(delivery_id).next_at
+    assert next_at is not None
+    assert timedelta(seconds=55) < next_at - outbox.now() <= timedelta(seconds=60)
+    assert outbox.endpoint.wake_at >= next_at
+    assert outbox.deliveries.sweep() == 0
+
+
+def test_a_receiver_that_is_gone_is_told_no_more(outbox: Outbox) -> None:
+    first, second = outbox.ping(), outbox.ping()
+    attempt = claim(outbox.sessions, outbox.endpoint_id)
+    assert attempt is not None
+    assert keep(outbox.sessions, attempt, GONE, None) is DisabledReason.GONE
+
+    statuses = sorted(outbox.row(each).status for each in (first, second))
+    assert statuses == [DeliveryStatus.FAILED, DeliveryStatus.PENDING]
+    assert claim(outbox.sessions, outbox.endpoint_id) is None
+    outbox.webhooks.change(outbox.endpoint_id, {"enabled": True})
+    assert outbox.deliveries.sweep() == 1
+    assert outbox.deliveries.deliver(outbox.endpoint_id) == 1
+
+
+@pytest.mark.parametrize(
+    ("failing_for", "disabled"),
+    [(GIVE_UP_AFTER - timedelta(hours=1), None), (GIVE_UP_AFTER + timedelta(hours=1), DisabledReason.FAILING)],
+)
+def test_only_an_endpoint_that_fails_for_days_is_disabled(
+    outbox: Outbox, failing_for: timedelta, disabled: DisabledReason | None
+) -> None:
+    delivery_id = outbox.ping()
+    with outbox.sessions.begin() as session:
+        session.execute(update(WebhookEndpoint).values(failing_since=func.now() - failing_for))
+    # A single failure after a long silence disables nothing: the delivery must have been given up.
+    for attempts, expected in ((0, None), (len(RETRIES), disabled)):
+        outbox.change(delivery_id, attempts=attempts, next_at=func.now() - timedelta(seconds=1))
+        attempt = claim(outbox.sessions, outbox.endpoint_id)
+        assert attempt is not None
+        assert keep(outbox.sessions, attempt, BROKEN, None) is expected
+    assert outbox.endpoint.disabled_reason == disabled
+
+
+def test_a_delivery_is_tried_by_one_worker_until_its_lease_ends(outbox: Outbox) -> None:
+    delivery_id = outbox.ping()
+    dead = claim(outbox.sessions, outbox.endpoint_id)
+    assert dead is not None
+    assert claim(outbox.sessions, outbox.endpoint_id) is None
+    lease_until = outbox.row(delivery_id).lease_until
+    assert lease_until is not None
+    assert lease_until - outbox.now() <= LEASE
+    assert outbox.deliveries.sweep() == 0
+
+    outbox.let_time_pass()
+    assert outbox.deliveries.sweep() == 1
+    alive = claim(outbox.sessions, outbox.endpoint_id)
+    assert alive is not None
+    keep(outbox.sessions, dead, BROKEN, None)
+    assert outbox.row(delivery_id).lease_token == alive.token
+    keep(outbox.sessions, alive, TAKEN, None)
+    assert outbox.row(delivery_id).status is DeliveryStatus.DELIVERED
+
+
+def test_one_endpoint_is_tried_by_a_few_at_a_time(outbox: Outbox) -> None:
+    for _ in range(PARALLEL + 1):
+        outbox.ping()
+
+    held = [claim(outbox.sessions, outbox.endpoint_id) for _ in range(PARALLEL + 1)]
+
+    assert [each is not None for each in held] == [True] * PARALLEL + [False]
+
+
+def test_slow_receivers_leave_threads_free(outbox: Outbox) -> None:
+    outbox.ping()
+    for _ in range(SENDING):
+        assert outbox.deliveries.slots.acquire(blocking=False)
+    assert outbox.deliveries.deliver(outbox.endpoint_id) == 0
+    outbox.deliveries.slots.release()
+    assert outbox.deliveries.deliver(outbox.endpoint_id) == 1
+
+
+def test_a_failure_ends_the_worker_s_turn(outbox: Outbox) -> None:
+    outbox.receiver.server.answer(Scripted(500))
+    for _ in range(3):
+        outbox.ping()
+
+    assert outbox.deliveries.deliver(outbox.endpoint_id) == 0
+    assert len(outbox.receiver.server.seen) == 1
+    assert outbox.deliveries.deliver(outbox.endpoint_id) == 2
+
+
+def test_the_sweep_gives_one_hint_and_ever_fewer_while_no_worker_comes(outbox: Outbox) -> None:
+    outbox.ping()
+    outbox.publisher.webhooks.clear()
+    pauses = []
+    for _ in range(8):
+        assert outbox.deliveries.sweep() == 1
+        assert outbox.deliveries.sweep() == 0
+        pauses.append(round((outbox.endpoint.wake_at - outbox.now()).total_seconds()))
+        with outbox.sessions.begin() as session:
+            session.execute(update(WebhookEndpoint).values(wake_at=func.now()))
+
+    assert outbox.publisher.webhooks == [outbox.endpoint_id] * 8
+    assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert outbox.deliveries.deliver(outbox.endpoint_id) == 1
+    assert outbox.endpoint.idle_kicks == 0
+
+
+def test_the_log_forgets_after_a_month_what_is_over_and_nothing_else(outbox: Outbox) -> None:
+    old, young, pending = outbox.ping(), outbox.ping(), outbox.ping()
+    for delivery_id, days in ((old, 31), (young, 29)):
+        over = {"status": DeliveryStatus.DELIVERED, "finished_at": func.now() - timedelta(days=days)}
+        outbox.change(delivery_id, created_at=func.now() - timedelta(days=days), **over)
+    outbox.change(pending, created_at=func.now() - timedelta(days=400))
+
+    outbox.deliveries.sweep()
+
+    with outbox.sessions() as session:
+        assert set(session.scalars(select(WebhookDelivery.id))) == {young, pending}
+
+
+def test_no_log_line_tells_a_secret_a_url_or_a_number(outbox: Outbox) -> None:
+    number = "+15145551234"
+    outbox.receiver.server.answer(Scripted(500, number.encode(), "text/plain"))
+    with structlog.testing.capture_logs() as lines:
+        first = outbox.ping()
+        outbox.change(first, payload=outbox.row(first).payload.replace("ping", number))
+        outbox.deliveries.deliver(outbox.endpoint_id)
+        outbox.let_time_pass()
+        outbox.deliveries.deliver(outbox.endpoint_id)
+        outbox.webhooks.rotate_secret(outbox.endpoint_id)
+    assert {line["event"] for line in lines} >= {"webhook_failed", "webhook_delivered", "webhook_secret_rotated"}
+    for secret in (outbox.receiver.secret, outbox.endpoint.secret, outbox.receiver.server.url, number):
+        assert secret not in str(lines)
+
+
+def test_deleting_an_endpoint_while_it_is_tried_harms_nobody(outbox: Outbox) -> None:
+    outbox.receiver.server.answer(Hang())
+    outbox.ping()
+    worker = threading.Thread(target=outbox.deliveries.deliver, args=(outbox.endpoint_id,))
+    worker.start()
+    while not outbox.receiver.server.seen:
+        worker.join(0.01)
+    outbox.webhooks.delete(outbox.endpoint_id)
+    outbox.receiver.server.over.set()
+    worker.join()
+
+    assert claim(outbox.sessions, outbox.endpoint_id) is None
+
+
+def test_the_signature_is_made_at_the_time_of_the_try(outbox: Outbox) -> None:
+    outbox.change(outbox.ping(), created_at=datetime(2020, 1, 1, tzinfo=UTC))
+    outbox.deliveries.deliver(outbox.endpoint_id)
+
+    assert len(outbox.receiver.messages()) == 1
