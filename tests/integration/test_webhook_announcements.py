@@ -4,7 +4,6 @@ import json
 import uuid
 from typing import Any
 
-import pytest
 from sqlalchemy import select
 
 from app.db.engine import Sessions
@@ -163,6 +162,22 @@ def test_a_move_takes_the_number_from_one_agent_and_gives_it_to_another(stage: S
         WebhookEvent.DEPROVISIONED: (str(stage.agent_id), NUMBER),
         WebhookEvent.PROVISIONED: (str(other), NUMBER),
     }
+
+
+def test_a_move_that_fails_is_told_of_the_agent_that_did_not_get_the_number(stage: Stage) -> None:
+    listen(stage.wiring.sessions)
+    other = stage.wiring.agents.create("back office", "back-office", {}).id
+    stage.sandbox.fault("livekit.update_dispatch_rule", "reject", status=400, code="invalid_argument", message="no")
+    stage.wiring.care.move(stage.agent_id, other, origin=Origin())
+    stage.drive()
+
+    ((event, data),) = told(stage.wiring.sessions)
+
+    assert (event, data["agentId"], data["phoneProvisioningStatus"]) == (
+        WebhookEvent.FAILED,
+        str(other),
+        PhoneStatus.NOT_PROVISIONED,
+    )
 
 
 def test_there_are_five_events_to_listen_for() -> None:

@@ -1,0 +1,99 @@
+"""A dead receiver, a killed worker and an empty queue lose no webhook, with real processes on all sides."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+import redis
+from sqlalchemy import func, select, update
+
+from app.db.webhooks import WebhookDelivery, WebhookEndpoint
+from app.domain.webhooks import DeliveryStatus
+from app.localstack.processes import free_port
+from app.localstack.valkey import ValkeyServer
+from tests.e2e.rows import finished
+from tests.e2e.subjects import SHARED, new_subject, wiring_of
+from tests.support.receiver import LOOPBACK, receiver
+from tests.support.sandbox import Sandbox
+from tests.support.scripted_server import Hang
+from tests.support.servers import running_valkey
+from tests.support.stack import Stack, eventually, running_stack
+
+NUMBERS = 5
+
+
+@pytest.fixture
+def broker() -> Iterator[ValkeyServer]:
+    with running_valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def stack(make_database: Callable[[], str], broker: ValkeyServer, sandbox: Sandbox) -> Iterator[Stack]:
+    """A stack of this test's own, whose webhooks may go to loopback."""
+    with running_stack(make_database(), broker.url, sandbox, SHARED, start=False) as stack:
+        stack.environ["WEBHOOK_ALLOWED_NETWORKS"] = LOOPBACK
+        stack.start()
+        yield stack
+
+
+def deliveries(stack: Stack) -> list[WebhookDelivery]:
+    with stack.sessions() as session:
+        return list(session.scalars(select(WebhookDelivery).order_by(WebhookDelivery.created_at)))
+
+
+def let_time_pass(stack: Stack) -> None:
+    """Make every rest and lease a thing of the past: the schedule goes to hours."""
+    before = func.now() - timedelta(seconds=1)
+    with stack.sessions.begin() as session:
+        session.execute(update(WebhookEndpoint).values(wake_at=before))  # first, as everybody locks them
+        pending = update(WebhookDelivery).where(WebhookDelivery.status == DeliveryStatus.PENDING)
+        session.execute(pending.values(next_at=before, lease_until=before))
+
+
+def all_delivered(stack: Stack, count: int) -> bool:
+    statuses = [each.status for each in deliveries(stack)]
+    return statuses == [DeliveryStatus.DELIVERED] * count
+
+
+def test_a_dead_receiver_loses_nothing(stack: Stack, broker: ValkeyServer, sandbox: Sandbox) -> None:
+    port = free_port()
+    wiring = wiring_of(stack.environ)
+    secret = wiring.webhooks.create(f"http://127.0.0.1:{port}/hook", None, None).secret
+    wiring.close()
+    subjects = [new_subject(stack, sandbox) for _ in range(NUMBERS)]
+
+    # Nobody is there.
+    operations = [stack.api.provision(each.agent_id, each.number) for each in subjects]
+    finished(stack, operations)
+    eventually(lambda: all(each.error for each in deliveries(stack)), "every message is tried")
+    assert {(each.status, each.error) for each in deliveries(stack)} == {(DeliveryStatus.PENDING, "connection_failed")}
+    assert len(deliveries(stack)) == NUMBERS
+
+    # Somebody is, takes the first message, and the worker dies before it knows.
+    with receiver(port, secret) as half_dead:
+        half_dead.server.answer(*[Hang()] * NUMBERS)
+        let_time_pass(stack)
+        eventually(lambda: half_dead.server.seen, "a message is under way")
+        stack.worker.kill()
+        assert half_dead.messages()
+    with redis.Redis.from_url(broker.url) as client:
+        client.flushall()
+    let_time_pass(stack)
+    stack.start_worker()
+
+    with receiver(port, secret) as alive:
+        eventually(lambda: [let_time_pass(stack), all_delivered(stack, NUMBERS)][1], lambda: str(deliveries(stack)))
+        messages = alive.messages()
+        assert {each.id for each in messages} == {each.message_id for each in deliveries(stack)}
+        assert sorted({each.data["operationId"] for each in messages}) == sorted(operations)
+
+        # From here on everything is as it should be: one message, once, without anybody's help.
+        alive.server.seen.clear()
+        finished(stack, [stack.api.deprovision(subjects[0].agent_id)])
+        eventually(lambda: all_delivered(stack, NUMBERS + 1), lambda: str(deliveries(stack)))
+        (message,) = alive.messages()
+        assert (message.type, message.data["phoneNumber"]) == ("phone.deprovisioned", subjects[0].number)
+    for name in ("web", "worker", "sweeper"):
+        assert secret not in stack.log(name)
+        assert subjects[0].number not in stack.log(name)
