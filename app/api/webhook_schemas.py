@@ -7,7 +7,8 @@ from apiflask import Schema
 from marshmallow import fields, validate
 
 from app.api.fields import Name, StrictBoolean, choice
-from app.api.schemas import MAX_NAME, OPERATION_ID, PageQuery, Strict, moment, text
+from app.api.schemas import OPERATION_ID, PageQuery, Strict, moment, text
+from app.domain.texts import MAX_NAME
 from app.domain.webhooks import PHONE_EVENTS, DeliveryStatus, DisabledReason, WebhookEvent
 
 URL = "https://example.com/hooks/trunkline"
