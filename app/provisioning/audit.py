@@ -75,7 +75,8 @@ class AuditService:
             taken = (
                 update(Audit)
                 .where(Audit.id.in_(waiting.scalar_subquery()))
-                .values(lease_until=func.now() + PUBLISHED_AGAIN_AFTER)
+                # Queued again where its worker died: the pause before the next message is not that worker's lease.
+                .values(status=AuditStatus.QUEUED, lease_until=func.now() + PUBLISHED_AGAIN_AFTER)
                 .returning(Audit.id)
             )
             return list(session.scalars(taken))

@@ -36,6 +36,9 @@ CREATES = (
     "livekit.create_dispatch_rule",
 )
 
+State = dict[str, list[dict[str, Any]]]
+"""Everything at both providers, by kind."""
+
 IDS = ("sid", "sip_trunk_id", "sip_dispatch_rule_id")
 
 END_OF = {
@@ -56,7 +59,7 @@ class Subject:
     """The number's record before we came."""
 
 
-def owned(state: dict[str, list[dict[str, Any]]], agent_id: str) -> dict[str, list[str]]:
+def owned(state: State, agent_id: str) -> dict[str, list[str]]:
     """Return the ids at both providers that carry this agent's mark, by kind."""
     return {
         kind: [str(item[id_name]) for item in state[kind] if agent_id in json.dumps(item)]
@@ -68,27 +71,55 @@ def check(sessions: Sessions, sandbox: Sandbox, subject: Subject, expected: Phon
     """Raise AssertionError unless everything about this agent has ended as `expected`, everywhere."""
     rows, state = rows_of(sessions, subject.agent_id), sandbox.state()
     check_rows(rows, expected)
-    ours = owned(state, subject.agent_id)
-    known = {kind: getattr(rows.agent, column) for kind, column in COLUMN_OF.items()}
+    if expected is PhoneStatus.PROVISIONED:
+        check_path(rows, state, subject)
+        check_call(sandbox, subject)
+        return
+    check_clean(rows, state)
+    now = routing_of(state, subject.number)
+    then = {name: subject.before[name] or None for name in ROUTING}
+    assert now == then, f"the number's routing is {now}, it was {then}"
+
+
+def check_path(rows: AgentRows, state: State, subject: Subject) -> None:
+    """Raise unless an agent has exactly one path, and rows, ledger and providers agree on it."""
+    ours, known = owned(state, subject.agent_id), known_ids(rows)
     number = next(item for item in state["numbers"] if item["phone_number"] == subject.number)
     live = sorted(entry.external_id for entry in rows.ledger if entry.deleted_at is None)
-    if expected is PhoneStatus.PROVISIONED:
-        assert ours == {kind: [each] for kind, each in known.items()}, f"not exactly one set: {ours}, rows {known}"
-        assert number["trunk_sid"] == rows.agent.twilio_trunk_sid, "the number is not on our trunk"
-        assert rows.agent.twilio_phone_number_sid == number["sid"]
-        assert rows.agent.twilio_phone_number == subject.number
-        assert live == sorted(known.values()), f"ledger {live}, rows {known}"
-        call = sandbox.call(subject.number)
-        assert call["reaches"], call["reason"]
-        assert call["agentName"] == subject.name
-        return
+    assert ours == {kind: [each] for kind, each in known.items()}, f"not exactly one set: {ours}, rows {known}"
+    assert number["trunk_sid"] == rows.agent.twilio_trunk_sid, "the number is not on our trunk"
+    assert rows.agent.twilio_phone_number_sid == number["sid"]
+    assert rows.agent.twilio_phone_number == subject.number
+    assert live == sorted(str(each) for each in known.values()), f"ledger {live}, rows {known}"
+
+
+def check_call(sandbox: Sandbox, subject: Subject) -> None:
+    """Raise unless a call to the number reaches the agent."""
+    call = sandbox.call(subject.number)
+    assert call["reaches"], call["reason"]
+    assert call["agentName"] == subject.name
+
+
+def check_clean(rows: AgentRows, state: State) -> None:
+    """Raise unless nothing of the agent's is left at the providers, and its row and the ledger say so."""
+    ours, known = owned(state, str(rows.agent.id)), known_ids(rows)
+    live = sorted(entry.external_id for entry in rows.ledger if entry.deleted_at is None)
     assert not any(ours.values()), f"left over: {ours}"
     assert not any(known.values()), f"rows still name {known}"
     assert not live, f"ledger still has {live}"
     assert rows.agent.twilio_phone_number is None
     assert rows.agent.twilio_phone_number_sid is None
-    now, then = ({name: record[name] or None for name in ROUTING} for record in (number, subject.before))
-    assert now == then, f"the number's routing is {now}, it was {then}"
+
+
+def known_ids(rows: AgentRows) -> dict[str, str | None]:
+    """Return what the agent's row says of its path, by kind."""
+    return {kind: getattr(rows.agent, column) for kind, column in COLUMN_OF.items()}
+
+
+def routing_of(state: State, phone_number: str) -> dict[str, Any]:
+    """Return where a number's calls go."""
+    number = next(item for item in state["numbers"] if item["phone_number"] == phone_number)
+    return {name: number[name] or None for name in ROUTING}
 
 
 def check_rows(rows: AgentRows, expected: PhoneStatus) -> None:

@@ -1,0 +1,296 @@
+"""A day on which everything happens to a few agents and numbers at once, and the evening on which all must be well."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import select, text
+
+from app.db.models import Audit, Event, Operation
+from app.domain.errors import ErrorCode, RefusedError
+from app.domain.findings import AuditStatus, FindingCode
+from app.domain.statuses import OPEN_STATUSES, PhoneStatus
+from app.providers.base import Carrier, Label
+from app.providers.errors import ProviderError
+from app.provisioning.audit import AuditService
+from app.provisioning.care import CareService
+from app.provisioning.runner import BACKOFF_CAP_S, Runner, Verdict
+from app.provisioning.sweeper import Sweeper
+from app.provisioning.transitions import Origin, Plan
+from app.settings import load_settings
+from app.wiring import Wiring, build
+from tests.care.outsider import Outsider
+from tests.e2e.invariants import (
+    Foreigners,
+    Subject,
+    check_call,
+    check_clean,
+    check_path,
+    known_ids,
+    owned,
+    routing_of,
+)
+from tests.e2e.rows import AgentRows, rows_of
+from tests.support.api import empty_tables
+from tests.support.mishaps import Fate, Fateful
+from tests.support.providers import WorkerDiedError
+from tests.support.saga import ManualClock, RecordingPublisher
+from tests.support.sandbox import Sandbox
+
+WEBHOOK, APPLICATION, TRUNK = NUMBERS = ("+15145550001", "+15145550002", "+15145550003")
+"""Named by what their calls go to in the morning; the last two are somebody else's without `takeover`."""
+
+FOREIGN_NUMBER = "+15145559999"
+NAMES = ("front-desk", "back-office", "night-watch")
+AT_REST = {PhoneStatus.PROVISIONED, PhoneStatus.FAILED, PhoneStatus.NOT_PROVISIONED}
+ORIGIN = Origin(requested_by="tests")
+
+A_WHILE = timedelta(seconds=2 * BACKOFF_CAP_S)
+"""Longer than every lease, rest and back-off."""
+
+THE_BUDGET = timedelta(seconds=1000)
+"""Longer than an operation may spend on retries."""
+
+ROUNDS = 40
+"""Sweeps after which an operation that is still open is stuck: the longest waits out its budget, 900 s."""
+
+MESSAGES = 60
+"""Plans run in one go; more means that one leads to the next for ever."""
+
+_TIMES = {
+    "operations": ("wake_at", "created_at", "started_at"),
+    "operation_steps": ("lease_until", "started_at", "finished_at"),
+    "audits": ("lease_until", "created_at", "started_at"),
+    "agents": ("updated_at",),
+}
+"""Every time that decides when something is done."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a negative control breaks."""
+
+    runner: type[Runner] = Runner
+    sweeper: type[Sweeper] = Sweeper
+    audits: type[AuditService] = AuditService
+    carrier: Callable[[Carrier], Any] = lambda carrier: carrier
+
+
+@dataclass
+class HostileDay:
+    """One installation and everybody who does something to it; `heal` is the evening, `check` the verdict."""
+
+    wiring: Wiring
+    plain: Wiring
+    """The same stores and providers, spared by fate."""
+    sandbox: Sandbox
+    publisher: RecordingPublisher
+    clock: ManualClock
+    fate: Fate
+    agents: list[uuid.UUID] = field(default_factory=list)
+    taken_over: set[str] = field(default_factory=set)
+    """Numbers that somebody asked for with `takeover`."""
+
+    def begin(self) -> None:
+        """Start with no rows, three agents, three numbers, and somebody else's things beside them."""
+        self.fate.heal()
+        self.fate.under_way.clear()
+        self.publisher.plans.clear()
+        self.publisher.audits.clear()
+        self.taken_over.clear()
+        empty_tables(self.plain)
+        self.sandbox.clear_faults()
+        self.sandbox.reset()
+        self.foreigners = Foreigners(self.plain, self.sandbox, FOREIGN_NUMBER)
+        self.their_trunk = self.plain.carrier.create_trunk(Label("theirs")).sid
+        self.sandbox.number(WEBHOOK, voiceUrl="https://example.com/voice")
+        self.sandbox.number(APPLICATION, voiceApplicationSid="AP" + "0" * 32)
+        self.sandbox.number(TRUNK, trunkSid=self.their_trunk)
+        state = self.sandbox.state()
+        self.outsider = Outsider(self.plain, self.sandbox, self.their_trunk)
+        self.routings = {number: [routing_of(state, number)] for number in NUMBERS}
+        self.agents[:] = [self.wiring.agents.create(name, name, {}).id for name in NAMES]
+
+    def ask(self, request: Callable[[], object]) -> None:
+        """Ask for something; a refusal, a provider's error and the death of whoever serves it are all answers."""
+        with suppress(RefusedError, ProviderError, WorkerDiedError):
+            request()
+
+    def provision(self, agent: int, number: str, *, takeover: bool) -> None:
+        if takeover:
+            self.taken_over.add(number)
+        self.wiring.provisioning.provision(self.agents[agent], number, takeover=takeover, origin=ORIGIN)
+
+    def deprovision(self, agent: int) -> None:
+        self.wiring.provisioning.deprovision(self.agents[agent], origin=ORIGIN)
+
+    def repair(self, agent: int, *, takeover: bool) -> None:
+        number = self.wiring.agents.get(self.agents[agent]).twilio_phone_number
+        if takeover and number:
+            self.taken_over.add(number)
+        self.wiring.care.repair(self.agents[agent], takeover=takeover, origin=ORIGIN)
+
+    def move(self, agent: int, to_agent: int) -> None:
+        self.wiring.care.move(self.agents[agent], self.agents[to_agent], origin=ORIGIN)
+
+    def retry(self, which: int) -> None:
+        """Retry one of the operations, whatever its status."""
+        with self.wiring.sessions.begin() as session:
+            found = session.scalars(select(Operation.id).order_by(Operation.created_at, Operation.id)).all()
+        if found:
+            self.wiring.provisioning.retry(found[which % len(found)], origin=ORIGIN)
+
+    def audit(self, *, fix: bool) -> Audit | None:
+        return self.wiring.audits.run(self.wiring.audits.ask(fix=fix, requested_by="tests"))
+
+    def edit(self, kind: str, agent: int) -> None:
+        """Let somebody change one thing of an agent's at the providers' consoles."""
+        row = self.plain.agents.get(self.agents[agent])
+        self.outsider.edit(kind, row)
+        if kind == "move_number" and row.twilio_phone_number:
+            # Whoever put it there wants it there: releasing the number leaves it alone.
+            self.routings[row.twilio_phone_number].append(routing_of(self.sandbox.state(), row.twilio_phone_number))
+
+    def run(self, plan: Plan) -> None:
+        """Do what Celery and its workers do with one chain."""
+        with suppress(WorkerDiedError):
+            for name in plan.steps:
+                outcome = self.wiring.runner.run(plan.operation_id, plan.epoch, name, plan.direction)
+                if outcome.verdict is Verdict.TURNED:
+                    self.wiring.provisioning.kick(plan.operation_id)
+                if outcome.verdict is not Verdict.GO_ON:
+                    return
+
+    def work(self) -> None:
+        """Run every message there is, and those that they lead to."""
+        for _ in range(MESSAGES):
+            if self.publisher.plans:
+                self.run(self.publisher.plans.pop(0))
+            elif self.publisher.audits:
+                self.ask(lambda: self.wiring.audits.run(self.publisher.audits.pop(0)))
+            else:
+                return
+        raise AssertionError("one message leads to the next for ever")
+
+    def pass_time(self, span: timedelta = A_WHILE) -> None:
+        """Let time pass: requests under way land, and every time in the rows is that much further in the past."""
+        self.fate.land()
+        self.clock.sleep(span.total_seconds())
+        with self.plain.sessions.begin() as session:
+            for table, columns in _TIMES.items():
+                changes = ", ".join(f"{column} = {column} - :span" for column in columns)
+                session.execute(text(f"UPDATE {table} SET {changes}"), {"span": span})  # noqa: S608 - names of ours
+
+    def others_work(self) -> None:
+        """Let time pass while one worker stalls, and everybody else go on."""
+        self.pass_time()
+        self.wiring.sweeper.sweep()
+        self.work()
+
+    def heal(self) -> None:
+        """End every fault, let the sweeper bring everything to its end, and fix what is left with one audit."""
+        self.fate.heal()
+        self.fate.land()
+        self.sandbox.clear_faults()
+        self._settle()
+        self._check_nothing_unknown()
+        audit = self.audit(fix=True)
+        assert audit is not None
+        assert audit.status is AuditStatus.DONE, audit.error_detail
+        self._settle()
+        for agent_id in self.agents:
+            self._take_back(agent_id)
+        self._settle()
+
+    def check(self) -> None:
+        """Raise AssertionError unless rows and providers agree about everything."""
+        state = self.sandbox.state()
+        held = set()
+        for agent_id, name in zip(self.agents, NAMES, strict=True):
+            rows = rows_of(self.plain.sessions, str(agent_id))
+            _check_at_rest(rows)
+            if rows.agent.phone_provisioning_status is not PhoneStatus.PROVISIONED:
+                check_clean(rows, state)
+                continue
+            number = str(rows.agent.twilio_phone_number)
+            held.add(number)
+            assert number == WEBHOOK or number in self.taken_over, f"{number} was taken over unasked"
+            subject = Subject(str(agent_id), number, name, {})
+            check_path(rows, state, subject)
+            check_call(self.sandbox, subject)
+        for number in set(NUMBERS) - held:
+            routing = routing_of(state, number)
+            assert routing in self.routings[number], f"{number} is routed {routing}, was {self.routings[number]}"
+        assert self.their_trunk in str(state["trunks"])
+        self.foreigners.check()
+        with self.plain.sessions.begin() as session:
+            query = select(Event.step).where(Event.detail["code"].astext == ErrorCode.INTERNAL_STEP_ERROR)
+            assert session.scalars(query).all() == [], "a step met an error of ours"
+        audit = self.audit(fix=False)
+        assert audit is not None
+        assert audit.findings == []
+
+    def _settle(self) -> None:
+        for _ in range(ROUNDS):
+            self.work()
+            self.pass_time()
+            self.wiring.sweeper.sweep()
+            if not self.publisher.plans and not self.publisher.audits and not self._open():
+                return
+        raise AssertionError(f"stuck: {self._open()}")
+
+    def _open(self) -> list[tuple[str, ...]]:
+        with self.plain.sessions.begin() as session:
+            found = session.scalars(select(Operation).where(Operation.status.in_(OPEN_STATUSES))).all()
+            return [(each.kind, each.status, str(each.error_code), str(each.error_detail)) for each in found]
+
+    def _check_nothing_unknown(self) -> None:
+        """Raise where something of ours stands that its agent's row does not name: only an audit would find it."""
+        state = self.sandbox.state()
+        for agent_id in self.agents:
+            rows = rows_of(self.plain.sessions, str(agent_id))
+            known = known_ids(rows)
+            unknown = {kind: set(ids) - {known[kind]} for kind, ids in owned(state, str(agent_id)).items()}
+            assert not any(unknown.values()), f"nobody knows {unknown}, rows {known}"
+
+    def _take_back(self, agent_id: uuid.UUID) -> None:
+        """Take a number back that somebody has moved away: an audit leaves that to a person."""
+        agent = self.wiring.agents.get(agent_id)
+        if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED:
+            return
+        codes = {finding.code for finding in self.wiring.care.verify(agent_id).findings}
+        assert codes <= {FindingCode.NUMBER_MOVED}, f"not fixed: {codes}"
+        if codes:
+            self.repair(self.agents.index(agent_id), takeover=True)
+
+
+def _check_at_rest(rows: AgentRows) -> None:
+    assert rows.agent.phone_provisioning_status in AT_REST
+    for operation in rows.operations:
+        assert operation.status.is_final
+        assert operation.wake_at is None
+        assert operation.finished_at is not None
+    assert all(row.lease_token is None for row in rows.steps), "somebody still holds a lease"
+
+
+@contextmanager
+def hostile_day(sandbox: Sandbox, parts: Parts) -> Iterator[HostileDay]:
+    """Wire an installation from the environment; nothing in it really waits."""
+    publisher, fate, clock = RecordingPublisher(), Fate(), ManualClock()
+    plain = build(load_settings(), publisher=publisher)
+    carrier, platform = Fateful(parts.carrier(plain.carrier), fate), Fateful(plain.platform, fate)
+    wiring = build(load_settings(), publisher=publisher, carrier=carrier, platform=platform)
+    tools = replace(wiring.runner.tools, sleep=clock.sleep, clock=clock)
+    care = CareService(wiring.sessions, publisher, tools)
+    audits = parts.audits(wiring.sessions, tools, care, wiring.audits.orphan_grace)
+    runner = parts.runner(wiring.sessions, tools, jitter=lambda _low, high: high)
+    sweeper = parts.sweeper(wiring.sessions, wiring.provisioning, audits)
+    wiring = replace(wiring, runner=runner, sweeper=sweeper, care=care, audits=audits)
+    try:
+        yield HostileDay(wiring, plain, sandbox, publisher, clock, fate)
+    finally:
+        wiring.close()
+        plain.close()

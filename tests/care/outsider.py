@@ -1,0 +1,84 @@
+"""Somebody at the providers' own consoles who changes things of ours, and knows nothing of us."""
+
+from collections.abc import Callable
+
+from app import sandbox as defaults
+from app.db.models import Agent
+from app.wiring import Wiring
+from tests.support.sandbox import Sandbox
+from tests.support.stage import Console
+
+
+class Outsider:
+    """Edits one thing of an agent's path, where it stands."""
+
+    def __init__(self, plain: Wiring, sandbox: Sandbox, their_trunk: str) -> None:
+        self._plain, self._sandbox, self._their_trunk = plain, sandbox, their_trunk
+        self._console = Console(sandbox)
+
+    def edit(self, kind: str, agent: Agent) -> None:
+        """Make one of `EDITS`; nothing happens where the row does not know what would be edited, or it is gone."""
+        EDITS[kind](self, agent)
+
+    def _detach_number(self, agent: Agent) -> None:
+        if agent.twilio_trunk_sid and agent.twilio_phone_number_sid:
+            self._plain.carrier.detach_number(agent.twilio_trunk_sid, agent.twilio_phone_number_sid)
+
+    def _move_number(self, agent: Agent) -> None:
+        if agent.twilio_phone_number_sid:
+            account = f"/2010-04-01/Accounts/{defaults.ACCOUNT_SID}"
+            path = f"{account}/IncomingPhoneNumbers/{agent.twilio_phone_number_sid}.json"
+            self._console.twilio("POST", path, TrunkSid=self._their_trunk)
+
+    def _delete_trunk(self, agent: Agent) -> None:
+        if agent.twilio_trunk_sid:
+            self._plain.carrier.delete_trunk(agent.twilio_trunk_sid)
+
+    def _secure_trunk(self, agent: Agent) -> None:
+        if self._stands(agent.twilio_trunk_sid):
+            self._console.twilio("POST", f"/v1/Trunks/{agent.twilio_trunk_sid}", Secure="true")
+
+    def _delete_url(self, agent: Agent) -> None:
+        if agent.twilio_trunk_sid and agent.twilio_origination_url_sid:
+            self._plain.carrier.delete_origination_url(agent.twilio_trunk_sid, agent.twilio_origination_url_sid)
+
+    def _disable_url(self, agent: Agent) -> None:
+        self._change_url(agent, Enabled="false")
+
+    def _divert_url(self, agent: Agent) -> None:
+        self._change_url(agent, SipUrl="sip:elsewhere.example.com;transport=tcp")
+
+    def _change_url(self, agent: Agent, **changes: str) -> None:
+        if self._stands(agent.twilio_origination_url_sid):
+            path = f"/v1/Trunks/{agent.twilio_trunk_sid}/OriginationUrls/{agent.twilio_origination_url_sid}"
+            self._console.twilio("POST", path, **changes)
+
+    def _delete_inbound_trunk(self, agent: Agent) -> None:
+        if agent.livekit_inbound_trunk_id:
+            self._plain.platform.delete_trunk(agent.livekit_inbound_trunk_id)
+
+    def _delete_rule(self, agent: Agent) -> None:
+        if agent.livekit_dispatch_rule_id:
+            self._plain.platform.delete_dispatch_rule(agent.livekit_dispatch_rule_id)
+
+    def _empty_rule(self, agent: Agent) -> None:
+        if self._stands(agent.livekit_dispatch_rule_id):
+            self._console.rule(str(agent.livekit_dispatch_rule_id), trunk_ids=[agent.livekit_inbound_trunk_id])
+
+    def _stands(self, external_id: str | None) -> bool:
+        return bool(external_id) and str(external_id) in str(self._sandbox.state())
+
+
+EDITS: dict[str, Callable[[Outsider, Agent], None]] = {
+    "detach_number": Outsider._detach_number,
+    "move_number": Outsider._move_number,
+    "delete_trunk": Outsider._delete_trunk,
+    "secure_trunk": Outsider._secure_trunk,
+    "delete_url": Outsider._delete_url,
+    "disable_url": Outsider._disable_url,
+    "divert_url": Outsider._divert_url,
+    "delete_inbound_trunk": Outsider._delete_inbound_trunk,
+    "delete_rule": Outsider._delete_rule,
+    "empty_rule": Outsider._empty_rule,
+}
+"""Kind of edit -> how it is made."""
