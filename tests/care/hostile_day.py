@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import select, text
 
-from app.db.models import Audit, Event, Operation
+from app.db.models import Audit, Operation
+from app.db.models import Event as Told
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.findings import AuditStatus, FindingCode
 from app.domain.statuses import OPEN_STATUSES, PhoneStatus
@@ -35,7 +36,7 @@ from tests.e2e.invariants import (
 )
 from tests.e2e.rows import AgentRows, rows_of
 from tests.support.api import empty_tables
-from tests.support.mishaps import Fate, Fateful
+from tests.support.mishaps import Fate, Fateful, Mishap
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import ManualClock, RecordingPublisher
 from tests.support.sandbox import Sandbox
@@ -67,6 +68,10 @@ _TIMES = {
     "agents": ("updated_at",),
 }
 """Every time that decides when something is done."""
+
+
+Event = tuple[Any, ...]
+"""The name of a method of `HostileDay`, and its arguments."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +119,32 @@ class HostileDay:
         self.routings = {number: [routing_of(state, number)] for number in NUMBERS}
         self.agents[:] = [self.wiring.agents.create(name, name, {}).id for name in NAMES]
 
-    def ask(self, request: Callable[[], object]) -> None:
-        """Ask for something; a refusal, a provider's error and the death of whoever serves it are all answers."""
+    def happens(self, event: Event) -> None:
+        """Let something happen; a refusal, a provider's error and the death of whoever serves it are all answers."""
         with suppress(RefusedError, ProviderError, WorkerDiedError):
-            request()
+            getattr(self, event[0])(*event[1:])
 
-    def provision(self, agent: int, number: str, *, takeover: bool) -> None:
+    def in_trouble(self, trouble: Event, asked: Event) -> None:
+        """Ask for something while something goes wrong, and let the workers have a go at it."""
+        self.happens(trouble)
+        self.happens(asked)
+        self.work()
+
+    def break_a_call(self, call: str, kind: str, times: int) -> None:
+        """Let a provider fail at one of its calls."""
+        self.sandbox.fault(call, kind, times=times, **({"retryAfterS": 1} if kind == "429" else {}))
+
+    def strike_a_worker(self, mishap: Mishap, calls: int, meanwhile: Event) -> None:
+        """Let the worker that makes one of the next calls die, lose its answer, or stall for longer than its lease."""
+
+        def others_go_on() -> None:
+            self.happens(meanwhile)
+            self.pass_time()
+            self.work()
+
+        self.fate.plan(mishap, calls, others_go_on)
+
+    def provision(self, agent: int, number: str, takeover: bool) -> None:
         if takeover:
             self.taken_over.add(number)
         self.wiring.provisioning.provision(self.agents[agent], number, takeover=takeover, origin=ORIGIN)
@@ -127,7 +152,7 @@ class HostileDay:
     def deprovision(self, agent: int) -> None:
         self.wiring.provisioning.deprovision(self.agents[agent], origin=ORIGIN)
 
-    def repair(self, agent: int, *, takeover: bool) -> None:
+    def repair(self, agent: int, takeover: bool) -> None:
         number = self.wiring.agents.get(self.agents[agent]).twilio_phone_number
         if takeover and number:
             self.taken_over.add(number)
@@ -143,7 +168,10 @@ class HostileDay:
         if found:
             self.wiring.provisioning.retry(found[which % len(found)], origin=ORIGIN)
 
-    def audit(self, *, fix: bool) -> Audit | None:
+    def verify(self, agent: int) -> None:
+        self.wiring.care.verify(self.agents[agent])
+
+    def audit(self, fix: bool) -> Audit | None:
         return self.wiring.audits.run(self.wiring.audits.ask(fix=fix, requested_by="tests"))
 
     def edit(self, kind: str, agent: int) -> None:
@@ -170,25 +198,46 @@ class HostileDay:
             if self.publisher.plans:
                 self.run(self.publisher.plans.pop(0))
             elif self.publisher.audits:
-                self.ask(lambda: self.wiring.audits.run(self.publisher.audits.pop(0)))
+                with suppress(WorkerDiedError):
+                    self.wiring.audits.run(self.publisher.audits.pop(0))
             else:
                 return
         raise AssertionError("one message leads to the next for ever")
 
+    def work_a_little(self, which: int, length: int) -> None:
+        """Run the first steps of one message, and leave the rest of it in the queue."""
+        for plan in self._message(which):
+            self.publisher.plans.remove(plan)
+            self.run(replace(plan, steps=plan.steps[:length]))
+            self.publisher.plans.append(replace(plan, steps=plan.steps[length:]))
+
+    def work_out_of_order(self, which: int, order: list[str]) -> None:
+        """Run the steps of one message in any order, as if each were a message of its own."""
+        for plan in self._message(which):
+            for name in order:
+                if name in plan.steps:
+                    self.run(replace(plan, steps=(name,)))
+
+    def lose(self, which: int) -> None:
+        for plan in self._message(which):
+            self.publisher.plans.remove(plan)
+
+    def deliver_twice(self, which: int) -> None:
+        self.publisher.plans.extend(self._message(which))
+
+    def _message(self, which: int) -> list[Plan]:
+        plans = self.publisher.plans
+        return [plans[which % len(plans)]] if plans else []
+
     def pass_time(self, span: timedelta = A_WHILE) -> None:
-        """Let time pass: requests under way land, and every time in the rows is that much further in the past."""
+        """Let time pass, and the sweeper look: requests under way land, and all times are further in the past."""
         self.fate.land()
         self.clock.sleep(span.total_seconds())
         with self.plain.sessions.begin() as session:
             for table, columns in _TIMES.items():
                 changes = ", ".join(f"{column} = {column} - :span" for column in columns)
                 session.execute(text(f"UPDATE {table} SET {changes}"), {"span": span})  # noqa: S608 - names of ours
-
-    def others_work(self) -> None:
-        """Let time pass while one worker stalls, and everybody else go on."""
-        self.pass_time()
         self.wiring.sweeper.sweep()
-        self.work()
 
     def heal(self) -> None:
         """End every fault, let the sweeper bring everything to its end, and fix what is left with one audit."""
@@ -197,7 +246,7 @@ class HostileDay:
         self.sandbox.clear_faults()
         self._settle()
         self._check_nothing_unknown()
-        audit = self.audit(fix=True)
+        audit = self.audit(True)
         assert audit is not None
         assert audit.status is AuditStatus.DONE, audit.error_detail
         self._settle()
@@ -227,9 +276,9 @@ class HostileDay:
         assert self.their_trunk in str(state["trunks"])
         self.foreigners.check()
         with self.plain.sessions.begin() as session:
-            query = select(Event.step).where(Event.detail["code"].astext == ErrorCode.INTERNAL_STEP_ERROR)
+            query = select(Told.step).where(Told.detail["code"].astext == ErrorCode.INTERNAL_STEP_ERROR)
             assert session.scalars(query).all() == [], "a step met an error of ours"
-        audit = self.audit(fix=False)
+        audit = self.audit(False)
         assert audit is not None
         assert audit.findings == []
 
@@ -237,7 +286,6 @@ class HostileDay:
         for _ in range(ROUNDS):
             self.work()
             self.pass_time()
-            self.wiring.sweeper.sweep()
             if not self.publisher.plans and not self.publisher.audits and not self._open():
                 return
         raise AssertionError(f"stuck: {self._open()}")
@@ -264,7 +312,7 @@ class HostileDay:
         codes = {finding.code for finding in self.wiring.care.verify(agent_id).findings}
         assert codes <= {FindingCode.NUMBER_MOVED}, f"not fixed: {codes}"
         if codes:
-            self.repair(self.agents.index(agent_id), takeover=True)
+            self.repair(self.agents.index(agent_id), True)
 
 
 def _check_at_rest(rows: AgentRows) -> None:
