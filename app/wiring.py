@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from werkzeug.utils import import_string
 
 from app.db.engine import Sessions, make_engine, make_sessions
+from app.first_answers import FirstAnswers
 from app.providers.base import Carrier, VoicePlatform
 from app.providers.governor import Governor, make_governor
 from app.providers.livekit import LiveKitPlatform
@@ -124,7 +125,14 @@ def build(
         agents=AgentService(sessions),
         provisioning=service,
         runner=Runner(sessions, tools),
-        sweeper=Sweeper(sessions, service, audits, BulkAdmission(sessions, service), deliveries),
+        sweeper=Sweeper(
+            sessions,
+            service,
+            audits,
+            BulkAdmission(sessions, service),
+            deliveries,
+            purges=(FirstAnswers(sessions).purge,),
+        ),
         care=care,
         audits=audits,
         planning=PlanningService(sessions, tools),

@@ -23,8 +23,9 @@ from app.provisioning.transitions import finish_if_done, finish_if_undone, recor
 UNDO_TRIES = 5
 """Failed tries of one undo after which a person is told: some 15 s of back-off, more than a passing fault takes."""
 
-Kept = Literal["done", "rests", "turned", "lost"]
-"""What became of it: written, written with a rest, written on an operation that goes back, or refused (lease lost)."""
+Kept = Literal["done", "rests", "attention", "turned", "lost"]
+"""What became of it: written; with a rest; with a rest, and from now on a person is asked for; on an operation that
+goes back; refused (lease lost)."""
 
 
 def keep_result(sessions: Sessions, claim: Claim, result: Result) -> Kept:
@@ -137,7 +138,7 @@ def keep_rest(
             return "turned"
         is_failing = claim.attempt >= UNDO_TRIES and error.code is not ErrorCode.PROVIDER_BUSY
         if claim.direction is Direction.UNDO and (isinstance(error, RejectedError) or is_failing):
-            _ask_for_attention(session, locked, claim, error)
+            return _ask_for_attention(session, locked, claim, error)
         return "rests"
 
 
@@ -206,22 +207,24 @@ def _record_failure(session: Session, operation: Operation, claim: Claim, error:
     record(session, operation, EventName.STEP_FAILED, claim.step.name, code=error.code, reason=error.detail)
 
 
-def _ask_for_attention(session: Session, locked: Locked, claim: Claim, error: ProviderError) -> None:
+def _ask_for_attention(session: Session, locked: Locked, claim: Claim, error: ProviderError) -> Kept:
     operation = locked.operation
     if operation.kind is OperationKind.DEPROVISION or operation.error_code is None:
         operation.error_code, operation.error_detail = error.code, error.detail
-    if operation.status is not OperationStatus.NEEDS_ATTENTION:
-        operation.move_to(OperationStatus.NEEDS_ATTENTION)
-        leftovers = session.scalars(
-            select(Resource.external_id).where(Resource.agent_id == operation.agent_id, Resource.deleted_at.is_(None))
-        )
-        record(
-            session,
-            operation,
-            EventName.OPERATION_NEEDS_ATTENTION,
-            claim.step.name,
-            code=error.code,
-            reason=error.detail,
-            leftovers=list(leftovers),
-        )
-        announce_attention(session, operation, locked.agent)
+    if operation.status is OperationStatus.NEEDS_ATTENTION:
+        return "rests"
+    operation.move_to(OperationStatus.NEEDS_ATTENTION)
+    leftovers = session.scalars(
+        select(Resource.external_id).where(Resource.agent_id == operation.agent_id, Resource.deleted_at.is_(None))
+    )
+    record(
+        session,
+        operation,
+        EventName.OPERATION_NEEDS_ATTENTION,
+        claim.step.name,
+        code=error.code,
+        reason=error.detail,
+        leftovers=list(leftovers),
+    )
+    announce_attention(session, operation, locked.agent)
+    return "attention"

@@ -53,7 +53,12 @@ class Outcome:
     rest: timedelta = timedelta()
 
 
-_VERDICTS = {"done": Verdict.GO_ON, "rests": Verdict.REST, "turned": Verdict.TURNED}
+_VERDICTS = {
+    "done": Verdict.GO_ON,
+    "rests": Verdict.REST,
+    "attention": Verdict.REST,
+    "turned": Verdict.TURNED,
+}
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,9 @@ class Runner:
             return Outcome(_VERDICTS.get(keep_failure(self.sessions, claim, error, is_clear=is_clear), Verdict.STOP))
         rest = self._rest_after(claim, error)
         kept = keep_rest(self.sessions, self.tools, claim, error, rest, is_clear=is_clear)
+        if kept == "attention":
+            operation_id = str(claim.context.operation_id)
+            log.error("operation_needs_attention", operation_id=operation_id, step=claim.step.name, code=error.code)
         return Outcome(_VERDICTS.get(kept, Verdict.STOP), rest=rest)
 
     def _keep_wait(self, claim: Claim, error: ProviderError, caller: Caller, *, is_clear: bool) -> Outcome:

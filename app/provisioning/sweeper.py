@@ -3,8 +3,11 @@
 Needs only PostgreSQL; any number of replicas may run.
 """
 
+import math
 import threading
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -39,6 +42,9 @@ KICK_CAP = timedelta(seconds=30)
 DOUBLINGS = 8
 """Doublings after which the pause is certainly at its cap; keeps the power small."""
 
+PURGE_INTERVAL_S = 3600.0
+"""Seconds between two purges of one sweeper: what is purged is a day old, so that an hour more is nothing."""
+
 
 @dataclass(frozen=True)
 class Sweeper:
@@ -49,6 +55,9 @@ class Sweeper:
     audits: AuditService
     bulks: BulkAdmission
     deliveries: DeliveryService
+    purges: tuple[Callable[[], int], ...] = ()
+    """What deletes rows that have had their day and says how many; harmless when every replica does it."""
+    clock: Callable[[], float] = time.monotonic
 
     def sweep(self) -> int:
         """Publish every operation that is due, up to a batch; return how many were due."""
@@ -64,16 +73,26 @@ class Sweeper:
     def run(self, stop: threading.Event) -> None:
         """Sweep once a second until `stop` is set, through outages of the database."""
         log.info("sweeper_started")
+        purged_at = -math.inf
         while not stop.is_set():
             due = opened = 0
             try:
                 due = self.sweep()
                 opened = self.bulks.advance()
+                if self.clock() - purged_at >= PURGE_INTERVAL_S:
+                    self._purge()
+                    purged_at = self.clock()
             except (OperationalError, InterfaceError, DBAPIError, PoolTimeoutError) as error:
                 log.error("sweep_failed", error=type(error).__name__)  # noqa: TRY400  # an outage is not a defect
             if due < BATCH and opened < BULK_BATCH:
                 stop.wait(PASS_INTERVAL_S)
         log.info("sweeper_stopped")
+
+    def _purge(self) -> None:
+        for purge in self.purges:
+            count = purge()
+            if count:
+                log.info("rows_purged", count=count)
 
     def _take_due(self) -> list[uuid.UUID]:
         """Take operations that no other sweeper takes, and push their next look back by the growing pause."""

@@ -9,7 +9,7 @@ from werkzeug.test import TestResponse
 
 from app.access import Scope
 from app.db.access import IdempotencyKey
-from app.first_answers import HELD_FOR, KEPT_FOR, FirstAnswers
+from app.first_answers import HELD_FOR, KEPT_FOR, PURGE_BATCH, FirstAnswers
 from tests.support.api import NUMBER, OTHER_NUMBER, Api
 
 KEY = {"Idempotency-Key": "order-7"}
@@ -179,9 +179,28 @@ def test_old_keys_are_purged_and_others_stay(api: Api) -> None:
         old = update(IdempotencyKey).where(IdempotencyKey.key == KEY["Idempotency-Key"])
         session.execute(old.values(created_at=func.now() - KEPT_FOR - HELD_FOR))
 
-    assert FirstAnswers(api.wiring.sessions).purge() == 1
+    assert [purge() for purge in api.wiring.sweeper.purges] == [1]
     with api.wiring.sessions() as session:
         assert session.scalars(select(IdempotencyKey.key)).all() == ["young"]
+
+
+def test_a_backlog_of_old_keys_is_purged_in_batches_past_what_is_locked(api: Api) -> None:
+    api.post("/api/agents", {"name": "a"}, headers=KEY)
+    with api.wiring.sessions.begin() as session:
+        session.execute(
+            text(
+                "INSERT INTO idempotency_keys (api_key_id, key, request_hash, locked_until, created_at)"
+                " SELECT api_key_id, 'old-' || n, '', now(), now() - interval '2 days'"
+                " FROM idempotency_keys, generate_series(0, :last) n"
+            ),
+            {"last": PURGE_BATCH},
+        )
+    with api.wiring.sessions.begin() as session:
+        held = select(IdempotencyKey).where(IdempotencyKey.key == "old-7").with_for_update()
+        assert session.scalar(held)
+        assert FirstAnswers(api.wiring.sessions).purge() == PURGE_BATCH
+    assert FirstAnswers(api.wiring.sessions).purge() == 1
+    assert api.count("idempotency_keys") == 1
 
 
 @pytest.mark.parametrize("key", ["", "a b", "é", "x" * 256, "tab\t"], ids=repr)

@@ -3,6 +3,7 @@
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -14,7 +15,7 @@ from app.domain.errors import ErrorCode
 from app.domain.statuses import OperationStatus, PhoneStatus
 from app.localstack.postgres import PostgresServer
 from app.providers.errors import RejectedError
-from app.provisioning.sweeper import BATCH, Sweeper
+from app.provisioning.sweeper import BATCH, PURGE_INTERVAL_S, Sweeper
 from tests.support.saga import DO_CALL, E164, ORIGIN, TRUNK, UNDO_CALL, Saga, wire
 
 DEADLINE_S = 60.0
@@ -165,6 +166,19 @@ class StoppedAfter(threading.Event):
         if not self._pauses:
             self.set()
         return self.is_set()
+
+
+def test_what_has_had_its_day_is_purged_at_the_start_and_each_hour(saga: Saga) -> None:
+    purged: list[float] = []
+
+    def purge() -> int:
+        purged.append(saga.clock.now)
+        return 0
+
+    sweeper = replace(saga.sweeper, purges=(purge,), clock=saga.clock)
+    start = saga.clock.now
+    sweeper.run(StoppedAfter(*[lambda: saga.clock.sleep(PURGE_INTERVAL_S / 4)] * 9))
+    assert purged == [start, start + PURGE_INTERVAL_S, start + 2 * PURGE_INTERVAL_S]
 
 
 def test_the_sweeper_outlives_an_outage_of_the_database(own_postgres: PostgresServer) -> None:
