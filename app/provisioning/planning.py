@@ -78,8 +78,8 @@ class PlanningService:
         trunks = len(self.tools.carrier.list_trunks())
         if trunks >= TRUNK_LIMIT:
             obstacles.append(Obstacle(ErrorCode.TWILIO_TRUNK_LIMIT, f"The account has {trunks} trunks already."))
-        obstacles += self._livekit_obstacles(phone_number)
         context = _context(self.tools, agent, phone_number, number)
+        obstacles += self._livekit_obstacles(context)
         return Preview([call for step in STEPS for call in _CALLS[step.name](context)], obstacles, trunks)
 
     def _rows(self, agent_id: uuid.UUID, phone_number: str) -> tuple[Agent, list[Obstacle]]:
@@ -97,10 +97,11 @@ class PlanningService:
                 obstacles.append(Obstacle(ErrorCode.NUMBER_IN_USE, "The number belongs to another agent."))
         return agent, obstacles
 
-    def _livekit_obstacles(self, phone_number: str) -> list[Obstacle]:
+    def _livekit_obstacles(self, ctx: StepContext) -> list[Obstacle]:
         found = [
             Obstacle(ErrorCode.LIVEKIT_NUMBER_CONFLICT, f"LiveKit trunk {trunk.id} has the number already.")
-            for trunk in self.tools.platform.list_inbound_trunks(phone_number)
+            for trunk in self.tools.platform.list_inbound_trunks(ctx.phone_number)
+            if not ctx.owns(trunk.metadata)  # one that this agent left behind is adopted
         ]
         catch_all = [
             Obstacle(ErrorCode.LIVEKIT_RULE_CONFLICT, f"Dispatch rule {rule.id} takes every call.", blocks=False)

@@ -1,6 +1,8 @@
 """A number handed to another agent in place, a repair that is interrupted, and the plan that writes nothing."""
 
+import json
 import threading
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -10,6 +12,8 @@ from app.domain.errors import ErrorCode, RefusedError
 from app.domain.statuses import OperationStatus, PhoneStatus
 from app.provisioning.transitions import Origin
 from tests.support.stage import FOREIGN_NUMBER, NUMBER, Stage
+
+SPARE = "+15145550042"
 
 _NOW = timedelta()
 
@@ -21,7 +25,7 @@ UPDATES = (
 )
 
 
-def _second(stage: Stage) -> object:
+def _second(stage: Stage) -> uuid.UUID:
     return stage.wiring.agents.create("back office", "back-office", {}).id
 
 
@@ -172,6 +176,32 @@ def test_a_plan_names_what_is_in_the_way(stage: Stage) -> None:
     assert ErrorCode.NUMBER_NOT_IN_ACCOUNT in {obstacle.code for obstacle in missing.obstacles}
     busy = stage.wiring.planning.preview(stage.agent_id, NUMBER, takeover=False)
     assert ErrorCode.AGENT_HAS_PHONE in {obstacle.code for obstacle in busy.obstacles}
+
+
+def test_a_plan_says_how_many_trunks_there_is_room_for_and_when_there_is_none(stage: Stage) -> None:
+    other = _second(stage)
+    stage.sandbox.number(SPARE)
+    before = stage.wiring.planning.preview(other, SPARE, takeover=False)
+    assert (before.would_succeed, before.trunks_used, before.trunks_limit) == (True, 2, 100)
+    for _ in range(98):
+        stage.console.twilio("POST", "/v1/Trunks", FriendlyName="theirs")
+    full = stage.wiring.planning.preview(other, SPARE, takeover=False)
+    assert [(one.code, one.blocks) for one in full.obstacles] == [(ErrorCode.TWILIO_TRUNK_LIMIT, True)]
+    assert (full.would_succeed, full.trunks_used) == (False, 100)
+
+
+def test_what_a_plan_lets_pass_is_provisioned(stage: Stage) -> None:
+    """A trunk that this very agent left behind is no obstacle, another agent's is one."""
+    other, third = _second(stage), _second(stage)
+    stage.sandbox.number(SPARE)
+    mark = json.dumps({"managedBy": "trunkline", "instance": "stage", "agentId": str(other)})
+    stage.console.livekit("CreateSIPInboundTrunk", trunk={"name": "late", "numbers": [SPARE], "metadata": mark})
+    blocked = stage.wiring.planning.preview(third, SPARE, takeover=False)
+    assert [one.code for one in blocked.obstacles] == [ErrorCode.LIVEKIT_NUMBER_CONFLICT]
+    assert stage.wiring.planning.preview(other, SPARE, takeover=False).would_succeed
+    stage.wiring.provisioning.provision(other, SPARE, takeover=False, origin=Origin())
+    stage.drive()
+    assert stage.sandbox.call(SPARE)["agentName"] == "back-office"
 
 
 def _rows(stage: Stage) -> list[object]:
