@@ -8,14 +8,13 @@ from typing import Literal
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from app.domain.numbers import mask_number
+from app.domain.numbers import mask_numbers
 
 QUIET = ("werkzeug", "urllib3", "twilio.http_client", "alembic.runtime.plugins", "asyncio", "kombu", "amqp")
 """Libraries whose INFO says nothing that our own lines do not."""
 
 ADOPTED = ("gunicorn.error",)
 
-_NUMBER = re.compile(r"(?<![0-9A-Za-z+])\+[1-9][0-9]{6,14}(?![0-9])")
 _SECRET = re.compile(r"\bwhsec_[A-Za-z0-9+/=]{8,}")
 _KEY = re.compile(r"\btl_[A-Za-z0-9_-]{20,}")
 
@@ -73,10 +72,7 @@ def mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 def _masked(value: object) -> object:
     if isinstance(value, str):
-        if "+" not in value and "tl_" not in value and "whsec_" not in value:
-            return value
-        value = _SECRET.sub("whsec_***", _KEY.sub("tl_***", value))
-        return _NUMBER.sub(lambda match: mask_number(match[0]), value)
+        return _SECRET.sub("whsec_***", _KEY.sub("tl_***", mask_numbers(value)))
     if isinstance(value, dict):
         return {_masked(name): _masked(inner) for name, inner in value.items()}
     return [_masked(inner) for inner in value] if isinstance(value, list | tuple) else value

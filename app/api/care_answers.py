@@ -21,7 +21,8 @@ def verification_answer(checkup: Checkup) -> Response:
     """Answer a request to verify: every named check, and the health that was kept."""
     details: dict[str, list[str]] = {}
     for finding in checkup.findings:
-        details.setdefault(finding.kind.check, []).append(f"{finding.kind.sentence} {finding.detail}".strip())
+        shown = as_json(finding)
+        details.setdefault(finding.kind.check, []).append(f"{shown['sentence']} {shown['detail']}".strip())
     checks = [
         {"name": name, "ok": ok, "detail": " ".join(details.get(name, ())) or None}
         for name, ok in checkup.checks.items()

@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
 from app.domain.errors import ErrorCode, RefusedError
+from app.domain.numbers import mask_numbers
 from app.providers.errors import ProviderError
 
 log = structlog.stdlib.get_logger()
@@ -103,16 +104,20 @@ _CODES_BY_STATUS = {
 def problem_body(
     code: ErrorCode, detail: str, *, status: int | None = None, errors: Mapping[str, list[str]] | None = None
 ) -> dict[str, object]:
-    """Return the body of a problem; `status` only where the code alone does not decide it."""
+    """Return the body of a problem; `status` only where the code alone does not decide it.
+
+    Names of unknown fields and ids are the client's own words: a number among them is masked.
+    """
+    shown = {mask_numbers(name): [mask_numbers(one) for one in messages] for name, messages in (errors or {}).items()}
     body: dict[str, object] = {
         "success": False,
         "type": f"urn:trunkline:problem:{code.value}",
         "title": KINDS[code].title,
         "status": status or KINDS[code].status,
-        "detail": detail,
+        "detail": mask_numbers(detail),
         "code": code.value,
     }
-    return body | ({"errors": dict(errors)} if errors else {})
+    return body | ({"errors": shown} if shown else {})
 
 
 def problem(

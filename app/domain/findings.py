@@ -197,6 +197,8 @@ class Finding:
     resource: tuple[str, str] | None = None
     """Step name (the kind of resource) and external id."""
     parent_id: str | None = None
+    phone_number: str = ""
+    """The number that a LiveKit trunk has: where its deletion is confirmed. Never shown."""
     detail: str = ""
     fixed: str = field(default="", compare=False)
     """What `--fix` did about it."""

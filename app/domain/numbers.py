@@ -5,6 +5,7 @@ import re
 import phonenumbers
 
 _E164 = re.compile(r"\+[1-9][0-9]{1,14}", re.ASCII)
+_IN_TEXT = re.compile(r"(?:(?<![0-9A-Za-z+])\+|%2B)[1-9][0-9]{6,14}(?![0-9])", re.IGNORECASE)
 
 NANP_DIGITS = 10
 """Digits after +1 in the North American plan: area code, exchange, line; there is no other length."""
@@ -38,3 +39,8 @@ def parse_e164(text: str) -> str:
 def mask_number(number: str | None) -> str:
     """Return the number as a log may show it: only its last four digits, as in `"*******1234"`."""
     return "" if not number else "*" * max(len(number) - 4, 0) + number[-4:]
+
+
+def mask_numbers(text: str) -> str:
+    """Return the text with every phone number in it masked, as found in what people or providers have written."""
+    return _IN_TEXT.sub(lambda match: mask_number(match[0]), text)

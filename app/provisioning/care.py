@@ -13,6 +13,7 @@ from app.db.engine import Sessions
 from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.findings import CHECKS, Finding, FindingCode, Health, Mend
+from app.domain.numbers import mask_numbers
 from app.domain.statuses import OperationKind, PhoneStatus
 from app.provisioning.announcements import announce_drift
 from app.provisioning.context import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK, VERIFICATION, Toolbox
@@ -177,7 +178,8 @@ def as_json(finding: Finding) -> dict[str, object]:
         "code": finding.code,
         "severity": finding.kind.severity,
         "sentence": finding.kind.sentence,
-        "detail": finding.detail,
+        # It quotes what somebody wrote at a console: a SIP URI may name a number.
+        "detail": mask_numbers(finding.detail),
         "fix": finding.kind.mend,
         "fixed": finding.fixed,
         "agentId": finding.agent_id,

@@ -64,9 +64,8 @@ def find_orphans(snapshot: Snapshot, rows: tuple[Rows, Rows], tools: Toolbox, gr
             continue
         code = FindingCode.TWIN if marked.agent_id in after.paths else FindingCode.ORPHAN
         resource = (marked.kind, marked.external_id)
-        findings.append(
-            Finding(code, marked.agent_id, resource, parent_id=marked.parent_id, detail=marked.number or "")
-        )
+        number = marked.number or ""
+        findings.append(Finding(code, marked.agent_id, resource, parent_id=marked.parent_id, phone_number=number))
     return findings
 
 
@@ -143,7 +142,7 @@ def _context(tools: Toolbox, finding: Finding) -> StepContext:
         tools=tools,
         agent_id=uuid.UUID(int=0),
         operation_id=uuid.UUID(int=0),
-        phone_number=finding.detail,
+        phone_number=finding.phone_number,
         takeover=False,
         agent_name="",
         job_metadata="{}",

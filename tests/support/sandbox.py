@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -110,9 +110,9 @@ class Sandbox:
 class SandboxServer:
     """A sandbox process; the port stays through a restart, the state too where it has a journal."""
 
-    def __init__(self, folder: Path, *, journal: bool = False) -> None:
+    def __init__(self, folder: Path, *, journal: bool = False, options: Sequence[str] = ()) -> None:
         self._port = free_port()
-        self._options = ["--state", str(folder / "sandbox.journal")] if journal else []
+        self._options = [*options, *(["--state", str(folder / "sandbox.journal")] if journal else [])]
         self.process = ServerProcess("the sandbox", folder / "sandbox.pid", folder / "sandbox.log")
         self.control = Sandbox(f"http://127.0.0.1:{self._port}")
 
@@ -133,10 +133,10 @@ class SandboxServer:
 
 
 @contextmanager
-def running_sandbox(*, journal: bool = False) -> Iterator[SandboxServer]:
-    """Yield a new sandbox process."""
+def running_sandbox(*, journal: bool = False, options: Sequence[str] = ()) -> Iterator[SandboxServer]:
+    """Yield a new sandbox process; `options` are more of its command line."""
     with server_folder() as folder:
-        server = SandboxServer(folder, journal=journal)
+        server = SandboxServer(folder, journal=journal, options=options)
         try:
             server.start()
             yield server

@@ -46,7 +46,7 @@ class Api:
     """A client of the HTTP API with a key that may write; answers are (status, body)."""
 
     def __init__(self, base_url: str, key: str) -> None:
-        self.base_url = base_url
+        self.base_url, self.key = base_url, key
         # Above the 60 s of the longest `Prefer: wait`.
         self._client = JsonClient(base_url, {"Authorization": f"Bearer {key}"}, timeout_s=90)
 

@@ -27,12 +27,18 @@ ROUNDS = 40
 class Console:
     """Somebody at the providers' own consoles: the same APIs and credentials, none of our code."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        auth_token: str = defaults.AUTH_TOKEN,
+        livekit_secret: str = defaults.LIVEKIT_API_SECRET,
+    ) -> None:
         self.url = sandbox.base_url
+        self._auth_token, self._livekit_secret = auth_token, livekit_secret
 
     def twilio(self, method: str, path: str, **data: str) -> dict[str, Any]:
         """Call Twilio by path; the answer's body."""
-        auth = (defaults.ACCOUNT_SID, defaults.AUTH_TOKEN)
+        auth = (defaults.ACCOUNT_SID, self._auth_token)
         answer = requests.request(method, self.url + path, data=data, auth=auth, timeout=10)
         assert answer.ok, answer.text
         return answer.json() if answer.text else {}
@@ -40,7 +46,7 @@ class Console:
     def livekit(self, call: str, **body: Any) -> dict[str, Any]:
         """Call LiveKit's SIP service with JSON; the answer's body."""
         claims = {"iss": defaults.LIVEKIT_API_KEY, "exp": int(time.time()) + 60, "sip": {"admin": True}}
-        token = jwt.encode(claims, defaults.LIVEKIT_API_SECRET, algorithm="HS256")
+        token = jwt.encode(claims, self._livekit_secret, algorithm="HS256")
         path = f"{self.url}/twirp/livekit.SIP/{call}"
         answer = requests.post(path, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=10)
         assert answer.ok, answer.text

@@ -1,0 +1,262 @@
+"""Nothing that is secret, and no full phone number, in anything that the processes put out."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from app import sandbox as defaults
+from app.localstack.http_json import JsonClient
+from app.localstack.valkey import ValkeyServer
+from tests.e2e.rows import finished, statuses
+from tests.support.sandbox import Sandbox, SandboxServer, running_sandbox
+from tests.support.stack import Api, Stack, Timings, eventually, running_stack
+from tests.support.stage import Console
+from tests.support.wiretap import Wiretap, wiretap
+
+AUTH_TOKEN = "marked-auth-token-0123456789abcdef"
+API_KEY_SECRET = "marked-key-secret-0123456789abcdef"
+LIVEKIT_SECRET = "marked-livekit-secret-0123456789abcdef"
+FLOWER_PASSWORD = "marked-flower-password"
+JOB_SECRET = "marked-webhook-secret"
+"""What a client keeps in an agent's metadata, for the agent only."""
+
+VOICE_URL = "https://example.com/voice?token=marked-url-token"
+"""Where a number's calls went before us: kept as a row, told to nobody."""
+
+WRONG_KEY = "tl_" + "marked0wrong0key0" * 3
+WHOLE, REFUSED, STUCK, ORPHANED, ODD = (f"+1514777{n:04d}" for n in range(1111, 1116))
+NUMBERS = (WHOLE, REFUSED, STUCK, ORPHANED, ODD)
+QUOTING = f"Basic {AUTH_TOKEN} may not use {REFUSED} (%2B{REFUSED[1:]}); secret {LIVEKIT_SECRET}"
+"""A provider's message that repeats what it was sent."""
+
+FOR_EVER = None
+
+SAVED = (
+    "SELECT detail::text FROM events",
+    "SELECT coalesce(error_detail, '') FROM operations",
+    "SELECT coalesce(error_detail, '') FROM operation_steps",
+    "SELECT findings::text || coalesce(error_detail, '') FROM audits",
+    "SELECT health_findings::text FROM agents",
+)
+"""What the rows tell to others."""
+
+
+@dataclass
+class Heard:
+    """Everything put out, by where."""
+
+    outputs: dict[str, str] = field(default_factory=dict)
+
+    def leaks(self, secrets: dict[str, str]) -> list[str]:
+        """Say which secret is in which output, with what stands before it."""
+        return [
+            f"{name} in {where}: ...{output[max(output.index(secret) - 120, 0) : output.index(secret)]}"
+            for where, output in self.outputs.items()
+            for name, secret in secrets.items()
+            if secret in output
+        ]
+
+
+class NotingApi(Api):
+    """Keeps the body of every problem."""
+
+    def __init__(self, base_url: str, key: str) -> None:
+        super().__init__(base_url, key)
+        self.problems: list[str] = []
+
+    def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        status, answer = super().call(method, path, body)
+        if status >= 400:
+            self.problems.append(str(answer))
+        return status, answer
+
+
+@pytest.fixture(scope="module")
+def marked_sandbox() -> Iterator[SandboxServer]:
+    given = {"auth-token": AUTH_TOKEN, "api-key-secret": API_KEY_SECRET, "livekit-api-secret": LIVEKIT_SECRET}
+    options = [part for name, value in given.items() for part in (f"--{name}", value)]
+    with running_sandbox(options=options) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def marked_stack(
+    make_database: Callable[[], str], valkey_server: ValkeyServer, marked_sandbox: SandboxServer
+) -> Iterator[Stack]:
+    stores, timings = (make_database(), valkey_server.url), Timings(provider_timeout=2)
+    with running_stack(*stores, marked_sandbox.control, timings, start=False) as stack:
+        stack.environ |= {
+            "TWILIO_AUTH_TOKEN": AUTH_TOKEN,
+            "TWILIO_API_KEY_SID": defaults.API_KEY_SID,
+            "TWILIO_API_KEY_SECRET": API_KEY_SECRET,
+            "LIVEKIT_API_SECRET": LIVEKIT_SECRET,
+            "FLOWER_BASIC_AUTH": f"ops:{FLOWER_PASSWORD}",
+            "INSTANCE_NAME": "marked",
+            "ORPHAN_GRACE_S": "0",
+        }
+        stack.start()
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def heard(marked_stack: Stack, marked_sandbox: SandboxServer) -> Heard:
+    """Let everything happen once, and collect what was put out."""
+    sandbox, api = marked_sandbox.control, NotingApi(marked_stack.api.base_url, marked_stack.api.key)
+    for number in NUMBERS:
+        sandbox.number(number, voiceUrl=VOICE_URL)
+    with wiretap(marked_stack.environ["REDIS_URL"]) as tap:
+        _succeed(marked_stack, sandbox, api)
+        _fail(marked_stack, sandbox, api)
+        _ask_wrongly(api)
+        _get_stuck(marked_stack, sandbox, api)
+        _drift(marked_stack, sandbox, api)
+    metrics = str(JsonClient(api.base_url).call("GET", "/metrics")[1])
+    return _collected(marked_stack, api, tap, metrics)
+
+
+@pytest.fixture(scope="module")
+def secrets(marked_stack: Stack) -> dict[str, str]:
+    """What must not be seen; numbers without their plus, since it may be written in another way."""
+    database = marked_stack.database_url.partition("://")[2].partition("@")[0].partition(":")[2]
+    found = {
+        "the auth token": AUTH_TOKEN,
+        "the API key's secret": API_KEY_SECRET,
+        "LiveKit's secret": LIVEKIT_SECRET,
+        "Flower's password": FLOWER_PASSWORD,
+        "a secret of the agent's": JOB_SECRET,
+        "the former webhook": "marked-url-token",
+        "a client's key": marked_stack.api.key,
+        "a wrong key": WRONG_KEY,
+        "a token of LiveKit's": "eyJhbGciOi",
+        **{f"number {number}": number[1:] for number in NUMBERS},
+    }
+    return {**found, **({"the database's password": database} if database else {})}
+
+
+def test_everything_happened(heard: Heard) -> None:
+    """What was never put out cannot leak: each output has what it is there for."""
+    expected = {
+        "problems": ["number_in_use", "validation_failed", "unauthenticated", "livekit_bad_credentials"],
+        "redis": ["provision.twilio_trunk", "deprovision.twilio_trunk", "task-received", "celeryev"],
+        "worker": ["step_finished", "step_call_failed", "operation_needs_attention", "audit_found"],
+        "web": ["provision_queued"],
+        "sweeper": ["sweeper_started"],
+        "metrics": ["trunkline_operations"],
+        "rows": ["livekit_bad_credentials", "needs_attention", "orphan", "origination_host_wrong", "*1115"],
+    }
+    missing = {where: [one for one in words if one not in heard.outputs[where]] for where, words in expected.items()}
+    assert missing == {where: [] for where in expected}
+
+
+def test_no_output_has_a_secret_or_a_full_number(heard: Heard, secrets: dict[str, str]) -> None:
+    assert heard.leaks(secrets) == []
+
+
+@pytest.mark.parametrize("where", ["worker", "redis", "problems", "rows"])
+def test_a_leak_is_found_wherever_it_is(heard: Heard, secrets: dict[str, str], where: str) -> None:
+    leaking = Heard({**heard.outputs, where: heard.outputs[where] + f'"number": "%2B{WHOLE[1:]}"'})
+    (leak,) = leaking.leaks(secrets)
+    assert leak.startswith(f"number {WHOLE} in {where}: ")
+
+
+def test_malformed_settings_are_named_and_not_shown(marked_stack: Stack) -> None:
+    environ = marked_stack.environ | {
+        "DATABASE_URL": f"mysql://user:{AUTH_TOKEN}@127.0.0.1/x",
+        "REDIS_URL": f"http://:{AUTH_TOKEN}@127.0.0.1",
+        "LIVEKIT_URL": f"ftp://{LIVEKIT_SECRET}",
+        "TWILIO_API_KEY_SID": API_KEY_SECRET,
+        "FLOWER_BASIC_AUTH": FLOWER_PASSWORD,
+    }
+    command = [sys.executable, "-m", "flask", "--app", "app", "keys", "list"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 1
+    assert {"DATABASE_URL", "REDIS_URL", "LIVEKIT_URL", "TWILIO_API_KEY_SID", "FLOWER_BASIC_AUTH"} <= {
+        line.split(":")[0] for line in done.stderr.splitlines()
+    }
+    assert "marked" not in done.stdout + done.stderr
+
+
+def _agent(api: Api, name: str) -> str:
+    status, body = api.call("POST", "/api/agents", {"name": name, "metadata": {"hook": JOB_SECRET}})
+    assert status == 201, body
+    return str(body["id"])
+
+
+def _provisioned(stack: Stack, api: Api, number: str) -> str:
+    agent_id = _agent(api, f"agent of {number[-4:]}")
+    finished(stack, [api.provision(agent_id, number)])
+    assert api.phone(agent_id)["hasPhone"]
+    return agent_id
+
+
+def _succeed(stack: Stack, sandbox: Sandbox, api: Api) -> None:
+    """One lost answer, then a path; one agent is refused its number, and the path is verified."""
+    sandbox.fault("twilio.create_trunk", "apply_then_drop")
+    agent_id = _provisioned(stack, api, WHOLE)
+    assert api.post_number(_agent(api, "second"), WHOLE)[0] == 409
+    assert api.call("POST", f"/api/agents/{agent_id}/verify")[0] == 200
+
+
+def _fail(stack: Stack, sandbox: Sandbox, api: Api) -> None:
+    """A refusal that quotes what it was sent: the operation is rolled back, and the client who waits is told."""
+    sandbox.fault("livekit.create_dispatch_rule", "reject", code="unauthenticated", message=QUOTING)
+    sandbox.fault("twilio.create_origination_url", "429", message=QUOTING)
+    agent_id = _agent(api, "refused")
+    operation_id = api.provision(agent_id, REFUSED)
+    finished(stack, [operation_id])
+    assert api.phone(agent_id)["phoneProvisioningStatus"] == "FAILED"
+    sandbox.fault("twilio.list_trunks", "reject", status=401, code=20003, message=QUOTING)
+    status, body = api.call("POST", f"/api/agents/{agent_id}/provision-phone?dryRun=true", {"phoneNumber": REFUSED})
+    assert (status, body["code"]) == (502, "twilio_bad_credentials")
+    sandbox.fault("livekit.create_inbound_trunk", "reject", code="unauthenticated", message=QUOTING)
+    client = JsonClient(api.base_url, {"Authorization": f"Bearer {api.key}", "Prefer": "wait=30"}, timeout_s=60)
+    status, body = client.call("POST", f"/api/agents/{agent_id}/provision-phone", {"phoneNumber": REFUSED})
+    assert status >= 400
+    api.problems.append(str(body))
+
+
+def _ask_wrongly(api: NotingApi) -> None:
+    agent_id = _agent(api, "asks wrongly")
+    path = f"/api/agents/{agent_id}/provision-phone"
+    for body in ({"phoneNumber": WHOLE + "0"}, {"phoneNumber": WHOLE, WHOLE: 1}, {WHOLE: WHOLE}, WHOLE):
+        assert api.call("POST", path, body)[0] == 422
+    assert api.call("GET", f"/api/agents/{WHOLE}")[0] == 404
+    assert api.call("GET", f"/api/agents?{WHOLE.replace('+', '%2B')}=1")[0] == 422
+    stranger = NotingApi(api.base_url, WRONG_KEY)
+    assert stranger.call("GET", "/api/agents")[0] == 401
+    api.problems += stranger.problems
+
+
+def _get_stuck(stack: Stack, sandbox: Sandbox, api: Api) -> None:
+    """An undo that is refused for ever."""
+    agent_id = _provisioned(stack, api, STUCK)
+    sandbox.fault("twilio.delete_trunk", "reject", times=FOR_EVER, status=400, code=20001, message=QUOTING)
+    operation_id = api.deprovision(agent_id)
+    eventually(lambda: statuses(stack.sessions, [operation_id])[operation_id] == "needs_attention", "it gets stuck")
+
+
+def _drift(stack: Stack, sandbox: Sandbox, api: Api) -> None:
+    """Numbers in what somebody writes at a console, and an audit that finds it."""
+    ids, console = api.phone(_provisioned(stack, api, ODD)), Console(sandbox, AUTH_TOKEN, LIVEKIT_SECRET)
+    path = f"/v1/Trunks/{ids['twilioTrunkSid']}/OriginationUrls/{ids['twilioOriginationUrlSid']}"
+    console.twilio("POST", path, SipUrl=f"sip:{ODD}@elsewhere.example.com")
+    mark = '{"managedBy": "trunkline", "instance": "marked", "agentId": "%s", "createdAt": "2020-01-01T00:00:00Z"}'
+    trunk = {"name": "orphan", "numbers": [ORPHANED], "metadata": mark % "00000000-0000-4000-8000-000000000000"}
+    console.livekit("CreateSIPInboundTrunk", trunk=trunk)
+    status, asked = api.call("POST", "/api/audit", {"fix": False})
+    assert status == 202, asked
+    look = lambda: api.call("GET", asked["statusUrl"])[1]  # noqa: E731
+    eventually(lambda: look()["status"] == "done", lambda: f"the audit ends: {look()}")
+
+
+def _collected(stack: Stack, api: NotingApi, tap: Wiretap, metrics: str) -> Heard:
+    with stack.sessions.begin() as session:
+        rows = [str(value) for query in SAVED for value in session.scalars(text(query))]
+    logs = {name: stack.log(name) for name in ("web", "worker", "sweeper")}
+    others = {"problems": "\n".join(api.problems), "redis": tap.text, "metrics": metrics, "rows": "\n".join(rows)}
+    return Heard({**logs, **others})
