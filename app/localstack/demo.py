@@ -60,7 +60,7 @@ class Demo:
                     return
                 if time.monotonic() > deadline:
                     raise StackError(f"the API is not ready after {READY_S:.0f} s: {self._unready(api)}")
-            report("web, worker, cleanup, sweeper, flower")
+            report("web, worker, bulk, cleanup, sweeper, flower")
 
     def development_key(self) -> str:
         """Return the kept development key, or make one where it is missing or no longer known to the database."""

@@ -9,6 +9,9 @@ from tests.support.stack import Stack, Timings, eventually, running_stack
 
 SIZE = 30
 
+BULK_PATIENCE_S = 180.0
+"""Seconds for a whole bulk: 10 as a rule, a kill included; thirty numbers share two cores with all other tests."""
+
 _names = itertools.count(1)
 
 
@@ -35,7 +38,7 @@ def look(stack: Stack, url: str) -> dict[str, Any]:
 
 def over(stack: Stack, url: str) -> dict[str, Any]:
     """Return the bulk once it is over."""
-    eventually(lambda: look(stack, url)["finishedAt"], lambda: f"the bulk ends: {look(stack, url)}")
+    eventually(lambda: look(stack, url)["finishedAt"], lambda: f"the bulk ends: {look(stack, url)}", BULK_PATIENCE_S)
     return look(stack, url)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 from celery import Celery
+from kombu import Consumer, Message
 
 from app.domain.statuses import Direction, OperationKind
 from app.localstack.valkey import ValkeyServer
@@ -19,7 +20,7 @@ LIMIT_S = 4.0
 """Seconds that a request may lose to a broker that is down."""
 
 AT_ONCE_S = 0.2
-QUEUES = ("provision", "rollback", "ops")
+QUEUES = ("provision", "bulk", "rollback", "ops")
 
 DOWN = Plan(
     uuid.uuid4(),
@@ -31,6 +32,7 @@ DOWN = Plan(
 UNDO = tuple(step.name for step in steps_towards(Direction.UNDO))
 ROLLBACK = Plan(uuid.uuid4(), 1, OperationKind.PROVISION, Direction.UNDO, UNDO)
 DEPROVISION = Plan(uuid.uuid4(), 0, OperationKind.DEPROVISION, Direction.UNDO, UNDO)
+BULK = Plan(uuid.uuid4(), 0, OperationKind.PROVISION, Direction.DO, ("verification",), is_bulk=True)
 LAST = Plan(uuid.uuid4(), 0, OperationKind.PROVISION, Direction.DO, ("verification",))
 
 BRANCHES = ["celery.group"]
@@ -94,7 +96,7 @@ def test_a_plan_of_one_step_has_its_error_callback_too(publisher: object, broker
 def test_a_plan_without_steps_is_not_published(publisher: object, broker_at: Lead, redis_url: str) -> None:
     broker_at(redis_url)
     assert publisher.publish(Plan(uuid.uuid4(), 0, OperationKind.PROVISION, Direction.DO, ())) is False
-    assert [messages(redis_url, name) for name in QUEUES] == [[], [], []]
+    assert [messages(redis_url, name) for name in QUEUES] == [[], [], [], []]
 
 
 def test_a_flush_does_not_take_the_queues_away(publisher: object, broker_at: Lead, redis_url: str) -> None:
@@ -162,3 +164,23 @@ def test_the_silence_after_a_failure_lasts_two_seconds(
     publisher._silent_until = time.monotonic()
     assert publisher.publish(DOWN) is True
     assert len(messages(redis_url, "provision")) == 1
+
+
+def test_a_worker_takes_from_the_first_queue_of_its_list_that_has_a_message(
+    publisher: object, celery_app: Celery, broker_at: Lead, redis_url: str
+) -> None:
+    broker_at(redis_url)
+    for plan in (BULK, BULK, BULK, LAST, LAST, LAST):
+        assert publisher.publish(plan) is True
+    seen: list[str] = []
+
+    def take(_body: object, message: Message) -> None:
+        seen.append(message.delivery_info["routing_key"])
+        message.ack()
+
+    with celery_app.connection_for_read() as connection:
+        queues = [celery_app.amqp.queues[name] for name in ("provision", "bulk")]
+        with Consumer(connection, queues, callbacks=[take], prefetch_count=1):
+            for _ in range(6):
+                connection.drain_events(timeout=5)
+    assert seen == ["provision"] * 3 + ["bulk"] * 3
