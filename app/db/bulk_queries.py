@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select, update
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select, text, update
 from sqlalchemy.orm import Session
 
 from app.db.bulks import Bulk, BulkItem
@@ -86,3 +86,34 @@ def list_bulks(session: Session, *, status: BulkStatus | None, after: Position |
     if status is not None:
         query = query.where(Bulk.status == status)
     return session.scalars(page_of(query, Bulk, after, limit)).all()
+
+
+_INSERT_AGENTS = text("""
+    INSERT INTO agents (phone_provisioning_status, id, name, livekit_agent_name, metadata)
+    SELECT 'NOT_PROVISIONED', * FROM unnest(
+        CAST(:id AS uuid[]), CAST(:name AS text[]), CAST(:livekit_agent_name AS text[]), CAST(:metadata AS jsonb[]))
+""")
+
+_INSERT_ITEMS = text("""
+    INSERT INTO bulk_items
+        (bulk_id, position, agent_id, phone_number, takeover, status, error_code, error_detail)
+    SELECT :bulk_id, * FROM unnest(
+        CAST(:position AS int[]), CAST(:agent_id AS uuid[]), CAST(:phone_number AS text[]), CAST(:takeover AS bool[]),
+        CAST(:status AS text[]), CAST(:error_code AS text[]), CAST(:error_detail AS text[]))
+""")
+"""One statement with a list for each column: 10,000 rows in a fraction of what a row at a time costs both sides."""
+
+
+def insert_agents(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
+    """Insert many agents that have no number; `metadata` is JSON text."""
+    if rows:
+        session.execute(_INSERT_AGENTS, _columns(rows))
+
+
+def insert_items(session: Session, bulk_id: uuid.UUID, rows: Sequence[Mapping[str, object]]) -> None:
+    """Insert the items of a bulk."""
+    session.execute(_INSERT_ITEMS, {"bulk_id": bulk_id, **_columns(rows)})
+
+
+def _columns(rows: Sequence[Mapping[str, object]]) -> dict[str, list[object]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}

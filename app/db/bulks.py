@@ -64,7 +64,6 @@ class BulkItem(Base):
         Index("uq_bulk_items_live_number", "bulk_id", "phone_number", unique=True, postgresql_where=text(IS_LIVE)),
         Index("uq_bulk_items_live_agent", "bulk_id", "agent_id", unique=True, postgresql_where=text(IS_LIVE)),
         Index("uq_bulk_items_operation_id", "operation_id", unique=True),
-        Index("ix_bulk_items_agent_id", "agent_id"),
     )
 
     bulk_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("bulks.id"), primary_key=True)

@@ -1,21 +1,20 @@
 """The use cases of a bulk: accept, look, cancel, resume. Its operations are opened by the sweeper, a few at a time."""
 
+import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.db import bulk_queries
 from app.db.bulks import Bulk, BulkItem
 from app.db.engine import Sessions
-from app.db.models import Agent
 from app.domain.bulks import BulkStatus, ItemStatus
 from app.domain.errors import ErrorCode, bulk_not_found
-from app.domain.statuses import PhoneStatus
 from app.provisioning.bulk_items import Item
 from app.provisioning.transitions import Origin
 
@@ -44,10 +43,8 @@ class BulkService:
             wanted = {item.agent_id for item in items if item.agent_id is not None}
             living = bulk_queries.living_agents(session, wanted)
             made = {item.position: _agent_row(item) for item in items if item.new_agent and not item.problem}
-            if made:
-                session.execute(insert(Agent), list(made.values()))
-            rows = [_item_row(bulk.id, item, living, made) for item in items]
-            session.execute(insert(BulkItem), rows)
+            bulk_queries.insert_agents(session, list(made.values()))
+            bulk_queries.insert_items(session, bulk.id, [_item_row(item, living, made) for item in items])
             settle(session, bulk)
             session.flush()
             session.refresh(bulk)
@@ -149,14 +146,11 @@ def _agent_row(item: Item) -> dict[str, Any]:
         "id": uuid.uuid4(),
         "name": item.new_agent.name,
         "livekit_agent_name": item.new_agent.livekit_agent_name,
-        "agent_metadata": item.new_agent.metadata,
-        "phone_provisioning_status": PhoneStatus.NOT_PROVISIONED,
+        "metadata": json.dumps(item.new_agent.metadata),
     }
 
 
-def _item_row(
-    bulk_id: uuid.UUID, item: Item, living: set[uuid.UUID], made: dict[int, dict[str, Any]]
-) -> dict[str, Any]:
+def _item_row(item: Item, living: set[uuid.UUID], made: dict[int, dict[str, Any]]) -> dict[str, Any]:
     agent_id = made[item.position]["id"] if item.position in made else item.agent_id
     code, detail = (ErrorCode.VALIDATION_FAILED if item.problem else None), item.problem
     if item.agent_id is not None and item.agent_id not in living:
@@ -164,12 +158,11 @@ def _item_row(
         if not item.problem:
             code, detail = ErrorCode.AGENT_NOT_FOUND, f"There is no agent {item.agent_id}."
     return {
-        "bulk_id": bulk_id,
         "position": item.position,
         "agent_id": agent_id,
         "phone_number": item.phone_number,
         "takeover": item.takeover,
-        "status": ItemStatus.FAILED if code else ItemStatus.PENDING,
-        "error_code": code,
+        "status": (ItemStatus.FAILED if code else ItemStatus.PENDING).value,
+        "error_code": code.value if code else None,
         "error_detail": detail,
     }

@@ -70,7 +70,6 @@ def upgrade() -> None:
         op.create_index(live, "bulk_items", ["bulk_id", column], unique=True, postgresql_where=is_live)
     op.create_index("ix_bulk_items_status", "bulk_items", ["bulk_id", "status", "position"])
     op.create_index("uq_bulk_items_operation_id", "bulk_items", ["operation_id"], unique=True)
-    op.create_index("ix_bulk_items_agent_id", "bulk_items", ["agent_id"])
     op.add_column("operations", sa.Column("bulk_id", sa.Uuid(), nullable=True))
     op.create_foreign_key(op.f("fk_operations_bulk_id_bulks"), "operations", "bulks", ["bulk_id"], ["id"])
     op.create_index("ix_operations_bulk_id", "operations", ["bulk_id"], postgresql_where=sa.text("bulk_id IS NOT NULL"))
