@@ -172,17 +172,17 @@ def work(job: Job) -> dict[str, float]:
     return {"numbers": share.numbers, "held_back": share.held_back}
 
 
-def single_waits(job: Job, running: "list[subprocess.Popen[str]]", every_s: float = 0.5) -> list[float]:
-    """Make one single call now and then while the job runs; return how long each took, in milliseconds."""
+def single_waits(job: Job, running: "list[subprocess.Popen[str]]", every_s: float = 0.5) -> list[float | None]:
+    """Make one single call now and then while the job runs; return how long each took, in ms, or None: it failed."""
     carrier, _ = _adapters(job)
-    took: list[float] = []
+    took: list[float | None] = []
     while all(process.poll() is None for process in running):
         started = time.monotonic()
         try:
             carrier.get_trunk("TK" + "0" * 32)
             took.append((time.monotonic() - started) * 1000)
         except ProviderError:
-            pass  # counted by the sandbox
+            took.append(None)
         time.sleep(every_s)
     return took
 
