@@ -78,12 +78,22 @@ def test_a_killed_holder_frees_its_place(redis_url: str, client: redis.Redis) ->
     assert holder.stdout.readline() == "taken\n"
     os.kill(holder.pid, signal.SIGKILL)
     holder.communicate()
-    pace = pace_at(client, in_flight=1)
+    # Somebody who stays keeps the set of places alive, so that only the killed one's own end frees it.
+    assert Pace(client, ACCOUNT, None, 2, 60.0).take("single", "stays", 0, 0).is_taken
+    pace = pace_at(client, in_flight=2)
     assert not pace.take("single", "mine", 0, 0).is_taken
     assert poll_until(lambda: pace.take("single", "mine", 0, 0).is_taken, 10)
     assert not pace.take("single", "another", 0, 0).is_taken
     pace.leave("mine")
     assert pace.take("single", "another", 0, 0).is_taken
+
+
+def test_bulk_takes_a_slot_only_when_it_is_due_while_singles_take_theirs_ahead(client: redis.Redis) -> None:
+    pace = pace_at(client, per_s=1)
+    assert pace.take("bulk", "", 5, 0).is_taken
+    assert not pace.take("bulk", "", 5, 0).is_taken
+    assert pace.take("single", "", 5, 0).is_taken
+    assert pace.take("single", "", 5, 0).wait_s == pytest.approx(2, abs=1)
 
 
 def test_bulk_leaves_a_fifth_of_the_places_to_singles(client: redis.Redis) -> None:
