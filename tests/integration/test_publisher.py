@@ -86,6 +86,16 @@ def test_a_plan_is_one_message_in_its_own_queue(
     assert waiting == {name: [expected] if name == queue else [] for name in QUEUES}
 
 
+def test_a_hint_about_a_webhook_is_one_message_with_its_id_only(
+    publisher: object, broker_at: Lead, redis_url: str
+) -> None:
+    broker_at(redis_url)
+    endpoint_id = uuid.uuid4()
+    assert publisher.publish_webhooks(endpoint_id) is True
+    (message,) = messages(redis_url, "ops")
+    assert (message["task"], message["args"]) == ("webhooks.deliver", [str(endpoint_id)])
+
+
 def test_a_plan_of_one_step_has_its_error_callback_too(publisher: object, broker_at: Lead, redis_url: str) -> None:
     broker_at(redis_url)
     assert publisher.publish(LAST) is True

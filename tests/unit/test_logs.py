@@ -44,6 +44,7 @@ def test_a_library_s_line_takes_the_same_form(lines: Lines) -> None:
         ("call +15145551234 now", "call ********1234 now"),
         ("+15145551234,+442079460958", "********1234,*********0958"),
         ("key tl_abcdefghijklmnopqrstuvwxyz", "key tl_***"),
+        ("secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw=.", "secret whsec_***."),
         ("1+1234567", "1+1234567"),
         ("2026-11-23T09:15:04+00:00", "2026-11-23T09:15:04+00:00"),
     ],

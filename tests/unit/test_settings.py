@@ -79,6 +79,8 @@ def test_every_missing_setting_is_named_at_once(load: Load) -> None:
         ("LIVEKIT_SIP_URI", "sip:abc.sip.livekit.cloud;transport=ws"),
         ("LIVEKIT_SIP_URI", "sip:abc.sip.livekit.cloud:99999"),
         ("LIVEKIT_ALLOWED_ADDRESSES", "everyone"),
+        ("WEBHOOK_ALLOWED_NETWORKS", "my network"),
+        ("WEBHOOK_ALLOWED_NETWORKS", "10.0.0.1/8"),
         ("INSTANCE_NAME", "Über"),
         ("INSTANCE_NAME", "x" * 17),
         ("PORT", "0"),
