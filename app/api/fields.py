@@ -9,6 +9,12 @@ from marshmallow import ValidationError, fields
 from app.domain.numbers import InvalidNumberError, parse_e164
 from app.domain.texts import InvalidTextError, check_metadata, visible_line
 
+VISIBLE_LINE = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*\S[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$"
+"""What `Name` takes, for the API reference: no control character, and something to see."""
+
+E164_PATTERN = r"^\+[1-9][0-9]{1,14}$"
+"""What a number looks like; whether its country has such is the code's to say."""
+
 
 class StrictBoolean(fields.Boolean):
     """True or false; marshmallow's own also takes 1, "yes" and "on"."""

@@ -31,6 +31,8 @@ def idempotent(view: View) -> View:
     @wraps(view)
     def wrapper(**arguments: object) -> ResponseReturnValue:
         key = request.headers.get(HEADER)
+        if key is not None and not _KEY.fullmatch(key):
+            raise validation_failed({HEADER: ["must be 1 to 255 visible ASCII characters"]})
         # What writes nothing needs no record, and must not use up the key of the real thing.
         is_dry_run = request.args.get("dryRun") == "true"
         return view(**arguments) if key is None or is_dry_run else _answer_once(key, view, arguments)
@@ -40,8 +42,6 @@ def idempotent(view: View) -> View:
 
 
 def _answer_once(key: str, view: View, arguments: dict[str, object]) -> Response:
-    if not _KEY.fullmatch(key):
-        raise validation_failed({HEADER: ["must be 1 to 255 visible ASCII characters"]})
     claim = door().first_answers.claim(caller().key_id, key, _request_hash(), extra=preferred_wait(request))
     if isinstance(claim, FirstAnswer):
         return Response(claim.text, claim.status, {**claim.headers, REPLAYED: "true"})

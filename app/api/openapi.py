@@ -27,6 +27,7 @@ carries `X-Request-ID`, the client's own if it sent one.
 """
 
 EVERY_CALL = (_C.UNAUTHENTICATED, _C.FORBIDDEN, _C.REQUEST_TOO_LARGE, _C.INTERNAL_ERROR, _C.SERVICE_UNAVAILABLE)
+WRITING_CALL = (_C.RATE_LIMITED,)
 WITH_BODY = (_C.MALFORMED_REQUEST, _C.UNSUPPORTED_MEDIA_TYPE, _C.VALIDATION_FAILED)
 WITH_KEY = (_C.IDEMPOTENCY_KEY_REUSED, _C.IDEMPOTENCY_KEY_IN_PROGRESS, _C.VALIDATION_FAILED)
 
@@ -136,7 +137,7 @@ def _complete_operation(path: str, method: str, operation: dict[str, Any], schem
     protected = path.startswith("/api/")
     if protected:
         operation["security"] = [{"apiKey": []}]
-        codes += EVERY_CALL
+        codes += EVERY_CALL + (() if method == "get" else WRITING_CALL)
     if "requestBody" in operation:
         operation["requestBody"]["required"] = _has_required_fields(operation["requestBody"], schemas)
         if example := CSV_BODIES.get((path, method)):

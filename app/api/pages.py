@@ -19,6 +19,9 @@ DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
 """Rows of one page: a page of operations with steps is then well below a megabyte."""
 
+CURSOR_PATTERN = "^[A-Za-z0-9_-]+$"
+"""What a cursor looks like: base64url without padding."""
+
 Item = TypeVar("Item", Agent, Operation, Bulk, WebhookDelivery)
 
 

@@ -4,6 +4,7 @@ import uuid
 
 from flask import Flask, request
 
+from app.api.authentication import SAFE_METHODS
 from app.api.bodies import body_limit, too_large
 from app.api.problems import validation_failed
 from app.domain.errors import (
@@ -73,7 +74,8 @@ def _as_uuid(text: str) -> uuid.UUID | None:
 
 def _refuse_unknown_parameters() -> None:
     """Refuse query parameters on calls that write: a `dryRun` that we do not know must not become the real thing."""
-    if request.method not in {"POST", "PUT", "PATCH", "DELETE"}:
+    # Where the router found nothing, its 404 or 405 is the answer.
+    if request.routing_exception is not None or request.method in SAFE_METHODS:
         return
     known = KNOWN_PARAMETERS.get(request.endpoint or "", frozenset())
     wrong = {name: ["Unknown parameter."] for name in request.args if name not in known}

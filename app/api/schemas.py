@@ -3,8 +3,8 @@
 from apiflask import Schema
 from marshmallow import RAISE, fields, validate
 
-from app.api.fields import Metadata, Name, PhoneNumberField, StrictBoolean, choice
-from app.api.pages import DEFAULT_LIMIT, MAX_LIMIT, CursorField
+from app.api.fields import E164_PATTERN, VISIBLE_LINE, Metadata, Name, PhoneNumberField, StrictBoolean, choice
+from app.api.pages import CURSOR_PATTERN, DEFAULT_LIMIT, MAX_LIMIT, CursorField
 from app.domain.statuses import PhoneStatus
 from app.domain.texts import MAX_NAME
 
@@ -43,7 +43,7 @@ class AgentIn(Strict):
     name = Name(
         required=True,
         validate=validate.Length(1, MAX_NAME),
-        metadata={"description": "What people call the agent.", "example": "Front desk"},
+        metadata={"description": "What people call the agent.", "example": "Front desk", "pattern": VISIBLE_LINE},
     )
     livekit_agent_name = Name(
         data_key="livekitAgentName",
@@ -51,6 +51,7 @@ class AgentIn(Strict):
         metadata={
             "description": "The agent name that LiveKit dispatches calls to; the name, where it is left out.",
             "example": "front-desk",
+            "pattern": VISIBLE_LINE,
         },
     )
     agent_metadata = Metadata(
@@ -83,7 +84,7 @@ class PageQuery(Strict):
         validate=validate.Range(1, MAX_LIMIT),
         metadata={"description": "Rows of one page."},
     )
-    cursor = CursorField(metadata={"description": "`nextCursor` of the page before."})
+    cursor = CursorField(metadata={"description": "`nextCursor` of the page before.", "pattern": CURSOR_PATTERN})
 
 
 class AgentQuery(PageQuery):
@@ -110,6 +111,7 @@ class ProvisionIn(Strict):
         metadata={
             "description": "A number of the Twilio account, in E.164: `+`, country code and subscriber digits.",
             "example": NUMBER,
+            "pattern": E164_PATTERN,
         },
     )
     takeover = StrictBoolean(

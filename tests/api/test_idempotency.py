@@ -210,6 +210,16 @@ def test_a_key_that_is_no_key_is_422(api: Api, key: str) -> None:
     assert (answer.status_code, list(answer.json["errors"])) == (422, ["Idempotency-Key"])
 
 
+def test_a_dry_run_does_not_take_a_key_that_is_no_key(api: Api) -> None:
+    answer = api.post(
+        f"/api/agents/{api.agent()}/provision-phone?dryRun=true",
+        {"phoneNumber": NUMBER},
+        headers={"Idempotency-Key": "a b"},
+    )
+
+    assert (answer.status_code, list(answer.json["errors"])) == (422, ["Idempotency-Key"])
+
+
 @pytest.mark.parametrize("key", ["!", "~" * 255, '"8e03978e-40d5-43dd-bc93-6894a57f9324"'])
 def test_any_visible_ascii_is_a_key(api: Api, key: str) -> None:
     assert api.provision(api.agent(), headers={"Idempotency-Key": key}).status_code == 202

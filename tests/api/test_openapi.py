@@ -78,7 +78,7 @@ def test_every_problem_has_an_example_that_is_a_problem(document: dict[str, Any]
                 for name, example in response["content"]["application/problem+json"]["examples"].items():
                     seen.add(name)
                     assert (example["value"]["code"], str(example["value"]["status"])) == (name, status)
-    not_of_one_call = {ErrorCode.NOT_FOUND, ErrorCode.METHOD_NOT_ALLOWED, ErrorCode.RATE_LIMITED}
+    not_of_one_call = {ErrorCode.NOT_FOUND, ErrorCode.METHOD_NOT_ALLOWED}
     assert seen == {code.value for code in ErrorCode} - not_of_one_call
 
 

@@ -62,6 +62,8 @@ def test_the_lines_of_a_request_carry_its_id_and_no_number(api: Api, caplog: pyt
         ("GET", "//api/agents", 404, "not_found"),
         ("GET", "/api//agents", 404, "not_found"),
         ("PUT", "/api/agents", 405, "method_not_allowed"),
+        ("PUT", "/api/agents?limit=5", 405, "method_not_allowed"),
+        ("TRACE", "/api/agents", 405, "method_not_allowed"),
         ("POST", "/healthz", 405, "method_not_allowed"),
     ],
 )

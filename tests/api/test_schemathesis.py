@@ -1,0 +1,236 @@
+"""Generated requests against the app's own OpenAPI document: no 500, nothing undocumented, no bad data let in.
+
+The whole application answers over HTTP: real PostgreSQL and Valkey, providers in the sandbox, work done at once.
+More by hand: `SCHEMATHESIS_EXAMPLES=300 SCHEMATHESIS_SEED=7 python -m pytest -rP tests/api/test_schemathesis.py`.
+"""
+
+import itertools
+import os
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import RLock, Thread
+from typing import Any
+
+import pytest
+import schemathesis
+from flask import Flask
+from schemathesis import HookContext
+from schemathesis.config import SchemathesisConfig
+from schemathesis.engine import events, from_schema
+from schemathesis.engine.recorder import ScenarioRecorder
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from app import create_app
+from app.access import KeyService, Scope
+from app.api.schemas import AGENT_ID
+from app.db.models import Agent, Operation
+from app.provisioning.transitions import Origin, Plan
+from app.settings import Settings
+from app.wiring import Wiring, build
+from tests.support.saga import RecordingPublisher
+from tests.support.sandbox import Sandbox
+from tests.support.stage import NUMBER, Stage
+
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "5"))
+"""Random cases of each call, beside the five hundred that follow from the document alone."""
+
+SEED = int(os.environ.get("SCHEMATHESIS_SEED", "1"))
+
+CONNECTED = ("+15145551241", "+15145551242", "+15145551243")
+"""Numbers that agents have from the start; NUMBER, the document's own example, is free."""
+
+NOT_OURS = "+15145551249"
+"""A number that the account does not own: its operation has failed and can be retried."""
+
+CLEAN_AGENTS = 6
+"""Agents without a number: generated calls give them some, and delete them."""
+
+KNOWN = 0.7
+"""Share of the ids in paths that exist, and of the Idempotency-Keys not used before; the others find the 404s."""
+
+KEYS = 2000
+"""Idempotency-Keys to take from: far more than a run needs, so that few meet twice."""
+
+DEPENDS_ON_STATE = {"idempotency_key_reused", "number_not_in_account"}
+"""422s that a valid request may meet."""
+
+BEYOND_SCHEMA = {"cursor", "phoneNumber", "metadata"}
+"""Fields with rules that no JSON Schema can tell: ours, possible in its country, nowhere a NUL."""
+
+
+class InstantWorker(RecordingPublisher):
+    """Does what is published before it returns, as if workers were that quick."""
+
+    stage: Stage
+    lock = RLock()
+
+    def publish(self, plan: Plan) -> bool:
+        with self.lock:
+            self.plans.append(plan)
+            if len(self.plans) == 1:
+                self.stage.drive()
+        return True
+
+    def publish_audit(self, audit_id: uuid.UUID) -> bool:
+        with self.lock:
+            self.stage.wiring.audits.run(audit_id)
+        return True
+
+
+class SilentHandler(WSGIRequestHandler):
+    """Keeps connections, writes nothing to stderr."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log(self, *_: Any) -> None:
+        pass
+
+
+@dataclass
+class Rows:
+    """An application with rows that generated requests can hit."""
+
+    wiring: Wiring
+    agents: list[str]
+    targets: list[str]
+    """Agents that only a body names: nothing takes them away before a number is moved to them."""
+    operations: list[str]
+
+
+@dataclass
+class Report:
+    """What a run met."""
+
+    answers: Counter[tuple[str, int]] = field(default_factory=Counter)
+    unsound: dict[str, str] = field(default_factory=dict)
+    """Call and check -> the first answer that did not pass it."""
+
+    def add(self, recorder: ScenarioRecorder) -> None:
+        for case_id, interaction in recorder.interactions.items():
+            operation, response = recorder.cases[case_id].value.operation, interaction.response
+            # Methods that the document does not have are tried as well: what they answer is not the call's answer.
+            if response is not None and interaction.request.method == operation.method.upper():
+                self.answers[operation.label, response.status_code] += 1
+        for case_id, check in ((case_id, check) for case_id, checks in recorder.checks.items() for check in checks):
+            if check.failure_info is not None and not _is_fair(recorder, case_id, check.name):
+                told, label = check.failure_info, recorder.cases[case_id].value.operation.label
+                text = f"{told.failure.title}. {told.failure.message}\n{told.code_sample}"
+                self.unsound.setdefault(f"{label}: {check.name}", text)
+
+
+def _is_fair(recorder: ScenarioRecorder, case_id: str, check: str) -> bool:
+    """Say whether a request that fits the schema was refused for something that a schema cannot tell."""
+    response = recorder.interactions[case_id].response
+    if check != "positive_data_acceptance" or response is None or response.status_code != 422:
+        return False
+    problem = response.json()
+    errors = set(problem.get("errors", ()))
+    return problem["code"] in DEPENDS_ON_STATE or bool(errors and errors <= BEYOND_SCHEMA)
+
+
+@contextmanager
+def _served(app: Flask) -> Iterator[str]:
+    """Yield the address at which `app` answers."""
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=SilentHandler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def rows(database_url: str, redis_url: str, sandbox: Sandbox) -> Iterator[Rows]:
+    """The application on the sandbox: agents with and without a number, operations that ended well and badly."""
+    given = {name.lower(): value for name, value in sandbox.settings().items()}
+    worker = InstantWorker()
+    wiring = build(Settings(_env_file=None, database_url=database_url, redis_url=redis_url, **given), publisher=worker)
+    worker.stage = Stage(wiring, worker, sandbox)
+    for number in (NUMBER, *CONNECTED):
+        sandbox.number(number)
+    for number in (*CONNECTED, NOT_OURS):
+        agent = wiring.agents.create(f"agent of {number}", None, {})
+        wiring.provisioning.provision(agent.id, number, takeover=False, origin=Origin())
+    with wiring.sessions() as session:
+        operations = list(session.query(Operation))
+    with wiring.sessions.begin() as session:
+        session.add(Agent(id=AGENT_ID, name="the one in the document", livekit_agent_name="desk"))
+    clean = [str(wiring.agents.create(f"agent {count}", None, {}).id) for count in range(2 * CLEAN_AGENTS)]
+    agents = [str(operation.agent_id) for operation in operations] + clean[:CLEAN_AGENTS]
+    yield Rows(wiring, agents, clean[CLEAN_AGENTS:], [str(each.id) for each in operations])
+    wiring.close()
+
+
+def _config(rows: Rows) -> SchemathesisConfig:
+    _, key = KeyService(rows.wiring.sessions).create("generated", [Scope.WRITE])
+    values = {"agent": rows.agents, "connected": rows.agents[: len(CONNECTED)], "operation": rows.operations}
+    values["key"] = [f"key-{count}" for count in range(KEYS)]
+    taken = {"path.agent_id": "agent", "path.operation_id": "operation", "header.Idempotency-Key": "key"}
+    return SchemathesisConfig.from_dict(
+        {
+            "seed": SEED,
+            "headers": {"Authorization": f"Bearer {key}"},
+            "continue-on-failure": True,
+            "generation": {"max-examples": EXAMPLES, "deterministic": True, "database": "none", "no-shrink": True},
+            "dictionaries": {name: {"values": found} for name, found in values.items()},
+            "operations": [
+                {
+                    "include-path": "/api/agents/{agent_id}/move-phone",
+                    "parameters": {"path.agent_id": {"dictionary": "connected", "probability": KNOWN}},
+                }
+            ],
+            "parameters": {where: {"dictionary": name, "probability": KNOWN} for where, name in taken.items()},
+        }
+    )
+
+
+def _is_uuid(value: object) -> bool:
+    try:
+        return str(uuid.UUID(str(value))) == value
+    except ValueError:
+        return False
+
+
+def _run(url: str, rows: Rows) -> Report:
+    report, config = Report(), _config(rows)
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json", config=config)
+    targets = itertools.cycle(rows.targets)
+
+    @schema.hook
+    def map_body(context: HookContext, body: Any) -> Any:
+        """Move numbers to agents that exist."""
+        if (
+            context.operation.path.endswith("/move-phone")
+            and isinstance(body, dict)
+            and _is_uuid(body.get("toAgentId"))
+        ):
+            return {**body, "toAgentId": next(targets)}
+        return body
+
+    report.answers.update(dict.fromkeys(((found.ok().label, 0) for found in schema.get_all_operations()), 0))
+    for event in from_schema(schema).execute():
+        if isinstance(event, events.FatalError):
+            raise event.exception
+        if isinstance(event, events.NonFatalError):
+            report.unsound[f"{event.label}: error"] = repr(event.value)
+        elif isinstance(event, events.ScenarioFinished):
+            report.add(event.recorder)
+    return report
+
+
+def test_every_generated_request_gets_an_answer_that_the_document_has(rows: Rows) -> None:
+    with _served(create_app(rows.wiring)) as url:
+        report = _run(url, rows)
+
+    lines = [f"{call} {status}: {count}" for (call, status), count in sorted(report.answers.items()) if count]
+    sys.stdout.write("\n".join([f"seed {SEED}: {report.answers.total()} answers", *lines, ""]))
+    assert not report.unsound, "\n\n".join(f"{where}: {what}" for where, what in report.unsound.items())
+    calls = {call for call, _ in report.answers}
+    assert {call for call, status in report.answers if 200 <= status < 300} == calls
