@@ -13,6 +13,9 @@ from app.api.schemas import Live, Ready
 from app.domain.errors import ErrorCode
 from app.settings import is_loopback
 
+FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
+"""Headers with which a proxy on this machine says that the request came from elsewhere."""
+
 blueprint = APIBlueprint("health", __name__, tag="Health")
 
 
@@ -38,6 +41,10 @@ def ready() -> object:
 @answers_with(ErrorCode.UNAUTHENTICATED, ErrorCode.SERVICE_UNAVAILABLE)
 def metrics() -> Response:
     """Count operations and agents, for Prometheus: on this machine, with a key, or for all with METRICS_PUBLIC."""
-    if not (wiring().settings.metrics_public or is_loopback(request.remote_addr)):
+    if not (wiring().settings.metrics_public or _is_from_here()):
         check_key()
     return Response(door().metrics(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _is_from_here() -> bool:
+    return is_loopback(request.remote_addr) and not any(name in request.headers for name in FORWARDED)

@@ -228,6 +228,11 @@ def test_metrics_are_for_this_machine_or_a_key(api: Api, peer: str, with_key: bo
     assert (is_loopback(peer), answer.status_code) == (peer == "127.0.0.1", status)
 
 
+@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP"])
+def test_metrics_are_not_for_those_who_come_through_a_proxy_on_this_machine(api: Api, header: str) -> None:
+    assert api.client.get("/metrics", headers={header: "192.0.2.7"}).status_code == 401
+
+
 def test_flower_is_never_open_to_others_without_a_password() -> None:
     given = make_settings("postgresql://nobody@127.0.0.1/none").model_dump(
         exclude={"flower_address", "flower_basic_auth"}

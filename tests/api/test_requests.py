@@ -1,9 +1,11 @@
 import logging
 
 import pytest
+from flask import Response
 from sqlalchemy.exc import OperationalError
 
 from app.api.problems import KINDS
+from app.api.requests import DATA_POLICY, HEADERS
 from app.domain.errors import ErrorCode
 from tests.support.api import NUMBER, Api
 
@@ -16,6 +18,45 @@ def test_every_answer_has_careful_headers(api: Api, path: str) -> None:
     assert headers["X-Frame-Options"] == "DENY"
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert headers["Cache-Control"] == "no-store"
+    assert headers["Referrer-Policy"] == "same-origin"
+    assert headers["Cross-Origin-Resource-Policy"] == headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert "Strict-Transport-Security" not in headers
+
+
+def test_refusals_and_empty_answers_have_them_too(api: Api) -> None:
+    answers = [api.client.get("/api/agents"), api.call("PUT", "/api/agents"), api.delete(f"/api/agents/{api.agent()}")]
+
+    assert [answer.status_code for answer in answers] == [401, 405, 204]
+    for answer in answers:
+        assert HEADERS.items() <= dict(answer.headers).items()
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_data_may_load_nothing_and_a_page_its_own_files(api: Api) -> None:
+    api.app.add_url_rule("/page", view_func=lambda: Response("<p>", mimetype="text/html"))
+
+    assert api.get("/api/agents").headers["Content-Security-Policy"] == DATA_POLICY
+    policy = api.get("/page").headers["Content-Security-Policy"]
+    assert "script-src 'self';" in policy
+    assert "style-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
+
+
+@pytest.mark.parametrize(("scheme", "told"), [("https", "max-age=31536000"), ("http", None)])
+def test_a_browser_that_came_over_tls_keeps_to_it(api: Api, scheme: str, told: str | None) -> None:
+    answer = api.get("/healthz", base_url=f"{scheme}://localhost")
+
+    assert answer.headers.get("Strict-Transport-Security") == told
+
+
+def test_an_answer_with_a_secret_is_never_kept(api: Api) -> None:
+    agent_id = api.agent()
+    api.provision(agent_id)
+
+    assert "no-cache" in api.status(agent_id).headers["Cache-Control"]
+    for path in (f"/api/agents/{agent_id}", "/api/operations", "/metrics", "/openapi.json"):
+        assert api.get(path).headers["Cache-Control"] == "no-store"
 
 
 def test_a_request_id_comes_back(api: Api) -> None:
