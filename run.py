@@ -35,7 +35,7 @@ UNREACHABLE = re.compile(
 )
 """What pip writes before it claims that no version of a package exists."""
 
-COMMANDS = ("serve", "test", "soak")
+COMMANDS = ("serve", "test", "soak", "bench")
 """What app.localstack offers; a new one needs its name here and a line in USAGE."""
 
 USAGE = """\
@@ -43,6 +43,8 @@ usage: ./run.py [-v]             start everything and provision a demo number; C
        ./run.py test [ARGS]      run the tests; ARGS go to pytest, paths relative to the project
        ./run.py soak [--operations N] [--seed S] [--json]
                                 500 operations under faults and kills, on a stack of its own; exit 0 if all is well
+       ./run.py bench [NAMES...] [--json] [--quick]
+                                measure accept, one, many, status, steps, growth, bulk beside their floors
        ./run.py prepare          only make .venv
 
   -v, --verbose   show every log line, not only warnings and errors (all are in DATA_DIR/logs)

@@ -1,4 +1,4 @@
-"""What ./run.py runs once the environment is there: the whole stack, or the tests."""
+"""What ./run.py runs once the environment is there: the whole stack, the tests, a soak or the benchmarks."""
 
 import argparse
 import os
@@ -26,6 +26,7 @@ def main() -> int:
     serve_parser = commands.add_parser("serve")
     serve_parser.add_argument("-v", "--verbose", action="store_true")
     commands.add_parser("test")
+    commands.add_parser("bench", add_help=False)
     soak_parser = commands.add_parser("soak")
     soak_parser.add_argument("--operations", type=int, default=500)
     soak_parser.add_argument("--seed", type=int, default=1)
@@ -33,6 +34,8 @@ def main() -> int:
     arguments, rest = parser.parse_known_args()
     if arguments.command == "test":
         run_tests(rest)
+    if arguments.command == "bench":
+        run_benchmarks(rest)
     if rest:
         parser.error(f"unknown argument: {rest[0]}")
     if arguments.command == "soak":
@@ -63,6 +66,11 @@ def run_tests(arguments: list[str]) -> None:
     """Become pytest over the whole suite, two tests at a time; the user's arguments come last and win."""
     command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal", *arguments]
     os.execv(sys.executable, command)  # noqa: S606 - our own interpreter
+
+
+def run_benchmarks(arguments: list[str]) -> None:
+    """Become the benchmarks, which are no part of the application: they lie among the tests."""
+    os.execv(sys.executable, [sys.executable, "-m", "tests.benchmarks", *arguments])  # noqa: S606 - our own interpreter
 
 
 def _run_processes(stack: Stack, terminal: Terminal, *, verbose: bool) -> None:

@@ -1,0 +1,74 @@
+"""`./run.py bench`: runs the measures that were asked for, and prints what they found."""
+
+import argparse
+import dataclasses
+import sys
+
+from rich.console import Console
+
+from app.localstack.terminal import Terminal
+from tests.benchmarks import accept, bulk, growth, many, one, status, steps
+from tests.benchmarks.bench import QUICK, Bench, Scale
+from tests.benchmarks.machine import facts
+from tests.benchmarks.report import Findings, as_json, show
+from tests.benchmarks.stack import bench_stack
+
+MEASURES = {
+    "accept": accept.measure,
+    "one": one.measure,
+    "many": many.measure,
+    "status": status.measure,
+    "steps": steps.measure,
+    "growth": growth.measure,
+    "bulk": bulk.measure,
+}
+"""In the order in which they run; memory is told by accept (web) and many (worker)."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    options = argparse.ArgumentParser(prog="run.py bench")
+    options.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASURES)}; all without any")
+    options.add_argument("--json", action="store_true", dest="is_json", help="print JSON instead of tables")
+    options.add_argument("--quick", action="store_true", help="a smoke within a minute; its figures say nothing")
+    options.add_argument("--concurrency", type=int, help="slots of all workers together, ours and DBOS's (64)")
+    options.add_argument("--workers", type=int, help="worker processes that share the concurrency (1)")
+    options.add_argument("--rounds", type=int, help="rounds of accept, status and many (3)")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the measures; 0 when every bar is met or has no figure, 1 when one is missed."""
+    options = parser().parse_args(arguments)
+    unknown = sorted(set(options.names) - set(MEASURES))
+    if unknown:
+        parser().error(f"no such measure: {', '.join(unknown)}")
+    terminal = Terminal(Console(highlight=False, soft_wrap=True, stderr=True))
+    found = Findings()
+    with bench_stack() as stack:
+        machine = facts(stack)
+        bench = Bench(stack, _scale(options), terminal)
+        for name, measure in MEASURES.items():
+            if not options.names or name in options.names:
+                terminal.heading(name)
+                found.add(measure(bench))
+    if options.is_json:
+        sys.stdout.write(as_json(machine, found) + "\n")
+    else:
+        show(Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH), machine, found)
+    return 1 if any(row.is_met is False for row in found.rows) else 0
+
+
+WIDTH = 190
+"""Columns where standard output is not a terminal: room for every column of the table."""
+
+
+def _scale(options: argparse.Namespace) -> Scale:
+    scale = QUICK if options.quick else Scale()
+    given = {"concurrency": options.concurrency, "workers": options.workers}
+    given |= {"load_rounds": options.rounds, "many_rounds": options.rounds}
+    return dataclasses.replace(scale, **{name: value for name, value in given.items() if value})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

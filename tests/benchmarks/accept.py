@@ -1,0 +1,108 @@
+"""How many posts a second the API accepts, beside a bare Flask view that commits one row on the same command line."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from app.localstack.errors import StackError
+from tests.benchmarks import load
+from tests.benchmarks.bare import TABLE
+from tests.benchmarks.bench import Bench, median, percentile
+from tests.benchmarks.installation import Installation, running
+from tests.benchmarks.load import Load, Plan
+from tests.benchmarks.processes import largest_mb
+from tests.benchmarks.report import Bar, Findings, Row
+from tests.benchmarks.rows import add_agents, settle
+
+BARRED = 16
+"""Connections at which the bars hold."""
+
+WARM_UP_S = 1.0
+"""Seconds of load before the first round: pools fill, and the wiring is built at the first request."""
+
+GENERATOR_SHARE = 0.35
+"""Of one core: beyond it the generator would take from the servers what it is to measure."""
+
+Post = tuple[str, str, str]
+
+
+@dataclass
+class Side:
+    """One of the two that are compared, and its rounds by connections."""
+
+    port: int
+    headers: dict[str, str]
+    posts: Iterator[Post]
+    rounds: dict[int, list[Load]] = field(default_factory=dict)
+
+    def play(self, connections: int, seconds: float, per_s: int = 2_000) -> Load:
+        """Post for some seconds; every answer must be 202."""
+        posts = list(itertools.islice(self.posts, int(seconds * per_s) + connections))
+        played = load.run(Plan(self.port, connections, seconds, self.headers, posts))
+        if set(played.statuses) != {"202"}:
+            raise StackError(f"not every post was accepted: {dict(played.statuses)}")
+        return played
+
+    def median_of(self, connections: int, figure: str) -> float | None:
+        """Return the median over the rounds of `per_s`, or of a percentile as "0.99"."""
+        rounds = self.rounds[connections]
+        if figure == "per_s":
+            return median([one.per_s for one in rounds])
+        return median([found for one in rounds if (found := percentile(one.latencies_ms, float(figure))) is not None])
+
+
+def measure(bench: Bench) -> Findings:
+    """Post to agents of their own, workers stopped, broker running; rounds of both sides in turn."""
+    with running(bench.stack, "accept", ["web"]) as installation:
+        ours, bare = sides(bench, installation)
+        for side in (ours, bare):
+            side.play(BARRED, min(WARM_UP_S, bench.scale.load_s))
+        for place in range(bench.scale.load_rounds):
+            for connections in bench.scale.connections:
+                bench.say("accept", f"round {place + 1}, {connections} connections")
+                for side in (bare, ours):
+                    side.rounds.setdefault(connections, []).append(side.play(connections, bench.scale.load_s))
+                installation.flush_broker()
+        resident = largest_mb([installation.processes["web"].pid])
+    found = Findings([row for connections in bench.scale.connections for row in _rows(ours, bare, connections)])
+    shares = [one.core_share for rounds in ours.rounds.values() for one in rounds]
+    shares += [one.core_share for rounds in bare.rounds.values() for one in rounds]
+    found.rows += [
+        Row("memory: a web process after it", resident, "MB", bar=Bar("<=", 120, "figure")),
+        Row("load generator, share of a core", max(shares), "", bar=Bar("<=", GENERATOR_SHARE, "figure")),
+    ]
+    return found
+
+
+def sides(bench: Bench, installation: Installation) -> tuple[Side, Side]:
+    """Return our side, with agents made for it, and the bare view's, started for it."""
+    with installation.connect() as connection:
+        connection.execute(TABLE)
+        agents = add_agents(connection, bench.scale.load_agents)
+        settle(connection)
+    headers = {"Authorization": f"Bearer {installation.key}"}
+    ours = Side(installation.port, headers, posts_for(agents, bench.numbers(len(agents))))
+    numbers = bench.numbers(1)
+    endless = itertools.repeat(("POST", "/bare", json.dumps({"phoneNumber": numbers[0]})))
+    return ours, Side(installation.start_bare(), headers, endless)
+
+
+def posts_for(agents: list[str], numbers: list[str]) -> Iterator[Post]:
+    """Yield one post per agent."""
+    for agent, number in zip(agents, numbers, strict=True):
+        yield "POST", f"/api/agents/{agent}/provision-phone", json.dumps({"phoneNumber": number})
+
+
+def _rows(ours: Side, bare: Side, connections: int) -> list[Row]:
+    is_barred, name = connections == BARRED, f"accept, {connections} connection{'s' if connections > 1 else ''}"
+
+    def row(what: str, figure: str, unit: str, bar: Bar | None) -> Row:
+        own, floor = ours.median_of(connections, figure), bare.median_of(connections, figure)
+        return Row(f"{name}: {what}", own, unit, "bare view", floor, bar if is_barred else None)
+
+    return [
+        row("rate", "per_s", "/s", Bar(">=", 0.5)),
+        row("p50", "0.5", "ms", None),
+        row("p99", "0.99", "ms", Bar("<=", 3)),
+    ]

@@ -1,0 +1,104 @@
+"""What every measure is given: the servers, how much of everything, and a way to say what it is doing."""
+
+import itertools
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from app.localstack.terminal import Terminal
+from tests.benchmarks.stack import BenchStack
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long the providers take for an answer, milliseconds."""
+
+    name: str
+    twilio_ms: float
+    livekit_ms: float
+
+
+NO_LATENCY = Latency("(a) no latency", 0, 0)
+REAL_LATENCY = Latency("(b) 150/50 ms", 150, 50)
+"""Twilio and LiveKit as they were met over the public internet, rounded."""
+
+LATENCIES = (NO_LATENCY, REAL_LATENCY)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything; rounds are interleaved, and the median counts."""
+
+    load_s: float = 4.0
+    """Seconds of load per round and side."""
+    load_rounds: int = 3
+    connections: tuple[int, ...] = (1, 16, 64)
+    load_agents: int = 60_000
+    """Agents made for one accept measure; each post needs one of its own."""
+    single_numbers: int = 15
+    many_numbers: int = 500
+    many_rounds: int = 3
+    concurrency: int = 64
+    workers: int = 1
+    """Worker processes that share the concurrency, ours and DBOS's alike."""
+    agents: tuple[int, ...] = (0, 100_000, 1_000_000)
+    passes: int = 21
+    """Sweep passes per size of the table."""
+    audits: int = 5
+    bulk_items: int = 10_000
+    bulk_s: float = 120.0
+
+
+QUICK = Scale(
+    load_s=0.6,
+    load_rounds=1,
+    connections=(1, 16),
+    load_agents=4_000,
+    single_numbers=3,
+    many_numbers=32,
+    many_rounds=1,
+    agents=(0, 2_000),
+    passes=3,
+    audits=1,
+    bulk_items=200,
+    bulk_s=8,
+)
+"""A smoke of every measure within a minute; its figures say nothing."""
+
+
+@dataclass
+class Bench:
+    """One run."""
+
+    stack: BenchStack
+    scale: Scale
+    terminal: Terminal
+    _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(2_000_000))
+
+    def say(self, measure: str, text: str) -> None:
+        """Tell what is being done."""
+        self.terminal.line(measure, text)
+
+    def numbers(self, count: int) -> list[str]:
+        """Return phone numbers that this run has not used yet; valid in form, and owned by nobody."""
+        return [f"+1514{next(self._numbers)}" for _ in range(count)]
+
+    def owned_numbers(self, count: int) -> list[str]:
+        """Return numbers that the sandbox's account owns."""
+        numbers = self.numbers(count)
+        self.stack.own_numbers(numbers)
+        return numbers
+
+
+Measure = Callable[[Bench], object]
+
+
+def median(values: Sequence[float]) -> float | None:
+    """Return the median, None of nothing."""
+    return statistics.median(values) if values else None
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """Return the value that `share` of the values do not exceed (nearest rank), None of nothing."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None

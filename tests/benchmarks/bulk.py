@@ -1,0 +1,78 @@
+"""Whether thousands of queued numbers run at the providers' limit, and without a storm of 429."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.installation import ALL, ApiClient, Installation, running
+from tests.benchmarks.report import Bar, Findings, Row
+from tests.benchmarks.rows import add_agents
+
+PATH = "/api/provisionings"
+
+LIMIT_PER_S = 20
+"""Requests a second that each provider allows."""
+
+SETTINGS = {"TWILIO_RATE": str(LIMIT_PER_S), "LIVEKIT_RATE": str(LIMIT_PER_S)}
+"""What an operator sets who knows the limit; the governor has to find it by itself where it is set higher."""
+
+RAMP_S = 10.0
+"""Seconds at the start that do not count: the sandbox lets one second's worth through at once."""
+
+HTTP_TOO_MANY = 429
+
+
+def measure(bench: Bench) -> Findings:
+    """Queue one bulk of all items and watch what reaches the providers for a bounded time."""
+    scale = bench.scale
+    with running(bench.stack, "bulk", [], concurrency=scale.concurrency, workers=scale.workers) as installation:
+        installation.environ |= SETTINGS
+        installation.start(ALL)
+        with installation.connect() as connection:
+            agents = add_agents(connection, scale.bulk_items)
+        items = [
+            {"agentId": agent, "phoneNumber": number}
+            for agent, number in zip(agents, bench.owned_numbers(len(agents)), strict=True)
+        ]
+        limit = {"twilioRequestsPerS": LIMIT_PER_S, "livekitRequestsPerS": LIMIT_PER_S}
+        bench.stack.order("PUT", "/sandbox/switches", limit)
+        try:
+            return _watch(bench, installation, items)
+        finally:
+            bench.stack.order("PUT", "/sandbox/switches", dict.fromkeys(limit))
+
+
+def _watch(bench: Bench, installation: Installation, items: Sequence[Mapping[str, str]]) -> Findings:
+    bench.say("bulk", f"{len(items):,} items, {bench.scale.bulk_s:g} s")
+    bench.stack.forget_requests()
+    status, body = ApiClient(installation).post(PATH, {"items": items})
+    if status != 202:
+        return Findings([Row("bulk under a limit", None, "/s", note=f"POST {PATH}: {status} {body.get('code', '')}")])
+    time.sleep(min(RAMP_S, bench.scale.bulk_s / 4) + bench.scale.bulk_s)
+    requests = bench.stack.requests()
+    with installation.connect() as connection:
+        row = connection.execute("SELECT count(*) FROM operations WHERE status = 'succeeded'").fetchone()
+    return Findings(rows_of(requests, bench.scale.bulk_s, int(row[0]) if row else 0))
+
+
+def rows_of(requests: Sequence[Mapping[str, Any]], window_s: float, ended: int) -> list[Row]:
+    """Work out the share of the limit that was used, and of answers that were refused, in the last `window_s`."""
+    last = max((_at(request) for request in requests), default=0.0)
+    counted = [request for request in requests if _at(request) > last - window_s]
+    served = Counter(str(each["provider"]) for each in counted if each["status"] != HTTP_TOO_MANY)
+    refused = sum(each["status"] == HTTP_TOO_MANY for each in counted)
+    busiest = max(served.values(), default=0) / window_s
+    note = f"{ended} numbers done; " + ", ".join(f"{who} {count}" for who, count in sorted(served.items()))
+    return [
+        Row(
+            f"bulk, {window_s:g} s of it: busiest provider", busiest, "/s", "limit", LIMIT_PER_S, Bar(">=", 0.95), note
+        ),
+        Row("bulk: 429 of all answers", refused / max(len(counted), 1), "", bar=Bar("<=", 0.01, "figure")),
+    ]
+
+
+def _at(request: Mapping[str, Any]) -> float:
+    return datetime.fromisoformat(str(request["at"])).timestamp()

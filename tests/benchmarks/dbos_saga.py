@@ -1,0 +1,111 @@
+"""The same saga as a DBOS workflow, one step per resource: what a workflow engine on the same PostgreSQL makes of it.
+
+A process of its own (`python -m tests.benchmarks.dbos_saga`): reads its order from standard input, writes its result to
+standard output. It is spared what Trunkline does besides: no HTTP, no agent row, no trail, no ledger, no undo. The
+branches run one after the other, since side by side they would need a child workflow each, with rows of its own, and
+the figure that counts is throughput at a fixed concurrency.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from dbos import DBOS, DBOSConfig
+from sqlalchemy import Engine, text
+
+from app.settings import load_settings
+from app.wiring import build
+from tests.benchmarks.installation import Unpublished
+from tests.benchmarks.straight import Saga
+
+QUEUE = "saga"
+
+POLL_S = 0.1
+"""Seconds between two looks at the queue: with the default of 1 s no more than `concurrency` would start a second."""
+
+APPLICATION = "trunkline-bench"
+
+POOL_SIZE = 20
+"""Connections of DBOS's pool: as many as ours may open per process."""
+
+SPARE_THREADS = 8
+"""Threads beyond those that run workflows."""
+
+_LEFT = text("""
+    SELECT count(*) FILTER (WHERE status IN ('ENQUEUED', 'PENDING', 'DELAYED')),
+           count(*) FILTER (WHERE status = 'ERROR')
+      FROM dbos.workflow_status
+""")
+
+
+def define(saga: Saga) -> Any:
+    """Register the steps and the workflow; return the workflow."""
+    look_up, create_trunk = DBOS.step()(saga.look_up), DBOS.step()(saga.create_trunk)
+    create_url, create_inbound = DBOS.step()(saga.create_url), DBOS.step()(saga.create_inbound_trunk)
+    create_rule, attach, verify = DBOS.step()(saga.create_rule), DBOS.step()(saga.attach), DBOS.step()(saga.verify)
+
+    @DBOS.workflow()
+    def provision(number: str) -> None:
+        agent_id = DBOS.workflow_id or ""
+        number_sid = look_up(number)
+        trunk_sid = create_trunk(agent_id)
+        create_url(trunk_sid, agent_id)
+        inbound_id = create_inbound(number, agent_id)
+        rule_id = create_rule(inbound_id, agent_id)
+        attach(trunk_sid, number_sid)
+        verify(number, trunk_sid, inbound_id, rule_id)
+
+    return provision
+
+
+def main() -> None:
+    """Queue all numbers while nothing takes them, let the queue go, and say how long it took.
+
+    A process that is given no numbers only helps, until its standard input ends.
+    """
+    order = json.loads(sys.stdin.readline())
+    wiring = build(load_settings(), publisher=Unpublished())
+    config: DBOSConfig = {
+        "name": APPLICATION,
+        "system_database_url": os.environ["DATABASE_URL"],
+        "sys_db_pool_size": POOL_SIZE,
+        "max_executor_threads": order["slots"] + SPARE_THREADS,
+        "log_level": "WARNING",
+        "executor_id": f"bench-{os.getpid()}",
+    }
+    DBOS(config=config)
+    workflow = define(Saga.of(wiring))
+    DBOS.launch()
+    if order["numbers"]:
+        seconds = _play(workflow, order["numbers"], order["slots"], wiring.engine)
+        sys.stdout.write(json.dumps({"seconds": seconds}) + "\n")
+        sys.stdout.flush()
+    sys.stdin.read()
+    DBOS.destroy()
+    wiring.close()
+
+
+def _play(workflow: Any, numbers: Sequence[str], slots: int, engine: Engine) -> float:
+    """Return the seconds from the moment when the queue may go until nothing is left of it."""
+    first, *rest = numbers
+    workflow(first)  # connections are opened and everything is imported
+    queue = DBOS.register_queue(QUEUE, worker_concurrency=0, polling_interval_sec=POLL_S)
+    for number in rest:
+        DBOS.enqueue_workflow(QUEUE, workflow, number)
+    started = time.perf_counter()
+    queue.set_worker_concurrency(slots)
+    while True:
+        with engine.connect() as connection:
+            left, failed = connection.execute(_LEFT).one()
+        if failed:
+            raise RuntimeError(f"{failed} workflows failed")
+        if not left:
+            return time.perf_counter() - started
+        time.sleep(POLL_S)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What the kernel knows of our processes: resident memory and CPU time, from /proc."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+"""The unit of utime and stime in /proc/PID/stat (proc(5))."""
+
+KB_PER_MB = 1024
+
+
+def descendants(pid: int) -> list[int]:
+    """Return `pid` and everything that it has started, directly or not."""
+    found = [pid]
+    for parent in found:
+        try:
+            tasks = list(Path(f"/proc/{parent}/task").iterdir())
+            texts = [(task / "children").read_text(encoding="utf-8") for task in tasks]
+        except OSError:
+            continue
+        found += [int(child) for text in texts for child in text.split()]
+    return found
+
+
+def resident_mb(pid: int) -> float:
+    """Return the resident memory of one process, MB."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / KB_PER_MB
+    return 0.0
+
+
+def largest_mb(pids: Iterable[int]) -> float:
+    """Return the resident memory of the largest of these processes and their children, MB."""
+    return max(resident_mb(member) for pid in pids for member in descendants(pid))
+
+
+def cpu_s(pids: Iterable[int]) -> float:
+    """Return the CPU seconds that these processes and their living children have used."""
+    total = 0
+    for member in [member for pid in pids for member in descendants(pid)]:
+        try:
+            fields = Path(f"/proc/{member}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:
+            continue
+        # utime, stime, and those of children that are gone: fields 14 to 17 of proc(5), counted from the state (3).
+        total += sum(int(value) for value in fields[11:15])
+    return total / TICKS_PER_S

@@ -1,0 +1,81 @@
+"""The same saga without Trunkline: the same calls through the same adapters, one after the other, and nothing kept."""
+
+import json
+import uuid
+
+from app.providers.base import Carrier, Label, VoicePlatform
+from app.provisioning.verification import same_sip_uri
+from app.wiring import Wiring
+
+AGENT_NAME = "bench"
+
+
+class NotBuiltError(Exception):
+    """The path does not read as it was written."""
+
+
+class Saga:
+    """One function per resource; each returns plain text, so that an engine can keep it."""
+
+    def __init__(self, carrier: Carrier, platform: VoicePlatform, sip_uri: str) -> None:
+        self._carrier, self._platform, self._sip_uri = carrier, platform, sip_uri
+
+    @classmethod
+    def of(cls, wiring: Wiring) -> "Saga":
+        """Use the adapters of an installation."""
+        return cls(wiring.carrier, wiring.platform, wiring.settings.livekit_sip_uri)
+
+    def look_up(self, number: str) -> str:
+        """Find the number; return its sid."""
+        found = self._carrier.find_number(number)
+        if not found.is_voice or found.routing.trunk_sid:
+            raise NotBuiltError("the number is not free")
+        return found.sid
+
+    def create_trunk(self, agent_id: str) -> str:
+        """Create the Twilio trunk; return its sid."""
+        return self._carrier.create_trunk(_label(agent_id)).sid
+
+    def create_url(self, trunk_sid: str, agent_id: str) -> str:
+        """Create the origination URL; return its sid."""
+        return self._carrier.create_origination_url(trunk_sid, self._sip_uri, _label(agent_id)).sid
+
+    def create_inbound_trunk(self, number: str, agent_id: str) -> str:
+        """Create the LiveKit trunk; return its id."""
+        return self._platform.create_inbound_trunk(number, _label(agent_id)).id
+
+    def create_rule(self, inbound_id: str, agent_id: str) -> str:
+        """Create the dispatch rule; return its id."""
+        return self._platform.create_dispatch_rule(inbound_id, AGENT_NAME, "{}", _label(agent_id)).id
+
+    def attach(self, trunk_sid: str, number_sid: str) -> None:
+        """Attach the number and read it back."""
+        self._carrier.attach_number(trunk_sid, number_sid)
+        if self._carrier.get_number(number_sid).routing.trunk_sid != trunk_sid:
+            raise NotBuiltError("the number is not on the trunk")
+
+    def verify(self, number: str, trunk_sid: str, inbound_id: str, rule_id: str) -> None:
+        """Read the whole path once more."""
+        urls = self._carrier.list_origination_urls(trunk_sid)
+        trunks = self._platform.list_inbound_trunks(number)
+        rules = self._platform.list_dispatch_rules(inbound_id)
+        is_whole = any(same_sip_uri(url.sip_url, self._sip_uri) for url in urls)
+        is_whole = is_whole and [trunk.id for trunk in trunks] == [inbound_id]
+        if not is_whole or [rule.id for rule in rules] != [rule_id]:
+            raise NotBuiltError("the path is not whole")
+
+    def provision(self, number: str) -> None:
+        """Build the whole path."""
+        agent_id = str(uuid.uuid4())
+        number_sid = self.look_up(number)
+        trunk_sid = self.create_trunk(agent_id)
+        self.create_url(trunk_sid, agent_id)
+        inbound_id = self.create_inbound_trunk(number, agent_id)
+        rule_id = self.create_rule(inbound_id, agent_id)
+        self.attach(trunk_sid, number_sid)
+        self.verify(number, trunk_sid, inbound_id, rule_id)
+
+
+def _label(agent_id: str) -> Label:
+    metadata = {"managedBy": "straight", "instance": "straight", "agentId": agent_id}
+    return Label(f"straight/{agent_id}", json.dumps(metadata))
