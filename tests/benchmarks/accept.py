@@ -1,8 +1,7 @@
 """How many posts a second the API accepts, beside a bare Flask view that commits one row on the same command line."""
 
-import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from app.localstack.errors import StackError
@@ -24,6 +23,9 @@ WARM_UP_S = 1.0
 GENERATOR_SHARE = 0.35
 """Of one core: beyond it the generator would take from the servers what it is to measure."""
 
+MOST_PER_S = 2_000
+"""Posts a second that a round has ready: several times what two cores accept."""
+
 Post = tuple[str, str, str]
 
 
@@ -33,13 +35,17 @@ class Side:
 
     port: int
     headers: dict[str, str]
-    posts: Iterator[Post]
+    posts: list[Post]
+    is_repeated: bool = False
+    """Whether a post may be sent again; else each is sent once."""
     rounds: dict[int, list[Load]] = field(default_factory=dict)
+    _sent: int = 0
 
-    def play(self, connections: int, seconds: float, per_s: int = 2_000) -> Load:
+    def play(self, connections: int, seconds: float) -> Load:
         """Post for some seconds; every answer must be 202."""
-        posts = list(itertools.islice(self.posts, int(seconds * per_s) + connections))
-        played = load.run(Plan(self.port, connections, seconds, self.headers, posts))
+        posts = self.posts if self.is_repeated else self.posts[self._sent : self._sent + int(seconds * MOST_PER_S)]
+        played = load.run(Plan(self.port, connections, seconds, self.headers, posts, self.is_repeated))
+        self._sent += len(played.latencies_ms)
         if set(played.statuses) != {"202"}:
             raise StackError(f"not every post was accepted: {dict(played.statuses)}")
         return played
@@ -83,15 +89,17 @@ def sides(bench: Bench, installation: Installation) -> tuple[Side, Side]:
         settle(connection)
     headers = {"Authorization": f"Bearer {installation.key}"}
     ours = Side(installation.port, headers, posts_for(agents, bench.numbers(len(agents))))
-    numbers = bench.numbers(1)
-    endless = itertools.repeat(("POST", "/bare", json.dumps({"phoneNumber": numbers[0]})))
-    return ours, Side(installation.start_bare(), headers, endless)
+    (number,) = bench.numbers(1)
+    floor = [("POST", "/bare", json.dumps({"phoneNumber": number}))]
+    return ours, Side(installation.start_bare(), headers, floor, is_repeated=True)
 
 
-def posts_for(agents: list[str], numbers: list[str]) -> Iterator[Post]:
-    """Yield one post per agent."""
-    for agent, number in zip(agents, numbers, strict=True):
-        yield "POST", f"/api/agents/{agent}/provision-phone", json.dumps({"phoneNumber": number})
+def posts_for(agents: Sequence[str], numbers: Sequence[str]) -> list[Post]:
+    """Return one post per agent."""
+    return [
+        ("POST", f"/api/agents/{agent}/provision-phone", json.dumps({"phoneNumber": number}))
+        for agent, number in zip(agents, numbers, strict=True)
+    ]
 
 
 def _rows(ours: Side, bare: Side, connections: int) -> list[Row]:

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dbos import DBOS, DBOSConfig
@@ -43,9 +43,9 @@ _LEFT = text("""
 
 def define(saga: Saga) -> Any:
     """Register the steps and the workflow; return the workflow."""
-    look_up, create_trunk = DBOS.step()(saga.look_up), DBOS.step()(saga.create_trunk)
-    create_url, create_inbound = DBOS.step()(saga.create_url), DBOS.step()(saga.create_inbound_trunk)
-    create_rule, attach, verify = DBOS.step()(saga.create_rule), DBOS.step()(saga.attach), DBOS.step()(saga.verify)
+    look_up, create_trunk, create_url = _step(saga.look_up), _step(saga.create_trunk), _step(saga.create_url)
+    create_inbound, create_rule = _step(saga.create_inbound_trunk), _step(saga.create_rule)
+    attach, verify = _step(saga.attach), _step(saga.verify)
 
     @DBOS.workflow()
     def provision(number: str) -> None:
@@ -59,6 +59,16 @@ def define(saga: Saga) -> Any:
         verify(number, trunk_sid, inbound_id, rule_id)
 
     return provision
+
+
+def _step(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a step of a method: DBOS marks what it is given, and a bound method takes no mark."""
+
+    @DBOS.step(name=call.__name__)
+    def step(*arguments: str) -> Any:
+        return call(*arguments)
+
+    return step
 
 
 def main() -> None:
@@ -80,22 +90,21 @@ def main() -> None:
     workflow = define(Saga.of(wiring))
     DBOS.launch()
     if order["numbers"]:
-        seconds = _play(workflow, order["numbers"], order["slots"], wiring.engine)
-        sys.stdout.write(json.dumps({"seconds": seconds}) + "\n")
+        sys.stdout.write(json.dumps(_play(workflow, order["numbers"], order["slots"], wiring.engine)) + "\n")
         sys.stdout.flush()
     sys.stdin.read()
     DBOS.destroy()
     wiring.close()
 
 
-def _play(workflow: Any, numbers: Sequence[str], slots: int, engine: Engine) -> float:
-    """Return the seconds from the moment when the queue may go until nothing is left of it."""
+def _play(workflow: Any, numbers: Sequence[str], slots: int, engine: Engine) -> dict[str, float]:
+    """Return what it took from the moment when the queue may go until nothing is left of it."""
     first, *rest = numbers
     workflow(first)  # connections are opened and everything is imported
     queue = DBOS.register_queue(QUEUE, worker_concurrency=0, polling_interval_sec=POLL_S)
     for number in rest:
         DBOS.enqueue_workflow(QUEUE, workflow, number)
-    started = time.perf_counter()
+    cpu, started = time.process_time(), time.perf_counter()
     queue.set_worker_concurrency(slots)
     while True:
         with engine.connect() as connection:
@@ -103,7 +112,7 @@ def _play(workflow: Any, numbers: Sequence[str], slots: int, engine: Engine) -> 
         if failed:
             raise RuntimeError(f"{failed} workflows failed")
         if not left:
-            return time.perf_counter() - started
+            return {"seconds": time.perf_counter() - started, "cpuSeconds": time.process_time() - cpu}
         time.sleep(POLL_S)
 
 

@@ -4,6 +4,7 @@ Run apart from the caller (`python -m tests.benchmarks.load PLAN`), so that its 
 per request, a hundredth of what a Flask view takes. The result says how much of a core it used.
 """
 
+import contextlib
 import json
 import selectors
 import socket
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from itertools import cycle
@@ -104,33 +105,35 @@ def drive(plan: Plan) -> Load:
     waiting = cycle(encoded) if plan.is_repeated else iter(encoded)
     statuses: Counter[str] = Counter()
     latencies: list[float] = []
-    with selectors.DefaultSelector() as selector:
-        busy = 0
+    with selectors.DefaultSelector() as selector, contextlib.ExitStack() as opened:
         cpu, started = time.process_time(), time.perf_counter()
-        for request, _ in zip(waiting, range(plan.connections), strict=False):
+        for _, request in zip(range(plan.connections), waiting, strict=False):
             connection = Connection(plan.port)
+            opened.callback(connection.socket.close)
             selector.register(connection.socket, selectors.EVENT_READ, connection)
             connection.send(request)
-            busy += 1
-        while busy:
-            ready = selector.select(SILENCE_S)
-            if not ready:
-                raise TimeoutError(f"no answer for {SILENCE_S:g} s")
-            for key, _ in ready:
-                status = key.data.receive()
-                if status is None:
-                    continue
+        while selector.get_map():
+            for connection, status in _answers(selector):
                 now = time.perf_counter()
-                latencies.append((now - key.data.sent_at) * 1000)
+                latencies.append((now - connection.sent_at) * 1000)
                 statuses[str(status)] += 1
                 following = next(waiting, None) if now - started < plan.seconds else None
                 if following is None:
-                    selector.unregister(key.fileobj)
-                    key.data.socket.close()
-                    busy -= 1
+                    selector.unregister(connection.socket)
                 else:
-                    key.data.send(following)
+                    connection.send(following)
         return Load(time.perf_counter() - started, time.process_time() - cpu, dict(statuses), latencies)
+
+
+def _answers(selector: selectors.BaseSelector) -> Iterator[tuple[Connection, int]]:
+    """Yield the connections whose answer is whole now, with its status."""
+    ready = selector.select(SILENCE_S)
+    if not ready:
+        raise TimeoutError(f"no answer for {SILENCE_S:g} s")
+    for key, _ in ready:
+        status = key.data.receive()
+        if status is not None:
+            yield key.data, status
 
 
 def _encoded(plan: Plan, method: str, path: str, body: str) -> bytes:

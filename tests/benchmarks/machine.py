@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 
+from tests.benchmarks.processes import TICKS_PER_S, cpu_s
 from tests.benchmarks.stack import BenchStack
 
 PACKAGES = ("celery", "kombu", "gunicorn", "flask", "sqlalchemy", "psycopg", "dbos")
@@ -39,6 +40,26 @@ def facts(stack: BenchStack) -> dict[str, Any]:
         "broker": "Valkey, append-only file, fsync every second",
         "sandbox": "one process of its own on the same cores",
     }
+
+
+class Others:
+    """How much of the machine others use while a run goes on: figures taken beside a busy neighbour say less."""
+
+    def __init__(self) -> None:
+        self._started, self._busy, self._own = time.monotonic(), _busy_s(), cpu_s([os.getpid()])
+
+    def cores(self) -> float:
+        """Return the cores that others have kept busy since, on average; what of ours has ended counts as ours."""
+        passed = time.monotonic() - self._started
+        return max(0.0, (_busy_s() - self._busy - (cpu_s([os.getpid()]) - self._own)) / passed)
+
+
+def _busy_s() -> float:
+    """Return the CPU seconds that the whole machine has spent since its start, all but idle and waiting (proc(5))."""
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = (
+        int(value) for value in Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0].split()[1:]
+    )
+    return (user + nice + system + irq + softirq) / TICKS_PER_S
 
 
 def _one(connection: psycopg.Connection[Any], query: str) -> str:

@@ -41,6 +41,7 @@ class Rounds:
     ours: list[float] = field(default_factory=list)
     """Operations per second."""
     dbos: list[float] = field(default_factory=list)
+    dbos_cpu_ms: list[float] = field(default_factory=list)
     opened: list[dict[str, int]] = field(default_factory=list)
     resident_mb: list[float] = field(default_factory=list)
     cpu_ms: list[dict[str, float]] = field(default_factory=list)
@@ -58,7 +59,7 @@ def measure(bench: Bench) -> Findings:
             bench.say("many", f"{latency.name}, round {place + 1}")
             _play_ours(bench, latency, rounds)
             bench.stack.latency(latency.twilio_ms, latency.livekit_ms)
-            rounds.dbos.append(_play_dbos(bench))
+            _play_dbos(bench, rounds)
         found.rows += _rows(bench, latency, rounds)
         found.details.append(_cpu(latency, rounds))
     bench.stack.latency(0, 0)
@@ -100,7 +101,7 @@ def _queue(bench: Bench, installation: Installation, count: int) -> None:
         agents = add_agents(connection, count)
         # What came before does not count.
         connection.execute("TRUNCATE operation_steps, events, resources, operations, idempotency_keys CASCADE")
-    posts = list(posts_for(agents, bench.owned_numbers(count)))
+    posts = posts_for(agents, bench.owned_numbers(count))
     plan = Plan(installation.port, POSTERS, PATIENCE_S, {"Authorization": f"Bearer {installation.key}"}, posts)
     statuses = load.run(plan).statuses
     if statuses != {"202": count}:
@@ -131,8 +132,8 @@ def _provision(bench: Bench, installation: Installation, count: int) -> None:
     _drain(installation, count)
 
 
-def _play_dbos(bench: Bench) -> float:
-    """Return DBOS's operations per second, on a database of its own."""
+def _play_dbos(bench: Bench, rounds: Rounds) -> None:
+    """Have DBOS provision as many numbers, on a database of its own."""
     scale, database = bench.scale, f"dbos_{next(_databases)}"
     bench.stack.postgres.create_database(database)
     environ = {**os.environ, **bench.stack.settings(database, 0, "dbos")}
@@ -156,7 +157,9 @@ def _play_dbos(bench: Bench) -> float:
     if not answer:
         raise StackError("the DBOS process ended without a result")
     bench.stack.postgres.drop_database(database)
-    return scale.many_numbers / float(json.loads(answer)["seconds"])
+    played = json.loads(answer)
+    rounds.dbos.append(scale.many_numbers / float(played["seconds"]))
+    rounds.dbos_cpu_ms.append(float(played["cpuSeconds"]) * 1000 / scale.many_numbers * scale.workers)
 
 
 def _cpu_s(bench: Bench, installation: Installation) -> dict[str, float]:
@@ -189,6 +192,10 @@ def _rows(bench: Bench, latency: Latency, rounds: Rounds) -> list[Row]:
 
 
 def _cpu(latency: Latency, rounds: Rounds) -> Detail:
-    lines = [[one, median([each[one] for each in rounds.cpu_ms]) or 0.0] for one in rounds.cpu_ms[0]]
+    lines: list[list[str | float]] = [
+        [one, median([each[one] for each in rounds.cpu_ms]) or 0.0] for one in rounds.cpu_ms[0]
+    ]
     title = f"CPU per operation, many numbers {latency.name}, milliseconds"
-    return Detail(title, ["process", "ms"], [*lines, ["together", sum(float(line[1]) for line in lines)]])
+    lines += [["together", sum(float(line[1]) for line in lines)]]
+    lines += [["beside: the DBOS process", median(rounds.dbos_cpu_ms) or 0.0]]
+    return Detail(title, ["process", "ms"], lines)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 NO_FIGURE = "-"
@@ -41,6 +41,8 @@ class Row:
     floor_figure: float | None = None
     bar: Bar | None = None
     note: str = ""
+    is_broken: bool = False
+    """Whether the measure could not be made; the note says why."""
 
     @property
     def ratio(self) -> float | None:
@@ -103,7 +105,7 @@ def show(console: Console, machine: Mapping[str, Any], found: Findings) -> None:
     facts = Table.grid(padding=(0, 2))
     for name, value in machine.items():
         facts.add_row(f"[bold]{name}[/]", str(value))
-    console.print(Group(facts, "", _rows(found.rows), *(_detail(one) for one in found.details)))
+    console.print(Group(facts, "", _rows(found.rows), *(part for one in found.details for part in _detail(one))))
 
 
 def _rows(rows: Sequence[Row]) -> Table:
@@ -118,13 +120,14 @@ def _rows(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _detail(detail: Detail) -> Table:
-    table = Table(title=detail.title, title_justify="left")
+def _detail(detail: Detail) -> tuple[RenderableType, ...]:
+    table = Table()
     for place, name in enumerate(detail.columns):
         table.add_column(name, justify="right" if place else "left")
     for line in detail.lines:
         table.add_row(*(_shown(cell) if isinstance(cell, float) else str(cell) for cell in line))
-    return table
+    # Not the table's own title, which would be folded to its width.
+    return "", f"[italic]{detail.title}[/]", table
 
 
 def _shown(value: float | None) -> str:

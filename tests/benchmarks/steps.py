@@ -103,7 +103,8 @@ def _findings(
 def _figures(record: Record, sent_at: float) -> list[float]:
     """Return queue, database, provider, publish, other and together in ms; transactions, statements, messages."""
     database, provider, publish = (float(record.get(name, 0)) for name in ("database_ms", "provider_ms", "publish_ms"))
-    queue = (record["began_at"] - sent_at) * 1000
+    # A worker may have the message before its publisher has the answer.
+    queue = max(record["began_at"] - sent_at, 0) * 1000
     own = (record["ended_at"] - record["began_at"]) * 1000
     counts = [record.get("transactions", 0), record.get("statements", 0), len(record.get("published", {}))]
     return [queue, database, provider, publish, own - database - provider - publish, queue + own, *map(float, counts)]
