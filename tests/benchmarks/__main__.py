@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import signal
 import sys
 from collections.abc import Callable
 
@@ -45,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = sorted(set(options.names) - set(MEASURES))
     if unknown:
         parser().error(f"no such measure: {', '.join(unknown)}")
+    # Every way to be asked to stop is the one that unwinds.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     terminal = Terminal(Console(highlight=False, soft_wrap=True, stderr=True))
     found = Findings()
     with bench_stack() as stack:

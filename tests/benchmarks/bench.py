@@ -38,6 +38,7 @@ class Scale:
     single_numbers: int = 15
     many_numbers: int = 500
     many_rounds: int = 3
+    many_latencies: tuple[Latency, ...] = LATENCIES
     concurrency: int = 64
     workers: int = 1
     """Worker processes that share the concurrency, ours and DBOS's alike."""
@@ -57,6 +58,7 @@ QUICK = Scale(
     single_numbers=3,
     many_numbers=32,
     many_rounds=1,
+    many_latencies=(REAL_LATENCY,),
     agents=(0, 2_000),
     passes=3,
     audits=1,

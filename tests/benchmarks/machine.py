@@ -63,7 +63,7 @@ def _busy_s() -> float:
 
 
 def _one(connection: psycopg.Connection[Any], query: str) -> str:
-    row = connection.execute(query).fetchone()  # type: ignore[arg-type]  # a constant of ours
+    row = connection.execute(query).fetchone()
     return str(row[0]) if row else ""
 
 

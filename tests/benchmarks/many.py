@@ -14,7 +14,7 @@ from app.localstack.errors import StackError
 from app.localstack.processes import ServerProcess
 from tests.benchmarks import load
 from tests.benchmarks.accept import posts_for
-from tests.benchmarks.bench import LATENCIES, NO_LATENCY, Bench, Latency, median
+from tests.benchmarks.bench import NO_LATENCY, Bench, Latency, median
 from tests.benchmarks.critical_path import Path, path_of
 from tests.benchmarks.installation import ALL, Installation, running
 from tests.benchmarks.load import Plan
@@ -52,7 +52,7 @@ class Rounds:
 def measure(bench: Bench) -> Findings:
     """Queue all numbers while the workers are stopped, let them go; ours and DBOS in turn."""
     found = Findings()
-    for latency in LATENCIES:
+    for latency in bench.scale.many_latencies:
         rounds = Rounds()
         for place in range(bench.scale.many_rounds):
             bench.stack.latency(0, 0)

@@ -45,7 +45,9 @@ class Provisioner:
     """Provisions numbers through an installation, one after the other, and times each."""
 
     def __init__(self, bench: Bench, installation: Installation, count: int) -> None:
-        self.client, self._installation = ApiClient(installation), installation
+        self._client, self._installation = ApiClient(installation), installation
+        self.posts_ms: list[float] = []
+        """How long each POST of `time_one` took to be answered."""
         with installation.connect() as connection:
             agents = add_agents(connection, count)
         self._left = list(zip(agents, bench.owned_numbers(count), strict=True))
@@ -56,7 +58,8 @@ class Provisioner:
         with self._installation.connect() as connection:
             status_of(connection, agent)
             started = time.perf_counter()
-            self.client.provision(agent, number)
+            self._client.provision(agent, number)
+            self.posts_ms.append((time.perf_counter() - started) * 1000)
             _await(connection, agent)
         return (time.perf_counter() - started) * 1000
 
@@ -64,7 +67,7 @@ class Provisioner:
         """Return the milliseconds from the POST to its answer where the client sends `Prefer: wait`."""
         agent, number = self._left.pop()
         started = time.perf_counter()
-        if self.client.provision(agent, number, wait_s=int(PATIENCE_S)) != 200:
+        if self._client.provision(agent, number, wait_s=int(PATIENCE_S)) != 200:
             raise StackError("a number was not provisioned in time")
         return (time.perf_counter() - started) * 1000
 

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -37,9 +36,9 @@ TEMPLATE = "template_migrated"
 class BenchStack:
     """The servers that all installations of a run share."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_durable: bool) -> None:
         self.folder = folder
-        self.postgres = PostgresServer(folder)
+        self.postgres = PostgresServer(folder, throwaway=not is_durable)
         self.valkey = ValkeyServer(folder)
         self._port = free_port()
         self.sandbox = ServerProcess("the sandbox", folder / "sandbox.pid", folder / "sandbox.log")
@@ -122,13 +121,15 @@ class BenchStack:
 
 
 @contextlib.contextmanager
-def bench_stack() -> Iterator[BenchStack]:
-    """Yield started servers in a temporary folder; nothing of it is left afterwards."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def bench_stack(*, is_durable: bool = True) -> Iterator[BenchStack]:
+    """Yield started servers in a temporary folder; nothing of it is left afterwards.
+
+    Without `is_durable` no commit waits for the disk: for a test of the benchmarks, never for a figure.
+    """
     folder = Path(tempfile.mkdtemp(prefix="trunkline-bench-"))
     # PostgreSQL runs as another user where we are root.
     folder.chmod(0o755)
-    stack = BenchStack(folder)
+    stack = BenchStack(folder, is_durable=is_durable)
     try:
         stack.start()
         yield stack

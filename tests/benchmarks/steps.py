@@ -10,7 +10,7 @@ import psycopg
 
 from tests.benchmarks.bench import LATENCIES, Bench, Latency, median
 from tests.benchmarks.installation import running
-from tests.benchmarks.one import Provisioner, timed
+from tests.benchmarks.one import Provisioner
 from tests.benchmarks.report import Bar, Detail, Findings, Row
 
 COLUMNS = ("step", "queue", "database", "provider", "publish", "other", "together", "transactions", "SQL", "messages")
@@ -35,19 +35,10 @@ def measure(bench: Bench) -> Findings:
             with installation.connect() as connection:
                 connection.execute("TRUNCATE events")
                 own = Provisioner(bench, installation, bench.scale.single_numbers)
-                posts, wholes = _play(own, bench.scale.single_numbers)
-                found.add(_findings(latency, _records(probe), _queued_at(connection), posts, wholes))
+                wholes = own.run()
+                found.add(_findings(latency, _records(probe), _queued_at(connection), own.posts_ms, wholes))
         bench.stack.latency(0, 0)
     return found
-
-
-def _play(own: Provisioner, count: int) -> tuple[list[float], list[float]]:
-    """Return how long each POST took to be answered, and how long each number took whole; milliseconds."""
-    posts: list[float] = []
-    send = own.client.provision
-    own.client.provision = lambda *args, **kwargs: posts.append(timed(lambda: send(*args, **kwargs)))  # type: ignore[method-assign]  # a stop-watch
-    wholes = [own.time_one() for _ in range(count)]
-    return posts, wholes
 
 
 def _records(probe: Path) -> list[Record]:
