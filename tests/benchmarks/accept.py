@@ -1,6 +1,7 @@
 """How many posts a second the API accepts, beside a bare Flask view that commits one row on the same command line."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,8 +11,8 @@ from tests.benchmarks.bare import TABLE
 from tests.benchmarks.bench import Bench, median, percentile
 from tests.benchmarks.installation import Installation, running
 from tests.benchmarks.load import Load, Plan
-from tests.benchmarks.processes import largest_mb
-from tests.benchmarks.report import Bar, Findings, Row
+from tests.benchmarks.processes import cpu_s, largest_mb
+from tests.benchmarks.report import Bar, Detail, Findings, Row
 from tests.benchmarks.rows import add_agents, settle
 
 BARRED = 16
@@ -38,17 +39,25 @@ class Side:
     posts: list[Post]
     is_repeated: bool = False
     """Whether a post may be sent again; else each is sent once."""
+    servers: dict[str, int] = field(default_factory=dict)
+    """The process ids of what works for it, by name."""
     rounds: dict[int, list[Load]] = field(default_factory=dict)
-    _sent: int = 0
+    cpu_s: Counter[str] = field(default_factory=Counter)
+    sent: int = 0
 
     def play(self, connections: int, seconds: float) -> Load:
         """Post for some seconds; every answer must be 202."""
-        posts = self.posts if self.is_repeated else self.posts[self._sent : self._sent + int(seconds * MOST_PER_S)]
+        posts = self.posts if self.is_repeated else self.posts[self.sent : self.sent + int(seconds * MOST_PER_S)]
+        before = self._cpu_s()
         played = load.run(Plan(self.port, connections, seconds, self.headers, posts, self.is_repeated))
-        self._sent += len(played.latencies_ms)
+        self.cpu_s.update(self._cpu_s() - before)
+        self.sent += len(played.latencies_ms)
         if set(played.statuses) != {"202"}:
             raise StackError(f"not every post was accepted: {dict(played.statuses)}")
         return played
+
+    def _cpu_s(self) -> Counter[str]:
+        return Counter({name: cpu_s([pid]) for name, pid in self.servers.items()})
 
     def median_of(self, connections: int, figure: str) -> float | None:
         """Return the median over the rounds of `per_s`, or of a percentile as "0.99"."""
@@ -78,6 +87,7 @@ def measure(bench: Bench) -> Findings:
         Row("memory: a web process after it", resident, "MB", bar=Bar("<=", 120, "figure")),
         Row("load generator, share of a core", max(shares), "", bar=Bar("<=", GENERATOR_SHARE, "figure")),
     ]
+    found.details.append(_cpu(ours, bare))
     return found
 
 
@@ -89,9 +99,13 @@ def sides(bench: Bench, installation: Installation) -> tuple[Side, Side]:
         settle(connection)
     headers = {"Authorization": f"Bearer {installation.key}"}
     ours = Side(installation.port, headers, posts_for(agents, bench.numbers(len(agents))))
+    stores = {"PostgreSQL": bench.stack.postgres.pid, "Valkey": bench.stack.valkey.pid}
+    ours.servers = {"web": installation.processes["web"].pid, **stores}
     (number,) = bench.numbers(1)
     floor = [("POST", "/bare", json.dumps({"phoneNumber": number}))]
-    return ours, Side(installation.start_bare(), headers, floor, is_repeated=True)
+    bare = Side(installation.start_bare(), headers, floor, is_repeated=True)
+    bare.servers = {"web": installation.processes["bare"].pid, **stores}
+    return ours, bare
 
 
 def posts_for(agents: Sequence[str], numbers: Sequence[str]) -> list[Post]:
@@ -114,3 +128,12 @@ def _rows(ours: Side, bare: Side, connections: int) -> list[Row]:
         row("p50", "0.5", "ms", None),
         row("p99", "0.99", "ms", Bar("<=", 3)),
     ]
+
+
+def _cpu(ours: Side, bare: Side) -> Detail:
+    """Tell what a post costs in CPU time: a figure that busy neighbours change little."""
+    lines = [
+        [name, *(side.cpu_s[name] * 1000 / side.sent if side.sent else 0.0 for side in (ours, bare))]
+        for name in ours.servers
+    ]
+    return Detail("CPU per post, milliseconds, warm-up included", ["process", "ours", "bare view"], lines)
