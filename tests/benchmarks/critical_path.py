@@ -16,6 +16,10 @@ READS = ("twilio.list_origination_urls", "livekit.list_inbound_trunks", "livekit
 """Verification's reads: none needs another's answer, so that the longest of them is what it costs."""
 
 
+CALLS = (LOOK_UP, *TWILIO_BRANCH, *LIVEKIT_BRANCH, ATTACH, READ_BACK, *READS)
+"""Each once: what a provisioning needs that nothing goes wrong with."""
+
+
 @dataclass(frozen=True)
 class Path:
     """The calls of one provisioning, and what they must take at least."""
@@ -23,19 +27,23 @@ class Path:
     critical_ms: float
     calls_ms: float
     """All calls one after another: how long slots are held, and what a straight script waits."""
-    calls: int
+    calls: float
 
 
 def path_of(requests: Sequence[Mapping[str, Any]], operations: int, latency: Latency) -> Path:
     """Work the path out from what the providers were asked for `operations` provisionings without a failure."""
     counts = Counter(str(request["operation"]) for request in requests)
-    known = {LOOK_UP, *TWILIO_BRANCH, *LIVEKIT_BRANCH, ATTACH, READ_BACK, *READS}
-    if strange := set(counts) - known:
+    if strange := set(counts) - set(CALLS):
         raise ValueError(f"calls that are no part of the path: {', '.join(sorted(strange))}")
     ms = {
         name: counts[name] / operations * (latency.twilio_ms if name.startswith("twilio.") else latency.livekit_ms)
-        for name in known
+        for name in CALLS
     }
     branches = (sum(ms[name] for name in branch) for branch in (TWILIO_BRANCH, LIVEKIT_BRANCH))
     critical = ms[LOOK_UP] + max(branches) + ms[ATTACH] + ms[READ_BACK] + max(ms[name] for name in READS)
-    return Path(critical, sum(ms.values()), round(sum(counts.values()) / operations))
+    return Path(critical, sum(ms.values()), sum(counts.values()) / operations)
+
+
+def needed(latency: Latency) -> Path:
+    """Return the path of a provisioning that makes each call once: a bound that needless calls do not lower."""
+    return path_of([{"operation": name} for name in CALLS], 1, latency)

@@ -15,7 +15,7 @@ from app.localstack.processes import ServerProcess
 from tests.benchmarks import load
 from tests.benchmarks.accept import posts_for
 from tests.benchmarks.bench import NO_LATENCY, Bench, Latency, median
-from tests.benchmarks.critical_path import Path, path_of
+from tests.benchmarks.critical_path import needed, path_of
 from tests.benchmarks.installation import ALL, Installation, running
 from tests.benchmarks.load import Plan
 from tests.benchmarks.processes import cpu_s, descendants, largest_mb
@@ -46,7 +46,10 @@ class Rounds:
     resident_mb: list[float] = field(default_factory=list)
     cpu_ms: list[dict[str, float]] = field(default_factory=list)
     """Milliseconds of CPU per operation, by process."""
-    path: Path | None = None
+    calls: list[float] = field(default_factory=list)
+    """Calls to the providers per operation."""
+    swept: list[float] = field(default_factory=list)
+    """Publications by the sweeper per operation: what it takes for lost while it only waits its turn."""
 
 
 def measure(bench: Bench) -> Findings:
@@ -79,9 +82,10 @@ def _play_ours(bench: Bench, latency: Latency, rounds: Rounds) -> None:
         after = _cpu_s(bench, installation)
         rounds.ours.append(scale.many_numbers / seconds)
         rounds.cpu_ms.append({one: (after[one] - before[one]) * 1000 / scale.many_numbers for one in after})
+        rounds.swept.append(installation.log("sweeper").count("operation_swept") / scale.many_numbers)
         rounds.resident_mb.append(largest_mb([worker.pid for worker in installation.workers()]))
     rounds.opened.append(bench.stack.connections_opened())
-    rounds.path = path_of(bench.stack.requests(), scale.many_numbers, latency)
+    rounds.calls.append(path_of(bench.stack.requests(), scale.many_numbers, latency).calls)
 
 
 @contextlib.contextmanager
@@ -178,8 +182,11 @@ def _rows(bench: Bench, latency: Latency, rounds: Rounds) -> list[Row]:
     note = "of " + ", ".join(f"{one:.1f}" for one in rounds.ours)
     bar = Bar(">=", 2) if latency is NO_LATENCY else None
     rows = [Row(name, ours, "/s", "DBOS", median(rounds.dbos), bar, note)]
-    if rounds.path and rounds.path.critical_ms:
-        critical, calls = (slots * 1000 / ms for ms in (rounds.path.critical_ms, rounds.path.calls_ms))
+    path = needed(latency)
+    rows.append(Row(f"{name}: calls per operation", median(rounds.calls), "", "needed", path.calls))
+    rows.append(Row(f"{name}: published by the sweeper, per operation", median(rounds.swept), ""))
+    if path.critical_ms:
+        critical, calls = (slots * 1000 / ms for ms in (path.critical_ms, path.calls_ms))
         rows += [
             Row(name, ours, "/s", f"{slots} / critical path", critical, Bar(">=", 0.9), "operations in flight"),
             Row(name, ours, "/s", f"{slots} / all calls", calls, note="calls in flight: what threads can carry"),

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tests.benchmarks import bulk
 from tests.benchmarks.bench import NO_LATENCY, REAL_LATENCY, median, percentile
-from tests.benchmarks.critical_path import path_of
+from tests.benchmarks.critical_path import CALLS, needed, path_of
 from tests.benchmarks.installation import APPLICATION, procfile_lines
 from tests.benchmarks.report import Bar, Detail, Findings, Row, as_json, show
 
@@ -22,19 +22,6 @@ FOUND = Findings(
     ],
     [Detail("One operation", ("step", "ms"), [["twilio_trunk", 12.5], ["together", 20]])],
 )
-
-CALLS = [
-    "twilio.list_numbers",
-    "twilio.create_trunk",
-    "livekit.create_inbound_trunk",
-    "twilio.create_origination_url",
-    "livekit.create_dispatch_rule",
-    "twilio.attach_number",
-    "twilio.fetch_number",
-    "twilio.list_origination_urls",
-    "livekit.list_inbound_trunks",
-    "livekit.list_dispatch_rules",
-]
 
 
 def test_the_json_has_a_figure_a_floor_a_ratio_and_a_verdict_for_every_row() -> None:
@@ -75,12 +62,13 @@ def test_the_critical_path_is_the_longest_way_through_the_calls() -> None:
     assert path.critical_ms == pytest.approx(150 + 2 * 150 + 150 + 150 + 150)
     assert path.calls_ms == pytest.approx(6 * 150 + 4 * 50)
     assert path.calls == 10
+    assert needed(REAL_LATENCY) == path
     assert path_of([{"operation": name} for name in CALLS], 1, NO_LATENCY).critical_ms == 0
 
 
 def test_a_call_that_is_no_part_of_the_path_is_not_overlooked() -> None:
     with pytest.raises(ValueError, match=r"twilio\.delete_trunk"):
-        path_of([{"operation": name} for name in [*CALLS, "twilio.delete_trunk"]], 1, REAL_LATENCY)
+        path_of([{"operation": name} for name in (*CALLS, "twilio.delete_trunk")], 1, REAL_LATENCY)
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
