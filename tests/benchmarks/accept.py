@@ -132,7 +132,7 @@ def _rows(ours: Side, bare: Side, connections: int) -> list[Row]:
 
 def _cpu(ours: Side, bare: Side) -> Detail:
     """Tell what a post costs in CPU time: a figure that busy neighbours change little."""
-    lines = [
+    lines: list[list[str | float]] = [
         [name, *(side.cpu_s[name] * 1000 / side.sent if side.sent else 0.0 for side in (ours, bare))]
         for name in ours.servers
     ]

@@ -72,20 +72,11 @@ def _findings(
     working = [step for step in by_step if not step.endswith("(not ready)")]
     most = {place: max(max(one[place] for one in by_step[step]) for step in working) for place in (6, 8)}
     rows = [
-        Row(
-            f"transactions per step {latency.name}",
-            most[6],
-            "",
-            bar=Bar("<=", TRANSACTIONS_PER_STEP, "figure"),
-            note="the most of any step",
-        ),
-        Row(
-            f"messages per step {latency.name}",
-            most[8],
-            "",
-            bar=Bar("<=", MESSAGES_PER_STEP, "figure"),
-            note="the most of any step; 2 where the branches part",
-        ),
+        Row(f"{what} per step {latency.name}", most[place], "", bar=Bar("<=", limit, "figure"), note=note)
+        for what, place, limit, note in (
+            ("transactions", 6, TRANSACTIONS_PER_STEP, "the most of any step"),
+            ("messages", 8, MESSAGES_PER_STEP, "the most of any step; 2 where the branches part"),
+        )
     ]
     title = f"One operation {latency.name}, medians of {len(wholes)}, milliseconds (the probe itself costs some)"
     return Findings(rows, [Detail(title, COLUMNS, lines)])
