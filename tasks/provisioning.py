@@ -13,8 +13,8 @@ from app.provisioning.context import (
     TRUNK,
     VERIFICATION,
 )
+from app.provisioning.plans import Plan
 from app.provisioning.steps import steps_towards
-from app.provisioning.transitions import Plan
 from tasks import app, rollback
 from tasks.worker import TurnedRoundError, carry
 

@@ -22,6 +22,13 @@ PAUSE_AFTER_FAILURE_S = 5.0
 """Seconds in which nothing is counted after Redis did not answer."""
 
 
+PACKETS = 200
+"""Packets that a limit is taken from Redis in: a round trip for each of them and not for each call.
+
+What a process holds of one and does not use is counted too early or used too late: half a percent of the limit.
+"""
+
+
 class RateLimit:
     """One limit for each key; while Redis is away every request passes."""
 
@@ -34,15 +41,20 @@ class RateLimit:
         )
         self._item = item
         self._limiter = SlidingWindowCounterRateLimiter(storage)
+        self._packet = max(item.amount // PACKETS, 1)
+        self._held: dict[str, tuple[int, float]] = {}
         self._clock = clock
         self._lock = threading.Lock()
         self._silent_until = 0.0
 
     def retry_after_s(self, who: str) -> int | None:
         """Count one call of `who`; None where it may pass, else the seconds until another one may."""
-        if self._clock() < self._silent_until:
+        if self._clock() < self._silent_until or self._uses_held(who):
             return None
         try:
+            if self._packet > 1 and self._limiter.hit(self._item, who, cost=self._packet):
+                self._hold(who)
+                return None
             if self._limiter.hit(self._item, who):
                 return None
             wait_s = self._limiter.get_window_stats(self._item, who).reset_time - time.time()
@@ -52,6 +64,20 @@ class RateLimit:
                 self._silent_until = self._clock() + PAUSE_AFTER_FAILURE_S
             return None
         return max(math.ceil(wait_s), 1)
+
+    def _hold(self, who: str) -> None:
+        """Keep what is left of a packet after this call, for as long as Redis counts it."""
+        with self._lock:
+            self._held[who] = (self._packet - 1, self._clock() + self._item.get_expiry())
+
+    def _uses_held(self, who: str) -> bool:
+        """Pay for one call from a packet that this process has."""
+        with self._lock:
+            left, until = self._held.get(who, (0, 0.0))
+            if left == 0 or self._clock() >= until:
+                return False
+            self._held[who] = (left - 1, until)
+            return True
 
 
 def make_rate_limit(settings: Settings) -> RateLimit | None:

@@ -18,6 +18,7 @@ from app.domain.statuses import (
     PhoneStatus,
     StepState,
     check_move,
+    direction_of,
 )
 
 ENUM_LENGTH = 32
@@ -158,9 +159,8 @@ class Operation(Base):
 
     @property
     def direction(self) -> Direction:
-        """Which way it goes now: deprovisioning is the same table read upwards."""
-        going_up = {OperationStatus.ROLLING_BACK, OperationStatus.NEEDS_ATTENTION}
-        return Direction.UNDO if self.kind is OperationKind.DEPROVISION or self.status in going_up else Direction.DO
+        """Which way it goes now."""
+        return direction_of(self.kind, self.status)
 
     def move_to(self, status: OperationStatus) -> None:
         """Change the status; `IllegalMoveError` when the table of moves does not allow it."""

@@ -1,9 +1,9 @@
-"""The place of an item in its bulk: taken by one operation, in the transaction that opens it."""
+"""The place of an item in its bulk: taken by one operation, in the statement that opens it (`acceptance`)."""
 
 import uuid
 from dataclasses import dataclass
 
-from sqlalchemy import update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.bulks import BulkItem
@@ -21,18 +21,8 @@ class BulkPlace:
     bulk_id: uuid.UUID
     position: int
 
-    def take(self, session: Session, operation_id: uuid.UUID) -> None:
-        """Make the item run under this operation; `PlaceTakenError` rolls the operation back with it."""
-        taken = session.execute(
-            update(BulkItem)
-            .where(
-                BulkItem.bulk_id == self.bulk_id,
-                BulkItem.position == self.position,
-                BulkItem.status == ItemStatus.PENDING,
-            )
-            .values(status=ItemStatus.RUNNING, operation_id=operation_id)
-            .returning(BulkItem.position)
-            .execution_options(synchronize_session=False)
-        )
-        if taken.one_or_none() is None:
+    def check(self, session: Session) -> None:
+        """Raise `PlaceTakenError` unless the item still waits."""
+        item = (BulkItem.bulk_id == self.bulk_id, BulkItem.position == self.position)
+        if session.scalar(select(BulkItem.status).where(*item)) is not ItemStatus.PENDING:
             raise PlaceTakenError

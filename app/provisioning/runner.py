@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum, auto
+from functools import cached_property
 
 import structlog
 
@@ -18,10 +19,11 @@ from app.domain.errors import ErrorCode
 from app.domain.statuses import Direction
 from app.providers.errors import ProviderError, RejectedError, UnknownOutcomeError
 from app.providers.lanes import Caller, calling
-from app.provisioning.claims import Claim, claim_step
+from app.provisioning.claims import Claim, Refusal, claim_step
 from app.provisioning.context import Result, Toolbox
+from app.provisioning.first_tries import FirstTries
 from app.provisioning.outcomes import keep_failure, keep_rest, keep_result
-from app.provisioning.steps import STEP_BY_NAME
+from app.provisioning.steps import STEP_BY_NAME, Step
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +73,7 @@ class Runner:
 
     def run(self, operation_id: uuid.UUID, epoch: int, step_name: str, direction: Direction) -> Outcome:
         """Run one step once. A second call, at the same time or later, finds it claimed or done and does nothing."""
-        claim = claim_step(self.sessions, self.tools, operation_id, epoch, STEP_BY_NAME[step_name], direction)
+        claim = self._claim(operation_id, epoch, STEP_BY_NAME[step_name], direction)
         if not isinstance(claim, Claim):
             return Outcome(_VERDICTS.get(claim, Verdict.STOP))
         logger = log.bind(operation_id=str(operation_id), step=step_name, direction=direction, attempt=claim.attempt)
@@ -94,11 +96,19 @@ class Runner:
             logger.exception("step_broke")
             detail = "The step met an error of ours; the worker's log has it."
             return self._keep_error(claim, RejectedError(ErrorCode.INTERNAL_STEP_ERROR, detail), is_clear=False)
-        kept = keep_result(self.sessions, claim, result)
+        kept = "done" if self._first_tries.keep(claim, result) else keep_result(self.sessions, claim, result)
         took_s = round(self.tools.clock() - claim.context.started, 3)
         event = "step_finished" if kept != "lost" else "step_lost_its_lease"
         logger.info(event, resource_id=result.resource_id, took_s=took_s)
         return Outcome(_VERDICTS.get(kept, Verdict.STOP))
+
+    @cached_property
+    def _first_tries(self) -> FirstTries:
+        return FirstTries(self.sessions, self.tools)
+
+    def _claim(self, operation_id: uuid.UUID, epoch: int, step: Step, direction: Direction) -> Claim | Refusal:
+        claim = self._first_tries.claim(operation_id, epoch, step) if direction is Direction.DO else None
+        return claim or claim_step(self.sessions, self.tools, operation_id, epoch, step, direction)
 
     def _look(self, claim: Claim) -> list[str]:
         """Say what stands: what a repair or a move has just made right, or what an earlier try left behind."""

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Protocol
 
 import structlog
@@ -13,16 +14,18 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions
-from app.db.models import Operation
+from app.db.models import IS_OPEN, Operation
+from app.db.statements import Statements
 from app.domain.errors import ErrorCode, RefusedError, operation_not_found
 from app.domain.events import EventName
 from app.domain.numbers import mask_number
 from app.domain.statuses import OPEN_STATUSES, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.provisioning.acceptance import accept, refuse
 from app.provisioning.bulk_place import BulkPlace
 from app.provisioning.claims import Locked, lock_operation
+from app.provisioning.plans import Plan, plan_from
 from app.provisioning.transitions import (
     Origin,
-    Plan,
     lock_agent,
     open_operation,
     plan_now,
@@ -38,6 +41,13 @@ WAIT_POLL_S = (0.02, 0.05, 0.1, 0.2)
 
 UNIQUE_NUMBER = "uq_agents_twilio_phone_number"
 UNIQUE_OPERATION = "uq_operations_open_agent"
+
+
+_OPEN = f"""
+    SELECT epoch, kind, status, bulk_id IS NOT NULL AS is_bulk,
+           (SELECT jsonb_object_agg(name, state) FROM operation_steps WHERE operation_id = operations.id) AS states
+      FROM operations WHERE id = %(operation)s AND {IS_OPEN}
+"""  # noqa: S608 - our own constants
 
 
 class Publisher(Protocol):
@@ -62,6 +72,10 @@ class ProvisioningService:
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
+    @cached_property
+    def _statements(self) -> Statements:
+        return Statements(self.sessions)
+
     def provision(
         self,
         agent_id: uuid.UUID,
@@ -76,23 +90,15 @@ class ProvisioningService:
         Refused with 404 `agent_not_found`, or 409 `operation_in_progress`, `agent_has_phone`, `number_in_use`.
         """
         try:
-            with self.sessions.begin() as session:
-                agent, now = lock_agent(session, agent_id)
-                if agent.phone_provisioning_status is PhoneStatus.PROVISIONED:
-                    raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The agent has a number: deprovision it first.")
-                refuse_busy(session, agent.id)
-                agent.move_to(PhoneStatus.PENDING)
-                agent.twilio_phone_number = phone_number
-                session.flush()
-                kind, bulk_id = OperationKind.PROVISION, place.bulk_id if place else None
-                operation = open_operation(
-                    session, agent, kind, phone_number, now, origin, takeover=takeover, bulk_id=bulk_id
-                )
-                if place is not None:
-                    place.take(session, operation.id)
-                plan = plan_now(session, operation)
+            accepted = accept(self._statements, agent_id, phone_number, origin, takeover=takeover, place=place)
         except IntegrityError as error:
             raise refusal_of(error) from error
+        if accepted is None:
+            with self.sessions() as session:
+                if place is not None:
+                    place.check(session)
+                refuse(session, agent_id)
+        operation, plan = accepted
         log.info("provision_queued", operation_id=str(operation.id), phone_number=mask_number(phone_number))
         self.publisher.publish(plan)
         return operation
@@ -143,11 +149,12 @@ class ProvisioningService:
 
     def kick(self, operation_id: uuid.UUID) -> bool:
         """Publish what is left of an open operation, False when there is none; safe to call at any time, and again."""
-        with self.sessions.begin() as session:
-            operation = session.get(Operation, operation_id)
-            if operation is None or operation.status.is_final:
-                return False
-            plan = plan_now(session, operation)
+        row = self._statements.one(_OPEN, {"operation": operation_id})
+        if row is None:
+            return False
+        states = {name: StepState(state) for name, state in row.states.items()}
+        kind, status = OperationKind(row.kind), OperationStatus(row.status)
+        plan = plan_from(operation_id, row.epoch, kind, status, states, is_bulk=row.is_bulk)
         return self.publisher.publish(plan)
 
     def wait(self, operation_id: uuid.UUID, timeout: timedelta) -> Operation:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, and_, func, select, text, update
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.db.engine import Sessions
 from app.db.models import Operation
-from app.domain.statuses import OPEN_STATUSES
+from app.domain.statuses import OPEN_STATUSES, OperationKind, OperationStatus
 from app.provisioning.audit import AuditService
 from app.provisioning.bulk_admission import BATCH as BULK_BATCH
 from app.provisioning.bulk_admission import BulkAdmission
@@ -38,6 +38,12 @@ KICK_BASE = timedelta(seconds=5)
 
 KICK_CAP = timedelta(seconds=30)
 """Longest pause: after a long outage an operation moves again at most this late."""
+
+TURN_PATIENCE = timedelta(seconds=60)
+"""How long a provisioning is left in the queue while those before it run: it is taken for lost at most this late.
+
+Without it a queue longer than a few seconds' work would be published again and again, and grow by the copies.
+"""
 
 DOUBLINGS = 8
 """Doublings after which the pause is certainly at its cap; keeps the power small."""
@@ -99,7 +105,7 @@ class Sweeper:
         with self.sessions.begin() as session:
             due = (
                 select(Operation.id)
-                .where(Operation.status.in_(OPEN_STATUSES), Operation.wake_at <= func.now())
+                .where(Operation.status.in_(OPEN_STATUSES), Operation.wake_at <= func.now(), ~_waits_its_turn())
                 .order_by(Operation.wake_at)
                 .limit(BATCH)
                 .with_for_update(skip_locked=True)
@@ -113,3 +119,19 @@ class Sweeper:
                 .execution_options(synchronize_session=False)
             )
             return list(taken.scalars())
+
+
+def _waits_its_turn() -> ColumnElement[bool]:
+    """Match a provisioning that nobody has begun while the newest that runs was opened before it.
+
+    The queue is first in, first out: a message is lost only if one that was sent after it has arrived.
+    """
+    begun = select(func.max(Operation.created_at)).where(
+        Operation.kind == OperationKind.PROVISION, Operation.status == OperationStatus.RUNNING
+    )
+    return and_(
+        Operation.kind == OperationKind.PROVISION,
+        Operation.status == OperationStatus.QUEUED,
+        Operation.created_at > func.coalesce(begun.scalar_subquery(), text("'infinity'")),
+        Operation.created_at > func.now() - TURN_PATIENCE,
+    )

@@ -1,7 +1,7 @@
 """What may be done to an operation's rows, inside a transaction that holds the operation's lock: open, turn, finish."""
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,10 +13,17 @@ from app.db.models import Agent, Event, Operation, OperationStep, Resource
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import EventName
 from app.domain.findings import Health
-from app.domain.statuses import OPEN_STATUSES, Direction, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.domain.statuses import (
+    OPEN_STATUSES,
+    OperationKind,
+    OperationStatus,
+    PhoneStatus,
+    StepState,
+)
 from app.provisioning.announcements import announce_end
 from app.provisioning.hints import hint_grace
-from app.provisioning.steps import STEP_BY_NAME, STEPS, steps_towards
+from app.provisioning.plans import Plan, plan_of
+from app.provisioning.steps import STEP_BY_NAME, STEPS
 
 
 @dataclass(frozen=True)
@@ -25,19 +32,6 @@ class Origin:
 
     requested_by: str | None = None
     request_id: str | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to publish for an operation now: the steps not yet finished, in their order."""
-
-    operation_id: uuid.UUID
-    epoch: int
-    kind: OperationKind
-    direction: Direction
-    steps: tuple[str, ...]
-    is_bulk: bool = False
-    """Whether it stands behind the operations of single requests."""
 
 
 def is_open_for(agent_id: uuid.UUID) -> ColumnElement[bool]:
@@ -110,33 +104,25 @@ def open_operation(
     operation.wake_at = now + hint_grace(operation)
     session.add(operation)
     session.flush()
-    undoing = kind is OperationKind.DEPROVISION
-    for position, step in enumerate(STEPS):
-        if undoing and not step.undo:
-            continue
-        column = STEP_BY_NAME[step.changes or step.name].column
-        stands = kind is not OperationKind.PROVISION and column is not None
-        session.add(
-            OperationStep(
-                operation_id=operation.id,
-                name=step.name,
-                position=position,
-                state=StepState.PENDING if only is None or step.name in only else StepState.DONE,
-                attempts=0,
-                resource_id=getattr(agent, column) if stands and column else None,
-            )
-        )
+    session.add_all(_steps_of(operation, agent, only))
     record(session, operation, EventName.OPERATION_QUEUED, kind=kind, takeover=takeover)
     return operation
 
 
-def plan_of(operation: Operation, steps: Iterable[OperationStep]) -> Plan:
-    """Say what is left to publish; finished steps are left out, so publishing again at any time is safe."""
-    finished = StepState.DONE if operation.direction is Direction.DO else StepState.UNDONE
-    left = {row.name for row in steps if row.state is not finished}
-    names = tuple(step.name for step in steps_towards(operation.direction) if step.name in left)
-    is_bulk = operation.bulk_id is not None
-    return Plan(operation.id, operation.epoch, operation.kind, operation.direction, names, is_bulk)
+def _steps_of(operation: Operation, agent: Agent, only: frozenset[str] | None) -> Iterator[OperationStep]:
+    for position, step in enumerate(STEPS):
+        if operation.kind is OperationKind.DEPROVISION and not step.undo:
+            continue
+        column = STEP_BY_NAME[step.changes or step.name].column
+        stands = operation.kind is not OperationKind.PROVISION and column is not None
+        yield OperationStep(
+            operation_id=operation.id,
+            name=step.name,
+            position=position,
+            state=StepState.PENDING if only is None or step.name in only else StepState.DONE,
+            attempts=0,
+            resource_id=getattr(agent, column) if stands and column else None,
+        )
 
 
 def turn_round(

@@ -2,7 +2,7 @@
 
 from app.domain.errors import ErrorCode
 from app.providers.base import NumberRouting
-from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
+from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.provisioning.context import NUMBER, TRUNK, Result, StepContext
 from app.provisioning.verification import same_sip_uri
 
@@ -101,7 +101,12 @@ def attach_number(ctx: StepContext) -> Result:
         _refuse_foreign_routing(ctx, ctx.tools.carrier.get_number(number_sid).routing, own_trunk=trunk_sid)
         ctx.check_time()
     ctx.tools.carrier.attach_number(trunk_sid, number_sid)
-    if not ctx.until(lambda: ctx.tools.carrier.get_number(number_sid).routing.trunk_sid == trunk_sid):
+    try:
+        is_shown = ctx.until(lambda: ctx.tools.carrier.get_number(number_sid).routing.trunk_sid == trunk_sid)
+    except ProviderError as error:
+        # Whatever the look says: the number is on our trunk now, and an undo must know.
+        raise UnknownOutcomeError(error.code, error.detail) from error
+    if not is_shown:
         raise UnknownOutcomeError(ErrorCode.PROVIDER_UNAVAILABLE, "Twilio took the attachment, but does not show it.")
     return Result(number_sid)
 

@@ -10,8 +10,8 @@ from app import create_app
 from app.access import KeyService, Scope
 from app.domain.errors import ErrorCode
 from app.providers.errors import TransientError
+from app.provisioning.plans import Plan
 from app.provisioning.runner import Verdict
-from app.provisioning.transitions import Plan
 from app.settings import Settings, is_loopback
 from app.wiring import Wiring, build
 from tests.support.api import NOBODY, NUMBER, OTHER_NUMBER, Api, RecordingPublisher, empty_tables, make_settings

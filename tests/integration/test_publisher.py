@@ -12,8 +12,8 @@ from kombu import Consumer, Message
 
 from app.domain.statuses import Direction, OperationKind
 from app.localstack.valkey import ValkeyServer
+from app.provisioning.plans import Plan
 from app.provisioning.steps import steps_towards
-from app.provisioning.transitions import Plan
 from tests.support.queue import messages
 
 LIMIT_S = 4.0

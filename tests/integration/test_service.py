@@ -13,9 +13,9 @@ from app.domain.statuses import Direction, OperationKind, OperationStatus, Phone
 from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
 from app.provisioning.context import NUMBER_ATTACHMENT, TRUNK
 from app.provisioning.hints import HINT_GRACE
+from app.provisioning.plans import Plan
 from app.provisioning.service import ProvisioningService
 from app.provisioning.steps import STEPS
-from app.provisioning.transitions import Plan
 from tests.support.saga import DO_CALL, E164, ORIGIN, UNDO_CALL, Saga
 
 OTHER = "+15145551235"

@@ -12,10 +12,11 @@ from sqlalchemy import func, update
 from app.db.engine import make_engine, make_sessions
 from app.db.models import Operation
 from app.domain.errors import ErrorCode
-from app.domain.statuses import OperationStatus, PhoneStatus
+from app.domain.statuses import Direction, OperationStatus, PhoneStatus
 from app.localstack.postgres import PostgresServer
 from app.providers.errors import RejectedError
-from app.provisioning.sweeper import BATCH, PURGE_INTERVAL_S, Sweeper
+from app.provisioning.context import NUMBER
+from app.provisioning.sweeper import BATCH, PURGE_INTERVAL_S, TURN_PATIENCE, Sweeper
 from tests.support.saga import DO_CALL, E164, ORIGIN, TRUNK, UNDO_CALL, Saga, wire
 
 DEADLINE_S = 60.0
@@ -50,6 +51,34 @@ def test_a_lost_message_costs_one_sweep(saga: Saga, number_sid: str) -> None:
     assert saga.sweeper.sweep() == 1
     saga.run_chain(saga.publisher.plans[-1])
     saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
+
+
+def begin(saga: Saga, operation_id: uuid.UUID) -> None:
+    saga.runner.run(operation_id, 0, NUMBER, Direction.DO)
+    assert saga.status(operation_id) is OperationStatus.RUNNING
+
+
+def test_an_operation_that_waits_its_turn_is_not_taken_for_lost(saga: Saga) -> None:
+    saga.world.carrier.own_number("+15145560000")
+    running, waiting = (saga.provision(e164=f"+1514556000{number}") for number in range(2))
+    begin(saga, running)
+    make_due(saga, waiting)
+    assert saga.sweeper.sweep() == 0
+
+    with saga.sessions.begin() as session:
+        old = func.now() - TURN_PATIENCE
+        session.execute(update(Operation).where(Operation.id == running).values(created_at=old - timedelta(seconds=1)))
+        session.execute(update(Operation).where(Operation.id == waiting).values(created_at=old))
+    assert saga.sweeper.sweep() == 1
+
+
+def test_an_operation_whose_turn_has_passed_is_lost(saga: Saga) -> None:
+    saga.world.carrier.own_number("+15145560001")
+    lost, running = (saga.provision(e164=f"+1514556000{number}") for number in range(2))
+    begin(saga, running)
+    make_due(saga, lost)
+    assert saga.sweeper.sweep() == 1
+    assert saga.publisher.plans[-1].operation_id == lost
 
 
 def test_two_sweepers_publish_each_operation_once(saga: Saga) -> None:

@@ -15,7 +15,7 @@ from app import create_app
 from app.access import KeyService, Scope
 from app.db.models import Agent, Base, Operation, OperationStep, Resource
 from app.domain.statuses import OperationStatus, PhoneStatus, StepState
-from app.provisioning.transitions import Plan
+from app.provisioning.plans import Plan
 from app.settings import Settings
 from app.wiring import Wiring, build
 from tests.support.servers import PostgresServer, ValkeyServer

@@ -32,10 +32,11 @@ from app.provisioning.context import (
     Timing,
     Toolbox,
 )
+from app.provisioning.plans import Plan
 from app.provisioning.runner import Outcome, Runner, Verdict
 from app.provisioning.service import ProvisioningService
 from app.provisioning.sweeper import Sweeper
-from app.provisioning.transitions import Origin, Plan
+from app.provisioning.transitions import Origin
 from app.webhooks.addresses import AddressRule
 from app.webhooks.deliveries import DeliveryService
 from app.webhooks.sending import Sender

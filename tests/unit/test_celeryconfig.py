@@ -8,8 +8,8 @@ from celery.canvas import Signature, _chain
 from celery.exceptions import QueueNotFound
 
 from app.domain.statuses import Direction, OperationKind
+from app.provisioning.plans import Plan
 from app.provisioning.steps import STEPS, steps_towards
-from app.provisioning.transitions import Plan
 
 DOWN = [step.name for step in STEPS]
 UP = [step.name for step in reversed(STEPS) if step.undo]

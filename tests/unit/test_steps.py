@@ -1,6 +1,7 @@
 """The step table and each of its steps, one try at a time."""
 
-from dataclasses import replace
+import threading
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -30,6 +31,8 @@ from tests.support.step import AGENT, make_context
 TAG = tag_of("test", AGENT)
 FOREIGN_TRUNK = "TK" + "f" * 32
 APPLICATION = "AP" + "f" * 32
+MEETING_S = 10.0
+"""Seconds that calls which should be under way together wait for each other before the test fails."""
 
 
 def refusal(step: str, context: StepContext) -> ErrorCode:
@@ -259,11 +262,31 @@ def broken(context: StepContext) -> list[str]:
 def test_a_whole_path_passes_in_three_reads() -> None:
     world, context = whole()
     assert STEP_BY_NAME[VERIFICATION].do(context).removed == ()
-    assert world.log.order == [
+    assert sorted(world.log.order) == [
         "carrier.list_origination_urls",
-        "platform.list_inbound_trunks",
         "platform.list_dispatch_rules",
+        "platform.list_inbound_trunks",
     ]
+
+
+def test_the_reads_of_a_verification_are_under_way_at_the_same_time() -> None:
+    _, context = whole()
+    all_three = threading.Barrier(3)
+
+    @dataclass
+    class Meeting:
+        """A provider whose every call waits until three are under way, and fails when they never are."""
+
+        provider: Any
+
+        def __getattr__(self, name: str) -> Any:
+            all_three.wait(MEETING_S)
+            return getattr(self.provider, name)
+
+    tools = context.tools
+    tools = replace(tools, carrier=Meeting(tools.carrier), platform=Meeting(tools.platform))
+    STEP_BY_NAME[VERIFICATION].do(replace(context, tools=tools))
+    assert not all_three.broken
 
 
 def test_every_break_of_the_path_is_named() -> None:

@@ -1,0 +1,54 @@
+"""Runs one SQL statement as a transaction of its own, in one round trip: what the busiest paths are made of.
+
+A session's transaction costs a round trip for BEGIN, one for COMMIT and the ORM's work on every row: 4 to 8 ms of CPU
+for the claim of a step, where the same change as one statement costs a tenth.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from psycopg.rows import namedtuple_row
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from app.db.engine import Sessions
+
+
+class Statements:
+    """Runs statements on the connections of the sessions' pool; fails with the errors that a session fails with."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        engine = sessions().get_bind()
+        if not isinstance(engine, Engine):
+            raise TypeError("the sessions are bound to a connection")
+        self._engine = engine
+
+    def one(self, sql: str, values: Mapping[str, object]) -> Any | None:
+        """Run `sql` (values as `%(name)s`) and commit; return its only row, by column name, or None."""
+        pooled = self._engine.raw_connection()
+        connection = pooled.driver_connection
+        try:
+            if not isinstance(connection, psycopg.Connection):
+                raise TypeError("the engine's driver is not psycopg")
+            connection.autocommit = True
+            try:
+                with connection.cursor(row_factory=namedtuple_row) as cursor:
+                    return cursor.execute(sql, values).fetchone()
+            finally:
+                if not connection.closed:
+                    connection.autocommit = False
+        except psycopg.Error as error:
+            is_lost = self._engine.dialect.is_disconnect(error, pooled.dbapi_connection, None)  # type: ignore[arg-type]  # psycopg's own classes are not PEP 249 protocols
+            if is_lost:
+                pooled.invalidate(error)
+            raise _as_sqlalchemy(self._engine, sql, error, is_lost=is_lost) from error
+        finally:
+            pooled.close()
+
+
+def _as_sqlalchemy(engine: Engine, sql: str, error: psycopg.Error, *, is_lost: bool) -> BaseException:
+    # The values stay out of it: an error's text goes to the log, and they may be a phone number.
+    return DBAPIError.instance(
+        sql, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=is_lost, dialect=engine.dialect
+    )

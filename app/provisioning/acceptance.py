@@ -1,0 +1,122 @@
+"""Takes a number for an agent and opens its provisioning, all rows in one statement: what every POST waits for."""
+
+import uuid
+from typing import NoReturn
+
+from psycopg.types.json import Jsonb
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.models import IS_OPEN, Agent, Operation
+from app.db.statements import Statements
+from app.domain.errors import ErrorCode, RefusedError, agent_not_found
+from app.domain.events import EventName
+from app.domain.statuses import PHONE_MOVES, Direction, OperationKind, OperationStatus, PhoneStatus
+from app.provisioning.bulk_place import BulkPlace
+from app.provisioning.hints import BULK_HINT_GRACE, HINT_GRACE
+from app.provisioning.plans import Plan
+from app.provisioning.steps import STEPS
+from app.provisioning.transitions import Origin, refuse_busy
+
+_FREE = [status.value for status, moves in PHONE_MOVES.items() if PhoneStatus.PENDING in moves]
+_NAMES = tuple(step.name for step in STEPS)
+
+_ACCEPT = f"""
+    WITH place AS MATERIALIZED (
+        SELECT position FROM bulk_items
+         WHERE bulk_id = %(bulk)s AND position = %(position)s AND status = 'pending'
+           FOR UPDATE
+    ), agent AS (
+        UPDATE agents
+           SET phone_provisioning_status = 'PENDING', twilio_phone_number = %(number)s, updated_at = now()
+         WHERE id = %(agent)s AND deleted_at IS NULL AND phone_provisioning_status = ANY(%(free)s)
+           AND (%(bulk)s::uuid IS NULL OR EXISTS (SELECT FROM place))
+           AND NOT EXISTS (SELECT FROM operations WHERE agent_id = %(agent)s AND {IS_OPEN})
+           AND NOT EXISTS (SELECT FROM operations WHERE target_agent_id = %(agent)s AND {IS_OPEN})
+     RETURNING id
+    ), operation AS (
+        INSERT INTO operations (id, agent_id, kind, phone_number, takeover, status, epoch, wake_at, idle_kicks,
+                                requested_by, request_id, bulk_id)
+        SELECT %(operation)s, id, 'provision', %(number)s, %(takeover)s, 'queued', 0, clock_timestamp() + %(grace)s, 0,
+               %(requested_by)s, %(request_id)s, %(bulk)s
+          FROM agent
+     RETURNING id, created_at, wake_at
+    ), steps AS (
+        INSERT INTO operation_steps (operation_id, name, position, state, attempts)
+        SELECT operation.id, step.name, step.number - 1, 'PENDING', 0
+          FROM operation, unnest(%(steps)s::text[]) WITH ORDINALITY AS step (name, number)
+    ), item AS (
+        UPDATE bulk_items SET status = 'running', operation_id = operation.id
+          FROM operation WHERE bulk_items.bulk_id = %(bulk)s AND position = %(position)s
+    ), trail AS (
+        INSERT INTO events (operation_id, event, detail)
+        SELECT id, '{EventName.OPERATION_QUEUED}', %(detail)s FROM operation
+    )
+    SELECT created_at, wake_at FROM operation
+"""  # noqa: S608 - our own constants
+"""The agent's row is taken first (an item of a bulk before it): of two requests the second waits, reads the row anew
+and finds it taken.
+
+Whatever the conditions miss in that moment meets the unique indexes, as it would in a transaction of many statements.
+"""
+
+
+def accept(
+    statements: Statements,
+    agent_id: uuid.UUID,
+    number: str,
+    origin: Origin,
+    *,
+    takeover: bool,
+    place: BulkPlace | None = None,
+) -> tuple[Operation, Plan] | None:
+    """Claim the number and open the operation, for the bulk's item at `place` if there is one.
+
+    None where the item no longer waits (`BulkPlace.check` says so) or the agent is not free (`refuse` says why).
+    """
+    operation_id = uuid.uuid4()
+    values = {
+        "operation": operation_id,
+        "agent": agent_id,
+        "number": number,
+        "takeover": takeover,
+        "free": _FREE,
+        "grace": BULK_HINT_GRACE if place else HINT_GRACE,
+        "bulk": place.bulk_id if place else None,
+        "position": place.position if place else None,
+        "requested_by": origin.requested_by,
+        "request_id": origin.request_id,
+        "steps": list(_NAMES),
+        "detail": Jsonb({"kind": OperationKind.PROVISION.value, "takeover": takeover}),
+    }
+    row = statements.one(_ACCEPT, values)
+    if row is None:
+        return None
+    operation = Operation(
+        id=operation_id,
+        agent_id=agent_id,
+        kind=OperationKind.PROVISION,
+        phone_number=number,
+        takeover=takeover,
+        status=OperationStatus.QUEUED,
+        epoch=0,
+        wake_at=row.wake_at,
+        idle_kicks=0,
+        requested_by=origin.requested_by,
+        request_id=origin.request_id,
+        created_at=row.created_at,
+        bulk_id=place.bulk_id if place else None,
+    )
+    return operation, Plan(operation_id, 0, OperationKind.PROVISION, Direction.DO, _NAMES, is_bulk=place is not None)
+
+
+def refuse(session: Session, agent_id: uuid.UUID) -> NoReturn:
+    """Raise what stands in an agent's way: 404 `agent_not_found`, 409 `agent_has_phone` or `operation_in_progress`."""
+    agent = session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
+    if agent is None:
+        raise agent_not_found(agent_id)
+    if agent.phone_provisioning_status is PhoneStatus.PROVISIONED:
+        raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The agent has a number: deprovision it first.")
+    refuse_busy(session, agent_id)
+    # What was in the way is over since: it was there when the client asked.
+    raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, "Another operation has just ended for this agent: ask again.")
