@@ -35,6 +35,7 @@ from app.provisioning.steps import STEPS, Step
 _GOING_DOWN = {OperationStatus.QUEUED, OperationStatus.RUNNING}
 
 _COLUMNS = {step.name: step.column for step in STEPS if step.column}
+_AGENT_COLUMNS = ", ".join(f"agents.{column}" for column in _COLUMNS.values())
 
 _CLAIM = f"""
     WITH operation AS MATERIALIZED (
@@ -76,7 +77,7 @@ _CLAIM = f"""
     )
     SELECT operation.id, operation.kind, operation.status, operation.phone_number, operation.takeover,
            operation.agent_id, operation.bulk_id, seen.*, step.operation_id IS NOT NULL AS is_claimed,
-           agents.livekit_agent_name, agents.metadata, agents.previous_routing, {", ".join(f"agents.{column}" for column in _COLUMNS.values())}
+           agents.livekit_agent_name, agents.metadata, agents.previous_routing, {_AGENT_COLUMNS}
       FROM operation JOIN agents ON agents.id = operation.agent_id CROSS JOIN seen LEFT JOIN step ON true
 """  # noqa: S608 - our own constants
 """The operation's row is locked before anything is written, as in `lock_operation`; a wait for it reads it anew.

@@ -10,7 +10,7 @@ from app.db.models import Agent
 from app.domain.errors import ErrorCode
 from app.domain.statuses import Direction
 from app.providers.base import NumberRouting
-from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
+from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.provisioning.context import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
@@ -139,6 +139,15 @@ def test_an_attachment_that_does_not_show_is_of_unknown_outcome() -> None:
     world.log.plan("carrier.attach_number", after=lambda: world.carrier.route(number, trunk_sid=None))
     with pytest.raises(UnknownOutcomeError):
         STEP_BY_NAME[NUMBER_ATTACHMENT].do(context)
+
+
+@pytest.mark.parametrize("error", [TransientError, RejectedError])
+def test_a_failed_look_at_an_attachment_just_made_leaves_its_outcome_open(error: type[ProviderError]) -> None:
+    world, context = whole()
+    world.log.plan("carrier.get_number", before=error(ErrorCode.PROVIDER_UNAVAILABLE, "No answer."))
+    with pytest.raises(UnknownOutcomeError):
+        STEP_BY_NAME[NUMBER_ATTACHMENT].do(context)
+    assert world.routing(context.ids[NUMBER]).trunk_sid == context.ids[TRUNK]
 
 
 def detach(world: World, context: StepContext) -> None:
