@@ -19,11 +19,14 @@ def create_app(wiring: "Wiring | None" = None) -> "APIFlask":
     """
     # Imported late: worker, sandbox and ./run.py import this package too, and need no web framework.
     from app.api.application import build_application  # noqa: PLC0415
+    from app.console.registration import register_console  # noqa: PLC0415
     from app.settings import SettingsError, load_settings  # noqa: PLC0415
     from app.wiring import build  # noqa: PLC0415
 
     try:
-        return build_application(wiring or build(load_settings()))
+        app = build_application(wiring or build(load_settings()))
     except SettingsError as error:
         sys.stderr.write("".join(f"{problem}\n" for problem in error.problems))
         raise SystemExit(GUNICORN_BOOT_FAILED if "gunicorn.arbiter" in sys.modules else 1) from None
+    register_console(app)
+    return app

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import bindparam, func, or_, select, update
+from sqlalchemy import Row, bindparam, func, or_, select, update
 
 from app.db.access import ApiKey
 from app.db.engine import Sessions
@@ -59,15 +60,17 @@ class Caller:
         return any(_LEVELS.get(own, -1) >= _LEVELS[scope] for own in self.scopes)
 
 
-_FIND = select(
+_KEY = select(
     ApiKey.id,
     ApiKey.name,
     ApiKey.scopes,
     ApiKey.key_hash,
     ApiKey.revoked_at,
     (ApiKey.last_used_at > func.now() - USE_NOTED_EVERY).label("noted_lately"),
-).where(ApiKey.key_hash == bindparam("digest"))
-"""Built once: every request runs it."""
+)
+_FIND = _KEY.where(ApiKey.key_hash == bindparam("digest"))
+_FIND_BY_ID = _KEY.where(ApiKey.id == bindparam("key_id"))
+"""Built once: every request runs one of them."""
 
 
 class KeyRefusedError(Exception):
@@ -131,7 +134,18 @@ class KeyService:
         until = self._clock() + REMEMBERED_S
         with self._engine.connect() as connection:
             row = connection.execute(_FIND, {"digest": digest}).one_or_none()
-        if row is None or not hmac.compare_digest(row.key_hash, digest) or row.revoked_at is not None:
+        if row is None or not hmac.compare_digest(row.key_hash, digest):
+            return None
+        return self._holder(row)
+
+    def still_live(self, key_id: uuid.UUID) -> Caller | None:
+        """Return who holds the key with this id, with its scopes as they are now; None once it was revoked."""
+        with self._engine.connect() as connection:
+            row = connection.execute(_FIND_BY_ID, {"key_id": key_id}).one_or_none()
+        return None if row is None else self._holder(row)
+
+    def _holder(self, row: Row[Any, Any, Any, Any, Any, Any]) -> Caller | None:
+        if row.revoked_at is not None:
             return None
         if not row.noted_lately:
             self._note_use(row.id)

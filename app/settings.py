@@ -152,6 +152,9 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".data")
     flower_address: str = "127.0.0.1"
     """Where Flower listens; off loopback only with FLOWER_BASIC_AUTH."""
+    flower_port: Annotated[int, Field(ge=1, le=65535)] = 5555
+    flower_url: str | None = None
+    """Where a browser finds Flower, for the console's link; unset, FLOWER_PORT on the host that the browser asked."""
     flower_basic_auth: Annotated[str | None, Field(pattern=r"^[^:\s]+:\S+$", validate_default=True)] = None
     log_format: Literal["json", "console"] = "json"
 

@@ -19,14 +19,15 @@ class _TooFastError(RefusedError):
 
 def register_rate_limit(app: Flask) -> None:
     """Put the check behind the check of the key: a stranger uses up nobody's rate."""
-    app.before_request(_check_rate)
+    app.before_request(check_rate)
     app.register_error_handler(
         _TooFastError,
         lambda error: problem(error.code, error.detail, headers={"Retry-After": str(error.retry_after_s)}),
     )
 
 
-def _check_rate() -> None:
+def check_rate() -> None:
+    """Raise the 429 for a writing request beyond its key's rate."""
     limit, who = door().rate_limit, g.get("caller")
     if limit is None or who is None or request.method in SAFE_METHODS:
         return

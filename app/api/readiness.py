@@ -13,7 +13,6 @@ import structlog
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-import app as package
 from app.providers.errors import ProviderError
 from app.wiring import Wiring
 
@@ -28,7 +27,7 @@ PROVIDER_TTL_S = 15.0
 FAILURE_TTL_S = 2.0
 """Seconds that a bad answer is believed: recovery should show soon."""
 
-MIGRATIONS = Path(package.__file__).parents[1] / "migrations"
+MIGRATIONS = Path(__file__).parents[2] / "migrations"
 
 
 class NotReadyError(Exception):

@@ -5,7 +5,19 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, Identity, Index, MetaData, Text, func, text
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Identity,
+    Index,
+    MetaData,
+    Text,
+    func,
+    literal_column,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -68,6 +80,14 @@ class Agent(Base):
         ),
         Index("ix_agents_page", "created_at", "id", postgresql_where=text("deleted_at IS NULL")),
         Index("ix_agents_status_page", "phone_provisioning_status", "created_at", "id"),
+        Index("ix_agents_drifted_page", "created_at", "id", postgresql_where=text("health_state = 'DRIFTED'")),
+        Index("ix_agents_name_words", text("to_tsvector('simple', name)"), postgresql_using="gin"),
+        Index(
+            "ix_agents_number_ending",
+            literal_column("reverse(twilio_phone_number)").label("ending"),
+            postgresql_ops={"ending": "text_pattern_ops"},
+            postgresql_where=text("twilio_phone_number IS NOT NULL"),
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)

@@ -1,0 +1,1 @@
+"""The console: the pages at `/` on which people see and act, rendered on the server."""

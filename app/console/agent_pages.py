@@ -1,0 +1,160 @@
+"""Agent: the path of its number as a picture, what is happening to it, and the buttons."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Blueprint, Response, request
+from flask.typing import ResponseReturnValue
+
+from app.access import Scope
+from app.api.context import door, wiring
+from app.console.actions import agent_actions, can_retry
+from app.console.choices import number_choices
+from app.console.context import desk, origin, visitor
+from app.console.findings import health_card, trouble_of
+from app.console.forms import is_checked, read_move_form, read_provision_form, read_search
+from app.console.gantt import draw_chart
+from app.console.pages import done, page, polled
+from app.console.path_picture import draw_path
+from app.domain.errors import RefusedError
+from app.provisioning.planning import Preview
+
+
+def register_agents(blueprint: Blueprint) -> None:
+    """Add the pages of one agent and what their buttons do."""
+    for path, endpoint, view in (
+        ("", "agent", agent),
+        ("/live", "agent_live", agent_live),
+        ("/provision", "agent_provision", provision_form),
+        ("/deprovision", "agent_deprovision", deprovision_form),
+        ("/move", "agent_move", move_form),
+    ):
+        blueprint.get(f"/agents/<agent_id>{path}", endpoint=endpoint)(view)
+    for name, press in (
+        ("provision", provision),
+        ("plan", plan),
+        ("deprovision", deprovision),
+        ("verify", verify),
+        ("repair", repair),
+        ("move", move),
+    ):
+        blueprint.post(f"/agents/<agent_id>/{name}", endpoint=name)(press)
+
+
+def agent(agent_id: uuid.UUID) -> ResponseReturnValue:
+    """Show the agent."""
+    return agent_page(agent_id)
+
+
+def agent_live(agent_id: uuid.UUID) -> ResponseReturnValue:
+    """Show the part of the page that changes, for our script."""
+    etag = door().reader.phone_etag(agent_id)
+    return polled("agent_live.html", etag, **_sheet(agent_id))
+
+
+def provision_form(agent_id: uuid.UUID) -> ResponseReturnValue:
+    """Show the numbers to choose from."""
+    return provision_page(agent_id)
+
+
+def plan(agent_id: uuid.UUID) -> ResponseReturnValue:
+    """Say what provisioning would do, and do nothing."""
+    wanted = read_provision_form(request.form)
+    preview = wiring().planning.preview(agent_id, wanted.phone_number, takeover=wanted.takeover)
+    return provision_page(agent_id, preview=preview)
+
+
+def provision(agent_id: uuid.UUID) -> ResponseReturnValue:
+    """Queue the provisioning."""
+    wanted = read_provision_form(request.form)
+    wiring().provisioning.provision(agent_id, wanted.phone_number, takeover=wanted.takeover, origin=origin())
+    return done(f"Provisioning of {wanted.phone_number} is queued.", "console.agent", agent_id=agent_id)
+
+
+def deprovision_form(agent_id: uuid.UUID) -> ResponseReturnValue:
+    """Ask whether the number is really to go."""
+    return page("deprovision.html", **_sheet(agent_id))
+
+
+def deprovision(agent_id: uuid.UUID) -> ResponseReturnValue:
+    """Queue the way down, cancel a provisioning, or clear a failure."""
+    operation = wiring().provisioning.deprovision(agent_id, origin=origin())
+    message = "The number is being disconnected." if operation else "The agent has no number."
+    return done(message, "console.agent", agent_id=agent_id)
+
+
+def verify(agent_id: uuid.UUID) -> ResponseReturnValue:
+    """Compare the path with both providers now."""
+    checkup = wiring().care.verify(agent_id)
+    message = "Some checks failed: see below." if checkup.findings else "Every check passed."
+    return done(message, "console.agent", agent_id=agent_id)
+
+
+def repair(agent_id: uuid.UUID) -> ResponseReturnValue:
+    """Queue the repair of what is missing or changed."""
+    takeover = is_checked(request.form, "takeover")
+    operation = wiring().care.repair(agent_id, takeover=takeover, origin=origin())
+    message = "The repair is queued." if operation else "All is well: nothing to repair."
+    return done(message, "console.agent", agent_id=agent_id)
+
+
+def move_form(agent_id: uuid.UUID) -> ResponseReturnValue:
+    """Show the agents that can take the number."""
+    return move_page(agent_id, read_search(request.args))
+
+
+def move(agent_id: uuid.UUID) -> ResponseReturnValue:
+    """Queue the hand-over of the number to another agent."""
+    to_agent_id = read_move_form(request.form)
+    wiring().care.move(agent_id, to_agent_id, origin=origin())
+    return done("The move is queued.", "console.agent", agent_id=agent_id)
+
+
+def agent_page(agent_id: uuid.UUID, refusal: RefusedError | None = None) -> Response:
+    """Render the page."""
+    return page("agent.html", refusal.status if refusal else 200, refusal=trouble_of(refusal), **_sheet(agent_id))
+
+
+def provision_page(
+    agent_id: uuid.UUID, *, preview: Preview | None = None, refusal: RefusedError | None = None
+) -> Response:
+    """Render the form, with what was typed, a preview, or what was wrong."""
+    return page(
+        "provision.html",
+        refusal.status if refusal else 200,
+        agent=wiring().agents.get(agent_id),
+        choices=number_choices(wiring().inventory),
+        given=request.form,
+        preview=preview,
+        refusal=trouble_of(refusal),
+        errors=refusal.errors if refusal else {},
+    )
+
+
+def move_page(agent_id: uuid.UUID, search: str) -> Response:
+    """Render the form, with the agents that match."""
+    return page(
+        "move.html",
+        agent=wiring().agents.get(agent_id),
+        search=search,
+        targets=desk().reader.free_agents(search, but=agent_id),
+    )
+
+
+def _sheet(agent_id: uuid.UUID) -> dict[str, Any]:
+    sheet, who = desk().reader.agent(agent_id), visitor()
+    phone, may_write = sheet.phone, who is not None and who.may(Scope.WRITE)
+    operation = phone.operation
+    return {
+        "agent": phone.agent,
+        "operation": operation,
+        "history": sheet.history,
+        "names": sheet.names,
+        "path": draw_path(phone),
+        "chart": draw_chart(operation, datetime.now(UTC)) if operation else None,
+        "trouble": trouble_of(operation.error) if operation else None,
+        "actions": agent_actions(phone, may_write=may_write),
+        "can_retry": operation is not None and can_retry(operation.row, phone.agent, may_write=may_write),
+        "health": health_card(phone),
+    }

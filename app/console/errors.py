@@ -1,0 +1,102 @@
+"""Every way in which a page can fail, as a page: what is wrong, and what to do about it."""
+
+import structlog
+from apiflask import APIFlask
+from flask import Blueprint, Response, request
+from flask.typing import ResponseReturnValue
+from flask_wtf.csrf import CSRFError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from werkzeug.exceptions import HTTPException, NotFound
+
+from app.api.problems import KINDS, problem
+from app.console import agent_pages, audit_pages, number_pages, operation_pages
+from app.console.guard import careful
+from app.console.pages import page
+from app.domain.advice import ADVICE
+from app.domain.errors import ErrorCode, RefusedError
+from app.providers.errors import ProviderError
+
+log = structlog.stdlib.get_logger()
+
+_STATUS_CODES = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED, 413: ErrorCode.REQUEST_TOO_LARGE}
+
+_NO_FORM_TO_RETURN_TO = frozenset({401, 403, 404})
+"""Statuses of a refused form after which its page would not be shown either."""
+
+
+def register_errors(app: APIFlask, blueprint: Blueprint) -> None:
+    """Put the console's handlers before the API's, for the console's pages and for addresses that nothing serves."""
+    blueprint.register_error_handler(RefusedError, _refused)
+    blueprint.register_error_handler(ProviderError, _provider_failed)
+    blueprint.register_error_handler(CSRFError, _not_our_form)
+    blueprint.register_error_handler(HTTPException, _http_exception)
+    for lost_database in (OperationalError, InterfaceError, PoolTimeoutError):
+        blueprint.register_error_handler(lost_database, _database_away)
+    blueprint.register_error_handler(Exception, _unexpected)
+    app.register_error_handler(NotFound, _no_such_page)
+
+
+def error_page(code: ErrorCode, detail: str, status: int | None = None) -> Response:
+    """Render an error as a page of its own."""
+    kind = KINDS[code]
+    return page("error.html", status or kind.status, code=code, title=kind.title, detail=detail, advice=ADVICE[code])
+
+
+def _refused(error: RefusedError) -> ResponseReturnValue:
+    if request.endpoint == "console.enter":
+        return page("sign_in.html", error.status, wanted=request.form.get("next", "/"), refusal=error)
+    if request.method == "POST" and error.status not in _NO_FORM_TO_RETURN_TO:
+        return _form_again(error)
+    return error_page(error.code, error.detail, error.status)
+
+
+def _form_again(error: RefusedError) -> ResponseReturnValue:
+    """Show the page that the form was on, with what is wrong with it and what was typed."""
+    ids = request.view_args or {}
+    if request.endpoint in {"console.provision", "console.plan"}:
+        return agent_pages.provision_page(ids["agent_id"], refusal=error)
+    if "agent_id" in ids:
+        return agent_pages.agent_page(ids["agent_id"], refusal=error)
+    if "operation_id" in ids:
+        return operation_pages.operation_page(ids["operation_id"], refusal=error)
+    if request.endpoint == "console.start_audit":
+        return audit_pages.audit_page(refusal=error)
+    return number_pages.numbers_page(refusal=error)
+
+
+def _provider_failed(error: ProviderError) -> ResponseReturnValue:
+    log.warning("provider_failed", code=error.code, detail=error.detail)
+    return _refused(RefusedError(error.code, error.detail, status=KINDS[error.code].status))
+
+
+def _not_our_form(_error: CSRFError) -> ResponseReturnValue:
+    """Answer a form whose cookie is gone or was another's: most often a page left open for a day."""
+    return error_page(ErrorCode.MALFORMED_REQUEST, "The page was open too long, or cookies are off. Nothing was done.")
+
+
+def _http_exception(error: HTTPException) -> ResponseReturnValue:
+    status = error.code or 500
+    if status < 400:  # noqa: PLR2004 - a redirect of the router is no error
+        return error.get_response()
+    code = _STATUS_CODES.get(status, ErrorCode.MALFORMED_REQUEST)
+    return error_page(code, f"{error.name}.", status)
+
+
+def _no_such_page(error: NotFound) -> ResponseReturnValue:
+    """Answer an address that nothing serves: in HTML for a browser, as a problem for everybody else."""
+    wants_page = request.accept_mimetypes.best_match(["application/problem+json", "text/html"]) == "text/html"
+    if request.path.startswith("/api/") or not wants_page:
+        return problem(ErrorCode.NOT_FOUND, f"{error.name}.", status=404)
+    return careful(error_page(ErrorCode.NOT_FOUND, "There is no such page."))
+
+
+def _database_away(error: Exception) -> ResponseReturnValue:
+    log.error("database_unavailable", error=type(error).__name__)
+    detail = "The database does not answer; nothing was changed as far as we know."
+    return error_page(ErrorCode.SERVICE_UNAVAILABLE, detail)
+
+
+def _unexpected(error: Exception) -> ResponseReturnValue:
+    log.error("request_failed", exc_info=error)
+    return error_page(ErrorCode.INTERNAL_ERROR, "Something went wrong on our side.")

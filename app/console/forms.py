@@ -1,0 +1,158 @@
+"""What people type and choose, read by the same rules as the API's bodies."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from apiflask import Schema
+from marshmallow import EXCLUDE, ValidationError, fields, validate
+from werkzeug.datastructures import MultiDict
+
+from app.api.fields import Name, choice
+from app.api.pages import CursorField
+from app.api.problems import validation_failed
+from app.api.schemas import MAX_NAME, AgentIn, ProvisionIn
+from app.console.reads import Tab
+from app.db.console_queries import MOVING_STATUSES, AgentFilter
+from app.db.queries import Position
+from app.domain.findings import Health
+from app.domain.statuses import PhoneStatus
+
+CHECKED = "on"
+"""What a browser sends for a checkbox that is on."""
+
+
+class Standing(StrEnum):
+    """How agents are told apart on Numbers: their status, with all that moves taken together."""
+
+    PROVISIONED = "provisioned"
+    MOVING = "moving"
+    FAILED = "failed"
+    EMPTY = "empty"
+
+
+STATUSES: Mapping[Standing, tuple[PhoneStatus, ...]] = {
+    Standing.PROVISIONED: (PhoneStatus.PROVISIONED,),
+    Standing.MOVING: MOVING_STATUSES,
+    Standing.FAILED: (PhoneStatus.FAILED,),
+    Standing.EMPTY: (PhoneStatus.NOT_PROVISIONED,),
+}
+STANDING_WORDS: Mapping[Standing, str] = {
+    Standing.PROVISIONED: "Provisioned",
+    Standing.MOVING: "In progress",
+    Standing.FAILED: "Failed",
+    Standing.EMPTY: "No number",
+}
+
+
+class _Lenient(Schema):
+    class Meta:
+        """marshmallow's own options: a page ignores parameters that it does not know."""
+
+        unknown = EXCLUDE
+
+
+class _NumbersQuery(_Lenient):
+    status = choice(Standing, "Only agents that stand so.", load_default=None)
+    health = choice(Health, "Only agents of this health.", load_default=None)
+    q = Name(load_default="", validate=validate.Length(0, MAX_NAME))
+    cursor = CursorField(load_default=None)
+
+
+class _OperationsQuery(_Lenient):
+    tab = choice(Tab, "Which list.", load_default=Tab.RUNNING)
+    cursor = CursorField(load_default=None)
+
+
+class _MoveQuery(_Lenient):
+    q = Name(load_default="", validate=validate.Length(0, MAX_NAME))
+
+
+class _MoveForm(_Lenient):
+    to = fields.UUID(required=True, error_messages={"required": "Choose an agent.", "invalid_uuid": "Choose an agent."})
+
+
+@dataclass(frozen=True, slots=True)
+class NumbersQuery:
+    """Which page of Numbers is asked for."""
+
+    standing: Standing | None
+    health: Health | None
+    search: str
+    cursor: Position | None
+
+    @property
+    def filter(self) -> AgentFilter:
+        """The same for the query."""
+        return AgentFilter(STATUSES[self.standing] if self.standing else (), self.health, self.search)
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether anything but the cursor was asked for."""
+        return bool(self.standing or self.health or self.search)
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionForm:
+    """A number to connect."""
+
+    phone_number: str
+    takeover: bool
+
+
+def read_numbers_query(given: MultiDict[str, str]) -> NumbersQuery:
+    """Read the query of Numbers; `RefusedError` 422."""
+    found = _load(_NumbersQuery(), _filled(given))
+    return NumbersQuery(found["status"], found["health"], found["q"], found["cursor"])
+
+
+def read_operations_query(given: MultiDict[str, str]) -> tuple[Tab, Position | None]:
+    """Read the query of Operations; `RefusedError` 422."""
+    found = _load(_OperationsQuery(), _filled(given))
+    return found["tab"], found["cursor"]
+
+
+def read_search(given: MultiDict[str, str]) -> str:
+    """Read what was typed into a search field; `RefusedError` 422."""
+    return str(_load(_MoveQuery(), _filled(given))["q"])
+
+
+def read_agent_form(given: MultiDict[str, str]) -> tuple[str, str | None]:
+    """Read the form for a new agent: its name, and LiveKit's name for it if another; `RefusedError` 422."""
+    wanted = {name: given[name] for name in ("name", "livekitAgentName") if given.get(name) or name == "name"}
+    found = _load(AgentIn(), wanted)
+    return found["name"], found.get("livekit_agent_name")
+
+
+def read_provision_form(given: MultiDict[str, str]) -> ProvisionForm:
+    """Read the form for a number: one that was typed wins over one that was chosen; `RefusedError` 422."""
+    number = given.get("typed", "").strip() or given.get("chosen", "")
+    if not number:
+        raise validation_failed({"phoneNumber": ["Choose a number, or type one."]})
+    found = _load(ProvisionIn(), {"phoneNumber": number, "takeover": given.get("takeover") == CHECKED})
+    return ProvisionForm(found["phone_number"], found["takeover"])
+
+
+def read_move_form(given: MultiDict[str, str]) -> uuid.UUID:
+    """Read which agent the number goes to; `RefusedError` 422."""
+    to: uuid.UUID = _load(_MoveForm(), given)["to"]
+    return to
+
+
+def is_checked(given: MultiDict[str, str], name: str) -> bool:
+    """Say whether a checkbox was on."""
+    return given.get(name) == CHECKED
+
+
+def _filled(given: MultiDict[str, str]) -> dict[str, str]:
+    """Leave out what was left empty: a form sends all of its fields."""
+    return {name: value for name, value in given.items() if value.strip()}
+
+
+def _load(schema: Schema, given: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return dict(schema.load(given))
+    except ValidationError as error:
+        raise validation_failed(error.normalized_messages()) from error  # type: ignore[no-untyped-call]  # marshmallow's own

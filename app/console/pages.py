@@ -1,0 +1,85 @@
+"""Renders a page with what every page has: navigation, who is signed in, and what was just done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Blueprint, Response, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from app.access import Scope
+from app.api.context import wiring
+from app.console import words
+from app.console.context import visitor
+from app.settings import Settings, is_loopback
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One entry of the navigation; it is current on every endpoint that begins with `marks`."""
+
+    words: str
+    endpoint: str
+    marks: tuple[str, ...]
+
+
+NAVIGATION: Sequence[Place] = (
+    Place("Numbers", "console.numbers", ("console.numbers", "console.create_agent", "console.agent")),
+    Place("Operations", "console.operations", ("console.operation",)),
+    Place("Audit", "console.audit", ("console.audit",)),
+)
+"""What the head of every page offers, in its order; a new page adds its line."""
+
+
+def page(template: str, status: int = 200, **values: Any) -> Response:
+    """Render a whole page."""
+    return Response(fragment(template, **values), status, mimetype="text/html")
+
+
+def fragment(template: str, **values: Any) -> str:
+    """Render a template with what every page and every polled part knows."""
+    who = visitor()
+    return render_template(
+        template,
+        who=who,
+        may_write=who is not None and who.may(Scope.WRITE),
+        navigation=NAVIGATION,
+        endpoint=request.endpoint or "",
+        flower_url=flower_url(wiring().settings),
+        now=datetime.now(UTC),
+        **values,
+    )
+
+
+def polled(template: str, etag: str, **values: Any) -> Response:
+    """Render the part of a page that our script asks for again and again; 304 while `etag` stays."""
+    who = visitor()
+    tag = f"{etag}-{'w' if who and who.may(Scope.WRITE) else 'r'}"
+    is_known = request.if_none_match.contains_weak(tag)
+    response = Response("", 304) if is_known else page(template, **values)
+    response.set_etag(tag, weak=True)
+    return response
+
+
+def done(message: str, endpoint: str, **values: Any) -> ResponseReturnValue:
+    """Go on to a page and say there what was done: reloading it does nothing twice."""
+    flash(message)
+    return redirect(url_for(endpoint, **values), 303)
+
+
+def flower_url(settings: Settings) -> str | None:
+    """Return where the browser that asks finds Flower; None where it would not reach it."""
+    if settings.flower_url:
+        return settings.flower_url
+    host = urlsplit(request.host_url).hostname
+    if is_loopback(settings.flower_address) and not is_loopback(host):
+        return None
+    return f"http://{host}:{settings.flower_port}/"
+
+
+def register_words(blueprint: Blueprint) -> None:
+    """Make our words known to the templates."""
+    for name in ("badge", "plain", "step_words", "kind_words", "ago", "took", "figure"):
+        blueprint.app_template_filter(name)(getattr(words, name))

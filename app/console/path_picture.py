@@ -1,0 +1,131 @@
+"""The path from caller to agent as a picture: every resource with its id, every link with its tone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.api.operation_views import PhoneView
+from app.console.words import Badge, Tone
+from app.domain.events import EventName
+from app.domain.findings import FindingCode
+from app.domain.statuses import OperationKind, PhoneStatus, StepState
+
+_Code = FindingCode
+
+_LINKS: Sequence[tuple[str, str, frozenset[FindingCode]]] = (
+    ("twilio_number", "twilio_phone_number_sid", frozenset({_Code.NUMBER_GONE})),
+    (
+        "twilio_number_attachment",
+        "twilio_trunk_sid",
+        frozenset({_Code.NUMBER_DETACHED, _Code.NUMBER_MOVED, _Code.TRUNK_GONE}),
+    ),
+    (
+        "twilio_origination_url",
+        "twilio_origination_url_sid",
+        frozenset({_Code.TRUNK_SECURE, _Code.ORIGINATION_URL_MISSING, _Code.ORIGINATION_URL_DISABLED}),
+    ),
+    (
+        "livekit_inbound_trunk",
+        "livekit_inbound_trunk_id",
+        frozenset(
+            {
+                _Code.ORIGINATION_URL_CHANGED,
+                _Code.ORIGINATION_HOST_WRONG,
+                _Code.LIVEKIT_TRUNK_GONE,
+                _Code.LIVEKIT_TRUNK_LOST_NUMBER,
+                _Code.LIVEKIT_TRUNK_CHANGED,
+                _Code.LIVEKIT_TRUNK_FOREIGN,
+            }
+        ),
+    ),
+    (
+        "livekit_dispatch_rule",
+        "livekit_dispatch_rule_id",
+        frozenset({_Code.RULE_GONE, _Code.RULE_DEAD_TRUNK, _Code.RULE_WILDCARD, _Code.RULE_FILTERED}),
+    ),
+    ("verification", "livekit_agent_name", frozenset({_Code.RULE_LOST_AGENT})),
+)
+"""From left to right: the step that makes a link, the agent's column with what it leads to, the findings that break it.
+
+The number's own link to the trunk is made last, so that a caller never meets a half-built path.
+"""
+
+_NODES: Mapping[str, tuple[str, str]] = {
+    "twilio_phone_number_sid": ("Number", "Twilio"),
+    "twilio_trunk_sid": ("Trunk", "Twilio"),
+    "twilio_origination_url_sid": ("Origination URL", "Twilio"),
+    "livekit_inbound_trunk_id": ("Inbound trunk", "LiveKit"),
+    "livekit_dispatch_rule_id": ("Dispatch rule", "LiveKit"),
+    "livekit_agent_name": ("Agent", "LiveKit"),
+}
+
+_BY_STATE: Mapping[StepState, Badge] = {
+    StepState.PENDING: Badge("not connected", Tone.QUIET),
+    StepState.RUNNING: Badge("being connected", Tone.BUSY),
+    StepState.DONE: Badge("connected", Tone.GOOD),
+    StepState.FAILED: Badge("failed", Tone.BAD),
+    StepState.UNDOING: Badge("being taken down", Tone.WARN),
+    StepState.UNDONE: Badge("not connected", Tone.QUIET),
+}
+_NONE = _BY_STATE[StepState.PENDING]
+_WHOLE = _BY_STATE[StepState.DONE]
+_BROKEN = Badge("broken", Tone.BAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One link and the resource that it leads to; `id` is None until there is one."""
+
+    link: Badge
+    title: str
+    owner: str
+    id: str | None
+    """What can be copied."""
+    shown: str | None
+    """What is shown large above the id: the number itself."""
+
+
+def draw_path(phone: PhoneView) -> list[Hop]:
+    """Draw the agent's path as rows, steps and health findings tell it."""
+    agent = phone.agent
+    hops = []
+    for step, column, breaks in _LINKS:
+        title, owner = _NODES[column]
+        shown = agent.twilio_phone_number if column == "twilio_phone_number_sid" else None
+        hops.append(Hop(_link(phone, step, breaks), title, owner, getattr(agent, column), shown))
+    return hops
+
+
+def _link(phone: PhoneView, step: str, breaks: frozenset[FindingCode]) -> Badge:
+    state = _open_state(phone, step)
+    if state is not None:
+        return _BY_STATE[state]
+    status = phone.agent.phone_provisioning_status
+    if status is PhoneStatus.PROVISIONED:
+        found = {finding["code"] for finding in phone.agent.health_findings or []}
+        return _BROKEN if found & breaks else _WHOLE
+    if status is PhoneStatus.FAILED and _failed_at(phone, step):
+        return _BY_STATE[StepState.FAILED]
+    return _NONE
+
+
+def _open_state(phone: PhoneView, step: str) -> StepState | None:
+    """Return the state of the step that makes the link while an operation works at this very agent's path."""
+    operation = phone.operation
+    if operation is None or operation.row.status.is_final:
+        return None
+    if operation.row.kind is OperationKind.MOVE and operation.row.target_agent_id == phone.agent.id:
+        return StepState.PENDING
+    states = {row.name: row.state for row in operation.row.steps}
+    if operation.row.kind is OperationKind.DEPROVISION and states.get(step) is StepState.PENDING:
+        return StepState.DONE  # it stands until its turn comes
+    if operation.row.kind is OperationKind.DEPROVISION:
+        return states.get(step, states.get("twilio_number_attachment"))
+    return states.get(step)
+
+
+def _failed_at(phone: PhoneView, step: str) -> bool:
+    """Say whether this step is what turned the operation round: its trail says so, its rows all read UNDONE."""
+    trail = list(phone.operation.timeline) if phone.operation else []
+    turned = next((at for at, event in enumerate(trail) if event.event == EventName.OPERATION_TURNED), 0)
+    troubles = [event.step for event in trail[:turned] if event.event in {EventName.STEP_FAILED, EventName.STEP_RESTS}]
+    return troubles[-1:] == [step]

@@ -1,0 +1,143 @@
+"""The read side of the console: each call is one transaction that writes nothing."""
+
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from app.api.operation_views import OperationView, PhoneView
+from app.api.pages import cut
+from app.api.reads import Reader
+from app.db import console_queries as queries
+from app.db.engine import Sessions
+from app.db.models import Agent, Audit, Operation
+from app.db.queries import Position, latest_report
+from app.domain.statuses import OperationStatus, PhoneStatus
+
+PAGE_ROWS = 50
+"""Rows of one page: two screens."""
+
+HISTORY_ROWS = 20
+"""Operations shown beneath an agent."""
+
+CHOICES = 50
+"""Agents offered when a number moves; search finds the others."""
+
+
+class Tab(StrEnum):
+    """The tabs of Operations."""
+
+    RUNNING = "running"
+    ATTENTION = "attention"
+    FAILED = "failed"
+    DONE = "done"
+
+
+TAB_STATUSES: Mapping[Tab, Sequence[OperationStatus]] = {
+    Tab.RUNNING: (OperationStatus.QUEUED, OperationStatus.RUNNING, OperationStatus.ROLLING_BACK),
+    Tab.ATTENTION: (OperationStatus.NEEDS_ATTENTION,),
+    Tab.FAILED: (OperationStatus.FAILED,),
+    Tab.DONE: (OperationStatus.SUCCEEDED, OperationStatus.CANCELLED),
+}
+"""Tab -> what it lists; every status has its tab."""
+
+
+@dataclass(frozen=True, slots=True)
+class NumberRow:
+    """One agent of the list, with the last operation on it."""
+
+    agent: Agent
+    last: Operation | None
+
+
+@dataclass(frozen=True, slots=True)
+class NumbersPage:
+    """One page of agents."""
+
+    rows: Sequence[NumberRow]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OperationsPage:
+    """One page of operations; each has its agent and steps."""
+
+    rows: Sequence[OperationView]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSheet:
+    """All that an agent's page shows; `names` has those of every agent that a move names."""
+
+    phone: PhoneView
+    history: Sequence[Operation]
+    names: Mapping[uuid.UUID, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSheet:
+    """The newest report, the audit that is under way if any, and the names of the agents in the report."""
+
+    report: Audit | None
+    under_way: Audit | None
+    names: Mapping[uuid.UUID, str]
+
+
+class ConsoleReader:
+    """Reads what the pages show."""
+
+    def __init__(self, sessions: Sessions, reader: Reader) -> None:
+        self._sessions = sessions
+        self._reader = reader
+
+    def numbers(self, wanted: queries.AgentFilter, cursor: Position | None) -> NumbersPage:
+        """Return one page of agents."""
+        with self._sessions() as session:
+            page = cut(queries.list_agents(session, wanted, after=cursor, limit=PAGE_ROWS + 1), PAGE_ROWS)
+            last = queries.last_operations(session, [agent.id for agent in page.items])
+        return NumbersPage([NumberRow(agent, last.get(agent.id)) for agent in page.items], page.next_cursor)
+
+    def counts(self) -> Mapping[str, int]:
+        """Return the figures at the head of the pages: `console_queries.count_up_to`."""
+        with self._sessions() as session:
+            return queries.count_up_to(session)
+
+    def agent(self, agent_id: uuid.UUID) -> AgentSheet:
+        """Return an agent with its path, operation and history; `RefusedError` 404."""
+        phone = self._reader.phone(agent_id)
+        with self._sessions() as session:
+            history = queries.history_of(session, agent_id, limit=HISTORY_ROWS)
+            movers = {one for row in history for one in (row.agent_id, row.target_agent_id) if one}
+            return AgentSheet(phone, history, queries.names_of(session, movers))
+
+    def operations(self, tab: Tab, cursor: Position | None) -> OperationsPage:
+        """Return one page of a tab."""
+        with self._sessions() as session:
+            rows = queries.list_operations(session, TAB_STATUSES[tab], after=cursor, limit=PAGE_ROWS + 1)
+            page = cut(rows, PAGE_ROWS)
+            return OperationsPage([OperationView(row) for row in page.items], page.next_cursor)
+
+    def free_agents(self, search: str, *, but: uuid.UUID) -> Sequence[Agent]:
+        """Return agents that can take a number, the newest first."""
+        empty = queries.AgentFilter((PhoneStatus.NOT_PROVISIONED, PhoneStatus.FAILED), search=search)
+        with self._sessions() as session:
+            found = queries.list_agents(session, empty, after=None, limit=CHOICES + 1)
+        return [agent for agent in found if agent.id != but][:CHOICES]
+
+    def names(self, agent_ids: Collection[uuid.UUID]) -> Mapping[uuid.UUID, str]:
+        """Return the names of these agents, deleted ones too."""
+        with self._sessions() as session:
+            return queries.names_of(session, agent_ids)
+
+    def audit(self) -> AuditSheet:
+        """Return the newest report and what is under way."""
+        with self._sessions() as session:
+            newest, report = queries.newest_audit(session), latest_report(session)
+            under_way = newest if newest is not None and newest.finished_at is None else None
+            return AuditSheet(report, under_way, queries.names_of(session, _agents_in(report)))
+
+
+def _agents_in(report: Audit | None) -> Collection[uuid.UUID]:
+    found = report.findings if report else ()
+    return {uuid.UUID(finding["agentId"]) for finding in found if finding["agentId"]}

@@ -1,0 +1,49 @@
+"""Puts the console into the application: cookie, form protection, pages, errors."""
+
+from apiflask import APIFlask
+from flask import Blueprint
+from flask_wtf import CSRFProtect
+from jinja2 import StrictUndefined
+from limits import parse
+
+from app.api.context import DOOR, WIRING
+from app.api.rates import RateLimit
+from app.console.agent_pages import register_agents
+from app.console.audit_pages import register_audits
+from app.console.context import DESK, Desk
+from app.console.cookies import configure_cookies
+from app.console.errors import register_errors
+from app.console.guard import register_guard
+from app.console.number_pages import register_numbers
+from app.console.operation_pages import register_operations
+from app.console.pages import register_words
+from app.console.reads import ConsoleReader
+from app.console.sign_in import register_sign_in
+
+SIGN_INS = "20/minute"
+"""Tries from one address: a person mistypes a few times; a proxy in front is one address for all behind it."""
+
+
+def register_console(app: APIFlask) -> None:
+    """Add the console to an application that has its wiring and its door."""
+    settings = app.extensions[WIRING].settings
+    configure_cookies(app, settings)
+    # The API's bearer keys are sent by no browser on its own: only our forms need the token, and the guard asks for it.
+    # It lives as long as the cookie. Behind a proxy the Referer that flask-wtf would compare names another host.
+    app.config |= {"WTF_CSRF_CHECK_DEFAULT": False, "WTF_CSRF_TIME_LIMIT": None, "WTF_CSRF_SSL_STRICT": False}
+    app.extensions[DESK] = Desk(
+        reader=ConsoleReader(app.extensions[WIRING].sessions, app.extensions[DOOR].reader),
+        csrf=CSRFProtect(app),
+        sign_in_limit=RateLimit(parse(SIGN_INS), settings.redis_url),
+    )
+    # A misspelt name in a template is a defect that must show, not an empty place.
+    app.jinja_env.undefined = StrictUndefined
+    blueprint = Blueprint(
+        "console", __name__, template_folder="templates", static_folder="static", static_url_path="/console/static"
+    )
+    register_guard(blueprint)
+    for register in (register_sign_in, register_numbers, register_agents, register_operations, register_audits):
+        register(blueprint)
+    register_words(blueprint)
+    register_errors(app, blueprint)
+    app.register_blueprint(blueprint)
