@@ -8,7 +8,7 @@ from app.api.operation_views import OperationView, StepView
 from app.console.words import Badge, Tone, badge, step_words, took
 from app.db.models import Event
 from app.domain.events import EventName
-from app.domain.statuses import OperationStatus, StepState
+from app.domain.statuses import OperationKind, OperationStatus, StepState
 
 NARROWEST = 0.7
 """Percent of the width: a bar that took no time is still seen."""
@@ -89,7 +89,8 @@ def draw_chart(operation: OperationView, now: datetime) -> Chart:
     scale = _Scale(start, max(end - start, SHORTEST_SCALE))
     turns = [scale.at(event.at) for event in trail if event.event == EventName.OPERATION_TURNED]
     ticks = [(100 * part / TICKS, took(scale.span * part / TICKS)) for part in range(TICKS + 1)]
-    lanes = [_lane(step, [event for event in trail if event.step == step.row.name], scale) for step in operation.steps]
+    steps = operation.steps[::-1] if row.kind is OperationKind.DEPROVISION else operation.steps
+    lanes = [_lane(step, [event for event in trail if event.step == step.row.name], scale) for step in steps]
     return Chart(lanes, turns, ticks, _summary(operation, lanes))
 
 
@@ -97,23 +98,32 @@ def _lane(step: StepView, trail: Sequence[Event], scale: _Scale) -> Lane:
     row, stretches = step.row, _stretches(trail)
     end = scale.start + scale.span
     worked = sum(((each.end or end) - each.start for each in stretches if each.look != "wait"), timedelta())
-    is_kept = row.state is StepState.DONE and row.started_at is None
+    failures = [event for event in trail if event.event == EventName.STEP_FAILED]
+    reason = failures[-1].detail.get("reason") if failures else None
     return Lane(
         words=step_words(row.name),
-        state=Badge("Not touched", Tone.QUIET) if is_kept else _state(step),
+        state=_state(step, is_failed=bool(failures)),
         bars=[_bar(each, scale, end) for each in stretches],
-        attempts=row.attempts,
+        # The row counts anew when the operation turns; its trail is cut where it is very long.
+        attempts=max(sum(each.look != "wait" for each in stretches), row.attempts),
         took=took(worked) if stretches else "",
         since=row.started_at if row.lease_token and row.state in _MOVING else None,
         until=step.next_attempt_at if row.attempts else None,
-        note=row.error_detail or "",
+        note=reason or row.error_detail or "",
         resource_id=row.resource_id,
     )
 
 
-def _state(step: StepView) -> Badge:
-    rests = step.row.attempts and step.next_attempt_at is not None
-    return Badge("Waits to retry", Tone.WARN) if rests else badge(step.row.state)
+def _state(step: StepView, *, is_failed: bool) -> Badge:
+    row = step.row
+    if row.attempts and step.next_attempt_at is not None:
+        return Badge("Waits to retry", Tone.WARN)
+    if row.started_at is None and row.state is StepState.DONE:
+        return Badge("Not touched", Tone.QUIET)
+    if row.started_at is None and row.state is StepState.UNDONE:
+        return Badge("Not reached", Tone.QUIET)
+    # What failed made nothing: that it counts as undone explains less than that it failed.
+    return badge(StepState.FAILED if is_failed and row.state is StepState.UNDONE else row.state)
 
 
 def _stretches(trail: Sequence[Event]) -> list[_Stretch]:

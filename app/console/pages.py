@@ -26,9 +26,13 @@ class Place:
 
 
 NAVIGATION: Sequence[Place] = (
-    Place("Numbers", "console.numbers", ("console.numbers", "console.create_agent", "console.agent")),
+    Place(
+        "Numbers",
+        "console.numbers",
+        ("console.numbers", "console.create_agent", "console.agent", "console.provision", "console.plan"),
+    ),
     Place("Operations", "console.operations", ("console.operation",)),
-    Place("Audit", "console.audit", ("console.audit",)),
+    Place("Audit", "console.audit", ("console.audit", "console.start_audit")),
 )
 """What the head of every page offers, in its order; a new page adds its line."""
 

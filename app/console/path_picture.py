@@ -68,6 +68,7 @@ _BY_STATE: Mapping[StepState, Badge] = {
 }
 _NONE = _BY_STATE[StepState.PENDING]
 _WHOLE = _BY_STATE[StepState.DONE]
+_WAITS = Badge("waits to be tried again", Tone.WARN)
 _BROKEN = Badge("broken", Tone.BAD)
 
 
@@ -98,7 +99,7 @@ def draw_path(phone: PhoneView) -> list[Hop]:
 def _link(phone: PhoneView, step: str, breaks: frozenset[FindingCode]) -> Badge:
     state = _open_state(phone, step)
     if state is not None:
-        return _BY_STATE[state]
+        return _WAITS if _rests(phone, step) else _BY_STATE[state]
     status = phone.agent.phone_provisioning_status
     if status is PhoneStatus.PROVISIONED:
         found = {finding["code"] for finding in phone.agent.health_findings or []}
@@ -121,6 +122,12 @@ def _open_state(phone: PhoneView, step: str) -> StepState | None:
     if operation.row.kind is OperationKind.DEPROVISION:
         return states.get(step, states.get("twilio_number_attachment"))
     return states.get(step)
+
+
+def _rests(phone: PhoneView, step: str) -> bool:
+    """Say whether the step rests between two tries."""
+    steps = phone.operation.steps if phone.operation else []
+    return any(one.row.name == step and one.row.attempts and one.next_attempt_at is not None for one in steps)
 
 
 def _failed_at(phone: PhoneView, step: str) -> bool:

@@ -92,8 +92,10 @@ def _search(
     found = session.scalars(page.join(newest, newest.c.id == Agent.id).where(*matches)).all()
     if len(found) == limit:
         return found
-    led = select(Agent.id).where(*conditions, *matches).cte().prefix_with("MATERIALIZED", dialect="postgresql")
-    return session.scalars(page.where(Agent.id.in_(select(led.c.id)))).all()
+    matching = select(Agent.id, Agent.created_at).where(*conditions, *matches)
+    led = matching.cte().prefix_with("MATERIALIZED", dialect="postgresql")
+    first = select(led.c.id).order_by(led.c.created_at.desc(), led.c.id.desc()).limit(limit)
+    return session.scalars(page.where(Agent.id.in_(first))).all()
 
 
 def last_operations(session: Session, agent_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Operation]:

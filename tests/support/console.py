@@ -1,5 +1,6 @@
 """A browser's manners for API tests: a cookie jar, and forms sent with the token that the page gave."""
 
+import itertools
 import re
 from typing import Any
 
@@ -9,6 +10,7 @@ from werkzeug.test import TestResponse
 from app.access import Scope
 from tests.support.api import Api
 
+_hosts = itertools.count()
 _TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
 
 
@@ -18,6 +20,9 @@ class Visitor:
     def __init__(self, api: Api) -> None:
         self.api = api
         self.client: FlaskClient = api.app.test_client()
+        host = next(_hosts)
+        # From an address of its own: tries to sign in are counted by address.
+        self.client.environ_base["REMOTE_ADDR"] = f"10.0.{host // 250}.{host % 250 + 1}"
 
     def get(self, path: str, **more: Any) -> TestResponse:
         """Open a page, as a browser asks for it."""

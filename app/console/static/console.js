@@ -42,6 +42,8 @@
     const sheet = live.querySelector(".sheet");
     live.dataset.open = sheet ? sheet.dataset.open : "no";
     say(sheet ? sheet.dataset.say : "");
+    // "… is queued" is no longer true once it is over.
+    if (live.dataset.open === "no") document.querySelector(".flash")?.remove();
     count();
   };
 

@@ -1,0 +1,201 @@
+"""The console's door: who comes in, with what, and what a cookie or a form is good for."""
+
+import re
+from datetime import timedelta
+
+import pytest
+
+from app.access import KeyService, Scope
+from app.console.cookies import COOKIE, cookie_secret
+from app.console.sign_in import own_path
+from tests.support.api import Api, make_settings
+from tests.support.console import Visitor, signed_in
+
+PAGES = ["/", "/operations", "/audit", "/agents/7c1f5a52-3c0e-4c42-9a53-0f3a1d0b6c11"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_without_signing_in_every_page_leads_to_the_form_and_back(api: Api, path: str) -> None:
+    visitor = Visitor(api)
+
+    answer = visitor.get(path)
+
+    assert answer.status_code == 303
+    assert answer.headers["Location"].startswith("/sign-in")
+    form = visitor.get(answer.headers["Location"])
+    wanted = re.search(r'name="next" value="([^"]*)"', form.text)
+    assert wanted
+    assert wanted[1] == path
+
+
+def test_a_person_signs_in_with_a_key_and_out_again(api: Api) -> None:
+    visitor = Visitor(api)
+
+    answer = visitor.sign_in(next="/operations")
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/operations")
+    assert visitor.get("/").status_code == 200
+    assert visitor.post("/sign-out").status_code == 303
+    assert visitor.get("/").status_code == 303
+
+
+def test_the_cookie_holds_the_key_s_id_and_is_for_this_site_s_own_requests(api: Api) -> None:
+    visitor = Visitor(api)
+
+    cookie = visitor.sign_in().headers["Set-Cookie"]
+
+    assert cookie.startswith(f"{COOKIE}=")
+    assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= {part.strip() for part in cookie.split(";")}
+    assert "Secure" not in cookie
+    held = visitor.client.get_cookie(COOKIE)
+    assert held
+    with api.app.test_request_context(headers={"Cookie": f"{COOKIE}={held.value}"}) as context:
+        assert set(dict(context.session)) <= {"key", "csrf_token", "_permanent"}
+        assert api.key not in str(dict(context.session))
+
+
+def test_behind_https_the_cookie_is_secure(api: Api) -> None:
+    client = api.app.test_client()
+    page = client.get("/sign-in", base_url="https://console.example.com")
+    assert "Secure" in page.headers["Set-Cookie"]
+    token = re.search(r'name="csrf_token" value="([^"]+)"', page.text)
+    assert token
+
+    answer = client.post(
+        "/sign-in", base_url="https://console.example.com", data={"csrf_token": token[1], "key": api.key}
+    )
+
+    assert answer.status_code == 303
+    assert "Secure" in answer.headers["Set-Cookie"]
+
+
+@pytest.mark.parametrize("key", ["", "x", "tl_" + "A" * 43, "tl_" + "A" * 500, "\x00"])
+def test_a_wrong_key_is_refused_on_the_form(api: Api, key: str) -> None:
+    visitor = Visitor(api)
+
+    answer = visitor.post("/sign-in", "/sign-in", key=key)
+
+    assert answer.status_code == 401
+    assert "unknown or was revoked" in answer.text
+    assert visitor.get("/").status_code == 303
+
+
+def test_a_key_without_any_scope_sees_nothing(api: Api) -> None:
+    assert Visitor(api).sign_in(api.new_key()).status_code == 403
+
+
+def test_a_revoked_key_is_out_at_the_next_request(api: Api) -> None:
+    visitor = signed_in(api, Scope.WRITE)
+    assert visitor.get("/").status_code == 200
+
+    KeyService(api.wiring.sessions).revoke("write-person")
+
+    assert visitor.get("/").status_code == 303
+    assert visitor.client.get("/audit/live", headers={"X-Poll": "1"}).status_code == 401
+
+
+def test_a_cookie_that_somebody_wrote_himself_is_none(api: Api) -> None:
+    visitor = signed_in(api, Scope.READ)
+    held = visitor.client.get_cookie(COOKIE)
+    assert held
+    payload, _, signature = held.value.rpartition(".")
+    visitor.client.set_cookie(COOKIE, f"{payload}.{signature[::-1]}")
+
+    assert visitor.get("/").status_code == 303
+
+
+def test_the_secret_follows_from_what_all_web_processes_share() -> None:
+    here, there = (make_settings(f"postgresql://u:{word}@127.0.0.1/x") for word in ("one", "two"))
+
+    assert cookie_secret(here) == cookie_secret(make_settings("postgresql://u:one@127.0.0.1/x"))
+    assert cookie_secret(here) != cookie_secret(there)
+    assert len(cookie_secret(here)) == 32
+
+
+def test_a_browser_stays_signed_in_for_a_working_day(api: Api) -> None:
+    assert api.app.permanent_session_lifetime == timedelta(hours=12)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "path"),
+    [
+        ("/agents/1?x=2", "/agents/1?x=2"),
+        ("", "/"),
+        ("https://evil.example", "/"),
+        ("//evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("/a\nb", "/"),
+        ("javascript:alert(1)", "/"),
+    ],
+)
+def test_signing_in_leads_nowhere_else(wanted: str, path: str) -> None:
+    assert own_path(wanted) == path
+
+
+def test_whoever_tries_keys_is_slowed_down(api: Api) -> None:
+    visitor = Visitor(api)
+    token = visitor.token()
+    other = {"REMOTE_ADDR": "192.0.2.77"}
+    form = {"csrf_token": token, "key": "tl_nonsense"}
+
+    statuses = [visitor.client.post("/sign-in", data=form, environ_base=other).status_code for _ in range(22)]
+
+    assert statuses[:20] == [401] * 20
+    assert statuses[20:] == [429] * 2
+    right = {"csrf_token": token, "key": api.key}
+    assert visitor.client.post("/sign-in", data=right, environ_base=other).status_code == 429
+    assert visitor.client.post("/sign-in", data=right, environ_base={"REMOTE_ADDR": "192.0.2.78"}).status_code == 303
+
+
+@pytest.mark.parametrize("token", [None, "", "nonsense"])
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-out", "/agents", "/audit"])
+def test_a_form_that_no_page_of_ours_sent_does_nothing(api: Api, path: str, token: str | None) -> None:
+    visitor = signed_in(api, Scope.WRITE)
+    fields = {"name": "a", "key": api.key} | ({} if token is None else {"csrf_token": token})
+
+    answer = visitor.client.post(path, data=fields)
+
+    assert answer.status_code == 400
+    assert "Nothing was done." in answer.text
+    assert (api.count("agents"), api.count("audits")) == (0, 0)
+    assert visitor.get("/").status_code == 200
+
+
+def test_the_api_knows_neither_cookie_nor_token(api: Api) -> None:
+    visitor = signed_in(api, Scope.WRITE)
+
+    with_cookie = visitor.client.get("/api/agents")
+    bearer = api.post("/api/agents", {"name": "a"})
+
+    assert (with_cookie.status_code, with_cookie.json["code"]) == (401, "unauthenticated")
+    assert bearer.status_code == 201
+    assert "Set-Cookie" not in bearer.headers
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+def test_a_scope_sees_or_acts(api: Api, scope: Scope) -> None:
+    visitor = signed_in(api, scope)
+
+    seen = visitor.get("/")
+    acted = visitor.post("/agents", "/", name="desk")
+
+    may_write = scope is not Scope.READ
+    assert (seen.status_code, acted.status_code) == (200, 303 if may_write else 403)
+    assert ("New agent" in seen.text) == may_write
+    assert api.count("agents") == int(may_write)
+
+
+def test_every_answer_lets_a_browser_run_and_load_only_what_is_ours(api: Api) -> None:
+    visitor = signed_in(api, Scope.READ)
+
+    for path in ("/", "/sign-in", "/nonsense", "/agents/nonsense", "/console/static/console.js"):
+        with visitor.get(path) as answer:
+            policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'self'" in policy, path
+        assert "unsafe" not in policy
+    page = visitor.get("/").text
+    assert not re.search(r"<script(?![^>]* src=)|\son[a-z]+=|\sstyle=|<style", page)
+    assert all(
+        url.startswith("/") or "127.0.0.1" in url or "localhost" in url
+        for url in re.findall(r'(?:src|href)="([^"#]+)"', page)
+    )

@@ -1,0 +1,173 @@
+"""The console's reads find what they should, and an index leads each of them."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event, text
+from sqlalchemy.orm import Session
+
+from app.db import console_queries as queries
+from app.db.console_queries import AgentFilter
+from app.db.engine import make_engine, make_sessions
+from app.db.models import Operation
+from app.db.queries import Position
+from app.domain.findings import Health
+from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus
+from tests.support.servers import PostgresServer
+
+AGENTS = 20_000
+
+FILL = (
+    """
+    INSERT INTO agents (id, name, livekit_agent_name, metadata, phone_provisioning_status, twilio_phone_number,
+                        health_state, created_at)
+    SELECT gen_random_uuid(), 'Desk ' || i, 'desk', '{}',
+           CASE WHEN i % 500 = 0 THEN 'FAILED' WHEN i % 10 = 3 THEN 'NOT_PROVISIONED' ELSE 'PROVISIONED' END,
+           CASE WHEN i % 500 = 0 OR i % 10 = 3 THEN NULL ELSE '+1514' || (5000000 + i) END,
+           CASE WHEN i % 700 = 2 THEN 'DRIFTED' ELSE 'IN_SYNC' END, now() - interval '30 days' + i * interval '1 second'
+      FROM generate_series(1, :agents) i
+    """,
+    """
+    INSERT INTO operations (id, agent_id, kind, phone_number, takeover, status, epoch, idle_kicks, created_at)
+    SELECT gen_random_uuid(), id, 'provision', '+15145551234', false,
+           CASE phone_provisioning_status WHEN 'FAILED' THEN 'failed' ELSE 'succeeded' END, 0, 0, created_at
+      FROM agents
+    """,
+    "ANALYZE",
+)
+
+
+@pytest.fixture(scope="module")
+def engine(postgres_server: PostgresServer, template_database: str) -> Iterator[Engine]:
+    postgres_server.create_database("console_queries", template_database)
+    engine = make_engine(postgres_server.url("console_queries"))
+    with engine.begin() as connection:
+        for statement in FILL:
+            connection.execute(text(statement), {"agents": AGENTS} if ":agents" in statement else {})
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def session(engine: Engine) -> Iterator[Session]:
+    with make_sessions(engine)() as session:
+        yield session
+        session.rollback()
+
+
+def names(session: Session, wanted: AgentFilter, after: Position | None = None) -> list[str]:
+    return [agent.name for agent in queries.list_agents(session, wanted, after=after, limit=51)]
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("desk 1234", ["Desk 12349", "Desk 12348", "Desk 12347"]),
+        ("+1514501999", ["Desk 19999", "Desk 19998", "Desk 19997"]),
+        ("5019998", ["Desk 19998"]),
+        ("+1 (514) 501-9998", ["Desk 19998"]),
+        ("zebra", []),
+        ("999999999", []),
+        ("& | :* '", []),
+        ("'", []),
+    ],
+)
+def test_search_finds_words_and_both_ends_of_a_number(session: Session, search: str, found: list[str]) -> None:
+    assert names(session, AgentFilter(search=search))[:3] == found
+
+
+def test_search_finds_an_agent_by_its_id_and_keeps_to_the_other_filters(session: Session) -> None:
+    agent = queries.list_agents(session, AgentFilter(search="desk 500"), after=None, limit=51)[-1]
+
+    assert names(session, AgentFilter(search=str(agent.id))) == [agent.name]
+    assert names(session, AgentFilter(search=str(uuid.uuid4()))) == []
+    assert names(session, AgentFilter((PhoneStatus.FAILED,), search="desk 500")) == ["Desk 5000", "Desk 500"]
+    assert len(names(session, AgentFilter((PhoneStatus.FAILED,), search="desk"))) == AGENTS // 500
+
+
+def test_pages_go_on_where_the_last_one_ended(session: Session) -> None:
+    for wanted in (AgentFilter(), AgentFilter(search="desk"), AgentFilter((PhoneStatus.PROVISIONED,))):
+        first = queries.list_agents(session, wanted, after=None, limit=51)
+        last = first[49]
+        assert names(session, wanted, Position(last.created_at, last.id))[0] == first[50].name
+
+
+def test_the_last_operation_is_each_agent_s_own_or_the_move_towards_it(session: Session) -> None:
+    one, other, bare = queries.list_agents(session, AgentFilter(), after=None, limit=3)
+    session.execute(text("DELETE FROM operations WHERE agent_id = :id"), {"id": bare.id})
+    move = Operation(
+        agent_id=one.id,
+        target_agent_id=other.id,
+        kind=OperationKind.MOVE,
+        phone_number="+15145551234",
+        status=OperationStatus.SUCCEEDED,
+    )
+    session.add(move)
+    session.flush()
+
+    found = queries.last_operations(session, [one.id, other.id, bare.id])
+
+    assert {agent_id: operation.id for agent_id, operation in found.items()} == {one.id: move.id, other.id: move.id}
+    assert queries.history_of(session, other.id, limit=5)[0].id == move.id
+    assert queries.last_operations(session, []) == {}
+
+
+def test_counts_stop_at_a_thousand(session: Session) -> None:
+    found = queries.count_up_to(session)
+
+    assert found["PROVISIONED"] == queries.COUNTED_TO + 1
+    assert (found["FAILED"], found["failed"], found["needs_attention"]) == (AGENTS // 500, AGENTS // 500, 0)
+    assert found[Health.DRIFTED] == len(range(2, AGENTS + 1, 700))
+
+
+def test_a_deleted_agent_is_nowhere(session: Session) -> None:
+    gone = queries.list_agents(session, AgentFilter(), after=None, limit=1)[0]
+    session.execute(text("UPDATE agents SET deleted_at = now() WHERE id = :id"), {"id": gone.id})
+
+    assert gone.name not in names(session, AgentFilter())
+    assert gone.name not in names(session, AgentFilter(search=gone.name))
+    listed = queries.list_operations(session, [OperationStatus.SUCCEEDED], after=None, limit=5)
+    assert gone.id not in {row.agent_id for row in listed}
+
+
+READS: dict[str, Callable[[Session], Any]] = {
+    "first page": lambda session: names(session, AgentFilter()),
+    "failed": lambda session: names(session, AgentFilter((PhoneStatus.FAILED,))),
+    "moving": lambda session: names(session, AgentFilter(queries.MOVING_STATUSES)),
+    "drifted": lambda session: names(session, AgentFilter(health=Health.DRIFTED)),
+    "a rare word": lambda session: names(session, AgentFilter(search="12345")),
+    "no such word": lambda session: names(session, AgentFilter(search="zebra")),
+    "an ending": lambda session: names(session, AgentFilter(search="5012345")),
+    "an id": lambda session: names(session, AgentFilter(search=str(uuid.uuid4()))),
+    "running": lambda session: queries.list_operations(session, [OperationStatus.RUNNING], after=None, limit=51),
+    "failed operations": lambda session: queries.list_operations(
+        session, [OperationStatus.FAILED], after=None, limit=51
+    ),
+    "history": lambda session: queries.history_of(session, uuid.uuid4(), limit=20),
+    "last operations": lambda session: queries.last_operations(session, list(session.scalars(_SOME))),
+}
+
+_SOME = text("SELECT id FROM agents LIMIT 50")
+
+
+@pytest.mark.parametrize("read", READS)
+def test_no_read_walks_a_whole_table(engine: Engine, session: Session, read: str) -> None:
+    plans: list[str] = []
+
+    def explain(_connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.lstrip().startswith(("SELECT", "WITH")) and "EXPLAIN" not in statement and statement != _SOME.text:
+            cursor.execute("EXPLAIN " + statement, parameters)
+            plans.append("\n".join(line for (line,) in cursor.fetchall()))
+
+    event.listen(engine, "before_cursor_execute", explain)
+    try:
+        READS[read](session)
+    finally:
+        event.remove(engine, "before_cursor_execute", explain)
+
+    assert plans
+    for plan in plans:
+        assert "Seq Scan on agents" not in plan
+        assert "Seq Scan on operations" not in plan

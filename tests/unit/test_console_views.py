@@ -1,0 +1,237 @@
+"""What the console's pages make of the rows: bars, links, buttons, words."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.api.operation_views import OperationView, PhoneView
+from app.console.actions import agent_actions, can_retry
+from app.console.findings import health_card, trouble_of
+from app.console.gantt import draw_chart
+from app.console.path_picture import draw_path
+from app.console.words import ago, badge, figure, took
+from app.db.models import Agent, Event, Operation, OperationStep
+from app.domain.advice import ADVICE, advice_on_finding
+from app.domain.errors import ErrorCode, RefusedError
+from app.domain.events import EventName
+from app.domain.findings import KINDS, Finding, FindingCode, Health
+from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus, StepState
+from app.provisioning.care import as_json
+from app.provisioning.steps import STEPS
+
+START = datetime(2026, 11, 24, 9, tzinfo=UTC)
+TRUNK = "twilio_trunk"
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def event(seconds: float, name: EventName, step: str | None = TRUNK, **detail: Any) -> Event:
+    return Event(step=step, event=name, detail=detail, at=at(seconds))
+
+
+def make_operation(
+    *trail: Event,
+    status: OperationStatus = OperationStatus.RUNNING,
+    kind: OperationKind = OperationKind.PROVISION,
+    states: dict[str, StepState] | None = None,
+    ended_s: float | None = None,
+) -> OperationView:
+    row = Operation(kind=kind, status=status, created_at=START, finished_at=None if ended_s is None else at(ended_s))
+    for position, step in enumerate(STEPS):
+        state = (states or {}).get(step.name, StepState.PENDING)
+        row.steps.append(OperationStep(name=step.name, position=position, state=state, attempts=0))
+    return OperationView(row, trail)
+
+
+def make_agent(status: PhoneStatus, *findings: FindingCode) -> Agent:
+    return Agent(
+        id=uuid.uuid4(),
+        name="desk",
+        livekit_agent_name="desk",
+        phone_provisioning_status=status,
+        health_state=Health.DRIFTED if findings else Health.IN_SYNC,
+        health_checked_at=START,
+        health_findings=[as_json(Finding(code)) for code in findings],
+    )
+
+
+def lane(operation: OperationView, now_s: float = 10) -> Any:
+    return next(one for one in draw_chart(operation, at(now_s)).lanes if one.words == "Twilio trunk")
+
+
+def test_a_step_that_waits_and_tries_again_is_three_bars() -> None:
+    operation = make_operation(
+        event(1, EventName.STEP_STARTED, attempt=1),
+        event(2, EventName.STEP_RESTS, reason="Twilio does not answer."),
+        event(6, EventName.STEP_STARTED, attempt=2),
+        event(10, EventName.STEP_DONE),
+        status=OperationStatus.SUCCEEDED,
+        ended_s=10,
+    )
+
+    found = lane(operation)
+
+    assert [(bar.x, bar.width, bar.look) for bar in found.bars] == [
+        (10, 10, "work"),
+        (20, 40, "wait"),
+        (60, 40, "work"),
+    ]
+    assert (found.attempts, found.took) == (2, "5.0 s")
+    assert "Twilio does not answer." in found.bars[1].words
+
+
+def test_a_failure_is_red_and_what_is_taken_down_is_not_work() -> None:
+    operation = make_operation(
+        event(1, EventName.STEP_STARTED),
+        event(5, EventName.STEP_FAILED, reason="no"),
+        event(5, EventName.OPERATION_TURNED, None),
+        event(6, EventName.STEP_UNDOING),
+        event(8, EventName.STEP_UNDONE),
+        status=OperationStatus.FAILED,
+        states={TRUNK: StepState.UNDONE},
+        ended_s=10,
+    )
+    operation.row.steps[1].started_at = at(6)
+
+    found = lane(operation)
+
+    assert [bar.look for bar in found.bars] == ["fail", "undo"]
+    assert (found.state.words, found.note) == ("Failed", "no")
+    assert draw_chart(operation, at(99)).turns == [50]
+    never = draw_chart(operation, at(99)).lanes[0]
+    assert never.state.words == "Waiting"
+
+
+def test_what_is_open_reaches_to_now() -> None:
+    operation = make_operation(event(2, EventName.STEP_STARTED), states={TRUNK: StepState.RUNNING})
+
+    found = lane(operation, now_s=8)
+
+    assert [(bar.x, bar.width, bar.is_open) for bar in found.bars] == [(25, 75, True)]
+
+
+def test_a_bar_is_seen_however_short_and_never_leaves_its_lane() -> None:
+    operation = make_operation(
+        event(10, EventName.STEP_STARTED), event(10, EventName.STEP_DONE), status=OperationStatus.SUCCEEDED, ended_s=10
+    )
+
+    bar = lane(operation).bars[0]
+
+    assert bar.width > 0
+    assert bar.x + bar.width <= 100
+
+
+def test_the_way_down_is_listed_in_the_order_in_which_it_goes() -> None:
+    lanes = draw_chart(make_operation(kind=OperationKind.DEPROVISION), at(1)).lanes
+
+    assert [one.words for one in lanes[-2:]] == ["Twilio trunk", "Twilio number"]
+
+
+def test_an_operation_without_any_event_is_drawn() -> None:
+    assert draw_chart(make_operation(), START).summary == "Running. 0 of 7 steps done."
+
+
+def tones(agent: Agent, operation: OperationView | None = None) -> list[str]:
+    return [hop.link.tone.value for hop in draw_path(PhoneView(agent, operation))]
+
+
+def test_a_path_in_sync_is_green_and_none_is_grey() -> None:
+    assert tones(make_agent(PhoneStatus.PROVISIONED)) == ["good"] * 6
+    assert tones(make_agent(PhoneStatus.NOT_PROVISIONED)) == ["quiet"] * 6
+
+
+@pytest.mark.parametrize(
+    "code", [code for code in FindingCode if KINDS[code].check and code.value != "rule_foreign_catch_all"]
+)
+def test_every_finding_about_a_path_breaks_one_link(code: FindingCode) -> None:
+    assert sorted(tones(make_agent(PhoneStatus.PROVISIONED, code))) == ["bad"] + ["good"] * 5
+
+
+def test_while_it_is_built_each_link_is_as_far_as_its_step() -> None:
+    states = {"twilio_number": StepState.DONE, TRUNK: StepState.DONE, "twilio_origination_url": StepState.RUNNING}
+    operation = make_operation(states=states | {"livekit_inbound_trunk": StepState.UNDOING})
+
+    assert tones(make_agent(PhoneStatus.PROVISIONING), operation) == ["good", "quiet", "busy", "warn", "quiet", "quiet"]
+
+
+def test_the_link_that_failed_is_red_when_all_is_taken_down() -> None:
+    operation = make_operation(
+        event(1, EventName.STEP_FAILED, "livekit_dispatch_rule"),
+        event(1, EventName.OPERATION_TURNED, None),
+        status=OperationStatus.FAILED,
+        ended_s=2,
+    )
+
+    assert tones(make_agent(PhoneStatus.FAILED), operation) == ["quiet"] * 4 + ["bad", "quiet"]
+
+
+def test_the_checks_of_a_path_say_what_broke() -> None:
+    card = health_card(PhoneView(make_agent(PhoneStatus.PROVISIONED, FindingCode.NUMBER_DETACHED), None))
+
+    assert [check.state.words for check in card.checks] == ["Broken", "OK", "OK", "OK", "OK"]
+    assert card.findings[0].advice == "Repair rebuilds it."
+
+
+@pytest.mark.parametrize("status", list(PhoneStatus))
+def test_a_key_that_only_reads_is_offered_nothing(status: PhoneStatus) -> None:
+    offered = agent_actions(PhoneView(make_agent(status), None), may_write=False)
+
+    assert not any([offered.provision, offered.clear, offered.cancel, offered.verify, offered.repair])
+    assert not any([offered.move, offered.deprovision])
+
+
+def test_buttons_follow_what_the_services_accept() -> None:
+    def offered(status: PhoneStatus, operation: OperationView | None = None) -> set[str]:
+        found = agent_actions(PhoneView(make_agent(status), operation), may_write=True)
+        names = ("provision", "clear", "cancel", "verify", "repair", "move", "deprovision")
+        return {name for name in names if getattr(found, name)}
+
+    assert offered(PhoneStatus.NOT_PROVISIONED) == {"provision"}
+    assert offered(PhoneStatus.FAILED) == {"provision", "clear"}
+    assert offered(PhoneStatus.PROVISIONED) == {"verify", "repair", "move", "deprovision"}
+    assert offered(PhoneStatus.PROVISIONING, make_operation()) == {"cancel"}
+    assert offered(PhoneStatus.PROVISIONED, make_operation(kind=OperationKind.REPAIR)) == {"verify", "deprovision"}
+    assert offered(PhoneStatus.PROVISIONED, make_operation(kind=OperationKind.MOVE)) == {"verify"}
+
+
+def test_a_failure_is_retried_only_while_its_agent_is_without_a_number() -> None:
+    failed = Operation(kind=OperationKind.PROVISION, status=OperationStatus.FAILED)
+
+    assert can_retry(failed, make_agent(PhoneStatus.FAILED), may_write=True)
+    assert not can_retry(failed, make_agent(PhoneStatus.PROVISIONED), may_write=True)
+    assert not can_retry(failed, make_agent(PhoneStatus.FAILED), may_write=False)
+
+
+def test_every_code_finding_and_status_has_its_words() -> None:
+    assert set(ADVICE) == set(ErrorCode)
+    assert all(advice_on_finding(code) for code in FindingCode)
+    for status in (*PhoneStatus, *OperationStatus, *StepState, *Health):
+        assert badge(status).words
+    assert badge(OperationStatus.RUNNING) != badge(StepState.PENDING)
+    shown = trouble_of(RefusedError(ErrorCode.NUMBER_IN_USE, "The number belongs to another agent."))
+    assert shown
+    assert shown.code == "number_in_use"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.44, "0.4 s"), (12, "12 s"), (200, "3 min 20 s"), (18_120, "5 h 2 min"), (273_600, "3 d 4 h"), (-1, "0.0 s")],
+)
+def test_a_span_is_short_to_read(seconds: float, words: str) -> None:
+    assert took(timedelta(seconds=seconds)) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(5, "just now"), (90, "1 min ago"), (7300, "2 h ago"), (200_000, "2 d ago"), (9_000_000, "2026-11-24")],
+)
+def test_a_moment_is_told_from_now(seconds: float, words: str) -> None:
+    assert ago(START, at(seconds)) == words
+
+
+def test_a_count_stops_where_counting_would_take_long() -> None:
+    assert (figure(7, 1000), figure(1000, 1000), figure(1001, 1000)) == ("7", "1,000", "1,000+")
