@@ -136,7 +136,12 @@ class KeyService:
             row = connection.execute(_FIND, {"digest": digest}).one_or_none()
         if row is None or not hmac.compare_digest(row.key_hash, digest):
             return None
-        return self._holder(row)
+        caller = self._holder(row)
+        if caller is not None:
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[digest] = (until, caller)
+        return caller
 
     def still_live(self, key_id: uuid.UUID) -> Caller | None:
         """Return who holds the key with this id, with its scopes as they are now; None once it was revoked."""
@@ -149,11 +154,7 @@ class KeyService:
             return None
         if not row.noted_lately:
             self._note_use(row.id)
-        caller = Caller(row.id, row.name, tuple(row.scopes))
-        if len(self._remembered) >= MAX_REMEMBERED:
-            self._remembered.clear()
-        self._remembered[digest] = (until, caller)
-        return caller
+        return Caller(row.id, row.name, tuple(row.scopes))
 
     def _note_use(self, key_id: uuid.UUID) -> None:
         stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= func.now() - USE_NOTED_EVERY)

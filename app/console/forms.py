@@ -13,12 +13,13 @@ from werkzeug.datastructures import MultiDict
 from app.api.fields import Name, choice
 from app.api.pages import CursorField
 from app.api.problems import validation_failed
-from app.api.schemas import MAX_NAME, AgentIn, ProvisionIn
+from app.api.schemas import AgentIn, ProvisionIn
 from app.console.reads import Tab
 from app.db.console_queries import MOVING_STATUSES, AgentFilter
 from app.db.queries import Position
 from app.domain.findings import Health
 from app.domain.statuses import PhoneStatus
+from app.domain.texts import MAX_NAME
 
 CHECKED = "on"
 """What a browser sends for a checkbox that is on."""

@@ -20,7 +20,6 @@ from app.domain.statuses import OperationStatus
 from app.provisioning.bulk import BulkService
 from app.provisioning.bulk_admission import LEASE, BulkAdmission
 from app.provisioning.bulk_items import read_items
-from app.provisioning.bulk_place import BulkPlace
 from app.provisioning.hints import BULK_HINT_GRACE
 from app.provisioning.service import ProvisioningService
 from app.provisioning.transitions import Plan
@@ -139,27 +138,6 @@ def test_a_sweeper_killed_before_its_message_loses_no_item_and_opens_none_twice(
         session.execute(update(Operation).values(wake_at=Operation.wake_at - BULK_HINT_GRACE))
     assert saga.sweeper.sweep() == 4
     assert {plan.operation_id for plan in saga.publisher.plans} == {operation.id for operation in operations(saga)}
-
-
-def test_a_sweeper_killed_inside_the_transaction_leaves_the_item_waiting(
-    saga: Saga, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bulk_id = accept(saga, 1)
-
-    take = BulkPlace.take
-
-    def die(place: BulkPlace, *arguments: Any) -> None:
-        take(place, *arguments)
-        raise WorkerDiedError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(BulkPlace, "take", die)
-        with pytest.raises(WorkerDiedError):
-            saga.sweeper.bulks.advance()
-    assert (items(saga, bulk_id)[0].status, operations(saga)) == (ItemStatus.PENDING, [])
-    end_lease(saga)
-    assert saga.sweeper.bulks.advance() == 1
-    assert_each_once(saga, bulk_id)
 
 
 def test_two_sweepers_with_the_same_items_in_hand_open_each_once(saga: Saga) -> None:
