@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 
 from app.api.problems import KINDS, problem
 from app.console import agent_pages, audit_pages, number_pages, operation_pages
+from app.console.context import visitor
 from app.console.guard import careful
 from app.console.pages import page
 from app.domain.advice import ADVICE
@@ -46,7 +47,8 @@ def error_page(code: ErrorCode, detail: str, status: int | None = None) -> Respo
 def _refused(error: RefusedError) -> ResponseReturnValue:
     if request.endpoint == "console.enter":
         return page("sign_in.html", error.status, wanted=request.form.get("next", "/"), refusal=error)
-    if request.method == "POST" and error.status not in _NO_FORM_TO_RETURN_TO:
+    # Some checks come before the guard: what is refused there is refused to a stranger, who must see no page.
+    if request.method == "POST" and visitor() is not None and error.status not in _NO_FORM_TO_RETURN_TO:
         return _form_again(error)
     return error_page(error.code, error.detail, error.status)
 

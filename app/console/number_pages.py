@@ -16,7 +16,7 @@ from app.domain.findings import Health
 def register_numbers(blueprint: Blueprint) -> None:
     """Add the page and what its form does."""
     blueprint.get("/", endpoint="numbers")(numbers)
-    blueprint.post("/agents", endpoint="create_agent")(create_agent)
+    blueprint.post("/", endpoint="create_agent")(create_agent)
 
 
 def numbers() -> ResponseReturnValue:

@@ -1,7 +1,6 @@
 """Puts the console into the application: cookie, form protection, pages, errors."""
 
-from apiflask import APIFlask
-from flask import Blueprint
+from apiflask import APIBlueprint, APIFlask
 from flask_wtf import CSRFProtect
 from jinja2 import StrictUndefined
 from limits import parse
@@ -38,8 +37,13 @@ def register_console(app: APIFlask) -> None:
     )
     # A misspelt name in a template is a defect that must show, not an empty place.
     app.jinja_env.undefined = StrictUndefined
-    blueprint = Blueprint(
-        "console", __name__, template_folder="templates", static_folder="static", static_url_path="/console/static"
+    blueprint = APIBlueprint(
+        "console",
+        __name__,
+        template_folder="templates",
+        static_folder="static",
+        static_url_path="/console/static",
+        enable_openapi=False,
     )
     register_guard(blueprint)
     for register in (register_sign_in, register_numbers, register_agents, register_operations, register_audits):

@@ -5,21 +5,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    DateTime,
-    Enum,
-    ForeignKey,
-    Identity,
-    Index,
-    MetaData,
-    Text,
-    func,
-    literal_column,
-    text,
-)
+from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, Identity, Index, MetaData, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.sql import literal_column
 
 from app.domain.findings import AuditStatus, Health
 from app.domain.statuses import (

@@ -103,6 +103,7 @@ def _welcome(stack: Stack, terminal: Terminal, stopping: threading.Event) -> Non
 
 def _print_addresses(stack: Stack, terminal: Terminal, key: str, agent_id: str | None) -> None:
     terminal.heading("Where everything is")
+    terminal.line("Console", f"{stack.api_url}/", "sign in with the key below")
     terminal.line("API", f"{stack.api_url}/api/agents")
     terminal.line("Docs", f"{stack.api_url}/docs")
     terminal.line("Flower", f"http://127.0.0.1:{stack.flower_port}", stack.environ["FLOWER_BASIC_AUTH"])

@@ -28,7 +28,7 @@ def test_empty_pages_say_what_to_do_next(visitor: Visitor) -> None:
 
 
 def test_a_name_is_text_wherever_it_stands(api: Api, visitor: Visitor) -> None:
-    made = visitor.post("/agents", "/", name=SCRIPT)
+    made = visitor.post("/", "/", name=SCRIPT)
     page = made.headers["Location"]
     operation_id = api.provision(page.rpartition("/")[2]).json["operationId"]
     with api.wiring.sessions.begin() as session:
@@ -44,7 +44,7 @@ def test_a_name_is_text_wherever_it_stands(api: Api, visitor: Visitor) -> None:
 
 
 def test_a_new_agent_leads_to_its_page(api: Api, visitor: Visitor) -> None:
-    answer = visitor.post("/agents", "/", name="Front desk", livekitAgentName="front-desk")
+    answer = visitor.post("/", "/", name="Front desk", livekitAgentName="front-desk")
 
     assert answer.status_code == 303
     page = visitor.get(answer.headers["Location"]).text
@@ -56,7 +56,7 @@ def test_a_new_agent_leads_to_its_page(api: Api, visitor: Visitor) -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "a" * 201, "a\x00b"])
 def test_a_wrong_name_is_shown_beside_its_field(api: Api, visitor: Visitor, name: str) -> None:
-    answer = visitor.post("/agents", "/", name=name)
+    answer = visitor.post("/", "/", name=name)
 
     assert answer.status_code == 422
     assert 'aria-describedby="name-wrong"' in answer.text
@@ -261,12 +261,6 @@ def test_a_defect_of_ours_is_a_page_that_tells_nothing_but_its_request(api: Api,
     assert answer.content_type.startswith("text/html")
     assert "secret detail" not in answer.text
     assert answer.headers["X-Request-ID"] in answer.text
-
-
-def test_a_wrong_method_is_a_page_too(visitor: Visitor) -> None:
-    answer = visitor.client.put("/audit", headers={"Accept": "text/html"})
-
-    assert answer.status_code in {400, 405}
 
 
 @pytest.mark.parametrize(("name", "shown"), [("127.0.0.1", "http://127.0.0.1:5555/"), ("console.example.com", None)])

@@ -28,6 +28,18 @@ def test_without_signing_in_every_page_leads_to_the_form_and_back(api: Api, path
     assert wanted[1] == path
 
 
+@pytest.mark.parametrize("query", ["", "?x=1"])
+@pytest.mark.parametrize("action", ["", "/provision", "/repair", "/verify"])
+def test_a_stranger_s_form_shows_nothing_and_does_nothing(api: Api, action: str, query: str) -> None:
+    path = f"/agents/{api.agent('hush')}{action}" if action else "/"
+
+    answer = Visitor(api).client.post(path + query, data={"name": "b", "typed": "+15145551234"})
+
+    assert answer.status_code in {400, 422}
+    assert "hush" not in answer.text
+    assert (api.count("agents"), api.count("operations")) == (1 if action else 0, 0)
+
+
 def test_a_person_signs_in_with_a_key_and_out_again(api: Api) -> None:
     visitor = Visitor(api)
 
@@ -148,7 +160,7 @@ def test_whoever_tries_keys_is_slowed_down(api: Api) -> None:
 
 
 @pytest.mark.parametrize("token", [None, "", "nonsense"])
-@pytest.mark.parametrize("path", ["/sign-in", "/sign-out", "/agents", "/audit"])
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-out", "/", "/audit"])
 def test_a_form_that_no_page_of_ours_sent_does_nothing(api: Api, path: str, token: str | None) -> None:
     visitor = signed_in(api, Scope.WRITE)
     fields = {"name": "a", "key": api.key} | ({} if token is None else {"csrf_token": token})
@@ -177,7 +189,7 @@ def test_a_scope_sees_or_acts(api: Api, scope: Scope) -> None:
     visitor = signed_in(api, scope)
 
     seen = visitor.get("/")
-    acted = visitor.post("/agents", "/", name="desk")
+    acted = visitor.post("/", "/", name="desk")
 
     may_write = scope is not Scope.READ
     assert (seen.status_code, acted.status_code) == (200, 303 if may_write else 403)

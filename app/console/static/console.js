@@ -3,6 +3,8 @@
 
 (() => {
   const POLL_MS = 1000; // a step takes about half a second: this shows each
+  const CALM_MS = 5000; // between looks at an operation that rests, perhaps for days
+  const CALMER = 1.2; // times the pause grows by while nothing changes
   const SLOWEST_MS = 10000; // between tries while the server does not answer
   const COPIED_MS = 1500; // how long a button says that it has copied
 
@@ -57,13 +59,15 @@
         const headers = etag ? { "X-Poll": "1", "If-None-Match": etag } : { "X-Poll": "1" };
         const answer = await fetch(live.dataset.live, { headers, cache: "no-store", redirect: "error" });
         if (answer.status === 401) return window.location.reload();
-        if (answer.status !== 304) {
+        if (answer.status === 304) {
+          pause = Math.max(Math.min(pause * CALMER, CALM_MS), POLL_MS);
+        } else {
           if (!answer.ok) throw new Error(String(answer.status));
           etag = answer.headers.get("ETag") || "";
           replace(await answer.text());
+          pause = POLL_MS;
         }
         root.classList.remove("stale");
-        pause = POLL_MS;
       } catch {
         root.classList.add("stale");
         say("The server does not answer. Trying again.");
