@@ -9,7 +9,9 @@ from marshmallow import ValidationError, fields
 from app.domain.numbers import InvalidNumberError, parse_e164
 from app.domain.texts import InvalidTextError, check_metadata, visible_line
 
-VISIBLE_LINE = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*\S[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$"
+_CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
+
+VISIBLE_LINE = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
 """What `Name` takes, for the API reference: no control character, and something to see."""
 
 E164_PATTERN = r"^\+[1-9][0-9]{1,14}$"

@@ -1,10 +1,14 @@
 """The bodies and queries of the API, but for operations: what may come in, and what goes out."""
 
+import uuid
+from datetime import UTC, datetime
+
 from apiflask import Schema
 from marshmallow import RAISE, fields, validate
 
 from app.api.fields import E164_PATTERN, VISIBLE_LINE, Metadata, Name, PhoneNumberField, StrictBoolean, choice
-from app.api.pages import CURSOR_PATTERN, DEFAULT_LIMIT, MAX_LIMIT, CursorField
+from app.api.pages import CURSOR_PATTERN, DEFAULT_LIMIT, MAX_LIMIT, CursorField, encode_cursor
+from app.db.queries import Position
 from app.domain.statuses import PhoneStatus
 from app.domain.texts import MAX_NAME
 
@@ -15,6 +19,8 @@ TRUNK_SID = "TK0123456789abcdef0123456789abcdef"
 INBOUND_TRUNK_ID = "ST_4Zp8oTqKcJ2m"
 DISPATCH_RULE_ID = "SDR_9hXb3LwNfR7d"
 STATUS_URL = f"/api/agents/{AGENT_ID}/phone-status"
+
+CURSOR = encode_cursor(Position(datetime(2026, 11, 23, 9, 15, 4, tzinfo=UTC), uuid.UUID(AGENT_ID)))
 
 
 def text(description: str, example: object = None, **more: object) -> fields.String:
@@ -84,7 +90,14 @@ class PageQuery(Strict):
         validate=validate.Range(1, MAX_LIMIT),
         metadata={"description": "Rows of one page."},
     )
-    cursor = CursorField(metadata={"description": "`nextCursor` of the page before.", "pattern": CURSOR_PATTERN})
+    cursor = CursorField(
+        metadata={
+            "type": "string",
+            "description": "`nextCursor` of the page before.",
+            "pattern": CURSOR_PATTERN,
+            "example": CURSOR,
+        }
+    )
 
 
 class AgentQuery(PageQuery):

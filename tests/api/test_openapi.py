@@ -83,6 +83,13 @@ def test_every_problem_has_an_example_that_is_a_problem(document: dict[str, Any]
     assert seen == {code.value for code in ErrorCode} - not_of_one_call
 
 
+def test_every_parameter_has_a_type(document: dict[str, Any]) -> None:
+    found = [parameter for _, _, operation in _operations(document) for parameter in operation["parameters"]]
+
+    for parameter in [*(each for each in found if "$ref" not in each), *document["components"]["parameters"].values()]:
+        assert parameter["schema"].keys() & {"type", "enum"}, parameter["name"]
+
+
 def test_every_body_and_field_is_described_or_shown(document: dict[str, Any]) -> None:
     for name, schema in document["components"]["schemas"].items():
         for field, shape in schema["properties"].items():
