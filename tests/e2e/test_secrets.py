@@ -147,7 +147,7 @@ def test_everything_happened(heard: Heard) -> None:
         "web": ["provision_queued"],
         "sweeper": ["sweeper_started"],
         "metrics": ["trunkline_operations"],
-        "rows": ["livekit_bad_credentials", "needs_attention", "orphan", "origination_host_wrong", "*1115"],
+        "rows": ["livekit_bad_credentials", "twilio_rejected", "orphan", "origination_host_wrong", "*1115"],
     }
     missing = {where: [one for one in words if one not in heard.outputs[where]] for where, words in expected.items()}
     assert missing == {where: [] for where in expected}
