@@ -1,13 +1,16 @@
 """Each finding: caused from outside, named by the audit, mended by --fix; then a caller gets through."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.domain.findings import KINDS, FindingCode, Health, Mend
+from app.db.models import Audit
+from app.domain.findings import KINDS, AuditStatus, FindingCode, Health, Mend
 from app.domain.statuses import PhoneStatus
 from app.provisioning.context import tag_of
 from app.provisioning.transitions import Origin
+from tests.support.providers import WorkerDiedError
 from tests.support.stage import NUMBER, Stage, unknown_agent
 
 Deed = Callable[[Stage], object]
@@ -151,6 +154,32 @@ def test_a_number_that_was_moved_is_taken_back_with_takeover(stage: Stage) -> No
     stage.drive()
     assert stage.rings() == "front-desk"
     assert stage.audit().findings == []
+
+
+def test_an_audit_whose_worker_died_is_run_by_the_next_worker(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die() -> None:
+        raise WorkerDiedError
+
+    audits = stage.wiring.audits
+    audit_id = audits.ask(fix=False, requested_by="test")
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.wiring.carrier, "list_numbers", die)
+        with pytest.raises(WorkerDiedError):
+            audits.run(audit_id)
+    assert audits.due() == []
+    with stage.wiring.sessions.begin() as session:
+        session.get_one(Audit, audit_id).lease_until = datetime.now(UTC) - timedelta(seconds=1)
+    assert audits.due() == [audit_id]
+    audit = audits.run(audit_id)
+    assert audit is not None
+    assert audit.status is AuditStatus.DONE
+
+
+def test_what_somebody_wrote_at_a_console_is_quoted_without_its_number(stage: Stage) -> None:
+    path = f"/v1/Trunks/{stage.agent.twilio_trunk_sid}/OriginationUrls/{stage.agent.twilio_origination_url_sid}"
+    stage.console.twilio("POST", path, SipUrl=f"sip:{NUMBER}@elsewhere.example.com")
+    (finding,) = stage.audit().findings
+    assert finding["detail"] == "It is sip:********1234@elsewhere.example.com."
 
 
 def _assert_one_set(stage: Stage) -> None:
