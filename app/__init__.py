@@ -21,12 +21,13 @@ def create_app(wiring: "Wiring | None" = None) -> "APIFlask":
     from app.api.application import build_application  # noqa: PLC0415
     from app.console.registration import register_console  # noqa: PLC0415
     from app.settings import SettingsError, load_settings  # noqa: PLC0415
-    from app.wiring import build  # noqa: PLC0415
+    from app.wiring import build, build_web  # noqa: PLC0415
 
+    is_server = "gunicorn.arbiter" in sys.modules
     try:
-        app = build_application(wiring or build(load_settings()))
+        app = build_application(wiring or (build_web if is_server else build)(load_settings()))
     except SettingsError as error:
         sys.stderr.write("".join(f"{problem}\n" for problem in error.problems))
-        raise SystemExit(GUNICORN_BOOT_FAILED if "gunicorn.arbiter" in sys.modules else 1) from None
+        raise SystemExit(GUNICORN_BOOT_FAILED if is_server else 1) from None
     register_console(app)
     return app

@@ -10,7 +10,18 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from app.domain.numbers import mask_numbers
 
-QUIET = ("werkzeug", "urllib3", "twilio.http_client", "alembic.runtime.plugins", "asyncio", "kombu", "amqp")
+QUIET = (
+    "werkzeug",
+    "urllib3",
+    "twilio.http_client",
+    "alembic.runtime.plugins",
+    "asyncio",
+    "kombu",
+    "amqp",
+    # Two lines for each task, which cost what a query costs.
+    "celery.worker.strategy",
+    "celery.app.trace",
+)
 """Libraries whose INFO says nothing that our own lines do not."""
 
 ADOPTED = ("gunicorn.error",)

@@ -34,6 +34,9 @@ from app.webhooks.sending import Sender
 PUBLISHER = "tasks.publisher:publisher"
 """Who queues the Celery chain: named, not imported, since tasks know the app and the app knows only the Protocol."""
 
+WEB_PUBLISHER = "tasks.publisher:background"
+"""Who queues it for a process that answers clients: they are not kept waiting by a broker that hangs."""
+
 BROKER_PING_TIMEOUT_S = 1.0
 """Seconds that a look at the broker may take."""
 
@@ -75,6 +78,11 @@ class Wiring:
         """Give back every connection."""
         self.platform.close()
         self.engine.dispose()
+
+
+def build_web(settings: Settings) -> Wiring:
+    """Wire up a process that answers HTTP requests."""
+    return build(settings, publisher=import_string(WEB_PUBLISHER))
 
 
 def build(

@@ -1,9 +1,9 @@
 """Takes a number for an agent and opens its provisioning, all rows in one statement: what every POST waits for."""
 
+import json
 import uuid
 from typing import NoReturn
 
-from psycopg.types.json import Jsonb
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -18,8 +18,11 @@ from app.provisioning.plans import Plan
 from app.provisioning.steps import STEPS
 from app.provisioning.transitions import Origin, refuse_busy
 
-_FREE = [status.value for status, moves in PHONE_MOVES.items() if PhoneStatus.PENDING in moves]
+_FREE = ", ".join(f"'{status}'" for status, moves in PHONE_MOVES.items() if PhoneStatus.PENDING in moves)
 _NAMES = tuple(step.name for step in STEPS)
+_STEPS = ", ".join(f"('{name}', {position})" for position, name in enumerate(_NAMES))
+
+_DETAILS = {takeover: json.dumps({"kind": OperationKind.PROVISION, "takeover": takeover}) for takeover in (False, True)}
 
 _ACCEPT = f"""
     WITH place AS MATERIALIZED (
@@ -29,7 +32,7 @@ _ACCEPT = f"""
     ), agent AS (
         UPDATE agents
            SET phone_provisioning_status = 'PENDING', twilio_phone_number = %(number)s, updated_at = now()
-         WHERE id = %(agent)s AND deleted_at IS NULL AND phone_provisioning_status = ANY(%(free)s)
+         WHERE id = %(agent)s AND deleted_at IS NULL AND phone_provisioning_status IN ({_FREE})
            AND (%(bulk)s::uuid IS NULL OR EXISTS (SELECT FROM place))
            AND NOT EXISTS (SELECT FROM operations WHERE agent_id = %(agent)s AND {IS_OPEN})
            AND NOT EXISTS (SELECT FROM operations WHERE target_agent_id = %(agent)s AND {IS_OPEN})
@@ -43,14 +46,14 @@ _ACCEPT = f"""
      RETURNING id, created_at, wake_at
     ), steps AS (
         INSERT INTO operation_steps (operation_id, name, position, state, attempts)
-        SELECT operation.id, step.name, step.number - 1, 'PENDING', 0
-          FROM operation, unnest(%(steps)s::text[]) WITH ORDINALITY AS step (name, number)
+        SELECT operation.id, step.name, step.position, 'PENDING', 0
+          FROM operation, (VALUES {_STEPS}) AS step (name, position)
     ), item AS (
         UPDATE bulk_items SET status = 'running', operation_id = operation.id
           FROM operation WHERE bulk_items.bulk_id = %(bulk)s AND position = %(position)s
     ), trail AS (
         INSERT INTO events (operation_id, event, detail)
-        SELECT id, '{EventName.OPERATION_QUEUED}', %(detail)s FROM operation
+        SELECT id, '{EventName.OPERATION_QUEUED}', %(detail)s::jsonb FROM operation
     )
     SELECT created_at, wake_at FROM operation
 """  # noqa: S608 - our own constants
@@ -80,14 +83,12 @@ def accept(
         "agent": agent_id,
         "number": number,
         "takeover": takeover,
-        "free": _FREE,
         "grace": BULK_HINT_GRACE if place else HINT_GRACE,
         "bulk": place.bulk_id if place else None,
         "position": place.position if place else None,
         "requested_by": origin.requested_by,
         "request_id": origin.request_id,
-        "steps": list(_NAMES),
-        "detail": Jsonb({"kind": OperationKind.PROVISION.value, "takeover": takeover}),
+        "detail": _DETAILS[takeover],
     }
     row = statements.one(_ACCEPT, values)
     if row is None:

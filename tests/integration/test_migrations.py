@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, insert, inspect
 from sqlalchemy.exc import IntegrityError
 
+from app.api.readiness import newest_migration
 from app.db.access import Base
 from app.db.models import Agent, Operation, OperationStep
 from app.domain.statuses import OPEN_STATUSES, OperationKind, OperationStatus, PhoneStatus, StepState
@@ -107,3 +109,8 @@ def test_a_number_belongs_to_one_agent(saga: Saga) -> None:
     put_agent(saga, twilio_phone_number=E164)
     with pytest.raises(IntegrityError, match="uq_agents_twilio_phone_number"):
         put_agent(saga, twilio_phone_number=E164)
+
+
+def test_the_newest_migration_by_name_is_the_head() -> None:
+    heads = ScriptDirectory.from_config(Config(toml_file=ROOT / "pyproject.toml")).get_heads()
+    assert heads == [newest_migration()]

@@ -4,6 +4,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import redis
@@ -194,3 +195,41 @@ def test_a_worker_takes_from_the_first_queue_of_its_list_that_has_a_message(
             for _ in range(6):
                 connection.drain_events(timeout=5)
     assert seen == ["provision"] * 3 + ["bulk"] * 3
+
+
+@pytest.fixture
+def background(publisher: object) -> object:
+    from tasks.publisher import BackgroundPublisher  # noqa: PLC0415  # reads the settings
+
+    return BackgroundPublisher(publisher)
+
+
+def test_a_broker_that_hangs_keeps_nobody_waiting_in_the_background(
+    background: object, broker_at: Lead, silent_port: socket.socket
+) -> None:
+    broker_at(f"redis://127.0.0.1:{silent_port.getsockname()[1]}/0")
+    for _ in range(3):
+        published, seconds = took(background, DOWN)
+        assert published
+        assert seconds < AT_ONCE_S
+
+
+def test_what_was_taken_is_published_in_its_order_before_the_process_ends(
+    background: object, broker_at: Lead, redis_url: str
+) -> None:
+    broker_at(redis_url)
+    plans = [replace(DOWN, operation_id=uuid.uuid4()) for _ in range(120)]
+    for plan in plans:
+        assert background.publish(plan) is True
+    background.flush()
+    sent = [message["args"][0] for message in messages(redis_url, "provision")]
+    assert sent == [str(plan.operation_id) for plan in plans]
+
+
+def test_the_thread_survives_a_plan_that_cannot_be_written(background: object, broker_at: Lead, redis_url: str) -> None:
+    broker_at(redis_url)
+    background.publish(replace(DOWN, steps=("no_such_step",)))
+    background.flush()
+    background.publish(DOWN)
+    background.flush()
+    assert len(messages(redis_url, "provision")) == 1
