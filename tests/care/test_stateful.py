@@ -19,11 +19,9 @@ from app.providers.base import Carrier
 from app.provisioning.audit import AuditService
 from app.provisioning.claims import Claim
 from app.provisioning.runner import Runner
-from app.provisioning.steps import STEPS
 from app.provisioning.sweeper import Sweeper
-from tests.care.hostile_day import A_WHILE, NAMES, NUMBERS, THE_BUDGET, Event, HostileDay, Parts, hostile_day
-from tests.care.outsider import EDITS
-from tests.support.mishaps import Mishap
+from tests.care.happenings import draw
+from tests.care.hostile_day import NAMES, NUMBERS, Event, HostileDay, Parts, hostile_day
 from tests.support.sandbox import Sandbox
 
 EXAMPLES = int(os.environ.get("STATEFUL_EXAMPLES", "20"))
@@ -34,79 +32,9 @@ PHASES = (Phase.generate, Phase.shrink) if os.environ.get("STATEFUL_SHRINK") els
 ACTIONS = 20
 """Things that happen in a day."""
 
-CALLS = (
-    "twilio.list_numbers",
-    "twilio.fetch_number",
-    "twilio.update_number",
-    "twilio.create_trunk",
-    "twilio.list_trunks",
-    "twilio.update_trunk",
-    "twilio.delete_trunk",
-    "twilio.list_trunk_numbers",
-    "twilio.create_origination_url",
-    "twilio.list_origination_urls",
-    "twilio.update_origination_url",
-    "twilio.delete_origination_url",
-    "twilio.attach_number",
-    "twilio.detach_number",
-    "livekit.create_inbound_trunk",
-    "livekit.list_inbound_trunks",
-    "livekit.update_inbound_trunk",
-    "livekit.delete_trunk",
-    "livekit.create_dispatch_rule",
-    "livekit.list_dispatch_rules",
-    "livekit.update_dispatch_rule",
-    "livekit.delete_dispatch_rule",
-    "twilio.*",
-    "livekit.*",
-)
-
-FAULTS = ("reject", "429", "500", "503_html", "drop_before", "apply_then_drop", "malformed")
-"""Those that take no real time; what a hanging or late call does, `Mishap` plays without waiting."""
-
-AGENTS, SOME, YES_OR_NO = st.integers(0, len(NAMES) - 1), st.integers(0, 7), st.booleans()
-
-
-def _events(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Event]:
-    return st.tuples(st.just(name), *arguments)
-
-
-ASKED = st.one_of(
-    _events("provision", AGENTS, st.sampled_from(NUMBERS), YES_OR_NO),
-    _events("deprovision", AGENTS),
-    _events("repair", AGENTS, YES_OR_NO),
-    _events("move", AGENTS, AGENTS),
-    _events("move", AGENTS, AGENTS),
-    _events("verify", AGENTS),
-    _events("retry", SOME),
-    _events("audit", YES_OR_NO),
-)
-"""What clients ask for."""
-
-DELIVERED = st.one_of(
-    _events("work"),
-    _events("work_a_little", SOME, st.integers(1, len(STEPS))),
-    _events("work_out_of_order", SOME, st.permutations([step.name for step in STEPS])),
-    _events("lose", SOME),
-    _events("deliver_twice", SOME),
-    _events("pass_time", st.sampled_from([A_WHILE, A_WHILE, A_WHILE, THE_BUDGET])),
-)
-"""What becomes of messages."""
-
-TROUBLE = st.one_of(
-    _events("break_a_call", st.sampled_from(CALLS), st.sampled_from(FAULTS), st.integers(1, 3)),
-    _events("strike_a_worker", st.sampled_from(Mishap), st.integers(0, 12), ASKED),
-)
-"""What goes wrong at the next provider calls."""
-
-EDITED = _events("edit", st.sampled_from(sorted(EDITS)), AGENTS)
-
-HAPPENS = st.one_of(ASKED, DELIVERED, *[EDITED] * 4, *[_events("in_trouble", TROUBLE, ASKED)] * 6)
-"""One after another; repeated is what would be too seldom."""
-
 
 class Day(RuleBasedStateMachine):
-    """One day: `happens` again and again, then the evening. One rule, since Hypothesis leaves whole rules out."""
+    """One day: `happens` again and again, then the evening."""
 
     def __init__(self, day: HostileDay) -> None:
         super().__init__()
@@ -120,7 +48,7 @@ class Day(RuleBasedStateMachine):
             self.day.happens(("provision", agent, NUMBERS[agent], True))
         self.day.work()
 
-    @rule(event=HAPPENS)
+    @rule(event=st.integers(0, 2**64 - 1).map(draw))
     def happens(self, event: Event) -> None:
         self.day.happens(event)
 
