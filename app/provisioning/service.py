@@ -195,7 +195,6 @@ def _open_deprovision(session: Session, agent_id: uuid.UUID, origin: Origin) -> 
 
 def _deprovision_instead(session: Session, locked: Locked, origin: Origin) -> tuple[Operation | None, Plan | None]:
     """Cancel a repair for the way down, which waits for whatever call the repair may still have under way."""
-    in_flight = {row.name: row.lease_until for row in locked.rows.values() if row.state is StepState.RUNNING}
     locked.operation.cancelled_at = locked.now
     for row in locked.rows.values():
         row.lease_token = None
@@ -209,11 +208,7 @@ def _deprovision_instead(session: Session, locked: Locked, origin: Origin) -> tu
         detail="Cancelled by a request to deprovision.",
     )
     session.flush()
-    operation, plan = _open_deprovision(session, locked.agent.id, origin)
-    for row in operation.steps if operation else ():
-        if row.name in in_flight:
-            row.lease_until, row.intent = in_flight[row.name], {"do": row.name, "left_by": str(locked.operation.id)}
-    return operation, plan
+    return _open_deprovision(session, locked.agent.id, origin)
 
 
 def _cancel(session: Session, locked: Locked) -> Plan | None:

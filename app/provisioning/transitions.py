@@ -1,7 +1,7 @@
 """What may be done to an operation's rows, inside a transaction that holds the operation's lock: open, turn, finish."""
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -104,17 +104,20 @@ def open_operation(
     operation.wake_at = now + hint_grace(operation)
     session.add(operation)
     session.flush()
-    session.add_all(_steps_of(operation, agent, only))
+    session.add_all(_steps_of(operation, agent, only, _take_over_doubts(session, operation)))
     record(session, operation, EventName.OPERATION_QUEUED, kind=kind, takeover=takeover)
     return operation
 
 
-def _steps_of(operation: Operation, agent: Agent, only: frozenset[str] | None) -> Iterator[OperationStep]:
+def _steps_of(
+    operation: Operation, agent: Agent, only: frozenset[str] | None, doubts: Mapping[str, OperationStep]
+) -> Iterator[OperationStep]:
     for position, step in enumerate(STEPS):
         if operation.kind is OperationKind.DEPROVISION and not step.undo:
             continue
         column = STEP_BY_NAME[step.changes or step.name].column
         stands = operation.kind is not OperationKind.PROVISION and column is not None
+        doubt = doubts.get(step.name)
         yield OperationStep(
             operation_id=operation.id,
             name=step.name,
@@ -122,7 +125,28 @@ def _steps_of(operation: Operation, agent: Agent, only: frozenset[str] | None) -
             state=StepState.PENDING if only is None or step.name in only else StepState.DONE,
             attempts=0,
             resource_id=getattr(agent, column) if stands and column else None,
+            intent={"do": step.name, "left_by": str(doubt.operation_id)} if doubt else None,
+            lease_until=doubt.lease_until if doubt else None,
         )
+
+
+def _take_over_doubts(session: Session, operation: Operation) -> dict[str, OperationStep]:
+    """Return the steps of ended repairs that may have made something without knowing it, by name; they are settled.
+
+    Whoever works on the path next looks for it, once the call that may still be under way has landed.
+    """
+    if operation.kind not in {OperationKind.DEPROVISION, OperationKind.REPAIR}:
+        return {}
+    ended = select(Operation.id).where(
+        Operation.agent_id == operation.agent_id,
+        Operation.kind == OperationKind.REPAIR,
+        Operation.finished_at.is_not(None),
+    )
+    in_doubt = (OperationStep.operation_id.in_(ended), OperationStep.intent.is_not(None))
+    found = session.scalars(select(OperationStep).where(*in_doubt).order_by(OperationStep.lease_until.nulls_first()))
+    doubts = {row.name: row for row in found}
+    session.execute(update(OperationStep).where(*in_doubt).values(intent=None))
+    return doubts
 
 
 def turn_round(

@@ -148,6 +148,51 @@ def test_an_attachment_that_landed_late_does_not_keep_the_trunk(stage: Stage) ->
     assert (number["trunk_sid"], number["voice_url"]) == (None, "https://example.com/voice")
 
 
+def _lose_the_answer_of_a_repair(stage: Stage, call: str, deed: str) -> None:
+    """Delete something of ours, and lose the answer to the call that makes it anew."""
+    agent = stage.agent
+    if deed == "trunk":
+        stage.wiring.carrier.delete_trunk(str(agent.twilio_trunk_sid))
+    else:
+        stage.wiring.platform.delete_trunk(str(agent.livekit_inbound_trunk_id))
+    stage.sandbox.fault(call, "apply_then_drop")
+    stage.wiring.care.repair(stage.agent_id, takeover=False, origin=Origin())
+    stage.drive()
+
+
+def _end_rests(stage: Stage) -> None:
+    with stage.wiring.sessions.begin() as session:
+        session.execute(text("UPDATE operation_steps SET lease_until = now() - interval '1 s'"))
+        session.execute(text("UPDATE operations SET wake_at = now() - interval '1 s' WHERE wake_at IS NOT NULL"))
+    stage.wiring.sweeper.sweep()
+    stage.drive()
+
+
+LOST = pytest.mark.parametrize(
+    ("call", "deed"), [("twilio.create_trunk", "trunk"), ("livekit.create_inbound_trunk", "inbound trunk")]
+)
+
+
+@LOST
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_what_a_repair_may_have_made_is_looked_for_when_the_path_is_taken_down(
+    stage: Stage, call: str, deed: str, *, is_refused: bool
+) -> None:
+    _lose_the_answer_of_a_repair(stage, call, deed)
+    assert str(stage.agent_id) in str(stage.sandbox.state())
+    if is_refused:
+        # The next try cannot look: the repair ends without knowing what it has made.
+        fault = stage.sandbox.fault("*.list_*trunks", "reject", status=400, times=None)
+        _end_rests(stage)
+        stage.sandbox.clear_faults()
+        assert fault
+    stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin())
+    stage.drive()
+    _end_rests(stage)
+    assert stage.agent.phone_provisioning_status is PhoneStatus.NOT_PROVISIONED
+    assert str(stage.agent_id) not in str(stage.sandbox.state())
+
+
 def test_a_plan_names_the_calls_that_are_then_made_and_writes_nothing(stage: Stage) -> None:
     stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin())
     stage.drive()
