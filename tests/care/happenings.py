@@ -94,7 +94,15 @@ DELIVERED: Weighted = (
 """What becomes of messages."""
 
 TROUBLE: Weighted = (
-    (1, _one("break_a_call", lambda dice: dice.choice(CALLS), lambda dice: dice.choice(FAULTS), _some)),
+    (
+        1,
+        _one(
+            "break_a_call",
+            lambda dice: dice.choice(CALLS),
+            lambda dice: dice.choice(FAULTS),
+            lambda dice: dice.randint(1, 4),
+        ),
+    ),
     (
         1,
         _one(

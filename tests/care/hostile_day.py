@@ -179,8 +179,10 @@ class HostileDay:
         row = self.plain.agents.get(self.agents[agent])
         self.outsider.edit(kind, row)
         if kind == "move_number" and row.twilio_phone_number:
-            # Whoever put it there wants it there: releasing the number leaves it alone.
-            self.routings[row.twilio_phone_number].append(routing_of(self.sandbox.state(), row.twilio_phone_number))
+            now = routing_of(self.sandbox.state(), row.twilio_phone_number)
+            if now["trunk_sid"] == self.their_trunk:
+                # Whoever put it there wants it there: releasing the number leaves it alone.
+                self.routings[row.twilio_phone_number].append(now)
 
     def run(self, plan: Plan) -> None:
         """Do what Celery and its workers do with one chain."""

@@ -193,6 +193,17 @@ def test_what_a_repair_may_have_made_is_looked_for_when_the_path_is_taken_down(
     assert str(stage.agent_id) not in str(stage.sandbox.state())
 
 
+def test_after_a_repair_that_knew_what_it_did_nothing_is_looked_for(stage: Stage) -> None:
+    stage.wiring.carrier.delete_trunk(str(stage.agent.twilio_trunk_sid))
+    stage.wiring.care.repair(stage.agent_id, takeover=False, origin=Origin())
+    stage.drive()
+    seen = stage.sandbox.requests()[-1]["seq"]
+    stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin())
+    stage.drive()
+    assert stage.agent.phone_provisioning_status is PhoneStatus.NOT_PROVISIONED
+    assert not [one for one in stage.sandbox.requests(seen) if one["operation"] == "twilio.list_trunks"]
+
+
 def test_a_plan_names_the_calls_that_are_then_made_and_writes_nothing(stage: Stage) -> None:
     stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin())
     stage.drive()
