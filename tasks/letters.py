@@ -16,6 +16,7 @@ from typing import Any
 
 from kombu.connection import Connection
 from kombu.transport import virtual
+from kombu.transport.redis import Channel as RedisChannel
 
 from app.provisioning.plans import Plan
 from tasks.provisioning import chain_of
@@ -30,12 +31,13 @@ _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class _Desk(virtual.Channel):
-    """Keeps what is published on it, as kombu hands it to a broker."""
+    """Keeps what is published on it, with the key of the list that kombu's Redis transport would push it on."""
 
     do_restore = False
 
     def _put(self, queue: str, message: dict[str, Any], **_: object) -> None:
-        self.connection.written.append((queue, message))
+        priority = message["properties"]["priority"]
+        self.connection.written.append((f"{queue}{RedisChannel.sep}{priority}" if priority else queue, message))
 
     def _size(self, _queue: str) -> int:
         return 0

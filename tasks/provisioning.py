@@ -40,6 +40,14 @@ LAST = (NUMBER_ATTACHMENT, VERIFICATION)
 BULK_QUEUE = "bulk"
 """Where the way down of a bulk's operations waits; workers read it only while `provision` is empty."""
 
+LAST_IN_LINE = 3
+"""Priority of the first step's message (0, that of every other, is the highest; kombu knows 0, 3, 6 and 9 on Redis).
+
+What has begun goes on before anything new begins. First in, first out alone, all of a long queue's operations advance
+in step, each waits for all others between two steps, and the sweeper takes their messages for lost: a queue of 200
+grew to 3,600 messages.
+"""
+
 
 def chain_of(plan: Plan) -> Signature:
     """Build the chain of what is left to do; ids only, so that it may be published at any time by anybody.
@@ -67,6 +75,8 @@ def _line(plan: Plan, names: tuple[str, ...]) -> Signature:
     down = plan.direction is Direction.DO
     tasks = [TASKS[plan.kind, name] if down else rollback.task_of(plan.kind, name) for name in names]
     steps = [task.si(str(plan.operation_id), plan.epoch) for task in tasks]
+    if down and names[0] == NUMBER:
+        steps[0].set(priority=LAST_IN_LINE)
     if down and plan.is_bulk:
         steps = [step.set(queue=BULK_QUEUE) for step in steps]
     return chain(*steps).on_error(rollback.begin.s(str(plan.operation_id)))

@@ -50,7 +50,7 @@ class ChainPublisher:
             with _client(app.conf.broker_url).pipeline(transaction=False) as pipe:
                 for plan in plans:
                     for queue, message in letters(plan):
-                        # What kombu's Redis transport does for a queue without priorities; a test compares the two.
+                        # What kombu's Redis transport does; a test compares the two.
                         pipe.lpush(queue, message)
                 pipe.execute()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import ColumnElement, and_, func, select, text, update
+from sqlalchemy import ColumnElement, and_, case, func, select, text, update
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -39,10 +39,10 @@ KICK_BASE = timedelta(seconds=5)
 KICK_CAP = timedelta(seconds=30)
 """Longest pause: after a long outage an operation moves again at most this late."""
 
-TURN_PATIENCE = timedelta(seconds=60)
-"""How long a provisioning is left in the queue while those before it run: it is taken for lost at most this late.
+MOVING = timedelta(seconds=30)
+"""How long ago a provisioning may have begun for the queue to count as moving: what waits in it is not lost then.
 
-Without it a queue longer than a few seconds' work would be published again and again, and grow by the copies.
+Otherwise a queue longer than a few seconds' work would be published again and again, and grow by the copies.
 """
 
 DOUBLINGS = 8
@@ -122,16 +122,24 @@ class Sweeper:
 
 
 def _waits_its_turn() -> ColumnElement[bool]:
-    """Match a provisioning that nobody has begun while the newest that runs was opened before it.
+    """Match a provisioning that nobody has begun while the newest of those that have just begun was opened before it.
 
-    The queue is first in, first out: a message is lost only if one that was sent after it has arrived.
+    A queue is first in, first out: a message is lost only if one that was sent after it has arrived, or if none does.
     """
-    begun = select(func.max(Operation.created_at)).where(
-        Operation.kind == OperationKind.PROVISION, Operation.status == OperationStatus.RUNNING
-    )
+    is_single = Operation.bulk_id.is_(None)
+    begun = [
+        select(func.max(Operation.created_at))
+        .where(
+            Operation.kind == OperationKind.PROVISION,
+            Operation.status == OperationStatus.RUNNING,
+            Operation.started_at > func.now() - MOVING,
+            is_of_queue,
+        )
+        .scalar_subquery()
+        for is_of_queue in (is_single, ~is_single)
+    ]
     return and_(
         Operation.kind == OperationKind.PROVISION,
         Operation.status == OperationStatus.QUEUED,
-        Operation.created_at > func.coalesce(begun.scalar_subquery(), text("'infinity'")),
-        Operation.created_at > func.now() - TURN_PATIENCE,
+        Operation.created_at > func.coalesce(case((is_single, begun[0]), else_=begun[1]), text("'infinity'")),
     )

@@ -14,6 +14,7 @@ from celery import Celery
 from app.domain.statuses import Direction, OperationKind
 from app.provisioning.plans import Plan
 from app.provisioning.steps import STEPS, steps_towards
+from tests.support.queue import keys_of
 
 Lead = Callable[[str], None]
 
@@ -43,7 +44,7 @@ def broker(broker_at: Lead, redis_url: str) -> Iterator[redis.Redis]:
 def sent(broker: redis.Redis) -> dict[str, list[Any]]:
     """Return and remove the messages of each queue, oldest first."""
     queues = {}
-    for name in ("provision", "rollback", "ops"):
+    for name in (*keys_of("provision"), *keys_of("bulk"), "rollback", "ops"):
         raw = broker.lrange(name, 0, -1)[::-1]
         broker.delete(name)
         queues[name] = [_opened(json.loads(each)) for each in raw]

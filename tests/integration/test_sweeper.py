@@ -16,7 +16,7 @@ from app.domain.statuses import Direction, OperationStatus, PhoneStatus
 from app.localstack.postgres import PostgresServer
 from app.providers.errors import RejectedError
 from app.provisioning.context import NUMBER
-from app.provisioning.sweeper import BATCH, PURGE_INTERVAL_S, TURN_PATIENCE, Sweeper
+from app.provisioning.sweeper import BATCH, MOVING, PURGE_INTERVAL_S, Sweeper
 from tests.support.saga import DO_CALL, E164, ORIGIN, TRUNK, UNDO_CALL, Saga, wire
 
 DEADLINE_S = 60.0
@@ -66,9 +66,7 @@ def test_an_operation_that_waits_its_turn_is_not_taken_for_lost(saga: Saga) -> N
     assert saga.sweeper.sweep() == 0
 
     with saga.sessions.begin() as session:
-        old = func.now() - TURN_PATIENCE
-        session.execute(update(Operation).where(Operation.id == running).values(created_at=old - timedelta(seconds=1)))
-        session.execute(update(Operation).where(Operation.id == waiting).values(created_at=old))
+        session.execute(update(Operation).where(Operation.id == running).values(started_at=func.now() - MOVING))
     assert saga.sweeper.sweep() == 1
 
 

@@ -10,6 +10,7 @@ import pytest
 import redis
 from celery import Celery
 from kombu import pools
+from kombu.transport.redis import Channel
 
 NOWHERE = {
     "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nowhere",
@@ -58,10 +59,15 @@ def _forget_connections(app: Celery) -> None:
     app._after_fork()
 
 
+def keys_of(queue: str) -> list[str]:
+    """Return the Redis lists that a queue consists of, in the order in which workers empty them."""
+    return [queue, *(f"{queue}{Channel.sep}{priority}" for priority in Channel.priority_steps[1:])]
+
+
 def messages(url: str, queue: str) -> list[dict[str, Any]]:
-    """Return the messages that wait in a queue, oldest first: task, args, the rest of the chain, error callbacks."""
+    """Return the messages that wait in a queue, the next first: task, args, the rest of the chain, error callbacks."""
     with redis.Redis.from_url(url) as client:
-        waiting = [json.loads(each) for each in reversed(client.lrange(queue, 0, -1))]
+        waiting = [json.loads(each) for key in keys_of(queue) for each in reversed(client.lrange(key, 0, -1))]
     return [_message(each) for each in waiting]
 
 

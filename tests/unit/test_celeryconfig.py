@@ -91,6 +91,22 @@ def test_on_the_way_down_two_branches_run_side_by_side_and_both_end_where_they_m
     assert len(lines) == (2 if {"twilio_origination_url", "livekit_dispatch_rule"} <= set(left) else 1)
 
 
+@pytest.mark.parametrize("is_bulk", [False, True])
+def test_only_the_first_step_waits_behind_what_has_begun(celery_app: Celery, is_bulk: bool) -> None:
+    from tasks.provisioning import LAST_IN_LINE, chain_of  # noqa: PLC0415  # reads the settings
+
+    plan = Plan(uuid.uuid4(), 0, OperationKind.PROVISION, Direction.DO, tuple(DOWN), is_bulk)
+    assert _priorities(chain_of(plan)) == {"provision.twilio_number": LAST_IN_LINE}
+    assert not celery_app.conf.task_inherit_parent_priority
+
+
+def _priorities(signature: Signature) -> dict[str, int]:
+    """Every task of a canvas that names a priority."""
+    if isinstance(signature, group | _chain):
+        return {task: priority for member in signature.tasks for task, priority in _priorities(member).items()}
+    return {signature.task: signature.options["priority"]} if "priority" in signature.options else {}
+
+
 def _lines(signature: Signature) -> list[list[str]]:
     """Every way through a canvas, as the names of its tasks; each task must carry the error callback."""
     if isinstance(signature, group):
