@@ -57,7 +57,11 @@ class BulkIn(Strict):
     items = Items(
         fields.Nested(BulkItemIn),
         required=True,
-        metadata={"description": "What to connect. An item that cannot work fails by itself, the others go on."},
+        metadata={
+            "description": "What to connect. An item that cannot work fails by itself, the others go on.",
+            "minItems": 1,
+            "maxItems": MAX_ITEMS,
+        },
     )
 
 
@@ -156,6 +160,10 @@ class BulkItemPage(Schema):
     )
 
 
+ITEM_CURSOR_PATTERN = "^[A-Za-z0-9_=-]+$"
+"""What a cursor of items looks like: base64url."""
+
+
 class ItemCursorField(fields.Field[int]):
     """Reads what `item_cursor` wrote."""
 
@@ -181,4 +189,12 @@ class BulkItemQuery(Strict):
     limit = fields.Integer(
         load_default=DEFAULT_LIMIT, validate=validate.Range(1, MAX_LIMIT), metadata={"description": "Rows of one page."}
     )
-    cursor = ItemCursorField(data_key="cursor", metadata={"description": "`nextCursor` of the page before."})
+    cursor = ItemCursorField(
+        data_key="cursor",
+        metadata={
+            "type": "string",
+            "description": "`nextCursor` of the page before.",
+            "pattern": ITEM_CURSOR_PATTERN,
+            "example": item_cursor(MAX_LIMIT),
+        },
+    )

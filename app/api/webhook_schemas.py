@@ -6,7 +6,7 @@ from typing import Any
 from apiflask import Schema
 from marshmallow import fields, validate
 
-from app.api.fields import Name, StrictBoolean, choice
+from app.api.fields import VISIBLE_LINE, Name, StrictBoolean, choice
 from app.api.schemas import OPERATION_ID, PageQuery, Strict, moment, text
 from app.domain.texts import MAX_NAME
 from app.domain.webhooks import PHONE_EVENTS, DeliveryStatus, DisabledReason, WebhookEvent
@@ -22,7 +22,11 @@ MAX_URL = 2000
 def _url(**more: Any) -> Name:
     return Name(
         validate=validate.Length(1, MAX_URL),
-        metadata={"description": "Where events are posted: https, and a public address.", "example": URL},
+        metadata={
+            "description": "Where events are posted: https, and a public address.",
+            "pattern": VISIBLE_LINE,
+            "example": URL,
+        },
         **more,
     )
 
@@ -39,8 +43,8 @@ def _events(**more: Any) -> fields.List[str]:
 def _description(**more: Any) -> Name:
     return Name(
         allow_none=True,
-        validate=validate.Length(0, MAX_NAME),
-        metadata={"description": "What it is for.", "example": "Pager"},
+        validate=validate.Length(1, MAX_NAME),
+        metadata={"description": "What it is for.", "pattern": VISIBLE_LINE, "example": "Pager"},
         **more,
     )
 
