@@ -2,4 +2,8 @@
 
 from celery import Celery
 
+from tasks import transport
+
+transport.install()
+
 app = Celery("trunkline", config_source="celeryconfig")
