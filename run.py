@@ -23,6 +23,7 @@ VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements.lock"
 STAMP = VENV / "trunkline.stamp"
 PYTHON = VENV / "bin" / "python"
+LAUNCHER = VENV / "bin" / "trunkline"
 
 OLDEST_PYTHON = (3, 11)
 """The version that Debian 12 ships, and the oldest that the requirements are locked for."""
@@ -38,6 +39,14 @@ UNREACHABLE = re.compile(
 COMMANDS = ("serve", "test", "soak", "bench")
 """What app.localstack offers; a new one needs its name here and a line in USAGE."""
 
+LAUNCHER_TEXT = """\
+#!/bin/sh
+# The command line of Trunkline (docs/cli.md), from any folder; made by ./run.py prepare.
+bin=$(dirname "$(readlink -f "$0")")
+PYTHONPATH="$bin/../..${PYTHONPATH:+:$PYTHONPATH}" exec "$bin/python" -P -m app.cli "$@"
+"""
+"""Trunkline is not installed as a package, so that no installer writes this for us."""
+
 USAGE = """\
 usage: ./run.py [-v]             start everything and provision a demo number; Ctrl-C ends it
        ./run.py test [ARGS]      run the tests; ARGS go to pytest, paths relative to the project
@@ -45,7 +54,7 @@ usage: ./run.py [-v]             start everything and provision a demo number; C
                                 500 operations under faults and kills, on a stack of its own; exit 0 if all is well
        ./run.py bench [NAMES...] [--json] [--quick]
                                 measure accept, one, many, status, steps, growth, bulk beside their floors
-       ./run.py prepare          only make .venv
+       ./run.py prepare          only make .venv, with the command line .venv/bin/trunkline
 
   -v, --verbose   show every log line, not only warnings and errors (all are in DATA_DIR/logs)
 
@@ -97,6 +106,7 @@ def prepare() -> None:
         raise PrepareError(f"needs Python {wanted} or newer; {sys.executable} is {found}. Try: python{wanted} run.py")
     stamp = _stamp()
     if _is_current(stamp):
+        _write_launcher()
         return
     with LOCK.open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -105,8 +115,19 @@ def prepare() -> None:
             _say("Preparing .venv (first run or new requirements)")
             _make_venv()
             _install()
+            _write_launcher()
             STAMP.write_text(stamp, encoding="utf-8")
             _say(f"  ready after {time.monotonic() - started:.1f} s")
+
+
+def _write_launcher() -> None:
+    """Put `trunkline` into .venv/bin unless it is there as it should be; whole or not at all."""
+    if LAUNCHER.exists() and LAUNCHER.read_text(encoding="utf-8") == LAUNCHER_TEXT:
+        return
+    fresh = LAUNCHER.with_name(f".trunkline.{os.getpid()}")
+    fresh.write_text(LAUNCHER_TEXT, encoding="utf-8")
+    fresh.chmod(0o755)
+    fresh.replace(LAUNCHER)
 
 
 def _stamp() -> str:

@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from apiflask import APIFlask
+    from flask import Flask
 
     from app.wiring import Wiring
 
@@ -12,22 +12,37 @@ GUNICORN_BOOT_FAILED = 3
 """Exit code at which gunicorn halts; with any other it starts the failing worker again, for ever."""
 
 
-def create_app(wiring: "Wiring | None" = None) -> "APIFlask":
-    """Build the web application, on `wiring` or on what the settings say.
+def create_app(wiring: "Wiring | None" = None) -> "Flask":
+    """Build the web application, on `wiring` or on what the settings say; in a server without the commands.
 
-    Wrong settings end the process with one line each on stderr, and no traceback.
+    Wrong settings end the process with one line each on stderr, and no traceback; but not where `flask` looks for a
+    command, since `doctor` must run then, too.
     """
     # Imported late: worker, sandbox and ./run.py import this package too, and need no web framework.
     from app.api.application import build_application  # noqa: PLC0415
+    from app.cli.unwired import is_for_a_command, make_unwired  # noqa: PLC0415
     from app.console.registration import register_console  # noqa: PLC0415
     from app.settings import SettingsError, load_settings  # noqa: PLC0415
     from app.wiring import build, build_web  # noqa: PLC0415
 
     is_server = "gunicorn.arbiter" in sys.modules
+    app: Flask
     try:
         app = build_application(wiring or (build_web if is_server else build)(load_settings()))
+        register_console(app)
     except SettingsError as error:
-        sys.stderr.write("".join(f"{problem}\n" for problem in error.problems))
-        raise SystemExit(GUNICORN_BOOT_FAILED if is_server else 1) from None
-    register_console(app)
+        if not is_for_a_command():
+            sys.stderr.write("".join(f"{problem}\n" for problem in error.problems))
+            raise SystemExit(GUNICORN_BOOT_FAILED if is_server else 1) from None
+        app = make_unwired(error.problems)
+    if not is_server:
+        _register_commands(app)
     return app
+
+
+def _register_commands(app: "Flask") -> None:
+    """Give the application what the `flask` command offers; a server is spared the memory."""
+    from app.cli.commands import COMMANDS  # noqa: PLC0415
+
+    for command in COMMANDS:
+        app.cli.add_command(command)

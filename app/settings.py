@@ -239,12 +239,11 @@ class Settings(BaseSettings):
         return timedelta(seconds=self.provider_timeout_s)
 
 
-def load_settings() -> Settings:
-    """Read the settings; raise `SettingsError` that lists every problem at once."""
+def load_settings(**instead: object) -> Settings:
+    """Read the settings, `instead` before all; raise `SettingsError` that lists every problem at once."""
     data_dir = os.environ.get("DATA_DIR") or ".data"
     try:
-        # An empty variable is an unset one, except where empty says something: LIVEKIT_ALLOWED_ADDRESSES.
-        return Settings(_env_file=(Path(data_dir) / "stack.env", ".env"), _env_file_encoding="utf-8")  # type: ignore[call-arg]  # the rest comes from the environment
+        return Settings(_env_file=(Path(data_dir) / "stack.env", ".env"), _env_file_encoding="utf-8", **instead)  # type: ignore[call-arg, arg-type]  # the rest comes from the environment
     except ValidationError as error:
         raise SettingsError([_line(problem["loc"], problem["msg"]) for problem in error.errors()]) from error
 

@@ -17,7 +17,6 @@ from app.api.rates import make_rate_limit
 from app.api.readiness import make_readiness
 from app.api.reads import Reader
 from app.api.requests import register_requests
-from app.cli import COMMANDS
 from app.first_answers import FirstAnswers
 from app.metrics import make_metrics
 from app.wiring import Wiring
@@ -60,6 +59,4 @@ def build_application(wiring: Wiring) -> APIFlask:
     configure_openapi(app)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
-    for command in COMMANDS:
-        app.cli.add_command(command)
     return app

@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import asdict
+from typing import Any
 
 from flask import Response
 
@@ -18,7 +19,12 @@ _AUDIT_ACCEPTED, _AUDIT = AuditAccepted(), AuditOut()
 
 
 def verification_answer(checkup: Checkup) -> Response:
-    """Answer a request to verify: every named check, and the health that was kept."""
+    """Answer a request to verify."""
+    return packed(_VERIFIED, verification_body(checkup), 200, {})
+
+
+def verification_body(checkup: Checkup) -> dict[str, Any]:
+    """Put a look at a path into the words of `VerifiedOut`: every named check, and the health that was kept."""
     details: dict[str, list[str]] = {}
     for finding in checkup.findings:
         shown = as_json(finding)
@@ -33,7 +39,7 @@ def verification_answer(checkup: Checkup) -> Response:
         "findings": [as_json(finding) for finding in checkup.findings],
     }
     success = all(checkup.checks.values())
-    return packed(_VERIFIED, {"success": success, "checks": checks, "health": health}, 200, {})
+    return {"success": success, "checks": checks, "health": health}
 
 
 def repair_answer(operation: Operation | None) -> Response:
@@ -61,8 +67,13 @@ def move_answer(operation: Operation) -> Response:
 
 def plan_answer(preview: Preview) -> Response:
     """Answer a dry run."""
+    return packed(_PLAN, plan_body(preview), 200, {})
+
+
+def plan_body(preview: Preview) -> dict[str, Any]:
+    """Put a plan into the words of `PlanOut`."""
     used, limit = preview.trunks_used, preview.trunks_limit
-    body = {
+    return {
         "success": True,
         "is_dry_run": True,
         "would_succeed": preview.would_succeed,
@@ -70,7 +81,6 @@ def plan_answer(preview: Preview) -> Response:
         "obstacles": [asdict(obstacle) for obstacle in preview.obstacles],
         "trunks": {"used": used, "limit": limit, "free": max(limit - used, 0)},
     }
-    return packed(_PLAN, body, 200, {})
 
 
 def audit_answer(audit_id: uuid.UUID) -> Response:

@@ -117,7 +117,7 @@ def make_readiness(wiring: Wiring) -> Readiness:
     return Readiness(
         [
             Probe("database", lambda: _check_database(wiring)),
-            Probe("migrations", lambda: _check_migrations(wiring)),
+            Probe("migrations", lambda: check_migrations(wiring)),
             Probe("broker", wiring.broker_ping),
             Probe("twilio", wiring.carrier.ping, PROVIDER_TTL_S),
             Probe("livekit", wiring.platform.ping, PROVIDER_TTL_S),
@@ -135,7 +135,8 @@ def newest_migration() -> str:
     return max(path.name.partition("_")[0] for path in MIGRATIONS.glob("[0-9]*_*.py"))
 
 
-def _check_migrations(wiring: Wiring) -> None:
+def check_migrations(wiring: Wiring) -> None:
+    """Raise `NotReadyError` unless the database is as this code expects it."""
     head = newest_migration()
     with wiring.engine.connect() as connection:
         if connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:

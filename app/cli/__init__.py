@@ -1,9 +1,1 @@
-"""The `flask` commands, one module each; they act through the same services as the API."""
-
-from app.cli.audit import audit
-from app.cli.bulk import provision
-from app.cli.keys import keys
-from app.cli.operations import operations
-from app.cli.sweep import sweep
-
-COMMANDS = (keys, provision, operations, sweep, audit)
+"""The command line: one module for each command, or group of them; docs/cli.md lists them all."""

@@ -8,27 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import click
-from flask.cli import AppGroup
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app.cli.context import as_json, plain_errors, wiring
+from app.cli.context import as_json, for_people, hint, origin, wiring
+from app.cli.default_group import DefaultGroup
+from app.cli.exits import ATTENTION, INTERRUPTED
+from app.cli.output import progress_console
+from app.cli.phones import provision_number
 from app.db.bulks import COUNTS, Bulk
 from app.domain.bulks import BulkStatus
 from app.provisioning.bulk_files import InvalidFileError, items_of_file, report_text
 from app.provisioning.bulk_items import read_items
-from app.provisioning.transitions import Origin
 
 POLL_S = 0.5
 """Seconds between looks at a bulk that somebody watches: the sweeper moves it once a second."""
 
-NOT_ALL = 3
-"""Exit code where the bulk is over and not every item succeeded, as for drift in `flask audit`."""
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as of any shell."""
-
-provision = AppGroup("provision", help="Many numbers at once: import a file, watch, cancel, resume.")
+provision = DefaultGroup(
+    "provision",
+    default="number",
+    help="Connect a number, or many from a file.",
+    subcommand_metavar="{AGENT NUMBER | COMMAND} [ARGS]...",
+)
+provision.add_command(provision_number)
 
 waits = click.option("--wait/--no-wait", default=True, show_default=True, help="Stay until every item is over.")
 report_file = click.option(
@@ -42,9 +43,11 @@ bulk_id_argument = click.argument("bulk_id", type=click.UUID)
 @waits
 @report_file
 @as_json
-@plain_errors
+@for_people
 def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> None:
-    """Connect the numbers of FILE: CSV with a header row, or JSON where its name ends in .json.
+    """Connect the numbers of FILE, CSV or JSON.
+
+    CSV has a header row; a name that ends in .json means JSON.
 
     Exit code 0: every item succeeded, or was accepted with --no-wait; 3: some did not; 130: no longer watched.
     """
@@ -52,7 +55,7 @@ def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> N
         items = read_items(items_of_file(file))
     except InvalidFileError as error:
         raise click.ClickException(f"{file} {error}.") from error
-    bulk = wiring().bulk.accept(items, origin=Origin(requested_by="flask provision import"))
+    bulk = wiring().bulk.accept(items, origin=origin())
     _tell(f"Bulk {bulk.id} has {bulk.total} items; {bulk.failed} of them cannot work.", is_json=is_json)
     _finish(bulk, wait=wait, report=report, is_json=is_json)
 
@@ -62,7 +65,7 @@ def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> N
 @waits
 @report_file
 @as_json
-@plain_errors
+@for_people
 def resume(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -> None:
     """Try again what failed or was cancelled of a bulk; exit codes as of import."""
     _finish(wiring().bulk.resume(bulk_id), wait=wait, report=report, is_json=is_json)
@@ -73,7 +76,7 @@ def resume(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -
 @waits
 @report_file
 @as_json
-@plain_errors
+@for_people
 def watch(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -> None:
     """Look at a bulk, and change nothing; exit codes as of import."""
     _finish(wiring().bulk.get(bulk_id), wait=wait, report=report, is_json=is_json)
@@ -82,7 +85,7 @@ def watch(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) ->
 @provision.command("cancel")
 @bulk_id_argument
 @as_json
-@plain_errors
+@for_people
 def cancel(bulk_id: uuid.UUID, is_json: bool) -> None:
     """Begin nothing more of a bulk; what had begun runs to its end."""
     _show(wiring().bulk.cancel(bulk_id), is_json=is_json)
@@ -93,20 +96,20 @@ def _finish(bulk: Bulk, *, wait: bool, report: Path | None, is_json: bool) -> No
         try:
             bulk = _watch(bulk)
         except KeyboardInterrupt:
-            _tell(f"The bulk goes on. Come back with: flask --app app provision watch {bulk.id}", is_json=is_json)
-            _tell(f"Begin nothing more with: flask --app app provision cancel {bulk.id}", is_json=is_json)
+            _tell(f"The bulk goes on. Come back with: {hint(f'provision watch {bulk.id}')}", is_json=is_json)
+            _tell(f"Begin nothing more with: {hint(f'provision cancel {bulk.id}')}", is_json=is_json)
             sys.exit(INTERRUPTED)
     if report is not None:
         report.write_text(report_text(wiring().bulk.items(bulk.id)), encoding="utf-8", newline="")
     _show(bulk, is_json=is_json)
     if bulk.status.is_final and bulk.status is not BulkStatus.SUCCEEDED:
-        sys.exit(NOT_ALL)
+        sys.exit(ATTENTION)
 
 
 def _watch(bulk: Bulk) -> Bulk:
     """Draw the bulk's progress on stderr until it is over; on what is no terminal, nothing moves."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=progress_console()) as progress:
         bar = progress.add_task(bulk.status.value, total=bulk.total)
         while True:
             done = bulk.succeeded + bulk.failed + bulk.cancelled

@@ -8,7 +8,7 @@ import click
 from flask.cli import AppGroup
 
 from app.access import KeyService, Scope
-from app.cli.context import as_json, plain_errors, wiring
+from app.cli.context import as_json, for_people, hint, wiring
 from app.db.access import ApiKey
 
 keys = AppGroup("keys", help="API keys: make, list, revoke.")
@@ -26,7 +26,7 @@ keys = AppGroup("keys", help="API keys: make, list, revoke.")
     help="What the key may do; may be given more than once. admin includes write, write includes read.",
 )
 @as_json
-@plain_errors
+@for_people
 def create_key(name: str, scopes: tuple[str, ...], is_json: bool) -> None:
     """Make a key called NAME and print it, this once."""
     row, text = KeyService(wiring().sessions).create(name, [Scope(scope) for scope in scopes])
@@ -39,7 +39,7 @@ def create_key(name: str, scopes: tuple[str, ...], is_json: bool) -> None:
 
 @keys.command("list")
 @as_json
-@plain_errors
+@for_people
 def list_keys(is_json: bool) -> None:
     """List every key, revoked ones too; never their text."""
     rows = KeyService(wiring().sessions).all()
@@ -50,15 +50,19 @@ def list_keys(is_json: bool) -> None:
         state = f"revoked {_moment(row.revoked_at)}" if row.revoked_at else f"used {_moment(row.last_used_at)}"
         click.echo(f"{row.id}  {row.name}  {','.join(row.scopes)}  made {_moment(row.created_at)}  {state}")
     if not rows:
-        click.echo("There are no keys yet: flask --app app keys create NAME", err=True)
+        click.echo(f"There are no keys yet: {hint('keys create NAME')}", err=True)
 
 
 @keys.command("revoke")
 @click.argument("id_or_name")
-@plain_errors
-def revoke_key(id_or_name: str) -> None:
+@as_json
+@for_people
+def revoke_key(id_or_name: str, is_json: bool) -> None:
     """End the key with this id or name at once."""
     row = KeyService(wiring().sessions).revoke(id_or_name)
+    if is_json:
+        click.echo(json.dumps(_key_as_json(row)))
+        return
     click.echo(f"Revoked {row.name} ({row.id}).")
 
 

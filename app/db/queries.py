@@ -100,6 +100,24 @@ def get_agent(session: Session, agent_id: uuid.UUID) -> Agent | None:
     return session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
 
 
+def agents_named(session: Session, name: str, limit: int) -> Sequence[Agent]:
+    """Return up to `limit` agents with exactly this name that are not deleted, the newest first."""
+    query = select(Agent).where(Agent.name == name, Agent.deleted_at.is_(None))
+    return session.scalars(page_of(query, Agent, None, limit)).all()
+
+
+def agents_between(session: Session, low: uuid.UUID, high: uuid.UUID, limit: int) -> Sequence[Agent]:
+    """Return up to `limit` agents whose ids lie between these two and that are not deleted."""
+    query = select(Agent).where(Agent.id.between(low, high), Agent.deleted_at.is_(None))
+    return session.scalars(query.limit(limit)).all()
+
+
+def operations_between(session: Session, low: uuid.UUID, high: uuid.UUID, limit: int) -> Sequence[Operation]:
+    """Return up to `limit` operations whose ids lie between these two, of agents that are not deleted."""
+    query = select(Operation).where(Operation.id.between(low, high), _agent_lives())
+    return session.scalars(query.limit(limit)).all()
+
+
 def get_operation(session: Session, operation_id: uuid.UUID) -> Operation | None:
     """Return the operation with its steps, unless its agent is deleted."""
     query = select(Operation).options(selectinload(Operation.steps))
@@ -186,3 +204,14 @@ def open_operation_ages(session: Session) -> tuple[float, float]:
     ).where(Operation.status.in_([status for status in OperationStatus if not status.is_final]))
     oldest, overdue = session.execute(ages).one()
     return float(oldest), float(overdue)
+
+
+def latest_audit(session: Session) -> Audit | None:
+    """Return the newest audit, over or not."""
+    return session.scalar(select(Audit).order_by(Audit.created_at.desc(), Audit.id.desc()).limit(1))
+
+
+def count_ignored(session: Session, kicks: int) -> int:
+    """Return how many operations were published `kicks` times or more and never began."""
+    waiting = (Operation.status == OperationStatus.QUEUED, Operation.idle_kicks >= kicks)
+    return session.scalar(select(func.count()).select_from(Operation).where(*waiting)) or 0

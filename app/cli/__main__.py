@@ -1,0 +1,20 @@
+"""`trunkline`, and the same without its launcher: `python -m app.cli`."""
+
+import click
+from flask.cli import ScriptInfo, load_dotenv
+
+from app import create_app
+from app.cli.commands import COMMANDS
+
+HELP = "Connect Twilio numbers to LiveKit voice agents, and keep them connected."
+
+
+def main() -> None:
+    """Run the command line; settings come from the environment, or from `.env` in this folder or one above."""
+    load_dotenv()
+    group = click.Group("trunkline", commands=list(COMMANDS), help=HELP)
+    group(prog_name="trunkline", obj=ScriptInfo(create_app=create_app))
+
+
+if __name__ == "__main__":
+    main()

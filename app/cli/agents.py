@@ -1,0 +1,109 @@
+"""`agents`: list, show, create, delete."""
+
+import json
+
+import click
+from flask.cli import AppGroup
+from marshmallow import ValidationError
+
+from app.api.schemas import AgentIn, AgentOut, AgentPage
+from app.cli.context import as_json, for_people, hint, reader, wiring
+from app.cli.output import coloured, moment, print_json, print_table, short
+from app.cli.references import agent_named
+from app.cli.shown import show_agent
+from app.domain.statuses import PhoneStatus
+
+ROWS = 50
+"""Rows that a list shows unless told otherwise: two screens."""
+
+limited = click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=ROWS, show_default=True, help="Show the newest N."
+)
+agent_argument = click.argument("agent")
+
+agents = AppGroup("agents", help="Agents: list, show, create, delete. AGENT is an id or a name.")
+
+
+@agents.command("list")
+@click.option("--status", type=click.Choice([status.value for status in PhoneStatus]), help="Only those in it.")
+@limited
+@as_json
+@for_people
+def list_agents(status: str | None, limit: int, is_json: bool) -> None:
+    """List agents and their numbers, the newest first."""
+    page = reader().agents(limit=limit, status=PhoneStatus(status) if status else None)
+    if is_json:
+        print_json({"items": page.items, "next_cursor": page.next_cursor}, AgentPage())
+        return
+    if not page.items:
+        click.echo(f"There are none: {hint('agents create NAME')}", err=True)
+        return
+    rows = [
+        (
+            one.name,
+            one.twilio_phone_number or "",
+            coloured(one.phone_provisioning_status),
+            moment(one.created_at),
+            short(one.id),
+        )
+        for one in page.items
+    ]
+    print_table(("agent", "number", "status", "created (UTC)", "id"), rows)
+    if page.next_cursor:
+        click.echo(f"There are more: --limit {limit * 2}", err=True)
+
+
+@agents.command("show")
+@agent_argument
+@as_json
+@for_people
+def show(agent: str, is_json: bool) -> None:
+    """Show one agent; its number is in `status`."""
+    found = agent_named(agent)
+    if is_json:
+        print_json(found, AgentOut())
+    else:
+        show_agent(found)
+
+
+@agents.command("create")
+@click.argument("name")
+@click.option("--livekit-name", help="The agent name that LiveKit dispatches calls to.  [default: NAME]")
+@click.option("--metadata", help="A JSON object, given to the agent with every call.")
+@as_json
+@for_people
+def create(name: str, livekit_name: str | None, metadata: str | None, is_json: bool) -> None:
+    """Create an agent called NAME."""
+    body = {"name": name}
+    body |= {"livekitAgentName": livekit_name} if livekit_name else {}
+    try:
+        read = AgentIn().load(body | ({"metadata": json.loads(metadata)} if metadata else {}))
+    except ValidationError as error:
+        messages = error.normalized_messages()  # type: ignore[no-untyped-call]  # marshmallow has no types here
+        told = "; ".join(f"{field} {' '.join(map(str, messages[field]))}" for field in messages)
+        raise click.UsageError(told) from error
+    except ValueError as error:
+        raise click.UsageError("--metadata is not JSON") from error
+    made = wiring().agents.create(read["name"], read.get("livekit_agent_name"), read.get("agent_metadata", {}))
+    if is_json:
+        print_json(made, AgentOut())
+        return
+    click.echo(made.id)
+    click.echo(f"Give it a number: {hint(f'provision {made.id} NUMBER')}", err=True)
+
+
+@agents.command("delete")
+@agent_argument
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
+@for_people
+def delete(agent: str, yes: bool, is_json: bool) -> None:
+    """Delete an agent that has no number."""
+    found = agent_named(agent)
+    if not yes:
+        click.confirm(f"Delete {found.name} ({found.id})?", abort=True, err=True)
+    wiring().agents.delete(found.id)
+    if is_json:
+        print_json({"id": str(found.id), "deleted": True})
+    else:
+        click.echo(f"Deleted {found.name} ({found.id}).")

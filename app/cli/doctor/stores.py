@@ -1,0 +1,126 @@
+"""Checks of what Trunkline keeps its rows and messages in, and of who works on them."""
+
+import math
+from datetime import UTC, datetime, timedelta
+
+from redis.exceptions import RedisError
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from app.access import KeyService
+from app.api.readiness import NotReadyError, check_migrations
+from app.cli.context import hint, reason_of
+from app.cli.doctor.checks import Check, Finding, Verdict, ok
+from app.db import queries
+from app.provisioning.audit import INTERVAL
+from app.wiring import Wiring
+
+OLDEST_POSTGRESQL = 15
+"""The major version that the README asks for."""
+
+SKEW_S = 30.0
+"""Seconds between this clock and the database's from which LiveKit may refuse tokens: they are dated."""
+
+OVERDUE_S = 60.0
+"""Seconds that an operation may be overdue: a sweeper looks every second, and at most half a minute apart at each."""
+
+UNTOUCHED = timedelta(minutes=1)
+"""How long an audit that was asked for may wait for a worker: its message is repeated four times in that."""
+
+IGNORED_KICKS = 3
+"""Publications of one operation after which a worker would have begun it."""
+
+
+def _database(wiring: Wiring) -> Finding:
+    try:
+        with wiring.engine.connect() as connection:
+            version = int(connection.scalar(text("SHOW server_version_num")) or 0) // 10_000
+    except (DBAPIError, PoolTimeoutError) as error:
+        mend = "Check DATABASE_URL (host, port, user, password, name), and that PostgreSQL runs and lets this host in."
+        return Finding(Verdict.FAILED, reason_of(error), mend)
+    if version < OLDEST_POSTGRESQL:
+        mend = f"Use PostgreSQL {OLDEST_POSTGRESQL} or newer."
+        return Finding(Verdict.FAILED, f"PostgreSQL {version} is too old", mend)
+    return ok(f"PostgreSQL {version} answers")
+
+
+def _migrations(wiring: Wiring) -> Finding:
+    try:
+        check_migrations(wiring)
+    except NotReadyError as error:
+        return Finding(Verdict.FAILED, str(error), "Run: alembic upgrade head")
+    return ok("the schema is the one that this code expects")
+
+
+def _broker(wiring: Wiring) -> Finding:
+    try:
+        wiring.broker_ping()
+    except (RedisError, OSError) as error:
+        mend = "Check REDIS_URL, and that Redis runs and lets this host in. Until then nothing moves, or is lost."
+        return Finding(Verdict.FAILED, reason_of(error), mend)
+    return ok("Redis answers")
+
+
+def _clock(wiring: Wiring) -> Finding:
+    with wiring.engine.connect() as connection:
+        theirs = connection.scalar(text("SELECT clock_timestamp()"))
+    skew_s = math.fabs((datetime.now(UTC) - theirs).total_seconds()) if theirs else 0.0
+    if skew_s > SKEW_S:
+        detail = f"this host's clock and the database's are {skew_s:.0f} s apart"
+        return Finding(Verdict.WARNING, detail, "Let NTP set both: LiveKit refuses tokens from a wrong time.")
+    return ok("agrees with the database's")
+
+
+def _sweeper(wiring: Wiring) -> Finding:
+    mend = f"Start the Procfile's sweeper under your supervisor: {hint('sweep')}"
+    with wiring.sessions() as session:
+        _, overdue_s = queries.open_operation_ages(session)
+        audit = queries.latest_audit(session)
+    if overdue_s > OVERDUE_S:
+        return Finding(Verdict.WARNING, f"no sweeper seems to run: an operation is {overdue_s:.0f} s overdue", mend)
+    if audit is None:
+        return ok("nothing is overdue; one leaves its first trace when a number has been connected for ten minutes")
+    age = datetime.now(UTC) - audit.created_at
+    if age > 2 * INTERVAL:
+        return Finding(Verdict.WARNING, f"no sweeper seems to run: the last audit was {_ago(age)} ago", mend)
+    return ok(f"runs; the last audit was {_ago(age)} ago")
+
+
+def _workers(wiring: Wiring) -> Finding:
+    mend = "Start the Procfile's worker, bulk and cleanup under your supervisor, and look at their logs."
+    with wiring.sessions() as session:
+        ignored = queries.count_ignored(session, IGNORED_KICKS)
+        audit = queries.latest_audit(session)
+    if ignored:
+        return Finding(Verdict.WARNING, f"no worker begins what is queued: {ignored} operations wait", mend)
+    if audit is None:
+        return ok("nothing waits for one")
+    if audit.started_at is None and datetime.now(UTC) - audit.created_at > UNTOUCHED:
+        waits = f"an audit waits since {audit.created_at:%H:%M} UTC"
+        return Finding(Verdict.WARNING, f"no worker takes what is queued: {waits}", mend)
+    return ok("take what is queued" if audit.started_at else "nothing waits long for one")
+
+
+def _keys(wiring: Wiring) -> Finding:
+    live = [key for key in KeyService(wiring.sessions).all() if key.revoked_at is None]
+    return ok(f"{len(live)} in use" if live else f"none yet; a client of the API needs one: {hint('keys create NAME')}")
+
+
+def _ago(age: timedelta) -> str:
+    minutes, seconds = divmod(int(age.total_seconds()), 60)
+    return f"{minutes} min" if minutes else f"{seconds} s"
+
+
+STORE_CHECKS = (
+    Check("database", _database, ("DATABASE_URL",)),
+    Check("migrations", _migrations, after="database"),
+    Check("broker", _broker, ("REDIS_URL",)),
+    Check("clock", _clock, after="database"),
+)
+
+PROCESS_CHECKS = (
+    Check("sweeper", _sweeper, after="migrations"),
+    Check("workers", _workers, after="migrations"),
+    Check("API keys", _keys, after="migrations"),
+)

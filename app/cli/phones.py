@@ -1,0 +1,187 @@
+"""`provision AGENT NUMBER`, `status`, `deprovision`, `move`: one agent's number, watched while it changes."""
+
+import sys
+
+import click
+from flask.cli import with_appcontext
+from rich.text import Text
+
+from app.api.care_answers import plan_body
+from app.api.care_schemas import PlanOut
+from app.api.operation_schemas import OperationOut, PhoneOut
+from app.api.operation_views import OperationView, PhoneView
+from app.cli.context import as_json, for_people, hint, origin, reader, wiring
+from app.cli.exits import ATTENTION, DONE, FAILED
+from app.cli.output import print_json, print_table, progress_console, say
+from app.cli.progress import NEVER, exit_code, is_over, watch
+from app.cli.references import PhoneNumber, agent_named
+from app.cli.shown import show_operation, show_phone
+from app.db.models import Agent, Operation
+from app.domain.findings import Health
+from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus
+from app.provisioning.planning import Preview
+
+NOUNS = {
+    OperationKind.PROVISION: "provisioning",
+    OperationKind.DEPROVISION: "deprovisioning",
+    OperationKind.REPAIR: "repair",
+    OperationKind.MOVE: "move",
+}
+
+agent_argument = click.argument("agent")
+waits = click.option("--wait/--no-wait", default=True, show_default=True, help="Stay until it is over.")
+takes_over = click.option("--takeover", is_flag=True, help="Move the number even from another trunk or application.")
+
+
+@click.command("number")
+@agent_argument
+@click.argument("number", type=PhoneNumber())
+@takes_over
+@click.option("--dry-run", is_flag=True, help="Say what would be done and what is in the way; write nothing.")
+@waits
+@as_json
+@with_appcontext
+@for_people
+def provision_number(agent: str, number: str, takeover: bool, dry_run: bool, wait: bool, is_json: bool) -> None:
+    """Connect NUMBER, as +15145551234, to AGENT.
+
+    Exit code 0: the number rings the agent, or was queued with --no-wait; 1: refused, or failed and all taken down
+    again; 3: it needs attention; 130: no longer watched.
+    """
+    found = agent_named(agent)
+    if dry_run:
+        with progress_console().status("Asking both providers"):
+            preview = wiring().planning.preview(found.id, number, takeover=takeover)
+        _finish_plan(preview, is_json=is_json)
+    operation = wiring().provisioning.provision(found.id, number, takeover=takeover, origin=origin())
+    finish(operation, wait=wait, is_json=is_json, done=f"{number} rings {found.name}.")
+
+
+@click.command("status")
+@agent_argument
+@click.option("--watch", "is_watching", is_flag=True, help="Stay while an operation is under way, and show its steps.")
+@as_json
+@with_appcontext
+@for_people
+def status(agent: str, is_watching: bool, is_json: bool) -> None:
+    """Show where the number of AGENT stands.
+
+    Exit code 0: well, or under way; 1: it failed; 3: it needs attention, or has drifted; 130: no longer watched.
+    """
+    view = reader().phone(agent_named(agent).id)
+    if is_watching and view.operation and not is_over(view.operation):
+        watch(view.operation.row.id, is_quiet=is_json)
+        view = reader().phone(view.agent.id)
+    if is_json:
+        print_json(view, PhoneOut())
+    else:
+        show_phone(view)
+    sys.exit(_status_code(view))
+
+
+@click.command("deprovision")
+@agent_argument
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@waits
+@as_json
+@with_appcontext
+@for_people
+def deprovision(agent: str, yes: bool, wait: bool, is_json: bool) -> None:
+    """Disconnect the number of AGENT.
+
+    What is being connected is cancelled, a failure cleared.
+
+    Exit code 0: it has no number, or the way down was queued with --no-wait; 1: refused; 3: it needs attention.
+    """
+    found = agent_named(agent)
+    if found.twilio_phone_number and not yes:
+        question = f"Disconnect {found.twilio_phone_number} from {found.name}? Callers then reach nobody."
+        click.confirm(question, abort=True, err=True)
+    operation = wiring().provisioning.deprovision(found.id, origin=origin())
+    if operation is None:
+        _tell_without(found, is_json=is_json)
+        return
+    wanted = OperationStatus.SUCCEEDED if operation.kind is OperationKind.DEPROVISION else OperationStatus.CANCELLED
+    finish(operation, wait=wait, is_json=is_json, done=f"{found.name} has no number any more.", wanted=wanted)
+
+
+@click.command("move")
+@agent_argument
+@click.argument("to_agent")
+@waits
+@as_json
+@with_appcontext
+@for_people
+def move(agent: str, to_agent: str, wait: bool, is_json: bool) -> None:
+    """Hand the number of AGENT to TO_AGENT.
+
+    In place: at no moment does a caller reach nobody. Exit codes as of provision.
+    """
+    source, target = agent_named(agent), agent_named(to_agent)
+    operation = wiring().care.move(source.id, target.id, origin=origin())
+    finish(operation, wait=wait, is_json=is_json, done=f"{operation.phone_number} rings {target.name}.")
+
+
+def finish(
+    operation: Operation,
+    *,
+    wait: bool,
+    is_json: bool,
+    done: str,
+    wanted: OperationStatus = OperationStatus.SUCCEEDED,
+    tried: int = NEVER,
+) -> None:
+    """Watch an operation to its end if wanted, say how it ended, and exit."""
+    view = watch(operation.id, is_quiet=is_json, tried=tried) if wait else reader().operation(operation.id)
+    if is_json:
+        print_json(view, OperationOut())
+    elif view.row.status is wanted:
+        say(Text(done, "green"))
+    elif is_over(view):
+        _tell_failure(view)
+    else:
+        click.echo(f"Operation {view.row.id} is {view.row.status}.")
+        click.echo(f"Watch it: {hint(f'status {view.row.agent_id} --watch')}", err=True)
+    sys.exit(exit_code(view, wanted))
+
+
+def _tell_failure(view: OperationView) -> None:
+    row = view.row
+    if row.status is OperationStatus.NEEDS_ATTENTION:
+        show_operation(view)
+        return
+    ended = "was cancelled" if row.status is OperationStatus.CANCELLED else "failed"
+    why = f" {row.error_detail or ''} ({row.error_code})" if row.error_code else ""
+    left = " Nothing of ours is left at either provider." if row.kind is OperationKind.PROVISION else ""
+    click.echo(f"Error: the {NOUNS[row.kind]} {ended}.{why}{left}", err=True)
+
+
+def _tell_without(agent: Agent, *, is_json: bool) -> None:
+    if is_json:
+        print_json({"success": True, "message": "The agent has no number."})
+    else:
+        click.echo(f"{agent.name} has no number.")
+
+
+def _finish_plan(preview: Preview, *, is_json: bool) -> None:
+    if is_json:
+        print_json(plan_body(preview), PlanOut())
+    else:
+        calls = [(call.step, call.provider, call.method, call.path) for call in preview.calls]
+        print_table(("step", "provider", "", "path"), calls)
+        say("")
+        for obstacle in preview.obstacles:
+            word = Text("blocks", "red") if obstacle.blocks else Text("note", "yellow")
+            say(word, f"{obstacle.detail} ({obstacle.code})")
+        free = max(preview.trunks_limit - preview.trunks_used, 0)
+        click.echo(f"{free} of {preview.trunks_limit} trunks are free. ", nl=False)
+        click.echo("Nothing is in the way." if preview.would_succeed else "It would not succeed.")
+    sys.exit(DONE if preview.would_succeed else FAILED)
+
+
+def _status_code(view: PhoneView) -> int:
+    if view.operation and view.operation.row.status is OperationStatus.NEEDS_ATTENTION:
+        return ATTENTION
+    if view.has_phone and view.agent.health_state is Health.DRIFTED:
+        return ATTENTION
+    return FAILED if view.agent.phone_provisioning_status is PhoneStatus.FAILED else DONE

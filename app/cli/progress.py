@@ -1,0 +1,183 @@
+"""An operation watched to its end: a table of steps that changes in place, or a line for each change in a pipe."""
+
+import sys
+import time
+import uuid
+from datetime import UTC, datetime
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from app.api.operation_views import OperationView, StepView
+from app.cli.context import hint, reader
+from app.cli.exits import ATTENTION, DONE, FAILED, INTERRUPTED
+from app.cli.output import progress_console
+from app.domain.statuses import OperationStatus, StepState
+
+POLL_S = 0.2
+"""Seconds between two looks: what a person takes for at once; three small reads each."""
+
+FRAMES_PER_S = 10
+"""How often the display is drawn: the spinner and the seconds move between two looks."""
+
+MARKS = {
+    StepState.PENDING: ("·", "dim"),
+    StepState.DONE: ("✓", "green"),
+    StepState.FAILED: ("✗", "red"),
+    StepState.UNDONE: ("↶", "yellow"),
+}
+"""State -> its mark and colour; a step under way has a spinner."""
+
+_MOVING = frozenset({StepState.RUNNING, StepState.UNDOING})
+_CHANGES = frozenset({StepState.DONE, StepState.FAILED, StepState.UNDONE})
+
+
+NEVER = -1
+"""For `tried`: the first that is seen counts."""
+
+
+def is_over(view: OperationView, tried: int = NEVER) -> bool:
+    """Say whether nothing more happens to the operation without a person, or for a while.
+
+    One that needs attention is over once it was tried more than `tried` times, and no try is under way.
+    """
+    if view.row.status is not OperationStatus.NEEDS_ATTENTION:
+        return view.row.status.is_final
+    return view.attempts > tried and not any(step.row.lease_token for step in view.steps)
+
+
+def exit_code(view: OperationView, wanted: OperationStatus = OperationStatus.SUCCEEDED) -> int:
+    """Return what a command exits with that waited for this operation to become `wanted`."""
+    if view.row.status is OperationStatus.NEEDS_ATTENTION:
+        return ATTENTION
+    return DONE if view.row.status is wanted or not view.row.status.is_final else FAILED
+
+
+def watch(operation_id: uuid.UUID, *, is_quiet: bool, tried: int = NEVER) -> OperationView:
+    """Return the operation once it is over, drawn on stderr until then; Ctrl-C ends the looking, exit code 130.
+
+    With `is_quiet` nothing is drawn unless stderr is a terminal.
+    """
+    console = progress_console()
+    display = _Display(console) if console.is_terminal else _Lines(console, is_quiet=is_quiet)
+    try:
+        with display:
+            while True:
+                view = reader().operation(operation_id)
+                display.show(view)
+                if is_over(view, tried):
+                    return view
+                time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        console.print(f"The operation goes on: {hint(f'operations show {operation_id}')}", markup=False)
+        sys.exit(INTERRUPTED)
+
+
+class _Display:
+    """The steps as a table that changes in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._spinner = Spinner("dots")
+        self._view: OperationView | None = None
+        # Draws at once, within its constructor.
+        self._live = Live(console=console, refresh_per_second=FRAMES_PER_S, get_renderable=self._draw)
+
+    def __enter__(self) -> None:
+        self._live.__enter__()
+
+    def __exit__(self, *raised: object) -> None:
+        self._live.__exit__(None, None, None)
+
+    def show(self, view: OperationView) -> None:
+        """Take the newest state; it is drawn at the next frame."""
+        self._view = view
+
+    def _draw(self) -> RenderableType:
+        if self._view is None:
+            return self._spinner
+        row = self._view.row
+        took_s = ((row.finished_at or datetime.now(UTC)) - row.created_at).total_seconds()
+        told = Text.assemble(
+            f"{row.kind} ", (row.phone_number, "bold"), f"  {row.status}  ", (f"{took_s:.1f} s", "dim")
+        )
+        return Group(told, steps_table(self._view, self._spinner))
+
+
+class _Lines:
+    """A line for each step that was done, failed or undone: what a log or a pipe can keep."""
+
+    def __init__(self, console: Console, *, is_quiet: bool) -> None:
+        self._console, self._is_quiet = console, is_quiet
+        self._shown: dict[str, StepState] = {}
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *raised: object) -> None:
+        pass
+
+    def show(self, view: OperationView) -> None:
+        """Print what is new."""
+        for step in view.steps:
+            state = step.row.state
+            if (
+                self._is_quiet
+                or state not in _CHANGES
+                or not step.row.started_at
+                or self._shown.get(step.row.name) is state
+            ):
+                continue
+            self._shown[step.row.name] = state
+            made = step.row.resource_id or "" if state is StepState.DONE else ""
+            line = f"{state:<6}  {step.row.name:<24}  {made}  {told_of(step)}"
+            self._console.print(line.rstrip(), markup=False)
+
+
+def steps_table(view: OperationView, moving: RenderableType = "…") -> Table:
+    """Return the steps in the order of the table: mark, name, time taken, and what it made or waits for."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(width=1)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for step in view.steps:
+        mark = moving if step.row.state in _MOVING else _mark(step)
+        name = Text(step.row.name.replace("_", " "), "" if step.row.started_at else "dim")
+        made = Text(step.row.resource_id or "" if step.row.state is StepState.DONE else "", "dim")
+        told = Text(told_of(step), "yellow")
+        table.add_row(mark, name, _took(step), Text("  ").join(part for part in (made, told) if part))
+    return table
+
+
+def _mark(step: StepView) -> Text:
+    """Return the mark of a step that rests: one that never began was neither done nor undone."""
+    row = step.row
+    if row.started_at is None:
+        return Text(*MARKS[StepState.PENDING])
+    return Text(*MARKS[StepState.FAILED if row.error_code and row.state is StepState.UNDONE else row.state])
+
+
+def told_of(step: StepView) -> str:
+    """Return what is worth saying of a step: its error, how often it was tried, when it is tried again."""
+    row, parts = step.row, []
+    if row.error_detail and row.state is not StepState.DONE:
+        parts.append(row.error_detail)
+    if row.attempts > 1:
+        parts.append(f"try {row.attempts}")
+    rest = step.next_attempt_at
+    if rest and (left_s := (rest - datetime.now(UTC)).total_seconds()) > 0:
+        parts.append(f"again in {left_s:.0f} s")
+    return "; ".join(part.rstrip(".") for part in parts)
+
+
+def _took(step: StepView) -> Text:
+    row = step.row
+    if row.started_at is None:
+        return Text()
+    if row.finished_at is None and row.state not in _MOVING:
+        return Text()
+    took_s = ((row.finished_at or datetime.now(UTC)) - row.started_at).total_seconds()
+    return Text(f"{max(took_s, 0):.1f} s", "dim")

@@ -1,0 +1,56 @@
+"""docs/cli.md names every command with every option, and nothing else."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from app.cli.commands import COMMANDS
+from app.cli.doctor.command import CHECKS
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "cli.md"
+ROW = re.compile(r"^\| `([a-z]+(?: [a-z]+)?)((?: [A-Z_]+)*)` \| .* \|(.*)\|$", re.MULTILINE)
+
+
+def _commands(found: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    if not isinstance(found, click.Group):
+        yield name, found
+        return
+    for inner, command in found.commands.items():
+        yield from _commands(command, f"{name} {inner}")
+
+
+ALL = dict(pair for command in COMMANDS for pair in _commands(command, str(command.name)))
+
+
+def _arguments(command: click.Command) -> str:
+    return " ".join(str(one.metavar or one.name).upper() for one in command.params if isinstance(one, click.Argument))
+
+
+def _options(command: click.Command) -> set[str]:
+    options = [one for one in command.params if isinstance(one, click.Option)]
+    return {"/".join([*one.opts, *one.secondary_opts]) for one in options} - {"--json"}
+
+
+def test_the_document_has_every_command_with_its_arguments_and_options() -> None:
+    rows = ROW.findall(DOCUMENT.read_text(encoding="utf-8"))
+    written = {name: (arguments.strip(), set(re.findall(r"`([^`]+)`", options))) for name, arguments, options in rows}
+
+    assert written == {name: (_arguments(command), _options(command)) for name, command in ALL.items()}
+
+
+def test_the_document_has_every_check_of_the_doctor() -> None:
+    table = DOCUMENT.read_text(encoding="utf-8").split("## Doctor")[1]
+    written = [name for row in re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)[1:] for name in row.split(", ")]
+
+    assert sorted(written) == sorted(["settings", *(check.name for check in CHECKS)])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_command_speaks_json_and_says_what_it_does(name: str) -> None:
+    command = ALL[name]
+
+    assert command.help
+    assert name == "sweep" or any(one.name == "is_json" for one in command.params)

@@ -1,0 +1,225 @@
+"""`doctor` on settings, stores and providers that are right, and on each that is wrong: in plain words, all at once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from app.cli.doctor.command import Silent, doctor
+from app.cli.doctor.providers import PROVIDER_CHECKS
+from app.cli.doctor.variables import read_settings
+from app.db.models import Audit
+from app.domain.findings import AuditStatus
+from app.provisioning.transitions import Origin
+from app.settings import Settings
+from app.wiring import build
+from tests.support.api import make_settings
+from tests.support.sandbox import SandboxServer
+from tests.support.servers import PostgresServer, ValkeyServer
+from tests.support.stage import Stage
+
+NOWHERE = "127.0.0.1:1"
+
+
+@pytest.fixture
+def well(stage: Stage, valkey_server: ValkeyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
+    """An installation on which all is well; its settings are in the environment."""
+    monkeypatch.setenv("REDIS_URL", valkey_server.url)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    return stage
+
+
+def _run(*words: str) -> Result:
+    result = CliRunner().invoke(doctor, words, prog_name="trunkline")
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    return result
+
+
+def _check(code: int) -> dict[str, dict[str, Any]]:
+    """Return the checks by name that did not end well; where one name has several, the last."""
+    result = _run("--json")
+    assert result.exit_code == code, result.output
+    shown = json.loads(result.stdout)
+    assert shown["ok"] is (code == 0)
+    return {one["name"]: one for one in shown["checks"] if one["verdict"] != "ok"}
+
+
+def test_all_is_well(well: Stage) -> None:
+    result = _run()
+
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "All is well."), result.output
+    assert "calls go to sandbox.sip.livekit.cloud" in result.stdout
+    assert _check(0) == {}
+
+
+def test_every_missing_setting_is_named_at_once_and_the_rest_is_still_checked(
+    well: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "LIVEKIT_API_SECRET"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("LIVEKIT_SIP_URI", "sips:p_abc.sip.livekit.cloud")
+
+    result = _run()
+
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    wrong = [line.split()[2] for line in lines if line.startswith("✗")]
+    assert wrong == ["TWILIO_ACCOUNT_SID:", "TWILIO_AUTH_TOKEN:", "LIVEKIT_API_SECRET:", "LIVEKIT_SIP_URI:"]
+    assert sum("→ " in line for line in lines) == 4
+    assert "PostgreSQL 18 answers" in result.stdout
+    assert "not checked: TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN first" in result.stdout
+    assert lines[-1] == "4 wrong, 6 not checked."
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_no_setting_can_keep_the_doctor_from_his_work(
+    sandbox_server: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stores = {"DATABASE_URL": f"postgresql://nobody@{NOWHERE}/none", "REDIS_URL": f"redis://{NOWHERE}/0"}
+    for variable, value in {**sandbox_server.control.settings(), **stores, name.upper(): "\x01 nonsense"}.items():
+        monkeypatch.setenv(variable, value)
+
+    settings, problems = read_settings()
+
+    assert isinstance(settings, Settings)
+    takes_anything = {"data_dir", "flower_url", "twilio_auth_token", "livekit_api_key", "livekit_api_secret"}
+    assert bool(problems) is (name not in takes_anything)
+
+
+def test_a_wrong_token_is_told_from_a_missing_permission(well: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "of somebody else")
+    monkeypatch.setenv("LIVEKIT_API_SECRET", "of another project, forty bytes and more")
+    found = _check(1)
+    assert "HTTP 401" in found["Twilio"]["detail"]
+    assert "TWILIO_AUTH_TOKEN is not TWILIO_ACCOUNT_SID's" in found["Twilio"]["mend"]
+    assert "the key lacks SIP admin" in found["LiveKit"]["mend"]
+    assert found["numbers"]["detail"] == "not checked: Twilio first"
+
+    monkeypatch.undo()
+    assert "of somebody else" not in _run().output
+
+
+def test_a_key_that_may_not_list_numbers_is_found_though_trunks_answer(well: Stage) -> None:
+    well.sandbox.fault("twilio.list_numbers", "reject", times=None, status=403, code=20003)
+
+    found = _check(1)
+
+    assert list(found) == ["numbers"]
+    assert "a restricted API key needs Phone Numbers" in found["numbers"]["mend"]
+
+
+def test_an_account_that_is_nearly_full_needs_a_look(well: Stage) -> None:
+    for number in range(90):
+        well.console.twilio("POST", "/v1/Trunks", FriendlyName=f"theirs-{number}")
+
+    found = _check(3)
+
+    assert found["trunks"]["detail"] == "8 of 100 trunks are free, and each agent needs one"
+
+
+def test_a_rule_that_takes_every_call_needs_a_look(well: Stage) -> None:
+    kind = {"dispatch_rule_individual": {"room_prefix": "all"}}
+    made = well.console.livekit("CreateSIPDispatchRule", dispatch_rule={"name": "all", "rule": kind})
+
+    assert made["sip_dispatch_rule_id"] in _check(3)["dispatch rules"]["detail"]
+
+
+CLOUD = "wss://desk-a1b2c3.livekit.cloud"
+OWN = "wss://livekit.example.com"
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "wrong"),
+    [
+        (CLOUD, "4xk29.sip.livekit.cloud", ""),
+        (CLOUD, "4xk29.eu.sip.livekit.cloud", ""),
+        (CLOUD, "sip.example.com", "is no SIP host of LiveKit Cloud"),
+        (CLOUD, "desk-a1b2c3.sip.livekit.cloud", "begins with the project's name"),
+        (OWN, "sip.example.com", ""),
+        (OWN, "4xk29.sip.livekit.cloud", "calls go to LiveKit Cloud"),
+    ],
+)
+def test_the_sip_host_is_compared_with_the_project(url: str, host: str, wrong: str) -> None:
+    settings = make_settings(f"postgresql://nobody@{NOWHERE}/none").model_copy(
+        update={"livekit_url": url, "livekit_sip_uri": f"sip:{host}:5060;transport=tcp"}
+    )
+    wiring = build(settings, publisher=Silent())
+    (check,) = [check for check in PROVIDER_CHECKS if check.name == "SIP URI"]
+
+    finding = check.run(wiring)
+
+    wiring.close()
+    assert (finding.verdict, wrong in finding.detail) == ("failed" if wrong else "ok", True)
+    assert bool(finding.mend) is bool(wrong)
+
+
+def test_a_database_without_the_schema_says_how_to_migrate(
+    well: Stage, monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer
+) -> None:
+    postgres_server.create_database("doctor_empty")
+    monkeypatch.setenv("DATABASE_URL", postgres_server.url("doctor_empty"))
+
+    found = _check(1)
+
+    assert found["migrations"]["mend"] == "Run: alembic upgrade head"
+    assert set(found) == {"migrations", "sweeper", "workers", "API keys"}
+
+
+def test_stores_that_are_down_are_named_without_their_passwords(well: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://app:hidden@{NOWHERE}/none")
+    monkeypatch.setenv("REDIS_URL", f"redis://:hidden@{NOWHERE}/0")
+
+    result = _run()
+
+    assert (result.exit_code, "hidden" in result.output) == (1, False)
+    found = _check(1)
+    assert "Check DATABASE_URL" in found["database"]["mend"]
+    assert "Check REDIS_URL" in found["broker"]["mend"]
+    assert "Twilio" not in found
+
+
+def test_rows_tell_of_a_sweeper_and_workers_that_do_not_run(well: Stage) -> None:
+    well.wiring.audits.ask(fix=False, requested_by="sweeper")
+    assert _check(0) == {}
+    _age_audits(well, "5 minutes")
+    assert list(_check(3)) == ["workers"]
+    _age_audits(well, "1 hour")
+
+    found = _check(3)
+
+    assert set(found) == {"sweeper", "workers"}
+    assert found["sweeper"]["mend"].endswith("trunkline sweep")
+
+
+def _age_audits(stage: Stage, by: str) -> None:
+    with stage.wiring.engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE audits SET created_at = created_at - interval '{by}'")  # noqa: S608
+
+
+def test_an_operation_that_nobody_wakes_tells_of_the_sweeper(well: Stage) -> None:
+    agent = well.wiring.agents.create("late", None, {})
+    well.sandbox.number("+15145550001")
+    with well.wiring.sessions.begin() as session:
+        session.add(Audit(status=AuditStatus.DONE))
+    well.wiring.provisioning.provision(agent.id, "+15145550001", takeover=False, origin=Origin())
+    with well.wiring.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE operations SET wake_at = now() - interval '2 minutes', idle_kicks = 4")
+
+    found = _check(3)
+
+    assert "120 s overdue" in found["sweeper"]["detail"]
+    assert found["workers"]["detail"] == "no worker begins what is queued: 1 operations wait"
+
+
+def test_half_an_api_key_is_a_problem_and_no_dead_end(well: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWILIO_API_KEY_SID", "SK" + "0" * 32)
+
+    found = _check(1)
+
+    assert "TWILIO_API_KEY_SECRET: goes with TWILIO_API_KEY_SID" in found["settings"]["detail"]
+    assert found["Twilio"]["verdict"] == "skipped"

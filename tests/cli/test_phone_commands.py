@@ -1,0 +1,204 @@
+"""One agent's number at the command line: connected, looked at, looked after, moved and disconnected."""
+
+import json
+import uuid
+
+import pytest
+
+from tests.support.commands import Shell
+from tests.support.stage import FOREIGN_NUMBER, NUMBER
+
+FREE = "+15145550001"
+RULE = "livekit.create_dispatch_rule"
+
+
+@pytest.fixture
+def desk(shell: Shell) -> str:
+    """An agent without a number, in an account with a free one."""
+    shell.stage.sandbox.number(FREE)
+    return shell.run("agents", "create", "desk").stdout.strip()
+
+
+def test_a_number_is_connected_with_a_line_for_each_step(shell: Shell, desk: str) -> None:
+    result = shell.run("provision", "desk", FREE)
+
+    assert (result.exit_code, result.stdout) == (0, f"{FREE} rings desk.\n")
+    steps = [line.split()[:2] for line in result.stderr.splitlines()]
+    assert steps[0] == ["DONE", "twilio_number"]
+    assert steps[-1] == ["DONE", "verification"]
+    assert len(steps) == 7
+    assert shell.stage.sandbox.call(FREE)["reaches"]
+
+
+@pytest.mark.parametrize("words", [("provision", "desk", FREE), ("provision", "number", "--takeover", "desk", FREE)])
+def test_json_is_the_operation_as_the_api_shows_it(shell: Shell, desk: str, words: tuple[str, ...]) -> None:
+    shown = shell.json(*words)
+
+    assert (shown["status"], shown["agentId"], shown["phoneNumber"]) == ("succeeded", desk, FREE)
+    assert shown["requestedBy"] == "trunkline provision number"
+    assert len(shown["steps"]) == 7
+
+
+def test_without_waiting_the_command_says_how_to_come_back(shell: Shell, desk: str) -> None:
+    result = shell.run("provision", "desk", FREE, "--no-wait")
+
+    assert (result.exit_code, "is queued." in result.stdout) == (0, True)
+    assert f"status {desk} --watch" in result.stderr
+    watched = shell.run("status", "desk", "--watch")
+    assert (watched.exit_code, "DONE    verification" in watched.stderr) == (0, True)
+    assert "PROVISIONED" in watched.stdout
+
+
+def test_ctrl_c_ends_only_the_looking(shell: Shell, desk: str) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    shell.meanwhile = interrupt
+    result = shell.run("provision", "desk", FREE)
+    assert (result.exit_code, "The operation goes on: trunkline operations show" in result.stderr) == (130, True)
+    shell.meanwhile = shell.stage.drive
+    assert shell.run("status", "desk", "--watch").exit_code == 0
+
+
+def test_a_failure_says_why_and_that_nothing_is_left(shell: Shell, desk: str) -> None:
+    shell.stage.sandbox.fault(RULE, "reject")
+
+    result = shell.run("provision", "desk", FREE)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "UNDONE  twilio_trunk" in result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("Error: the provisioning failed. LiveKit refused create_dispatch_rule")
+    assert last.endswith("(livekit_rejected) Nothing of ours is left at either provider.")
+    status = shell.run("status", "desk")
+    assert (status.exit_code, "livekit_rejected" in status.stdout) == (1, True)
+
+
+def test_an_undo_that_is_stuck_needs_attention(shell: Shell, desk: str) -> None:
+    shell.stage.sandbox.fault(RULE, "reject")
+    shell.stage.sandbox.fault("twilio.delete_trunk", "reject", times=None)
+
+    result = shell.run("provision", "desk", FREE)
+
+    assert (result.exit_code, "still there: twilio twilio_trunk TK" in result.stdout) == (3, True), result.output
+    assert "operations retry" in result.stderr
+    assert shell.run("status", "desk").exit_code == 3
+    (stuck,) = shell.json("operations", "list", "--status", "needs_attention")["items"]
+    shell.stage.sandbox.clear_faults()
+    retried = shell.run("operations", "retry", stuck["id"][:8], "--wait")
+    assert (retried.exit_code, "the provisioning failed" in retried.stderr) == (1, True), retried.output
+
+
+def test_a_number_in_use_is_refused_before_anything_is_queued(shell: Shell, desk: str) -> None:
+    result = shell.run("provision", "desk", NUMBER)
+
+    assert result.exit_code == 1
+    assert result.stderr == "Error: The number belongs to another agent. (number_in_use)\n"
+
+
+def test_a_number_that_is_no_e164_is_a_wrong_command_line(shell: Shell, desk: str) -> None:
+    result = shell.run("provision", "desk", "5145550001")
+
+    assert (result.exit_code, "'5145550001' must be E.164" in result.stderr) == (2, True)
+
+
+def test_a_dry_run_shows_the_calls_and_what_is_in_the_way(shell: Shell, desk: str) -> None:
+    free = shell.run("provision", "desk", FREE, "--dry-run")
+    assert (free.exit_code, "Nothing is in the way." in free.stdout) == (0, True)
+    assert "/twirp/livekit.SIP/CreateSIPDispatchRule" in free.stdout
+
+    taken = shell.run("provision", "desk", FOREIGN_NUMBER, "--dry-run")
+    assert (taken.exit_code, "number_already_routed" in taken.stdout) == (1, True)
+    plan = shell.json("provision", "desk", FOREIGN_NUMBER, "--dry-run", "--takeover", code=1)
+    assert [(one["code"], one["blocks"]) for one in plan["obstacles"]] == [
+        ("number_already_routed", False),
+        ("livekit_number_conflict", True),
+    ]
+    assert shell.json("operations", "list", "--agent", "desk")["items"] == []
+
+
+def test_a_number_is_disconnected_after_a_question(shell: Shell) -> None:
+    asked = shell.run("deprovision", "front desk", typed="n\n")
+    assert (asked.exit_code, f"Disconnect {NUMBER} from front desk?" in asked.stderr) == (1, True)
+    assert shell.stage.rings() == "front-desk"
+
+    done = shell.run("deprovision", "front desk", typed="y\n")
+
+    assert (done.exit_code, done.stdout) == (0, "front desk has no number any more.\n")
+    assert shell.stage.rings() is None
+    again = shell.run("deprovision", "front desk")
+    assert (again.exit_code, again.stdout) == (0, "front desk has no number.\n")
+    assert shell.json("deprovision", "front desk")["success"] is True
+
+
+def test_deprovisioning_cancels_what_is_under_way(shell: Shell, desk: str) -> None:
+    shell.run("provision", "desk", FREE, "--no-wait")
+
+    done = shell.run("deprovision", "desk", "--yes")
+
+    assert (done.exit_code, done.stdout) == (0, "desk has no number any more.\n"), done.output
+    assert [one["status"] for one in shell.json("operations", "list", "--agent", desk)["items"]] == ["cancelled"]
+
+
+def test_drift_is_found_by_verify_and_ended_by_repair(shell: Shell) -> None:
+    assert shell.run("verify", "front desk").exit_code == 0
+    assert shell.run("repair", "front desk").stdout == "All is well: nothing to repair.\n"
+    shell.stage.wiring.platform.delete_dispatch_rule(str(shell.stage.agent.livekit_dispatch_rule_id))
+
+    drifted = shell.run("verify", "front desk")
+    assert (drifted.exit_code, "✗ dispatch_rule" in drifted.stdout) == (3, True)
+    checks = {one["name"]: one["ok"] for one in shell.json("verify", "front desk", code=3)["checks"]}
+    assert [name for name, is_ok in checks.items() if not is_ok] == ["dispatch_rule"]
+    status = shell.run("status", "front desk")
+    assert (status.exit_code, "rule_gone" in status.stdout) == (3, True)
+
+    repaired = shell.run("repair", "front desk")
+    assert (repaired.exit_code, repaired.stdout) == (0, "The path was repaired.\n")
+    assert shell.stage.rings() == "front-desk"
+
+
+def test_a_number_is_moved(shell: Shell, desk: str) -> None:
+    result = shell.run("move", "front desk", "desk")
+
+    assert (result.exit_code, result.stdout) == (0, f"{NUMBER} rings desk.\n"), result.output
+    assert shell.stage.rings() == "desk"
+
+
+def test_operations_are_listed_and_one_is_shown_with_its_trail(shell: Shell) -> None:
+    (one,) = shell.json("operations", "list", "--agent", "front desk", "--status", "succeeded")["items"]
+    rows = shell.run("operations", "list").stdout.splitlines()
+    assert rows[1].split()[:4] == [one["id"], "provision", "succeeded", NUMBER]
+
+    shown = shell.run("operations", "show", one["id"][:8])
+
+    assert shown.exit_code == 0
+    assert "✓  twilio trunk" in shown.stdout
+    assert "operation_succeeded" in shown.stdout
+    whole = shell.json("operations", "show", one["id"])
+    assert whole["timeline"][0]["event"] == "operation_queued"
+    assert shell.run("operations", "show", str(uuid.uuid4())).exit_code == 1
+
+
+def test_an_audit_is_json_and_its_exit_code_tells_of_drift(shell: Shell) -> None:
+    assert json.loads(shell.run("audit", "--json").stdout)["requestedBy"] == "trunkline audit"
+    shell.stage.wiring.platform.delete_dispatch_rule(str(shell.stage.agent.livekit_dispatch_rule_id))
+    assert shell.run("audit").exit_code == 3
+
+
+def test_an_agent_without_a_number_is_told_what_to_do_next(shell: Shell, desk: str) -> None:
+    result = shell.run("status", "desk")
+
+    assert (result.exit_code, result.stderr) == (0, "No number yet: trunkline provision AGENT NUMBER\n")
+    assert "NOT_PROVISIONED" in result.stdout
+    assert shell.json("status", desk)["hasPhone"] is False
+
+
+def test_webhooks_are_listed_without_their_secrets(shell: Shell) -> None:
+    assert "There are none" in shell.run("webhooks", "list").stderr
+    endpoint = shell.stage.wiring.webhooks.create("https://example.com/hook", None, None)
+
+    result = shell.run("webhooks", "list")
+
+    assert "https://example.com/hook" in result.stdout
+    assert endpoint.secret not in result.output
+    assert endpoint.secret not in json.dumps(shell.json("webhooks", "list"))

@@ -1,0 +1,145 @@
+"""A stranger's path with the command line alone, against a running stack: from the doctor to the number and back."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from run import LAUNCHER_TEXT
+from tests.e2e.subjects import SHARED, next_number
+from tests.support.sandbox import Sandbox, SandboxServer
+from tests.support.servers import running_valkey
+from tests.support.stack import Stack, running_stack
+
+LIMIT_S = 120
+"""Seconds that a command may take on a busy machine."""
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@pytest.fixture(scope="module")
+def own_stack(make_database: Callable[[], str], sandbox_server: SandboxServer) -> Iterator[Stack]:
+    """A stack on which nobody was before: the shared one has rows whose resources are gone with another test."""
+    providers = sandbox_server.control
+    with running_valkey() as valkey, running_stack(make_database(), valkey.url, providers, SHARED) as stack:
+        yield stack
+
+
+@pytest.fixture
+def stack(own_stack: Stack, sandbox: Sandbox) -> Stack:
+    """The stack over an emptied sandbox."""
+    return own_stack
+
+
+def trunkline(stack: Stack, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a command as a process of its own, its output in a pipe."""
+    command = [sys.executable, "-m", "app.cli", *words]
+    done = subprocess.run(  # noqa: S603
+        command,
+        env=stack.environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def on_a_terminal(stack: Stack, *words: str) -> str:
+    """Run a command on a terminal of 80 columns; return all that it wrote there."""
+    ours, theirs = pty.openpty()
+    environ = {**stack.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "50"}
+    command = [sys.executable, "-m", "flask", "--app", "app", *words]
+    process = subprocess.Popen(command, env=environ, stdin=theirs, stdout=theirs, stderr=theirs)  # noqa: S603
+    os.close(theirs)
+    written = bytearray()
+    try:
+        while chunk := os.read(ours, 65536):
+            written += chunk
+    except OSError:
+        pass  # how Linux says that the other end was closed
+    os.close(ours)
+    assert process.wait(LIMIT_S) == 0, written.decode()
+    return written.decode()
+
+
+def test_a_strangers_path_needs_nothing_but_the_command_line(stack: Stack, sandbox: Sandbox) -> None:
+    number, name = next_number(), "Front desk, e2e"
+    sandbox.number(number)
+    assert trunkline(stack, "doctor").stdout.splitlines()[-1] == "All is well."
+    free = json.loads(trunkline(stack, "numbers", "list", "--free", "--json").stdout)
+    assert number in [one["phoneNumber"] for one in free]
+    agent_id = trunkline(stack, "agents", "create", name).stdout.strip()
+
+    connected = trunkline(stack, "provision", name, number)
+
+    assert connected.stdout == f"{number} rings {name}.\n"
+    assert [line.split()[:2] for line in connected.stderr.splitlines()][-1] == ["DONE", "verification"]
+    assert sandbox.call(number)["reaches"]
+    status = trunkline(stack, "status", name)
+    assert "PROVISIONED" in status.stdout
+    assert trunkline(stack, "verify", agent_id).stdout.count("✓") == 5
+    assert trunkline(stack, "audit").stdout.endswith("0 findings.\n")
+    assert trunkline(stack, "deprovision", agent_id, "--yes").stdout == f"{name} has no number any more.\n"
+    assert not sandbox.call(number)["reaches"]
+    kinds = [one["kind"] for one in json.loads(trunkline(stack, "operations", "list", "--json").stdout)["items"]]
+    assert kinds[:2] == ["deprovision", "provision"]
+    trunkline(stack, "agents", "delete", agent_id, "--yes")
+
+
+def test_a_terminal_shows_the_steps_while_they_happen(stack: Stack, sandbox: Sandbox) -> None:
+    number = next_number()
+    sandbox.number(number)
+    agent_id = stack.api.agent("on a terminal")
+    sandbox.latency(twilio_ms=200, livekit_ms=200)
+
+    written = on_a_terminal(stack, "provision", agent_id, number)
+
+    sandbox.latency()
+    assert "\x1b[" in written
+    frames = ESCAPES.sub("", written)
+    assert re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]  twilio trunk", frames)
+    assert re.search(r"✓  verification", frames)
+    assert f"{number} rings on a terminal." in frames
+    assert max(len(line.strip("\r")) for line in frames.split("\n")) < 200
+
+
+def test_no_color_is_honoured_on_a_terminal(stack: Stack, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox.number(next_number())
+    assert COLOUR.search(on_a_terminal(stack, "doctor"))
+    monkeypatch.setitem(stack.environ, "NO_COLOR", "1")
+
+    written = on_a_terminal(stack, "doctor")
+
+    assert "All is well." in written
+    assert not COLOUR.search(written)
+
+
+def test_the_launcher_starts_the_command_line_from_any_folder(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    launcher = Path(sys.executable).with_name("trunkline")
+    assert launcher.read_text(encoding="utf-8") == LAUNCHER_TEXT
+    (tmp_path / "bin" / "trunkline").symlink_to(launcher)
+
+    done = subprocess.run(  # noqa: S603
+        [tmp_path / "bin" / "trunkline", "agents", "list", "--json"],
+        env=stack.environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert isinstance(json.loads(done.stdout)["items"], list)
