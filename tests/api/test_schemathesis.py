@@ -219,10 +219,13 @@ def _config(rows: Rows) -> SchemathesisConfig:
             "generation": {"max-examples": EXAMPLES, "deterministic": True, "database": "none", "no-shrink": True},
             "dictionaries": {name: {"values": found} for name, found in values.items()},
             "operations": [
-                {
-                    "include-path": "/api/agents/{agent_id}/move-phone",
-                    "parameters": {"path.agent_id": {"dictionary": "connected", "probability": KNOWN}},
-                },
+                *(
+                    {
+                        "include-path": f"/api/agents/{{agent_id}}/{call}",
+                        "parameters": {"path.agent_id": {"dictionary": "connected", "probability": KNOWN}},
+                    }
+                    for call in ("move-phone", "verify")
+                ),
                 {
                     "include-path": "/api/webhooks/{webhook_id}",
                     "include-method": "DELETE",
