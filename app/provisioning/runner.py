@@ -33,6 +33,9 @@ BACKOFF_BASE_S = 0.5
 BACKOFF_CAP_S = 60.0
 """Seconds of the longest back-off: what a provider's return may go unnoticed, and an undo's cadence for ever after."""
 
+TAKEN = {ErrorCode.NUMBER_ALREADY_ROUTED, ErrorCode.NUMBER_NOT_IN_ACCOUNT}
+"""How a number answers that somebody else has moved or released."""
+
 
 class Verdict(Enum):
     """What the task does next."""
@@ -91,7 +94,9 @@ class Runner:
                 logger.info("step_waits_for_its_turn", detail=error.detail)
                 return self._keep_wait(claim, error, caller, is_clear=is_clear)
             logger.warning("step_call_failed", kind=type(error).__name__, code=error.code, detail=error.detail)
-            return self._keep_error(claim, error, is_clear=is_clear and not isinstance(error, UnknownOutcomeError))
+            if not _is_theirs_now(claim, error):
+                return self._keep_error(claim, error, is_clear=is_clear and not isinstance(error, UnknownOutcomeError))
+            result = Result(claim.resource_id)
         except Exception:
             logger.exception("step_broke")
             detail = "The step met an error of ours; the worker's log has it."
@@ -171,3 +176,8 @@ class Runner:
             return self.tools.timing.quiet
         ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(claim.attempt - 1, 16))
         return timedelta(seconds=max(self.jitter(0, ceiling), error.retry_after_s or 0))
+
+
+def _is_theirs_now(claim: Claim, error: ProviderError) -> bool:
+    """Say whether a move on its way back finds its number in other hands: left to them, as the audit will tell."""
+    return claim.mends and claim.direction is Direction.UNDO and error.code in TAKEN

@@ -3,14 +3,17 @@
 import json
 import threading
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
 
 from app.domain.errors import ErrorCode, RefusedError
+from app.domain.findings import FindingCode
 from app.domain.statuses import OperationStatus, PhoneStatus
 from app.provisioning.transitions import Origin
+from app.sandbox import ACCOUNT_SID
 from tests.support.stage import FOREIGN_NUMBER, NUMBER, Stage
 
 SPARE = "+15145550042"
@@ -85,6 +88,30 @@ def test_a_move_that_is_refused_hands_the_number_back(stage: Stage, call: str) -
     assert stage.audit().findings == []
 
 
+@pytest.mark.parametrize("is_released", [False, True])
+def test_a_move_of_a_number_that_somebody_has_taken_meanwhile_ends_and_leaves_it_theirs(
+    stage: Stage, *, is_released: bool
+) -> None:
+    path = f"/2010-04-01/Accounts/{ACCOUNT_SID}/IncomingPhoneNumbers/{stage.agent.twilio_phone_number_sid}.json"
+    operation = stage.wiring.care.move(stage.agent_id, _second(stage), origin=Origin())
+    if is_released:
+        stage.console.twilio("DELETE", path)
+    else:
+        theirs = next(one["sid"] for one in stage.sandbox.state()["trunks"] if one["friendly_name"] == "theirs")
+        stage.console.twilio("POST", path, TrunkSid=theirs)
+    tools = replace(stage.wiring.runner.tools, sleep=lambda _seconds: None)
+    stage.wiring = replace(stage.wiring, runner=replace(stage.wiring.runner, tools=tools))
+    _make_it_look_again(stage)
+    stage.drive()
+    assert stage.wiring.provisioning.wait(operation.id, _NOW).status is OperationStatus.FAILED
+    assert stage.agent.phone_provisioning_status is PhoneStatus.PROVISIONED
+    found = {finding["code"] for finding in stage.audit().findings}
+    assert found == {FindingCode.NUMBER_GONE if is_released else FindingCode.NUMBER_MOVED}
+    stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin())
+    stage.drive()
+    assert str(stage.agent_id) not in str(stage.sandbox.state())
+
+
 def test_an_agent_that_waits_for_a_number_takes_no_other(stage: Stage) -> None:
     other = _second(stage)
     stage.wiring.care.move(stage.agent_id, other, origin=Origin())
@@ -146,6 +173,12 @@ def test_an_attachment_that_landed_late_does_not_keep_the_trunk(stage: Stage) ->
     assert stage.agent.phone_provisioning_status is PhoneStatus.NOT_PROVISIONED
     number = next(one for one in stage.sandbox.state()["numbers"] if one["phone_number"] == NUMBER)
     assert (number["trunk_sid"], number["voice_url"]) == (None, "https://example.com/voice")
+
+
+def _make_it_look_again(stage: Stage) -> None:
+    """Let the last look at the number be long ago."""
+    with stage.wiring.sessions.begin() as session:
+        session.execute(text("UPDATE operation_steps SET finished_at = now() - interval '1 h'"))
 
 
 def _lose_the_answer_of_a_repair(stage: Stage, call: str, deed: str) -> None:
