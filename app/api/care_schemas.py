@@ -23,7 +23,7 @@ class FoundResource(Schema):
 
 
 class FindingOut(Schema):
-    """One thing that is not as it was built; the README says what each code means."""
+    """One thing that is not as it was built; docs/operations.md says what each code means."""
 
     code = closed(list(FindingCode), "What, from a closed list.")
     severity = closed(list(Severity), "critical: no caller reaches the agent.")

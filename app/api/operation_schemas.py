@@ -1,4 +1,4 @@
-"""Operations and phone status as they go out; the README tells what each status and code means."""
+"""Operations and phone status as they go out; docs/operations.md and docs/errors.md tell what each code means."""
 
 from apiflask import Schema
 from marshmallow import fields

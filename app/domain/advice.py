@@ -1,4 +1,4 @@
-"""What a person does about an error code or a finding: one plain sentence each, the README's table in code."""
+"""What a person does about an error code or a finding: one plain sentence each, docs/errors.md in short."""
 
 from collections.abc import Mapping
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """The closed list of `code` in problems and in `operation.error`; the README says what to do about each."""
+    """The closed list of `code` in problems and in `operation.error`; docs/errors.md says what to do about each."""
 
     # Requests that are refused.
     VALIDATION_FAILED = "validation_failed"

@@ -1,4 +1,4 @@
-"""The closed list of events in an operation's trail; the README says what each one tells."""
+"""The closed list of events in an operation's trail; docs/events.md says what each one tells."""
 
 from enum import StrEnum
 

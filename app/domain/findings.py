@@ -45,7 +45,7 @@ class Mend(StrEnum):
 
 
 class FindingCode(StrEnum):
-    """The closed list; the README says the same in a table."""
+    """The closed list; docs/operations.md says the same in a table."""
 
     NUMBER_GONE = "number_gone"
     NUMBER_DETACHED = "number_detached"

@@ -1,0 +1,161 @@
+"""The documents say what the code says: lists, links, the reference, why each dependency is there.
+
+After a change of the API that is meant: `UPDATE_API_MD=1 python -m pytest tests/unit/test_documents.py`; read the diff.
+"""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+
+import pytest
+
+from app.api.problems import KINDS as PROBLEMS
+from app.domain.errors import ErrorCode
+from app.domain.events import EventName
+from app.domain.findings import KINDS as FINDINGS
+from app.domain.findings import FindingCode, Mend
+from app.domain.statuses import OperationStatus, PhoneStatus
+from app.domain.webhooks import WebhookEvent
+from app.settings import Settings
+from tests.support.reference import reference_page
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+REFERENCE = ROOT / "docs" / "api.md"
+
+MENDS = {
+    Mend.REPAIR: "repair",
+    Mend.TAKE_BACK: "repair, with `takeover` only",
+    Mend.DELETE: "delete",
+    Mend.NONE: "a person decides",
+}
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def section(name: str, heading: str) -> str:
+    """Return what stands under a heading of the second rank."""
+    return text_of(name).split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """Return the cells of every table row whose first cell is a name in code."""
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def names(text: str) -> list[str]:
+    return [name for row in rows(text) for name in re.findall(r"`([^`]+)`", row[0])]
+
+
+def in_order(values: Iterable[str]) -> list[str]:
+    return sorted(str(value.value if isinstance(value, StrEnum) else value) for value in values)
+
+
+def anchors(text: str) -> set[str]:
+    """Return what a heading is reached by, as GitHub and others make it."""
+    heads = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def test_every_setting_is_documented_and_nothing_else_is() -> None:
+    table = text_of("docs/settings.md").split("\n## ")[0]
+
+    assert in_order(names(table)) == in_order(name.upper() for name in Settings.model_fields)
+
+
+def test_the_example_has_every_setting_and_nothing_else() -> None:
+    assert in_order(re.findall(r"^#?([A-Z][A-Z_]+)=", text_of(".env.example"), re.MULTILINE)) == in_order(
+        name.upper() for name in Settings.model_fields
+    )
+
+
+def test_every_error_code_is_documented_with_its_status() -> None:
+    told = {row[0].strip("`"): int(row[1]) for row in rows(text_of("docs/errors.md"))}
+
+    assert told == {code.value: kind.status for code, kind in PROBLEMS.items()}
+    assert in_order(names(text_of("docs/errors.md"))) == in_order(ErrorCode)
+
+
+def test_every_event_of_the_trail_is_documented() -> None:
+    assert in_order(names(section("docs/events.md", "The trail of an operation"))) == in_order(EventName)
+
+
+@pytest.mark.parametrize(("page", "heading"), [("docs/events.md", "Webhooks"), ("docs/webhooks.md", "Events")])
+def test_every_webhook_event_is_documented(page: str, heading: str) -> None:
+    assert in_order(names(section(page, heading))) == in_order(WebhookEvent)
+
+
+def test_every_finding_is_documented_as_the_code_has_it() -> None:
+    told = [tuple(row[1:]) for row in rows(section("docs/operations.md", "Drift"))]
+
+    assert names(section("docs/operations.md", "Drift")) == [code.value for code in FindingCode]
+    assert told == [
+        (kind.severity.value, kind.sentence, MENDS[kind.mend]) for kind in (FINDINGS[code] for code in FindingCode)
+    ]
+
+
+def test_every_status_is_documented() -> None:
+    states = section("docs/operations.md", "States")
+
+    assert in_order(names(states)) == in_order(PhoneStatus)
+    assert {status.value for status in OperationStatus} <= set(re.findall(r"`(\w+)`", states))
+
+
+def test_the_reference_is_the_openapi_document() -> None:
+    page = reference_page(json.loads(text_of("tests/api/openapi.json")))
+    if os.environ.get("UPDATE_API_MD"):
+        REFERENCE.write_text(page, encoding="utf-8")
+
+    assert page == REFERENCE.read_text(encoding="utf-8")
+
+
+def test_the_readme_says_why_each_dependency_is_there() -> None:
+    project = tomllib.loads(text_of("pyproject.toml"))
+    wanted = [
+        *project["project"]["dependencies"],
+        *(one for group in project["dependency-groups"].values() for one in group),
+    ]
+    told = set(
+        re.findall(
+            r"[a-z][\w-]*",
+            " ".join(re.findall(r"^\| ([^|]+) \|", section("README.md", "Why these libraries"), re.MULTILINE)),
+        )
+    )
+
+    assert {re.split(r"[^\w-]", one)[0] for one in wanted} - told == set()
+
+
+def test_the_readme_leads_to_every_document() -> None:
+    linked = set(re.findall(r"\]\((docs/[^)#]+\.md)\)", text_of("README.md")))
+
+    assert linked == {f"docs/{page.name}" for page in PAGES[1:]}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_link_is_dead(page: Path) -> None:
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        if path.startswith(("http://", "https://")):
+            continue
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file.read_text(encoding="utf-8"))):
+            dead.append(target)
+
+    assert dead == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_document_names_exists(page: Path) -> None:
+    named = re.findall(
+        r"`((?:app|tests|tasks|migrations|docs|\.ci)/[\w./-]+?\.(?:py|md|json))`", page.read_text(encoding="utf-8")
+    )
+
+    assert [name for name in named if not (ROOT / name).exists()] == []
