@@ -7,6 +7,7 @@ import sys
 
 from kombu.entity import Queue
 
+from app.domain.queues import QueueName
 from app.settings import SettingsError, load_settings
 
 try:
@@ -72,7 +73,7 @@ task_publish_retry_policy = {"max_retries": 3, "interval_start": 0, "interval_st
 # Plain names only, since a flush takes bindings.
 task_default_queue = "provision"
 task_create_missing_queues = False
-task_queues = [Queue(name) for name in ("provision", "bulk", "rollback", "ops")]
+task_queues = [Queue(name.value) for name in QueueName]
 task_routes = {
     "provision.*": {"queue": "provision"},
     "repair.*": {"queue": "provision"},

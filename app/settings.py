@@ -170,6 +170,9 @@ class Settings(BaseSettings):
     livekit_in_flight: Annotated[int, Field(ge=1)] | None = None
     """Requests under way at once of all processes; not limited when unset."""
 
+    otel_exporter_otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = None
+    """Where traces go, OTLP over HTTP, without /v1/traces; none are made when unset."""
+
     operation_budget_s: Annotated[float, Field(gt=0)] = 900
     """Seconds that one operation may spend on retries of transient failures before it is rolled back."""
     orphan_grace_s: Annotated[float, Field(ge=0)] = 3600

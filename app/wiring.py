@@ -25,7 +25,11 @@ from app.provisioning.planning import PlanningService
 from app.provisioning.runner import Runner
 from app.provisioning.service import ProvisioningService, Publisher
 from app.provisioning.sweeper import Sweeper
+from app.provisioning.watching import StepWatch
 from app.settings import Settings
+from app.telemetry import Telemetry
+from app.telemetry.tally import make_tally
+from app.telemetry.tracing import make_tracing
 from app.webhooks.addresses import AddressRule
 from app.webhooks.deliveries import DeliveryService
 from app.webhooks.endpoints import WebhookService
@@ -67,6 +71,7 @@ class Wiring:
     """By provider; one that is "off", or that a test replaced, has none."""
     webhooks: WebhookService
     deliveries: DeliveryService
+    telemetry: Telemetry
 
     def broker_ping(self) -> None:
         """Raise unless the broker answers, within about a second."""
@@ -76,6 +81,7 @@ class Wiring:
 
     def close(self) -> None:
         """Give back every connection."""
+        self.telemetry.close()
         self.platform.close()
         self.engine.dispose()
 
@@ -95,6 +101,8 @@ def build(
     """Wire up one process; a test passes what it wants to see or to break."""
     engine = make_engine(settings.database_url)
     sessions = make_sessions(engine)
+    tracing = make_tracing(settings.otel_exporter_otlp_endpoint, settings.instance_name)
+    telemetry = Telemetry(make_tally(settings.redis_url), tracing)
     governors = {} if carrier and platform else _governors(settings)
     carrier = carrier or TwilioCarrier(
         settings.twilio_account_sid,
@@ -103,6 +111,7 @@ def build(
         timeout_s=settings.provider_timeout_s,
         base_url=settings.twilio_base_url,
         governor=governors.get("twilio"),
+        telemetry=telemetry,
     )
     platform = platform or LiveKitPlatform(
         settings.livekit_url,
@@ -112,6 +121,7 @@ def build(
         allowed_addresses=settings.allowed_addresses,
         ringing_timeout_s=RINGING_TIMEOUT_S,
         governor=governors.get("livekit"),
+        telemetry=telemetry,
     )
     publisher = publisher or import_string(PUBLISHER)
     timing = Timing(settings.provider_timeout, timedelta(seconds=settings.operation_budget_s))
@@ -132,7 +142,7 @@ def build(
         publisher=publisher,
         agents=AgentService(sessions),
         provisioning=service,
-        runner=Runner(sessions, tools),
+        runner=Runner(sessions, tools, watch=StepWatch(telemetry)),
         sweeper=Sweeper(
             sessions,
             service,
@@ -149,6 +159,7 @@ def build(
         governors=governors,
         webhooks=WebhookService(sessions, publisher, sender),
         deliveries=deliveries,
+        telemetry=telemetry,
     )
 
 

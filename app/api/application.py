@@ -18,7 +18,10 @@ from app.api.readiness import make_readiness
 from app.api.reads import Reader
 from app.api.requests import register_requests
 from app.first_answers import FirstAnswers
-from app.metrics import make_metrics
+from app.metrics.broker import BrokerCollector
+from app.metrics.page import make_metrics
+from app.metrics.rows import RowCollector
+from app.provisioning.steps import STEP_BY_NAME
 from app.wiring import Wiring
 
 ROOMS = (agents, phones, provisionings, care, operations, audits, webhooks, health, documentation)
@@ -42,13 +45,14 @@ def build_application(wiring: Wiring) -> APIFlask:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1
     app.extensions[WIRING] = wiring
     sessions = wiring.sessions
+    broker = BrokerCollector(wiring.settings.redis_url, wiring.telemetry.tally, wiring.governors, tuple(STEP_BY_NAME))
     app.extensions[DOOR] = Door(
         keys=KeyService(sessions),
         first_answers=FirstAnswers(sessions),
         reader=Reader(sessions),
         bulk_reader=BulkReader(sessions),
         readiness=make_readiness(wiring),
-        metrics=make_metrics(sessions),
+        metrics=make_metrics(RowCollector(sessions), broker),
         rate_limit=make_rate_limit(wiring.settings),
     )
     register_requests(app)

@@ -51,4 +51,5 @@ def caller() -> Caller:
 
 def origin() -> Origin:
     """Return what an operation remembers of the request that started it."""
-    return Origin(requested_by=caller().name, request_id=g.request_id)
+    traceparent = wiring().telemetry.tracing.traceparent()
+    return Origin(requested_by=caller().name, request_id=g.request_id, traceparent=traceparent)

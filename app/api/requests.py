@@ -3,15 +3,31 @@
 import re
 import time
 import uuid
+from contextlib import ExitStack
 
 import structlog
 from flask import Flask, Response, g, request
+
+from app.api.context import wiring
+from app.telemetry.tracing import SpanKind, checked_traceparent
 
 log = structlog.stdlib.get_logger()
 
 HEADER = "X-Request-ID"
 
+TRACE_HEADER = "traceparent"
+"""W3C Trace Context: a client that traces sees our work in its own trace."""
+
+TRACED = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+"""Requests that change something; a poll every second would bury them."""
+
+UNMATCHED = "unmatched"
+"""The route of a request that no call of ours answers."""
+
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+FIRST_SERVER_ERROR = 500
+"""A client's mistake is no failure of ours, in OpenTelemetry's conventions too."""
 
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 """For answers that are data: a browser that shows one runs nothing and loads nothing."""
@@ -48,6 +64,7 @@ def _begin() -> None:
     g.started = time.perf_counter()
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
+    _begin_span()
 
 
 def _finish(response: Response) -> Response:
@@ -62,9 +79,42 @@ def _finish(response: Response) -> Response:
     log.info(
         "request",
         method=request.method,
-        path=request.path,
+        route=route(),
         status=response.status_code,
         took_ms=round((time.perf_counter() - g.started) * 1000, 1),
         caller=who.name if who else None,
     )
+    _end_span(response)
     return response
+
+
+def route() -> str:
+    """Return the template of the request's path: what a path itself says may be a number."""
+    return request.url_rule.rule if request.url_rule else UNMATCHED
+
+
+def _begin_span() -> None:
+    tracing = wiring().telemetry.tracing
+    g.spans = ExitStack()
+    if not tracing.is_on or request.method not in TRACED:
+        return
+    span = tracing.span(
+        f"{request.method} {route()}",
+        SpanKind.SERVER,
+        parent=checked_traceparent(request.headers.get(TRACE_HEADER)),
+        attributes={
+            "http.request.method": request.method,
+            "http.route": route(),
+            "url.scheme": request.scheme,
+            "trunkline.request.id": g.request_id,
+        },
+    )
+    g.span = g.spans.enter_context(span)
+
+
+def _end_span(response: Response) -> None:
+    with g.spans:
+        if "span" in g:
+            g.span.note(http__response__status_code=response.status_code)
+            if response.status_code >= FIRST_SERVER_ERROR:
+                g.span.fail(str(response.status_code))

@@ -153,6 +153,8 @@ class Operation(Base):
     error_detail: Mapped[str | None]
     request_id: Mapped[str | None]
     requested_by: Mapped[str | None]
+    traceparent: Mapped[str | None]
+    """The request's span (W3C Trace Context), under which every task of the operation stands in its trace."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     """When the first step was claimed; the budget for retries runs from here."""

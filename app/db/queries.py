@@ -183,29 +183,6 @@ def page_of(query: Select[Row], row: type[Row], after: Position | None, limit: i
     return query.order_by(row.created_at.desc(), row.id.desc()).limit(limit)
 
 
-def count_operations(session: Session) -> Sequence[tuple[str, str, int]]:
-    """Return (kind, status, how many) for every pair that occurs."""
-    query = select(Operation.kind, Operation.status, func.count()).group_by(Operation.kind, Operation.status)
-    return [(kind.value, status.value, count) for kind, status, count in session.execute(query)]
-
-
-def count_agents(session: Session) -> Sequence[tuple[str, int]]:
-    """Return (phone provisioning status, how many agents) for every status that occurs; deleted ones left out."""
-    status = Agent.phone_provisioning_status
-    query = select(status, func.count()).where(Agent.deleted_at.is_(None)).group_by(status)
-    return [(found.value, count) for found, count in session.execute(query)]
-
-
-def open_operation_ages(session: Session) -> tuple[float, float]:
-    """Return, in seconds, the age of the oldest open operation, and how long the most overdue one has gone unwoken."""
-    ages = select(
-        func.coalesce(func.extract("epoch", func.now() - func.min(Operation.created_at)), 0),
-        func.greatest(func.coalesce(func.extract("epoch", func.now() - func.min(Operation.wake_at)), 0), 0),
-    ).where(Operation.status.in_([status for status in OperationStatus if not status.is_final]))
-    oldest, overdue = session.execute(ages).one()
-    return float(oldest), float(overdue)
-
-
 def latest_audit(session: Session) -> Audit | None:
     """Return the newest audit, over or not."""
     return session.scalar(select(Audit).order_by(Audit.created_at.desc(), Audit.id.desc()).limit(1))

@@ -9,10 +9,12 @@ from google.protobuf.duration_pb2 import Duration
 from livekit import api
 
 from app.providers.base import DispatchRule, InboundTrunk, Label
+from app.providers.calls import CallWatch
 from app.providers.failures import CallFailedError, Outcome, translate
 from app.providers.governor import Governor
 from app.providers.livekit_connection import LiveKitConnection, SipCall
 from app.providers.livekit_errors import LIVEKIT_TABLE
+from app.telemetry import SILENT, Telemetry
 
 _ID = re.compile(r"(?P<kind>[A-Z]+)_[A-Za-z0-9]{4,64}")
 """LiveKit's ids are `ST_` or `SDR_` and 12 letters and digits; LiveKit Cloud promises no length."""
@@ -44,8 +46,11 @@ class LiveKitPlatform:
         ringing_timeout_s: float = 30,
         room_prefix: str = "call",
         governor: Governor | None = None,
+        telemetry: Telemetry = SILENT,
     ) -> None:
-        self._livekit = LiveKitConnection(url, api_key, api_secret, timeout_s, governor)
+        self._livekit = LiveKitConnection(
+            url, api_key, api_secret, timeout_s, CallWatch("livekit", governor, telemetry)
+        )
         self._allowed_addresses = tuple(allowed_addresses)
         self._ringing_timeout = timedelta(seconds=ringing_timeout_s)
         self._room_prefix = room_prefix
@@ -118,7 +123,7 @@ class LiveKitPlatform:
 
     def _call(self, operation: str, sip_call: SipCall[Answer], *, is_write: bool = False) -> Answer:
         try:
-            return self._livekit.call(sip_call)
+            return self._livekit.call(operation, sip_call)
         except CallFailedError as failure:
             raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=is_write) from None
 
@@ -149,7 +154,7 @@ class LiveKitPlatform:
     def _update(self, operation: str, sip_call: SipCall[object]) -> bool:
         """Update in place; False when there is nothing to update."""
         try:
-            self._livekit.call(sip_call)
+            self._livekit.call(operation, sip_call)
         except CallFailedError as failure:
             if (failure.status, failure.code) == _GONE:
                 return False
@@ -158,7 +163,7 @@ class LiveKitPlatform:
 
     def _delete(self, operation: str, sip_call: SipCall[object]) -> None:
         try:
-            self._livekit.call(sip_call)
+            self._livekit.call(operation, sip_call)
         except CallFailedError as failure:
             # The code as well as the status: a wrong LIVEKIT_URL answers 404 to everything.
             if (failure.status, failure.code) != _GONE:

@@ -10,7 +10,6 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent import futures
-from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,8 +19,8 @@ from google.protobuf.message import DecodeError
 from livekit.api import LiveKitAPI
 from livekit.api.sip_service import SipService
 
+from app.providers.calls import CallWatch, Exchange
 from app.providers.failures import CallFailedError, Outcome, parse_retry_after
-from app.providers.governor import Governor
 from app.providers.livekit_errors import RPC_PREFIX
 
 CONNECTIONS = 128
@@ -46,6 +45,7 @@ SipCall = Callable[[SipService], Coroutine[Any, Any, Answer]]
 class _Progress:
     """How far the current call got; a timeout alone does not tell."""
 
+    exchange: Exchange
     was_sent: bool = False
 
 
@@ -56,20 +56,20 @@ class LiveKitConnection:
     """Runs calls to LiveKit's SIP service from any thread; after a fork the child starts a loop of its own."""
 
     def __init__(
-        self, url: str, api_key: str, api_secret: str, timeout_s: float, governor: Governor | None = None
+        self, url: str, api_key: str, api_secret: str, timeout_s: float, watch: CallWatch | None = None
     ) -> None:
         self._url = url
         self._api_key = api_key
         self._api_secret = api_secret
         self._timeout_s = timeout_s
-        self._place = governor.place if governor else nullcontext
+        self._watch = watch or CallWatch("livekit")
         # By process id: threads and locks of a parent do not live in its child.
         self._loops: dict[int, _LoopThread] = {}
 
-    def call(self, sip_call: SipCall[Answer]) -> Answer:
+    def call(self, operation: str, sip_call: SipCall[Answer]) -> Answer:
         """Return what the call returns; raise `CallFailedError`."""
-        with self._place():
-            return self._call(sip_call)
+        with self._watch.request(operation, "POST", self._url) as exchange:
+            return self._call(sip_call, exchange)
 
     def close(self) -> None:
         """Close this process's connections and end its loop; calls still under way are given up."""
@@ -77,9 +77,9 @@ class LiveKitConnection:
         if thread is not None:
             thread.close()
 
-    def _call(self, sip_call: SipCall[Answer]) -> Answer:
+    def _call(self, sip_call: SipCall[Answer], exchange: Exchange) -> Answer:
         thread = self._loops.get(os.getpid()) or self._loops.setdefault(os.getpid(), _LoopThread(self._open))
-        future = asyncio.run_coroutine_threadsafe(self._bounded(thread, sip_call), thread.loop())
+        future = asyncio.run_coroutine_threadsafe(self._bounded(thread, sip_call, exchange), thread.loop())
         try:
             return future.result(self._timeout_s + MARGIN_S)
         except (TimeoutError, futures.CancelledError):
@@ -98,8 +98,8 @@ class LiveKitConnection:
         # failover: the SDK would send a create again after a lost answer.
         return session, LiveKitAPI(self._url, self._api_key, self._api_secret, session=session, failover=False)
 
-    async def _bounded(self, thread: "_LoopThread", sip_call: SipCall[Answer]) -> Answer:
-        progress = _Progress()
+    async def _bounded(self, thread: "_LoopThread", sip_call: SipCall[Answer], exchange: Exchange) -> Answer:
+        progress = _Progress(exchange)
         _progress.set(progress)
         try:
             # The SDK's own timeouts do nothing (livekit-api 1.2.2 twirp_client.py passes timeout=None to aiohttp).
@@ -168,7 +168,10 @@ async def _refuse_failures(
     request: aiohttp.ClientRequest, handler: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 ) -> aiohttp.ClientResponse:
     """Raise for every answer that is no protobuf, while its headers are at hand; the SDK drops them."""
+    exchange = _progress.get().exchange
+    exchange.url = str(request.url)
     response = await handler(request)
+    exchange.status = response.status
     if response.status == _OK and response.content_type == "application/protobuf":
         return response
     try:

@@ -2,6 +2,7 @@
 
 from app.domain.errors import ErrorCode
 from app.providers.base import CarrierNumber, CarrierTrunk, Label, NumberRouting, OriginationUrl
+from app.providers.calls import CallWatch
 from app.providers.errors import RejectedError
 from app.providers.governor import Governor
 from app.providers.twilio_connection import TwilioConnection, gone_is_fine
@@ -13,6 +14,7 @@ from app.providers.twilio_records import (
     read_origination_url,
     read_trunk,
 )
+from app.telemetry import SILENT, Telemetry
 
 PAGE_SIZE = 1000
 """Records per list request: the most that Twilio allows, so that an inventory takes the fewest calls."""
@@ -38,8 +40,10 @@ class TwilioCarrier:
         timeout_s: float,
         base_url: str | None = None,
         governor: Governor | None = None,
+        telemetry: Telemetry = SILENT,
     ) -> None:
-        self._twilio = TwilioConnection(account_sid, username, password, timeout_s, base_url, governor)
+        watch = CallWatch("twilio", governor, telemetry)
+        self._twilio = TwilioConnection(account_sid, username, password, timeout_s, base_url, watch)
 
     def find_number(self, e164: str) -> CarrierNumber:
         """Return the account's number with exactly this text; `RejectedError(number_not_in_account)` when none has."""

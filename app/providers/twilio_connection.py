@@ -8,10 +8,10 @@ from typing import Any
 from twilio.base.exceptions import TwilioException
 from twilio.rest import Client
 
+from app.providers.calls import CallWatch
 from app.providers.failures import CallFailedError, Outcome, translate
-from app.providers.governor import Governor
 from app.providers.twilio_errors import TWILIO_TABLE
-from app.providers.twilio_http import TwilioHttp
+from app.providers.twilio_http import OPERATION, TwilioHttp
 from app.providers.twilio_records import checked_sid
 
 _MALFORMED = (TwilioException, ValueError, TypeError, KeyError, AttributeError)
@@ -33,14 +33,14 @@ class TwilioConnection:
         password: str,
         timeout_s: float,
         base_url: str | None,
-        governor: Governor | None = None,
+        watch: CallWatch | None = None,
     ) -> None:
         self.account_sid = checked_sid(account_sid, "AC")
         self._username = checked_sid(username, "SK" if username.startswith("SK") else "AC")
         self._password = password
         self._timeout_s = timeout_s
         self._base_url = base_url
-        self._governor = governor
+        self._watch = watch
         # By process id. A child keeps its parent's entry and never uses it: closing it would disturb shared sockets.
         self._clients: dict[int, Any] = {}
 
@@ -54,7 +54,8 @@ class TwilioConnection:
 
     @contextmanager
     def call(self, operation: str, *, is_write: bool = False) -> Iterator[None]:
-        """Let nothing but our three errors out of the block."""
+        """Let nothing but our three errors out of the block, whose requests count as `operation`."""
+        token = OPERATION.set(operation)
         try:
             yield
         except CallFailedError as failure:
@@ -62,6 +63,8 @@ class TwilioConnection:
         except _MALFORMED:
             unreadable = CallFailedError(Outcome.UNREADABLE)
             raise translate(TWILIO_TABLE, "Twilio", operation, unreadable, is_write=is_write) from None
+        finally:
+            OPERATION.reset(token)
 
     def close(self) -> None:
         """Close this process's connections."""
@@ -77,7 +80,7 @@ class TwilioConnection:
                 self._username,
                 self._password,
                 self.account_sid,
-                http_client=TwilioHttp(self._timeout_s, self._base_url, self._governor),
+                http_client=TwilioHttp(self._timeout_s, self._base_url, self._watch),
                 # An empty mapping would make the SDK read TWILIO_REGION and TWILIO_EDGE of the process.
                 environment={"_": ""},
             )

@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextvars import ContextVar
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -24,8 +24,8 @@ from urllib3.exceptions import HTTPError as TransportError
 from urllib3.exceptions import NewConnectionError, ProxyError
 from urllib3.util import Timeout
 
+from app.providers.calls import CallWatch
 from app.providers.failures import CallFailedError, Outcome, parse_retry_after
-from app.providers.governor import Governor
 
 POOL_CONNECTIONS = 64
 """Connections kept per host: a worker runs at most 64 threads, and each makes one call at a time."""
@@ -38,6 +38,9 @@ IDLE_PROBE_S = 45
 
 _CHUNK_BYTES = 65536
 """How much of a body is read between two looks at the deadline."""
+
+OPERATION: ContextVar[str] = ContextVar("operation", default="other")
+"""What the adapter is at: the SDK hands on a method and an address only."""
 
 _NOT_SENT = (NewConnectionError, ProxyError, ssl.SSLCertVerificationError)
 
@@ -71,10 +74,10 @@ class TwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no types
     With `base_url` everything goes there, `Host` kept, so that one port can stand for all of Twilio's hosts.
     """
 
-    def __init__(self, timeout_s: float, base_url: str | None = None, governor: Governor | None = None) -> None:
+    def __init__(self, timeout_s: float, base_url: str | None = None, watch: CallWatch | None = None) -> None:
         super().__init__(logging.getLogger(__name__), False, timeout_s)
         self._timeout_s = timeout_s
-        self._place = governor.place if governor else nullcontext
+        self._watch = watch or CallWatch("twilio")
         self._base = urlsplit(base_url) if base_url else None
         self._session = open_session(trust_env=self._base is None)
 
@@ -92,8 +95,12 @@ class TwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no types
         """Send one request and return its 2xx answer; `timeout` and `allow_redirects` are ours to decide."""
         del timeout, allow_redirects
         target, sent_headers = self._redirected(uri, dict(headers or {}))
-        with self._place():
-            return self._answered(method=method, url=target, params=params, data=data, headers=sent_headers, auth=auth)
+        with self._watch.request(OPERATION.get(), method, target) as exchange:
+            answer = self._answered(
+                method=method, url=target, params=params, data=data, headers=sent_headers, auth=auth
+            )
+            exchange.status = answer.status_code
+            return answer
 
     def close(self) -> None:
         """Close the idle connections."""

@@ -39,9 +39,9 @@ _ACCEPT = f"""
      RETURNING id
     ), operation AS (
         INSERT INTO operations (id, agent_id, kind, phone_number, takeover, status, epoch, wake_at, idle_kicks,
-                                requested_by, request_id, bulk_id)
+                                requested_by, request_id, traceparent, bulk_id)
         SELECT %(operation)s, id, 'provision', %(number)s, %(takeover)s, 'queued', 0, clock_timestamp() + %(grace)s, 0,
-               %(requested_by)s, %(request_id)s, %(bulk)s
+               %(requested_by)s, %(request_id)s, %(traceparent)s, %(bulk)s
           FROM agent
      RETURNING id, created_at, wake_at
     ), steps AS (
@@ -89,6 +89,7 @@ def accept(
         "requested_by": origin.requested_by,
         "request_id": origin.request_id,
         "detail": _DETAILS[takeover],
+        "traceparent": origin.traceparent,
     }
     row = statements.one(_ACCEPT, values)
     if row is None:
@@ -105,6 +106,7 @@ def accept(
         idle_kicks=0,
         requested_by=origin.requested_by,
         request_id=origin.request_id,
+        traceparent=origin.traceparent,
         created_at=row.created_at,
         bulk_id=place.bulk_id if place else None,
     )

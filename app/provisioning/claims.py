@@ -27,6 +27,15 @@ Refusal = Literal["done", "stale", "turned"]
 
 
 @dataclass(frozen=True)
+class Trail:
+    """What ties a run of a step to the request that asked for it, for logs and traces."""
+
+    kind: OperationKind
+    request_id: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True)
 class Claim:
     """The right to act on one step until its lease ends."""
 
@@ -44,6 +53,7 @@ class Claim:
     context: StepContext
     lane: Lane
     """How its calls stand in line at the providers."""
+    trail: Trail
 
 
 @dataclass(frozen=True)
@@ -171,6 +181,7 @@ def _take(
         mends,
         context,
         Lane.BULK if operation.bulk_id else Lane.SINGLE,
+        Trail(operation.kind, operation.request_id, operation.traceparent),
     )
 
 

@@ -18,7 +18,7 @@ from app.db.statements import Statements
 from app.domain.events import EventName
 from app.domain.statuses import Direction, OperationKind, OperationStatus
 from app.providers.lanes import Lane
-from app.provisioning.claims import LEASE_MARGIN, Claim, Refusal
+from app.provisioning.claims import LEASE_MARGIN, Claim, Refusal, Trail
 from app.provisioning.context import (
     NUMBER,
     ORIGINATION_URL,
@@ -76,7 +76,8 @@ _CLAIM = f"""
          ORDER BY line.number
     )
     SELECT operation.id, operation.kind, operation.status, operation.phone_number, operation.takeover,
-           operation.agent_id, operation.bulk_id, seen.*, step.operation_id IS NOT NULL AS is_claimed,
+           operation.agent_id, operation.bulk_id, operation.request_id, operation.traceparent, seen.*,
+           step.operation_id IS NOT NULL AS is_claimed,
            agents.livekit_agent_name, agents.metadata, agents.previous_routing, {_AGENT_COLUMNS}
       FROM operation JOIN agents ON agents.id = operation.agent_id CROSS JOIN seen LEFT JOIN step ON true
 """  # noqa: S608 - our own constants
@@ -160,7 +161,8 @@ class FirstTries:
         if row.is_claimed:
             context = self._context(row)
             lane = Lane.BULK if row.bulk_id else Lane.SINGLE
-            return Claim(step, Direction.DO, token, 1, False, None, row.agent_id, False, context, lane)
+            trail = Trail(OperationKind.PROVISION, row.request_id, row.traceparent)
+            return Claim(step, Direction.DO, token, 1, False, None, row.agent_id, False, context, lane, trail)
         if row.kind != OperationKind.PROVISION:
             return None
         if row.is_done:

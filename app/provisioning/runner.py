@@ -5,6 +5,7 @@ lease that the claim took, while the ledger keeps every id that anybody learns o
 """
 
 import random
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,8 +23,9 @@ from app.providers.lanes import Caller, calling
 from app.provisioning.claims import Claim, Refusal, claim_step
 from app.provisioning.context import Result, Toolbox
 from app.provisioning.first_tries import FirstTries
-from app.provisioning.outcomes import keep_failure, keep_rest, keep_result
+from app.provisioning.outcomes import Kept, keep_failure, keep_rest, keep_result
 from app.provisioning.steps import STEP_BY_NAME, Step
+from app.provisioning.watching import UNWATCHED, StepRun, StepWatch
 
 log = structlog.get_logger(__name__)
 
@@ -73,13 +75,19 @@ class Runner:
     sessions: Sessions
     tools: Toolbox
     jitter: Callable[[float, float], float] = random.uniform
+    watch: StepWatch = UNWATCHED
 
     def run(self, operation_id: uuid.UUID, epoch: int, step_name: str, direction: Direction) -> Outcome:
         """Run one step once. A second call, at the same time or later, finds it claimed or done and does nothing."""
+        began = time.perf_counter()
         claim = self._claim(operation_id, epoch, STEP_BY_NAME[step_name], direction)
         if not isinstance(claim, Claim):
             return Outcome(_VERDICTS.get(claim, Verdict.STOP))
-        logger = log.bind(operation_id=str(operation_id), step=step_name, direction=direction, attempt=claim.attempt)
+        with self.watch.run(claim, time.perf_counter() - began) as run:
+            return self._carry_out(claim, run)
+
+    def _carry_out(self, claim: Claim, run: StepRun) -> Outcome:
+        direction = claim.direction
         # Until a look has shown that an earlier try left nothing, any failure leaves that question open.
         is_clear = not claim.may_have_happened
         caller = Caller(claim.lane, until=claim.context.last_call_at)
@@ -91,20 +99,22 @@ class Runner:
                 result = self._do(claim, found) if forward else self._undo(claim, found)
         except ProviderError as error:
             if error.code is ErrorCode.PROVIDER_BUSY:
-                logger.info("step_waits_for_its_turn", detail=error.detail)
-                return self._keep_wait(claim, error, caller, is_clear=is_clear)
-            logger.warning("step_call_failed", kind=type(error).__name__, code=error.code, detail=error.detail)
+                log.info("step_waits_for_its_turn", detail=error.detail)
+                return self._keep_wait(claim, run, error, caller, is_clear=is_clear)
+            log.warning("step_call_failed", kind=type(error).__name__, code=error.code, detail=error.detail)
             if not _is_theirs_now(claim, error):
-                return self._keep_error(claim, error, is_clear=is_clear and not isinstance(error, UnknownOutcomeError))
+                is_clear = is_clear and not isinstance(error, UnknownOutcomeError)
+                return self._keep_error(claim, run, error, is_clear=is_clear)
             result = Result(claim.resource_id)
         except Exception:
-            logger.exception("step_broke")
+            log.exception("step_broke")
             detail = "The step met an error of ours; the worker's log has it."
-            return self._keep_error(claim, RejectedError(ErrorCode.INTERNAL_STEP_ERROR, detail), is_clear=False)
-        kept = "done" if self._first_tries.keep(claim, result) else keep_result(self.sessions, claim, result)
+            return self._keep_error(claim, run, RejectedError(ErrorCode.INTERNAL_STEP_ERROR, detail), is_clear=False)
+        kept: Kept = "done" if self._first_tries.keep(claim, result) else keep_result(self.sessions, claim, result)
+        run.outcome = kept
         took_s = round(self.tools.clock() - claim.context.started, 3)
         event = "step_finished" if kept != "lost" else "step_lost_its_lease"
-        logger.info(event, resource_id=result.resource_id, took_s=took_s)
+        log.info(event, resource_id=result.resource_id, took_s=took_s)
         return Outcome(_VERDICTS.get(kept, Verdict.STOP))
 
     @cached_property
@@ -150,22 +160,26 @@ class Runner:
             step.undo(context, target)
         return Result(None, removed=tuple(targets))
 
-    def _keep_error(self, claim: Claim, error: ProviderError, *, is_clear: bool) -> Outcome:
+    def _keep_error(self, claim: Claim, run: StepRun, error: ProviderError, *, is_clear: bool) -> Outcome:
+        run.error_code = error.code
         if isinstance(error, RejectedError) and claim.direction is Direction.DO:
-            return Outcome(_VERDICTS.get(keep_failure(self.sessions, claim, error, is_clear=is_clear), Verdict.STOP))
+            run.outcome = keep_failure(self.sessions, claim, error, is_clear=is_clear)
+            return Outcome(_VERDICTS.get(run.outcome, Verdict.STOP))
         rest = self._rest_after(claim, error)
-        kept = keep_rest(self.sessions, self.tools, claim, error, rest, is_clear=is_clear)
-        if kept == "attention":
-            operation_id = str(claim.context.operation_id)
-            log.error("operation_needs_attention", operation_id=operation_id, step=claim.step.name, code=error.code)
-        return Outcome(_VERDICTS.get(kept, Verdict.STOP), rest=rest)
+        run.outcome = keep_rest(self.sessions, self.tools, claim, error, rest, is_clear=is_clear)
+        if run.outcome == "attention":
+            log.error("operation_needs_attention", code=error.code)
+        return Outcome(_VERDICTS.get(run.outcome, Verdict.STOP), rest=rest)
 
-    def _keep_wait(self, claim: Claim, error: ProviderError, caller: Caller, *, is_clear: bool) -> Outcome:
+    def _keep_wait(
+        self, claim: Claim, run: StepRun, error: ProviderError, caller: Caller, *, is_clear: bool
+    ) -> Outcome:
         """Rest until there is room again; no failure, and no try either where nothing was sent."""
         asked_s = error.retry_after_s or BACKOFF_BASE_S
         rest = timedelta(seconds=self.jitter(asked_s, 2 * asked_s))
         is_clear, was_tried = is_clear and not caller.has_called, caller.has_called
         kept = keep_rest(self.sessions, self.tools, claim, error, rest, is_clear=is_clear, was_tried=was_tried)
+        run.outcome = "waits" if kept == "rests" else kept
         return Outcome(_VERDICTS.get(kept, Verdict.STOP), rest=rest)
 
     def _rest_after(self, claim: Claim, error: ProviderError) -> timedelta:

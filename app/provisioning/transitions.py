@@ -28,10 +28,11 @@ from app.provisioning.steps import STEP_BY_NAME, STEPS
 
 @dataclass(frozen=True)
 class Origin:
-    """Who asked, for the trail: the name of the API key and the id of the request."""
+    """Who asked, for the trail: the name of the API key, the id of the request, and its span."""
 
     requested_by: str | None = None
     request_id: str | None = None
+    traceparent: str | None = None
 
 
 def is_open_for(agent_id: uuid.UUID) -> ColumnElement[bool]:
@@ -100,6 +101,7 @@ def open_operation(
         bulk_id=bulk_id,
         requested_by=origin.requested_by,
         request_id=origin.request_id,
+        traceparent=origin.traceparent,
     )
     operation.wake_at = now + hint_grace(operation)
     session.add(operation)

@@ -76,7 +76,7 @@ def test_one_line_is_logged_for_each_request(api: Api, caplog: pytest.LogCapture
         api.get("/api/agents?limit=1", headers={"X-Request-ID": "abc-123"})
 
     lines = [record.msg for record in caplog.records if record.name == "app.api.requests"]
-    assert [(line["event"], line["path"], line["status"], line["caller"]) for line in lines] == [
+    assert [(line["event"], line["route"], line["status"], line["caller"]) for line in lines] == [
         ("request", "/api/agents", 200, "tests")
     ]
     assert lines[0]["request_id"] == "abc-123"

@@ -12,7 +12,7 @@ from app.access import KeyService
 from app.api.readiness import NotReadyError, check_migrations
 from app.cli.context import hint, reason_of
 from app.cli.doctor.checks import Check, Finding, Verdict, ok
-from app.db import queries
+from app.db import counts, queries
 from app.provisioning.audit import INTERVAL
 from app.wiring import Wiring
 
@@ -75,7 +75,7 @@ def _clock(wiring: Wiring) -> Finding:
 def _sweeper(wiring: Wiring) -> Finding:
     mend = f"Start the Procfile's sweeper under your supervisor: {hint('sweep')}"
     with wiring.sessions() as session:
-        _, overdue_s = queries.open_operation_ages(session)
+        _, overdue_s = counts.open_operation_ages(session)
         audit = queries.latest_audit(session)
     if overdue_s > OVERDUE_S:
         return Finding(Verdict.WARNING, f"no sweeper seems to run: an operation is {overdue_s:.0f} s overdue", mend)

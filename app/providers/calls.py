@@ -1,0 +1,112 @@
+"""One request to a provider as others see it: its turn, its outcome in the metrics, its span in the trace."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+from app.domain.numbers import mask_numbers
+from app.providers.failures import CallFailedError, Outcome
+from app.providers.governor import TOO_MANY, Governor
+from app.telemetry import SILENT, Telemetry
+from app.telemetry.catalogue import PROVIDER_CALLS, PROVIDER_SECONDS
+from app.telemetry.tracing import NO_TRACING, Span, SpanKind
+
+_NOT_FOUND = 404
+_FIRST_SERVER_ERROR = 500
+
+_PORTS = {"http": 80, "https": 443}
+
+
+class CallOutcome(StrEnum):
+    """The label `outcome` of trunkline_provider_calls_total."""
+
+    OK = "ok"
+    NOT_FOUND = "not_found"
+    """404: often what was asked for, as in a delete of what is gone."""
+    THROTTLED = "throttled"
+    """429."""
+    REFUSED = "refused"
+    """Any other answer below 500."""
+    SERVER_ERROR = "server_error"
+    NOT_SENT = "not_sent"
+    HELD_BACK = "held_back"
+    LOST = "lost"
+    UNREADABLE = "unreadable"
+
+    @classmethod
+    def of(cls, failure: CallFailedError) -> "CallOutcome":
+        """Say what a failed call counts as."""
+        if failure.outcome is not Outcome.STATUS:
+            return cls(failure.outcome.value)
+        status = failure.status or 0
+        named = {_NOT_FOUND: cls.NOT_FOUND, TOO_MANY: cls.THROTTLED}.get(status)
+        return named or (cls.SERVER_ERROR if status >= _FIRST_SERVER_ERROR else cls.REFUSED)
+
+
+@dataclass
+class Exchange:
+    """What is known of the request under way."""
+
+    url: str = ""
+    """Where it goes; told without its query, which may hold a number."""
+    status: int | None = None
+
+
+@dataclass(frozen=True)
+class CallWatch:
+    """Wraps the requests of one adapter; safe to share between threads."""
+
+    provider: str
+    governor: Governor | None = None
+    telemetry: Telemetry = SILENT
+
+    @contextmanager
+    def request(self, operation: str, method: str, url: str = "") -> Iterator[Exchange]:
+        """Make one request in the block, as soon as it is its turn; `CallFailedError` passes through."""
+        asked, outcome = time.perf_counter(), CallOutcome.UNREADABLE
+        try:
+            with (
+                self.governor.place() if self.governor else nullcontext(),
+                self._sent(operation, method, Exchange(url), time.perf_counter() - asked) as exchange,
+            ):
+                yield exchange
+            outcome = CallOutcome.OK
+        except CallFailedError as failure:
+            outcome = CallOutcome.of(failure)
+            raise
+        finally:
+            self.telemetry.tally.count(PROVIDER_CALLS, self.provider, operation, outcome)
+
+    @contextmanager
+    def _sent(self, operation: str, method: str, exchange: Exchange, waited_s: float) -> Iterator[Exchange]:
+        started = time.perf_counter()
+        # Outside of a request or an operation (a probe, an audit) a call would be a trace of its own: noise.
+        tracing = self.telemetry.tracing if self.telemetry.tracing.is_inside else NO_TRACING
+        with tracing.span(f"{self.provider}.{operation}", SpanKind.CLIENT) as span:
+            try:
+                yield exchange
+            except CallFailedError as failure:
+                exchange.status = failure.status
+                span.fail(str(failure.status or failure.outcome))
+                raise
+            finally:
+                seconds = time.perf_counter() - started
+                self.telemetry.tally.observe(PROVIDER_SECONDS, self.provider, seconds=seconds)
+                if tracing.is_on:
+                    _describe(span, method, exchange, waited_s)
+
+
+def _describe(span: Span, method: str, exchange: Exchange, waited_s: float) -> None:
+    """Note OpenTelemetry's attributes of an HTTP client span: no query, no user, no number."""
+    parts = urlsplit(exchange.url)
+    span.note(
+        http__request__method=method,
+        http__response__status_code=exchange.status,
+        url__full=mask_numbers(f"{parts.scheme}://{parts.hostname}{parts.path}") if parts.hostname else None,
+        server__address=parts.hostname,
+        server__port=parts.port or (_PORTS.get(parts.scheme)),
+        trunkline__waited_s=round(waited_s, 3),
+    )
