@@ -40,7 +40,7 @@ def ready() -> object:
 @blueprint.output({}, content_type="text/plain", description="Prometheus' text format.")
 @answers_with(ErrorCode.UNAUTHENTICATED, ErrorCode.SERVICE_UNAVAILABLE)
 def metrics() -> Response:
-    """Count operations and agents, for Prometheus: on this machine, with a key, or for all with METRICS_PUBLIC."""
+    """Tell Prometheus how all processes do: on this machine, with a key, or for all with METRICS_PUBLIC."""
     if not (wiring().settings.metrics_public or _is_from_here()):
         check_key()
     return Response(door().metrics(), content_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -25,7 +25,7 @@ from app.provisioning.context import Result, Toolbox
 from app.provisioning.first_tries import FirstTries
 from app.provisioning.outcomes import Kept, keep_failure, keep_rest, keep_result
 from app.provisioning.steps import STEP_BY_NAME, Step
-from app.provisioning.watching import UNWATCHED, StepRun, StepWatch
+from app.provisioning.watching import LOST, UNWATCHED, StepRun, StepWatch
 
 log = structlog.get_logger(__name__)
 
@@ -113,8 +113,10 @@ class Runner:
         kept: Kept = "done" if self._first_tries.keep(claim, result) else keep_result(self.sessions, claim, result)
         run.outcome = kept
         took_s = round(self.tools.clock() - claim.context.started, 3)
-        event = "step_finished" if kept != "lost" else "step_lost_its_lease"
-        log.info(event, resource_id=result.resource_id, took_s=took_s)
+        if kept == LOST:
+            log.warning("step_lost_its_lease", resource_id=result.resource_id, took_s=took_s)
+        else:
+            log.info("step_finished", resource_id=result.resource_id, took_s=took_s)
         return Outcome(_VERDICTS.get(kept, Verdict.STOP))
 
     @cached_property

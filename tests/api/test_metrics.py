@@ -1,0 +1,140 @@
+"""What /metrics says beyond the rows that tests/api/test_health.py counts."""
+
+import subprocess
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
+from sqlalchemy import insert, update
+
+from app import create_app
+from app.db.models import Audit, Operation
+from app.domain.findings import AuditStatus
+from app.domain.queues import QueueName
+from app.metrics.page import make_metrics
+from app.metrics.rows import RowCollector
+from app.telemetry.catalogue import METRICS, PROVIDER_CALLS, PROVIDER_SECONDS, STEP_RUNS, STEP_SECONDS, Kind
+from app.wiring import build
+from tests.support.api import NUMBER, Api, Pinged, RecordingPublisher, make_settings
+from tests.unit.test_eyes_documents import NO_PROMTOOL, PROMTOOL
+
+
+def families(text: str) -> dict[str, Metric]:
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def values(family: Metric) -> dict[tuple[str, ...], float]:
+    """Return each sample by its labels' values, in the alphabet's order of their names."""
+    return {tuple(sample.labels.values()): sample.value for sample in family.samples}
+
+
+def rows(api: Api) -> dict[str, Metric]:
+    return families(make_metrics(RowCollector(api.wiring.sessions))().decode())
+
+
+def let_something_happen(api: Api) -> None:
+    """Have every metric that is absent without an occasion show itself, but for the pace: nothing is governed here."""
+    tally = api.wiring.telemetry.tally
+    tally.count(STEP_RUNS, "twilio_trunk", "do", "done")
+    tally.observe(STEP_SECONDS, "twilio_trunk", "do", seconds=0.3)
+    tally.count(PROVIDER_CALLS, "twilio", "create_trunk", "ok")
+    tally.observe(PROVIDER_SECONDS, "twilio", seconds=0.2)
+    audit(api, [])
+
+
+def audit(api: Api, codes: list[str], status: AuditStatus = AuditStatus.DONE) -> None:
+    found = [{"code": code} for code in codes]
+    with api.wiring.engine.begin() as connection:
+        now = Audit.created_at.server_default.arg  # type: ignore[union-attr]
+        connection.execute(insert(Audit).values(status=status, findings=found, finished_at=now))
+
+
+def test_the_page_shows_every_metric_of_the_catalogue(api: Api) -> None:
+    let_something_happen(api)
+
+    shown = families(api.client.get("/metrics").text)
+
+    paced = {metric.name for metric in METRICS if "provider_" in metric.name and metric.kind is Kind.GAUGE}
+    assert set(shown) | paced == {metric.name.removesuffix("_total") for metric in METRICS}
+    for metric in METRICS:
+        if metric.name not in paced:
+            family = shown[metric.name.removesuffix("_total")]
+            assert (family.type, family.documentation) == (metric.kind, metric.help)
+            assert all(set(sample.labels) - {"le"} == set(metric.labels) for sample in family.samples)
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason=NO_PROMTOOL)
+def test_prometheus_accepts_the_page(api: Api) -> None:
+    let_something_happen(api)
+    page = api.client.get("/metrics").data
+    done = subprocess.run([str(PROMTOOL), "check", "metrics"], input=page, capture_output=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
+def test_queues_are_measured(api: Api) -> None:
+    with Redis.from_url(api.wiring.settings.redis_url) as client:
+        client.delete(*QueueName)
+        client.lpush(QueueName.BULK, "a", "b")
+        try:
+            shown = families(api.client.get("/metrics").text)
+        finally:
+            client.delete(QueueName.BULK)
+
+    assert values(shown["trunkline_queue_messages"]) == {
+        ("provision",): 0,
+        ("bulk",): 2,
+        ("rollback",): 0,
+        ("ops",): 0,
+    }
+    assert values(shown["trunkline_broker_up"]) == {(): 1}
+
+
+def test_open_operations_are_shown_by_age_and_by_their_queue(api: Api) -> None:
+    operation_id = api.provision(api.agent(), NUMBER).json["operationId"]
+    assert values(rows(api)["trunkline_open_operations"])["under_1m", "queued"] == 1
+    with api.wiring.engine.begin() as connection:
+        old = Operation.created_at - timedelta(minutes=20)
+        connection.execute(update(Operation).where(Operation.id == operation_id).values(created_at=old))
+
+    shown = rows(api)
+
+    ages = values(shown["trunkline_open_operations"])
+    assert (ages["under_1m", "queued"], ages["15m_to_1h", "queued"], sum(ages.values())) == (0, 1, 1)
+    queued = values(shown["trunkline_oldest_queued_operation_seconds"])
+    assert queued["provision",] >= 1200
+    assert (queued["bulk",], queued["rollback",]) == (0, 0)
+
+
+def test_findings_are_those_of_the_newest_audit_that_was_done(api: Api) -> None:
+    audit(api, ["trunk_gone", "trunk_gone"])
+    audit(api, ["twin", "orphan", "orphan"])
+    audit(api, [], AuditStatus.FAILED)
+
+    shown = rows(api)
+
+    found = {code: count for (code,), count in values(shown["trunkline_audit_findings"]).items() if count}
+    assert found == {"twin": 1, "orphan": 2}
+    assert 0 <= values(shown["trunkline_audit_age_seconds"])[()] < 60
+
+
+@pytest.fixture
+def without_broker(api_database_url: str) -> Iterator[Api]:
+    """The application with nothing where Redis should be."""
+    publisher, carrier, platform = RecordingPublisher(), Pinged(), Pinged()
+    wiring = build(make_settings(api_database_url), publisher=publisher, carrier=carrier, platform=platform)
+    yield Api(create_app(wiring), wiring, publisher, carrier, platform, "")
+    wiring.close()
+
+
+def test_the_rows_are_told_while_redis_is_away(without_broker: Api) -> None:
+    without_broker.wiring.telemetry.tally.count(STEP_RUNS, "twilio_trunk", "do", "done")
+
+    answer = without_broker.client.get("/metrics")
+
+    shown = families(answer.text)
+    assert (answer.status_code, values(shown["trunkline_broker_up"])) == (200, {(): 0})
+    assert "trunkline_operations" in shown
+    assert "trunkline_queue_messages" not in shown
