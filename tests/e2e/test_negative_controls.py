@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import OperationStep
 from app.domain.statuses import PhoneStatus
-from app.provisioning import steps
+from app.provisioning import first_tries, steps
 from app.wiring import Wiring
 from tests.e2e.invariants import Foreigners, check, check_made_once
 from tests.e2e.rows import finished
@@ -32,8 +32,11 @@ def wiring(make_database: Callable[[], str], sandbox: Sandbox) -> Iterator[Wirin
 
 
 @pytest.fixture
-def no_lease() -> Iterator[None]:
-    """Make every lease end the moment it is taken."""
+def no_lease(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make every lease end the moment it is taken, by the ORM or by the one statement of a first try."""
+    taking = "lease_until = clock_timestamp() + %(lease)s"
+    assert taking in first_tries._CLAIM
+    monkeypatch.setattr(first_tries, "_CLAIM", first_tries._CLAIM.replace(taking, "lease_until = NULL"))
 
     def end_leases(session: Session, *_: object) -> None:
         for row in session.dirty:
