@@ -1,6 +1,6 @@
 """Traces as the rest of the code sees them: spans that are there or not, and the header that ties them together.
 
-OpenTelemetry is imported only where an endpoint is set: it costs a second of start and 20 MB of each process.
+OpenTelemetry is imported only where an endpoint is set, for the sake of start and memory.
 """
 
 import re

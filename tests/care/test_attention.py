@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import func, select, text
+from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from app import create_app
@@ -47,7 +48,7 @@ def _get_stuck(stage: Stage) -> tuple[uuid.UUID, list[Any]]:
     stage.sandbox.fault("twilio.delete_trunk", "reject", times=None, status=400, code=20001)
     operation = stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin())
     assert operation is not None
-    with capture_logs() as lines:
+    with capture_logs(processors=[merge_contextvars]) as lines:
         stage.drive()
         _let_rests_end(stage)
         stage.wiring.sweeper.sweep()

@@ -86,7 +86,9 @@ def test_each_failure_becomes_the_error_of_its_row(
 def test_what_a_401_says_is_not_even_kept(answer: Answer, platform: LiveKitPlatform, server: ScriptedServer) -> None:
     server.answer(answer)
     with pytest.raises(CallFailedError) as caught:
-        platform._livekit.call(lambda sip: sip.list_inbound_trunk(api.ListSIPInboundTrunkRequest()))
+        platform._livekit.call(
+            "list_inbound_trunks", lambda sip: sip.list_inbound_trunk(api.ListSIPInboundTrunkRequest())
+        )
     assert caught.value.text == ""
 
 
