@@ -106,6 +106,12 @@ def packed(schema: Schema, body: dict[str, object], status: int, headers: dict[s
     return Response(text, status, headers, mimetype="application/json")
 
 
+def report_answer(bulk_id: uuid.UUID, text: str) -> Response:
+    """Send the report of a bulk as a file."""
+    headers = {"Content-Disposition": f'attachment; filename="provisioning-{bulk_id}.csv"'}
+    return Response(text, 200, headers, content_type="text/csv; charset=utf-8; header=present")
+
+
 def agent_url(agent_id: uuid.UUID) -> str:
     """Return where an agent is found."""
     return f"/api/agents/{agent_id}"

@@ -17,7 +17,7 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_BULK_BODY_BYTES = 4 * 1024 * 1024
 """Bytes of a bulk: 10,000 items of some 200 bytes are 2 MiB, with room for agents with a little metadata."""
 
-BODY_LIMITS = {"provisionings.start_bulk": MAX_BULK_BODY_BYTES}
+BODY_LIMITS = {"provisionings.start_bulk": MAX_BULK_BODY_BYTES, "console.create_bulk": MAX_BULK_BODY_BYTES}
 """Endpoint -> its own limit, bytes."""
 
 MAX_DEPTH = 32
@@ -88,7 +88,7 @@ def load_json_object(request: Request, schema: Schema) -> dict[str, object]:
         _check_encoding(request, "text/csv")
         return {"items": _items(from_csv, read_body(request))}
     _check_encoding(request, "application/json")
-    document = _parse(read_body(request))
+    document = parse_json(read_body(request))
     if not isinstance(document, dict):
         raise validation_failed({"body": ["must be a JSON object"]})
     return document
@@ -112,7 +112,8 @@ def _check_encoding(request: Request, mime_type: str) -> None:
         raise RefusedError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, detail, status=415, errors=errors)
 
 
-def _parse(raw: bytes) -> object:
+def parse_json(raw: bytes) -> object:
+    """Read JSON strictly; raise the 400 that says what is wrong with it."""
     try:
         document: object = _decoder.decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:

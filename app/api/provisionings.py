@@ -7,7 +7,7 @@ from apiflask import APIBlueprint
 from flask import Response
 from marshmallow import RAISE
 
-from app.api.answers import POLL_AFTER_S, packed
+from app.api.answers import POLL_AFTER_S, packed, report_answer
 from app.api.bulk_reads import BulkView, bulk_url
 from app.api.bulk_schemas import BulkAccepted, BulkIn, BulkItemPage, BulkItemQuery, BulkOut, BulkPage, BulkQuery
 from app.api.context import door, origin, wiring
@@ -67,9 +67,7 @@ def list_bulk_items(bulk_id: uuid.UUID, query_data: dict[str, Any]) -> object:
 @answers_with(ErrorCode.BULK_NOT_FOUND, texts={200: ("text/csv", "Every item, one line each, with a header row.")})
 def get_bulk_report(bulk_id: uuid.UUID) -> Response:
     """Get what became of each item as a CSV file."""
-    text = report_text(wiring().bulk.items(bulk_id))
-    headers = {"Content-Disposition": f'attachment; filename="provisioning-{bulk_id}.csv"'}
-    return Response(text, 200, headers, content_type="text/csv; charset=utf-8; header=present")
+    return report_answer(bulk_id, report_text(wiring().bulk.items(bulk_id)))
 
 
 @blueprint.post("/<bulk_id>/cancel")

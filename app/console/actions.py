@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from app.api.operation_views import PhoneView
+from app.db.bulks import Bulk
 from app.db.models import Agent, Operation
 from app.domain.findings import KINDS as FINDINGS
 from app.domain.findings import FindingCode, Health, Mend
@@ -30,6 +31,14 @@ class AgentActions:
     deprovision: bool
 
 
+@dataclass(frozen=True, slots=True)
+class BulkActions:
+    """What can be done to a bulk now."""
+
+    cancel: bool
+    resume: bool
+
+
 def agent_actions(phone: PhoneView, *, may_write: bool) -> AgentActions:
     """Read off the rows what can be done; nothing for a key that only reads."""
     agent, operation = phone.agent, phone.operation
@@ -49,6 +58,11 @@ def agent_actions(phone: PhoneView, *, may_write: bool) -> AgentActions:
         move=stands and not is_busy,
         deprovision=stands and kind in {None, OperationKind.REPAIR},
     )
+
+
+def bulk_actions(bulk: Bulk, *, may_write: bool) -> BulkActions:
+    """Read off the counts what can be done: what waits can be cancelled, what did not succeed tried again."""
+    return BulkActions(may_write and bulk.pending > 0, may_write and bulk.failed + bulk.cancelled > 0)
 
 
 def can_retry(operation: Operation, agent: Agent, *, may_write: bool) -> bool:

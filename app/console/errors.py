@@ -1,5 +1,7 @@
 """Every way in which a page can fail, as a page: what is wrong, and what to do about it."""
 
+from collections.abc import Callable, Mapping
+
 import structlog
 from apiflask import APIFlask
 from flask import Blueprint, Response, request
@@ -10,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException, NotFound
 
 from app.api.problems import KINDS, problem
-from app.console import agent_pages, audit_pages, number_pages, operation_pages
+from app.console import agent_pages, audit_pages, bulk_pages, number_pages, operation_pages, webhook_pages
 from app.console.context import visitor
 from app.console.guard import careful
 from app.console.pages import page
@@ -24,6 +26,22 @@ _STATUS_CODES = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED, 41
 
 _NO_FORM_TO_RETURN_TO = frozenset({401, 403, 404})
 """Statuses of a refused form after which its page would not be shown either."""
+
+
+_SHEETS: Mapping[str, Callable[..., Response]] = {
+    "agent_id": agent_pages.agent_page,
+    "operation_id": operation_pages.operation_page,
+    "bulk_id": bulk_pages.bulk_page,
+    "webhook_id": webhook_pages.webhook_page,
+}
+"""Id in the path -> the page that its forms are on."""
+
+_LISTS: Mapping[str | None, Callable[..., Response]] = {
+    "console.start_audit": audit_pages.audit_page,
+    "console.create_bulk": bulk_pages.bulks_page,
+    "console.create_webhook": webhook_pages.webhooks_page,
+}
+"""Endpoint of a form without an id -> the page that it is on."""
 
 
 def register_errors(app: APIFlask, blueprint: Blueprint) -> None:
@@ -58,13 +76,10 @@ def _form_again(error: RefusedError) -> ResponseReturnValue:
     ids = request.view_args or {}
     if request.endpoint in {"console.provision", "console.plan"}:
         return agent_pages.provision_page(ids["agent_id"], refusal=error)
-    if "agent_id" in ids:
-        return agent_pages.agent_page(ids["agent_id"], refusal=error)
-    if "operation_id" in ids:
-        return operation_pages.operation_page(ids["operation_id"], refusal=error)
-    if request.endpoint == "console.start_audit":
-        return audit_pages.audit_page(refusal=error)
-    return number_pages.numbers_page(refusal=error)
+    for name, sheet in _SHEETS.items():
+        if name in ids:
+            return sheet(ids[name], refusal=error)
+    return _LISTS.get(request.endpoint, number_pages.numbers_page)(refusal=error)
 
 
 def _provider_failed(error: ProviderError) -> ResponseReturnValue:

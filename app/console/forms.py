@@ -10,16 +10,20 @@ from apiflask import Schema
 from marshmallow import EXCLUDE, ValidationError, fields, validate
 from werkzeug.datastructures import MultiDict
 
+from app.api.bulk_schemas import ItemCursorField
 from app.api.fields import Name, choice
 from app.api.pages import CursorField
 from app.api.problems import validation_failed
 from app.api.schemas import AgentIn, ProvisionIn
+from app.api.webhook_schemas import WebhookIn
 from app.console.reads import Tab
 from app.db.console_queries import MOVING_STATUSES, AgentFilter
 from app.db.queries import Position
+from app.domain.bulks import ItemStatus
 from app.domain.findings import Health
 from app.domain.statuses import PhoneStatus
 from app.domain.texts import MAX_NAME
+from app.domain.webhooks import DeliveryStatus
 
 CHECKED = "on"
 """What a browser sends for a checkbox that is on."""
@@ -65,6 +69,19 @@ class _NumbersQuery(_Lenient):
 class _OperationsQuery(_Lenient):
     tab = choice(Tab, "Which list.", load_default=Tab.RUNNING)
     cursor = CursorField(load_default=None)
+
+
+class _ListQuery(_Lenient):
+    cursor = CursorField(load_default=None)
+
+
+class _ItemsQuery(_Lenient):
+    status = choice(ItemStatus, "Only items that stand so.", load_default=None)
+    cursor = ItemCursorField(load_default=0)
+
+
+class _DeliveriesQuery(_ListQuery):
+    status = choice(DeliveryStatus, "Only deliveries in this status.", load_default=None)
 
 
 class _MoveQuery(_Lenient):
@@ -115,6 +132,24 @@ def read_operations_query(given: MultiDict[str, str]) -> tuple[Tab, Position | N
     return found["tab"], found["cursor"]
 
 
+def read_cursor(given: MultiDict[str, str]) -> Position | None:
+    """Read where a page of a list begins; `RefusedError` 422."""
+    found: Position | None = _load(_ListQuery(), _filled(given))["cursor"]
+    return found
+
+
+def read_items_query(given: MultiDict[str, str]) -> tuple[ItemStatus | None, int]:
+    """Read which items of a bulk are asked for, and behind which position; `RefusedError` 422."""
+    found = _load(_ItemsQuery(), _filled(given))
+    return found["status"], found["cursor"]
+
+
+def read_deliveries_query(given: MultiDict[str, str]) -> tuple[DeliveryStatus | None, Position | None]:
+    """Read which deliveries of a webhook are asked for; `RefusedError` 422."""
+    found = _load(_DeliveriesQuery(), _filled(given))
+    return found["status"], found["cursor"]
+
+
 def read_search(given: MultiDict[str, str]) -> str:
     """Read what was typed into a search field; `RefusedError` 422."""
     return str(_load(_MoveQuery(), _filled(given))["q"])
@@ -140,6 +175,12 @@ def read_move_form(given: MultiDict[str, str]) -> uuid.UUID:
     """Read which agent the number goes to; `RefusedError` 422."""
     to: uuid.UUID = _load(_MoveForm(), given)["to"]
     return to
+
+
+def read_webhook_form(given: MultiDict[str, str]) -> dict[str, Any]:
+    """Read the form for a new webhook: no event chosen stands for every one; `RefusedError` 422."""
+    events, description = given.getlist("events") or None, given.get("description", "").strip() or None
+    return _load(WebhookIn(), {"url": given.get("url", ""), "events": events, "description": description})
 
 
 def is_checked(given: MultiDict[str, str], name: str) -> bool:

@@ -16,6 +16,9 @@ OPEN = frozenset({"console.static", "console.sign_in", "console.enter", "console
 POLLED = "X-Poll"
 """The header that our script sends: it follows no redirect to the sign-in page."""
 
+ADMINISTERED = "/webhooks"
+"""Pages whose buttons need the scope `admin`."""
+
 PAGE_POLICY = (
     "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     "img-src 'self' data:"
@@ -50,11 +53,18 @@ def _check_key() -> ResponseReturnValue | None:
     if found is None:
         return _to_sign_in()
     g.caller = found
-    needed = Scope.READ if request.method in SAFE_METHODS else Scope.WRITE
+    needed = _needed_scope()
     if not found.may(needed):
         detail = f"This needs a key with the scope '{needed}'; '{found.name}' has {', '.join(found.scopes) or 'none'}."
         raise RefusedError(ErrorCode.FORBIDDEN, detail, status=403)
     return None
+
+
+def _needed_scope() -> Scope:
+    if request.method in SAFE_METHODS:
+        return Scope.READ
+    # As in the API: a webhook is told every number from then on.
+    return Scope.ADMIN if request.path.startswith(ADMINISTERED) else Scope.WRITE
 
 
 def _to_sign_in() -> ResponseReturnValue:

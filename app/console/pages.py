@@ -32,7 +32,11 @@ NAVIGATION: Sequence[Place] = (
         ("console.numbers", "console.create_agent", "console.agent", "console.provision", "console.plan"),
     ),
     Place("Operations", "console.operations", ("console.operation",)),
+    Place(
+        "Bulk", "console.bulks", ("console.bulk", "console.create_bulk", "console.cancel_bulk", "console.resume_bulk")
+    ),
     Place("Audit", "console.audit", ("console.audit", "console.start_audit")),
+    Place("Webhooks", "console.webhooks", ("console.webhook", "console.create_webhook", "console.rotate_webhook")),
 )
 """What the head of every page offers, in its order; a new page adds its line."""
 
@@ -49,6 +53,7 @@ def fragment(template: str, **values: Any) -> str:
         template,
         who=who,
         may_write=who is not None and who.may(Scope.WRITE),
+        may_admin=who is not None and who.may(Scope.ADMIN),
         navigation=NAVIGATION,
         endpoint=request.endpoint or "",
         flower_url=flower_url(wiring().settings),
@@ -60,7 +65,8 @@ def fragment(template: str, **values: Any) -> str:
 def polled(template: str, etag: str, **values: Any) -> Response:
     """Render the part of a page that our script asks for again and again; 304 while `etag` stays."""
     who = visitor()
-    tag = f"{etag}-{'w' if who and who.may(Scope.WRITE) else 'r'}"
+    may = "".join(scope.value[0] for scope in Scope if who and who.may(scope))
+    tag = f"{etag}-{may}"
     is_known = request.if_none_match.contains_weak(tag)
     response = Response("", 304) if is_known else page(template, **values)
     response.set_etag(tag, weak=True)

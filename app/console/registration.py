@@ -9,6 +9,7 @@ from app.api.context import DOOR, WIRING
 from app.api.rates import RateLimit
 from app.console.agent_pages import register_agents
 from app.console.audit_pages import register_audits
+from app.console.bulk_pages import register_bulks
 from app.console.context import DESK, Desk
 from app.console.cookies import configure_cookies
 from app.console.errors import register_errors
@@ -18,9 +19,22 @@ from app.console.operation_pages import register_operations
 from app.console.pages import register_words
 from app.console.reads import ConsoleReader
 from app.console.sign_in import register_sign_in
+from app.console.webhook_pages import register_webhooks
 
 SIGN_INS = "20/minute"
 """Tries from one address: a person mistypes a few times; a proxy in front is one address for all behind it."""
+
+
+ROOMS = (
+    register_sign_in,
+    register_numbers,
+    register_agents,
+    register_operations,
+    register_bulks,
+    register_audits,
+    register_webhooks,
+)
+"""What each module of views adds."""
 
 
 def register_console(app: APIFlask) -> None:
@@ -46,7 +60,7 @@ def register_console(app: APIFlask) -> None:
         enable_openapi=False,
     )
     register_guard(blueprint)
-    for register in (register_sign_in, register_numbers, register_agents, register_operations, register_audits):
+    for register in ROOMS:
         register(blueprint)
     register_words(blueprint)
     register_errors(app, blueprint)

@@ -1,12 +1,14 @@
-"""The figures at the head of Numbers and Operations: what stands, what moves, what is broken."""
+"""The figures at the head of Numbers, Operations and a bulk: what stands, what moves, what is broken."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.console.forms import STANDING_WORDS, STATUSES, Standing
 from app.console.reads import TAB_STATUSES, Tab
-from app.console.words import Tone, figure
+from app.console.words import Tone, badge, figure
+from app.db.bulks import Bulk
 from app.db.console_queries import COUNTED_TO
+from app.domain.bulks import ItemStatus
 from app.domain.findings import Health
 
 _TONES: Mapping[Standing, Tone] = {
@@ -52,6 +54,18 @@ def tab_figures(counts: Mapping[str, int]) -> Mapping[Tab, str]:
     """Return how many operations a tab holds, of those tabs that should be short."""
     tabs = (Tab.RUNNING, Tab.ATTENTION, Tab.FAILED)
     return {tab: figure(_total([counts[each] for each in TAB_STATUSES[tab]]), COUNTED_TO) for tab in tabs}
+
+
+def bulk_tally(bulk: Bulk) -> Sequence[Figure]:
+    """Return the figures of a bulk: all of its items, and those of each state."""
+    whole = Figure("In all", f"{bulk.total:,}", Tone.QUIET, "console.bulk", {"bulk_id": str(bulk.id)})
+    return [whole, *(_state_figure(bulk, status) for status in ItemStatus)]
+
+
+def _state_figure(bulk: Bulk, status: ItemStatus) -> Figure:
+    count, shown = getattr(bulk, status.value), badge(status)
+    where = {"bulk_id": str(bulk.id), "status": status.value}
+    return Figure(shown.words, f"{count:,}", shown.tone if count else Tone.QUIET, "console.bulk", where)
 
 
 def _figure(words: str, counts: Sequence[int], tone: Tone, **where: str) -> Figure:

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from app.db.webhooks import WebhookEndpoint
+from app.domain.bulks import BulkStatus, ItemStatus
 from app.domain.findings import CHECKS, INBOUND_CHECK, NUMBER_CHECK, RULE_CHECK, TRUNK_CHECK, URL_CHECK, Health
 from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus, StepState
+from app.domain.webhooks import DeliveryStatus, DisabledReason
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 DAYS_TOLD = 60
@@ -62,6 +65,26 @@ _HEALTH: Mapping[Health, Badge] = {
     Health.DRIFTED: Badge("Drifted", Tone.BAD),
     Health.UNKNOWN: Badge("Not checked", Tone.QUIET),
 }
+_BULK: Mapping[BulkStatus, Badge] = {
+    BulkStatus.QUEUED: Badge("Queued", Tone.BUSY),
+    BulkStatus.RUNNING: Badge("Running", Tone.BUSY),
+    BulkStatus.CANCELLING: Badge("Cancelling", Tone.WARN),
+    BulkStatus.SUCCEEDED: Badge("Succeeded", Tone.GOOD),
+    BulkStatus.FAILED: Badge("Some failed", Tone.BAD),
+    BulkStatus.CANCELLED: Badge("Cancelled", Tone.QUIET),
+}
+_ITEM: Mapping[ItemStatus, Badge] = {
+    ItemStatus.PENDING: Badge("Waiting", Tone.QUIET),
+    ItemStatus.RUNNING: Badge("Running", Tone.BUSY),
+    ItemStatus.SUCCEEDED: Badge("Succeeded", Tone.GOOD),
+    ItemStatus.FAILED: Badge("Failed", Tone.BAD),
+    ItemStatus.CANCELLED: Badge("Cancelled", Tone.QUIET),
+}
+_DELIVERY: Mapping[DeliveryStatus, Badge] = {
+    DeliveryStatus.PENDING: Badge("Pending", Tone.BUSY),
+    DeliveryStatus.DELIVERED: Badge("Delivered", Tone.GOOD),
+    DeliveryStatus.FAILED: Badge("Given up", Tone.BAD),
+}
 _KINDS: Mapping[OperationKind, str] = {
     OperationKind.PROVISION: "Provision",
     OperationKind.DEPROVISION: "Deprovision",
@@ -92,11 +115,23 @@ if set(CHECK_WORDS) != set(CHECKS):
 
 def badge(status: StrEnum) -> Badge:
     """Return how any status of ours is shown."""
-    for table in (_PHONE, _OPERATION, _STEP, _HEALTH):
+    for table in (_PHONE, _OPERATION, _STEP, _HEALTH, _BULK, _ITEM, _DELIVERY):
         # StrEnum members of different classes compare by text ("running"): the class decides.
         if isinstance(status, type(next(iter(table)))):
             return table[status]  # type: ignore[index]  # the line above has looked
     return Badge(plain(status), Tone.QUIET)
+
+
+def endpoint_badge(endpoint: WebhookEndpoint) -> Badge:
+    """Return how a webhook stands: on, off and why, or without success for some time."""
+    if endpoint.disabled_at is not None:
+        words = {
+            DisabledReason.GONE: "Disabled: it answered 410",
+            DisabledReason.FAILING: "Disabled: it failed for days",
+        }
+        by_itself = words.get(DisabledReason(endpoint.disabled_reason or DisabledReason.REQUESTED))
+        return Badge(by_itself, Tone.BAD) if by_itself else Badge("Disabled", Tone.QUIET)
+    return Badge("Failing", Tone.WARN) if endpoint.failing_since else Badge("Enabled", Tone.GOOD)
 
 
 def plain(name: str) -> str:

@@ -11,7 +11,7 @@ ADVICE: Mapping[ErrorCode, str] = {
     _C.VALIDATION_FAILED: "Correct the marked fields and send the form again.",
     _C.MALFORMED_REQUEST: "Reload the page and send the form again.",
     _C.UNAUTHENTICATED: "Sign in with a live API key.",
-    _C.FORBIDDEN: "Sign in with a key whose scope is write: flask --app app keys create NAME --scope write.",
+    _C.FORBIDDEN: "Sign in with a key that has the scope: flask --app app keys create NAME --scope SCOPE.",
     _C.NOT_FOUND: "Check the address, or start again from Numbers.",
     _C.METHOD_NOT_ALLOWED: "Go back and use the page's own buttons.",
     _C.REQUEST_TOO_LARGE: "Send less at once.",
@@ -22,6 +22,11 @@ ADVICE: Mapping[ErrorCode, str] = {
     _C.AGENT_NOT_FOUND: "It may have been deleted: look for it on Numbers.",
     _C.OPERATION_NOT_FOUND: "Its agent may have been deleted: look on Operations.",
     _C.AUDIT_NOT_FOUND: "Run an audit.",
+    _C.BULK_NOT_FOUND: "Look for it on Bulk.",
+    _C.WEBHOOK_NOT_FOUND: "It may have been deleted: look on Webhooks.",
+    _C.WEBHOOK_DELIVERY_NOT_FOUND: "Deliveries that are over leave the log after 30 days: look at the newer ones.",
+    _C.WEBHOOK_DISABLED: "Enable the webhook again, then send.",
+    _C.WEBHOOK_LIMIT: "Delete a webhook that nobody listens to any more.",
     _C.AGENT_HAS_PHONE: "Deprovision that agent's number first, or choose another agent.",
     _C.AGENT_HAS_NO_PHONE: "Provision a number first.",
     _C.NUMBER_IN_USE: "Choose another number, or move this one over from the agent that has it.",
@@ -48,6 +53,7 @@ ADVICE: Mapping[ErrorCode, str] = {
     _C.LIVEKIT_REJECTED: "Read LiveKit's reason in the detail, mend the cause, then retry.",
     _C.PATH_NOT_VERIFIED: "The detail names what was read back wrong: try again.",
     _C.PROVIDER_UNAVAILABLE: "Look at the provider's status page, then try again.",
+    _C.PROVIDER_BUSY: "Nothing: its turn comes. Where it waits for long, ask the provider for a higher limit.",
     _C.INTERNAL_STEP_ERROR: "A defect of ours: the worker's log has it. Please report it.",
 }
 """Every code of the closed list."""

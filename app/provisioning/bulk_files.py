@@ -53,6 +53,11 @@ def items_of_file(path: Path) -> list[object]:
         raise InvalidFileError("is not JSON") from error
     if document is None and path.suffix.lower() != ".json":
         return items_of_csv(text)
+    return items_of_document(document)
+
+
+def items_of_document(document: object) -> list[object]:
+    """Return the items of parsed JSON: `{"items": […]}` or the list alone."""
     items = document.get("items") if isinstance(document, dict) else document
     if not isinstance(items, list):
         raise InvalidFileError('must be a list of items, or {"items": […]}')

@@ -14,6 +14,7 @@ from app.localstack.postgres import PostgresServer
 from app.localstack.valkey import ValkeyServer
 from tests.browser.person import Person
 from tests.browser.subjects import forget_all
+from tests.support.receiver import LOOPBACK
 from tests.support.sandbox import Sandbox, SandboxServer
 from tests.support.servers import ROOT
 from tests.support.stack import Stack, Timings, running_stack
@@ -58,7 +59,9 @@ def shared_stack(
     postgres_server.create_database("browser", template_database)
     url = postgres_server.url("browser")
     timings = Timings(provider_timeout=3)
-    with running_stack(url, valkey_server.url, sandbox_server.control, timings) as stack:
+    with running_stack(url, valkey_server.url, sandbox_server.control, timings, start=False) as stack:
+        stack.environ["WEBHOOK_ALLOWED_NETWORKS"] = LOOPBACK
+        stack.start()
         yield stack
 
 
@@ -78,10 +81,19 @@ def number(sandbox: Sandbox) -> str:
     return found
 
 
+@pytest.fixture
+def numbers(sandbox: Sandbox) -> list[str]:
+    """Three of them."""
+    found = [f"+1514555{next(_numbers)}" for _ in range(3)]
+    for one in found:
+        sandbox.number(one, voiceUrl="https://example.com/voice")
+    return found
+
+
 @pytest.fixture(scope="session")
 def key(shared_stack: Stack) -> str:
-    """A key that may write."""
-    return KeyService(shared_stack.sessions).create("Ada", [Scope.WRITE])[1]
+    """A key that may do everything."""
+    return KeyService(shared_stack.sessions).create("Ada", [Scope.ADMIN])[1]
 
 
 @pytest.fixture

@@ -1,9 +1,13 @@
 """Agents to look at, and what people do at Twilio's own console."""
 
-from sqlalchemy import delete, text
+from datetime import timedelta
+
+from sqlalchemy import delete, func, select, text
 
 from app.db.access import ApiKey
 from app.db.models import Base
+from app.db.webhooks import WebhookDelivery, WebhookEndpoint
+from app.domain.webhooks import DeliveryStatus, WebhookEvent
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, eventually
 from tests.support.stage import Console
@@ -21,6 +25,34 @@ def take_off_trunk(stack: Stack, sandbox: Sandbox, agent_id: str) -> None:
     """Take the agent's number off its trunk behind our back."""
     ids = stack.api.phone(agent_id)
     Console(sandbox).twilio("DELETE", f"/v1/Trunks/{ids['twilioTrunkSid']}/PhoneNumbers/{ids['twilioPhoneNumberSid']}")
+
+
+def a_bulk(stack: Stack) -> str:
+    """Have a bulk run into trouble, row by row; return its id."""
+    numbers = ["+15005550001", "+15005550002", "no number at all", "+15005550004"]
+    items = [{"phoneNumber": number, "agent": f"Desk {place}"} for place, number in enumerate(numbers)]
+    bulk_id = str(stack.api.call("POST", "/api/provisionings", {"items": items})[1]["bulkId"])
+    look = f"/api/provisionings/{bulk_id}"
+    eventually(lambda: stack.api.call("GET", look)[1]["status"] == "failed", "the bulk is over")
+    return bulk_id
+
+
+def a_webhook(stack: Stack) -> str:
+    """Have a webhook of which one delivery is still to be tried and one was given up; return its id."""
+    events = [WebhookEvent.FAILED, WebhookEvent.NEEDS_ATTENTION]
+    with stack.sessions.begin() as session:
+        now = session.scalars(select(func.now())).one()
+        endpoint = WebhookEndpoint(url="https://hooks.example.com/trunkline?team=reception", events=events)
+        endpoint.description, endpoint.secret, endpoint.failing_since = "Pager", "whsec_", now
+        endpoint.wake_at = now + timedelta(hours=1)
+        session.add(endpoint)
+        session.flush()
+        about = {"endpoint_id": endpoint.id, "payload": "{}"}
+        waits = {"status": DeliveryStatus.PENDING, "next_at": now + timedelta(minutes=30), "error": "connection_failed"}
+        session.add(WebhookDelivery(event=events[0], attempts=3, **about, **waits))
+        over = {"status": DeliveryStatus.FAILED, "finished_at": now, "response_status": 503}
+        session.add(WebhookDelivery(event=events[1], attempts=8, **about, **over))
+        return str(endpoint.id)
 
 
 def forget_all(stack: Stack) -> None:

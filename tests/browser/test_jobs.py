@@ -8,6 +8,7 @@ from app.access import KeyService, Scope
 from tests.browser.conftest import SCREENSHOTS
 from tests.browser.person import Person
 from tests.browser.subjects import provisioned, take_off_trunk
+from tests.support.receiver import receiver
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, eventually
 
@@ -158,6 +159,54 @@ def test_an_agent_is_found_by_name_number_and_status(person: Person, stack: Stac
     person.press("Show")
     expect(person.page.locator("tbody tr")).to_have_count(1)
     person.sees("Harbour masters")
+
+
+def test_a_bulk_is_uploaded_and_watched_to_its_end(person: Person, numbers: list[str], sandbox: Sandbox) -> None:
+    page = person.page
+    slow = sandbox.fault("livekit.create_dispatch_rule", "hold_before", times=1)
+    rows = "".join(f"{number},Desk {place}\n" for place, number in enumerate(numbers, start=1))
+    page.get_by_role("link", name="Bulk").click()
+    page.get_by_label("CSV or JSON file").set_input_files(
+        {"name": "numbers.csv", "mimeType": "text/csv", "buffer": f"phoneNumber,agent\n{rows}".encode()}
+    )
+    person.press("Upload and begin")
+    person.mark()
+    person.sees("2 of 3 done (66 %)")
+    person.picture("bulk-running")
+    sandbox.release(slow)
+    person.sees_status("Succeeded")
+    person.sees("3 of 3 done (100 %)")
+    assert person.never_reloaded()
+    expect(page.get_by_role("progressbar")).to_have_js_property("value", 3)
+    assert all(sandbox.call(number)["reaches"] for number in numbers)
+    with page.expect_download() as report:
+        person.press("Report (CSV)")
+    assert report.value.path().read_text(encoding="utf-8").count("succeeded") == len(numbers)
+
+
+def test_a_webhook_is_registered_and_its_test_is_logged(person: Person) -> None:
+    page = person.page
+    with receiver() as hook:
+        page.get_by_role("link", name="Webhooks").click()
+        page.locator("summary", has_text="New webhook").click()
+        page.get_by_label("URL").fill(hook.url)
+        page.get_by_label("phone.failed").check()
+        person.picture("webhook-new")
+        person.press("Register")
+        hook.secret = page.locator(".secret code").inner_text()
+        person.picture("webhook-secret")
+        person.press("I have copied it")
+        expect(page.get_by_text(hook.secret)).to_have_count(0)
+        person.press("Send a test")
+        person.mark()
+        person.sees("Delivered")
+        assert person.never_reloaded()
+        person.picture("webhook-delivered")
+        person.press("Redeliver")
+        eventually(lambda: [one.type for one in hook.messages()] == ["ping", "ping"], "it is sent again")
+    person.press("Delete…")
+    person.press("Delete the webhook")
+    person.sees("Nobody is told of anything yet")
 
 
 def test_a_page_left_open_after_its_key_was_revoked_shows_nothing_more(page: Page, stack: Stack) -> None:

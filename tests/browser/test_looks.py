@@ -7,7 +7,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import PATIENCE_MS, SCREENSHOTS
 from tests.browser.person import Person
-from tests.browser.subjects import provisioned, take_off_trunk
+from tests.browser.subjects import a_bulk, a_webhook, provisioned, take_off_trunk
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, eventually
 
@@ -37,6 +37,7 @@ def test_no_page_shuts_anybody_out(chromium: Browser, stack: Stack, cookies: Any
     good, failed, busy = agents
     operation = stack.api.phone(busy)["operation"]["id"]
     stack.api.call("POST", "/api/audit", {})
+    bulk, webhook = a_bulk(stack), a_webhook(stack)
     pages = {
         "sign-in": "/sign-in",
         "numbers": "/",
@@ -49,7 +50,13 @@ def test_no_page_shuts_anybody_out(chromium: Browser, stack: Stack, cookies: Any
         "operations": "/operations",
         "operations-failed": "/operations?tab=failed",
         "operation": f"/operations/{operation}",
+        "bulk": "/bulks",
+        "bulk-one": f"/bulks/{bulk}",
+        "bulk-cancel": f"/bulks/{bulk}/cancel",
         "audit": "/audit",
+        "webhooks": "/webhooks",
+        "webhook": f"/webhooks/{webhook}",
+        "webhook-delete": f"/webhooks/{webhook}/delete",
         "not-found": "/agents/nothing",
     }
     context = chromium.new_context(base_url=stack.api.base_url, viewport=DESK)

@@ -35,7 +35,7 @@ class Visitor:
         assert found, f"{page} has no form"
         return found[1]
 
-    def post(self, path: str, page: str = "/audit", **fields: str) -> TestResponse:
+    def post(self, path: str, page: str = "/audit", **fields: Any) -> TestResponse:
         """Send a form that stands on `page`."""
         data = {"csrf_token": self.token(page), **fields}
         return self.client.post(path, data=data, headers={"Accept": "text/html,*/*;q=0.8"})

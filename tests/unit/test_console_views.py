@@ -14,10 +14,12 @@ from app.console.path_picture import draw_path
 from app.console.words import ago, badge, figure, took
 from app.db.models import Agent, Event, Operation, OperationStep
 from app.domain.advice import ADVICE, advice_on_finding
+from app.domain.bulks import BulkStatus, ItemStatus
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import EventName
 from app.domain.findings import KINDS, Finding, FindingCode, Health
 from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus, StepState
+from app.domain.webhooks import DeliveryStatus
 from app.provisioning.care import as_json
 from app.provisioning.steps import STEPS
 
@@ -209,7 +211,7 @@ def test_a_failure_is_retried_only_while_its_agent_is_without_a_number() -> None
 def test_every_code_finding_and_status_has_its_words() -> None:
     assert set(ADVICE) == set(ErrorCode)
     assert all(advice_on_finding(code) for code in FindingCode)
-    for status in (*PhoneStatus, *OperationStatus, *StepState, *Health):
+    for status in (*PhoneStatus, *OperationStatus, *StepState, *Health, *BulkStatus, *ItemStatus, *DeliveryStatus):
         assert badge(status).words
     assert badge(OperationStatus.RUNNING) != badge(StepState.PENDING)
     shown = trouble_of(RefusedError(ErrorCode.NUMBER_IN_USE, "The number belongs to another agent."))

@@ -1,0 +1,187 @@
+"""Bulk in the console: what an upload does, what the pages show of it, and what their buttons do."""
+
+import io
+
+import pytest
+from werkzeug.test import TestResponse
+
+from app.access import Scope
+from app.api.bodies import MAX_BULK_BODY_BYTES
+from app.console.reads import PAGE_ROWS
+from tests.support.api import NOBODY, Api
+from tests.support.console import Visitor, signed_in
+
+SCRIPT = "<script>alert(1)</script>"
+CSV = "phoneNumber,agent\n+15145551001,desk one\n+15145551002,desk two\n12,desk three\n"
+
+
+@pytest.fixture
+def visitor(api: Api) -> Visitor:
+    return signed_in(api, Scope.WRITE)
+
+
+def upload(visitor: Visitor, content: str | bytes, name: str = "numbers.csv") -> TestResponse:
+    raw = content.encode() if isinstance(content, str) else content
+    answer = visitor.post("/bulks", file=(io.BytesIO(raw), name))
+    answer.request.environ["wsgi.input"].close()  # the test client writes a large form to a file of its own
+    return answer
+
+
+def accepted(visitor: Visitor, content: str = CSV, name: str = "numbers.csv") -> str:
+    """Upload a file, and return the page of its bulk."""
+    answer = upload(visitor, content, name)
+    assert answer.status_code == 303, answer.text
+    return answer.headers["Location"]
+
+
+def test_the_empty_page_shows_the_columns(visitor: Visitor) -> None:
+    page = visitor.get("/bulks").text
+
+    assert "No bulks yet" in page
+    assert "phoneNumber,agent,livekitAgentName,agentId,takeover" in page
+    assert 'type="file"' in page
+
+
+def test_a_csv_file_becomes_a_bulk_whose_page_shows_every_row(api: Api, visitor: Visitor) -> None:
+    page = visitor.get(accepted(visitor)).text
+
+    assert "The file is accepted." in page
+    assert '<progress id="progress" max="3" value="1">33 %</progress>' in page
+    assert "1 of 3 done" in page
+    assert "desk two" in page
+    assert "phoneNumber: must be E.164" in page
+    assert api.get("/api/provisionings").json["items"][0]["createdBy"] == "write-person (console)"
+    assert "3 numbers" in visitor.get("/bulks").text
+
+
+@pytest.mark.parametrize("content", ['{"items": [{"phoneNumber": "+15145551001", "agent": "one"}]}', "\ufeff[7]"])
+def test_a_json_file_is_read_too(visitor: Visitor, content: str) -> None:
+    assert "Bulk of 1 number" in visitor.get(accepted(visitor, content, "numbers.JSON")).text
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "words"),
+    [
+        ("", "", "Choose a file."),
+        ("number;agent\n", "a.csv", "The file must begin with a header row"),
+        ("phoneNumber\n", "a.csv", "The file must have 1 to 10000 items"),
+        (b"phoneNumber,agent\n+15145551001,\xe9\n", "a.csv", "The file is not UTF-8"),
+        ("{", "a.json", "The file is not JSON (line 1, column 2)"),
+        ('{"items": 7}', "a.json", "The file must be a list of items"),
+        ('[{"agent": "a", "agent": "b"}]', "a.json", "a name appears twice"),
+        ("[" * 40 + "]" * 40, "a.json", "The file is nested too deeply"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_beside_its_field(
+    api: Api, visitor: Visitor, content: str | bytes, name: str, words: str
+) -> None:
+    answer = upload(visitor, content, name)
+
+    assert answer.status_code == 422
+    assert words in answer.text
+    assert 'aria-describedby="file-wrong"' in answer.text
+    assert api.count("bulks") == 0
+
+
+def test_a_file_may_be_as_large_as_the_api_takes_and_no_larger(api: Api, visitor: Visitor) -> None:
+    padding = "\n" * (MAX_BULK_BODY_BYTES // 2)
+    accepted(visitor, CSV + padding)
+
+    assert upload(visitor, CSV + padding * 2).status_code == 413
+    assert api.count("bulks") == 1
+
+
+def test_what_was_uploaded_is_text_wherever_it_stands(visitor: Visitor) -> None:
+    page = accepted(visitor, f"phoneNumber,agent\n+15145551001,{SCRIPT}\n{SCRIPT},desk\n")
+
+    for path in (page, f"{page}/live", f"{page}/cancel", "/bulks"):
+        assert SCRIPT not in visitor.get(path).text, path
+    assert "&lt;script&gt;" in visitor.get(page).text
+
+
+def test_rows_come_in_pages_and_by_their_status(visitor: Visitor) -> None:
+    rows = "".join(f"+1514555{n},desk {n}\n" for n in range(1000, 1003 + PAGE_ROWS))
+    page = accepted(visitor, "phoneNumber,agent\n12,bad\n" + rows)
+
+    first = visitor.get(page).text
+    assert first.count("<tr>") == PAGE_ROWS + 1
+    following = first.split('rel="next" href="')[1].split('"')[0].replace("&amp;", "&")
+    second = visitor.get(following).text
+    assert second.count("<tr>") == 5
+    assert "/live?cursor=" in second
+    assert visitor.get(f"{page}?status=failed").text.count("<tr>") == 2
+    assert "/live?status=failed" in visitor.get(f"{page}?status=failed").text
+    assert "No such rows" in visitor.get(f"{page}?status=succeeded").text
+
+
+def test_the_live_part_is_sent_once_until_a_row_changes(api: Api, visitor: Visitor) -> None:
+    page = accepted(visitor)
+    first = visitor.get(f"{page}/live")
+    known = {"If-None-Match": first.headers["ETag"]}
+    assert 'data-open="yes"' in first.text
+    assert visitor.get(f"{page}/live", headers=known).status_code == 304
+
+    api.wiring.sweeper.bulks.advance()
+
+    moved = visitor.get(f"{page}/live", headers=known)
+    assert moved.status_code == 200
+    assert "Timeline" in moved.text
+    assert "<html" not in moved.text
+
+
+def test_cancelling_asks_first_and_what_was_cancelled_can_be_resumed(api: Api, visitor: Visitor) -> None:
+    page = accepted(visitor)
+    assert f"{page}/cancel" in visitor.get(page).text
+    assert "2 of 3 numbers have not begun" in visitor.get(f"{page}/cancel").text
+
+    visitor.post(f"{page}/cancel")
+    cancelled = visitor.get(page).text
+    assert "Nothing more begins" in cancelled
+    assert f"{page}/cancel" not in cancelled
+    assert 'data-open="no"' in cancelled
+
+    visitor.post(f"{page}/resume")
+    resumed = visitor.get(page).text
+    assert "2 waiting to be tried." in resumed
+    assert 'data-open="yes"' in resumed
+
+
+def test_what_never_can_work_is_not_tried_again(visitor: Visitor) -> None:
+    page = accepted(visitor, "phoneNumber,agent\n12,bad\n")
+
+    visitor.post(f"{page}/resume")
+
+    assert "Nothing to try again" in visitor.get(page).text
+
+
+def test_the_report_is_the_file_that_the_api_gives(api: Api, visitor: Visitor) -> None:
+    page = accepted(visitor)
+
+    report = visitor.get(f"{page}/report")
+
+    assert report.headers["Content-Disposition"].startswith("attachment;")
+    assert report.text == api.get(f"/api/provisionings/{page.removeprefix('/bulks/')}/report").text
+
+
+def test_a_key_that_only_reads_sees_bulks_and_starts_none(api: Api, visitor: Visitor) -> None:
+    page, reader = accepted(visitor), signed_in(api, Scope.READ)
+
+    assert 'type="file"' not in reader.get("/bulks").text
+    assert f"{page}/cancel" not in reader.get(page).text
+    assert upload(reader, CSV).status_code == 403
+    assert reader.post(f"{page}/cancel").status_code == 403
+    assert api.count("bulks") == 1
+
+
+@pytest.mark.parametrize("path", [f"/bulks/{NOBODY}", f"/bulks/{NOBODY}/report", "/bulks/nonsense"])
+def test_a_bulk_that_there_is_not_is_said_plainly(visitor: Visitor, path: str) -> None:
+    answer = visitor.get(path)
+
+    assert answer.status_code == 404
+    assert "No such bulk" in answer.text
+
+
+@pytest.mark.parametrize("query", ["?status=x", "?cursor=x"])
+def test_a_query_that_we_cannot_read_is_an_error_page(visitor: Visitor, query: str) -> None:
+    assert visitor.get(f"{accepted(visitor)}{query}").status_code == 422
+    assert visitor.get("/bulks?cursor=x").status_code == 422

@@ -1,0 +1,232 @@
+"""Webhooks in the console: a secret that is shown once, the log, and who may press what."""
+
+import re
+
+import pytest
+from werkzeug.test import TestResponse
+
+from app.access import Scope
+from app.db.webhooks import WebhookDelivery, WebhookEndpoint
+from app.domain.webhooks import DeliveryStatus, DisabledReason
+from app.webhooks.endpoints import MAX_ENDPOINTS
+from tests.support.api import NOBODY, Api
+from tests.support.console import Visitor, signed_in
+
+SCRIPT = "<script>alert(1)</script>"
+URL = "https://93.184.215.14/hook"
+SECRET = re.compile(r"whsec_[A-Za-z0-9+/=]{44}")
+
+
+@pytest.fixture
+def visitor(api: Api) -> Visitor:
+    return signed_in(api, Scope.ADMIN)
+
+
+def register(visitor: Visitor, url: str = URL, **more: object) -> TestResponse:
+    return visitor.post("/webhooks", url=url, description="", **more)
+
+
+def registered(api: Api, visitor: Visitor, **more: object) -> str:
+    """Register an endpoint, and return its page."""
+    assert register(visitor, **more).status_code == 201
+    return f"/webhooks/{api.wiring.webhooks.all()[-1].id}"
+
+
+def set_endpoint(api: Api, **values: object) -> None:
+    with api.wiring.sessions.begin() as session:
+        endpoint = session.query(WebhookEndpoint).one()
+        for name, value in values.items():
+            setattr(endpoint, name, value)
+
+
+def set_delivery(api: Api, **values: object) -> None:
+    with api.wiring.sessions.begin() as session:
+        delivery = session.query(WebhookDelivery).one()
+        for name, value in values.items():
+            setattr(delivery, name, value)
+
+
+def test_the_empty_page_says_what_a_webhook_is_for(api: Api, visitor: Visitor) -> None:
+    assert "Nobody is told of anything yet" in visitor.get("/webhooks").text
+    assert "needs a key with the scope" in signed_in(api, Scope.WRITE).get("/webhooks").text
+
+
+def test_a_secret_is_shown_once_and_kept_by_no_browser(api: Api, visitor: Visitor) -> None:
+    answer = register(visitor, events=["phone.failed", "phone.drifted"])
+
+    assert answer.status_code == 201
+    assert answer.headers["Cache-Control"] == "no-store"
+    endpoint = api.wiring.webhooks.all()[0]
+    assert endpoint.secret in answer.text
+    assert (endpoint.url, endpoint.events, endpoint.description) == (URL, ["phone.failed", "phone.drifted"], None)
+    for path in ("/webhooks", f"/webhooks/{endpoint.id}", f"/webhooks/{endpoint.id}/live"):
+        page = visitor.get(path).text
+        assert URL in page, path
+        assert "phone.drifted" in page, path
+        assert not SECRET.search(page), path
+
+
+def test_with_no_event_chosen_it_is_told_of_every_one(api: Api, visitor: Visitor) -> None:
+    page = registered(api, visitor)
+
+    assert api.wiring.webhooks.all()[0].events is None
+    assert "every event" in visitor.get(page).text
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "http://127.0.0.1/", "https://10.0.0.1/", "https://a/" + "x" * 2000])
+def test_a_wrong_url_is_shown_beside_its_field_with_what_was_typed(api: Api, visitor: Visitor, url: str) -> None:
+    answer = register(visitor, url, events="phone.failed")
+
+    assert answer.status_code == 422
+    assert 'aria-describedby="url-wrong"' in answer.text
+    assert f'value="{url}"' in answer.text
+    assert 'value="phone.failed" checked' in answer.text
+    assert api.count("webhook_endpoints") == 0
+
+
+def test_an_event_that_there_is_not_is_refused(api: Api, visitor: Visitor) -> None:
+    assert register(visitor, events="phone.rang").status_code == 422
+    assert api.count("webhook_endpoints") == 0
+
+
+def test_one_too_many_is_refused_on_the_page(api: Api, visitor: Visitor) -> None:
+    with api.wiring.sessions.begin() as session:
+        session.add_all(WebhookEndpoint(url=URL, secret="whsec_") for _ in range(MAX_ENDPOINTS))
+
+    answer = register(visitor)
+
+    assert answer.status_code == 409
+    assert "delete one" in answer.text
+
+
+def test_a_new_secret_is_shown_once_and_the_old_one_goes_on_for_a_day(api: Api, visitor: Visitor) -> None:
+    page = registered(api, visitor)
+    old = api.wiring.webhooks.all()[0].secret
+
+    answer = visitor.post(f"{page}/rotate")
+
+    now = api.wiring.webhooks.all()[0].secret
+    assert now != old
+    assert now in answer.text
+    assert old not in answer.text
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "the old secret signs too until" in visitor.get(page).text
+
+
+def test_a_test_is_queued_logged_and_sent_again(api: Api, visitor: Visitor) -> None:
+    page = registered(api, visitor)
+    assert "Nothing was sent yet" in visitor.get(page).text
+    visitor.post(f"{page}/ping")
+    shown = visitor.get(page).text
+    assert "A test is queued." in shown
+    assert "<code>ping</code>" in shown
+    assert 'data-open="yes"' in shown
+    assert "/redeliver" not in shown
+    set_delivery(api, status=DeliveryStatus.FAILED, attempts=8, response_status=503, next_at=None)
+
+    over = visitor.get(f"{page}?status=failed").text
+    assert "Given up" in over
+    assert "503" in over
+    assert 'data-open="no"' in over
+    again = re.findall(r'action="([^"]+/redeliver)"', over)
+    visitor.post(again[0])
+
+    with api.wiring.sessions() as session:
+        delivery = session.query(WebhookDelivery).one()
+        assert (delivery.status, delivery.attempts) == (DeliveryStatus.PENDING, 0)
+    assert len(api.publisher.webhooks) == 2
+
+
+def test_the_live_part_is_sent_once_until_a_delivery_changes(api: Api, visitor: Visitor) -> None:
+    page = registered(api, visitor)
+    visitor.post(f"{page}/ping")
+    known = {"If-None-Match": visitor.get(f"{page}/live").headers["ETag"]}
+    assert visitor.get(f"{page}/live", headers=known).status_code == 304
+
+    set_delivery(api, attempts=1, error="connection_failed")
+
+    assert "Connection failed" in visitor.get(f"{page}/live", headers=known).text
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [(DisabledReason.GONE, "it answered 410"), (DisabledReason.FAILING, "it failed for days")],
+)
+def test_what_was_disabled_says_why_and_is_enabled_again(
+    api: Api, visitor: Visitor, reason: DisabledReason, words: str
+) -> None:
+    page = registered(api, visitor)
+    visitor.post(f"{page}/disable")
+    assert api.wiring.webhooks.all()[0].disabled_reason == DisabledReason.REQUESTED
+    set_endpoint(api, disabled_reason=reason)
+    shown = visitor.get(page).text
+    assert words in shown
+    assert f"{page}/ping" not in shown
+    refused = visitor.post(f"{page}/ping")
+    assert refused.status_code == 409
+    assert "Enable the webhook again" in refused.text
+
+    visitor.post(f"{page}/enable")
+
+    assert api.wiring.webhooks.all()[0].disabled_at is None
+    assert f"{page}/ping" in visitor.get(page).text
+
+
+def test_deleting_asks_first(api: Api, visitor: Visitor) -> None:
+    page = registered(api, visitor)
+    assert "Delete this webhook?" in visitor.get(f"{page}/delete").text
+    assert api.count("webhook_endpoints") == 1
+
+    visitor.post(f"{page}/delete")
+
+    assert api.count("webhook_endpoints") == 0
+    assert "The webhook is deleted." in visitor.get("/webhooks").text
+
+
+def test_what_came_from_outside_is_text_wherever_it_stands(api: Api, visitor: Visitor) -> None:
+    page = registered(api, visitor)
+    visitor.post(f"{page}/ping")
+    set_endpoint(api, url=f"{URL}?{SCRIPT}", description=SCRIPT)
+    set_delivery(api, error=SCRIPT)
+
+    for path in ("/webhooks", page, f"{page}/live", f"{page}/delete"):
+        text = visitor.get(path).text
+        assert SCRIPT not in text, path
+        assert "&lt;script&gt;" in text, path
+
+
+def test_a_key_that_may_not_administer_sees_and_presses_nothing(api: Api, visitor: Visitor) -> None:
+    page = registered(api, visitor)
+    writer = signed_in(api, Scope.WRITE)
+    for path in ("/webhooks", page):
+        shown = writer.get(path).text
+        assert URL in shown
+        assert f'action="{page}' not in shown
+        assert 'action="/webhooks' not in shown
+
+    for name in ("ping", "rotate", "enable", "disable", "delete", f"deliveries/{NOBODY}/redeliver"):
+        assert writer.post(f"{page}/{name}").status_code == 403, name
+    refused = register(writer)
+    assert refused.status_code == 403
+    assert "scope &#39;admin&#39;" in refused.text
+    assert api.count("webhook_endpoints") == 1
+
+
+def test_a_form_that_none_of_our_pages_sent_registers_nothing(api: Api, visitor: Visitor) -> None:
+    assert visitor.client.post("/webhooks", data={"url": URL}).status_code == 400
+    assert api.count("webhook_endpoints") == 0
+
+
+@pytest.mark.parametrize("path", [f"/webhooks/{NOBODY}", f"/webhooks/{NOBODY}/live", "/webhooks/nonsense"])
+def test_a_webhook_that_there_is_not_is_said_plainly(visitor: Visitor, path: str) -> None:
+    answer = visitor.get(path)
+
+    assert answer.status_code == 404
+    assert "No such webhook" in answer.text
+
+
+def test_a_delivery_that_there_is_not_is_said_plainly(api: Api, visitor: Visitor) -> None:
+    answer = visitor.post(f"{registered(api, visitor)}/deliveries/{NOBODY}/redeliver")
+
+    assert answer.status_code == 404
+    assert "No such delivery" in answer.text
