@@ -199,7 +199,7 @@ def test_a_webhook_is_registered_and_its_test_is_logged(person: Person) -> None:
         expect(page.get_by_text(hook.secret)).to_have_count(0)
         person.press("Send a test")
         person.mark()
-        person.sees("Delivered")
+        expect(page.locator("tbody .badge")).to_have_text("Delivered")
         assert person.never_reloaded()
         person.picture("webhook-delivered")
         person.press("Redeliver")
