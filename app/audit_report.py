@@ -5,7 +5,7 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from app.db.models import Audit
+from app.db.audits import Audit
 from app.domain.findings import AuditStatus
 
 IN_SYNC, NOT_AUDITED, DRIFT_LEFT = 0, 1, 3

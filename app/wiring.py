@@ -104,25 +104,8 @@ def build(
     tracing = make_tracing(settings.otel_exporter_otlp_endpoint, settings.instance_name)
     telemetry = Telemetry(make_tally(settings.redis_url), tracing)
     governors = {} if carrier and platform else _governors(settings)
-    carrier = carrier or TwilioCarrier(
-        settings.twilio_account_sid,
-        settings.twilio_username,
-        settings.twilio_password,
-        timeout_s=settings.provider_timeout_s,
-        base_url=settings.twilio_base_url,
-        governor=governors.get("twilio"),
-        telemetry=telemetry,
-    )
-    platform = platform or LiveKitPlatform(
-        settings.livekit_url,
-        settings.livekit_api_key,
-        settings.livekit_api_secret.get_secret_value(),
-        timeout_s=settings.provider_timeout_s,
-        allowed_addresses=settings.allowed_addresses,
-        ringing_timeout_s=RINGING_TIMEOUT_S,
-        governor=governors.get("livekit"),
-        telemetry=telemetry,
-    )
+    carrier = carrier or _carrier(settings, governors.get("twilio"), telemetry)
+    platform = platform or _platform(settings, governors.get("livekit"), telemetry)
     publisher = publisher or import_string(PUBLISHER)
     timing = Timing(settings.provider_timeout, timedelta(seconds=settings.operation_budget_s))
     tools = Toolbox(
@@ -133,6 +116,7 @@ def build(
     audits = AuditService(sessions, tools, care, timedelta(seconds=settings.orphan_grace_s))
     sender = Sender(AddressRule(settings.webhook_networks))
     deliveries = DeliveryService(sessions, publisher, sender)
+    admission = BulkAdmission(sessions, service)
     return Wiring(
         settings=settings,
         engine=engine,
@@ -143,14 +127,7 @@ def build(
         agents=AgentService(sessions),
         provisioning=service,
         runner=Runner(sessions, tools, watch=StepWatch(telemetry)),
-        sweeper=Sweeper(
-            sessions,
-            service,
-            audits,
-            BulkAdmission(sessions, service),
-            deliveries,
-            purges=(FirstAnswers(sessions).purge,),
-        ),
+        sweeper=Sweeper(sessions, service, audits, admission, deliveries, purges=(FirstAnswers(sessions).purge,)),
         care=care,
         audits=audits,
         planning=PlanningService(sessions, tools),
@@ -159,6 +136,31 @@ def build(
         governors=governors,
         webhooks=WebhookService(sessions, publisher, sender),
         deliveries=deliveries,
+        telemetry=telemetry,
+    )
+
+
+def _carrier(settings: Settings, governor: Governor | None, telemetry: Telemetry) -> Carrier:
+    return TwilioCarrier(
+        settings.twilio_account_sid,
+        settings.twilio_username,
+        settings.twilio_password,
+        timeout_s=settings.provider_timeout_s,
+        base_url=settings.twilio_base_url,
+        governor=governor,
+        telemetry=telemetry,
+    )
+
+
+def _platform(settings: Settings, governor: Governor | None, telemetry: Telemetry) -> VoicePlatform:
+    return LiveKitPlatform(
+        settings.livekit_url,
+        settings.livekit_api_key,
+        settings.livekit_api_secret.get_secret_value(),
+        timeout_s=settings.provider_timeout_s,
+        allowed_addresses=settings.allowed_addresses,
+        ringing_timeout_s=RINGING_TIMEOUT_S,
+        governor=governor,
         telemetry=telemetry,
     )
 

@@ -9,8 +9,9 @@ from datetime import timedelta
 from app.api.operation_views import OperationView, PhoneView
 from app.api.pages import Page, cut
 from app.db import queries
+from app.db.audits import Audit
 from app.db.engine import Sessions
-from app.db.models import Agent, Audit
+from app.db.models import Agent
 from app.domain.errors import agent_not_found, audit_not_found, operation_not_found
 from app.domain.statuses import OperationStatus, PhoneStatus
 

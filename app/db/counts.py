@@ -6,8 +6,9 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, Float, Row, case, cast, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from app.db.audits import Audit
 from app.db.bulks import Bulk
-from app.db.models import Agent, Audit, Operation
+from app.db.models import Agent, Operation
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.bulks import OPEN_BULKS, ItemStatus
 from app.domain.findings import AuditStatus

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.sql import literal_column
 
-from app.domain.findings import AuditStatus, Health
+from app.domain.findings import Health
 from app.domain.statuses import (
     OPEN_STATUSES,
     Direction,
@@ -234,23 +234,3 @@ class Event(Base):
     event: Mapped[str]
     detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-
-
-class Audit(Base):
-    """One comparison of all rows with both providers: asked for, run by one worker, kept as a report."""
-
-    __tablename__ = "audits"
-    __table_args__ = (Index("ix_audits_created_at", "created_at"),)
-
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
-    status: Mapped[AuditStatus] = mapped_column(status_column(AuditStatus, "status"), default=AuditStatus.QUEUED)
-    fix: Mapped[bool] = mapped_column(default=False)
-    requested_by: Mapped[str | None]
-    lease_until: Mapped[datetime | None]
-    """Nobody else runs it before this moment, nor is it published again."""
-    agents_checked: Mapped[int] = mapped_column(default=0)
-    findings: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list)
-    error_detail: Mapped[str | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]

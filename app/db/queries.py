@@ -9,9 +9,10 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Connection, Engine, Float, Select, func, or_, select, text, tuple_
 from sqlalchemy.orm import Session, selectinload
 
+from app.db.audits import Audit
 from app.db.bulks import Bulk
 from app.db.engine import Sessions
-from app.db.models import Agent, Audit, Event, Operation, Resource
+from app.db.models import Agent, Event, Operation, Resource
 from app.db.webhooks import WebhookDelivery
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName

@@ -13,8 +13,9 @@ import structlog
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from app.db.audits import Audit
 from app.db.engine import Sessions
-from app.db.models import Agent, Audit, Operation
+from app.db.models import Agent, Operation
 from app.domain.errors import RefusedError
 from app.domain.findings import AuditStatus, Finding, FindingCode, Health, Mend
 from app.domain.statuses import OPEN_STATUSES, PhoneStatus

@@ -17,9 +17,10 @@ from app.domain.numbers import mask_numbers
 from app.domain.statuses import OperationKind, PhoneStatus
 from app.provisioning.announcements import announce_drift
 from app.provisioning.context import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK, VERIFICATION, Toolbox
+from app.provisioning.opening import open_operation
 from app.provisioning.service import Publisher, refusal_of
 from app.provisioning.snapshot import AgentPath, compare, read_one
-from app.provisioning.transitions import Origin, lock_agent, open_operation, plan_now, refuse_busy
+from app.provisioning.transitions import Origin, lock_agent, plan_now, refuse_busy
 
 log = structlog.get_logger(__name__)
 

@@ -100,14 +100,7 @@ def keep_rest(
         operation = locked.operation
         if row.lease_token != claim.token:
             return "lost"
-        row.lease_token, row.lease_until = None, locked.now + rest
-        if not was_tried:
-            row.attempts -= 1
-        row.error_code, row.error_detail = error.code, error.detail
-        if claim.direction is Direction.DO:
-            row.state = StepState.PENDING
-            if is_clear:
-                row.intent = None
+        _rest(row, claim, error, locked.now + rest, is_clear=is_clear, was_tried=was_tried)
         record(
             session,
             operation,
@@ -119,27 +112,43 @@ def keep_rest(
             attempt=claim.attempt,
             **_waited(tools, claim, error),
         )
-        operation.wake_at = row.lease_until + (
-            hint_grace(operation) if operation.direction is claim.direction else LEASE_MARGIN
-        )
-        if operation.direction is not claim.direction:
+        is_on_its_way = operation.direction is claim.direction
+        operation.wake_at = locked.now + rest + (hint_grace(operation) if is_on_its_way else LEASE_MARGIN)
+        if not is_on_its_way:
             return "turned"
-        if claim.direction is Direction.DO and is_out_of_time(session, operation, tools, row.lease_until):
-            row.state = StepState.FAILED
-            turn_round(
-                session,
-                operation,
-                locked.agent,
-                locked.rows.values(),
-                locked.now,
-                code=ErrorCode.PROVIDER_UNAVAILABLE,
-                detail=out_of_time(row),
-            )
-            return "turned"
+        if claim.direction is Direction.DO and is_out_of_time(session, operation, tools, locked.now + rest):
+            return _give_up(session, locked, row)
         is_failing = claim.attempt >= UNDO_TRIES and error.code is not ErrorCode.PROVIDER_BUSY
         if claim.direction is Direction.UNDO and (isinstance(error, RejectedError) or is_failing):
             return _ask_for_attention(session, locked, claim, error)
         return "rests"
+
+
+def _rest(
+    row: OperationStep, claim: Claim, error: ProviderError, until: datetime, *, is_clear: bool, was_tried: bool
+) -> None:
+    row.lease_token, row.lease_until = None, until
+    row.attempts -= 0 if was_tried else 1
+    row.error_code, row.error_detail = error.code, error.detail
+    if claim.direction is Direction.DO:
+        row.state = StepState.PENDING
+        if is_clear:
+            row.intent = None
+
+
+def _give_up(session: Session, locked: Locked, row: OperationStep) -> Kept:
+    """Turn the operation round: its time for retries would be over before the next one."""
+    row.state = StepState.FAILED
+    turn_round(
+        session,
+        locked.operation,
+        locked.agent,
+        locked.rows.values(),
+        locked.now,
+        code=ErrorCode.PROVIDER_UNAVAILABLE,
+        detail=out_of_time(row),
+    )
+    return "turned"
 
 
 def _reload(session: Session, claim: Claim) -> tuple[Locked, OperationStep]:

@@ -23,11 +23,11 @@ from app.domain.statuses import OPEN_STATUSES, OperationKind, OperationStatus, P
 from app.provisioning.acceptance import accept, refuse
 from app.provisioning.bulk_place import BulkPlace
 from app.provisioning.claims import Locked, lock_operation
+from app.provisioning.opening import open_operation
 from app.provisioning.plans import Plan, plan_from
 from app.provisioning.transitions import (
     Origin,
     lock_agent,
-    open_operation,
     plan_now,
     record,
     refuse_busy,

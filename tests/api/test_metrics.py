@@ -11,7 +11,8 @@ from redis import Redis
 from sqlalchemy import insert, update
 
 from app import create_app
-from app.db.models import Audit, Operation
+from app.db.audits import Audit
+from app.db.models import Operation
 from app.domain.findings import AuditStatus
 from app.domain.queues import QueueName
 from app.metrics.page import make_metrics

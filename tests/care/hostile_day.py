@@ -9,8 +9,9 @@ from typing import Any
 
 from sqlalchemy import select, text
 
-from app.db.models import Audit, Operation
+from app.db.audits import Audit
 from app.db.models import Event as Told
+from app.db.models import Operation
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.findings import AuditStatus, FindingCode
 from app.domain.statuses import OPEN_STATUSES, PhoneStatus

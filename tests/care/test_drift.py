@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.db.models import Audit
+from app.db.audits import Audit
 from app.domain.findings import KINDS, AuditStatus, FindingCode, Health, Mend
 from app.domain.statuses import PhoneStatus
 from app.provisioning.context import tag_of

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from app.cli.doctor.command import Silent, doctor
 from app.cli.doctor.providers import PROVIDER_CHECKS
 from app.cli.doctor.variables import read_settings
-from app.db.models import Audit
+from app.db.audits import Audit
 from app.domain.findings import AuditStatus
 from app.provisioning.transitions import Origin
 from app.settings import Settings

@@ -10,7 +10,8 @@ import pytest
 import requests
 
 from app import sandbox as defaults
-from app.db.models import Agent, Audit
+from app.db.audits import Audit
+from app.db.models import Agent
 from app.domain.statuses import PhoneStatus
 from app.provisioning.runner import Verdict
 from app.provisioning.transitions import Origin
