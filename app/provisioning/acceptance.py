@@ -2,7 +2,8 @@
 
 import json
 import uuid
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -94,23 +95,28 @@ def accept(
     row = statements.one(_ACCEPT, values)
     if row is None:
         return None
-    operation = Operation(
-        id=operation_id,
-        agent_id=agent_id,
+    operation = _row_of(values, row)
+    return operation, Plan(operation_id, 0, OperationKind.PROVISION, Direction.DO, _NAMES, is_bulk=place is not None)
+
+
+def _row_of(values: Mapping[str, Any], row: Any) -> Operation:
+    """Return the operation as the statement wrote it, without reading it back."""
+    return Operation(
+        id=values["operation"],
+        agent_id=values["agent"],
         kind=OperationKind.PROVISION,
-        phone_number=number,
-        takeover=takeover,
+        phone_number=values["number"],
+        takeover=values["takeover"],
         status=OperationStatus.QUEUED,
         epoch=0,
         wake_at=row.wake_at,
         idle_kicks=0,
-        requested_by=origin.requested_by,
-        request_id=origin.request_id,
-        traceparent=origin.traceparent,
+        requested_by=values["requested_by"],
+        request_id=values["request_id"],
+        traceparent=values["traceparent"],
         created_at=row.created_at,
-        bulk_id=place.bulk_id if place else None,
+        bulk_id=values["bulk"],
     )
-    return operation, Plan(operation_id, 0, OperationKind.PROVISION, Direction.DO, _NAMES, is_bulk=place is not None)
 
 
 def refuse(session: Session, agent_id: uuid.UUID) -> NoReturn:

@@ -156,16 +156,7 @@ def _take(
     row.started_at = row.started_at if row.attempts > 1 else now
     row.finished_at = None
     operation.wake_at, operation.idle_kicks = row.lease_until + LEASE_MARGIN, 0
-    if operation.status is OperationStatus.QUEUED:
-        operation.started_at = now
-        operation.move_to(OperationStatus.RUNNING)
-        record(session, operation, EventName.OPERATION_STARTED)
-    if direction is Direction.DO:
-        row.state, row.intent = StepState.RUNNING, {"do": step.name, "attempt": row.attempts}
-        if operation.kind is OperationKind.PROVISION:
-            locked.agent.move_to(PhoneStatus.PROVISIONING)
-    else:
-        row.state = StepState.UNDOING
+    _begin(session, locked, row, direction)
     event = EventName.STEP_STARTED if direction is Direction.DO else EventName.STEP_UNDOING
     record(session, operation, event, step.name, attempt=row.attempts)
     context = _context(session, tools, locked, direction)
@@ -183,6 +174,20 @@ def _take(
         Lane.BULK if operation.bulk_id else Lane.SINGLE,
         Trail(operation.kind, operation.request_id, operation.traceparent),
     )
+
+
+def _begin(session: Session, locked: Locked, row: OperationStep, direction: Direction) -> None:
+    operation = locked.operation
+    if operation.status is OperationStatus.QUEUED:
+        operation.started_at = locked.now
+        operation.move_to(OperationStatus.RUNNING)
+        record(session, operation, EventName.OPERATION_STARTED)
+    if direction is Direction.DO:
+        row.state, row.intent = StepState.RUNNING, {"do": row.name, "attempt": row.attempts}
+        if operation.kind is OperationKind.PROVISION:
+            locked.agent.move_to(PhoneStatus.PROVISIONING)
+    else:
+        row.state = StepState.UNDOING
 
 
 def _context(session: Session, tools: Toolbox, locked: Locked, direction: Direction) -> StepContext:
