@@ -50,11 +50,14 @@ class BrokerCollector(Collector):
             Redis.from_url(self.redis_url, socket_timeout=limit, socket_connect_timeout=limit) as client,
             client.pipeline(transaction=False) as pipeline,
         ):
-            for queue in QueueName:
-                pipeline.llen(queue)
+            held = [(queue, each) for queue in QueueName for each in queue.lists]
+            for _, each in held:
+                pipeline.llen(each)
             pipeline.hlen(UNACKED)
             *lengths, unacked = pipeline.execute()
-        queues = {(queue.value,): length for queue, length in zip(QueueName, lengths, strict=True)}
+        queues = {(queue.value,): 0 for queue in QueueName}
+        for (queue, _), length in zip(held, lengths, strict=True):
+            queues[queue.value,] += length
         yield gauge(catalogue.QUEUE_MESSAGES, queues, list(queues))
         yield gauge(catalogue.UNACKED_MESSAGES, {(): unacked})
 

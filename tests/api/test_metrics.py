@@ -77,12 +77,14 @@ def test_prometheus_accepts_the_page(api: Api) -> None:
 
 def test_queues_are_measured(api: Api) -> None:
     with Redis.from_url(api.wiring.settings.redis_url) as client:
-        client.delete(*QueueName)
-        client.lpush(QueueName.BULK, "a", "b")
+        client.delete(*(each for queue in QueueName for each in queue.lists))
+        client.lpush(QueueName.BULK, "a")
+        # What nobody has begun waits at a lower priority, in a list of its own.
+        client.lpush(QueueName.BULK.lists[1], "b")
         try:
             shown = families(api.client.get("/metrics").text)
         finally:
-            client.delete(QueueName.BULK)
+            client.delete(*QueueName.BULK.lists)
 
     assert values(shown["trunkline_queue_messages"]) == {
         ("provision",): 0,

@@ -7,9 +7,11 @@ from celery import Celery, group
 from celery.canvas import Signature, _chain
 from celery.exceptions import QueueNotFound
 
+from app.domain.queues import QueueName
 from app.domain.statuses import Direction, OperationKind
 from app.provisioning.plans import Plan
 from app.provisioning.steps import STEPS, steps_towards
+from tests.support.queue import keys_of
 
 DOWN = [step.name for step in STEPS]
 UP = [step.name for step in reversed(STEPS) if step.undo]
@@ -20,6 +22,7 @@ NAMES = {
     "rollback.begin",
     "upkeep.audit",
     "upkeep.kick",
+    "webhooks.deliver",
 }
 
 
@@ -29,7 +32,7 @@ def test_every_task_has_a_name_that_says_what_it_does(celery_app: Celery) -> Non
 
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_every_task_goes_to_a_queue_that_a_worker_reads(celery_app: Celery, name: str) -> None:
-    queues = {"provision": "provision", "repair": "provision", "move": "provision", "upkeep": "ops"}
+    queues = {"provision": "provision", "repair": "provision", "move": "provision", "upkeep": "ops", "webhooks": "ops"}
     queue = queues.get(name.split(".", 1)[0], "rollback")
     assert celery_app.amqp.router.route({}, name)["queue"].name == queue
 
@@ -139,3 +142,7 @@ def test_the_way_up_of_a_bulk_is_clean_up_like_any_other(celery_app: Celery) -> 
 
     plan = Plan(uuid.uuid4(), 1, OperationKind.PROVISION, Direction.UNDO, tuple(UP), is_bulk=True)
     assert _queues(chain_of(plan)) == {None}
+
+
+def test_every_list_of_a_queue_is_counted() -> None:
+    assert [list(queue.lists) for queue in QueueName] == [keys_of(queue) for queue in QueueName]
