@@ -1,4 +1,4 @@
-"""A day on which everything happens to a few agents and numbers at once, and the evening on which all must be well."""
+"""A day on which everything happens to a few agents and numbers at once."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,11 +10,8 @@ from typing import Any
 from sqlalchemy import select, text
 
 from app.db.audits import Audit
-from app.db.models import Event as Told
 from app.db.models import Operation
-from app.domain.errors import ErrorCode, RefusedError
-from app.domain.findings import AuditStatus, FindingCode
-from app.domain.statuses import OPEN_STATUSES, PhoneStatus
+from app.domain.errors import RefusedError
 from app.providers.base import Carrier, Label
 from app.providers.errors import ProviderError
 from app.provisioning.audit import AuditService
@@ -25,17 +22,7 @@ from app.provisioning.transitions import Origin, Plan
 from app.settings import load_settings
 from app.wiring import Wiring, build
 from tests.care.outsider import Outsider
-from tests.e2e.invariants import (
-    Foreigners,
-    Subject,
-    check_call,
-    check_clean,
-    check_path,
-    known_ids,
-    owned,
-    routing_of,
-)
-from tests.e2e.rows import AgentRows, rows_of
+from tests.e2e.invariants import Foreigners, routing_of
 from tests.support.api import empty_tables
 from tests.support.mishaps import Fate, Fateful, Mishap
 from tests.support.providers import WorkerDiedError
@@ -47,7 +34,6 @@ WEBHOOK, APPLICATION, TRUNK = NUMBERS = ("+15145550001", "+15145550002", "+15145
 
 FOREIGN_NUMBER = "+15145559999"
 NAMES = ("front-desk", "back-office", "night-watch")
-AT_REST = {PhoneStatus.PROVISIONED, PhoneStatus.FAILED, PhoneStatus.NOT_PROVISIONED}
 ORIGIN = Origin(requested_by="tests")
 
 A_WHILE = timedelta(seconds=2 * BACKOFF_CAP_S)
@@ -55,9 +41,6 @@ A_WHILE = timedelta(seconds=2 * BACKOFF_CAP_S)
 
 THE_BUDGET = timedelta(seconds=1000)
 """Longer than an operation may spend on retries."""
-
-ROUNDS = 40
-"""Sweeps after which an operation that is still open is stuck: the longest waits out its budget, 900 s."""
 
 MESSAGES = 60
 """Plans run in one go; more means that one leads to the next for ever."""
@@ -87,7 +70,7 @@ class Parts:
 
 @dataclass
 class HostileDay:
-    """One installation and everybody who does something to it; `heal` is the evening, `check` the verdict."""
+    """One installation and everybody who does something to it: every method is something that may happen."""
 
     wiring: Wiring
     plain: Wiring
@@ -241,90 +224,6 @@ class HostileDay:
                 changes = ", ".join(f"{column} = {column} - :span" for column in columns)
                 session.execute(text(f"UPDATE {table} SET {changes}"), {"span": span})  # noqa: S608 - names of ours
         self.wiring.sweeper.sweep()
-
-    def heal(self) -> None:
-        """End every fault, let the sweeper bring everything to its end, and fix what is left with one audit."""
-        self.fate.heal()
-        self.fate.land()
-        self.sandbox.clear_faults()
-        self._settle()
-        self._check_nothing_unknown()
-        audit = self.audit(True)
-        assert audit is not None
-        assert audit.status is AuditStatus.DONE, audit.error_detail
-        self._settle()
-        for agent_id in self.agents:
-            self._take_back(agent_id)
-        self._settle()
-
-    def check(self) -> None:
-        """Raise AssertionError unless rows and providers agree about everything."""
-        state = self.sandbox.state()
-        held = set()
-        for agent_id, name in zip(self.agents, NAMES, strict=True):
-            rows = rows_of(self.plain.sessions, str(agent_id))
-            _check_at_rest(rows)
-            if rows.agent.phone_provisioning_status is not PhoneStatus.PROVISIONED:
-                check_clean(rows, state)
-                continue
-            number = str(rows.agent.twilio_phone_number)
-            held.add(number)
-            assert number == WEBHOOK or number in self.taken_over, f"{number} was taken over unasked"
-            subject = Subject(str(agent_id), number, name, {})
-            check_path(rows, state, subject)
-            check_call(self.sandbox, subject)
-        for number in set(NUMBERS) - held:
-            routing = routing_of(state, number)
-            assert routing in self.routings[number], f"{number} is routed {routing}, was {self.routings[number]}"
-        assert self.their_trunk in str(state["trunks"])
-        self.foreigners.check()
-        with self.plain.sessions.begin() as session:
-            query = select(Told.step).where(Told.detail["code"].astext == ErrorCode.INTERNAL_STEP_ERROR)
-            assert session.scalars(query).all() == [], "a step met an error of ours"
-        audit = self.audit(False)
-        assert audit is not None
-        assert audit.findings == []
-
-    def _settle(self) -> None:
-        for _ in range(ROUNDS):
-            self.work()
-            self.pass_time()
-            if not self.publisher.plans and not self.publisher.audits and not self._open():
-                return
-        raise AssertionError(f"stuck: {self._open()}")
-
-    def _open(self) -> list[tuple[str, ...]]:
-        with self.plain.sessions.begin() as session:
-            found = session.scalars(select(Operation).where(Operation.status.in_(OPEN_STATUSES))).all()
-            return [(each.kind, each.status, str(each.error_code), str(each.error_detail)) for each in found]
-
-    def _check_nothing_unknown(self) -> None:
-        """Raise where something of ours stands that its agent's row does not name: only an audit would find it."""
-        state = self.sandbox.state()
-        for agent_id in self.agents:
-            rows = rows_of(self.plain.sessions, str(agent_id))
-            known = known_ids(rows)
-            unknown = {kind: set(ids) - {known[kind]} for kind, ids in owned(state, str(agent_id)).items()}
-            assert not any(unknown.values()), f"nobody knows {unknown}, rows {known}"
-
-    def _take_back(self, agent_id: uuid.UUID) -> None:
-        """Take a number back that somebody has moved away: an audit leaves that path to a person."""
-        agent = self.wiring.agents.get(agent_id)
-        if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED:
-            return
-        codes = {finding.code for finding in self.wiring.care.verify(agent_id).findings}
-        assert not codes or FindingCode.NUMBER_MOVED in codes, f"not fixed: {codes}"
-        if codes:
-            self.repair(self.agents.index(agent_id), True)
-
-
-def _check_at_rest(rows: AgentRows) -> None:
-    assert rows.agent.phone_provisioning_status in AT_REST
-    for operation in rows.operations:
-        assert operation.status.is_final
-        assert operation.wake_at is None
-        assert operation.finished_at is not None
-    assert all(row.lease_token is None for row in rows.steps), "somebody still holds a lease"
 
 
 @contextmanager
