@@ -42,6 +42,9 @@ CALLS = (
 FAULTS = ("reject", "429", "500", "503_html", "drop_before", "apply_then_drop", "malformed")
 """Those that take no real time; what a hanging or late call does, `Mishap` plays without waiting."""
 
+LOSSES = (Mishap.DIES_AFTER, Mishap.LANDS_LATE, Mishap.DIES_AND_LANDS_LATE)
+"""The mishaps after which nobody knows what has been made."""
+
 Draw = Callable[[random.Random], Event]
 Weighted = tuple[tuple[int, Draw], ...]
 
@@ -49,6 +52,13 @@ Weighted = tuple[tuple[int, Draw], ...]
 def draw(seed: int) -> Event:
     """Return one event; the same for the same seed."""
     return _one_of(HAPPENS, random.Random(seed))  # noqa: S311 - repeatable on purpose
+
+
+def draw_loss(seed: int) -> Event:
+    """Return one event of a day on which every request loses an answer."""
+    dice = random.Random(seed)  # noqa: S311 - repeatable on purpose
+    loss = ("strike_a_worker", dice.choice(LOSSES), dice.randrange(6), ("work",))
+    return ("in_trouble", loss, _one_of(ASKED, dice))
 
 
 def _one_of(kinds: Weighted, dice: random.Random) -> Event:

@@ -15,7 +15,6 @@ from app.domain.errors import RefusedError
 from app.providers.base import Carrier, Label
 from app.providers.errors import ProviderError
 from app.provisioning.audit import AuditService
-from app.provisioning.care import CareService
 from app.provisioning.runner import BACKOFF_CAP_S, Runner, Verdict
 from app.provisioning.sweeper import Sweeper
 from app.provisioning.transitions import Origin, Plan
@@ -234,10 +233,10 @@ def hostile_day(sandbox: Sandbox, parts: Parts) -> Iterator[HostileDay]:
     carrier, platform = Fateful(parts.carrier(plain.carrier), fate), Fateful(plain.platform, fate)
     wiring = build(load_settings(), publisher=publisher, carrier=carrier, platform=platform)
     tools = replace(wiring.runner.tools, sleep=clock.sleep, clock=clock)
-    care = CareService(wiring.sessions, publisher, tools)
-    audits = parts.audits(wiring.sessions, tools, care, wiring.audits.orphan_grace)
-    runner = parts.runner(wiring.sessions, tools, jitter=lambda _low, high: high)
-    sweeper = parts.sweeper(wiring.sessions, wiring.provisioning, audits)
+    care = replace(wiring.care, tools=tools)
+    audits = parts.audits(**{**vars(wiring.audits), "tools": tools, "care": care})
+    runner = parts.runner(**{**vars(wiring.runner), "tools": tools, "jitter": lambda _low, high: high})
+    sweeper = parts.sweeper(**{**vars(wiring.sweeper), "audits": audits})
     wiring = replace(wiring, runner=runner, sweeper=sweeper, care=care, audits=audits)
     try:
         yield HostileDay(wiring, plain, sandbox, publisher, clock, fate)
