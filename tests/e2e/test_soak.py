@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-OPERATIONS = 16
+OPERATIONS = 12
 SEED = 5
 LONGEST_S = 240
 """Seconds until the run is given up: a minute as a rule, most of it booting six processes."""
