@@ -23,11 +23,11 @@ STATEMENT_TIMEOUT_MS = 15_000
 CONNECT_TIMEOUT_S = 5
 """Seconds to wait for PostgreSQL to accept a connection."""
 
-TRUSTED_S = 1.0
+TRUSTED_S = 0.1
 """Seconds after its last use in which a pooled connection is taken for alive; later it is asked first.
 
-Asking each time costs a round trip per transaction. A database that comes back within a second, which PostgreSQL's
-restart hardly does, costs each connection one failed request or claim at most.
+Asking each time costs a round trip per transaction. No restart of PostgreSQL is over within a tenth of a second; one
+that were would cost each connection one failed request or claim at most.
 """
 
 _RETURNED_AT = "trunkline.returned_at"

@@ -21,8 +21,9 @@ FORGET_S = 200
 START_PER_S = 10.0
 """Requests per second that the first 429 leaves at least: a stray one on a quiet account tells nothing of its limit."""
 
-FLOOR_PER_S = 0.5
-"""Requests per second below which no 429 brings the rate: something has to ask whether it is over."""
+FLOOR_PER_S = 5.0
+"""Requests per second below which no 429 brings the rate: a provider that bears less has trouble, not a limit, and each
+step's own back-off is the answer to that."""
 
 SETTLE_S = 1.0
 """Seconds after a 429 in which further ones change nothing: they answer calls that were under way."""

@@ -51,7 +51,7 @@ def rule_ids(stage: Stage, **filters: Any) -> list[str]:
 
 
 def token(secret: str = LIVEKIT_API_SECRET, **claims: Any) -> str:
-    whole = {"iss": LIVEKIT_API_KEY, "exp": int(time.time()) + 60, "sip": {"admin": True}, **claims}
+    whole = {"iss": LIVEKIT_API_KEY, "exp": int(time.time()) + 3600, "sip": {"admin": True}, **claims}
     return "Bearer " + jwt.encode({k: v for k, v in whole.items() if v is not None}, secret, "HS256")
 
 
