@@ -8,12 +8,14 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from app.providers.base import Carrier
 from app.provisioning.audit import AuditService
 from app.provisioning.claims import Claim
 from app.provisioning.runner import Runner
@@ -64,7 +66,7 @@ class Day(RuleBasedStateMachine):
 
 
 class LossyDay(Day):
-    """A day for somebody who does not look what was made."""
+    """A day on which every request loses an answer: bad soon for whoever does not look, or does not put back."""
 
     @rule(event=SEEDS.map(draw_loss))
     def happens(self, event: Event) -> None:
@@ -83,6 +85,19 @@ class IdleSweeper(Sweeper):
 
     def sweep(self) -> int:
         return 0
+
+
+class CarelessCarrier:
+    """Takes numbers off trunks, and forgets what they were used for before."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self._carrier = carrier
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._carrier, name)
+
+    def restore_routing(self, *_: object) -> None:
+        pass
 
 
 class IdleAudits(AuditService):
@@ -135,9 +150,10 @@ def test_after_any_day_rows_and_providers_agree(place: Sandbox, kind: type[Day])
     [
         (Parts(runner=BlindRunner), LossyDay, "nobody knows|not fixed|stuck"),
         (Parts(sweeper=IdleSweeper), Day, "stuck"),
+        (Parts(carrier=CarelessCarrier), LossyDay, "is routed"),
         (Parts(audits=IdleAudits), Day, "not fixed"),
     ],
-    ids=["never looks", "never sweeps", "never fixes"],
+    ids=["never looks", "never sweeps", "never restores", "never fixes"],
 )
 def test_with_a_part_that_does_not_do_its_duty_the_days_end_badly(
     place: Sandbox, parts: Parts, kind: type[Day], complaint: str
