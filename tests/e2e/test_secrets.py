@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import text
 
 from app import sandbox as defaults
+from app.access import KeyService, Scope
 from app.localstack.http_json import JsonClient
 from app.localstack.valkey import ValkeyServer
 from tests.e2e.rows import finished, statuses
+from tests.support.receiver import receiver
 from tests.support.sandbox import Sandbox, SandboxServer, running_sandbox
 from tests.support.stack import Api, Stack, Timings, eventually, running_stack
 from tests.support.stage import Console
@@ -28,6 +30,9 @@ JOB_SECRET = "marked-webhook-secret"
 VOICE_URL = "https://example.com/voice?token=marked-url-token"
 """Where a number's calls went before us: kept as a row, told to nobody."""
 
+HOOK_TOKEN = "token=marked-hook-token"
+NOBODY = "http://127.0.0.1:1/hook?from=trunkline"
+
 WRONG_KEY = "tl_" + "marked0wrong0key0" * 3
 WHOLE, REFUSED, STUCK, ORPHANED, ODD = (f"+1514777{n:04d}" for n in range(1111, 1116))
 NUMBERS = (WHOLE, REFUSED, STUCK, ORPHANED, ODD)
@@ -42,6 +47,7 @@ SAVED = (
     "SELECT coalesce(error_detail, '') FROM operation_steps",
     "SELECT findings::text || coalesce(error_detail, '') FROM audits",
     "SELECT health_findings::text FROM agents",
+    "SELECT coalesce(error, '') FROM webhook_deliveries",
 )
 """What the rows tell to others."""
 
@@ -51,6 +57,8 @@ class Heard:
     """Everything put out, by where."""
 
     outputs: dict[str, str] = field(default_factory=dict)
+    hook_secrets: list[str] = field(default_factory=list)
+    """What the webhooks of the test are signed with."""
 
     def leaks(self, secrets: dict[str, str]) -> list[str]:
         """Say which secret is in which output, with what stands before it."""
@@ -98,6 +106,7 @@ def marked_stack(
             "FLOWER_BASIC_AUTH": f"ops:{FLOWER_PASSWORD}",
             "INSTANCE_NAME": "marked",
             "ORPHAN_GRACE_S": "0",
+            "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
         }
         stack.start()
         yield stack
@@ -109,18 +118,20 @@ def heard(marked_stack: Stack, marked_sandbox: SandboxServer) -> Heard:
     sandbox, api = marked_sandbox.control, NotingApi(marked_stack.api.base_url, marked_stack.api.key)
     for number in NUMBERS:
         sandbox.number(number, voiceUrl=VOICE_URL)
-    with wiretap(marked_stack.environ["REDIS_URL"]) as tap:
+    with wiretap(marked_stack.environ["REDIS_URL"]) as tap, receiver() as hook:
+        hook_secrets = [_hook(marked_stack, f"{url}&{HOOK_TOKEN}") for url in (hook.url, NOBODY)]
         _succeed(marked_stack, sandbox, api)
         _fail(marked_stack, sandbox, api)
         _ask_wrongly(api)
         _get_stuck(marked_stack, sandbox, api)
         _drift(marked_stack, sandbox, api)
+        eventually(lambda: hook.server.seen, "the webhook is told")
     metrics = str(JsonClient(api.base_url).call("GET", "/metrics")[1])
-    return _collected(marked_stack, api, tap, metrics)
+    return Heard(_collected(marked_stack, api, tap, metrics), hook_secrets)
 
 
 @pytest.fixture(scope="module")
-def secrets(marked_stack: Stack) -> dict[str, str]:
+def secrets(marked_stack: Stack, heard: Heard) -> dict[str, str]:
     """What must not be seen; numbers without their plus, since it may be written in another way."""
     database = marked_stack.database_url.partition("://")[2].partition("@")[0].partition(":")[2]
     found = {
@@ -130,6 +141,8 @@ def secrets(marked_stack: Stack) -> dict[str, str]:
         "Flower's password": FLOWER_PASSWORD,
         "a secret of the agent's": JOB_SECRET,
         "the former webhook": "marked-url-token",
+        "a token in a webhook's address": HOOK_TOKEN,
+        **{f"the secret of webhook {n}": secret for n, secret in enumerate(heard.hook_secrets)},
         "a client's key": marked_stack.api.key,
         "a wrong key": WRONG_KEY,
         "a token of LiveKit's": "eyJhbGciOi",
@@ -147,7 +160,14 @@ def test_everything_happened(heard: Heard) -> None:
         "web": ["provision_queued"],
         "sweeper": ["sweeper_started"],
         "metrics": ["trunkline_operations"],
-        "rows": ["livekit_bad_credentials", "twilio_rejected", "orphan", "origination_host_wrong", "*1115"],
+        "rows": [
+            "livekit_bad_credentials",
+            "twilio_rejected",
+            "orphan",
+            "origination_host_wrong",
+            "*1115",
+            "connection_failed",
+        ],
     }
     missing = {where: [one for one in words if one not in heard.outputs[where]] for where, words in expected.items()}
     assert missing == {where: [] for where in expected}
@@ -192,6 +212,14 @@ def _provisioned(stack: Stack, api: Api, number: str) -> str:
     finished(stack, [api.provision(agent_id, number)])
     assert api.phone(agent_id)["hasPhone"]
     return agent_id
+
+
+def _hook(stack: Stack, url: str) -> str:
+    """Register a webhook; its secret."""
+    key = KeyService(stack.sessions).create("admin", [Scope.ADMIN])[1]
+    status, body = Api(stack.api.base_url, key).call("POST", "/api/webhooks", {"url": url})
+    assert status == 201, body
+    return str(body["secret"])
 
 
 def _succeed(stack: Stack, sandbox: Sandbox, api: Api) -> None:
@@ -254,9 +282,9 @@ def _drift(stack: Stack, sandbox: Sandbox, api: Api) -> None:
     eventually(lambda: look()["status"] == "done", lambda: f"the audit ends: {look()}")
 
 
-def _collected(stack: Stack, api: NotingApi, tap: Wiretap, metrics: str) -> Heard:
+def _collected(stack: Stack, api: NotingApi, tap: Wiretap, metrics: str) -> dict[str, str]:
     with stack.sessions.begin() as session:
         rows = [str(value) for query in SAVED for value in session.scalars(text(query))]
     logs = {name: stack.log(name) for name in ("web", "worker", "sweeper")}
     others = {"problems": "\n".join(api.problems), "redis": tap.text, "metrics": metrics, "rows": "\n".join(rows)}
-    return Heard({**logs, **others})
+    return {**logs, **others}
