@@ -53,7 +53,12 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {str: Text(), datetime: DateTime(timezone=True), dict[str, Any]: JSONB()}  # noqa: RUF012  # SQLAlchemy's own hook
+    type_annotation_map = {  # noqa: RUF012  # SQLAlchemy's own hook
+        str: Text(),
+        datetime: DateTime(timezone=True),
+        # None is SQL's NULL: JSON's null is a value, which `coalesce` and IS NULL take for one.
+        dict[str, Any]: JSONB(none_as_null=True),
+    }
 
 
 class Agent(Base):

@@ -107,9 +107,10 @@ _KEEP = """
     SELECT id FROM step
 """
 
+# Rows of earlier releases have JSON's null where nothing is known.
 _WRITE_AGENT = """agent AS (
         UPDATE agents SET {column} = %(resource)s, updated_at = now(),
-                          previous_routing = coalesce(previous_routing, %(routing)s)
+                          previous_routing = coalesce(nullif(previous_routing, 'null'), %(routing)s)
           FROM step WHERE agents.id = step.agent_id
     ), """
 

@@ -87,7 +87,7 @@ def _take_over_doubts(session: Session, operation: Operation) -> dict[str, Opera
         Operation.kind == OperationKind.REPAIR,
         Operation.finished_at.is_not(None),
     )
-    # A settled one is JSON's null, which is not SQL's.
+    # A settled one may be JSON's null, which is not SQL's.
     in_doubt = (OperationStep.operation_id.in_(ended), func.jsonb_typeof(OperationStep.intent) == "object")
     found = session.scalars(select(OperationStep).where(*in_doubt).order_by(OperationStep.lease_until.nulls_first()))
     doubts = {row.name: row for row in found}
