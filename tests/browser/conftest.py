@@ -11,12 +11,11 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from app.access import KeyService, Scope
 from app.localstack.postgres import PostgresServer
-from app.localstack.valkey import ValkeyServer
 from tests.browser.person import Person
 from tests.browser.subjects import forget_all
 from tests.support.receiver import LOOPBACK
 from tests.support.sandbox import Sandbox, SandboxServer
-from tests.support.servers import ROOT
+from tests.support.servers import ROOT, running_valkey
 from tests.support.stack import Stack, Timings, running_stack
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -52,14 +51,16 @@ def shared_stack(
     chromium: Browser,
     postgres_server: PostgresServer,
     template_database: str,
-    valkey_server: ValkeyServer,
     sandbox_server: SandboxServer,
 ) -> Iterator[Stack]:
     """Web, worker and sweeper; only where there is a browser to look at them."""
     postgres_server.create_database("browser", template_database)
     url = postgres_server.url("browser")
     timings = Timings(provider_timeout=3)
-    with running_stack(url, valkey_server.url, sandbox_server.control, timings, start=False) as stack:
+    with (
+        running_valkey() as valkey,
+        running_stack(url, valkey.url, sandbox_server.control, timings, start=False) as stack,
+    ):
         stack.environ["WEBHOOK_ALLOWED_NETWORKS"] = LOOPBACK
         stack.start()
         yield stack

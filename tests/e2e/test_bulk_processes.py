@@ -54,12 +54,12 @@ def assert_each_stands_once(sandbox: Sandbox, wanted: list[str]) -> None:
 
 
 def test_a_bulk_survives_the_death_of_its_worker_and_its_sweeper(
-    make_database: Any, valkey_server: Any, own_sandbox: SandboxServer
+    make_database: Any, own_valkey: Any, own_sandbox: SandboxServer
 ) -> None:
     sandbox, wanted = own_sandbox.control, numbers(SIZE)
     sandbox.numbers(wanted)
     sandbox.latency(twilio_ms=30, livekit_ms=20)
-    with running_stack(make_database(), valkey_server.url, sandbox, Timings(provider_timeout=1)) as stack:
+    with running_stack(make_database(), own_valkey.url, sandbox, Timings(provider_timeout=1)) as stack:
         url = start(stack, wanted)
         eventually(lambda: look(stack, url)["counts"]["running"], "items begin")
         eventually(lambda: len(sandbox.state()["trunks"]) >= 3, "the first trunks are made")
@@ -74,11 +74,11 @@ def test_a_bulk_survives_the_death_of_its_worker_and_its_sweeper(
 
 
 def test_a_bulk_that_is_cancelled_before_a_sweeper_comes_is_resumed_whole(
-    make_database: Any, valkey_server: Any, own_sandbox: SandboxServer
+    make_database: Any, own_valkey: Any, own_sandbox: SandboxServer
 ) -> None:
     sandbox, wanted = own_sandbox.control, numbers(6)
     sandbox.numbers(wanted[:-1])
-    with running_stack(make_database(), valkey_server.url, sandbox, Timings(provider_timeout=3), start=False) as stack:
+    with running_stack(make_database(), own_valkey.url, sandbox, Timings(provider_timeout=3), start=False) as stack:
         stack.start_web()
         url = start(stack, wanted)
         status, cancelled = stack.api.call("POST", f"{url}/cancel")

@@ -8,11 +8,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.localstack.http_json import JsonClient
-from app.localstack.valkey import ValkeyServer
 from app.provisioning.steps import STEP_BY_NAME
 from tests.e2e.rows import statuses
 from tests.support.collector import Collector, Seen, running_collector
 from tests.support.sandbox import SandboxServer, running_sandbox
+from tests.support.servers import running_valkey
 from tests.support.stack import Stack, eventually, running_stack
 
 NUMBER, REFUSED = "+15147770123", "+15147770124"
@@ -46,11 +46,12 @@ def sandbox_server() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture(scope="module")
-def stack(
-    make_database: Callable[[], str], valkey_server: ValkeyServer, sandbox_server: SandboxServer, collector: Collector
-) -> Iterator[Stack]:
-    stores = (make_database(), valkey_server.url)
-    with running_stack(*stores, sandbox_server.control, start=False) as stack:
+def stack(make_database: Callable[[], str], sandbox_server: SandboxServer, collector: Collector) -> Iterator[Stack]:
+    database_url = make_database()
+    with (
+        running_valkey() as valkey,
+        running_stack(database_url, valkey.url, sandbox_server.control, start=False) as stack,
+    ):
         stack.environ |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         stack.start()
         yield stack

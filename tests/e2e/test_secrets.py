@@ -12,10 +12,10 @@ from sqlalchemy import text
 from app import sandbox as defaults
 from app.access import KeyService, Scope
 from app.localstack.http_json import JsonClient
-from app.localstack.valkey import ValkeyServer
 from tests.e2e.rows import finished, statuses
 from tests.support.receiver import receiver
 from tests.support.sandbox import Sandbox, SandboxServer, running_sandbox
+from tests.support.servers import running_valkey
 from tests.support.stack import Api, Stack, Timings, eventually, running_stack
 from tests.support.stage import Console
 from tests.support.wiretap import Wiretap, wiretap
@@ -93,11 +93,12 @@ def marked_sandbox() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture(scope="module")
-def marked_stack(
-    make_database: Callable[[], str], valkey_server: ValkeyServer, marked_sandbox: SandboxServer
-) -> Iterator[Stack]:
-    stores, timings = (make_database(), valkey_server.url), Timings(provider_timeout=2)
-    with running_stack(*stores, marked_sandbox.control, timings, start=False) as stack:
+def marked_stack(make_database: Callable[[], str], marked_sandbox: SandboxServer) -> Iterator[Stack]:
+    database_url, timings = make_database(), Timings(provider_timeout=2)
+    with (
+        running_valkey() as valkey,
+        running_stack(database_url, valkey.url, marked_sandbox.control, timings, start=False) as stack,
+    ):
         stack.environ |= {
             "TWILIO_AUTH_TOKEN": AUTH_TOKEN,
             "TWILIO_API_KEY_SID": defaults.API_KEY_SID,

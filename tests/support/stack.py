@@ -191,7 +191,10 @@ class Stack:
 def running_stack(
     database_url: str, redis_url: str, sandbox: Sandbox, timings: Timings | None = None, *, start: bool = True
 ) -> Iterator[Stack]:
-    """Yield a stack, with everything started unless the test wants to do that itself."""
+    """Yield a stack, with everything started unless the test wants to do that itself.
+
+    A broker of its own for each: a worker of another stack would take its messages, and find no rows for them.
+    """
     with server_folder() as folder:
         stack = Stack(folder, database_url, redis_url, sandbox, timings or Timings())
         try:
