@@ -4,17 +4,17 @@ Order of precedence: the environment, `.env`, `DATA_DIR/stack.env` (which ./run.
 """
 
 import os
-import re
 from datetime import timedelta
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from limits import parse as parse_rate
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app import setting_values as values
 
 TWILIO_SIGNALLING_ADDRESSES = (
     "54.172.60.0/30",
@@ -28,11 +28,6 @@ TWILIO_SIGNALLING_ADDRESSES = (
 )
 """Where Twilio's SIP trunks call from, all eight regions (https://www.twilio.com/docs/sip-trunking/ip-addresses)."""
 
-_SIP_URI = re.compile(
-    r"(?:sip:)?(?P<host>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)"
-    r"(?::(?P<port>[0-9]{1,5}))?(?:;transport=(?P<transport>tcp|tls|udp))?"
-)
-
 
 class SettingsError(Exception):
     """One or more settings are missing or malformed; `problems` has one line for each, naming the variable."""
@@ -42,109 +37,25 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-def _database_url(value: str) -> str:
-    """Accept the usual spellings and name the driver that we ship."""
-    scheme, separator, rest = value.partition("://")
-    if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg"}:
-        raise ValueError("must look like postgresql://user:password@host:5432/name")
-    return f"postgresql+psycopg://{rest}"
-
-
-def _redis_url(value: str) -> str:
-    if urlsplit(value).scheme not in {"redis", "rediss"} or not urlsplit(value).hostname:
-        raise ValueError("must look like redis://:password@host:6379/0")
-    return value
-
-
-def is_loopback(host: str | None) -> bool:
-    """Say whether `host` names this machine only."""
-    try:
-        return host == "localhost" or ip_address(host or "").is_loopback
-    except ValueError:
-        return False
-
-
-def _base_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"} or parts.query:
-        raise ValueError("must look like http://127.0.0.1:8190, without a path")
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ValueError("would send credentials in clear: use https, or a loopback address")
-    return value.rstrip("/")
-
-
-def _livekit_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https", "ws", "wss"} or not parts.hostname:
-        raise ValueError("must look like wss://your-project.livekit.cloud")
-    return value.rstrip("/")
-
-
-def _sip_uri(value: str) -> str:
-    """Return `sip:host[:port];transport=...`, the one form that we write at Twilio.
-
-    What is refused is what people have written by mistake: https://docs.livekit.io/telephony/start/sip-trunk-setup.
-    """
-    match = _SIP_URI.fullmatch(value)
-    if match is None:
-        raise ValueError("must look like sip:abc123.sip.livekit.cloud;transport=tcp: no user part, never sips:")
-    host, port = match["host"].lower(), match["port"]
-    if host.startswith("p_") or (host.endswith(".livekit.cloud") and ".sip." not in host):
-        raise ValueError("is not a SIP host: LiveKit's is the project id without p_, as in abc123.sip.livekit.cloud")
-    if host.endswith(".sip.twilio.com"):
-        raise ValueError("is a Twilio domain: it must be LiveKit's SIP host")
-    if port and not 0 < int(port) < 2**16:
-        raise ValueError("has an impossible port")
-    return f"sip:{host}{':' + port if port else ''};transport={match['transport'] or 'tcp'}"
-
-
-def _addresses(value: str) -> str:
-    if value not in {"", "twilio"}:
-        for entry in value.split(","):
-            ip_network(entry.strip())
-    return value
-
-
-def _networks(value: str) -> str:
-    for entry in filter(None, value.split(",")):
-        ip_network(entry.strip())
-    return value
-
-
-def _rate_limit(value: str) -> str:
-    if value != "off":
-        try:
-            parse_rate(value)
-        except ValueError as error:
-            raise ValueError('must look like 6000/minute, or be "off"') from error
-    return value
-
-
-def _provider_rate(value: str) -> str:
-    if value not in {"auto", "off"} and not (value.replace(".", "", 1).isdecimal() and float(value) > 0):
-        raise ValueError('must be requests per second, "auto" or "off"')
-    return value
-
-
 class Settings(BaseSettings):
     """The settings of one process; see `.env.example` for the same list with comments."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
-    database_url: Annotated[str, AfterValidator(_database_url)]
-    redis_url: Annotated[str, AfterValidator(_redis_url)]
+    database_url: Annotated[str, AfterValidator(values.database_url)]
+    redis_url: Annotated[str, AfterValidator(values.redis_url)]
 
     twilio_account_sid: Annotated[str, Field(pattern=r"^AC[0-9a-f]{32}$")]
     twilio_api_key_sid: Annotated[str, Field(pattern=r"^SK[0-9a-f]{32}$")] | None = None
     twilio_api_key_secret: Annotated[SecretStr | None, Field(validate_default=True)] = None
     twilio_auth_token: Annotated[SecretStr | None, Field(validate_default=True)] = None
-    twilio_base_url: Annotated[str, AfterValidator(_base_url)] | None = None
+    twilio_base_url: Annotated[str, AfterValidator(values.base_url)] | None = None
 
-    livekit_url: Annotated[str, AfterValidator(_livekit_url)]
+    livekit_url: Annotated[str, AfterValidator(values.livekit_url)]
     livekit_api_key: Annotated[str, Field(min_length=1)]
     livekit_api_secret: SecretStr
-    livekit_sip_uri: Annotated[str, AfterValidator(_sip_uri)]
-    livekit_allowed_addresses: Annotated[str, AfterValidator(_addresses)] | None = None
+    livekit_sip_uri: Annotated[str, AfterValidator(values.sip_uri)]
+    livekit_allowed_addresses: Annotated[str, AfterValidator(values.addresses)] | None = None
 
     instance_name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?$")] = "trunkline"
     """Marks our resources at the providers; at most 16 characters, so that a tag with an agent id fits Twilio's 64."""
@@ -158,13 +69,13 @@ class Settings(BaseSettings):
     flower_basic_auth: Annotated[str | None, Field(pattern=r"^[^:\s]+:\S+$", validate_default=True)] = None
     log_format: Literal["json", "console"] = "json"
 
-    rate_limit: Annotated[str, AfterValidator(_rate_limit)] = "6000/minute"
+    rate_limit: Annotated[str, AfterValidator(values.rate_limit)] = "6000/minute"
     """Writing calls of one API key; "off" for none. 100 a second: no sane client comes near, a loop gone wild does."""
     metrics_public: bool = False
     """Whether /metrics answers everybody, not only this machine and holders of a key."""
 
-    twilio_rate: Annotated[str, AfterValidator(_provider_rate)] = "auto"
-    livekit_rate: Annotated[str, AfterValidator(_provider_rate)] = "auto"
+    twilio_rate: Annotated[str, AfterValidator(values.provider_rate)] = "auto"
+    livekit_rate: Annotated[str, AfterValidator(values.provider_rate)] = "auto"
     """Requests per second of all processes; "auto": found from the provider's 429s; "off": not governed at all."""
     twilio_in_flight: Annotated[int, Field(ge=1)] | None = None
     livekit_in_flight: Annotated[int, Field(ge=1)] | None = None
@@ -177,7 +88,7 @@ class Settings(BaseSettings):
     """Seconds that one operation may spend on retries of transient failures before it is rolled back."""
     orphan_grace_s: Annotated[float, Field(ge=0)] = 3600
     """Seconds that a resource with our mark and no row is left alone before an audit with --fix deletes it."""
-    webhook_allowed_networks: Annotated[str, AfterValidator(_networks)] = ""
+    webhook_allowed_networks: Annotated[str, AfterValidator(values.networks)] = ""
     """Private networks (CIDR blocks with commas) that webhooks may go to, there without TLS too; none without it."""
     provider_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10
     """Seconds until a provider call is given up; the lease and the quiet period follow from it."""
@@ -205,7 +116,7 @@ class Settings(BaseSettings):
     @field_validator("flower_basic_auth", mode="after")
     @classmethod
     def _password_off_loopback(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if not value and not is_loopback(info.data.get("flower_address", "127.0.0.1")):
+        if not value and not values.is_loopback(info.data.get("flower_address", "127.0.0.1")):
             raise ValueError("missing: FLOWER_ADDRESS is not loopback, and Flower can run tasks")
         return value
 

@@ -107,10 +107,7 @@ def build(
     carrier = carrier or _carrier(settings, governors.get("twilio"), telemetry)
     platform = platform or _platform(settings, governors.get("livekit"), telemetry)
     publisher = publisher or import_string(PUBLISHER)
-    timing = Timing(settings.provider_timeout, timedelta(seconds=settings.operation_budget_s))
-    tools = Toolbox(
-        carrier, platform, settings.instance_name, settings.livekit_sip_uri, timing, settings.allowed_addresses
-    )
+    tools = _toolbox(settings, carrier, platform)
     service = ProvisioningService(sessions, publisher)
     care = CareService(sessions, publisher, tools)
     audits = AuditService(sessions, tools, care, timedelta(seconds=settings.orphan_grace_s))
@@ -138,6 +135,12 @@ def build(
         deliveries=deliveries,
         telemetry=telemetry,
     )
+
+
+def _toolbox(settings: Settings, carrier: Carrier, platform: VoicePlatform) -> Toolbox:
+    timing = Timing(settings.provider_timeout, timedelta(seconds=settings.operation_budget_s))
+    sip_uri, addresses = settings.livekit_sip_uri, settings.allowed_addresses
+    return Toolbox(carrier, platform, settings.instance_name, sip_uri, timing, addresses)
 
 
 def _carrier(settings: Settings, governor: Governor | None, telemetry: Telemetry) -> Carrier:

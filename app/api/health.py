@@ -11,7 +11,7 @@ from app.api.context import door, wiring
 from app.api.documented import answers_with
 from app.api.schemas import Live, Ready
 from app.domain.errors import ErrorCode
-from app.settings import is_loopback
+from app.setting_values import is_loopback
 
 FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
 """Headers with which a proxy on this machine says that the request came from elsewhere."""

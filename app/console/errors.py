@@ -14,7 +14,6 @@ from werkzeug.exceptions import HTTPException, NotFound
 from app.api.problems import KINDS, problem
 from app.console import agent_pages, audit_pages, bulk_pages, number_pages, operation_pages, webhook_pages
 from app.console.context import visitor
-from app.console.guard import careful
 from app.console.pages import page
 from app.domain.advice import ADVICE
 from app.domain.errors import ErrorCode, RefusedError
@@ -105,7 +104,7 @@ def _no_such_page(error: NotFound) -> ResponseReturnValue:
     wants_page = request.accept_mimetypes.best_match(["application/problem+json", "text/html"]) == "text/html"
     if request.path.startswith("/api/") or not wants_page:
         return problem(ErrorCode.NOT_FOUND, f"{error.name}.", status=404)
-    return careful(error_page(ErrorCode.NOT_FOUND, "There is no such page."))
+    return error_page(ErrorCode.NOT_FOUND, "There is no such page.")
 
 
 def _database_away(error: Exception) -> ResponseReturnValue:

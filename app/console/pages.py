@@ -13,7 +13,8 @@ from app.access import Scope
 from app.api.context import wiring
 from app.console import words
 from app.console.context import visitor
-from app.settings import Settings, is_loopback
+from app.setting_values import is_loopback
+from app.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,10 +118,12 @@ def keep_rest(
             return "turned"
         if claim.direction is Direction.DO and is_out_of_time(session, operation, tools, locked.now + rest):
             return _give_up(session, locked, row)
-        is_failing = claim.attempt >= UNDO_TRIES and error.code is not ErrorCode.PROVIDER_BUSY
-        if claim.direction is Direction.UNDO and (isinstance(error, RejectedError) or is_failing):
-            return _ask_for_attention(session, locked, claim, error)
-        return "rests"
+        return _ask_for_attention(session, locked, claim, error) if _needs_a_person(claim, error) else "rests"
+
+
+def _needs_a_person(claim: Claim, error: ProviderError) -> bool:
+    is_failing = claim.attempt >= UNDO_TRIES and error.code is not ErrorCode.PROVIDER_BUSY
+    return claim.direction is Direction.UNDO and (isinstance(error, RejectedError) or is_failing)
 
 
 def _rest(

@@ -12,7 +12,8 @@ from app.domain.errors import ErrorCode
 from app.providers.errors import TransientError
 from app.provisioning.plans import Plan
 from app.provisioning.runner import Verdict
-from app.settings import Settings, is_loopback
+from app.setting_values import is_loopback
+from app.settings import Settings
 from app.wiring import Wiring, build
 from tests.support.api import NOBODY, NUMBER, OTHER_NUMBER, Api, RecordingPublisher, empty_tables, make_settings
 from tests.support.sandbox import Sandbox

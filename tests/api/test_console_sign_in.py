@@ -203,7 +203,9 @@ def test_every_answer_lets_a_browser_run_and_load_only_what_is_ours(api: Api) ->
     for path in ("/", "/sign-in", "/nonsense", "/agents/nonsense", "/console/static/console.js"):
         with visitor.get(path) as answer:
             policy = answer.headers["Content-Security-Policy"]
-        assert "default-src 'self'" in policy, path
+        loads = dict(each.split(None, 1) for each in policy.split("; "))
+        assert loads["default-src"] == "'none'", path
+        assert {loads.get(what, "'self'") for what in ("script-src", "style-src", "connect-src")} == {"'self'"}, path
         assert "unsafe" not in policy
     page = visitor.get("/").text
     assert not re.search(r"<script(?![^>]* src=)|\son[a-z]+=|\sstyle=|<style", page)

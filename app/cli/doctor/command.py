@@ -1,5 +1,6 @@
 """`doctor`: everything that must hold before a number can be connected, checked at once, even on broken settings."""
 
+import logging
 import sys
 import uuid
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from app.cli.doctor.stores import PROCESS_CHECKS, STORE_CHECKS
 from app.cli.doctor.variables import read_settings, results_of
 from app.cli.exits import ATTENTION, DONE, FAILED
 from app.cli.output import print_json, progress_console, say
+from app.logs import configure
 from app.provisioning.plans import Plan
 from app.wiring import build
 
@@ -85,6 +87,9 @@ def _examine(*, is_quiet: bool) -> list[Result]:
     show = (lambda _: None) if is_quiet else _show
     for result in results:
         show(result)
+    # Nobody has done it yet: without, what is logged goes to stdout, where JSON may be wanted. A check tells it better.
+    configure(settings.log_format)
+    logging.getLogger().setLevel(logging.ERROR)
     # Not through the governors: they need Redis, which may be what is wrong.
     ungoverned = settings.model_copy(update={"twilio_rate": "off", "livekit_rate": "off"})
     wiring = build(ungoverned, publisher=Silent())

@@ -9,7 +9,7 @@ from app.domain.errors import ErrorCode
 from app.providers.errors import ProviderError, RejectedError
 from app.provisioning.context import owner_of
 from app.provisioning.planning import TRUNK_LIMIT
-from app.settings import is_loopback
+from app.setting_values import is_loopback
 from app.wiring import Wiring
 
 FEW_TRUNKS = 10
