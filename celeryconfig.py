@@ -36,6 +36,7 @@ worker_soft_shutdown_timeout = 25
 worker_cancel_long_running_tasks_on_connection_loss = False
 # Events are what Flower shows.
 worker_send_task_events = True
+worker_consumer = "tasks.consumer:Consumer"
 task_send_sent_event = False
 # The application configures logging itself (app/logs.py).
 worker_hijack_root_logger = False

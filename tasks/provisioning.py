@@ -20,8 +20,8 @@ from tasks.worker import TurnedRoundError, carry
 
 
 def _step_task(kind: OperationKind, name: str) -> Task:
-    def run(self: Task, operation_id: str, epoch: int) -> None:
-        carry(self, operation_id, epoch, name, Direction.DO)
+    def run(self: Task, operation_id: str, epoch: int) -> str:
+        return carry(self, operation_id, epoch, name, Direction.DO)
 
     return app.task(run, bind=True, throws=(TurnedRoundError,), name=f"{kind}.{name}", max_retries=None)
 
@@ -52,9 +52,9 @@ grew to 3,600 messages.
 def chain_of(plan: Plan) -> Signature:
     """Build the chain of what is left to do; ids only, so that it may be published at any time by anybody.
 
-    On the way down the Twilio branch and the LiveKit branch run side by side, and each ends in the steps that wait for
-    both: whichever comes there first finds them not ready and stops, the other goes on. The rows decide which, so that
-    no result backend has to count.
+    On the way down the Twilio branch and the LiveKit branch run side by side, and each leads to the steps that wait for
+    both: the one that is done first ends there, the other goes on. The rows decide which, so that no result backend has
+    to count.
     """
     if plan.direction is Direction.UNDO:
         return _line(plan, plan.steps)

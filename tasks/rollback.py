@@ -14,8 +14,8 @@ log = structlog.get_logger(__name__)
 
 
 def _undo_task(prefix: str, name: str) -> Task:
-    def run(self: Task, operation_id: str, epoch: int) -> None:
-        carry(self, operation_id, epoch, name, Direction.UNDO)
+    def run(self: Task, operation_id: str, epoch: int) -> str:
+        return carry(self, operation_id, epoch, name, Direction.UNDO)
 
     return app.task(run, bind=True, throws=(TurnedRoundError,), name=f"{prefix}.{name}", max_retries=None)
 

@@ -5,7 +5,6 @@ import uuid
 from functools import cache
 
 from celery import Task
-from celery.exceptions import Ignore
 from celery.signals import setup_logging, worker_shutdown
 
 from app.domain.statuses import Direction
@@ -35,8 +34,8 @@ def wiring() -> Wiring:
         return _wiring()
 
 
-def carry(task: Task, operation_id: str, epoch: int, step: str, direction: Direction) -> None:
-    """Run one step once; retry, end the chain in silence or fail it, as the runner says."""
+def carry(task: Task, operation_id: str, epoch: int, step: str, direction: Direction) -> str:
+    """Run one step once; retry, end the chain in silence or fail it, as the runner says. Return what Flower shows."""
     outcome = wiring().runner.run(uuid.UUID(operation_id), epoch, step, direction)
     rest_s = outcome.rest.total_seconds()
     if outcome.verdict is Verdict.TURNED:
@@ -44,7 +43,9 @@ def carry(task: Task, operation_id: str, epoch: int, step: str, direction: Direc
     if outcome.verdict is Verdict.REST and rest_s <= LONGEST_COUNTDOWN_S:
         raise task.retry(countdown=rest_s)
     if outcome.verdict is not Verdict.GO_ON:
-        raise Ignore
+        # Not `Ignore`: for that Celery copies the whole traceback, and Flower shows the task as started for ever.
+        task.request.chain = None
+    return outcome.verdict.name.lower()
 
 
 @setup_logging.connect

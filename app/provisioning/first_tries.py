@@ -16,21 +16,22 @@ from psycopg.types.json import Jsonb
 from app.db.engine import Sessions
 from app.db.statements import Statements
 from app.domain.events import EventName
-from app.domain.statuses import Direction, OperationKind, OperationStatus
+from app.domain.findings import Health
+from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus
 from app.providers.lanes import Lane
 from app.provisioning.claims import LEASE_MARGIN, Claim, Refusal, Trail
 from app.provisioning.context import (
     NUMBER,
     ORIGINATION_URL,
     TRUNK,
-    VERIFICATION,
     Result,
     StepContext,
     Toolbox,
     routing_of,
 )
 from app.provisioning.hints import BULK_HINT_GRACE, HINT_GRACE
-from app.provisioning.steps import STEPS, Step
+from app.provisioning.outcomes import Kept
+from app.provisioning.steps import JOINS, STEPS, Step
 
 _GOING_DOWN = {OperationStatus.QUEUED, OperationStatus.RUNNING}
 
@@ -89,23 +90,25 @@ done; one that another worker has just finished is refused here, and that worker
 
 _KEEP = """
     WITH operation AS MATERIALIZED (
-        SELECT id, agent_id FROM operations WHERE id = %(operation)s AND status = 'running' FOR UPDATE
+        SELECT id, agent_id FROM operations WHERE id = %(operation)s AND status = 'running' {only} FOR UPDATE
     ), step AS (
         UPDATE operation_steps
            SET state = 'DONE', resource_id = %(resource)s, finished_at = clock_timestamp(), lease_token = NULL,
                lease_until = NULL, intent = NULL, error_code = NULL, error_detail = NULL
           FROM operation WHERE operation_id = operation.id AND name = %(step)s AND lease_token = %(token)s
-     RETURNING operation.id, operation.agent_id
+     RETURNING operation.id, operation.agent_id, operation_steps.finished_at
     ), {writes} moved AS (
-        UPDATE operations
-           SET wake_at = clock_timestamp() + CASE WHEN bulk_id IS NULL THEN %(grace)s ELSE %(bulk_grace)s END
-          FROM step WHERE operations.id = step.id
+        UPDATE operations SET {move} FROM step WHERE operations.id = step.id
     ), trail AS (
         INSERT INTO events (operation_id, step, event, detail)
-        SELECT id, %(step)s, 'step_done', %(detail)s FROM step
+        SELECT id, line.step, line.event, line.detail::jsonb FROM step, (VALUES {trail}) AS line (step, event, detail)
     )
     SELECT id FROM step
 """
+
+_DONE = f"(%(step)s, '{EventName.STEP_DONE}', %(detail)s)"
+
+_WAIT = "wake_at = clock_timestamp() + CASE WHEN bulk_id IS NULL THEN %(grace)s ELSE %(bulk_grace)s END"
 
 # Rows of earlier releases have JSON's null where nothing is known.
 _WRITE_AGENT = """agent AS (
@@ -120,14 +123,40 @@ _WRITE_LEDGER = """ledger AS (
             ON CONFLICT DO NOTHING
     ), """
 
+# What ends otherwise, or is to be announced to webhooks, is written in `outcomes`.
+_ENDS_PLAINLY = f"""
+           AND kind = '{OperationKind.PROVISION}' AND error_code IS NULL
+           AND EXISTS (SELECT FROM agents
+                        WHERE id = agent_id AND phone_provisioning_status = '{PhoneStatus.PROVISIONING}')
+           AND NOT EXISTS (SELECT FROM operation_steps
+                            WHERE operation_id = operations.id AND name <> %(step)s AND state <> 'DONE')
+           AND NOT EXISTS (SELECT FROM webhook_endpoints WHERE disabled_at IS NULL)"""  # noqa: S608 - our own constants
+
+_END_AGENT = f"""agent AS (
+        UPDATE agents SET phone_provisioning_status = '{PhoneStatus.PROVISIONED}', health_state = '{Health.IN_SYNC}',
+                          health_checked_at = step.finished_at, health_findings = '[]', updated_at = now()
+          FROM step WHERE agents.id = step.agent_id
+    ), """  # noqa: S608 - our own constants
+
+_END = f"status = '{OperationStatus.SUCCEEDED}', finished_at = step.finished_at, wake_at = NULL"
+
+_ENDED = f"""(NULL, '{EventName.OPERATION_SUCCEEDED}', '{{"code": null}}')"""
+
 
 def _keep_statement(step: Step) -> str:
+    if step is STEPS[-1]:
+        return _KEEP.format(only=_ENDS_PLAINLY, writes=_END_AGENT, move=_END, trail=f"{_DONE}, {_ENDED}")
     agent = _WRITE_AGENT.format(column=step.column) if step.column else ""
-    return _KEEP.format(writes=agent + (_WRITE_LEDGER if step.makes else ""))
+    return _KEEP.format(only="", writes=agent + (_WRITE_LEDGER if step.makes else ""), move=_WAIT, trail=_DONE)
 
 
-_KEEPS = {step.name: _keep_statement(step) for step in STEPS if step.name != VERIFICATION}
-"""Without the last step, which ends the operation: that has many ends, and they are written in one place."""
+_KEEPS = {step.name: _keep_statement(step) for step in STEPS}
+
+_IS_READY = """
+    SELECT coalesce(bool_and(state = 'DONE'), true) AS is_ready
+      FROM operation_steps WHERE operation_id = %(operation)s AND name = ANY(%(joins)s)
+"""
+"""The other branch's last step writes under the same lock: of two that end at the same moment the second sees both."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +199,11 @@ class FirstTries:
             return "done"
         return None if row.is_ready else "stale"
 
-    def keep(self, claim: Claim, result: Result) -> bool:
-        """Keep the result of a first try; False where nothing was written and `keep_result` must decide."""
+    def keep(self, claim: Claim, result: Result) -> Kept | None:
+        """Keep the result of a first try; None where nothing was written and `keep_result` must decide."""
         is_plain = claim.attempt == 1 and claim.direction is Direction.DO and not claim.mends and not result.removed
-        if not is_plain or claim.step.name not in _KEEPS or (claim.step.makes and not result.resource_id):
-            return False
+        if not is_plain or (claim.step.makes and not result.resource_id):
+            return None
         routing = result.previous_routing
         values = {
             "operation": claim.context.operation_id,
@@ -187,8 +216,15 @@ class FirstTries:
             "grace": HINT_GRACE,
             "bulk_grace": BULK_HINT_GRACE,
             "detail": Jsonb({"resource_id": result.resource_id}),
+            "joins": list(JOINS.get(claim.step.name, ())),
         }
-        return self._statements.one(_KEEPS[claim.step.name], values) is not None
+        statement = _KEEPS[claim.step.name]
+        if claim.step.name not in JOINS:
+            return "done" if self._statements.one(statement, values) else None
+        kept, ready = self._statements.two(statement, _IS_READY, values)
+        if kept is None:
+            return None
+        return "done" if ready and ready.is_ready else "parted"
 
     def _context(self, row: Any) -> StepContext:
         ids = {name: getattr(row, column) for name, column in _COLUMNS.items()}

@@ -18,14 +18,15 @@ from app.provisioning.announcements import announce_attention
 from app.provisioning.claims import LEASE_MARGIN, Claim, Locked, is_out_of_time, lock_operation, out_of_time
 from app.provisioning.context import ORIGINATION_URL, TRUNK, Result, Toolbox
 from app.provisioning.hints import hint_grace
+from app.provisioning.steps import JOINS
 from app.provisioning.transitions import finish_if_done, finish_if_undone, record, turn_round
 
 UNDO_TRIES = 5
 """Failed tries of one undo after which a person is told: some 15 s of back-off, more than a passing fault takes."""
 
-Kept = Literal["done", "rests", "attention", "turned", "lost"]
-"""What became of it: written; with a rest; with a rest, and from now on a person is asked for; on an operation that
-goes back; refused (lease lost)."""
+Kept = Literal["done", "parted", "rests", "attention", "turned", "lost"]
+"""What became of it: written; written, and the step after it waits for the other branch too; with a rest; with a rest,
+and from now on a person is asked for; on an operation that goes back; refused (lease lost)."""
 
 
 def keep_result(sessions: Sessions, claim: Claim, result: Result) -> Kept:
@@ -52,7 +53,8 @@ def keep_result(sessions: Sessions, claim: Claim, result: Result) -> Kept:
             return "turned"
         if not finish_if_done(session, locked.operation, locked.agent, locked.rows.values(), locked.now):
             locked.operation.wake_at = locked.now + hint_grace(locked.operation)
-        return "done"
+        is_met = all(locked.rows[name].state is StepState.DONE for name in JOINS.get(claim.step.name, ()))
+        return "done" if is_met else "parted"
 
 
 def keep_failure(sessions: Sessions, claim: Claim, error: RejectedError, *, is_clear: bool) -> Kept:

@@ -23,7 +23,7 @@ from app.providers.lanes import Caller, calling
 from app.provisioning.claims import Claim, Refusal, claim_step
 from app.provisioning.context import Result, Toolbox
 from app.provisioning.first_tries import FirstTries
-from app.provisioning.outcomes import Kept, keep_failure, keep_rest, keep_result
+from app.provisioning.outcomes import keep_failure, keep_rest, keep_result
 from app.provisioning.steps import STEP_BY_NAME, Step
 from app.provisioning.watching import LOST, UNWATCHED, StepRun, StepWatch
 
@@ -44,6 +44,8 @@ class Verdict(Enum):
 
     GO_ON = auto()
     """The step is finished: the chain goes on."""
+    OTHER_BRANCH = auto()
+    """The step is finished, and what comes next waits for the other branch too: that one goes on, this chain ends."""
     STOP = auto()
     """Not ours to do: the chain ends here, in silence."""
     REST = auto()
@@ -62,6 +64,7 @@ class Outcome:
 
 _VERDICTS = {
     "done": Verdict.GO_ON,
+    "parted": Verdict.OTHER_BRANCH,
     "rests": Verdict.REST,
     "attention": Verdict.REST,
     "turned": Verdict.TURNED,
@@ -110,8 +113,8 @@ class Runner:
             log.exception("step_broke")
             detail = "The step met an error of ours; the worker's log has it."
             return self._keep_error(claim, run, RejectedError(ErrorCode.INTERNAL_STEP_ERROR, detail), is_clear=False)
-        kept: Kept = "done" if self._first_tries.keep(claim, result) else keep_result(self.sessions, claim, result)
-        run.outcome = kept
+        kept = self._first_tries.keep(claim, result) or keep_result(self.sessions, claim, result)
+        run.outcome = "done" if kept == "parted" else kept
         took_s = round(self.tools.clock() - claim.context.started, 3)
         if kept == LOST:
             log.warning("step_lost_its_lease", resource_id=result.resource_id, took_s=took_s)

@@ -118,6 +118,9 @@ STEPS = (
 The number is attached last, so that a caller never meets a half-built path.
 """
 
+JOINS = {need: step.needs for step in STEPS for need in step.needs if len(step.needs) > 1}
+"""The steps that branches end with, each with all that the step after it waits for."""
+
 STEP_BY_NAME = {step.name: step for step in STEPS}
 
 

@@ -11,11 +11,11 @@ from app.access import KeyService, Scope
 from app.domain.errors import ErrorCode
 from app.providers.errors import TransientError
 from app.provisioning.plans import Plan
-from app.provisioning.runner import Verdict
 from app.setting_values import is_loopback
 from app.settings import Settings
 from app.wiring import Wiring, build
 from tests.support.api import NOBODY, NUMBER, OTHER_NUMBER, Api, RecordingPublisher, empty_tables, make_settings
+from tests.support.saga import FINISHED
 from tests.support.sandbox import Sandbox
 from tests.support.servers import ValkeyServer
 
@@ -36,7 +36,7 @@ def _build(database_url: str, redis_url: str, sandbox: Sandbox, **more: Any) -> 
 def _work(wiring: Wiring, plan: Plan) -> None:
     """Do what a worker does with a chain."""
     for name in plan.steps:
-        if wiring.runner.run(plan.operation_id, plan.epoch, name, plan.direction).verdict is not Verdict.GO_ON:
+        if wiring.runner.run(plan.operation_id, plan.epoch, name, plan.direction).verdict not in FINISHED:
             return
 
 

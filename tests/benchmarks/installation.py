@@ -29,7 +29,10 @@ BARE = '"tests.benchmarks.bare:create_app()"'
 """What gunicorn serves in place of the application, on the same command line."""
 
 ALL = ("web", "worker", "cleanup", "sweeper")
-"""The lines of the Procfile that do the work; Flower only looks on."""
+"""The lines of the Procfile that connect a number; Flower only looks on."""
+
+BULK = (*ALL, "bulk")
+"""The same with the line that works off bulks."""
 
 CALL_S = 90.0
 """Seconds for one answer: above the longest `Prefer: wait`."""
@@ -159,7 +162,7 @@ class ApiClient:
 def procfile_lines(concurrency: int | None, workers: int) -> dict[str, str]:
     """Return the Procfile's lines; `worker` as often as asked for, `concurrency` shared out between them."""
     text = (ROOT / "Procfile").read_text(encoding="utf-8")
-    lines = {name: line for name, line in parse_procfile(text).processes.items() if name in ALL}
+    lines = {name: line for name, line in parse_procfile(text).processes.items() if name in BULK}
     worker = lines.pop("worker")
     for place in range(workers):
         own = worker.replace("provision@", f"provision{place}@")

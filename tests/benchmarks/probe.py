@@ -1,6 +1,7 @@
 """Loaded into a worker (`-I tests.benchmarks.probe`), and only for a benchmark: writes a line per task with its times.
 
-It looks on from outside: Celery's signals, SQLAlchemy's events, and a clock around the adapters' calls.
+It looks on from outside: Celery's signals, SQLAlchemy's events, and a clock around the adapters' calls and around the
+statements that go past SQLAlchemy.
 """
 
 import functools
@@ -15,6 +16,8 @@ from typing import Any
 from celery import signals
 from sqlalchemy import event
 
+from app.db.statements import Statements
+from app.provisioning import verification
 from tasks import worker
 
 CALLS = ("find", "get", "list", "create", "update", "delete", "attach", "detach", "restore")
@@ -47,6 +50,17 @@ def _timed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
     return timed
 
 
+def _counted(statements: int, run: Callable[..., Any]) -> Callable[..., Any]:
+    """Time a call that is a transaction of its own."""
+
+    def counted(*args: Any) -> Any:
+        _add("transactions", 1)
+        _add("statements", statements)
+        return run(*args)
+
+    return _timed("database_ms", counted)
+
+
 def _time_methods(owner: Any, name: str, beginnings: tuple[str, ...]) -> None:
     for method in dir(owner):
         if method.startswith(beginnings):
@@ -58,6 +72,9 @@ def _look_on(**_: object) -> None:
     wiring = worker.wiring()
     for adapter in (wiring.carrier, wiring.platform):
         _time_methods(adapter, "provider_ms", CALLS)
+    # Its calls run in threads of their own, where no record is.
+    verification.verify = _timed("provider_ms", verification.verify)
+    Statements.one, Statements.two = _counted(1, Statements.one), _counted(2, Statements.two)  # type: ignore[method-assign]  # what a probe does
     # The dialect's own: every round trip goes through one of these.
     _time_methods(wiring.engine.dialect, "database_ms", ("do_execute", "do_commit", "do_rollback", "do_ping"))
     event.listen(wiring.engine, "commit", lambda _connection: _add("transactions", 1))

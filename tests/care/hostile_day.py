@@ -25,7 +25,7 @@ from tests.e2e.invariants import Foreigners, routing_of
 from tests.support.api import empty_tables
 from tests.support.mishaps import Fate, Fateful, Mishap
 from tests.support.providers import WorkerDiedError
-from tests.support.saga import ManualClock, RecordingPublisher
+from tests.support.saga import FINISHED, ManualClock, RecordingPublisher
 from tests.support.sandbox import Sandbox
 
 WEBHOOK, APPLICATION, TRUNK = NUMBERS = ("+15145550001", "+15145550002", "+15145550003")
@@ -174,7 +174,7 @@ class HostileDay:
                 outcome = self.wiring.runner.run(plan.operation_id, plan.epoch, name, plan.direction)
                 if outcome.verdict is Verdict.TURNED:
                     self.wiring.provisioning.kick(plan.operation_id)
-                if outcome.verdict is not Verdict.GO_ON:
+                if outcome.verdict not in FINISHED:
                     return
 
     def work(self) -> None:

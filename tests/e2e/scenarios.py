@@ -7,13 +7,13 @@ import redis
 
 from app.db.models import Operation
 from app.domain.statuses import Direction
-from app.provisioning.runner import Verdict
 from app.provisioning.steps import STEPS
 from app.provisioning.transitions import Origin
 from app.wiring import Wiring
 from tests.e2e.invariants import Subject
 from tests.e2e.rows import step_states
 from tests.support.queue import keys_of
+from tests.support.saga import FINISHED
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, eventually
 
@@ -49,7 +49,7 @@ def run_until_done(wiring: Wiring, operation: Operation, *steps: str) -> None:
     for step in steps or [each.name for each in STEPS]:
 
         def is_done(name: str = step) -> bool:
-            return wiring.runner.run(operation.id, 0, name, Direction.DO).verdict is Verdict.GO_ON
+            return wiring.runner.run(operation.id, 0, name, Direction.DO).verdict in FINISHED
 
         eventually(is_done, f"{step} is done")
 

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 from celery import Celery
-from celery.exceptions import Ignore, Retry
+from celery.exceptions import Retry
 
 from app.domain.statuses import Direction, OperationStatus
 from app.provisioning.context import TRUNK
@@ -68,16 +68,30 @@ def test_a_task_runs_its_own_step_in_its_own_direction(
     assert runner.asked == [(OPERATION, 3, step, direction)]
 
 
-def carry(celery_app: Celery) -> None:
-    celery_app.tasks["provision.twilio_trunk"](str(OPERATION), 0)
+def carry(celery_app: Celery) -> list[str] | None:
+    """Run the task as part of a chain; return what is left of the chain."""
+    task = celery_app.tasks["provision.twilio_trunk"]
+    task.push_request(args=[str(OPERATION), 0], chain=["what comes next"], called_directly=False)
+    try:
+        task.run(str(OPERATION), 0)
+        return task.request.chain
+    finally:
+        task.pop_request()
 
 
-def test_a_step_that_is_not_ours_ends_the_chain_in_silence(
+def test_a_step_that_is_finished_leads_to_the_next(
     celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_process(monkeypatch, worker, Outcome(Verdict.STOP))
-    with pytest.raises(Ignore):
-        carry(celery_app)
+    in_process(monkeypatch, worker, Outcome(Verdict.GO_ON))
+    assert carry(celery_app) == ["what comes next"]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.STOP, Verdict.OTHER_BRANCH])
+def test_a_step_that_is_not_ours_to_continue_ends_the_chain_in_silence(
+    celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch, verdict: Verdict
+) -> None:
+    in_process(monkeypatch, worker, Outcome(verdict))
+    assert carry(celery_app) is None
 
 
 def test_an_operation_that_turned_fails_the_chain_so_that_its_callback_runs(
@@ -104,8 +118,7 @@ def test_a_rest_is_a_retry_with_a_countdown(
 
 def test_a_longer_rest_is_the_sweepers(celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     in_process(monkeypatch, worker, Outcome(Verdict.REST, timedelta(seconds=61)))
-    with pytest.raises(Ignore):
-        carry(celery_app)
+    assert carry(celery_app) is None
 
 
 @pytest.mark.parametrize("times", [0, 1, 2])

@@ -76,6 +76,9 @@ DATABASE = "sagas"
 ROUNDS = 60
 """Publications after which an operation that still has not ended is stuck."""
 
+FINISHED = {Verdict.GO_ON, Verdict.OTHER_BRANCH}
+"""After these goes on what takes one branch behind the other, in one line."""
+
 
 @dataclass
 class RecordingPublisher:
@@ -174,14 +177,14 @@ class Saga:
         return self.publisher.plans[-1]
 
     def run_chain(self, plan: Plan, *, until: str | None = None) -> Outcome | None:
-        """Do what Celery does with a chain: step after step, and no further than the first that does not go on."""
+        """Do what Celery does with a chain: step after step, one branch behind the other, until one does not go on."""
         outcome = None
         for name in plan.steps:
             try:
                 outcome = self.runner.run(plan.operation_id, plan.epoch, name, plan.direction)
             except WorkerDiedError:
                 return None
-            if outcome.verdict is not Verdict.GO_ON or name == until:
+            if outcome.verdict not in FINISHED or name == until:
                 break
         return outcome
 

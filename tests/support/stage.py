@@ -17,7 +17,7 @@ from app.provisioning.runner import Verdict
 from app.provisioning.transitions import Origin
 from app.settings import load_settings
 from app.wiring import Wiring, build
-from tests.support.saga import RecordingPublisher
+from tests.support.saga import FINISHED, RecordingPublisher
 from tests.support.sandbox import Sandbox
 
 NUMBER = "+15145551234"
@@ -89,7 +89,7 @@ class Stage:
                 outcome = self.wiring.runner.run(plan.operation_id, plan.epoch, name, plan.direction)
                 if outcome.verdict is Verdict.TURNED:
                     self.wiring.provisioning.kick(plan.operation_id)
-                if outcome.verdict is not Verdict.GO_ON:
+                if outcome.verdict not in FINISHED:
                     break
 
     def audit(self, *, fix: bool = False) -> Audit:

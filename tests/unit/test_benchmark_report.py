@@ -85,7 +85,7 @@ def _asked(second: float, status: int, provider: str = "twilio") -> dict[str, An
 
 def test_the_share_of_a_limit_counts_what_was_served_and_refusals_apart() -> None:
     asked = [_asked(second / 20, 200) for second in range(400)] + [_asked(19.5, 429)] * 4
-    share, refused = bulk.rows_of(asked, 10, 7)
+    share, refused = bulk.rows_of("rate set", asked, 10, 7)
     assert share.ratio == pytest.approx(1, abs=0.01)
     assert refused.figure == pytest.approx(4 / 204, abs=0.001)
     assert (share.is_met, refused.is_met) == (True, False)
