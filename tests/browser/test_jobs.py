@@ -26,10 +26,13 @@ def test_a_provisioning_is_watched_from_click_to_provisioned(person: Person, num
     person.press("What would happen?")
     person.sees("Nothing is in the way")
     person.picture("provision-preview")
+    slow = sandbox.fault("livekit.create_dispatch_rule", "hold_before", times=1)
     person.press("Provision")
     person.mark()
+    eventually(lambda: sandbox.held(slow) == 1, "the rule is being made")
     expect(page.locator(".bar.open").first).to_be_visible()
     person.picture("agent-provisioning")
+    sandbox.release(slow)
     person.sees_status("Provisioned")
     assert person.never_reloaded()
     assert person.links() == WHOLE
