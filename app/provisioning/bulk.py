@@ -13,15 +13,21 @@ from sqlalchemy.orm import Session
 from app.db import bulk_queries
 from app.db.bulks import Bulk, BulkItem
 from app.db.engine import Sessions
+from app.db.models import Operation
 from app.domain.bulks import BulkStatus, ItemStatus
 from app.domain.errors import ErrorCode, bulk_not_found
 from app.provisioning.bulk_items import Item
+from app.provisioning.bulk_place import BulkPlace
 from app.provisioning.transitions import Origin
 
 log = structlog.get_logger(__name__)
 
 NEVER_BEGINS = (ErrorCode.VALIDATION_FAILED, ErrorCode.AGENT_NOT_FOUND)
 """Why an item failed at the door: the request itself is wrong, so that resuming would meet the same."""
+
+
+_WITHOUT_NUMBER = (ItemStatus.FAILED, ItemStatus.CANCELLED)
+_ANEW = {"status": ItemStatus.PENDING, "operation_id": None, "error_code": None, "error_detail": None}
 
 
 @dataclass(frozen=True)
@@ -98,10 +104,10 @@ class BulkService:
                 update(BulkItem)
                 .where(
                     BulkItem.bulk_id == bulk_id,
-                    BulkItem.status.in_([ItemStatus.FAILED, ItemStatus.CANCELLED]),
+                    BulkItem.status.in_(_WITHOUT_NUMBER),
                     func.coalesce(BulkItem.error_code, "").not_in(NEVER_BEGINS),
                 )
-                .values(status=ItemStatus.PENDING, operation_id=None, error_code=None, error_detail=None)
+                .values(_ANEW)
                 .returning(BulkItem.position)
                 .execution_options(synchronize_session=False)
             ).all()
@@ -110,6 +116,26 @@ class BulkService:
             settle(session, bulk)
         log.info("bulk_resumed", bulk_id=str(bulk_id), resumed=len(resumed))
         return bulk
+
+
+def wait_again(sessions: Sessions, operation: Operation) -> BulkPlace | None:
+    """Let the item wait again whose operation this was, now that it has ended; None where it is no item's."""
+    if operation.bulk_id is None:
+        return None
+    with sessions.begin() as session:
+        bulk = _locked(session, operation.bulk_id)
+        bulk_queries.follow_operations(session, bulk.id)
+        position = session.scalar(
+            update(BulkItem)
+            .where(BulkItem.operation_id == operation.id, BulkItem.status.in_(_WITHOUT_NUMBER))
+            .values(_ANEW)
+            .returning(BulkItem.position)
+            .execution_options(synchronize_session=False)
+        )
+        if position is not None:
+            bulk.finished_at = None
+        settle(session, bulk)
+    return None if position is None else BulkPlace(operation.bulk_id, position)
 
 
 def settle(session: Session, bulk: Bulk) -> None:

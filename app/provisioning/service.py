@@ -21,7 +21,8 @@ from app.domain.events import EventName
 from app.domain.numbers import mask_number
 from app.domain.statuses import OPEN_STATUSES, OperationKind, OperationStatus, PhoneStatus, StepState
 from app.provisioning.acceptance import accept, refuse
-from app.provisioning.bulk_place import BulkPlace
+from app.provisioning.bulk import wait_again
+from app.provisioning.bulk_place import BulkPlace, PlaceTakenError
 from app.provisioning.claims import Locked, lock_operation
 from app.provisioning.opening import open_operation
 from app.provisioning.plans import Plan, plan_from
@@ -145,7 +146,11 @@ class ProvisioningService:
         if operation.kind is not OperationKind.PROVISION:
             detail = f"A {operation.kind} is not retried once it has ended: ask for another."
             raise RefusedError(ErrorCode.OPERATION_FINISHED, detail)
-        return self.provision(operation.agent_id, operation.phone_number, takeover=operation.takeover, origin=origin)
+        place, agent_id, number = wait_again(self.sessions, operation), operation.agent_id, operation.phone_number
+        try:
+            return self.provision(agent_id, number, takeover=operation.takeover, origin=origin, place=place)
+        except PlaceTakenError:
+            raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, "Its bulk has just begun it again.") from None
 
     def kick(self, operation_id: uuid.UUID) -> bool:
         """Publish what is left of an open operation, False when there is none; safe to call at any time, and again."""
@@ -198,15 +203,7 @@ def _deprovision_instead(session: Session, locked: Locked, origin: Origin) -> tu
     locked.operation.cancelled_at = locked.now
     for row in locked.rows.values():
         row.lease_token = None
-    turn_round(
-        session,
-        locked.operation,
-        locked.agent,
-        locked.rows.values(),
-        locked.now,
-        code=ErrorCode.CANCELLED,
-        detail="Cancelled by a request to deprovision.",
-    )
+    _turn_back(session, locked)
     session.flush()
     return _open_deprovision(session, locked.agent.id, origin)
 
@@ -220,16 +217,13 @@ def _cancel(session: Session, locked: Locked) -> Plan | None:
         return None
     operation.cancelled_at = locked.now
     if operation.status in {OperationStatus.QUEUED, OperationStatus.RUNNING}:
-        turn_round(
-            session,
-            operation,
-            locked.agent,
-            locked.rows.values(),
-            locked.now,
-            code=ErrorCode.CANCELLED,
-            detail="Cancelled by a request to deprovision.",
-        )
+        _turn_back(session, locked)
     return None if operation.status.is_final else plan_now(session, operation)
+
+
+def _turn_back(session: Session, locked: Locked) -> None:
+    code, detail = ErrorCode.CANCELLED, "Cancelled by a request to deprovision."
+    turn_round(session, locked.operation, locked.agent, locked.rows.values(), locked.now, code=code, detail=detail)
 
 
 def _end_rests(locked: Locked) -> None:

@@ -14,12 +14,15 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.db.bulks import Bulk, BulkItem
+from app.db.engine import Sessions
 from app.db.models import Operation
 from app.domain.bulks import BulkStatus, ItemStatus
+from app.domain.errors import RefusedError
 from app.domain.statuses import OperationStatus
-from app.provisioning.bulk import BulkService
+from app.provisioning.bulk import BulkService, wait_again
 from app.provisioning.bulk_admission import LEASE, BulkAdmission
 from app.provisioning.bulk_items import read_items
+from app.provisioning.bulk_place import BulkPlace
 from app.provisioning.hints import BULK_HINT_GRACE
 from app.provisioning.service import ProvisioningService
 from app.provisioning.transitions import Plan
@@ -79,6 +82,47 @@ def test_a_bulk_runs_to_its_end_through_the_steps_of_a_single_request(saga: Saga
     assert (bulk.status, bulk.succeeded, bulk.failed) == (BulkStatus.FAILED, 2, 1)
     assert [item.error_code for item in items(saga, bulk_id)] == [None, None, "number_not_in_account"]
     assert all(saga.world.routing(sid).trunk_sid for sid in sids)
+
+
+def test_a_retry_by_hand_of_an_item_that_failed_is_the_items_own(saga: Saga) -> None:
+    bulk_id = accept(saga, 1)
+    saga.sweeper.bulks.advance()
+    (item,) = items(saga, bulk_id)
+    assert item.operation_id is not None
+    saga.drive(item.operation_id)
+    saga.sweeper.bulks.advance()
+    assert BulkService(saga.sessions).get(bulk_id).failed == 1
+
+    saga.world.carrier.own_number(str(item.phone_number))
+    again = saga.service.retry(item.operation_id, origin=ORIGIN)
+
+    bulk = BulkService(saga.sessions).get(bulk_id)
+    assert (bulk.status, bulk.finished_at, bulk.failed) == (BulkStatus.RUNNING, None, 0)
+    assert [(each.status, each.operation_id) for each in items(saga, bulk_id)] == [(ItemStatus.RUNNING, again.id)]
+    with pytest.raises(RefusedError, match="open"):
+        saga.service.retry(item.operation_id, origin=ORIGIN)
+    saga.drive(again.id)
+    saga.sweeper.bulks.advance()
+    bulk = BulkService(saga.sessions).get(bulk_id)
+    assert (bulk.status, bulk.succeeded) == (BulkStatus.SUCCEEDED, 1)
+
+
+def test_a_retry_by_hand_that_meets_a_sweeper_is_told_so(saga: Saga, monkeypatch: pytest.MonkeyPatch) -> None:
+    bulk_id = accept(saga, 1)
+    saga.sweeper.bulks.advance()
+    (item,) = items(saga, bulk_id)
+    assert item.operation_id is not None
+    saga.drive(item.operation_id)
+
+    def sweep_first(sessions: Sessions, operation: Operation) -> BulkPlace | None:
+        place = wait_again(sessions, operation)
+        saga.sweeper.bulks.advance()
+        return place
+
+    monkeypatch.setattr("app.provisioning.service.wait_again", sweep_first)
+    with pytest.raises(RefusedError, match="just begun"):
+        saga.service.retry(item.operation_id, origin=ORIGIN)
+    assert [each.status for each in items(saga, bulk_id)] == [ItemStatus.RUNNING]
 
 
 def test_only_a_window_of_operations_is_open_at_once(saga: Saga) -> None:

@@ -13,6 +13,7 @@ from app.domain.statuses import Direction, OperationStatus
 from app.provisioning.context import TRUNK
 from app.provisioning.runner import Outcome, Runner, Verdict
 from app.provisioning.service import ProvisioningService
+from app.provisioning.steps import JOINS, STEP_BY_NAME
 from tests.support.saga import Saga
 
 
@@ -66,6 +67,15 @@ def test_a_task_runs_its_own_step_in_its_own_direction(
     runner = in_process(monkeypatch, worker, Outcome(Verdict.GO_ON))
     celery_app.tasks[task](str(OPERATION), 3)
     assert runner.asked == [(OPERATION, 3, step, direction)]
+
+
+def test_branches_end_where_the_table_has_them_meet(celery_app: Celery) -> None:
+    """A step that waits for several is waited for at the ends of the branches and nowhere else: there chains end."""
+    from tasks.provisioning import BRANCHES, LAST  # noqa: PLC0415  # reads the settings
+
+    ends = {branch[-1] for branch in BRANCHES}
+    assert set(JOINS) == ends
+    assert all(set(needs) == ends == set(STEP_BY_NAME[LAST[0]].needs) for needs in JOINS.values())
 
 
 def carry(celery_app: Celery) -> list[str] | None:
