@@ -86,6 +86,9 @@ def mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 def _masked(value: object) -> object:
     if isinstance(value, str):
+        if "+" not in value and "%" not in value and "_" not in value:
+            # One of them is in everything that is masked; looking costs a tenth of the patterns.
+            return value
         return _SECRET.sub("whsec_***", _KEY.sub("tl_***", mask_numbers(value)))
     if isinstance(value, dict):
         return {_masked(name): _masked(inner) for name, inner in value.items()}

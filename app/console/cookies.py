@@ -5,8 +5,8 @@ import hmac
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from flask import Flask, request
-from flask.sessions import SecureCookieSessionInterface
+from flask import Flask, Request, request
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 
 from app.settings import Settings
 
@@ -20,7 +20,14 @@ PURPOSE = b"trunkline console cookie v1"
 
 
 class _CookieSessions(SecureCookieSessionInterface):
-    """Marks the cookie Secure where the browser came by https, as gunicorn hears it from the proxy in front."""
+    """Marks the cookie Secure where the browser came by https, as gunicorn hears it from the proxy in front.
+
+    A request without the cookie, as every one of the API, gets an empty session: Flask would make a signer first.
+    """
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        """Read the session; `app` and `request` are Flask's own parameters."""
+        return super().open_session(app, request) if COOKIE in request.cookies else self.session_class()
 
     def get_cookie_secure(self, app: Flask) -> bool:
         """Return whether this request came by https; `app` is Flask's own parameter."""

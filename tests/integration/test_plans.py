@@ -1,0 +1,60 @@
+"""What runs for every request and step is looked up by an index, whatever PostgreSQL knew of the tables at the time."""
+
+import uuid
+from datetime import timedelta
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from app.db.engine import make_engine
+from app.provisioning import acceptance, first_tries, service
+from app.provisioning.steps import STEPS
+from tests.support.servers import PostgresServer
+
+STATEMENTS = {
+    "accept": acceptance._ACCEPT,
+    "claim": first_tries._CLAIM,
+    **{f"keep {step.name}": first_tries._KEEPS[step.name] for step in STEPS},
+    "meet": first_tries._IS_READY,
+    "kick": service._OPEN,
+}
+
+HANDFUL = "webhook_endpoints"
+"""A few rows for ever, which have no index that helps."""
+
+MOMENT, ID = timedelta(seconds=1), uuid.uuid4()
+
+VALUES = {
+    **dict.fromkeys(("operation", "agent", "bulk", "token"), ID),
+    **dict.fromkeys(("grace", "bulk_grace", "lease", "quiet", "budget", "margin"), MOMENT),
+    **dict.fromkeys(("number", "requested_by", "request_id", "traceparent", "resource", "provider", "parent"), "x"),
+    **dict.fromkeys(("intent", "routing", "detail"), Jsonb({})),
+    "needs": [STEPS[0].name],
+    "joins": [STEPS[0].name],
+    "step": STEPS[0].name,
+    "position": 1,
+    "epoch": 0,
+    "takeover": False,
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_plan_made_while_the_tables_were_empty_reads_no_whole_table(
+    postgres_server: PostgresServer, template_database: str, name: str
+) -> None:
+    """PostgreSQL keeps it for the connection, and the tables grow."""
+    database = f"plans_{uuid.uuid4().hex}"
+    postgres_server.create_database(database, template_database)
+    engine = make_engine(postgres_server.url(database))
+    try:
+        with engine.connect() as connection:
+            raw = connection.connection.driver_connection
+            raw.commit()
+            raw.autocommit = True
+            raw.execute("VACUUM ANALYZE")
+            plan = "\n".join(row[0] for row in raw.execute(f"EXPLAIN {STATEMENTS[name]}", VALUES).fetchall())
+            raw.autocommit = False
+    finally:
+        engine.dispose()
+        postgres_server.drop_database(database)
+    assert "Seq Scan" not in plan.replace(f"Seq Scan on {HANDFUL}", ""), plan
