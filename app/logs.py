@@ -36,14 +36,12 @@ def configure(log_format: Literal["json", "console"]) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
             *shared,
-            structlog.stdlib.PositionalArgumentsFormatter(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -74,7 +72,9 @@ def _formatter(log_format: Literal["json", "console"], shared: list[Processor]) 
         last.append(structlog.processors.JSONRenderer(default=str, ensure_ascii=False))
     else:
         last.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
-    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last)
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()], processors=last
+    )
 
 
 def mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
