@@ -70,6 +70,9 @@ def _read(environ: "WSGIEnvironment") -> Exchange | None:
         if int(length) > MAX_BODY_BYTES:
             return None
         body = environ["wsgi.input"].read(int(length))
+        if len(body) < int(length):
+            # Its client died while it was sending: no server takes half a request for a whole one.
+            _drop(environ.get("gunicorn.socket"))
     elif environ.get("HTTP_TRANSFER_ENCODING"):
         body = environ["wsgi.input"].read(MAX_BODY_BYTES)
     return Exchange(

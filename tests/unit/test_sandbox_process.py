@@ -2,10 +2,12 @@
 
 import asyncio
 import atexit
+import base64
 import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -142,6 +144,20 @@ def running(*options: str) -> Iterator[Stage]:
 
 def test_it_says_when_it_is_ready_and_that_it_is_well(stage: Stage) -> None:
     assert stage.control("GET", "health") == {"status": "ok"}
+
+
+def test_half_a_request_of_a_client_that_died_is_not_applied(stage: Stage) -> None:
+    address = urlsplit(stage.url)
+    credentials = base64.b64encode(f"{sandbox.ACCOUNT_SID}:{sandbox.AUTH_TOKEN}".encode()).decode()
+    head = f"POST /v1/Trunks HTTP/1.1\r\nHost: trunking.twilio.com\r\nAuthorization: Basic {credentials}\r\n"
+    head += "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 18\r\n\r\n"
+    for body, made in ((b"", 0), (b"FriendlyN", 0), (b"FriendlyName=whole", 1)):
+        with socket.create_connection((address.hostname, address.port), WAIT_S) as client:
+            client.sendall(head.encode() + body)
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(4096):
+                pass
+        assert len(stage.http.get(f"{stage.url}/sandbox/state").json()["trunks"]) == made
 
 
 def test_objects_survive_a_kill_and_are_the_same_afterwards(tmp_path: Path) -> None:
