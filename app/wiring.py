@@ -101,13 +101,8 @@ def build(
     """Wire up one process; a test passes what it wants to see or to break."""
     engine = make_engine(settings.database_url)
     sessions = make_sessions(engine)
-    tracing = make_tracing(settings.otel_exporter_otlp_endpoint, settings.instance_name)
-    telemetry = Telemetry(make_tally(settings.redis_url), tracing)
-    governors = {} if carrier and platform else _governors(settings)
-    carrier = carrier or _carrier(settings, governors.get("twilio"), telemetry)
-    platform = platform or _platform(settings, governors.get("livekit"), telemetry)
+    telemetry, governors, tools = _providers(settings, carrier, platform)
     publisher = publisher or import_string(PUBLISHER)
-    tools = _toolbox(settings, carrier, platform)
     service = ProvisioningService(sessions, publisher)
     care = CareService(sessions, publisher, tools)
     audits = AuditService(sessions, tools, care, timedelta(seconds=settings.orphan_grace_s))
@@ -118,8 +113,8 @@ def build(
         settings=settings,
         engine=engine,
         sessions=sessions,
-        carrier=carrier,
-        platform=platform,
+        carrier=tools.carrier,
+        platform=tools.platform,
         publisher=publisher,
         agents=AgentService(sessions),
         provisioning=service,
@@ -128,7 +123,7 @@ def build(
         care=care,
         audits=audits,
         planning=PlanningService(sessions, tools),
-        inventory=InventoryService(sessions, carrier),
+        inventory=InventoryService(sessions, tools.carrier),
         bulk=BulkService(sessions),
         governors=governors,
         webhooks=WebhookService(sessions, publisher, sender),
@@ -137,10 +132,18 @@ def build(
     )
 
 
-def _toolbox(settings: Settings, carrier: Carrier, platform: VoicePlatform) -> Toolbox:
+def _providers(
+    settings: Settings, carrier: Carrier | None, platform: VoicePlatform | None
+) -> tuple[Telemetry, dict[str, Governor], Toolbox]:
+    """Build what reaches the providers, as far as it is not given, with what watches and paces it."""
+    tracing = make_tracing(settings.otel_exporter_otlp_endpoint, settings.instance_name)
+    telemetry = Telemetry(make_tally(settings.redis_url), tracing)
+    governors = {} if carrier and platform else _governors(settings)
+    carrier = carrier or _carrier(settings, governors.get("twilio"), telemetry)
+    platform = platform or _platform(settings, governors.get("livekit"), telemetry)
     timing = Timing(settings.provider_timeout, timedelta(seconds=settings.operation_budget_s))
     sip_uri, addresses = settings.livekit_sip_uri, settings.allowed_addresses
-    return Toolbox(carrier, platform, settings.instance_name, sip_uri, timing, addresses)
+    return telemetry, governors, Toolbox(carrier, platform, settings.instance_name, sip_uri, timing, addresses)
 
 
 def _carrier(settings: Settings, governor: Governor | None, telemetry: Telemetry) -> Carrier:

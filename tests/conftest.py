@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 FOREIGN_SETTINGS = ("DATABASE_URL", "REDIS_URL", "TWILIO_", "LIVEKIT_", "INSTANCE_NAME", "DATA_DIR", "FLOWER_", "OTEL_")
 """Names (or their beginnings) that no test may see: tests empty what they find, and it must not be a real account."""
 
@@ -9,3 +11,12 @@ for foreign in [name for name in os.environ if name.startswith(FOREIGN_SETTINGS)
     del os.environ[foreign]
 
 pytest_plugins = ["tests.support.servers", "tests.support.sandbox", "tests.support.matrix_size", "tests.support.stage"]
+
+
+LONG = ("test_matrix.py", "test_soak.py")
+"""Modules with tests of half a minute and more."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest: what is left at the end is short, and shared out between both workers."""
+    items.sort(key=lambda item: item.path.name not in LONG)

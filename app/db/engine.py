@@ -26,7 +26,8 @@ PLANS = "-c enable_seqscan=off -c jit=off"
 """PostgreSQL keeps the plan of a statement that is run often, as it was made: one made while a table was tiny reads all
 of it, and goes on when it has grown, until the next ANALYZE. A POST then cost ten times the CPU after 8,000 others, and
 twenty times after 14,000 (measured). Every statement of ours that is run often has an index; what must read a whole
-table still can, and older releases would compile such a plan first (jit), so dear does it look to them.
+table still can (counting 600,000 agents takes 107 ms instead of 75), and older releases would compile such a plan first
+(jit), so dear does it look to them.
 """
 
 TRUSTED_S = 0.1

@@ -107,6 +107,24 @@ def test_a_retry_by_hand_of_an_item_that_failed_is_the_items_own(saga: Saga) -> 
     assert (bulk.status, bulk.succeeded) == (BulkStatus.SUCCEEDED, 1)
 
 
+def test_a_retry_by_hand_that_is_refused_leaves_the_item_with_the_reason(saga: Saga) -> None:
+    bulk_id = accept(saga, 1)
+    saga.sweeper.bulks.advance()
+    (item,) = items(saga, bulk_id)
+    assert item.operation_id is not None
+    saga.drive(item.operation_id)
+    saga.world.carrier.own_number(E164)
+    saga.provisioned(agent_id=item.agent_id)
+
+    with pytest.raises(RefusedError, match="has a number"):
+        saga.service.retry(item.operation_id, origin=ORIGIN)
+    saga.sweeper.bulks.advance()
+
+    (item,) = items(saga, bulk_id)
+    assert (item.status, item.error_code) == (ItemStatus.FAILED, "agent_has_phone")
+    assert BulkService(saga.sessions).get(bulk_id).status is BulkStatus.FAILED
+
+
 def test_a_retry_by_hand_that_meets_a_sweeper_is_told_so(saga: Saga, monkeypatch: pytest.MonkeyPatch) -> None:
     bulk_id = accept(saga, 1)
     saga.sweeper.bulks.advance()

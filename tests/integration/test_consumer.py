@@ -1,11 +1,25 @@
 """What tasks did is told in few messages, and soon."""
 
-import time
+from collections.abc import Callable
+from types import SimpleNamespace
 
+import pytest
 from celery import Celery
-from kombu.asynchronous import Hub
 
-EVENTS = 10
+from tests.support.saga import ManualClock
+
+
+class Hub:
+    """Celery's loop: runs what is to be done soon at once, and what is to be done later when it is told to."""
+
+    def __init__(self) -> None:
+        self.later: list[tuple[float, Callable[[], None]]] = []
+
+    def call_soon(self, call: Callable[..., None], *args: object) -> None:
+        call(*args)
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> None:
+        self.later.append((delay_s, call))
 
 
 class Dispatcher:
@@ -17,19 +31,24 @@ class Dispatcher:
         self.flushes += 1
 
 
-def test_events_of_one_moment_share_a_message_and_later_ones_get_another(celery_app: Celery) -> None:
+def test_events_of_one_moment_share_a_message_and_later_ones_get_another(
+    celery_app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tasks.consumer import EVENTS_S, Consumer  # noqa: PLC0415  # reads the settings
 
     assert celery_app.conf.worker_consumer == f"{Consumer.__module__}:{Consumer.__name__}"
-    consumer, dispatcher, hub = Consumer.__new__(Consumer), Dispatcher(), Hub()
+    clock, hub, dispatcher = ManualClock(), Hub(), Dispatcher()
+    monkeypatch.setattr("tasks.consumer.time", SimpleNamespace(monotonic=clock))
+    consumer = Consumer.__new__(Consumer)
     consumer.hub, consumer.event_dispatcher = hub, dispatcher
-    try:
-        for told in (1, 2):
-            for _ in range(EVENTS):
-                consumer.on_send_event_buffered()
-            ends = time.monotonic() + 3 * EVENTS_S
-            while time.monotonic() < ends:
-                next(hub.loop)
-            assert dispatcher.flushes == told
-    finally:
-        hub.close()
+
+    for share in (0, 0.5, 0.9, 1):  # of the wait, since the first
+        clock.now = 1000 + share * EVENTS_S
+        consumer.on_send_event_buffered()
+        assert len(hub.later) == (2 if share == 1 else 1)
+    assert dispatcher.flushes == 0
+
+    for delay_s, flush in hub.later:
+        assert delay_s == EVENTS_S
+        flush()
+    assert dispatcher.flushes == 2

@@ -1,8 +1,11 @@
 """What runs for every request and step is looked up by an index, whatever PostgreSQL knew of the tables at the time."""
 
 import uuid
+from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
+import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
@@ -38,23 +41,28 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("name", STATEMENTS)
-def test_a_plan_made_while_the_tables_were_empty_reads_no_whole_table(
-    postgres_server: PostgresServer, template_database: str, name: str
-) -> None:
-    """PostgreSQL keeps it for the connection, and the tables grow."""
+@pytest.fixture(scope="module")
+def emptied(postgres_server: PostgresServer, template_database: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of ours to a database that was analysed while it was empty."""
     database = f"plans_{uuid.uuid4().hex}"
     postgres_server.create_database(database, template_database)
     engine = make_engine(postgres_server.url(database))
-    try:
-        with engine.connect() as connection:
-            raw = connection.connection.driver_connection
-            raw.commit()
-            raw.autocommit = True
-            raw.execute("VACUUM ANALYZE")
-            plan = "\n".join(row[0] for row in raw.execute(f"EXPLAIN {STATEMENTS[name]}", VALUES).fetchall())
-            raw.autocommit = False
-    finally:
-        engine.dispose()
-        postgres_server.drop_database(database)
+    pooled = engine.raw_connection()
+    connection = pooled.driver_connection
+    assert isinstance(connection, psycopg.Connection)
+    connection.autocommit = True
+    connection.execute("VACUUM ANALYZE")
+    yield connection
+    connection.autocommit = False
+    pooled.close()
+    engine.dispose()
+    postgres_server.drop_database(database)
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_plan_made_while_the_tables_were_empty_reads_no_whole_table(
+    emptied: psycopg.Connection[Any], name: str
+) -> None:
+    """PostgreSQL keeps it for the connection, and the tables grow."""
+    plan = "\n".join(row[0] for row in emptied.execute(f"EXPLAIN {STATEMENTS[name]}", VALUES).fetchall())
     assert "Seq Scan" not in plan.replace(f"Seq Scan on {HANDFUL}", ""), plan

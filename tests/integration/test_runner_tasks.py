@@ -78,13 +78,12 @@ def test_branches_end_where_the_table_has_them_meet(celery_app: Celery) -> None:
     assert all(set(needs) == ends == set(STEP_BY_NAME[LAST[0]].needs) for needs in JOINS.values())
 
 
-def carry(celery_app: Celery) -> list[str] | None:
-    """Run the task as part of a chain; return what is left of the chain."""
+def carry(celery_app: Celery) -> tuple[str, list[str] | None]:
+    """Run the task as part of a chain; return what Flower shows, and what is left of the chain."""
     task = celery_app.tasks["provision.twilio_trunk"]
     task.push_request(args=[str(OPERATION), 0], chain=["what comes next"], called_directly=False)
     try:
-        task.run(str(OPERATION), 0)
-        return task.request.chain
+        return task.run(str(OPERATION), 0), task.request.chain
     finally:
         task.pop_request()
 
@@ -93,7 +92,7 @@ def test_a_step_that_is_finished_leads_to_the_next(
     celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_process(monkeypatch, worker, Outcome(Verdict.GO_ON))
-    assert carry(celery_app) == ["what comes next"]
+    assert carry(celery_app) == ("go_on", ["what comes next"])
 
 
 @pytest.mark.parametrize("verdict", [Verdict.STOP, Verdict.OTHER_BRANCH])
@@ -101,7 +100,7 @@ def test_a_step_that_is_not_ours_to_continue_ends_the_chain_in_silence(
     celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch, verdict: Verdict
 ) -> None:
     in_process(monkeypatch, worker, Outcome(verdict))
-    assert carry(celery_app) is None
+    assert carry(celery_app) == (verdict.name.lower(), None)
 
 
 def test_an_operation_that_turned_fails_the_chain_so_that_its_callback_runs(
@@ -128,7 +127,7 @@ def test_a_rest_is_a_retry_with_a_countdown(
 
 def test_a_longer_rest_is_the_sweepers(celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     in_process(monkeypatch, worker, Outcome(Verdict.REST, timedelta(seconds=61)))
-    assert carry(celery_app) is None
+    assert carry(celery_app) == ("rest", None)
 
 
 @pytest.mark.parametrize("times", [0, 1, 2])
