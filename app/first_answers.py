@@ -103,7 +103,7 @@ class FirstAnswers:
             .where(IdempotencyKey.created_at < func.now() - KEPT_FOR - HELD_FOR)
             .limit(PURGE_BATCH)
             .with_for_update(skip_locked=True)
-            .subquery()
+            .cte("old")
         )
         theirs = tuple_(IdempotencyKey.api_key_id, IdempotencyKey.key)
         statement = delete(IdempotencyKey).where(theirs.in_(select(old)))

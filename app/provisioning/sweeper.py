@@ -103,17 +103,20 @@ class Sweeper:
     def _take_due(self) -> list[uuid.UUID]:
         """Take operations that no other sweeper takes, and push their next look back by the growing pause."""
         with self.sessions.begin() as session:
+            # A WITH, because it is run once: PostgreSQL may run a subquery again for each row, each time past the
+            # rows that are taken by now, and so take more than a batch.
             due = (
                 select(Operation.id)
                 .where(Operation.status.in_(OPEN_STATUSES), Operation.wake_at <= func.now(), ~_waits_its_turn())
                 .order_by(Operation.wake_at)
                 .limit(BATCH)
                 .with_for_update(skip_locked=True)
+                .cte("due")
             )
             pause = func.least(KICK_CAP, KICK_BASE * func.power(2, func.least(Operation.idle_kicks, DOUBLINGS)))
             taken = session.execute(
                 update(Operation)
-                .where(Operation.id.in_(due.scalar_subquery()))
+                .where(Operation.id.in_(select(due.c.id)))
                 .values(wake_at=func.now() + pause, idle_kicks=Operation.idle_kicks + 1)
                 .returning(Operation.id)
                 .execution_options(synchronize_session=False)

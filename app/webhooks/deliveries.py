@@ -63,17 +63,19 @@ class DeliveryService:
         """Give a hint about every endpoint that has something due; return how many there were."""
         with self.sessions.begin() as session:
             something = select(WebhookDelivery.id).where(WebhookDelivery.endpoint_id == WebhookEndpoint.id, is_due())
+            # A WITH: run once (see the sweeper's).
             due = (
                 select(WebhookEndpoint.id)
                 .where(WebhookEndpoint.disabled_at.is_(None), WebhookEndpoint.wake_at <= func.now(), something.exists())
                 .order_by(WebhookEndpoint.wake_at)
                 .limit(BATCH)
                 .with_for_update(skip_locked=True, key_share=True)
+                .cte("due")
             )
             pause_s = func.least(KICK_CAP_S, func.power(2, func.least(WebhookEndpoint.idle_kicks, DOUBLINGS)))
             taken = session.scalars(
                 update(WebhookEndpoint)
-                .where(WebhookEndpoint.id.in_(due.scalar_subquery()))
+                .where(WebhookEndpoint.id.in_(select(due.c.id)))
                 .values(wake_at=func.now() + timedelta(seconds=1) * pause_s, idle_kicks=WebhookEndpoint.idle_kicks + 1)
                 .returning(WebhookEndpoint.id)
                 .execution_options(synchronize_session=False)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from app.localstack.postgres import PostgresServer
-from app.localstack.valkey import ValkeyServer
 from tests.e2e.invariants import Foreigners, Subject
 from tests.e2e.subjects import SHARED, new_subject, next_number, wiring_of
 from tests.support.sandbox import Sandbox, SandboxServer
+from tests.support.servers import running_valkey
 from tests.support.stack import Stack, running_stack
 
 _databases = itertools.count(1)
@@ -29,11 +29,15 @@ def make_database(postgres_server: PostgresServer, template_database: str) -> Ca
 
 
 @pytest.fixture(scope="session")
-def shared_stack(
-    make_database: Callable[[], str], valkey_server: ValkeyServer, sandbox_server: SandboxServer
-) -> Iterator[Stack]:
-    """Web, worker and sweeper, started once per xdist worker; booting them takes seconds."""
-    with running_stack(make_database(), valkey_server.url, sandbox_server.control, SHARED) as stack:
+def shared_stack(make_database: Callable[[], str], sandbox_server: SandboxServer) -> Iterator[Stack]:
+    """Web, worker and sweeper, started once per xdist worker; booting them takes seconds.
+
+    Their Valkey is their own: the worker would take what another test puts into a queue.
+    """
+    with (
+        running_valkey() as broker,
+        running_stack(make_database(), broker.url, sandbox_server.control, SHARED) as stack,
+    ):
         yield stack
 
 
