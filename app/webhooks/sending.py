@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from http.client import HTTPException
 from ipaddress import ip_address
 
@@ -64,7 +65,8 @@ class Sender:
     rule: AddressRule
     resolve: Resolve = resolve
     timeout_s: float = TIMEOUT_S
-    tls: ssl.SSLContext = field(default_factory=lambda: trusting(DEFAULT_CA_BUNDLE_PATH), repr=False)
+    authorities: str = DEFAULT_CA_BUNDLE_PATH
+    """A file of certificates that are trusted beside the system's."""
 
     def check_url(self, url: str) -> Url:
         """Return the URL in parts; `UrlRefusedError` says what is wrong with it, as far as one can without asking."""
@@ -122,14 +124,15 @@ class Sender:
         if parts.scheme == "http":
             return HTTPConnection(address, _port(parts), timeout=limit_s)
         name = (parts.host or "").strip("[]").rstrip(".")
-        return HTTPSConnection(address, _port(parts), timeout=limit_s, ssl_context=self.tls, server_hostname=name)
+        tls = _trusting(self.authorities)
+        return HTTPSConnection(address, _port(parts), timeout=limit_s, ssl_context=tls, server_hostname=name)
 
 
-def trusting(*bundles: str) -> ssl.SSLContext:
-    """Return a TLS context that trusts the system's authorities and those of the bundles."""
+@cache
+def _trusting(authorities: str) -> ssl.SSLContext:
+    """Return a TLS context that trusts the system's authorities and those in the file; read once, when first needed."""
     context = ssl.create_default_context()
-    for bundle in bundles:
-        context.load_verify_locations(bundle)
+    context.load_verify_locations(authorities)
     return context
 
 

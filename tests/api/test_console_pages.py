@@ -3,6 +3,7 @@
 import pytest
 
 from app.access import Scope
+from app.console.reads import ConsoleReader
 from app.db.models import Operation
 from app.domain.errors import ErrorCode
 from app.providers.errors import TransientError
@@ -249,11 +250,13 @@ def test_under_api_a_browser_too_gets_a_problem(api: Api) -> None:
     assert answer.content_type == "application/problem+json"
 
 
-def test_a_defect_of_ours_is_a_page_that_tells_nothing_but_its_request(api: Api, visitor: Visitor) -> None:
+def test_a_defect_of_ours_is_a_page_that_tells_nothing_but_its_request(
+    api: Api, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def numbers(*_: object) -> None:
         raise RuntimeError("secret detail")
 
-    object.__setattr__(api.app.extensions["trunkline.console"].reader, "numbers", numbers)
+    monkeypatch.setattr(ConsoleReader, "numbers", numbers)
 
     answer = visitor.get("/")
 

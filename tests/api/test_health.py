@@ -5,13 +5,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
-from app import create_app
 from app.api import readiness
 from app.domain.errors import ErrorCode
 from app.domain.statuses import OperationKind, OperationStatus
 from app.providers.errors import RejectedError
-from app.wiring import build
-from tests.support.api import OTHER_NUMBER, Api, Pinged, RecordingPublisher, make_settings
+from tests.support.api import NOWHERE, OTHER_NUMBER, Api, Pinged, running_api
+
+
+@pytest.fixture
+def api(own_api: Api) -> Api:
+    """An application that remembers no answer of a test before: what is asked here is kept for seconds."""
+    return own_api
 
 
 def test_a_live_process_says_so(api: Api) -> None:
@@ -92,10 +96,8 @@ def test_a_good_answer_is_believed_for_its_time_and_a_bad_one_for_two_seconds() 
 @pytest.fixture
 def stranded(empty_database_url: str) -> Iterator[Api]:
     """The application on a database without a table, and with no broker."""
-    publisher, carrier, platform = RecordingPublisher(), Pinged(), Pinged()
-    wiring = build(make_settings(empty_database_url), publisher=publisher, carrier=carrier, platform=platform)
-    yield Api(create_app(wiring), wiring, publisher, carrier, platform, "")
-    wiring.close()
+    with running_api(empty_database_url, NOWHERE) as api:
+        yield api
 
 
 def test_a_database_that_was_never_migrated_is_not_ready(stranded: Api) -> None:

@@ -10,7 +10,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 from sqlalchemy import insert, update
 
-from app import create_app
 from app.db.audits import Audit
 from app.db.models import Operation
 from app.domain.findings import AuditStatus
@@ -18,9 +17,14 @@ from app.domain.queues import QueueName
 from app.metrics.page import make_metrics
 from app.metrics.rows import RowCollector
 from app.telemetry.catalogue import METRICS, PROVIDER_CALLS, PROVIDER_SECONDS, STEP_RUNS, STEP_SECONDS, Kind
-from app.wiring import build
-from tests.support.api import NUMBER, Api, Pinged, RecordingPublisher, make_settings
+from tests.support.api import NOWHERE, NUMBER, Api, running_api
 from tests.unit.test_eyes_documents import NO_PROMTOOL, PROMTOOL
+
+
+@pytest.fixture
+def api(own_api: Api) -> Api:
+    """An application that remembers no answer of a test before: what is asked here is kept for seconds."""
+    return own_api
 
 
 def families(text: str) -> dict[str, Metric]:
@@ -126,10 +130,8 @@ def test_findings_are_those_of_the_newest_audit_that_was_done(api: Api) -> None:
 @pytest.fixture
 def without_broker(api_database_url: str) -> Iterator[Api]:
     """The application with nothing where Redis should be."""
-    publisher, carrier, platform = RecordingPublisher(), Pinged(), Pinged()
-    wiring = build(make_settings(api_database_url), publisher=publisher, carrier=carrier, platform=platform)
-    yield Api(create_app(wiring), wiring, publisher, carrier, platform, "")
-    wiring.close()
+    with running_api(api_database_url, NOWHERE) as api:
+        yield api
 
 
 def test_the_rows_are_told_while_redis_is_away(without_broker: Api) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.webhooks.addresses import AddressRule
-from app.webhooks.sending import KEPT_BYTES, Answer, Sender, SendError, trusting
+from app.webhooks.sending import KEPT_BYTES, Answer, Sender, SendError
 from tests.support.scripted_server import Answer as Scripted
 from tests.support.scripted_server import Drop, DropMidway, Hang, ScriptedServer, Trickle, refusing_url, scripted_server
 
@@ -128,7 +128,7 @@ def loopback(_host: str, _port: int) -> list[str]:
 
 def test_tls_checks_the_name_and_not_the_address(tls_server: tuple[ScriptedServer, str]) -> None:
     server, certificate = tls_server
-    sender = Sender(RULE, loopback, tls=trusting(certificate))
+    sender = Sender(RULE, loopback, authorities=certificate)
     url = at_name(server).replace("http:", "https:")
 
     assert sender.send(url, HEADERS, b"{}").status == 204

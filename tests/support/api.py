@@ -2,7 +2,8 @@
 
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,9 @@ from tests.support.servers import PostgresServer, ValkeyServer
 
 NUMBER = "+15145551234"
 OTHER_NUMBER = "+15145551235"
+
+NOWHERE = "redis://127.0.0.1:1/0"
+"""Where no Redis is."""
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 """An id that no row has."""
@@ -178,7 +182,7 @@ class Api:
         return list(session.query(OperationStep).filter_by(operation_id=operation_id))
 
 
-def make_settings(database_url: str, redis_url: str = "redis://127.0.0.1:1/0") -> Settings:
+def make_settings(database_url: str, redis_url: str = NOWHERE) -> Settings:
     """Return settings that reach nothing but the database."""
     return Settings(
         _env_file=None,
@@ -207,13 +211,40 @@ def api_database_url(postgres_server: PostgresServer, template_database: str) ->
     return postgres_server.url("api_tests")
 
 
-@pytest.fixture
-def api(api_database_url: str, valkey_server: ValkeyServer) -> Iterator[Api]:
-    """The application on empty tables, with a key that may read and write."""
+@contextmanager
+def running_api(database_url: str, redis_url: str) -> Iterator[Api]:
+    """Yield a new application, without a key."""
     publisher, carrier, platform = RecordingPublisher(), Pinged(), Pinged()
-    settings = make_settings(api_database_url, valkey_server.url)
+    settings = make_settings(database_url, redis_url)
     wiring = build(settings, publisher=publisher, carrier=carrier, platform=platform)
-    empty_tables(wiring)
-    key = KeyService(wiring.sessions).create("tests", [Scope.READ, Scope.WRITE])[1]
-    yield Api(create_app(wiring), wiring, publisher, carrier, platform, key)
+    yield Api(create_app(wiring), wiring, publisher, carrier, platform, key="")
     wiring.close()
+
+
+def emptied(api: Api) -> Api:
+    """Return the application as on its first day, with a key that may read and write."""
+    empty_tables(api.wiring)
+    for part in (api.publisher, api.carrier, api.platform):
+        vars(part).update(vars(type(part)()))
+    key = KeyService(api.wiring.sessions).create("tests", [Scope.READ, Scope.WRITE])[1]
+    return replace(api, key=key)
+
+
+@pytest.fixture(scope="session")
+def shared_api(api_database_url: str, valkey_server: ValkeyServer) -> Iterator[Api]:
+    """The application that the API tests of one xdist worker share: to build it takes longer than most of them."""
+    with running_api(api_database_url, valkey_server.url) as api:
+        yield api
+
+
+@pytest.fixture
+def api(shared_api: Api) -> Api:
+    """The shared application on empty tables; do not change it."""
+    return emptied(shared_api)
+
+
+@pytest.fixture
+def own_api(api_database_url: str, valkey_server: ValkeyServer) -> Iterator[Api]:
+    """An application of this test's own, which has nothing in its caches."""
+    with running_api(api_database_url, valkey_server.url) as api:
+        yield emptied(api)
