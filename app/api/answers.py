@@ -17,6 +17,7 @@ from app.api.schemas import Accepted, Done, Provisioned
 from app.db.models import Operation
 from app.domain.errors import ErrorCode
 from app.domain.statuses import OperationStatus, PhoneStatus
+from app.provisioning.acceptance import Opened
 
 POLL_AFTER_S = 1
 """Seconds until a first poll is worth it: provisioning takes about that long."""
@@ -31,7 +32,7 @@ _waiters = threading.BoundedSemaphore(MAX_WAITERS)
 _ACCEPTED, _PROVISIONED, _DONE = Accepted(), Provisioned(), Done()
 
 
-def provisioning_answer(operation: Operation) -> Response:
+def provisioning_answer(operation: Opened) -> Response:
     """Answer a request to provision: 202, or what became of it if the client waited long enough."""
     ended, headers = wait_for(operation)
     if ended is None:
@@ -59,7 +60,7 @@ def retry_answer(operation: Operation) -> Response:
     return accepted(operation, phone_status_of(operation), {})
 
 
-def wait_for(operation: Operation) -> tuple[Operation | None, dict[str, str]]:
+def wait_for(operation: Operation | Opened) -> tuple[Operation | None, dict[str, str]]:
     """Return the operation once final, or None, and the headers that tell whether the wish to wait was met."""
     found, headers = wait_on(lambda patience: wiring().provisioning.wait(operation.id, patience))
     return (found if found and found.status.is_final else None), headers
@@ -87,7 +88,7 @@ def _seconds(span: timedelta) -> int:
     return int(span.total_seconds())
 
 
-def accepted(operation: Operation, status: PhoneStatus, headers: dict[str, str]) -> Response:
+def accepted(operation: Operation | Opened, status: PhoneStatus, headers: dict[str, str]) -> Response:
     """Answer 202: the work is queued."""
     url = status_url(operation.agent_id)
     body = {

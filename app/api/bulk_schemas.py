@@ -10,7 +10,7 @@ from marshmallow import ValidationError, fields, validate
 from app.api.documented import WAITED
 from app.api.fields import StrictBoolean, choice
 from app.api.pages import DEFAULT_LIMIT, MAX_LIMIT
-from app.api.schemas import AGENT_ID, NUMBER, OPERATION_ID, AgentIn, PageQuery, Strict, moment, text
+from app.api.schemas import AGENT_ID, NUMBER, OPERATION_ID, AgentIn, PageQuery, Query, Strict, moment, text
 from app.domain.bulks import MAX_ITEMS, BulkStatus, ItemStatus
 from app.domain.errors import ErrorCode
 from app.provisioning.bulk_files import items_of_csv
@@ -182,7 +182,7 @@ def item_cursor(position: int) -> str:
     return base64.urlsafe_b64encode(f"item:{position}".encode()).decode()
 
 
-class BulkItemQuery(Strict):
+class BulkItemQuery(Query):
     """Which items to list."""
 
     status = choice(ItemStatus, "Only items that stand so.")

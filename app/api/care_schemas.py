@@ -5,7 +5,7 @@ from marshmallow import fields
 
 from app.api.documented import WAITED
 from app.api.fields import StrictBoolean, choice
-from app.api.schemas import AGENT_ID, NUMBER, OPERATION_ID, TRUNK_SID, Strict, moment, text
+from app.api.schemas import AGENT_ID, NUMBER, OPERATION_ID, TRUNK_SID, Query, Strict, moment, text
 from app.domain.errors import ErrorCode
 from app.domain.findings import CHECKS, AuditStatus, FindingCode, Health, Mend, Severity
 
@@ -93,7 +93,7 @@ class MovedOut(Schema):
     target_agent_id = fields.UUID(data_key="toAgentId", metadata={"example": AGENT_ID})
 
 
-class ProvisionQuery(Strict):
+class ProvisionQuery(Query):
     """Whether to do it or to say what would be done."""
 
     dry_run = fields.Boolean(

@@ -49,13 +49,12 @@ def _refuse_size() -> None:
 
 def _read_ids() -> None:
     """Make uuids of the ids in the path; what is no uuid is an id that no row has."""
-    for name, missing in _MISSING.items():
-        text = (request.view_args or {}).get(name)
-        if text is not None:
-            found = _as_uuid(text)
-            if found is None:
-                raise missing(_quoted(text))
-            request.view_args[name] = found  # type: ignore[index]  # it is there: we have just read from it
+    arguments = request.view_args or {}
+    for name in arguments.keys() & _MISSING.keys():
+        found = _as_uuid(arguments[name])
+        if found is None:
+            raise _MISSING[name](_quoted(arguments[name]))
+        arguments[name] = found
 
 
 def _quoted(text: str) -> str:

@@ -18,7 +18,9 @@ def preferred_wait(request: Request) -> timedelta:
 
     The first `wait` counts, as the RFC has it; what cannot be read is ignored.
     """
-    for part in parse_list_header(", ".join(request.headers.getlist("Prefer"))):
+    # One value: WSGI servers join what is sent in several lines.
+    given = request.headers.get("Prefer")
+    for part in parse_list_header(given) if given else ():
         match = _PREFERENCE.fullmatch(part)
         if match and match["name"].lower() == "wait":
             text = match["value"] or ""

@@ -2,6 +2,8 @@
 
 import uuid
 from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
 
 from apiflask import Schema
 from marshmallow import RAISE, fields, validate
@@ -43,6 +45,18 @@ class Strict(Schema):
         unknown = RAISE
 
 
+class Query(Strict):
+    """What may stand behind the `?`; where nothing does, as with most requests, it is read but once."""
+
+    @cached_property
+    def _nothing(self) -> dict[str, Any]:
+        return dict(super().load({}))
+
+    def load(self, data: Any, **options: Any) -> Any:
+        """Return what the query says, defaults included."""
+        return super().load(data, **options) if data else dict(self._nothing)
+
+
 class AgentIn(Strict):
     """An agent to create."""
 
@@ -82,7 +96,7 @@ class AgentOut(Schema):
     updated_at = moment("When it last changed.", data_key="updatedAt")
 
 
-class PageQuery(Strict):
+class PageQuery(Query):
     """How to page through a list."""
 
     limit = fields.Integer(

@@ -19,6 +19,7 @@ from app.cli.shown import show_operation, show_phone
 from app.db.models import Agent, Operation
 from app.domain.findings import Health
 from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus
+from app.provisioning.acceptance import Opened
 from app.provisioning.planning import Preview
 
 NOUNS = {
@@ -123,7 +124,7 @@ def move(agent: str, to_agent: str, wait: bool, is_json: bool) -> None:
 
 
 def finish(
-    operation: Operation,
+    operation: Operation | Opened,
     *,
     wait: bool,
     is_json: bool,

@@ -2,17 +2,17 @@
 
 import json
 import uuid
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import NoReturn
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.models import IS_OPEN, Agent, Operation
+from app.db.models import IS_OPEN, Agent
 from app.db.statements import Statements
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import EventName
-from app.domain.statuses import PHONE_MOVES, Direction, OperationKind, OperationStatus, PhoneStatus
+from app.domain.statuses import PHONE_MOVES, Direction, OperationKind, PhoneStatus
 from app.provisioning.bulk_place import BulkPlace
 from app.provisioning.hints import BULK_HINT_GRACE, HINT_GRACE
 from app.provisioning.plans import Plan
@@ -44,7 +44,7 @@ _ACCEPT = f"""
         SELECT %(operation)s, id, 'provision', %(number)s, %(takeover)s, 'queued', 0, clock_timestamp() + %(grace)s, 0,
                %(requested_by)s, %(request_id)s, %(traceparent)s, %(bulk)s
           FROM agent
-     RETURNING id, created_at, wake_at
+     RETURNING id
     ), steps AS (
         INSERT INTO operation_steps (operation_id, name, position, state, attempts)
         SELECT operation.id, step.name, step.position, 'PENDING', 0
@@ -56,13 +56,22 @@ _ACCEPT = f"""
         INSERT INTO events (operation_id, event, detail)
         SELECT id, '{EventName.OPERATION_QUEUED}', %(detail)s::jsonb FROM operation
     )
-    SELECT created_at, wake_at FROM operation
+    SELECT id FROM operation
 """  # noqa: S608 - our own constants
 """The agent's row is taken first (an item of a bulk before it): of two requests the second waits, reads the row anew
 and finds it taken.
 
 Whatever the conditions miss in that moment meets the unique indexes, as it would in a transaction of many statements.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A new operation, as far as an answer speaks of it: its row as an object would cost more than the answer."""
+
+    id: uuid.UUID
+    agent_id: uuid.UUID
+    phone_number: str
 
 
 def accept(
@@ -73,7 +82,7 @@ def accept(
     *,
     takeover: bool,
     place: BulkPlace | None = None,
-) -> tuple[Operation, Plan] | None:
+) -> tuple[Opened, Plan] | None:
     """Claim the number and open the operation, for the bulk's item at `place` if there is one.
 
     None where the item no longer waits (`BulkPlace.check` says so) or the agent is not free (`refuse` says why).
@@ -92,31 +101,10 @@ def accept(
         "detail": _DETAILS[takeover],
         "traceparent": origin.traceparent,
     }
-    row = statements.one(_ACCEPT, values)
-    if row is None:
+    if statements.one(_ACCEPT, values) is None:
         return None
-    operation = _row_of(values, row)
-    return operation, Plan(operation_id, 0, OperationKind.PROVISION, Direction.DO, _NAMES, is_bulk=place is not None)
-
-
-def _row_of(values: Mapping[str, Any], row: Any) -> Operation:
-    """Return the operation as the statement wrote it, without reading it back."""
-    return Operation(
-        id=values["operation"],
-        agent_id=values["agent"],
-        kind=OperationKind.PROVISION,
-        phone_number=values["number"],
-        takeover=values["takeover"],
-        status=OperationStatus.QUEUED,
-        epoch=0,
-        wake_at=row.wake_at,
-        idle_kicks=0,
-        requested_by=values["requested_by"],
-        request_id=values["request_id"],
-        traceparent=values["traceparent"],
-        created_at=row.created_at,
-        bulk_id=values["bulk"],
-    )
+    plan = Plan(operation_id, 0, OperationKind.PROVISION, Direction.DO, _NAMES, is_bulk=place is not None)
+    return Opened(operation_id, agent_id, number), plan
 
 
 def refuse(session: Session, agent_id: uuid.UUID) -> NoReturn:

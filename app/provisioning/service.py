@@ -20,7 +20,7 @@ from app.domain.errors import ErrorCode, RefusedError, operation_not_found
 from app.domain.events import EventName
 from app.domain.numbers import mask_number
 from app.domain.statuses import OPEN_STATUSES, OperationKind, OperationStatus, PhoneStatus, StepState
-from app.provisioning.acceptance import accept, refuse
+from app.provisioning.acceptance import Opened, accept, refuse
 from app.provisioning.bulk import wait_again
 from app.provisioning.bulk_place import BulkPlace, PlaceTakenError
 from app.provisioning.claims import Locked, lock_operation
@@ -85,7 +85,7 @@ class ProvisioningService:
         takeover: bool,
         origin: Origin,
         place: BulkPlace | None = None,
-    ) -> Operation:
+    ) -> Opened:
         """Claim the number for the agent and queue its provisioning; for an item of a bulk, take its `place` as well.
 
         Refused with 404 `agent_not_found`, or 409 `operation_in_progress`, `agent_has_phone`, `number_in_use`.
@@ -148,9 +148,11 @@ class ProvisioningService:
             raise RefusedError(ErrorCode.OPERATION_FINISHED, detail)
         place, agent_id, number = wait_again(self.sessions, operation), operation.agent_id, operation.phone_number
         try:
-            return self.provision(agent_id, number, takeover=operation.takeover, origin=origin, place=place)
+            afresh = self.provision(agent_id, number, takeover=operation.takeover, origin=origin, place=place)
         except PlaceTakenError:
             raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, "Its bulk has just begun it again.") from None
+        with self.sessions() as session:
+            return session.get_one(Operation, afresh.id)
 
     def kick(self, operation_id: uuid.UUID) -> bool:
         """Publish what is left of an open operation, False when there is none; safe to call at any time, and again."""
