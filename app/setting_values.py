@@ -4,8 +4,6 @@ import re
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
-from limits import parse as parse_rate
-
 _SIP_URI = re.compile(
     r"(?:sip:)?(?P<host>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)"
     r"(?::(?P<port>[0-9]{1,5}))?(?:;transport=(?P<transport>tcp|tls|udp))?"
@@ -89,8 +87,11 @@ def networks(value: str) -> str:
 def rate_limit(value: str) -> str:
     """Accept N/second, N/minute, N/hour or `off`."""
     if value != "off":
+        # Imported late: only a web process counts, and the others are spared the memory.
+        from limits import parse  # noqa: PLC0415
+
         try:
-            parse_rate(value)
+            parse(value)
         except ValueError as error:
             raise ValueError('must look like 6000/minute, or be "off"') from error
     return value

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pkgutil import resolve_name
 
 from redis import Redis
 from sqlalchemy import Engine
-from werkzeug.utils import import_string
 
 from app.db.engine import Sessions, make_engine, make_sessions
 from app.first_answers import FirstAnswers
@@ -88,7 +88,7 @@ class Wiring:
 
 def build_web(settings: Settings) -> Wiring:
     """Wire up a process that answers HTTP requests."""
-    return build(settings, publisher=import_string(WEB_PUBLISHER))
+    return build(settings, publisher=resolve_name(WEB_PUBLISHER))
 
 
 def build(
@@ -102,7 +102,7 @@ def build(
     engine = make_engine(settings.database_url)
     sessions = make_sessions(engine)
     telemetry, governors, tools = _providers(settings, carrier, platform)
-    publisher = publisher or import_string(PUBLISHER)
+    publisher = publisher or resolve_name(PUBLISHER)
     service = ProvisioningService(sessions, publisher)
     care = CareService(sessions, publisher, tools)
     audits = AuditService(sessions, tools, care, timedelta(seconds=settings.orphan_grace_s))
