@@ -50,11 +50,12 @@ def _refuse_size() -> None:
 def _read_ids() -> None:
     """Make uuids of the ids in the path; what is no uuid is an id that no row has."""
     arguments = request.view_args or {}
-    for name in arguments.keys() & _MISSING.keys():
-        found = _as_uuid(arguments[name])
-        if found is None:
-            raise _MISSING[name](_quoted(arguments[name]))
-        arguments[name] = found
+    for name, text in arguments.items():
+        if (missing := _MISSING.get(name)) is not None:
+            found = _as_uuid(text)
+            if found is None:
+                raise missing(_quoted(text))
+            arguments[name] = found
 
 
 def _quoted(text: str) -> str:

@@ -176,6 +176,7 @@ def test_a_delivery_belongs_to_its_webhook(admin: Api) -> None:
     assert _code(admin.post(f"{WEBHOOKS}/{other}/deliveries/{delivery}/redeliver")) == "webhook_delivery_not_found"
     assert _code(admin.post(f"{WEBHOOKS}/{one}/deliveries/{NOBODY}/redeliver")) == "webhook_delivery_not_found"
     assert _code(admin.post(f"{WEBHOOKS}/{one}/deliveries/nonsense/redeliver")) == "webhook_delivery_not_found"
+    assert _code(admin.post(f"{WEBHOOKS}/nonsense/deliveries/nonsense/redeliver")) == "webhook_not_found"
     assert _code(admin.post(f"{WEBHOOKS}/{NOBODY}/deliveries/{delivery}/redeliver")) == "webhook_not_found"
     for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "/deliveries"), ("POST", "/test")):
         body = {} if method == "PATCH" else None

@@ -45,6 +45,16 @@ def items(saga: Saga, bulk_id: uuid.UUID) -> Sequence[BulkItem]:
     return BulkService(saga.sessions).items(bulk_id)
 
 
+def failed_item(saga: Saga) -> tuple[uuid.UUID, BulkItem, uuid.UUID]:
+    """Open a bulk of one number that the account does not own, and let it fail; return its operation too."""
+    bulk_id = accept(saga, 1)
+    saga.sweeper.bulks.advance()
+    (item,) = items(saga, bulk_id)
+    assert item.operation_id is not None
+    saga.drive(item.operation_id)
+    return bulk_id, item, item.operation_id
+
+
 def operations(saga: Saga) -> list[Operation]:
     with saga.sessions() as session:
         return list(session.scalars(select(Operation)))
@@ -85,22 +95,18 @@ def test_a_bulk_runs_to_its_end_through_the_steps_of_a_single_request(saga: Saga
 
 
 def test_a_retry_by_hand_of_an_item_that_failed_is_the_items_own(saga: Saga) -> None:
-    bulk_id = accept(saga, 1)
-    saga.sweeper.bulks.advance()
-    (item,) = items(saga, bulk_id)
-    assert item.operation_id is not None
-    saga.drive(item.operation_id)
+    bulk_id, item, operation_id = failed_item(saga)
     saga.sweeper.bulks.advance()
     assert BulkService(saga.sessions).get(bulk_id).failed == 1
 
     saga.world.carrier.own_number(str(item.phone_number))
-    again = saga.service.retry(item.operation_id, origin=ORIGIN)
+    again = saga.service.retry(operation_id, origin=ORIGIN)
 
     bulk = BulkService(saga.sessions).get(bulk_id)
     assert (bulk.status, bulk.finished_at, bulk.failed) == (BulkStatus.RUNNING, None, 0)
     assert [(each.status, each.operation_id) for each in items(saga, bulk_id)] == [(ItemStatus.RUNNING, again.id)]
     with pytest.raises(RefusedError, match="open"):
-        saga.service.retry(item.operation_id, origin=ORIGIN)
+        saga.service.retry(operation_id, origin=ORIGIN)
     saga.drive(again.id)
     saga.sweeper.bulks.advance()
     bulk = BulkService(saga.sessions).get(bulk_id)
@@ -108,16 +114,12 @@ def test_a_retry_by_hand_of_an_item_that_failed_is_the_items_own(saga: Saga) -> 
 
 
 def test_a_retry_by_hand_that_is_refused_leaves_the_item_with_the_reason(saga: Saga) -> None:
-    bulk_id = accept(saga, 1)
-    saga.sweeper.bulks.advance()
-    (item,) = items(saga, bulk_id)
-    assert item.operation_id is not None
-    saga.drive(item.operation_id)
+    bulk_id, item, operation_id = failed_item(saga)
     saga.world.carrier.own_number(E164)
     saga.provisioned(agent_id=item.agent_id)
 
     with pytest.raises(RefusedError, match="has a number"):
-        saga.service.retry(item.operation_id, origin=ORIGIN)
+        saga.service.retry(operation_id, origin=ORIGIN)
     saga.sweeper.bulks.advance()
 
     (item,) = items(saga, bulk_id)
@@ -126,11 +128,7 @@ def test_a_retry_by_hand_that_is_refused_leaves_the_item_with_the_reason(saga: S
 
 
 def test_a_retry_by_hand_that_meets_a_sweeper_is_told_so(saga: Saga, monkeypatch: pytest.MonkeyPatch) -> None:
-    bulk_id = accept(saga, 1)
-    saga.sweeper.bulks.advance()
-    (item,) = items(saga, bulk_id)
-    assert item.operation_id is not None
-    saga.drive(item.operation_id)
+    bulk_id, _, operation_id = failed_item(saga)
 
     def sweep_first(sessions: Sessions, operation: Operation) -> BulkPlace | None:
         place = wait_again(sessions, operation)
@@ -139,7 +137,7 @@ def test_a_retry_by_hand_that_meets_a_sweeper_is_told_so(saga: Saga, monkeypatch
 
     monkeypatch.setattr("app.provisioning.service.wait_again", sweep_first)
     with pytest.raises(RefusedError, match="just begun"):
-        saga.service.retry(item.operation_id, origin=ORIGIN)
+        saga.service.retry(operation_id, origin=ORIGIN)
     assert [each.status for each in items(saga, bulk_id)] == [ItemStatus.RUNNING]
 
 

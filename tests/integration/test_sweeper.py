@@ -3,11 +3,12 @@
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Connection, event, func, update
+from sqlalchemy import func, update
 
 from app.db.engine import make_engine, make_sessions
 from app.db.models import Operation
@@ -18,6 +19,7 @@ from app.providers.errors import RejectedError
 from app.provisioning.context import NUMBER
 from app.provisioning.sweeper import BATCH, MOVING, PURGE_INTERVAL_S, Sweeper
 from tests.support.saga import DO_CALL, E164, ORIGIN, TRUNK, UNDO_CALL, Saga, wire
+from tests.support.servers import nested_loops_only
 
 DEADLINE_S = 60.0
 FOREVER = 10**6
@@ -97,20 +99,14 @@ def test_two_sweepers_publish_each_operation_once(saga: Saga) -> None:
 
 @pytest.mark.parametrize("joins", ["any", "nested loops only"])
 def test_one_pass_takes_a_batch_the_longest_due_first(saga: Saga, joins: str) -> None:
-    """However PostgreSQL plans it: statistics of tiny tables lead to nested loops."""
+    """However PostgreSQL plans it."""
     operations = many(saga, BATCH + 3)
     with saga.sessions.begin() as session:
         longest = update(Operation).where(Operation.id.in_(operations[3:]))
         session.execute(longest.values(wake_at=func.clock_timestamp() - timedelta(hours=1)))
-    if joins == "nested loops only":
-        event.listen(saga.sessions.kw["bind"], "begin", without_hash_and_merge)
-    assert saga.sweeper.sweep() == BATCH
+    with nested_loops_only(saga.sessions) if joins == "nested loops only" else nullcontext():
+        assert saga.sweeper.sweep() == BATCH
     assert not set(operations[:3]) & {plan.operation_id for plan in saga.publisher.plans}
-
-
-def without_hash_and_merge(connection: Connection) -> None:
-    for way in ("hashjoin", "mergejoin", "hashagg", "sort", "material"):
-        connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
 
 
 def test_a_sweeper_does_not_wait_for_a_locked_operation(saga: Saga) -> None:

@@ -23,6 +23,7 @@ from tests.support.receiver import LOOPBACK, Receiver, receiver
 from tests.support.saga import RecordingPublisher, Saga
 from tests.support.scripted_server import Answer as Scripted
 from tests.support.scripted_server import Hang
+from tests.support.servers import nested_loops_only
 
 TAKEN, BUSY, GONE, BROKEN = Answer(204, "", None), Answer(429, "", 60.0), Answer(410, "", None), Answer(500, "no", None)
 
@@ -256,6 +257,17 @@ def test_the_sweep_gives_one_hint_and_ever_fewer_while_no_worker_comes(outbox: O
     assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
     assert outbox.deliveries.deliver(outbox.endpoint_id) == 1
     assert outbox.endpoint.idle_kicks == 0
+
+
+def test_one_pass_hints_at_a_batch_of_endpoints(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(5):
+        outbox.webhooks.test(outbox.webhooks.create(outbox.receiver.url, None, None).id)
+    outbox.let_time_pass()
+    outbox.publisher.webhooks.clear()
+    monkeypatch.setattr("app.webhooks.deliveries.BATCH", 3)
+    with nested_loops_only(outbox.sessions):
+        assert outbox.deliveries.sweep() == 3
+    assert len(set(outbox.publisher.webhooks)) == 3
 
 
 def test_the_log_forgets_after_a_month_what_is_over_and_nothing_else(outbox: Outbox) -> None:

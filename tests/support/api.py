@@ -217,8 +217,10 @@ def running_api(database_url: str, redis_url: str) -> Iterator[Api]:
     publisher, carrier, platform = RecordingPublisher(), Pinged(), Pinged()
     settings = make_settings(database_url, redis_url)
     wiring = build(settings, publisher=publisher, carrier=carrier, platform=platform)
-    yield Api(create_app(wiring), wiring, publisher, carrier, platform, key="")
-    wiring.close()
+    try:
+        yield Api(create_app(wiring), wiring, publisher, carrier, platform, key="")
+    finally:
+        wiring.close()
 
 
 def emptied(api: Api) -> Api:

@@ -15,7 +15,9 @@ import pytest
 import redis
 from alembic import command
 from alembic.config import Config
+from sqlalchemy import Connection, event
 
+from app.db.engine import Sessions
 from app.localstack.postgres import PostgresServer
 from app.localstack.valkey import ValkeyServer
 
@@ -68,6 +70,22 @@ def migrate(database_url: str, revision: str = "head") -> None:
     config = Config(toml_file=ROOT / "pyproject.toml")
     config.attributes["url"] = database_url
     command.upgrade(config, revision)
+
+
+@contextmanager
+def nested_loops_only(sessions: Sessions) -> Iterator[None]:
+    """Have PostgreSQL join by nested loops meanwhile, as statistics of tiny tables lead it to."""
+    engine = sessions.kw["bind"]
+    event.listen(engine, "begin", _without_hash_and_merge)
+    try:
+        yield
+    finally:
+        event.remove(engine, "begin", _without_hash_and_merge)
+
+
+def _without_hash_and_merge(connection: Connection) -> None:
+    for way in ("hashjoin", "mergejoin", "hashagg", "sort", "material"):
+        connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
 
 
 @pytest.fixture(scope="session")
