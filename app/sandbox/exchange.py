@@ -1,6 +1,7 @@
 """One request to the sandbox and the answer to it, free of WSGI."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from socket import socket
@@ -9,6 +10,20 @@ from urllib.parse import parse_qsl, unquote_plus
 
 TWILIO = "twilio"
 LIVEKIT = "livekit"
+
+
+@dataclass(slots=True, frozen=True)
+class Hidden:
+    """Objects that an answer passes over: those written at `since` or later, on the monotonic clock."""
+
+    since: float
+    written_at: Mapping[str, float]
+    """When each object was last written; one that is missing here is old."""
+
+    @property
+    def is_everything(self) -> bool:
+        """Tell whether nothing at all is shown."""
+        return self.since == -math.inf
 
 
 @dataclass(slots=True)
@@ -27,6 +42,17 @@ class Exchange:
     provider: str = ""
     operation: str = ""
     arguments: Mapping[str, str] = field(default_factory=dict)
+    hidden: Hidden | None = None
+
+    @property
+    def verb(self) -> str:
+        """What the operation does: the first word of its name."""
+        return self.operation.partition(".")[2].partition("_")[0]
+
+    def hides(self, object_id: str) -> bool:
+        """Tell whether a fault keeps this object out of the answer."""
+        hidden = self.hidden
+        return hidden is not None and hidden.written_at.get(object_id, -math.inf) >= hidden.since
 
     def form(self) -> dict[str, str]:
         """Return the form fields; the last value of a repeated name wins, an empty value is kept."""

@@ -97,4 +97,28 @@ class LiveKit:
             raise TwirpError("unauthenticated", "permissions denied")
         if not self._sandbox.switches.livekit_redis:
             raise TwirpError("internal", "twirp error unknown: sip not connected (redis required)")
-        return encode(exchange, method.handler(self._sandbox, request))
+        _check_hidden(exchange, request)
+        response = method.handler(self._sandbox, request)
+        if exchange.hidden and exchange.verb == "list":
+            _leave_out(exchange, response)
+        return encode(exchange, response)
+
+
+def _id_of(message: Any) -> str:
+    """Return the id that a trunk, a rule or a request for one of them carries."""
+    name = "sip_trunk_id" if "sip_trunk_id" in message.DESCRIPTOR.fields_by_name else "sip_dispatch_rule_id"
+    return str(getattr(message, name))
+
+
+def _check_hidden(exchange: Exchange, request: Message) -> None:
+    """Raise the 404 of an object that a fault hides, whatever the real server says about unknown ones."""
+    if exchange.hidden and exchange.verb != "list" and exchange.hides(_id_of(request)):
+        is_rule = exchange.operation.endswith("dispatch_rule")
+        raise TwirpError("not_found", livekit_rules.UNKNOWN if is_rule else livekit_trunks.UNKNOWN)
+
+
+def _leave_out(exchange: Exchange, response: Any) -> None:
+    """Take the objects that a fault hides out of a list's response."""
+    shown = [item for item in response.items if not exchange.hides(_id_of(item))]
+    del response.items[:]
+    response.items.extend(shown)

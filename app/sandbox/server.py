@@ -12,8 +12,9 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from app.sandbox.wsgi import SandboxApp
 
-THREADS = 256
-"""Threads: each held, hung or slow request keeps one, and 64 concurrent callers need theirs besides."""
+THREADS = 1024
+"""Threads: each held, hung, paused or slow request keeps one, whether its client still waits or not, and the control
+API needs its own besides. They are started as they are needed."""
 
 CONNECTIONS = 2048
 """Open connections at once, kept-alive ones included."""

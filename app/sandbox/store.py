@@ -1,6 +1,7 @@
 """Every object that the sandbox keeps, behind one lock, and its journal."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ class Store:
             self._replay(self._journal)
 
     def _make_tables(self) -> None:
+        self.written_at: dict[str, float] = {}
+        """When each object was last written, on the monotonic clock; what the journal held is not here."""
         self.number_by_phone: PrefixIndex[Record] = PrefixIndex(lambda row: str(row["phone_number"]))
         self.numbers_by_trunk: Index[Record] = Index(lambda row: [row["trunk_sid"]] if row["trunk_sid"] else [])
         self.trunks_by_domain: Index[Record] = Index(lambda row: [row["domain_name"]] if row["domain_name"] else [])
@@ -65,12 +68,14 @@ class Store:
     def put(self, kind: str, row_id: str, row: Any) -> None:
         """Insert or replace a row; rows are values, never changed afterwards."""
         self._tables[kind].put(row_id, row)
+        self.written_at[row_id] = time.monotonic()
         if self._journal:
             self._pending.append(("put", kind, row_id, _dump(kind, row)))
 
     def delete(self, kind: str, row_id: str) -> None:
         """Remove a row that is there."""
         self._tables[kind].delete(row_id)
+        self.written_at.pop(row_id, None)
         if self._journal:
             self._pending.append(("del", kind, row_id))
 

@@ -97,6 +97,13 @@ class Twilio:
         if exchange.arguments.get("account", account_sid) != account_sid:
             raise not_found(exchange.path)
         handler = HANDLERS.get(exchange.operation)
-        if handler is None:
+        if handler is None or self._is_hidden(exchange):
             raise not_found(exchange.path)
         return handler(self._sandbox, exchange)
+
+    def _is_hidden(self, exchange: Exchange) -> bool:
+        """Tell whether a fault hides the one object that the path names; what a list hides, its page leaves out."""
+        if exchange.hidden is None or exchange.verb == "list":
+            return False
+        named = exchange.path.rpartition("/")[2].removesuffix(".json")
+        return exchange.hides(named)

@@ -86,16 +86,24 @@ def page_request(exchange: Exchange) -> PageRequest:
     return PageRequest(int(cursor or 0), rows, page, filters)
 
 
-def _links(page: PageRequest, rows: list[tuple[int, Any]]) -> tuple[str, str, str | None, str | None]:
-    following = page.query(page.number + 1, rows[page.size - 1][0]) if len(rows) > page.size else None
+def _shown(exchange: Exchange, page: PageRequest, rows: list[tuple[int, Any]]) -> list[Any]:
+    """Return what a page shows: its rows but those that a fault hides."""
+    return [row for _, row in rows[: page.size] if not exchange.hides(row["sid"])]
+
+
+def _links(
+    exchange: Exchange, page: PageRequest, rows: list[tuple[int, Any]]
+) -> tuple[str, str, str | None, str | None]:
+    is_last = len(rows) <= page.size or (exchange.hidden is not None and exchange.hidden.is_everything)
+    following = None if is_last else page.query(page.number + 1, rows[page.size - 1][0])
     first = page.query(0, 0)
     return first, page.query(page.number, page.cursor), following, first if page.number == 1 else None
 
 
 def page_2010(exchange: Exchange, page: PageRequest, key: str, rows: list[tuple[int, Any]]) -> Answer:
     """Pack a page of the 2010 API: relative links. `rows` holds one row more than the page when there is a next one."""
-    first, this, following, previous = _links(page, rows)
-    items = [row for _, row in rows[: page.size]]
+    items = _shown(exchange, page, rows)
+    first, this, following, previous = _links(exchange, page, rows)
     start = page.number * page.size if items else 0
 
     def uri(query: str | None) -> str | None:
@@ -116,7 +124,7 @@ def page_2010(exchange: Exchange, page: PageRequest, key: str, rows: list[tuple[
 
 def page_v1(exchange: Exchange, page: PageRequest, key: str, rows: list[tuple[int, Any]]) -> Answer:
     """Pack a page of a v1 API: absolute links under `meta`, on the host that was asked."""
-    first, this, following, previous = _links(page, rows)
+    first, this, following, previous = _links(exchange, page, rows)
     scheme = "https" if exchange.host.endswith(".twilio.com") else "http"
 
     def url(query: str | None) -> str | None:
@@ -131,4 +139,4 @@ def page_v1(exchange: Exchange, page: PageRequest, key: str, rows: list[tuple[in
         "next_page_url": url(following),
         "key": key,
     }
-    return json_answer(200, {key: [row for _, row in rows[: page.size]], "meta": meta})
+    return json_answer(200, {key: _shown(exchange, page, rows), "meta": meta})

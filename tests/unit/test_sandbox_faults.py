@@ -1,10 +1,13 @@
 """Faults of the sandbox, seen through the real SDKs and raw HTTP."""
 
 import asyncio
+import base64
+import socket
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -14,7 +17,10 @@ from livekit import api
 from test_sandbox_process import Stage, emptied_stage, eventually
 from twilio.base.exceptions import TwilioRestException
 
+from app import sandbox
+
 NUMBER = "+15145551234"
+BASIC = "Basic " + base64.b64encode(f"{sandbox.ACCOUNT_SID}:{sandbox.AUTH_TOKEN}".encode()).decode()
 
 
 @pytest.fixture
@@ -211,6 +217,10 @@ def test_a_seed_makes_chance_repeatable(stage: Stage) -> None:
         {"kind": "slow", "seconds": "1"},
         {"kind": "429", "time": 1},
         {"kind": "429", "contains": 7},
+        {"kind": "random", "kinds": ["pause"]},
+        {"kind": "pause", "landing": "sideways"},
+        {"kind": "429", "landing": "reversed"},
+        {"kind": "empty_list", "reads": True},
     ],
 )
 def test_a_fault_that_makes_no_sense_is_refused(stage: Stage, order: dict[str, Any]) -> None:
@@ -228,3 +238,109 @@ def test_held_requests_leave_room_for_others(stage: Stage) -> None:
     for thread in threads:
         thread.join(10)
     assert trunk_count(stage) == 65
+
+
+def trunk_names(stage: Stage) -> list[str]:
+    return [trunk["friendly_name"] for trunk in stage.control("GET", "state")["trunks"]]
+
+
+def queue_trunks(stage: Stage, pool: ThreadPoolExecutor, names: str) -> list[Future[requests.Response]]:
+    """Send creates that a paused provider has in its sockets one after another, in this order."""
+    before, sent = stage.held(), []
+    for place, name in enumerate(names, 1):
+        sent.append(pool.submit(create_trunk, stage, name))
+        eventually(lambda place=place: stage.held() == before + place)
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("landing", "order"),
+    [({}, "abcdef"), ({"landing": "reversed"}, "fedcba"), ({"landing": "shuffled", "seed": 7}, "feadbc")],
+)
+def test_what_waited_for_a_paused_provider_lands_at_once_in_the_order_asked_for(
+    stage: Stage, pool: ThreadPoolExecutor, landing: dict[str, Any], order: str
+) -> None:
+    fault_id = stage.fault("twilio.*", "pause", **landing)
+    sent = queue_trunks(stage, pool, "abcdef")
+    read = pool.submit(stage.raw_twilio, "GET", "/v1/Trunks", "trunking.twilio.com")
+    eventually(lambda: stage.held() == 7)
+    create_inbound(stage)
+    assert trunk_names(stage) == []
+    shown = stage.control("POST", f"faults/{fault_id}/release", {})
+    assert (shown["held"], shown["hits"], shown["remaining"]) == (0, 7, 0)
+    assert {answer.result(10).status_code for answer in sent} == {201}
+    assert trunk_names(stage) == list(order)
+    assert read.result(10).status_code == 200
+    assert create_trunk(stage).status_code == 201
+    entries = stage.control("GET", "requests")["requests"]
+    assert [entry["fault"] for entry in entries if entry["provider"] == "twilio"] == ["pause"] * 7 + [None]
+
+
+def test_a_request_of_a_client_that_gave_up_or_died_lands_when_the_pause_ends(stage: Stage) -> None:
+    fault_id = stage.fault("*", "pause")
+    with pytest.raises(TimeoutError):
+        create_inbound(stage, timeout=0.1)
+    with pytest.raises(requests.ReadTimeout):
+        stage.raw_twilio("POST", "/v1/Trunks", "trunking.twilio.com", timeout=0.1)
+    eventually(lambda: stage.held() == 2)
+    assert trunk_count(stage) == 0
+    stage.control("POST", f"faults/{fault_id}/release", {})
+    eventually(lambda: trunk_count(stage) == 2)
+
+
+def test_a_pause_ends_by_itself_after_its_seconds(stage: Stage, pool: ThreadPoolExecutor) -> None:
+    stage.fault("*", "pause", seconds=0.2)
+    sent = [pool.submit(create_trunk, stage) for _ in range(4)]
+    assert {answer.result(10).status_code for answer in sent} == {201}
+    [shown] = stage.control("GET", "faults")["faults"]
+    assert (shown["held"], shown["remaining"]) == (0, 0)
+
+
+def test_other_faults_meet_a_request_when_it_lands_and_keep_no_other_from_landing(
+    stage: Stage, pool: ThreadPoolExecutor
+) -> None:
+    lost = stage.fault("twilio.create_trunk", "hold_before", contains="b")
+    stage.fault("twilio.create_trunk", "apply_then_drop", contains="c")
+    pause = stage.fault("twilio.*", "pause")
+    sent = queue_trunks(stage, pool, "abcd")
+    assert stage.control("GET", "faults")["faults"][0]["hits"] == 0
+    stage.control("DELETE", f"faults/{pause}")
+    eventually(lambda: trunk_names(stage) == ["a", "c", "d"])
+    stage.control("DELETE", f"faults/{lost}")
+    assert [type(answer.exception(10)) for answer in sent] == [type(None)] * 2 + [requests.ConnectionError, type(None)]
+    assert trunk_names(stage) == ["a", "c", "d", "b"]
+
+
+def test_a_pause_begun_within_a_pause_holds_what_lands(stage: Stage, pool: ThreadPoolExecutor) -> None:
+    first = stage.fault("twilio.*", "pause")
+    sent = queue_trunks(stage, pool, "ab")
+    second = stage.fault("*", "pause")
+    stage.control("DELETE", f"faults/{first}")
+    eventually(lambda: stage.held() == 2)
+    assert trunk_names(stage) == []
+    stage.control("DELETE", f"faults/{second}")
+    assert {answer.result(10).status_code for answer in sent} == {201}
+    assert trunk_names(stage) == ["a", "b"]
+
+
+def test_a_reset_lets_nothing_land(stage: Stage, pool: ThreadPoolExecutor) -> None:
+    stage.fault("twilio.*", "pause")
+    [sent] = queue_trunks(stage, pool, "a")
+    stage.control("POST", "reset", {})
+    assert isinstance(sent.exception(10), requests.ConnectionError)
+    assert trunk_names(stage) == []
+
+
+def test_hundreds_of_requests_wait_for_a_paused_provider_and_the_control_api_answers(stage: Stage) -> None:
+    stage.control("PUT", "switches", {"trunkLimit": 400})
+    stage.fault("twilio.*", "pause")
+    head = (
+        f"POST /v1/Trunks HTTP/1.1\r\nHost: trunking.twilio.com\r\nAuthorization: {BASIC}\r\nContent-Length: 0\r\n\r\n"
+    )
+    address = urlsplit(stage.url)
+    for _ in range(400):
+        with socket.create_connection((address.hostname, address.port), 10) as client:
+            client.sendall(head.encode())
+    eventually(lambda: stage.held() == 400)
+    stage.control("DELETE", "faults")
+    eventually(lambda: trunk_count(stage) == 400)
