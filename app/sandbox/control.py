@@ -90,6 +90,7 @@ class Control:
             numbers, trunks = list(store.numbers.rows.values()), list(store.trunks.rows.values())
             urls = list(store.origination_urls.rows.values())
             livekit_trunks = list(store.livekit_trunks.rows.values())
+            livekit_outbound_trunks = list(store.livekit_outbound_trunks.rows.values())
             livekit_rules = list(store.livekit_rules.rows.values())
         return json_answer(
             200,
@@ -98,6 +99,7 @@ class Control:
                 "trunks": trunks,
                 "originationUrls": urls,
                 "livekitTrunks": [plain(trunk) for trunk in livekit_trunks],
+                "livekitOutboundTrunks": [plain(trunk) for trunk in livekit_outbound_trunks],
                 "livekitRules": [plain(rule) for rule in livekit_rules],
             },
         )

@@ -9,9 +9,9 @@ from urllib.parse import parse_qsl
 from google.protobuf.message import DecodeError, Message
 from livekit.protocol import sip
 
-from app.sandbox import livekit_rules, livekit_trunks
+from app.sandbox import livekit_outbound_trunks, livekit_rules, livekit_trunks
 from app.sandbox.exchange import LIVEKIT, Answer, Exchange
-from app.sandbox.livekit_answers import JSON, PROTOBUF, TwirpError, decode, encode, media_type, plain
+from app.sandbox.livekit_answers import JSON, PROTOBUF, TwirpError, bad_route, decode, encode, media_type, plain
 from app.sandbox.livekit_tokens import TokenError, grants, is_sip_admin
 from app.sandbox.state import Sandbox
 
@@ -39,6 +39,11 @@ METHODS = {
     "ListSIPInboundTrunk": Method(sip.ListSIPInboundTrunkRequest, livekit_trunks.list_inbound_trunks),
     "GetSIPInboundTrunk": Method(sip.GetSIPInboundTrunkRequest, livekit_trunks.get_inbound_trunk),
     "UpdateSIPInboundTrunk": Method(sip.UpdateSIPInboundTrunkRequest, livekit_trunks.update_inbound_trunk),
+    "CreateSIPOutboundTrunk": Method(sip.CreateSIPOutboundTrunkRequest, livekit_outbound_trunks.create_outbound_trunk),
+    "ListSIPOutboundTrunk": Method(sip.ListSIPOutboundTrunkRequest, livekit_outbound_trunks.list_outbound_trunks),
+    "GetSIPOutboundTrunk": Method(sip.GetSIPOutboundTrunkRequest, livekit_outbound_trunks.get_outbound_trunk),
+    "UpdateSIPOutboundTrunk": Method(sip.UpdateSIPOutboundTrunkRequest, livekit_outbound_trunks.update_outbound_trunk),
+    "ListSIPTrunk": Method(sip.ListSIPTrunkRequest, livekit_outbound_trunks.list_trunks),
     "DeleteSIPTrunk": Method(sip.DeleteSIPTrunkRequest, livekit_trunks.delete_trunk),
     "CreateSIPDispatchRule": Method(sip.CreateSIPDispatchRuleRequest, livekit_rules.create_dispatch_rule),
     "ListSIPDispatchRule": Method(sip.ListSIPDispatchRuleRequest, livekit_rules.list_dispatch_rules),
@@ -86,12 +91,14 @@ class LiveKit:
             return error.answer()
 
     def _handle(self, exchange: Exchange) -> Answer:
-        claims = grants(exchange.authorization, self._sandbox.credentials)
+        claims = grants(exchange, self._sandbox.credentials)
         method = OPERATIONS.get(exchange.operation)
+        if exchange.method != "POST":
+            raise bad_route(f'unsupported method "{exchange.method}" (only POST is allowed)', exchange)
         if method is None:
-            raise TwirpError("bad_route", f'no handler for path "{exchange.path}"')
+            raise bad_route(f'no handler for path "{exchange.path}"', exchange)
         if media_type(exchange) not in (PROTOBUF, JSON):
-            raise TwirpError("bad_route", f'unexpected Content-Type: "{exchange.content_type}"')
+            raise bad_route(f'unexpected Content-Type: "{exchange.content_type}"', exchange)
         request = decode(exchange, method.request)
         if not is_sip_admin(claims):
             raise TwirpError("unauthenticated", "permissions denied")

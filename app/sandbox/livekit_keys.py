@@ -8,7 +8,7 @@ from livekit.protocol import sip
 WILDCARD = ""
 """Key of a trunk without numbers and of a rule without trunks."""
 
-_DIALLABLE = re.compile(r"\+?[\d \-()]*\d[\d \-()]*")
+_DIALLABLE = re.compile(r"\+?[\d \-()]+", re.ASCII)
 _PUNCTUATION = re.compile(r"[ \-()+]")
 
 RuleKey = tuple[str, str, str, str]

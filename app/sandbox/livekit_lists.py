@@ -43,19 +43,30 @@ def paged(
     return found
 
 
-def updated(current: Iterable[str], change: ListUpdate) -> list[str]:
-    """Apply a ListUpdate; raise LiveKit's 400 when its parts contradict each other (livekit/types.go:448-478)."""
-    adds, removes, wanted = list(change.add), list(change.remove), list(change.set)
-    edits = adds + removes
+def check_list_update(change: ListUpdate, *, is_given: bool) -> None:
+    """Raise LiveKit's 400 when a ListUpdate says nothing or contradicts itself (livekit/types.go:448-478)."""
+    if not is_given:
+        return
+    wanted, edits = list(change.set), [*change.add, *change.remove]
     if not (change.clear or wanted or edits):
         raise invalid("unsupported list update operation")
+    if change.clear and (wanted or edits):
+        raise invalid("cannot clear and change the list at the same time")
     if wanted and edits:
         raise invalid("cannot set and change the list at the same time")
-    if change.clear and edits:
-        raise invalid("cannot clear and change the list at the same time")
     if "" in wanted + edits:
         raise invalid("empty element in the list")
-    if change.clear or wanted:
-        return wanted
-    kept = [element for element in current if element not in removes]
-    return kept + [element for element in dict.fromkeys(adds) if element not in kept]
+
+
+def updated(current: Iterable[str], change: ListUpdate) -> list[str]:
+    """Apply a ListUpdate that makes sense: of a text that is there twice, the first goes (livekit/types.go:500-530)."""
+    if change.clear or change.set:
+        return list(change.set)
+    kept = list(current)
+    for element in change.remove:
+        if element in kept:
+            kept.remove(element)
+    for element in change.add:
+        if element not in kept:
+            kept.append(element)
+    return kept

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from livekit.protocol import sip
 
-from app.sandbox.livekit_answers import TwirpError, invalid
+from app.sandbox.livekit_answers import invalid, unknown
 from app.sandbox.livekit_keys import WILDCARD, RuleKey, rule_keys
-from app.sandbox.livekit_lists import new_id, paged, updated
-from app.sandbox.livekit_trunks import check_media
+from app.sandbox.livekit_lists import check_list_update, new_id, paged, updated
+from app.sandbox.livekit_media import check_media, patch_media, upgrade
 from app.sandbox.state import Sandbox
 
 DispatchRule = sip.SIPDispatchRuleInfo
@@ -27,7 +27,6 @@ def create_dispatch_rule(sandbox: Sandbox, request: sip.CreateSIPDispatchRuleReq
     else:
         _check_among(rule, _rules_of(sandbox, list(request.trunk_ids)))
     rule.sip_dispatch_rule_id = new_id("SDR_")
-    rule.media.SetInParent()
     sandbox.store.put("livekit_rules", rule.sip_dispatch_rule_id, rule)
     return rule
 
@@ -63,16 +62,19 @@ def update_dispatch_rule(sandbox: Sandbox, request: sip.UpdateSIPDispatchRuleReq
         raise invalid("missing or unsupported update action")
     if action == "replace" and request.replace.sip_dispatch_rule_id not in ("", rule_id):
         raise invalid("rule id in the info must be empty or match the id in the update")
-    current = _rule(sandbox, rule_id)
-    changed = DispatchRule()
+    if action == "replace":
+        _check(request.replace)
+    else:
+        check_list_update(request.update.trunk_ids, is_given=request.update.HasField("trunk_ids"))
+        check_media(request.update.media)
+    current, changed = _rule(sandbox, rule_id), DispatchRule()
     changed.CopyFrom(request.replace if action == "replace" else current)
     if action == "update":
         _patch(changed, request.update)
+        _check(changed)
     changed.sip_dispatch_rule_id = rule_id
-    _check(changed)
     kept = _rules_of(sandbox, list(changed.trunk_ids))
     check_conflicts(changed if rule.sip_dispatch_rule_id == rule_id else rule for rule in kept)
-    changed.media.SetInParent()
     sandbox.store.put("livekit_rules", rule_id, changed)
     return changed
 
@@ -87,23 +89,27 @@ def delete_dispatch_rule(sandbox: Sandbox, request: sip.DeleteSIPDispatchRuleReq
 
 
 def check_conflicts(rules: Iterable[DispatchRule]) -> None:
-    """Walk the rules in LiveKit's order; the earlier one is quoted (livekit/protocol sip/sip.go:185-237)."""
+    """Walk the rules in LiveKit's order; the earlier one is quoted (livekit/protocol sip/sip.go:185-237).
+
+    A rule that names a trunk, number or caller twice conflicts with itself.
+    """
     owners: dict[RuleKey, DispatchRule] = {}
     for rule in rules:
         for key in rule_keys(rule):
-            owner = owners.setdefault(key, rule)
-            if owner is not rule:
+            if owner := owners.get(key):
                 who = f'"{owner.sip_dispatch_rule_id or "<new>"}" "{owner.name or "<blank name>"}"'
                 raise invalid(
                     "Dispatch rule for the same trunk, inbound number, number, and PIN combination "
                     f"already exists in dispatch rule {who}"
                 )
+            owners[key] = rule
 
 
 def _requested(request: sip.CreateSIPDispatchRuleRequest) -> DispatchRule:
     rule = DispatchRule()
     if request.HasField("dispatch_rule"):
         rule.CopyFrom(request.dispatch_rule)
+        upgrade(rule)
         return rule
     rule = DispatchRule(
         trunk_ids=request.trunk_ids,
@@ -124,7 +130,7 @@ def _requested(request: sip.CreateSIPDispatchRuleRequest) -> DispatchRule:
 def _rule(sandbox: Sandbox, rule_id: str) -> DispatchRule:
     rule: DispatchRule | None = sandbox.store.livekit_rules.get(rule_id)
     if rule is None:
-        raise TwirpError("not_found", UNKNOWN)
+        raise unknown(UNKNOWN)
     return rule
 
 
@@ -139,8 +145,8 @@ def _rules_of(sandbox: Sandbox, trunk_ids: list[str]) -> list[DispatchRule]:
 
 def _check_against_all(sandbox: Sandbox, rule: DispatchRule) -> None:
     """Check a new rule against every rule; the index spares the walk as long as there is nothing to find."""
-    index = sandbox.store.rules_by_key
-    if index.shared or any(index.ids(key) for key in rule_keys(rule)):
+    index, keys = sandbox.store.rules_by_key, list(rule_keys(rule))
+    if index.shared or len(set(keys)) < len(keys) or any(index.ids(key) for key in keys):
         _check_among(rule, _rules_of(sandbox, []))
 
 
@@ -162,12 +168,12 @@ def _patch(rule: DispatchRule, change: sip.SIPDispatchRuleUpdate) -> None:
         wanted = updated(rule.trunk_ids, change.trunk_ids)
         rule.ClearField("trunk_ids")
         rule.trunk_ids.extend(wanted)
-    for name in ("name", "metadata", "media_encryption"):
+    for name in ("name", "metadata"):
         if change.HasField(name):
             setattr(rule, name, getattr(change, name))
-    for name in ("rule", "media"):
-        if change.HasField(name):
-            getattr(rule, name).CopyFrom(getattr(change, name))
+    if change.HasField("rule"):
+        rule.rule.CopyFrom(change.rule)
+    patch_media(rule, change)
     for key, value in change.attributes.items():
         if value:
             rule.attributes[key] = value

@@ -5,19 +5,35 @@ from collections.abc import Iterable
 
 from livekit.protocol import sip
 
-from app.sandbox.livekit_answers import TwirpError, invalid
+from app.sandbox.livekit_answers import invalid, unknown
 from app.sandbox.livekit_keys import WILDCARD, called_numbers, normalised
-from app.sandbox.livekit_lists import new_id, paged, updated
+from app.sandbox.livekit_lists import check_list_update, new_id, paged, updated
+from app.sandbox.livekit_media import check_media, patch_media
 from app.sandbox.state import Sandbox
 
 Trunk = sip.SIPInboundTrunkInfo
 
 UNKNOWN = "requested sip trunk does not exist"
-NO_PROTECTION = "for security, one of the fields must be set: AuthUsername+AuthPassword, AllowedAddresses or Numbers"
-HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+LISTS = ("numbers", "allowed_addresses", "allowed_numbers")
+"""Fields that a partial update changes by a ListUpdate."""
 
-MAX_MEDIA_TIMEOUT_S = 600
-"""Seconds: longer media timeouts are refused."""
+NO_PROTECTION = "for security, one of the fields must be set: AuthUsername+AuthPassword, AllowedAddresses or Numbers"
+
+HEADER_NAME = re.compile(r"[-.!%*_+`'~0-9A-Za-z]+")
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")
+"""Characters that a header may have (livekit/protocol livekit/sip_validation.go)."""
+
+MAX_HEADER_NAME, MAX_HEADER_VALUE = 255, 1024
+"""Bytes."""
+
+OWN_HEADERS = frozenset(
+    (
+        *("accept", "accept-encoding", "accept-language", "allow", "allow-events", "call-id", "contact"),
+        *("content-encoding", "content-length", "content-type", "cseq", "event", "expires", "from", "max-forwards"),
+        *("record-route", "refer-to", "reply-to", "k", "l", "m", "o", "r", "t", "u", "v"),
+    )
+)
+"""Headers, and their short forms, that LiveKit writes itself: a trunk must not set them."""
 
 
 def create_inbound_trunk(sandbox: Sandbox, request: sip.CreateSIPInboundTrunkRequest) -> Trunk:
@@ -81,13 +97,18 @@ def update_inbound_trunk(sandbox: Sandbox, request: sip.UpdateSIPInboundTrunkReq
         raise invalid("missing or unsupported update action")
     if action == "replace" and request.replace.sip_trunk_id not in ("", request.sip_trunk_id):
         raise invalid("trunk id in the info must be empty or match the id in the update")
-    changed = Trunk()
-    current = _trunk(sandbox, request.sip_trunk_id)
+    if action == "replace":
+        _check(request.replace)
+    else:
+        for name in LISTS:
+            check_list_update(getattr(request.update, name), is_given=request.update.HasField(name))
+        check_media(request.update.media)
+    current, changed = _trunk(sandbox, request.sip_trunk_id), Trunk()
     changed.CopyFrom(request.replace if action == "replace" else current)
     changed.sip_trunk_id = request.sip_trunk_id
     if action == "update":
         _patch(changed, request.update)
-    _check(changed)
+        _check(changed)
     kept = _candidates(sandbox, changed)
     _check_conflicts([changed if trunk.sip_trunk_id == changed.sip_trunk_id else trunk for trunk in kept])
     sandbox.store.put("livekit_trunks", changed.sip_trunk_id, changed)
@@ -95,20 +116,22 @@ def update_inbound_trunk(sandbox: Sandbox, request: sip.UpdateSIPInboundTrunkReq
 
 
 def delete_trunk(sandbox: Sandbox, request: sip.DeleteSIPTrunkRequest) -> sip.SIPTrunkInfo:
-    """Delete a trunk; an unknown one is fine too, and rules that name it keep its id."""
+    """Delete a trunk of either direction; an unknown one is fine too, and rules that name it keep its id."""
     if not request.sip_trunk_id:
         raise invalid("trunk ID is required")
     if request.sip_trunk_id in sandbox.store.livekit_trunks.rows:
         sandbox.store.delete("livekit_trunks", request.sip_trunk_id)
+    elif request.sip_trunk_id in sandbox.store.livekit_outbound_trunks.rows:
+        sandbox.store.delete("livekit_outbound_trunks", request.sip_trunk_id)
     elif sandbox.switches.delete_unknown_trunk_status != 200:  # noqa: PLR2004 - the switch is an HTTP status
-        raise TwirpError("not_found", UNKNOWN)
+        raise unknown(UNKNOWN)
     return sip.SIPTrunkInfo(sip_trunk_id=request.sip_trunk_id)
 
 
 def _trunk(sandbox: Sandbox, trunk_id: str) -> Trunk:
     trunk: Trunk | None = sandbox.store.livekit_trunks.get(trunk_id)
     if trunk is None:
-        raise TwirpError("not_found", UNKNOWN)
+        raise unknown(UNKNOWN)
     return trunk
 
 
@@ -120,21 +143,38 @@ def _check(trunk: Trunk) -> None:
     has_auth = bool(trunk.auth_username or trunk.auth_password)
     if not (trunk.numbers or trunk.allowed_addresses or has_auth):
         raise invalid(NO_PROTECTION)
-    for name in [*trunk.headers, *trunk.headers_to_attributes, *trunk.attributes_to_headers.values()]:
-        if not HEADER_NAME.fullmatch(name):
-            raise invalid(f"invalid header name: {name}")
     check_media(trunk.media)
+    check_headers(trunk)
 
 
-def check_media(media: sip.SIPMediaConfig) -> None:
-    """Raise LiveKit's 400 for media settings that it refuses."""
-    for codec in media.codecs:
-        if not codec.name:
-            raise invalid("missing codec name")
-        if "/" in codec.name:
-            raise invalid("codec name must not contain '/'")
-    if media.media_timeout.ToTimedelta().total_seconds() > MAX_MEDIA_TIMEOUT_S:
-        raise invalid("media_timeout must not exceed 10m0s")
+def check_headers(trunk: sip.SIPInboundTrunkInfo | sip.SIPOutboundTrunkInfo) -> None:
+    """Raise LiveKit's 400 for a header that it refuses: those that it sends, and those that it maps."""
+    for name, value in trunk.headers.items():
+        _check_header_name(name)
+        if name.lower() in OWN_HEADERS:
+            raise invalid(f"invalid header name: header name {name} not supported")
+        if len(value.encode()) > MAX_HEADER_VALUE:
+            raise invalid(f"invalid header value for {name}: header {name}: value too long (max 1024 characters)")
+        if not HEADER_VALUE.fullmatch(value):
+            raise invalid(f"invalid header value for {name}: header {name}: value: {_forbidden(HEADER_VALUE, value)}")
+    for name in [*trunk.attributes_to_headers.values(), *trunk.headers_to_attributes]:
+        _check_header_name(name)
+
+
+def _check_header_name(name: str) -> None:
+    if not name:
+        raise invalid("invalid header name: header name cannot be empty")
+    if len(name.encode()) > MAX_HEADER_NAME:
+        raise invalid("invalid header name: header name too long (max 255 characters)")
+    if not HEADER_NAME.fullmatch(name):
+        reason = _forbidden(HEADER_NAME, name)
+        raise invalid(f"invalid header name: header name {name} contains invalid characters: {reason}")
+
+
+def _forbidden(allowed: re.Pattern[str], text: str) -> str:
+    """Say which character is the first that a pattern of single characters does not allow."""
+    character = next(character for character in text if not allowed.fullmatch(character))
+    return f"char {ord(character)} {'not allowed' if character.isascii() else 'out of range'}"
 
 
 def _quoted(text: str) -> str:
@@ -159,13 +199,12 @@ def _check_conflicts(trunks: Iterable[Trunk]) -> None:
 
 
 def _patch(trunk: Trunk, change: sip.SIPInboundTrunkUpdate) -> None:
-    for name in ("numbers", "allowed_addresses", "allowed_numbers"):
+    for name in LISTS:
         if change.HasField(name):
             wanted = updated(getattr(trunk, name), getattr(change, name))
             trunk.ClearField(name)
             getattr(trunk, name).extend(wanted)
-    for name in ("auth_username", "auth_password", "auth_realm", "name", "metadata", "media_encryption"):
+    for name in ("auth_username", "auth_password", "auth_realm", "name", "metadata"):
         if change.HasField(name):
             setattr(trunk, name, getattr(change, name))
-    if change.HasField("media"):
-        trunk.media.CopyFrom(change.media)
+    patch_media(trunk, change)

@@ -44,6 +44,7 @@ class Store:
         self.origination_urls: Table[Record] = Table(self.urls_by_trunk)
         self.reserved_domains: Table[Record] = Table()
         self.livekit_trunks: Table[sip.SIPInboundTrunkInfo] = Table(self.inbound_by_number)
+        self.livekit_outbound_trunks: Table[sip.SIPOutboundTrunkInfo] = Table()
         self.livekit_rules: Table[sip.SIPDispatchRuleInfo] = Table(self.rules_by_trunk, self.rules_by_key)
         self._tables: dict[str, Table[Any]] = {
             "numbers": self.numbers,
@@ -51,6 +52,7 @@ class Store:
             "origination_urls": self.origination_urls,
             "reserved_domains": self.reserved_domains,
             "livekit_trunks": self.livekit_trunks,
+            "livekit_outbound_trunks": self.livekit_outbound_trunks,
             "livekit_rules": self.livekit_rules,
         }
 
@@ -106,6 +108,7 @@ class Store:
 
 _MESSAGES: dict[str, Callable[[], Any]] = {
     "livekit_trunks": sip.SIPInboundTrunkInfo,
+    "livekit_outbound_trunks": sip.SIPOutboundTrunkInfo,
     "livekit_rules": sip.SIPDispatchRuleInfo,
 }
 

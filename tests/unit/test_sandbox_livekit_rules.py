@@ -66,6 +66,36 @@ def test_a_second_rule_of_a_trunk_conflicts_and_quotes_the_first(stage: Stage) -
     add_rule(stage, "ST_y")
 
 
+@pytest.mark.parametrize(
+    "twice",
+    [
+        {"trunk_ids": ["ST_x", "ST_x"]},
+        {"numbers": [N, "1 514 555 1234"]},
+        {"inbound_numbers": [N, N]},
+    ],
+)
+def test_a_rule_that_names_something_twice_conflicts_with_itself(stage: Stage, twice: dict[str, list[str]]) -> None:
+    info = api.SIPDispatchRuleInfo(**{"rule": INDIVIDUAL, "trunk_ids": ["ST_x"], **twice})
+    for dispatch_rule, quoted in ((info, "<blank name>"), (api.SIPDispatchRuleInfo(name="n"), "n")):
+        dispatch_rule.MergeFrom(info if quoted == "n" else api.SIPDispatchRuleInfo())
+        request = api.CreateSIPDispatchRuleRequest(dispatch_rule=dispatch_rule)
+        with conflict(f'"<new>" "{quoted}"'):
+            stage.livekit(lambda sip, request=request: sip.create_dispatch_rule(request))
+    made = add_rule(stage, "ST_x")
+    with conflict(f'"{made.sip_dispatch_rule_id}" "<blank name>"'):
+        stage.livekit(lambda sip: sip.update_dispatch_rule(made.sip_dispatch_rule_id, info))
+
+
+def test_a_new_rule_has_media_settings_and_a_replaced_one_those_it_is_given(stage: Stage) -> None:
+    require = api.SIPMediaEncryption.SIP_MEDIA_ENCRYPT_REQUIRE
+    made = add_rule(stage, "ST_x", media_encryption=require)
+    assert made.media.encryption == require
+    info = api.SIPDispatchRuleInfo(rule=INDIVIDUAL, trunk_ids=["ST_x"])
+    assert not stage.livekit(lambda sip: sip.update_dispatch_rule(made.sip_dispatch_rule_id, info)).HasField("media")
+    patched = stage.livekit(lambda sip: sip.update_dispatch_rule_fields(made.sip_dispatch_rule_id, name="n"))
+    assert patched.HasField("media")
+
+
 def test_with_more_rules_around_the_conflict_names_the_new_rule_itself(stage: Stage) -> None:
     rules = {add_rule(stage, f"ST_{n}").sip_dispatch_rule_id: f"ST_{n}" for n in "ab"}
     last = rules[max(rules)]

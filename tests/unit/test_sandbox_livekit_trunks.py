@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from livekit import api
 from livekit.protocol.models import ListUpdate
 from test_sandbox_livekit_wire import M, N, add_rule, add_trunk, refused, rule_ids, trunk_ids
@@ -13,6 +14,10 @@ from test_sandbox_process import Stage, emptied_stage
 @pytest.fixture
 def stage() -> Stage:
     return emptied_stage()
+
+
+def duration(seconds: int) -> Duration:
+    return Duration(seconds=seconds)
 
 
 def test_a_trunk_is_kept_as_it_was_sent(stage: Stage) -> None:
@@ -32,13 +37,54 @@ def test_a_trunk_is_kept_as_it_was_sent(stage: Stage) -> None:
             "for security, one of the fields must be set: AuthUsername+AuthPassword, AllowedAddresses or Numbers",
         ),
         ({"numbers": [N], "sip_trunk_id": "ST_x"}, "trunk id must not be set"),
-        ({"numbers": [N], "headers": {"a b": "c"}}, "invalid header name: a b"),
+        *(
+            ({"numbers": [N], field: headers}, f"invalid header {message}")
+            for field, headers, message in (
+                ("headers", {"a b": "c"}, "name: header name a b contains invalid characters: char 32 not allowed"),
+                ("headers", {"X:Y": "c"}, "name: header name X:Y contains invalid characters: char 58 not allowed"),
+                ("headers", {"Xé": "c"}, "name: header name Xé contains invalid characters: char 233 out of range"),
+                ("headers", {"": "c"}, "name: header name cannot be empty"),
+                ("headers", {"x" * 256: "c"}, "name: header name too long (max 255 characters)"),
+                ("headers", {"Call-ID": "c"}, "name: header name Call-ID not supported"),
+                ("headers", {"m": "c"}, "name: header name m not supported"),
+                ("headers", {"X": "a\r\nY: b"}, "value for X: header X: value: char 13 not allowed"),
+                ("headers", {"X": "a\n"}, "value for X: header X: value: char 10 not allowed"),
+                ("headers", {"X": "x" * 1025}, "value for X: header X: value too long (max 1024 characters)"),
+                (
+                    "headers_to_attributes",
+                    {"a b": "c"},
+                    "name: header name a b contains invalid characters: char 32 not allowed",
+                ),
+                (
+                    "attributes_to_headers",
+                    {"a": "b\n"},
+                    "name: header name b\n contains invalid characters: char 10 not allowed",
+                ),
+            )
+        ),
+        *(
+            ({"numbers": [N], "media": api.SIPMediaConfig(**media)}, message)
+            for media, message in (
+                ({"media_timeout": duration(-1)}, "media_timeout must not be negative"),
+                ({"media_timeout": duration(601)}, "media_timeout must not exceed 10m0s"),
+                ({"codecs": [api.SIPCodec()]}, "missing codec name"),
+                ({"codecs": [api.SIPCodec(name="PC MU")]}, "invalid codec name"),
+                ({"codecs": [api.SIPCodec(name="PCMU/8000")]}, "codec name must not contain '/'"),
+            )
+        ),
     ],
 )
 def test_a_trunk_that_makes_no_sense_is_refused(stage: Stage, fields: dict[str, Any], message: str) -> None:
     request = api.CreateSIPInboundTrunkRequest(trunk=api.SIPInboundTrunkInfo(**fields))
     with refused(400, "invalid_argument", message):
         stage.livekit(lambda sip: sip.create_inbound_trunk(request))
+
+
+def test_headers_that_livekit_does_not_write_itself_are_taken(stage: Stage) -> None:
+    made = add_trunk(
+        stage, N, headers={"X-Name_1": "Zoë\t;", "To": "x", "X": ""}, headers_to_attributes={"Call-ID": "a"}
+    )
+    assert made.headers["X-Name_1"] == "Zoë\t;"
 
 
 def test_a_second_trunk_of_a_number_conflicts_in_any_spelling(stage: Stage) -> None:
@@ -120,14 +166,17 @@ def test_deletion_asks_nobody_and_leaves_dangling_rules(stage: Stage) -> None:
         ({}, "unsupported list update operation"),
         ({"set": [N], "add": [M]}, "cannot set and change the list at the same time"),
         ({"clear": True, "add": [M]}, "cannot clear and change the list at the same time"),
+        ({"clear": True, "set": [M]}, "cannot clear and change the list at the same time"),
+        ({"clear": True, "set": [M], "remove": [N]}, "cannot clear and change the list at the same time"),
         ({"add": [""]}, "empty element in the list"),
     ],
 )
 def test_a_contradictory_list_update_is_refused(stage: Stage, change: dict[str, Any], message: str) -> None:
     made = add_trunk(stage, N)
     body = {"sip_trunk_id": made.sip_trunk_id, "update": {"numbers": change}}
-    answer = stage.twirp("UpdateSIPInboundTrunk", body)
-    assert (answer.status_code, answer.json()["msg"]) == (400, message)
+    for each in (body, body | {"sip_trunk_id": "ST_unknown"}):
+        answer = stage.twirp("UpdateSIPInboundTrunk", each)
+        assert (answer.status_code, answer.json()["msg"]) == (400, message)
 
 
 def test_an_update_to_all_new_numbers_slips_past_the_conflict_check(stage: Stage) -> None:
@@ -138,3 +187,85 @@ def test_an_update_to_all_new_numbers_slips_past_the_conflict_check(stage: Stage
     assert len(trunk_ids(stage, numbers=[M])) == 2
     with pytest.raises(api.ServerError, match="Conflicting inbound SIP Trunks"):
         add_trunk(stage, M, allowed_numbers=["+13105550100"])
+
+
+def test_a_list_update_takes_the_first_of_two_away(stage: Stage) -> None:
+    made = add_trunk(stage, N, N, M)
+    change = ListUpdate(remove=[N], add=[M])
+    patched = stage.livekit(lambda sip: sip.update_inbound_trunk_fields(made.sip_trunk_id, numbers=change))
+    assert list(patched.numbers) == [N, M]
+
+
+def test_a_partial_update_sets_media_and_keeps_the_old_and_the_new_field_of_encryption_alike(stage: Stage) -> None:
+    made = add_trunk(stage, N)
+    assert not made.HasField("media")
+
+    def patch(**fields: Any) -> dict[str, Any]:
+        body = {"sip_trunk_id": made.sip_trunk_id, "update": fields}
+        answer = stage.twirp("UpdateSIPInboundTrunk", body).json()
+        return {"media": answer["media"].get("encryption"), "old": answer["media_encryption"]}
+
+    assert patch(name="n") == {"media": None, "old": "SIP_MEDIA_ENCRYPT_DISABLE"}
+    require, allow = "SIP_MEDIA_ENCRYPT_REQUIRE", "SIP_MEDIA_ENCRYPT_ALLOW"
+    assert patch(media_encryption=require) == {"media": require, "old": require}
+    assert patch(media={"encryption": allow}) == {"media": allow, "old": allow}
+    wanted = api.SIPInboundTrunkInfo(numbers=[N], media_encryption=require)
+    replaced = stage.livekit(lambda sip: sip.update_inbound_trunk(made.sip_trunk_id, wanted))
+    assert not replaced.HasField("media")
+
+
+OUTBOUND = {"numbers": [N], "address": "sip.example.com", "name": "out", "auth_username": "u"}
+
+
+def test_an_outbound_trunk_can_be_made_listed_read_changed_and_deleted(stage: Stage) -> None:
+    made = stage.livekit(
+        lambda sip: sip.create_outbound_trunk(
+            api.CreateSIPOutboundTrunkRequest(trunk=api.SIPOutboundTrunkInfo(**OUTBOUND))
+        )
+    )
+    own = {"sip_trunk_id": made.sip_trunk_id}
+    twin = stage.twirp("CreateSIPOutboundTrunk", {"trunk": OUTBOUND}).json()["sip_trunk_id"]
+    inbound = add_trunk(stage, N, name="in").sip_trunk_id
+    assert stage.twirp("GetSIPOutboundTrunk", own).json()["trunk"]["address"] == "sip.example.com"
+    patched = stage.twirp("UpdateSIPOutboundTrunk", own | {"update": {"numbers": {"add": [M]}, "transport": 2}}).json()
+    assert (patched["numbers"], patched["transport"], patched["name"]) == ([N, M], "SIP_TRANSPORT_TCP", "out")
+
+    def listed(method: str, **filters: Any) -> list[str]:
+        return [row["sip_trunk_id"] for row in stage.twirp(method, filters).json()["items"]]
+
+    assert listed("ListSIPOutboundTrunk") == sorted([made.sip_trunk_id, twin])
+    assert listed("ListSIPOutboundTrunk", numbers=[M]) == [made.sip_trunk_id]
+    assert listed("ListSIPOutboundTrunk", trunk_ids=[twin, inbound]) == [twin]
+    assert listed("ListSIPTrunk") == sorted([made.sip_trunk_id, twin, inbound])
+    assert trunk_ids(stage) == [inbound]
+    old = {row["sip_trunk_id"]: row for row in stage.twirp("ListSIPTrunk", {}).json()["items"]}
+    assert (old[twin]["kind"], old[twin]["outbound_username"], old[twin]["outbound_number"]) == (
+        "TRUNK_OUTBOUND",
+        "u",
+        N,
+    )
+    assert (old[inbound]["kind"], old[inbound]["outbound_number"], old[inbound]["name"]) == ("TRUNK_INBOUND", N, "in")
+    replaced = stage.twirp("UpdateSIPOutboundTrunk", own | {"replace": {"numbers": [M], "address": "h"}}).json()
+    assert (replaced["numbers"], replaced["name"]) == ([M], "")
+    assert stage.twirp("DeleteSIPTrunk", own).status_code == 200
+    for method, body in (("GetSIPOutboundTrunk", own), ("UpdateSIPOutboundTrunk", own | {"update": {"name": "n"}})):
+        assert stage.twirp(method, body).json() == {"code": "not_found", "msg": "requested sip trunk does not exist"}
+    assert listed("ListSIPOutboundTrunk") == [twin]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"numbers": []}, "no trunk numbers specified"),
+        ({"address": ""}, "no outbound address specified"),
+        ({"address": "h;transport=tcp"}, "trunk address should not contain transport parameter"),
+        ({"address": "sip:h"}, "trunk address should be a hostname or IP, not SIP URI"),
+        ({"from_host": "a@h"}, "from_host should be a hostname or IP, not SIP URI"),
+        ({"headers": {"CSeq": "1"}}, "invalid header name: header name CSeq not supported"),
+        ({"media": {"media_timeout": "-1s"}}, "media_timeout must not be negative"),
+        ({"sip_trunk_id": "ST_x"}, "trunk id must not be set"),
+    ],
+)
+def test_an_outbound_trunk_that_makes_no_sense_is_refused(stage: Stage, fields: dict[str, Any], message: str) -> None:
+    answer = stage.twirp("CreateSIPOutboundTrunk", {"trunk": OUTBOUND | fields})
+    assert (answer.status_code, answer.json()) == (400, {"code": "invalid_argument", "msg": message})

@@ -55,16 +55,29 @@ def token(secret: str = LIVEKIT_API_SECRET, **claims: Any) -> str:
     return "Bearer " + jwt.encode({k: v for k, v in whole.items() if v is not None}, secret, "HS256")
 
 
+def bad_route(message: str, route: str) -> dict[str, Any]:
+    return {"code": "bad_route", "msg": message, "meta": {"twirp_invalid_route": route}}
+
+
 @pytest.mark.parametrize("path", ["/twirp/livekit.SIP/NoSuchMethod", "/twirp/livekit.Nothing/ListSIPInboundTrunk"])
 def test_an_unknown_method_is_a_bad_route(stage: Stage, path: str) -> None:
     answer = stage.twirp(path, {})
-    assert (answer.status_code, answer.json()["code"]) == (404, "bad_route")
+    assert answer.status_code == 404
+    assert answer.json() == bad_route(f'no handler for path "{path}"', f"POST {path}")
 
 
-def test_another_content_type_and_another_verb_are_bad_routes(stage: Stage) -> None:
+@pytest.mark.parametrize("verb", ["GET", "PUT", "DELETE"])
+def test_another_verb_is_a_bad_route_whatever_the_method(stage: Stage, verb: str) -> None:
+    path = "/twirp/livekit.SIP/ListSIPInboundTrunk"
+    answer = stage.http.request(verb, stage.url + path)
+    assert answer.status_code == 404
+    assert answer.json() == bad_route(f'unsupported method "{verb}" (only POST is allowed)', f"{verb} {path}")
+
+
+def test_another_content_type_is_a_bad_route(stage: Stage) -> None:
     answer = stage.twirp("ListSIPInboundTrunk", {}, **{"Content-Type": "text/plain"})
-    assert (answer.status_code, answer.json()["msg"]) == (404, 'unexpected Content-Type: "text/plain"')
-    assert stage.http.get(f"{stage.url}/twirp/livekit.SIP/ListSIPInboundTrunk").json()["code"] == "bad_route"
+    route = "POST /twirp/livekit.SIP/ListSIPInboundTrunk"
+    assert (answer.status_code, answer.json()) == (404, bad_route('unexpected Content-Type: "text/plain"', route))
 
 
 def test_json_keys_come_in_both_cases_and_unknown_ones_are_dropped(stage: Stage) -> None:
@@ -75,7 +88,40 @@ def test_json_keys_come_in_both_cases_and_unknown_ones_are_dropped(stage: Stage)
     assert (flat.status_code, flat.json()) == (400, {"code": "invalid_argument", "msg": "missing trunk"})
 
 
-@pytest.mark.parametrize(("kind", "body"), [("application/json", "{"), ("application/protobuf", b"\xff\xff")])
+def test_unset_messages_are_null_in_json_and_members_of_a_oneof_stay_away(stage: Stage) -> None:
+    made = stage.twirp("CreateSIPInboundTrunk", {"trunk": {"numbers": [N], "media": {}}}).json()
+    assert [made[name] for name in ("ringing_timeout", "max_call_duration", "created_at", "updated_at")] == [None] * 4
+    assert made["media"] == {"only_listed_codecs": False, "codecs": []}
+    rule = {"rule": {"dispatch_rule_individual": {}}, "trunk_ids": ["ST_x"]}
+    stage.twirp("CreateSIPDispatchRule", {"dispatch_rule": rule})
+    [kept] = stage.twirp("ListSIPDispatchRule", {}).json()["items"]
+    assert (kept["room_config"], kept["created_at"]) == (None, None)
+    assert list(kept["rule"]) == ["dispatch_rule_individual"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[]",
+        '[{"trunk": {}}]',
+        "null",
+        '"trunk"',
+        '{"sip_trunk_id": "ST_x", "sipTrunkId": "ST_x"}',
+        '{"sipTrunkId": "ST_x", "replace": {"ringingTimeout": "1s", "ringing_timeout": "1s"}}',
+        '{"sipTrunkId": "ST_x", "sipTrunkId": "ST_x"}',
+        '{"sipTrunkId": "ST_x", "replace": []}',
+    ],
+)
+def test_json_that_is_no_object_or_names_a_field_twice_is_malformed(stage: Stage, body: str) -> None:
+    answer = stage.twirp("UpdateSIPInboundTrunk", body)
+    assert answer.status_code == 400
+    assert answer.json() == {"code": "malformed", "msg": "the json request could not be decoded"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [("application/json", "{"), ("application/json", ""), ("application/protobuf", b"\xff\xff")],
+)
 def test_a_body_that_cannot_be_decoded_is_malformed(stage: Stage, kind: str, body: bytes | str) -> None:
     answer = stage.twirp("ListSIPInboundTrunk", body, **{"Content-Type": kind})
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
@@ -89,9 +135,16 @@ def test_a_body_that_cannot_be_decoded_is_malformed(stage: Stage, kind: str, bod
         (token(iss="other"), "invalid API key"),
         (token(secret="x" * 40), "invalid authorization token: token signature is invalid: signature is invalid"),
         (token(exp=1), "invalid authorization token: token has invalid claims: token is expired"),
-        (
-            token(exp=None),
-            "invalid authorization token: token has invalid claims: token is missing required claim: exp",
+        (token(exp="soon"), "invalid authorization token"),
+        *(
+            (token(**claims), f"invalid authorization token: token is malformed: could not JSON decode claim: {name}")
+            for name, claims in (
+                ("sip.admin", {"sip": {"admin": "true"}}),
+                ("sip.admin", {"sip": {"admin": 1}}),
+                ("sip.call", {"sip": {"admin": True, "call": "no"}}),
+                ("sip", {"sip": "admin"}),
+                ("video", {"video": []}),
+            )
         ),
     ],
 )
@@ -101,10 +154,22 @@ def test_a_token_that_does_not_fit_is_refused_in_plain_text(stage: Stage, author
     assert answer.headers["Content-Type"].startswith("text/plain")
 
 
-@pytest.mark.parametrize("authorization", [None, token(sip=None), token(sip={"call": True})])
+@pytest.mark.parametrize(
+    "authorization", [None, "", token(sip=None), token(sip={"call": True}), token(sip={"admin": None})]
+)
 def test_a_caller_without_the_admin_grant_is_unauthenticated(stage: Stage, authorization: str | None) -> None:
     answer = stage.twirp("ListSIPInboundTrunk", {}, Authorization=authorization)
     assert (answer.status_code, answer.json()) == (401, {"code": "unauthenticated", "msg": "permissions denied"})
+
+
+@pytest.mark.parametrize("claims", [{"exp": None}, {"iat": int(time.time()) + 9999}, {"sub": 7}])
+def test_a_token_needs_no_expiry_and_may_be_of_the_future(stage: Stage, claims: dict[str, Any]) -> None:
+    assert stage.twirp("ListSIPInboundTrunk", {}, Authorization=token(**claims)).status_code == 200
+
+
+def test_a_token_may_come_in_the_query_where_there_is_no_header(stage: Stage) -> None:
+    path = f"/twirp/livekit.SIP/ListSIPInboundTrunk?access_token={token().removeprefix('Bearer ')}"
+    assert [stage.twirp(path, {}, Authorization=each).status_code for each in (None, "", "Basic x")] == [200, 200, 401]
 
 
 def test_clocks_may_differ_by_a_minute(stage: Stage) -> None:
