@@ -8,9 +8,11 @@ from livekit.protocol import sip
 from app.sandbox import sip_match
 from app.sandbox.livekit_answers import TwirpError
 from app.sandbox.livekit_keys import WILDCARD, normalised
+from app.sandbox.livekit_media import effective_media
 from app.sandbox.livekit_rules import check_conflicts
 from app.sandbox.sip_match import MatchError
 from app.sandbox.state import Sandbox
+from app.sandbox.switches import CLOUD, OPEN_SOURCE_1_13_7
 
 Record = dict[str, Any]
 
@@ -48,8 +50,8 @@ def walk(sandbox: Sandbox, called: str, caller: str | None = None) -> dict[str, 
         number = _number(sandbox, path, called)
         trunk = _twilio_trunk(sandbox, path, number)
         _origination_url(sandbox, path, trunk)
-        livekit_trunk = _livekit_trunk(sandbox, path, (called, caller), is_secure=trunk["secure"])
-        rule = _dispatch_rule(sandbox, path, (called, caller), livekit_trunk)
+        livekit_trunk = _livekit_trunk(sandbox, path, (called, caller))
+        rule = _dispatch_rule(sandbox, path, (called, caller), livekit_trunk, is_secure=trunk["secure"])
         agent_name = _agent(path, rule)
     except DeadEndError as end:
         reason = str(end)
@@ -101,44 +103,55 @@ def _origination_url(sandbox: Sandbox, path: Path, trunk: Record) -> None:
     raise path.ended("originationUrl", first["sid"], f"{first['sip_url']} does not lead to the SIP host {host}")
 
 
-def _livekit_trunk(
-    sandbox: Sandbox, path: Path, numbers: tuple[str, str], *, is_secure: bool
-) -> sip.SIPInboundTrunkInfo:
+def _livekit_trunk(sandbox: Sandbox, path: Path, numbers: tuple[str, str]) -> sip.SIPInboundTrunkInfo | None:
+    """Find the trunk that takes the call; an open-source LiveKit goes on without one."""
     store, (called, caller) = sandbox.store, numbers
     ids = {row_id for key in (normalised(called), WILDCARD) for row_id in store.inbound_by_number.ids(key)}
+    trunks = [store.livekit_trunks.rows[row_id] for row_id in sorted(ids)]
     try:
-        trunk = sip_match.matching_trunk([store.livekit_trunks.rows[row_id] for row_id in sorted(ids)], called, caller)
+        trunk, refusal = sip_match.matching_trunk(trunks, called, caller)
     except MatchError as error:
         raise path.ended("livekitTrunk", None, str(error)) from None
+    if trunk is None:
+        if sandbox.switches.livekit_server == CLOUD:
+            raise path.ended("livekitTrunk", None, f"LiveKit answers 404 (No trunk found): {refusal}")
+        path.passed("livekitTrunk", None, f"the call goes on without a trunk: {refusal}")
+        return None
     if trunk.auth_username and trunk.auth_password:
         reason = "LiveKit answers 407: the trunk asks for a password, which Twilio cannot give"
-        raise path.ended("livekitTrunk", trunk.sip_trunk_id, reason)
-    encryption = sip_match.encryption_of(trunk)
-    if is_secure and encryption == sip_match.ENCRYPT_DISABLE:
-        reason = "the Twilio trunk is secure and the LiveKit trunk does not encrypt media"
-        raise path.ended("livekitTrunk", trunk.sip_trunk_id, reason)
-    if not is_secure and encryption == sip_match.ENCRYPT_REQUIRE:
-        reason = "the LiveKit trunk requires encrypted media and the Twilio trunk is not secure"
         raise path.ended("livekitTrunk", trunk.sip_trunk_id, reason)
     path.passed("livekitTrunk", trunk.sip_trunk_id, trunk.name or ", ".join(trunk.numbers) or "any number")
     return trunk
 
 
 def _dispatch_rule(
-    sandbox: Sandbox, path: Path, numbers: tuple[str, str], trunk: sip.SIPInboundTrunkInfo
+    sandbox: Sandbox, path: Path, numbers: tuple[str, str], trunk: sip.SIPInboundTrunkInfo | None, *, is_secure: bool
 ) -> sip.SIPDispatchRuleInfo:
-    store = sandbox.store
-    ids = {row_id for key in (trunk.sip_trunk_id, WILDCARD) for row_id in store.rules_by_trunk.ids(key)}
-    rules = [store.livekit_rules.rows[row_id] for row_id in sorted(ids)]
+    """Find the rule that takes the call: without a trunk only a catch-all can, but any conflict of rules ends it."""
+    store, rows = sandbox.store, sandbox.store.livekit_rules.rows
+    keys = (trunk.sip_trunk_id, WILDCARD) if trunk else ()
+    ids = {row_id for key in keys for row_id in store.rules_by_trunk.ids(key)} if trunk else rows.keys()
+    rules = [rows[row_id] for row_id in sorted(ids)]
     try:
         check_conflicts(rules)
-        rule = sip_match.matching_rule(rules, *numbers)
+        rule = sip_match.matching_rule((each for each in rules if trunk or not each.trunk_ids), *numbers)
+        if rule:
+            sip_match.check_media(effective_media(trunk, rule), is_secure=is_secure)
     except TwirpError as error:
         raise path.ended("dispatchRule", None, f"LiveKit answers 503: {error.message}") from None
     except MatchError as error:
         raise path.ended("dispatchRule", None, str(error)) from None
+    if rule is None:
+        raise path.ended("dispatchRule", None, f"no dispatch rule matches: {_unmatched(sandbox)}")
     path.passed("dispatchRule", rule.sip_dispatch_rule_id, rule.name or "unnamed rule")
     return rule
+
+
+def _unmatched(sandbox: Sandbox) -> str:
+    """Say what the caller of a call that no rule takes meets."""
+    if sandbox.switches.livekit_server == OPEN_SOURCE_1_13_7:
+        return "LiveKit rings once (180) and gives no final answer, the caller hears silence"
+    return "LiveKit answers 404 (Does not match Trunks or Dispatch Rules)"
 
 
 def _agent(path: Path, rule: sip.SIPDispatchRuleInfo) -> str:

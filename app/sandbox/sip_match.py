@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from livekit.protocol import sip
 
 from app.sandbox.livekit_keys import called_numbers, normalised, pin_of
+from app.sandbox.livekit_media import DISABLE, REQUIRE
 
 TWILIO_SIGNALLING = tuple(
     ip_network(cidr)
@@ -27,8 +28,8 @@ DISCARDED = re.compile(r"[()+*;, \t\r\n]|://")
 """An address with any of these is ignored; when nothing else remains, every address is allowed
 (livekit/protocol sip/sip.go:402-461)."""
 
-ENCRYPT_DISABLE = sip.SIPMediaEncryption.SIP_MEDIA_ENCRYPT_DISABLE
-ENCRYPT_REQUIRE = sip.SIPMediaEncryption.SIP_MEDIA_ENCRYPT_REQUIRE
+TWILIO_CODECS = frozenset({"PCMU", "PCMA"})
+"""Codecs that a call from Twilio offers."""
 
 UNFILTERED = 1000
 """Added to a rule's rank for each filter that it lacks (livekit/protocol sip/sip.go:66-124)."""
@@ -56,8 +57,13 @@ def _overlaps(entry: str) -> bool:
     return any(isinstance(network, IPv4Network) and network.overlaps(block) for block in TWILIO_SIGNALLING)
 
 
-def matching_trunk(trunks: Iterable[sip.SIPInboundTrunkInfo], called: str, caller: str) -> sip.SIPInboundTrunkInfo:
-    """Return the one trunk that takes the call (livekit/protocol sip/sip.go:509-600); raise MatchError if none can."""
+def matching_trunk(
+    trunks: Iterable[sip.SIPInboundTrunkInfo], called: str, caller: str
+) -> tuple[sip.SIPInboundTrunkInfo | None, str]:
+    """Return the one trunk that takes the call, or None and why none does (livekit/protocol sip/sip.go:509-600).
+
+    Raise MatchError when two do.
+    """
     number, refusals = normalised(called), []
     specific: list[sip.SIPInboundTrunkInfo] = []
     wildcard: list[sip.SIPInboundTrunkInfo] = []
@@ -75,16 +81,24 @@ def matching_trunk(trunks: Iterable[sip.SIPInboundTrunkInfo], called: str, calle
             ids = " and ".join(trunk.sip_trunk_id for trunk in matches)
             raise MatchError(f"LiveKit answers 503: trunks {ids} both match {called}")
         if matches:
-            return matches[0]
-    raise MatchError("; ".join(refusals) or f"LiveKit answers 404: no trunk has the number {called}")
+            return matches[0], ""
+    return None, "; ".join(refusals) or f"no trunk has the number {called}"
 
 
-def encryption_of(trunk: sip.SIPInboundTrunkInfo) -> int:
-    """Return the trunk's media encryption, from the new field or the old one."""
-    return int(trunk.media.encryption if trunk.HasField("media") else trunk.media_encryption)
+def check_media(media: sip.SIPMediaConfig, *, is_secure: bool) -> None:
+    """Raise MatchError when a call from a Twilio trunk, secure or not, cannot agree with LiveKit on its media."""
+    if is_secure and media.encryption == DISABLE:
+        raise MatchError("the Twilio trunk is secure and the LiveKit trunk does not encrypt media, nor does the rule")
+    if not is_secure and media.encryption == REQUIRE:
+        raise MatchError(
+            "LiveKit answers 400: its trunk or rule requires encrypted media and the Twilio trunk is not secure"
+        )
+    codecs = {codec.name.upper() for codec in media.codecs}
+    if codecs and media.only_listed_codecs and codecs.isdisjoint(TWILIO_CODECS):
+        raise MatchError("LiveKit answers 400: its trunk or rule lists no codec that Twilio offers")
 
 
-def matching_rule(rules: Iterable[sip.SIPDispatchRuleInfo], called: str, caller: str) -> sip.SIPDispatchRuleInfo:
+def matching_rule(rules: Iterable[sip.SIPDispatchRuleInfo], called: str, caller: str) -> sip.SIPDispatchRuleInfo | None:
     """Return the rule that takes the call: one that names the trunk beats wildcards, then the lower rank wins."""
     fitting = [
         rule
@@ -92,7 +106,7 @@ def matching_rule(rules: Iterable[sip.SIPDispatchRuleInfo], called: str, caller:
         if (not rule.inbound_numbers or caller in rule.inbound_numbers) and (not rule.numbers or called in rule.numbers)
     ]
     if not fitting:
-        raise MatchError("no dispatch rule matches; the caller hears silence")
+        return None
     best = min(fitting, key=lambda rule: (not rule.trunk_ids, _rank(rule)))
     if pin_of(best.rule):
         raise MatchError(f"rule {best.sip_dispatch_rule_id} asks the caller for a PIN")

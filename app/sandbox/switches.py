@@ -12,6 +12,10 @@ from app.sandbox.exchange import TWILIO
 MOVE = "move"
 REJECT_409 = "reject409"
 
+CLOUD = "cloud"
+OPEN_SOURCE = "openSource"
+OPEN_SOURCE_1_13_7 = "openSource1.13.7"
+
 MS_PER_S = 1000.0
 
 
@@ -33,6 +37,10 @@ class Switches:
     """False: every SIP call answers 500, as a LiveKit server without Redis does."""
     delete_unknown_trunk_status: int = 200
     """Answer to the deletion of an unknown LiveKit trunk: 200 (open source) or 404 (some Cloud versions)."""
+    livekit_server: str = CLOUD
+    """Who takes the calls. `cloud` answers 404 to a call that no trunk takes. `openSource` (1.13.8 and later) goes on
+    without a trunk, so that a catch-all rule may take it, and answers 404 when no rule does; `openSource1.13.7` (and
+    earlier) rings once then and falls silent, without any final answer."""
     trunk_limit: int = 100
     """Twilio trunks per account (twilio.com/docs/sip-trunking/scale-and-limits)."""
     twilio_requests_per_s: float | None = None
@@ -63,6 +71,7 @@ class Latency:
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "attach_conflict": (MOVE, REJECT_409),
     "delete_unknown_trunk_status": (200, 404),
+    "livekit_server": (CLOUD, OPEN_SOURCE, OPEN_SOURCE_1_13_7),
 }
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from livekit import api
+from livekit.protocol.models import ListUpdate
 from test_sandbox_process import Stage, emptied_stage
 
 N = "+15145551234"
@@ -51,6 +52,10 @@ class Path:
     def replace_rule(self, **fields: Any) -> None:
         info = self.info([self.inbound], **fields)
         self.stage.livekit(lambda sip: sip.update_dispatch_rule(self.rule, info))
+
+    def serve_by(self, server: str) -> None:
+        """Have calls taken by LiveKit Cloud, or by an open-source server."""
+        self.stage.control("PUT", "switches", {"livekitServer": server})
 
     def call(self, **parameters: Any) -> dict[str, Any]:
         query = "&".join(f"{name}={value.replace('+', '%2B')}" for name, value in {"number": N, **parameters}.items())
@@ -138,7 +143,7 @@ def test_the_host_counts_not_its_spelling(path: Path, sip_url: str) -> None:
 
 def test_a_number_on_no_livekit_trunk_is_404(path: Path) -> None:
     path.replace_inbound(numbers=["+15145559999"])
-    assert path.ends_at("livekitTrunk", "404")
+    assert path.ends_at("livekitTrunk", "404", "No trunk found")
 
 
 def test_two_trunks_with_one_number_are_503(path: Path) -> None:
@@ -192,10 +197,98 @@ def test_both_sides_must_agree_on_encryption(path: Path, is_secure: bool, encryp
     assert path.call()["reaches"] is reaches
 
 
-def test_without_a_rule_there_is_silence(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("trunk_media", "rule_media", "reaches"),
+    [
+        ({}, {"encryption": "SIP_MEDIA_ENCRYPT_REQUIRE"}, False),
+        ({"encryption": "SIP_MEDIA_ENCRYPT_REQUIRE"}, {}, False),
+        ({"encryption": "SIP_MEDIA_ENCRYPT_REQUIRE"}, {"encryption": "SIP_MEDIA_ENCRYPT_ALLOW"}, True),
+        ({"encryption": "SIP_MEDIA_ENCRYPT_REQUIRE"}, {"encryption": "SIP_MEDIA_ENCRYPT_DISABLE"}, False),
+        ({}, {"codecs": [api.SIPCodec(name="G722")], "only_listed_codecs": True}, False),
+        ({}, {"codecs": [api.SIPCodec(name="G722")]}, True),
+        ({"codecs": [api.SIPCodec(name="opus")], "only_listed_codecs": True}, {}, False),
+        (
+            {"codecs": [api.SIPCodec(name="opus")], "only_listed_codecs": True},
+            {"codecs": [api.SIPCodec(name="pcmu")], "only_listed_codecs": True},
+            True,
+        ),
+    ],
+)
+def test_the_media_settings_of_rule_and_trunk_count_together(
+    path: Path, trunk_media: dict[str, Any], rule_media: dict[str, Any], reaches: bool
+) -> None:
+    path.replace_inbound(media=api.SIPMediaConfig(**trunk_media))
+    path.replace_rule(media=api.SIPMediaConfig(**rule_media))
+    assert path.call()["reaches"] is reaches
+    assert reaches or path.ends_at("dispatchRule", "400")
+
+
+def test_a_secure_trunk_needs_encryption_of_trunk_or_rule(path: Path) -> None:
+    path.on_trunk.update(secure=True)
+    assert path.ends_at("dispatchRule", "does not encrypt")
+    path.replace_rule(media_encryption="SIP_MEDIA_ENCRYPT_ALLOW")
+    assert path.call()["reaches"]
+
+
+UNMATCHED = [
+    ("cloud", "404 (Does not match Trunks or Dispatch Rules)"),
+    ("openSource", "404 (Does not match Trunks or Dispatch Rules)"),
+    ("openSource1.13.7", "silence"),
+]
+
+
+@pytest.mark.parametrize(("server", "answer"), UNMATCHED)
+def test_without_a_rule_the_caller_meets_what_the_server_does(path: Path, server: str, answer: str) -> None:
+    path.serve_by(server)
     request = api.DeleteSIPDispatchRuleRequest(sip_dispatch_rule_id=path.rule)
     path.stage.livekit(lambda sip: sip.delete_dispatch_rule(request))
-    assert path.ends_at("dispatchRule", "silence")
+    assert path.ends_at("dispatchRule", answer)
+
+
+REFUSING = [
+    ({"numbers": ["+15145559999"]}, f"no trunk has the number {N}"),
+    ({"allowed_numbers": ["+13105550100"]}, "does not allow the caller +15005550006"),
+    ({"allowed_addresses": ["198.51.100.0/24"]}, "allows no Twilio signalling address"),
+]
+
+
+@pytest.mark.parametrize(("fields", "refusal"), REFUSING)
+@pytest.mark.parametrize(("server", "answer"), UNMATCHED)
+def test_a_call_that_no_trunk_takes_ends_as_on_the_server(
+    path: Path, server: str, answer: str, fields: dict[str, Any], refusal: str
+) -> None:
+    path.serve_by(server)
+    path.replace_inbound(**fields)
+    if server == "cloud":
+        assert path.ends_at("livekitTrunk", "404 (No trunk found)", refusal)
+    else:
+        assert path.ends_at("dispatchRule", answer)
+        assert refusal in path.call()["path"][3]["detail"]
+
+
+@pytest.mark.parametrize(("server", "agent"), [("cloud", None), ("openSource", "all"), ("openSource1.13.7", "all")])
+def test_a_catch_all_rule_takes_calls_that_no_trunk_takes_on_open_source(
+    path: Path, server: str, agent: str | None
+) -> None:
+    path.serve_by(server)
+    path.replace_inbound(numbers=["+15145559999"])
+    catch_all = path.add_rule([], agent="all", numbers=[N])
+    call = path.call()
+    assert call["agentName"] == agent
+    if agent:
+        assert [step["id"] for step in call["path"]][3:] == [None, catch_all, "all"]
+        path.replace_rule(numbers=["+15145550000"])
+        assert path.call()["agentName"] == agent
+
+
+def test_without_a_trunk_a_conflict_of_any_two_rules_is_503(path: Path) -> None:
+    path.serve_by("openSource")
+    path.add_rule([], agent="all")
+    mover = path.add_rule(["ST_else"])
+    change = ListUpdate(set=[path.inbound])
+    path.stage.livekit(lambda sip: sip.update_dispatch_rule_fields(mover, trunk_ids=change))
+    path.replace_inbound(numbers=["+15145559999"])
+    assert path.ends_at("dispatchRule", "503")
 
 
 @pytest.mark.parametrize(

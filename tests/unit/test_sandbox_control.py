@@ -38,7 +38,10 @@ def test_a_latency_that_makes_no_sense_is_refused(stage: Stage, wrong: dict[str,
     assert "error" in stage.control("PUT", "latency", wrong, status=400)
 
 
-@pytest.mark.parametrize("wrong", [{"attachConflict": "x"}, {"livekitRedis": 1}, {"trunkLimit": None}, {"nonsense": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"attachConflict": "x"}, {"livekitServer": "1.13.7"}, {"livekitRedis": 1}, {"trunkLimit": None}, {"nonsense": 1}],
+)
 def test_a_switch_that_makes_no_sense_is_refused(stage: Stage, wrong: dict[str, Any]) -> None:
     assert "error" in stage.control("PUT", "switches", wrong, status=400)
 
