@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.sandbox.state import Sandbox
-from app.sandbox.twilio_records import Record, number_record
+from app.sandbox.twilio_records import Record, number_record, number_type
 
 DEMO_NUMBERS: tuple[dict[str, Any], ...] = (
     {"phoneNumber": "+15145551234", "voiceUrl": "https://demo.twilio.com/welcome/voice/"},
@@ -28,6 +28,7 @@ SEED_FIELDS = frozenset(
         "trunkSid",
         "emergencyStatus",
         "status",
+        "type",
     )
 )
 """What the description of a seeded number may say."""
@@ -49,6 +50,7 @@ def seed_number(sandbox: Sandbox, order: dict[str, Any]) -> tuple[Record, bool]:
         trunk_sid=order.get("trunkSid"),
         emergency_status=order.get("emergencyStatus", "Inactive"),
         status=order.get("status", "in-use"),
+        type=order.get("type") or number_type(phone_number),
     )
     store.put("numbers", record["sid"], record)
     return record, True

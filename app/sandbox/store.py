@@ -42,6 +42,9 @@ class Store:
         self.numbers: Table[Record] = Table(self.number_by_phone, self.numbers_by_trunk)
         self.trunks: Table[Record] = Table(self.trunks_by_domain)
         self.origination_urls: Table[Record] = Table(self.urls_by_trunk)
+        self.trunk_auth_lists_by_trunk: Index[Record] = Index(lambda row: [row["trunk_sid"]])
+        self.auth_lists: Table[Record] = Table()
+        self.trunk_auth_lists: Table[Record] = Table(self.trunk_auth_lists_by_trunk)
         self.reserved_domains: Table[Record] = Table()
         self.livekit_trunks: Table[sip.SIPInboundTrunkInfo] = Table(self.inbound_by_number)
         self.livekit_outbound_trunks: Table[sip.SIPOutboundTrunkInfo] = Table()
@@ -50,6 +53,8 @@ class Store:
             "numbers": self.numbers,
             "trunks": self.trunks,
             "origination_urls": self.origination_urls,
+            "auth_lists": self.auth_lists,
+            "trunk_auth_lists": self.trunk_auth_lists,
             "reserved_domains": self.reserved_domains,
             "livekit_trunks": self.livekit_trunks,
             "livekit_outbound_trunks": self.livekit_outbound_trunks,

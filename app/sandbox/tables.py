@@ -1,6 +1,6 @@
 """Rows in memory: creation order with a cursor, and indexes that follow every write."""
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -102,11 +102,13 @@ class Table(Generic[Row]):
         del self._order[position]
         del self._order_ids[position]
 
-    def after(self, cursor: int, limit: int) -> list[tuple[int, Row]]:
-        """Return up to `limit` rows created after the cursor (0 = from the first), each with its own cursor."""
-        start = bisect_right(self._order, cursor)
-        window = range(start, min(start + limit, len(self._order)))
-        return [(self._order[position], self.rows[self._order_ids[position]]) for position in window]
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self._order)
+
+    def __getitem__(self, position: int) -> tuple[int, Row]:
+        """Return the row at a place in the order of creation, with its cursor."""
+        return self._order[position], self.rows[self._order_ids[position]]
 
     def ordered(self, ids: Iterable[str]) -> list[tuple[int, Row]]:
         """Return the rows of these ids with their cursors, in creation order."""

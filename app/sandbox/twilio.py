@@ -1,14 +1,14 @@
 """Twilio's side of the sandbox: which host and path mean which operation, and who may call."""
 
-from collections.abc import Callable
-
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, MapAdapter, Rule
 
 from app.sandbox import twilio_attachments, twilio_numbers, twilio_origination_urls, twilio_trunks
-from app.sandbox.exchange import TWILIO, Answer, Exchange
+from app.sandbox.exchange import TWILIO, Answer, Exchange, json_answer
 from app.sandbox.state import Sandbox
 from app.sandbox.twilio_answers import TwilioError, accepted_headers, not_found
+from app.sandbox.twilio_auth_lists import AUTH_LISTS, Handler
+from app.sandbox.twilio_records import account_record
 
 API_HOST = "api.twilio.com"
 TRUNKING_HOST = "trunking.twilio.com"
@@ -18,10 +18,21 @@ TRUNKING_PREFIX = "/v1/Trunks"
 UNKNOWN = f"{TWILIO}.unknown"
 """Operation of a request that no route knows."""
 
-NUMBERS = "/2010-04-01/Accounts/<account>/IncomingPhoneNumbers"
+ACCOUNT = "/2010-04-01/Accounts/<account>"
+NUMBERS = f"{ACCOUNT}/IncomingPhoneNumbers"
+NUMBERS_OF_A_KIND = f"{NUMBERS}/<any(Local, Mobile, TollFree):kind>"
 TRUNK = "/v1/Trunks/<trunk>"
 
-ROUTES: tuple[tuple[str, str, Callable[[Sandbox, Exchange], Answer]], ...] = (
+
+def fetch_account(sandbox: Sandbox, _exchange: Exchange) -> Answer:
+    """Fetch the account."""
+    return json_answer(200, account_record(sandbox.credentials.account_sid, sandbox.credentials.auth_token))
+
+
+HANDLERS_BY_ROUTE: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", f"{ACCOUNT}.json", fetch_account),
+    ("GET", f"{NUMBERS_OF_A_KIND}.json", twilio_numbers.list_numbers),
+    ("POST", f"{NUMBERS_OF_A_KIND}.json", twilio_numbers.buy_number),
     ("GET", f"{NUMBERS}.json", twilio_numbers.list_numbers),
     ("POST", f"{NUMBERS}.json", twilio_numbers.buy_number),
     ("GET", f"{NUMBERS}/<number>.json", twilio_numbers.fetch_number),
@@ -32,6 +43,8 @@ ROUTES: tuple[tuple[str, str, Callable[[Sandbox, Exchange], Answer]], ...] = (
     ("GET", TRUNK, twilio_trunks.fetch_trunk),
     ("POST", TRUNK, twilio_trunks.update_trunk),
     ("DELETE", TRUNK, twilio_trunks.delete_trunk),
+    ("GET", f"{TRUNK}/Recording", twilio_trunks.fetch_recording),
+    ("POST", f"{TRUNK}/Recording", twilio_trunks.update_recording),
     ("GET", f"{TRUNK}/OriginationUrls", twilio_origination_urls.list_origination_urls),
     ("POST", f"{TRUNK}/OriginationUrls", twilio_origination_urls.create_origination_url),
     ("GET", f"{TRUNK}/OriginationUrls/<url>", twilio_origination_urls.fetch_origination_url),
@@ -43,13 +56,19 @@ ROUTES: tuple[tuple[str, str, Callable[[Sandbox, Exchange], Answer]], ...] = (
     ("DELETE", f"{TRUNK}/PhoneNumbers/<number>", twilio_attachments.detach_number),
 )
 
-HANDLERS = {f"{TWILIO}.{handler.__name__}": handler for _, _, handler in ROUTES}
+ROUTES = (
+    *((method, path, handler.__name__, handler) for method, path, handler in HANDLERS_BY_ROUTE),
+    *(route for kind in AUTH_LISTS for route in kind.routes()),
+)
+"""Method, path, operation and handler."""
+
+HANDLERS = {f"{TWILIO}.{name}": handler for _, _, name, handler in ROUTES}
 
 
 def _map(prefix: str) -> MapAdapter:
     rules = [
-        Rule(path, methods=[method], endpoint=f"{TWILIO}.{handler.__name__}")
-        for method, path, handler in ROUTES
+        Rule(path, methods=[method], endpoint=f"{TWILIO}.{name}")
+        for method, path, name, _ in ROUTES
         if path.startswith(prefix)
     ]
     return Map(rules, merge_slashes=False).bind("sandbox")

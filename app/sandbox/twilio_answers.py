@@ -1,8 +1,10 @@
 """Twilio's error bodies and its two styles of pages."""
 
 import base64
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from app.sandbox.exchange import Answer, Exchange, json_answer
@@ -86,23 +88,48 @@ def page_request(exchange: Exchange) -> PageRequest:
     return PageRequest(int(cursor or 0), rows, page, filters)
 
 
-def _shown(exchange: Exchange, page: PageRequest, rows: list[tuple[int, Any]]) -> list[Any]:
+Show = Callable[[Any], Any]
+"""What makes of a row what its list shows."""
+
+
+class Rows(Protocol):
+    """Rows in the order of their cursors: a list of (cursor, row), or a table."""
+
+    def __len__(self) -> int:
+        """Count them."""
+        ...
+
+    def __getitem__(self, position: int, /) -> tuple[int, Any]:
+        """Return the cursor and the row at a place."""
+        ...
+
+
+def _start(page: PageRequest, rows: Rows) -> int:
+    """Return the place of the page's first row: the first one after the cursor."""
+    return bisect_right(range(len(rows)), page.cursor, key=lambda place: rows[place][0])
+
+
+def _shown(exchange: Exchange, page: PageRequest, rows: Rows) -> list[Any]:
     """Return what a page shows: its rows but those that a fault hides."""
-    return [row for _, row in rows[: page.size] if not exchange.hides(row["sid"])]
+    start = _start(page, rows)
+    window = [rows[place][1] for place in range(start, min(start + page.size, len(rows)))]
+    return [row for row in window if not exchange.hides(row["sid"])]
 
 
-def _links(
-    exchange: Exchange, page: PageRequest, rows: list[tuple[int, Any]]
-) -> tuple[str, str, str | None, str | None]:
-    is_last = len(rows) <= page.size or (exchange.hidden is not None and exchange.hidden.is_everything)
-    following = None if is_last else page.query(page.number + 1, rows[page.size - 1][0])
-    first = page.query(0, 0)
-    return first, page.query(page.number, page.cursor), following, first if page.number == 1 else None
+def _links(exchange: Exchange, page: PageRequest, rows: Rows) -> tuple[str, str, str | None, str | None]:
+    """Return the queries of the first page, this one, the next and the previous one."""
+    start = _start(page, rows)
+    end = start + page.size
+    is_last = end >= len(rows) or (exchange.hidden is not None and exchange.hidden.is_everything)
+    following = None if is_last else page.query(page.number + 1, rows[end - 1][0])
+    before = start - page.size
+    previous = page.query(page.number - 1, rows[before - 1][0] if before > 0 else 0) if page.number else None
+    return page.query(0, 0), page.query(page.number, page.cursor), following, previous
 
 
-def page_2010(exchange: Exchange, page: PageRequest, key: str, rows: list[tuple[int, Any]]) -> Answer:
-    """Pack a page of the 2010 API: relative links. `rows` holds one row more than the page when there is a next one."""
-    items = _shown(exchange, page, rows)
+def page_2010(exchange: Exchange, page: PageRequest, key: str, rows: Rows, show: Show = lambda row: row) -> Answer:
+    """Pack a page of the 2010 API, with relative links; `rows` are all of the list, `show` shapes those of the page."""
+    items = [show(row) for row in _shown(exchange, page, rows)]
     first, this, following, previous = _links(exchange, page, rows)
     start = page.number * page.size if items else 0
 
@@ -122,8 +149,8 @@ def page_2010(exchange: Exchange, page: PageRequest, key: str, rows: list[tuple[
     return json_answer(200, {**envelope, key: items})
 
 
-def page_v1(exchange: Exchange, page: PageRequest, key: str, rows: list[tuple[int, Any]]) -> Answer:
-    """Pack a page of a v1 API: absolute links under `meta`, on the host that was asked."""
+def page_v1(exchange: Exchange, page: PageRequest, key: str, rows: Rows, show: Show = lambda row: row) -> Answer:
+    """Pack a page of a v1 API likewise, with absolute links under `meta`, on the host that was asked."""
     first, this, following, previous = _links(exchange, page, rows)
     scheme = "https" if exchange.host.endswith(".twilio.com") else "http"
 
@@ -139,4 +166,4 @@ def page_v1(exchange: Exchange, page: PageRequest, key: str, rows: list[tuple[in
         "next_page_url": url(following),
         "key": key,
     }
-    return json_answer(200, {key: _shown(exchange, page, rows), "meta": meta})
+    return json_answer(200, {key: [show(row) for row in _shown(exchange, page, rows)], "meta": meta})

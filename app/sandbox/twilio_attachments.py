@@ -12,10 +12,8 @@ from app.sandbox.twilio_trunks import find_trunk
 def list_trunk_numbers(sandbox: Sandbox, exchange: Exchange) -> Answer:
     """List the numbers on a trunk."""
     trunk = _trunk(sandbox, exchange)
-    page = page_request(exchange)
-    numbers = sandbox.store.numbers.ordered(sandbox.store.numbers_by_trunk.ids(trunk["sid"]))
-    rows = [(at, trunk_side(number)) for at, number in numbers if at > page.cursor]
-    return page_v1(exchange, page, "phone_numbers", rows[: page.size + 1])
+    rows = sandbox.store.numbers.ordered(sandbox.store.numbers_by_trunk.ids(trunk["sid"]))
+    return page_v1(exchange, page_request(exchange), "phone_numbers", rows, trunk_side)
 
 
 def attach_number(sandbox: Sandbox, exchange: Exchange) -> Answer:

@@ -6,14 +6,18 @@ from typing import Any
 
 from app.sandbox.exchange import Answer, Exchange, json_answer
 from app.sandbox.state import Sandbox
-from app.sandbox.twilio_answers import TwilioError, bad_parameter, not_found, page_2010, page_request
+from app.sandbox.twilio_answers import Rows, TwilioError, bad_parameter, not_found, page_2010, page_request
 from app.sandbox.twilio_records import (
+    LOCAL,
+    MOBILE,
+    TOLL_FREE,
     Reader,
     Record,
     boolean,
     friendly_name,
     now_2010,
     number_record,
+    number_type,
     one_of,
     read_fields,
     text,
@@ -41,6 +45,9 @@ FIELDS: dict[str, Reader] = {
     "IdentitySid": ("identity_sid", text_or_null),
 }
 
+KINDS = {"Local": LOCAL, "Mobile": MOBILE, "TollFree": TOLL_FREE}
+"""The `type` of the numbers on each sub-list."""
+
 UNAVAILABLE = {"+15005550000": 21422, "+15005550001": 21421}
 """Twilio's own magic numbers: taken, and invalid (twilio.com/docs/iam/test-credentials)."""
 
@@ -62,15 +69,13 @@ def route(sandbox: Sandbox, number: Record, changes: Record) -> Record:
 
 
 def list_numbers(sandbox: Sandbox, exchange: Exchange) -> Answer:
-    """List numbers; `PhoneNumber` is a pattern and may match many."""
-    page = page_request(exchange)
-    table, filters = sandbox.store.numbers, page.filters
-    if filters.keys() & {"PhoneNumber", "FriendlyName"}:
-        rows = table.ordered(_matching(sandbox, filters))
-        rows = [pair for pair in rows if pair[0] > page.cursor][: page.size + 1]
-    else:
-        rows = table.after(page.cursor, page.size + 1)
-    return page_2010(exchange, page, "incoming_phone_numbers", [(at, _seen(sandbox, row)) for at, row in rows])
+    """List numbers, all or those of one kind; `PhoneNumber` is a pattern and may match many."""
+    page, kind = page_request(exchange), exchange.arguments.get("kind")
+    table = sandbox.store.numbers
+    rows: Rows = table
+    if kind or page.filters.keys() & {"PhoneNumber", "FriendlyName"}:
+        rows = [pair for pair in table.ordered(_matching(sandbox, page.filters)) if _is_of_kind(pair[1], kind)]
+    return page_2010(exchange, page, "incoming_phone_numbers", rows, lambda number: _seen(sandbox, number))
 
 
 def fetch_number(sandbox: Sandbox, exchange: Exchange) -> Answer:
@@ -94,8 +99,11 @@ def buy_number(sandbox: Sandbox, exchange: Exchange) -> Answer:
         raise bad_parameter(f"{wanted} is not available", UNAVAILABLE[wanted])
     if not E164.fullmatch(wanted):
         raise bad_parameter(f"'{wanted}' is not a valid number", 21421)
-    changes = _changes(sandbox, form)
-    return json_answer(201, route(sandbox, number_record(sandbox.credentials.account_sid, wanted), changes))
+    kind = KINDS[exchange.arguments["kind"]] if exchange.arguments.get("kind") else number_type(wanted)
+    if TOLL_FREE in (kind, number_type(wanted)) and kind != number_type(wanted):
+        raise bad_parameter(f"{wanted} is no {kind} number", 21458)
+    record = number_record(sandbox.credentials.account_sid, wanted, type=kind)
+    return json_answer(201, route(sandbox, record, _changes(sandbox, form)))
 
 
 def release_number(sandbox: Sandbox, exchange: Exchange) -> Answer:
@@ -117,6 +125,10 @@ def _number(sandbox: Sandbox, exchange: Exchange) -> Record:
     if number is None:
         raise not_found(exchange.path)
     return number
+
+
+def _is_of_kind(number: Record, kind: str | None) -> bool:
+    return kind is None or number["type"] == KINDS[kind]
 
 
 def _seen(sandbox: Sandbox, number: Record) -> Record:

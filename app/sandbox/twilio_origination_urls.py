@@ -40,10 +40,8 @@ FIELDS: dict[str, Reader] = {
 def list_origination_urls(sandbox: Sandbox, exchange: Exchange) -> Answer:
     """List the URLs of a trunk."""
     trunk = find_trunk(sandbox, exchange)
-    page = page_request(exchange)
-    urls = sandbox.store.origination_urls.ordered(sandbox.store.urls_by_trunk.ids(trunk["sid"]))
-    rows = [pair for pair in urls if pair[0] > page.cursor][: page.size + 1]
-    return page_v1(exchange, page, "origination_urls", rows)
+    rows = sandbox.store.origination_urls.ordered(sandbox.store.urls_by_trunk.ids(trunk["sid"]))
+    return page_v1(exchange, page_request(exchange), "origination_urls", rows)
 
 
 def create_origination_url(sandbox: Sandbox, exchange: Exchange) -> Answer:

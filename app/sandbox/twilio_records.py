@@ -17,12 +17,14 @@ TRUNKING = "https://trunking.twilio.com"
 FRIENDLY_NAME_LENGTH = 64
 """Characters; longer names are refused (twilio-oai)."""
 
+ACCOUNT_CREATED = "Thu, 01 Jan 2026 00:00:00 +0000"
+"""When the one account was opened, as far as anybody asks."""
+
 NANP_LENGTH = 12
 """Characters of a North American number: `+1` and 10 digits."""
 
 TRUNK_SIDE_HIDDEN = frozenset(
     {
-        "address_requirements",
         "address_sid",
         "bundle_sid",
         "emergency_address_sid",
@@ -49,6 +51,11 @@ MESSAGING: Record = {
     "status_callback_method": "POST",
 }
 """Fields of a new number that have nothing to do with voice."""
+
+LOCAL, MOBILE, TOLL_FREE = "local", "mobile", "toll-free"
+
+TOLL_FREE_PREFIXES = frozenset(f"+1{area}" for area in (800, 833, 844, 855, 866, 877, 888))
+"""North America's area codes whose calls are free for the caller."""
 
 
 def new_sid(prefix: str) -> str:
@@ -117,6 +124,11 @@ def read_fields(form: dict[str, str], readers: dict[str, Reader]) -> Record:
     return {field: read(name, form[name]) for name, (field, read) in readers.items() if name in form}
 
 
+def number_type(phone_number: str) -> str:
+    """Return the kind of a number as far as its digits tell: North America's free ones, all others count as local."""
+    return TOLL_FREE if phone_number[:5] in TOLL_FREE_PREFIXES else LOCAL
+
+
 def number_record(account_sid: str, phone_number: str, **given: Any) -> Record:
     """Return the 2010 record of a new number with no routing; `given` overrides single fields."""
     sid, now = new_sid("PN"), now_2010()
@@ -147,7 +159,7 @@ def number_record(account_sid: str, phone_number: str, **given: Any) -> Record:
         "origin": "twilio",
         "beta": False,
         "status": "in-use",
-        "type": "local",
+        "type": number_type(phone_number),
         "api_version": "2010-04-01",
         "date_created": now,
         "date_updated": now,
@@ -164,6 +176,24 @@ def trunk_side(number: Record) -> Record:
     shown["url"] = f"{TRUNKING}/v1/Trunks/{number['trunk_sid']}/PhoneNumbers/{number['sid']}"
     shown["links"] = {"phone_number": "https://api.twilio.com" + number["uri"].removesuffix(".json")}
     return shown
+
+
+def account_record(account_sid: str, auth_token: str) -> Record:
+    """Return the record of the account."""
+    uri = f"/2010-04-01/Accounts/{account_sid}"
+    names = {"incoming_phone_numbers": "IncomingPhoneNumbers", "sip": "SIP"}
+    return {
+        "sid": account_sid,
+        "owner_account_sid": account_sid,
+        "friendly_name": "Sandbox",
+        "status": "active",
+        "type": "Full",
+        "auth_token": auth_token,
+        "date_created": ACCOUNT_CREATED,
+        "date_updated": ACCOUNT_CREATED,
+        "subresource_uris": {name: f"{uri}/{path}.json" for name, path in names.items()},
+        "uri": f"{uri}.json",
+    }
 
 
 def trunk_record(account_sid: str) -> Record:

@@ -36,6 +36,13 @@ FIELDS: dict[str, Reader] = {
     "CnamLookupEnabled": ("cnam_lookup_enabled", boolean),
 }
 
+RECORD_MODES = tuple(f"record-from-{start}{channels}" for start in ("ringing", "answer") for channels in ("", "-dual"))
+
+RECORDING: dict[str, Reader] = {
+    "Mode": ("mode", one_of("do-not-record", *RECORD_MODES)),
+    "Trim": ("trim", one_of("do-not-trim", "trim-silence")),
+}
+
 
 def find_trunk(sandbox: Sandbox, exchange: Exchange) -> Record:
     """Return the trunk that the path names, or raise the 404."""
@@ -47,8 +54,7 @@ def find_trunk(sandbox: Sandbox, exchange: Exchange) -> Record:
 
 def list_trunks(sandbox: Sandbox, exchange: Exchange) -> Answer:
     """List trunks; there is no filter."""
-    page = page_request(exchange)
-    return page_v1(exchange, page, "trunks", sandbox.store.trunks.after(page.cursor, page.size + 1))
+    return page_v1(exchange, page_request(exchange), "trunks", sandbox.store.trunks)
 
 
 def create_trunk(sandbox: Sandbox, exchange: Exchange) -> Answer:
@@ -77,8 +83,21 @@ def update_trunk(sandbox: Sandbox, exchange: Exchange) -> Answer:
     return json_answer(200, updated)
 
 
+def fetch_recording(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """Fetch how a trunk's calls are recorded."""
+    return json_answer(200, find_trunk(sandbox, exchange)["recording"])
+
+
+def update_recording(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """Change how a trunk's calls are recorded; the trunk itself shows it too."""
+    trunk = find_trunk(sandbox, exchange)
+    recording = trunk["recording"] | read_fields(exchange.form(), RECORDING)
+    sandbox.store.put("trunks", trunk["sid"], trunk | {"recording": recording, "date_updated": now_v1()})
+    return json_answer(200, recording)
+
+
 def delete_trunk(sandbox: Sandbox, exchange: Exchange) -> Answer:
-    """Delete a trunk, and with it its origination URLs and every number's place on it."""
+    """Delete a trunk, and with it its origination URLs, its use of lists and every number's place on it."""
     trunk, store = find_trunk(sandbox, exchange), sandbox.store
     numbers = [store.numbers.rows[sid] for sid in store.numbers_by_trunk.ids(trunk["sid"])]
     if any(number["emergency_status"] == "Active" for number in numbers):
@@ -90,6 +109,8 @@ def delete_trunk(sandbox: Sandbox, exchange: Exchange) -> Answer:
         route(sandbox, number, {"trunk_sid": None})
     for sid in store.urls_by_trunk.ids(trunk["sid"]):
         store.delete("origination_urls", sid)
+    for use_id in store.trunk_auth_lists_by_trunk.ids(trunk["sid"]):
+        store.delete("trunk_auth_lists", use_id)
     store.delete("trunks", trunk["sid"])
     if domain:
         until = datetime.now(UTC) + DOMAIN_RESERVE

@@ -114,6 +114,52 @@ def test_paging_follows_tokens_to_the_end_and_cannot_be_counted(stage: Stage) ->
     assert stage.raw_twilio("GET", f"{NUMBERS}.json?Page=1&PageToken=oops").json()["code"] == 21481
 
 
+def test_every_page_but_the_first_knows_the_one_before_it(stage: Stage, trunks: TrunkList) -> None:
+    wanted = [f"+1514555{n:04}" for n in range(11)]
+    stage.control("POST", "numbers", {"numbers": [{"phoneNumber": number} for number in wanted]})
+    trunk = trunks.create()
+    for number in stage.control("GET", "state")["numbers"]:
+        trunks(trunk.sid).phone_numbers.create(number["sid"])
+    for listed in (stage.twilio().incoming_phone_numbers, trunks(trunk.sid).phone_numbers):
+        for filters in ({}, {"phone_number": "+1514555"}) if "Incoming" in type(listed).__name__ else ({},):
+            pages = [listed.page(page_size=3, **filters)]
+            while following := pages[-1].next_page():
+                pages.append(following)
+            read = [[row.phone_number for row in page] for page in pages]
+            assert read == [wanted[start : start + 3] for start in range(0, 11, 3)]
+            back = [page.previous_page() for page in pages]
+            assert back[0] is None
+            assert [[row.phone_number for row in page] for page in back[1:]] == read[:-1]
+
+
+def test_the_numbers_of_each_kind_have_a_list_of_their_own(stage: Stage) -> None:
+    local, free, mobile = NUMBER, "+18005550100", "+447911123456"
+    stage.add_number(local)
+    stage.add_number(mobile, type="mobile")
+    numbers = stage.twilio().incoming_phone_numbers
+    assert numbers.toll_free.create(phone_number=free).phone_number == free
+    for listed, wanted in ((numbers.local, local), (numbers.mobile, mobile), (numbers.toll_free, free)):
+        assert [row.phone_number for row in listed.list()] == [wanted]
+        assert [row.phone_number for row in listed.list(phone_number=wanted)] == [wanted]
+        assert listed.list(phone_number="+1999") == []
+    page = stage.raw_twilio("GET", f"{NUMBERS}/TollFree.json").json()
+    assert page["uri"] == f"{NUMBERS}/TollFree.json?PageSize=50&Page=0"
+    with refused(400, 21458):
+        numbers.local.create(phone_number="+18335550100")
+    with refused(400, 21458):
+        numbers.toll_free.create(phone_number="+14165550187")
+    assert numbers.mobile.create(phone_number="+447911123457").phone_number == "+447911123457"
+    assert len(numbers.mobile.list()) == 2
+
+
+def test_the_account_can_be_fetched_and_no_other(stage: Stage) -> None:
+    account = stage.twilio().api.accounts(ACCOUNT_SID).fetch()
+    assert (account.sid, account.status, account.type) == (ACCOUNT_SID, "active", "Full")
+    assert account.subresource_uris["incoming_phone_numbers"] == f"{NUMBERS}.json"
+    with refused(404, 20404):
+        stage.twilio().api.accounts("AC" + "f" * 32).fetch()
+
+
 def test_v1_lists_page_to_the_end(stage: Stage, trunks: TrunkList) -> None:
     stage.control("PUT", "switches", {"trunkLimit": 1000})
     made = [trunks.create(friendly_name=f"t{n}").sid for n in range(7)]

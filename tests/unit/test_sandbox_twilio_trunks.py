@@ -8,6 +8,18 @@ from test_sandbox_twilio_numbers import NUMBER, TRUNKING, URL, V1_TRUNKS, refuse
 from twilio.base.exceptions import TwilioRestException
 from twilio.rest.trunking.v1.trunk import TrunkList
 
+SPECIFIED = {
+    "phone_number": {
+        *("account_sid", "address_requirements", "api_version", "beta", "capabilities", "date_created", "date_updated"),
+        *("friendly_name", "links", "phone_number", "sid", "sms_application_sid", "sms_fallback_method"),
+        *("sms_fallback_url", "sms_method", "sms_url", "status_callback", "status_callback_method", "trunk_sid", "url"),
+        *("voice_application_sid", "voice_caller_id_lookup", "voice_fallback_method", "voice_fallback_url"),
+        *("voice_method", "voice_url"),
+    },
+    "list": {"account_sid", "sid", "trunk_sid", "friendly_name", "date_created", "date_updated", "url"},
+}
+"""The fields that Twilio's OpenAPI names (twilio-oai, trunking v1)."""
+
 
 @pytest.fixture
 def stage() -> Stage:
@@ -24,7 +36,8 @@ def test_attach_and_detach_write_the_row_that_the_other_host_shows(stage: Stage,
     attached = trunks(trunk.sid).phone_numbers.create(sid)
     assert attached.url == f"https://{TRUNKING}/v1/Trunks/{trunk.sid}/PhoneNumbers/{sid}"
     raw = stage.raw_twilio("GET", f"{V1_TRUNKS}/{trunk.sid}/PhoneNumbers/{sid}", TRUNKING).json()
-    assert raw.keys().isdisjoint({"status", "voice_receive_mode", "emergency_status", "origin"})
+    assert raw.keys() == SPECIFIED["phone_number"]
+    assert raw["address_requirements"] == "none"
     assert trunk_of(stage, sid) == trunk.sid
     assert [row.sid for row in trunks(trunk.sid).phone_numbers.list()] == [sid]
     assert trunks(trunk.sid).phone_numbers(sid).delete()
@@ -161,3 +174,70 @@ def test_a_trunk_with_a_sub_domain_stays(trunks: TrunkList) -> None:
         trunks(parent.sid).delete()
     trunks(child.sid).delete()
     assert trunks(parent.sid).delete()
+
+
+def test_recording_is_read_and_changed_beside_the_trunk_that_shows_it(trunks: TrunkList) -> None:
+    trunk = trunks(trunks.create().sid)
+    recording = trunk.recordings()
+    assert (recording.fetch().mode, recording.fetch().trim) == ("do-not-record", "do-not-trim")
+    changed = recording.update(mode="record-from-answer-dual")
+    assert (changed.mode, changed.trim) == ("record-from-answer-dual", "do-not-trim")
+    assert trunk.fetch().recording == {"mode": "record-from-answer-dual", "trim": "do-not-trim"}
+    with refused(400, 20001):
+        recording.update(trim="short")
+    with refused(404, 20404):
+        trunks("TK" + "0" * 32).recordings().fetch()
+
+
+KINDS = [
+    ("credential_lists", "credentials_lists", "CL", 21240, 21241),
+    ("ip_access_control_lists",) * 2 + ("AL", 21235, 21236),
+]
+
+
+@pytest.mark.parametrize(("of_account", "of_trunk", "prefix", "taken", "in_use"), KINDS)
+def test_a_trunk_uses_lists_of_the_account(
+    stage: Stage, trunks: TrunkList, of_account: str, of_trunk: str, prefix: str, taken: int | str, in_use: int | str
+) -> None:
+    lists, trunk = getattr(stage.twilio().sip, of_account), trunks(trunks.create().sid)
+    uses = getattr(trunk, of_trunk)
+    made = lists.create(friendly_name="office")
+    assert made.sid.startswith(prefix)
+    with refused(400, taken):
+        lists.create(friendly_name="office")
+    use = uses.create(made.sid)
+    assert (use.sid, use.friendly_name, use.trunk_sid) == (made.sid, "office", trunk.fetch().sid)
+    raw = stage.raw_twilio("GET", use.url.removeprefix(f"https://{TRUNKING}"), TRUNKING).json()
+    assert raw.keys() == SPECIFIED["list"]
+    with refused(400, 21245):
+        uses.create(made.sid)
+    assert [row.sid for row in lists.list()] == [row.sid for row in uses.list()] == [made.sid]
+    assert trunk.fetch().auth_type == ("CREDENTIAL_LIST" if prefix == "CL" else "IP_ACL")
+    with refused(400, in_use):
+        lists(made.sid).delete()
+    lists(made.sid).update(friendly_name="home")
+    assert uses(made.sid).fetch().friendly_name == "home"
+    assert uses(made.sid).delete()
+    assert (uses.list(), trunk.fetch().auth_type, lists(made.sid).fetch().friendly_name) == ([], "", "home")
+    for call in (uses(made.sid).fetch, uses(made.sid).delete, lambda: uses.create(prefix + "0" * 32)):
+        with refused(404, 20404):
+            call()
+    assert lists(made.sid).delete()
+    with refused(404, 20404):
+        lists(made.sid).fetch()
+
+
+def test_lists_of_both_kinds_stand_beside_each_other_and_stay_when_their_trunk_goes(
+    stage: Stage, trunks: TrunkList
+) -> None:
+    sip, trunk = stage.twilio().sip, trunks(trunks.create().sid)
+    credentials, addresses = sip.credential_lists.create("same"), sip.ip_access_control_lists.create("same")
+    trunk.credentials_lists.create(credentials.sid)
+    trunk.ip_access_control_lists.create(addresses.sid)
+    assert trunk.fetch().auth_type_set == ["IP_ACL", "CREDENTIAL_LIST"]
+    with refused(404, 20404):
+        trunk.credentials_lists.create(addresses.sid)
+    with refused(404, 20404):
+        sip.credential_lists(addresses.sid).fetch()
+    trunk.delete()
+    assert sip.credential_lists(credentials.sid).delete()
