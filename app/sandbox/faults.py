@@ -310,10 +310,7 @@ def _check(order: dict[str, Any]) -> None:
     kinds = order.get("kinds") if order.get("kind") == RANDOM else [order.get("kind")]
     if not isinstance(kinds, list) or not kinds or not (is_pause or set(kinds) <= KINDS):
         raise FaultError(f"kind must be pause or (as each of kinds) one of {', '.join(sorted(KINDS))}")
-    if order.get("landing") not in (None, *LANDINGS) or ("landing" in order and not is_pause):
-        raise FaultError(f"landing belongs to a pause and is one of {', '.join(LANDINGS)}")
-    if not isinstance(order.get("reads", False), bool) or ("reads" in order and LATE_LIST not in kinds):
-        raise FaultError("reads belongs to late_list and is true or false")
+    _check_options(order, kinds, is_pause=is_pause)
     times, contains = order.get("times"), order.get("contains")
     if times is not None and (not isinstance(times, int) or times < 0):
         raise FaultError("times must be a count or null")
@@ -324,3 +321,13 @@ def _check(order: dict[str, Any]) -> None:
             raise FaultError(f"{name} must be a number")
     if (order.get("probability") or 0) > 1:
         raise FaultError("probability must be a number from 0 to 1")
+
+
+def _check_options(order: dict[str, Any], kinds: list[str], *, is_pause: bool) -> None:
+    """Check the fields that belong to one kind alone."""
+    if is_pause and order.get("times") is not None:
+        raise FaultError("a pause holds every request that fits: it takes no times")
+    if order.get("landing") not in (None, *LANDINGS) or ("landing" in order and not is_pause):
+        raise FaultError(f"landing belongs to a pause and is one of {', '.join(LANDINGS)}")
+    if not isinstance(order.get("reads", False), bool) or ("reads" in order and LATE_LIST not in kinds):
+        raise FaultError("reads belongs to late_list and is true or false")

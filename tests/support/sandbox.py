@@ -55,13 +55,17 @@ class Sandbox:
         return self._call("POST", "/sandbox/numbers", {"numbers": [{"phoneNumber": each} for each in phone_numbers]})
 
     def state(self) -> dict[str, list[dict[str, Any]]]:
-        """Return every object at both providers: numbers, trunks, originationUrls, livekitTrunks, livekitRules."""
+        """Return every object at both providers: numbers, trunks, originationUrls, livekitTrunks, livekitRules, ..."""
         return self._call("GET", "/sandbox/state")
 
     def fault(self, operation: str, kind: str, *, times: int | None = 1, **fields: Any) -> str:
         """Make the next `times` (None: all) calls of `operation` (a name or a glob) fail so; return the fault's id."""
         body = {"operation": operation, "kind": kind, "times": times, **fields}
         return str(self._call("POST", "/sandbox/faults", body)["id"])
+
+    def pause(self, operation: str, *, seconds: float | None = None, landing: str = "arrival", **fields: Any) -> str:
+        """Hold all calls (`twilio.*`, `livekit.*`) for `seconds` or until released; then all land as `landing` says."""
+        return self.fault(operation, "pause", times=None, seconds=seconds, landing=landing, **fields)
 
     def faults(self) -> list[dict[str, Any]]:
         """Return the faults with their `hits` and how many requests are `held`."""

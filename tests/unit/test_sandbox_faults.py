@@ -219,6 +219,7 @@ def test_a_seed_makes_chance_repeatable(stage: Stage) -> None:
         {"kind": "429", "contains": 7},
         {"kind": "random", "kinds": ["pause"]},
         {"kind": "pause", "landing": "sideways"},
+        {"kind": "pause", "times": 1},
         {"kind": "429", "landing": "reversed"},
         {"kind": "empty_list", "reads": True},
     ],
