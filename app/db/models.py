@@ -200,6 +200,9 @@ class OperationStep(Base):
     """Nobody claims the step before this moment: a worker holds it, or it rests between two tries."""
     intent: Mapped[dict[str, Any] | None]
     """Written before a provider call, cleared when its outcome is known: where it stands, look before you write."""
+    unsettled_until: Mapped[datetime | None]
+    """Until then a request that got no answer may take effect; kept when it is past, since no look proves for ever that
+    nothing landed: an undo looks for what this step makes, and not before this moment."""
     resource_id: Mapped[str | None]
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]

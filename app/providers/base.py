@@ -112,8 +112,8 @@ class Carrier(Protocol):
     def update_trunk(self, trunk_sid: str, label: Label) -> bool:
         """Name the trunk by the tag and let it take plain calls (`secure` off); False when it is gone."""
 
-    def delete_trunk(self, trunk_sid: str) -> None:
-        """Delete the trunk, whatever is on it; a trunk already gone is success."""
+    def delete_trunk(self, trunk_sid: str) -> bool:
+        """Delete the trunk, whatever is on it; False when Twilio says that there is none."""
 
     def create_origination_url(self, trunk_sid: str, sip_url: str, label: Label) -> OriginationUrl:
         """Create an enabled origination URL on the trunk."""
@@ -124,8 +124,8 @@ class Carrier(Protocol):
     def update_origination_url(self, trunk_sid: str, url_sid: str, sip_url: str, label: Label) -> bool:
         """Make the URL an enabled one to `sip_url`, named by the tag; False when it is gone."""
 
-    def delete_origination_url(self, trunk_sid: str, url_sid: str) -> None:
-        """Delete the origination URL; one already gone is success."""
+    def delete_origination_url(self, trunk_sid: str, url_sid: str) -> bool:
+        """Delete the origination URL; False when Twilio says that there is none."""
 
     def attach_number(self, trunk_sid: str, number_sid: str) -> None:
         """Put the number on the trunk; Twilio moves it silently from another one, so look first."""
@@ -133,8 +133,11 @@ class Carrier(Protocol):
     def detach_number(self, trunk_sid: str, number_sid: str) -> None:
         """Take the number off this trunk and no other; a number that is not on it is success."""
 
-    def restore_routing(self, number_sid: str, routing: NumberRouting) -> None:
-        """Give the number back its former trunk, or else its voice application and voice URL."""
+    def restore_routing(self, number_sid: str, routing: NumberRouting, now: NumberRouting) -> None:
+        """Give a number that is free its former trunk back, or else its voice application and voice URL.
+
+        `now` is what the caller has just read of it: only what is missing there is written.
+        """
 
     def ping(self) -> None:
         """Make the cheapest call that proves credentials and trunking permission."""
@@ -166,8 +169,8 @@ class VoicePlatform(Protocol):
     ) -> bool:
         """Replace the rule by what `create_dispatch_rule` makes, in place; False when it is gone."""
 
-    def delete_dispatch_rule(self, rule_id: str) -> None:
-        """Delete the rule; one already gone is success."""
+    def delete_dispatch_rule(self, rule_id: str) -> bool:
+        """Delete the rule; False when LiveKit says that there is none."""
 
     def ping(self) -> None:
         """Make the cheapest call that proves credentials and SIP permission."""

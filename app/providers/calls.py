@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from app.domain.numbers import mask_numbers
 from app.providers.failures import CallFailedError, Outcome
 from app.providers.governor import TOO_MANY, Governor
+from app.providers.lanes import current_caller
 from app.telemetry import SILENT, Telemetry
 from app.telemetry.catalogue import PROVIDER_CALLS, PROVIDER_SECONDS
 from app.telemetry.tracing import NO_TRACING, Span, SpanKind
@@ -82,18 +83,19 @@ class CallWatch:
 
     @contextmanager
     def _sent(self, operation: str, method: str, exchange: Exchange, waited_s: float) -> Iterator[Exchange]:
-        started = time.perf_counter()
+        started, is_lost = time.perf_counter(), False
         # Outside of a request or an operation (a probe, an audit) a call would be a trace of its own: noise.
         tracing = self.telemetry.tracing if self.telemetry.tracing.is_inside else NO_TRACING
         with tracing.span(f"{self.provider}.{operation}", SpanKind.CLIENT) as span:
             try:
                 yield exchange
             except CallFailedError as failure:
-                exchange.status = failure.status
+                exchange.status, is_lost = failure.status, failure.outcome is Outcome.LOST
                 span.fail(str(failure.status or failure.outcome))
                 raise
             finally:
                 seconds = time.perf_counter() - started
+                current_caller().note_answer(seconds, is_lost=is_lost)
                 self.telemetry.tally.observe(PROVIDER_SECONDS, self.provider, seconds=seconds)
                 if tracing.is_on:
                     _describe(span, method, exchange, waited_s)

@@ -1,5 +1,6 @@
 """Who is calling: whether a provider call goes first or waits for what is left, and how long it may wait."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,6 +30,14 @@ class Caller:
     """Whether its calls after the first go in the single lane: what has begun holds a lease, and others wait for it."""
     has_called: bool = False
     """Whether a call of it was let in."""
+    stall_s: float = math.inf
+    """Seconds after which an answer counts as one of a provider that stands still: what waits there lands later."""
+    has_stalled: bool = False
+    """Whether a call of it got no answer, or one as late as that."""
+
+    def note_answer(self, seconds: float, *, is_lost: bool) -> None:
+        """Note how long a call took, and whether any answer came."""
+        self.has_stalled = self.has_stalled or is_lost or seconds > self.stall_s
 
     @property
     def lane_now(self) -> Lane:

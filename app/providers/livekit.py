@@ -107,10 +107,10 @@ class LiveKitPlatform:
         checked = _checked_id(rule_id, "SDR")
         return self._update("update_dispatch_rule", lambda sip: sip.update_dispatch_rule(checked, rule))
 
-    def delete_dispatch_rule(self, rule_id: str) -> None:
-        """Delete the rule; one already gone is success."""
+    def delete_dispatch_rule(self, rule_id: str) -> bool:
+        """Delete the rule; False when LiveKit says that there is none."""
         request = api.DeleteSIPDispatchRuleRequest(sip_dispatch_rule_id=_checked_id(rule_id, "SDR"))
-        self._delete("delete_dispatch_rule", lambda sip: sip.delete_dispatch_rule(request))
+        return self._delete("delete_dispatch_rule", lambda sip: sip.delete_dispatch_rule(request))
 
     def ping(self) -> None:
         """Make the cheapest call that proves credentials and SIP permission: a look-up that finds nothing."""
@@ -161,13 +161,16 @@ class LiveKitPlatform:
             raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=True) from None
         return True
 
-    def _delete(self, operation: str, sip_call: SipCall[object]) -> None:
+    def _delete(self, operation: str, sip_call: SipCall[object]) -> bool:
+        """Delete; False when there is nothing to delete."""
         try:
             self._livekit.call(operation, sip_call)
         except CallFailedError as failure:
             # The code as well as the status: a wrong LIVEKIT_URL answers 404 to everything.
             if (failure.status, failure.code) != _GONE:
                 raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=False) from None
+            return False
+        return True
 
 
 def _check_made(operation: str, made_id: str, kind: str) -> None:

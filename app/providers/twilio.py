@@ -101,11 +101,13 @@ class TwilioCarrier:
             return True
         return False
 
-    def delete_trunk(self, trunk_sid: str) -> None:
-        """Delete the trunk, whatever is on it; a trunk already gone is success."""
+    def delete_trunk(self, trunk_sid: str) -> bool:
+        """Delete the trunk, whatever is on it; False when Twilio says that there is none."""
         checked_sid(trunk_sid, "TK")
         with self._twilio.call("delete_trunk"), gone_is_fine():
             self._twilio.trunks()(trunk_sid).delete()
+            return True
+        return False
 
     def create_origination_url(self, trunk_sid: str, sip_url: str, label: Label) -> OriginationUrl:
         """Create an enabled origination URL on the trunk."""
@@ -146,12 +148,14 @@ class TwilioCarrier:
             return True
         return False
 
-    def delete_origination_url(self, trunk_sid: str, url_sid: str) -> None:
-        """Delete the origination URL; one already gone is success."""
+    def delete_origination_url(self, trunk_sid: str, url_sid: str) -> bool:
+        """Delete the origination URL; False when Twilio says that there is none."""
         checked_sid(trunk_sid, "TK")
         checked_sid(url_sid, "OU")
         with self._twilio.call("delete_origination_url"), gone_is_fine():
             self._twilio.trunks()(trunk_sid).origination_urls(url_sid).delete()
+            return True
+        return False
 
     def attach_number(self, trunk_sid: str, number_sid: str) -> None:
         """Put the number on the trunk; Twilio moves it silently from another one, so look first."""
@@ -173,17 +177,20 @@ class TwilioCarrier:
         with self._twilio.call("detach_number"), gone_is_fine():
             self._twilio.trunks()(trunk_sid).phone_numbers(number_sid).delete()
 
-    def restore_routing(self, number_sid: str, routing: NumberRouting) -> None:
-        """Give the number back its former trunk, or else its voice application and voice URL.
+    def restore_routing(self, number_sid: str, routing: NumberRouting, now: NumberRouting) -> None:
+        """Give a number that is free its former trunk back, or else its voice application and voice URL.
 
-        Writes only what is missing: attaching deletes the application and leaves the URL, so another URL is somebody's
-        choice. A former trunk that is gone meanwhile counts as none: the number stays detached.
+        `now` is what the caller has just read of it. Writes only what is missing there: attaching deletes the
+        application and leaves the URL, so another URL is somebody's choice, and so is any trunk or application. A
+        former trunk that is gone meanwhile counts as none: the number stays detached.
         """
-        now = self.get_number(number_sid).routing
-        if routing.trunk_sid and (now.trunk_sid == routing.trunk_sid or self._move_back(number_sid, routing.trunk_sid)):
+        checked_sid(number_sid, "PN")
+        if now.trunk_sid or now.voice_application_sid:
+            return
+        if routing.trunk_sid and self._move_back(number_sid, routing.trunk_sid):
             return
         changes: dict[str, str] = {}
-        if routing.voice_application_sid and routing.voice_application_sid != now.voice_application_sid:
+        if routing.voice_application_sid:
             changes["voice_application_sid"] = routing.voice_application_sid
         if routing.voice_url and not now.voice_url:
             changes["voice_url"] = routing.voice_url

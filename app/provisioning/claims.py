@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions
@@ -16,7 +16,7 @@ from app.domain.errors import ErrorCode
 from app.domain.events import EventName
 from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState
 from app.providers.lanes import Lane
-from app.provisioning.context import NUMBER, StepContext, Toolbox, routing_of
+from app.provisioning.context import StepContext, Toolbox, routing_of
 from app.provisioning.steps import STEPS, Step
 from app.provisioning.transitions import record, turn_round
 
@@ -44,12 +44,14 @@ class Claim:
     token: uuid.UUID
     attempt: int
     may_have_happened: bool
-    """Whether an earlier try ended without a known outcome."""
+    """Whether an earlier try, of this operation or of one before it, ended without a known outcome."""
     resource_id: str | None
     holder_id: uuid.UUID
     """The agent whose row and ledger hold what the step makes; a move acts for another until it ends."""
     mends: bool
     """Whether the step makes right what stands, as a repair or a move does, before it makes anything."""
+    is_move: bool
+    """Whether the step hands over what stands, and makes and deletes nothing."""
     context: StepContext
     lane: Lane
     """How its calls stand in line at the providers."""
@@ -92,14 +94,66 @@ def claim_step(
             return "done"
         if not _is_ready(step, locked.rows, direction):
             return "stale"
-        if row.lease_until and row.lease_until > locked.now:
-            operation.wake_at = min(operation.wake_at or locked.now, row.lease_until + LEASE_MARGIN)
+        held_until = _held_until(session, tools, locked, row, step, direction)
+        if held_until:
+            operation.wake_at = min(operation.wake_at or locked.now, held_until + LEASE_MARGIN)
             return "stale"
         if direction is Direction.DO and is_out_of_time(session, operation, tools, locked.now):
             code, detail = ErrorCode.PROVIDER_UNAVAILABLE, out_of_time(row)
             turn_round(session, operation, locked.agent, locked.rows.values(), locked.now, code=code, detail=detail)
             return "turned"
         return _take(session, tools, locked, row, step, direction)
+
+
+def _held_until(
+    session: Session, tools: Toolbox, locked: Locked, row: OperationStep, step: Step, direction: Direction
+) -> datetime | None:
+    """Return the end of the step's lease or rest, or of the time in which something may still land; None: free.
+
+    An undo waits for the latter too, and so does verification: they look last of all, and what landed after their look
+    would be left over.
+    """
+    if row.lease_until and row.lease_until > locked.now:
+        return row.lease_until
+    _learn_doubts(session, tools, locked, row, step, direction)
+    watched = [row] if direction is Direction.UNDO else locked.rows.values() if step is STEPS[-1] else []
+    moments = [one.unsettled_until for one in watched if one.unsettled_until]
+    return max((moment for moment in moments if moment > locked.now), default=None)
+
+
+def _learn_doubts(
+    session: Session, tools: Toolbox, locked: Locked, row: OperationStep, step: Step, direction: Direction
+) -> None:
+    """Note until when something may land of a worker that died, or of an older operation for this agent."""
+    # The first call of a holder that is dead, or has lost its lease, ended within one timeout, or it made no other.
+    lands, doubts = tools.timing.settle - tools.timing.provider_timeout, [row.unsettled_until]
+    if not step.undo:
+        return
+    if row.lease_token and row.lease_until and (row.intent or step.changes or _mends(locked.operation)):
+        doubts.append(row.lease_until + lands)
+        row.lease_token = None
+    if row.attempts == 0 and (direction is Direction.UNDO or _mends(locked.operation)):
+        doubts.append(_older_doubt(session, locked, step, lands))
+    row.unsettled_until = max((doubt for doubt in doubts if doubt), default=None)
+
+
+def _older_doubt(session: Session, locked: Locked, step: Step, lands: timedelta) -> datetime | None:
+    agent_id = locked.agent.id
+    landed = case((OperationStep.lease_token.is_not(None), OperationStep.lease_until + lands))
+    found: datetime | None = session.scalar(
+        select(func.max(func.greatest(OperationStep.unsettled_until, landed)))
+        .join(Operation, Operation.id == OperationStep.operation_id)
+        .where(
+            or_(Operation.agent_id == agent_id, Operation.target_agent_id == agent_id),
+            Operation.id != locked.operation.id,
+            OperationStep.name == step.name,
+        )
+    )
+    return found
+
+
+def _mends(operation: Operation) -> bool:
+    return operation.kind in {OperationKind.REPAIR, OperationKind.MOVE}
 
 
 def is_out_of_time(session: Session, operation: Operation, tools: Toolbox, at: datetime) -> bool:
@@ -126,7 +180,7 @@ def _is_ready(step: Step, rows: dict[str, OperationStep], direction: Direction) 
 
 
 def _is_uncertain(locked: Locked) -> bool:
-    return any(row.attempts > 1 for row in locked.rows.values())
+    return any(row.attempts > 1 or row.unsettled_until for row in locked.rows.values())
 
 
 def _ledger(session: Session, locked: Locked) -> dict[str, list[Resource]]:
@@ -150,7 +204,7 @@ def _take(
     direction: Direction,
 ) -> Claim:
     operation, now = locked.operation, locked.now
-    may_have_happened = row.intent is not None
+    may_have_happened = row.intent is not None or row.unsettled_until is not None
     row.attempts += 1
     row.lease_token, row.lease_until = uuid.uuid4(), now + tools.timing.lease
     row.started_at = row.started_at if row.attempts > 1 else now
@@ -160,7 +214,6 @@ def _take(
     event = EventName.STEP_STARTED if direction is Direction.DO else EventName.STEP_UNDOING
     record(session, operation, event, step.name, attempt=row.attempts)
     context = _context(session, tools, locked, direction)
-    mends = operation.kind in {OperationKind.REPAIR, OperationKind.MOVE}
     return Claim(
         step,
         direction,
@@ -169,7 +222,8 @@ def _take(
         may_have_happened,
         row.resource_id,
         locked.agent.id,
-        mends,
+        _mends(operation),
+        operation.kind is OperationKind.MOVE,
         context,
         Lane.BULK if operation.bulk_id else Lane.SINGLE,
         Trail(operation.kind, operation.request_id, operation.traceparent),
@@ -195,8 +249,6 @@ def _context(session: Session, tools: Toolbox, locked: Locked, direction: Direct
     ledger = _ledger(session, locked) if direction is Direction.UNDO or is_uncertain else {}
     # A move works under the identity of the agent that gets the number, and its undo under the old one's again.
     identity = operation.target if operation.target is not None and direction is Direction.DO else agent
-    number = locked.rows.get(NUMBER)
-    looked_at = number.finished_at if number else None
     return StepContext(
         tools=tools,
         agent_id=identity.id,
@@ -209,9 +261,9 @@ def _context(session: Session, tools: Toolbox, locked: Locked, direction: Direct
         parents={entry.external_id: entry.parent_id for kind in ledger.values() for entry in kind if entry.parent_id},
         ledger={kind: tuple(entry.external_id for entry in entries) for kind, entries in ledger.items()},
         previous_routing=routing_of(agent.previous_routing),
-        look_again=is_uncertain or looked_at is None or locked.now > looked_at + tools.timing.quiet,
         is_uncertain=is_uncertain,
         started=tools.clock(),
+        holder_id=agent.id if identity is not agent else None,
     )
 
 

@@ -3,17 +3,24 @@
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.domain.errors import ErrorCode
 from app.providers.base import Carrier, Label, NumberRouting, VoicePlatform
-from app.providers.errors import TransientError
+from app.providers.errors import RejectedError, TransientError
 
 READ_BACK_PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Seconds before each look at a change just made: neither provider promises that a read shows the write before it."""
+
+LOOKS_FOR_ABSENCE = (0.0, 0.05, 0.1)
+"""Before each look after which something counts as not there, the pause as a part of a provider call's longest time.
+
+Three, since one 404 or empty list may be late or untrue, and two in a row were seen. Of a call of 10 s they are 0.5 and
+1 s: a burst that lands when a provider goes on is over by then, and a lease of 30 s has room for a dozen such looks.
+"""
 
 TAG_PREFIX = "trunkline"
 
@@ -43,6 +50,22 @@ class Timing:
     def quiet(self) -> timedelta:
         """How long a step rests after an unknown outcome: longer than the call, which may land until then."""
         return 1.2 * self.provider_timeout
+
+    @property
+    def settle(self) -> timedelta:
+        """How long after the end of a request without an answer the last look for what it made is taken.
+
+        With the request's own time as long as a lease: nothing that a provider carries out after that is expected.
+        """
+        return 2 * self.provider_timeout
+
+    @property
+    def stall(self) -> timedelta:
+        """How late an answer may come before its provider counts as one that stood still, with other requests waiting.
+
+        Half of a call: less would be met by long lists, more would miss a stand that ended just before the answer.
+        """
+        return 0.5 * self.provider_timeout
 
 
 @dataclass(frozen=True)
@@ -78,12 +101,12 @@ class StepContext:
     ledger: Mapping[str, tuple[str, ...]]
     """Step name -> every id of this agent's that the ledger knows and nobody has deleted."""
     previous_routing: NumberRouting | None
-    look_again: bool
-    """Whether what an earlier step saw may have changed: not the first try, or the look was a while ago."""
     is_uncertain: bool
-    """Whether any step of this operation was tried more than once, so that twins are possible."""
+    """Whether any step on this path was tried more than once, so that twins are possible."""
     started: float = field(default=0.0)
     """The monotonic clock at the claim, seconds."""
+    holder_id: uuid.UUID | None = None
+    """The agent whose path it is, where that is another than `agent_id`: a move works under the new one's mark."""
 
     @property
     def label(self) -> Label:
@@ -117,6 +140,27 @@ class StepContext:
         if self.tools.clock() > self.last_call_at:
             raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "The providers answer too slowly to finish in time.")
 
+    def find_any(self, look: Callable[[], list[str]], known: Collection[str] = ()) -> list[str]:
+        """Look until something else than `known` is there, three times at most; return all that was seen.
+
+        Before anything is made, forgotten or called done: a list may be late, and an empty one untrue.
+        """
+        seen: dict[str, None] = {}
+        for part in LOOKS_FOR_ABSENCE:
+            if part:
+                self.tools.sleep(part * self.tools.timing.provider_timeout.total_seconds())
+            self.check_time()
+            seen |= dict.fromkeys(look())
+            if seen.keys() - set(known):
+                break
+        return list(seen)
+
+    def confirm_gone(self, look: Callable[[], list[str]], resource_id: str) -> None:
+        """Return when `look` does not show what the provider has just called unknown; `TransientError` if it does."""
+        if resource_id in self.find_any(lambda: [one for one in look() if one == resource_id]):
+            detail = f"The provider called {resource_id} unknown, and lists it."
+            raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, detail)
+
     def until(self, is_true: Callable[[], bool]) -> bool:
         """Look again, with growing pauses, until `is_true()`; say whether it became so."""
         for pause in READ_BACK_PAUSES_S:
@@ -134,8 +178,17 @@ class Result:
 
     resource_id: str | None
     previous_routing: NumberRouting | None = None
+    """Where the number was routed before us; from the attachment only where it was taken from somebody just then."""
     removed: tuple[str, ...] = ()
     """Ids of twins that were deleted on the way."""
+
+
+class TakenMeanwhileError(RejectedError):
+    """Somebody has routed the number elsewhere since our last look: `routing` is where."""
+
+    def __init__(self, code: ErrorCode, detail: str, routing: NumberRouting) -> None:
+        super().__init__(code, detail)
+        self.routing = routing
 
 
 def tag_of(instance: str, agent_id: uuid.UUID) -> str:

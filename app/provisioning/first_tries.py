@@ -21,7 +21,6 @@ from app.domain.statuses import Direction, OperationKind, OperationStatus, Phone
 from app.providers.lanes import Lane
 from app.provisioning.claims import LEASE_MARGIN, Claim, Refusal, Trail
 from app.provisioning.context import (
-    NUMBER,
     ORIGINATION_URL,
     TRUNK,
     Result,
@@ -44,8 +43,7 @@ _CLAIM = f"""
     ), seen AS MATERIALIZED (
         SELECT bool_or(name = %(step)s AND state = 'DONE') AS is_done,
                coalesce(bool_and(state = 'DONE') FILTER (WHERE name = ANY(%(needs)s)), true) AS is_ready,
-               bool_or(attempts > 1) AS is_uncertain,
-               max(finished_at) FILTER (WHERE name = '{NUMBER}') + %(quiet)s < clock_timestamp() AS is_old
+               bool_or(attempts > 1 OR unsettled_until IS NOT NULL) AS is_uncertain
           FROM operation_steps WHERE operation_id = %(operation)s
     ), step AS (
         UPDATE operation_steps
@@ -181,7 +179,6 @@ class FirstTries:
             "intent": Jsonb({"do": step.name, "attempt": 1}),
             "token": token,
             "lease": timing.lease,
-            "quiet": timing.quiet,
             "budget": timing.budget,
             "margin": LEASE_MARGIN,
         }
@@ -192,7 +189,7 @@ class FirstTries:
             context = self._context(row)
             lane = Lane.BULK if row.bulk_id else Lane.SINGLE
             trail = Trail(OperationKind.PROVISION, row.request_id, row.traceparent)
-            return Claim(step, Direction.DO, token, 1, False, None, row.agent_id, False, context, lane, trail)
+            return Claim(step, Direction.DO, token, 1, False, None, row.agent_id, False, False, context, lane, trail)
         if row.kind != OperationKind.PROVISION:
             return None
         if row.is_done:
@@ -202,6 +199,8 @@ class FirstTries:
     def keep(self, claim: Claim, result: Result) -> Kept | None:
         """Keep the result of a first try; None where nothing was written and `keep_result` must decide."""
         is_plain = claim.attempt == 1 and claim.direction is Direction.DO and not claim.mends and not result.removed
+        # A routing that the attachment found replaces the one that is kept.
+        is_plain = is_plain and not (claim.step.changes and result.previous_routing)
         if not is_plain or (claim.step.makes and not result.resource_id):
             return None
         routing = result.previous_routing
@@ -240,7 +239,6 @@ class FirstTries:
             parents={},
             ledger={},
             previous_routing=routing_of(row.previous_routing),
-            look_again=row.is_old is not False,
             is_uncertain=False,
             started=self.tools.clock(),
         )

@@ -1,8 +1,15 @@
 """What the LiveKit steps do at the provider, look for and take back."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from app.domain.errors import ErrorCode
 from app.providers.errors import RejectedError, TransientError
 from app.provisioning.context import INBOUND_TRUNK, Result, StepContext
+
+CONFLICTS = {ErrorCode.LIVEKIT_NUMBER_CONFLICT, ErrorCode.LIVEKIT_RULE_CONFLICT}
+
+Made = TypeVar("Made")
 
 
 def find_inbound_trunks(ctx: StepContext) -> list[str]:
@@ -12,18 +19,54 @@ def find_inbound_trunks(ctx: StepContext) -> list[str]:
 
 def create_inbound_trunk(ctx: StepContext) -> Result:
     """Create the trunk; where one of this agent's own came late and holds the number, adopt that one."""
+    return _create(
+        ctx, lambda: ctx.tools.platform.create_inbound_trunk(ctx.phone_number, ctx.label).id, find_inbound_trunks
+    )
+
+
+def _create(ctx: StepContext, create: Callable[[], str], find: Callable[[StepContext], list[str]]) -> Result:
+    """Create, or adopt what LiveKit says is in the way where that is our own: an earlier request that came late."""
     try:
-        return Result(ctx.tools.platform.create_inbound_trunk(ctx.phone_number, ctx.label).id)
+        return Result(create())
     except RejectedError as error:
-        ours = find_inbound_trunks(ctx) if error.code is ErrorCode.LIVEKIT_NUMBER_CONFLICT else []
+        ours = ctx.find_any(lambda: find(ctx)) if error.code in CONFLICTS else []
         if not ours:
             raise
         return Result(ours[0])
 
 
 def mend_inbound_trunk(ctx: StepContext, trunk_id: str) -> bool:
-    """Make the trunk what it was when it was made."""
-    return ctx.tools.platform.update_inbound_trunk(trunk_id, ctx.phone_number, ctx.label)
+    """Make the trunk what it was when it was made; False once it is certainly gone."""
+    platform = ctx.tools.platform
+    is_there = _update(
+        ctx,
+        lambda: platform.update_inbound_trunk(trunk_id, ctx.phone_number, ctx.label),
+        lambda: [one for one in find_inbound_trunks(ctx) if one != trunk_id],
+        delete_inbound_trunk,
+    )
+    if not is_there:
+        ctx.confirm_gone(lambda: [trunk.id for trunk in platform.list_inbound_trunks()], trunk_id)
+    return is_there
+
+
+def _update(
+    ctx: StepContext,
+    update: Callable[[], Made],
+    find_twins: Callable[[], list[str]],
+    delete: Callable[[StepContext, str], None],
+) -> Made:
+    """Update, once more after the twins of ours are deleted that LiveKit says are in the way."""
+    try:
+        return update()
+    except RejectedError as error:
+        twins = ctx.find_any(find_twins) if error.code in CONFLICTS else []
+        if not twins:
+            raise
+    for twin in twins:
+        ctx.check_time()
+        delete(ctx, twin)
+    ctx.check_time()
+    return update()
 
 
 def delete_inbound_trunk(ctx: StepContext, trunk_id: str) -> None:
@@ -45,18 +88,34 @@ def find_dispatch_rules(ctx: StepContext) -> list[str]:
 
 
 def create_dispatch_rule(ctx: StepContext) -> Result:
-    """Create the rule."""
-    rule = ctx.tools.platform.create_dispatch_rule(ctx.ids[INBOUND_TRUNK], ctx.agent_name, ctx.job_metadata, ctx.label)
-    return Result(rule.id)
+    """Create the rule; where one of this agent's own came late and has the trunk, adopt that one."""
+    platform, trunk_id = ctx.tools.platform, ctx.ids[INBOUND_TRUNK]
+    return _create(
+        ctx,
+        lambda: platform.create_dispatch_rule(trunk_id, ctx.agent_name, ctx.job_metadata, ctx.label).id,
+        find_dispatch_rules,
+    )
 
 
 def mend_dispatch_rule(ctx: StepContext, rule_id: str) -> bool:
-    """Make the rule name our trunk and the agent, in place."""
-    return ctx.tools.platform.update_dispatch_rule(
-        rule_id, ctx.ids[INBOUND_TRUNK], ctx.agent_name, ctx.job_metadata, ctx.label
+    """Make the rule name our trunk and the agent, in place; False once it is certainly gone."""
+    platform, trunk_id = ctx.tools.platform, ctx.ids[INBOUND_TRUNK]
+    is_there = _update(
+        ctx,
+        lambda: platform.update_dispatch_rule(rule_id, trunk_id, ctx.agent_name, ctx.job_metadata, ctx.label),
+        lambda: [one for one in find_dispatch_rules(ctx) if one != rule_id],
+        delete_dispatch_rule,
     )
+    if not is_there:
+        ctx.confirm_gone(lambda: _rules(ctx), rule_id)
+    return is_there
+
+
+def _rules(ctx: StepContext) -> list[str]:
+    return [rule.id for rule in ctx.tools.platform.list_dispatch_rules()]
 
 
 def delete_dispatch_rule(ctx: StepContext, rule_id: str) -> None:
     """Delete the rule."""
-    ctx.tools.platform.delete_dispatch_rule(rule_id)
+    if not ctx.tools.platform.delete_dispatch_rule(rule_id):
+        ctx.confirm_gone(lambda: _rules(ctx), rule_id)

@@ -1,10 +1,9 @@
 """Opens an operation with its steps, in a transaction that holds the agent's lock; a provisioning is `acceptance`'s."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 
-from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.db.models import Agent, Operation, OperationStep
@@ -49,20 +48,17 @@ def open_operation(
     operation.wake_at = now + hint_grace(operation)
     session.add(operation)
     session.flush()
-    session.add_all(_steps_of(operation, agent, only, _take_over_doubts(session, operation)))
+    session.add_all(_steps_of(operation, agent, only))
     record(session, operation, EventName.OPERATION_QUEUED, kind=kind, takeover=takeover)
     return operation
 
 
-def _steps_of(
-    operation: Operation, agent: Agent, only: frozenset[str] | None, doubts: Mapping[str, OperationStep]
-) -> Iterator[OperationStep]:
+def _steps_of(operation: Operation, agent: Agent, only: frozenset[str] | None) -> Iterator[OperationStep]:
     for position, step in enumerate(STEPS):
         if operation.kind is OperationKind.DEPROVISION and not step.undo:
             continue
         column = STEP_BY_NAME[step.changes or step.name].column
         stands = operation.kind is not OperationKind.PROVISION and column is not None
-        doubt = doubts.get(step.name)
         yield OperationStep(
             operation_id=operation.id,
             name=step.name,
@@ -70,26 +66,4 @@ def _steps_of(
             state=StepState.PENDING if only is None or step.name in only else StepState.DONE,
             attempts=0,
             resource_id=getattr(agent, column) if stands and column else None,
-            intent={"do": step.name, "left_by": str(doubt.operation_id)} if doubt else None,
-            lease_until=doubt.lease_until if doubt else None,
         )
-
-
-def _take_over_doubts(session: Session, operation: Operation) -> dict[str, OperationStep]:
-    """Return the steps of ended repairs that may have made something without knowing it, by name; they are settled.
-
-    Whoever works on the path next looks for it, once the call that may still be under way has landed.
-    """
-    if operation.kind not in {OperationKind.DEPROVISION, OperationKind.REPAIR}:
-        return {}
-    ended = select(Operation.id).where(
-        Operation.agent_id == operation.agent_id,
-        Operation.kind == OperationKind.REPAIR,
-        Operation.finished_at.is_not(None),
-    )
-    # A settled one may be JSON's null, which is not SQL's.
-    in_doubt = (OperationStep.operation_id.in_(ended), func.jsonb_typeof(OperationStep.intent) == "object")
-    found = session.scalars(select(OperationStep).where(*in_doubt).order_by(OperationStep.lease_until.nulls_first()))
-    doubts = {row.name: row for row in found}
-    session.execute(update(OperationStep).where(*in_doubt).values(intent=None))
-    return doubts

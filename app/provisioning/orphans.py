@@ -150,7 +150,6 @@ def _context(tools: Toolbox, finding: Finding) -> StepContext:
         parents={external_id: finding.parent_id} if finding.parent_id else {},
         ledger={kind: (external_id,)},
         previous_routing=None,
-        look_again=True,
         is_uncertain=True,
         started=tools.clock(),
     )

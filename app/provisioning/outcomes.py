@@ -12,14 +12,15 @@ from app.db.engine import Sessions
 from app.db.models import Agent, Operation, OperationStep, Resource
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName
-from app.domain.statuses import Direction, OperationKind, OperationStatus, StepState
+from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState
 from app.providers.errors import ProviderError, RejectedError
 from app.provisioning.announcements import announce_attention
 from app.provisioning.claims import LEASE_MARGIN, Claim, Locked, is_out_of_time, lock_operation, out_of_time
-from app.provisioning.context import ORIGINATION_URL, TRUNK, Result, Toolbox
+from app.provisioning.context import ORIGINATION_URL, TRUNK, Result, TakenMeanwhileError, Toolbox
 from app.provisioning.hints import hint_grace
-from app.provisioning.steps import JOINS
-from app.provisioning.transitions import finish_if_done, finish_if_undone, record, turn_round
+from app.provisioning.opening import open_operation
+from app.provisioning.steps import JOINS, STEP_BY_NAME, STEPS
+from app.provisioning.transitions import Origin, finish_if_done, finish_if_undone, record, turn_round
 
 UNDO_TRIES = 5
 """Failed tries of one undo after which a person is told: some 15 s of back-off, more than a passing fault takes."""
@@ -34,7 +35,7 @@ def keep_result(sessions: Sessions, claim: Claim, result: Result) -> Kept:
     with sessions.begin() as session:
         locked, row = _reload(session, claim)
         _write_ledger(session, claim, result, locked.now)
-        if row.lease_token != claim.token:
+        if row.lease_token != claim.token or _is_path_gone(locked):
             late = {"resource_id": result.resource_id}
             record(session, locked.operation, EventName.RESOURCE_SEEN_LATE, claim.step.name, **late)
             return "lost"
@@ -51,26 +52,39 @@ def keep_result(sessions: Sessions, claim: Claim, result: Result) -> Kept:
         if locked.operation.direction is Direction.UNDO:
             locked.operation.wake_at = locked.now
             return "turned"
-        if not finish_if_done(session, locked.operation, locked.agent, locked.rows.values(), locked.now):
+        is_over = locked.operation.status.is_final or finish_if_done(
+            session, locked.operation, locked.agent, locked.rows.values(), locked.now
+        )
+        if not is_over:
             locked.operation.wake_at = locked.now + hint_grace(locked.operation)
         is_met = all(locked.rows[name].state is StepState.DONE for name in JOINS.get(claim.step.name, ()))
         return "done" if is_met else "parted"
 
 
-def keep_failure(sessions: Sessions, claim: Claim, error: RejectedError, *, is_clear: bool) -> Kept:
-    """Persist a failure for good, and turn the operation round. `is_clear`: nothing of this step can exist."""
+def keep_failure(
+    sessions: Sessions, claim: Claim, error: RejectedError, *, is_clear: bool, settles_in: timedelta | None = None
+) -> Kept:
+    """Persist a failure for good, and turn the operation round. `is_clear`: nothing of this step can exist.
+
+    `settles_in` is how long something of it may still land, where a request got no answer.
+    """
     with sessions.begin() as session:
         locked, row = _reload(session, claim)
         if row.lease_token != claim.token:
             return "lost"
+        was_over = locked.operation.status.is_final
         row.state, row.lease_token, row.lease_until = StepState.FAILED, None, None
         row.error_code, row.error_detail, row.finished_at = error.code, error.detail, locked.now
         if is_clear:
             row.intent = None
+        _doubt(row, locked.now, settles_in)
+        if isinstance(error, TakenMeanwhileError) and row.unsettled_until:
+            # An attachment of ours may yet land, and take the number from there: then that is where it goes back to.
+            locked.agent.previous_routing = asdict(error.routing)
         _record_failure(session, locked.operation, claim, error)
         if locked.operation.direction is Direction.UNDO:
             locked.operation.wake_at = locked.now
-        else:
+        elif not was_over:
             turn_round(
                 session,
                 locked.operation,
@@ -92,10 +106,11 @@ def keep_rest(
     *,
     is_clear: bool,
     was_tried: bool = True,
+    settles_in: timedelta | None = None,
 ) -> Kept:
     """Persist that the step rests until its next try; out of time, a provisioning turns round instead.
 
-    `was_tried` is False where nothing was sent, so that the next try is the same one again.
+    `was_tried` is False where nothing was sent, so that the next try is the same one again; `settles_in` as above.
     """
     with sessions.begin() as session:
         locked, row = _reload(session, claim)
@@ -103,6 +118,7 @@ def keep_rest(
         if row.lease_token != claim.token:
             return "lost"
         _rest(row, claim, error, locked.now + rest, is_clear=is_clear, was_tried=was_tried)
+        _doubt(row, locked.now, settles_in)
         record(
             session,
             operation,
@@ -114,6 +130,8 @@ def keep_rest(
             attempt=claim.attempt,
             **_waited(tools, claim, error),
         )
+        if operation.status.is_final:
+            return "turned"
         is_on_its_way = operation.direction is claim.direction
         operation.wake_at = locked.now + rest + (hint_grace(operation) if is_on_its_way else LEASE_MARGIN)
         if not is_on_its_way:
@@ -121,6 +139,11 @@ def keep_rest(
         if claim.direction is Direction.DO and is_out_of_time(session, operation, tools, locked.now + rest):
             return _give_up(session, locked, row)
         return _ask_for_attention(session, locked, claim, error) if _needs_a_person(claim, error) else "rests"
+
+
+def _is_path_gone(locked: Locked) -> bool:
+    """Say whether a repair ended while one of its steps was under way, and the path was taken down since."""
+    return locked.operation.status.is_final and locked.agent.phone_provisioning_status is not PhoneStatus.PROVISIONED
 
 
 def _needs_a_person(claim: Claim, error: ProviderError) -> bool:
@@ -138,6 +161,12 @@ def _rest(
         row.state = StepState.PENDING
         if is_clear:
             row.intent = None
+
+
+def _doubt(row: OperationStep, now: datetime, settles_in: timedelta | None) -> None:
+    """Note until when something of the step may still land."""
+    if settles_in is not None:
+        row.unsettled_until = max(filter(None, (row.unsettled_until, now + settles_in)))
 
 
 def _give_up(session: Session, locked: Locked, row: OperationStep) -> Kept:
@@ -164,22 +193,40 @@ def _reload(session: Session, claim: Claim) -> tuple[Locked, OperationStep]:
 
 def _keep_undone(session: Session, claim: Claim, locked: Locked, row: OperationStep, result: Result) -> None:
     operation = locked.operation
-    row.state, row.resource_id = StepState.UNDONE, None
-    if claim.step.column:
-        # A move that goes back has nothing to delete: what it made right again stays.
-        setattr(locked.agent, claim.step.column, result.resource_id if claim.mends else None)
+    # A move that goes back has nothing to delete: what it made right again stays, and what is gone is left to a repair.
+    row.state, row.resource_id = StepState.UNDONE, result.resource_id
+    if claim.step.column and not claim.mends:
+        setattr(locked.agent, claim.step.column, None)
     record(session, operation, EventName.STEP_UNDONE, claim.step.name, ids=list(result.removed))
     if operation.status is OperationStatus.NEEDS_ATTENTION:
         going = OperationStatus.RUNNING if operation.kind is OperationKind.DEPROVISION else OperationStatus.ROLLING_BACK
         operation.move_to(going)
     if not finish_if_undone(session, operation, locked.agent, locked.rows.values(), locked.now):
         operation.wake_at = locked.now + hint_grace(locked.operation)
+    elif operation.kind is OperationKind.MOVE and _is_broken(locked):
+        _repair_after(session, locked)
+
+
+def _is_broken(locked: Locked) -> bool:
+    """Say whether something of the path that a move leaves where it was is gone."""
+    return any(STEP_BY_NAME[name].makes and row.resource_id is None for name, row in locked.rows.items())
+
+
+def _repair_after(session: Session, locked: Locked) -> None:
+    """Open the repair of what somebody deleted while the number was being moved; the sweeper publishes it."""
+    session.flush()  # the unique index must see the move closed before another operation is open
+    operation = locked.operation
+    origin = Origin(operation.requested_by, operation.request_id, operation.traceparent)
+    kind, number = OperationKind.REPAIR, operation.phone_number
+    only = frozenset(step.name for step in STEPS if step.makes or step.changes) | {STEPS[-1].name}
+    repair = open_operation(session, locked.agent, kind, number, locked.now, origin, only=only)
+    repair.wake_at = locked.now
 
 
 def _write_agent(agent: Agent, claim: Claim, result: Result) -> None:
     if claim.step.column:
         setattr(agent, claim.step.column, result.resource_id)
-    if result.previous_routing is not None and agent.previous_routing is None:
+    if result.previous_routing is not None and (agent.previous_routing is None or claim.step.changes):
         agent.previous_routing = asdict(result.previous_routing)
 
 

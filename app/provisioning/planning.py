@@ -140,7 +140,6 @@ def _context(tools: Toolbox, agent: Agent, phone_number: str, number: CarrierNum
         parents={},
         ledger={},
         previous_routing=None,
-        look_again=False,
         is_uncertain=False,
     )
 
@@ -191,15 +190,16 @@ _CALLS = {
         )
     ],
     "twilio_number_attachment": lambda ctx: [
+        _twilio("twilio_number_attachment", "GET", f"{_ACCOUNT}/{ctx.ids['twilio_number']}.json"),
         _twilio(
             "twilio_number_attachment",
             "POST",
             f"/v1/Trunks/{ctx.ids[TRUNK]}/PhoneNumbers",
             PhoneNumberSid=ctx.ids["twilio_number"],
         ),
-        _twilio("twilio_number_attachment", "GET", f"{_ACCOUNT}/{ctx.ids['twilio_number']}.json"),
     ],
     "verification": lambda ctx: [
+        _twilio("verification", "GET", f"{_ACCOUNT}/{ctx.ids['twilio_number']}.json"),
         _twilio("verification", "GET", f"/v1/Trunks/{ctx.ids[TRUNK]}/OriginationUrls"),
         _livekit("verification", "ListSIPInboundTrunk", numbers=[ctx.phone_number]),
         _livekit("verification", "ListSIPDispatchRule", trunk_ids=[ctx.ids[INBOUND_TRUNK]]),

@@ -18,7 +18,7 @@ import structlog
 from app.db.engine import Sessions
 from app.domain.errors import ErrorCode
 from app.domain.statuses import Direction
-from app.providers.errors import ProviderError, RejectedError, UnknownOutcomeError
+from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.providers.lanes import Caller, calling
 from app.provisioning.claims import Claim, Refusal, claim_step
 from app.provisioning.context import Result, Toolbox
@@ -34,9 +34,6 @@ BACKOFF_BASE_S = 0.5
 
 BACKOFF_CAP_S = 60.0
 """Seconds of the longest back-off: what a provider's return may go unnoticed, and an undo's cadence for ever after."""
-
-TAKEN = {ErrorCode.NUMBER_ALREADY_ROUTED, ErrorCode.NUMBER_NOT_IN_ACCOUNT}
-"""How a number answers that somebody else has moved or released."""
 
 
 class Verdict(Enum):
@@ -90,29 +87,32 @@ class Runner:
             return self._carry_out(claim, run)
 
     def _carry_out(self, claim: Claim, run: StepRun) -> Outcome:
-        direction = claim.direction
         # Until a look has shown that an earlier try left nothing, any failure leaves that question open.
         is_clear = not claim.may_have_happened
-        caller = Caller(claim.lane, until=claim.context.last_call_at)
+        caller = Caller(claim.lane, until=claim.context.last_call_at, stall_s=self.tools.timing.stall.total_seconds())
         try:
             with calling(caller):
                 found = self._look(claim)
-                is_clear = is_clear or not found
-                forward = direction is Direction.DO or claim.mends
-                result = self._do(claim, found) if forward else self._undo(claim, found)
+                if claim.may_have_happened and not found:
+                    _check_stall(caller)
+                    is_clear = True
+                result = self._act(claim, found)
+                if claim.direction is Direction.UNDO and claim.may_have_happened:
+                    _check_stall(caller)
         except ProviderError as error:
             if error.code is ErrorCode.PROVIDER_BUSY:
                 log.info("step_waits_for_its_turn", detail=error.detail)
                 return self._keep_wait(claim, run, error, caller, is_clear=is_clear)
             log.warning("step_call_failed", kind=type(error).__name__, code=error.code, detail=error.detail)
-            if not _is_theirs_now(claim, error):
-                is_clear = is_clear and not isinstance(error, UnknownOutcomeError)
-                return self._keep_error(claim, run, error, is_clear=is_clear)
-            result = Result(claim.resource_id)
+            # While a provider stands still, whatever it was asked before may still land, however long ago that was.
+            is_open = isinstance(error, UnknownOutcomeError) or (claim.may_have_happened and caller.has_stalled)
+            is_open = is_open and claim.step.undo is not None
+            return self._keep_error(claim, run, error, is_clear=is_clear and not is_open, is_open=is_open)
         except Exception:
             log.exception("step_broke")
             detail = "The step met an error of ours; the worker's log has it."
-            return self._keep_error(claim, run, RejectedError(ErrorCode.INTERNAL_STEP_ERROR, detail), is_clear=False)
+            defect = RejectedError(ErrorCode.INTERNAL_STEP_ERROR, detail)
+            return self._keep_error(claim, run, defect, is_clear=False, is_open=claim.step.undo is not None)
         kept = self._first_tries.keep(claim, result) or keep_result(self.sessions, claim, result)
         run.outcome = "done" if kept == "parted" else kept
         took_s = round(self.tools.clock() - claim.context.started, 3)
@@ -132,10 +132,29 @@ class Runner:
 
     def _look(self, claim: Claim) -> list[str]:
         """Say what stands: what a repair or a move has just made right, or what an earlier try left behind."""
-        step, context = claim.step, claim.context
+        step, context, find = claim.step, claim.context, claim.step.find
         if claim.mends and step.mend and claim.resource_id and step.mend(context, claim.resource_id):
             return [claim.resource_id]
-        return step.find(context) if step.find and (claim.may_have_happened or claim.mends) else []
+        if find is None or claim.is_move or not (claim.may_have_happened or claim.mends):
+            return []
+        # On the way back what is known may not be all; on the way down one that is found is enough.
+        known = _known(claim) if claim.direction is Direction.UNDO and step.makes else set()
+        return context.find_any(lambda: find(context), known)
+
+    def _act(self, claim: Claim, found: list[str]) -> Result:
+        if claim.is_move and claim.step.makes:
+            return self._hand_over(claim, found)
+        return self._do(claim, found) if claim.direction is Direction.DO else self._undo(claim, found)
+
+    def _hand_over(self, claim: Claim, found: list[str]) -> Result:
+        """Keep what was handed over in place. A move makes nothing: what is gone is a repair's, once it went back."""
+        if claim.resource_id in found:
+            return Result(claim.resource_id)
+        if claim.direction is Direction.UNDO:
+            return Result(None)
+        name = claim.step.name.replace("_", " ")
+        detail = f"The {name} is gone. The path is repaired now: move the number again after that."
+        raise RejectedError(ErrorCode.PATH_NOT_VERIFIED, detail)
 
     def _do(self, claim: Claim, found: list[str]) -> Result:
         """Adopt what an earlier try left behind, the oldest of it, and delete the others; else make it."""
@@ -145,6 +164,8 @@ class Runner:
             made = claim.step.do(claim.context)
             return replace(made, removed=tuple(filter(None, (*made.removed, *gone))))
         kept, *twins = found
+        if gone and claim.step.mend:
+            claim.step.mend(claim.context, kept)
         for twin in twins if claim.step.makes and claim.step.undo else ():
             claim.context.check_time()
             claim.step.undo(claim.context, twin)  # type: ignore[misc]  # the loop above has looked
@@ -158,20 +179,23 @@ class Runner:
         if step.changes:
             targets = [context.ids[step.changes]] if step.changes in context.ids else []
         else:
-            known = {*context.ledger.get(step.name, ()), *([claim.resource_id] if claim.resource_id else [])}
-            targets = sorted({*known, *found})
+            targets = sorted({*_known(claim), *found})
         for target in targets:
             context.check_time()
             step.undo(context, target)
         return Result(None, removed=tuple(targets))
 
-    def _keep_error(self, claim: Claim, run: StepRun, error: ProviderError, *, is_clear: bool) -> Outcome:
+    def _keep_error(
+        self, claim: Claim, run: StepRun, error: ProviderError, *, is_clear: bool, is_open: bool
+    ) -> Outcome:
+        """Keep a failure, or a rest; `is_open`: something of the step may still land."""
         run.error_code = error.code
+        settles_in = self.tools.timing.settle if is_open else None
         if isinstance(error, RejectedError) and claim.direction is Direction.DO:
-            run.outcome = keep_failure(self.sessions, claim, error, is_clear=is_clear)
+            run.outcome = keep_failure(self.sessions, claim, error, is_clear=is_clear, settles_in=settles_in)
             return Outcome(_VERDICTS.get(run.outcome, Verdict.STOP))
-        rest = self._rest_after(claim, error)
-        run.outcome = keep_rest(self.sessions, self.tools, claim, error, rest, is_clear=is_clear)
+        rest = max(self._rest_after(claim, error), self.tools.timing.quiet if is_open else timedelta())
+        run.outcome = keep_rest(self.sessions, self.tools, claim, error, rest, is_clear=is_clear, settles_in=settles_in)
         if run.outcome == "attention":
             log.error("operation_needs_attention", code=error.code)
         return Outcome(_VERDICTS.get(run.outcome, Verdict.STOP), rest=rest)
@@ -197,6 +221,13 @@ class Runner:
         return timedelta(seconds=max(self.jitter(0, ceiling), error.retry_after_s or 0))
 
 
-def _is_theirs_now(claim: Claim, error: ProviderError) -> bool:
-    """Say whether a move on its way back finds its number in other hands: left to them, as the audit will tell."""
-    return claim.mends and claim.direction is Direction.UNDO and error.code in TAKEN
+def _known(claim: Claim) -> set[str]:
+    """Return the ids of the step's resources that the row and the ledger know."""
+    return {*claim.context.ledger.get(claim.step.name, ()), *([claim.resource_id] if claim.resource_id else [])}
+
+
+def _check_stall(caller: Caller) -> None:
+    """Raise where what was just seen may be from before a stand-still ended: that nothing is there proves nothing."""
+    if caller.has_stalled:
+        detail = "The provider answers late: what it was asked before may still land."
+        raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, detail)

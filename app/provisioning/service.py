@@ -204,7 +204,8 @@ def _deprovision_instead(session: Session, locked: Locked, origin: Origin) -> tu
     """Cancel a repair for the way down, which waits for whatever call the repair may still have under way."""
     locked.operation.cancelled_at = locked.now
     for row in locked.rows.values():
-        row.lease_token = None
+        # Nobody's: a holder has lost it, and whoever works on the path next waits until its call must have landed.
+        row.lease_token = uuid.uuid4() if row.lease_token else None
     _turn_back(session, locked)
     session.flush()
     return _open_deprovision(session, locked.agent.id, origin)

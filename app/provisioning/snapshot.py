@@ -77,16 +77,28 @@ def read_all(tools: Toolbox, known_trunks: Iterable[str]) -> Snapshot:
 
 def read_one(tools: Toolbox, path: AgentPath) -> Snapshot:
     """Read what concerns one agent: its number, trunk and URLs, and the LiveKit lists."""
-    try:
-        numbers = {path.number_sid: tools.carrier.get_number(path.number_sid)}
-    except RejectedError as error:
-        if error.code is not ErrorCode.NUMBER_NOT_IN_ACCOUNT:
-            raise
-        numbers = {}
+    number = _read_number(tools, path)
+    numbers = {number.sid: number} if number else {}
     trunk = tools.carrier.get_trunk(path.trunk_sid)
     trunks = {trunk.sid: trunk} if trunk else {}
     urls = {sid: tools.carrier.list_origination_urls(sid) for sid in trunks}
     return Snapshot(numbers, trunks, urls, *_read_livekit(tools))
+
+
+def _read_number(tools: Toolbox, path: AgentPath) -> CarrierNumber | None:
+    """Read the number by its sid, and where Twilio knows none by its text: one 404 need not be true."""
+    for look, key in (
+        (tools.carrier.get_number, path.number_sid),
+        (tools.carrier.find_number, path.phone_number),
+    ):
+        try:
+            number = look(key)
+        except RejectedError as error:
+            if error.code is not ErrorCode.NUMBER_NOT_IN_ACCOUNT:
+                raise
+        else:
+            return number if number.sid == path.number_sid else None
+    return None
 
 
 def _read_livekit(tools: Toolbox) -> tuple[dict[str, InboundTrunk], dict[str, DispatchRule]]:

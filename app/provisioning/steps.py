@@ -1,7 +1,7 @@
 """The step table: read down to provision, up to undo. Adding a step is adding a row here (and its column)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.domain.statuses import Direction
 from app.provisioning import livekit_steps, twilio_steps, verification
@@ -31,7 +31,7 @@ class Step:
     find: Callable[[StepContext], list[str]] | None = None
     undo: Callable[[StepContext, str], None] | None = None
     mend: Callable[[StepContext, str], bool] | None = None
-    """Make what stands right in place, its marks included; False when it is gone. For repair and move."""
+    """Make what stands right in place, its marks included; False once it is certainly gone. For repair and move."""
     changes: str | None = None
     """The step whose resource this one changes, where it makes none of its own (attaching changes a number)."""
 
@@ -43,11 +43,16 @@ class Step:
 
 def _verify(ctx: StepContext) -> Result:
     verification.verify(ctx)
-    return Result(None, removed=tuple(_remove_twins(ctx)) if ctx.is_uncertain else ())
+    if not ctx.is_uncertain:
+        return Result(None)
+    removed = _remove_twins(ctx)
+    if ctx.holder_id:
+        removed += _remove_twins(replace(ctx, agent_id=ctx.holder_id))
+    return Result(None, removed=tuple(removed))
 
 
 def _remove_twins(ctx: StepContext) -> list[str]:
-    """Delete what a lost answer may have left beside the path: all of ours that is not on it."""
+    """Delete what a lost answer may have left beside the path: all with the agent's mark that is not on it."""
     removed = []
     for step in steps_towards(Direction.UNDO):
         if not step.makes or not step.find or not step.undo:

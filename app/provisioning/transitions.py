@@ -84,7 +84,7 @@ def turn_round(
 ) -> None:
     """Make a provisioning go back up: from here on every message of the old direction is stale.
 
-    Steps that never wrote anything count as undone at once; a live lease stays, so that undo waits for its holder.
+    Steps that never asked for anything count as undone at once; a live lease stays, so that undo waits for its holder.
     """
     operation.epoch += 1
     operation.error_code, operation.error_detail = code, detail
@@ -99,7 +99,8 @@ def turn_round(
         agent.move_to(PhoneStatus.ROLLING_BACK)
     record(session, operation, EventName.OPERATION_TURNED, code=code, reason=detail)
     for row in steps:
-        touched = row.resource_id or row.intent or row.state is StepState.RUNNING
+        stands = row.resource_id if operation.kind is not OperationKind.MOVE else row.attempts
+        touched = stands or row.intent or row.unsettled_until or row.state is StepState.RUNNING
         if not touched or not STEP_BY_NAME[row.name].undo:
             row.state, row.lease_token, row.lease_until, row.intent = StepState.UNDONE, None, None, None
         row.attempts = 0

@@ -1,30 +1,70 @@
 """What the Twilio steps do at the provider, look for and take back."""
 
 from app.domain.errors import ErrorCode
-from app.providers.base import NumberRouting
-from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
-from app.provisioning.context import NUMBER, TRUNK, Result, StepContext
+from app.providers.base import CarrierNumber, NumberRouting
+from app.providers.errors import RejectedError, TransientError
+from app.provisioning.context import NUMBER, TRUNK, Result, StepContext, TakenMeanwhileError
 from app.provisioning.verification import same_sip_uri
 
 
 def look_up_number(ctx: StepContext) -> Result:
     """Find the number by its exact text and check that it may be ours; its routing today is the snapshot."""
-    number = ctx.tools.carrier.find_number(ctx.phone_number)
+    number = _owned_number(ctx)
+    if number is None:
+        raise _not_in_account()
     if not number.is_voice:
         raise RejectedError(ErrorCode.NUMBER_NOT_VOICE, "The number cannot take voice calls, or is set to receive fax.")
     _refuse_foreign_routing(ctx, number.routing, own_trunk=ctx.ids.get(TRUNK))
     return Result(number.sid, previous_routing=number.routing)
 
 
+def _owned_number(ctx: StepContext) -> CarrierNumber | None:
+    """Find the number in the account's list; None when three looks do not show it."""
+    found: list[CarrierNumber] = []
+
+    def look() -> list[str]:
+        try:
+            found.append(ctx.tools.carrier.find_number(ctx.phone_number))
+        except RejectedError as error:
+            if error.code is not ErrorCode.NUMBER_NOT_IN_ACCOUNT:
+                raise
+        return [number.sid for number in found]
+
+    ctx.find_any(look)
+    return found[0] if found else None
+
+
+def _not_in_account() -> RejectedError:
+    return RejectedError(ErrorCode.NUMBER_NOT_IN_ACCOUNT, "The Twilio account does not own this number.")
+
+
+def read_number(ctx: StepContext) -> CarrierNumber:
+    """Read the number as it is now; `RejectedError(number_not_in_account)` only once the account's list agrees."""
+    number_sid = ctx.ids[NUMBER]
+    try:
+        return ctx.tools.carrier.get_number(number_sid)
+    except RejectedError as error:
+        if error.code is not ErrorCode.NUMBER_NOT_IN_ACCOUNT:
+            raise
+    listed = _owned_number(ctx)
+    if listed is None or listed.sid != number_sid:
+        raise _not_in_account()
+    return listed
+
+
 def _refuse_foreign_routing(ctx: StepContext, routing: NumberRouting, own_trunk: str | None) -> None:
-    if ctx.takeover or (own_trunk and routing.trunk_sid == own_trunk):
+    if ctx.takeover or (own_trunk and routing.trunk_sid == own_trunk) or not _is_routed(routing):
         return
-    if routing.trunk_sid or routing.voice_application_sid:
-        what = "trunk" if routing.trunk_sid else "voice application"
-        raise RejectedError(
-            ErrorCode.NUMBER_ALREADY_ROUTED,
-            f"The number is in use by another {what}; send takeover=true to move it (its routing is put back later).",
-        )
+    what = "trunk" if routing.trunk_sid else "voice application"
+    raise TakenMeanwhileError(
+        ErrorCode.NUMBER_ALREADY_ROUTED,
+        f"The number is in use by another {what}; send takeover=true to move it (its routing is put back later).",
+        routing,
+    )
+
+
+def _is_routed(routing: NumberRouting) -> bool:
+    return bool(routing.trunk_sid or routing.voice_application_sid)
 
 
 def find_trunks(ctx: StepContext) -> list[str]:
@@ -38,8 +78,16 @@ def create_trunk(ctx: StepContext) -> Result:
 
 
 def mend_trunk(ctx: StepContext, trunk_sid: str) -> bool:
-    """Give the trunk its tag and let it take plain calls."""
-    return ctx.tools.carrier.update_trunk(trunk_sid, ctx.label)
+    """Give the trunk its tag and let it take plain calls; False once it is certainly gone."""
+    if ctx.tools.carrier.update_trunk(trunk_sid, ctx.label):
+        return True
+    ctx.confirm_gone(lambda: _trunk_by_sid(ctx, trunk_sid), trunk_sid)
+    return False
+
+
+def _trunk_by_sid(ctx: StepContext, trunk_sid: str) -> list[str]:
+    trunk = ctx.tools.carrier.get_trunk(trunk_sid)
+    return [trunk.sid] if trunk else []
 
 
 def delete_trunk(ctx: StepContext, trunk_sid: str) -> None:
@@ -57,14 +105,16 @@ def delete_trunk(ctx: StepContext, trunk_sid: str) -> None:
             carrier.detach_number(trunk_sid, own)
         return not numbers
 
-    if not ctx.until(is_empty):
+    # Looked at three times: one empty list that is not true would take somebody's number off.
+    if not ctx.until(lambda: is_empty() and is_empty() and is_empty()):
         raise RejectedError(
             ErrorCode.TWILIO_TRUNK_IN_USE, f"Trunk {trunk_sid} still carries numbers: take them off it, then retry."
         )
     ctx.check_time()
-    if own and landed_late and ctx.previous_routing is not None:
-        carrier.restore_routing(own, ctx.previous_routing)
-    carrier.delete_trunk(trunk_sid)
+    if own and landed_late:
+        _give_back(ctx, own, read_number(ctx).routing)
+    if not carrier.delete_trunk(trunk_sid):
+        ctx.confirm_gone(lambda: _trunk_by_sid(ctx, trunk_sid), trunk_sid)
 
 
 def find_origination_urls(ctx: StepContext) -> list[str]:
@@ -79,43 +129,52 @@ def create_origination_url(ctx: StepContext) -> Result:
 
 
 def mend_origination_url(ctx: StepContext, url_sid: str) -> bool:
-    """Make the URL lead to LiveKit again."""
-    return ctx.tools.carrier.update_origination_url(ctx.ids[TRUNK], url_sid, ctx.tools.sip_uri, ctx.label)
+    """Make the URL lead to LiveKit again; False once it is certainly gone."""
+    trunk_sid = ctx.ids[TRUNK]
+    if ctx.tools.carrier.update_origination_url(trunk_sid, url_sid, ctx.tools.sip_uri, ctx.label):
+        return True
+    ctx.confirm_gone(lambda: _urls_of(ctx, trunk_sid), url_sid)
+    return False
+
+
+def _urls_of(ctx: StepContext, trunk_sid: str) -> list[str]:
+    return [url.sid for url in ctx.tools.carrier.list_origination_urls(trunk_sid)]
 
 
 def delete_origination_url(ctx: StepContext, url_sid: str) -> None:
     """Delete the URL."""
-    ctx.tools.carrier.delete_origination_url(ctx.parents.get(url_sid) or ctx.ids[TRUNK], url_sid)
+    trunk_sid = ctx.parents.get(url_sid) or ctx.ids[TRUNK]
+    if not ctx.tools.carrier.delete_origination_url(trunk_sid, url_sid):
+        ctx.confirm_gone(lambda: _urls_of(ctx, trunk_sid), url_sid)
 
 
 def find_attachment(ctx: StepContext) -> list[str]:
     """Say whether the number is on our trunk."""
-    number = ctx.tools.carrier.get_number(ctx.ids[NUMBER])
+    number = read_number(ctx)
     return [number.sid] if number.routing.trunk_sid == ctx.ids[TRUNK] else []
 
 
 def attach_number(ctx: StepContext) -> Result:
-    """Attach the number, and read back until it shows."""
+    """Attach the number, having looked directly before: Twilio moves it from any other trunk without a word.
+
+    Whether it shows is read with the rest of the path, in verification.
+    """
     number_sid, trunk_sid = ctx.ids[NUMBER], ctx.ids[TRUNK]
-    if ctx.look_again:
-        _refuse_foreign_routing(ctx, ctx.tools.carrier.get_number(number_sid).routing, own_trunk=trunk_sid)
-        ctx.check_time()
+    now = read_number(ctx).routing
+    if now.trunk_sid == trunk_sid:
+        return Result(number_sid)
+    _refuse_foreign_routing(ctx, now, own_trunk=trunk_sid)
+    ctx.check_time()
     ctx.tools.carrier.attach_number(trunk_sid, number_sid)
-    try:
-        is_shown = ctx.until(lambda: ctx.tools.carrier.get_number(number_sid).routing.trunk_sid == trunk_sid)
-    except ProviderError as error:
-        # Whatever the look says: the number is on our trunk now, and an undo must know.
-        raise UnknownOutcomeError(error.code, error.detail) from error
-    if not is_shown:
-        raise UnknownOutcomeError(ErrorCode.PROVIDER_UNAVAILABLE, "Twilio took the attachment, but does not show it.")
-    return Result(number_sid)
+    # Taken over from where it was put since the first look: that is where it goes back to.
+    return Result(number_sid, previous_routing=now if _is_routed(now) and now != ctx.previous_routing else None)
 
 
 def detach_number(ctx: StepContext, number_sid: str) -> None:
     """Detach and restore where the number is still ours; leave it alone where somebody has moved it since."""
     carrier, trunk_sid = ctx.tools.carrier, ctx.ids.get(TRUNK)
     try:
-        now = carrier.get_number(number_sid).routing
+        now = read_number(ctx).routing
     except RejectedError as error:
         if error.code is ErrorCode.NUMBER_NOT_IN_ACCOUNT:
             return
@@ -123,10 +182,19 @@ def detach_number(ctx: StepContext, number_sid: str) -> None:
     if trunk_sid and now.trunk_sid == trunk_sid:
         ctx.check_time()
         carrier.detach_number(trunk_sid, number_sid)
-        if not ctx.until(lambda: carrier.get_number(number_sid).routing.trunk_sid != trunk_sid):
+
+        def is_off() -> bool:
+            nonlocal now
+            now = read_number(ctx).routing
+            return now.trunk_sid != trunk_sid
+
+        if not ctx.until(is_off):
             raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Twilio still shows the number on our trunk.")
-    elif now.trunk_sid or now.voice_application_sid:
-        return
-    if ctx.previous_routing is not None:
+    _give_back(ctx, number_sid, now)
+
+
+def _give_back(ctx: StepContext, number_sid: str, now: NumberRouting) -> None:
+    """Put back what the number did before us, unless somebody has routed it since; `now` was read a moment ago."""
+    if ctx.previous_routing is not None and not _is_routed(now):
         ctx.check_time()
-        carrier.restore_routing(number_sid, ctx.previous_routing)
+        ctx.tools.carrier.restore_routing(number_sid, ctx.previous_routing, now)

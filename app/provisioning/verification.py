@@ -41,13 +41,11 @@ def verify(ctx: StepContext) -> None:
 
 
 def checks(ctx: StepContext) -> list[Check]:
-    """Look at every resource of the path once; the number only where the step before did not just read it.
+    """Look at every resource of the path once.
 
     The looks need nothing of each other, so they go out side by side: the path is verified in the time of the longest.
     """
-    looks = [_origination_url, _inbound_trunk, _dispatch_rule]
-    if ctx.look_again:
-        looks.insert(0, _number)
+    looks = (_number, _origination_url, _inbound_trunk, _dispatch_rule)
     with ThreadPoolExecutor(len(looks), "verification") as threads:
         # Each in a copy of this thread's context variables, for whatever the providers' adapters keep there.
         asked = [threads.submit(copy_context().run, look, ctx) for look in looks]
@@ -55,7 +53,12 @@ def checks(ctx: StepContext) -> list[Check]:
 
 
 def _number(ctx: StepContext) -> Check:
-    trunk_sid = ctx.tools.carrier.get_number(ctx.ids[NUMBER]).routing.trunk_sid
+    try:
+        trunk_sid = ctx.tools.carrier.get_number(ctx.ids[NUMBER]).routing.trunk_sid
+    except RejectedError as error:
+        if error.code is not ErrorCode.NUMBER_NOT_IN_ACCOUNT:
+            raise
+        return Check("number_on_trunk", is_ok=False, detail="The number is not in the account.")
     return Check("number_on_trunk", trunk_sid == ctx.ids[TRUNK], "The number is not on our trunk.")
 
 

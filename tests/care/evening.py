@@ -1,13 +1,11 @@
 """The evening of a hostile day: everything is healed, and then rows and providers must agree about everything."""
 
-import uuid
-
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
 from app.db.models import Event, Operation, OperationStep
 from app.domain.errors import ErrorCode
 from app.domain.findings import AuditStatus, FindingCode
-from app.domain.statuses import OPEN_STATUSES, PhoneStatus
+from app.domain.statuses import OPEN_STATUSES, OperationKind, PhoneStatus
 from app.provisioning.context import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK
 from tests.care.hostile_day import NAMES, NUMBERS, WEBHOOK, HostileDay
 from tests.e2e.invariants import Subject, check_call, check_clean, check_path, known_ids, owned, routing_of
@@ -32,15 +30,15 @@ def heal(day: HostileDay) -> None:
     day.fate.heal()
     day.fate.land()
     day.sandbox.clear_faults()
-    _settle(day)
-    _check_nothing_unknown(day)
+    settle(day)
+    check_nothing_unknown(day)
     audit = day.audit(True)
     assert audit is not None
     assert audit.status is AuditStatus.DONE, audit.error_detail
-    _settle(day)
+    settle(day)
     for agent in range(len(NAMES)):
         _take_back(day, agent)
-    _settle(day)
+    settle(day)
 
 
 def check(day: HostileDay) -> None:
@@ -71,7 +69,8 @@ def check(day: HostileDay) -> None:
     assert audit.findings == []
 
 
-def _settle(day: HostileDay) -> None:
+def settle(day: HostileDay) -> None:
+    """Let time pass until nothing is open and no message is under way; AssertionError where that never comes."""
     for _ in range(ROUNDS):
         day.work()
         day.pass_time()
@@ -86,23 +85,25 @@ def _open(day: HostileDay) -> list[tuple[str, ...]]:
         return [(each.kind, each.status, str(each.error_code), str(each.error_detail)) for each in found]
 
 
-def _check_nothing_unknown(day: HostileDay) -> None:
+def check_nothing_unknown(day: HostileDay) -> None:
     """Raise where something of ours stands that no row knows of: only an audit would find it."""
     state = day.sandbox.state()
     for agent_id in day.agents:
         rows = rows_of(day.plain.sessions, str(agent_id))
-        known, doubts = known_ids(rows), _doubts(day, agent_id)
+        known, doubts = known_ids(rows), _doubts(day, rows)
         unknown = {kind: set(ids) - {known[kind]} for kind, ids in owned(state, str(agent_id)).items()}
         unknown = {kind: ids for kind, ids in unknown.items() if ids and STEP_OF[kind] not in doubts}
         assert not unknown, f"nobody knows {unknown}, rows {known}"
 
 
-def _doubts(day: HostileDay, agent_id: uuid.UUID) -> set[str]:
+def _doubts(day: HostileDay, rows: AgentRows) -> set[str]:
     """Return the steps of which a repair has left open whether it made something: the next operation looks."""
+    if not rows.operations or rows.operation.kind is not OperationKind.REPAIR:
+        return set()
     with day.plain.sessions.begin() as session:
         query = select(OperationStep.name).join(Operation, Operation.id == OperationStep.operation_id)
-        is_open = func.jsonb_typeof(OperationStep.intent) == "object"
-        return set(session.scalars(query.where(Operation.agent_id == agent_id, is_open)))
+        is_open = or_(func.jsonb_typeof(OperationStep.intent) == "object", OperationStep.unsettled_until.is_not(None))
+        return set(session.scalars(query.where(Operation.agent_id == rows.agent.id, is_open)))
 
 
 def _take_back(day: HostileDay, agent: int) -> None:

@@ -46,7 +46,7 @@ MESSAGES = 60
 
 _TIMES = {
     "operations": ("wake_at", "created_at", "started_at"),
-    "operation_steps": ("lease_until", "started_at", "finished_at"),
+    "operation_steps": ("lease_until", "unsettled_until", "started_at", "finished_at"),
     "audits": ("lease_until", "created_at", "started_at"),
     "agents": ("updated_at",),
 }
@@ -166,6 +166,9 @@ class HostileDay:
             if now["trunk_sid"] == self.their_trunk:
                 # Whoever put it there wants it there: releasing the number leaves it alone.
                 self.routings[row.twilio_phone_number].append(now)
+
+    def number_sid(self, number: str) -> str:
+        return next(str(one["sid"]) for one in self.sandbox.state()["numbers"] if one["phone_number"] == number)
 
     def run(self, plan: Plan) -> None:
         """Do what Celery and its workers do with one chain."""

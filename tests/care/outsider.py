@@ -30,11 +30,14 @@ class Outsider:
         if agent.twilio_trunk_sid and agent.twilio_phone_number_sid:
             self._plain.carrier.detach_number(agent.twilio_trunk_sid, agent.twilio_phone_number_sid)
 
+    def move_to_theirs(self, number_sid: str) -> None:
+        """Put a number on their trunk, wherever it is."""
+        path = f"/2010-04-01/Accounts/{defaults.ACCOUNT_SID}/IncomingPhoneNumbers/{number_sid}.json"
+        self._console.twilio("POST", path, TrunkSid=self._their_trunk)
+
     def _move_number(self, agent: Agent) -> None:
         if agent.twilio_phone_number_sid:
-            account = f"/2010-04-01/Accounts/{defaults.ACCOUNT_SID}"
-            path = f"{account}/IncomingPhoneNumbers/{agent.twilio_phone_number_sid}.json"
-            self._console.twilio("POST", path, TrunkSid=self._their_trunk)
+            self.move_to_theirs(agent.twilio_phone_number_sid)
 
     def _delete_trunk(self, agent: Agent) -> None:
         if agent.twilio_trunk_sid:

@@ -18,6 +18,7 @@ from app.db.models import Operation
 from app.domain.statuses import OperationStatus, PhoneStatus
 from app.provisioning import runner
 from app.provisioning.transitions import Origin
+from tests.support.saga import END_OF_RESTS
 from tests.support.stage import Stage
 
 SOON = timedelta(seconds=25)
@@ -62,7 +63,7 @@ def _get_stuck(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> tuple[uuid.UUID
 
 def _let_rests_end(stage: Stage) -> None:
     with stage.wiring.sessions.begin() as session:
-        session.execute(text("UPDATE operation_steps SET lease_until = now() - interval '1 s'"))
+        session.execute(text(END_OF_RESTS))
         session.execute(text("UPDATE operations SET wake_at = now() - interval '1 s' WHERE wake_at IS NOT NULL"))
 
 

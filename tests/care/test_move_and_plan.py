@@ -14,6 +14,8 @@ from app.domain.findings import FindingCode
 from app.domain.statuses import OperationStatus, PhoneStatus
 from app.provisioning.transitions import Origin
 from app.sandbox import ACCOUNT_SID
+from tests.care.outsider import Outsider
+from tests.support.saga import END_OF_RESTS
 from tests.support.stage import FOREIGN_NUMBER, NUMBER, Stage
 
 SPARE = "+15145550042"
@@ -88,6 +90,30 @@ def test_a_move_that_is_refused_hands_the_number_back(stage: Stage, call: str) -
     assert stage.audit().findings == []
 
 
+@pytest.mark.parametrize("kind", ["delete_trunk", "delete_url", "delete_inbound_trunk", "delete_rule"])
+@pytest.mark.parametrize("is_under_way", [False, True])
+def test_a_move_of_a_path_that_somebody_deleted_from_goes_back_and_is_repaired(
+    stage: Stage, kind: str, *, is_under_way: bool
+) -> None:
+    other, outsider = _second(stage), Outsider(stage.wiring, stage.sandbox, "")
+    operation = stage.wiring.care.move(stage.agent_id, other, origin=Origin())
+    if is_under_way:
+        plan = stage.publisher.plans[0]
+        for name in plan.steps[:-1]:
+            stage.wiring.runner.run(plan.operation_id, plan.epoch, name, plan.direction)
+    outsider.edit(kind, stage.agent)
+    tools = replace(stage.wiring.runner.tools, sleep=lambda _seconds: None)
+    stage.wiring = replace(stage.wiring, runner=replace(stage.wiring.runner, tools=tools))
+    stage.drive()
+    assert stage.wiring.provisioning.wait(operation.id, _NOW).status is OperationStatus.FAILED
+    assert stage.wiring.agents.get(other).phone_provisioning_status is PhoneStatus.NOT_PROVISIONED
+    stage.wiring.sweeper.sweep()
+    stage.drive()
+    assert stage.rings() == "front-desk"
+    assert str(other) not in str(stage.sandbox.state())
+    assert stage.audit().findings == []
+
+
 @pytest.mark.parametrize("is_released", [False, True])
 def test_a_move_of_a_number_that_somebody_has_taken_meanwhile_ends_and_leaves_it_theirs(
     stage: Stage, *, is_released: bool
@@ -101,7 +127,6 @@ def test_a_move_of_a_number_that_somebody_has_taken_meanwhile_ends_and_leaves_it
         stage.console.twilio("POST", path, TrunkSid=theirs)
     tools = replace(stage.wiring.runner.tools, sleep=lambda _seconds: None)
     stage.wiring = replace(stage.wiring, runner=replace(stage.wiring.runner, tools=tools))
-    _make_it_look_again(stage)
     stage.drive()
     assert stage.wiring.provisioning.wait(operation.id, _NOW).status is OperationStatus.FAILED
     assert stage.agent.phone_provisioning_status is PhoneStatus.PROVISIONED
@@ -156,7 +181,7 @@ def test_deprovisioning_during_a_repair_leaves_nothing(stage: Stage, when: str) 
     stage.sandbox.release(fault)
     worker.join()
     with stage.wiring.sessions.begin() as session:
-        session.execute(text("UPDATE operation_steps SET lease_until = now() - interval '1 s'"))
+        session.execute(text(END_OF_RESTS))
     stage.wiring.provisioning.kick(operation.id)
     stage.drive()
     assert stage.agent.phone_provisioning_status is PhoneStatus.NOT_PROVISIONED
@@ -175,12 +200,6 @@ def test_an_attachment_that_landed_late_does_not_keep_the_trunk(stage: Stage) ->
     assert (number["trunk_sid"], number["voice_url"]) == (None, "https://example.com/voice")
 
 
-def _make_it_look_again(stage: Stage) -> None:
-    """Let the last look at the number be long ago."""
-    with stage.wiring.sessions.begin() as session:
-        session.execute(text("UPDATE operation_steps SET finished_at = now() - interval '1 h'"))
-
-
 def _lose_the_answer_of_a_repair(stage: Stage, call: str, deed: str) -> None:
     """Delete something of ours, and lose the answer to the call that makes it anew."""
     agent = stage.agent
@@ -195,7 +214,7 @@ def _lose_the_answer_of_a_repair(stage: Stage, call: str, deed: str) -> None:
 
 def _end_rests(stage: Stage) -> None:
     with stage.wiring.sessions.begin() as session:
-        session.execute(text("UPDATE operation_steps SET lease_until = now() - interval '1 s'"))
+        session.execute(text(END_OF_RESTS))
         session.execute(text("UPDATE operations SET wake_at = now() - interval '1 s' WHERE wake_at IS NOT NULL"))
     stage.wiring.sweeper.sweep()
     stage.drive()

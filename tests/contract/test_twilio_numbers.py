@@ -142,6 +142,11 @@ def test_an_emergency_number_on_the_trunk_is_told_apart(carrier: TwilioCarrier, 
     assert caught.value.code is ErrorCode.TWILIO_EMERGENCY_NUMBER
 
 
+def restore(carrier: TwilioCarrier, number_sid: str, routing: NumberRouting) -> None:
+    """Restore as the saga does: having looked directly before."""
+    carrier.restore_routing(number_sid, routing, carrier.get_number(number_sid).routing)
+
+
 def written(sandbox: Sandbox, start: int) -> list[str]:
     return [operation for operation in operations(sandbox, start) if "fetch" not in operation]
 
@@ -165,26 +170,26 @@ def test_what_attaching_took_is_restored_and_nothing_written_twice(
     carrier.detach_number(trunk.sid, number["sid"])
 
     start = last_seen(sandbox)
-    carrier.restore_routing(number["sid"], routing)
+    restore(carrier, number["sid"], routing)
     # Detaching brings the voice URL back by itself; the application was deleted by attaching.
     assert written(sandbox, start) == ["twilio.update_number"] * ("voiceApplicationSid" in before)
     assert carrier.get_number(number["sid"]).routing == routing
 
     start = last_seen(sandbox)
-    carrier.restore_routing(number["sid"], routing)
+    restore(carrier, number["sid"], routing)
     assert written(sandbox, start) == []
 
 
 def test_a_voice_url_is_put_back_where_there_is_none_now(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
     number = sandbox.number(E164)
-    carrier.restore_routing(number["sid"], NumberRouting(None, None, "https://example.com/voice"))
+    restore(carrier, number["sid"], NumberRouting(None, None, "https://example.com/voice"))
     assert number_of(sandbox)["voice_url"] == "https://example.com/voice"
 
 
 def test_a_voice_url_that_somebody_chose_meanwhile_is_left_alone(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
     number = sandbox.number(E164, voiceUrl="https://example.com/other")
     for before in (NumberRouting(None, None, "https://example.com/voice"), UNROUTED):
-        carrier.restore_routing(number["sid"], before)
+        restore(carrier, number["sid"], before)
         assert number_of(sandbox)["voice_url"] == "https://example.com/other"
 
 
@@ -194,11 +199,11 @@ def test_a_former_trunk_gets_its_number_back(carrier: TwilioCarrier, sandbox: Sa
     routing = carrier.get_number(number["sid"]).routing
     carrier.attach_number(ours.sid, number["sid"])
     carrier.detach_number(ours.sid, number["sid"])
-    carrier.restore_routing(number["sid"], routing)
+    restore(carrier, number["sid"], routing)
     assert number_of(sandbox)["trunk_sid"] == theirs.sid
 
     start = last_seen(sandbox)
-    carrier.restore_routing(number["sid"], routing)
+    restore(carrier, number["sid"], routing)
     assert written(sandbox, start) == []
 
 
@@ -206,5 +211,16 @@ def test_a_former_trunk_that_is_gone_leaves_the_number_detached_with_its_voice_s
     carrier: TwilioCarrier, sandbox: Sandbox
 ) -> None:
     number = sandbox.number(E164)
-    carrier.restore_routing(number["sid"], NumberRouting("TK" + "0" * 32, APPLICATION, "https://example.com/voice"))
+    restore(carrier, number["sid"], NumberRouting("TK" + "0" * 32, APPLICATION, "https://example.com/voice"))
     assert carrier.get_number(number["sid"]).routing == NumberRouting(None, APPLICATION, "https://example.com/voice")
+
+
+@pytest.mark.parametrize("where", ["trunkSid", "voiceApplicationSid"])
+def test_a_number_that_somebody_has_routed_is_not_restored(
+    where: str, carrier: TwilioCarrier, sandbox: Sandbox
+) -> None:
+    theirs, former = carrier.create_trunk(LABEL), carrier.create_trunk(LABEL)
+    number = sandbox.number(E164, **{where: theirs.sid if where == "trunkSid" else APPLICATION})
+    start = last_seen(sandbox)
+    restore(carrier, number["sid"], NumberRouting(former.sid, "AP" + "9" * 32, None))
+    assert written(sandbox, start) == []

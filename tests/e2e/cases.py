@@ -14,6 +14,8 @@ class Path(StrEnum):
     PROVISION = "provision"
     ROLLBACK = "rollback"
     DEPROVISION = "deprovision"
+    CANCEL = "cancel"
+    """On the way down, of a provisioning that a client cancels meanwhile."""
 
 
 class Trouble(StrEnum):
@@ -26,6 +28,7 @@ class Trouble(StrEnum):
     KILLED_BEFORE = "worker killed before the call"
     KILLED_AFTER = "worker killed after the call"
     KILLED_STORED = "worker killed after the store"
+    STOOD_STILL = "the provider stood still, then all landed"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Case:
     @property
     def ends(self) -> PhoneStatus:
         """How it must end."""
-        if self.path is Path.DEPROVISION:
+        if self.path in {Path.DEPROVISION, Path.CANCEL}:
             return PhoneStatus.NOT_PROVISIONED
         fails = self.path is Path.ROLLBACK or self.trouble in {Trouble.REFUSED, Trouble.LASTING}
         return PhoneStatus.FAILED if fails else PhoneStatus.PROVISIONED
@@ -88,6 +91,8 @@ class Case:
     def expected_error(self) -> str | None:
         """The code that the operation must carry at the end."""
         provider = self.point.operation.partition(".")[0]
+        if self.path is Path.CANCEL:
+            return "cancelled"
         if self.path is Path.DEPROVISION or self.ends is PhoneStatus.PROVISIONED:
             return None
         if self.path is Path.ROLLBACK:
@@ -109,4 +114,4 @@ class Case:
         return own.get(self.point.mark) or str(getattr(rows.agent, self.point.mark))
 
 
-ALL_POINTS = tuple((path, point) for path in Path for point in (DOWN if path is Path.PROVISION else UP))
+ALL_POINTS = tuple((path, point) for path in Path for point in (DOWN if path in {Path.PROVISION, Path.CANCEL} else UP))

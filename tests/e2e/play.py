@@ -24,11 +24,16 @@ KINDS: dict[Trouble, tuple[tuple[str, int | None], ...]] = {
     Trouble.KILLED_BEFORE: (("hang", None),),
     Trouble.KILLED_AFTER: (("hold_after", None),),
     Trouble.KILLED_STORED: (("hold_after", None),),
+    Trouble.STOOD_STILL: (("pause", None),),
 }
 """What the sandbox does, and how many times; None: until healed."""
 
 GATE = "twilio_number_attachment"
 """Where a case of rollback waits until the ids of what is to be undone are known: all but verification is done."""
+
+
+USUAL = (Path.PROVISION, Path.ROLLBACK, Path.DEPROVISION)
+"""The paths of most troubles; a cancellation is of interest where something is under way for long."""
 
 
 def withdraw(sandbox: Sandbox, fault_id: str) -> None:
@@ -45,7 +50,7 @@ class Play:
         self._gates: list[str] = []
         self.cases: list[Case] = []
         for trouble in troubles:
-            self.add(trouble, *(paths or Path))
+            self.add(trouble, *(paths or USUAL))
 
     def add(self, trouble: Trouble, *paths: Path) -> None:
         """Add a case for every point on these paths."""
@@ -88,6 +93,10 @@ class Play:
             return ours <= waiting
 
         eventually(held, "every case's request is held at its point")
+
+    def cancel(self) -> None:
+        """Cancel the provisionings of these cases, whose requests are held."""
+        self._at_once(self._cancel, self.some(Path.CANCEL))
 
     def await_stored(self) -> None:
         """Wait until the rows say that every case's step is finished."""
@@ -144,12 +153,17 @@ class Play:
                 self._sandbox.fault(case.point.operation, kind, times=1 if once else times, contains=mark)
             )
 
+    def _cancel(self, case: Case) -> None:
+        # 200 where nothing was asked for yet that could have to be undone.
+        status, body = self._stack.api.call("DELETE", f"/api/agents/{case.subject.agent_id}/deprovision-phone")
+        assert status in {200, 202}, body
+
     def _provision(self, case: Case) -> None:
         subject, takeover = case.subject, bool(case.subject.before["voice_application_sid"])
         case.operation_id = self._stack.api.provision(subject.agent_id, subject.number, takeover=takeover)
 
     def _start(self, case: Case) -> None:
-        if case.path is Path.PROVISION:
+        if case.path in {Path.PROVISION, Path.CANCEL}:
             self._provision(case)
         elif case.path is Path.ROLLBACK:
             self._stack.api.retry(case.operation_id)

@@ -3,7 +3,9 @@
 All cases of a test run at the same time on one stack, each with its own agent, number and faults.
 """
 
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 
@@ -11,7 +13,8 @@ from app.domain.statuses import OperationStatus, PhoneStatus
 from app.localstack.valkey import ValkeyServer
 from tests.e2e.cases import Case, Path, Trouble
 from tests.e2e.invariants import Foreigners
-from tests.e2e.play import Play
+from tests.e2e.play import Play, withdraw
+from tests.e2e.subjects import SHARED
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, Timings, running_stack
 
@@ -89,6 +92,60 @@ def test_a_worker_killed_at_any_point_costs_time_and_nothing_else(
             play.await_end()
             play.check(subtests)
             matrix_size(play)
+
+
+def test_a_provider_that_stands_still_and_then_lands_all_at_once_leaves_nothing(
+    make_database: Callable[[], str],
+    own_valkey: ValkeyServer,
+    sandbox: Sandbox,
+    foreigners: Foreigners,
+    subtests: pytest.Subtests,
+    matrix_size: Callable[[Play], None],
+) -> None:
+    """Every create and every undo is under way meanwhile: for less than a call, for more than one and its quiet period,
+    and for as long while the worker dies."""
+    with running_stack(make_database(), own_valkey.url, sandbox, SHARED) as stack:
+        for stand in STANDS:
+            play = Play(stack, sandbox, (Trouble.STOOD_STILL,), *Path)
+            stand_still(stack, sandbox, play, stand)
+            play.await_end()
+            play.check(subtests)
+            matrix_size(play)
+
+
+@dataclass(frozen=True)
+class Stand:
+    """How both providers stand still: for how many calls' time, and in which order all lands; and who dies."""
+
+    calls: float
+    landing: str
+    is_worker_killed: bool = False
+
+
+BETWEEN_S = 0.3
+"""Seconds in which a burst lands: time enough to act on a look that was answered too early."""
+
+STANDS = (Stand(0.5, "reversed"), Stand(2.6, "shuffled"), Stand(2.6, "arrival", is_worker_killed=True))
+
+
+def stand_still(stack: Stack, sandbox: Sandbox, play: Play, stand: Stand) -> None:
+    """Hold the request of every case at its point, then everything else too; cancel some; let all land."""
+    play.prepare()
+    play.go()
+    play.await_held()
+    stills = [sandbox.pause(f"{provider}.*", landing=stand.landing, seed=1) for provider in ("twilio", "livekit")]
+    began = time.monotonic()
+    play.cancel()
+    if stand.is_worker_killed:
+        stack.worker.kill()
+        stack.start_worker()
+    time.sleep(max(began + stand.calls * SHARED.provider_timeout - time.monotonic(), 0))
+    # The last to come are the first to be carried out: a look is answered before what it looks for has landed.
+    for still in stills:
+        withdraw(sandbox, still)
+    time.sleep(BETWEEN_S)
+    play.heal()
+    sandbox.clear_faults()
 
 
 KILLS = (Trouble.KILLED_BEFORE, Trouble.KILLED_AFTER, Trouble.KILLED_STORED)

@@ -132,18 +132,21 @@ def test_an_undo_waits_for_a_dead_worker_whose_call_may_still_land(saga: Saga, n
     assert snapshot.operation.status is OperationStatus.ROLLING_BACK
 
 
-def test_the_happy_path_takes_ten_calls_and_no_more(saga: Saga, number_sid: str) -> None:
+def test_the_happy_path_takes_eleven_calls_and_no_more(saga: Saga, number_sid: str) -> None:
     saga.provisioned()
-    assert saga.world.log.order == [
+    assert saga.world.log.order[:7] == [
         "carrier.find_number",
         "carrier.create_trunk",
         "carrier.create_origination_url",
         "platform.create_inbound_trunk",
         "platform.create_dispatch_rule",
+        "carrier.get_number",
         "carrier.attach_number",
+    ]
+    assert sorted(saga.world.log.order[7:]) == [
         "carrier.get_number",
         "carrier.list_origination_urls",
-        "platform.list_inbound_trunks",
         "platform.list_dispatch_rules",
+        "platform.list_inbound_trunks",
     ]
     assert DO_CALL[NUMBER] == saga.world.log.order[0]

@@ -232,15 +232,15 @@ def test_a_budget_spent_by_dying_workers_turns_round_without_another_call(
     saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.FAILED)
 
 
-def test_an_attachment_that_never_shows_counts_as_unknown(saga: Saga, number_sid: str) -> None:
+def test_an_attachment_that_never_shows_fails_verification(saga: Saga, number_sid: str) -> None:
     operation_id = saga.provision()
     saga.world.log.plan("carrier.attach_number", after=lambda: saga.world.carrier.route(number_sid, trunk_sid=None))
     outcome = saga.advance(operation_id)
-    assert outcome == Outcome(Verdict.REST, QUIET)
+    assert outcome == Outcome(Verdict.TURNED)
     assert saga.clock.sleeps == [0.5, 1.0, 2.0, 4.0]
-    assert saga.look(operation_id).rows[NUMBER_ATTACHMENT].intent is not None
+    assert saga.look(operation_id).operation.error_detail == "The number is not on our trunk."
     saga.drive(operation_id)
-    saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
+    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.FAILED)
 
 
 def test_a_path_that_never_becomes_whole_fails(saga: Saga, number_sid: str) -> None:

@@ -49,6 +49,8 @@ class Fate:
     calls_before: int = 0
     meanwhile: Callable[[], object] = lambda: None
     under_way: list[Callable[[], object]] = field(default_factory=list)
+    at: str = ""
+    """The call that the mishap struck."""
 
     def plan(self, mishap: Mishap, calls_before: int, meanwhile: Callable[[], object]) -> None:
         """Let it happen once, at the call after `calls_before` others; `meanwhile` is what a stall leaves time for."""
@@ -67,6 +69,7 @@ class Fate:
     def call(self, name: str, request: Callable[[], Any]) -> Any:
         """Make a provider call, or what is left of it."""
         mishap = self._strike()
+        self.at = name if mishap else self.at
         if mishap is Mishap.STALLS_BEFORE:
             self.meanwhile()
         if mishap is Mishap.DIES_BEFORE:

@@ -204,12 +204,13 @@ class FakeCarrier(FakeProvider):
         return self._numbers_on(checked(trunk_sid, "TK"))
 
     @provider_call
-    def delete_trunk(self, trunk_sid: str) -> None:
+    def delete_trunk(self, trunk_sid: str) -> bool:
         """Detaches every number without a word, and takes the URLs along: as Twilio does."""
-        self.trunks.pop(checked(trunk_sid, "TK"), None)
+        gone = self.trunks.pop(checked(trunk_sid, "TK"), None)
         for sid in self._numbers_on(trunk_sid):
             self.route(sid, trunk_sid=None)
         self.urls = {sid: url for sid, url in self.urls.items() if url.trunk_sid != trunk_sid}
+        return gone is not None
 
     @provider_call
     def create_origination_url(self, trunk_sid: str, sip_url: str, label: Label) -> OriginationUrl:
@@ -223,10 +224,12 @@ class FakeCarrier(FakeProvider):
         return [url for url in self.urls.values() if url.trunk_sid == checked(trunk_sid, "TK")]
 
     @provider_call
-    def delete_origination_url(self, trunk_sid: str, url_sid: str) -> None:
+    def delete_origination_url(self, trunk_sid: str, url_sid: str) -> bool:
         url = self.urls.get(checked(url_sid, "OU"))
-        if url and url.trunk_sid == checked(trunk_sid, "TK"):
-            del self.urls[url_sid]
+        if not url or url.trunk_sid != checked(trunk_sid, "TK"):
+            return False
+        del self.urls[url_sid]
+        return True
 
     @provider_call
     def attach_number(self, trunk_sid: str, number_sid: str) -> None:
@@ -242,8 +245,10 @@ class FakeCarrier(FakeProvider):
             self.route(number_sid, trunk_sid=None)
 
     @provider_call
-    def restore_routing(self, number_sid: str, routing: NumberRouting) -> None:
+    def restore_routing(self, number_sid: str, routing: NumberRouting, now: NumberRouting) -> None:
         self._number(number_sid)
+        if now.trunk_sid or now.voice_application_sid:
+            return
         if routing.trunk_sid and routing.trunk_sid in self.trunks:
             self.route(number_sid, trunk_sid=routing.trunk_sid, voice_application_sid=None)
             return
@@ -317,8 +322,8 @@ class FakePlatform(FakeProvider):
         return [rule for _, rule in sorted(self.rules.items()) if trunk_id is None or trunk_id in rule.trunk_ids]
 
     @provider_call
-    def delete_dispatch_rule(self, rule_id: str) -> None:
-        self.rules.pop(checked(rule_id, "SDR_"), None)
+    def delete_dispatch_rule(self, rule_id: str) -> bool:
+        return self.rules.pop(checked(rule_id, "SDR_"), None) is not None
 
     @provider_call
     def ping(self) -> None:

@@ -1,7 +1,7 @@
 """The saga without Celery: real rows, providers in memory, and a driver that does what workers and sweeper do."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -72,6 +72,12 @@ WRITES = tuple(call for step, call in DO_CALL.items() if step not in {NUMBER, VE
 MAKERS = (TRUNK, ORIGINATION_URL, INBOUND_TRUNK, DISPATCH_RULE)
 
 DATABASE = "sagas"
+
+END_OF_RESTS = """
+    UPDATE operation_steps SET lease_until = least(lease_until, now() - interval '1 h'),
+                               unsettled_until = least(unsettled_until, now() - interval '1 h')
+"""
+"""SQL that makes every lease, rest and wait for something to land a thing of the past."""
 
 ROUNDS = 60
 """Publications after which an operation that still has not ended is stuck."""
@@ -209,6 +215,15 @@ class Saga:
             self.advance(operation_id)
         raise AssertionError(f"never {status}: {self.status(operation_id)}")
 
+    def drive_to(self, operation_id: uuid.UUID, is_there: Callable[[], bool]) -> None:
+        """Publish until `is_there()`, rests over in between but not after."""
+        for _ in range(ROUNDS):
+            self.advance(operation_id)
+            if is_there():
+                return
+            self.let_rests_end(operation_id)
+        raise AssertionError(f"never there: {self.status(operation_id)}")
+
     def let_rests_end(self, operation_id: uuid.UUID) -> None:
         """Make every lease and every rest a thing of the past; the database's clock is the only one they know."""
         self._end_rests(OperationStep.operation_id == operation_id)
@@ -219,11 +234,15 @@ class Saga:
 
     def _end_rests(self, which: ColumnElement[bool]) -> None:
         now = func.clock_timestamp()
+        past = now - timedelta(hours=1)
         with self.sessions.begin() as session:
             session.execute(
                 update(OperationStep)
-                .where(which, OperationStep.lease_until > now)
-                .values(lease_until=now - timedelta(seconds=1))
+                .where(which, func.greatest(OperationStep.lease_until, OperationStep.unsettled_until) > now)
+                .values(
+                    lease_until=func.least(OperationStep.lease_until, past),
+                    unsettled_until=func.least(OperationStep.unsettled_until, past),
+                )
                 .execution_options(synchronize_session=False)
             )
 

@@ -26,7 +26,6 @@ def make_context(world: World | None = None, **changes: Any) -> StepContext:
         "parents": {},
         "ledger": {},
         "previous_routing": None,
-        "look_again": False,
         "is_uncertain": False,
         "started": clock.now,
     }

@@ -41,6 +41,12 @@ PAUSE_S = (0.8, 3.0)
 OUTAGE_S = (0.1, 2.5)
 """Seconds until what was killed is started again."""
 
+STANDS = (0.6, 1.5, 3.0, 5.0)
+"""How long a provider stands still, in calls: within one, past it, past its quiet period, and past two of them."""
+
+KILLED_MEANWHILE = 0.5
+"""How often a worker dies while a provider stands still."""
+
 FREEZE_S = (1.0, 4.0)
 """Seconds that a stopped broker stays silent: its clients give up after two."""
 
@@ -66,6 +72,7 @@ class Chaos:
             "broker FLUSHALL": (14, self.stack.flush_broker),
             "PostgreSQL SIGKILL": (9, self._kill_postgres),
             "PostgreSQL restart": (9, self._restart_postgres),
+            "provider stands still": (12, self._pause_provider),
         }
 
     def begin(self) -> None:
@@ -103,6 +110,21 @@ class Chaos:
         self.stack.processes[name].kill()
         self._rest()
         self.stack.launch(name)
+
+    def _pause_provider(self) -> None:
+        """Hold everything at one provider, shorter or longer than a call and its quiet period; then all of it lands."""
+        order = {
+            "operation": f"{self._dice.choice(['twilio', 'livekit'])}.*",
+            "kind": "pause",
+            "times": None,
+            "seconds": self._dice.choice(STANDS) * PROVIDER_TIMEOUT_S,
+            "landing": self._dice.choice(["arrival", "reversed", "shuffled"]),
+            "seed": self._dice.randrange(1000),
+        }
+        self.stack.order("POST", "/sandbox/faults", order)
+        if self._dice.random() < KILLED_MEANWHILE:
+            self._rest()
+            self._kill_worker()
 
     def _kill_worker(self) -> None:
         self._kill(self._dice.choice(["worker-1", "worker-2", "cleanup"]))

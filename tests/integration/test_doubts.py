@@ -1,0 +1,179 @@
+"""Requests without an answer: every undo looks for what they may have made, last of all once nothing can land."""
+
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import update
+
+from app.db.models import OperationStep
+from app.domain.errors import ErrorCode
+from app.domain.statuses import Direction, OperationStatus, PhoneStatus, StepState
+from app.providers.errors import RejectedError, UnknownOutcomeError
+from app.providers.lanes import current_caller
+from app.provisioning.context import (
+    DISPATCH_RULE,
+    INBOUND_TRUNK,
+    NUMBER_ATTACHMENT,
+    ORIGINATION_URL,
+    TRUNK,
+    VERIFICATION,
+    tag_of,
+)
+from app.provisioning.runner import Outcome, Verdict
+from tests.support.providers import WorkerDiedError
+from tests.support.saga import DO_CALL, MAKERS, SIP_URI, TIMING, UNDO_CALL, Saga
+from tests.support.step import make_context
+
+LOST = UnknownOutcomeError(ErrorCode.PROVIDER_UNAVAILABLE, "No answer.")
+REFUSED = RejectedError(ErrorCode.PATH_NOT_VERIFIED, "No path.")
+
+MADE = pytest.mark.parametrize("step", MAKERS)
+
+
+def land(saga: Saga, operation_id: uuid.UUID, step: str) -> str:
+    """Let an earlier request of this step take effect now."""
+    agent = saga.look(operation_id).agent
+    tag, context = tag_of("test", agent.id), make_context(saga.world, agent_id=agent.id)
+    trunk, inbound = str(agent.twilio_trunk_sid), str(agent.livekit_inbound_trunk_id)
+    landing: dict[str, Callable[[], str]] = {
+        TRUNK: lambda: saga.world.carrier.own_trunk(tag),
+        ORIGINATION_URL: lambda: saga.world.carrier.own_url(trunk, SIP_URI, tag),
+        INBOUND_TRUNK: lambda: saga.world.platform.own_trunk(context.phone_number, name=tag, metadata=context.metadata),
+        DISPATCH_RULE: lambda: saga.world.platform.own_rule(inbound, "support", name=tag, metadata=context.metadata),
+    }
+    return landing[step]()
+
+
+def lose(saga: Saga, step: str) -> uuid.UUID:
+    """Provision as far as this step, whose request gets no answer."""
+    operation_id = saga.provision()
+    saga.world.log.plan(DO_CALL[step], before=LOST)
+    saga.drive_to(operation_id, lambda: saga.look(operation_id).rows[step].unsettled_until is not None)
+    return operation_id
+
+
+def end_rest(saga: Saga, operation_id: uuid.UUID, step: str) -> None:
+    """Let the step's rest be over, but not the time in which something may land."""
+    with saga.sessions.begin() as session:
+        which = (OperationStep.operation_id == operation_id, OperationStep.name == step)
+        session.execute(update(OperationStep).where(*which).values(lease_until=None))
+
+
+@MADE
+def test_what_lands_after_an_empty_look_is_found_by_the_undo(saga: Saga, number_sid: str, step: str) -> None:
+    operation_id = lose(saga, step)
+    saga.world.log.plan(DO_CALL[NUMBER_ATTACHMENT], before=REFUSED)
+    saga.drive_until(operation_id, OperationStatus.ROLLING_BACK)
+    assert len(saga.world.ours()[step]) == 1
+    land(saga, operation_id, step)
+    saga.drive(operation_id)
+    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.FAILED)
+
+
+@MADE
+def test_an_undo_waits_until_nothing_can_land_any_more(saga: Saga, number_sid: str, step: str) -> None:
+    operation_id = lose(saga, step)
+    saga.deprovision(saga.look(operation_id).agent.id)
+    end_rest(saga, operation_id, step)
+    before = saga.world.log.started.total()
+    assert saga.run(operation_id, step) == Outcome(Verdict.STOP)
+    snapshot = saga.look(operation_id)
+    waits = snapshot.rows[step].unsettled_until
+    assert waits is not None
+    assert TIMING.settle - timedelta(seconds=5) < waits - snapshot.now <= TIMING.settle
+    assert snapshot.operation.wake_at is not None
+    assert saga.world.log.started.total() == before
+    land(saga, operation_id, step)
+    saga.drive(operation_id)
+    saga.assert_clean(snapshot.agent.id, PhoneStatus.NOT_PROVISIONED)
+
+
+@MADE
+def test_a_look_that_was_answered_late_proves_nothing(saga: Saga, number_sid: str, step: str) -> None:
+    operation_id = lose(saga, step)
+    saga.let_rests_end(operation_id)
+    look = {TRUNK: "carrier.list_trunks", ORIGINATION_URL: "carrier.list_origination_urls"}
+    look |= {INBOUND_TRUNK: "platform.list_inbound_trunks", DISPATCH_RULE: "platform.list_dispatch_rules"}
+    late = TIMING.stall.total_seconds() + 0.1
+    saga.world.log.plan(look[step], before=lambda: current_caller().note_answer(late, is_lost=False))
+    made = saga.world.log.started[DO_CALL[step]]
+    assert saga.run(operation_id, step) == Outcome(Verdict.REST, TIMING.quiet)
+    assert saga.world.log.started[DO_CALL[step]] == made
+    landed = land(saga, operation_id, step)
+    saga.drive(operation_id)
+    assert saga.world.ours()[step] == [landed]
+    saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
+
+
+@MADE
+def test_a_number_is_not_called_provisioned_while_a_twin_may_land(saga: Saga, number_sid: str, step: str) -> None:
+    operation_id = lose(saga, step)
+    for row in saga.look(operation_id).rows:
+        end_rest(saga, operation_id, row)
+    saga.advance(operation_id)
+    assert saga.look(operation_id).rows[VERIFICATION].state is StepState.PENDING
+    if step in {TRUNK, ORIGINATION_URL}:  # LiveKit refuses a second one
+        land(saga, operation_id, step)
+    saga.drive(operation_id)
+    saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
+
+
+@pytest.mark.parametrize("step", [INBOUND_TRUNK, DISPATCH_RULE])
+def test_a_conflict_with_what_landed_between_the_look_and_the_create_is_adoption(
+    saga: Saga, number_sid: str, step: str
+) -> None:
+    operation_id = lose(saga, step)
+    saga.world.log.plan(DO_CALL[step], before=lambda: land(saga, operation_id, step))
+    saga.drive(operation_id)
+    saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
+
+
+@MADE
+def test_a_deprovisioning_looks_for_what_an_older_operation_may_have_made(
+    saga: Saga, number_sid: str, step: str
+) -> None:
+    provisioning = lose(saga, step)
+    saga.drive(provisioning)
+    agent_id = saga.look(provisioning).agent.id
+    saga.assert_whole(agent_id, number_sid)
+    land(saga, provisioning, step)
+    saga.drive(saga.deprovision(agent_id))
+    saga.assert_clean(agent_id, PhoneStatus.NOT_PROVISIONED)
+
+
+@pytest.mark.parametrize("step", UNDO_CALL)
+def test_a_worker_killed_in_a_write_leaves_a_doubt_that_its_undo_waits_out(
+    saga: Saga, number_sid: str, step: str
+) -> None:
+    operation_id = saga.provision()
+    saga.world.log.plan(DO_CALL[step], before=WorkerDiedError())
+    saga.drive_to(operation_id, lambda: saga.look(operation_id).rows[step].state is StepState.RUNNING)
+    saga.deprovision(saga.look(operation_id).agent.id)
+    lease_until = saga.look(operation_id).rows[step].lease_until
+    end_lease = timedelta(seconds=1)
+    with saga.sessions.begin() as session:
+        which = (OperationStep.operation_id == operation_id, OperationStep.name == step)
+        now = saga.look(operation_id).now
+        session.execute(update(OperationStep).where(*which).values(lease_until=now - end_lease))
+    assert lease_until is not None
+    assert saga.run(operation_id, step, Direction.UNDO) == Outcome(Verdict.STOP)
+    waits = saga.look(operation_id).rows[step].unsettled_until
+    assert waits == now - end_lease + TIMING.settle - TIMING.provider_timeout
+    saga.drive(operation_id)
+    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.NOT_PROVISIONED)
+
+
+def test_an_attachment_that_lands_after_the_number_was_moved_goes_back_to_where_it_was_moved(
+    saga: Saga, number_sid: str
+) -> None:
+    theirs = saga.world.carrier.own_trunk("theirs")
+    operation_id = lose(saga, NUMBER_ATTACHMENT)
+    saga.world.carrier.route(number_sid, trunk_sid=theirs)
+    saga.let_rests_end(operation_id)
+    assert saga.run(operation_id, NUMBER_ATTACHMENT).verdict is Verdict.TURNED
+    saga.world.carrier.route(number_sid, trunk_sid=saga.look(operation_id).agent.twilio_trunk_sid)
+    saga.drive(operation_id)
+    assert saga.world.routing(number_sid).trunk_sid == theirs
+    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.FAILED)
