@@ -72,7 +72,7 @@ def body_limit(request: Request) -> int:
 def too_large(limit: int) -> RefusedError:
     """Build the 413."""
     detail = f"The body is larger than {limit} bytes."
-    return RefusedError(ErrorCode.REQUEST_TOO_LARGE, detail, status=413)
+    return RefusedError(ErrorCode.REQUEST_TOO_LARGE, detail)
 
 
 @parser.location_loader("json")
@@ -109,7 +109,7 @@ def _check_encoding(request: Request, mime_type: str) -> None:
     if request.mimetype != mime_type or charset not in {"utf-8", "utf8"} or encoding != "identity":
         detail = f"The body must be {mime_type} in UTF-8, not compressed."
         errors = {"Content-Type": [f"must be {mime_type}"]}
-        raise RefusedError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, detail, status=415, errors=errors)
+        raise RefusedError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, detail, errors=errors)
 
 
 def parse_json(raw: bytes) -> object:
@@ -143,4 +143,4 @@ def check_depth(value: object, depth: int = 0) -> None:
 
 def _malformed(message: str) -> RefusedError:
     detail = f"The body {message}." if message.startswith(("is", "has")) else f"The body is refused: {message}."
-    return RefusedError(ErrorCode.MALFORMED_REQUEST, detail, status=400, errors={"body": [message]})
+    return RefusedError(ErrorCode.MALFORMED_REQUEST, detail, errors={"body": [message]})
