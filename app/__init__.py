@@ -22,6 +22,7 @@ def create_app(wiring: "Wiring | None" = None) -> "Flask":
     from app.api.application import build_application  # noqa: PLC0415
     from app.cli.unwired import is_for_a_command, make_unwired  # noqa: PLC0415
     from app.console.registration import register_console  # noqa: PLC0415
+    from app.domain.texts import escaped  # noqa: PLC0415
     from app.settings import SettingsError, load_settings  # noqa: PLC0415
     from app.wiring import build, build_web  # noqa: PLC0415
 
@@ -32,7 +33,7 @@ def create_app(wiring: "Wiring | None" = None) -> "Flask":
         register_console(app)
     except SettingsError as error:
         if not is_for_a_command():
-            sys.stderr.write("".join(f"{problem}\n" for problem in error.problems))
+            sys.stderr.write("".join(f"{escaped(problem)}\n" for problem in error.problems))
             raise SystemExit(GUNICORN_BOOT_FAILED if is_server else 1) from None
         app = make_unwired(error.problems)
     if not is_server:

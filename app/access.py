@@ -16,6 +16,7 @@ from sqlalchemy import Row, bindparam, func, or_, select, update
 from app.db.access import ApiKey
 from app.db.engine import Sessions
 from app.db.queries import autocommitting
+from app.domain.texts import InvalidTextError, visible_line
 
 KEY_PREFIX = "tl_"
 KEY_BYTES = 32
@@ -89,13 +90,15 @@ class KeyService:
 
     def create(self, name: str, scopes: Sequence[Scope]) -> tuple[ApiKey, str]:
         """Store a new key and return it with its text, which nothing can show again."""
-        if not name.isprintable() or not name.strip() or len(name) > MAX_NAME_LENGTH:
-            raise KeyRefusedError(f"A key's name has 1 to {MAX_NAME_LENGTH} printable characters.")
+        try:
+            line = visible_line(name)
+        except InvalidTextError as error:
+            raise KeyRefusedError(f"A key's name {error}.") from error
+        if len(line) > MAX_NAME_LENGTH:
+            raise KeyRefusedError(f"A key's name has at most {MAX_NAME_LENGTH} characters.")
         text = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
         with self._sessions.begin() as session:
-            key = ApiKey(
-                name=name.strip(), key_hash=_hash(text), scopes=[scope.value for scope in dict.fromkeys(scopes)]
-            )
+            key = ApiKey(name=line, key_hash=_hash(text), scopes=[scope.value for scope in dict.fromkeys(scopes)])
             session.add(key)
             session.flush()
             session.refresh(key)

@@ -2,9 +2,9 @@
 
 import json
 
-from rich.console import Console
 from rich.table import Table
 
+from app.cli.output import say, tell
 from app.db.audits import Audit
 from app.domain.findings import AuditStatus
 
@@ -34,9 +34,8 @@ def as_text(report: Audit) -> str:
 
 def show(report: Audit) -> None:
     """Print the report for a person."""
-    console = Console()
     if report.status is not AuditStatus.DONE:
-        Console(stderr=True).print(f"Not audited: {report.error_detail}", markup=False)
+        tell(f"Not audited: {report.error_detail}", err=True)
         return
     if report.findings:
         table = Table("severity", "finding", "agent", "resource", "what was done" if report.fix else "fix")
@@ -45,8 +44,8 @@ def show(report: Audit) -> None:
             done = finding["fixed"] or "nothing" if report.fix else finding["fix"]
             sentence = f"{finding['code']}: {finding['sentence']} {finding['detail']}".strip()
             table.add_row(finding["severity"], sentence, finding["agentId"] or "", resource.get("id", ""), done)
-        console.print(table)
-    console.print(f"{report.agents_checked} agents checked, {len(report.findings)} findings.", markup=False)
+        say(table)
+    tell(f"{report.agents_checked} agents checked, {len(report.findings)} findings.")
 
 
 def exit_code(report: Audit) -> int:

@@ -129,7 +129,7 @@ def _first_answer(session: Session, query: Select[IdempotencyKey], request_hash:
     row = session.scalar(query)
     if row is not None and row.request_hash != request_hash:
         detail = "This Idempotency-Key was used for another request."
-        raise RefusedError(ErrorCode.IDEMPOTENCY_KEY_REUSED, detail, status=422)
+        raise RefusedError(ErrorCode.IDEMPOTENCY_KEY_REUSED, detail)
     if row is None or row.status is None:
         # None: its request failed and gave the key back between our two statements. The next try will succeed.
         raise RefusedError(ErrorCode.IDEMPOTENCY_KEY_IN_PROGRESS, "The first request with this key is still running.")

@@ -1,14 +1,16 @@
 """One logging pipeline for web, workers and commands: structlog in front, every library's own logging behind it."""
 
+import json
 import logging
 import re
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from app.domain.numbers import mask_numbers
+from app.domain.texts import escaped
 
 QUIET = (
     "werkzeug",
@@ -25,6 +27,9 @@ QUIET = (
 """Libraries whose INFO says nothing that our own lines do not."""
 
 ADOPTED = ("gunicorn.error",)
+
+TRACEBACKS = frozenset({"exception", "stack"})
+"""Values of several lines of our own making."""
 
 _SECRET = re.compile(r"\bwhsec_[A-Za-z0-9+/=]{8,}")
 _KEY = re.compile(r"\btl_[A-Za-z0-9_-]{20,}")
@@ -69,12 +74,25 @@ def _formatter(log_format: Literal["json", "console"], shared: list[Processor]) 
     # Tracebacks become text before the mask, so that it sees what an exception quotes.
     last += [structlog.processors.format_exc_info, structlog.processors.UnicodeDecoder(), mask]
     if log_format == "json":
-        last.append(structlog.processors.JSONRenderer(default=str, ensure_ascii=False))
+        last += [structlog.processors.JSONRenderer(_as_json, default=str, ensure_ascii=False)]
     else:
-        last.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+        last += [_escape_values, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()], processors=last
     )
+
+
+def _as_json(event: EventDict, **options: Any) -> str:
+    """Write a line; what a terminal would obey stands in strings, where JSON has the same escapes."""
+    return escaped(json.dumps(event, **options))
+
+
+def _escape_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Write out what a terminal would obey, before the renderer adds its colours; the rest it writes by `repr`."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = escaped(value, keep="\n" if name in TRACEBACKS else "")
+    return event
 
 
 def mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

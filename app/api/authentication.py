@@ -16,7 +16,7 @@ class _NoKeyError(RefusedError):
     """No valid key; `challenge` is the WWW-Authenticate header that says so."""
 
     def __init__(self, detail: str, challenge: str) -> None:
-        super().__init__(ErrorCode.UNAUTHENTICATED, detail, status=401)
+        super().__init__(ErrorCode.UNAUTHENTICATED, detail)
         self.challenge = challenge
 
 
@@ -53,4 +53,4 @@ def check_key() -> None:
     needed = _needed_scope()
     if not found.may(needed):
         detail = f"This call needs the scope '{needed}'; the key has {', '.join(found.scopes) or 'none'}."
-        raise RefusedError(ErrorCode.FORBIDDEN, detail, status=403)
+        raise RefusedError(ErrorCode.FORBIDDEN, detail)

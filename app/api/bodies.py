@@ -1,8 +1,6 @@
 """Reads JSON bodies strictly: what another parser might read differently is refused, never guessed."""
 
-import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from apiflask.schema_adapters.marshmallow import parser
 from flask import Request
@@ -10,6 +8,7 @@ from marshmallow import Schema
 
 from app.api.problems import validation_failed
 from app.domain.errors import ErrorCode, RefusedError
+from app.domain.texts import InvalidTextError, read_json
 
 MAX_BODY_BYTES = 64 * 1024
 """Bytes: far above any request of ours, far below what hurts a worker."""
@@ -20,36 +19,9 @@ MAX_BULK_BODY_BYTES = 4 * 1024 * 1024
 BODY_LIMITS = {"provisionings.start_bulk": MAX_BULK_BODY_BYTES, "console.create_bulk": MAX_BULK_BODY_BYTES}
 """Endpoint -> its own limit, bytes."""
 
-MAX_DEPTH = 32
-"""Levels of nesting: far above sensible metadata, far below Python's recursion limit when it is written out again."""
-
 
 FromCsv = Callable[[str], list[object]]
 """How a schema that takes CSV too reads it: into its `items`. A `ValueError` says what is wrong with the whole."""
-
-
-class _NotStrictJsonError(ValueError):
-    """The text is JSON to Python, but not to everybody."""
-
-
-def _no_constant(name: str) -> float:
-    raise _NotStrictJsonError(f"{name} is not JSON")
-
-
-def _finite(digits: str) -> float:
-    if not math.isfinite(value := float(digits)):
-        raise _NotStrictJsonError("a number is out of range")
-    return value
-
-
-def _unique_names(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _NotStrictJsonError("a name appears twice in one object")
-    return members
-
-
-_decoder = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique_names)
 
 
 def read_body(request: Request) -> bytes:
@@ -72,7 +44,7 @@ def body_limit(request: Request) -> int:
 def too_large(limit: int) -> RefusedError:
     """Build the 413."""
     detail = f"The body is larger than {limit} bytes."
-    return RefusedError(ErrorCode.REQUEST_TOO_LARGE, detail, status=413)
+    return RefusedError(ErrorCode.REQUEST_TOO_LARGE, detail)
 
 
 @parser.location_loader("json")
@@ -109,38 +81,18 @@ def _check_encoding(request: Request, mime_type: str) -> None:
     if request.mimetype != mime_type or charset not in {"utf-8", "utf8"} or encoding != "identity":
         detail = f"The body must be {mime_type} in UTF-8, not compressed."
         errors = {"Content-Type": [f"must be {mime_type}"]}
-        raise RefusedError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, detail, status=415, errors=errors)
+        raise RefusedError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, detail, errors=errors)
 
 
 def parse_json(raw: bytes) -> object:
     """Read JSON strictly; raise the 400 that says what is wrong with it."""
     try:
-        document: object = _decoder.decode(raw.decode("utf-8"))
+        return read_json(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise _malformed("is not UTF-8") from error
-    except json.JSONDecodeError as error:
-        where = f"is not JSON (line {error.lineno}, column {error.colno})" if raw.strip() else "is empty"
-        raise _malformed(where) from error
-    except _NotStrictJsonError as error:
+    except InvalidTextError as error:
         raise _malformed(str(error)) from error
-    except ValueError as error:
-        # An integer of more digits than Python agrees to read.
-        raise _malformed("has a number out of range") from error
-    except RecursionError as error:
-        raise _malformed("is nested too deeply") from error
-    check_depth(document)
-    return document
-
-
-def check_depth(value: object, depth: int = 0) -> None:
-    """Raise the 400 for a value nested deeper than `MAX_DEPTH`."""
-    if depth > MAX_DEPTH:
-        raise _malformed("is nested too deeply")
-    if isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            check_depth(inner, depth + 1)
 
 
 def _malformed(message: str) -> RefusedError:
-    detail = f"The body {message}." if message.startswith(("is", "has")) else f"The body is refused: {message}."
-    return RefusedError(ErrorCode.MALFORMED_REQUEST, detail, status=400, errors={"body": [message]})
+    return RefusedError(ErrorCode.MALFORMED_REQUEST, f"The body {message}.", errors={"body": [message]})

@@ -8,7 +8,7 @@ from apiflask import Schema
 from marshmallow import ValidationError, fields, validate
 
 from app.api.documented import WAITED
-from app.api.fields import StrictBoolean, choice
+from app.api.fields import Id, StrictBoolean, WholeNumber, choice
 from app.api.pages import DEFAULT_LIMIT, MAX_LIMIT
 from app.api.schemas import AGENT_ID, NUMBER, OPERATION_ID, AgentIn, PageQuery, Query, Strict, moment, text
 from app.domain.bulks import MAX_ITEMS, BulkStatus, ItemStatus
@@ -32,7 +32,7 @@ class BulkItemIn(Strict):
     """One number; exactly one of `agentId` and `agent` says who gets it. Each item is read by itself."""
 
     phone_number = text("A number of the Twilio account, in E.164.", NUMBER, data_key="phoneNumber", required=True)
-    agent_id = fields.UUID(data_key="agentId", metadata={"description": "An agent that exists.", "example": AGENT_ID})
+    agent_id = Id(data_key="agentId", metadata={"description": "An agent that exists.", "example": AGENT_ID})
     agent = fields.Nested(AgentIn, metadata={"description": "An agent to make; its name alone will do."})
     takeover = StrictBoolean(
         metadata={"description": "Take the number even when it is routed elsewhere; deprovisioning puts that back."}
@@ -172,7 +172,7 @@ class ItemCursorField(fields.Field[int]):
             position = int(base64.urlsafe_b64decode(str(value).encode()).decode().removeprefix("item:"))
         except (ValueError, binascii.Error) as error:
             raise ValidationError("is not a cursor of ours: take it from nextCursor") from error
-        if not 0 <= position <= MAX_ITEMS:
+        if not 0 <= position <= MAX_ITEMS or item_cursor(position) != value:
             raise ValidationError("is not a cursor of ours: take it from nextCursor")
         return position
 
@@ -186,7 +186,7 @@ class BulkItemQuery(Query):
     """Which items to list."""
 
     status = choice(ItemStatus, "Only items that stand so.")
-    limit = fields.Integer(
+    limit = WholeNumber(
         load_default=DEFAULT_LIMIT, validate=validate.Range(1, MAX_LIMIT), metadata={"description": "Rows of one page."}
     )
     cursor = ItemCursorField(

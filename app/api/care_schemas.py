@@ -4,7 +4,7 @@ from apiflask import Schema
 from marshmallow import fields
 
 from app.api.documented import WAITED
-from app.api.fields import StrictBoolean, choice
+from app.api.fields import Id, StrictBoolean, choice
 from app.api.schemas import AGENT_ID, NUMBER, OPERATION_ID, TRUNK_SID, Query, Strict, moment, text
 from app.domain.errors import ErrorCode
 from app.domain.findings import CHECKS, AuditStatus, FindingCode, Health, Mend, Severity
@@ -77,7 +77,7 @@ class RepairedOut(Schema):
 class MoveIn(Strict):
     """Where the number goes."""
 
-    to_agent_id = fields.UUID(
+    to_agent_id = Id(
         data_key="toAgentId",
         required=True,
         metadata={"description": "An agent that has no number.", "example": AGENT_ID},

@@ -1,5 +1,7 @@
 """Fields that take a value as it is or not at all: no `"true"` for true, no text that a database cannot hold."""
 
+import re
+import uuid
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -7,12 +9,13 @@ from typing import Any
 from marshmallow import ValidationError, fields
 
 from app.domain.numbers import InvalidNumberError, parse_e164
-from app.domain.texts import InvalidTextError, check_metadata, visible_line
+from app.domain.texts import STEERING, UNSEEN, InvalidTextError, check_metadata, visible_line
 
-_CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
+VISIBLE_LINE = rf"^[^{STEERING}]*[^\s{STEERING}{UNSEEN}][^{STEERING}]*$"
+"""What `Name` takes, for the API reference; beyond the basic plane, and of marks, `visible_line` says more."""
 
-VISIBLE_LINE = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
-"""What `Name` takes, for the API reference: no control character, and something to see."""
+WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
+"""An integer of a URL, a header or a command; `int()` takes blanks, `_`, `+` and the digits of every script too."""
 
 E164_PATTERN = r"^\+[1-9][0-9]{1,14}$"
 """What a number looks like; whether its country has such is the code's to say."""
@@ -25,6 +28,25 @@ class StrictBoolean(fields.Boolean):
         if not isinstance(value, bool):
             raise self.make_error("invalid", input=value)
         return value
+
+
+class WholeNumber(fields.Integer):
+    """An integer of a URL, in plain digits."""
+
+    def _validated(self, value: Any) -> int:
+        if isinstance(value, str) and not WHOLE_NUMBER.fullmatch(value):
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
+
+
+class Id(fields.UUID):
+    """A UUID in its canonical form: one row, one name; Python's own also takes braces, `urn:` and every digit."""
+
+    def _validated(self, value: Any) -> uuid.UUID:
+        found = super()._validated(value)
+        if found is not None and str(found) != str(value).lower():
+            raise self.make_error("invalid_uuid")
+        return found
 
 
 class Name(fields.String):

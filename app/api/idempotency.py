@@ -12,13 +12,12 @@ from app.api.bodies import read_body
 from app.api.context import caller, door
 from app.api.documented import note_idempotent
 from app.api.preferences import preferred_wait
-from app.api.problems import validation_failed
+from app.api.problems import FIRST_SERVER_ERROR, validation_failed
 from app.first_answers import Claim, FirstAnswer
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 KEPT_HEADERS = ("Content-Type", "Location", "Retry-After", "Preference-Applied")
-FIRST_SERVER_ERROR = 500
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 

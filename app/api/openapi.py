@@ -27,12 +27,17 @@ carries `X-Request-ID`, the client's own if it sent one.
 """
 
 EVERY_CALL = (_C.UNAUTHENTICATED, _C.FORBIDDEN, _C.REQUEST_TOO_LARGE, _C.INTERNAL_ERROR, _C.SERVICE_UNAVAILABLE)
-WRITING_CALL = (_C.RATE_LIMITED,)
+WRITING_CALL = (_C.RATE_LIMITED, _C.VALIDATION_FAILED)
+"""The second for a query parameter that it does not know."""
+
 WITH_BODY = (_C.MALFORMED_REQUEST, _C.UNSUPPORTED_MEDIA_TYPE, _C.VALIDATION_FAILED)
 WITH_KEY = (_C.IDEMPOTENCY_KEY_REUSED, _C.IDEMPOTENCY_KEY_IN_PROGRESS, _C.VALIDATION_FAILED)
 
 CSV_BODIES = {("/api/provisionings", "post"): ",".join(COLUMNS) + "\n" + f"{NUMBER},{AGENT_ID},,,false\n"}
 """Which call takes CSV too -> an example of it."""
+
+SECURITY: Mapping[str, list[dict[str, list[str]]]] = {"/healthz": [], "/readyz": [], "/metrics": [{}, {"apiKey": []}]}
+"""Path -> who may call, where it is not a key alone; an empty name stands for everybody, here: on this machine."""
 
 _ID = {"type": "string", "format": "uuid", "example": AGENT_ID}
 
@@ -121,6 +126,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _complete_operation(path, method, operation, components["schemas"])
+    document["servers"] = [{"url": "/"}]
     document["webhooks"] = webhook_reference()
     return document
 
@@ -134,9 +140,8 @@ def _complete_schema(name: str, schema: dict[str, Any]) -> None:
 
 def _complete_operation(path: str, method: str, operation: dict[str, Any], schemas: dict[str, Any]) -> None:
     codes = list(operation.pop(PROBLEMS, ()))
-    protected = path.startswith("/api/")
-    if protected:
-        operation["security"] = [{"apiKey": []}]
+    operation["security"] = SECURITY.get(path, [{"apiKey": []}])
+    if path.startswith("/api/"):
         codes += EVERY_CALL + (() if method == "get" else WRITING_CALL)
     if "requestBody" in operation:
         operation["requestBody"]["required"] = _has_required_fields(operation["requestBody"], schemas)

@@ -5,7 +5,7 @@ from marshmallow import fields
 
 from app.api.care_schemas import HealthOut
 from app.api.documented import WAITED
-from app.api.fields import choice
+from app.api.fields import Id, choice
 from app.api.schemas import (
     AGENT_ID,
     DISPATCH_RULE_ID,
@@ -96,7 +96,7 @@ class OperationQuery(PageQuery):
     """Which operations to list."""
 
     status = choice(OperationStatus, "Only operations in this status.")
-    agent_id = fields.UUID(data_key="agentId", metadata={"description": "Only operations of this agent."})
+    agent_id = Id(data_key="agentId", metadata={"description": "Only operations of this agent."})
 
 
 class OperationPage(Schema):

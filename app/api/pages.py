@@ -19,6 +19,8 @@ DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
 """Rows of one page: a page of operations with steps is then well below a megabyte."""
 
+_NOT_OURS = "is not a cursor of ours: take it from nextCursor"
+
 CURSOR_PATTERN = "^[A-Za-z0-9_-]+$"
 """What a cursor looks like: base64url without padding."""
 
@@ -53,9 +55,12 @@ class CursorField(fields.Field[Position]):
         try:
             text = str(value)
             moment, row_id = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
-            return Position(_aware(datetime.fromisoformat(moment)), uuid.UUID(row_id))
+            position = Position(_aware(datetime.fromisoformat(moment)), uuid.UUID(row_id))
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise ValidationError("is not a cursor of ours: take it from nextCursor") from error
+            raise ValidationError(_NOT_OURS) from error
+        if encode_cursor(position) != text:
+            raise ValidationError(_NOT_OURS)
+        return position
 
 
 def _aware(moment: datetime) -> datetime:

@@ -1,16 +1,14 @@
 """Reads the `Prefer` header (RFC 7240): how long a client would wait for an operation to end."""
 
-import re
 from datetime import timedelta
 
 from flask import Request
 from werkzeug.http import parse_list_header
 
+from app.api.fields import WHOLE_NUMBER
+
 LONGEST_WAIT = timedelta(seconds=60)
 """The longest wait: what proxies commonly allow an answer to take."""
-
-_PREFERENCE = re.compile(r"""\s*(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*(?:=\s*"?(?P<value>[^";]*?)"?\s*)?(?:;.*)?""")
-_SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 def preferred_wait(request: Request) -> timedelta:
@@ -21,8 +19,9 @@ def preferred_wait(request: Request) -> timedelta:
     # One value: WSGI servers join what is sent in several lines.
     given = request.headers.get("Prefer")
     for part in parse_list_header(given) if given else ():
-        match = _PREFERENCE.fullmatch(part)
-        if match and match["name"].lower() == "wait":
-            text = match["value"] or ""
-            return min(timedelta(seconds=int(text)), LONGEST_WAIT) if _SECONDS.fullmatch(text) else timedelta(0)
+        name, _, value = part.partition(";")[0].partition("=")
+        if name.strip().lower() == "wait":
+            text = value.strip().removeprefix('"').removesuffix('"')
+            seconds = int(text) if WHOLE_NUMBER.fullmatch(text) else 0
+            return min(timedelta(seconds=max(seconds, 0)), LONGEST_WAIT)
     return timedelta(0)

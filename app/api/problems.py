@@ -20,8 +20,14 @@ log = structlog.stdlib.get_logger()
 
 MIME_TYPE = "application/problem+json"
 
+FIRST_CLIENT_ERROR, FIRST_SERVER_ERROR = 400, 500
+"""HTTP's own ranges: from the first the client is at fault, from the second we are."""
+
 RETRY_LATER_S = 5
 """Seconds a client is asked to wait when the database or a provider is away: a restart takes a few."""
+
+LOST_DATABASE = (OperationalError, InterfaceError, PoolTimeoutError)
+"""What is raised where the database does not answer."""
 
 _C = ErrorCode
 
@@ -85,7 +91,7 @@ KINDS: Mapping[ErrorCode, Kind] = {
     _C.PROVIDER_BUSY: Kind(503, "A provider takes no more requests for now", RETRY_LATER_S),
     _C.INTERNAL_STEP_ERROR: Kind(500, "A step failed"),
 }
-"""Every code, its HTTP status and title: the closed list that the API reference shows."""
+"""Every code, its HTTP status and title: the closed list that the API reference shows; no status stands elsewhere."""
 
 _CODES_BY_STATUS = {
     400: _C.MALFORMED_REQUEST,
@@ -101,10 +107,24 @@ _CODES_BY_STATUS = {
 }
 
 
-def problem_body(
-    code: ErrorCode, detail: str, *, status: int | None = None, errors: Mapping[str, list[str]] | None = None
-) -> dict[str, object]:
-    """Return the body of a problem; `status` only where the code alone does not decide it.
+def status_of(refusal: RefusedError | None) -> int:
+    """Return the HTTP status of an answer with this refusal, or of one that nothing is wrong with."""
+    return KINDS[refusal.code].status if refusal else 200
+
+
+def code_of(error: HTTPException) -> ErrorCode:
+    """Return our code for an error of the web framework: where it has none of its own, whose fault it is decides."""
+    status = error.code or FIRST_SERVER_ERROR
+    return _CODES_BY_STATUS.get(status, _C.MALFORMED_REQUEST if status < FIRST_SERVER_ERROR else _C.INTERNAL_ERROR)
+
+
+def is_redirect(error: HTTPException) -> bool:
+    """Say whether the router asks for another address, which is no problem."""
+    return error.code is not None and error.code < FIRST_CLIENT_ERROR
+
+
+def problem_body(code: ErrorCode, detail: str, *, errors: Mapping[str, list[str]] | None = None) -> dict[str, object]:
+    """Return the body of a problem.
 
     Names of unknown fields and ids are the client's own words: a number among them is masked.
     """
@@ -113,7 +133,7 @@ def problem_body(
         "success": False,
         "type": f"urn:trunkline:problem:{code.value}",
         "title": KINDS[code].title,
-        "status": status or KINDS[code].status,
+        "status": KINDS[code].status,
         "detail": mask_numbers(detail),
         "code": code.value,
     }
@@ -124,13 +144,12 @@ def problem(
     code: ErrorCode,
     detail: str,
     *,
-    status: int | None = None,
     errors: Mapping[str, list[str]] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Build the answer for a problem, with the Retry-After of its kind."""
-    body = problem_body(code, detail, status=status, errors=errors)
-    response = Response(current_app.json.dumps(body), status or KINDS[code].status, mimetype=MIME_TYPE)
+    body = problem_body(code, detail, errors=errors)
+    response = Response(current_app.json.dumps(body), KINDS[code].status, mimetype=MIME_TYPE)
     if (retry_after_s := KINDS[code].retry_after_s) is not None:
         response.headers["Retry-After"] = str(retry_after_s)
     response.headers.update(headers or {})
@@ -140,7 +159,7 @@ def problem(
 def validation_failed(errors: Mapping[str, list[str]]) -> RefusedError:
     """Build the 422 that names the fields at fault."""
     detail = "The request is not valid: " + ", ".join(sorted(errors)) + "." if errors else "The request is not valid."
-    return RefusedError(ErrorCode.VALIDATION_FAILED, detail, status=422, errors=errors)
+    return RefusedError(ErrorCode.VALIDATION_FAILED, detail, errors=errors)
 
 
 def register_problems(app: APIFlask) -> None:
@@ -149,14 +168,14 @@ def register_problems(app: APIFlask) -> None:
     app.register_error_handler(ProviderError, _provider_failed)
     app.register_error_handler(HTTPError, _invalid_input)
     app.register_error_handler(HTTPException, _http_exception)
-    for lost_database in (OperationalError, InterfaceError, PoolTimeoutError):
+    for lost_database in LOST_DATABASE:
         app.register_error_handler(lost_database, _database_away)
     app.register_error_handler(DBAPIError, _database_error)
     app.register_error_handler(Exception, _unexpected)
 
 
 def _refused(error: RefusedError) -> Response:
-    return problem(error.code, error.detail, status=error.status, errors=error.errors)
+    return problem(error.code, error.detail, errors=error.errors)
 
 
 def _provider_failed(error: ProviderError) -> Response:
@@ -185,12 +204,10 @@ def _flat(messages: object, prefix: str = "") -> dict[str, list[str]]:
 
 
 def _http_exception(error: HTTPException) -> ResponseReturnValue:
-    status = error.code or 500
-    if status < 400:  # noqa: PLR2004 - a redirect of the router is no problem
+    if is_redirect(error):
         return error.get_response()
-    code = _CODES_BY_STATUS.get(status, _C.MALFORMED_REQUEST if status < 500 else _C.INTERNAL_ERROR)  # noqa: PLR2004
     kept = {name: value for name, value in error.get_headers() if name in {"Allow", "Retry-After"}}
-    return problem(code, f"{error.name}.", status=status, headers=kept)
+    return problem(code_of(error), f"{error.name}.", headers=kept)
 
 
 def _database_away(error: Exception) -> Response:

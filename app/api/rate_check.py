@@ -13,7 +13,7 @@ class _TooFastError(RefusedError):
 
     def __init__(self, retry_after_s: int) -> None:
         detail = f"This key writes too fast: come back in {retry_after_s} s."
-        super().__init__(ErrorCode.RATE_LIMITED, detail, status=429)
+        super().__init__(ErrorCode.RATE_LIMITED, detail)
         self.retry_after_s = retry_after_s
 
 

@@ -9,6 +9,7 @@ import structlog
 from flask import Flask, Response, g, request
 
 from app.api.context import wiring
+from app.api.problems import FIRST_SERVER_ERROR
 from app.telemetry.tracing import SpanKind, checked_traceparent
 
 log = structlog.stdlib.get_logger()
@@ -25,9 +26,6 @@ UNMATCHED = "unmatched"
 """The route of a request that no call of ours answers."""
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-
-FIRST_SERVER_ERROR = 500
-"""A client's mistake is no failure of ours, in OpenTelemetry's conventions too."""
 
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 """For answers that are data: a browser that shows one runs nothing and loads nothing."""
@@ -116,5 +114,6 @@ def _end_span(response: Response) -> None:
     with g.spans:
         if "span" in g:
             g.span.note(http__response__status_code=response.status_code)
+            # A client's mistake is no failure of ours, in OpenTelemetry's conventions too.
             if response.status_code >= FIRST_SERVER_ERROR:
                 g.span.fail(str(response.status_code))

@@ -6,9 +6,19 @@ from functools import cached_property
 from typing import Any
 
 from apiflask import Schema
-from marshmallow import RAISE, fields, validate
+from marshmallow import RAISE, ValidationError, fields, validate
+from webargs.multidictproxy import MultiDictProxy
 
-from app.api.fields import E164_PATTERN, VISIBLE_LINE, Metadata, Name, PhoneNumberField, StrictBoolean, choice
+from app.api.fields import (
+    E164_PATTERN,
+    VISIBLE_LINE,
+    Metadata,
+    Name,
+    PhoneNumberField,
+    StrictBoolean,
+    WholeNumber,
+    choice,
+)
 from app.api.pages import CURSOR_PATTERN, DEFAULT_LIMIT, MAX_LIMIT, CursorField, encode_cursor
 from app.db.queries import Position
 from app.domain.statuses import PhoneStatus
@@ -53,7 +63,9 @@ class Query(Strict):
         return dict(super().load({}))
 
     def load(self, data: Any, **options: Any) -> Any:
-        """Return what the query says, defaults included."""
+        """Return what the query says, defaults included; a parameter that comes twice could be read either way."""
+        if twice := [name for name in data if len(data.getlist(name)) > 1] if isinstance(data, MultiDictProxy) else ():
+            raise ValidationError({name: ["Given twice."] for name in twice})
         return super().load(data, **options) if data else dict(self._nothing)
 
 
@@ -77,7 +89,8 @@ class AgentIn(Strict):
     agent_metadata = Metadata(
         data_key="metadata",
         metadata={
-            "description": "Given to the agent with every call, unread; at most 16 KiB.",
+            "description": "Given to the agent with every call, unread; at most 16 KiB as JSON with every number and "
+            "escape written out. A number that would come back rounded is refused.",
             "example": {"lang": "fr"},
         },
     )
@@ -99,7 +112,7 @@ class AgentOut(Schema):
 class PageQuery(Query):
     """How to page through a list."""
 
-    limit = fields.Integer(
+    limit = WholeNumber(
         load_default=DEFAULT_LIMIT,
         validate=validate.Range(1, MAX_LIMIT),
         metadata={"description": "Rows of one page."},

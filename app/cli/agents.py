@@ -1,23 +1,22 @@
 """`agents`: list, show, create, delete."""
 
-import json
-
 import click
 from flask.cli import AppGroup
 from marshmallow import ValidationError
 
 from app.api.schemas import AgentIn, AgentOut, AgentPage
 from app.cli.context import as_json, for_people, hint, reader, wiring
-from app.cli.output import coloured, moment, print_json, print_table, short
-from app.cli.references import agent_named
+from app.cli.output import coloured, confirm, moment, print_json, print_table, short, tell
+from app.cli.references import WholeNumber, agent_named
 from app.cli.shown import show_agent
 from app.domain.statuses import PhoneStatus
+from app.domain.texts import InvalidTextError, escaped, read_json
 
 ROWS = 50
 """Rows that a list shows unless told otherwise: two screens."""
 
 limited = click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=ROWS, show_default=True, help="Show the newest N."
+    "--limit", type=WholeNumber(1, 10_000), default=ROWS, show_default=True, help="Show the newest N."
 )
 agent_argument = click.argument("agent")
 
@@ -36,7 +35,7 @@ def list_agents(status: str | None, limit: int, is_json: bool) -> None:
         print_json({"items": page.items, "next_cursor": page.next_cursor}, AgentPage())
         return
     if not page.items:
-        click.echo(f"There are none: {hint('agents create NAME')}", err=True)
+        tell(f"There are none: {hint('agents create NAME')}", err=True)
         return
     rows = [
         (
@@ -50,7 +49,7 @@ def list_agents(status: str | None, limit: int, is_json: bool) -> None:
     ]
     print_table(("agent", "number", "status", "created (UTC)", "id"), rows)
     if page.next_cursor:
-        click.echo(f"There are more: --limit {limit * 2}", err=True)
+        tell(f"There are more: --limit {limit * 2}", err=True)
 
 
 @agents.command("show")
@@ -77,19 +76,19 @@ def create(name: str, livekit_name: str | None, metadata: str | None, is_json: b
     body = {"name": name}
     body |= {"livekitAgentName": livekit_name} if livekit_name else {}
     try:
-        read = AgentIn().load(body | ({"metadata": json.loads(metadata)} if metadata else {}))
+        read = AgentIn().load(body | ({"metadata": read_json(metadata)} if metadata else {}))
     except ValidationError as error:
         messages = error.normalized_messages()  # type: ignore[no-untyped-call]  # marshmallow has no types here
         told = "; ".join(f"{field} {' '.join(map(str, messages[field]))}" for field in messages)
-        raise click.UsageError(told) from error
-    except ValueError as error:
-        raise click.UsageError("--metadata is not JSON") from error
+        raise click.UsageError(escaped(told)) from error
+    except InvalidTextError as error:
+        raise click.UsageError(f"--metadata {error}") from error
     made = wiring().agents.create(read["name"], read.get("livekit_agent_name"), read.get("agent_metadata", {}))
     if is_json:
         print_json(made, AgentOut())
         return
-    click.echo(made.id)
-    click.echo(f"Give it a number: {hint(f'provision {made.id} NUMBER')}", err=True)
+    tell(made.id)
+    tell(f"Give it a number: {hint(f'provision {made.id} NUMBER')}", err=True)
 
 
 @agents.command("delete")
@@ -101,9 +100,9 @@ def delete(agent: str, yes: bool, is_json: bool) -> None:
     """Delete an agent that has no number."""
     found = agent_named(agent)
     if not yes:
-        click.confirm(f"Delete {found.name} ({found.id})?", abort=True, err=True)
+        confirm(f"Delete {found.name} ({found.id})?")
     wiring().agents.delete(found.id)
     if is_json:
         print_json({"id": str(found.id), "deleted": True})
     else:
-        click.echo(f"Deleted {found.name} ({found.id}).")
+        tell(f"Deleted {found.name} ({found.id}).")

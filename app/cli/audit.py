@@ -7,7 +7,7 @@ from flask.cli import with_appcontext
 
 from app.audit_report import as_text, exit_code, show
 from app.cli.context import as_json, for_people, origin, wiring
-from app.cli.output import progress_console
+from app.cli.output import failure, progress_console, tell
 
 
 @click.command("audit")
@@ -24,9 +24,9 @@ def audit(fix: bool, is_json: bool) -> None:
     with progress_console().status("Comparing every row with both providers"):
         report = wiring().audits.run(audit_id)
     if report is None:
-        raise click.ClickException("A worker took this audit over: see GET /api/audit.")
+        raise failure("A worker took this audit over: see GET /api/audit.")
     if is_json:
-        click.echo(as_text(report))
+        tell(as_text(report))
     else:
         show(report)
     sys.exit(exit_code(report))

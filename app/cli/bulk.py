@@ -1,6 +1,5 @@
 """`flask provision`: many numbers from a file, watched to their end."""
 
-import json
 import sys
 import time
 import uuid
@@ -13,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from app.cli.context import as_json, for_people, hint, origin, wiring
 from app.cli.default_group import DefaultGroup
 from app.cli.exits import ATTENTION, INTERRUPTED
-from app.cli.output import progress_console
+from app.cli.output import failure, print_json, progress_console, tell
 from app.cli.phones import provision_number
 from app.db.bulks import COUNTS, Bulk
 from app.domain.bulks import BulkStatus
@@ -54,7 +53,7 @@ def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> N
     try:
         items = read_items(items_of_file(file))
     except InvalidFileError as error:
-        raise click.ClickException(f"{file} {error}.") from error
+        raise failure(f"{file} {error}.") from error
     bulk = wiring().bulk.accept(items, origin=origin())
     _tell(f"Bulk {bulk.id} has {bulk.total} items; {bulk.failed} of them cannot work.", is_json=is_json)
     _finish(bulk, wait=wait, report=report, is_json=is_json)
@@ -124,11 +123,11 @@ def _show(bulk: Bulk, *, is_json: bool) -> None:
     counts: dict[str, int] = {name: getattr(bulk, name) for name in COUNTS}
     if is_json:
         shown: dict[str, Any] = {"id": str(bulk.id), "status": bulk.status.value, "total": bulk.total, "counts": counts}
-        click.echo(json.dumps(shown))
+        print_json(shown)
         return
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    click.echo(f"Bulk {bulk.id} is {bulk.status.value}: {told}.")
+    tell(f"Bulk {bulk.id} is {bulk.status.value}: {told}.")
 
 
 def _tell(line: str, *, is_json: bool) -> None:
-    click.echo(line, err=is_json)
+    tell(line, err=is_json)

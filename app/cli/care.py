@@ -10,7 +10,7 @@ from app.api.care_answers import verification_body
 from app.api.care_schemas import VerifiedOut
 from app.cli.context import as_json, for_people, hint, origin, wiring
 from app.cli.exits import ATTENTION, DONE
-from app.cli.output import print_json, progress_console, say
+from app.cli.output import print_json, progress_console, say, tell
 from app.cli.phones import agent_argument, finish, waits
 from app.cli.references import agent_named
 
@@ -35,7 +35,7 @@ def verify(agent: str, is_json: bool) -> None:
             mark = Text("✓", "green") if check["ok"] else Text("✗", "red")
             say(mark, f"{check['name']:<22} {check['detail'] or ''}".rstrip())
         if not body["success"]:
-            click.echo(f"Make it right: {hint(f'repair {found.id}')}", err=True)
+            tell(f"Make it right: {hint(f'repair {found.id}')}", err=True)
     sys.exit(DONE if body["success"] else ATTENTION)
 
 
@@ -61,4 +61,4 @@ def repair(agent: str, takeover: bool, wait: bool, is_json: bool) -> None:
     elif is_json:
         print_json({"success": True, "message": "All is well: nothing to repair."})
     else:
-        click.echo("All is well: nothing to repair.")
+        tell("All is well: nothing to repair.")

@@ -15,6 +15,7 @@ from app.access import KeyRefusedError
 from app.api.context import WIRING, door
 from app.api.reads import Reader
 from app.cli.exits import FAILED
+from app.cli.output import failure, tell
 from app.cli.unwired import PROBLEMS
 from app.domain.errors import RefusedError
 from app.providers.errors import ProviderError
@@ -35,11 +36,11 @@ def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except KeyRefusedError as error:
-            raise click.ClickException(str(error)) from error
+            raise failure(str(error)) from error
         except (RefusedError, ProviderError) as error:
-            raise click.ClickException(f"{error.detail} ({error.code})") from error
+            raise failure(f"{error.detail} ({error.code})") from error
         except (DBAPIError, PoolTimeoutError) as error:
-            raise click.ClickException(f"The database refused: {reason_of(error)}") from error
+            raise failure(f"The database refused: {reason_of(error)}") from error
 
     return wrapper
 
@@ -65,8 +66,8 @@ def wiring() -> Wiring:
     """Return what this process was built on; where the settings are wrong, end it with a line for each."""
     if WIRING not in current_app.extensions:
         for problem in current_app.extensions[PROBLEMS]:
-            click.echo(problem, err=True)
-        click.echo(f"How to mend them: {hint('doctor')}", err=True)
+            tell(problem, err=True)
+        tell(f"How to mend them: {hint('doctor')}", err=True)
         sys.exit(FAILED)
     found: Wiring = current_app.extensions[WIRING]
     return found

@@ -1,6 +1,5 @@
 """`flask keys`: API keys, made, listed and revoked."""
 
-import json
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +8,7 @@ from flask.cli import AppGroup
 
 from app.access import KeyService, Scope
 from app.cli.context import as_json, for_people, hint, wiring
+from app.cli.output import print_json, tell
 from app.db.access import ApiKey
 
 keys = AppGroup("keys", help="API keys: make, list, revoke.")
@@ -31,10 +31,10 @@ def create_key(name: str, scopes: tuple[str, ...], is_json: bool) -> None:
     """Make a key called NAME and print it, this once."""
     row, text = KeyService(wiring().sessions).create(name, [Scope(scope) for scope in scopes])
     if is_json:
-        click.echo(json.dumps({"id": str(row.id), "name": row.name, "scopes": row.scopes, "key": text}))
+        print_json({"id": str(row.id), "name": row.name, "scopes": row.scopes, "key": text})
         return
-    click.echo(text)
-    click.echo("Keep it now: it is stored only as a hash and cannot be shown again.", err=True)
+    tell(text)
+    tell("Keep it now: it is stored only as a hash and cannot be shown again.", err=True)
 
 
 @keys.command("list")
@@ -44,13 +44,13 @@ def list_keys(is_json: bool) -> None:
     """List every key, revoked ones too; never their text."""
     rows = KeyService(wiring().sessions).all()
     if is_json:
-        click.echo(json.dumps([_key_as_json(row) for row in rows]))
+        print_json([_key_as_json(row) for row in rows])
         return
     for row in rows:
         state = f"revoked {_moment(row.revoked_at)}" if row.revoked_at else f"used {_moment(row.last_used_at)}"
-        click.echo(f"{row.id}  {row.name}  {','.join(row.scopes)}  made {_moment(row.created_at)}  {state}")
+        tell(f"{row.id}  {row.name}  {','.join(row.scopes)}  made {_moment(row.created_at)}  {state}")
     if not rows:
-        click.echo(f"There are no keys yet: {hint('keys create NAME')}", err=True)
+        tell(f"There are no keys yet: {hint('keys create NAME')}", err=True)
 
 
 @keys.command("revoke")
@@ -61,9 +61,9 @@ def revoke_key(id_or_name: str, is_json: bool) -> None:
     """End the key with this id or name at once."""
     row = KeyService(wiring().sessions).revoke(id_or_name)
     if is_json:
-        click.echo(json.dumps(_key_as_json(row)))
+        print_json(_key_as_json(row))
         return
-    click.echo(f"Revoked {row.name} ({row.id}).")
+    tell(f"Revoked {row.name} ({row.id}).")
 
 
 def _key_as_json(row: ApiKey) -> dict[str, Any]:

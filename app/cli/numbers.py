@@ -6,7 +6,7 @@ import click
 from flask.cli import AppGroup
 
 from app.cli.context import as_json, for_people, hint, wiring
-from app.cli.output import coloured, print_json, print_table, progress_console, short
+from app.cli.output import coloured, print_json, print_table, progress_console, short, tell
 from app.provisioning.inventory import NumberUse, OwnedNumber
 
 HELP = {
@@ -32,14 +32,14 @@ def list_numbers(only_free: bool, is_json: bool) -> None:
         print_json([_as_json(one) for one in shown])
         return
     if not owned:
-        click.echo("The account owns no number: buy one in the Twilio console.", err=True)
+        tell("The account owns no number: buy one in the Twilio console.", err=True)
         return
     print_table(
         ("number", "use", "", "Twilio sid"),
         [(one.phone_number, coloured(one.use), _told(one), one.sid) for one in shown],
     )
     free = sum(one.use is NumberUse.FREE for one in owned)
-    click.echo(f"{len(owned)} numbers, {free} free. Connect one: {hint('provision AGENT NUMBER')}", err=True)
+    tell(f"{len(owned)} numbers, {free} free. Connect one: {hint('provision AGENT NUMBER')}", err=True)
 
 
 def _told(one: OwnedNumber) -> str:

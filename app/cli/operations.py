@@ -6,7 +6,7 @@ from flask.cli import AppGroup
 from app.api.operation_schemas import OperationOut, OperationPage
 from app.cli.agents import limited
 from app.cli.context import as_json, for_people, origin, reader, wiring
-from app.cli.output import coloured, moment, print_json, print_table, short
+from app.cli.output import coloured, moment, print_json, print_table, short, tell
 from app.cli.phones import finish
 from app.cli.progress import NEVER
 from app.cli.references import agent_named, operation_named
@@ -30,7 +30,7 @@ def list_operations(status: str | None, agent: str | None, limit: int, is_json: 
         print_json({"items": page.items, "next_cursor": page.next_cursor}, OperationPage())
         return
     if not page.items:
-        click.echo("There are none.", err=True)
+        tell("There are none.", err=True)
         return
     rows = [
         (
@@ -45,7 +45,7 @@ def list_operations(status: str | None, agent: str | None, limit: int, is_json: 
     ]
     print_table(("operation", "kind", "status", "number", "asked for (UTC)", "at"), rows)
     if page.next_cursor:
-        click.echo(f"There are more: --limit {limit * 2}", err=True)
+        tell(f"There are more: --limit {limit * 2}", err=True)
 
 
 @operations.command("show")

@@ -1,16 +1,22 @@
-"""How commands print: tables that fit the terminal and lines that fit a pipe, JSON in the words of the API."""
+"""How commands print: tables that fit the terminal and lines that fit a pipe, JSON in the words of the API.
+
+Names, details and addresses are other people's text: nothing of it reaches a terminal but as what can be read.
+"""
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 import click
 from apiflask import Schema
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from app.domain.texts import escaped
 
 PIPE_WIDTH = 1000
 """Columns where standard output is no terminal: nothing is folded, so that every row is one line."""
@@ -39,37 +45,70 @@ COLOURS = {
 """Word of a closed list -> its colour; the others are under way."""
 
 
-def out() -> Console:
-    """Return the console of results; NO_COLOR and TERM are rich's to read."""
-    console = Console(highlight=False, emoji=False)
-    return console if console.is_terminal else Console(highlight=False, emoji=False, width=PIPE_WIDTH)
+class PlainConsole(Console):
+    """A console on which text is text: whatever a terminal would obey is written out, but for rich's own."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, emoji=False, markup=False, **options)
+
+    def render_str(self, text: str, **more: Any) -> Text:
+        """Make a text of a string, as wide as it will be."""
+        return super().render_str(escaped(text, keep="\n"), **more)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield what rich would print, harmless."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=escaped(segment.text, keep="\n"))
+
+
+def out(*, err: bool = False) -> PlainConsole:
+    """Return the console of results, or of stderr; NO_COLOR and TERM are rich's to read."""
+    console = PlainConsole(stderr=err)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
+
+
+def tell(line: object, *, err: bool = False) -> None:
+    """Print one line."""
+    click.echo(escaped(str(line)), err=err)
+
+
+def failure(message: str) -> click.ClickException:
+    """Build the error that ends a command with one line."""
+    return click.ClickException(escaped(message))
+
+
+def confirm(question: str) -> None:
+    """End the command unless the person at the terminal says yes."""
+    click.confirm(escaped(question), abort=True, err=True)
 
 
 def say(*parts: RenderableType) -> None:
     """Print a result; in a pipe without the blanks that a table puts at the ends of its lines."""
     console = out()
     with console.capture() as captured:
-        console.print(*parts, markup=False)
+        console.print(*parts)
     text = captured.get()
     click.echo(text if console.is_terminal else "\n".join(line.rstrip() for line in text.split("\n")), nl=False)
 
 
-def progress_console() -> Console:
+def progress_console() -> PlainConsole:
     """Return the console of what is under way: stderr, so that a pipe gets results only."""
-    console = Console(stderr=True, highlight=False, emoji=False)
-    return console if console.is_terminal else Console(stderr=True, highlight=False, emoji=False, width=PIPE_WIDTH)
+    return out(err=True)
 
 
 def print_json(body: Any, schema: Schema | None = None) -> None:
     """Print one JSON document, in the words of `schema` where there is one."""
-    click.echo(json.dumps(schema.dump(body) if schema else body, ensure_ascii=False))
+    # All that is escaped stands in strings, where JSON has the same escapes.
+    click.echo(escaped(json.dumps(schema.dump(body) if schema else body, ensure_ascii=False)))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
     """Print rows under their headings."""
     table = Table(*columns, box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        table.add_row(*row)
     say(table)
 
 
@@ -80,7 +119,7 @@ def print_pairs(pairs: Sequence[tuple[str, str | Text | None]]) -> None:
     table.add_column(overflow="fold")
     for name, value in pairs:
         if value:
-            table.add_row(name, Text(value) if isinstance(value, str) else value)
+            table.add_row(name, value)
     say(table)
 
 

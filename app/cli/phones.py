@@ -12,7 +12,7 @@ from app.api.operation_schemas import OperationOut, PhoneOut
 from app.api.operation_views import OperationView, PhoneView
 from app.cli.context import as_json, for_people, hint, origin, reader, wiring
 from app.cli.exits import ATTENTION, DONE, FAILED
-from app.cli.output import print_json, print_table, progress_console, say
+from app.cli.output import confirm, print_json, print_table, progress_console, say, tell
 from app.cli.progress import NEVER, exit_code, is_over, watch
 from app.cli.references import PhoneNumber, agent_named
 from app.cli.shown import show_operation, show_phone
@@ -97,7 +97,7 @@ def deprovision(agent: str, yes: bool, wait: bool, is_json: bool) -> None:
     found = agent_named(agent)
     if found.twilio_phone_number and not yes:
         question = f"Disconnect {found.twilio_phone_number} from {found.name}? Callers then reach nobody."
-        click.confirm(question, abort=True, err=True)
+        confirm(question)
     operation = wiring().provisioning.deprovision(found.id, origin=origin())
     if operation is None:
         _tell_without(found, is_json=is_json)
@@ -141,8 +141,8 @@ def finish(
     elif is_over(view):
         _tell_failure(view)
     else:
-        click.echo(f"Operation {view.row.id} is {view.row.status}.")
-        click.echo(f"Watch it: {hint(f'status {view.row.agent_id} --watch')}", err=True)
+        tell(f"Operation {view.row.id} is {view.row.status}.")
+        tell(f"Watch it: {hint(f'status {view.row.agent_id} --watch')}", err=True)
     sys.exit(exit_code(view, wanted))
 
 
@@ -154,14 +154,14 @@ def _tell_failure(view: OperationView) -> None:
     ended = "was cancelled" if row.status is OperationStatus.CANCELLED else "failed"
     why = f" {row.error_detail or ''} ({row.error_code})" if row.error_code else ""
     left = " Nothing of ours is left at either provider." if row.kind is OperationKind.PROVISION else ""
-    click.echo(f"Error: the {NOUNS[row.kind]} {ended}.{why}{left}", err=True)
+    tell(f"Error: the {NOUNS[row.kind]} {ended}.{why}{left}", err=True)
 
 
 def _tell_without(agent: Agent, *, is_json: bool) -> None:
     if is_json:
         print_json({"success": True, "message": "The agent has no number."})
     else:
-        click.echo(f"{agent.name} has no number.")
+        tell(f"{agent.name} has no number.")
 
 
 def _finish_plan(preview: Preview, *, is_json: bool) -> None:
@@ -175,8 +175,8 @@ def _finish_plan(preview: Preview, *, is_json: bool) -> None:
             word = Text("blocks", "red") if obstacle.blocks else Text("note", "yellow")
             say(word, f"{obstacle.detail} ({obstacle.code})")
         free = max(preview.trunks_limit - preview.trunks_used, 0)
-        click.echo(f"{free} of {preview.trunks_limit} trunks are free. ", nl=False)
-        click.echo("Nothing is in the way." if preview.would_succeed else "It would not succeed.")
+        verdict = "Nothing is in the way." if preview.would_succeed else "It would not succeed."
+        tell(f"{free} of {preview.trunks_limit} trunks are free. {verdict}")
     sys.exit(DONE if preview.would_succeed else FAILED)
 
 

@@ -5,7 +5,7 @@ import time
 import uuid
 from datetime import UTC, datetime
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
@@ -14,7 +14,7 @@ from rich.text import Text
 from app.api.operation_views import OperationView, StepView
 from app.cli.context import hint, reader
 from app.cli.exits import ATTENTION, DONE, FAILED, INTERRUPTED
-from app.cli.output import progress_console
+from app.cli.output import PlainConsole, progress_console
 from app.domain.statuses import OperationStatus, StepState
 
 POLL_S = 0.2
@@ -72,14 +72,14 @@ def watch(operation_id: uuid.UUID, *, is_quiet: bool, tried: int = NEVER) -> Ope
                     return view
                 time.sleep(POLL_S)
     except KeyboardInterrupt:
-        console.print(f"The operation goes on: {hint(f'operations show {operation_id}')}", markup=False)
+        console.print(f"The operation goes on: {hint(f'operations show {operation_id}')}")
         sys.exit(INTERRUPTED)
 
 
 class _Display:
     """The steps as a table that changes in place."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: PlainConsole) -> None:
         self._spinner = Spinner("dots")
         self._view: OperationView | None = None
         # Draws at once, within its constructor.
@@ -109,7 +109,7 @@ class _Display:
 class _Lines:
     """A line for each step that was done, failed or undone: what a log or a pipe can keep."""
 
-    def __init__(self, console: Console, *, is_quiet: bool) -> None:
+    def __init__(self, console: PlainConsole, *, is_quiet: bool) -> None:
         self._console, self._is_quiet = console, is_quiet
         self._shown: dict[str, StepState] = {}
 
@@ -133,7 +133,7 @@ class _Lines:
             self._shown[step.row.name] = state
             made = step.row.resource_id or "" if state is StepState.DONE else ""
             line = f"{state:<6}  {step.row.name:<24}  {made}  {told_of(step)}"
-            self._console.print(line.rstrip(), markup=False)
+            self._console.print(line.rstrip())
 
 
 def steps_table(view: OperationView, moving: RenderableType = "…") -> Table:

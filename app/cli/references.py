@@ -3,15 +3,18 @@
 import re
 import uuid
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from app.api.fields import WHOLE_NUMBER
 from app.cli.context import wiring
+from app.cli.output import failure
 from app.db import queries
 from app.db.models import Agent, Operation
 from app.domain.errors import agent_not_found, operation_not_found
 from app.domain.numbers import InvalidNumberError, parse_e164
+from app.domain.texts import InvalidTextError, visible_line
 
 _BEGINNING = re.compile(r"[0-9a-f]{8,31}", re.IGNORECASE)
 """The beginning of an id, without its dashes."""
@@ -35,10 +38,24 @@ class PhoneNumber(click.ParamType[str]):
             self.fail(f"{value!r} {error}.", param, ctx)
 
 
+class WholeNumber(click.IntRange):
+    """An integer in plain digits; click's own also takes blanks, `_`, `+` and the digits of every script."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        if isinstance(value, str) and not WHOLE_NUMBER.fullmatch(value):
+            self.fail(f"{value!r} is not a whole number.", param, ctx)
+        return int(super().convert(value, param, ctx))
+
+
 def agent_named(text: str) -> Agent:
     """Return the agent with this id, name, or unambiguous beginning of an id."""
     if row_id := _id(text):
         return wiring().agents.get(row_id)
+    try:
+        visible_line(text)
+    except InvalidTextError as error:
+        raise agent_not_found(text) from error
     with wiring().sessions() as session:
         found = queries.agents_named(session, text, SHOWN + 1)
         found = found or _beginning(text, lambda low, high: queries.agents_between(session, low, high, SHOWN + 1))
@@ -73,5 +90,5 @@ def _only(found: Sequence[Row], missing: Exception, what: str) -> Row:
         raise missing
     if len(found) > 1:
         ids = ", ".join(str(row.id) for row in found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
-        raise click.ClickException(f"There are several {what}: give the id ({ids}).")
+        raise failure(f"There are several {what}: give the id ({ids}).")
     return found[0]

@@ -1,11 +1,10 @@
 """An agent and an operation as a person reads them."""
 
-import click
 from rich.text import Text
 
 from app.api.operation_views import OperationView, PhoneView
 from app.cli.context import hint
-from app.cli.output import coloured, moment, print_pairs, print_table, say
+from app.cli.output import coloured, moment, print_pairs, print_table, say, tell
 from app.cli.progress import steps_table
 from app.db.models import Agent
 from app.domain.findings import Health
@@ -48,7 +47,7 @@ def show_phone(view: PhoneView) -> None:
     operation = view.operation
     if operation is None:
         if agent.phone_provisioning_status is PhoneStatus.NOT_PROVISIONED:
-            click.echo(f"No number yet: {hint('provision AGENT NUMBER')}", err=True)
+            tell(f"No number yet: {hint('provision AGENT NUMBER')}", err=True)
     elif operation.row.status not in _ENDS_WELL:
         say("")
         show_operation(operation)
@@ -73,9 +72,7 @@ def show_operation(view: OperationView, *, with_timeline: bool = False) -> None:
         line = f"still there: {leftover.provider} {leftover.kind} {leftover.external_id}"
         say(Text(line, "yellow"))
     if row.status is OperationStatus.NEEDS_ATTENTION:
-        click.echo(
-            f"It is tried again about once a minute; at once with: {hint(f'operations retry {row.id}')}", err=True
-        )
+        tell(f"It is tried again about once a minute; at once with: {hint(f'operations retry {row.id}')}", err=True)
     if with_timeline:
         say("")
         print_table(

@@ -1,12 +1,11 @@
 """`webhooks`: who is told; they are made and changed by the API and the console."""
 
-import click
 from flask.cli import AppGroup
 from rich.text import Text
 
 from app.api.webhook_schemas import WebhookList
 from app.cli.context import as_json, for_people, wiring
-from app.cli.output import print_json, print_table, short
+from app.cli.output import print_json, print_table, short, tell
 
 webhooks = AppGroup("webhooks", help="Webhooks: list.")
 
@@ -21,7 +20,7 @@ def list_webhooks(is_json: bool) -> None:
         print_json({"items": found}, WebhookList())
         return
     if not found:
-        click.echo("There are none: POST /api/webhooks makes one (docs/webhooks.md).", err=True)
+        tell("There are none: POST /api/webhooks makes one (docs/webhooks.md).", err=True)
         return
     rows = [
         (

@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from app.access import Scope
 from app.api.context import door, wiring
+from app.api.problems import status_of
 from app.console.actions import agent_actions, can_retry
 from app.console.choices import number_choices
 from app.console.context import desk, origin, visitor
@@ -113,7 +114,7 @@ def move(agent_id: uuid.UUID) -> ResponseReturnValue:
 
 def agent_page(agent_id: uuid.UUID, refusal: RefusedError | None = None) -> Response:
     """Render the page."""
-    return page("agent.html", refusal.status if refusal else 200, refusal=trouble_of(refusal), **_sheet(agent_id))
+    return page("agent.html", status_of(refusal), refusal=trouble_of(refusal), **_sheet(agent_id))
 
 
 def provision_page(
@@ -122,7 +123,7 @@ def provision_page(
     """Render the form, with what was typed, a preview, or what was wrong."""
     return page(
         "provision.html",
-        refusal.status if refusal else 200,
+        status_of(refusal),
         agent=wiring().agents.get(agent_id),
         choices=number_choices(wiring().inventory),
         given=request.form,

@@ -6,6 +6,7 @@ from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
 from app.api.context import wiring
+from app.api.problems import status_of
 from app.console.context import desk, requested_by
 from app.console.findings import MOST_SHOWN, trouble_of, worst_first
 from app.console.forms import is_checked
@@ -40,7 +41,7 @@ def start_audit() -> ResponseReturnValue:
 
 def audit_page(refusal: RefusedError | None = None) -> Response:
     """Render the page."""
-    return page("audit.html", refusal.status if refusal else 200, refusal=trouble_of(refusal), **_sheet())
+    return page("audit.html", status_of(refusal), refusal=trouble_of(refusal), **_sheet())
 
 
 def _sheet() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from app.access import Scope
 from app.api.answers import report_answer
 from app.api.bulk_reads import BulkView
 from app.api.context import door, wiring
+from app.api.problems import status_of
 from app.console.actions import bulk_actions
 from app.console.context import desk, origin, visitor
 from app.console.findings import trouble_of
@@ -88,7 +89,7 @@ def bulks_page(refusal: RefusedError | None = None) -> Response:
     """Render the list."""
     return page(
         "bulks.html",
-        refusal.status if refusal else 200,
+        status_of(refusal),
         found=door().bulk_reader.bulks(limit=PAGE_ROWS, cursor=read_cursor(request.args)),
         refusal=trouble_of(refusal),
         errors=refusal.errors if refusal else {},
@@ -97,7 +98,7 @@ def bulks_page(refusal: RefusedError | None = None) -> Response:
 
 def bulk_page(bulk_id: uuid.UUID, refusal: RefusedError | None = None) -> Response:
     """Render the page of one bulk."""
-    return page("bulk.html", refusal.status if refusal else 200, refusal=trouble_of(refusal), **_sheet(bulk_id))
+    return page("bulk.html", status_of(refusal), refusal=trouble_of(refusal), **_sheet(bulk_id))
 
 
 def _sheet(bulk_id: uuid.UUID) -> dict[str, Any]:

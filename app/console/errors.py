@@ -7,11 +7,9 @@ from apiflask import APIFlask
 from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException, NotFound
 
-from app.api.problems import KINDS, problem
+from app.api.problems import KINDS, LOST_DATABASE, code_of, is_redirect, problem, status_of
 from app.console import agent_pages, audit_pages, bulk_pages, number_pages, operation_pages, webhook_pages
 from app.console.context import visitor
 from app.console.pages import page
@@ -20,8 +18,6 @@ from app.domain.errors import ErrorCode, RefusedError
 from app.providers.errors import ProviderError
 
 log = structlog.stdlib.get_logger()
-
-_STATUS_CODES = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED, 413: ErrorCode.REQUEST_TOO_LARGE}
 
 _NO_FORM_TO_RETURN_TO = frozenset({401, 403, 404})
 """Statuses of a refused form after which its page would not be shown either."""
@@ -49,25 +45,31 @@ def register_errors(app: APIFlask, blueprint: Blueprint) -> None:
     blueprint.register_error_handler(ProviderError, _provider_failed)
     blueprint.register_error_handler(CSRFError, _not_our_form)
     blueprint.register_error_handler(HTTPException, _http_exception)
-    for lost_database in (OperationalError, InterfaceError, PoolTimeoutError):
+    for lost_database in LOST_DATABASE:
         blueprint.register_error_handler(lost_database, _database_away)
     blueprint.register_error_handler(Exception, _unexpected)
     app.register_error_handler(NotFound, _no_such_page)
 
 
-def error_page(code: ErrorCode, detail: str, status: int | None = None) -> Response:
+def error_page(code: ErrorCode, detail: str) -> Response:
     """Render an error as a page of its own."""
     kind = KINDS[code]
-    return page("error.html", status or kind.status, code=code, title=kind.title, detail=detail, advice=ADVICE[code])
+    return page("error.html", kind.status, code=code, title=kind.title, detail=detail, advice=ADVICE[code])
 
 
 def _refused(error: RefusedError) -> ResponseReturnValue:
     if request.endpoint == "console.enter":
-        return page("sign_in.html", error.status, wanted=request.form.get("next", "/"), refusal=error)
+        return page("sign_in.html", status_of(error), wanted=request.form.get("next", "/"), refusal=error)
     # Some checks come before the guard: what is refused there is refused to a stranger, who must see no page.
-    if request.method == "POST" and visitor() is not None and error.status not in _NO_FORM_TO_RETURN_TO:
-        return _form_again(error)
-    return error_page(error.code, error.detail, error.status)
+    if request.method == "POST" and visitor() is not None and status_of(error) not in _NO_FORM_TO_RETURN_TO:
+        try:
+            return _form_again(error)
+        except RefusedError as gone:
+            # The page that the form was on cannot be shown: there is no such agent, say.
+            return error_page(gone.code, gone.detail)
+        except LOST_DATABASE as away:
+            return _database_away(away)
+    return error_page(error.code, error.detail)
 
 
 def _form_again(error: RefusedError) -> ResponseReturnValue:
@@ -83,7 +85,7 @@ def _form_again(error: RefusedError) -> ResponseReturnValue:
 
 def _provider_failed(error: ProviderError) -> ResponseReturnValue:
     log.warning("provider_failed", code=error.code, detail=error.detail)
-    return _refused(RefusedError(error.code, error.detail, status=KINDS[error.code].status))
+    return _refused(RefusedError(error.code, error.detail))
 
 
 def _not_our_form(_error: CSRFError) -> ResponseReturnValue:
@@ -92,18 +94,14 @@ def _not_our_form(_error: CSRFError) -> ResponseReturnValue:
 
 
 def _http_exception(error: HTTPException) -> ResponseReturnValue:
-    status = error.code or 500
-    if status < 400:  # noqa: PLR2004 - a redirect of the router is no error
-        return error.get_response()
-    code = _STATUS_CODES.get(status, ErrorCode.MALFORMED_REQUEST)
-    return error_page(code, f"{error.name}.", status)
+    return error.get_response() if is_redirect(error) else error_page(code_of(error), f"{error.name}.")
 
 
 def _no_such_page(error: NotFound) -> ResponseReturnValue:
     """Answer an address that nothing serves: in HTML for a browser, as a problem for everybody else."""
     wants_page = request.accept_mimetypes.best_match(["application/problem+json", "text/html"]) == "text/html"
     if request.path.startswith("/api/") or not wants_page:
-        return problem(ErrorCode.NOT_FOUND, f"{error.name}.", status=404)
+        return problem(ErrorCode.NOT_FOUND, f"{error.name}.")
     return error_page(ErrorCode.NOT_FOUND, "There is no such page.")
 
 

@@ -7,11 +7,11 @@ from enum import StrEnum
 from typing import Any
 
 from apiflask import Schema
-from marshmallow import EXCLUDE, ValidationError, fields, validate
+from marshmallow import EXCLUDE, ValidationError, validate
 from werkzeug.datastructures import MultiDict
 
 from app.api.bulk_schemas import ItemCursorField
-from app.api.fields import Name, choice
+from app.api.fields import Id, Name, choice
 from app.api.pages import CursorField
 from app.api.problems import validation_failed
 from app.api.schemas import AgentIn, ProvisionIn
@@ -89,7 +89,7 @@ class _MoveQuery(_Lenient):
 
 
 class _MoveForm(_Lenient):
-    to = fields.UUID(required=True, error_messages={"required": "Choose an agent.", "invalid_uuid": "Choose an agent."})
+    to = Id(required=True, error_messages={"required": "Choose an agent.", "invalid_uuid": "Choose an agent."})
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,8 @@ def read_search(given: MultiDict[str, str]) -> str:
 
 def read_agent_form(given: MultiDict[str, str]) -> tuple[str, str | None]:
     """Read the form for a new agent: its name, and LiveKit's name for it if another; `RefusedError` 422."""
-    wanted = {name: given[name] for name in ("name", "livekitAgentName") if given.get(name) or name == "name"}
+    livekit_name = given.get("livekitAgentName")
+    wanted = {"name": given.get("name", "")} | ({"livekitAgentName": livekit_name} if livekit_name else {})
     found = _load(AgentIn(), wanted)
     return found["name"], found.get("livekit_agent_name")
 

@@ -43,7 +43,7 @@ def _check_key() -> ResponseReturnValue | None:
     needed = _needed_scope()
     if not found.may(needed):
         detail = f"This needs a key with the scope '{needed}'; '{found.name}' has {', '.join(found.scopes) or 'none'}."
-        raise RefusedError(ErrorCode.FORBIDDEN, detail, status=403)
+        raise RefusedError(ErrorCode.FORBIDDEN, detail)
     return None
 
 

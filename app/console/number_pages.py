@@ -4,6 +4,7 @@ from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
 from app.api.context import wiring
+from app.api.problems import status_of
 from app.console.context import desk
 from app.console.findings import trouble_of
 from app.console.forms import STANDING_WORDS, NumbersQuery, Standing, read_agent_form, read_numbers_query
@@ -37,7 +38,7 @@ def numbers_page(wanted: NumbersQuery | None = None, refusal: RefusedError | Non
     reader = desk().reader
     return page(
         "numbers.html",
-        refusal.status if refusal else 200,
+        status_of(refusal),
         query=query,
         found=reader.numbers(query.filter, query.cursor),
         tally=tally(reader.counts()),

@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from app.access import Scope
 from app.api.context import door, wiring
+from app.api.problems import status_of
 from app.console.actions import can_retry
 from app.console.context import desk, origin, visitor
 from app.console.findings import trouble_of
@@ -57,8 +58,7 @@ def retry(operation_id: uuid.UUID) -> ResponseReturnValue:
 
 def operation_page(operation_id: uuid.UUID, refusal: RefusedError | None = None) -> Response:
     """Render the page."""
-    status = refusal.status if refusal else 200
-    return page("operation.html", status, refusal=trouble_of(refusal), **_sheet(operation_id))
+    return page("operation.html", status_of(refusal), refusal=trouble_of(refusal), **_sheet(operation_id))
 
 
 def _sheet(operation_id: uuid.UUID) -> dict[str, Any]:

@@ -48,10 +48,10 @@ def _holder_of(key: str) -> Caller:
     """Return who holds this key; `RefusedError` for a wrong one, for one that sees nothing, or for too many tries."""
     retry_after_s = desk().sign_in_limit.retry_after_s(f"sign-in {request.remote_addr}")
     if retry_after_s is not None:
-        raise RefusedError(ErrorCode.RATE_LIMITED, f"Too many tries: come back in {retry_after_s} s.", status=429)
+        raise RefusedError(ErrorCode.RATE_LIMITED, f"Too many tries: come back in {retry_after_s} s.")
     found = door().keys.authenticate(key)
     if found is None:
-        raise RefusedError(ErrorCode.UNAUTHENTICATED, "This key is unknown or was revoked.", status=401)
+        raise RefusedError(ErrorCode.UNAUTHENTICATED, "This key is unknown or was revoked.")
     if not found.may(Scope.READ):
-        raise RefusedError(ErrorCode.FORBIDDEN, f"The key '{found.name}' has no scope: it sees nothing.", status=403)
+        raise RefusedError(ErrorCode.FORBIDDEN, f"The key '{found.name}' has no scope: it sees nothing.")
     return found

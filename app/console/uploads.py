@@ -12,9 +12,6 @@ from app.provisioning.bulk_items import Item, read_items
 
 FIELD = "file"
 
-_PREDICATES = ("is ", "has ", "must ")
-"""How a message begins that goes on after "The file"."""
-
 
 def read_bulk_file(given: MultiDict[str, FileStorage]) -> list[Item]:
     """Read the file's items: JSON where its name ends so, else CSV; `RefusedError` 422 for what is neither."""
@@ -33,5 +30,4 @@ def read_bulk_file(given: MultiDict[str, FileStorage]) -> list[Item]:
 
 
 def _unreadable(message: str) -> RefusedError:
-    sentence = f"The file {message}." if message.startswith(_PREDICATES) else f"The file is refused: {message}."
-    return validation_failed({FIELD: [sentence]})
+    return validation_failed({FIELD: [f"The file {message}."]})

@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from app.api.context import wiring
 from app.api.pages import cut
+from app.api.problems import status_of
 from app.api.webhook_reference import SUMMARIES
 from app.console.findings import trouble_of
 from app.console.forms import read_deliveries_query, read_webhook_form
@@ -107,7 +108,7 @@ def webhooks_page(refusal: RefusedError | None = None) -> Response:
     """Render the list, with the form for a new one."""
     return page(
         "webhooks.html",
-        refusal.status if refusal else 200,
+        status_of(refusal),
         rows=[(row, endpoint_badge(row)) for row in wiring().webhooks.all()],
         events={event.value: SUMMARIES[event] for event in PHONE_EVENTS},
         refusal=trouble_of(refusal),
@@ -117,7 +118,7 @@ def webhooks_page(refusal: RefusedError | None = None) -> Response:
 
 def webhook_page(webhook_id: uuid.UUID, refusal: RefusedError | None = None) -> Response:
     """Render the page of one endpoint."""
-    return page("webhook.html", refusal.status if refusal else 200, refusal=trouble_of(refusal), **_sheet(webhook_id))
+    return page("webhook.html", status_of(refusal), refusal=trouble_of(refusal), **_sheet(webhook_id))
 
 
 def _secret_page(endpoint: WebhookEndpoint, title: str, status: int) -> Response:

@@ -60,45 +60,42 @@ class ErrorCode(StrEnum):
 
 
 class RefusedError(Exception):
-    """A request that a service refuses; `status` is the HTTP status, `errors` maps field -> messages."""
+    """A request that a service refuses; its code decides the HTTP status, `errors` maps field -> messages."""
 
-    def __init__(
-        self, code: ErrorCode, detail: str, *, status: int = 409, errors: Mapping[str, list[str]] | None = None
-    ) -> None:
+    def __init__(self, code: ErrorCode, detail: str, *, errors: Mapping[str, list[str]] | None = None) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
-        self.status = status
         self.errors = dict(errors or {})
 
 
 def agent_not_found(agent_id: object) -> RefusedError:
     """Build the 404 for an agent id that no row has."""
-    return RefusedError(ErrorCode.AGENT_NOT_FOUND, f"There is no agent {agent_id}.", status=404)
+    return RefusedError(ErrorCode.AGENT_NOT_FOUND, f"There is no agent {agent_id}.")
 
 
 def operation_not_found(operation_id: object) -> RefusedError:
     """Build the 404 for an operation id that no row has."""
-    return RefusedError(ErrorCode.OPERATION_NOT_FOUND, f"There is no operation {operation_id}.", status=404)
+    return RefusedError(ErrorCode.OPERATION_NOT_FOUND, f"There is no operation {operation_id}.")
 
 
 def audit_not_found(audit_id: object = None) -> RefusedError:
     """Build the 404 for an audit id that no row has, or, without an id, for a service that has no report yet."""
     detail = f"There is no audit {audit_id}." if audit_id else "No audit has finished yet."
-    return RefusedError(ErrorCode.AUDIT_NOT_FOUND, detail, status=404)
+    return RefusedError(ErrorCode.AUDIT_NOT_FOUND, detail)
 
 
 def bulk_not_found(bulk_id: object) -> RefusedError:
     """Build the 404 for a bulk id that no row has."""
-    return RefusedError(ErrorCode.BULK_NOT_FOUND, f"There is no bulk {bulk_id}.", status=404)
+    return RefusedError(ErrorCode.BULK_NOT_FOUND, f"There is no bulk {bulk_id}.")
 
 
 def webhook_not_found(webhook_id: object) -> RefusedError:
     """Build the 404 for a webhook id that no row has."""
-    return RefusedError(ErrorCode.WEBHOOK_NOT_FOUND, f"There is no webhook {webhook_id}.", status=404)
+    return RefusedError(ErrorCode.WEBHOOK_NOT_FOUND, f"There is no webhook {webhook_id}.")
 
 
 def webhook_delivery_not_found(delivery_id: object) -> RefusedError:
     """Build the 404 for a delivery id that this webhook has not."""
     detail = f"The webhook has no delivery {delivery_id}."
-    return RefusedError(ErrorCode.WEBHOOK_DELIVERY_NOT_FOUND, detail, status=404)
+    return RefusedError(ErrorCode.WEBHOOK_DELIVERY_NOT_FOUND, detail)

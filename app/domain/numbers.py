@@ -4,7 +4,9 @@ import re
 
 import phonenumbers
 
-_E164 = re.compile(r"\+[1-9][0-9]{1,14}", re.ASCII)
+E164 = re.compile(r"\+[1-9][0-9]{1,14}", re.ASCII)
+"""What a number looks like; `parse_e164` knows which there can be."""
+
 _IN_TEXT = re.compile(r"(?:(?<![0-9A-Za-z+])\+|%2B)[1-9][0-9]{6,14}(?![0-9])", re.IGNORECASE)
 
 NANP_DIGITS = 10
@@ -20,7 +22,7 @@ def parse_e164(text: str) -> str:
 
     Nothing is repaired: a number is compared letter by letter at both providers, so one written differently is another.
     """
-    if not _E164.fullmatch(text):
+    if not E164.fullmatch(text):
         raise InvalidNumberError("must be E.164: '+', country code and subscriber digits, at most 15, nothing else")
     if text.startswith("+1") and len(text) != len("+1") + NANP_DIGITS:
         raise InvalidNumberError("a +1 number has exactly 10 digits after the country code")

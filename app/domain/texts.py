@@ -1,7 +1,12 @@
-"""What text from outside may be: one visible line, or JSON that a database can hold."""
+"""What text from outside may be: one visible line, or strict JSON that a database can hold; how a terminal shows it."""
 
 import json
+import math
+import re
 import unicodedata
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Self
 
 MAX_NAME = 200
 """Characters of a name: a line on a screen."""
@@ -9,35 +14,143 @@ MAX_NAME = 200
 MAX_METADATA_BYTES = 16 * 1024
 """Bytes of an agent's metadata as JSON: it travels with every dispatched call."""
 
+MAX_DEPTH = 32
+"""Levels of nesting: far above sensible metadata, far below Python's recursion limit when it is written out again."""
+
+LONGEST_PATH = 64
+"""Characters of the place in somebody's JSON that a message quotes."""
+
+STEERING = r"\u0000-\u001f\u007f-\u009f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+"""Ranges of a pattern: control characters, line ends of other kinds, and what turns the direction of writing."""
+
+UNSEEN = (
+    r"\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff"
+    r"\uffa0\ufff0-\ufffc"
+)
+"""Ranges of a pattern: what Unicode draws as nothing (Default_Ignorable_Code_Point), and letters and symbols that are
+blank by their design: the Hangul fillers, the empty Braille cell, the object replacement."""
+
+_TAGS, _SURROGATES, _NONCHARACTERS = r"\U000e0000-\U000e007f", r"\ud800-\udfff", r"\ufdd0-\ufdef\ufffe\uffff"
+_UNSEEN_BEYOND_BMP = r"\U000e0000-\U000e0fff\U00013441\U00013442\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a"
+
+_NOT_ON_A_LINE = re.compile(f"[{STEERING}{_TAGS}{_SURROGATES}{_NONCHARACTERS}]")
+_UNSEEN = re.compile(f"[{UNSEEN}{_UNSEEN_BEYOND_BMP}]")
+_NOT_ON_A_TERMINAL = re.compile(f"[{STEERING}{_TAGS}{_SURROGATES}]")
+_NOT_IN_A_DATABASE = re.compile(rf"[\0{_SURROGATES}]")
+
 
 class InvalidTextError(ValueError):
     """The text is not accepted; the message says why, for the client."""
 
 
+class WrittenFloat(float):
+    """A number with a fraction or an exponent, and the digits that it was written with."""
+
+    __slots__ = ("digits",)
+    digits: str
+
+    def __new__(cls, digits: str) -> Self:
+        """Read the digits; beyond what a double holds they are no number to everybody."""
+        number = super().__new__(cls, digits)
+        if not math.isfinite(number):
+            raise InvalidTextError("has a number out of range")
+        number.digits = digits
+        return number
+
+
 def visible_line(text: str) -> str:
-    """Return the text without the blanks around it; refuse what does not fit on one line of a screen."""
+    """Return the text without the blanks around it; refuse what does not fit on one line, or shows nothing there."""
+    if _NOT_ON_A_LINE.search(text):
+        raise InvalidTextError("must not contain control characters, bidirectional formatting or tags")
     line = text.strip()
-    # Cc: control characters, NUL among them; Cs: half of a surrogate pair; Zl, Zp: line ends of other kinds.
-    if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in line):
-        raise InvalidTextError("must not contain control characters")
+    if not any(map(_is_seen, line)):
+        raise InvalidTextError("must have a character that can be seen")
     return line
 
 
+def _is_seen(character: str) -> bool:
+    # Zs: blanks; Cf: format characters; Mn, Me: marks that need a letter to stand on.
+    return unicodedata.category(character) not in {"Zs", "Cf", "Mn", "Me"} and not _UNSEEN.match(character)
+
+
+def escaped(text: str, keep: str = "") -> str:
+    r"""Return the text with every character that a terminal would obey written out, as in `\u001b`; but for `keep`."""
+    return _NOT_ON_A_TERMINAL.sub(lambda found: found[0] if found[0] in keep else json.dumps(found[0])[1:-1], text)
+
+
+def read_json(text: str) -> object:
+    """Read JSON strictly: what another parser might read differently is refused, never guessed.
+
+    The message of a refusal goes on after "The body" or "The file".
+    """
+    try:
+        document: object = _decoder.decode(text)
+    except json.JSONDecodeError as error:
+        where = f"is not JSON (line {error.lineno}, column {error.colno})" if text.strip() else "is empty"
+        raise InvalidTextError(where) from error
+    except InvalidTextError:
+        raise
+    except ValueError as error:
+        # An integer of more digits than Python agrees to read.
+        raise InvalidTextError("has a number out of range") from error
+    except RecursionError as error:
+        raise InvalidTextError("is nested too deeply") from error
+    _check_depth(document)
+    return document
+
+
+def _no_constant(name: str) -> float:
+    raise InvalidTextError(f"has {name}, which is not JSON")
+
+
+def _unique_names(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise InvalidTextError("is refused: a name appears twice in one object")
+    return members
+
+
+_decoder = json.JSONDecoder(parse_constant=_no_constant, parse_float=WrittenFloat, object_pairs_hook=_unique_names)
+
+
+def _check_depth(value: object, depth: int = 0) -> None:
+    if depth > MAX_DEPTH:
+        raise InvalidTextError("is nested too deeply")
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_depth(inner, depth + 1)
+
+
 def check_metadata(value: object) -> None:
-    """Refuse JSON that is too large, or that holds what PostgreSQL or Unicode does not know."""
-    _check_text(value)
-    if len(json.dumps(value, ensure_ascii=False).encode()) > MAX_METADATA_BYTES:
-        raise InvalidTextError(f"must be at most {MAX_METADATA_BYTES} bytes as JSON")
+    """Refuse JSON that would not come back as it is, or that is too large where it is stored or when it is sent."""
+    expansion = _check_values(value, "")
+    stored = len(json.dumps(value, ensure_ascii=False).encode()) + expansion
+    sent = len(json.dumps(value))
+    if max(stored, sent) > MAX_METADATA_BYTES:
+        raise InvalidTextError(f"must be at most {MAX_METADATA_BYTES} bytes as JSON, numbers and escapes written out")
 
 
-def _check_text(value: object) -> None:
-    """Refuse a NUL, which PostgreSQL does, or half of a surrogate pair, which is no Unicode, anywhere inside."""
-    if isinstance(value, str) and any(char == "\0" or "\ud800" <= char <= "\udfff" for char in value):
+def _check_values(value: object, path: str) -> int:
+    """Refuse what PostgreSQL or Unicode does not know, anywhere inside; return by how many bytes numbers grow there."""
+    if isinstance(value, str) and _NOT_IN_A_DATABASE.search(value):
         raise InvalidTextError("must not contain NUL bytes or unpaired surrogates")
     if isinstance(value, dict):
-        for name, inner in value.items():
-            _check_text(name)
-            _check_text(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            _check_text(inner)
+        return sum(_check_values(name, path) + _check_values(inner, f"{path}.{name}") for name, inner in value.items())
+    if isinstance(value, list):
+        return sum(_check_values(inner, f"{path}[{place}]") for place, inner in enumerate(value))
+    return _check_float(value, path) if isinstance(value, float) else 0
+
+
+def _check_float(number: float, path: str) -> int:
+    """Refuse a number that would come back as another; jsonb writes all digits and no exponent."""
+    shortest = repr(float(number))
+    kept = format(Decimal(shortest), "f") if math.isfinite(number) else "null"
+    try:
+        is_exact = Decimal(getattr(number, "digits", shortest)) == Decimal(shortest)
+    except ArithmeticError:
+        # An exponent beyond what even a Decimal has.
+        is_exact = False
+    if not is_exact or json.loads(kept) != number:
+        where = path.removeprefix(".")[:LONGEST_PATH]
+        raise InvalidTextError(f"has a number that would be rounded ({where}): send it as text")
+    return len(kept) - len(shortest)

@@ -2,20 +2,29 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from app.db.bulks import BulkItem
 from app.domain.bulks import MAX_ITEMS
+from app.domain.numbers import E164
+from app.domain.texts import InvalidTextError, read_json
 
 COLUMNS = ("phoneNumber", "agentId", "agent", "livekitAgentName", "takeover")
 """What a CSV file may have; `phoneNumber` it must. `agent` is the name of an agent to make."""
 
 REPORT_COLUMNS = ("position", "phoneNumber", "agentId", "status", "operationId", "errorCode", "errorDetail")
 
-_NUMBER = re.compile(r"\+[0-9]+", re.ASCII)
+_SIGNS = "=+@\\-\uff1d\uff0b\uff0d\uff20"
+"""What a formula begins with in a spreadsheet, the full-width forms of East Asian ones too: a pattern's class."""
+
+_FORMULA = re.compile(rf"^(?=[\t\r\n])|(?:^|(?<=[;,|\t\r\n\"]))(?=[\s\"]*[{_SIGNS}])")
+"""Where a formula would begin: at the start of a cell, behind a quote, or behind what parts cells in some country."""
+
+_DISARMED = re.compile(rf"'(?=[\s\"]*[{_SIGNS}])")
+"""An apostrophe that says of the rest of a cell: no formula. Spreadsheets write it, and so does our report."""
+
 _FLAGS = {"true": True, "false": False}
 
 
@@ -44,13 +53,13 @@ def items_of_file(path: Path) -> list[object]:
     """Return the items of a file: JSON where its name ends so, else CSV; JSON is `{"items": […]}` or the list alone."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        document = json.loads(text) if path.suffix.lower() == ".json" else None
+        document = read_json(text) if path.suffix.lower() == ".json" else None
     except OSError as error:
         raise InvalidFileError(f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidFileError("is not UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidFileError("is not JSON") from error
+    except InvalidTextError as error:
+        raise InvalidFileError(str(error)) from error
     if document is None and path.suffix.lower() != ".json":
         return items_of_csv(text)
     return items_of_document(document)
@@ -78,20 +87,21 @@ def report_text(items: Iterable[BulkItem]) -> str:
     rows.writerow(REPORT_COLUMNS)
     for item in items:
         known = (item.agent_id, item.status.value, item.operation_id, item.error_code, item.error_detail)
-        rows.writerow((item.position, _harmless(item.phone_number), *known))
+        rows.writerow([harmless(cell) for cell in (item.position, item.phone_number, *known)])
     return text.getvalue()
 
 
-def _harmless(number: str | None) -> str | None:
-    """Return the number for a cell; what is none must not become a formula in somebody's spreadsheet."""
-    is_formula = number and number[0] in "=+-@" and not _NUMBER.fullmatch(number)
-    return f"'{number}" if is_formula else number
+def harmless(cell: object) -> str:
+    """Return the text of a cell in which no spreadsheet finds a formula; a phone number is a number to all of them."""
+    text = "" if cell is None else str(cell)
+    return text if E164.fullmatch(text) else _FORMULA.sub("'", text)
 
 
 def _item(header: list[str], row: list[str]) -> object:
     if len(row) > len(header):
         return None
-    cells: dict[str, object] = {name: cell.strip() for name, cell in zip(header, row, strict=False) if cell.strip()}
+    stripped = {name: cell.strip() for name, cell in zip(header, row, strict=False)}
+    cells: dict[str, object] = {name: _DISARMED.sub("", cell, 1) for name, cell in stripped.items() if cell}
     if "takeover" in cells:
         cells["takeover"] = _FLAGS.get(str(cells["takeover"]).lower(), cells["takeover"])
     if "agent" in cells or "livekitAgentName" in cells:

@@ -124,13 +124,12 @@ def _new_agent(value: object) -> NewAgent:
 def _name(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise _InvalidItemError(f"{where}: must be text.")
+    if not 1 <= len(value.strip()) <= MAX_NAME:
+        raise _InvalidItemError(f"{where}: must have 1 to {MAX_NAME} characters.")
     try:
-        line = visible_line(value)
+        return visible_line(value)
     except InvalidTextError as error:
         raise _InvalidItemError(f"{where}: {error}.") from error
-    if not 1 <= len(line) <= MAX_NAME:
-        raise _InvalidItemError(f"{where}: must have 1 to {MAX_NAME} characters.")
-    return line
 
 
 def _refuse_unknown(given: Mapping[Any, object], known: frozenset[str], where: str = "") -> None:

@@ -153,7 +153,7 @@ class WebhookService:
             self.sender.check_url(url)
         except UrlRefusedError as error:
             detail = f"The URL {error}."
-            raise RefusedError(ErrorCode.VALIDATION_FAILED, detail, status=422, errors={"url": [str(error)]}) from error
+            raise RefusedError(ErrorCode.VALIDATION_FAILED, detail, errors={"url": [str(error)]}) from error
 
 
 def _lock_enabled(session: Session, webhook_id: uuid.UUID) -> datetime:

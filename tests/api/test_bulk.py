@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import uuid
 from dataclasses import replace
 from typing import Any
@@ -12,9 +13,11 @@ from werkzeug.test import TestResponse
 
 from app.access import Scope
 from app.api.bodies import MAX_BODY_BYTES
+from app.db.bulks import BulkItem
 from app.db.models import Operation
-from app.domain.bulks import MAX_ITEMS
+from app.domain.bulks import MAX_ITEMS, ItemStatus
 from app.provisioning.bulk_admission import WINDOW
+from app.provisioning.bulk_files import items_of_csv, report_text
 from tests.support.api import NOBODY, Api
 
 URL = "/api/provisionings"
@@ -354,3 +357,51 @@ def test_the_report_has_a_line_for_every_item_and_no_formula(api: Api) -> None:
     assert [row[1] for row in rows] == [number(1000), "'=1+1", "'+cmd|x"]
     assert (rows[0][3], rows[1][3], rows[1][5]) == ("pending", "failed", "validation_failed")
     assert uuid.UUID(rows[0][2])
+
+
+FORMULAS = [
+    "=1+1",
+    "+1514555123;=1",
+    "@SUM(1)",
+    '=HYPERLINK("http://e","x")',
+    "-1+1",
+    "\t=1",
+    "\r=1",
+    ' "=1',
+    "a;=cmd|' /C calc'!A0;b",
+    "a\t@x",
+    "\uff1d1+1",
+    "a,=1",
+    "+1514555123x",
+]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_cell_of_any_column_begins_a_formula_however_its_line_is_parted(text: str) -> None:
+    item = BulkItem(
+        position=1, phone_number=text, status=ItemStatus.FAILED, error_code=text, error_detail=f"{text}: is not known."
+    )
+    line = report_text([item])
+
+    cells = [cell for row in csv.reader(io.StringIO(line, newline="")) for cell in row]
+    for part in (*cells, *re.split(r"[;\t,|\r\n]", line)):
+        assert not re.match(r"[\s\"]*[=+\-@\uff1d\uff0b\uff0d\uff20]", part), part
+    assert not any(cell.startswith(("\t", "\r", "\n")) for cell in cells)
+
+
+def test_the_reason_of_an_item_is_no_formula_either(api: Api) -> None:
+    answer = start(api, [{"phoneNumber": number(1), "agent": "a", "=1+1": 1}])
+
+    [row] = csv.DictReader(io.StringIO(api.get(f"{answer.json['statusUrl']}/report").text))
+
+    assert (row["phoneNumber"], row["errorDetail"]) == (number(1), "'=1+1: is not known.")
+
+
+def test_what_the_report_or_a_spreadsheet_disarmed_is_read_as_it_was() -> None:
+    items = items_of_csv("phoneNumber,agent\n'+15145550001,'=1\n+15145550002,'t Hof\n' =1,\"'\"\n")
+
+    assert items == [
+        {"phoneNumber": "+15145550001", "agent": {"name": "=1"}},
+        {"phoneNumber": "+15145550002", "agent": {"name": "'t Hof"}},
+        {"phoneNumber": " =1", "agent": {"name": "'"}},
+    ]

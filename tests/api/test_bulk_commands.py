@@ -134,7 +134,7 @@ BAD_FILES = {
     "empty.csv": ("phoneNumber\n", "must have 1 to 10000 items, not 0"),
     "text.json": ("[", "is not JSON"),
     "null.json": ("null", "must be a list of items"),
-    "deep.json": ("[" * 100_000, "is not JSON"),
+    "deep.json": ("[" * 100_000, "is nested too deeply"),
 }
 
 

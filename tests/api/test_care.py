@@ -11,6 +11,7 @@ from app.access import KeyService, Scope
 from app.domain.errors import ErrorCode
 from app.providers.errors import TransientError
 from app.provisioning.plans import Plan
+from app.sandbox import ACCOUNT_SID
 from app.setting_values import is_loopback
 from app.settings import Settings
 from app.wiring import Wiring, build
@@ -18,6 +19,7 @@ from tests.support.api import NOBODY, NUMBER, OTHER_NUMBER, Api, RecordingPublis
 from tests.support.saga import FINISHED
 from tests.support.sandbox import Sandbox
 from tests.support.servers import ValkeyServer
+from tests.support.stage import Console
 
 WAIT = {"Prefer": "wait=20"}
 
@@ -86,6 +88,17 @@ def test_a_drift_is_named_and_repaired(real: Api, agent_id: str, sandbox: Sandbo
     assert sandbox.call(NUMBER)["reaches"]
     again = real.post(f"/api/agents/{agent_id}/repair", {})
     assert (again.status_code, again.json["message"]) == (200, "All is well: nothing to repair.")
+
+
+def test_a_number_that_was_released_is_the_422_that_the_document_has(
+    real: Api, agent_id: str, sandbox: Sandbox
+) -> None:
+    sid = real.status(agent_id).json["twilioPhoneNumberSid"]
+    Console(sandbox).twilio("DELETE", f"/2010-04-01/Accounts/{ACCOUNT_SID}/IncomingPhoneNumbers/{sid}.json")
+
+    answer = real.post(f"/api/agents/{agent_id}/repair")
+
+    assert (answer.status_code, answer.json["code"], answer.json["status"]) == (422, "number_not_in_account", 422)
 
 
 def test_a_repair_without_a_wish_to_wait_is_accepted(real: Api, agent_id: str) -> None:

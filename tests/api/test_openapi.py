@@ -60,7 +60,7 @@ def test_every_route_is_documented_but_the_reference_itself_and_the_console(api:
 def test_every_call_under_api_needs_the_key_and_says_what_else_may_happen(document: dict[str, Any]) -> None:
     for path, verb, operation in _operations(document):
         if path in NEEDS_NO_KEY:
-            assert "security" not in operation
+            assert {} in operation["security"] or not operation["security"], path
         else:
             assert operation["security"] == [{"apiKey": []}], (path, verb)
             assert {"401", "403", "500", "503"} <= set(operation["responses"]), (path, verb)
@@ -69,6 +69,12 @@ def test_every_call_under_api_needs_the_key_and_says_what_else_may_happen(docume
         assert operation["summary"]
         assert operation["operationId"]
         assert not [name for name in operation if name.startswith("x-")]
+
+
+def test_every_call_and_webhook_says_where_it_is_and_whether_it_needs_a_key(document: dict[str, Any]) -> None:
+    assert document["servers"] == [{"url": "/"}]
+    for calls in (document["paths"], document["webhooks"]):
+        assert [verb for verbs in calls.values() for verb, each in verbs.items() if "security" not in each] == []
 
 
 def test_every_problem_has_an_example_that_is_a_problem(document: dict[str, Any]) -> None:

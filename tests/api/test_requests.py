@@ -1,11 +1,16 @@
+import json
 import logging
 
 import pytest
+from flask import Response
 from sqlalchemy.exc import OperationalError
+from werkzeug.exceptions import default_exceptions
 
 from app.api.problems import KINDS
 from app.api.requests import DATA_POLICY, HEADERS
-from app.domain.errors import ErrorCode
+from app.domain.errors import ErrorCode, RefusedError
+from app.providers.errors import RejectedError, TransientError
+from tests.api.test_openapi import COMMITTED
 from tests.support.api import NUMBER, Api
 
 
@@ -142,3 +147,37 @@ def test_a_database_that_is_away_is_503(api: Api, caplog: pytest.LogCaptureFixtu
 
 def test_every_code_has_a_kind() -> None:
     assert set(KINDS) == set(ErrorCode)
+
+
+def answer_to(api: Api, path: str, error: Exception) -> Response:
+    """Return the answer to a request whose view raises this."""
+    with api.app.test_request_context(path, headers={"Authorization": f"Bearer {api.key}"}):
+        api.app.preprocess_request()
+        return api.app.make_response(api.app.handle_user_exception(error))
+
+
+@pytest.mark.parametrize("path", ["/api/agents", "/audit"])
+def test_a_code_has_the_same_status_wherever_it_is_met(api: Api, path: str) -> None:
+    documented = json.loads(COMMITTED.read_text(encoding="utf-8"))
+    shown = {
+        (name, int(status))
+        for verbs in documented["paths"].values()
+        for operation in verbs.values()
+        for status, response in operation["responses"].items()
+        for name in response.get("content", {}).get("application/problem+json", {}).get("examples", ())
+    }
+    for code in ErrorCode:
+        for error in (RefusedError(code, "No."), TransientError(code, "No."), RejectedError(code, "No.")):
+            answer = answer_to(api, path, error)
+            assert answer.status_code == KINDS[code].status, (code, type(error))
+        assert {status for name, status in shown if name == code} <= {KINDS[code].status}, code
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(406, "malformed_request"), (416, "malformed_request"), (501, "internal_error")]
+)
+@pytest.mark.parametrize("path", ["/api/agents", "/audit"])
+def test_an_error_of_the_framework_has_the_status_of_its_code(api: Api, path: str, status: int, code: str) -> None:
+    answer = answer_to(api, path, default_exceptions[status]())
+
+    assert answer.status_code == KINDS[ErrorCode(code)].status

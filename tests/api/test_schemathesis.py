@@ -65,8 +65,9 @@ KEYS = 2000
 DEPENDS_ON_STATE = {"idempotency_key_reused", "number_not_in_account"}
 """422s that a valid request may meet."""
 
-BEYOND_SCHEMA = {"cursor", "phoneNumber", "metadata", "url"}
-"""Fields with rules that no JSON Schema can tell: ours, possible in its country, nowhere a NUL, a public address."""
+BEYOND_SCHEMA = {"cursor", "phoneNumber", "metadata", "url", "name", "livekitAgentName", "description"}
+"""Fields with rules that no JSON Schema can tell: ours, possible in its country, a number that comes back, a public
+address, something to see."""
 
 ITEM_BY_ITEM = "POST /api/provisionings"
 """What is wrong with an item is told in that item's own row: the request is accepted."""

@@ -1,12 +1,15 @@
 """What may not come in: every row changes nothing and names what is wrong."""
 
 import json
+from decimal import Decimal
 from io import BytesIO
 from typing import Any
 
 import pytest
 
-from tests.support.api import NUMBER, Api
+from app.access import KeyRefusedError, Scope
+from app.api.bulk_schemas import item_cursor
+from tests.support.api import NOBODY, NUMBER, Api
 
 JSON = "application/json"
 
@@ -239,3 +242,90 @@ def test_a_parameter_that_a_writing_call_does_not_know_is_422(api: Api, method: 
 
     _refused(answer, 422, "validation_failed", "dry")
     assert api.get(f"/api/agents/{agent_id}").json["phoneProvisioningStatus"] == "NOT_PROVISIONED"
+
+
+PAGED = ["/api/agents", "/api/operations", "/api/provisionings", f"/api/provisionings/{NOBODY}/items"]
+
+
+@pytest.mark.parametrize("path", PAGED)
+@pytest.mark.parametrize(
+    "limit",
+    ["\uff11\uff10", "\u0663", "1_0", "%2B5", "%205%20", "5%0A", "1e1", "5.0", "0x5", "-1", "0", "9" * 5000, ""],
+)
+def test_a_limit_that_is_no_plain_integer_is_422(api: Api, path: str, limit: str) -> None:
+    _refused(api.get(f"{path}?limit={limit}"), 422, "validation_failed", "limit")
+
+
+def test_a_plain_integer_is_taken(api: Api) -> None:
+    assert [api.get(f"/api/agents?limit={limit}").status_code for limit in ("1", "200", "010")] == [200, 200, 200]
+
+
+@pytest.mark.parametrize("path", ["/api/agents?limit=5&limit=6", "/api/operations?limit=5&limit=5"])
+def test_a_parameter_that_comes_twice_is_422(api: Api, path: str) -> None:
+    _refused(api.get(path), 422, "validation_failed", "limit")
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        "{7c1f5a52-3c0e-4c42-9a53-0f3a1d0b6c11}",
+        "7c1f5a523c0e4c429a530f3a1d0b6c11",
+        "urn:uuid:7c1f5a52-3c0e-4c42-9a53-0f3a1d0b6c11",
+        "\uff17c1f5a52-3c0e-4c42-9a53-0f3a1d0b6c11",
+    ],
+)
+def test_an_id_has_one_spelling(api: Api, spelt: str) -> None:
+    _refused(api.get("/api/operations", query_string={"agentId": spelt}), 422, "validation_failed", "agentId")
+    moved = api.post(f"/api/agents/{api.agent()}/move-phone", {"toAgentId": spelt})
+    _refused(moved, 422, "validation_failed", "toAgentId")
+
+
+@pytest.mark.parametrize("cursor", [item_cursor(5) + "=", "aXRlbTogNQ==", "NQ==", "aXRlbTrZow=="])
+def test_a_cursor_of_items_has_one_spelling(api: Api, cursor: str) -> None:
+    path = f"/api/provisionings/{NOBODY}/items"
+
+    _refused(api.get(path, query_string={"cursor": cursor}), 422, "validation_failed", "cursor")
+    assert api.get(path, query_string={"cursor": item_cursor(5)}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "name", ["\u200b", "\u3164", "\u2800", "\u00ad", "\U000e0041", "\u202e", "a\u202eb", "a\U000e0041", "a\u200e"]
+)
+def test_a_name_of_nothing_is_422_at_every_door(api: Api, name: str) -> None:
+    _refused(api.post("/api/agents", {"name": name}), 422, "validation_failed", "name")
+    wrong = api.post("/api/agents", {"name": "a", "livekitAgentName": name})
+    _refused(wrong, 422, "validation_failed", "livekitAgentName")
+    items = [
+        {"phoneNumber": NUMBER, "agent": name},
+        {"phoneNumber": NUMBER, "agent": {"name": "a", "livekitAgentName": name}},
+    ]
+    assert api.post("/api/provisionings", {"items": items}).json["counts"]["failed"] == 2
+    csv = f"phoneNumber,agent,livekitAgentName\n{NUMBER},{name},\n{NUMBER},a,{name}\n".encode()
+    assert api.post("/api/provisionings", data=csv, content_type="text/csv").json["counts"]["failed"] == 2
+    with pytest.raises(KeyRefusedError):
+        api.new_key(Scope.READ, name=name)
+    hook = {"url": "https://93.184.215.14/hook", "description": name}
+    wrong = api.post("/api/webhooks", hook, headers={"Authorization": f"Bearer {api.new_key(Scope.ADMIN)}"})
+    _refused(wrong, 422, "validation_failed", "description")
+    assert (api.count("agents"), api.count("webhook_endpoints")) == (0, 0)
+
+
+@pytest.mark.parametrize("digits", ["1e308", "1e-400", "123456789012345678901234567890.5"])
+def test_a_number_that_would_be_rounded_is_422_at_every_door(api: Api, digits: str) -> None:
+    agent = f'{{"name": "a", "metadata": {{"rate": {digits}}}}}'
+
+    _refused(api.post("/api/agents", data=agent, content_type=JSON), 422, "validation_failed", "metadata")
+    items = f'{{"items": [{{"phoneNumber": "{NUMBER}", "agent": {agent}}}]}}'
+    bulk = api.post("/api/provisionings", data=items, content_type=JSON).json["bulkId"]
+    failed = api.get(f"/api/provisionings/{bulk}/items").json["items"][0]
+    assert failed["error"]["detail"].startswith("agent.metadata: has a number that would be rounded (rate)")
+    assert api.count("agents") == 0
+
+
+@pytest.mark.parametrize("literal", ["12345678901234567890123", "0.1", "1e22", "5e-324", "1.5e10", "-0"])
+def test_a_number_that_is_stored_comes_back(api: Api, literal: str) -> None:
+    made = api.post("/api/agents", data=f'{{"name": "a", "metadata": {{"n": {literal}}}}}', content_type=JSON)
+
+    shown = api.get(f"/api/agents/{made.json['id']}").text
+    assert json.loads(shown)["metadata"] == {"n": json.loads(literal)}
+    assert Decimal(json.loads(shown, parse_float=str, parse_int=str)["metadata"]["n"]) == Decimal(literal)

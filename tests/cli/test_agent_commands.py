@@ -1,7 +1,13 @@
 """`agents` and `numbers`: lists, names that are ambiguous, and questions before something is lost."""
 
+import re
+
 import pytest
 
+from app.db.access import ApiKey
+from app.db.models import Agent, Event, Operation, OperationStep
+from app.db.webhooks import WebhookEndpoint
+from app.domain.statuses import OperationStatus, StepState
 from tests.support.commands import Shell
 from tests.support.stage import FOREIGN_NUMBER, NUMBER
 
@@ -62,6 +68,9 @@ def test_a_name_that_two_agents_have_is_refused_with_both_ids(shell: Shell) -> N
         (("",), "name "),
         (("a", "--metadata", "nonsense"), "--metadata is not JSON"),
         (("a", "--metadata", "[]"), "metadata "),
+        (("a", "--metadata", '{"a": NaN}'), "--metadata has NaN"),
+        (("a", "--metadata", '{"a": 1e308}'), "metadata has a number that would be rounded (a)"),
+        (("a", "--metadata", "[" * 20_000), "--metadata is nested too deeply"),
     ],
 )
 def test_an_agent_that_the_api_would_refuse_is_a_wrong_command_line(
@@ -93,3 +102,66 @@ def test_a_provider_that_refuses_is_one_line(shell: Shell) -> None:
 
     assert result.exit_code == 1
     assert result.stderr == "Error: Twilio refused list_numbers: HTTP 401, code 20003. (twilio_bad_credentials)\n"
+
+
+HOSTILE = "[red]\x1b]0;x\x07\x1bc\x9b31m\u202e"
+"""Rich's markup, a window's title, a reset, a colour by C1, and text that runs backwards."""
+
+SHOWING = [
+    ("agents", "list"),
+    ("agents", "show", "{agent}"),
+    ("status", "{agent}"),
+    ("verify", "{agent}"),
+    ("repair", "{agent}"),
+    ("deprovision", HOSTILE),
+    ("move", "{agent}", "{agent}"),
+    ("numbers", "list"),
+    ("operations", "list"),
+    ("operations", "show", "{operation}"),
+    ("operations", "retry", "{operation}"),
+    ("provision", "{agent}", "+15145550001"),
+    ("provision", "{agent}", "+15145550001", "--dry-run"),
+    ("webhooks", "list"),
+    ("keys", "list"),
+    ("keys", "revoke", HOSTILE),
+    ("audit",),
+    ("doctor",),
+]
+
+
+def test_no_command_lets_others_steer_the_terminal(shell: Shell) -> None:
+    stage = shell.stage
+    with stage.wiring.sessions.begin() as session:
+        agent = session.get_one(Agent, stage.agent_id)
+        agent.name = agent.livekit_agent_name = HOSTILE
+        operation = session.query(Operation).one()
+        operation.status, operation.error_code, operation.error_detail = OperationStatus.FAILED, "x", HOSTILE
+        operation.requested_by = HOSTILE
+        for step in session.query(OperationStep):
+            step.state, step.error_code, step.error_detail, step.resource_id = StepState.UNDONE, "x", HOSTILE, HOSTILE
+        session.query(Event).update({"detail": {"why": HOSTILE}})
+        session.add(ApiKey(name=HOSTILE, key_hash="x", scopes=["read"]))
+        session.add(WebhookEndpoint(url=f"https://x/{HOSTILE}", secret="whsec_x"))
+        ids = {"agent": str(agent.id), "operation": str(operation.id)}
+
+    path = f"/v1/Trunks/{stage.agent.twilio_trunk_sid}/OriginationUrls/{stage.agent.twilio_origination_url_sid}"
+    stage.console.twilio("POST", path, SipUrl="sip:\x1bc@evil")
+
+    shown = ""
+    for words in SHOWING:
+        for extra in ((), ("--json",)):
+            result = shell.run(*(word.format(**ids) for word in words), *extra, typed="n\n")
+            assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", result.output), (words, result.output)
+            shown += result.output
+    assert r"[red]\u001b]0;x\u0007\u001bc\u009b31m\u202e" in shown
+
+
+@pytest.mark.parametrize("limit", ["\uff11\uff10", "\u0663", "1_0", "+5", " 5 ", "0"])
+def test_a_limit_is_a_plain_integer(shell: Shell, limit: str) -> None:
+    assert shell.run("agents", "list", "--limit", limit).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["\udcff", "a\x1bb", "\u200b"])
+def test_a_name_that_no_agent_can_have_is_nobody_s(shell: Shell, name: str) -> None:
+    assert "(agent_not_found)" in shell.run("agents", "show", name).stderr
+    assert shell.run("agents", "create", name).exit_code == 2

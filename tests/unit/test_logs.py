@@ -1,7 +1,9 @@
 import io
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import pytest
 import structlog
@@ -71,3 +73,24 @@ def test_a_traceback_is_part_of_the_line_and_hides_numbers_too(lines: Lines) -> 
     assert "ValueError" in str(line["exception"])
     assert "****1234x" in str(line["exception"])
     assert "+15145551234" not in str(line)
+
+
+HOSTILE = "\x1b]0;x\x07\x9b31m\u202e\ud800\n"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_no_line_holds_what_a_terminal_would_obey(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, form: Literal["json", "console"]
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    logs.configure(form)
+    log = structlog.stdlib.get_logger("app.test")
+
+    log.warning("a", where=HOSTILE, deep={HOSTILE: [HOSTILE]}, raw=HOSTILE.encode("utf-8", "surrogatepass"))
+    logging.getLogger("some.library").warning(HOSTILE)
+    log.warning("broke", exc_info=ValueError(HOSTILE))
+
+    written = stream.getvalue()
+    assert written.count("u001b]0;x") + written.count("x1b]0;x") >= 4
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\ud800]", written)

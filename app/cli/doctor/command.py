@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Sequence
 
 import click
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -97,7 +96,7 @@ def _examine(*, is_quiet: bool) -> list[Result]:
     try:
         examination = Examination(wiring, problems)
         for check in CHECKS:
-            with console.status(escape(check.name)):
+            with console.status(check.name):
                 results.append(examination.run(check))
             show(results[-1])
     finally:

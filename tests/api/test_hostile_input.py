@@ -1,0 +1,211 @@
+"""Every route of the console and of the API with input that nobody means: refused or taken, and never a defect."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from werkzeug.routing import Rule
+
+from app.access import Scope
+from tests.support.api import NOBODY, Api
+from tests.support.console import Visitor, signed_in
+
+PARAMETERS = ("q", "status", "tab", "health", "cursor", "limit", "next", "agentId", "dryRun")
+FORM_FIELDS = ("name", "livekitAgentName", "typed", "chosen", "takeover", "to", "url", "events", "description")
+FORM_FIELDS += ("key", "next", "fix")
+
+BAD_TEXTS = (
+    "a%00b",
+    "%ff%fe%ed%a0%80",
+    "%E2%80%AE%F3%A0%81%81",
+    "%EF%BC%91%EF%BC%90",
+    "9" * 5000,
+    "https://%5B::1",
+    "sip:%1bc@evil",
+    "%25%27%22%3Cscript%3E",
+    "WyIwMDAxLTAxLTAxVDAwOjAwOjAwKzIzOjU5IiwgIjAwMDAwMDAwLTAwMDAtNDAwMC04MDAwLTAwMDAwMDAwMDAwMCJd",
+)
+"""Percent-encoded, as in a URL or a form: NUL, no UTF-8, bidi and a tag, digits of another script, more of them than
+an integer has. The last is a cursor of the year 1."""
+
+BAD_IDS = ("%00%ff", "x" * 2000, "{7c1f5a52-3c0e-4c42-9a53-0f3a1d0b6c11}")
+
+BAD_JSON = (
+    "null",
+    "-0",
+    "NaN",
+    "-Infinity",
+    "1e999",
+    "1e-999999999",
+    "1" * 5000,
+    '"\\u0000"',
+    '"\\ud800"',
+    '{"\\ud800": "\\u0000"}',
+    '{"a": 1, "a": 2}',
+    "[" * 10_000,
+    '"' + "x" * 5000 + '"',
+    '[{"agent": {"name": "\\udfff", "metadata": {"\\u0000": 1e999}}}, "\\ud800", null, 7, []]',
+    '["\\u0000"]',
+)
+HEADERS = ("Idempotency-Key", "X-Request-ID", "If-None-Match", "Prefer", "Accept", "traceparent", "Content-Encoding")
+BAD_HEADERS = ("", "\x00", "\xff\xfe", "\x1b[31m", "x" * 5000, '"', 'W/"', "wait=" + " " * 5000 + 'x"x')
+
+QUERIES = tuple(f"{name}={bad}" for name, bad in zip(PARAMETERS, itertools.cycle(BAD_TEXTS), strict=False)) + tuple(
+    "&".join(f"{name}={bad}" for name in PARAMETERS) for bad in BAD_TEXTS[::4]
+)
+"""Each parameter by itself, and some texts in all of them."""
+
+numbers = itertools.count()
+
+
+@pytest.fixture
+def visitor(api: Api) -> Visitor:
+    api.carrier.list_numbers = list  # type: ignore[attr-defined]  # an account without numbers
+    return signed_in(api, Scope.ADMIN)
+
+
+def routes(api: Api, method: str, *, console: bool) -> list[Rule]:
+    """Return every route with this method, but for files and the one that signs out; what deletes comes last."""
+    found = [rule for rule in api.app.url_map.iter_rules() if method in (rule.methods or ())]
+    wanted = [rule for rule in found if rule.endpoint.startswith("console.") == console]
+    left_out = {"console.static", "console.leave", "documentation.asset"}
+    found = [rule for rule in wanted if rule.endpoint not in left_out]
+    return sorted(found, key=lambda rule: "delete" in rule.endpoint)
+
+
+def rows(api: Api) -> dict[str, str]:
+    """Return an id that exists for each id in a path."""
+    agent_id = api.agent("with a failure")
+    operation_id = api.provision(agent_id).json["operationId"]
+    api.fail(operation_id, "number_not_voice", "No voice.")
+    webhook = api.wiring.webhooks.create("https://93.184.215.14/hook", None, None)
+    bulk = api.post("/api/provisionings", {"items": [7]}).json["bulkId"]
+    delivery_id = str(api.wiring.webhooks.test(webhook.id).id)
+    found = {"agent_id": agent_id, "operation_id": operation_id, "bulk_id": bulk, "webhook_id": str(webhook.id)}
+    return found | {"delivery_id": delivery_id, "audit_id": NOBODY}
+
+
+def path_of(rule: Rule, ids: dict[str, str]) -> str:
+    path = rule.rule
+    for name in rule.arguments:
+        path = path.replace(f"<{name}>", ids[name])
+    return path
+
+
+def bad_bodies(document: dict[str, Any], shown: dict[str, Any]) -> Iterator[str]:
+    """Yield bodies in which one field is bad and the others are as the document shows them."""
+    name = shown.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
+    properties = document["components"]["schemas"][name.rpartition("/")[2]]["properties"] if name else {}
+    good = {field: json.dumps(shape["example"]) for field, shape in properties.items() if "example" in shape}
+    for bad in BAD_JSON if properties else BAD_JSON[::5]:
+        yield bad
+        for field in properties:
+            yield "{" + ", ".join(f'"{each}": {value}' for each, value in (good | {field: bad}).items()) + "}"
+
+
+def defects(answers: Iterator[tuple[str, Any]]) -> list[str]:
+    """Return which requests met a defect of ours."""
+    return [f"{answer.status_code} {what[:200]}" for what, answer in answers if answer.status_code >= 500]
+
+
+def test_no_form_of_the_console_meets_a_defect(api: Api, visitor: Visitor) -> None:
+    token, known = visitor.token("/audit"), rows(api)
+    nobody = dict.fromkeys(known, NOBODY)
+
+    def answers() -> Iterator[tuple[str, Any]]:
+        for rule in routes(api, "POST", console=True):
+            for text, ids in [*((text, known) for text in ("", *BAD_TEXTS[::2])), ("", nobody), (BAD_TEXTS[0], nobody)]:
+                given = "".join(f"&{name}={text}" for name in FORM_FIELDS) if text else ""
+                path, data = path_of(rule, ids), urlencode({"csrf_token": token}) + given
+                kind = "application/x-www-form-urlencoded"
+                answer = visitor.client.post(path, data=data, content_type=kind, headers={"Accept": "text/html"})
+                yield f"POST {path} {text}", answer
+                assert answer.status_code != 400, "the token of the form did not count"
+                if rule.arguments and ids is nobody:
+                    assert answer.status_code in {404, 422}, (path, answer.status_code)
+                assert answer.status_code == 303 or answer.content_type.startswith("text/html"), path
+
+    assert defects(answers()) == []
+
+
+def test_no_page_of_the_console_meets_a_defect(api: Api, visitor: Visitor) -> None:
+    known = rows(api)
+
+    def answers() -> Iterator[tuple[str, Any]]:
+        for rule in routes(api, "GET", console=True):
+            for query in QUERIES:
+                path = f"{path_of(rule, known)}?{query}"
+                yield f"GET {path}", visitor.get(path)
+            for bad in BAD_IDS if rule.arguments else ():
+                path = path_of(rule, dict.fromkeys(known, bad))
+                answer = visitor.get(path)
+                yield f"GET {path}", answer
+                assert answer.status_code == 404, path
+
+    assert defects(answers()) == []
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.csv", "\u202ea\x1b.json"])
+def test_no_upload_meets_a_defect(api: Api, visitor: Visitor, name: str) -> None:
+    token = visitor.token("/audit")
+
+    def answers() -> Iterator[tuple[str, Any]]:
+        for text in (
+            *BAD_JSON,
+            "phoneNumber\n\0\n",
+            "phoneNumber,agent\r\r\n\x1b,\u202e\n",
+            '"',
+            "phoneNumber\n" + "x" * 200_000,
+        ):
+            data = {"csrf_token": token, "file": (BytesIO(text.encode()), name)}
+            answer = visitor.client.post("/bulks", data=data, headers={"Accept": "text/html"})
+            answer.request.environ["wsgi.input"].close()
+            yield text, answer
+
+    assert defects(answers()) == []
+
+
+def test_no_field_of_the_api_meets_a_defect(api: Api) -> None:
+    admin = {"Authorization": f"Bearer {api.new_key(Scope.ADMIN)}"}
+    known, document = rows(api), api.client.get("/openapi.json").json
+
+    def answers() -> Iterator[tuple[str, Any]]:
+        for method in ("POST", "PATCH", "DELETE"):
+            for rule in routes(api, method, console=False):
+                shown = document["paths"][re.sub(r"<(\w+)>", r"{\1}", rule.rule)][method.lower()]
+                for body in bad_bodies(document, shown):
+                    headers = admin | {"Idempotency-Key": str(next(numbers))}
+                    path = path_of(rule, known)
+                    answer = api.client.open(
+                        path, method=method, data=body, headers=headers, content_type="application/json"
+                    )
+                    yield f"{method} {path} {body[:80]}", answer
+
+    assert defects(answers()) == []
+
+
+def test_no_query_or_header_of_the_api_meets_a_defect(api: Api) -> None:
+    admin = {"Authorization": f"Bearer {api.new_key(Scope.ADMIN)}"}
+    known = rows(api)
+
+    def answers() -> Iterator[tuple[str, Any]]:
+        for rule in routes(api, "GET", console=False):
+            for query in QUERIES:
+                path = f"{path_of(rule, known)}?{query}"
+                yield f"GET {path}", api.client.get(path, headers=admin)
+            for bad in BAD_IDS if rule.arguments else ():
+                path = path_of(rule, dict.fromkeys(known, bad))
+                yield f"GET {path}", api.client.get(path, headers=admin)
+            for value in BAD_HEADERS:
+                headers = dict.fromkeys(HEADERS, value) | admin
+                yield f"GET {rule.rule} {value[:20]!r}", api.client.get(path_of(rule, known), headers=headers)
+        for value in BAD_HEADERS:
+            headers = dict.fromkeys(HEADERS, value) | admin
+            yield f"DELETE {value[:20]!r}", api.deprovision(known["agent_id"], headers=headers)
+
+    assert defects(answers()) == []
