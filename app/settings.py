@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     twilio_auth_token: Annotated[SecretStr | None, Field(validate_default=True)] = None
     twilio_base_url: Annotated[str, AfterValidator(values.base_url)] | None = None
 
+    twilio_trunk_limit: Annotated[int, Field(ge=1)] = 100
+    """Trunks that the Twilio account may have (https://www.twilio.com/docs/sip-trunking/scale-and-limits)."""
+
     livekit_url: Annotated[str, AfterValidator(values.livekit_url)]
     livekit_api_key: Annotated[str, Field(min_length=1)]
     livekit_api_secret: SecretStr

@@ -20,6 +20,7 @@ from app.provisioning.bulk import BulkService
 from app.provisioning.bulk_admission import BulkAdmission
 from app.provisioning.care import CareService
 from app.provisioning.context import Timing, Toolbox
+from app.provisioning.headroom import HeadroomService
 from app.provisioning.inventory import InventoryService
 from app.provisioning.planning import PlanningService
 from app.provisioning.runner import Runner
@@ -65,6 +66,7 @@ class Wiring:
     care: CareService
     audits: AuditService
     planning: PlanningService
+    headroom: HeadroomService
     inventory: InventoryService
     bulk: BulkService
     governors: Mapping[str, Governor]
@@ -122,7 +124,8 @@ def build(
         sweeper=Sweeper(sessions, service, audits, admission, deliveries, purges=(FirstAnswers(sessions).purge,)),
         care=care,
         audits=audits,
-        planning=PlanningService(sessions, tools),
+        planning=PlanningService(sessions, tools, settings.twilio_trunk_limit),
+        headroom=HeadroomService(sessions, tools.carrier, settings.twilio_trunk_limit),
         inventory=InventoryService(sessions, tools.carrier),
         bulk=BulkService(sessions),
         governors=governors,

@@ -16,7 +16,11 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_BULK_BODY_BYTES = 4 * 1024 * 1024
 """Bytes of a bulk: 10,000 items of some 200 bytes are 2 MiB, with room for agents with a little metadata."""
 
-BODY_LIMITS = {"provisionings.start_bulk": MAX_BULK_BODY_BYTES, "console.create_bulk": MAX_BULK_BODY_BYTES}
+BODY_LIMITS = {
+    "provisionings.start_bulk": MAX_BULK_BODY_BYTES,
+    "console.create_bulk": MAX_BULK_BODY_BYTES,
+    "console.check_bulk": MAX_BULK_BODY_BYTES,
+}
 """Endpoint -> its own limit, bytes."""
 
 

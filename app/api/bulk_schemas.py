@@ -105,6 +105,50 @@ class BulkOut(BulkSummary):
     """One bulk; its counts are at most a few seconds old."""
 
 
+class CancellationOut(Schema):
+    """What became of each item when the bulk was cancelled; the three make up the total."""
+
+    cancelled_now = fields.Integer(
+        data_key="cancelledNow",
+        metadata={"description": "Cancelled by this request: no provider was called for them.", "example": 84},
+    )
+    still_running = fields.Integer(
+        data_key="stillRunning", metadata={"description": "Had begun, and run to their end.", "example": 16}
+    )
+    already_done = fields.Integer(
+        data_key="alreadyDone", metadata={"description": "Were over before, however they ended.", "example": 0}
+    )
+
+
+class BulkCancelled(BulkSummary):
+    """A bulk that was cancelled, and what that did."""
+
+    cancellation = fields.Nested(CancellationOut)
+
+
+class HeadroomOut(Schema):
+    """Room at the Twilio account; its trunks are counted at most once a minute, what we made since is added."""
+
+    trunk_limit = fields.Integer(
+        data_key="trunkLimit", metadata={"description": "Trunks that the account may have.", "example": 100}
+    )
+    trunks_in_use = fields.Integer(
+        data_key="trunksInUse", metadata={"description": "Trunks that it has, whoever made them.", "example": 37}
+    )
+    trunks_promised = fields.Integer(
+        data_key="trunksPromised",
+        metadata={"description": "What numbers that were accepted before will take.", "example": 0},
+    )
+    fits = fields.Integer(
+        metadata={"description": "Items of this bulk that find a trunk as things stand.", "example": 63}
+    )
+    reason = text(
+        "One sentence for a person.",
+        "63 of 80 numbers fit: each takes a trunk, and of the 100 trunks that the Twilio account may have 37 are in "
+        "use.",
+    )
+
+
 class BulkAccepted(Schema):
     """The bulk is stored; poll `statusUrl`. Items that cannot work count as failed already."""
 
@@ -114,6 +158,11 @@ class BulkAccepted(Schema):
     total = fields.Integer(metadata={"description": "Items.", "example": MAX_ITEMS})
     counts = fields.Nested(BulkCounts)
     status_url = text("Where to poll.", BULK_URL, data_key="statusUrl")
+    headroom = fields.Nested(
+        HeadroomOut,
+        allow_none=True,
+        metadata={"description": "Whether the account has room for all; null where Twilio did not say so in time."},
+    )
 
 
 class BulkPage(Schema):

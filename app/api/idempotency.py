@@ -18,6 +18,7 @@ from app.first_answers import Claim, FirstAnswer
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 KEPT_HEADERS = ("Content-Type", "Location", "Retry-After", "Preference-Applied")
+TOO_MANY_REQUESTS = 429
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -48,18 +49,22 @@ def _answer_once(key: str, view: View, arguments: dict[str, object]) -> Response
 
 
 def _first_answer(claim: Claim, view: View, arguments: dict[str, object]) -> Response:
-    """Run the view; keep what it answers unless the fault is ours: then the client may send it again."""
+    """Run the view; keep what it answers unless the fault is ours or it came too soon: then it may be sent again."""
     response: Response | None = None
     try:
         response = _run(view, arguments)
     finally:
-        if response is None or response.status_code >= FIRST_SERVER_ERROR:
+        if response is None or not _is_kept(response):
             door().first_answers.release(claim)
-    if response.status_code < FIRST_SERVER_ERROR:
+    if _is_kept(response):
         headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
         answer = FirstAnswer(response.status_code, headers, response.get_data(as_text=True))
         door().first_answers.keep(claim, answer)
     return response
+
+
+def _is_kept(response: Response) -> bool:
+    return response.status_code < FIRST_SERVER_ERROR and response.status_code != TOO_MANY_REQUESTS
 
 
 def _run(view: View, arguments: dict[str, object]) -> Response:

@@ -3,24 +3,35 @@
 import uuid
 from typing import Any
 
-from apiflask import APIBlueprint
+from apiflask import APIBlueprint, Schema
 from flask import Response
 from marshmallow import RAISE
 
 from app.api.answers import POLL_AFTER_S, packed, report_answer
 from app.api.bulk_reads import BulkView, bulk_url
-from app.api.bulk_schemas import BulkAccepted, BulkIn, BulkItemPage, BulkItemQuery, BulkOut, BulkPage, BulkQuery
+from app.api.bulk_schemas import (
+    BulkAccepted,
+    BulkCancelled,
+    BulkIn,
+    BulkItemPage,
+    BulkItemQuery,
+    BulkOut,
+    BulkPage,
+    BulkQuery,
+)
 from app.api.context import door, origin, wiring
 from app.api.documented import answers_with
 from app.api.idempotency import idempotent
+from app.api.rate_check import charge_items
 from app.db.bulks import Bulk
 from app.domain.errors import ErrorCode
 from app.provisioning.bulk_files import report_text
 from app.provisioning.bulk_items import read_items
+from app.provisioning.headroom import Headroom
 
 blueprint = APIBlueprint("provisionings", __name__, url_prefix="/api/provisionings", tag="Bulk")
 
-_ACCEPTED, _BULK = BulkAccepted(), BulkOut()
+_ACCEPTED, _BULK, _CANCELLED = BulkAccepted(), BulkOut(), BulkCancelled()
 
 
 @blueprint.post("")
@@ -30,9 +41,16 @@ _ACCEPTED, _BULK = BulkAccepted(), BulkOut()
 @answers_with(headers={202: ["Location", "Retry-After"]})
 def start_bulk(json_data: dict[str, Any]) -> Response:
     """Connect up to 10,000 numbers, as JSON or CSV."""
-    bulk = wiring().bulk.accept(read_items(json_data["items"]), origin=origin())
-    url = bulk_url(bulk.id)
-    fields = {"status": bulk.status, "total": bulk.total, "counts": BulkView(bulk).counts}
+    items = read_items(json_data["items"])
+    charge_items(len(items))
+    room = wiring().headroom.now()  # before anything is stored: after that, nothing may fail any more
+    bulk = wiring().bulk.accept(items, origin=origin())
+    return _accepted(bulk, room)
+
+
+def _accepted(bulk: Bulk, room: Headroom | None) -> Response:
+    url, headroom = bulk_url(bulk.id), room and room.for_numbers(bulk.pending)
+    fields = {"status": bulk.status, "total": bulk.total, "counts": BulkView(bulk).counts, "headroom": headroom}
     body = {"success": True, "bulk_id": bulk.id, "status_url": url, **fields}
     return packed(_ACCEPTED, body, 202, {"Location": url, "Retry-After": str(POLL_AFTER_S)})
 
@@ -71,11 +89,12 @@ def get_bulk_report(bulk_id: uuid.UUID) -> Response:
 
 
 @blueprint.post("/<bulk_id>/cancel")
-@blueprint.output(BulkOut, 202, description="Nothing more begins; what had begun runs to its end.")
+@blueprint.output(BulkCancelled, 202, description="Nothing more begins; what had begun runs to its end.")
 @answers_with(ErrorCode.BULK_NOT_FOUND, headers={202: ["Location", "Retry-After"]})
 def cancel_bulk(bulk_id: uuid.UUID) -> Response:
-    """Cancel every item that has not begun."""
-    return _changed(wiring().bulk.cancel(bulk_id))
+    """Cancel every item for which no provider was called yet."""
+    told = wiring().bulk.cancel(bulk_id)
+    return _changed(_CANCELLED, told.bulk, cancellation=told)
 
 
 @blueprint.post("/<bulk_id>/resume")
@@ -83,10 +102,11 @@ def cancel_bulk(bulk_id: uuid.UUID) -> Response:
 @answers_with(ErrorCode.BULK_NOT_FOUND, headers={202: ["Location", "Retry-After"]})
 def resume_bulk(bulk_id: uuid.UUID) -> Response:
     """Try again every item that failed or was cancelled, but for those that never can work."""
-    return _changed(wiring().bulk.resume(bulk_id))
+    charge_items(wiring().bulk.resumable(bulk_id))
+    return _changed(_BULK, wiring().bulk.resume(bulk_id))
 
 
-def _changed(bulk: Bulk) -> Response:
+def _changed(schema: Schema, bulk: Bulk, **more: object) -> Response:
     view = BulkView(bulk)
-    body = {name: getattr(view, name) for name in _BULK.fields}
-    return packed(_BULK, body, 202, {"Location": bulk_url(bulk.id), "Retry-After": str(POLL_AFTER_S)})
+    body = {name: getattr(view, name) for name in _BULK.fields} | more
+    return packed(schema, body, 202, {"Location": bulk_url(bulk.id), "Retry-After": str(POLL_AFTER_S)})

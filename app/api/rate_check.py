@@ -34,3 +34,11 @@ def check_rate() -> None:
     retry_after_s = limit.retry_after_s(str(who.key_id))
     if retry_after_s is not None:
         raise _TooFastError(retry_after_s)
+
+
+def charge_items(count: int) -> None:
+    """Count a bulk as the calls that it stands for; its own request counts already. Raise the 429 as `check_rate`."""
+    limit, who = door().rate_limit, g.get("caller")
+    retry_after_s = limit.charge(str(who.key_id), count - 1) if limit and who else None
+    if retry_after_s is not None:
+        raise _TooFastError(retry_after_s)

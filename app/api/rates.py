@@ -33,14 +33,14 @@ class RateLimit:
     """One limit for each key; while Redis is away every request passes."""
 
     def __init__(self, item: RateLimitItem, redis_url: str, clock: Callable[[], float] = time.monotonic) -> None:
-        storage = RedisStorage(
+        self._storage = RedisStorage(
             redis_url,
             key_prefix="trunkline-rate",
             socket_timeout=REDIS_TIMEOUT_S,
             socket_connect_timeout=REDIS_TIMEOUT_S,
         )
         self._item = item
-        self._limiter = SlidingWindowCounterRateLimiter(storage)
+        self._limiter = SlidingWindowCounterRateLimiter(self._storage)
         self._packet = max(item.amount // PACKETS, 1)
         self._held: dict[str, tuple[int, float]] = {}
         self._clock = clock
@@ -57,13 +57,43 @@ class RateLimit:
                 return None
             if self._limiter.hit(self._item, who):
                 return None
-            wait_s = self._limiter.get_window_stats(self._item, who).reset_time - time.time()
+            return self._wait_s(who)
         except (RedisError, OSError) as error:
-            log.warning("rate_limit_off", error=type(error).__name__)
-            with self._lock:
-                self._silent_until = self._clock() + PAUSE_AFTER_FAILURE_S
+            self._fall_silent(error)
             return None
+
+    def charge(self, who: str, calls: int) -> int | None:
+        """Count so many more calls of `who` at once, at most the whole limit; None where they pass, as for one call.
+
+        They pass while the limit is not overdrawn, and may overdraw it: however much is asked for, somebody can ask for
+        it, and has to wait afterwards until it is made up for.
+        """
+        cost = min(calls, self._item.amount - 1)
+        if cost <= 0 or self._clock() < self._silent_until:
+            return None
+        key, limit = self._item.key_for(who), self._item.amount + cost
+        try:
+            if self._storage.acquire_sliding_window_entry(key, limit, self._item.get_expiry(), cost):
+                return None
+            return self._wait_s(who)
+        except (RedisError, OSError) as error:
+            self._fall_silent(error)
+            return None
+
+    def _wait_s(self, who: str) -> int:
+        """Return the seconds until one call may pass: the window before counts for as much as it still overlaps."""
+        span_s, limit = self._item.get_expiry(), self._item.amount
+        before, before_s, now, now_s = self._storage.get_sliding_window(self._item.key_for(who), span_s)
+        if now >= limit:  # used up or overdrawn: this window must become the one before, and then wane
+            wait_s = now_s % span_s + span_s * (1 - limit / now)
+        else:
+            wait_s = before_s - span_s * (limit - now) / before if before else 0.0
         return max(math.ceil(wait_s), 1)
+
+    def _fall_silent(self, error: Exception) -> None:
+        log.warning("rate_limit_off", error=type(error).__name__)
+        with self._lock:
+            self._silent_until = self._clock() + PAUSE_AFTER_FAILURE_S
 
     def _hold(self, who: str) -> None:
         """Keep what is left of a packet after this call, for as long as Redis counts it."""

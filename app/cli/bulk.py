@@ -18,6 +18,7 @@ from app.db.bulks import COUNTS, Bulk
 from app.domain.bulks import BulkStatus
 from app.provisioning.bulk_files import InvalidFileError, items_of_file, report_text
 from app.provisioning.bulk_items import read_items
+from app.provisioning.headroom import room_sentence
 
 POLL_S = 0.5
 """Seconds between looks at a bulk that somebody watches: the sweeper moves it once a second."""
@@ -54,8 +55,10 @@ def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> N
         items = read_items(items_of_file(file))
     except InvalidFileError as error:
         raise failure(f"{file} {error}.") from error
+    room = wiring().headroom.now()
     bulk = wiring().bulk.accept(items, origin=origin())
     _tell(f"Bulk {bulk.id} has {bulk.total} items; {bulk.failed} of them cannot work.", is_json=is_json)
+    _tell(room_sentence(room, bulk.pending), is_json=is_json)
     _finish(bulk, wait=wait, report=report, is_json=is_json)
 
 
@@ -87,7 +90,18 @@ def watch(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) ->
 @for_people
 def cancel(bulk_id: uuid.UUID, is_json: bool) -> None:
     """Begin nothing more of a bulk; what had begun runs to its end."""
-    _show(wiring().bulk.cancel(bulk_id), is_json=is_json)
+    told = wiring().bulk.cancel(bulk_id)
+    figures = {
+        "cancelledNow": told.cancelled_now,
+        "stillRunning": told.still_running,
+        "alreadyDone": told.already_done,
+    }
+    _show(told.bulk, is_json=is_json, cancellation=figures)
+    if not is_json:
+        tell(
+            f"{told.cancelled_now} cancelled now, {told.still_running} still running to their end, "
+            f"{told.already_done} already done."
+        )
 
 
 def _finish(bulk: Bulk, *, wait: bool, report: Path | None, is_json: bool) -> None:
@@ -119,11 +133,11 @@ def _watch(bulk: Bulk) -> Bulk:
             bulk = wiring().bulk.get(bulk.id)
 
 
-def _show(bulk: Bulk, *, is_json: bool) -> None:
+def _show(bulk: Bulk, *, is_json: bool, **more: Any) -> None:
     counts: dict[str, int] = {name: getattr(bulk, name) for name in COUNTS}
     if is_json:
         shown: dict[str, Any] = {"id": str(bulk.id), "status": bulk.status.value, "total": bulk.total, "counts": counts}
-        print_json(shown)
+        print_json(shown | more)
         return
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     tell(f"Bulk {bulk.id} is {bulk.status.value}: {told}.")

@@ -60,9 +60,9 @@ def agent_actions(phone: PhoneView, *, may_write: bool) -> AgentActions:
     )
 
 
-def bulk_actions(bulk: Bulk, *, may_write: bool) -> BulkActions:
-    """Read off the counts what can be done: what waits can be cancelled, what did not succeed tried again."""
-    return BulkActions(may_write and bulk.pending > 0, may_write and bulk.failed + bulk.cancelled > 0)
+def bulk_actions(bulk: Bulk, waiting: int, *, may_write: bool) -> BulkActions:
+    """Read off the counts what can be done: what has not begun can be cancelled, what did not succeed tried again."""
+    return BulkActions(may_write and waiting > 0, may_write and bulk.failed + bulk.cancelled > 0)
 
 
 def can_retry(operation: Operation, agent: Agent, *, may_write: bool) -> bool:

@@ -1,6 +1,8 @@
 """Bulk: many numbers from one file, how far each bulk is, and what became of every row."""
 
 import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint, Response, request, url_for
@@ -11,6 +13,7 @@ from app.api.answers import report_answer
 from app.api.bulk_reads import BulkView
 from app.api.context import door, wiring
 from app.api.problems import status_of
+from app.api.rate_check import charge_items
 from app.console.actions import bulk_actions
 from app.console.context import desk, origin, visitor
 from app.console.findings import trouble_of
@@ -18,15 +21,30 @@ from app.console.forms import read_cursor, read_items_query
 from app.console.pages import done, page, polled
 from app.console.reads import PAGE_ROWS
 from app.console.tallies import bulk_tally
-from app.console.uploads import read_bulk_file
+from app.console.uploads import FIELD, read_bulk_file
 from app.domain.errors import RefusedError
 from app.provisioning.bulk_files import report_text
+from app.provisioning.bulk_items import Item
+from app.provisioning.headroom import room_sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a file would do."""
+
+    name: str
+    total: int
+    wrong: Sequence[Item]
+    """The rows that cannot work."""
+    room: str
+    """How many of the others the Twilio account has room for."""
 
 
 def register_bulks(blueprint: Blueprint) -> None:
     """Add the list with its upload, the pages of one bulk, and what their buttons do."""
     blueprint.get("/bulks", endpoint="bulks")(bulks)
     blueprint.post("/bulks", endpoint="create_bulk")(create_bulk)
+    blueprint.post("/bulks/check", endpoint="check_bulk")(check_bulk)
     for path, endpoint, view in (
         ("", "bulk", bulk),
         ("/live", "bulk_live", bulk_live),
@@ -45,8 +63,19 @@ def bulks() -> ResponseReturnValue:
 
 def create_bulk() -> ResponseReturnValue:
     """Store the uploaded file as a bulk, and go on to its page."""
-    made = wiring().bulk.accept(read_bulk_file(request.files), origin=origin())
-    return done("The file is accepted.", "console.bulk", bulk_id=made.id)
+    items = read_bulk_file(request.files)
+    charge_items(len(items))
+    room = wiring().headroom.now()
+    made = wiring().bulk.accept(items, origin=origin())
+    return done(f"The file is accepted. {room_sentence(room, made.pending)}", "console.bulk", bulk_id=made.id)
+
+
+def check_bulk() -> ResponseReturnValue:
+    """Say what an uploaded file would do, and store nothing."""
+    items = read_bulk_file(request.files)
+    wrong = [item for item in items if item.problem]
+    room = room_sentence(wiring().headroom.now(), len(items) - len(wrong))
+    return bulks_page(preview=Preview(request.files[FIELD].filename or "", len(items), wrong, room))
 
 
 def bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
@@ -67,17 +96,23 @@ def bulk_report(bulk_id: uuid.UUID) -> ResponseReturnValue:
 
 def cancel_form(bulk_id: uuid.UUID) -> ResponseReturnValue:
     """Ask whether what has not begun is really not to begin."""
-    return page("bulk_cancel.html", bulk=BulkView(wiring().bulk.get(bulk_id)))
+    row = wiring().bulk.get(bulk_id)
+    return page("bulk_cancel.html", bulk=BulkView(row), waiting=wiring().bulk.not_begun(row))
 
 
 def cancel_bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
-    """Cancel every item that has not begun."""
-    wiring().bulk.cancel(bulk_id)
-    return done("Nothing more begins; what had begun runs to its end.", "console.bulk", bulk_id=bulk_id)
+    """Cancel every item for which no provider was called yet."""
+    told = wiring().bulk.cancel(bulk_id)
+    message = (
+        f"Nothing more begins: {told.cancelled_now:,} cancelled now, {told.still_running:,} still running to their "
+        f"end, {told.already_done:,} already done."
+    )
+    return done(message, "console.bulk", bulk_id=bulk_id)
 
 
 def resume_bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
     """Try again what failed or was cancelled."""
+    charge_items(wiring().bulk.resumable(bulk_id))
     waiting = wiring().bulk.resume(bulk_id).pending
     message = (
         f"{waiting:,} waiting to be tried." if waiting else "Nothing to try again: correct these rows in the file."
@@ -85,14 +120,15 @@ def resume_bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
     return done(message, "console.bulk", bulk_id=bulk_id)
 
 
-def bulks_page(refusal: RefusedError | None = None) -> Response:
-    """Render the list."""
+def bulks_page(refusal: RefusedError | None = None, preview: Preview | None = None) -> Response:
+    """Render the list, with what came of an upload that was refused, or of one that was to be looked at only."""
     return page(
         "bulks.html",
         status_of(refusal),
         found=door().bulk_reader.bulks(limit=PAGE_ROWS, cursor=read_cursor(request.args)),
         refusal=trouble_of(refusal),
         errors=refusal.errors if refusal else {},
+        preview=preview,
     )
 
 
@@ -104,6 +140,7 @@ def bulk_page(bulk_id: uuid.UUID, refusal: RefusedError | None = None) -> Respon
 def _sheet(bulk_id: uuid.UUID) -> dict[str, Any]:
     status, cursor = read_items_query(request.args)
     row, who = wiring().bulk.get(bulk_id), visitor()
+    waiting = wiring().bulk.not_begun(row)
     where: dict[str, Any] = {"bulk_id": row.id} | ({"status": status.value} if status else {})
     found = door().bulk_reader.items(bulk_id, limit=PAGE_ROWS, status=status, cursor=cursor)
     return {
@@ -113,7 +150,9 @@ def _sheet(bulk_id: uuid.UUID) -> dict[str, Any]:
         "tally": bulk_tally(row),
         "where": where,
         "live_url": url_for("console.bulk_live", cursor=request.args.get("cursor"), **where),
-        "actions": bulk_actions(row, may_write=who is not None and who.may(Scope.WRITE)),
-        # Whatever becomes of an item shows in the counts.
-        "version": ".".join(str(part) for part in (row.status, *BulkView(row).counts.values(), row.finished_at)),
+        "actions": bulk_actions(row, waiting, may_write=who is not None and who.may(Scope.WRITE)),
+        # Whatever becomes of an item shows in the counts; whether anything is left to cancel, in what has not begun.
+        "version": ".".join(
+            str(part) for part in (row.status, *BulkView(row).counts.values(), row.finished_at, waiting > 0)
+        ),
     }

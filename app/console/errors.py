@@ -34,6 +34,7 @@ _SHEETS: Mapping[str, Callable[..., Response]] = {
 _LISTS: Mapping[str | None, Callable[..., Response]] = {
     "console.start_audit": audit_pages.audit_page,
     "console.create_bulk": bulk_pages.bulks_page,
+    "console.check_bulk": bulk_pages.bulks_page,
     "console.create_webhook": webhook_pages.webhooks_page,
 }
 """Endpoint of a form without an id -> the page that it is on."""

@@ -34,7 +34,9 @@ NAVIGATION: Sequence[Place] = (
     ),
     Place("Operations", "console.operations", ("console.operation",)),
     Place(
-        "Bulk", "console.bulks", ("console.bulk", "console.create_bulk", "console.cancel_bulk", "console.resume_bulk")
+        "Bulk",
+        "console.bulks",
+        ("console.bulk", "console.create_bulk", "console.check_bulk", "console.cancel_bulk", "console.resume_bulk"),
     ),
     Place("Audit", "console.audit", ("console.audit", "console.start_audit")),
     Place("Webhooks", "console.webhooks", ("console.webhook", "console.create_webhook", "console.rotate_webhook")),

@@ -3,8 +3,8 @@
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select, text, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, func, select, text, update
+from sqlalchemy.orm import Session, selectinload
 
 from app.db.bulks import Bulk, BulkItem
 from app.db.models import Agent, Operation
@@ -23,6 +23,12 @@ def open_bulks(session: Session) -> Sequence[tuple[uuid.UUID, int]]:
     """Return (id, items that wait) of every bulk that is not over, the oldest first."""
     query = select(Bulk.id, Bulk.pending).where(Bulk.status.in_(OPEN_BULKS)).order_by(Bulk.created_at, Bulk.id)
     return [(bulk_id, pending) for bulk_id, pending in session.execute(query)]
+
+
+def count_pending(session: Session) -> int:
+    """Return how many items of all bulks wait to begin."""
+    query = select(func.count()).select_from(BulkItem).join(Bulk, Bulk.id == BulkItem.bulk_id)
+    return session.scalars(query.where(Bulk.status.in_(OPEN_BULKS), BulkItem.status == ItemStatus.PENDING)).one()
 
 
 def living_agents(session: Session, agent_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
@@ -57,6 +63,42 @@ def count_at_work(session: Session, bulk_id: uuid.UUID) -> int:
         .where(Operation.status.not_in([*FINAL_STATUSES, OperationStatus.NEEDS_ATTENTION]))
     )
     return session.scalars(query).one()
+
+
+def count_queued(session: Session, bulk_id: uuid.UUID) -> int:
+    """Return how many operations of the bulk no worker has begun."""
+    return session.scalars(_queued(bulk_id).with_only_columns(func.count())).one()
+
+
+def queued_operations(session: Session, bulk_id: uuid.UUID) -> Sequence[uuid.UUID]:
+    """Return the operations of the bulk that no worker has begun, in the order in which they are locked."""
+    return session.scalars(_queued(bulk_id).order_by(Operation.id)).all()
+
+
+def _queued(bulk_id: uuid.UUID) -> Select[uuid.UUID]:
+    query = select(Operation.id).join(BulkItem, BulkItem.operation_id == Operation.id)
+    return query.where(
+        BulkItem.bulk_id == bulk_id,
+        BulkItem.status == ItemStatus.RUNNING,
+        Operation.status == OperationStatus.QUEUED,
+    )
+
+
+def lock_queued(session: Session, operation_ids: Collection[uuid.UUID]) -> Sequence[Operation]:
+    """Lock those of the operations that still nobody has begun, and read them with their steps and agents.
+
+    A worker that is claiming one of them is waited for, and its operation is left out; one that comes later waits.
+    """
+    wanted = bindparam("operation_ids", list(operation_ids), type_=ARRAY(Uuid))
+    query = (
+        select(Operation)
+        .where(Operation.id == any_(wanted), Operation.status == OperationStatus.QUEUED)
+        .order_by(Operation.id)
+        .with_for_update()
+        # Statements of their own, after the lock.
+        .options(selectinload(Operation.steps), selectinload(Operation.agent))
+    )
+    return session.scalars(query).all()
 
 
 def follow_operations(session: Session, bulk_id: uuid.UUID) -> None:

@@ -41,7 +41,7 @@ ADVICE: Mapping[ErrorCode, str] = {
     _C.NUMBER_MOVED: "Look in the Twilio console who moved it, then try again.",
     _C.TWILIO_BAD_CREDENTIALS: "Mend the Twilio settings, restart the workers, then retry.",
     _C.TWILIO_FORBIDDEN: "Give the Twilio key the permission, restart the workers, then retry.",
-    _C.TWILIO_TRUNK_LIMIT: "Remove trunks that are not used (100 per account, one per agent), or ask Twilio for more.",
+    _C.TWILIO_TRUNK_LIMIT: "Remove trunks that are not used, or ask Twilio for more and raise TWILIO_TRUNK_LIMIT.",
     _C.TWILIO_ORIGINATION_LIMIT: "Somebody added origination URLs to the trunk (ten at most): remove them, then retry.",
     _C.TWILIO_EMERGENCY_NUMBER: "Unregister the number's emergency address at Twilio, then retry.",
     _C.TWILIO_TRUNK_IN_USE: "Our trunk carries numbers that are not ours: move them away, then retry.",

@@ -17,9 +17,6 @@ from app.provisioning.context import INBOUND_TRUNK, TRUNK, StepContext, Toolbox,
 from app.provisioning.steps import STEPS
 from app.provisioning.transitions import is_open_for
 
-TRUNK_LIMIT = 100
-"""Trunks that a Twilio account may have (https://www.twilio.com/docs/sip-trunking/scale-and-limits)."""
-
 
 @dataclass(frozen=True)
 class Call:
@@ -48,7 +45,7 @@ class Preview:
     calls: list[Call]
     obstacles: list[Obstacle]
     trunks_used: int
-    trunks_limit: int = TRUNK_LIMIT
+    trunks_limit: int
 
     @property
     def would_succeed(self) -> bool:
@@ -62,6 +59,7 @@ class PlanningService:
 
     sessions: Sessions
     tools: Toolbox
+    trunk_limit: int
 
     def preview(self, agent_id: uuid.UUID, phone_number: str, *, takeover: bool) -> Preview:
         """Say what provisioning would do; 404 `agent_not_found`, or a provider's error where one cannot be read."""
@@ -76,11 +74,13 @@ class PlanningService:
         else:
             obstacles += _number_obstacles(number, takeover=takeover)
         trunks = len(self.tools.carrier.list_trunks())
-        if trunks >= TRUNK_LIMIT:
+        if trunks >= self.trunk_limit:
             obstacles.append(Obstacle(ErrorCode.TWILIO_TRUNK_LIMIT, f"The account has {trunks} trunks already."))
         context = _context(self.tools, agent, phone_number, number)
         obstacles += self._livekit_obstacles(context)
-        return Preview([call for step in STEPS for call in _CALLS[step.name](context)], obstacles, trunks)
+        return Preview(
+            [call for step in STEPS for call in _CALLS[step.name](context)], obstacles, trunks, self.trunk_limit
+        )
 
     def _rows(self, agent_id: uuid.UUID, phone_number: str) -> tuple[Agent, list[Obstacle]]:
         obstacles = []

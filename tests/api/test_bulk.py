@@ -55,7 +55,9 @@ def test_a_bulk_is_accepted_and_opens_nothing_by_itself(api: Api) -> None:
     assert (answer.headers["Location"], answer.headers["Retry-After"]) == (url, "1")
     counts = {"pending": 3, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0}
     expected = {"success": True, "bulkId": answer.json["bulkId"], "status": "queued", "total": 3}
-    assert answer.json == expected | {"counts": counts, "statusUrl": url}
+    room = answer.json["headroom"]
+    assert answer.json == expected | {"counts": counts, "statusUrl": url, "headroom": room}
+    assert (room["trunkLimit"], room["fits"]) == (100, 3)
     assert (api.count("agents"), api.count("operations"), api.publisher.plans) == (3, 0, [])
 
 
@@ -307,20 +309,38 @@ def test_bulks_and_items_come_in_pages(api: Api) -> None:
 def test_cancel_takes_back_what_has_not_begun_and_lets_the_rest_end(api: Api) -> None:
     answer = start(api, fresh(3))
     url = answer.json["statusUrl"]
-    assert advance(api, window=1) == 1
+    assert advance(api, window=2) == 2
+    begun = items_of(api, answer)[0]["operationId"]
+    api.begin(begun)
 
     cancelled = api.post(f"{url}/cancel")
 
     assert (cancelled.status_code, cancelled.headers["Location"]) == (202, url)
     assert (cancelled.json["status"], cancelled.json["counts"]["cancelled"]) == ("cancelling", 2)
+    assert cancelled.json["cancellation"] == {"cancelledNow": 2, "stillRunning": 1, "alreadyDone": 0}
     assert advance(api) == 0
-    first, second, _ = items_of(api, answer)
-    assert (second["status"], second["error"]["code"]) == ("cancelled", "cancelled")
-    api.succeed(first["operationId"])
+    _, queued, pending = items_of(api, answer)
+    assert (queued["status"], queued["error"]["code"]) == ("cancelled", "cancelled")
+    assert (pending["status"], pending["operationId"]) == ("cancelled", None)
+    operation = api.get(f"/api/operations/{queued['operationId']}").json
+    assert (operation["status"], operation["startedAt"]) == ("cancelled", None)
+    assert api.status(queued["agentId"]).json["phoneProvisioningStatus"] == "NOT_PROVISIONED"
+    api.succeed(begun)
     advance(api)
     shown = api.get(url).json
     assert (shown["status"], shown["counts"]["succeeded"]) == ("cancelled", 1)
-    assert api.post(f"{url}/cancel").json == shown
+    nothing = {"cancelledNow": 0, "stillRunning": 0, "alreadyDone": 3}
+    assert api.post(f"{url}/cancel").json == shown | {"cancellation": nothing}
+
+
+def test_a_number_that_waits_in_its_queue_is_disconnected_at_once(api: Api) -> None:
+    agent_id = api.agent()
+    api.provision(agent_id)
+
+    answer = api.deprovision(agent_id)
+
+    assert (answer.status_code, answer.json["success"]) == (200, True)
+    assert api.status(agent_id).json["phoneProvisioningStatus"] == "NOT_PROVISIONED"
 
 
 def test_resume_begins_again_what_failed_or_was_cancelled_with_the_same_agents(api: Api) -> None:

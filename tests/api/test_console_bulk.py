@@ -45,7 +45,7 @@ def test_the_empty_page_shows_the_columns(visitor: Visitor) -> None:
 def test_a_csv_file_becomes_a_bulk_whose_page_shows_every_row(api: Api, visitor: Visitor) -> None:
     page = visitor.get(accepted(visitor)).text
 
-    assert "The file is accepted." in page
+    assert "The file is accepted. 2 of 2 numbers fit: each takes a trunk" in page
     assert '<progress id="progress" max="3" value="1">33 %</progress>' in page
     assert "1 of 3 done" in page
     assert "desk two" in page
@@ -136,7 +136,7 @@ def test_cancelling_asks_first_and_what_was_cancelled_can_be_resumed(api: Api, v
 
     visitor.post(f"{page}/cancel")
     cancelled = visitor.get(page).text
-    assert "Nothing more begins" in cancelled
+    assert "Nothing more begins: 2 cancelled now, 0 still running to their end, 1 already done." in cancelled
     assert f"{page}/cancel" not in cancelled
     assert 'data-open="no"' in cancelled
 
@@ -144,6 +144,34 @@ def test_cancelling_asks_first_and_what_was_cancelled_can_be_resumed(api: Api, v
     resumed = visitor.get(page).text
     assert "2 waiting to be tried." in resumed
     assert 'data-open="yes"' in resumed
+
+
+def test_what_waits_in_a_queue_can_be_cancelled_and_what_has_begun_cannot(api: Api, visitor: Visitor) -> None:
+    page = accepted(visitor)
+    api.wiring.sweeper.bulks.advance()
+    begun = api.publisher.plans[0].operation_id
+    api.begin(str(begun))
+    assert f"{page}/cancel" in visitor.get(page).text
+    asked = visitor.get(f"{page}/cancel").text
+    assert "1 of 3 numbers have not begun" in asked
+    assert "1 have begun and run to their end, 1 are done" in asked
+
+    known = {"If-None-Match": visitor.get(f"{page}/live").headers["ETag"]}
+    api.begin(str(api.publisher.plans[1].operation_id))
+    assert f"{page}/cancel" not in visitor.get(f"{page}/live", headers=known).text
+    assert "nothing to cancel" in visitor.get(f"{page}/cancel").text
+
+
+def test_a_file_is_checked_without_being_stored(api: Api, visitor: Visitor) -> None:
+    answer = visitor.post("/bulks/check", file=(io.BytesIO(CSV.encode()), "numbers.csv"))
+
+    assert answer.status_code == 200
+    assert "numbers.csv: 3 rows, 1 cannot work" in answer.text
+    assert "2 of 2 numbers fit: each takes a trunk" in answer.text
+    assert "Row 3 (" in answer.text
+    assert "phoneNumber: must be E.164" in answer.text
+    assert api.count("bulks") == 0
+    assert "Choose a file." in visitor.post("/bulks/check", file=(io.BytesIO(b""), "")).text
 
 
 def test_what_never_can_work_is_not_tried_again(visitor: Visitor) -> None:

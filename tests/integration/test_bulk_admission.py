@@ -229,10 +229,11 @@ def test_a_cancel_between_the_turn_and_the_item_wins(saga: Saga) -> None:
     cancelled = BulkService(saga.sessions).cancel(bulk_id)
     for item in turn.items[1:]:
         saga.sweeper.bulks._open(item, turn.origin)
+    saga.sweeper.bulks._end_turn(bulk_id)
 
-    assert (cancelled.status, cancelled.cancelled, cancelled.running) == (BulkStatus.CANCELLING, 2, 1)
-    assert len(operations(saga)) == 1
-    assert {agent.status for agent in items(saga, bulk_id)} == {ItemStatus.RUNNING, ItemStatus.CANCELLED}
+    assert (cancelled.bulk.status, cancelled.cancelled_now) == (BulkStatus.CANCELLED, 3)
+    assert [operation.status for operation in operations(saga)] == [OperationStatus.CANCELLED]
+    assert {item.status for item in items(saga, bulk_id)} == {ItemStatus.CANCELLED}
 
 
 def test_the_holder_of_a_lease_is_left_alone(saga: Saga) -> None:

@@ -26,3 +26,15 @@ def test_a_large_limit_asks_redis_once_for_each_packet(redis_url: str) -> None:
         for _ in range(2 * PACKET):
             rate.retry_after_s("key")
         assert client.info("commandstats")["cmdstat_evalsha"]["calls"] - before == 2
+
+
+def test_many_calls_at_once_pass_while_the_limit_is_not_overdrawn_and_are_made_up_for(redis_url: str) -> None:
+    first, second = (RateLimit(parse("10/hour"), redis_url) for _ in range(2))
+    passed = [rate.charge("key", 1000) is None for rate in (first, second, first)]
+    wait_s = first.retry_after_s("key")
+
+    assert passed == [True, True, False]
+    # Of the 18 in this window 10 may count: as many as overlap ten eighteenths of the next one.
+    assert wait_s is not None
+    assert 3600 * 26 / 18 - 60 < wait_s <= 3600 * 26 / 18 + 1
+    assert first.retry_after_s("another key") is None

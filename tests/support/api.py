@@ -16,6 +16,7 @@ from app import create_app
 from app.access import KeyService, Scope
 from app.db.models import Agent, Base, Operation, OperationStep, Resource
 from app.domain.statuses import OperationStatus, PhoneStatus, StepState
+from app.providers.base import CarrierTrunk
 from app.provisioning.plans import Plan
 from app.settings import Settings
 from app.wiring import Wiring, build
@@ -70,6 +71,12 @@ class Pinged:
     error: Exception | None = None
     pings: int = 0
     before: Callable[[], Any] = lambda: None
+    trunks: int = 0
+    """Trunks that the account has, as Twilio lists them."""
+
+    def list_trunks(self) -> list[CarrierTrunk]:
+        self.ping()
+        return [CarrierTrunk(f"TK{number:032x}", "theirs", False, None) for number in range(self.trunks)]
 
     def ping(self) -> None:
         self.pings += 1
@@ -130,6 +137,12 @@ class Api:
 
     def new_key(self, *scopes: Scope, name: str = "other") -> str:
         return KeyService(self.wiring.sessions).create(name, scopes)[1]
+
+    def begin(self, operation_id: str) -> None:
+        """Write what a worker writes when it takes the first step."""
+        with self.wiring.sessions.begin() as session:
+            operation = session.get_one(Operation, operation_id)
+            operation.status, operation.started_at = OperationStatus.RUNNING, operation.created_at
 
     def succeed(self, operation_id: str) -> None:
         """Write what a worker writes when the last step is verified."""

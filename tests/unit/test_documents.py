@@ -8,10 +8,13 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import pytest
+from standardwebhooks import Webhook
 
 from app.api.problems import KINDS as PROBLEMS
 from app.domain.errors import ErrorCode
@@ -19,13 +22,15 @@ from app.domain.events import EventName
 from app.domain.findings import KINDS as FINDINGS
 from app.domain.findings import FindingCode, Mend
 from app.domain.statuses import OperationStatus, PhoneStatus
-from app.domain.webhooks import WebhookEvent
+from app.domain.webhooks import WebhookEvent, payload_of
 from app.settings import Settings
 from tests.support.reference import reference_page
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 REFERENCE = ROOT / "docs" / "api.md"
+
+WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # of the standard's own examples
 
 MENDS = {
     Mend.REPAIR: "repair",
@@ -114,6 +119,54 @@ def test_the_reference_is_the_openapi_document() -> None:
         REFERENCE.write_text(page, encoding="utf-8")
 
     assert page == REFERENCE.read_text(encoding="utf-8")
+
+
+def receiver_of_the_page(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run the receiver as docs/webhooks.md prints it; return its names."""
+    monkeypatch.setenv("TRUNKLINE_WEBHOOK_SECRET", WEBHOOK_SECRET)
+    (program,) = re.findall(r"^```python\n(.*?)^```", section("docs/webhooks.md", "Receive"), re.MULTILINE | re.DOTALL)
+    found: dict[str, Any] = {"__name__": "receiver"}
+    exec(compile(program, "docs/webhooks.md", "exec"), found)  # noqa: S102  # our own page
+    return found
+
+
+def deliver(receiver: dict[str, Any], event: str, data: dict[str, Any], message_id: str, **instead: str) -> int:
+    """Post a message as we sign it; return the receiver's status."""
+    body, now = payload_of(WebhookEvent(event), data), datetime.now(UTC)
+    signature = Webhook(WEBHOOK_SECRET).sign(message_id, now, body)
+    headers = {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": signature,
+        "Content-Type": "application/json",
+    }
+    client = receiver["app"].test_client()
+    return int(client.post("/hooks/trunkline", data=body.encode(), headers=headers | instead).status_code)
+
+
+@pytest.mark.parametrize("event", WebhookEvent)
+def test_the_receiver_in_the_page_takes_every_event(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], event: WebhookEvent
+) -> None:
+    receiver, is_ping = receiver_of_the_page(monkeypatch), event is WebhookEvent.PING
+    data = {} if is_ping else {"agentId": "7c1f", "phoneProvisioningStatus": "PROVISIONED"}
+
+    assert [deliver(receiver, event, data, "msg_1") for _ in range(2)] == [204, 204]
+    assert capsys.readouterr().out == ("" if is_ping else f"{event} 7c1f PROVISIONED\n")
+    assert deliver(receiver, event, data, "msg_2", **{"webhook-signature": "v1,AAAA"}) == 401
+
+
+def test_the_receiver_in_the_page_loses_no_event_whose_work_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    receiver, worked = receiver_of_the_page(monkeypatch), []
+
+    def fail_once(event: str, _data: object) -> None:
+        worked.append(event)
+        if len(worked) == 1:
+            raise OSError("the disk is full")
+
+    receiver["handle"] = fail_once
+    assert [deliver(receiver, "phone.failed", {}, "msg_1") for _ in range(3)] == [500, 204, 204]
+    assert worked == ["phone.failed"] * 2
 
 
 def test_the_readme_says_why_each_dependency_is_there() -> None:

@@ -8,7 +8,6 @@ from app.cli.doctor.checks import Check, Finding, Verdict, ok
 from app.domain.errors import ErrorCode
 from app.providers.errors import ProviderError, RejectedError
 from app.provisioning.context import owner_of
-from app.provisioning.planning import TRUNK_LIMIT
 from app.setting_values import is_loopback
 from app.wiring import Wiring
 
@@ -85,11 +84,12 @@ def _numbers(wiring: Wiring) -> Finding:
 @_asking
 def _trunks(wiring: Wiring) -> Finding:
     used = len(wiring.carrier.list_trunks())
-    free = TRUNK_LIMIT - used
+    limit = wiring.settings.twilio_trunk_limit
+    free = limit - used
     if free < FEW_TRUNKS:
-        detail = f"{max(free, 0)} of {TRUNK_LIMIT} trunks are free, and each agent needs one"
+        detail = f"{max(free, 0)} of {limit} trunks are free, and each agent needs one"
         return Finding(Verdict.WARNING, detail, "Delete trunks that nobody uses, or ask Twilio's support for more.")
-    return ok(f"{free} of {TRUNK_LIMIT} are free")
+    return ok(f"{free} of {limit} are free")
 
 
 @_asking

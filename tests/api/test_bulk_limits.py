@@ -1,0 +1,77 @@
+"""What a bulk is told of the account's room, and what it counts for against the rate of its key."""
+
+from dataclasses import replace
+
+import pytest
+from limits import parse
+
+from app.api.context import DOOR
+from app.api.rates import RateLimit
+from app.domain.errors import ErrorCode
+from app.providers.errors import TransientError
+from tests.api.test_bulk import fresh, start
+from tests.support.api import Api
+
+
+def test_the_answer_says_how_many_the_account_has_room_for_and_why(own_api: Api) -> None:
+    own_api.carrier.trunks = 95
+    own_api.provision(own_api.agent())
+    first = start(own_api, [*fresh(2), {"phoneNumber": "12"}]).json["headroom"]
+    second = start(own_api, fresh(9, 2000)).json["headroom"]
+
+    assert (first["trunkLimit"], first["trunksInUse"], first["trunksPromised"], first["fits"]) == (100, 95, 1, 2)
+    assert (second["trunksPromised"], second["fits"]) == (3, 2)
+    assert second["reason"] == (
+        "2 of 9 numbers fit: each takes a trunk, and of the 100 trunks that the Twilio account may have 95 are in use, "
+        "3 promised to numbers that wait."
+    )
+    assert own_api.carrier.pings == 1
+
+
+def test_room_that_twilio_does_not_tell_of_is_unknown_and_refuses_nothing(own_api: Api) -> None:
+    own_api.carrier.error = TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Twilio is down.")
+    answer = start(own_api, fresh(1))
+
+    assert (answer.status_code, answer.json["headroom"]) == (202, None)
+
+
+def limited(api: Api, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    """Give the keys a rate of their own."""
+    rate = RateLimit(parse(limit), api.wiring.settings.redis_url)
+    monkeypatch.setitem(api.app.extensions, DOOR, replace(api.app.extensions[DOOR], rate_limit=rate))
+
+
+def test_a_bulk_counts_as_many_calls_as_it_has_items(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(api, monkeypatch, "20/hour")
+    answers = [start(api, fresh(8, first)).status_code for first in (1000, 2000, 3000, 4000)]
+
+    assert answers == [202, 202, 202, 429]
+    assert api.post("/api/agents", {"name": "one call"}).status_code == 429
+    assert api.count("bulks") == 3
+
+
+def test_the_largest_bulk_passes_a_small_limit_and_uses_it_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(api, monkeypatch, "5/hour")
+
+    assert [start(api, fresh(50, first)).status_code for first in (1000, 2000)] == [202, 429]
+
+
+def test_a_bulk_that_came_too_soon_is_not_what_its_idempotency_key_answers(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {"Idempotency-Key": "import-8"}
+    limited(api, monkeypatch, "5/hour")
+    monkeypatch.setattr(RateLimit, "charge", lambda *_: 7)
+    refused = start(api, fresh(2), headers=key)
+    monkeypatch.undo()
+    accepted = start(api, fresh(2), headers=key)
+
+    assert (refused.status_code, refused.headers["Retry-After"], accepted.status_code) == (429, "7", 202)
+
+
+def test_a_resume_counts_as_many_calls_as_it_has_items(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = start(api, fresh(8)).json["statusUrl"]
+    limited(api, monkeypatch, "10/hour")
+    changes = [api.post(f"{url}/{verb}").status_code for verb in ("cancel", "resume", "cancel", "resume")]
+
+    assert changes == [202, 202, 202, 429]
