@@ -12,6 +12,7 @@ from app.api.context import DOOR, WIRING, Door
 from app.api.openapi import VERSION, configure_openapi
 from app.api.paths import register_paths
 from app.api.problems import register_problems
+from app.api.provider_calls import register_provider_calls
 from app.api.rate_check import register_rate_limit
 from app.api.rates import make_rate_limit
 from app.api.readiness import make_readiness
@@ -59,6 +60,7 @@ def build_application(wiring: Wiring) -> APIFlask:
     )
     app.wsgi_app = with_whole_bodies(app.wsgi_app)  # type: ignore[assignment, method-assign]  # Flask's way
     register_requests(app)
+    register_provider_calls(app)
     register_authentication(app)
     register_rate_limit(app)
     register_paths(app)

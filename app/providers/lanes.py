@@ -1,5 +1,6 @@
 """Who is calling: whether a provider call goes first or waits for what is left, and how long it may wait."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,6 +30,12 @@ class Caller:
     """Whether its calls after the first go in the single lane: what has begun holds a lease, and others wait for it."""
     has_called: bool = False
     """Whether a call of it was let in."""
+    ends_at: float | None = None
+    """The monotonic clock, seconds, at which its last call must be over; None: each call's own timeout."""
+
+    def may_call(self) -> bool:
+        """Say whether this process has room for its calls."""
+        return True
 
     @property
     def lane_now(self) -> Lane:
@@ -42,6 +49,12 @@ _caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 def current_caller() -> Caller:
     """Return who is calling; where nobody has said so, a single call of its own."""
     return _caller.get() or Caller()
+
+
+def time_for_call(timeout_s: float) -> float:
+    """Return how many seconds the next call may take, `timeout_s` at most; none are left where it is not above 0."""
+    ends_at = current_caller().ends_at
+    return timeout_s if ends_at is None else min(timeout_s, ends_at - time.monotonic())
 
 
 @contextmanager
