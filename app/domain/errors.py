@@ -60,16 +60,26 @@ class ErrorCode(StrEnum):
 
 
 class RefusedError(Exception):
-    """A request that a service refuses; `status` is the HTTP status, `errors` maps field -> messages."""
+    """A request that a service refuses; `status` is the HTTP status, `errors` maps field -> messages.
+
+    `retry_after_s` is when another one may pass, where that is known better than from the code.
+    """
 
     def __init__(
-        self, code: ErrorCode, detail: str, *, status: int = 409, errors: Mapping[str, list[str]] | None = None
+        self,
+        code: ErrorCode,
+        detail: str,
+        *,
+        status: int = 409,
+        errors: Mapping[str, list[str]] | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.status = status
         self.errors = dict(errors or {})
+        self.retry_after_s = retry_after_s
 
 
 def agent_not_found(agent_id: object) -> RefusedError:
