@@ -1,7 +1,7 @@
 """How the text of each setting must look: returns what is kept, or a `ValueError` that ends the variable's line."""
 
 import re
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
 _SIP_URI = re.compile(
@@ -79,9 +79,13 @@ def addresses(value: str) -> str:
 
 def networks(value: str) -> str:
     """Accept CIDR blocks with commas, or nothing."""
-    for entry in filter(None, value.split(",")):
-        ip_network(entry.strip())
+    networks_of(value)
     return value
+
+
+def networks_of(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Return the CIDR blocks that `networks` accepted."""
+    return tuple(ip_network(entry.strip()) for entry in value.split(",") if entry.strip())
 
 
 def rate_limit(value: str) -> str:

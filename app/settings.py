@@ -6,7 +6,7 @@ Order of precedence: the environment, `.env`, `DATA_DIR/stack.env` (which ./run.
 import os
 from datetime import timedelta
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -74,6 +74,8 @@ class Settings(BaseSettings):
 
     rate_limit: Annotated[str, AfterValidator(values.rate_limit)] = "6000/minute"
     """Writing calls of one API key; "off" for none. 100 a second: no sane client comes near, a loop gone wild does."""
+    trusted_proxies: Annotated[str, AfterValidator(values.networks)] = ""
+    """Proxies (CIDR blocks with commas) whose X-Forwarded-For says who the client is; none is believed without it."""
     metrics_public: bool = False
     """Whether /metrics answers everybody, not only this machine and holders of a key."""
 
@@ -148,7 +150,12 @@ class Settings(BaseSettings):
     @property
     def webhook_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """The private networks that webhooks may go to."""
-        return tuple(ip_network(entry.strip()) for entry in self.webhook_allowed_networks.split(",") if entry.strip())
+        return values.networks_of(self.webhook_allowed_networks)
+
+    @cached_property
+    def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Where the proxies are whose X-Forwarded-For is believed."""
+        return values.networks_of(self.trusted_proxies)
 
     @property
     def provider_timeout(self) -> timedelta:

@@ -1,33 +1,21 @@
-"""What gunicorn is told beyond the Procfile's options: how long a client may be silent within a request.
+"""What gunicorn is told beyond the Procfile's options: the worker, its descriptors, and what it must not believe."""
 
-A worker's thread reads a request to its end before it does anything else, and gunicorn sets no limit: as many clients
-as there are threads, each sending half a request, would stop the API for as long as they like.
-"""
-
-import logging
-import socket
-import struct
+import resource
 from typing import Any
 
-READ_TIMEOUT_S = 10
-"""Seconds between two pieces of one request: an honest client sends all of it at once."""
+from app.web_worker import BufferingWorker
+
+worker_class = BufferingWorker
+
+forwarder_headers = ""
+"""gunicorn takes `SCRIPT_NAME` and `PATH_INFO` from a header of that name; nobody has a reason to send us one."""
+
+DESCRIPTORS = 4096
+"""Open files of a process: 1,000 connections and what the application has open are more than the usual 1,024."""
 
 
-def on_starting(server: Any) -> None:
-    """Tell of a client that was cut off in a line, not in a traceback for each."""
-    server.log.error_log.addFilter(_shorten)
-
-
-def when_ready(server: Any) -> None:
-    """Set the limit on the listening sockets: connections inherit it (Linux, net/core/sock.c sk_clone_lock)."""
-    for listener in server.LISTENERS:
-        seconds, rest = divmod(READ_TIMEOUT_S, 1)
-        limit = struct.pack("ll", int(seconds), int(rest * 1_000_000))
-        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-
-
-def _shorten(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], BlockingIOError):
-        record.msg, record.args, record.exc_info = "A client was silent within a request and was cut off.", (), None
-        record.levelno, record.levelname = logging.INFO, "INFO"
-    return True
+def on_starting(_server: Any) -> None:
+    """Let this process and its workers open more files, as far as the system lets them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))

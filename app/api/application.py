@@ -6,12 +6,13 @@ from app import logs
 from app.access import KeyService
 from app.api import agents, audits, care, documentation, health, operations, phones, provisionings, webhooks
 from app.api.authentication import register_authentication
-from app.api.bodies import MAX_BODY_BYTES
+from app.api.bodies import MAX_BODY_BYTES, with_whole_bodies
 from app.api.bulk_reads import BulkReader
 from app.api.context import DOOR, WIRING, Door
 from app.api.openapi import VERSION, configure_openapi
 from app.api.paths import register_paths
 from app.api.problems import register_problems
+from app.api.provider_calls import register_provider_calls
 from app.api.rate_check import register_rate_limit
 from app.api.rates import make_rate_limit
 from app.api.readiness import make_readiness
@@ -42,6 +43,8 @@ def build_application(wiring: Wiring) -> APIFlask:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
     app.url_map.merge_slashes = False
+    # A slash at the end means the same path: a redirect would lose what some clients send with it.
+    app.url_map.strict_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1
     app.extensions[WIRING] = wiring
     sessions = wiring.sessions
@@ -55,7 +58,9 @@ def build_application(wiring: Wiring) -> APIFlask:
         metrics=make_metrics(RowCollector(sessions), broker),
         rate_limit=make_rate_limit(wiring.settings),
     )
+    app.wsgi_app = with_whole_bodies(app.wsgi_app)  # type: ignore[assignment, method-assign]  # Flask's way
     register_requests(app)
+    register_provider_calls(app)
     register_authentication(app)
     register_rate_limit(app)
     register_paths(app)

@@ -1,14 +1,20 @@
-"""Reads JSON bodies strictly: what another parser might read differently is refused, never guessed."""
+"""Reads bodies whole, and JSON strictly: what another parser might read differently is refused, never guessed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from typing import TYPE_CHECKING
 
 from apiflask.schema_adapters.marshmallow import parser
 from flask import Request
+from gunicorn.http.errors import ParseException
 from marshmallow import Schema
 
 from app.api.problems import validation_failed
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.texts import InvalidTextError, read_json
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 MAX_BODY_BYTES = 64 * 1024
 """Bytes: far above any request of ours, far below what hurts a worker."""
@@ -24,8 +30,52 @@ BODY_LIMITS = {
 """Endpoint -> its own limit, bytes."""
 
 
+BROKEN = "trunkline.broken_body"
+"""Set in the WSGI environment of a request whose body does not keep to HTTP."""
+
 FromCsv = Callable[[str], list[object]]
 """How a schema that takes CSV too reads it: into its `items`. A `ValueError` says what is wrong with the whole."""
+
+
+def with_whole_bodies(application: "WSGIApplication") -> "WSGIApplication":
+    """Wrap a WSGI application so that nothing in it meets a body that ends early or is cut into chunks wrongly.
+
+    Whatever reads a body, a view, a form or an error's page, would else have to know what each server raises then.
+    """
+
+    def respond(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ:
+            _read_whole(environ)
+        return application(environ, start_response)
+
+    return respond
+
+
+def _read_whole(environ: "WSGIEnvironment") -> None:
+    is_chunked = "HTTP_TRANSFER_ENCODING" in environ
+    try:
+        length = MAX_BULK_BODY_BYTES + 1 if is_chunked else int(environ["CONTENT_LENGTH"])
+    except ValueError:
+        length = -1
+    if length > MAX_BULK_BODY_BYTES + is_chunked or (is_chunked and not environ.get("wsgi.input_terminated")):
+        # It is refused by its length alone; or its server cannot tell where it ends, and Werkzeug takes it for empty.
+        return
+    raw = b""
+    try:
+        raw = environ["wsgi.input"].read(length) if length >= 0 else b""
+        is_broken = length < 0 or (len(raw) < length and not is_chunked)
+    except (ParseException, OSError):
+        is_broken = True
+    if is_broken:
+        raw, environ[BROKEN] = b"", True
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+    environ |= {"wsgi.input": BytesIO(raw), "CONTENT_LENGTH": str(len(raw))}
+
+
+def refuse_broken_body(request: Request) -> None:
+    """Raise the 400 for a body that does not keep to HTTP, also on a call that would not read it."""
+    if BROKEN in request.environ:
+        raise _malformed("ends early, or is not chunked as HTTP/1.1 has it")
 
 
 def read_body(request: Request) -> bytes:
@@ -89,9 +139,9 @@ def _check_encoding(request: Request, mime_type: str) -> None:
 
 
 def parse_json(raw: bytes) -> object:
-    """Read JSON strictly; raise the 400 that says what is wrong with it."""
+    """Read JSON strictly, a byte order mark before it left out; raise the 400 that says what is wrong with it."""
     try:
-        return read_json(raw.decode("utf-8"))
+        return read_json(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise _malformed("is not UTF-8") from error
     except InvalidTextError as error:

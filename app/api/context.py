@@ -1,9 +1,10 @@
 """What a view reaches for: the wiring, the services of the door, and who is asking."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-from flask import current_app, g
+from flask import Request, current_app, g
 
 from app.access import Caller, KeyService
 from app.api.bulk_reads import BulkReader
@@ -47,6 +48,42 @@ def caller() -> Caller:
     """Return who sent this request; only behind the check of keys."""
     found: Caller = g.caller
     return found
+
+
+def client_address(request: Request) -> str:
+    """Return the address that a request came from; empty on a Unix socket, which has none."""
+    forwarded_for = request.headers.get("X-Forwarded-For", "")
+    return address_behind(request.remote_addr or "", forwarded_for, wiring().settings.trusted_networks)
+
+
+def address_behind(peer: str, forwarded_for: str, trusted: Sequence[IPv4Network | IPv6Network]) -> str:
+    """Return who is behind `peer`: `X-Forwarded-For` is believed as far as trusted proxies wrote it.
+
+    Each proxy appends the address that it saw, so it is read from its end, up to the first address that is no trusted
+    proxy. What stands before that anybody could have written.
+    """
+    address = _as_address(peer)
+    for text in reversed(forwarded_for.split(",")):
+        if address is None or not any(address in network for network in trusted):
+            break
+        if (further := _as_address(text)) is None:
+            break
+        address = further
+    return str(address) if address else peer
+
+
+def _as_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Read an address as proxies write it, some with a port; IPv4 within IPv6 counts as IPv4."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def origin() -> Origin:

@@ -75,5 +75,5 @@ def _run(view: View, arguments: dict[str, object]) -> Response:
 
 
 def _request_hash() -> str:
-    parts = (request.method.encode(), request.path.encode(), read_body(request))
+    parts = (request.method.encode(), request.path.rstrip("/").encode(), read_body(request))
     return hashlib.sha256(b"\0".join(parts)).hexdigest()

@@ -5,7 +5,7 @@ import uuid
 from flask import Flask, request
 
 from app.api.authentication import SAFE_METHODS
-from app.api.bodies import body_limit, too_large
+from app.api.bodies import body_limit, refuse_broken_body, too_large
 from app.api.problems import validation_failed
 from app.domain.errors import (
     agent_not_found,
@@ -34,13 +34,14 @@ LONGEST_ECHO = 64
 
 def register_paths(app: Flask) -> None:
     """Put the checks before every view; after the check of the key, so that a stranger learns nothing."""
-    app.before_request(_refuse_size)
+    app.before_request(_refuse_body)
     app.before_request(_read_ids)
     app.before_request(_refuse_unknown_parameters)
 
 
-def _refuse_size() -> None:
-    """Refuse a body that says it is too large, even on a call that would not read it."""
+def _refuse_body() -> None:
+    """Refuse a body that is broken or says it is too large, even on a call that would not read it."""
+    refuse_broken_body(request)
     limit = body_limit(request)
     request.max_content_length = limit + 1
     if (request.content_length or 0) > limit:

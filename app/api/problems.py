@@ -150,10 +150,13 @@ def problem(
     """Build the answer for a problem, with the Retry-After of its kind."""
     body = problem_body(code, detail, errors=errors)
     response = Response(current_app.json.dumps(body), KINDS[code].status, mimetype=MIME_TYPE)
-    if (retry_after_s := KINDS[code].retry_after_s) is not None:
-        response.headers["Retry-After"] = str(retry_after_s)
-    response.headers.update(headers or {})
+    response.headers.update(retry_after(KINDS[code].retry_after_s) | dict(headers or {}))
     return response
+
+
+def retry_after(seconds: float | None) -> dict[str, str]:
+    """Return the header that says when to come back, where that is known."""
+    return {"Retry-After": str(math.ceil(seconds))} if seconds else {}
 
 
 def validation_failed(errors: Mapping[str, list[str]]) -> RefusedError:
@@ -175,14 +178,13 @@ def register_problems(app: APIFlask) -> None:
 
 
 def _refused(error: RefusedError) -> Response:
-    return problem(error.code, error.detail, errors=error.errors)
+    return problem(error.code, error.detail, errors=error.errors, headers=retry_after(error.retry_after_s))
 
 
 def _provider_failed(error: ProviderError) -> Response:
     """Answer a call that asks a provider at once: its code decides, its wish to be left alone is passed on."""
     log.warning("provider_failed", code=error.code, detail=error.detail)
-    wish = {"Retry-After": str(math.ceil(error.retry_after_s))} if error.retry_after_s else {}
-    return problem(error.code, error.detail, headers=wish)
+    return problem(error.code, error.detail, headers=retry_after(error.retry_after_s))
 
 
 def _invalid_input(error: HTTPError) -> Response:

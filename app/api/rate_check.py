@@ -4,26 +4,12 @@ from flask import Flask, g, request
 
 from app.api.authentication import SAFE_METHODS
 from app.api.context import door
-from app.api.problems import problem
 from app.domain.errors import ErrorCode, RefusedError
-
-
-class _TooFastError(RefusedError):
-    """Too many writing calls; `retry_after_s` is when another one may pass."""
-
-    def __init__(self, retry_after_s: int) -> None:
-        detail = f"This key writes too fast: come back in {retry_after_s} s."
-        super().__init__(ErrorCode.RATE_LIMITED, detail)
-        self.retry_after_s = retry_after_s
 
 
 def register_rate_limit(app: Flask) -> None:
     """Put the check behind the check of the key: a stranger uses up nobody's rate."""
     app.before_request(check_rate)
-    app.register_error_handler(
-        _TooFastError,
-        lambda error: problem(error.code, error.detail, headers={"Retry-After": str(error.retry_after_s)}),
-    )
 
 
 def check_rate() -> None:
@@ -33,7 +19,7 @@ def check_rate() -> None:
         return
     retry_after_s = limit.retry_after_s(str(who.key_id))
     if retry_after_s is not None:
-        raise _TooFastError(retry_after_s)
+        raise _too_fast(retry_after_s)
 
 
 def charge_items(count: int) -> None:
@@ -41,4 +27,9 @@ def charge_items(count: int) -> None:
     limit, who = door().rate_limit, g.get("caller")
     retry_after_s = limit.charge(str(who.key_id), count - 1) if limit and who else None
     if retry_after_s is not None:
-        raise _TooFastError(retry_after_s)
+        raise _too_fast(retry_after_s)
+
+
+def _too_fast(retry_after_s: int) -> RefusedError:
+    detail = f"This key writes too fast: come back in {retry_after_s} s."
+    return RefusedError(ErrorCode.RATE_LIMITED, detail, retry_after_s=retry_after_s)

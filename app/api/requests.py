@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import structlog
 from flask import Flask, Response, g, request
 
-from app.api.context import wiring
+from app.api.context import client_address, wiring
 from app.api.problems import FIRST_SERVER_ERROR
 from app.telemetry.tracing import SpanKind, checked_traceparent
 
@@ -81,6 +81,7 @@ def _finish(response: Response) -> Response:
         status=response.status_code,
         took_ms=round((time.perf_counter() - g.started) * 1000, 1),
         caller=who.name if who else None,
+        client=client_address(request),
     )
     _end_span(response)
     return response

@@ -7,9 +7,9 @@ from apiflask import APIFlask
 from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
-from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 
-from app.api.problems import KINDS, LOST_DATABASE, code_of, is_redirect, problem, status_of
+from app.api.problems import KINDS, LOST_DATABASE, code_of, is_redirect, problem, retry_after, status_of
 from app.console import agent_pages, audit_pages, bulk_pages, number_pages, operation_pages, webhook_pages
 from app.console.context import visitor
 from app.console.pages import page
@@ -53,14 +53,23 @@ def register_errors(app: APIFlask, blueprint: Blueprint) -> None:
 
 
 def error_page(code: ErrorCode, detail: str) -> Response:
-    """Render an error as a page of its own."""
+    """Render an error as a page of its own, with the Retry-After of its kind."""
     kind = KINDS[code]
-    return page("error.html", kind.status, code=code, title=kind.title, detail=detail, advice=ADVICE[code])
+    response = page("error.html", kind.status, code=code, title=kind.title, detail=detail, advice=ADVICE[code])
+    response.headers.update(retry_after(kind.retry_after_s))
+    return response
 
 
 def _refused(error: RefusedError) -> ResponseReturnValue:
+    response = _page_of(error)
+    response.headers.update(retry_after(error.retry_after_s or KINDS[error.code].retry_after_s))
+    return response
+
+
+def _page_of(error: RefusedError) -> Response:
+    """Choose the page that a refusal is shown on."""
     if request.endpoint == "console.enter":
-        return page("sign_in.html", status_of(error), wanted=request.form.get("next", "/"), refusal=error)
+        return page("sign_in.html", status_of(error), wanted=_wanted(), refusal=error)
     # Some checks come before the guard: what is refused there is refused to a stranger, who must see no page.
     if request.method == "POST" and visitor() is not None and status_of(error) not in _NO_FORM_TO_RETURN_TO:
         try:
@@ -73,7 +82,15 @@ def _refused(error: RefusedError) -> ResponseReturnValue:
     return error_page(error.code, error.detail)
 
 
-def _form_again(error: RefusedError) -> ResponseReturnValue:
+def _wanted() -> str:
+    """Return the page that a person who signs in wants; of a form that is too large to be read, the first one."""
+    try:
+        return request.form.get("next", "/")
+    except RequestEntityTooLarge:
+        return "/"
+
+
+def _form_again(error: RefusedError) -> Response:
     """Show the page that the form was on, with what is wrong with it and what was typed."""
     ids = request.view_args or {}
     if request.endpoint in {"console.provision", "console.plan"}:
@@ -86,7 +103,7 @@ def _form_again(error: RefusedError) -> ResponseReturnValue:
 
 def _provider_failed(error: ProviderError) -> ResponseReturnValue:
     log.warning("provider_failed", code=error.code, detail=error.detail)
-    return _refused(RefusedError(error.code, error.detail))
+    return _refused(RefusedError(error.code, error.detail, retry_after_s=error.retry_after_s))
 
 
 def _not_our_form(_error: CSRFError) -> ResponseReturnValue:
@@ -106,7 +123,7 @@ def _no_such_page(error: NotFound) -> ResponseReturnValue:
     return error_page(ErrorCode.NOT_FOUND, "There is no such page.")
 
 
-def _database_away(error: Exception) -> ResponseReturnValue:
+def _database_away(error: Exception) -> Response:
     log.error("database_unavailable", error=type(error).__name__)
     detail = "The database does not answer; nothing was changed as far as we know."
     return error_page(ErrorCode.SERVICE_UNAVAILABLE, detail)

@@ -22,7 +22,7 @@ from app.console.sign_in import register_sign_in
 from app.console.webhook_pages import register_webhooks
 
 SIGN_INS = "20/minute"
-"""Tries from one address: a person mistypes a few times; a proxy in front is one address for all behind it."""
+"""Wrong keys from one address, and with one beginning: a person mistypes a few times."""
 
 
 ROOMS = (

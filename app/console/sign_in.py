@@ -1,14 +1,19 @@
 """Signing in with an API key, and out again."""
 
+import hashlib
+
 from flask import Blueprint, request, session, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.utils import redirect
 
 from app.access import Caller, Scope
-from app.api.context import door
+from app.api.context import client_address, door
 from app.console.context import KEY_ID, desk
 from app.console.pages import page
 from app.domain.errors import ErrorCode, RefusedError
+
+COUNTED_CHARACTERS = 12
+"""Characters of a wrong key by which tries are counted, from wherever they come: `tl_` and nine of 43."""
 
 
 def register_sign_in(blueprint: Blueprint) -> None:
@@ -45,13 +50,26 @@ def own_path(text: str) -> str:
 
 
 def _holder_of(key: str) -> Caller:
-    """Return who holds this key; `RefusedError` for a wrong one, for one that sees nothing, or for too many tries."""
-    retry_after_s = desk().sign_in_limit.retry_after_s(f"sign-in {request.remote_addr}")
-    if retry_after_s is not None:
-        raise RefusedError(ErrorCode.RATE_LIMITED, f"Too many tries: come back in {retry_after_s} s.")
+    """Return who holds this key; `RefusedError` for one that sees nothing, for a wrong one, or for too many of those.
+
+    Only wrong keys are counted and refused: whoever tries keys must lock nobody out who has one.
+    """
     found = door().keys.authenticate(key)
     if found is None:
-        raise RefusedError(ErrorCode.UNAUTHENTICATED, "This key is unknown or was revoked.")
+        wrong = RefusedError(ErrorCode.UNAUTHENTICATED, "This key is unknown or was revoked.")
+        raise _too_many_tries(key) or wrong
     if not found.may(Scope.READ):
         raise RefusedError(ErrorCode.FORBIDDEN, f"The key '{found.name}' has no scope: it sees nothing.")
     return found
+
+
+def _too_many_tries(key: str) -> RefusedError | None:
+    """Count a wrong key, by where it came from and by how it begins; return the 429 beyond the limit of either."""
+    # What a person typed wrongly is nearly a key: it goes nowhere but as a hash.
+    beginning = hashlib.sha256(key[:COUNTED_CHARACTERS].encode()).hexdigest()
+    counted = (f"sign-in from {client_address(request)}", f"sign-in with {beginning}")
+    waits = [wait for who in counted if (wait := desk().sign_in_limit.retry_after_s(who)) is not None]
+    if not waits:
+        return None
+    detail = f"Too many wrong keys: come back in {max(waits)} s. A right key always opens."
+    return RefusedError(ErrorCode.RATE_LIMITED, detail, retry_after_s=max(waits))

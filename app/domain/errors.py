@@ -60,13 +60,24 @@ class ErrorCode(StrEnum):
 
 
 class RefusedError(Exception):
-    """A request that a service refuses; its code decides the HTTP status, `errors` maps field -> messages."""
+    """A request that a service refuses; its code decides the HTTP status, `errors` maps field -> messages.
 
-    def __init__(self, code: ErrorCode, detail: str, *, errors: Mapping[str, list[str]] | None = None) -> None:
+    `retry_after_s` is when another one may pass, where that is known better than from the code.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        detail: str,
+        *,
+        errors: Mapping[str, list[str]] | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.errors = dict(errors or {})
+        self.retry_after_s = retry_after_s
 
 
 def agent_not_found(agent_id: object) -> RefusedError:

@@ -1,5 +1,6 @@
 """One request to a provider as others see it: its turn, its outcome in the metrics, its span in the trace."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 from app.domain.numbers import mask_numbers
 from app.providers.failures import CallFailedError, Outcome
 from app.providers.governor import TOO_MANY, Governor
-from app.providers.lanes import current_caller
+from app.providers.lanes import current_caller, time_for_call
 from app.telemetry import SILENT, Telemetry
 from app.telemetry.catalogue import PROVIDER_CALLS, PROVIDER_SECONDS
 from app.telemetry.tracing import NO_TRACING, Span, SpanKind
@@ -69,6 +70,7 @@ class CallWatch:
         """Make one request in the block, as soon as it is its turn; `CallFailedError` passes through."""
         asked, outcome = time.perf_counter(), CallOutcome.UNREADABLE
         try:
+            _check_caller()
             with (
                 self.governor.place() if self.governor else nullcontext(),
                 self._sent(operation, method, Exchange(url), time.perf_counter() - asked) as exchange,
@@ -99,6 +101,14 @@ class CallWatch:
                 self.telemetry.tally.observe(PROVIDER_SECONDS, self.provider, seconds=seconds)
                 if tracing.is_on:
                     _describe(span, method, exchange, waited_s)
+
+
+def _check_caller() -> None:
+    """Refuse a call for which this process has no room, or its caller no time."""
+    if not current_caller().may_call():
+        raise CallFailedError(Outcome.HELD_BACK)
+    if time_for_call(math.inf) <= 0:
+        raise CallFailedError(Outcome.NOT_SENT)
 
 
 def _describe(span: Span, method: str, exchange: Exchange, waited_s: float) -> None:

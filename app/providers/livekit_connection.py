@@ -21,6 +21,7 @@ from livekit.api.sip_service import SipService
 
 from app.providers.calls import CallWatch, Exchange
 from app.providers.failures import CallFailedError, Outcome, parse_retry_after
+from app.providers.lanes import time_for_call
 from app.providers.livekit_errors import RPC_PREFIX
 
 CONNECTIONS = 128
@@ -78,10 +79,11 @@ class LiveKitConnection:
             thread.close()
 
     def _call(self, sip_call: SipCall[Answer], exchange: Exchange) -> Answer:
+        timeout_s = time_for_call(self._timeout_s)
         thread = self._loops.get(os.getpid()) or self._loops.setdefault(os.getpid(), _LoopThread(self._open))
-        future = asyncio.run_coroutine_threadsafe(self._bounded(thread, sip_call, exchange), thread.loop())
+        future = asyncio.run_coroutine_threadsafe(self._bounded(thread, sip_call, exchange, timeout_s), thread.loop())
         try:
-            return future.result(self._timeout_s + MARGIN_S)
+            return future.result(timeout_s + MARGIN_S)
         except (TimeoutError, futures.CancelledError):
             future.cancel()
             raise CallFailedError(Outcome.LOST) from None
@@ -98,12 +100,14 @@ class LiveKitConnection:
         # failover: the SDK would send a create again after a lost answer.
         return session, LiveKitAPI(self._url, self._api_key, self._api_secret, session=session, failover=False)
 
-    async def _bounded(self, thread: "_LoopThread", sip_call: SipCall[Answer], exchange: Exchange) -> Answer:
+    async def _bounded(
+        self, thread: "_LoopThread", sip_call: SipCall[Answer], exchange: Exchange, timeout_s: float
+    ) -> Answer:
         progress = _Progress(exchange)
         _progress.set(progress)
         try:
             # The SDK's own timeouts do nothing (livekit-api 1.2.2 twirp_client.py passes timeout=None to aiohttp).
-            return await asyncio.wait_for(sip_call(thread.sip()), self._timeout_s)
+            return await asyncio.wait_for(sip_call(thread.sip()), timeout_s)
         except DecodeError:
             raise CallFailedError(Outcome.UNREADABLE) from None
         except (aiohttp.ClientError, OSError):

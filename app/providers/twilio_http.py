@@ -26,12 +26,16 @@ from urllib3.util import Timeout
 
 from app.providers.calls import CallWatch
 from app.providers.failures import CallFailedError, Outcome, parse_retry_after
+from app.providers.lanes import time_for_call
 
 POOL_CONNECTIONS = 64
 """Connections kept per host: a worker runs at most 64 threads, and each makes one call at a time."""
 
 CONNECT_TIMEOUT_S = 3.0
 """Seconds for one address to accept: a bit over one lost SYN (Linux sends it again after 1 s, then 3 s)."""
+
+SHORTEST_S = 0.05
+"""Seconds that a call gets at least."""
 
 IDLE_PROBE_S = 45
 """Seconds of silence before TCP asks whether the other end lives: under the 60 s after which common NATs forget."""
@@ -118,8 +122,10 @@ class TwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no types
 
     def _exchange(self, **request: Any) -> tuple[int, Mapping[str, str], bytes]:
         """Send and read within the time of one call: requests' own timeout starts anew with every packet."""
-        deadline = time.monotonic() + self._timeout_s
-        timeout = Timeout(connect=min(CONNECT_TIMEOUT_S, self._timeout_s), total=self._timeout_s)
+        # The turn may have come at the last moment; urllib3 refuses a time of nothing.
+        timeout_s = max(time_for_call(self._timeout_s), SHORTEST_S)
+        deadline = time.monotonic() + timeout_s
+        timeout = Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), total=timeout_s)
         with self._session.request(**request, timeout=timeout, allow_redirects=False, stream=True) as response:  # type: ignore[arg-type]  # requests passes urllib3's Timeout on
             body = bytearray()
             # read1 and not iter_content: that one waits for a full chunk, however slowly the bytes drip in.

@@ -81,7 +81,7 @@ def test_one_line_is_logged_for_each_request(api: Api, caplog: pytest.LogCapture
     assert [(line["event"], line["route"], line["status"], line["caller"]) for line in lines] == [
         ("request", "/api/agents", 200, "tests")
     ]
-    assert lines[0]["request_id"] == "abc-123"
+    assert (lines[0]["request_id"], lines[0]["client"]) == ("abc-123", "127.0.0.1")
 
 
 def test_the_lines_of_a_request_carry_its_id_and_no_number(api: Api, caplog: pytest.LogCaptureFixture) -> None:
@@ -101,7 +101,8 @@ def test_the_lines_of_a_request_carry_its_id_and_no_number(api: Api, caplog: pyt
     [
         ("GET", "/nowhere", 404, "not_found"),
         ("GET", "/api/nowhere", 404, "not_found"),
-        ("GET", "/api/agents/", 404, "not_found"),
+        ("GET", "/api/agents//", 404, "not_found"),
+        ("GET", "/nowhere/", 404, "not_found"),
         ("GET", "//api/agents", 404, "not_found"),
         ("GET", "/api//agents", 404, "not_found"),
         ("PUT", "/api/agents", 405, "method_not_allowed"),
@@ -117,6 +118,39 @@ def test_a_wrong_address_is_a_problem_too(api: Api, method: str, path: str, stat
     assert answer.content_type == "application/problem+json"
     assert answer.json["type"] == f"urn:trunkline:problem:{code}"
     assert ("Allow" in answer.headers) == (status == 405)
+
+
+@pytest.mark.parametrize("path", ["/api/agents", "/healthz", "/openapi.json", "/sign-in", "/docs"])
+def test_a_slash_at_the_end_is_the_same_path(api: Api, path: str) -> None:
+    given, with_slash = api.get(path), api.get(f"{path}/")
+
+    assert with_slash.status_code == given.status_code == 200
+    assert with_slash.get_data() == given.get_data() or path == "/sign-in"
+    assert api.client.get("/api/agents/").status_code == 401
+
+
+def test_a_slash_at_the_end_loses_nothing_that_was_sent(api: Api) -> None:
+    headers = {"Idempotency-Key": "k"}
+
+    answer = api.post("/api/agents/", {"name": "desk"}, headers=headers)
+    again = api.post("/api/agents", {"name": "desk"}, headers=headers)
+
+    assert (answer.status_code, answer.json["name"]) == (201, "desk")
+    assert again.json == answer.json
+    agent_id = answer.json["id"]
+    assert api.post(f"/api/agents/{agent_id}/provision-phone/", {"phoneNumber": NUMBER}).status_code == 202
+    assert api.get(f"/api/agents/{agent_id}/phone-status/").json["hasPhone"] is False
+    assert api.delete(f"/api/agents/{agent_id}/deprovision-phone/").status_code in {200, 202}
+
+
+@pytest.mark.parametrize("path", ["//evil.example", "//evil.example/", "///evil.example/%2e%2e", "/\\evil.example/"])
+@pytest.mark.parametrize("host", ["localhost", "evil.example", "a b", "[::1", "/evil.example", "x@evil.example", ""])
+def test_no_redirect_leads_to_another_host(api: Api, path: str, host: str) -> None:
+    for method in ("GET", "POST"):
+        answer = api.client.open(path, method=method, headers={"Host": host, "X-Forwarded-Prefix": "//evil.example"})
+
+        assert answer.status_code < 500
+        assert not answer.headers.get("Location", "/").startswith(("//", "http", "/\\"))
 
 
 def test_a_defect_is_logged_and_not_shown(api: Api, caplog: pytest.LogCaptureFixture) -> None:

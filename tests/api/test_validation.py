@@ -1,15 +1,25 @@
 """What may not come in: every row changes nothing and names what is wrong."""
 
 import json
+from codecs import BOM_UTF8
 from decimal import Decimal
 from io import BytesIO
 from typing import Any
 
 import pytest
+from gunicorn.http.errors import (
+    ChunkMissingTerminator,
+    InvalidChunkExtension,
+    InvalidChunkSize,
+    InvalidHeader,
+    LimitRequestHeaders,
+    NoMoreData,
+)
 
 from app.access import KeyRefusedError, Scope
 from app.api.bulk_schemas import item_cursor
 from tests.support.api import NOBODY, NUMBER, Api
+from tests.support.console import signed_in
 
 JSON = "application/json"
 
@@ -106,7 +116,6 @@ def test_a_body_that_is_no_object_is_422(api: Api, body: str) -> None:
         b'{"phoneNumber": 1e999}',
         b'{"phoneNumber": "+15145551234", "phoneNumber": "+15145551235"}',
         b'{"phoneNumber": "\xff"}',
-        b'\xef\xbb\xbf{"phoneNumber": "+15145551234"}',
         b'{"phoneNumber": "a\0b"}',
         b'{"phoneNumber": ' + b"9" * 5000 + b"}",
         b"[" * 30_000,
@@ -121,6 +130,106 @@ def test_a_body_that_is_not_strict_json_is_400(api: Api, body: bytes) -> None:
 
     _refused(answer, 400, "malformed_request", "body")
     assert api.count("operations") == 0
+
+
+def test_a_byte_order_mark_before_the_body_is_left_out(api: Api) -> None:
+    body = BOM_UTF8 + json.dumps({"phoneNumber": NUMBER}).encode()
+
+    answer = api.post(f"/api/agents/{api.agent()}/provision-phone", data=body, content_type=JSON)
+    rows = BOM_UTF8 + f"phoneNumber,agent\n{NUMBER},desk\n".encode()
+    bulk = api.post("/api/provisionings", data=rows, content_type="text/csv")
+
+    assert (answer.status_code, answer.json["phoneNumber"]) == (202, NUMBER)
+    assert (bulk.status_code, bulk.json["total"]) == (202, 1)
+
+
+BROKEN = [
+    InvalidChunkSize(b"zz"),
+    InvalidChunkExtension("bare CR not allowed"),
+    ChunkMissingTerminator(b"ab"),
+    InvalidHeader("no trailer"),
+    LimitRequestHeaders("limit request trailer section size"),
+    NoMoreData(),
+    ConnectionResetError(),
+    TimeoutError(),
+]
+"""What gunicorn and the kernel raise where a body is read."""
+
+EVERYWHERE = [
+    ("POST", "/api/agents"),
+    ("GET", "/api/agents"),
+    ("DELETE", f"/api/agents/{NOBODY}"),
+    ("PATCH", f"/api/agents/{NOBODY}"),
+    ("POST", f"/api/agents/{NOBODY}/verify"),
+    ("POST", "/api/provisionings"),
+    ("PUT", "/nowhere"),
+    ("GET", "/healthz"),
+]
+
+
+class _Breaking(BytesIO):
+    def __init__(self, error: Exception | None) -> None:
+        super().__init__(b'{"na')
+        self.error = error
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.error:
+            raise self.error
+        return super().read(size)
+
+
+def _broken(error: Exception | None) -> dict[str, Any]:
+    chunked = {"wsgi.input_terminated": True, "CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"}
+    # Without an error it is one that ends before its length.
+    overrides = chunked if error else {"CONTENT_LENGTH": "50"}
+    return {"input_stream": _Breaking(error), "environ_overrides": overrides}
+
+
+@pytest.mark.parametrize("error", [None, *BROKEN], ids=repr)
+def test_a_broken_body_is_400_on_every_call(api: Api, error: Exception | None) -> None:
+    for method, path in EVERYWHERE:
+        answer = api.call(method, path, content_type=JSON, **_broken(error))
+
+        _refused(answer, 400, "malformed_request", "body")
+    assert api.client.post("/api/agents", **_broken(error)).status_code == 401
+
+
+@pytest.mark.parametrize("error", [None, BROKEN[0]], ids=repr)
+def test_a_broken_form_is_a_page(api: Api, error: Exception | None) -> None:
+    visitor = signed_in(api, Scope.WRITE)
+    for browser in (visitor.client, api.client):
+        for path in ("/sign-in", "/sign-out", "/", "/bulks", "/audit", f"/agents/{NOBODY}/provision"):
+            answer = browser.post(path, content_type="application/x-www-form-urlencoded", **_broken(error))
+
+            assert (answer.status_code, answer.mimetype) == (400, "text/html"), path
+    assert visitor.get("/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/x-www-form-urlencoded", b"key=" + b"a" * 100_000),
+        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="k"\r\n\r\na\r\n' * 1500),
+        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="k"\r\n\r\na'),
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disp\0osition\r\n\r\na\r\n--x--\r\n"),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="\xff"\r\n\r\na\r\n--x--\r\n',
+        ),
+        ("multipart/form-data", b"--x"),
+        ('multipart/form-data; boundary="\xff"', b"--x"),
+        ("application/x-www-form-urlencoded", b"\xff\0=%ff&=&%zz" + b"&" * 5000),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_a_form_that_cannot_be_read_is_the_sender_s_mistake(api: Api, content_type: str, body: bytes) -> None:
+    visitor = signed_in(api, Scope.WRITE)
+    for browser in (visitor.client, api.client):
+        for path in ("/sign-in", "/", "/bulks", f"/agents/{NOBODY}/provision"):
+            answer = browser.post(path, data=body, environ_overrides={"CONTENT_TYPE": content_type})
+
+            assert answer.status_code in {400, 413}, path
+            assert answer.mimetype == "text/html"
 
 
 @pytest.mark.parametrize(

@@ -164,8 +164,9 @@ class Stack:
         return "\n".join(f"{each.name}:\n{each.log_tail(lines)}" for each in processes)
 
     def _launch_web(self) -> None:
-        command = ["-m", "gunicorn", "app:create_app()", "--bind", f"127.0.0.1:{self._port}", "--worker-class"]
-        command += ["gthread", "--workers", "1", "--threads", "64", "--timeout", "75", "--no-control-socket"]
+        command = ["-m", "gunicorn", "app:create_app()", "--config", "python:app.web_server"]
+        command += ["--bind", f"127.0.0.1:{self._port}", "--workers", "1", "--threads", "64"]
+        command += ["--timeout", "75", "--no-control-socket"]
         self._launch(self.web, command)
 
     def _launch_worker(self) -> None:

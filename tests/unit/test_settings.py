@@ -81,6 +81,7 @@ def test_every_missing_setting_is_named_at_once(load: Load) -> None:
         ("LIVEKIT_ALLOWED_ADDRESSES", "everyone"),
         ("WEBHOOK_ALLOWED_NETWORKS", "my network"),
         ("WEBHOOK_ALLOWED_NETWORKS", "10.0.0.1/8"),
+        ("TRUSTED_PROXIES", "my proxy"),
         ("INSTANCE_NAME", "Über"),
         ("INSTANCE_NAME", "x" * 17),
         ("PORT", "0"),

@@ -54,9 +54,10 @@ class SoakStack:
         self._folder = folder
         self._sandbox = ServerProcess("the sandbox", folder / "sandbox.pid", folder / "sandbox.log")
         self.control = JsonClient(f"http://127.0.0.1:{self._sandbox_port}", timeout_s=CONTROL_S)
-        gunicorn = ("gunicorn", "app:create_app()", "--bind", f"127.0.0.1:{self._port}", "--worker-class", "gthread")
+        gunicorn = ("gunicorn", "app:create_app()", "--config", "python:app.web_server", "--workers", "1")
+        options = ("--bind", f"127.0.0.1:{self._port}", "--threads", "48", "--timeout", "75", "--no-control-socket")
         self._commands: dict[str, tuple[str, ...]] = {
-            "web": (*gunicorn, "--workers", "1", "--threads", "48", "--timeout", "75", "--no-control-socket"),
+            "web": (*gunicorn, *options),
             "worker-1": (*WORKER, "-Q", "provision,bulk", "-c", "16", "-n", "worker-1@%h"),
             "worker-2": (*WORKER, "-Q", "rollback,provision,bulk", "-c", "16", "-n", "worker-2@%h"),
             "cleanup": (*WORKER, "-Q", "ops,rollback", "-c", "8", "-n", "cleanup@%h"),
