@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pkgutil import resolve_name
 
 from redis import Redis
 from sqlalchemy import Engine
 
+from app.access import ConsoleSessions
+from app.db.activity import purge_activity
 from app.db.engine import Sessions, make_engine, make_sessions
 from app.first_answers import FirstAnswers
 from app.providers.base import Carrier, VoicePlatform
@@ -108,6 +111,13 @@ def build(
     audits = AuditService(sessions, tools, care, timedelta(seconds=settings.orphan_grace_s))
     sender = Sender(AddressRule(settings.webhook_networks))
     deliveries = DeliveryService(sessions, publisher, sender)
+    agents, webhooks = AgentService(sessions), WebhookService(sessions, publisher, sender)
+    purges = (
+        FirstAnswers(sessions).purge,
+        ConsoleSessions(sessions).purge,
+        agents.erase_deleted,
+        partial(purge_activity, sessions),
+    )
     admission = BulkAdmission(sessions, service)
     return Wiring(
         settings=settings,
@@ -116,17 +126,17 @@ def build(
         carrier=tools.carrier,
         platform=tools.platform,
         publisher=publisher,
-        agents=AgentService(sessions),
+        agents=agents,
         provisioning=service,
         runner=Runner(sessions, tools, watch=StepWatch(telemetry)),
-        sweeper=Sweeper(sessions, service, audits, admission, deliveries, purges=(FirstAnswers(sessions).purge,)),
+        sweeper=Sweeper(sessions, service, audits, admission, deliveries, purges),
         care=care,
         audits=audits,
         planning=PlanningService(sessions, tools),
         inventory=InventoryService(sessions, tools.carrier),
         bulk=BulkService(sessions),
         governors=governors,
-        webhooks=WebhookService(sessions, publisher, sender),
+        webhooks=webhooks,
         deliveries=deliveries,
         telemetry=telemetry,
     )

@@ -75,7 +75,7 @@ def get_bulk_report(bulk_id: uuid.UUID) -> Response:
 @answers_with(ErrorCode.BULK_NOT_FOUND, headers={202: ["Location", "Retry-After"]})
 def cancel_bulk(bulk_id: uuid.UUID) -> Response:
     """Cancel every item that has not begun."""
-    return _changed(wiring().bulk.cancel(bulk_id))
+    return _changed(wiring().bulk.cancel(bulk_id, origin=origin()))
 
 
 @blueprint.post("/<bulk_id>/resume")
@@ -83,7 +83,7 @@ def cancel_bulk(bulk_id: uuid.UUID) -> Response:
 @answers_with(ErrorCode.BULK_NOT_FOUND, headers={202: ["Location", "Retry-After"]})
 def resume_bulk(bulk_id: uuid.UUID) -> Response:
     """Try again every item that failed or was cancelled, but for those that never can work."""
-    return _changed(wiring().bulk.resume(bulk_id))
+    return _changed(wiring().bulk.resume(bulk_id, origin=origin()))
 
 
 def _changed(bulk: Bulk) -> Response:

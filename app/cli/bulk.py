@@ -68,7 +68,7 @@ def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> N
 @for_people
 def resume(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -> None:
     """Try again what failed or was cancelled of a bulk; exit codes as of import."""
-    _finish(wiring().bulk.resume(bulk_id), wait=wait, report=report, is_json=is_json)
+    _finish(wiring().bulk.resume(bulk_id, origin=origin()), wait=wait, report=report, is_json=is_json)
 
 
 @provision.command("watch")
@@ -88,7 +88,7 @@ def watch(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) ->
 @for_people
 def cancel(bulk_id: uuid.UUID, is_json: bool) -> None:
     """Begin nothing more of a bulk; what had begun runs to its end."""
-    _show(wiring().bulk.cancel(bulk_id), is_json=is_json)
+    _show(wiring().bulk.cancel(bulk_id, origin=origin()), is_json=is_json)
 
 
 def _finish(bulk: Bulk, *, wait: bool, report: Path | None, is_json: bool) -> None:

@@ -71,13 +71,13 @@ def cancel_form(bulk_id: uuid.UUID) -> ResponseReturnValue:
 
 def cancel_bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
     """Cancel every item that has not begun."""
-    wiring().bulk.cancel(bulk_id)
+    wiring().bulk.cancel(bulk_id, origin=origin())
     return done("Nothing more begins; what had begun runs to its end.", "console.bulk", bulk_id=bulk_id)
 
 
 def resume_bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
     """Try again what failed or was cancelled."""
-    waiting = wiring().bulk.resume(bulk_id).pending
+    waiting = wiring().bulk.resume(bulk_id, origin=origin()).pending
     message = (
         f"{waiting:,} waiting to be tried." if waiting else "Nothing to try again: correct these rows in the file."
     )

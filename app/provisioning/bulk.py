@@ -11,14 +11,15 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.db import bulk_queries
+from app.db.activity import record_activity
 from app.db.bulks import Bulk, BulkItem
 from app.db.engine import Sessions
 from app.db.models import Operation
+from app.domain.activity import INTERNAL, Action, Origin
 from app.domain.bulks import BulkStatus, ItemStatus
 from app.domain.errors import ErrorCode, bulk_not_found
 from app.provisioning.bulk_items import Item
 from app.provisioning.bulk_place import BulkPlace
-from app.provisioning.transitions import Origin
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +44,7 @@ class BulkService:
         """
         with self.sessions.begin() as session:
             bulk = Bulk(id=uuid.uuid4(), total=len(items), pending=len(items), status=BulkStatus.QUEUED)
-            bulk.created_by, bulk.request_id = origin.requested_by, origin.request_id
+            bulk.created_by, bulk.key_id, bulk.request_id = origin.requested_by, origin.key_id, origin.request_id
             session.add(bulk)
             session.flush()
             wanted = {item.agent_id for item in items if item.agent_id is not None}
@@ -52,6 +53,7 @@ class BulkService:
             bulk_queries.insert_agents(session, list(made.values()))
             bulk_queries.insert_items(session, bulk.id, [_item_row(item, living, made) for item in items])
             settle(session, bulk)
+            record_activity(session, origin, Action.BULK_CREATE, bulk.id, total=bulk.total)
             session.flush()
             session.refresh(bulk)
         log.info("bulk_accepted", bulk_id=str(bulk.id), total=bulk.total, failed=bulk.failed)
@@ -71,7 +73,7 @@ class BulkService:
         with self.sessions() as session:
             return bulk_queries.list_items(session, bulk_id)
 
-    def cancel(self, bulk_id: uuid.UUID) -> Bulk:
+    def cancel(self, bulk_id: uuid.UUID, *, origin: Origin = INTERNAL) -> Bulk:
         """Cancel every item that has not begun; those that have run to their end. A second call changes nothing."""
         with self.sessions.begin() as session:
             bulk = _locked(session, bulk_id)
@@ -88,11 +90,12 @@ class BulkService:
             ).all()
             if cancelled:
                 bulk.cancelled_at = session.scalar(select(func.now()))
+                record_activity(session, origin, Action.BULK_CANCEL, bulk_id, cancelled=len(cancelled))
             settle(session, bulk)
         log.info("bulk_cancelled", bulk_id=str(bulk_id), cancelled=len(cancelled))
         return bulk
 
-    def resume(self, bulk_id: uuid.UUID) -> Bulk:
+    def resume(self, bulk_id: uuid.UUID, *, origin: Origin = INTERNAL) -> Bulk:
         """Let every item wait again that failed or was cancelled, but for those that never can work.
 
         The agents are those of the first time: nothing is made twice. With nothing to resume it changes nothing.
@@ -113,6 +116,7 @@ class BulkService:
             ).all()
             if resumed:
                 bulk.cancelled_at = bulk.finished_at = None
+                record_activity(session, origin, Action.BULK_RESUME, bulk_id, resumed=len(resumed))
             settle(session, bulk)
         log.info("bulk_resumed", bulk_id=str(bulk_id), resumed=len(resumed))
         return bulk

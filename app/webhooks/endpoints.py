@@ -12,9 +12,11 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.db.activity import record_activity
 from app.db.engine import Sessions
 from app.db.queries import Position, list_deliveries
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
+from app.domain.activity import INTERNAL, Action, Origin
 from app.domain.errors import ErrorCode, RefusedError, webhook_delivery_not_found, webhook_not_found
 from app.domain.webhooks import DeliveryStatus, DisabledReason, WebhookEvent, payload_of
 from app.webhooks.deliveries import Publisher
@@ -42,7 +44,9 @@ class WebhookService:
     publisher: Publisher
     sender: Sender
 
-    def create(self, url: str, events: Sequence[str] | None, description: str | None) -> WebhookEndpoint:
+    def create(
+        self, url: str, events: Sequence[str] | None, description: str | None, *, origin: Origin = INTERNAL
+    ) -> WebhookEndpoint:
         """Register an endpoint for the events (None: all); 422 for a URL that webhooks do not go to.
 
         The row that is returned has the secret, which no other call shows.
@@ -56,6 +60,7 @@ class WebhookService:
             session.add(endpoint)
             session.flush()
             session.refresh(endpoint)
+            record_activity(session, origin, Action.WEBHOOK_CREATE, endpoint.id)
         log.info("webhook_created", endpoint_id=str(endpoint.id))
         return endpoint
 
@@ -72,7 +77,9 @@ class WebhookService:
             raise webhook_not_found(webhook_id)
         return endpoint
 
-    def change(self, webhook_id: uuid.UUID, changes: Mapping[str, Any]) -> WebhookEndpoint:
+    def change(
+        self, webhook_id: uuid.UUID, changes: Mapping[str, Any], *, origin: Origin = INTERNAL
+    ) -> WebhookEndpoint:
         """Change `url`, `events`, `description` or `enabled`; enabling goes on with what is still to be delivered."""
         if "url" in changes:
             self._check(changes["url"])
@@ -88,18 +95,21 @@ class WebhookService:
                 endpoint.wake_at, endpoint.idle_kicks = now, 0
             elif is_enabled is False and endpoint.disabled_at is None:
                 endpoint.disabled_at, endpoint.disabled_reason = now, DisabledReason.REQUESTED
+            # Which fields, not what they hold: a URL may have a password in its path.
+            record_activity(session, origin, Action.WEBHOOK_CHANGE, webhook_id, fields=sorted(changes))
         return endpoint
 
-    def delete(self, webhook_id: uuid.UUID) -> None:
+    def delete(self, webhook_id: uuid.UUID, *, origin: Origin = INTERNAL) -> None:
         """Forget an endpoint, its secret and its log; what is still to be delivered is not."""
         with self.sessions.begin() as session:
             endpoint = session.get(WebhookEndpoint, webhook_id, with_for_update=True)
             if endpoint is None:
                 raise webhook_not_found(webhook_id)
             session.delete(endpoint)
+            record_activity(session, origin, Action.WEBHOOK_DELETE, webhook_id)
         log.info("webhook_deleted", endpoint_id=str(webhook_id))
 
-    def rotate_secret(self, webhook_id: uuid.UUID) -> WebhookEndpoint:
+    def rotate_secret(self, webhook_id: uuid.UUID, *, origin: Origin = INTERNAL) -> WebhookEndpoint:
         """Give the endpoint a new secret; for a day every message is signed with the old one as well."""
         with self.sessions.begin() as session:
             endpoint, now = lock_endpoint(session, webhook_id)
@@ -107,10 +117,11 @@ class WebhookService:
                 raise webhook_not_found(webhook_id)
             endpoint.previous_secret, endpoint.previous_secret_until = endpoint.secret, now + OLD_SECRET_LIVES
             endpoint.secret = _new_secret()
+            record_activity(session, origin, Action.WEBHOOK_ROTATE_SECRET, webhook_id)
         log.info("webhook_secret_rotated", endpoint_id=str(webhook_id))
         return endpoint
 
-    def test(self, webhook_id: uuid.UUID) -> WebhookDelivery:
+    def test(self, webhook_id: uuid.UUID, *, origin: Origin = INTERNAL) -> WebhookDelivery:
         """Queue a `ping` for the endpoint; 409 `webhook_disabled`."""
         with self.sessions.begin() as session:
             now = _lock_enabled(session, webhook_id)
@@ -125,6 +136,7 @@ class WebhookService:
                 created_at=now,
             )
             session.add(delivery)
+            record_activity(session, origin, Action.WEBHOOK_TEST, webhook_id)
         self.publisher.publish_webhooks(webhook_id)
         return delivery
 
@@ -136,7 +148,7 @@ class WebhookService:
         with self.sessions() as session:
             return list_deliveries(session, webhook_id, status=status, after=after, limit=limit)
 
-    def redeliver(self, webhook_id: uuid.UUID, delivery_id: uuid.UUID) -> WebhookDelivery:
+    def redeliver(self, webhook_id: uuid.UUID, delivery_id: uuid.UUID, *, origin: Origin = INTERNAL) -> WebhookDelivery:
         """Queue a delivery again, whatever became of it, with all its tries; 409 `webhook_disabled`."""
         with self.sessions.begin() as session:
             now = _lock_enabled(session, webhook_id)
@@ -145,6 +157,7 @@ class WebhookService:
                 raise webhook_delivery_not_found(delivery_id)
             delivery.status, delivery.attempts = DeliveryStatus.PENDING, 0
             delivery.next_at, delivery.finished_at = now, None
+            record_activity(session, origin, Action.WEBHOOK_REDELIVER, webhook_id, delivery_id=str(delivery_id))
         self.publisher.publish_webhooks(webhook_id)
         return delivery
 
