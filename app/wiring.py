@@ -84,6 +84,7 @@ class Wiring:
 
     def close(self) -> None:
         """Give back every connection."""
+        self.deliveries.close()
         self.telemetry.close()
         self.platform.close()
         self.engine.dispose()
@@ -115,6 +116,7 @@ def build(
     purges = (
         FirstAnswers(sessions).purge,
         ConsoleSessions(sessions).purge,
+        webhooks.purge_secrets,
         agents.erase_deleted,
         partial(purge_activity, sessions),
     )

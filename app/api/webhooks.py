@@ -72,9 +72,9 @@ def delete_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
 
 @blueprint.post("/<webhook_id>/rotate-secret")
 @blueprint.output(WebhookSecretOut, description="The endpoint, with its new secret.")
-@answers_with(ErrorCode.WEBHOOK_NOT_FOUND)
+@answers_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.WEBHOOK_LIMIT)
 def rotate_webhook_secret(webhook_id: uuid.UUID) -> object:
-    """Give an endpoint a new secret; the old one signs too for a day. Needs the scope `admin`."""
+    """Give an endpoint a new secret; each old one signs too for a day. Needs the scope `admin`."""
     return wiring().webhooks.rotate_secret(webhook_id, origin=origin())
 
 
