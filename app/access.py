@@ -1,4 +1,4 @@
-"""API keys: makes, finds, lists and revokes them; the text of a key is seen once and kept nowhere."""
+"""Who may come in: API keys, and the sessions of browsers; the text of either is kept nowhere, only its hash."""
 
 import hashlib
 import hmac
@@ -7,15 +7,18 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, or_, select, update
+from sqlalchemy import Row, and_, bindparam, func, or_, select, update
+from sqlalchemy.orm import Session
 
-from app.db.access import ApiKey
+from app.db.access import ApiKey, ConsoleSession
+from app.db.activity import Activity, record_activity
 from app.db.engine import Sessions
-from app.db.queries import autocommitting
+from app.db.queries import autocommitting, purge_rows
+from app.domain.activity import INTERNAL, Action, Origin
 from app.domain.texts import InvalidTextError, visible_line
 
 KEY_PREFIX = "tl_"
@@ -35,6 +38,18 @@ MAX_REMEMBERED = 1000
 """Keys remembered at once, some 300 bytes each; beyond it all are forgotten and looked up anew."""
 
 MAX_NAME_LENGTH = 100
+
+IDLE_LIMIT = timedelta(hours=8)
+"""How long a browser stays signed in without a request: a working day, so that one left overnight is out by morning."""
+
+ABSOLUTE_LIMIT = timedelta(days=7)
+"""How long it stays signed in however busy it is: a copied cookie is worth nothing after a week, whoever uses it."""
+
+SEEN_NOTED_EVERY = timedelta(minutes=1)
+"""How exact `last_seen_at` is, for the same reason as `USE_NOTED_EVERY`."""
+
+REFUSALS_KEPT = 100
+"""Refused sign-ins remembered per minute, all addresses together: a flood of them must not fill the disk."""
 
 
 class Scope(StrEnum):
@@ -70,8 +85,26 @@ _KEY = select(
     (ApiKey.last_used_at > func.now() - USE_NOTED_EVERY).label("noted_lately"),
 )
 _FIND = _KEY.where(ApiKey.key_hash == bindparam("digest"))
-_FIND_BY_ID = _KEY.where(ApiKey.id == bindparam("key_id"))
-"""Built once: every request runs one of them."""
+"""Built once: every request of the API runs it."""
+
+_IS_LIVE = and_(
+    ConsoleSession.ended_at.is_(None),
+    ConsoleSession.created_at > func.now() - ABSOLUTE_LIMIT,
+    ConsoleSession.last_seen_at > func.now() - IDLE_LIMIT,
+)
+
+_FIND_SESSION = (
+    select(
+        ConsoleSession.id,
+        ApiKey.id.label("key_id"),
+        ApiKey.name,
+        ApiKey.scopes,
+        (ConsoleSession.last_seen_at > func.now() - SEEN_NOTED_EVERY).label("noted_lately"),
+    )
+    .join(ApiKey, ApiKey.id == ConsoleSession.key_id)
+    .where(ConsoleSession.token_hash == bindparam("digest"), _IS_LIVE, ApiKey.revoked_at.is_(None))
+)
+"""The same for every page."""
 
 
 class KeyRefusedError(Exception):
@@ -88,7 +121,7 @@ class KeyService:
         # By the hash, with the moment until which it counts; only keys that are live go in.
         self._remembered: dict[str, tuple[float, Caller]] = {}
 
-    def create(self, name: str, scopes: Sequence[Scope]) -> tuple[ApiKey, str]:
+    def create(self, name: str, scopes: Sequence[Scope], *, origin: Origin = INTERNAL) -> tuple[ApiKey, str]:
         """Store a new key and return it with its text, which nothing can show again."""
         try:
             line = visible_line(name)
@@ -102,6 +135,7 @@ class KeyService:
             session.add(key)
             session.flush()
             session.refresh(key)
+            record_activity(session, origin, Action.KEY_CREATE, key.id, name=key.name, scopes=key.scopes)
         return key, text
 
     def all(self) -> list[ApiKey]:
@@ -109,8 +143,8 @@ class KeyService:
         with self._sessions() as session:
             return list(session.scalars(select(ApiKey).order_by(ApiKey.created_at, ApiKey.id)))
 
-    def revoke(self, id_or_name: str) -> ApiKey:
-        """End a key at once; `KeyRefusedError` unless exactly one live key has this id or name."""
+    def revoke(self, id_or_name: str, *, origin: Origin = INTERNAL) -> ApiKey:
+        """End a key and its sessions at once; `KeyRefusedError` unless exactly one live key has this id or name."""
         with self._sessions.begin() as session:
             wanted = or_(ApiKey.name == id_or_name, *([ApiKey.id == found] if (found := _as_uuid(id_or_name)) else []))
             live = list(session.scalars(select(ApiKey).where(wanted, ApiKey.revoked_at.is_(None)).with_for_update()))
@@ -119,8 +153,12 @@ class KeyService:
             if len(live) > 1:
                 ids = ", ".join(str(key.id) for key in live)
                 raise KeyRefusedError(f"{len(live)} live keys are named {id_or_name!r}: revoke by id ({ids}).")
-            live[0].revoked_at = session.scalar(select(func.now()))
-            return live[0]
+            key = live[0]
+            key.revoked_at = session.scalar(select(func.now()))
+            signed_in = (ConsoleSession.key_id == key.id, ConsoleSession.ended_at.is_(None))
+            session.execute(update(ConsoleSession).where(*signed_in).values(ended_at=func.now()))
+            record_activity(session, origin, Action.KEY_REVOKE, key.id, name=key.name)
+            return key
 
     def authenticate(self, text: str) -> Caller | None:
         """Return who holds this key, or None; notes the use at most once in `USE_NOTED_EVERY`.
@@ -146,12 +184,6 @@ class KeyService:
             self._remembered[digest] = (until, caller)
         return caller
 
-    def still_live(self, key_id: uuid.UUID) -> Caller | None:
-        """Return who holds the key with this id, with its scopes as they are now; None once it was revoked."""
-        with self._engine.connect() as connection:
-            row = connection.execute(_FIND_BY_ID, {"key_id": key_id}).one_or_none()
-        return None if row is None else self._holder(row)
-
     def _holder(self, row: Row[Any, Any, Any, Any, Any, Any]) -> Caller | None:
         if row.revoked_at is not None:
             return None
@@ -163,6 +195,82 @@ class KeyService:
         stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= func.now() - USE_NOTED_EVERY)
         with self._sessions.begin() as session:
             session.execute(update(ApiKey).where(ApiKey.id == key_id, stale).values(last_used_at=func.now()))
+
+
+class ConsoleSessions:
+    """Browsers that are signed in to the console. The row is the truth: a cookie is only the way to find it."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._engine = autocommitting(sessions)
+
+    def start(self, origin: Origin, *, instead_of: str | None) -> tuple[str, datetime]:
+        """Begin a session of the origin's key and end the one that the browser had; return its token and its end."""
+        token = secrets.token_urlsafe(KEY_BYTES)
+        with self._sessions.begin() as session:
+            if instead_of is not None:
+                self._end(session, instead_of)
+            row = ConsoleSession(token_hash=_hash(token), key_id=origin.key_id, address=origin.address)
+            session.add(row)
+            session.flush()
+            session.refresh(row)
+            record_activity(session, origin, Action.SIGN_IN, row.id)
+        return token, row.created_at + ABSOLUTE_LIMIT
+
+    def holder(self, token: str | None, *, is_seen: bool) -> Caller | None:
+        """Return whose session this is, with the key's scopes as they are now; None once it or its key has ended.
+
+        `is_seen`: a person asks, which keeps the session from falling idle; written once in `SEEN_NOTED_EVERY`.
+        """
+        if token is None or len(token) > MAX_KEY_LENGTH:
+            return None
+        with self._engine.connect() as connection:
+            row = connection.execute(_FIND_SESSION, {"digest": _hash(token)}).one_or_none()
+        if row is None:
+            return None
+        if is_seen and not row.noted_lately:
+            with self._sessions.begin() as session:
+                session.execute(
+                    update(ConsoleSession)
+                    .where(ConsoleSession.id == row.id, _IS_LIVE)
+                    .values(last_seen_at=func.now())
+                    .execution_options(synchronize_session=False)
+                )
+                session.execute(update(ApiKey).where(ApiKey.id == row.key_id).values(last_used_at=func.now()))
+        return Caller(row.key_id, row.name, tuple(row.scopes))
+
+    def end(self, token: str, origin: Origin) -> None:
+        """End a session; a second call changes nothing."""
+        with self._sessions.begin() as session:
+            ended = self._end(session, token)
+            if ended is not None:
+                record_activity(session, origin, Action.SIGN_OUT, ended)
+
+    def refuse(self, origin: Origin, reason: str) -> None:
+        """Remember a sign-in that was refused, unless there are `REFUSALS_KEPT` of the last minute already."""
+        lately = (
+            select(Activity.id)
+            .where(Activity.at > func.now() - timedelta(minutes=1), Activity.action == Action.SIGN_IN_REFUSED)
+            .limit(REFUSALS_KEPT)
+            .subquery()
+        )
+        with self._sessions.begin() as session:
+            if (session.scalar(select(func.count()).select_from(lately)) or 0) < REFUSALS_KEPT:
+                record_activity(session, origin, Action.SIGN_IN_REFUSED, None, reason=reason)
+
+    def purge(self) -> int:
+        """Delete the sessions that ended a day ago or more; return how many."""
+        return purge_rows(
+            self._sessions,
+            ConsoleSession.created_at < func.now() - ABSOLUTE_LIMIT - timedelta(days=1),
+            ConsoleSession.id,
+        )
+
+    def _end(self, session: Session, token: str) -> uuid.UUID | None:
+        """Return the id of the session that this ends; None where it had ended."""
+        live = (ConsoleSession.token_hash == _hash(token), ConsoleSession.ended_at.is_(None))
+        statement = update(ConsoleSession).where(*live).values(ended_at=func.now()).returning(ConsoleSession.id)
+        return session.scalar(statement.execution_options(synchronize_session=False))
 
 
 def _hash(text: str) -> str:

@@ -4,12 +4,13 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.db.access import IdempotencyKey
 from app.db.engine import Sessions
+from app.db.queries import purge_rows
 from app.domain.errors import ErrorCode, RefusedError
 
 KEPT_FOR = timedelta(hours=24)
@@ -17,9 +18,6 @@ KEPT_FOR = timedelta(hours=24)
 
 HELD_FOR = timedelta(seconds=60)
 """How long a request without an answer counts as running: far above any of ours. After it, its process has died."""
-
-PURGE_BATCH = 5_000
-"""Rows deleted by one statement: a tenth of a second, so that no backlog meets the statement timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +88,8 @@ class FirstAnswers:
 
     def purge(self) -> int:
         """Delete the keys that stand for nothing any more; return how many. Any number may run at the same time."""
-        count = 0
-        while True:
-            deleted = self._purge_batch()
-            count += deleted
-            if deleted < PURGE_BATCH:
-                return count
-
-    def _purge_batch(self) -> int:
-        old = (
-            select(IdempotencyKey.api_key_id, IdempotencyKey.key)
-            .where(IdempotencyKey.created_at < func.now() - KEPT_FOR - HELD_FOR)
-            .limit(PURGE_BATCH)
-            .with_for_update(skip_locked=True)
-            .cte("old")
-        )
-        theirs = tuple_(IdempotencyKey.api_key_id, IdempotencyKey.key)
-        statement = delete(IdempotencyKey).where(theirs.in_(select(old)))
-        with self._sessions.begin() as session:
-            result = session.execute(statement.execution_options(synchronize_session=False))
-            return int(result.rowcount)  # type: ignore[attr-defined]  # of every DELETE
+        old = IdempotencyKey.created_at < func.now() - KEPT_FOR - HELD_FOR
+        return purge_rows(self._sessions, old, IdempotencyKey.api_key_id, IdempotencyKey.key)
 
 
 def _held(claim: Claim) -> ColumnElement[bool]:

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pkgutil import resolve_name
 
 from redis import Redis
 from sqlalchemy import Engine
 
+from app.access import ConsoleSessions
+from app.db.activity import purge_activity
 from app.db.engine import Sessions, make_engine, make_sessions
 from app.first_answers import FirstAnswers
 from app.providers.base import Carrier, VoicePlatform
@@ -83,6 +86,7 @@ class Wiring:
 
     def close(self) -> None:
         """Give back every connection."""
+        self.deliveries.close()
         self.telemetry.close()
         self.platform.close()
         self.engine.dispose()
@@ -110,6 +114,14 @@ def build(
     audits = AuditService(sessions, tools, care, timedelta(seconds=settings.orphan_grace_s))
     sender = Sender(AddressRule(settings.webhook_networks))
     deliveries = DeliveryService(sessions, publisher, sender)
+    agents, webhooks = AgentService(sessions), WebhookService(sessions, publisher, sender)
+    purges = (
+        FirstAnswers(sessions).purge,
+        ConsoleSessions(sessions).purge,
+        webhooks.purge_secrets,
+        agents.erase_deleted,
+        partial(purge_activity, sessions),
+    )
     admission = BulkAdmission(sessions, service)
     return Wiring(
         settings=settings,
@@ -118,10 +130,10 @@ def build(
         carrier=tools.carrier,
         platform=tools.platform,
         publisher=publisher,
-        agents=AgentService(sessions),
+        agents=agents,
         provisioning=service,
         runner=Runner(sessions, tools, watch=StepWatch(telemetry)),
-        sweeper=Sweeper(sessions, service, audits, admission, deliveries, purges=(FirstAnswers(sessions).purge,)),
+        sweeper=Sweeper(sessions, service, audits, admission, deliveries, purges),
         care=care,
         audits=audits,
         planning=PlanningService(sessions, tools, settings.twilio_trunk_limit),
@@ -129,7 +141,7 @@ def build(
         inventory=InventoryService(sessions, tools.carrier),
         bulk=BulkService(sessions),
         governors=governors,
-        webhooks=WebhookService(sessions, publisher, sender),
+        webhooks=webhooks,
         deliveries=deliveries,
         telemetry=telemetry,
     )

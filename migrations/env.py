@@ -5,7 +5,7 @@ import logging
 from alembic import context
 from sqlalchemy import create_engine, text
 
-from app.db import webhooks  # noqa: F401  # its rows
+from app.db import activity, webhooks  # noqa: F401  # their rows
 from app.db.access import Base  # every other model: access builds on models, and app.db knows bulks
 from app.settings import load_settings
 

@@ -8,5 +8,5 @@ from tasks.worker import wiring
 
 @app.task(name="webhooks.deliver")
 def deliver(endpoint_id: str) -> None:
-    """Send what is due at one endpoint; does nothing where nothing is, and no harm to a worker that is at it."""
-    wiring().deliveries.deliver(uuid.UUID(endpoint_id))
+    """Begin to send what is due at one endpoint, in a thread apart: a slow receiver holds none of the worker's."""
+    wiring().deliveries.start(uuid.UUID(endpoint_id))

@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from marshmallow import RAISE
 
 from app.api.answers import agent_url
-from app.api.context import door, wiring
+from app.api.context import door, origin, wiring
 from app.api.documented import answers_with
 from app.api.idempotency import idempotent
 from app.api.schemas import AgentIn, AgentOut, AgentPage, AgentQuery
@@ -25,7 +25,7 @@ blueprint = APIBlueprint("agents", __name__, url_prefix="/api/agents", tag="Agen
 def create_agent(json_data: dict[str, Any]) -> ResponseReturnValue:
     """Create an agent."""
     livekit_name, metadata = json_data.get("livekit_agent_name"), json_data.get("agent_metadata", {})
-    agent = wiring().agents.create(json_data["name"], livekit_name, metadata)
+    agent = wiring().agents.create(json_data["name"], livekit_name, metadata, origin=origin())
     return agent, 201, {"Location": agent_url(agent.id)}  # type: ignore[return-value]  # APIFlask packs the row
 
 
@@ -51,5 +51,5 @@ def get_agent(agent_id: uuid.UUID) -> object:
 @answers_with(ErrorCode.AGENT_NOT_FOUND, ErrorCode.AGENT_HAS_PHONE, ErrorCode.OPERATION_IN_PROGRESS)
 def delete_agent(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Delete an agent that holds no number."""
-    wiring().agents.delete(agent_id)
+    wiring().agents.delete(agent_id, origin=origin())
     return "", 204

@@ -8,7 +8,7 @@ from flask import Response
 
 from app.api.care_answers import audit_answer
 from app.api.care_schemas import AuditAccepted, AuditIn, AuditOut
-from app.api.context import caller, door, wiring
+from app.api.context import door, origin, wiring
 from app.api.documented import answers_with
 from app.api.idempotency import idempotent
 from app.domain.errors import ErrorCode
@@ -26,7 +26,7 @@ blueprint = APIBlueprint("audits", __name__, url_prefix="/api/audit", tag="Audit
 )
 def start_audit(json_data: dict[str, Any]) -> Response:
     """Compare every row with both providers; with `fix`, mend what can be mended."""
-    audit_id = wiring().audits.ask(fix=json_data["fix"], requested_by=caller().name)
+    audit_id = wiring().audits.ask(fix=json_data["fix"], origin=origin())
     wiring().publisher.publish_audit(audit_id)
     return audit_answer(audit_id)
 

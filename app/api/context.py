@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-from flask import Request, current_app, g
+from flask import Request, current_app, g, request
 
 from app.access import Caller, KeyService
 from app.api.bulk_reads import BulkReader
 from app.api.rates import RateLimit
 from app.api.readiness import Readiness
 from app.api.reads import Reader
+from app.domain.activity import Channel, Origin
 from app.first_answers import FirstAnswers
-from app.provisioning.transitions import Origin
 from app.wiring import Wiring
 
 WIRING = "trunkline"
@@ -87,6 +87,12 @@ def _as_address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def origin() -> Origin:
-    """Return what an operation remembers of the request that started it."""
-    traceparent = wiring().telemetry.tracing.traceparent()
-    return Origin(requested_by=caller().name, request_id=g.request_id, traceparent=traceparent)
+    """Return what is remembered of this request: who sent it, and from where."""
+    return Origin(
+        requested_by=caller().name,
+        request_id=g.request_id,
+        traceparent=wiring().telemetry.tracing.traceparent(),
+        channel=Channel.API,
+        key_id=caller().key_id,
+        address=client_address(request),
+    )

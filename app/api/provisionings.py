@@ -93,7 +93,7 @@ def get_bulk_report(bulk_id: uuid.UUID) -> Response:
 @answers_with(ErrorCode.BULK_NOT_FOUND, headers={202: ["Location", "Retry-After"]})
 def cancel_bulk(bulk_id: uuid.UUID) -> Response:
     """Cancel every item for which no provider was called yet."""
-    told = wiring().bulk.cancel(bulk_id)
+    told = wiring().bulk.cancel(bulk_id, origin=origin())
     return _changed(_CANCELLED, told.bulk, cancellation=told)
 
 
@@ -103,7 +103,7 @@ def cancel_bulk(bulk_id: uuid.UUID) -> Response:
 def resume_bulk(bulk_id: uuid.UUID) -> Response:
     """Try again every item that failed or was cancelled, but for those that never can work."""
     charge_items(wiring().bulk.resumable(bulk_id))
-    return _changed(_BULK, wiring().bulk.resume(bulk_id))
+    return _changed(_BULK, wiring().bulk.resume(bulk_id, origin=origin()))
 
 
 def _changed(schema: Schema, bulk: Bulk, **more: object) -> Response:

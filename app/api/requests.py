@@ -10,6 +10,7 @@ from flask import Flask, Response, g, request
 
 from app.api.context import client_address, wiring
 from app.api.problems import FIRST_SERVER_ERROR
+from app.telemetry.catalogue import HTTP_REFUSED, REFUSED_STATUSES
 from app.telemetry.tracing import SpanKind, checked_traceparent
 
 log = structlog.stdlib.get_logger()
@@ -81,8 +82,10 @@ def _finish(response: Response) -> Response:
         status=response.status_code,
         took_ms=round((time.perf_counter() - g.started) * 1000, 1),
         caller=who.name if who else None,
-        client=client_address(request),
+        address=client_address(request),
     )
+    if response.status_code in REFUSED_STATUSES:
+        wiring().telemetry.tally.count(HTTP_REFUSED, str(response.status_code))
     _end_span(response)
     return response
 

@@ -7,7 +7,7 @@ from apiflask import APIBlueprint
 from flask.typing import ResponseReturnValue
 from marshmallow import RAISE
 
-from app.api.context import wiring
+from app.api.context import origin, wiring
 from app.api.documented import answers_with
 from app.api.pages import cut
 from app.api.webhook_schemas import (
@@ -32,7 +32,7 @@ blueprint = APIBlueprint("webhooks", __name__, url_prefix="/api/webhooks", tag="
 def create_webhook(json_data: dict[str, Any]) -> ResponseReturnValue:
     """Register an endpoint; needs the scope `admin`."""
     # No Idempotency-Key: the answers that it keeps would keep the secret as well.
-    endpoint = wiring().webhooks.create(**json_data)
+    endpoint = wiring().webhooks.create(**json_data, origin=origin())
     return endpoint, 201, {"Location": f"/api/webhooks/{endpoint.id}"}  # type: ignore[return-value]  # APIFlask packs the row
 
 
@@ -58,7 +58,7 @@ def list_webhooks() -> object:
 @answers_with(ErrorCode.WEBHOOK_NOT_FOUND)
 def change_webhook(webhook_id: uuid.UUID, json_data: dict[str, Any]) -> object:
     """Change an endpoint, disable it or enable it again; needs the scope `admin`."""
-    return wiring().webhooks.change(webhook_id, json_data)
+    return wiring().webhooks.change(webhook_id, json_data, origin=origin())
 
 
 @blueprint.delete("/<webhook_id>")
@@ -66,16 +66,16 @@ def change_webhook(webhook_id: uuid.UUID, json_data: dict[str, Any]) -> object:
 @answers_with(ErrorCode.WEBHOOK_NOT_FOUND)
 def delete_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
     """Delete an endpoint; needs the scope `admin`."""
-    wiring().webhooks.delete(webhook_id)
+    wiring().webhooks.delete(webhook_id, origin=origin())
     return "", 204
 
 
 @blueprint.post("/<webhook_id>/rotate-secret")
 @blueprint.output(WebhookSecretOut, description="The endpoint, with its new secret.")
-@answers_with(ErrorCode.WEBHOOK_NOT_FOUND)
+@answers_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.WEBHOOK_LIMIT)
 def rotate_webhook_secret(webhook_id: uuid.UUID) -> object:
-    """Give an endpoint a new secret; the old one signs too for a day. Needs the scope `admin`."""
-    return wiring().webhooks.rotate_secret(webhook_id)
+    """Give an endpoint a new secret; each old one signs too for a day. Needs the scope `admin`."""
+    return wiring().webhooks.rotate_secret(webhook_id, origin=origin())
 
 
 @blueprint.post("/<webhook_id>/test")
@@ -83,7 +83,7 @@ def rotate_webhook_secret(webhook_id: uuid.UUID) -> object:
 @answers_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.WEBHOOK_DISABLED)
 def ping_webhook(webhook_id: uuid.UUID) -> object:
     """Send a `ping` to an endpoint; needs the scope `admin`."""
-    return wiring().webhooks.test(webhook_id)
+    return wiring().webhooks.test(webhook_id, origin=origin())
 
 
 @blueprint.get("/<webhook_id>/deliveries")
@@ -101,4 +101,4 @@ def list_webhook_deliveries(webhook_id: uuid.UUID, query_data: dict[str, Any]) -
 @answers_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.WEBHOOK_DELIVERY_NOT_FOUND, ErrorCode.WEBHOOK_DISABLED)
 def redeliver_webhook(webhook_id: uuid.UUID, delivery_id: uuid.UUID) -> object:
     """Send a delivery again; needs the scope `admin`."""
-    return wiring().webhooks.redeliver(webhook_id, delivery_id)
+    return wiring().webhooks.redeliver(webhook_id, delivery_id, origin=origin())

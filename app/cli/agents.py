@@ -5,7 +5,7 @@ from flask.cli import AppGroup
 from marshmallow import ValidationError
 
 from app.api.schemas import AgentIn, AgentOut, AgentPage
-from app.cli.context import as_json, for_people, hint, reader, wiring
+from app.cli.context import as_json, for_people, hint, origin, reader, wiring
 from app.cli.output import coloured, confirm, moment, print_json, print_table, short, tell
 from app.cli.references import WholeNumber, agent_named
 from app.cli.shown import show_agent
@@ -83,7 +83,8 @@ def create(name: str, livekit_name: str | None, metadata: str | None, is_json: b
         raise click.UsageError(escaped(told)) from error
     except InvalidTextError as error:
         raise click.UsageError(f"--metadata {error}") from error
-    made = wiring().agents.create(read["name"], read.get("livekit_agent_name"), read.get("agent_metadata", {}))
+    livekit, given = read.get("livekit_agent_name"), read.get("agent_metadata", {})
+    made = wiring().agents.create(read["name"], livekit, given, origin=origin())
     if is_json:
         print_json(made, AgentOut())
         return
@@ -101,7 +102,7 @@ def delete(agent: str, yes: bool, is_json: bool) -> None:
     found = agent_named(agent)
     if not yes:
         confirm(f"Delete {found.name} ({found.id})?")
-    wiring().agents.delete(found.id)
+    wiring().agents.delete(found.id, origin=origin())
     if is_json:
         print_json({"id": str(found.id), "deleted": True})
     else:

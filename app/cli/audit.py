@@ -20,7 +20,7 @@ def audit(fix: bool, is_json: bool) -> None:
 
     Exit code 0: in sync, or everything found was fixed or queued for repair; 3: drift that is left; 1: not audited.
     """
-    audit_id = wiring().audits.ask(fix=fix, requested_by=origin().requested_by)
+    audit_id = wiring().audits.ask(fix=fix, origin=origin())
     with progress_console().status("Comparing every row with both providers"):
         report = wiring().audits.run(audit_id)
     if report is None:

@@ -70,7 +70,7 @@ def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> N
 @for_people
 def resume(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -> None:
     """Try again what failed or was cancelled of a bulk; exit codes as of import."""
-    _finish(wiring().bulk.resume(bulk_id), wait=wait, report=report, is_json=is_json)
+    _finish(wiring().bulk.resume(bulk_id, origin=origin()), wait=wait, report=report, is_json=is_json)
 
 
 @provision.command("watch")
@@ -90,7 +90,7 @@ def watch(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) ->
 @for_people
 def cancel(bulk_id: uuid.UUID, is_json: bool) -> None:
     """Begin nothing more of a bulk; what had begun runs to its end."""
-    told = wiring().bulk.cancel(bulk_id)
+    told = wiring().bulk.cancel(bulk_id, origin=origin())
     figures = {
         "cancelledNow": told.cancelled_now,
         "stillRunning": told.still_running,

@@ -2,6 +2,7 @@
 
 import click
 
+from app.cli.activity import activity
 from app.cli.agents import agents
 from app.cli.audit import audit
 from app.cli.bulk import import_file, provision
@@ -27,6 +28,7 @@ COMMANDS: tuple[click.Command, ...] = (
     repair,
     operations,
     audit,
+    activity,
     webhooks,
     keys,
     sweep,

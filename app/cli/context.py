@@ -17,9 +17,9 @@ from app.api.reads import Reader
 from app.cli.exits import FAILED
 from app.cli.output import failure, tell
 from app.cli.unwired import PROBLEMS
+from app.domain.activity import Channel, Origin
 from app.domain.errors import RefusedError
 from app.providers.errors import ProviderError
-from app.provisioning.transitions import Origin
 from app.wiring import Wiring
 
 P = ParamSpec("P")
@@ -83,7 +83,7 @@ def origin() -> Origin:
     """Return what an operation remembers of the command that started it."""
     context = click.get_current_context()
     words = context.command_path.removeprefix(context.find_root().info_name or "").strip()
-    return Origin(requested_by=f"{program()} {words}")
+    return Origin(requested_by=f"{program()} {words}", channel=Channel.COMMAND_LINE)
 
 
 def program() -> str:

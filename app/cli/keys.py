@@ -7,7 +7,7 @@ import click
 from flask.cli import AppGroup
 
 from app.access import KeyService, Scope
-from app.cli.context import as_json, for_people, hint, wiring
+from app.cli.context import as_json, for_people, hint, origin, wiring
 from app.cli.output import print_json, tell
 from app.db.access import ApiKey
 
@@ -29,7 +29,7 @@ keys = AppGroup("keys", help="API keys: make, list, revoke.")
 @for_people
 def create_key(name: str, scopes: tuple[str, ...], is_json: bool) -> None:
     """Make a key called NAME and print it, this once."""
-    row, text = KeyService(wiring().sessions).create(name, [Scope(scope) for scope in scopes])
+    row, text = KeyService(wiring().sessions).create(name, [Scope(scope) for scope in scopes], origin=origin())
     if is_json:
         print_json({"id": str(row.id), "name": row.name, "scopes": row.scopes, "key": text})
         return
@@ -59,7 +59,7 @@ def list_keys(is_json: bool) -> None:
 @for_people
 def revoke_key(id_or_name: str, is_json: bool) -> None:
     """End the key with this id or name at once."""
-    row = KeyService(wiring().sessions).revoke(id_or_name)
+    row = KeyService(wiring().sessions).revoke(id_or_name, origin=origin())
     if is_json:
         print_json(_key_as_json(row))
         return

@@ -7,7 +7,7 @@ from flask.typing import ResponseReturnValue
 
 from app.api.context import wiring
 from app.api.problems import status_of
-from app.console.context import desk, requested_by
+from app.console.context import desk, origin
 from app.console.findings import MOST_SHOWN, trouble_of, worst_first
 from app.console.forms import is_checked
 from app.console.pages import done, page, polled
@@ -34,7 +34,7 @@ def audit_live() -> ResponseReturnValue:
 
 def start_audit() -> ResponseReturnValue:
     """Ask for a comparison of every row with both providers."""
-    audit_id = wiring().audits.ask(fix=is_checked(request.form, "fix"), requested_by=requested_by())
+    audit_id = wiring().audits.ask(fix=is_checked(request.form, "fix"), origin=origin())
     wiring().publisher.publish_audit(audit_id)
     return done("The audit is queued.", "console.audit")
 

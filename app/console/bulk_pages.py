@@ -102,7 +102,7 @@ def cancel_form(bulk_id: uuid.UUID) -> ResponseReturnValue:
 
 def cancel_bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
     """Cancel every item for which no provider was called yet."""
-    told = wiring().bulk.cancel(bulk_id)
+    told = wiring().bulk.cancel(bulk_id, origin=origin())
     message = (
         f"Nothing more begins: {told.cancelled_now:,} cancelled now, {told.still_running:,} still running to their "
         f"end, {told.already_done:,} already done."
@@ -113,7 +113,7 @@ def cancel_bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
 def resume_bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
     """Try again what failed or was cancelled."""
     charge_items(wiring().bulk.resumable(bulk_id))
-    waiting = wiring().bulk.resume(bulk_id).pending
+    waiting = wiring().bulk.resume(bulk_id, origin=origin()).pending
     message = (
         f"{waiting:,} waiting to be tried." if waiting else "Nothing to try again: correct these rows in the file."
     )

@@ -1,21 +1,21 @@
 """What the console's views reach for: its own services, and who is asking."""
 
-import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from flask import current_app, g, session
+from flask import current_app, g, request, session
 from flask_wtf import CSRFProtect
 
-from app.access import Caller
-from app.api.context import caller
+from app.access import Caller, ConsoleSessions
+from app.api.context import caller, client_address
+from app.api.context import origin as request_origin
 from app.api.rates import RateLimit
 from app.console.reads import ConsoleReader
-from app.provisioning.transitions import Origin
+from app.domain.activity import Channel, Origin
 
 DESK = "trunkline.console"
 
-KEY_ID = "key"
-"""Name of the key's id in the cookie."""
+TOKEN = "token"  # noqa: S105  # a name
+"""Name of the session's token in the cookie."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Desk:
 
     reader: ConsoleReader
     csrf: CSRFProtect
+    sessions: ConsoleSessions
     sign_in_limit: RateLimit
 
 
@@ -34,13 +35,8 @@ def desk() -> Desk:
 
 
 def origin() -> Origin:
-    """Return what an operation remembers of the person who pressed the button."""
-    return Origin(requested_by=requested_by(), request_id=g.request_id)
-
-
-def requested_by() -> str:
-    """Return who pressed the button: the key's name, and that it was here."""
-    return f"{caller().name} (console)"
+    """Return what is remembered of the person who pressed the button: their key's name, and that it was here."""
+    return replace(request_origin(), requested_by=f"{caller().name} (console)", channel=Channel.CONSOLE)
 
 
 def visitor() -> Caller | None:
@@ -49,9 +45,12 @@ def visitor() -> Caller | None:
     return found
 
 
-def key_in_cookie() -> uuid.UUID | None:
-    """Return the id of the key that this browser signed in with."""
-    try:
-        return uuid.UUID(session.get(KEY_ID, ""))
-    except ValueError:
-        return None
+def stranger() -> Origin:
+    """Return what is remembered of somebody who is not signed in."""
+    return Origin(request_id=g.request_id, channel=Channel.CONSOLE, address=client_address(request))
+
+
+def token_in_cookie() -> str | None:
+    """Return the token of the session that this browser began by signing in."""
+    found = session.get(TOKEN)
+    return found if isinstance(found, str) else None

@@ -1,38 +1,53 @@
-"""The console's cookie: signed, short-lived, and holding the id of a key, never the key."""
+"""The console's cookie: signed, and holding the token of a session, never a key."""
 
 import hashlib
 import hmac
-from datetime import timedelta
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, request
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 
+from app.access import ABSOLUTE_LIMIT
 from app.settings import Settings
 
 COOKIE = "trunkline_console"
 
-LIFETIME = timedelta(hours=12)
-"""How long a browser stays signed in after its last request: a working day and no more."""
+HOST_COOKIE = f"__Host-{COOKIE}"
+"""Its name over https: browsers take one of that name only from this very host, over TLS, for every path."""
+
+UNTIL = "until"
+"""Name, in the cookie, of the moment at which its session ends for good, in seconds since 1970."""
 
 PURPOSE = b"trunkline console cookie v1"
 """What the derived secret is for, so that it is worth nothing elsewhere."""
 
 
 class _CookieSessions(SecureCookieSessionInterface):
-    """Marks the cookie Secure where the browser came by https, as gunicorn hears it from the proxy in front.
+    """Names the cookie and marks it Secure by whether the browser came by https, as gunicorn hears it from the proxy.
 
     A request without the cookie, as every one of the API, gets an empty session: Flask would make a signer first.
     """
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
         """Read the session; `app` and `request` are Flask's own parameters."""
-        return super().open_session(app, request) if COOKIE in request.cookies else self.session_class()
+        is_there = self.get_cookie_name(app) in request.cookies
+        return super().open_session(app, request) if is_there else self.session_class()
+
+    def get_cookie_name(self, app: Flask) -> str:
+        """Return the name for this request's scheme; `app` is Flask's own parameter."""
+        del app
+        return HOST_COOKIE if request.is_secure else COOKIE
 
     def get_cookie_secure(self, app: Flask) -> bool:
         """Return whether this request came by https; `app` is Flask's own parameter."""
         del app
         return request.is_secure
+
+    def get_expiration_time(self, app: Flask, session: SessionMixin) -> datetime | None:
+        """Return when the session ends for good, however often the cookie is sent; None while nobody is signed in."""
+        del app
+        return datetime.fromtimestamp(session[UNTIL], UTC) if UNTIL in session else None
 
 
 def cookie_secret(settings: Settings) -> bytes:
@@ -52,5 +67,11 @@ def configure_cookies(app: Flask, settings: Settings) -> None:
     """Set the application's one session up; the API has no use for it."""
     app.secret_key = cookie_secret(settings)
     app.session_interface = _CookieSessions()
-    app.permanent_session_lifetime = LIFETIME
-    app.config |= {"SESSION_COOKIE_NAME": COOKIE, "SESSION_COOKIE_HTTPONLY": True, "SESSION_COOKIE_SAMESITE": "Lax"}
+    app.permanent_session_lifetime = ABSOLUTE_LIMIT
+    app.config |= {
+        "SESSION_COOKIE_HTTPONLY": True,
+        # Not Strict: a link to a page, from a chat or a mail, is to show the page and not the sign-in form.
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        # It is sent again only when it changes: how long it is worth anything stands in its row.
+        "SESSION_REFRESH_EACH_REQUEST": False,
+    }

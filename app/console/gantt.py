@@ -1,6 +1,6 @@
 """The timeline of one operation as bars: what each step did when, its retries and waits, read from the event trail."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -19,7 +19,7 @@ TICKS = 4
 SHORTEST_SCALE = timedelta(milliseconds=100)
 """The least span that the width stands for."""
 
-_BEGINS = {EventName.STEP_STARTED: "work", EventName.STEP_UNDOING: "undo"}
+_BEGINS: Mapping[str, str] = {EventName.STEP_STARTED: "work", EventName.STEP_UNDOING: "undo"}
 _ENDS = {EventName.STEP_DONE, EventName.STEP_UNDONE, EventName.STEP_FAILED, EventName.STEP_RESTS}
 _MOVING = {StepState.RUNNING, StepState.UNDOING}
 
@@ -129,17 +129,17 @@ def _state(step: StepView, *, is_failed: bool) -> Badge:
 def _stretches(trail: Sequence[Event]) -> list[_Stretch]:
     found: list[_Stretch] = []
     for event in trail:
-        name = EventName(event.event)
+        name = event.event
         if name not in _BEGINS and name not in _ENDS:
             continue
         if found and found[-1].end is None:
             found[-1].end = event.at
-            if name is EventName.STEP_FAILED:
+            if name == EventName.STEP_FAILED:
                 found[-1].look = "fail"
         if name in _BEGINS:
             verb = "Undo" if _BEGINS[name] == "undo" else "Try"
             found.append(_Stretch(event.at, None, _BEGINS[name], f"{verb} {event.detail.get('attempt', 1)}"))
-        elif name is EventName.STEP_RESTS:
+        elif name == EventName.STEP_RESTS:
             found.append(_Stretch(event.at, None, "wait", f"Waits: {event.detail.get('reason', '')}"))
     return found
 

@@ -5,7 +5,7 @@ from flask.typing import ResponseReturnValue
 
 from app.api.context import wiring
 from app.api.problems import status_of
-from app.console.context import desk
+from app.console.context import desk, origin
 from app.console.findings import trouble_of
 from app.console.forms import STANDING_WORDS, NumbersQuery, Standing, read_agent_form, read_numbers_query
 from app.console.pages import done, page
@@ -28,7 +28,7 @@ def numbers() -> ResponseReturnValue:
 def create_agent() -> ResponseReturnValue:
     """Create an agent, and go on to its page."""
     name, livekit_name = read_agent_form(request.form)
-    agent = wiring().agents.create(name, livekit_name, {})
+    agent = wiring().agents.create(name, livekit_name, {}, origin=origin())
     return done(f"{agent.name} was created. Now give it a number.", "console.agent", agent_id=agent.id)
 
 

@@ -5,6 +5,7 @@ from flask_wtf import CSRFProtect
 from jinja2 import StrictUndefined
 from limits import parse
 
+from app.access import ConsoleSessions
 from app.api.context import DOOR, WIRING
 from app.api.rates import RateLimit
 from app.console.agent_pages import register_agents
@@ -47,6 +48,7 @@ def register_console(app: APIFlask) -> None:
     app.extensions[DESK] = Desk(
         reader=ConsoleReader(app.extensions[WIRING].sessions, app.extensions[DOOR].reader),
         csrf=CSRFProtect(app),
+        sessions=ConsoleSessions(app.extensions[WIRING].sessions),
         sign_in_limit=RateLimit(parse(SIGN_INS), settings.redis_url),
     )
     # A misspelt name in a template is a defect that must show, not an empty place.

@@ -2,13 +2,14 @@
 
 import hashlib
 
-from flask import Blueprint, request, session, url_for
+from flask import Blueprint, g, request, session, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.utils import redirect
 
 from app.access import Caller, Scope
 from app.api.context import client_address, door
-from app.console.context import KEY_ID, desk
+from app.console.context import TOKEN, desk, origin, stranger, token_in_cookie
+from app.console.cookies import UNTIL
 from app.console.pages import page
 from app.domain.errors import ErrorCode, RefusedError
 
@@ -30,15 +31,26 @@ def form() -> ResponseReturnValue:
 
 def enter() -> ResponseReturnValue:
     """Let a person in, and take them to the page that they wanted."""
-    holder = _holder_of(request.form.get("key", "").strip())
+    try:
+        g.caller = _holder_of(request.form.get("key", "").strip())
+    except RefusedError as refusal:
+        if refusal.code is not ErrorCode.RATE_LIMITED:
+            desk().sessions.refuse(stranger(), refusal.code)
+        raise
+    token, until = desk().sessions.start(origin(), instead_of=token_in_cookie())
+    # All of it goes, the forms' token too: what was known of the browser before is worth nothing after.
     session.clear()
     session.permanent = True
-    session[KEY_ID] = str(holder.key_id)
+    session[TOKEN], session[UNTIL] = token, until.timestamp()
     return redirect(own_path(request.form.get("next", "")), 303)
 
 
 def leave() -> ResponseReturnValue:
-    """Forget who was signed in."""
+    """End the session, in the rows too: whoever has a copy of the cookie is out as well."""
+    token = token_in_cookie()
+    g.caller = desk().sessions.holder(token, is_seen=False)
+    if token is not None and g.caller is not None:
+        desk().sessions.end(token, origin())
     session.clear()
     return redirect(url_for("console.sign_in"), 303)
 

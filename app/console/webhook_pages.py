@@ -11,6 +11,7 @@ from app.api.context import wiring
 from app.api.pages import cut
 from app.api.problems import status_of
 from app.api.webhook_reference import SUMMARIES
+from app.console.context import origin
 from app.console.findings import trouble_of
 from app.console.forms import read_deliveries_query, read_webhook_form
 from app.console.pages import done, page, polled
@@ -50,7 +51,7 @@ def webhooks() -> ResponseReturnValue:
 def create_webhook() -> ResponseReturnValue:
     """Register an endpoint, and show its secret on this very answer: no address shows it again."""
     wanted = read_webhook_form(request.form)
-    return _secret_page(wiring().webhooks.create(**wanted), "The webhook is registered", 201)
+    return _secret_page(wiring().webhooks.create(**wanted, origin=origin()), "The webhook is registered", 201)
 
 
 def webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
@@ -71,36 +72,38 @@ def delete_form(webhook_id: uuid.UUID) -> ResponseReturnValue:
 
 def delete_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
     """Forget the endpoint and its log."""
-    wiring().webhooks.delete(webhook_id)
+    wiring().webhooks.delete(webhook_id, origin=origin())
     return done("The webhook is deleted.", "console.webhooks")
 
 
 def enable_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
     """Send to the endpoint again."""
-    wiring().webhooks.change(webhook_id, {"enabled": True})
+    wiring().webhooks.change(webhook_id, {"enabled": True}, origin=origin())
     return done("Enabled: what is still to be delivered goes on.", "console.webhook", webhook_id=webhook_id)
 
 
 def disable_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
     """Record and send nothing for the endpoint until it is enabled again."""
-    wiring().webhooks.change(webhook_id, {"enabled": False})
+    wiring().webhooks.change(webhook_id, {"enabled": False}, origin=origin())
     return done("Disabled: nothing is recorded or sent.", "console.webhook", webhook_id=webhook_id)
 
 
 def rotate_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
     """Give the endpoint a new secret, and show it on this very answer."""
-    return _secret_page(wiring().webhooks.rotate_secret(webhook_id), "The webhook has a new secret", 200)
+    return _secret_page(
+        wiring().webhooks.rotate_secret(webhook_id, origin=origin()), "The webhook has a new secret", 200
+    )
 
 
 def ping_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
     """Queue a test."""
-    wiring().webhooks.test(webhook_id)
+    wiring().webhooks.test(webhook_id, origin=origin())
     return done("A test is queued.", "console.webhook", webhook_id=webhook_id)
 
 
 def redeliver_webhook(webhook_id: uuid.UUID, delivery_id: uuid.UUID) -> ResponseReturnValue:
     """Queue a delivery again."""
-    wiring().webhooks.redeliver(webhook_id, delivery_id)
+    wiring().webhooks.redeliver(webhook_id, delivery_id, origin=origin())
     return done("The delivery is queued again.", "console.webhook", webhook_id=webhook_id)
 
 

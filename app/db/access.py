@@ -1,4 +1,4 @@
-"""The rows behind the API's door: keys, and the answers kept for idempotent requests."""
+"""The rows behind the door: keys, browsers that are signed in, and the answers kept for idempotent requests."""
 
 import uuid
 from datetime import datetime
@@ -23,6 +23,22 @@ class ApiKey(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class ConsoleSession(Base):
+    """A browser that is signed in, or was: of its cookie's token only the SHA-256 is kept (hex, 64 chars)."""
+
+    __tablename__ = "sessions"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    token_hash: Mapped[str] = mapped_column(unique=True)
+    key_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("api_keys.id"), index=True)
+    address: Mapped[str | None]
+    """Where it signed in from."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+    last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ended_at: Mapped[datetime | None]
+    """When somebody signed out, signed in anew, or revoked the key."""
 
 
 class IdempotencyKey(Base):

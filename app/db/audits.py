@@ -22,6 +22,8 @@ class Audit(Base):
     status: Mapped[AuditStatus] = mapped_column(status_column(AuditStatus, "status"), default=AuditStatus.QUEUED)
     fix: Mapped[bool] = mapped_column(default=False)
     requested_by: Mapped[str | None]
+    key_id: Mapped[uuid.UUID | None]
+    """The API key that asked; no foreign key, as in every trail."""
     lease_until: Mapped[datetime | None]
     """Nobody else runs it before this moment, nor is it published again."""
     agents_checked: Mapped[int] = mapped_column(default=0)

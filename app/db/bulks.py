@@ -33,6 +33,8 @@ class Bulk(Base):
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     status: Mapped[BulkStatus] = mapped_column(status_column(BulkStatus, "status"), default=BulkStatus.QUEUED)
     created_by: Mapped[str | None]
+    key_id: Mapped[uuid.UUID | None]
+    """The API key that asked; no foreign key, as in every trail."""
     request_id: Mapped[str | None]
     total: Mapped[int]
     pending: Mapped[int] = mapped_column(default=0)

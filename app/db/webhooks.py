@@ -24,6 +24,7 @@ class WebhookEndpoint(Base):
     secret: Mapped[str]
     """As it was shown, since a hash cannot sign; it leaves the database only for the signature."""
     previous_secret: Mapped[str | None]
+    """The one before it, which signs too until `previous_secret_until`; then the sweeper erases it."""
     previous_secret_until: Mapped[datetime | None]
     disabled_at: Mapped[datetime | None]
     disabled_reason: Mapped[str | None]
@@ -34,6 +35,17 @@ class WebhookEndpoint(Base):
     idle_kicks: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     """How often the sweep published one since a worker last came."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class WebhookOldSecret(Base):
+    """A secret from before the previous one that is still valid: the secret was changed twice within a day."""
+
+    __tablename__ = "webhook_old_secrets"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    endpoint_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"), index=True)
+    secret: Mapped[str]
+    valid_until: Mapped[datetime]
 
 
 class WebhookDelivery(Base):

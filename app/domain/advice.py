@@ -26,7 +26,7 @@ ADVICE: Mapping[ErrorCode, str] = {
     _C.WEBHOOK_NOT_FOUND: "It may have been deleted: look on Webhooks.",
     _C.WEBHOOK_DELIVERY_NOT_FOUND: "Deliveries that are over leave the log after 30 days: look at the newer ones.",
     _C.WEBHOOK_DISABLED: "Enable the webhook again, then send.",
-    _C.WEBHOOK_LIMIT: "Delete a webhook that nobody listens to any more.",
+    _C.WEBHOOK_LIMIT: "Delete a webhook that nobody listens to any more; an old secret ends after its day.",
     _C.AGENT_HAS_PHONE: "Deprovision that agent's number first, or choose another agent.",
     _C.AGENT_HAS_NO_PHONE: "Provision a number first.",
     _C.NUMBER_IN_USE: "Choose another number, or move this one over from the agent that has it.",

@@ -8,6 +8,7 @@ class EventName(StrEnum):
 
     OPERATION_QUEUED = "operation_queued"
     OPERATION_STARTED = "operation_started"
+    OPERATION_CANCEL_REQUESTED = "operation_cancel_requested"
     OPERATION_TURNED = "operation_turned"
     OPERATION_NEEDS_ATTENTION = "operation_needs_attention"
     OPERATION_RETRIED = "operation_retried"

@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+MAX_ENDPOINTS = 50
+"""Endpoints of one installation: each one is written a row for every event, and has a thread of every sender."""
+
 
 class WebhookEvent(StrEnum):
     """`type` in the payload; docs/webhooks.md says when each one is sent."""

@@ -68,6 +68,7 @@ class BrokerCollector(Collector):
         yield counted(catalogue.STEP_RUNS, tally)
         yield counted(catalogue.STEP_RETRIES, tally, runs)
         yield counted(catalogue.LEASE_LOSSES, tally, runs)
+        yield counted(catalogue.HTTP_REFUSED, tally, [(str(status),) for status in catalogue.REFUSED_STATUSES])
         yield counted(catalogue.PROVIDER_CALLS, tally)
         yield counted(catalogue.PROVIDER_SECONDS, tally)
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import IS_OPEN, Agent
 from app.db.statements import Statements
+from app.domain.activity import Action, Channel, Origin
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import EventName
 from app.domain.statuses import PHONE_MOVES, Direction, OperationKind, PhoneStatus
@@ -17,13 +18,11 @@ from app.provisioning.bulk_place import BulkPlace
 from app.provisioning.hints import BULK_HINT_GRACE, HINT_GRACE
 from app.provisioning.plans import Plan
 from app.provisioning.steps import STEPS
-from app.provisioning.transitions import Origin, refuse_busy
+from app.provisioning.transitions import refuse_busy
 
 _FREE = ", ".join(f"'{status}'" for status, moves in PHONE_MOVES.items() if PhoneStatus.PENDING in moves)
 _NAMES = tuple(step.name for step in STEPS)
 _STEPS = ", ".join(f"('{name}', {position})" for position, name in enumerate(_NAMES))
-
-_DETAILS = {takeover: json.dumps({"kind": OperationKind.PROVISION, "takeover": takeover}) for takeover in (False, True)}
 
 _ACCEPT = f"""
     WITH place AS MATERIALIZED (
@@ -55,6 +54,11 @@ _ACCEPT = f"""
     ), trail AS (
         INSERT INTO events (operation_id, event, detail)
         SELECT id, '{EventName.OPERATION_QUEUED}', %(detail)s::jsonb FROM operation
+    ), asked AS (
+        INSERT INTO activity (action, subject_id, channel, actor, key_id, address, request_id, detail)
+        SELECT '{Action.PROVISION}', %(agent)s, %(channel)s, %(requested_by)s, %(key_id)s, %(address)s, %(request_id)s,
+               %(asked)s::jsonb
+          FROM operation WHERE %(channel)s <> '{Channel.INTERNAL}'
     )
     SELECT id FROM operation
 """  # noqa: S608 - our own constants
@@ -88,6 +92,7 @@ def accept(
     None where the item no longer waits (`BulkPlace.check` says so) or the agent is not free (`refuse` says why).
     """
     operation_id = uuid.uuid4()
+    detail = {"kind": OperationKind.PROVISION, "takeover": takeover}
     values = {
         "operation": operation_id,
         "agent": agent_id,
@@ -98,7 +103,11 @@ def accept(
         "position": place.position if place else None,
         "requested_by": origin.requested_by,
         "request_id": origin.request_id,
-        "detail": _DETAILS[takeover],
+        "channel": origin.channel.value,
+        "key_id": origin.key_id,
+        "address": origin.address,
+        "detail": json.dumps(detail | origin.in_trail()),
+        "asked": json.dumps({"operation_id": str(operation_id)} | detail),
         "traceparent": origin.traceparent,
     }
     if statements.one(_ACCEPT, values) is None:

@@ -13,9 +13,11 @@ import structlog
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from app.db.activity import record_activity
 from app.db.audits import Audit
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation
+from app.domain.activity import Action, Origin
 from app.domain.errors import RefusedError
 from app.domain.findings import AuditStatus, Finding, FindingCode, Health, Mend
 from app.domain.statuses import OPEN_STATUSES, PhoneStatus
@@ -25,7 +27,6 @@ from app.provisioning.care import CareService, as_json, keep_health, path_of
 from app.provisioning.context import Toolbox
 from app.provisioning.orphans import Rows, delete_orphan, find_orphans
 from app.provisioning.snapshot import AgentPath, Snapshot, compare, metadata_owner, read_all
-from app.provisioning.transitions import Origin
 
 log = structlog.get_logger(__name__)
 
@@ -54,12 +55,14 @@ class AuditService:
     care: CareService
     orphan_grace: timedelta
 
-    def ask(self, *, fix: bool, requested_by: str | None) -> uuid.UUID:
+    def ask(self, *, fix: bool, origin: Origin) -> uuid.UUID:
         """Insert a row for an audit that somebody wants; a worker or the caller runs it."""
         with self.sessions.begin() as session:
-            audit = Audit(id=uuid.uuid4(), status=AuditStatus.QUEUED, fix=fix, requested_by=requested_by)
+            audit = Audit(id=uuid.uuid4(), status=AuditStatus.QUEUED, fix=fix)
+            audit.requested_by, audit.key_id = origin.requested_by, origin.key_id
             audit.lease_until = session.scalar(select(func.now() + PUBLISHED_AGAIN_AFTER))
             session.add(audit)
+            record_activity(session, origin, Action.AUDIT_START, audit.id, fix=fix)
         return audit.id
 
     def due(self) -> list[uuid.UUID]:
@@ -89,7 +92,8 @@ class AuditService:
             return None
         try:
             with calling(Caller(Lane.BULK, patience_s=PATIENCE_S, finishes_first=False)):
-                findings, checked = self._sweep(fix=audit.fix, requested_by=audit.requested_by)
+                asked_by = Origin(requested_by=audit.requested_by or "audit", key_id=audit.key_id)
+                findings, checked = self._sweep(fix=audit.fix, origin=asked_by)
         except ProviderError as error:
             log.warning("audit_failed", code=error.code, detail=error.detail)
             return self._finish(audit_id, AuditStatus.FAILED, [], 0, f"{error.code}: {error.detail}")
@@ -127,7 +131,7 @@ class AuditService:
             audit.status, audit.started_at, audit.lease_until = AuditStatus.RUNNING, now, now + LEASE
             return audit
 
-    def _sweep(self, *, fix: bool, requested_by: str | None) -> tuple[list[Finding], int]:
+    def _sweep(self, *, fix: bool, origin: Origin) -> tuple[list[Finding], int]:
         before = self._rows()
         snapshot = read_all(self.tools, (path.trunk_sid for path in before.paths.values()))
         after = self._rows()
@@ -137,7 +141,7 @@ class AuditService:
         findings += _foreign_catch_alls(snapshot, self.tools.instance)
         findings += find_orphans(snapshot, (before, after), self.tools, self.orphan_grace)
         if fix:
-            findings = self._fix(findings, Origin(requested_by=requested_by or "audit"))
+            findings = self._fix(findings, origin)
         self._keep_health(steady, findings)
         return findings, len(steady)
 

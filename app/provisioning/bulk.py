@@ -12,14 +12,17 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.db import bulk_queries
+from app.db.activity import record_activity
 from app.db.bulks import Bulk, BulkItem
 from app.db.engine import Sessions
 from app.db.models import Operation
+from app.domain.activity import INTERNAL, Action, Origin
 from app.domain.bulks import BulkStatus, ItemStatus
 from app.domain.errors import ErrorCode, bulk_not_found
+from app.domain.events import EventName
 from app.provisioning.bulk_items import Item
 from app.provisioning.bulk_place import BulkPlace
-from app.provisioning.transitions import Origin, turn_round
+from app.provisioning.transitions import record, turn_round
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +69,7 @@ class BulkService:
         """
         with self.sessions.begin() as session:
             bulk = Bulk(id=uuid.uuid4(), total=len(items), pending=len(items), status=BulkStatus.QUEUED)
-            bulk.created_by, bulk.request_id = origin.requested_by, origin.request_id
+            bulk.created_by, bulk.key_id, bulk.request_id = origin.requested_by, origin.key_id, origin.request_id
             session.add(bulk)
             session.flush()
             wanted = {item.agent_id for item in items if item.agent_id is not None}
@@ -75,6 +78,7 @@ class BulkService:
             bulk_queries.insert_agents(session, list(made.values()))
             bulk_queries.insert_items(session, bulk.id, [_item_row(item, living, made) for item in items])
             settle(session, bulk)
+            record_activity(session, origin, Action.BULK_CREATE, bulk.id, total=bulk.total)
             session.flush()
             session.refresh(bulk)
         log.info("bulk_accepted", bulk_id=str(bulk.id), total=bulk.total, failed=bulk.failed)
@@ -99,7 +103,7 @@ class BulkService:
         with self.sessions() as session:
             return bulk.pending + bulk_queries.count_queued(session, bulk.id)
 
-    def cancel(self, bulk_id: uuid.UUID) -> Cancellation:
+    def cancel(self, bulk_id: uuid.UUID, *, origin: Origin = INTERNAL) -> Cancellation:
         """Cancel every item for which no provider was called yet; the others run to their end. May be called again.
 
         An item whose operation waits in a queue counts as not begun: the operation ends here and now. Where this is
@@ -110,6 +114,8 @@ class BulkService:
             at = session.scalars(select(func.now())).one()
             cancelled = _cancel_pending(session, bulk, at)
             queued = bulk_queries.queued_operations(session, bulk_id)
+            if cancelled:
+                record_activity(session, origin, Action.BULK_CANCEL, bulk_id, cancelled=cancelled)
             _follow(session, bulk)
         for first in range(0, len(queued), CANCEL_BATCH):
             before = bulk.cancelled_at
@@ -119,7 +125,10 @@ class BulkService:
                 bulk = _locked(session, bulk_id)
                 if bulk.cancelled_at != before:
                     break  # resumed meanwhile, or cancelled by another request, which goes on from here
-                cancelled += _cancel_queued(session, bulk, operations, at)
+                ended = _cancel_queued(session, bulk, operations, at, origin)
+                if ended:
+                    record_activity(session, origin, Action.BULK_CANCEL, bulk_id, cancelled=ended)
+                cancelled += ended
                 _follow(session, bulk)
         log.info("bulk_cancelled", bulk_id=str(bulk_id), cancelled=cancelled, running=bulk.running)
         return Cancellation(bulk, cancelled)
@@ -129,7 +138,7 @@ class BulkService:
         bulk = self.get(bulk_id)
         return bulk.failed + bulk.cancelled
 
-    def resume(self, bulk_id: uuid.UUID) -> Bulk:
+    def resume(self, bulk_id: uuid.UUID, *, origin: Origin = INTERNAL) -> Bulk:
         """Let every item wait again that failed or was cancelled, but for those that never can work.
 
         The agents are those of the first time: nothing is made twice. With nothing to resume it changes nothing.
@@ -150,6 +159,7 @@ class BulkService:
             ).all()
             if resumed:
                 bulk.cancelled_at = bulk.finished_at = None
+                record_activity(session, origin, Action.BULK_RESUME, bulk_id, resumed=len(resumed))
             settle(session, bulk)
         log.info("bulk_resumed", bulk_id=str(bulk_id), resumed=len(resumed))
         return bulk
@@ -173,13 +183,14 @@ def _cancel_pending(session: Session, bulk: Bulk, at: datetime) -> int:
     return len(cancelled)
 
 
-def _cancel_queued(session: Session, bulk: Bulk, operations: Sequence[Operation], at: datetime) -> int:
+def _cancel_queued(session: Session, bulk: Bulk, operations: Sequence[Operation], at: datetime, origin: Origin) -> int:
     """End operations that nobody has begun, as a request to deprovision would; the caller holds their locks."""
     code, detail = ErrorCode.CANCELLED, "The bulk was cancelled before this operation began."
     now = session.scalars(select(func.clock_timestamp())).one()
     with session.no_autoflush:  # written together at the end, not one by one
         for operation in operations:
             operation.cancelled_at = now
+            record(session, operation, EventName.OPERATION_CANCEL_REQUESTED, **origin.in_trail())
             turn_round(session, operation, operation.agent, operation.steps, now, code=code, detail=detail)
     if operations:
         bulk.cancelled_at = at

@@ -15,12 +15,12 @@ from sqlalchemy import func, select, update
 from app.db import bulk_queries
 from app.db.bulks import BulkItem
 from app.db.engine import Sessions
+from app.domain.activity import Origin
 from app.domain.bulks import ItemStatus
 from app.domain.errors import RefusedError
 from app.provisioning.bulk import settle
 from app.provisioning.bulk_place import BulkPlace, PlaceTakenError
 from app.provisioning.service import ProvisioningService
-from app.provisioning.transitions import Origin
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,8 @@ class BulkAdmission:
             if items:
                 bulk.lease_until, bulk.started_at = now + LEASE, bulk.started_at or now
             settle(session, bulk)
-            return _Turn(Origin(bulk.created_by, bulk.request_id), items) if items else None
+            asked_by = Origin(bulk.created_by, bulk.request_id, key_id=bulk.key_id)
+            return _Turn(asked_by, items) if items else None
 
     def _end_turn(self, bulk_id: uuid.UUID) -> None:
         with self.sessions.begin() as session:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation
+from app.domain.activity import Origin
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.findings import CHECKS, Finding, FindingCode, Health, Mend
 from app.domain.numbers import mask_numbers
@@ -20,7 +21,7 @@ from app.provisioning.context import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_U
 from app.provisioning.opening import open_operation
 from app.provisioning.service import Publisher, refusal_of
 from app.provisioning.snapshot import AgentPath, compare, read_one
-from app.provisioning.transitions import Origin, lock_agent, plan_now, refuse_busy
+from app.provisioning.transitions import lock_agent, plan_now, refuse_busy
 
 log = structlog.get_logger(__name__)
 

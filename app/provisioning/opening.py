@@ -7,11 +7,19 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from app.db.models import Agent, Operation, OperationStep
+from app.domain.activity import Action, Origin
 from app.domain.events import EventName
 from app.domain.statuses import OperationKind, OperationStatus, StepState
 from app.provisioning.hints import hint_grace
 from app.provisioning.steps import STEP_BY_NAME, STEPS
-from app.provisioning.transitions import Origin, record
+from app.provisioning.transitions import record_request
+
+_ACTIONS = {
+    OperationKind.DEPROVISION: Action.DEPROVISION,
+    OperationKind.REPAIR: Action.REPAIR,
+    OperationKind.MOVE: Action.MOVE,
+}
+"""Kind of an operation -> what whoever asked for it has asked."""
 
 
 def open_operation(
@@ -49,7 +57,10 @@ def open_operation(
     session.add(operation)
     session.flush()
     session.add_all(_steps_of(operation, agent, only))
-    record(session, operation, EventName.OPERATION_QUEUED, kind=kind, takeover=takeover)
+    action, detail = _ACTIONS[kind], {"to_agent_id": str(target.id)} if target else {}
+    record_request(
+        session, operation, EventName.OPERATION_QUEUED, action, origin, kind=kind, takeover=takeover, **detail
+    )
     return operation
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation, OperationStep, Resource
+from app.domain.activity import Origin
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName
 from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState
@@ -20,7 +21,7 @@ from app.provisioning.context import ORIGINATION_URL, TRUNK, Result, TakenMeanwh
 from app.provisioning.hints import hint_grace
 from app.provisioning.opening import open_operation
 from app.provisioning.steps import JOINS, STEP_BY_NAME, STEPS
-from app.provisioning.transitions import Origin, finish_if_done, finish_if_undone, record, turn_round
+from app.provisioning.transitions import finish_if_done, finish_if_undone, record, turn_round
 
 UNDO_TRIES = 5
 """Failed tries of one undo after which a person is told: some 15 s of back-off, more than a passing fault takes."""

@@ -32,8 +32,11 @@ log = structlog.get_logger(__name__)
 BACKOFF_BASE_S = 0.5
 """Seconds of the first back-off; doubled at each try."""
 
-BACKOFF_CAP_S = 60.0
-"""Seconds of the longest back-off: what a provider's return may go unnoticed, and an undo's cadence for ever after."""
+BACKOFF_CAP_S = 30.0
+"""Seconds of the longest back-off: what a provider's return may go unnoticed, and an undo's cadence for ever after.
+
+Half of the minute in which everything has ended once the providers respond; the other half is for what is to be done.
+"""
 
 
 class Verdict(Enum):

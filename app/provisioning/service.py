@@ -13,9 +13,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.db.activity import record_activity
 from app.db.engine import Sessions
 from app.db.models import IS_OPEN, Operation
 from app.db.statements import Statements
+from app.domain.activity import Action, Origin
 from app.domain.errors import ErrorCode, RefusedError, operation_not_found
 from app.domain.events import EventName
 from app.domain.numbers import mask_number
@@ -27,10 +29,10 @@ from app.provisioning.claims import Locked, lock_operation
 from app.provisioning.opening import open_operation
 from app.provisioning.plans import Plan, plan_from
 from app.provisioning.transitions import (
-    Origin,
     lock_agent,
     plan_now,
     record,
+    record_request,
     refuse_busy,
     turn_round,
 )
@@ -113,7 +115,7 @@ class ProvisioningService:
                 if locked is not None and locked.operation.kind is OperationKind.REPAIR:
                     operation, plan = _deprovision_instead(session, locked, origin)
                 elif locked is not None:
-                    operation, plan = locked.operation, _cancel(session, locked)
+                    operation, plan = locked.operation, _cancel(session, locked, origin)
                 else:
                     operation, plan = _open_deprovision(session, agent_id, origin)
         except IntegrityError as error:
@@ -133,7 +135,8 @@ class ProvisioningService:
             if not operation.status.is_final:
                 _end_rests(locked)
                 operation.wake_at = locked.now
-                record(session, operation, EventName.OPERATION_RETRIED, requested_by=origin.requested_by)
+                record(session, operation, EventName.OPERATION_RETRIED, **origin.in_trail())
+                record_activity(session, origin, Action.OPERATION_RETRY, operation.id)
                 plan = plan_now(session, operation)
         if operation.status.is_final:
             return self._start_afresh(operation, origin)
@@ -192,6 +195,7 @@ def _open_deprovision(session: Session, agent_id: uuid.UUID, origin: Origin) -> 
     refuse_busy(session, agent.id)  # opened in the moment between two locks: the client asks again
     if agent.phone_provisioning_status is PhoneStatus.FAILED:
         agent.move_to(PhoneStatus.NOT_PROVISIONED)
+        record_activity(session, origin, Action.DEPROVISION, agent_id)
     if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED or agent.twilio_phone_number is None:
         return None, None
     agent.move_to(PhoneStatus.DEPROVISIONING)
@@ -206,12 +210,13 @@ def _deprovision_instead(session: Session, locked: Locked, origin: Origin) -> tu
     for row in locked.rows.values():
         # Nobody's: a holder has lost it, and whoever works on the path next waits until its call must have landed.
         row.lease_token = uuid.uuid4() if row.lease_token else None
+    record(session, locked.operation, EventName.OPERATION_CANCEL_REQUESTED, **origin.in_trail())
     _turn_back(session, locked)
     session.flush()
     return _open_deprovision(session, locked.agent.id, origin)
 
 
-def _cancel(session: Session, locked: Locked) -> Plan | None:
+def _cancel(session: Session, locked: Locked, origin: Origin) -> Plan | None:
     """Turn a provisioning round; one that is on its way back anyway ends cancelled, a deprovisioning just goes on."""
     operation = locked.operation
     if operation.kind is OperationKind.MOVE:
@@ -219,6 +224,7 @@ def _cancel(session: Session, locked: Locked) -> Plan | None:
     if operation.kind is OperationKind.DEPROVISION or operation.cancelled_at:
         return None
     operation.cancelled_at = locked.now
+    record_request(session, operation, EventName.OPERATION_CANCEL_REQUESTED, Action.DEPROVISION, origin)
     if operation.status in {OperationStatus.QUEUED, OperationStatus.RUNNING}:
         _turn_back(session, locked)
     return None if operation.status.is_final else plan_now(session, operation)

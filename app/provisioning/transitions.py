@@ -2,14 +2,15 @@
 
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from app.db.activity import record_activity
 from app.db.models import Agent, Event, Operation, OperationStep, Resource
+from app.domain.activity import Action, Origin
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import EventName
 from app.domain.findings import Health
@@ -24,15 +25,6 @@ from app.provisioning.announcements import announce_end
 from app.provisioning.hints import hint_grace
 from app.provisioning.plans import Plan, plan_of
 from app.provisioning.steps import STEP_BY_NAME, STEPS
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Who asked, for the trail: the name of the API key, the id of the request, and its span."""
-
-    requested_by: str | None = None
-    request_id: str | None = None
-    traceparent: str | None = None
 
 
 def is_open_for(agent_id: uuid.UUID) -> ColumnElement[bool]:
@@ -70,6 +62,14 @@ def plan_now(session: Session, operation: Operation) -> Plan:
 def record(session: Session, operation: Operation, event: EventName, step: str | None = None, **detail: Any) -> None:
     """Append to the trail, in the caller's transaction."""
     session.add(Event(operation_id=operation.id, step=step, event=event, detail=detail))
+
+
+def record_request(
+    session: Session, operation: Operation, event: EventName, action: Action, origin: Origin, **detail: Any
+) -> None:
+    """Append to the trail what somebody asked for, and to `activity` who it was, in the caller's transaction."""
+    record(session, operation, event, **detail, **origin.in_trail())
+    record_activity(session, origin, action, operation.agent_id, operation_id=str(operation.id), **detail)
 
 
 def turn_round(

@@ -25,6 +25,9 @@ class Metric:
 BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of both histograms, seconds: from a quick provider call to the end of a step's lease."""
 
+REFUSED_STATUSES = (401, 403, 429)
+"""Statuses of answers that are counted: who tries keys, or asks too often, shows here."""
+
 OPERATIONS = Metric("trunkline_operations", Kind.GAUGE, "Operations by kind and status.", ("kind", "status"))
 OPEN_OPERATIONS = Metric(
     "trunkline_open_operations",
@@ -95,6 +98,12 @@ PROVIDER_IN_FLIGHT = Metric(
     Kind.GAUGE,
     "Requests under way; counted only where their number is limited.",
     ("provider",),
+)
+HTTP_REFUSED = Metric(
+    "trunkline_http_refused_total",
+    Kind.COUNTER,
+    "Requests that were refused: no valid key (401), not with this key (403), too many (429).",
+    ("status",),
 )
 QUEUE_MESSAGES = Metric("trunkline_queue_messages", Kind.GAUGE, "Messages that no worker has taken yet.", ("queue",))
 UNACKED_MESSAGES = Metric(

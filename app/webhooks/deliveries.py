@@ -1,9 +1,10 @@
-"""Sends what the outbox holds: the sweeper gives hints, a worker takes one endpoint's deliveries in turn."""
+"""Sends what the outbox holds: the sweeper gives hints, a thread takes one endpoint's deliveries in turn."""
 
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -13,7 +14,7 @@ from sqlalchemy import delete, func, select, update
 
 from app.db.engine import Sessions
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
-from app.domain.webhooks import DisabledReason
+from app.domain.webhooks import MAX_ENDPOINTS, DisabledReason
 from app.webhooks.outbox import Attempt, claim, is_due, is_received, keep
 from app.webhooks.sending import Answer, Sender, SendError
 
@@ -29,10 +30,10 @@ DOUBLINGS = 8
 """Doublings after which the pause is certainly at its cap; keeps the power small."""
 
 DRAIN_S = 10.0
-"""Seconds after which a worker begins no further try: with the last one it stays within a warm shutdown's 25 s."""
+"""Seconds after which a thread begins no further try: the sweep then decides anew what is due."""
 
-SENDING = 4
-"""Endpoints that one process sends to at a time: half of the clean-up worker's threads stay free for clean-up."""
+THREADS = MAX_ENDPOINTS
+"""Threads of one process that send: one for each endpoint there can be, so that no receiver waits for another's."""
 
 KEPT = timedelta(days=30)
 """How long a delivery that is over stays in the log."""
@@ -57,7 +58,12 @@ class DeliveryService:
     sender: Sender
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     clock: Callable[[], float] = time.monotonic
-    slots: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(SENDING))
+    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "webhook"))
+    """Begun as they are needed: a process that sends nothing has none."""
+    _at_work: set[uuid.UUID] = field(default_factory=set)
+    """Endpoints that a thread of this process is at."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _closing: threading.Event = field(default_factory=threading.Event)
 
     def sweep(self) -> int:
         """Give a hint about every endpoint that has something due; return how many there were."""
@@ -86,23 +92,45 @@ class DeliveryService:
             self.publisher.publish_webhooks(endpoint_id)
         return len(taken)
 
+    def start(self, endpoint_id: uuid.UUID) -> Future[int] | None:
+        """Deliver in a thread of the endpoint's own, and wait for nothing; None where this process is at it already.
+
+        What a thread did not come to is due, and the sweep comes again.
+        """
+        with self._lock:
+            if endpoint_id in self._at_work or self._closing.is_set():
+                return None
+            self._at_work.add(endpoint_id)
+            return self._threads.submit(self._deliver_apart, endpoint_id)
+
+    def close(self) -> None:
+        """Begin no further try, and wait for those under way."""
+        with self._lock:
+            self._closing.set()
+        self._threads.shutdown()
+
+    def _deliver_apart(self, endpoint_id: uuid.UUID) -> int:
+        try:
+            return self.deliver(endpoint_id)
+        except Exception:  # the edge of a thread: nobody else would tell
+            log.exception("webhook_thread_broke", endpoint_id=str(endpoint_id))
+            return 0
+        finally:
+            with self._lock:
+                self._at_work.discard(endpoint_id)
+
     def deliver(self, endpoint_id: uuid.UUID) -> int:
         """Try the endpoint's due deliveries in turn until one fails or none is left; return how many arrived.
 
-        Does nothing while this process sends enough, or enough workers are at this endpoint: the sweep comes again.
+        Does nothing while enough workers are at this endpoint: the sweep comes again.
         """
-        if not self.slots.acquire(blocking=False):
-            return 0
-        try:
-            arrived, until = 0, self.clock() + DRAIN_S
-            while self.clock() < until:
-                attempt = claim(self.sessions, endpoint_id)
-                if attempt is None or not self._try(attempt):
-                    break
-                arrived += 1
-            return arrived
-        finally:
-            self.slots.release()
+        arrived, until = 0, self.clock() + DRAIN_S
+        while self.clock() < until and not self._closing.is_set():
+            attempt = claim(self.sessions, endpoint_id)
+            if attempt is None or not self._try(attempt):
+                break
+            arrived += 1
+        return arrived
 
     def _try(self, attempt: Attempt) -> bool:
         started, answer, reason = self.clock(), None, None

@@ -9,14 +9,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from app.db.activity import record_activity
 from app.db.engine import Sessions
-from app.db.queries import Position, list_deliveries
-from app.db.webhooks import WebhookDelivery, WebhookEndpoint
+from app.db.queries import Position, list_deliveries, purge_rows
+from app.db.webhooks import WebhookDelivery, WebhookEndpoint, WebhookOldSecret
+from app.domain.activity import INTERNAL, Action, Origin
 from app.domain.errors import ErrorCode, RefusedError, webhook_delivery_not_found, webhook_not_found
-from app.domain.webhooks import DeliveryStatus, DisabledReason, WebhookEvent, payload_of
+from app.domain.webhooks import MAX_ENDPOINTS, DeliveryStatus, DisabledReason, WebhookEvent, payload_of
 from app.webhooks.deliveries import Publisher
 from app.webhooks.outbox import lock_endpoint
 from app.webhooks.sending import Sender, UrlRefusedError
@@ -30,8 +32,8 @@ SECRET_BYTES = 32
 OLD_SECRET_LIVES = timedelta(hours=24)
 """How long messages are signed with the old secret too after a rotation: a day to bring the new one everywhere."""
 
-MAX_ENDPOINTS = 50
-"""Endpoints of one installation: each one is written a row for every event."""
+MAX_OLDER_SECRETS = 9
+"""Secrets from before the previous one that may be valid at once: each signs every message, and headers have limits."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,17 @@ class WebhookService:
     publisher: Publisher
     sender: Sender
 
-    def create(self, url: str, events: Sequence[str] | None, description: str | None) -> WebhookEndpoint:
+    def create(
+        self, url: str, events: Sequence[str] | None, description: str | None, *, origin: Origin = INTERNAL
+    ) -> WebhookEndpoint:
         """Register an endpoint for the events (None: all); 422 for a URL that webhooks do not go to.
 
         The row that is returned has the secret, which no other call shows.
         """
         self._check(url)
         with self.sessions.begin() as session:
+            # Until the commit: of two that are made at once the second counts the first.
+            session.execute(select(func.pg_advisory_xact_lock(func.hashtext("trunkline webhooks"))))
             if (session.scalar(select(func.count()).select_from(WebhookEndpoint)) or 0) >= MAX_ENDPOINTS:
                 raise RefusedError(ErrorCode.WEBHOOK_LIMIT, f"There are {MAX_ENDPOINTS} webhooks already: delete one.")
             wanted = list(events) if events is not None else None
@@ -56,6 +62,7 @@ class WebhookService:
             session.add(endpoint)
             session.flush()
             session.refresh(endpoint)
+            record_activity(session, origin, Action.WEBHOOK_CREATE, endpoint.id)
         log.info("webhook_created", endpoint_id=str(endpoint.id))
         return endpoint
 
@@ -72,7 +79,9 @@ class WebhookService:
             raise webhook_not_found(webhook_id)
         return endpoint
 
-    def change(self, webhook_id: uuid.UUID, changes: Mapping[str, Any]) -> WebhookEndpoint:
+    def change(
+        self, webhook_id: uuid.UUID, changes: Mapping[str, Any], *, origin: Origin = INTERNAL
+    ) -> WebhookEndpoint:
         """Change `url`, `events`, `description` or `enabled`; enabling goes on with what is still to be delivered."""
         if "url" in changes:
             self._check(changes["url"])
@@ -88,29 +97,50 @@ class WebhookService:
                 endpoint.wake_at, endpoint.idle_kicks = now, 0
             elif is_enabled is False and endpoint.disabled_at is None:
                 endpoint.disabled_at, endpoint.disabled_reason = now, DisabledReason.REQUESTED
+            # Which fields, not what they hold: a URL may have a password in its path.
+            record_activity(session, origin, Action.WEBHOOK_CHANGE, webhook_id, fields=sorted(changes))
         return endpoint
 
-    def delete(self, webhook_id: uuid.UUID) -> None:
+    def delete(self, webhook_id: uuid.UUID, *, origin: Origin = INTERNAL) -> None:
         """Forget an endpoint, its secret and its log; what is still to be delivered is not."""
         with self.sessions.begin() as session:
             endpoint = session.get(WebhookEndpoint, webhook_id, with_for_update=True)
             if endpoint is None:
                 raise webhook_not_found(webhook_id)
             session.delete(endpoint)
+            record_activity(session, origin, Action.WEBHOOK_DELETE, webhook_id)
         log.info("webhook_deleted", endpoint_id=str(webhook_id))
 
-    def rotate_secret(self, webhook_id: uuid.UUID) -> WebhookEndpoint:
-        """Give the endpoint a new secret; for a day every message is signed with the old one as well."""
+    def rotate_secret(self, webhook_id: uuid.UUID, *, origin: Origin = INTERNAL) -> WebhookEndpoint:
+        """Give the endpoint a new secret; for a day every message is signed with the old one as well.
+
+        Whatever comes between, each old secret keeps its day. 409 `webhook_limit` with too many of them.
+        """
         with self.sessions.begin() as session:
             endpoint, now = lock_endpoint(session, webhook_id)
             if endpoint is None:
                 raise webhook_not_found(webhook_id)
+            _keep_previous(session, endpoint, now)
             endpoint.previous_secret, endpoint.previous_secret_until = endpoint.secret, now + OLD_SECRET_LIVES
             endpoint.secret = _new_secret()
+            record_activity(session, origin, Action.WEBHOOK_ROTATE_SECRET, webhook_id)
         log.info("webhook_secret_rotated", endpoint_id=str(webhook_id))
         return endpoint
 
-    def test(self, webhook_id: uuid.UUID) -> WebhookDelivery:
+    def purge_secrets(self) -> int:
+        """Erase the old secrets that sign nothing any more; return how many."""
+        over = WebhookEndpoint.previous_secret_until <= func.now()
+        with self.sessions.begin() as session:
+            erased = session.execute(
+                update(WebhookEndpoint)
+                .where(over)
+                .values(previous_secret=None, previous_secret_until=None)
+                .execution_options(synchronize_session=False)
+            )
+            count = int(erased.rowcount)  # type: ignore[attr-defined]  # of every UPDATE
+        return count + purge_rows(self.sessions, WebhookOldSecret.valid_until <= func.now(), WebhookOldSecret.id)
+
+    def test(self, webhook_id: uuid.UUID, *, origin: Origin = INTERNAL) -> WebhookDelivery:
         """Queue a `ping` for the endpoint; 409 `webhook_disabled`."""
         with self.sessions.begin() as session:
             now = _lock_enabled(session, webhook_id)
@@ -125,6 +155,7 @@ class WebhookService:
                 created_at=now,
             )
             session.add(delivery)
+            record_activity(session, origin, Action.WEBHOOK_TEST, webhook_id)
         self.publisher.publish_webhooks(webhook_id)
         return delivery
 
@@ -136,7 +167,7 @@ class WebhookService:
         with self.sessions() as session:
             return list_deliveries(session, webhook_id, status=status, after=after, limit=limit)
 
-    def redeliver(self, webhook_id: uuid.UUID, delivery_id: uuid.UUID) -> WebhookDelivery:
+    def redeliver(self, webhook_id: uuid.UUID, delivery_id: uuid.UUID, *, origin: Origin = INTERNAL) -> WebhookDelivery:
         """Queue a delivery again, whatever became of it, with all its tries; 409 `webhook_disabled`."""
         with self.sessions.begin() as session:
             now = _lock_enabled(session, webhook_id)
@@ -145,6 +176,7 @@ class WebhookService:
                 raise webhook_delivery_not_found(delivery_id)
             delivery.status, delivery.attempts = DeliveryStatus.PENDING, 0
             delivery.next_at, delivery.finished_at = now, None
+            record_activity(session, origin, Action.WEBHOOK_REDELIVER, webhook_id, delivery_id=str(delivery_id))
         self.publisher.publish_webhooks(webhook_id)
         return delivery
 
@@ -154,6 +186,20 @@ class WebhookService:
         except UrlRefusedError as error:
             detail = f"The URL {error}."
             raise RefusedError(ErrorCode.VALIDATION_FAILED, detail, errors={"url": [str(error)]}) from error
+
+
+def _keep_previous(session: Session, endpoint: WebhookEndpoint, now: datetime) -> None:
+    """Put the previous secret among the older ones where it is still valid; holds the endpoint's lock."""
+    if endpoint.previous_secret is None or endpoint.previous_secret_until is None:
+        return
+    if endpoint.previous_secret_until <= now:
+        return
+    valid = (WebhookOldSecret.endpoint_id == endpoint.id, WebhookOldSecret.valid_until > now)
+    if (session.scalar(select(func.count()).where(*valid)) or 0) >= MAX_OLDER_SECRETS:
+        detail = f"{MAX_OLDER_SECRETS + 1} old secrets are still valid: wait until one of them has had its day."
+        raise RefusedError(ErrorCode.WEBHOOK_LIMIT, detail)
+    kept = {"secret": endpoint.previous_secret, "valid_until": endpoint.previous_secret_until}
+    session.add(WebhookOldSecret(endpoint_id=endpoint.id, **kept))
 
 
 def _lock_enabled(session: Session, webhook_id: uuid.UUID) -> datetime:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions
-from app.db.webhooks import WebhookDelivery, WebhookEndpoint
+from app.db.webhooks import WebhookDelivery, WebhookEndpoint, WebhookOldSecret
 from app.domain.webhooks import DeliveryStatus, DisabledReason
 from app.webhooks.sending import Answer
 
@@ -35,7 +35,7 @@ LEASE = timedelta(seconds=45)
 """How long a worker may be at one try: name resolution, 15 s for the request, and a margin. Then another takes it."""
 
 PARALLEL = 4
-"""Tries of one endpoint at a time: a slow receiver holds no more threads than that."""
+"""Tries of one endpoint at a time, all processes together; in each process there is one."""
 
 GIVE_UP_AFTER = timedelta(days=5)
 """How long an endpoint may fail without one success before it is disabled; a delivery must have been given up too."""
@@ -60,7 +60,7 @@ class Attempt:
     payload: str
     url: str = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
-    """What to sign with: during a rotation the old one too."""
+    """What to sign with: during a rotation the old ones too."""
 
 
 def is_due() -> ColumnElement[bool]:
@@ -96,8 +96,6 @@ def claim(sessions: Sessions, endpoint_id: uuid.UUID) -> Attempt | None:
             return None
         if endpoint.idle_kicks:
             endpoint.idle_kicks, endpoint.wake_at = 0, now + PAUSE_AFTER_FAILURE
-        is_rotating = endpoint.previous_secret_until is not None and endpoint.previous_secret_until > now
-        old = (endpoint.previous_secret,) if is_rotating and endpoint.previous_secret else ()
         return Attempt(
             row.id,
             endpoint_id,
@@ -107,7 +105,7 @@ def claim(sessions: Sessions, endpoint_id: uuid.UUID) -> Attempt | None:
             row.message_id,
             row.payload,
             endpoint.url,
-            (endpoint.secret, *old),
+            _valid_secrets(session, endpoint, now),
         )
 
 
@@ -149,6 +147,17 @@ def keep(
 def is_received(answer: Answer | None) -> bool:
     """Say whether the receiver took the message: 2xx, and nothing else."""
     return answer is not None and answer.status // 100 == 2  # noqa: PLR2004  # HTTP's own name
+
+
+def _valid_secrets(session: Session, endpoint: WebhookEndpoint, now: datetime) -> tuple[str, ...]:
+    """Return what to sign with: the secret, and every older one whose day is not over."""
+    is_rotating = endpoint.previous_secret_until is not None and endpoint.previous_secret_until > now
+    if not is_rotating or endpoint.previous_secret is None:
+        return (endpoint.secret,)  # the older ones ended before it
+    older = select(WebhookOldSecret.secret).where(
+        WebhookOldSecret.endpoint_id == endpoint.id, WebhookOldSecret.valid_until > now
+    )
+    return (endpoint.secret, endpoint.previous_secret, *session.scalars(older.order_by(WebhookOldSecret.valid_until)))
 
 
 def lock_endpoint(session: Session, endpoint_id: uuid.UUID) -> tuple[WebhookEndpoint | None, datetime]:

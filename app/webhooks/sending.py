@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from http.client import HTTPException
+from http import HTTPStatus
+from http.client import HTTPException, HTTPResponse, parse_headers
 from ipaddress import ip_address
+from typing import BinaryIO
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -148,10 +150,8 @@ def _exchange(
     connection.timeout = None
     try:
         sent = {**headers, "Host": parts.netloc or ""}
-        connection.request(
-            "POST", parts.request_uri, body=body, headers=sent, preload_content=False, decode_content=False
-        )
-        response = connection.getresponse()
+        connection.request("POST", parts.request_uri, body=body, headers=sent)
+        response = _begin_response(connection.sock)
         kept = bytearray()
         # The status is the answer: a body that breaks off takes nothing from it.
         with suppress(HTTPError, HTTPException, OSError, ValueError):
@@ -165,6 +165,53 @@ def _exchange(
     text = bytes(kept).decode("utf-8", "replace").replace("\0", "\ufffd")
     retry_after_s = parse_retry_after(response.headers.get("Retry-After"), cap_s=RETRY_AFTER_CAP_S)
     return Answer(response.status, text, retry_after_s)
+
+
+class _WholeLines:
+    """The stream under a response's head, in which a line that breaks off is an error.
+
+    `http.client` takes it for the end: a receiver that dies within its headers, or is cut there at the deadline, would
+    have answered.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.close = stream.close
+
+    def readline(self, limit: int) -> bytes:
+        """Return the next line; one that is too long is for the caller to refuse."""
+        line = self._stream.readline(limit)
+        if len(line) < limit and not line.endswith(b"\n"):
+            raise HTTPException("the head broke off")
+        return line
+
+
+class _Response(HTTPResponse):
+    """An answer whose head came whole, behind any number of informational ones (RFC 9110, 15.2)."""
+
+    def begin(self) -> None:
+        """Read the head."""
+        stream = self.fp
+        self.fp = _WholeLines(stream)  # type: ignore[assignment]  # all that `begin` asks of it
+        super().begin()
+        if self.fp is not None:
+            self.fp = stream
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Read a status line and, of 100 and its like, go on to the next: http.client does it for 100 alone."""
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # typeshed leaves it out
+            if status // 100 != 1 or status == HTTPStatus.SWITCHING_PROTOCOLS:
+                return version, status, reason
+            parse_headers(self.fp)
+
+
+def _begin_response(connected: socket.socket) -> _Response:
+    """Read the head of the answer. Not urllib3's way, which logs the URL where a header is malformed."""
+    connected.settimeout(None)  # the deadline's timer ends every wait
+    response = _Response(connected, method="POST")
+    response.begin()
+    return response
 
 
 def _cut(connected: socket.socket | None, is_late: threading.Event) -> None:

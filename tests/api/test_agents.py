@@ -1,6 +1,9 @@
 import pytest
+from sqlalchemy import func, update
 
+from app.db.models import Agent
 from app.domain.statuses import PhoneStatus
+from app.provisioning.agents import ERASED
 from tests.support.api import NOBODY, NUMBER, Api
 
 
@@ -95,6 +98,35 @@ def test_agents_are_listed_by_status(api: Api) -> None:
 
     assert (listed(PhoneStatus.PENDING), listed(PhoneStatus.NOT_PROVISIONED)) == ([busy], [idle])
     assert listed(PhoneStatus.FAILED) == []
+
+
+def stored(api: Api, agent_id: str) -> Agent:
+    with api.wiring.sessions() as session:
+        return session.get_one(Agent, agent_id)
+
+
+def test_of_a_deleted_agent_nothing_is_kept_that_its_owner_wrote(api: Api) -> None:
+    agent_id = api.agent("Ada Lovelace", livekitAgentName="ada", metadata={"home": "12 St James's Square"})
+    operation = api.provision(agent_id).json["operationId"]
+    api.fail(operation, "number_not_in_account", "Not ours.")
+
+    assert api.delete(f"/api/agents/{agent_id}").status_code == 204
+
+    row = stored(api, agent_id)
+    assert (row.name, row.livekit_agent_name, row.agent_metadata) == (ERASED, ERASED, {})
+    assert row.deleted_at is not None
+    assert (api.count("operations"), api.count("agents")) == (1, 1)
+
+
+def test_what_an_older_release_left_of_deleted_agents_is_erased(api: Api) -> None:
+    living, gone = (api.agent(name, metadata={"home": "here"}) for name in ("living", "gone"))
+    with api.wiring.sessions.begin() as session:
+        session.execute(update(Agent).where(Agent.id == gone).values(deleted_at=func.now()))
+
+    assert [api.wiring.agents.erase_deleted() for _ in range(2)] == [1, 0]
+
+    assert (stored(api, gone).name, stored(api, gone).agent_metadata) == (ERASED, {})
+    assert (stored(api, living).name, stored(api, living).agent_metadata) == ("living", {"home": "here"})
 
 
 @pytest.mark.parametrize(

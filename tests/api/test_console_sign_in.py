@@ -2,14 +2,19 @@
 
 import re
 import uuid
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from hashlib import sha256
+from typing import Any
 
 import pytest
+from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
-from app.access import KeyService, Scope
-from app.console.cookies import COOKIE, cookie_secret
+from app.access import ABSOLUTE_LIMIT, IDLE_LIMIT, SEEN_NOTED_EVERY, ConsoleSessions, KeyService, Scope
+from app.console.cookies import COOKIE, HOST_COOKIE, cookie_secret
 from app.console.sign_in import own_path
+from app.db.access import ConsoleSession
 from tests.support.api import Api, make_settings
 from tests.support.console import Visitor, signed_in
 
@@ -53,7 +58,7 @@ def test_a_person_signs_in_with_a_key_and_out_again(api: Api) -> None:
     assert visitor.get("/").status_code == 303
 
 
-def test_the_cookie_holds_the_key_s_id_and_is_for_this_site_s_own_requests(api: Api) -> None:
+def test_the_cookie_holds_a_token_and_is_for_this_site_s_own_requests(api: Api) -> None:
     visitor = Visitor(api)
 
     cookie = visitor.sign_in().headers["Set-Cookie"]
@@ -64,23 +69,39 @@ def test_the_cookie_holds_the_key_s_id_and_is_for_this_site_s_own_requests(api: 
     held = visitor.client.get_cookie(COOKIE)
     assert held
     with api.app.test_request_context(headers={"Cookie": f"{COOKIE}={held.value}"}) as context:
-        assert set(dict(context.session)) <= {"key", "csrf_token", "_permanent"}
+        assert set(dict(context.session)) <= {"token", "until", "csrf_token", "_permanent"}
         assert api.key not in str(dict(context.session))
+        token = context.session["token"]
+    row = session_rows(api)[0]
+    assert row.token_hash == sha256(token.encode()).hexdigest()
+    assert token not in str(vars(row))
 
 
-def test_behind_https_the_cookie_is_secure(api: Api) -> None:
-    client = api.app.test_client()
-    page = client.get("/sign-in", base_url="https://console.example.com")
-    assert "Secure" in page.headers["Set-Cookie"]
+def test_behind_https_the_cookie_is_secure_and_this_host_s_alone(api: Api) -> None:
+    client, https = api.app.test_client(), "https://console.example.com"
+    page = client.get("/sign-in", base_url=https)
     token = re.search(r'name="csrf_token" value="([^"]+)"', page.text)
     assert token
 
-    answer = client.post(
-        "/sign-in", base_url="https://console.example.com", data={"csrf_token": token[1], "key": api.key}
-    )
+    answer = client.post("/sign-in", base_url=https, data={"csrf_token": token[1], "key": api.key})
 
     assert answer.status_code == 303
-    assert "Secure" in answer.headers["Set-Cookie"]
+    for each in (page, answer):
+        name, _, attributes = each.headers["Set-Cookie"].partition("=")
+        assert name == HOST_COOKIE == "__Host-trunkline_console"
+        assert {"Secure", "Path=/", "HttpOnly"} <= {part.strip() for part in attributes.split(";")}
+        assert "Domain" not in attributes
+    assert client.get("/", base_url=https).status_code == 200
+
+
+def test_over_https_a_cookie_that_a_plain_page_may_have_set_counts_for_nothing(api: Api) -> None:
+    held = signed_in(api, Scope.READ).client.get_cookie(COOKIE)
+    assert held
+    client, host = api.client, "console.example.com"
+    client.set_cookie(COOKIE, held.value, domain=host)
+
+    assert client.get("/", base_url=f"http://{host}").status_code == 200
+    assert client.get("/", base_url=f"https://{host}").status_code == 303
 
 
 @pytest.mark.parametrize("key", ["", "x", "tl_" + "A" * 43, "tl_" + "A" * 500, "\x00"])
@@ -106,6 +127,7 @@ def test_a_revoked_key_is_out_at_the_next_request(api: Api) -> None:
 
     assert visitor.get("/").status_code == 303
     assert visitor.client.get("/audit/live", headers={"X-Poll": "1"}).status_code == 401
+    assert session_rows(api)[0].ended_at is not None
 
 
 def test_a_cookie_that_somebody_wrote_himself_is_none(api: Api) -> None:
@@ -126,8 +148,125 @@ def test_the_secret_follows_from_what_all_web_processes_share() -> None:
     assert len(cookie_secret(here)) == 32
 
 
-def test_a_browser_stays_signed_in_for_a_working_day(api: Api) -> None:
-    assert api.app.permanent_session_lifetime == timedelta(hours=12)
+def session_rows(api: Api) -> list[ConsoleSession]:
+    with api.wiring.sessions() as session:
+        return list(session.scalars(select(ConsoleSession).order_by(ConsoleSession.created_at)))
+
+
+def let_pass(api: Api, **ages: timedelta) -> None:
+    """Make moments of every session that long ago."""
+    values: Any = {name: func.now() - age for name, age in ages.items()}
+    with api.wiring.sessions.begin() as session:
+        session.execute(update(ConsoleSession).values(values))
+
+
+def copy_of(visitor: Visitor) -> Visitor:
+    """Return another browser with the same cookie."""
+    held = visitor.client.get_cookie(COOKIE)
+    assert held
+    copy = Visitor(visitor.api)
+    copy.client.set_cookie(COOKIE, held.value)
+    return copy
+
+
+def is_out(visitor: Visitor) -> bool:
+    """Say whether the cookie opens neither a page, nor a polled part, nor a form."""
+    page, poll = visitor.get("/"), visitor.client.get("/audit/live", headers={"X-Poll": "1"})
+    return (page.status_code, poll.status_code) == (303, 401)
+
+
+def test_a_copied_cookie_is_worth_nothing_after_signing_out(api: Api) -> None:
+    visitor = signed_in(api, Scope.WRITE)
+    thief = copy_of(visitor)
+    form = {"csrf_token": thief.token("/audit"), "name": "a"}
+    assert thief.get("/").status_code == 200
+
+    visitor.post("/sign-out")
+
+    again = copy_of(thief)
+    assert thief.client.post("/", data=form).headers["Location"].startswith("/sign-in")
+    assert api.count("agents") == 0
+    assert is_out(again)
+
+
+def test_signing_in_anew_ends_the_session_before_and_its_forms(api: Api) -> None:
+    visitor = signed_in(api, Scope.WRITE)
+    before, token = copy_of(visitor), visitor.token("/audit")
+
+    visitor.sign_in()
+
+    assert is_out(before)
+    assert visitor.client.post("/", data={"csrf_token": token, "name": "a"}).status_code == 400
+    assert visitor.get("/").status_code == 200
+
+
+def test_signing_out_ends_one_browser_and_not_the_others(api: Api) -> None:
+    one, other = Visitor(api), Visitor(api)
+    one.sign_in()
+    other.sign_in()
+
+    one.post("/sign-out")
+
+    assert other.get("/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("idle", "age", "stays"),
+    [
+        (IDLE_LIMIT - timedelta(minutes=1), IDLE_LIMIT, True),
+        (IDLE_LIMIT + timedelta(seconds=1), IDLE_LIMIT * 2, False),
+        (timedelta(0), ABSOLUTE_LIMIT - timedelta(minutes=1), True),
+        (timedelta(0), ABSOLUTE_LIMIT + timedelta(seconds=1), False),
+    ],
+)
+def test_a_session_ends_when_idle_for_hours_and_after_a_week_however_busy(
+    api: Api, idle: timedelta, age: timedelta, stays: bool
+) -> None:
+    visitor = signed_in(api, Scope.READ)
+    let_pass(api, last_seen_at=idle, created_at=age)
+
+    assert is_out(visitor) is not stays
+
+
+def test_no_answer_lets_the_cookie_live_beyond_the_session(api: Api) -> None:
+    visitor = signed_in(api, Scope.WRITE)
+    end = session_rows(api)[0].created_at + ABSOLUTE_LIMIT
+
+    changed = visitor.post("/", "/", name="desk").headers["Set-Cookie"]
+
+    expires = re.search(r"Expires=([^;]+)", changed)
+    assert expires
+    assert abs(parsedate_to_datetime(expires[1]).astimezone(UTC) - end) <= timedelta(seconds=1)
+    visitor.get("/audit")  # takes the message of what was done out of it
+    assert "Set-Cookie" not in visitor.get("/audit").headers
+
+
+def test_a_visit_is_noted_at_most_once_a_minute_and_a_poll_never(api: Api) -> None:
+    visitor = signed_in(api, Scope.READ)
+
+    def seen() -> datetime:
+        return session_rows(api)[0].last_seen_at
+
+    first = seen()
+    visitor.get("/")
+    assert seen() == first
+    let_pass(api, last_seen_at=SEEN_NOTED_EVERY * 2)
+    long_ago = seen()
+    visitor.client.get("/audit/live", headers={"X-Poll": "1"})
+    assert seen() == long_ago
+    visitor.get("/")
+    assert seen() > first
+
+
+def test_sessions_that_are_over_are_deleted(api: Api) -> None:
+    visitor = signed_in(api, Scope.READ)
+    sessions = ConsoleSessions(api.wiring.sessions)
+    let_pass(api, created_at=ABSOLUTE_LIMIT - timedelta(minutes=1))
+    assert sessions.purge() == 0
+    assert visitor.get("/").status_code == 200
+    let_pass(api, created_at=ABSOLUTE_LIMIT + timedelta(days=2))
+
+    assert sessions.purge() == 1
 
 
 @pytest.mark.parametrize(

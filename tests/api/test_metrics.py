@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 from sqlalchemy import insert, update
 
+from app.access import Scope
 from app.db.audits import Audit
 from app.db.models import Operation
 from app.domain.findings import AuditStatus
@@ -125,6 +127,20 @@ def test_findings_are_those_of_the_newest_audit_that_was_done(api: Api) -> None:
     found = {code: count for (code,), count in values(shown["trunkline_audit_findings"]).items() if count}
     assert found == {"twin": 1, "orphan": 2}
     assert 0 <= values(shown["trunkline_audit_age_seconds"])[()] < 60
+
+
+def test_requests_that_are_refused_are_counted_by_status(api: Api) -> None:
+    before = values(families(api.client.get("/metrics").text)["trunkline_http_refused"])
+    reader = replace(api, key=api.new_key(Scope.READ))
+    api.client.get("/api/agents")
+    api.client.get("/api/agents", headers={"Authorization": "Bearer tl_nonsense"})
+    reader.post("/api/agents", {"name": "a"})
+    api.get("/nowhere")
+
+    tally = api.wiring.telemetry.tally.read()
+
+    counted = {status: tally.get(f"trunkline_http_refused_total|{status}", 0) for status in ("401", "403", "429")}
+    assert {status: count - before[status,] for status, count in counted.items()} == {"401": 2, "403": 1, "429": 0}
 
 
 @pytest.fixture

@@ -84,6 +84,14 @@ def test_one_line_is_logged_for_each_request(api: Api, caplog: pytest.LogCapture
     assert (lines[0]["request_id"], lines[0]["client"]) == ("abc-123", "127.0.0.1")
 
 
+@pytest.mark.parametrize("path", ["/api/agents", "/healthz", "/", "/nowhere"])
+def test_the_line_of_a_request_says_where_it_came_from(api: Api, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        api.client.get(path, environ_base={"REMOTE_ADDR": "2001:db8::7"})
+
+    assert [record.msg["address"] for record in caplog.records if record.name == "app.api.requests"] == ["2001:db8::7"]
+
+
 def test_the_lines_of_a_request_carry_its_id_and_no_number(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     agent_id = api.agent()
     caplog.clear()

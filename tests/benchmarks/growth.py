@@ -4,6 +4,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable
 
+from app.domain.activity import Origin
 from tests.benchmarks.accept import Side, posts_for
 from tests.benchmarks.bench import Bench, median
 from tests.benchmarks.installation import Installation, running
@@ -58,7 +59,7 @@ def _upkeep(bench: Bench, installations: dict[int, Installation]) -> dict[str, T
 
         def audit(agents: int) -> float:
             audits = wirings[agents].audits
-            asked = audits.ask(fix=False, requested_by="bench")
+            asked = audits.ask(fix=False, origin=Origin(requested_by="bench"))
             return timed(lambda: audits.run(asked))
 
         def sweep(agents: int) -> float:

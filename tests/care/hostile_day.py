@@ -155,7 +155,7 @@ class HostileDay:
         self.wiring.care.verify(self.agents[agent])
 
     def audit(self, fix: bool) -> Audit | None:
-        return self.wiring.audits.run(self.wiring.audits.ask(fix=fix, requested_by="tests"))
+        return self.wiring.audits.run(self.wiring.audits.ask(fix=fix, origin=ORIGIN))
 
     def edit(self, kind: str, agent: int) -> None:
         """Let somebody change one thing of an agent's at the providers' consoles."""

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.db.audits import Audit
+from app.domain.activity import Origin
 from app.domain.findings import KINDS, AuditStatus, FindingCode, Health, Mend
 from app.domain.statuses import PhoneStatus
 from app.provisioning.context import tag_of
-from app.provisioning.transitions import Origin
 from tests.support.providers import WorkerDiedError
 from tests.support.stage import NUMBER, Stage, unknown_agent
 
@@ -161,7 +161,7 @@ def test_an_audit_whose_worker_died_is_run_by_the_next_worker(stage: Stage, monk
         raise WorkerDiedError
 
     audits = stage.wiring.audits
-    audit_id = audits.ask(fix=False, requested_by="test")
+    audit_id = audits.ask(fix=False, origin=Origin(requested_by="test"))
     with monkeypatch.context() as patch:
         patch.setattr(stage.wiring.carrier, "list_numbers", die)
         with pytest.raises(WorkerDiedError):

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import update
 
 from app.db.models import Agent
+from app.domain.activity import Origin
 from app.domain.findings import FindingCode
 from app.provisioning.context import tag_of
-from app.provisioning.transitions import Origin
 from tests.support.stage import FOREIGN_NUMBER, NUMBER, Stage, unknown_agent
 
 SPARE = "+15145550042"
@@ -50,7 +50,7 @@ def test_a_path_whose_row_was_lost_is_deleted_rule_before_trunk(stage: Stage) ->
 def test_a_young_orphan_is_left_alone(stage: Stage) -> None:
     trunk = _orphan_trunk(stage)
     audits = replace(stage.wiring.audits, orphan_grace=timedelta(hours=1))
-    audit = audits.run(audits.ask(fix=True, requested_by="test"))
+    audit = audits.run(audits.ask(fix=True, origin=Origin(requested_by="test")))
     assert audit is not None
     assert audit.findings == []
     assert trunk in str(stage.sandbox.state()["trunks"])

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from app.domain.activity import Origin
 from app.providers.base import Carrier
 from app.provisioning.audit import AuditService
 from app.provisioning.claims import Claim
@@ -103,8 +104,8 @@ class CarelessCarrier:
 class IdleAudits(AuditService):
     """Finds everything, and fixes nothing."""
 
-    def ask(self, *, fix: bool, requested_by: str | None) -> uuid.UUID:
-        return super().ask(fix=False, requested_by=requested_by)
+    def ask(self, *, fix: bool, origin: Origin) -> uuid.UUID:
+        return super().ask(fix=False, origin=origin)
 
 
 @contextmanager

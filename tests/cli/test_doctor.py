@@ -11,8 +11,8 @@ from app.cli.doctor.command import Silent, doctor
 from app.cli.doctor.providers import PROVIDER_CHECKS
 from app.cli.doctor.variables import read_settings
 from app.db.audits import Audit
+from app.domain.activity import Origin
 from app.domain.findings import AuditStatus
-from app.provisioning.transitions import Origin
 from app.settings import Settings
 from app.wiring import build
 from tests.support.api import make_settings
@@ -184,7 +184,7 @@ def test_stores_that_are_down_are_named_without_their_passwords(well: Stage, mon
 
 
 def test_rows_tell_of_a_sweeper_and_workers_that_do_not_run(well: Stage) -> None:
-    well.wiring.audits.ask(fix=False, requested_by="sweeper")
+    well.wiring.audits.ask(fix=False, origin=Origin(requested_by="sweeper"))
     assert _check(0) == {}
     _age_audits(well, "5 minutes")
     assert list(_check(3)) == ["workers"]

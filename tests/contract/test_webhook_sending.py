@@ -10,9 +10,19 @@ from pathlib import Path
 import pytest
 
 from app.webhooks.addresses import AddressRule
-from app.webhooks.sending import KEPT_BYTES, Answer, Sender, SendError
+from app.webhooks.outbox import is_received
+from app.webhooks.sending import KEPT_BYTES, RETRY_AFTER_CAP_S, Answer, Sender, SendError
 from tests.support.scripted_server import Answer as Scripted
-from tests.support.scripted_server import Drop, DropMidway, Hang, ScriptedServer, Trickle, refusing_url, scripted_server
+from tests.support.scripted_server import (
+    Drop,
+    DropMidway,
+    Hang,
+    Raw,
+    ScriptedServer,
+    Trickle,
+    refusing_url,
+    scripted_server,
+)
 
 RULE = AddressRule((ip_network("127.0.0.0/8"),))
 HEADERS = {"Content-Type": "application/json", "webhook-id": "msg_1"}
@@ -98,6 +108,78 @@ def test_a_receiver_that_never_answers_is_left_at_the_deadline(server: ScriptedS
     with pytest.raises(SendError, match="timed_out"):
         Sender(RULE, timeout_s=0.5).send(server.url, HEADERS, b"{}")
     assert 0.4 < time.monotonic() - began < 3
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200",
+        b"HTTP/1.1 200 OK",
+        OK,
+        OK + b"Content-Le",
+        OK + b"Content-Length: 0\r\n",
+        OK + b"Content-Length: 0\r\n\r",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 2e2 OK\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        b"HTTP/9.9 200 OK\r\n\r\n",
+        b"ICY 200 OK\r\n\r\n",
+        OK + b"X: " + b"x" * 70_000 + b"\r\n\r\n",
+        OK + b"X: x\r\n" * 200 + b"\r\n",
+    ],
+    ids=lambda head: repr(head[:40]) + str(len(head)),
+)
+def test_a_head_that_breaks_off_or_makes_no_sense_is_no_answer(server: ScriptedServer, head: bytes) -> None:
+    server.answer(Raw(head))
+
+    with pytest.raises(SendError, match="broken_answer"):
+        Sender(RULE).send(server.url, HEADERS, b"{}")
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK", OK + b"X: x\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=repr)
+def test_a_head_that_drips_beyond_the_deadline_is_no_answer(server: ScriptedServer, head: bytes) -> None:
+    server.answer(Raw(head, drips=True))
+
+    began = time.monotonic()
+    with pytest.raises(SendError, match="timed_out"):
+        Sender(RULE, timeout_s=0.3).send(server.url, HEADERS, b"{}")
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("status", [100, 102, 103])
+def test_what_comes_before_the_answer_is_not_the_answer(server: ScriptedServer, status: int) -> None:
+    interim = f"HTTP/1.1 {status} Wait\r\nLink: </a>\r\n\r\n".encode()
+    server.answer(Raw(interim * 3 + b"HTTP/1.1 204 No Content\r\n\r\n"))
+
+    assert Sender(RULE).send(server.url, HEADERS, b"{}").status == 204
+
+
+def test_an_answer_that_switches_protocols_takes_no_message(server: ScriptedServer) -> None:
+    server.answer(Raw(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"))
+
+    assert not is_received(Sender(RULE).send(server.url, HEADERS, b"{}"))
+
+
+@pytest.mark.parametrize("wish", ["-5", "nan", "inf", "1e999", "9" * 400, "soon", ""])
+def test_a_wish_that_makes_no_sense_takes_nothing_from_the_status(server: ScriptedServer, wish: str) -> None:
+    server.answer(Scripted(503, headers={"Retry-After": wish}))
+
+    wished = Sender(RULE).send(server.url, HEADERS, b"{}").retry_after_s
+    assert wished is None or 0 <= wished <= RETRY_AFTER_CAP_S
+
+
+def test_a_malformed_header_takes_nothing_from_the_status_and_logs_no_url(
+    server: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.answer(Raw(OK + b"no colon in this line\r\nContent-Length: 0\r\n\r\n"))
+
+    assert Sender(RULE).send(server.url + "/in?token=t0ken", HEADERS, b"{}").status == 200
+    assert "t0ken" not in caplog.text
 
 
 def test_a_receiver_that_hangs_up_or_is_not_there_is_said_so(server: ScriptedServer) -> None:

@@ -28,10 +28,13 @@ HANDFUL = "webhook_endpoints"
 MOMENT, ID = timedelta(seconds=1), uuid.uuid4()
 
 VALUES = {
-    **dict.fromkeys(("operation", "agent", "bulk", "token"), ID),
+    **dict.fromkeys(("operation", "agent", "bulk", "token", "key_id"), ID),
     **dict.fromkeys(("grace", "bulk_grace", "lease", "quiet", "budget", "margin"), MOMENT),
-    **dict.fromkeys(("number", "requested_by", "request_id", "traceparent", "resource", "provider", "parent"), "x"),
-    **dict.fromkeys(("intent", "routing", "detail"), Jsonb({})),
+    **dict.fromkeys(
+        ("number", "requested_by", "request_id", "traceparent", "resource", "provider", "parent", "channel", "address"),
+        "x",
+    ),
+    **dict.fromkeys(("intent", "routing", "detail", "asked"), Jsonb({})),
     "needs": [STEPS[0].name],
     "joins": [STEPS[0].name],
     "step": STEPS[0].name,

@@ -13,7 +13,7 @@ from app.providers.errors import RejectedError, TransientError
 from app.provisioning.context import NUMBER_ATTACHMENT, TRUNK, VERIFICATION
 from app.provisioning.hints import HINT_GRACE
 from app.provisioning.outcomes import UNDO_TRIES
-from app.provisioning.runner import Outcome, Verdict
+from app.provisioning.runner import BACKOFF_CAP_S, Outcome, Verdict
 from tests.support.saga import DO_CALL, E164, TIMING, UNDO_CALL, VOICE_URL, Saga
 
 UNAVAILABLE = ErrorCode.PROVIDER_UNAVAILABLE
@@ -96,13 +96,13 @@ def test_an_undo_that_keeps_failing_needs_attention_and_names_what_is_left(
 @pytest.mark.parametrize(
     "error", [RejectedError(ErrorCode.TWILIO_REJECTED, "No."), RuntimeError("a defect")], ids=["refusal", "defect"]
 )
-def test_an_undo_refused_needs_attention_at_once_and_is_tried_again_each_minute(
+def test_an_undo_refused_needs_attention_at_once_and_is_tried_again_twice_a_minute(
     saga: Saga, number_sid: str, step: str, way: str, error: Exception
 ) -> None:
     operation_id = going_up(saga, way)
     saga.world.log.plan(UNDO_CALL[step], before=error, times=2)
     for _ in range(2):
-        assert saga.advance(operation_id) == Outcome(Verdict.REST, timedelta(seconds=60))
+        assert saga.advance(operation_id) == Outcome(Verdict.REST, timedelta(seconds=BACKOFF_CAP_S))
         assert saga.look(operation_id).operation.status is OperationStatus.NEEDS_ATTENTION
         saga.let_rests_end(operation_id)
     assert len(saga.look(operation_id).told(EventName.OPERATION_NEEDS_ATTENTION)) == 1

@@ -214,7 +214,7 @@ def test_retry_publishes_an_open_operation_at_once(saga: Saga, number_sid: str) 
     snapshot = saga.look(operation_id)
     assert snapshot.operation.wake_at is not None
     assert snapshot.operation.wake_at <= snapshot.now
-    assert snapshot.told(EventName.OPERATION_RETRIED) == [{"requested_by": ORIGIN.requested_by}]
+    assert snapshot.told(EventName.OPERATION_RETRIED) == [ORIGIN.in_trail()]
     saga.run_chain(saga.publisher.plans[-1])
     saga.assert_whole(snapshot.agent.id, number_sid)
 

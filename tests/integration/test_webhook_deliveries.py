@@ -1,8 +1,11 @@
 """The outbox as a queue: what a try leaves behind, who may try, and what a dead or a slow receiver costs."""
 
+import logging
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Any
@@ -10,13 +13,15 @@ from typing import Any
 import pytest
 import structlog
 from sqlalchemy import func, select, update
+from standardwebhooks import WebhookVerificationError
 
 from app.db.engine import Sessions
-from app.db.webhooks import WebhookDelivery, WebhookEndpoint
-from app.domain.webhooks import DeliveryStatus, DisabledReason, WebhookEvent
+from app.db.webhooks import WebhookDelivery, WebhookEndpoint, WebhookOldSecret
+from app.domain.errors import RefusedError
+from app.domain.webhooks import MAX_ENDPOINTS, DeliveryStatus, DisabledReason, WebhookEvent
 from app.webhooks.addresses import AddressRule
-from app.webhooks.deliveries import SENDING, DeliveryService
-from app.webhooks.endpoints import WebhookService
+from app.webhooks.deliveries import DeliveryService
+from app.webhooks.endpoints import MAX_OLDER_SECRETS, WebhookService
 from app.webhooks.outbox import GIVE_UP_AFTER, JITTER, LEASE, PARALLEL, RETRIES, claim, keep
 from app.webhooks.sending import Answer, Sender
 from tests.support.receiver import LOOPBACK, Receiver, receiver
@@ -65,6 +70,15 @@ class Outbox:
     def now(self) -> datetime:
         with self.sessions() as session:
             return session.scalars(select(func.clock_timestamp())).one()
+
+
+@contextmanager
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[Any]]:
+    """Collect the log lines, whether or not an application was built in this process, which sends them elsewhere."""
+    lines: list[Any] = []
+    with caplog.at_level(logging.INFO), structlog.testing.capture_logs() as captured:
+        yield lines
+    lines += [*captured, *(record.msg for record in caplog.records if isinstance(record.msg, dict))]
 
 
 @pytest.fixture
@@ -126,6 +140,87 @@ def test_during_a_rotation_both_secrets_verify_and_afterwards_the_new_one(outbox
     outbox.receiver.secret = old
     with pytest.raises(Exception, match="No matching signature"):
         outbox.receiver.messages()
+
+
+def signed_by(outbox: Outbox, *secrets: str) -> list[bool]:
+    """Say of each secret whether the next message is signed with it."""
+    outbox.receiver.server.seen.clear()
+    outbox.ping()
+    assert outbox.deliveries.deliver(outbox.endpoint_id) == 1
+    found = []
+    for secret in secrets:
+        outbox.receiver.secret = secret
+        try:
+            found.append(len(outbox.receiver.messages()) == 1)
+        except WebhookVerificationError:
+            found.append(False)
+    return found
+
+
+def test_a_second_rotation_within_a_day_drops_no_secret_before_its_end(outbox: Outbox) -> None:
+    first = outbox.receiver.secret
+    second, third = (outbox.webhooks.rotate_secret(outbox.endpoint_id).secret for _ in range(2))
+
+    assert signed_by(outbox, first, second, third) == [True] * 3
+
+    past = func.now() - timedelta(seconds=1)
+    with outbox.sessions.begin() as session:
+        session.execute(update(WebhookOldSecret).values(valid_until=past))
+    assert signed_by(outbox, first, second, third) == [False, True, True]
+    with outbox.sessions.begin() as session:
+        session.execute(update(WebhookEndpoint).values(previous_secret_until=past))
+    assert signed_by(outbox, first, second, third) == [False, False, True]
+
+
+def test_old_secrets_are_erased_when_they_sign_nothing_any_more(outbox: Outbox) -> None:
+    first = outbox.receiver.secret
+    for _ in range(2):
+        outbox.webhooks.rotate_secret(outbox.endpoint_id)
+    assert outbox.webhooks.purge_secrets() == 0
+    past = func.now() - timedelta(seconds=1)
+    with outbox.sessions.begin() as session:
+        session.execute(update(WebhookOldSecret).values(valid_until=past))
+        session.execute(update(WebhookEndpoint).values(previous_secret_until=past))
+
+    assert outbox.webhooks.purge_secrets() == 2
+
+    endpoint = outbox.endpoint
+    assert (endpoint.previous_secret, endpoint.previous_secret_until) == (None, None)
+    with outbox.sessions() as session:
+        assert first not in session.scalars(select(WebhookOldSecret.secret)).all()
+
+
+def test_more_old_secrets_than_a_header_should_hold_are_refused(outbox: Outbox) -> None:
+    for _ in range(MAX_OLDER_SECRETS + 1):
+        outbox.webhooks.rotate_secret(outbox.endpoint_id)
+
+    with pytest.raises(RefusedError, match="10 old secrets"):
+        outbox.webhooks.rotate_secret(outbox.endpoint_id)
+    assert outbox.deliveries.deliver(outbox.endpoint_id) == 0
+
+
+def test_of_many_that_register_at_once_no_more_get_in_than_there_is_room_for(outbox: Outbox) -> None:
+    room = 3
+    for _ in range(MAX_ENDPOINTS - 1 - room):
+        outbox.webhooks.create(outbox.receiver.url, None, None)
+    start, outcomes = threading.Barrier(room * 3), []
+
+    def register() -> None:
+        start.wait()
+        try:
+            outbox.webhooks.create(outbox.receiver.url, None, None)
+            outcomes.append("made")
+        except RefusedError as error:
+            outcomes.append(error.code.value)
+
+    threads = [threading.Thread(target=register) for _ in range(room * 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(outcomes) == ["made"] * room + ["webhook_limit"] * room * 2
+    assert len(outbox.webhooks.all()) == MAX_ENDPOINTS
 
 
 def test_the_rests_follow_the_schedule_and_then_it_is_given_up(outbox: Outbox) -> None:
@@ -223,13 +318,77 @@ def test_one_endpoint_is_tried_by_a_few_at_a_time(outbox: Outbox) -> None:
     assert [each is not None for each in held] == [True] * PARALLEL + [False]
 
 
-def test_slow_receivers_leave_threads_free(outbox: Outbox) -> None:
+def test_receivers_that_hang_delay_no_other(outbox: Outbox) -> None:
+    patient = replace(outbox.deliveries.sender, timeout_s=30)
+    service = DeliveryService(outbox.sessions, outbox.publisher, patient)
+    with receiver() as hanging:
+        hanging.server.default = Hang()
+        slow = [outbox.webhooks.create(hanging.url, None, None).id for _ in range(MAX_ENDPOINTS - 1)]
+        for endpoint_id in slow:
+            outbox.webhooks.test(endpoint_id)
+        under_way = [service.start(endpoint_id) for endpoint_id in slow]
+        outbox.ping()
+
+        ours = service.start(outbox.endpoint_id)
+
+        assert ours is not None
+        assert ours.result(timeout=20) == 1
+        assert not any(each is None or each.done() for each in under_way)
+        hanging.server.over.set()
+        assert [each.result() for each in under_way if each] == [0] * len(slow)
+
+
+def test_a_process_is_at_an_endpoint_once_at_a_time(outbox: Outbox) -> None:
+    outbox.receiver.server.answer(Hang())
+    for _ in range(2):
+        outbox.ping()
+
+    first = outbox.deliveries.start(outbox.endpoint_id)
+
+    assert first is not None
+    assert outbox.deliveries.start(outbox.endpoint_id) is None
+    outbox.receiver.server.over.set()
+    assert first.result() == 0
+    again = outbox.deliveries.start(outbox.endpoint_id)
+    assert again is not None
+    assert again.result() == 1
+
+
+def test_a_thread_that_breaks_says_so_and_the_endpoint_goes_on(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
     outbox.ping()
-    for _ in range(SENDING):
-        assert outbox.deliveries.slots.acquire(blocking=False)
-    assert outbox.deliveries.deliver(outbox.endpoint_id) == 0
-    outbox.deliveries.slots.release()
-    assert outbox.deliveries.deliver(outbox.endpoint_id) == 1
+
+    def broken(_host: str, _port: int) -> list[str]:
+        raise RuntimeError("a defect")
+
+    sender = replace(outbox.deliveries.sender, resolve=broken)
+    service = DeliveryService(outbox.sessions, outbox.publisher, sender)
+    with logged(caplog) as lines:
+        for _ in range(2):
+            begun = service.start(outbox.endpoint_id)
+            assert begun is not None
+            assert begun.result() == 0
+            outbox.let_time_pass()
+    assert [line["event"] for line in lines] == ["webhook_thread_broke"] * 2
+
+
+def test_a_process_that_ends_finishes_its_try_and_begins_no_other(outbox: Outbox) -> None:
+    for _ in range(2):
+        outbox.ping()
+    service = DeliveryService(outbox.sessions, outbox.publisher, outbox.deliveries.sender)
+    outbox.receiver.server.answer(Hang())
+    begun = service.start(outbox.endpoint_id)
+    assert begun is not None
+    while not outbox.receiver.server.seen:
+        assert not begun.done()
+    threading.Timer(0.05, outbox.receiver.server.over.set).start()
+
+    service.close()
+
+    assert begun.result() == 0
+    assert service.start(outbox.endpoint_id) is None
+    assert len(outbox.receiver.server.seen) == 1
 
 
 def test_a_failure_ends_the_worker_s_turn(outbox: Outbox) -> None:
@@ -283,10 +442,10 @@ def test_the_log_forgets_after_a_month_what_is_over_and_nothing_else(outbox: Out
         assert set(session.scalars(select(WebhookDelivery.id))) == {young, pending}
 
 
-def test_no_log_line_tells_a_secret_a_url_or_a_number(outbox: Outbox) -> None:
+def test_no_log_line_tells_a_secret_a_url_or_a_number(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
     number = "+15145551234"
     outbox.receiver.server.answer(Scripted(500, number.encode(), "text/plain"))
-    with structlog.testing.capture_logs() as lines:
+    with logged(caplog) as lines:
         first = outbox.ping()
         outbox.change(first, payload=outbox.row(first).payload.replace("ping", number))
         outbox.deliveries.deliver(outbox.endpoint_id)

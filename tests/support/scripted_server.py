@@ -46,7 +46,15 @@ class Trickle:
     PAUSE_S = 0.05
 
 
-Script = Answer | Drop | Hang | DropMidway | Trickle
+@dataclass
+class Raw:
+    """Send these bytes, then close; or, where it drips, one byte after another before that."""
+
+    data: bytes
+    drips: bool = False
+
+
+Script = Answer | Drop | Hang | DropMidway | Trickle | Raw
 
 
 class ScriptedServer:
@@ -103,13 +111,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         if isinstance(answer, Hang):
             script.over.wait()
+        elif isinstance(answer, Raw):
+            self.wfile.write(answer.data)
+            self.drip(b"x" if answer.drips else b"")
         elif isinstance(answer, DropMidway | Trickle):
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/protobuf\r\nContent-Length: 99\r\n\r\n{")
-            while isinstance(answer, Trickle) and not script.over.wait(Trickle.PAUSE_S):
-                try:
-                    self.wfile.write(b" ")
-                except OSError:
-                    return
+            self.drip(b" " if isinstance(answer, Trickle) else b"")
+
+    def drip(self, byte: bytes) -> None:
+        while byte and not self.server.script.over.wait(Trickle.PAUSE_S):
+            try:
+                self.wfile.write(byte)
+            except OSError:
+                return
 
     do_GET = do_POST = do_DELETE = serve  # noqa: N815
 

@@ -12,9 +12,9 @@ import requests
 from app import sandbox as defaults
 from app.db.audits import Audit
 from app.db.models import Agent
+from app.domain.activity import Origin
 from app.domain.statuses import PhoneStatus
 from app.provisioning.runner import Verdict
-from app.provisioning.transitions import Origin
 from app.settings import load_settings
 from app.wiring import Wiring, build
 from tests.support.saga import FINISHED, RecordingPublisher
@@ -94,7 +94,7 @@ class Stage:
 
     def audit(self, *, fix: bool = False) -> Audit:
         """Run an audit, and the repairs that it queued."""
-        audit = self.wiring.audits.run(self.wiring.audits.ask(fix=fix, requested_by="test"))
+        audit = self.wiring.audits.run(self.wiring.audits.ask(fix=fix, origin=Origin(requested_by="test")))
         assert audit is not None
         assert audit.error_detail is None
         self.drive()

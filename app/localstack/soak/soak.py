@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from app.domain.activity import Origin
 from app.localstack.soak.chaos import Chaos, open_operations, served
 from app.localstack.soak.load import Load, Plan, Play, plans
 from app.localstack.soak.stack import SoakStack, soak_stack
@@ -196,7 +197,7 @@ def _settle(stack: SoakStack, load: Load, terminal: Terminal) -> float | None:
 def _audit(stack: SoakStack, terminal: Terminal) -> None:
     """Run one audit with fix, as the command line would."""
     with stack.wiring() as wiring:
-        audit = wiring.audits.run(wiring.audits.ask(fix=True, requested_by="soak"))
+        audit = wiring.audits.run(wiring.audits.ask(fix=True, origin=Origin(requested_by="soak")))
     if audit is not None:
         codes = Counter(str(finding["code"]) for finding in audit.findings)
         terminal.line("Audit", f"{audit.status}, {audit.agents_checked} agents", _listed(codes) or "nothing found")
