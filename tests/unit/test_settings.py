@@ -156,5 +156,5 @@ def test_migrations_need_the_address_of_the_database_and_nothing_else(load: Load
     assert load_database_url().endswith("/trunkline")
     with pytest.raises(SettingsError):
         load(DATABASE_URL="")
-    with pytest.raises(SettingsError, match="^DATABASE_URL: missing$"):
+    with pytest.raises(SettingsError, match=r"^DATABASE_URL: missing$"):
         load_database_url()
