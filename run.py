@@ -11,10 +11,12 @@ import fcntl
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,6 +37,17 @@ UNREACHABLE = re.compile(
     "NewConnectionError|Failed to establish a new connection|Name or service not known|CERTIFICATE_"
 )
 """What pip writes before it claims that no version of a package exists."""
+
+SYSTEM_ROOTS = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+)
+"""Files of the certificates that the machine trusts, a company's own among them. uv and pip before 24.2 bring their own
+list instead, with which every download fails where a network inspects TLS."""
+
+REASON_LINES = 12
+"""Lines of a failure that are shown: pip names the requirement and where it comes from below its error."""
 
 COMMANDS = ("serve", "test", "soak", "bench")
 """What app.localstack offers; a new one needs its name here and a line in USAGE."""
@@ -65,11 +78,12 @@ State lies in .data (DATA_DIR) and survives a restart; the API listens on port 8
 
 
 class PrepareError(Exception):
-    """The environment cannot be made; the message is the one line that the user sees."""
+    """The environment cannot be made; the message is what the user sees."""
 
 
 def main(arguments: list[str]) -> int:
     """Prepare the environment and become the command; return only when there is nothing to become."""
+    _repair_streams()
     if arguments[:1] in (["-h"], ["--help"], ["help"]):
         sys.stdout.write(USAGE)
         return 0
@@ -79,15 +93,51 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"unknown command {command!r}\n{USAGE}")
         return 2
     try:
+        _end_on_signals()
         prepare()
+        if command != "prepare":
+            become(command, rest)
     except PrepareError as error:
         sys.stderr.write(f"run.py: {error}\n")
         return 1
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        sys.stderr.write(f"run.py: {error.strerror or error}{where}\n")
+        _drop_output()
+        return 1
     except KeyboardInterrupt:
         return 130
-    if command != "prepare":
-        become(command, rest)
     return 0
+
+
+def _repair_streams() -> None:
+    """Make output fail on no character, and give each standard stream that the caller closed a place to go.
+
+    A file that is opened later would get the number of a closed one, and with it what is printed.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # both are what Python opened
+
+
+def _drop_output() -> None:
+    """Let the interpreter end without a second complaint where standard output cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _end_on_signals() -> None:
+    """Unwind on SIGTERM and SIGHUP as on Ctrl-C: an installer that goes on alone would spoil the next one's .venv."""
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, lambda number, _: sys.exit(128 + number))
 
 
 def become(command: str, arguments: list[str]) -> NoReturn:
@@ -104,6 +154,8 @@ def prepare() -> None:
     if sys.version_info < OLDEST_PYTHON:
         wanted, found = ".".join(map(str, OLDEST_PYTHON)), sys.version.split()[0]
         raise PrepareError(f"needs Python {wanted} or newer; {sys.executable} is {found}. Try: python{wanted} run.py")
+    if os.pathsep in str(ROOT):
+        raise PrepareError(f"cannot run in a folder whose path has a {os.pathsep!r}: PATH ends there. Move {ROOT}")
     stamp = _stamp()
     if _is_current(stamp):
         _write_launcher()
@@ -145,30 +197,33 @@ def _is_current(stamp: str) -> bool:
 
 def _make_venv() -> None:
     """Make the environment without pip: Debian's python3 has no ensurepip."""
-    done = _run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(VENV)])
+    done = _run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(VENV)], os.environ)
     if done.returncode:
-        raise PrepareError(f"cannot make {VENV}: {_last_line(done)}")
+        raise PrepareError(f"cannot make {VENV}: {_reason(done)}")
 
 
 def _install() -> None:
     """Install what is locked, every file by hash: with uv, which takes a tenth of the time, or else with pip."""
-    count = len(re.findall(r"(?m)^[a-z0-9]", LOCK.read_text(encoding="utf-8")))
+    count = len(re.findall(r"(?m)^[a-z0-9][^[=]*==", LOCK.read_text(encoding="utf-8")))
     _check_pip()
-    uv = _install_uv()
+    configured = _run([sys.executable, "-m", "pip", "config", "list"], os.environ).stdout
+    environ = installer_environment(os.environ, configured)
+    uv = _install_uv(environ)
     if uv:
         _say(f"  installing {count} packages")
-        done = _run([str(uv), "pip", "install", "--python", str(PYTHON), "--require-hashes", "-r", str(LOCK)])
+        command = [str(uv), "pip", "install", "--python", str(PYTHON), "--require-hashes", "-r", str(LOCK)]
+        done = _run(command, environ)
         if not done.returncode:
             return
-        _say(f"  uv could not ({_last_line(done)}); trying pip")
+        _say(f"  uv could not: {_reason(done)}\n  trying pip")
     _say(f"  installing {count} packages with pip; this takes about half a minute")
-    done = _run([*_pip(), "install", "--require-hashes", "-r", str(LOCK)])
+    done = _run([*_pip(), "install", "--require-hashes", "-r", str(LOCK)], environ)
     if done.returncode:
-        raise PrepareError(f"cannot install the requirements: {_last_line(done)}")
+        raise PrepareError(f"cannot install the requirements: {_reason(done)}")
 
 
 def _check_pip() -> None:
-    done = _run([sys.executable, "-m", "pip", "--version"])
+    done = _run([sys.executable, "-m", "pip", "--version"], os.environ)
     found = re.match(r"pip (\d+)\.(\d+)", done.stdout)
     if done.returncode or not found:
         raise PrepareError(f"{sys.executable} has no pip. On Debian: apt-get install python3-pip")
@@ -176,15 +231,32 @@ def _check_pip() -> None:
         raise PrepareError(f"needs pip {'.'.join(map(str, OLDEST_PIP))} or newer; found {'.'.join(found.groups())}")
 
 
-def _install_uv() -> Path | None:
+def installer_environment(environ: Mapping[str, str], configured: str) -> dict[str, str]:
+    """Return the environment of pip and uv, in which both trust the same certificates and use the same index.
+
+    What the user has named for one of them holds for both, in the environment or in pip's settings (`configured`, as
+    `pip config list` prints them); else the machine's own certificates do.
+    """
+    of_pip = dict(re.findall(r"(?m)^(?:global|install|:env:)\.(cert|index-url)='(.*)'$", configured))
+    named = map(environ.get, ("PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"))
+    roots = next(filter(None, [of_pip.get("cert"), *named, *filter(os.path.exists, SYSTEM_ROOTS)]), None)
+    added = {"PIP_CERT": roots, "SSL_CERT_FILE": roots} if roots else {"UV_SYSTEM_CERTS": "true"}
+    index = of_pip.get("index-url") or environ.get("PIP_INDEX_URL")
+    if index:
+        added["UV_DEFAULT_INDEX"] = index
+    return {**added, **environ}
+
+
+def _install_uv(environ: Mapping[str, str]) -> Path | None:
     """Put the locked uv into the environment; None when the lock has none or it does not install here."""
     entry = re.search(r"(?m)^uv==(?:.*\\\n)*.*\n", LOCK.read_text(encoding="utf-8"))
     if entry is None:
         return None
-    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as only_uv:
+    # Not in the folder for temporary files: it may be full, or not ours to write.
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8", dir=VENV) as only_uv:
         only_uv.write(entry.group())
         only_uv.flush()
-        done = _run([*_pip(), "install", "--require-hashes", "-r", only_uv.name])
+        done = _run([*_pip(), "install", "--require-hashes", "-r", only_uv.name], environ)
     uv = VENV / "bin" / "uv"
     return uv if not done.returncode and uv.exists() else None
 
@@ -193,19 +265,21 @@ def _pip() -> list[str]:
     return [sys.executable, "-m", "pip", "--python", str(PYTHON), "--disable-pip-version-check", "--no-input"]
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    # The caller's own environment is not ours to inherit: VIRTUAL_ENV or PYTHONPATH would lead pip and uv astray.
-    environ = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
-    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)  # noqa: S603
+def _run(command: list[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    # VIRTUAL_ENV or PYTHONPATH would lead pip and uv astray.
+    kept = {name: value for name, value in environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    return subprocess.run(  # noqa: S603 - our own commands
+        command, env=kept, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
 
 
-def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the line that says why: no network, the last error, else the last line."""
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    """Return why: no network, or all that stands from the first error on, since what follows names the culprit."""
     if UNREACHABLE.search(done.stderr):
         return "the package index cannot be reached (network, proxy or certificates)"
-    lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-    errors = [line for line in lines if line.lower().startswith("error")]
-    return (errors or lines or ["no reason given"])[-1]
+    lines = [line.rstrip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+    first = next((at for at, line in enumerate(lines) if line.lower().startswith("error")), 0)
+    return "\n    ".join(lines[first:][:REASON_LINES]) or "no reason given"
 
 
 def _say(text: str) -> None:

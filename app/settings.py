@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
@@ -37,12 +37,23 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-class Settings(BaseSettings):
-    """The settings of one process; see `.env.example` for the same list with comments."""
+class DatabaseSettings(BaseSettings):
+    """What the migrations need: they run where nobody has a provider's secrets."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     database_url: Annotated[str, AfterValidator(values.database_url)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_unset(cls, values: dict[str, object]) -> dict[str, object]:
+        """Take an empty variable for an unset one, except where empty says something."""
+        return {name: value for name, value in values.items() if value != "" or name == "livekit_allowed_addresses"}
+
+
+class Settings(DatabaseSettings):
+    """The settings of one process; see `.env.example` for the same list with comments."""
+
     redis_url: Annotated[str, AfterValidator(values.redis_url)]
 
     twilio_account_sid: Annotated[str, Field(pattern=r"^AC[0-9a-f]{32}$")]
@@ -97,12 +108,6 @@ class Settings(BaseSettings):
     """Private networks (CIDR blocks with commas) that webhooks may go to, there without TLS too; none without it."""
     provider_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10
     """Seconds until a provider call is given up; the lease and the quiet period follow from it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_unset(cls, values: dict[str, object]) -> dict[str, object]:
-        """Take an empty variable for an unset one, except where empty says something."""
-        return {name: value for name, value in values.items() if value != "" or name == "livekit_allowed_addresses"}
 
     @field_validator("twilio_api_key_secret", mode="after")
     @classmethod
@@ -163,11 +168,23 @@ class Settings(BaseSettings):
         return timedelta(seconds=self.provider_timeout_s)
 
 
+Read = TypeVar("Read", bound=DatabaseSettings)
+
+
 def load_settings(**instead: object) -> Settings:
     """Read the settings, `instead` before all; raise `SettingsError` that lists every problem at once."""
+    return _load(Settings, instead)
+
+
+def load_database_url() -> str:
+    """Read DATABASE_URL, whatever the other settings are; raise `SettingsError` when it is missing or malformed."""
+    return _load(DatabaseSettings, {}).database_url
+
+
+def _load(kind: type[Read], instead: dict[str, object]) -> Read:
     data_dir = os.environ.get("DATA_DIR") or ".data"
     try:
-        return Settings(_env_file=(Path(data_dir) / "stack.env", ".env"), _env_file_encoding="utf-8", **instead)  # type: ignore[call-arg, arg-type]  # the rest comes from the environment
+        return kind(_env_file=(Path(data_dir) / "stack.env", ".env"), _env_file_encoding="utf-8", **instead)  # type: ignore[call-arg, arg-type]  # the rest comes from the environment
     except ValidationError as error:
         raise SettingsError([_line(problem["loc"], problem["msg"]) for problem in error.errors()]) from error
 

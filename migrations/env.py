@@ -1,13 +1,14 @@
 """Runs the migrations: in one transaction each, with limits, so that a busy table makes them fail and not wait."""
 
 import logging
+import sys
 
 from alembic import context
 from sqlalchemy import create_engine, text
 
 from app.db import activity, webhooks  # noqa: F401  # their rows
 from app.db.access import Base  # every other model: access builds on models, and app.db knows bulks
-from app.settings import load_settings
+from app.settings import SettingsError, load_database_url
 
 LOCK_TIMEOUT_MS = 5_000
 """Milliseconds to wait for a table lock: longer, and everything behind the migration waits too."""
@@ -20,7 +21,10 @@ logging.getLogger("alembic").setLevel(logging.INFO)
 
 def run() -> None:
     """Upgrade or downgrade the database of DATABASE_URL, or the one whose URL the caller has set."""
-    url = context.config.attributes.get("url") or load_settings().database_url
+    try:
+        url = context.config.attributes.get("url") or load_database_url()
+    except SettingsError as error:
+        sys.exit(str(error))
     engine = create_engine(url)
     with engine.connect() as connection:
         connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))

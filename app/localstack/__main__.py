@@ -1,19 +1,26 @@
 """What ./run.py runs once the environment is there: the whole stack, the tests, a soak or the benchmarks."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
 
-from app.localstack.demo import Demo
-from app.localstack.environment import read_given
-from app.localstack.errors import StackError
-from app.localstack.soak.soak import soak
-from app.localstack.stack import Stack, running_stack
-from app.localstack.supervision import LogFiles, run_procfile
-from app.localstack.terminal import Terminal
+# Ctrl-C while the rest is imported ends the process as it ends any other; nothing is started yet.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import psycopg  # noqa: E402
+import redis  # noqa: E402
+
+from app.localstack.demo import Demo, checked_providers  # noqa: E402
+from app.localstack.environment import read_given  # noqa: E402
+from app.localstack.errors import StackError, sentence_of  # noqa: E402
+from app.localstack.soak.soak import soak  # noqa: E402
+from app.localstack.stack import Stack, running_stack  # noqa: E402
+from app.localstack.supervision import LogFiles, run_procfile  # noqa: E402
+from app.localstack.terminal import ERRORS, Terminal, lasting_output  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 """The project: where the Procfile lies."""
@@ -21,6 +28,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def main() -> int:
     """Run the command that ./run.py was given; return its exit code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors=ERRORS)  # type: ignore[union-attr]  # both are what Python opened
     parser = argparse.ArgumentParser(prog="run.py")
     commands = parser.add_subparsers(dest="command", required=True)
     serve_parser = commands.add_parser("serve")
@@ -45,21 +55,45 @@ def main() -> int:
 
 def serve(*, verbose: bool) -> int:
     """Run the stack until a signal ends it (0) or something fails (1)."""
+    lost: list[OSError] = []
+
+    def end_unread(error: OSError) -> None:
+        # Everything ends, as on a signal: without a reader nobody learns the key, nor that it runs.
+        lost.append(error)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sys.stdout = lasting_output(end_unread)
+    code = _serve(Terminal(), verbose=verbose)
+    if lost:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"run.py: nobody takes the output ({sentence_of(lost[0])}): everything is stopped\n")
+    return 1 if lost else code
+
+
+def _serve(terminal: Terminal, *, verbose: bool) -> int:
     # Until honcho takes over, every way to be asked to stop is the one that unwinds.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    terminal = Terminal()
-    terminal.heading("Trunkline")
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # nohup ignores it.
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     try:
+        terminal.heading("Trunkline")
         with running_stack(read_given(ROOT), terminal) as stack:
             _run_processes(stack, terminal, verbose=verbose)
             terminal.plain("\nstopping the stores ...")
+        problem = ""
     except StackError as error:
-        terminal.problem(f"\n{error}")
-        return 1
+        problem = str(error)
+    except (OSError, UnicodeError, psycopg.Error, redis.RedisError) as error:
+        problem = f"the start failed: {sentence_of(error)}"
     except KeyboardInterrupt:
+        problem = ""
         terminal.plain("\nstopped")
-    return 0
+    # All has ended: nothing is left to unwind.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if problem:
+        terminal.problem(f"\n{problem}")
+    return 1 if problem else 0
 
 
 def run_tests(arguments: list[str]) -> None:
@@ -84,8 +118,11 @@ def _run_processes(stack: Stack, terminal: Terminal, *, verbose: bool) -> None:
 def _welcome(stack: Stack, terminal: Terminal, stopping: threading.Event) -> None:
     """Wait for the API, bring up the demo number on the sandbox, and say where everything is."""
     demo = Demo(stack, terminal, stopping)
+    is_well = True
     try:
-        demo.wait_for_web()
+        with checked_providers(stack, terminal, stopping) as findings:
+            is_well = findings()
+            demo.wait_for_web()
         if stopping.is_set():
             return
         key = demo.development_key()
@@ -99,6 +136,7 @@ def _welcome(stack: Stack, terminal: Terminal, stopping: threading.Event) -> Non
         raise StackError(f"the API stopped answering: {error}") from error
     if not stopping.is_set():
         _print_addresses(stack, terminal, key, agent_id)
+        terminal.plain("\nREADY" if is_well else "\nREADY, but no number can be connected: see above (✗)")
 
 
 def _print_addresses(stack: Stack, terminal: Terminal, key: str, agent_id: str | None) -> None:
@@ -113,7 +151,6 @@ def _print_addresses(stack: Stack, terminal: Terminal, key: str, agent_id: str |
     terminal.line("Key", key)
     path = f"agents/{agent_id}/phone-status" if agent_id else "agents"
     terminal.plain(f'\ncurl -H "Authorization: Bearer {key}" {stack.api_url}/api/{path}')
-    terminal.plain("\nREADY")
 
 
 if __name__ == "__main__":

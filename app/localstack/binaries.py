@@ -74,7 +74,8 @@ def _package_folder(name: str) -> Path | None:
 
 def _postgres_major(bin_dir: Path) -> int:
     # S603: our own binary with a fixed argument.
-    answer = subprocess.run([bin_dir / "postgres", "--version"], capture_output=True, text=True, check=False)  # noqa: S603
+    command: list[str | Path] = [bin_dir / "postgres", "--version"]
+    answer = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)  # noqa: S603
     match = re.search(r"\(PostgreSQL\) (\d+)", answer.stdout)
     if match is None:
         raise StackError(f"{bin_dir / 'postgres'} does not run here: {answer.stderr.strip() or answer.stdout.strip()}")

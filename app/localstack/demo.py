@@ -1,11 +1,12 @@
-"""The first number: made with the API that every client uses, while the user watches."""
+"""What a start shows: the API's coming up, what the providers say, and the first number, made as every client does."""
 
 import json
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from secrets import token_hex
 from typing import Any
@@ -15,11 +16,11 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
-from app.localstack.errors import StackError
+from app.localstack.errors import StackError, sentence_of
 from app.localstack.http_json import JsonClient
 from app.localstack.private_files import read_private, write_private
 from app.localstack.stack import Stack
-from app.localstack.terminal import Terminal
+from app.localstack.terminal import LABEL_WIDTH, Terminal
 
 NUMBER = "+15145551234"
 """The demo number: one of those that the sandbox owns from the start."""
@@ -39,6 +40,15 @@ POLL_S = 0.1
 SETTLED = frozenset({"PROVISIONED", "FAILED", "NOT_PROVISIONED"})
 """Statuses that nothing is going to change by itself."""
 
+PROVIDERS = frozenset({"twilio", "livekit"})
+"""Checks of /readyz that do not keep the API from working: an outage or a wrong credential is told, not waited for."""
+
+STARTING = frozenset({"sweeper", "workers", "API keys"})
+"""Checks of doctor that say nothing yet: the processes are only starting, and the key is made after them."""
+
+DOCTOR_S = 45.0
+"""Seconds for doctor: 2 as a rule; two providers of which neither answers take 20 and the start of Python."""
+
 MARKS = {"DONE": "[green]✓[/]", "FAILED": "[red]✗[/]", "UNDONE": "[yellow]↶[/]", "PENDING": "[dim]·[/]"}
 
 
@@ -51,15 +61,15 @@ class Demo:
         self._stopping = stopping
 
     def wait_for_web(self) -> None:
-        """Return when every part answers; StackError with what /readyz says when they do not in time."""
+        """Return when the API can work, providers aside; StackError with what is missing when it cannot in time."""
         api = JsonClient(self._stack.api_url)
         deadline = time.monotonic() + READY_S
         with self._terminal.stage("Processes", "starting") as report:
-            while not api.answers("/readyz"):
+            while missing := _missing(api):
                 if self._stopping.wait(POLL_S):
                     return
                 if time.monotonic() > deadline:
-                    raise StackError(f"the API is not ready after {READY_S:.0f} s: {self._unready(api)}")
+                    raise StackError(f"the API is not ready after {READY_S:.0f} s: {missing}")
             report("web, worker, bulk, cleanup, sweeper, flower")
 
     def development_key(self) -> str:
@@ -104,16 +114,15 @@ class Demo:
     def _client(self, key: str) -> JsonClient:
         return JsonClient(self._stack.api_url, {"Authorization": f"Bearer {key}"})
 
-    def _unready(self, api: JsonClient) -> str:
-        try:
-            status, body = api.call("GET", "/readyz")
-        except OSError as error:
-            return str(error)
-        return f"{status} {json.dumps(body)}"
-
     def _make_key(self, name: str) -> str | None:
-        command = [sys.executable, "-m", "flask", "--app", "app", "keys", "create", name, "--scope", "admin", "--json"]
-        done = subprocess.run(command, env=self._stack.environ, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(  # noqa: S603 - our own command
+            _flask("keys", "create", name, "--scope", "admin", "--json"),
+            env=self._stack.environ,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
         try:
             return str(json.loads(done.stdout)["key"])
         except (ValueError, KeyError):
@@ -183,3 +192,73 @@ class StepView:
 def _reason(problem: Any) -> str:
     """Return the sentence of a problem document, or what came instead of one."""
     return str(problem.get("detail") or problem.get("title")) if isinstance(problem, dict) else str(problem)
+
+
+def _flask(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "flask", "--app", "app", *arguments]
+
+
+def _missing(api: JsonClient) -> str:
+    """Return what keeps the API from working, in one line; "" when nothing does. The body decides, not the status."""
+    try:
+        status, body = api.call("GET", "/readyz")
+    except OSError as error:
+        return sentence_of(error)
+    checks = body.get("checks") if isinstance(body, dict) else None
+    if not isinstance(checks, list):
+        return f"/readyz answers {status}"
+    failed = [each for each in checks if not each["ok"] and each["name"] not in PROVIDERS]
+    return "; ".join(f"{each['name']}: {each['detail']}" for each in failed)
+
+
+@contextmanager
+def checked_providers(stack: Stack, terminal: Terminal, stopping: threading.Event) -> Iterator[Callable[[], bool]]:
+    """Ask doctor about the user's own providers beside the block; yield what shows its findings, False if any is bad.
+
+    A wrong credential does not end the start: console, polling and what is stored work without the providers, as they
+    do in production, and nothing that is accepted meanwhile is lost.
+    """
+    if stack.sandbox_url:
+        yield lambda: True
+        return
+    with subprocess.Popen(  # noqa: S603 - our own command
+        _flask("doctor", "--json"),
+        env=stack.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        encoding="utf-8",
+        errors="replace",
+    ) as doctor:
+        try:
+            yield lambda: _show_findings(doctor, terminal, stopping)
+        finally:
+            doctor.kill()
+
+
+def _show_findings(doctor: "subprocess.Popen[str]", terminal: Terminal, stopping: threading.Event) -> bool:
+    """Print what doctor found to be wrong; True when that is nothing."""
+    with terminal.stage("Providers", "asking both") as report:
+        deadline = time.monotonic() + DOCTOR_S
+        while doctor.poll() is None and time.monotonic() < deadline and not stopping.wait(POLL_S):
+            pass
+        if doctor.poll() is None:
+            report("no answer yet: .venv/bin/trunkline doctor")
+            return True
+        found = _findings(doctor.communicate()[0])
+        report("see below" if found else "let us in")
+    for each in found:
+        mark = MARKS["FAILED"] if each["verdict"] == "failed" else "[yellow]![/]"
+        terminal.console.print(f"  {mark} {each['name']:<{LABEL_WIDTH}}", end=" ")
+        terminal.plain(each["detail"])
+        if each["mend"]:
+            terminal.plain(f"    {'':<{LABEL_WIDTH}}→ {each['mend']}")
+    return all(each["verdict"] != "failed" for each in found)
+
+
+def _findings(told: str) -> list[dict[str, str]]:
+    try:
+        checks = json.loads(told)["checks"]
+    except (ValueError, KeyError):
+        detail = "doctor did not come to an end"
+        return [{"name": "doctor", "verdict": "failed", "detail": detail, "mend": "run .venv/bin/trunkline doctor"}]
+    return [each for each in checks if each["verdict"] in {"failed", "warning"} and each["name"] not in STARTING]

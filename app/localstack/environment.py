@@ -60,7 +60,12 @@ class Given:
 
 def read_given(root: Path) -> Given:
     """Read what the user has set, before any setting of the application can be complete."""
-    in_file = {name: value for name, value in dotenv_values(root / ".env").items() if value is not None}
+    try:
+        in_file = {name: value for name, value in dotenv_values(root / ".env").items() if value is not None}
+    except OSError as error:
+        raise StackError(f"{root / '.env'} cannot be read: {error.strerror}") from error
+    except UnicodeError as error:
+        raise StackError(f"{root / '.env'} is not UTF-8: save it as that") from error
     return Given(values={**in_file, **os.environ}, root=root)
 
 
@@ -69,11 +74,17 @@ def child_environment(given: Given, made: Mapping[str, str]) -> dict[str, str]:
     values = {**given.values, **made}
     values["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), values.get("PATH", os.defpath)])
     values["PYTHONUNBUFFERED"] = "1"
+    # Their output comes to us, and into logs, whatever the user's terminal can show.
+    values["PYTHONIOENCODING"] = "utf-8:backslashreplace"
     return values
 
 
 def write_stack_env(path: Path, made: Mapping[str, str]) -> None:
     """Write what we made (not what the user set: no copy of a secret of theirs) for commands in a second terminal."""
     lines = ["# Written by ./run.py while it runs; read by the flask command. Removed at its end."]
-    lines += [f"{name}='{value}'" for name, value in made.items()]
+    lines += [f"{name}='{_escaped(value)}'" for name, value in made.items()]
     write_private(path, "\n".join(lines) + "\n")
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("'", "\\'")

@@ -30,6 +30,14 @@ MAX_CONNECTIONS = 300
 BUILTIN_LOCALES_SINCE = 17
 """The first major version whose `builtin` provider has C.UTF-8: same order everywhere, whatever the libc."""
 
+LOG_SETTINGS = (
+    "-clog_error_verbosity=terse",  # no DETAIL: "Key (phone_number)=(+1...) already exists", a deadlock's statements
+    "-clog_min_error_statement=panic",  # no STATEMENT
+    "-clog_parameter_max_length=0",  # no value of a statement that is logged, whoever turns that on
+    "-clog_parameter_max_length_on_error=0",
+)
+"""What keeps phone numbers and metadata out of the server's log: errors stand there without the rows they met."""
+
 THROWAWAY_SETTINGS = ("-cfsync=off", "-cfull_page_writes=off")
 """For tests: what is committed survives a SIGKILL, though not a power cut. `synchronous_commit` stays on: without it a
 killed server forgets its last commits (seen), and a test would blame the code for it."""
@@ -155,7 +163,8 @@ class PostgresServer:
             env=_clean_environment(),
             cwd="/",
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
             user=account.uid if account else None,
             group=account.gid if account else None,
@@ -167,7 +176,8 @@ class PostgresServer:
 
     def _command(self, binaries: PostgresBinaries, data: Path) -> list[str | Path]:
         network = [f"-p{self._port}", "-clisten_addresses=127.0.0.1", "-cunix_socket_directories="]
-        settings = [f"-cmax_connections={MAX_CONNECTIONS}", *(THROWAWAY_SETTINGS if self._throwaway else ())]
+        settings = [f"-cmax_connections={MAX_CONNECTIONS}", *LOG_SETTINGS]
+        settings += THROWAWAY_SETTINGS if self._throwaway else ()
         return [binaries.postgres, "-D", data, *network, *settings]
 
     def _answers(self) -> bool:

@@ -21,13 +21,14 @@ from app.localstack.environment import (
     child_environment,
     write_stack_env,
 )
-from app.localstack.errors import StackError
+from app.localstack.errors import StackError, sentence_of
 from app.localstack.http_json import JsonClient
 from app.localstack.postgres import PostgresServer
 from app.localstack.private_files import kept_password
 from app.localstack.processes import ServerProcess, free_port, poll_until, port_is_free, stopped_at_exit
 from app.localstack.terminal import Terminal
 from app.localstack.valkey import ValkeyServer
+from app.settings import Settings, SettingsError, load_settings
 
 SANDBOX_START_S = 30.0
 """Seconds until the sandbox is given up: under 1 as a rule, the imports of a cold disk included."""
@@ -69,6 +70,8 @@ def running_stack(given: Given, terminal: Terminal) -> Iterator[Stack]:
     with contextlib.ExitStack() as running:
         running.enter_context(locked(data_dir))
         port, flower_port = (_usable_port(given, *each) for each in (("PORT", PORT), ("FLOWER_PORT", FLOWER_PORT)))
+        if port == flower_port:
+            raise StackError(f"PORT and FLOWER_PORT are both {port}: choose another for one of them")
         made = {"PORT": str(port), "FLOWER_PORT": str(flower_port), "DATA_DIR": str(data_dir)}
         made |= _flower_login(given, data_dir)
         made |= _postgres(given, data_dir, terminal, running)
@@ -77,6 +80,7 @@ def running_stack(given: Given, terminal: Terminal) -> Iterator[Stack]:
         made |= sandbox
         made |= {name: value for name, value in LOCAL_DEFAULTS.items() if not given.values.get(name)}
         environ = child_environment(given, made)
+        _check_settings(environ)
         _migrate(environ, terminal)
         write_stack_env(data_dir / "stack.env", made)
         running.callback((data_dir / "stack.env").unlink, missing_ok=True)
@@ -95,6 +99,8 @@ def locked(data_dir: Path) -> Iterator[None]:
         file = (data_dir / "lock").open("a+", encoding="utf-8")
     except PermissionError as error:
         raise StackError(f"{data_dir} belongs to another user: set DATA_DIR, or run as that user") from error
+    except OSError as error:
+        raise StackError(f"{data_dir} cannot hold our data ({sentence_of(error)}): set DATA_DIR to a folder") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -189,10 +195,22 @@ def _sandbox(data_dir: Path, given: Given, terminal: Terminal, running: contextl
     }
 
 
+def _check_settings(environ: Mapping[str, str]) -> None:
+    """Say which settings are malformed before a process ends of them."""
+    known = {name: environ[name.upper()] for name in Settings.model_fields if name.upper() in environ}
+    try:
+        load_settings(**known)
+    except SettingsError as error:
+        told = "".join(f"\n    {problem}" for problem in error.problems)
+        raise StackError(f"the settings (environment and .env) are not right:{told}") from error
+
+
 def _migrate(environ: Mapping[str, str], terminal: Terminal) -> None:
     with terminal.stage("Schema", "migrating") as report:
         command = [sys.executable, "-m", "alembic", "upgrade", "head"]
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(  # noqa: S603 - our own command
+            command, env=environ, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
         if done.returncode:
             tail = "\n".join(f"    {line}" for line in (done.stderr or done.stdout).splitlines()[-8:])
             raise StackError(f"the database schema could not be brought up to date:\n{tail}")

@@ -1,5 +1,6 @@
 """Runs the lines of the Procfile through honcho until one of them dies or a person stops them."""
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ import honcho.manager
 from honcho.environ import parse_procfile
 from honcho.process import Popen, Process
 
-from app.localstack.errors import StackError
+from app.localstack.errors import StackError, sentence_of
 from app.localstack.processes import die_with_parent
 from app.localstack.terminal import Terminal
 
@@ -55,33 +56,56 @@ class LogFiles:
         self._terminal = terminal
         self._verbose = verbose
         self._files: dict[str, TextIO] = {}
+        self._begun: set[str] = set()
+        self._is_losing = False
 
     def write(self, message: Any) -> None:
         """Take one message of honcho's, its own remarks (`system`) included."""
         data = message.data.decode("utf-8", "replace") if isinstance(message.data, bytes) else message.data
         for line in data.splitlines():
-            file = self._file(message.name)
-            file.write(line + "\n")
-            file.flush()
+            self._keep(message.name, line)
             if self._verbose or (message.name != "system" and WORTH_A_LOOK.search(line)):
                 self._terminal.plain(f"{message.name:<{self.width}} | {line}")
 
     def tail(self, name: str) -> str:
         """Return the last lines that the process wrote, indented."""
-        lines = (self._folder / f"{name}.log").read_text(encoding="utf-8").splitlines()
+        try:
+            lines = (self._folder / f"{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as error:
+            return f"    (no log: {sentence_of(error)})"
         return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
 
     def close(self) -> None:
         """Close every log."""
         for file in self._files.values():
-            file.close()
+            # What a full disk has not taken by now it will not take.
+            with contextlib.suppress(OSError):
+                file.close()
+
+    def _keep(self, name: str, line: str) -> None:
+        """Write a line to the log; while that fails (a full disk) the line is dropped, and a person is told once."""
+        try:
+            file = self._file(name)
+            file.write(line + "\n")
+            file.flush()
+        except OSError as error:
+            if broken := self._files.pop(name, None):
+                with contextlib.suppress(OSError):
+                    broken.close()
+            if not self._is_losing:
+                self._terminal.problem(f"the logs cannot be written, and are not until they can: {sentence_of(error)}")
+            self._is_losing = True
+        else:
+            self._is_losing = False
 
     def _file(self, name: str) -> TextIO:
         if name not in self._files:
             path = self._folder / f"{name}.log"
-            if path.exists():
+            is_ours = name in self._begun
+            if path.exists() and not is_ours:
                 path.replace(path.with_name(f"{name}.log.1"))
-            self._files[name] = path.open("w", encoding="utf-8")
+            self._files[name] = path.open("a" if is_ours else "w", encoding="utf-8")
+            self._begun.add(name)
         return self._files[name]
 
 
@@ -95,13 +119,27 @@ class Supervisor(honcho.manager.Manager):  # type: ignore[misc]  # honcho carrie
         self.died: dict[str, int] = {}
         self.failure: StackError | None = None
         self.stopping = threading.Event()
+        self._is_asked_early = False
 
     def terminate(self) -> None:
         """Ask every process to stop; whoever had stopped before this did so by itself."""
+        if not self._all_known():
+            # Honcho has not heard every process id yet, and would fail on the first that it lacks.
+            self._is_asked_early = True
+            return
         if not self.stopping.is_set():
             self.died = {name: each["returncode"] for name, each in self._processes.items() if "returncode" in each}
             self.stopping.set()
         super().terminate()
+
+    def abandon(self) -> None:
+        """End every process at once, where the loop that watches them has failed."""
+        self.stopping.set()
+        for each in self._processes.values():
+            # The relay's end is the process's end: it is on a leash.
+            if relay := each.get("process"):
+                relay.kill()
+                relay.join()
 
     def join_companion(self) -> None:
         """Wait for the companion to notice the end, so that it leaves the terminal as it found it."""
@@ -112,11 +150,30 @@ class Supervisor(honcho.manager.Manager):  # type: ignore[misc]  # honcho carrie
         # After the forks: a thread of ours must not be copied into them with a lock in its hand.
         self._companion.start()
 
+    def _all_known(self) -> bool:
+        return all("pid" in each for each in self._processes.values())
+
+    def _all_started(self) -> bool:
+        """Say whether honcho knows of every process; it asks after each message, and ten times a second."""
+        if self._all_known():
+            if self._is_asked_early:
+                self._is_asked_early = False
+                self.terminate()
+            return True
+        lost = [name for name, each in self._processes.items() if "pid" not in each and not each["process"].is_alive()]
+        if lost and self.events.empty():
+            raise StackError(f"{', '.join(lost)} could not be started: out of memory or processes?")
+        return False
+
     def _accompany(self, companion: Callable[[], None]) -> None:
         try:
             companion()
-        except StackError as error:
-            self.failure = error
+        except Exception as error:  # noqa: BLE001 - whatever it is, without the companion the start never ends
+            self.failure = (
+                error
+                if isinstance(error, StackError)
+                else StackError(f"the start failed: {sentence_of(error)} ({type(error).__name__})")
+            )
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -133,7 +190,11 @@ def run_procfile(
     supervisor = Supervisor(logs, lambda: companion(supervisor.stopping))
     for name, command in parse_procfile(procfile.read_text(encoding="utf-8")).processes.items():
         supervisor.add_process(name, command, env=dict(environ), cwd=str(procfile.parent))
-    supervisor.loop()
+    try:
+        supervisor.loop()
+    except BaseException:
+        supervisor.abandon()
+        raise
     supervisor.join_companion()
     if supervisor.failure:
         raise supervisor.failure

@@ -1,8 +1,12 @@
 """What a person sees while the stack starts: one aligned line for each part, a spinner where it takes time."""
 
+import codecs
+import io
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,6 +16,45 @@ LABEL_WIDTH = 12
 
 NOTABLE_S = 0.1
 """Seconds from which the time that a part took is worth a mention."""
+
+PLAIN = {"✓": "+", "✗": "x", "↶": "<", "·": "-", "…": "...", "→": "->"}
+"""Our marks where the terminal's encoding has none of them."""
+
+ERRORS = "trunkline.plain"
+"""The name of the rule for characters that the terminal's encoding lacks."""
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAIN.get(each, "?") for each in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(ERRORS, _plain)
+
+
+class _LastingFile(io.FileIO):
+    """Standard output; once nobody takes what is written it is dropped, and `on_loss` is called."""
+
+    def __init__(self, on_loss: Callable[[OSError], None]) -> None:
+        super().__init__(1, "w", closefd=False)
+        self._on_loss: Callable[[OSError], None] | None = on_loss
+
+    def write(self, data: object) -> int:
+        """Write, or drop what cannot be written."""
+        try:
+            return super().write(data)  # type: ignore[arg-type]  # whatever the buffer above holds
+        except OSError as error:
+            told, self._on_loss = self._on_loss, None
+            if told:
+                told(error)
+            return len(data)  # type: ignore[arg-type]
+
+
+def lasting_output(on_loss: Callable[[OSError], None]) -> TextIO:
+    """Return a standard output on which no print fails: not for a character, nor for a reader that has gone."""
+    raw = io.BufferedWriter(_LastingFile(on_loss))
+    return io.TextIOWrapper(raw, encoding=sys.stdout.encoding, errors=ERRORS, line_buffering=True)
 
 
 class Terminal:

@@ -81,7 +81,7 @@ class ValkeyServer:
             "bind 127.0.0.1",
             f"port {self._port}",
             f"requirepass {self._password}",
-            f'dir "{data}"',
+            f'dir "{_escaped(data)}"',
             'save ""',
             # Losing a message for lack of memory must be an error at the publisher, not a silent eviction.
             "maxmemory-policy noeviction",
@@ -97,3 +97,7 @@ class ValkeyServer:
                 return bool(client.ping())
         except (redis.ConnectionError, redis.TimeoutError):
             return False
+
+
+def _escaped(path: Path) -> str:
+    return str(path).replace("\\", "\\\\").replace('"', '\\"')

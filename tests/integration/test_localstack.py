@@ -1,22 +1,34 @@
 """The embedded stores and the rules of a local start."""
 
+import contextlib
+import io
+import json
 import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 import redis
+from dotenv import dotenv_values
+from psycopg import sql
+from rich.console import Console
 
-from app.localstack.environment import Given, child_environment, write_stack_env
+from app.cli.doctor.stores import PROCESS_CHECKS
+from app.localstack import demo
+from app.localstack.environment import Given, child_environment, read_given, write_stack_env
 from app.localstack.errors import StackError
+from app.localstack.http_json import JsonClient
 from app.localstack.postgres import PostgresServer
 from app.localstack.private_files import kept_password
 from app.localstack.processes import ServerProcess, free_port, is_running, poll_until, port_is_free
-from app.localstack.stack import locked
+from app.localstack.stack import Stack, _check_settings, locked, running_stack
 from app.localstack.supervision import WORTH_A_LOOK
+from app.localstack.terminal import ERRORS, Terminal
 from app.localstack.valkey import ValkeyServer
 from tests.support.servers import running_postgres, running_valkey, server_folder
 
@@ -245,3 +257,205 @@ def test_a_second_valkey_takes_over_from_an_orphan_of_the_first() -> None:
         finally:
             second.stop()
             first.stop()
+
+
+def test_no_phone_number_stands_in_postgresqls_log() -> None:
+    number = "+15145550042"
+    with running_postgres() as server:
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            connection.execute("CREATE TABLE phones (number text UNIQUE CHECK (number <> ''))")
+            connection.execute("SET log_statement = 'all'")
+            connection.execute("INSERT INTO phones VALUES (%s)", [number])
+            for statement in (
+                "INSERT INTO phones VALUES (%s)",
+                "INSERT INTO phones VALUES (%s || repeat('x', 1 / 0))",
+                "SELECT * FROM nowhere WHERE number = %s",
+            ):
+                with pytest.raises(psycopg.Error):
+                    connection.execute(statement, [number])
+        with psycopg.connect(server.dsn(), autocommit=True) as person, pytest.raises(psycopg.Error):
+            person.execute(sql.SQL("INSERT INTO phones VALUES ({})").format(number))
+        log = server.process._log_file.read_text()
+    assert "duplicate key" in log
+    assert number not in log
+
+
+def test_a_data_directory_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(StackError, match=r"cannot hold our data \(Not a directory"), locked(place):
+            pass
+
+
+def test_a_dotenv_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes("NAME=caf\u00e9".encode("latin-1"))
+    with pytest.raises(StackError, match="is not UTF-8"):
+        read_given(tmp_path)
+
+
+def test_one_port_for_two_servers_is_refused(tmp_path: Path) -> None:
+    port = str(free_port())
+    given = Given({"PORT": port, "FLOWER_PORT": port, "DATA_DIR": str(tmp_path / "data")}, tmp_path)
+    with pytest.raises(StackError, match=f"PORT and FLOWER_PORT are both {port}"), running_stack(given, _silent()):
+        pass
+
+
+def test_malformed_settings_are_told_before_a_process_ends_of_them() -> None:
+    environ = {"DATABASE_URL": "postgresql://x@127.0.0.1/x", "OPERATION_BUDGET_S": "soon"}
+    with pytest.raises(StackError, match=r"(?s)settings .* are not right:.*\n    OPERATION_BUDGET_S: "):
+        _check_settings(environ)
+
+
+@pytest.mark.parametrize("value", ["/home/o'brien/it", "C:\\folder", '/tr\u00e4nk line/"x"', "'"])
+def test_the_file_for_a_second_terminal_is_read_back_as_it_was_meant(tmp_path: Path, value: str) -> None:
+    write_stack_env(tmp_path / "stack.env", {"DATA_DIR": value, "PORT": "1"})
+
+    assert dotenv_values(tmp_path / "stack.env") == {"DATA_DIR": value, "PORT": "1"}
+
+
+def test_valkey_runs_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    server = ValkeyServer(tmp_path / "o'brien's \"tr\u00e4nk\" line %s", throwaway=True)
+    try:
+        server.start()
+        with redis.Redis.from_url(server.url) as client:
+            assert client.ping()
+    finally:
+        server.stop()
+
+
+def test_children_write_what_their_logs_can_hold() -> None:
+    environ = child_environment(Given({"PYTHONIOENCODING": "ascii"}, Path()), {})
+    done = subprocess.run(
+        [sys.executable, "-c", r"print('\u2713 \ud800')"], env=environ, capture_output=True, check=True
+    )
+
+    assert done.stdout.decode() == "\u2713 \\ud800\n"
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("iso-8859-1", "+ x caf\u00e9 ?"), ("ascii", "+ x caf? ?")])
+def test_marks_have_a_plain_form_where_the_terminal_lacks_them(encoding: str, shown: str) -> None:
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, encoding=encoding, errors=ERRORS, write_through=True)
+    Terminal(Console(file=out)).plain("\u2713 \u2717 caf\u00e9 \u6f22")
+
+    assert raw.getvalue().decode(encoding) == f"{shown}\n"
+
+
+LOSER = """
+import os, signal, sys
+from app.localstack.terminal import Terminal, lasting_output
+sys.stdout = lasting_output(lambda error: sys.stderr.write(error.strerror + "!"))
+terminal = Terminal()
+for _ in range(3):
+    terminal.plain("x")
+sys.stderr.write("end")
+"""
+
+
+def test_an_output_that_nobody_takes_fails_no_print_and_is_told_once() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(  # noqa: S603 - ours
+            [sys.executable, "-c", LOSER], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+
+    assert (done.returncode, done.stderr) == (0, "No space left on device!end")
+
+
+class Answers(JsonClient):
+    """A server that answers every call with one status and body, or not at all."""
+
+    def __init__(self, status: int, body: Any) -> None:
+        super().__init__("http://127.0.0.1:1")
+        self.answer = status, body
+
+    def call(self, *_: object) -> tuple[int, Any]:
+        if self.answer[0] == 0:
+            raise ConnectionRefusedError(111, "Connection refused")
+        return self.answer
+
+
+def _checks(**verdicts: bool) -> dict[str, Any]:
+    return {"checks": [{"name": name, "ok": ok, "detail": None if ok else "gone"} for name, ok in verdicts.items()]}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "missing"),
+    [
+        (200, _checks(database=True, migrations=True), ""),
+        (200, _checks(database=True, twilio=False), ""),
+        (503, _checks(database=True, broker=True, twilio=False, livekit=False), ""),
+        (503, _checks(database=False, broker=True, twilio=False), "database: gone"),
+        (200, _checks(database=True, broker=False), "broker: gone"),
+        (502, "Bad Gateway", "/readyz answers 502"),
+        (0, None, "Connection refused"),
+    ],
+)
+def test_a_start_waits_for_the_api_and_not_for_the_providers(status: int, body: Any, missing: str) -> None:
+    assert demo._missing(Answers(status, body)) == missing
+
+
+def _silent() -> Terminal:
+    return Terminal(Console(file=io.StringIO(), width=400))
+
+
+def _shown(told: str) -> tuple[bool, str]:
+    terminal = _silent()
+    doctor = subprocess.Popen(  # noqa: S603 - ours
+        [sys.executable, "-c", f"print({told!r})"], stdout=subprocess.PIPE, encoding="utf-8"
+    )
+    with doctor:
+        is_well = demo._show_findings(doctor, terminal, threading.Event())
+    assert isinstance(terminal.console.file, io.StringIO)
+    return is_well, terminal.console.file.getvalue()
+
+
+def test_a_wrong_credential_is_told_in_doctors_words_and_the_start_goes_on() -> None:
+    checks = [
+        {"name": "settings", "verdict": "ok", "detail": "fine", "mend": ""},
+        {"name": "Twilio", "verdict": "failed", "detail": "Twilio refused ping: HTTP 401.", "mend": "Copy it again."},
+        {"name": "trunks", "verdict": "skipped", "detail": "not checked", "mend": ""},
+        {"name": "workers", "verdict": "failed", "detail": "nobody works", "mend": "Start one."},
+    ]
+    is_well, shown = _shown(json.dumps({"checks": checks}))
+
+    assert not is_well
+    assert "Twilio refused ping: HTTP 401." in shown
+    assert "\u2192 Copy it again." in shown
+    assert not [each for each in ("fine", "not checked", "nobody works") if each in shown]
+
+
+def test_providers_that_only_warn_or_are_well_leave_the_start_well() -> None:
+    warning = {"name": "trunks", "verdict": "warning", "detail": "5 are free", "mend": "Ask for more."}
+
+    is_well, shown = _shown('{"checks": []}')
+    assert is_well
+    assert shown.startswith("  Providers    let us in")
+    is_well, shown = _shown(json.dumps({"checks": [warning]}))
+    assert is_well
+    assert "5 are free" in shown
+
+
+def test_a_doctor_that_fails_is_no_good_news() -> None:
+    is_well, shown = _shown("Traceback")
+
+    assert not is_well
+    assert "trunkline doctor" in shown
+
+
+def test_the_sandbox_needs_no_doctor(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, {}, "http://127.0.0.1:1", 1, 2)
+    with demo.checked_providers(stack, _silent(), threading.Event()) as is_well:
+        assert is_well()
+
+
+def test_what_only_starting_processes_decide_is_left_out_by_its_name() -> None:
+    assert {check.name for check in PROCESS_CHECKS} == demo.STARTING
+
+
+def test_a_private_file_that_cannot_be_written_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "password").mkdir()
+    with contextlib.suppress(OSError):
+        kept_password(tmp_path / "password")
+    with pytest.raises(OSError, match="directory"):
+        write_stack_env(tmp_path / "password", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["password"]

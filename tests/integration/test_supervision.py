@@ -1,5 +1,6 @@
 """How the processes of the Procfile live and die together."""
 
+import io
 import os
 import signal
 import subprocess
@@ -9,8 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from honcho.printer import Message
+from rich.console import Console
 
 from app.localstack.processes import is_running, poll_until
+from app.localstack.supervision import LogFiles, Supervisor
+from app.localstack.terminal import Terminal
 
 WAIT_S = 20
 
@@ -22,8 +27,9 @@ from app.localstack.supervision import LogFiles, run_procfile
 from app.localstack.terminal import Terminal
 folder = Path(sys.argv[1])
 logs = LogFiles(folder, Terminal(), verbose=False)
+exec(sys.argv[3])
 try:
-    run_procfile(folder / "Procfile", os.environ, logs, lambda stopping: None)
+    run_procfile(folder / "Procfile", os.environ, logs, lambda stopping: eval(sys.argv[2]))
 except StackError as error:
     sys.exit(f"StackError: {error}")
 finally:
@@ -34,9 +40,11 @@ SLEEPER = f"""exec '{sys.executable}' -c "import os, time; print(os.getpid(), fl
 
 
 @contextmanager
-def supervised(folder: Path, procfile: str) -> Iterator[subprocess.Popen[str]]:
+def supervised(
+    folder: Path, procfile: str, companion: str = "None", setup: str = ""
+) -> Iterator[subprocess.Popen[str]]:
     (folder / "Procfile").write_text(procfile)
-    command = [sys.executable, "-c", RUNNER, folder]
+    command = [sys.executable, "-c", RUNNER, folder, companion, setup]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:  # noqa: S603
         try:
             yield running
@@ -85,3 +93,70 @@ def test_the_terminal_shows_a_warning_and_the_log_file_everything(tmp_path: Path
         shown, _ = running.communicate(timeout=WAIT_S)
     assert shown.strip() == "talker | WARNING the number is gone"
     assert (tmp_path / "talker.log").read_text() == "a calm line\nWARNING the number is gone\n"
+
+
+def test_whatever_fails_beside_the_processes_ends_them_with_a_sentence(tmp_path: Path) -> None:
+    with supervised(tmp_path, f"one: {SLEEPER}\n", "int('x')") as running:
+        _, told = running.communicate(timeout=WAIT_S)
+    assert running.returncode == 1
+    assert told == "StackError: the start failed: invalid literal for int() with base 10: 'x' (ValueError)\n"
+    assert not any(map(is_running, [pid_in_log(tmp_path, "one")] if (tmp_path / "one.log").exists() else []))
+
+
+def test_whatever_fails_in_the_loop_ends_every_process(tmp_path: Path) -> None:
+    breaking = "write = logs.write; logs.write = lambda message: write(message) or 1 / (message.name != 'one')"
+    with supervised(tmp_path, f"one: {SLEEPER}\n", setup=breaking) as running:
+        _, told = running.communicate(timeout=WAIT_S)
+    assert "ZeroDivisionError" in told
+    assert not is_running(pid_in_log(tmp_path, "one"))
+
+
+def test_a_signal_before_every_process_is_known_waits_until_it_is() -> None:
+    supervisor = Supervisor(_logs(Path()), lambda: None)
+    supervisor.add_process("one", "true")
+    supervisor._processes["one"]["process"] = Alive()
+
+    supervisor.terminate()
+    assert not supervisor._all_started()
+    assert not supervisor.stopping.is_set()
+
+    supervisor._processes["one"] |= {"pid": 1, "returncode": 0}
+    assert supervisor._all_started()
+    assert supervisor.stopping.is_set()
+
+
+class Alive:
+    """A relay that runs."""
+
+    def is_alive(self) -> bool:
+        return True
+
+
+def _logs(folder: Path) -> LogFiles:
+    return LogFiles(folder, Terminal(Console(file=io.StringIO())), verbose=False)
+
+
+def test_a_log_that_cannot_be_written_is_told_once_and_goes_on_when_it_can(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    logs = _logs(folder)
+    lines = [Message(type="line", data=f"{number}\n", time=None, name="web", colour=None) for number in range(4)]
+    for line in lines[:2]:
+        logs.write(line)
+    folder.mkdir()
+    for line in lines[2:]:
+        logs.write(line)
+    logs.close()
+
+    assert (folder / "web.log").read_text() == "2\n3\n"
+    assert isinstance(logs._terminal.console.file, io.StringIO)
+    assert logs._terminal.console.file.getvalue().count("the logs cannot be written") == 1
+
+
+def test_a_disk_that_is_full_costs_lines_and_not_the_processes(tmp_path: Path) -> None:
+    logs = _logs(tmp_path)
+    logs._files["web"] = Path("/dev/full").open("w")  # noqa: SIM115 - the log's own business from here
+    for text in ("lost", "kept"):
+        logs.write(Message(type="line", data=f"{text}\n", time=None, name="web", colour=None))
+    logs.close()
+
+    assert (tmp_path / "web.log").read_text() == "kept\n"

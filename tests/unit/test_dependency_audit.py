@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,8 +15,10 @@ from requests.adapters import BaseAdapter
 SCRIPT = Path(__file__).parents[2] / ".ci" / "audit.py"
 
 FLAW = {"id": "PYSEC-1", "aliases": ["CVE-1"], "details": "It leaks.", "fixed_in": ["2.1"], "withdrawn": None}
-FILE = {"yanked": False, "yanked_reason": None}
-YANKED = {"yanked": True, "yanked_reason": "broken"}
+NOW = datetime(2026, 11, 28, tzinfo=UTC)
+FILE = {"yanked": False, "yanked_reason": None, "upload_time_iso_8601": "2026-11-01T10:00:00Z"}
+OLD_FILE = {**FILE, "upload_time_iso_8601": "2026-10-01T10:00:00Z"}
+YANKED = {**FILE, "yanked": True, "yanked_reason": "broken"}
 
 
 class Pages(BaseAdapter):
@@ -54,7 +57,7 @@ def _audited(audit: ModuleType, version: str, pages: dict[str, dict[str, Any]]) 
     registry, lookup = audit.Registry(), audit.Lookup("thing", Version(version))
     registry.service.session.mount("https://", Pages(pages))
     registry.look_up(lookup)
-    return (lookup, *audit.report([lookup]))
+    return (lookup, *audit.report([lookup], NOW))
 
 
 def test_a_release_without_a_flaw_is_well(audit: ModuleType) -> None:
@@ -77,19 +80,40 @@ def test_a_flaw_that_we_live_with_does_not(audit: ModuleType, monkeypatch: pytes
     assert _audited(audit, "2.0", {"/thing/2.0/json": _page("2.0", FLAW)})[2]
 
 
-def test_an_older_release_is_never_counted_as_looked_up(audit: ModuleType) -> None:
-    pages = {"/thing/json": _page("3.0", **{"2.0": [FILE]})}
-    lookup, lines, _ = _audited(audit, "2.0", pages)
+@pytest.mark.parametrize(
+    ("newer", "is_well"),
+    [
+        ({"3.0": [FILE]}, True),
+        ({"2.1": [OLD_FILE], "3.0": [FILE]}, False),
+        ({"2.1rc1": [OLD_FILE], "3.0": [FILE]}, True),
+        ({"1.9": [OLD_FILE], "3.0": [FILE]}, True),
+    ],
+    ids=["newer within the grace", "newer before it", "only a candidate before it", "an older line before it"],
+)
+def test_an_older_release_is_named_and_passes_only_for_a_while(
+    audit: ModuleType, newer: dict[str, list[dict[str, Any]]], is_well: bool
+) -> None:
+    lookup, lines, found = _audited(audit, "2.0", {"/thing/json": _page("3.0", **{"2.0": [OLD_FILE], **newer})})
 
     assert (lookup.how, lookup.problems) == (audit.NOT_AT_ALL, [])
-    assert lines[1].startswith("NOT LOOKED UP: thing==2.0: older than the newest release")
+    assert lines[1].startswith("NOT LOOKED UP: thing==2.0: ")
+    assert found is is_well
+    assert is_well or lines[-1].startswith("PROBLEM: thing==2.0: not looked up; upgrade it")
 
 
-def test_looking_nothing_up_is_no_audit(audit: ModuleType) -> None:
+def test_an_older_release_that_must_stay_says_why(audit: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(audit.HELD, "thing", "3.0 eats the rows")
+    _, lines, is_well = _audited(audit, "2.0", {"/thing/json": _page("3.0", **{"2.0": [FILE], "3.0": [OLD_FILE]})})
+
+    assert (lines[1], is_well) == ("NOT LOOKED UP: thing==2.0: held back: 3.0 eats the rows", True)
+
+
+def test_a_registry_that_does_not_answer_passes_nothing(audit: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(audit.HELD, "thing", "3.0 eats the rows")
     _, lines, is_well = _audited(audit, "2.0", {})
 
     assert not is_well
-    assert lines[-1] == "PROBLEM: nothing could be looked up, so nothing was audited"
+    assert lines[-1].startswith("PROBLEM: thing==2.0: not looked up")
 
 
 @pytest.mark.parametrize(
@@ -108,5 +132,7 @@ def test_the_lock_is_read_whole(audit: ModuleType) -> None:
     lock = SCRIPT.parents[1] / "requirements.lock"
     names = [lookup.name for lookup in audit.pinned(lock)]
 
-    assert len(names) == sum(line[:1].isalnum() for line in lock.read_text(encoding="utf-8").splitlines())
+    # A package that is required with extras has further lines, with brackets.
+    lines = lock.read_text(encoding="utf-8").splitlines()
+    assert len(names) == sum(line[:1].isalnum() and "[" not in line.partition("==")[0] for line in lines)
     assert {"flask", "celery", "pip-audit"} <= set(names)

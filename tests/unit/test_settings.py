@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import TWILIO_SIGNALLING_ADDRESSES, Settings, SettingsError, load_settings
+from app.settings import TWILIO_SIGNALLING_ADDRESSES, Settings, SettingsError, load_database_url, load_settings
 
 Load = Callable[..., Settings]
 
@@ -149,3 +149,13 @@ def test_provider_rates_are_found_by_default_and_may_be_set(load: Load) -> None:
 @pytest.mark.parametrize("wrong", ["0", "-1", "fast", "1.2.3", "nan", "20/s", "."])
 def test_a_provider_rate_that_makes_no_sense_is_named(load: Load, wrong: str) -> None:
     assert _problems(load, LIVEKIT_RATE=wrong) == ['LIVEKIT_RATE: must be requests per second, "auto" or "off"']
+
+
+def test_migrations_need_the_address_of_the_database_and_nothing_else(load: Load) -> None:
+    with pytest.raises(SettingsError):
+        load(**{**dict.fromkeys(GOOD), "DATABASE_URL": GOOD["DATABASE_URL"], "OPERATION_BUDGET_S": "soon"})
+    assert load_database_url().endswith("/trunkline")
+    with pytest.raises(SettingsError):
+        load(DATABASE_URL="")
+    with pytest.raises(SettingsError, match=r"^DATABASE_URL: missing$"):
+        load_database_url()
