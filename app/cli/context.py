@@ -19,6 +19,7 @@ from app.cli.unwired import PROBLEMS
 from app.domain.errors import RefusedError
 from app.providers.errors import ProviderError
 from app.provisioning.transitions import Origin
+from app.settings import SettingsError
 from app.wiring import Wiring
 
 P = ParamSpec("P")
@@ -35,6 +36,8 @@ def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except KeyRefusedError as error:
+            raise click.ClickException(str(error)) from error
+        except SettingsError as error:
             raise click.ClickException(str(error)) from error
         except (RefusedError, ProviderError) as error:
             raise click.ClickException(f"{error.detail} ({error.code})") from error
