@@ -31,6 +31,9 @@ WRITING_CALL = (_C.RATE_LIMITED,)
 WITH_BODY = (_C.MALFORMED_REQUEST, _C.UNSUPPORTED_MEDIA_TYPE, _C.VALIDATION_FAILED)
 WITH_KEY = (_C.IDEMPOTENCY_KEY_REUSED, _C.IDEMPOTENCY_KEY_IN_PROGRESS, _C.VALIDATION_FAILED)
 
+KEYED = ("/api/", "/metrics")
+"""Where the paths begin that are for holders of a key; /metrics is for everybody with METRICS_PUBLIC only."""
+
 CSV_BODIES = {("/api/provisionings", "post"): ",".join(COLUMNS) + "\n" + f"{NUMBER},{AGENT_ID},,,false\n"}
 """Which call takes CSV too -> an example of it."""
 
@@ -134,8 +137,7 @@ def _complete_schema(name: str, schema: dict[str, Any]) -> None:
 
 def _complete_operation(path: str, method: str, operation: dict[str, Any], schemas: dict[str, Any]) -> None:
     codes = list(operation.pop(PROBLEMS, ()))
-    protected = path.startswith("/api/")
-    if protected:
+    if path.startswith(KEYED):
         operation["security"] = [{"apiKey": []}]
         codes += EVERY_CALL + (() if method == "get" else WRITING_CALL)
     if "requestBody" in operation:
