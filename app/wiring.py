@@ -105,7 +105,7 @@ def build(
     platform: VoicePlatform | None = None,
 ) -> Wiring:
     """Wire up one process; a test passes what it wants to see or to break."""
-    engine = make_engine(settings.database_url)
+    engine = make_engine(settings.database_url, pooler=settings.database_pooler)
     sessions = make_sessions(engine)
     telemetry, governors, tools = _providers(settings, carrier, platform)
     publisher = publisher or resolve_name(PUBLISHER)

@@ -1,9 +1,12 @@
-"""Runs the migrations: in one transaction each, with limits, so that a busy table makes them fail and not wait."""
+"""Runs the migrations: in one transaction each, with limits, so that a busy table makes them fail and not wait.
+
+The limits are set in each transaction, and no statement is prepared: a pooler may stand between.
+"""
 
 import logging
 
 from alembic import context
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, event
 
 from app.db import webhooks  # noqa: F401  # its rows
 from app.db.access import Base  # every other model: access builds on models, and app.db knows bulks
@@ -21,15 +24,18 @@ logging.getLogger("alembic").setLevel(logging.INFO)
 def run() -> None:
     """Upgrade or downgrade the database of DATABASE_URL, or the one whose URL the caller has set."""
     url = context.config.attributes.get("url") or load_settings().database_url
-    engine = create_engine(url)
+    engine = create_engine(url, connect_args={"prepare_threshold": None})
+    event.listen(engine, "begin", _set_limits)
     with engine.connect() as connection:
-        connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
-        connection.execute(text(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}"))
-        connection.commit()
         context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
         with context.begin_transaction():
             context.run_migrations()
     engine.dispose()
+
+
+def _set_limits(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
 
 
 run()
