@@ -11,9 +11,13 @@ from app.domain.queues import QueueName
 from app.settings import SettingsError, load_settings
 
 try:
-    broker_url = load_settings().redis_url
+    _settings = load_settings()
 except SettingsError as error:
     sys.exit(str(error))
+
+broker_url = _settings.broker_url
+# Said in full: by itself kombu checks no certificate of a rediss:// broker, and sends it the password.
+broker_use_ssl = _settings.broker_tls or False
 
 imports = ("tasks.provisioning", "tasks.rollback", "tasks.upkeep", "tasks.webhooks")
 

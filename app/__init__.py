@@ -20,12 +20,14 @@ def create_app(wiring: "Wiring | None" = None) -> "Flask":
     """
     # Imported late: worker, sandbox and ./run.py import this package too, and need no web framework.
     from app.api.application import build_application  # noqa: PLC0415
-    from app.cli.unwired import is_for_a_command, make_unwired  # noqa: PLC0415
+    from app.cli.unwired import has_read_files, is_for_a_command, make_unwired  # noqa: PLC0415
     from app.console.registration import register_console  # noqa: PLC0415
     from app.domain.texts import escaped  # noqa: PLC0415
-    from app.settings import SettingsError, load_settings  # noqa: PLC0415
+    from app.settings import SettingsError, forget_files_above, load_settings  # noqa: PLC0415
     from app.wiring import build, build_web  # noqa: PLC0415
 
+    if has_read_files():
+        forget_files_above()
     is_server = "gunicorn.arbiter" in sys.modules
     app: Flask
     try:

@@ -1,28 +1,144 @@
-"""How the text of each setting must look: returns what is kept, or a `ValueError` that ends the variable's line."""
+"""How the text of each setting must look: returns what is kept, or a `ValueError` that ends the variable's line.
+
+No message quotes the value: where a port should stand there may be a piece of a password.
+"""
 
 import re
+import ssl
+from collections.abc import Collection
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 _SIP_URI = re.compile(
     r"(?:sip:)?(?P<host>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)"
     r"(?::(?P<port>[0-9]{1,5}))?(?:;transport=(?P<transport>tcp|tls|udp))?"
 )
 
+_DATABASE = re.compile(
+    r"(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[^/:?@\[\]]*)(?::[0-9]{1,5})?(?:/[^?]*)?(?:\?.*)?",
+)
+"""What stands behind `postgresql://`, as SQLAlchemy reads it: a `/` or `#` may be part of the password."""
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9.])?")
+
+_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
+"""Digits and one point, in ASCII: Python's own reading also takes `inf`, `nan`, `1e999`, `1_0` and other scripts."""
+
+_RATE_LIMIT = re.compile(r"[1-9][0-9]{0,8}/(?:second|minute|hour)")
+
+PROVIDER_RATES = (0.01, 100_000.0)
+"""Requests per second that may be set: one in 100 seconds, and far more than any provider takes."""
+
+PRIVATE_NETWORKS = tuple(
+    ip_network(each)
+    for each in (
+        "127.0.0.0/8",
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",  # behind a carrier's or a mesh network's address translation (RFC 6598)
+        "::1/128",
+        "fc00::/7",
+    )
+)
+"""Where a receiver of webhooks may be that is not on the internet. Link-local addresses are not among them: that is
+where clouds tell a machine its credentials.
+"""
+
+CERTIFICATE_CHECKS = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
+"""redis-py's words for `ssl_cert_reqs`, and what they are to Python; Celery's own are CERT_REQUIRED and so on."""
+
+_YES_OR_NO = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+_REDIS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+_Network = IPv4Network | IPv6Network
+
+
+def plain(value: str, *, in_ascii: bool) -> str:
+    """Refuse what a copy or a mounted file may leave in a value, and what no header or address can carry."""
+    for position, character in enumerate(value, 1):
+        if character in "\r\n":
+            raise ValueError(f"holds a line break (its character {position}): it must be one line")
+        if not character.isprintable():
+            raise ValueError(f"holds a character that cannot be seen (its character {position}): type it again")
+        if in_ascii and not character.isascii():
+            raise ValueError(f"holds a character outside ASCII (its character {position}); in a URL, write it as %XX")
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        raise ValueError("stands in quotes, which are taken as part of it: leave them out")
+    return value
+
+
+def number(value: object) -> object:
+    """Refuse a text that is not digits with at most one point."""
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        raise ValueError("must be a number in plain digits, such as 900 or 0.5")
+    return value
+
+
+def whole_number(value: object) -> object:
+    """Refuse a text that is not digits only."""
+    if isinstance(value, str) and "." in value:
+        raise ValueError("must be a whole number")
+    return number(value)
+
 
 def database_url(value: str) -> str:
     """Accept the usual spellings and name the driver that we ship."""
     scheme, separator, rest = value.partition("://")
-    if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg"}:
+    is_ours = bool(separator) and scheme in {"postgres", "postgresql", "postgresql+psycopg"}
+    if not is_ours or not _DATABASE.fullmatch(rest):
         raise ValueError("must look like postgresql://user:password@host:5432/name")
     return f"postgresql+psycopg://{rest}"
 
 
 def redis_url(value: str) -> str:
-    """Accept redis:// and rediss:// with a host."""
-    if urlsplit(value).scheme not in {"redis", "rediss"} or not urlsplit(value).hostname:
-        raise ValueError("must look like redis://:password@host:6379/0")
-    return value
+    """Return `redis[s]://[user:password@]host[:port]/db[?ssl_...]` in redis-py's spelling; Celery's is taken, too.
+
+    Each client reads a URL in its own way, so that what one of them ignores would hold for the others only.
+    """
+    example = "redis://:password@host:6379/0"
+    parts = _split(value, {"redis", "rediss"}, example)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    database = options.pop("db", parts.path.removeprefix("/") or "0")
+    if not (database.isascii() and database.isdigit()) or parts.fragment:
+        raise ValueError(f"must end in the number of a database, as in {example}")
+    if options and parts.scheme != "rediss":
+        raise ValueError(f"has parameters that need TLS, as rediss:// ({', '.join(sorted(options))})")
+    if "ssl_cert_reqs" in options:
+        options["ssl_cert_reqs"] = options["ssl_cert_reqs"].lower().removeprefix("cert_")
+    for name, text in options.items():
+        _check_redis_option(name, text)
+    query = f"?{urlencode(options, safe='/')}" if options else ""
+    return f"{parts.scheme}://{parts.netloc}/{database}{query}"
+
+
+def _check_redis_option(name: str, text: str) -> None:
+    if name == "ssl_cert_reqs":
+        if text not in CERTIFICATE_CHECKS:
+            raise ValueError(f"ssl_cert_reqs must be one of {', '.join(CERTIFICATE_CHECKS)}")
+    elif name == "ssl_check_hostname":
+        if text.lower() not in _YES_OR_NO:
+            raise ValueError("ssl_check_hostname must be true or false")
+    elif name in _REDIS_FILES:
+        if not Path(text).is_file():
+            raise ValueError(f"{name} names no file on this host")
+    else:
+        known = ", ".join(("ssl_cert_reqs", "ssl_check_hostname", *_REDIS_FILES))
+        raise ValueError(f"has a parameter that is not known; known are {known}")
+
+
+def redis_tls(url: str) -> dict[str, object]:
+    """Return what Celery and Flower must be told of TLS for a `redis_url`: nothing without it, checked by default."""
+    parts = urlsplit(url)
+    if parts.scheme != "rediss":
+        return {}
+    options: dict[str, object] = dict(parse_qsl(parts.query))
+    options["ssl_cert_reqs"] = CERTIFICATE_CHECKS[str(options.get("ssl_cert_reqs", "required"))]
+    if "ssl_check_hostname" in options:
+        options["ssl_check_hostname"] = _YES_OR_NO[str(options["ssl_check_hostname"]).lower()]
+    return options
 
 
 def is_loopback(host: str | None) -> bool:
@@ -33,22 +149,61 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
+def host_name(value: str) -> str:
+    """Accept an address or a name of a host."""
+    if not _is_host(value):
+        raise ValueError("must be an address or a host name, such as 127.0.0.1")
+    return value
+
+
+def web_url(value: str) -> str:
+    """Accept what a browser and a collector can be sent to."""
+    _split(value, {"http", "https"}, "https://host.example.com", with_login=False)
+    return value
+
+
 def base_url(value: str) -> str:
     """Accept an address without a path; credentials go in clear to loopback only."""
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"} or parts.query:
-        raise ValueError("must look like http://127.0.0.1:8190, without a path")
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ValueError("would send credentials in clear: use https, or a loopback address")
+    example = "http://127.0.0.1:8190, without a path"
+    parts = _split(value, {"http", "https"}, example, with_login=False)
+    if parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise ValueError(f"must look like {example}")
+    _refuse_clear_text(parts)
     return value.rstrip("/")
 
 
 def livekit_url(value: str) -> str:
-    """Accept what the SDK accepts."""
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https", "ws", "wss"} or not parts.hostname:
-        raise ValueError("must look like wss://your-project.livekit.cloud")
+    """Accept what the SDK accepts; tokens go in clear to loopback only."""
+    example = "wss://your-project.livekit.cloud"
+    parts = _split(value, {"http", "https", "ws", "wss"}, example, with_login=False)
+    if parts.query or parts.fragment:
+        raise ValueError(f"must look like {example}")
+    _refuse_clear_text(parts)
     return value.rstrip("/")
+
+
+def _split(value: str, schemes: Collection[str], example: str, *, with_login: bool = True) -> SplitResult:
+    """Return the parts of a URL that has one of the schemes and a host."""
+    try:
+        parts = urlsplit(value)
+        is_right = parts.scheme in schemes and _is_host(parts.hostname or "") and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_right = False
+    if not is_right or (not with_login and "@" in parts.netloc):
+        raise ValueError(f"must look like {example}")
+    return parts
+
+
+def _is_host(text: str) -> bool:
+    try:
+        return bool(_HOST_NAME.fullmatch(text)) or bool(ip_address(text))
+    except ValueError:
+        return False
+
+
+def _refuse_clear_text(parts: SplitResult) -> None:
+    if parts.scheme in {"http", "ws"} and not is_loopback(parts.hostname):
+        raise ValueError(f"would send credentials in clear: use {parts.scheme}s, or a loopback address")
 
 
 def sip_uri(value: str) -> str:
@@ -70,39 +225,63 @@ def sip_uri(value: str) -> str:
 
 
 def addresses(value: str) -> str:
-    """Accept CIDR blocks with commas, `twilio`, or nothing."""
-    if value not in {"", "twilio"}:
-        for entry in value.split(","):
-            ip_network(entry.strip())
+    """Accept CIDR blocks and `twilio`, with commas, or nothing."""
+    for entry in entries(value):
+        if entry != "twilio":
+            _network(entry)
     return value
 
 
 def networks(value: str) -> str:
-    """Accept CIDR blocks with commas, or nothing."""
-    networks_of(value)
+    """Accept private CIDR blocks with commas, or nothing."""
+    for entry in entries(value):
+        network = _network(entry)
+        if not any(_is_within(network, private) for private in PRIVATE_NETWORKS):
+            raise ValueError(f"{network} is not private: public receivers need no entry")
     return value
 
 
-def networks_of(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    """Return the CIDR blocks that `networks` accepted."""
-    return tuple(ip_network(entry.strip()) for entry in value.split(",") if entry.strip())
+def entries(value: str) -> tuple[str, ...]:
+    """Return what stands between the commas; an empty text has none, and one of commas only is a mistake."""
+    found = tuple(entry.strip() for entry in value.split(",") if entry.strip())
+    if value and not found:
+        raise ValueError("has no entry")
+    return found
+
+
+def proxies(value: str) -> str:
+    """Accept CIDR blocks with commas, or nothing; not one of all addresses, whose header anybody writes."""
+    if any(_network(entry).prefixlen == 0 for entry in entries(value)):
+        raise ValueError("must name proxies, not every address")
+    return value
+
+
+def networks_of(value: str) -> tuple[_Network, ...]:
+    """Return the CIDR blocks that were accepted."""
+    return tuple(_network(entry) for entry in entries(value))
+
+
+def _network(entry: str) -> _Network:
+    try:
+        return ip_network(entry)
+    except ValueError:
+        raise ValueError("must be CIDR blocks such as 10.0.0.0/8, with zeros behind the prefix") from None
+
+
+def _is_within(inner: _Network, outer: _Network) -> bool:
+    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # of one version
 
 
 def rate_limit(value: str) -> str:
     """Accept N/second, N/minute, N/hour or `off`."""
-    if value != "off":
-        # Imported late: only a web process counts, and the others are spared the memory.
-        from limits import parse  # noqa: PLC0415
-
-        try:
-            parse(value)
-        except ValueError as error:
-            raise ValueError('must look like 6000/minute, or be "off"') from error
+    if value != "off" and not _RATE_LIMIT.fullmatch(value):
+        raise ValueError('must look like 6000/minute, from 1 on, or be "off"')
     return value
 
 
 def provider_rate(value: str) -> str:
     """Accept requests per second, `auto` or `off`."""
-    if value not in {"auto", "off"} and not (value.replace(".", "", 1).isdecimal() and float(value) > 0):
-        raise ValueError('must be requests per second, "auto" or "off"')
+    least, most = PROVIDER_RATES
+    if value not in {"auto", "off"} and not (_NUMBER.fullmatch(value) and least <= float(value) <= most):
+        raise ValueError(f'must be requests per second ({least:g} to {most:.0f}), "auto" or "off"')
     return value

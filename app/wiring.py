@@ -45,8 +45,11 @@ PUBLISHER = "tasks.publisher:publisher"
 WEB_PUBLISHER = "tasks.publisher:background"
 """Who queues it for a process that answers clients: they are not kept waiting by a broker that hangs."""
 
-BROKER_PING_TIMEOUT_S = 1.0
-"""Seconds that a look at the broker may take."""
+BROKER_TRY_TIMEOUT_S = 1.0
+"""Seconds that a try of the broker may take."""
+
+BROKER_TRY = "trunkline-try"
+"""The key that a try writes; gone by itself a minute later."""
 
 RINGING_TIMEOUT_S = 30
 """Seconds that LiveKit lets a caller ring when no agent answers; its own default is three minutes (livekit.md 6)."""
@@ -78,11 +81,14 @@ class Wiring:
     deliveries: DeliveryService
     telemetry: Telemetry
 
-    def broker_ping(self) -> None:
-        """Raise unless the broker answers, within about a second."""
-        limit = BROKER_PING_TIMEOUT_S
+    def try_broker(self) -> None:
+        """Raise `RedisError` or OSError unless the broker takes a write, within about a second.
+
+        A broker that is full, or a replica after a failover, answers every PING.
+        """
+        limit = BROKER_TRY_TIMEOUT_S
         with Redis.from_url(self.settings.redis_url, socket_timeout=limit, socket_connect_timeout=limit) as client:
-            client.ping()
+            client.set(BROKER_TRY, "", ex=60)
 
     def close(self) -> None:
         """Give back every connection."""
@@ -105,7 +111,7 @@ def build(
     platform: VoicePlatform | None = None,
 ) -> Wiring:
     """Wire up one process; a test passes what it wants to see or to break."""
-    engine = make_engine(settings.database_url)
+    engine = make_engine(settings.database_url, pooler=settings.database_pooler)
     sessions = make_sessions(engine)
     telemetry, governors, tools = _providers(settings, carrier, platform)
     publisher = publisher or resolve_name(PUBLISHER)

@@ -1,14 +1,17 @@
-"""Runs the migrations: in one transaction each, with limits, so that a busy table makes them fail and not wait."""
+"""Runs the migrations: in one transaction each, with limits, so that a busy table makes them fail and not wait.
+
+The limits are set in each transaction, and no statement is prepared: a pooler may stand between.
+"""
 
 import logging
 import sys
 
 from alembic import context
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, event
 
 from app.db import activity, webhooks  # noqa: F401  # their rows
 from app.db.access import Base  # every other model: access builds on models, and app.db knows bulks
-from app.settings import SettingsError, load_database_url
+from app.settings import SettingsError, load_database_settings
 
 LOCK_TIMEOUT_MS = 5_000
 """Milliseconds to wait for a table lock: longer, and everything behind the migration waits too."""
@@ -22,18 +25,21 @@ logging.getLogger("alembic").setLevel(logging.INFO)
 def run() -> None:
     """Upgrade or downgrade the database of DATABASE_URL, or the one whose URL the caller has set."""
     try:
-        url = context.config.attributes.get("url") or load_database_url()
+        url = context.config.attributes.get("url") or load_database_settings().database_url
     except SettingsError as error:
         sys.exit(str(error))
-    engine = create_engine(url)
+    engine = create_engine(url, connect_args={"prepare_threshold": None})
+    event.listen(engine, "begin", _set_limits)
     with engine.connect() as connection:
-        connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
-        connection.execute(text(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}"))
-        connection.commit()
         context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
         with context.begin_transaction():
             context.run_migrations()
     engine.dispose()
+
+
+def _set_limits(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
 
 
 run()

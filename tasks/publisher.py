@@ -145,6 +145,7 @@ def _client(url: str) -> Redis:
     options = app.conf.broker_transport_options
     return Redis.from_url(
         url,
+        **(app.conf.broker_use_ssl or {}),
         socket_timeout=options["socket_timeout"],
         socket_connect_timeout=options["socket_connect_timeout"],
         socket_keepalive=True,

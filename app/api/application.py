@@ -15,7 +15,7 @@ from app.api.problems import register_problems
 from app.api.provider_calls import register_provider_calls
 from app.api.rate_check import register_rate_limit
 from app.api.rates import make_rate_limit
-from app.api.readiness import make_readiness
+from app.api.readiness import ReadinessCollector, make_readiness
 from app.api.reads import Reader
 from app.api.requests import register_requests
 from app.first_answers import FirstAnswers
@@ -49,13 +49,14 @@ def build_application(wiring: Wiring) -> APIFlask:
     app.extensions[WIRING] = wiring
     sessions = wiring.sessions
     broker = BrokerCollector(wiring.settings.redis_url, wiring.telemetry.tally, wiring.governors, tuple(STEP_BY_NAME))
+    readiness = make_readiness(wiring)
     app.extensions[DOOR] = Door(
         keys=KeyService(sessions),
         first_answers=FirstAnswers(sessions),
         reader=Reader(sessions),
         bulk_reader=BulkReader(sessions),
-        readiness=make_readiness(wiring),
-        metrics=make_metrics(RowCollector(sessions), broker),
+        readiness=readiness,
+        metrics=make_metrics(RowCollector(sessions), broker, ReadinessCollector(readiness)),
         rate_limit=make_rate_limit(wiring.settings),
     )
     app.wsgi_app = with_whole_bodies(app.wsgi_app)  # type: ignore[assignment, method-assign]  # Flask's way

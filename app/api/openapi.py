@@ -33,11 +33,13 @@ WRITING_CALL = (_C.RATE_LIMITED, _C.VALIDATION_FAILED)
 WITH_BODY = (_C.MALFORMED_REQUEST, _C.UNSUPPORTED_MEDIA_TYPE, _C.VALIDATION_FAILED)
 WITH_KEY = (_C.IDEMPOTENCY_KEY_REUSED, _C.IDEMPOTENCY_KEY_IN_PROGRESS, _C.VALIDATION_FAILED)
 
+"""Where the paths begin that are for holders of a key; /metrics is for everybody with METRICS_PUBLIC only."""
+
 CSV_BODIES = {("/api/provisionings", "post"): ",".join(COLUMNS) + "\n" + f"{NUMBER},{AGENT_ID},,,false\n"}
 """Which call takes CSV too -> an example of it."""
 
-SECURITY: Mapping[str, list[dict[str, list[str]]]] = {"/healthz": [], "/readyz": [], "/metrics": [{}, {"apiKey": []}]}
-"""Path -> who may call, where it is not a key alone; an empty name stands for everybody, here: on this machine."""
+NEEDS_NO_KEY = {"/healthz", "/readyz"}
+"""The paths that answer everybody."""
 
 _ID = {"type": "string", "format": "uuid", "example": AGENT_ID}
 
@@ -140,8 +142,8 @@ def _complete_schema(name: str, schema: dict[str, Any]) -> None:
 
 def _complete_operation(path: str, method: str, operation: dict[str, Any], schemas: dict[str, Any]) -> None:
     codes = list(operation.pop(PROBLEMS, ()))
-    operation["security"] = SECURITY.get(path, [{"apiKey": []}])
-    if path.startswith("/api/"):
+    operation["security"] = [] if path in NEEDS_NO_KEY else [{"apiKey": []}]
+    if operation["security"]:
         codes += EVERY_CALL + (() if method == "get" else WRITING_CALL)
     if "requestBody" in operation:
         operation["requestBody"]["required"] = _has_required_fields(operation["requestBody"], schemas)

@@ -1,24 +1,34 @@
-"""Tries everything that this process needs, side by side and with little patience, and remembers the answer a while."""
+"""Tries everything that this process needs, side by side and with little patience, and remembers the answer a while.
+
+Ready means that requests are taken: the database answers with the schema of this code. A broker or a provider that is
+away costs no request and loses nothing, so that it decides only where it is asked for. Behind a load balancer it would
+take every process off the air at once.
+"""
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
-import structlog
+from prometheus_client.core import Metric as Family
+from prometheus_client.registry import Collector
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from sqlalchemy import text
 
+from app.metrics.families import gauge
 from app.providers.errors import ProviderError
+from app.telemetry import catalogue
 from app.wiring import Wiring
 
-log = structlog.stdlib.get_logger()
-
 PATIENCE_S = 3.0
-"""Seconds until a check counts as failed: below the timeout of common load balancers."""
+"""Seconds until a check that decides counts as failed: below the timeout of common load balancers."""
+
+GLANCE_S = 0.5
+"""Seconds that a check which does not decide is waited for: a probe of Kubernetes gives up after 1 s by default."""
 
 PROVIDER_TTL_S = 15.0
 """Seconds that a provider's good answer is believed: /readyz needs no key, and must not spend our rate limit there."""
@@ -51,9 +61,13 @@ class Probe:
     name: str
     run: Callable[[], None]
     ttl_s: float = 0.0
+    decides: bool = True
+    """Whether this process is not ready without it."""
     lock: Lock = field(default_factory=Lock)
     latest: "Future[Finding] | None" = None
     latest_at: float = 0.0
+    before: Finding | None = None
+    """What the try before the latest found."""
 
     def find(self) -> Finding:
         """Run the check; never raises."""
@@ -86,17 +100,32 @@ class Readiness:
         """How often each check was started."""
         self._threads = ThreadPoolExecutor(len(probes), thread_name_prefix="readiness")
 
-    def findings(self) -> list[Finding]:
-        """Return what every check finds, within about `PATIENCE_S`."""
-        deadline = time.monotonic() + self._patience_s
+    def findings(self, *, deep: bool = False) -> list[Finding]:
+        """Return what every check finds, within about `PATIENCE_S`.
+
+        A check that does not decide is waited for only with `deep`; else what it found before stands in.
+        """
+        started = time.monotonic()
         running = [(probe, self._running(probe)) for probe in self._probes]
-        return [self._finding(probe, future, deadline - time.monotonic()) for probe, future in running]
+        found = []
+        for probe, future in running:
+            is_waited_for = deep or probe.decides
+            patience_s = self._patience_s if is_waited_for else min(GLANCE_S, self._patience_s)
+            left_s = started + patience_s - time.monotonic()
+            found.append(self._finding(probe, future, left_s, None if is_waited_for else probe.before))
+        return found
+
+    def is_ready(self, findings: Iterable[Finding], *, deep: bool = False) -> bool:
+        """Say whether all is there that decides; with `deep`, everything does."""
+        decides = {probe.name: deep or probe.decides for probe in self._probes}
+        return all(finding.ok for finding in findings if decides[finding.name])
 
     def _running(self, probe: Probe) -> "Future[Finding]":
         with probe.lock:
             if probe.latest is None or (probe.latest.done() and self._is_stale(probe, probe.latest.result())):
                 self.started[probe.name] += 1
                 probe.latest_at = self._clock()
+                probe.before = probe.latest.result() if probe.latest else None
                 probe.latest = self._threads.submit(probe.find)
             return probe.latest
 
@@ -104,12 +133,30 @@ class Readiness:
         ttl_s = probe.ttl_s if finding.ok else min(probe.ttl_s, FAILURE_TTL_S)
         return self._clock() - probe.latest_at >= ttl_s
 
-    def _finding(self, probe: Probe, future: "Future[Finding]", left_s: float) -> Finding:
+    def _finding(self, probe: Probe, future: "Future[Finding]", left_s: float, instead: Finding | None) -> Finding:
         try:
             return future.result(max(left_s, 0))
         except FutureTimeoutError:
+            if instead is not None:
+                return instead
             detail = f"no answer within {self._patience_s:g} s"
             return Finding(probe.name, ok=False, detail=detail, took_ms=self._patience_s * 1000)
+
+
+@dataclass(frozen=True, eq=False)
+class ReadinessCollector(Collector):
+    """Tells Prometheus what the checks find: what does not decide is seen nowhere else."""
+
+    readiness: Readiness
+
+    def describe(self) -> Iterable[Family]:
+        """Name nothing in advance, so that registering runs no check."""
+        return ()
+
+    def collect(self) -> Iterable[Family]:
+        """Yield one family."""
+        found: Mapping[tuple[str], float] = {(each.name,): each.ok for each in self.readiness.findings()}
+        yield gauge(catalogue.CHECK_OK, found, found)
 
 
 def make_readiness(wiring: Wiring) -> Readiness:
@@ -118,9 +165,9 @@ def make_readiness(wiring: Wiring) -> Readiness:
         [
             Probe("database", lambda: _check_database(wiring)),
             Probe("migrations", lambda: check_migrations(wiring)),
-            Probe("broker", wiring.broker_ping),
-            Probe("twilio", wiring.carrier.ping, PROVIDER_TTL_S),
-            Probe("livekit", wiring.platform.ping, PROVIDER_TTL_S),
+            Probe("broker", lambda: check_broker(wiring), decides=False),
+            Probe("twilio", wiring.carrier.ping, PROVIDER_TTL_S, decides=False),
+            Probe("livekit", wiring.platform.ping, PROVIDER_TTL_S, decides=False),
         ]
     )
 
@@ -128,6 +175,18 @@ def make_readiness(wiring: Wiring) -> Readiness:
 def _check_database(wiring: Wiring) -> None:
     with wiring.engine.connect() as connection:
         connection.execute(text("SELECT 1"))
+
+
+def check_broker(wiring: Wiring) -> None:
+    """Raise `NotReadyError` where Redis refuses a write, and what the driver raises where it does not answer."""
+    try:
+        wiring.try_broker()
+    except OutOfMemoryError:
+        raise NotReadyError("Redis takes no writes: it is full") from None
+    except ReadOnlyError:
+        raise NotReadyError("Redis takes no writes: it is a read-only replica") from None
+    except ResponseError as error:
+        raise NotReadyError(f"Redis refuses a write ({type(error).__name__})") from None
 
 
 def newest_migration() -> str:

@@ -200,10 +200,21 @@ class Check(Schema):
     took_ms = fields.Float(data_key="tookMs", metadata={"description": "Milliseconds that the try took."})
 
 
-class Ready(Schema):
-    """Whether this process can do its work."""
+class ReadyQuery(Schema):
+    """What decides; a parameter that is not known is ignored, as load balancers may add some."""
 
-    ok = fields.Boolean()
+    deep = fields.Boolean(
+        load_default=False,
+        truthy={"1", "true"},
+        falsy={"0", "false"},
+        metadata={"description": "Whether broker and providers decide the status, too; without it only the database."},
+    )
+
+
+class Ready(Schema):
+    """What is there of all that this installation needs."""
+
+    ok = fields.Boolean(metadata={"description": "Whether all is there that decides the status."})
     checks = fields.List(fields.Nested(Check))
 
 

@@ -1,7 +1,7 @@
 """`trunkline`, and the same without its launcher: `python -m app.cli`."""
 
 import click
-from flask.cli import ScriptInfo, load_dotenv
+from flask.cli import ScriptInfo
 
 from app import create_app
 from app.cli.commands import COMMANDS
@@ -10,10 +10,9 @@ HELP = "Connect Twilio numbers to LiveKit voice agents, and keep them connected.
 
 
 def main() -> None:
-    """Run the command line; settings come from the environment, or from `.env` in this folder or one above."""
-    load_dotenv()
+    """Run the command line; settings come from the environment, or from `.env` in the working directory."""
     group = click.Group("trunkline", commands=list(COMMANDS), help=HELP)
-    group(prog_name="trunkline", obj=ScriptInfo(create_app=create_app))
+    group(prog_name="trunkline", obj=ScriptInfo(create_app=create_app, load_dotenv_defaults=False))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from app.cli.unwired import PROBLEMS
 from app.domain.activity import Channel, Origin
 from app.domain.errors import RefusedError
 from app.providers.errors import ProviderError
+from app.settings import SettingsError
 from app.wiring import Wiring
 
 P = ParamSpec("P")
@@ -36,6 +37,8 @@ def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except KeyRefusedError as error:
+            raise failure(str(error)) from error
+        except SettingsError as error:
             raise failure(str(error)) from error
         except (RefusedError, ProviderError) as error:
             raise failure(f"{error.detail} ({error.code})") from error

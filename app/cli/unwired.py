@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import click
 from flask import Flask
-from flask.cli import FlaskGroup
+from flask.cli import FlaskGroup, ScriptInfo
 
 PROBLEMS = "trunkline.problems"
 """Where the lines that say what is wrong with the settings are kept."""
@@ -14,6 +14,12 @@ def is_for_a_command() -> bool:
     """Say whether `flask` is only looking for a command of ours; its own, like `flask run`, need the whole."""
     context = click.get_current_context(silent=True)
     return context is not None and isinstance(context.command, FlaskGroup)
+
+
+def has_read_files() -> bool:
+    """Say whether `flask` has put `.env` into the environment, as it does unless FLASK_SKIP_DOTENV is set."""
+    context = click.get_current_context(silent=True)
+    return context is not None and isinstance(context.obj, ScriptInfo) and context.obj.load_dotenv_defaults
 
 
 def make_unwired(problems: Sequence[str]) -> Flask:

@@ -12,17 +12,21 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent import futures
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 from google.protobuf.message import DecodeError
-from livekit.api import LiveKitAPI
+from livekit.api import AccessToken, SIPGrants, VideoGrants
 from livekit.api.sip_service import SipService
+from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 
 from app.providers.calls import CallWatch, Exchange
 from app.providers.failures import CallFailedError, Outcome, parse_retry_after
 from app.providers.lanes import time_for_call
 from app.providers.livekit_errors import RPC_PREFIX
+from app.setting_values import is_loopback
 
 CONNECTIONS = 128
 """Connections at most: twice the 64 threads of a worker, each of which makes one call at a time."""
@@ -32,6 +36,11 @@ IDLE_S = 30.0
 
 MARGIN_S = 2.0
 """Seconds that a caller waits longer than the call itself may take: only a stuck loop uses them up."""
+
+TOKEN_LIFE = timedelta(minutes=5)
+"""How long a token opens the project: each call signs its own and takes a minute at most; the rest is for two clocks
+that disagree. The SDK's own default is six hours.
+"""
 
 _TWIRP_CODE = re.compile(r"[a-z_]{2,32}")
 
@@ -51,6 +60,31 @@ class _Progress:
 
 
 _progress: ContextVar[_Progress] = ContextVar("progress")
+
+
+class _ShortLivedSip(SipService):
+    """The SDK's SIP service, with tokens that soon open nothing."""
+
+    def _auth_header(self, grants: VideoGrants | None, sip: SIPGrants | None = None) -> dict[str, str]:
+        token = AccessToken(self.api_key, self.api_secret).with_ttl(TOKEN_LIFE)
+        if grants is not None:
+            token.with_grants(grants)
+        if sip is not None:
+            token.with_sip_grants(sip)
+        return {"Authorization": f"Bearer {token.to_jwt()}"}
+
+
+def environment_proxy(url: str) -> str | None:
+    """Return the proxy's URL, login included, as HTTPS_PROXY, ALL_PROXY and NO_PROXY say for `url`, in either case.
+
+    By requests' own rule, so that calls to both providers go the same way. What is on this machine is never asked
+    through a proxy. aiohttp has a rule of its own (`trust_env`), without ALL_PROXY and with logins from ~/.netrc.
+    """
+    parts = urlsplit(url.replace("ws", "http", 1) if url.startswith("ws") else url)
+    if is_loopback(parts.hostname):
+        return None
+    proxy = select_proxy(parts.geturl(), get_environ_proxies(parts.geturl(), no_proxy=None))
+    return str(prepend_scheme_if_needed(proxy, "http")) if proxy else None  # type: ignore[no-untyped-call]  # requests' own
 
 
 class LiveKitConnection:
@@ -80,7 +114,7 @@ class LiveKitConnection:
 
     def _call(self, sip_call: SipCall[Answer], exchange: Exchange) -> Answer:
         timeout_s = time_for_call(self._timeout_s)
-        thread = self._loops.get(os.getpid()) or self._loops.setdefault(os.getpid(), _LoopThread(self._open))
+        thread = self._loops.get(os.getpid()) or self._loops.setdefault(os.getpid(), self._new_loop())
         future = asyncio.run_coroutine_threadsafe(self._bounded(thread, sip_call, exchange, timeout_s), thread.loop())
         try:
             return future.result(timeout_s + MARGIN_S)
@@ -88,7 +122,14 @@ class LiveKitConnection:
             future.cancel()
             raise CallFailedError(Outcome.LOST) from None
 
-    def _open(self) -> tuple[aiohttp.ClientSession, LiveKitAPI]:
+    def _new_loop(self) -> "_LoopThread":
+        try:
+            proxy = environment_proxy(self._url)
+        except ValueError:
+            raise CallFailedError(Outcome.NOT_SENT) from None
+        return _LoopThread(lambda: self._open(proxy))
+
+    def _open(self, proxy: str | None) -> tuple[aiohttp.ClientSession, SipService]:
         sent = aiohttp.TraceConfig()
         sent.on_request_headers_sent.append(_note_sent)
         session = aiohttp.ClientSession(
@@ -96,9 +137,10 @@ class LiveKitConnection:
             cookie_jar=aiohttp.DummyCookieJar(),
             middlewares=(_refuse_failures,),
             trace_configs=[sent],
+            proxy=proxy,
         )
         # failover: the SDK would send a create again after a lost answer.
-        return session, LiveKitAPI(self._url, self._api_key, self._api_secret, session=session, failover=False)
+        return session, _ShortLivedSip(session, self._url, self._api_key, self._api_secret, failover=False)
 
     async def _bounded(
         self, thread: "_LoopThread", sip_call: SipCall[Answer], exchange: Exchange, timeout_s: float
@@ -117,14 +159,14 @@ class LiveKitConnection:
 class _LoopThread:
     """One event loop on a daemon thread, started by the first call, with the client that lives on it."""
 
-    def __init__(self, open_client: Callable[[], tuple[aiohttp.ClientSession, LiveKitAPI]]) -> None:
+    def __init__(self, open_client: Callable[[], tuple[aiohttp.ClientSession, SipService]]) -> None:
         self._open_client = open_client
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
-        self._client: LiveKitAPI | None = None
+        self._sip: SipService | None = None
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """Return the running loop; start it first where it does not run yet."""
@@ -139,9 +181,9 @@ class _LoopThread:
 
     def sip(self) -> SipService:
         """Return the SDK's SIP service, for use on the loop."""
-        if self._client is None:
+        if self._sip is None:
             raise RuntimeError("the LiveKit loop is not running")
-        return self._client.sip
+        return self._sip
 
     def close(self) -> None:
         """End the loop and wait for its thread."""
@@ -156,7 +198,7 @@ class _LoopThread:
     async def _serve(self) -> None:
         try:
             self._stop = asyncio.Event()
-            session, self._client = self._open_client()
+            session, self._sip = self._open_client()
             self._loop = asyncio.get_running_loop()
         finally:
             self._ready.set()

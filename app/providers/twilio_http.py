@@ -27,6 +27,7 @@ from urllib3.util import Timeout
 from app.providers.calls import CallWatch
 from app.providers.failures import CallFailedError, Outcome, parse_retry_after
 from app.providers.lanes import time_for_call
+from app.setting_values import is_loopback
 
 POOL_CONNECTIONS = 64
 """Connections kept per host: a worker runs at most 64 threads, and each makes one call at a time."""
@@ -83,7 +84,8 @@ class TwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no types
         self._timeout_s = timeout_s
         self._watch = watch or CallWatch("twilio")
         self._base = urlsplit(base_url) if base_url else None
-        self._session = open_session(trust_env=self._base is None)
+        # A sandbox on this machine is never asked through a proxy.
+        self._session = open_session(trust_env=self._base is None or not is_loopback(self._base.hostname))
 
     def request(
         self,

@@ -110,6 +110,12 @@ UNACKED_MESSAGES = Metric(
     "trunkline_unacknowledged_messages", Kind.GAUGE, "Messages that workers have taken and not finished."
 )
 BROKER_UP = Metric("trunkline_broker_up", Kind.GAUGE, "Whether Redis answered; 0: what is counted there is absent.")
+CHECK_OK = Metric(
+    "trunkline_check_ok",
+    Kind.GAUGE,
+    "Whether each check of /readyz was passed, as the web process that answers finds it.",
+    ("check",),
+)
 AUDIT_FINDINGS = Metric("trunkline_audit_findings", Kind.GAUGE, "Findings of the newest audit, by code.", ("code",))
 AUDIT_AGE = Metric(
     "trunkline_audit_age_seconds", Kind.GAUGE, "Time since the last audit that was done; absent before the first."

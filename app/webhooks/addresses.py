@@ -32,6 +32,13 @@ REFUSED_NETWORKS = tuple(
 """What the tables of Python's `ipaddress` count as global, some in every version and some in a few."""
 
 
+CLOUD_METADATA = tuple(ip_network(each) for each in ("100.100.100.200/32", "fd00:ec2::254/128", "fd20:ce::254/128"))
+"""Where clouds tell a machine its credentials within private networks: Alibaba's, Amazon's and Google's.
+
+Never a receiver, whatever is allowed around it. The one that most share, 169.254.169.254, cannot be allowed at all.
+"""
+
+
 @dataclass(frozen=True)
 class AddressRule:
     """Says of an address whether a webhook may go there."""
@@ -45,7 +52,10 @@ class AddressRule:
 
     def names(self, address: Address) -> bool:
         """Say whether it is in one of the allowed networks: only there may a request go unencrypted."""
-        return any(_unwrapped(address) in network for network in self.allowed)
+        address = _unwrapped(address)
+        if any(address in network for network in CLOUD_METADATA):
+            return False
+        return any(address in network for network in self.allowed)
 
 
 def is_public(address: Address) -> bool:

@@ -81,7 +81,7 @@ def test_a_key_does_what_its_scope_covers(api: Api, scopes: list[Scope], may_rea
         assert (write.json["code"], api.count("agents")) == ("forbidden", 0)
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/openapi.json", "/docs"])
 def test_health_and_reference_need_no_key(api: Api, path: str) -> None:
     assert api.client.get(path).status_code == 200
 

@@ -12,7 +12,6 @@ from app.domain.errors import ErrorCode
 from app.providers.errors import TransientError
 from app.provisioning.plans import Plan
 from app.sandbox import ACCOUNT_SID
-from app.setting_values import is_loopback
 from app.settings import Settings
 from app.wiring import Wiring, build
 from tests.support.api import NOBODY, NUMBER, OTHER_NUMBER, Api, RecordingPublisher, empty_tables, make_settings
@@ -231,20 +230,30 @@ def test_without_redis_every_write_passes(api_database_url: str, sandbox: Sandbo
     api.wiring.close()
 
 
-@pytest.mark.parametrize(
-    ("peer", "with_key", "status"), [("127.0.0.1", False, 200), ("192.0.2.7", False, 401), ("192.0.2.7", True, 200)]
-)
-def test_metrics_are_for_this_machine_or_a_key(api: Api, peer: str, with_key: bool, status: int) -> None:
-    headers = {"Authorization": f"Bearer {api.key}"} if with_key else {}
-
-    answer = api.client.get("/metrics", headers=headers, environ_base={"REMOTE_ADDR": peer})
-
-    assert (is_loopback(peer), answer.status_code) == (peer == "127.0.0.1", status)
+FROM_ELSEWHERE = [
+    {},
+    *({name: "192.0.2.7"} for name in ("Forwarded", "X-Forwarded-For", "X-Real-IP", "True-Client-IP", "X-Client-IP")),
+    *({name: "192.0.2.7"} for name in ("CF-Connecting-IP", "X-Envoy-External-Address", "Via", "X-Forwarded-Host")),
+    {"X-Forwarded-Proto": "https"},
+]
+"""What a proxy on this machine may say of whom it speaks for; some say nothing."""
 
 
-@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP"])
-def test_metrics_are_not_for_those_who_come_through_a_proxy_on_this_machine(api: Api, header: str) -> None:
-    assert api.client.get("/metrics", headers={header: "192.0.2.7"}).status_code == 401
+@pytest.mark.parametrize("headers", FROM_ELSEWHERE, ids=str)
+def test_metrics_are_for_holders_of_a_key_wherever_they_come_from(api: Api, headers: dict[str, str]) -> None:
+    for peer in ("127.0.0.1", "::1", "192.0.2.7"):
+        whence = {"REMOTE_ADDR": peer}
+        assert api.client.get("/metrics", headers=headers, environ_base=whence).status_code == 401
+        assert api.get("/metrics", headers=headers, environ_base=whence).status_code == 200
+
+
+def test_metrics_are_for_everybody_where_the_settings_say_so(
+    api_database_url: str, valkey_server: ValkeyServer, sandbox: Sandbox
+) -> None:
+    api = _build(api_database_url, valkey_server.url, sandbox, metrics_public=True)
+
+    assert api.client.get("/metrics").status_code == 200
+    api.wiring.close()
 
 
 def test_flower_is_never_open_to_others_without_a_password() -> None:

@@ -1,8 +1,9 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Event
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
 from sqlalchemy import text
 
 from app.api import readiness
@@ -10,6 +11,7 @@ from app.domain.errors import ErrorCode
 from app.domain.statuses import OperationKind, OperationStatus
 from app.providers.errors import RejectedError
 from tests.support.api import NOWHERE, OTHER_NUMBER, Api, Pinged, running_api
+from tests.support.servers import ValkeyServer
 
 
 @pytest.fixture
@@ -38,14 +40,86 @@ def test_a_ready_process_names_its_checks(api: Api) -> None:
     assert all(check["ok"] and check["detail"] is None and check["tookMs"] >= 0 for check in answer.json["checks"])
 
 
-def test_a_provider_that_refuses_us_makes_the_process_unready(api: Api) -> None:
+@pytest.mark.parametrize(
+    ("query", "status"), [("", 200), ("?deep=0", 200), ("?source=balancer", 200), ("?deep=1", 503), ("?deep=true", 503)]
+)
+def test_a_provider_that_refuses_us_is_told_and_decides_only_where_it_is_asked_for(
+    api: Api, query: str, status: int
+) -> None:
     api.carrier.error = RejectedError(ErrorCode.TWILIO_BAD_CREDENTIALS, "Twilio refuses the credentials.")
 
-    answer = api.client.get("/readyz")
+    answer = api.client.get(f"/readyz{query}")
 
-    assert (answer.status_code, answer.json["ok"]) == (503, False)
+    assert (answer.status_code, answer.json["ok"]) == (status, status == 200)
     failed = [check for check in answer.json["checks"] if not check["ok"]]
     assert [(check["name"], check["detail"]) for check in failed] == [("twilio", "Twilio refuses the credentials.")]
+
+
+def test_how_deep_to_look_is_a_yes_or_a_no(api: Api) -> None:
+    assert api.client.get("/readyz?deep=2").json["code"] == "validation_failed"
+
+
+def test_what_the_checks_find_is_a_metric(api: Api) -> None:
+    api.platform.error = OSError()
+
+    families = {family.name: family for family in text_string_to_metric_families(api.get("/metrics").text)}
+
+    found = {sample.labels["check"]: sample.value for sample in families["trunkline_check_ok"].samples}
+    assert found == {"database": 1, "migrations": 1, "broker": 1, "twilio": 1, "livekit": 0}
+
+
+def test_a_provider_that_hangs_keeps_nobody_waiting_who_does_not_ask_for_it() -> None:
+    let_go, provider = Event(), Pinged()
+    probe = readiness.Probe("twilio", provider.ping, decides=False)
+    checks = readiness.Readiness([probe, readiness.Probe("database", lambda: None)], patience_s=0.2)
+    assert [finding.ok for finding in checks.findings()] == [True, True]
+    provider.before = lambda: let_go.wait(10) and None
+
+    glance, look = checks.findings(), checks.findings(deep=True)
+
+    let_go.set()
+    assert ([finding.ok for finding in glance], checks.is_ready(glance)) == ([True, True], True)
+    assert ([finding.ok for finding in look], checks.is_ready(look, deep=True)) == ([False, True], False)
+    assert checks.is_ready(look)
+
+
+def _fill(valkey: ValkeyServer) -> None:
+    with valkey_client(valkey) as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 1)
+
+
+def _demote(valkey: ValkeyServer) -> None:
+    with valkey_client(valkey) as client:
+        client.replicaof("127.0.0.1", 1)
+
+
+def _make_well(valkey: ValkeyServer) -> None:
+    with valkey_client(valkey) as client:
+        client.config_set("maxmemory", 0)
+        client.replicaof("NO", "ONE")
+
+
+def valkey_client(valkey: ValkeyServer) -> Redis:
+    return Redis.from_url(valkey.url)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"), [(_fill, "it is full"), (_demote, "it is a read-only replica")], ids=["full", "replica"]
+)
+def test_a_broker_that_takes_no_writes_is_told(
+    api: Api, valkey_server: ValkeyServer, spoil: Callable[[ValkeyServer], None], told: str
+) -> None:
+    spoil(valkey_server)
+    try:
+        answer, deep = api.client.get("/readyz"), api.client.get("/readyz?deep=1")
+    finally:
+        _make_well(valkey_server)
+
+    assert (answer.status_code, deep.status_code) == (200, 503)
+    checks = {check["name"]: check for check in answer.json["checks"]}
+    assert (checks["broker"]["ok"], checks["broker"]["detail"]) == (False, f"Redis takes no writes: {told}")
+    assert api.client.get("/readyz?deep=1").status_code == 200
 
 
 def test_what_a_driver_says_is_not_shown(api: Api) -> None:
@@ -126,7 +200,7 @@ def test_metrics_count_rows(api: Api) -> None:
     api.fail(api.provision(api.agent()).json["operationId"], "number_not_voice", "No voice.")
     api.provision(api.agent("second"), OTHER_NUMBER)
 
-    families = {family.name: family for family in text_string_to_metric_families(api.client.get("/metrics").text)}
+    families = {family.name: family for family in text_string_to_metric_families(api.get("/metrics").text)}
 
     operations = {tuple(sample.labels.values()): sample.value for sample in families["trunkline_operations"].samples}
     agents = {sample.labels["status"]: sample.value for sample in families["trunkline_agents"].samples}

@@ -19,7 +19,7 @@ from app.domain.queues import QueueName
 from app.metrics.page import make_metrics
 from app.metrics.rows import RowCollector
 from app.telemetry.catalogue import METRICS, PROVIDER_CALLS, PROVIDER_SECONDS, STEP_RUNS, STEP_SECONDS, Kind
-from tests.support.api import NOWHERE, NUMBER, Api, running_api
+from tests.support.api import NOWHERE, NUMBER, Api, emptied, running_api
 from tests.unit.test_eyes_documents import NO_PROMTOOL, PROMTOOL
 
 
@@ -62,7 +62,7 @@ def audit(api: Api, codes: list[str], status: AuditStatus = AuditStatus.DONE) ->
 def test_the_page_shows_every_metric_of_the_catalogue(api: Api) -> None:
     let_something_happen(api)
 
-    shown = families(api.client.get("/metrics").text)
+    shown = families(api.get("/metrics").text)
 
     paced = {metric.name for metric in METRICS if "provider_" in metric.name and metric.kind is Kind.GAUGE}
     assert set(shown) | paced == {metric.name.removesuffix("_total") for metric in METRICS}
@@ -76,7 +76,7 @@ def test_the_page_shows_every_metric_of_the_catalogue(api: Api) -> None:
 @pytest.mark.skipif(PROMTOOL is None, reason=NO_PROMTOOL)
 def test_prometheus_accepts_the_page(api: Api) -> None:
     let_something_happen(api)
-    page = api.client.get("/metrics").data
+    page = api.get("/metrics").data
     done = subprocess.run([str(PROMTOOL), "check", "metrics"], input=page, capture_output=True, check=False)  # noqa: S603
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
@@ -88,7 +88,7 @@ def test_queues_are_measured(api: Api) -> None:
         # What nobody has begun waits at a lower priority, in a list of its own.
         client.lpush(QueueName.BULK.lists[1], "b")
         try:
-            shown = families(api.client.get("/metrics").text)
+            shown = families(api.get("/metrics").text)
         finally:
             client.delete(*QueueName.BULK.lists)
 
@@ -147,13 +147,13 @@ def test_requests_that_are_refused_are_counted_by_status(api: Api) -> None:
 def without_broker(api_database_url: str) -> Iterator[Api]:
     """The application with nothing where Redis should be."""
     with running_api(api_database_url, NOWHERE) as api:
-        yield api
+        yield emptied(api)
 
 
 def test_the_rows_are_told_while_redis_is_away(without_broker: Api) -> None:
     without_broker.wiring.telemetry.tally.count(STEP_RUNS, "twilio_trunk", "do", "done")
 
-    answer = without_broker.client.get("/metrics")
+    answer = without_broker.get("/metrics")
 
     shown = families(answer.text)
     assert (answer.status_code, values(shown["trunkline_broker_up"])) == (200, {(): 0})

@@ -29,17 +29,19 @@ GAUGE = 'trunkline_operations{kind="deprovision",status="needs_attention"} '
 
 @pytest.fixture
 def client(stage: Stage) -> FlaskClient:
-    return create_app(stage.wiring).test_client()
+    """A client with a key that may read."""
+    client = create_app(stage.wiring).test_client()
+    key = KeyService(stage.wiring.sessions).create("tests", [Scope.READ])[1]
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
+    return client
 
 
 @pytest.fixture
-def listed(stage: Stage, client: FlaskClient) -> Callable[[], list[str]]:
+def listed(client: FlaskClient) -> Callable[[], list[str]]:
     """List what needs attention, as a client does."""
-    key = KeyService(stage.wiring.sessions).create("tests", [Scope.READ])[1]
-    headers = {"Authorization": f"Bearer {key}"}
 
     def listed() -> list[str]:
-        answer = client.get("/api/operations?status=needs_attention", headers=headers)
+        answer = client.get("/api/operations?status=needs_attention")
         assert answer.status_code == 200
         return [item["id"] for item in answer.json["items"]]
 

@@ -148,7 +148,7 @@ def test_a_workers_lines_name_the_operation_the_step_and_the_request(stack: Stac
 
 
 def test_the_page_tells_what_the_workers_did(stack: Stack, operation_id: str) -> None:
-    client = JsonClient(stack.api.base_url)
+    client = JsonClient(stack.api.base_url, {"Authorization": f"Bearer {stack.api.key}"})
 
     def runs() -> dict[str, float]:
         page = text_string_to_metric_families(str(client.call("GET", "/metrics")[1]))

@@ -127,7 +127,7 @@ def heard(marked_stack: Stack, marked_sandbox: SandboxServer) -> Heard:
         _get_stuck(marked_stack, sandbox, api)
         _drift(marked_stack, sandbox, api)
         eventually(lambda: hook.server.seen, "the webhook is told")
-    metrics = str(JsonClient(api.base_url).call("GET", "/metrics")[1])
+    metrics = str(api.call("GET", "/metrics")[1])
     return Heard(_collected(marked_stack, api, tap, metrics), hook_secrets)
 
 

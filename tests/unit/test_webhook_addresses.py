@@ -52,6 +52,16 @@ PRIVATE = [
 ]
 PUBLIC = ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
 
+
+@pytest.mark.parametrize("address", ["100.100.100.200", "fd00:ec2::254", "fd20:ce::254"])
+def test_what_tells_a_machine_its_credentials_is_no_receiver_whatever_is_allowed(address: str) -> None:
+    rule = AddressRule((ip_network("100.64.0.0/10"), ip_network("fc00::/7")))
+
+    assert not rule.admits(ip_address(address))
+    assert rule.admits(ip_address("100.64.0.1"))
+    assert rule.admits(ip_address("fd00::1"))
+
+
 NASTY_URLS = [
     "https://127.0.0.1/",
     "https://127.1/",

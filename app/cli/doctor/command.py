@@ -58,7 +58,8 @@ class Silent:
 def doctor(is_json: bool) -> None:
     """Say what is wrong here, and how to mend it.
 
-    Checks every setting, the stores, both providers and the processes, and writes nothing anywhere. Exit code 0: all is
+    Checks every setting, the stores, both providers and the processes. Writes nothing but a key in Redis that is gone
+    after a minute. Exit code 0: all is
     well; 3: it works, but something needs a look; 1: something is wrong.
     """
     results = _examine(is_quiet=is_json)

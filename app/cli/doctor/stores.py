@@ -3,13 +3,14 @@
 import math
 from datetime import UTC, datetime, timedelta
 
+from psycopg import Connection as PsycopgConnection
 from redis.exceptions import RedisError
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.access import KeyService
-from app.api.readiness import NotReadyError, check_migrations
+from app.api.readiness import NotReadyError, check_broker, check_migrations
 from app.cli.context import hint, reason_of
 from app.cli.doctor.checks import Check, Finding, Verdict, ok
 from app.db import counts, queries
@@ -18,6 +19,11 @@ from app.wiring import Wiring
 
 OLDEST_POSTGRESQL = 15
 """The major version that the README asks for."""
+
+POOLERS_WORDS = ("startup parameter", "command-line options")
+"""How poolers refuse what a session is to begin with: PgBouncer, Neon and Supabase; RDS Proxy."""
+
+USE_POOLER = "Set DATABASE_POOLER=true, or name PostgreSQL itself in DATABASE_URL."
 
 SKEW_S = 30.0
 """Seconds between this clock and the database's from which LiveKit may refuse tokens: they are dated."""
@@ -33,16 +39,31 @@ IGNORED_KICKS = 3
 
 
 def _database(wiring: Wiring) -> Finding:
+    is_for_pooler = wiring.settings.database_pooler
     try:
         with wiring.engine.connect() as connection:
             version = int(connection.scalar(text("SHOW server_version_num")) or 0) // 10_000
+            is_pooled = _is_pooled(connection)
     except (DBAPIError, PoolTimeoutError) as error:
+        reason = reason_of(error)
+        if not is_for_pooler and any(word in reason.lower() for word in POOLERS_WORDS):
+            return Finding(Verdict.FAILED, f"a connection pooler answers: {reason}", USE_POOLER)
         mend = "Check DATABASE_URL (host, port, user, password, name), and that PostgreSQL runs and lets this host in."
-        return Finding(Verdict.FAILED, reason_of(error), mend)
+        return Finding(Verdict.FAILED, reason, mend)
+    if is_pooled and not is_for_pooler:
+        return Finding(Verdict.FAILED, "a connection pooler stands before PostgreSQL", USE_POOLER)
     if version < OLDEST_POSTGRESQL:
         mend = f"Use PostgreSQL {OLDEST_POSTGRESQL} or newer."
         return Finding(Verdict.FAILED, f"PostgreSQL {version} is too old", mend)
-    return ok(f"PostgreSQL {version} answers")
+    return ok(f"PostgreSQL {version} answers{' through a pooler' if is_pooled else ''}")
+
+
+def _is_pooled(connection: Connection) -> bool:
+    """Say whether another process serves us than the one that we connected to: it tells its number at the start."""
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, PsycopgConnection):
+        raise TypeError("the engine's driver is not psycopg")
+    return bool(driver.info.backend_pid != connection.scalar(text("SELECT pg_backend_pid()")))
 
 
 def _migrations(wiring: Wiring) -> Finding:
@@ -55,11 +76,14 @@ def _migrations(wiring: Wiring) -> Finding:
 
 def _broker(wiring: Wiring) -> Finding:
     try:
-        wiring.broker_ping()
+        check_broker(wiring)
+    except NotReadyError as error:
+        mend = "Give Redis memory (maxmemory), or name the primary in REDIS_URL. Until then nothing moves, or is lost."
+        return Finding(Verdict.FAILED, str(error), mend)
     except (RedisError, OSError) as error:
         mend = "Check REDIS_URL, and that Redis runs and lets this host in. Until then nothing moves, or is lost."
         return Finding(Verdict.FAILED, reason_of(error), mend)
-    return ok("Redis answers")
+    return ok("Redis answers and takes writes")
 
 
 def _clock(wiring: Wiring) -> Finding:

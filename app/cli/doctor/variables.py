@@ -64,7 +64,7 @@ def results_of(settings: Settings, problems: Mapping[str, str]) -> list[Result]:
 
 def _instead(problems: Mapping[str, str]) -> dict[str, object]:
     fields = Settings.model_fields
-    names = {variable.lower() for variable in problems}
+    names = {variable.lower() for variable in problems} & fields.keys()
     if names & API_KEY:
         # One half of a key without the other: none at all, and a token.
         names |= API_KEY | {"twilio_auth_token"}
