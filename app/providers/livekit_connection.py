@@ -20,7 +20,7 @@ from livekit.api import LiveKitAPI
 from livekit.api.sip_service import SipService
 
 from app.providers.calls import CallWatch, Exchange
-from app.providers.failures import CallFailedError, Outcome, parse_retry_after
+from app.providers.failures import MALFORMED, MAX_ERROR_BYTES, CallFailedError, Outcome, parse_retry_after
 from app.providers.livekit_errors import RPC_PREFIX
 
 CONNECTIONS = 128
@@ -31,6 +31,9 @@ IDLE_S = 30.0
 
 MARGIN_S = 2.0
 """Seconds that a caller waits longer than the call itself may take: only a stuck loop uses them up."""
+
+MAX_BODY_BYTES = 128 * 1024 * 1024
+"""Bytes of an answer that are read: its lists have no pages, and 5,000 rules may carry 16 KiB of job metadata each."""
 
 _TWIRP_CODE = re.compile(r"[a-z_]{2,32}")
 
@@ -50,6 +53,21 @@ class _Progress:
 
 
 _progress: ContextVar[_Progress] = ContextVar("progress")
+
+
+class _BoundedResponse(aiohttp.ClientResponse):
+    """A response whose body has an end; the SDK reads the whole of it at once."""
+
+    async def read(self) -> bytes:
+        """Return the body; an error's is cut, and a longer answer than any list is no answer."""
+        body = bytearray()
+        async for chunk in self.content.iter_any():
+            body += chunk
+            if self.status != _OK and len(body) > MAX_ERROR_BYTES:
+                break
+            if len(body) > MAX_BODY_BYTES:
+                raise CallFailedError(Outcome.UNREADABLE)
+        return bytes(body)
 
 
 class LiveKitConnection:
@@ -92,6 +110,7 @@ class LiveKitConnection:
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=IDLE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
+            response_class=_BoundedResponse,
             middlewares=(_refuse_failures,),
             trace_configs=[sent],
         )
@@ -104,10 +123,10 @@ class LiveKitConnection:
         try:
             # The SDK's own timeouts do nothing (livekit-api 1.2.2 twirp_client.py passes timeout=None to aiohttp).
             return await asyncio.wait_for(sip_call(thread.sip()), self._timeout_s)
-        except DecodeError:
-            raise CallFailedError(Outcome.UNREADABLE) from None
         except (aiohttp.ClientError, OSError):
             raise CallFailedError(Outcome.LOST if progress.was_sent else Outcome.NOT_SENT) from None
+        except (DecodeError, *MALFORMED):
+            raise CallFailedError(Outcome.UNREADABLE) from None
 
 
 class _LoopThread:
@@ -190,7 +209,7 @@ async def _twirp_error(response: aiohttp.ClientResponse) -> tuple[str, str]:
         return "unknown", ""
     try:
         body = json.loads(await response.read())
-    except ValueError:
+    except (ValueError, RecursionError):
         return "unknown", ""
     if not isinstance(body, dict):
         return "unknown", ""

@@ -1,6 +1,5 @@
 """What a step knows while it runs: plain values read in one transaction, the two providers, and a clock."""
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -9,13 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.domain.errors import ErrorCode
+from app.domain.marks import mark_in, metadata_of, tag_of
 from app.providers.base import Carrier, Label, NumberRouting, VoicePlatform
 from app.providers.errors import TransientError
 
 READ_BACK_PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Seconds before each look at a change just made: neither provider promises that a read shows the write before it."""
-
-TAG_PREFIX = "trunkline"
 
 NUMBER = "twilio_number"
 TRUNK = "twilio_trunk"
@@ -92,20 +90,13 @@ class StepContext:
 
     @property
     def metadata(self) -> str:
-        """The JSON that LiveKit keeps beside the name."""
-        return json.dumps(
-            {
-                "managedBy": TAG_PREFIX,
-                "instance": self.tools.instance,
-                "agentId": str(self.agent_id),
-                "operationId": str(self.operation_id),
-                "createdAt": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-        )
+        """The JSON that LiveKit keeps beside the name of a trunk."""
+        return metadata_of(self.tools.instance, self.agent_id, self.operation_id, datetime.now(UTC))
 
-    def owns(self, metadata: str) -> bool:
-        """Say whether a LiveKit resource with this metadata is ours and this agent's."""
-        return owner_of(metadata) == (self.tools.instance, str(self.agent_id))
+    def owns(self, *texts: str) -> bool:
+        """Say whether a LiveKit resource is this agent's by a trunk's metadata, or a rule's name and metadata."""
+        mark = mark_in(*texts)
+        return mark is not None and (mark.instance, mark.agent_id) == (self.tools.instance, str(self.agent_id))
 
     @property
     def last_call_at(self) -> float:
@@ -136,22 +127,6 @@ class Result:
     previous_routing: NumberRouting | None = None
     removed: tuple[str, ...] = ()
     """Ids of twins that were deleted on the way."""
-
-
-def tag_of(instance: str, agent_id: uuid.UUID) -> str:
-    """Return the mark that fits every name field (Twilio: 64 chars): `trunkline/<instance>/<agent uuid>`."""
-    return f"{TAG_PREFIX}/{instance}/{agent_id}"
-
-
-def owner_of(metadata: str) -> tuple[str, str] | None:
-    """Return (instance, agent id) from LiveKit metadata, or None where it is not ours."""
-    try:
-        values: Any = json.loads(metadata)
-    except ValueError:
-        return None
-    if not isinstance(values, dict) or values.get("managedBy") != TAG_PREFIX:
-        return None
-    return str(values.get("instance")), str(values.get("agentId"))
 
 
 def routing_of(values: Mapping[str, Any] | None) -> NumberRouting | None:
