@@ -193,11 +193,16 @@ def test_an_answer_without_end_is_not_read_to_the_end(
     for module in (twilio_http, livekit_connection):
         monkeypatch.setattr(module, "MAX_BODY_BYTES", 100_000)
         monkeypatch.setattr(module, "MAX_ERROR_BYTES", 1000)
-    server.answer(Answer(200, b" " * 100_001), Answer(503, b" " * 100_001), protobuf(b"\0" * 100_001))
+    whole, error, blanks = page("trunks", GOOD["trunks"]).body, b'{"code": 21244}', b" " * 100_000
+    server.answer(Answer(200, whole + blanks), Answer(400, error), Answer(400, blanks + error))
     with pytest.raises(TransientError, match="cannot be read"):
         carrier.list_trunks()
-    with pytest.raises(TransientError, match="503"):
-        carrier.list_trunks()
+    for code in (ErrorCode.TWILIO_TRUNK_LIMIT, ErrorCode.TWILIO_REJECTED):
+        with pytest.raises(RejectedError) as caught:
+            carrier.list_trunks()
+        assert caught.value.code is code
+    server.answer(*(trunks(api.SIPInboundTrunkInfo(sip_trunk_id=INBOUND, name="x" * size)) for size in (9, 100_000)))
+    assert len(platform.list_inbound_trunks()) == 1
     with pytest.raises(TransientError, match="cannot be read"):
         platform.list_inbound_trunks()
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from app.domain.findings import Finding, FindingCode
-from app.domain.marks import tag_of
+from app.domain.marks import metadata_of, tag_of
 from app.providers.base import NumberRouting, Unreadable
 from app.provisioning.context import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK, StepContext
 from app.provisioning.orphans import Rows, find_orphans
@@ -172,6 +172,9 @@ def test_a_rule_is_an_orphan_once_every_trunk_of_its_own_is() -> None:
 
     tag, ended, fresh = f"trunkline/test/{STRANGER}", trunk(STRANGER, old), trunk(STRANGER, young)
     theirs = platform.own_trunk("+19", metadata="theirs")
+    # What serves somebody: another agent of ours, for as long as you like.
+    own = platform.trunks[path.inbound_trunk_id]
+    platform.trunks[own.id] = replace(own, metadata=metadata_of("test", AGENT, AGENT, old))
     gone = "ST_gone"
     rules = {
         (gone,): True,
