@@ -28,7 +28,7 @@ def verification_body(checkup: Checkup) -> dict[str, Any]:
     details: dict[str, list[str]] = {}
     for finding in checkup.findings:
         shown = as_json(finding)
-        details.setdefault(finding.kind.check, []).append(f"{shown['sentence']} {shown['detail']}".strip())
+        details.setdefault(finding.check, []).append(f"{shown['sentence']} {shown['detail']}".strip())
     checks = [
         {"name": name, "ok": ok, "detail": " ".join(details.get(name, ())) or None}
         for name, ok in checkup.checks.items()

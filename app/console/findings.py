@@ -10,7 +10,7 @@ from app.api.problems import KINDS as PROBLEMS
 from app.console.words import CHECK_WORDS, Badge, Tone, badge, step_words
 from app.domain.advice import ADVICE, advice_on_finding
 from app.domain.errors import ErrorCode, RefusedError
-from app.domain.findings import KINDS, FindingCode, Health, Severity
+from app.domain.findings import KINDS, FindingCode, Health, Severity, check_of
 
 MOST_SHOWN = 200
 """Findings of one report on the page: beyond that they are a single cause, and the API has them all."""
@@ -76,8 +76,9 @@ def health_card(phone: PhoneView) -> HealthCard:
     """Read the agent's health off its row; without a path that stands there is nothing to check."""
     agent = phone.agent
     health = agent.health_state if phone.has_phone else Health.UNKNOWN
-    lines = [finding_line(finding) for finding in agent.health_findings or []] if phone.has_phone else []
-    failed = {KINDS[FindingCode(line.code)].check for line in lines}
+    found = (agent.health_findings or []) if phone.has_phone else []
+    lines = [finding_line(finding) for finding in found]
+    failed = {check_of(FindingCode(one["code"]), (one["resource"] or {}).get("kind", "")) for one in found}
     is_known = phone.has_phone and agent.health_checked_at is not None
     checks = [Check(text, _check_state(name in failed, is_known=is_known)) for name, text in CHECK_WORDS.items()]
     return HealthCard(badge(health), agent.health_checked_at if phone.has_phone else None, checks, lines)

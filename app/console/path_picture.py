@@ -102,8 +102,10 @@ def _link(phone: PhoneView, step: str, breaks: frozenset[FindingCode]) -> Badge:
         return _WAITS if _rests(phone, step) else _BY_STATE[state]
     status = phone.agent.phone_provisioning_status
     if status is PhoneStatus.PROVISIONED:
-        found = {finding["code"] for finding in phone.agent.health_findings or []}
-        return _BROKEN if found & breaks else _WHOLE
+        findings = phone.agent.health_findings or []
+        found = {finding["code"] for finding in findings}
+        odd = {(finding["resource"] or {}).get("kind") for finding in findings if finding["code"] == _Code.UNREADABLE}
+        return _BROKEN if found & breaks or step in odd else _WHOLE
     if status is PhoneStatus.FAILED and _failed_at(phone, step):
         return _BY_STATE[StepState.FAILED]
     return _NONE

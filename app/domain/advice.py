@@ -67,6 +67,7 @@ _BY_MEND: Mapping[Mend, str] = {
 _BY_PERSON: Mapping[FindingCode, str] = {
     FindingCode.NUMBER_GONE: "Deprovision the agent, or buy the number again.",
     FindingCode.LIVEKIT_TRUNK_FOREIGN: "Remove the number from the other trunk in LiveKit.",
+    FindingCode.UNREADABLE: "Look at it in the provider's console: the detail says what is odd about it.",
     FindingCode.RULE_FOREIGN_CATCH_ALL: "Have its owner give that rule a trunk, or delete it in LiveKit.",
 }
 """Findings that a person decides."""

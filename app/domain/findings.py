@@ -68,6 +68,7 @@ class FindingCode(StrEnum):
     RULE_FOREIGN_CATCH_ALL = "rule_foreign_catch_all"
     TWIN = "twin"
     ORPHAN = "orphan"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,15 @@ URL_CHECK = "origination_url"
 INBOUND_CHECK = "livekit_inbound_trunk"
 RULE_CHECK = "dispatch_rule"
 CHECKS = (NUMBER_CHECK, TRUNK_CHECK, URL_CHECK, INBOUND_CHECK, RULE_CHECK)
+
+_CHECK_OF = {
+    "twilio_number": NUMBER_CHECK,
+    "twilio_trunk": TRUNK_CHECK,
+    "twilio_origination_url": URL_CHECK,
+    "livekit_inbound_trunk": INBOUND_CHECK,
+    "livekit_dispatch_rule": RULE_CHECK,
+}
+"""Kind of resource (step name) -> the check that looks at it."""
 
 _CRITICAL, _WARNING = Severity.CRITICAL, Severity.WARNING
 _Code = FindingCode
@@ -185,6 +195,9 @@ KINDS: Mapping[FindingCode, Kind] = {
     ),
     _Code.TWIN: Kind(_WARNING, "A second resource of ours for the same agent.", Mend.DELETE, ""),
     _Code.ORPHAN: Kind(_WARNING, "A resource of ours that no row knows.", Mend.DELETE, ""),
+    _Code.UNREADABLE: Kind(
+        _WARNING, "A resource cannot be read, or its mark cannot: nothing is known of it.", Mend.NONE, ""
+    ),
 }
 
 
@@ -207,3 +220,13 @@ class Finding:
     def kind(self) -> Kind:
         """What is fixed about the code."""
         return KINDS[self.code]
+
+    @property
+    def check(self) -> str:
+        """The named check of `verify` that it fails."""
+        return check_of(self.code, self.resource[0] if self.resource else "")
+
+
+def check_of(code: FindingCode, kind: str) -> str:
+    """Return the named check of `verify` that a finding about this kind of resource (step name) fails, or ""."""
+    return KINDS[code].check or (_CHECK_OF.get(kind, "") if code is FindingCode.UNREADABLE else "")

@@ -1,10 +1,11 @@
-"""What text from outside may be: one visible line, or strict JSON that a database can hold; how a terminal shows it."""
+"""What text from outside may be: one visible line, strict JSON that a database can hold, or whatever a provider has."""
 
 import json
 import math
 import re
 import unicodedata
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Self
 
@@ -37,6 +38,10 @@ _NOT_ON_A_LINE = re.compile(f"[{STEERING}{_TAGS}{_SURROGATES}{_NONCHARACTERS}]")
 _UNSEEN = re.compile(f"[{UNSEEN}{_UNSEEN_BEYOND_BMP}]")
 _NOT_ON_A_TERMINAL = re.compile(f"[{STEERING}{_TAGS}{_SURROGATES}]")
 _NOT_IN_A_DATABASE = re.compile(rf"[\0{_SURROGATES}]")
+"""A NUL, which PostgreSQL does not take, and half of a surrogate pair, which is no Unicode."""
+
+SHOWN_CHARACTERS = 300
+"""Characters of a provider's text that are shown: enough for a SIP URI or an id, and the rest explains nothing."""
 
 
 class InvalidTextError(ValueError):
@@ -154,3 +159,25 @@ def _check_float(number: float, path: str) -> int:
         where = path.removeprefix(".")[:LONGEST_PATH]
         raise InvalidTextError(f"has a number that would be rounded ({where}): send it as text")
     return len(kept) - len(shortest)
+
+
+def storable(text: str) -> str:
+    """Return the text with U+FFFD for what no database and no log can hold, so that it never reads as another one."""
+    return _NOT_IN_A_DATABASE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def shown(text: str) -> str:
+    r"""Return the text on one printable line, cut at 300 characters: an escape sequence reads `\x1b`."""
+    line = "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:SHOWN_CHARACTERS]
+    )
+    return line if len(text) <= SHOWN_CHARACTERS else f"{line}\N{HORIZONTAL ELLIPSIS}"
+
+
+def read_time(value: object) -> datetime | None:
+    """Return the time in an ISO 8601 text; None for anything else, a time without a zone among it."""
+    try:
+        time = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return time if time and time.tzinfo else None

@@ -2,6 +2,11 @@
 
 Every call may raise `TransientError`, `RejectedError` or `UnknownOutcomeError` (writes only) and nothing else, has a
 timeout of its own, and is never repeated by the adapter: retries belong to the rows.
+
+A list may hold a record that cannot be read. It goes to `unreadable` where the caller gives one, and the rest is
+returned. Without it a record that may be ours fails the call as an answer that cannot be read (`TransientError`): what
+is missing from such a list is not known to be gone. Texts are as the provider has them, but for what no database holds
+(`app.domain.texts.storable`).
 """
 
 from dataclasses import dataclass, field
@@ -78,8 +83,21 @@ class DispatchRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A record of a list that cannot be read: a field that decides something is missing, or is of another type."""
+
+    external_id: str
+    """Empty where the id cannot be read either."""
+    may_be_ours: bool
+    """False where its name or metadata could be read and no mark of Trunkline stands there."""
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
-    """How a resource of ours is marked: `tag` (at most 64 chars, as Twilio's FriendlyName) and JSON `metadata`."""
+    """How a resource of ours is marked: `tag` (at most 64 chars, as Twilio's FriendlyName), and a trunk's `metadata`.
+
+    `metadata` is JSON for LiveKit trunks only: a dispatch rule's belongs to the user (`app.domain.marks`).
+    """
 
     tag: str
     metadata: str = field(default="{}")
@@ -94,7 +112,7 @@ class Carrier(Protocol):
     def get_number(self, number_sid: str) -> CarrierNumber:
         """Return the number as it is now; `RejectedError(number_not_in_account)` when it left the account."""
 
-    def list_numbers(self) -> list[CarrierNumber]:
+    def list_numbers(self, unreadable: list[Unreadable] | None = None) -> list[CarrierNumber]:
         """Return every number of the account."""
 
     def create_trunk(self, label: Label) -> CarrierTrunk:
@@ -103,7 +121,7 @@ class Carrier(Protocol):
     def get_trunk(self, trunk_sid: str) -> CarrierTrunk | None:
         """Return the trunk, or None when it does not exist."""
 
-    def list_trunks(self) -> list[CarrierTrunk]:
+    def list_trunks(self, unreadable: list[Unreadable] | None = None) -> list[CarrierTrunk]:
         """Return every trunk of the account, oldest first."""
 
     def list_trunk_numbers(self, trunk_sid: str) -> list[str]:
@@ -118,7 +136,7 @@ class Carrier(Protocol):
     def create_origination_url(self, trunk_sid: str, sip_url: str, label: Label) -> OriginationUrl:
         """Create an enabled origination URL on the trunk."""
 
-    def list_origination_urls(self, trunk_sid: str) -> list[OriginationUrl]:
+    def list_origination_urls(self, trunk_sid: str, unreadable: list[Unreadable] | None = None) -> list[OriginationUrl]:
         """Return the trunk's origination URLs, oldest first; empty when the trunk is gone."""
 
     def update_origination_url(self, trunk_sid: str, url_sid: str, sip_url: str, label: Label) -> bool:
@@ -149,7 +167,9 @@ class VoicePlatform(Protocol):
     def create_inbound_trunk(self, e164: str, label: Label) -> InboundTrunk:
         """Create a trunk for this one number; `RejectedError(livekit_number_conflict)` when another trunk has it."""
 
-    def list_inbound_trunks(self, e164: str | None = None) -> list[InboundTrunk]:
+    def list_inbound_trunks(
+        self, e164: str | None = None, unreadable: list[Unreadable] | None = None
+    ) -> list[InboundTrunk]:
         """Return the trunks that name this number exactly, wildcards left out; without one all; sorted by id."""
 
     def update_inbound_trunk(self, trunk_id: str, e164: str, label: Label) -> bool:
@@ -159,15 +179,23 @@ class VoicePlatform(Protocol):
         """Delete the trunk; one already gone is success (LiveKit answers 200 for unknown ids too)."""
 
     def create_dispatch_rule(self, trunk_id: str, agent_name: str, job_metadata: str, label: Label) -> DispatchRule:
-        """Create an individual rule for this one trunk that starts the named agent, its job given `job_metadata`."""
+        """Create an individual rule for this one trunk that starts the named agent, its job given `job_metadata`.
 
-    def list_dispatch_rules(self, trunk_id: str | None = None) -> list[DispatchRule]:
+        Its metadata is left empty: everybody in the room reads it.
+        """
+
+    def list_dispatch_rules(
+        self, trunk_id: str | None = None, unreadable: list[Unreadable] | None = None
+    ) -> list[DispatchRule]:
         """Return the rules that name this trunk (all rules without one, wildcards included), sorted by id."""
 
     def update_dispatch_rule(
         self, rule_id: str, trunk_id: str, agent_name: str, job_metadata: str, label: Label
     ) -> bool:
-        """Replace the rule by what `create_dispatch_rule` makes, in place; False when it is gone."""
+        """Replace the rule by what `create_dispatch_rule` makes, in place, its metadata kept; False when it is gone.
+
+        A mark in the metadata, of an earlier release, is taken out.
+        """
 
     def delete_dispatch_rule(self, rule_id: str) -> bool:
         """Delete the rule; False when LiveKit says that there is none."""

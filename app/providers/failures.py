@@ -11,6 +11,12 @@ from enum import StrEnum
 from app.domain.errors import ErrorCode
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""How an SDK and our own readers fail on an answer that is not what the provider documents."""
+
+MAX_ERROR_BYTES = 64 * 1024
+"""Bytes of an error's body that are read: both providers' have a code and a sentence."""
+
 RETRY_AFTER_CAP_S = 300.0
 """The longest wish of a provider that we grant, in seconds: beyond it our own backoff (60 s) is the better guess."""
 

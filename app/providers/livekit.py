@@ -1,19 +1,24 @@
 """The `VoicePlatform` of one LiveKit project, over LiveKit's SDK."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from livekit import api
 
-from app.providers.base import DispatchRule, InboundTrunk, Label
+from app.domain.errors import ErrorCode
+from app.domain.marks import TAG_PREFIX, without_mark
+from app.domain.texts import storable
+from app.providers.base import DispatchRule, InboundTrunk, Label, Unreadable
 from app.providers.calls import CallWatch
+from app.providers.errors import TransientError
 from app.providers.failures import CallFailedError, Outcome, translate
 from app.providers.governor import Governor
 from app.providers.livekit_connection import LiveKitConnection, SipCall
 from app.providers.livekit_errors import LIVEKIT_TABLE
+from app.providers.reading import read_records
 from app.telemetry import SILENT, Telemetry
 
 _ID = re.compile(r"(?P<kind>[A-Z]+)_[A-Za-z0-9]{4,64}")
@@ -25,6 +30,8 @@ _NO_TRUNK = "ST_000000000000"
 _GONE = (404, "not_found")
 
 Answer = TypeVar("Answer")
+Info = TypeVar("Info", api.SIPInboundTrunkInfo, api.SIPDispatchRuleInfo)
+Record = TypeVar("Record")
 
 
 class LiveKitPlatform:
@@ -60,17 +67,19 @@ class LiveKitPlatform:
         request = api.CreateSIPInboundTrunkRequest(trunk=self._trunk(e164, label))
         operation = "create_inbound_trunk"
         answer = self._call(operation, lambda sip: sip.create_inbound_trunk(request), is_write=True)
-        _check_made(operation, answer.sip_trunk_id, "ST")
-        return _read_trunk(answer)
+        return _made(operation, answer, _read_trunk)
 
-    def list_inbound_trunks(self, e164: str | None = None) -> list[InboundTrunk]:
+    def list_inbound_trunks(
+        self, e164: str | None = None, unreadable: list[Unreadable] | None = None
+    ) -> list[InboundTrunk]:
         """Return the trunks that name this number exactly, wildcards left out, sorted by id; without a number, all."""
         # Never with a page: LiveKit ends the list at the first page on which nothing matches.
         request = api.ListSIPInboundTrunkRequest(numbers=[e164] if e164 else [])
-        answer = self._call("list_inbound_trunks", lambda sip: sip.list_inbound_trunk(request))
-        trunks = [_read_trunk(item) for item in answer.items if item.sip_trunk_id]
+        operation = "list_inbound_trunks"
+        answer = self._call(operation, lambda sip: sip.list_inbound_trunk(request))
         # LiveKit's filter lets trunks without numbers through, and ignores spaces and dashes.
-        return sorted((trunk for trunk in trunks if not e164 or e164 in trunk.numbers), key=lambda trunk: trunk.id)
+        named = [item for item in answer.items if not e164 or e164 in item.numbers]
+        return sorted(_read(operation, named, _read_trunk, unreadable), key=lambda trunk: trunk.id)
 
     def update_inbound_trunk(self, trunk_id: str, e164: str, label: Label) -> bool:
         """Replace the trunk by what `create_inbound_trunk` makes, in place; False when it is gone."""
@@ -84,28 +93,46 @@ class LiveKitPlatform:
         self._delete("delete_trunk", lambda sip: sip.delete_trunk(request))
 
     def create_dispatch_rule(self, trunk_id: str, agent_name: str, job_metadata: str, label: Label) -> DispatchRule:
-        """Create an individual rule for this one trunk that starts the named agent, its job given `job_metadata`."""
+        """Create an individual rule for this one trunk that starts the named agent, its job given `job_metadata`.
+
+        Its metadata is left empty: everybody in the room reads it (livekit.md, "Corrections and news").
+        """
         # Inside dispatch_rule: LiveKit ignores every field beside it.
         request = api.CreateSIPDispatchRuleRequest(dispatch_rule=self._rule(trunk_id, agent_name, job_metadata, label))
         operation = "create_dispatch_rule"
         answer = self._call(operation, lambda sip: sip.create_dispatch_rule(request), is_write=True)
-        _check_made(operation, answer.sip_dispatch_rule_id, "SDR")
-        return _read_rule(answer)
+        return _made(operation, answer, _read_rule)
 
-    def list_dispatch_rules(self, trunk_id: str | None = None) -> list[DispatchRule]:
+    def list_dispatch_rules(
+        self, trunk_id: str | None = None, unreadable: list[Unreadable] | None = None
+    ) -> list[DispatchRule]:
         """Return the rules that name this trunk (all rules without one, wildcards included), sorted by id."""
         request = api.ListSIPDispatchRuleRequest(trunk_ids=[_checked_id(trunk_id, "ST")] if trunk_id else [])
-        answer = self._call("list_dispatch_rules", lambda sip: sip.list_dispatch_rule(request))
-        rules = [_read_rule(item) for item in answer.items if item.sip_dispatch_rule_id]
-        return sorted((rule for rule in rules if not trunk_id or trunk_id in rule.trunk_ids), key=lambda rule: rule.id)
+        operation = "list_dispatch_rules"
+        answer = self._call(operation, lambda sip: sip.list_dispatch_rule(request))
+        naming = [item for item in answer.items if not trunk_id or trunk_id in item.trunk_ids]
+        return sorted(_read(operation, naming, _read_rule, unreadable), key=lambda rule: rule.id)
 
     def update_dispatch_rule(
         self, rule_id: str, trunk_id: str, agent_name: str, job_metadata: str, label: Label
     ) -> bool:
-        """Replace the rule by what `create_dispatch_rule` makes, in place; False when it is gone."""
+        """Replace the rule by what `create_dispatch_rule` makes, in place, its metadata kept; False when it is gone.
+
+        A mark in the metadata, of an earlier release, is taken out. A rule is gone when neither the list nor an update
+        knows it.
+        """
         rule = self._rule(trunk_id, agent_name, job_metadata, label)
-        checked = _checked_id(rule_id, "SDR")
-        return self._update("update_dispatch_rule", lambda sip: sip.update_dispatch_rule(checked, rule))
+        checked, operation = _checked_id(rule_id, "SDR"), "update_dispatch_rule"
+        request = api.ListSIPDispatchRuleRequest(dispatch_rule_ids=[checked])
+        answer = self._call("list_dispatch_rules", lambda sip: sip.list_dispatch_rule(request))
+        now = next((item for item in answer.items if item.sip_dispatch_rule_id == checked), None)
+        if now is None:
+            # Not replaced unseen: the metadata that it may have would be lost.
+            if not self._update(operation, lambda sip: sip.update_dispatch_rule_fields(checked, name=label.tag)):
+                return False
+            raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "LiveKit does not list a rule that it has.")
+        rule.metadata = without_mark(now.metadata)
+        return self._update(operation, lambda sip: sip.update_dispatch_rule(checked, rule))
 
     def delete_dispatch_rule(self, rule_id: str) -> bool:
         """Delete the rule; False when LiveKit says that there is none."""
@@ -141,7 +168,6 @@ class LiveKitPlatform:
     def _rule(self, trunk_id: str, agent_name: str, job_metadata: str, label: Label) -> api.SIPDispatchRuleInfo:
         return api.SIPDispatchRuleInfo(
             name=label.tag,
-            metadata=label.metadata,
             trunk_ids=[_checked_id(trunk_id, "ST")],
             rule=api.SIPDispatchRule(
                 dispatch_rule_individual=api.SIPDispatchRuleIndividual(room_prefix=self._room_prefix)
@@ -173,10 +199,20 @@ class LiveKitPlatform:
         return True
 
 
-def _check_made(operation: str, made_id: str, kind: str) -> None:
-    """Raise where a create answered without a proper id: that is no answer."""
+def _read(
+    operation: str, items: Iterable[Info], read: Callable[[Info], Record], unreadable: list[Unreadable] | None
+) -> list[Record]:
+    """Read a list; an empty item stands for one that is gone, where a server keeps the order of the ids asked for."""
     try:
-        _checked_id(made_id, kind)
+        return read_records((item for item in items if item.ByteSize()), read, _describe, unreadable)
+    except CallFailedError as failure:
+        raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=False) from None
+
+
+def _made(operation: str, answer: Info, read: Callable[[Info], Record]) -> Record:
+    """Read what was created; one without a proper id is no answer."""
+    try:
+        return read(answer)
     except ValueError:
         failure = CallFailedError(Outcome.UNREADABLE)
         raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=True) from None
@@ -190,24 +226,33 @@ def _checked_id(value: str, kind: str) -> str:
     return value
 
 
+def _describe(info: api.SIPInboundTrunkInfo | api.SIPDispatchRuleInfo) -> Unreadable:
+    """Say what can be said of an object whose id is none: all its texts can be read."""
+    return Unreadable("", may_be_ours=TAG_PREFIX in info.name or TAG_PREFIX in info.metadata)
+
+
 def _read_trunk(info: api.SIPInboundTrunkInfo) -> InboundTrunk:
     return InboundTrunk(
-        id=info.sip_trunk_id,
-        name=info.name,
-        metadata=info.metadata,
-        numbers=tuple(info.numbers),
-        allowed_addresses=tuple(info.allowed_addresses),
+        id=_checked_id(info.sip_trunk_id, "ST"),
+        name=storable(info.name),
+        metadata=storable(info.metadata),
+        numbers=_texts(info.numbers),
+        allowed_addresses=_texts(info.allowed_addresses),
         has_auth=bool(info.auth_username or info.auth_password),
     )
 
 
 def _read_rule(info: api.SIPDispatchRuleInfo) -> DispatchRule:
     return DispatchRule(
-        id=info.sip_dispatch_rule_id,
-        name=info.name,
-        metadata=info.metadata,
-        trunk_ids=tuple(info.trunk_ids),
-        agent_names=tuple(agent.agent_name for agent in info.room_config.agents),
-        inbound_numbers=tuple(info.inbound_numbers),
-        numbers=tuple(info.numbers),
+        id=_checked_id(info.sip_dispatch_rule_id, "SDR"),
+        name=storable(info.name),
+        metadata=storable(info.metadata),
+        trunk_ids=_texts(info.trunk_ids),
+        agent_names=_texts(agent.agent_name for agent in info.room_config.agents),
+        inbound_numbers=_texts(info.inbound_numbers),
+        numbers=_texts(info.numbers),
     )
+
+
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(storable, values))

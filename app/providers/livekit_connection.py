@@ -23,7 +23,7 @@ from livekit.api.sip_service import SipService
 from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 
 from app.providers.calls import CallWatch, Exchange
-from app.providers.failures import CallFailedError, Outcome, parse_retry_after
+from app.providers.failures import MALFORMED, MAX_ERROR_BYTES, CallFailedError, Outcome, parse_retry_after
 from app.providers.lanes import time_for_call
 from app.providers.livekit_errors import RPC_PREFIX
 from app.setting_values import is_loopback
@@ -41,6 +41,8 @@ TOKEN_LIFE = timedelta(minutes=5)
 """How long a token opens the project: each call signs its own and takes a minute at most; the rest is for two clocks
 that disagree. The SDK's own default is six hours.
 """
+MAX_BODY_BYTES = 128 * 1024 * 1024
+"""Bytes of an answer that are read: its lists have no pages, and 5,000 rules may carry 16 KiB of job metadata each."""
 
 _TWIRP_CODE = re.compile(r"[a-z_]{2,32}")
 
@@ -85,6 +87,21 @@ def environment_proxy(url: str) -> str | None:
         return None
     proxy = select_proxy(parts.geturl(), get_environ_proxies(parts.geturl(), no_proxy=None))
     return str(prepend_scheme_if_needed(proxy, "http")) if proxy else None  # type: ignore[no-untyped-call]  # requests' own
+
+
+class _BoundedResponse(aiohttp.ClientResponse):
+    """A response whose body has an end; the SDK reads the whole of it at once."""
+
+    async def read(self) -> bytes:
+        """Return the body; an error's is cut, and a longer answer than any list is no answer."""
+        body = bytearray()
+        async for chunk in self.content.iter_any():
+            body += chunk
+            if self.status != _OK and len(body) > MAX_ERROR_BYTES:
+                break
+            if len(body) > MAX_BODY_BYTES:
+                raise CallFailedError(Outcome.UNREADABLE)
+        return bytes(body)
 
 
 class LiveKitConnection:
@@ -135,6 +152,7 @@ class LiveKitConnection:
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=IDLE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
+            response_class=_BoundedResponse,
             middlewares=(_refuse_failures,),
             trace_configs=[sent],
             proxy=proxy,
@@ -150,10 +168,10 @@ class LiveKitConnection:
         try:
             # The SDK's own timeouts do nothing (livekit-api 1.2.2 twirp_client.py passes timeout=None to aiohttp).
             return await asyncio.wait_for(sip_call(thread.sip()), timeout_s)
-        except DecodeError:
-            raise CallFailedError(Outcome.UNREADABLE) from None
         except (aiohttp.ClientError, OSError):
             raise CallFailedError(Outcome.LOST if progress.was_sent else Outcome.NOT_SENT) from None
+        except (DecodeError, *MALFORMED):
+            raise CallFailedError(Outcome.UNREADABLE) from None
 
 
 class _LoopThread:
@@ -236,7 +254,7 @@ async def _twirp_error(response: aiohttp.ClientResponse) -> tuple[str, str]:
         return "unknown", ""
     try:
         body = json.loads(await response.read())
-    except ValueError:
+    except (ValueError, RecursionError):
         return "unknown", ""
     if not isinstance(body, dict):
         return "unknown", ""

@@ -1,18 +1,26 @@
 """The `Carrier` of one Twilio account, over Twilio's SDK."""
 
+from collections.abc import Iterable
+
 from app.domain.errors import ErrorCode
-from app.providers.base import CarrierNumber, CarrierTrunk, Label, NumberRouting, OriginationUrl
+from app.providers.base import CarrierNumber, CarrierTrunk, Label, NumberRouting, OriginationUrl, Unreadable
 from app.providers.calls import CallWatch
 from app.providers.errors import RejectedError
+from app.providers.failures import CallFailedError, Outcome
 from app.providers.governor import Governor
-from app.providers.twilio_connection import TwilioConnection, gone_is_fine
+from app.providers.reading import read_records
+from app.providers.twilio_connection import TwilioConnection, gone_is_fine, records_of
 from app.providers.twilio_records import (
+    Json,
     by_age,
     checked_e164,
     checked_sid,
+    is_sid,
+    may_be_number,
     read_number,
     read_origination_url,
     read_trunk,
+    unreadable_record,
 )
 from app.telemetry import SILENT, Telemetry
 
@@ -49,9 +57,12 @@ class TwilioCarrier:
         """Return the account's number with exactly this text; `RejectedError(number_not_in_account)` when none has."""
         checked_e164(e164)
         with self._twilio.call("find_number"):
+            odd: list[Unreadable] = []
+            rows = records_of(self._twilio.numbers().page(phone_number=e164, page_size=PAGE_SIZE))
             # The filter is a pattern, so that it may answer with longer numbers as well.
-            rows = self._twilio.numbers().list(phone_number=e164, page_size=PAGE_SIZE)
-            exact = [read_number(row) for row in rows if row.phone_number == e164]
+            exact = _numbers((row for row in rows if may_be_number(row, e164)), odd)
+            if odd and not exact:
+                raise CallFailedError(Outcome.UNREADABLE)
         if len(exact) != 1:
             raise RejectedError(ErrorCode.NUMBER_NOT_IN_ACCOUNT, "The Twilio account does not own this number.")
         return self._ours(exact[0])
@@ -60,44 +71,46 @@ class TwilioCarrier:
         """Return the number as it is now; `RejectedError(number_not_in_account)` when it left the account."""
         checked_sid(number_sid, "PN")
         with self._twilio.call("get_number"):
-            number = read_number(self._twilio.numbers()(number_sid).fetch())
+            number = read_number(vars(self._twilio.numbers()(number_sid).fetch()))
         return self._ours(number)
 
-    def list_numbers(self) -> list[CarrierNumber]:
+    def list_numbers(self, unreadable: list[Unreadable] | None = None) -> list[CarrierNumber]:
         """Return every number of the account."""
         with self._twilio.call("list_numbers"):
-            return [read_number(row) for row in self._twilio.numbers().list(page_size=PAGE_SIZE)]
+            return _numbers(records_of(self._twilio.numbers().page(page_size=PAGE_SIZE)), unreadable)
 
     def create_trunk(self, label: Label) -> CarrierTrunk:
         """Create a trunk named by the tag, without a domain: a deleted domain stays reserved for 30 days."""
         with self._twilio.call("create_trunk", is_write=True):
-            return read_trunk(self._twilio.trunks().create(friendly_name=label.tag))
+            return read_trunk(vars(self._twilio.trunks().create(friendly_name=label.tag)))
 
     def get_trunk(self, trunk_sid: str) -> CarrierTrunk | None:
         """Return the trunk, or None when it does not exist."""
         checked_sid(trunk_sid, "TK")
         with self._twilio.call("get_trunk"), gone_is_fine():
-            return read_trunk(self._twilio.trunks()(trunk_sid).fetch())
+            return read_trunk(vars(self._twilio.trunks()(trunk_sid).fetch()))
         return None
 
-    def list_trunks(self) -> list[CarrierTrunk]:
+    def list_trunks(self, unreadable: list[Unreadable] | None = None) -> list[CarrierTrunk]:
         """Return every trunk of the account, oldest first."""
         with self._twilio.call("list_trunks"):
-            return sorted((read_trunk(row) for row in self._twilio.trunks().list(page_size=PAGE_SIZE)), key=by_age)
+            rows = records_of(self._twilio.trunks().page(page_size=PAGE_SIZE))
+            return sorted(read_records(rows, read_trunk, _odd_trunk, unreadable), key=by_age)
 
     def list_trunk_numbers(self, trunk_sid: str) -> list[str]:
         """Return the sids of the numbers on the trunk; empty when the trunk is gone."""
         checked_sid(trunk_sid, "TK")
         with self._twilio.call("list_trunk_numbers"), gone_is_fine():
-            rows = self._twilio.trunks()(trunk_sid).phone_numbers.list(page_size=PAGE_SIZE)
-            return [checked_sid(row.sid, "PN") for row in rows]
+            page = self._twilio.trunks()(trunk_sid).phone_numbers.page(page_size=PAGE_SIZE)
+            # Each must be read: an empty trunk is deleted, and with it whatever number is on it.
+            return [checked_sid(row.get("sid"), "PN") for row in records_of(page)]
         return []
 
     def update_trunk(self, trunk_sid: str, label: Label) -> bool:
         """Name the trunk by the tag and let it take plain calls (`secure` off); False when it is gone."""
         checked_sid(trunk_sid, "TK")
         with self._twilio.call("update_trunk", is_write=True), gone_is_fine():
-            read_trunk(self._twilio.trunks()(trunk_sid).update(friendly_name=label.tag, secure=False))
+            read_trunk(vars(self._twilio.trunks()(trunk_sid).update(friendly_name=label.tag, secure=False)))
             return True
         return False
 
@@ -120,14 +133,14 @@ class TwilioCarrier:
                 friendly_name=label.tag,
                 sip_url=sip_url,
             )
-            return read_origination_url(row)
+            return read_origination_url(vars(row))
 
-    def list_origination_urls(self, trunk_sid: str) -> list[OriginationUrl]:
+    def list_origination_urls(self, trunk_sid: str, unreadable: list[Unreadable] | None = None) -> list[OriginationUrl]:
         """Return the trunk's origination URLs, oldest first; empty when the trunk is gone."""
         checked_sid(trunk_sid, "TK")
         with self._twilio.call("list_origination_urls"), gone_is_fine():
-            rows = self._twilio.trunks()(trunk_sid).origination_urls.list(page_size=PAGE_SIZE)
-            return sorted((read_origination_url(row) for row in rows), key=by_age)
+            rows = records_of(self._twilio.trunks()(trunk_sid).origination_urls.page(page_size=PAGE_SIZE))
+            return sorted(read_records(rows, read_origination_url, _odd_url, unreadable), key=by_age)
         return []
 
     def update_origination_url(self, trunk_sid: str, url_sid: str, sip_url: str, label: Label) -> bool:
@@ -136,15 +149,14 @@ class TwilioCarrier:
         checked_sid(url_sid, "OU")
         with self._twilio.call("update_origination_url", is_write=True), gone_is_fine():
             url = self._twilio.trunks()(trunk_sid).origination_urls(url_sid)
-            read_origination_url(
-                url.update(
-                    weight=ORIGINATION_WEIGHT,
-                    priority=ORIGINATION_PRIORITY,
-                    enabled=True,
-                    friendly_name=label.tag,
-                    sip_url=sip_url,
-                )
+            row = url.update(
+                weight=ORIGINATION_WEIGHT,
+                priority=ORIGINATION_PRIORITY,
+                enabled=True,
+                friendly_name=label.tag,
+                sip_url=sip_url,
             )
+            read_origination_url(vars(row))
             return True
         return False
 
@@ -208,8 +220,9 @@ class TwilioCarrier:
         self._twilio.close()
 
     def _move_back(self, number_sid: str, trunk_sid: str) -> bool:
-        """Put the number on its former trunk; False when that trunk is gone."""
-        checked_sid(trunk_sid, "TK")
+        """Put the number on its former trunk; False when that trunk is gone, or is nothing that Twilio could know."""
+        if not is_sid(trunk_sid, "TK"):
+            return False
         try:
             self._update_number(number_sid, trunk_sid=trunk_sid)
         except RejectedError as error:
@@ -220,7 +233,7 @@ class TwilioCarrier:
 
     def _update_number(self, number_sid: str, **changes: str) -> None:
         with self._twilio.call("update_number", is_write=True):
-            read_number(self._twilio.numbers()(number_sid).update(**changes))
+            read_number(vars(self._twilio.numbers()(number_sid).update(**changes)))
 
     def _is_on(self, trunk_sid: str, number_sid: str) -> bool:
         try:
@@ -232,3 +245,15 @@ class TwilioCarrier:
         if number.account_sid != self._twilio.account_sid:
             raise RejectedError(ErrorCode.NUMBER_NOT_IN_ACCOUNT, "The number belongs to another Twilio account.")
         return number
+
+
+def _numbers(rows: Iterable[Json], unreadable: list[Unreadable] | None) -> list[CarrierNumber]:
+    return read_records(rows, read_number, lambda row: unreadable_record(row, "PN"), unreadable)
+
+
+def _odd_trunk(row: Json) -> Unreadable:
+    return unreadable_record(row, "TK")
+
+
+def _odd_url(row: Json) -> Unreadable:
+    return unreadable_record(row, "OU")

@@ -9,15 +9,15 @@ from twilio.base.exceptions import TwilioException
 from twilio.rest import Client
 
 from app.providers.calls import CallWatch
-from app.providers.failures import CallFailedError, Outcome, translate
+from app.providers.failures import MALFORMED, CallFailedError, Outcome, translate
 from app.providers.twilio_errors import TWILIO_TABLE
 from app.providers.twilio_http import OPERATION, TwilioHttp
-from app.providers.twilio_records import checked_sid
-
-_MALFORMED = (TwilioException, ValueError, TypeError, KeyError, AttributeError)
-"""How the SDK and our readers fail on a 2xx that is not what Twilio documents."""
+from app.providers.twilio_records import Json, checked_sid
 
 _GONE = 404
+
+MAX_PAGES = 1000
+"""Pages of one list: a million records. What goes on for longer never ends."""
 
 
 class TwilioConnection:
@@ -60,7 +60,7 @@ class TwilioConnection:
             yield
         except CallFailedError as failure:
             raise translate(TWILIO_TABLE, "Twilio", operation, failure, is_write=is_write) from None
-        except _MALFORMED:
+        except (TwilioException, *MALFORMED):
             unreadable = CallFailedError(Outcome.UNREADABLE)
             raise translate(TWILIO_TABLE, "Twilio", operation, unreadable, is_write=is_write) from None
         finally:
@@ -96,3 +96,20 @@ def gone_is_fine() -> Iterator[None]:
     except CallFailedError as failure:
         if failure.status != _GONE:
             raise
+
+
+def records_of(page: Any) -> Iterator[Json]:
+    """Yield every record from this page of the SDK's on, as JSON has it; stands inside `call`."""
+    seen: set[str] = set()
+    while page is not None:
+        page.get_instance = _as_it_came
+        yield from page
+        following = page.next_page_url
+        if following in seen or len(seen) == MAX_PAGES:
+            raise CallFailedError(Outcome.UNREADABLE)  # pages that lead in a circle, or nowhere
+        seen.add(following)
+        page = page.next_page()
+
+
+def _as_it_came(record: Json) -> Json:
+    return record

@@ -6,6 +6,7 @@ that two threads may swap answers (twilio 9.13 http/http_client.py, `_test_only_
 
 import json
 import logging
+import re
 import socket
 import ssl
 import time
@@ -13,7 +14,6 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -22,10 +22,11 @@ from twilio.http.response import Response
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError as TransportError
 from urllib3.exceptions import NewConnectionError, ProxyError
-from urllib3.util import Timeout
+from urllib3.util import Timeout, parse_url
+from urllib3.util.url import Url
 
 from app.providers.calls import CallWatch
-from app.providers.failures import CallFailedError, Outcome, parse_retry_after
+from app.providers.failures import MAX_ERROR_BYTES, CallFailedError, Outcome, parse_retry_after
 from app.providers.lanes import time_for_call
 from app.setting_values import is_loopback
 
@@ -43,6 +44,15 @@ IDLE_PROBE_S = 45
 
 _CHUNK_BYTES = 65536
 """How much of a body is read between two looks at the deadline."""
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""Bytes of an answer that are read: ten times a page of 1,000 numbers, at 3 KB each. What is longer is no page."""
+
+HOSTS = frozenset({"api.twilio.com", "trunking.twilio.com"})
+"""Where our credentials may go, on https's own port."""
+
+_PLAIN = re.compile(r"[!-\[\]-~]+")
+"""What an address consists of: visible ASCII. A backslash is read as a slash by some and as a letter by others."""
 
 OPERATION: ContextVar[str] = ContextVar("operation", default="other")
 """What the adapter is at: the SDK hands on a method and an address only."""
@@ -83,7 +93,7 @@ class TwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no types
         super().__init__(logging.getLogger(__name__), False, timeout_s)
         self._timeout_s = timeout_s
         self._watch = watch or CallWatch("twilio")
-        self._base = urlsplit(base_url) if base_url else None
+        self._base = parse_url(base_url) if base_url else None
         # A sandbox on this machine is never asked through a proxy.
         self._session = open_session(trust_env=self._base is None or not is_loopback(self._base.hostname))
 
@@ -129,23 +139,32 @@ class TwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no types
         deadline = time.monotonic() + timeout_s
         timeout = Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), total=timeout_s)
         with self._session.request(**request, timeout=timeout, allow_redirects=False, stream=True) as response:  # type: ignore[arg-type]  # requests passes urllib3's Timeout on
+            is_error = response.status_code >= _FIRST_ERROR_STATUS
             body = bytearray()
             # read1 and not iter_content: that one waits for a full chunk, however slowly the bytes drip in.
             while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
                 body += chunk
                 if time.monotonic() > deadline:
                     raise requests.ReadTimeout
+                if is_error and len(body) > MAX_ERROR_BYTES:
+                    break  # the status says enough
+                if len(body) > MAX_BODY_BYTES:
+                    raise CallFailedError(Outcome.UNREADABLE)
             return response.status_code, response.headers, bytes(body)
 
     def _redirected(self, uri: str, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
-        parts = urlsplit(uri)
+        # The next page's address comes from an answer, and our credentials go where it points. So it is parsed once, by
+        # the parser of the library that connects, and what is sent is put together again from the parts.
+        parts = parse_url(uri) if _PLAIN.fullmatch(uri) else Url()
         if self._base is None:
-            # The next page's address comes from an answer, and our credentials go where it points.
-            if parts.scheme != "https" or not (parts.hostname or "").endswith(".twilio.com"):
+            is_https = parts.scheme == "https" and parts.port in {None, 443} and parts.auth is None
+            if not is_https or parts.host not in HOSTS:
                 raise ValueError("an address outside Twilio")
-            return uri, headers
+            return Url("https", host=parts.host, path=parts.path, query=parts.query).url, headers
+        if not parts.netloc:
+            raise ValueError("an address without a host")
         headers["Host"] = parts.netloc
-        return urlunsplit((self._base.scheme, self._base.netloc, parts.path, parts.query, "")), headers
+        return self._base._replace(path=parts.path, query=parts.query, fragment=None).url, headers
 
 
 def _was_not_sent(error: Exception) -> bool:
@@ -164,6 +183,6 @@ def _provider_code(body: bytes) -> str | None:
     """Return Twilio's numeric error code, from either of its two error formats; a 404 may have none."""
     try:
         code = json.loads(body)["code"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return str(code) if str(code).isdecimal() else None

@@ -1,11 +1,17 @@
-"""Twilio's objects as our records. A `ValueError` here means that the answer is not what Twilio documents."""
+"""Twilio's objects as our records. A `ValueError` here means that a record is not what Twilio documents.
+
+Read from JSON and not from the SDK's objects: those cannot be made of a number whose date is none.
+"""
 
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
-from app.providers.base import CarrierNumber, CarrierTrunk, NumberRouting, OriginationUrl
+from app.domain.marks import TAG_PREFIX
+from app.domain.texts import read_time, storable
+from app.providers.base import CarrierNumber, CarrierTrunk, NumberRouting, OriginationUrl, Unreadable
+
+Json = Mapping[str, object]
 
 _E164 = re.compile(r"\+[1-9][0-9]{1,14}")
 _SID = re.compile(r"(?P<kind>[A-Z]{2})[0-9a-f]{32}")
@@ -14,15 +20,20 @@ _AGES = datetime.max.replace(tzinfo=UTC)
 """Stands for an unknown date in sorting, so that what we know to be old comes first."""
 
 
+def is_sid(value: object, kind: str) -> bool:
+    """Say whether `value` is `kind` (`PN`, `TK`, `OU`, ...) + 32 hex."""
+    match = _SID.fullmatch(value) if isinstance(value, str) else None
+    return match is not None and match["kind"] == kind
+
+
 def checked_sid(value: object, kind: str) -> str:
-    """Return `value` when it is `kind` (`PN`, `TK`, `OU`, ...) + 32 hex.
+    """Return `value` when it is a sid of this kind.
 
     The SDK puts sids into paths as they are: with an empty one a delete would go to the whole collection.
     """
-    match = _SID.fullmatch(value) if isinstance(value, str) else None
-    if match is None or match["kind"] != kind:
+    if not isinstance(value, str) or not is_sid(value, kind):
         raise ValueError(f"not a {kind} sid")
-    return match[0]
+    return value
 
 
 def checked_e164(value: str) -> str:
@@ -32,43 +43,61 @@ def checked_e164(value: str) -> str:
     return value
 
 
-def read_number(instance: Any) -> CarrierNumber:
+def may_be_number(record: object, e164: str) -> bool:
+    """Say whether a record is the number with this text, or does not say which it is."""
+    number = record.get("phone_number") if isinstance(record, Mapping) else None
+    return number == e164 or not isinstance(number, str)
+
+
+def read_number(record: Json) -> CarrierNumber:
     """Read an IncomingPhoneNumber; the trunk's own PhoneNumber lacks half of its fields."""
-    capabilities = instance.capabilities
+    capabilities = record.get("capabilities")
     has_voice = isinstance(capabilities, Mapping) and capabilities.get("voice") is True
     return CarrierNumber(
-        sid=checked_sid(instance.sid, "PN"),
-        phone_number=_text(instance.phone_number),
-        account_sid=checked_sid(instance.account_sid, "AC"),
-        is_voice=has_voice and instance.voice_receive_mode != "fax" and instance.status in {"in-use", "", None},
+        sid=checked_sid(record.get("sid"), "PN"),
+        phone_number=_given(record, "phone_number"),
+        account_sid=checked_sid(record.get("account_sid"), "AC"),
+        is_voice=has_voice
+        and record.get("voice_receive_mode") != "fax"
+        and record.get("status") in ("in-use", "", None),
         routing=NumberRouting(
-            trunk_sid=checked_sid(instance.trunk_sid, "TK") if instance.trunk_sid else None,
-            voice_application_sid=_text(instance.voice_application_sid) or None,
-            voice_url=_text(instance.voice_url) or None,
+            # Any text: a trunk that we cannot name is somebody else's all the same, and the number is not free.
+            trunk_sid=_text(record, "trunk_sid") or None,
+            voice_application_sid=_text(record, "voice_application_sid") or None,
+            voice_url=_text(record, "voice_url") or None,
         ),
     )
 
 
-def read_trunk(instance: Any) -> CarrierTrunk:
+def read_trunk(record: Json) -> CarrierTrunk:
     """Read a Trunk."""
     return CarrierTrunk(
-        sid=checked_sid(instance.sid, "TK"),
-        tag=_text(instance.friendly_name),
-        is_secure=instance.secure is True,
-        created_at=_date(instance.date_created),
+        sid=checked_sid(record.get("sid"), "TK"),
+        tag=_text(record, "friendly_name"),
+        is_secure=record.get("secure") is True,
+        created_at=_date(record),
     )
 
 
-def read_origination_url(instance: Any) -> OriginationUrl:
+def read_origination_url(record: Json) -> OriginationUrl:
     """Read an OriginationUrl."""
     return OriginationUrl(
-        sid=checked_sid(instance.sid, "OU"),
-        trunk_sid=checked_sid(instance.trunk_sid, "TK"),
-        sip_url=_text(instance.sip_url),
-        is_enabled=instance.enabled is True,
-        tag=_text(instance.friendly_name),
-        created_at=_date(instance.date_created),
+        sid=checked_sid(record.get("sid"), "OU"),
+        trunk_sid=checked_sid(record.get("trunk_sid"), "TK"),
+        sip_url=_text(record, "sip_url"),
+        is_enabled=record.get("enabled") is True,
+        tag=_text(record, "friendly_name"),
+        created_at=_date(record),
     )
+
+
+def unreadable_record(record: object, kind: str) -> Unreadable:
+    """Say what can be said of a record that cannot be read: its sid, and whether its name is surely not ours."""
+    values = record if isinstance(record, Mapping) else {}
+    sid, name = values.get("sid"), values.get("friendly_name")
+    # A number has no mark of ours: which one it is, its sid alone tells.
+    is_theirs = kind != "PN" and isinstance(name, str) and not name.startswith(f"{TAG_PREFIX}/")
+    return Unreadable(str(sid) if is_sid(sid, kind) else "", may_be_ours=not is_theirs)
 
 
 def by_age(record: CarrierTrunk | OriginationUrl) -> tuple[datetime, str]:
@@ -76,12 +105,22 @@ def by_age(record: CarrierTrunk | OriginationUrl) -> tuple[datetime, str]:
     return (record.created_at or _AGES, record.sid)
 
 
-def _text(value: object) -> str:
+def _text(record: Json, name: str) -> str:
     """Return the text, or "" for null: Twilio uses both for what is not set."""
+    value = record.get(name)
     if value is not None and not isinstance(value, str):
-        raise ValueError("not a text")  # the answer is at fault, not the types of the caller
-    return value or ""
+        raise ValueError(f"{name} is no text")  # the answer is at fault, not the types of the caller
+    return storable(value or "")
 
 
-def _date(value: object) -> datetime | None:
-    return value if isinstance(value, datetime) else None
+def _given(record: Json, name: str) -> str:
+    text = _text(record, name)
+    if not text:
+        raise ValueError(f"{name} is missing")
+    return text
+
+
+def _date(record: Json) -> datetime | None:
+    """Return the date of creation: text in a list, read by the SDK already in an object."""
+    value = record.get("date_created")
+    return value if isinstance(value, datetime) else read_time(value)

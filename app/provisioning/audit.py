@@ -5,9 +5,10 @@ whoever comes first, and a lost message costs a minute.
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 from sqlalchemy import func, select, update
@@ -18,15 +19,16 @@ from app.db.audits import Audit
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation
 from app.domain.activity import Action, Origin
-from app.domain.errors import RefusedError
+from app.domain.errors import ErrorCode, RefusedError
 from app.domain.findings import AuditStatus, Finding, FindingCode, Health, Mend
+from app.domain.marks import agent_of
 from app.domain.statuses import OPEN_STATUSES, PhoneStatus
 from app.providers.errors import ProviderError
 from app.providers.lanes import Caller, Lane, calling
 from app.provisioning.care import CareService, as_json, keep_health, path_of
 from app.provisioning.context import Toolbox
-from app.provisioning.orphans import Rows, delete_orphan, find_orphans
-from app.provisioning.snapshot import AgentPath, Snapshot, compare, metadata_owner, read_all
+from app.provisioning.orphans import Rows, delete_orphan, find_orphans, ids_of
+from app.provisioning.snapshot import AgentPath, Snapshot, compare, find_unreadable, guarded, read_all
 
 log = structlog.get_logger(__name__)
 
@@ -97,6 +99,10 @@ class AuditService:
         except ProviderError as error:
             log.warning("audit_failed", code=error.code, detail=error.detail)
             return self._finish(audit_id, AuditStatus.FAILED, [], 0, f"{error.code}: {error.detail}")
+        except Exception:
+            log.exception("audit_broke")
+            detail = f"{ErrorCode.INTERNAL_ERROR}: The audit met an error of ours; the log has it."
+            return self._finish(audit_id, AuditStatus.FAILED, [], 0, detail)
         for code in sorted({finding.code for finding in findings}):
             log.warning("audit_found", code=code, count=sum(finding.code == code for finding in findings))
         return self._finish(audit_id, AuditStatus.DONE, findings, checked, None)
@@ -138,8 +144,14 @@ class AuditService:
         # An agent that changed while the lists were read tells nothing: it is looked at next time.
         steady = [path for agent_id, path in after.paths.items() if before.paths.get(agent_id) == path]
         findings = [finding for path in steady for finding in compare(path, snapshot, self.tools)]
-        findings += _foreign_catch_alls(snapshot, self.tools.instance)
-        findings += find_orphans(snapshot, (before, after), self.tools, self.orphan_grace)
+        known = {one for path in steady for one in (path.number_sid, *ids_of(path))}
+        instance = self.tools.instance
+        for look in (
+            partial(_foreign_catch_alls, snapshot, instance, known),
+            partial(find_unreadable, snapshot, instance, known),
+            partial(find_orphans, snapshot, (before, after), self.tools, self.orphan_grace),
+        ):
+            findings += guarded(look)
         if fix:
             findings = self._fix(findings, origin)
         self._keep_health(steady, findings)
@@ -215,9 +227,10 @@ class AuditService:
             return audit
 
 
-def _foreign_catch_alls(snapshot: Snapshot, instance: str) -> list[Finding]:
+def _foreign_catch_alls(snapshot: Snapshot, instance: str, known: Collection[str]) -> list[Finding]:
+    # A rule of ours whose name somebody has changed is still ours.
     return [
         Finding(FindingCode.RULE_FOREIGN_CATCH_ALL, resource=("livekit_dispatch_rule", rule.id))
         for rule in snapshot.rules.values()
-        if not rule.trunk_ids and metadata_owner(rule.metadata, instance) is None
+        if not rule.trunk_ids and rule.id not in known and agent_of(instance, rule.name, rule.metadata) is None
     ]

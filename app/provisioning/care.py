@@ -59,7 +59,7 @@ class CareService:
             checked_at = keep_health(session, agent_id, findings)
         if checked_at is None:
             raise RefusedError(ErrorCode.AGENT_HAS_NO_PHONE, "The number was deprovisioned while it was checked.")
-        failed = {finding.kind.check for finding in findings}
+        failed = {finding.check for finding in findings}
         checks = {name: name not in failed for name in CHECKS}
         return Checkup(checks, findings, health, checked_at)
 

@@ -1,6 +1,5 @@
 """What a step knows while it runs: plain values read in one transaction, the two providers, and a clock."""
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
@@ -9,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.domain.errors import ErrorCode
+from app.domain.marks import mark_in, metadata_of, tag_of
 from app.providers.base import Carrier, Label, NumberRouting, VoicePlatform
 from app.providers.errors import RejectedError, TransientError
 
@@ -21,8 +21,6 @@ LOOKS_FOR_ABSENCE = (0.0, 0.05, 0.1)
 Three, since one 404 or empty list may be late or untrue, and two in a row were seen. Of a call of 10 s they are 0.5 and
 1 s: a burst that lands when a provider goes on is over by then, and a lease of 30 s has room for a dozen such looks.
 """
-
-TAG_PREFIX = "trunkline"
 
 NUMBER = "twilio_number"
 TRUNK = "twilio_trunk"
@@ -115,20 +113,13 @@ class StepContext:
 
     @property
     def metadata(self) -> str:
-        """The JSON that LiveKit keeps beside the name."""
-        return json.dumps(
-            {
-                "managedBy": TAG_PREFIX,
-                "instance": self.tools.instance,
-                "agentId": str(self.agent_id),
-                "operationId": str(self.operation_id),
-                "createdAt": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-        )
+        """The JSON that LiveKit keeps beside the name of a trunk."""
+        return metadata_of(self.tools.instance, self.agent_id, self.operation_id, datetime.now(UTC))
 
-    def owns(self, metadata: str) -> bool:
-        """Say whether a LiveKit resource with this metadata is ours and this agent's."""
-        return owner_of(metadata) == (self.tools.instance, str(self.agent_id))
+    def owns(self, *texts: str) -> bool:
+        """Say whether a LiveKit resource is this agent's by a trunk's metadata, or a rule's name and metadata."""
+        mark = mark_in(*texts)
+        return mark is not None and (mark.instance, mark.agent_id) == (self.tools.instance, str(self.agent_id))
 
     @property
     def last_call_at(self) -> float:
@@ -189,22 +180,6 @@ class TakenMeanwhileError(RejectedError):
     def __init__(self, code: ErrorCode, detail: str, routing: NumberRouting) -> None:
         super().__init__(code, detail)
         self.routing = routing
-
-
-def tag_of(instance: str, agent_id: uuid.UUID) -> str:
-    """Return the mark that fits every name field (Twilio: 64 chars): `trunkline/<instance>/<agent uuid>`."""
-    return f"{TAG_PREFIX}/{instance}/{agent_id}"
-
-
-def owner_of(metadata: str) -> tuple[str, str] | None:
-    """Return (instance, agent id) from LiveKit metadata, or None where it is not ours."""
-    try:
-        values: Any = json.loads(metadata)
-    except ValueError:
-        return None
-    if not isinstance(values, dict) or values.get("managedBy") != TAG_PREFIX:
-        return None
-    return str(values.get("instance")), str(values.get("agentId"))
 
 
 def routing_of(values: Mapping[str, Any] | None) -> NumberRouting | None:

@@ -4,11 +4,14 @@ import uuid
 from dataclasses import dataclass
 from enum import StrEnum
 
+import structlog
 from sqlalchemy import select
 
 from app.db.engine import Sessions
 from app.db.models import Agent
-from app.providers.base import Carrier, CarrierNumber
+from app.providers.base import Carrier, CarrierNumber, Unreadable
+
+log = structlog.get_logger(__name__)
 
 
 class NumberUse(StrEnum):
@@ -44,8 +47,11 @@ class InventoryService:
     carrier: Carrier
 
     def numbers(self) -> list[OwnedNumber]:
-        """Return every number of the account, sorted by its text; may raise the provider's errors."""
-        found = self.carrier.list_numbers()
+        """Return every number that can be read, sorted by its text; may raise the provider's errors."""
+        unreadable: list[Unreadable] = []
+        found = self.carrier.list_numbers(unreadable)
+        if unreadable:
+            log.warning("numbers_unreadable", count=len(unreadable))
         with self.sessions.begin() as session:
             columns = select(Agent.twilio_phone_number, Agent.id, Agent.name)
             holders = {

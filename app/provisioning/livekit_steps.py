@@ -84,7 +84,8 @@ def delete_inbound_trunk(ctx: StepContext, trunk_id: str) -> None:
 def find_dispatch_rules(ctx: StepContext) -> list[str]:
     """List the rules of ours that name our trunk and no other."""
     rules = ctx.tools.platform.list_dispatch_rules(ctx.ids[INBOUND_TRUNK])
-    return [rule.id for rule in rules if rule.trunk_ids == (ctx.ids[INBOUND_TRUNK],) and ctx.owns(rule.metadata)]
+    ours = (rule for rule in rules if ctx.owns(rule.name, rule.metadata))
+    return [rule.id for rule in ours if rule.trunk_ids == (ctx.ids[INBOUND_TRUNK],)]
 
 
 def create_dispatch_rule(ctx: StepContext) -> Result:

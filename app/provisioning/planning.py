@@ -10,10 +10,12 @@ from sqlalchemy import select
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, agent_not_found
+from app.domain.marks import mark_in
 from app.domain.statuses import PhoneStatus
-from app.providers.base import CarrierNumber
+from app.domain.texts import shown
+from app.providers.base import CarrierNumber, Unreadable
 from app.providers.errors import RejectedError
-from app.provisioning.context import INBOUND_TRUNK, TRUNK, StepContext, Toolbox, owner_of
+from app.provisioning.context import INBOUND_TRUNK, TRUNK, StepContext, Toolbox
 from app.provisioning.steps import STEPS
 from app.provisioning.transitions import is_open_for
 
@@ -73,7 +75,8 @@ class PlanningService:
             obstacles.append(Obstacle(error.code, error.detail))
         else:
             obstacles += _number_obstacles(number, takeover=takeover)
-        trunks = len(self.tools.carrier.list_trunks())
+        unreadable: list[Unreadable] = []
+        trunks = len(self.tools.carrier.list_trunks(unreadable)) + len(unreadable)
         if trunks >= self.trunk_limit:
             obstacles.append(Obstacle(ErrorCode.TWILIO_TRUNK_LIMIT, f"The account has {trunks} trunks already."))
         context = _context(self.tools, agent, phone_number, number)
@@ -100,13 +103,13 @@ class PlanningService:
     def _livekit_obstacles(self, ctx: StepContext) -> list[Obstacle]:
         found = [
             Obstacle(ErrorCode.LIVEKIT_NUMBER_CONFLICT, f"LiveKit trunk {trunk.id} has the number already.")
-            for trunk in self.tools.platform.list_inbound_trunks(ctx.phone_number)
+            for trunk in self.tools.platform.list_inbound_trunks(ctx.phone_number, unreadable=[])
             if not ctx.owns(trunk.metadata)  # one that this agent left behind is adopted
         ]
         catch_all = [
             Obstacle(ErrorCode.LIVEKIT_RULE_CONFLICT, f"Dispatch rule {rule.id} takes every call.", blocks=False)
-            for rule in self.tools.platform.list_dispatch_rules()
-            if not rule.trunk_ids and owner_of(rule.metadata) is None
+            for rule in self.tools.platform.list_dispatch_rules(unreadable=[])
+            if not rule.trunk_ids and mark_in(rule.name, rule.metadata) is None
         ]
         return found + catch_all
 
@@ -117,7 +120,7 @@ def _number_obstacles(number: CarrierNumber, *, takeover: bool) -> list[Obstacle
         found.append(Obstacle(ErrorCode.NUMBER_NOT_VOICE, "The number cannot take voice calls."))
     other = number.routing.trunk_sid or number.routing.voice_application_sid
     if other:
-        detail = f"The number is on {other}." + (
+        detail = f"The number is on {shown(other)}." + (
             " It would be moved." if takeover else " Send takeover=true to move it."
         )
         found.append(Obstacle(ErrorCode.NUMBER_ALREADY_ROUTED, detail, blocks=not takeover))

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from app.domain.errors import ErrorCode
 from app.providers.errors import RejectedError
@@ -21,6 +22,15 @@ class Check:
 def same_sip_uri(one: str, other: str) -> bool:
     """Compare two SIP URIs as Twilio reads them: scheme and host in any case, parameters in any order."""
     return _normal(one) == _normal(other)
+
+
+def sip_host(uri: str) -> str | None:
+    """Return the host of a SIP URI, or None where there is none to read: `sip:[::1`, `sip:x]`."""
+    address = _normal(uri)[0]
+    try:
+        return urlsplit(f"//{address}").hostname
+    except ValueError:
+        return None
 
 
 def _normal(uri: str) -> tuple[str, frozenset[str]]:

@@ -101,7 +101,7 @@ def test_a_refusal_is_said_plainly_with_what_to_do(api: Api, visitor: Visitor) -
 
 
 def test_numbers_that_cannot_be_read_leave_the_keyboard(api: Api, visitor: Visitor) -> None:
-    def list_numbers() -> None:
+    def list_numbers(_: object) -> None:
         raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Twilio does not answer.")
 
     api.carrier.list_numbers = list_numbers  # type: ignore[attr-defined]

@@ -8,8 +8,8 @@ import pytest
 from app.db.audits import Audit
 from app.domain.activity import Origin
 from app.domain.findings import KINDS, AuditStatus, FindingCode, Health, Mend
+from app.domain.marks import tag_of
 from app.domain.statuses import PhoneStatus
-from app.provisioning.context import tag_of
 from tests.support.providers import WorkerDiedError
 from tests.support.stage import NUMBER, Stage, unknown_agent
 
@@ -38,9 +38,6 @@ def _inbound(stage: Stage, **update: object) -> object:
 def _rule(stage: Stage, **changes: object) -> None:
     whole = {
         "name": "ours",
-        "metadata": next(rule for rule in stage.sandbox.state()["livekitRules"] if str(stage.agent_id) in str(rule))[
-            "metadata"
-        ],
         "trunk_ids": [stage.agent.livekit_inbound_trunk_id],
         "room_config": {"agents": [{"agent_name": "front-desk"}]},
     }
@@ -97,6 +94,7 @@ DEEDS: dict[FindingCode, Deed] = {
     _Code.ORPHAN: lambda stage: stage.console.twilio(
         "POST", "/v1/Trunks", FriendlyName=f"trunkline/stage/{unknown_agent()}"
     ),
+    _Code.UNREADABLE: lambda stage: stage.console.twilio("POST", "/v1/Trunks", FriendlyName="trunkline/stage/by-hand"),
 }
 HARMLESS = {_Code.RULE_WILDCARD, _Code.RULE_FOREIGN_CATCH_ALL, _Code.TWIN, _Code.ORPHAN, _Code.LIVEKIT_TRUNK_FOREIGN}
 """What a caller does not notice, at the sandbox."""
@@ -157,7 +155,7 @@ def test_a_number_that_was_moved_is_taken_back_with_takeover(stage: Stage) -> No
 
 
 def test_an_audit_whose_worker_died_is_run_by_the_next_worker(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die() -> None:
+    def die(_: object) -> None:
         raise WorkerDiedError
 
     audits = stage.wiring.audits

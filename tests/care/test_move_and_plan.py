@@ -4,13 +4,15 @@ import json
 import threading
 import uuid
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from app.domain.errors import ErrorCode, RefusedError
-from app.domain.findings import FindingCode
+from app.domain.findings import FindingCode, Health
+from app.domain.marks import metadata_of, tag_of
 from app.domain.statuses import OperationStatus, PhoneStatus
 from app.provisioning.transitions import Origin
 from app.sandbox import ACCOUNT_SID
@@ -310,6 +312,61 @@ def test_what_a_plan_lets_pass_is_provisioned(stage: Stage) -> None:
     stage.wiring.provisioning.provision(other, SPARE, takeover=False, origin=Origin())
     stage.drive()
     assert stage.sandbox.call(SPARE)["agentName"] == "back-office"
+
+
+def _rule(stage: Stage) -> dict[str, Any]:
+    (rule,) = (one for one in stage.sandbox.state()["livekitRules"] if one["name"] != "theirs")
+    return rule
+
+
+def _as_made_before(stage: Stage, **changes: object) -> str:
+    """Make the agent's rule one of an earlier release, with our mark in its metadata; return that mark."""
+    mark = metadata_of("stage", stage.agent_id, uuid.uuid4(), datetime.now(UTC))
+    whole = {
+        "name": tag_of("stage", stage.agent_id),
+        "metadata": mark,
+        "trunk_ids": [stage.agent.livekit_inbound_trunk_id],
+        "room_config": {"agents": [{"agent_name": "front-desk"}]},
+    }
+    stage.console.rule(str(stage.agent.livekit_dispatch_rule_id), **{**whole, **changes})
+    return mark
+
+
+def test_nobody_in_the_room_reads_our_ids(stage: Stage) -> None:
+    """LiveKit copies a rule's metadata to the caller, and its attributes."""
+    rule = _rule(stage)
+    assert rule["name"] == tag_of("stage", stage.agent_id)
+    assert (rule.get("metadata", ""), rule.get("attributes", {})) == ("", {})
+    assert str(stage.agent_id) not in json.dumps(rule | {"name": ""})
+
+
+def test_a_rule_of_an_earlier_release_is_in_sync_and_loses_its_mark_when_it_is_next_written(stage: Stage) -> None:
+    mark = _as_made_before(stage)
+    assert stage.audit(fix=True).findings == []
+    assert stage.agent.health_state is Health.IN_SYNC
+    assert _rule(stage)["metadata"] == mark
+    stage.wiring.care.move(stage.agent_id, _second(stage), origin=Origin())
+    stage.drive()
+    assert stage.rings() == "back-office"
+    assert _rule(stage)["metadata"] == ""
+
+
+@pytest.mark.parametrize("theirs", ["hello", '{"tier": "gold"}', "[" * 2000])
+def test_the_metadata_that_a_user_gave_a_rule_outlives_a_repair_and_a_move(theirs: str, stage: Stage) -> None:
+    _as_made_before(stage, metadata=theirs, inbound_numbers=["+15005550001"])
+    assert {one["code"] for one in stage.audit(fix=True).findings} == {FindingCode.RULE_FILTERED}
+    assert (stage.rings(), _rule(stage)["metadata"]) == ("front-desk", theirs)
+    stage.wiring.care.move(stage.agent_id, _second(stage), origin=Origin())
+    stage.drive()
+    assert (stage.rings(), _rule(stage)["metadata"]) == ("back-office", theirs)
+
+
+def test_a_rule_of_an_earlier_release_goes_with_its_number(stage: Stage) -> None:
+    _as_made_before(stage, name="renamed")
+    stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin())
+    stage.drive()
+    assert [one["name"] for one in stage.sandbox.state()["livekitRules"]] == ["theirs"]
+    assert stage.audit(fix=True).findings == []
 
 
 def _rows(stage: Stage) -> list[object]:

@@ -10,7 +10,8 @@ from sqlalchemy import update
 from app.db.models import Agent
 from app.domain.activity import Origin
 from app.domain.findings import FindingCode
-from app.provisioning.context import tag_of
+from app.domain.marks import tag_of
+from tests.support.odd_texts import ODD_URIS, damaged_marks
 from tests.support.stage import FOREIGN_NUMBER, NUMBER, Stage, unknown_agent
 
 SPARE = "+15145550042"
@@ -102,13 +103,68 @@ def test_a_second_url_of_ours_on_our_own_trunk_is_a_twin_and_goes(stage: Stage) 
     assert stage.rings() == "front-desk"
 
 
-def test_a_mark_that_holds_no_agent_id_breaks_nothing(stage: Stage) -> None:
-    stage.console.twilio("POST", "/v1/Trunks", FriendlyName="trunkline/stage/written-by-hand")
+def test_what_carries_a_mark_that_holds_no_agent_id_is_named_and_never_deleted(stage: Stage) -> None:
+    trunk = stage.console.twilio("POST", "/v1/Trunks", FriendlyName="trunkline/stage/written-by-hand")["sid"]
     (finding,) = stage.audit(fix=True).findings
-    assert (finding["code"], finding["fixed"]) == (FindingCode.ORPHAN, "deleted")
+    assert (finding["code"], finding["resource"]["id"], finding["fixed"]) == (FindingCode.UNREADABLE, trunk, "")
+    assert trunk in str(stage.sandbox.state()["trunks"])
     assert stage.rings() == "front-desk"
     assert uuid.UUID(str(stage.agent_id))
     assert stage.agent.twilio_phone_number == NUMBER
+
+
+def _orphan_rule(stage: Stage, metadata: str = "", **fields: object) -> str:
+    whole = {"rule": {"dispatch_rule_individual": {"room_prefix": "x"}}, "metadata": metadata, **fields}
+    return str(stage.console.livekit("CreateSIPDispatchRule", dispatch_rule=whole)["sip_dispatch_rule_id"])
+
+
+def test_a_rule_left_behind_is_deleted_by_its_name_or_by_its_mark_of_an_earlier_release(stage: Stage) -> None:
+    tag, gone = f"trunkline/stage/{unknown_agent()}", ["ST_gone00000000"]
+    named = _orphan_rule(stage, name=tag, trunk_ids=gone)
+    marked = _orphan_rule(stage, _mark("stage", unknown_agent()), name="x", trunk_ids=["ST_gone00000001"])
+    theirs = [
+        _orphan_rule(stage, name=f"trunkline/other/{unknown_agent()}", trunk_ids=["ST_gone00000002"]),
+        _orphan_rule(stage, _mark("other", str(stage.agent_id)), name="x", trunk_ids=["ST_gone00000003"]),
+        _orphan_rule(stage, name=tag, trunk_ids=[stage.foreign_trunk()], inbound_numbers=["+15005550001"]),
+    ]
+    findings = stage.audit(fix=True).findings
+    assert {(one["resource"]["id"], one["fixed"]) for one in findings} == {(named, "deleted"), (marked, "deleted")}
+    left = {one["sip_dispatch_rule_id"] for one in stage.sandbox.state()["livekitRules"]}
+    assert left >= set(theirs)
+    assert not left & {named, marked}
+    assert stage.rings() == "front-desk"
+
+
+def test_odd_texts_at_both_providers_end_nothing(stage: Stage) -> None:
+    """Each is one finding, or nobody's business; audit, check, dry run, provisioning and inventory go on."""
+    odd = set()
+    for index, metadata in enumerate(damaged_marks("stage", unknown_agent())):
+        trunk = {"name": metadata[:60], "numbers": [f"+1613555{index:04}"], "metadata": metadata}
+        odd.add(stage.console.livekit("CreateSIPInboundTrunk", trunk=trunk)["sip_trunk_id"])
+        odd.add(_orphan_rule(stage, metadata, name="theirs too", trunk_ids=[f"ST_odd{index:09}"]))
+    path = f"/v1/Trunks/{stage.agent.twilio_trunk_sid}/OriginationUrls"
+    for uri in ODD_URIS[:8]:
+        url = {"SipUrl": uri, "Weight": "1", "Priority": "20", "Enabled": "true", "FriendlyName": "theirs"}
+        stage.console.twilio("POST", path, **url)
+    own = f"{path}/{stage.agent.twilio_origination_url_sid}"
+    for uri in ("sip:[::1", "sip:x]", "sip:a\uff1a5060", "sip:\0", "sip:\x1bc@evil"):
+        stage.console.twilio("POST", own, SipUrl=uri)
+        (wrong,) = stage.wiring.care.verify(stage.agent_id).findings
+        assert (wrong.code, wrong.detail.isprintable()) == (FindingCode.ORIGINATION_HOST_WRONG, True)
+    before = stage.foreign()
+    audit = stage.audit(fix=True)
+    unreadable = [one["resource"]["id"] for one in audit.findings if one["code"] == FindingCode.UNREADABLE]
+    assert sorted(unreadable) == sorted(odd)
+    assert {one["code"] for one in audit.findings} == {FindingCode.UNREADABLE, FindingCode.ORIGINATION_HOST_WRONG}
+    assert stage.foreign() == before
+    assert stage.rings() == "front-desk"
+    stage.sandbox.number(SPARE, voiceUrl="http://\x1b\0[::1")
+    other = stage.wiring.agents.create("back office", "back-office", {}).id
+    assert stage.wiring.planning.preview(other, SPARE, takeover=False).would_succeed
+    stage.wiring.provisioning.provision(other, SPARE, takeover=False, origin=Origin())
+    stage.drive()
+    assert stage.sandbox.call(SPARE)["agentName"] == "back-office"
+    assert {one.phone_number for one in stage.wiring.inventory.numbers()} >= {NUMBER, SPARE}
 
 
 def _number_path(stage: Stage) -> str:

@@ -72,7 +72,8 @@ def test_a_rule_names_its_trunk_and_its_agent_and_filters_no_caller(
     start = last_seen(sandbox)
     made = platform.create_dispatch_rule(trunk.id, "receptionist", '{"tenant":7}', LABEL)
     assert operations(sandbox, start) == ["livekit.create_dispatch_rule"]
-    assert (made.name, made.metadata) == (LABEL.tag, LABEL.metadata)
+    # Everybody in the room reads a rule's metadata.
+    assert (made.name, made.metadata) == (LABEL.tag, "")
     assert (made.trunk_ids, made.agent_names) == ((trunk.id,), ("receptionist",))
     assert (made.inbound_numbers, made.numbers) == ((), ())
     kept = sandbox.state()["livekitRules"][0]

@@ -18,6 +18,36 @@ from tests.support.adapters import (
 from tests.support.sandbox import Sandbox
 from tests.support.scripted_server import Answer, scripted_server
 
+ELSEWHERE = (
+    "https://twilio.com.example/x",
+    "http://api.twilio.com/x",
+    "https://127.0.0.1/x",
+    "https://evil.example\\.twilio.com/",
+    "https://api.twilio.com\\@evil.example/",
+    "https://evil.example#.twilio.com/",
+    "https://evil.example?.twilio.com/",
+    "https://api.twilio.com@evil.example/",
+    "https://user:secret@api.twilio.com/x",
+    "https://api.twilio.com:8443/x",
+    "https://api.twilio.com:0/x",
+    "https://api.twilio.com./x",
+    "https://evil.twilio.com/x",
+    "https://xapi.twilio.com/x",
+    "https://api.twilio.com\uff0f@evil.example/",
+    "https://\u200bapi.twilio.com/x",
+    "https://evil.example\t.twilio.com/",
+    "https://evil.example\n/api.twilio.com/",
+    " https://api.twilio.com/x",
+    "//api.twilio.com/x",
+    "///evil.example/x",
+    "api.twilio.com/x",
+    "ftp://api.twilio.com/x",
+    "https:///x",
+    "https://[::1/x",
+    "",
+)
+"""Addresses that are not Twilio's, as one library or another reads them."""
+
 
 def test_ping_needs_nothing_but_good_credentials(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
     carrier.ping()
@@ -134,7 +164,17 @@ def test_without_a_base_url_credentials_never_leave_for_another_host() -> None:
     page = {"incoming_phone_numbers": [], "next_page_uri": None}
     carrier = TwilioCarrier(ACCOUNT_SID, ACCOUNT_SID, AUTH_TOKEN, timeout_s=5)
     http = carrier._twilio._client().http_client
-    for address in ("https://twilio.com.example/x", "http://api.twilio.com/x", "https://127.0.0.1/x"):
-        with pytest.raises(ValueError, match="outside Twilio"):
+    for address in ELSEWHERE:
+        with pytest.raises(ValueError, match=r"outside Twilio|Failed to parse"):
             http.request("GET", address, data=page)
     carrier.close()
+
+
+def test_with_a_base_url_a_next_page_elsewhere_is_asked_for_at_the_base() -> None:
+    with scripted_server() as server:
+        carrier = TwilioCarrier(ACCOUNT_SID, ACCOUNT_SID, AUTH_TOKEN, timeout_s=5, base_url=server.url)
+        for address in ("https://user@evil.example:1/x?y=1#z", "https://evil.example//other.example/x?y=1"):
+            server.answer(Answer(200, b"{}"))
+            carrier._twilio._client().http_client.request("GET", address)
+        carrier.close()
+        assert [seen.path for seen in server.seen] == ["/x?y=1", "/other.example/x?y=1"]

@@ -12,6 +12,7 @@ from sqlalchemy import select
 from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName
+from app.domain.marks import tag_of
 from app.domain.statuses import Direction, OperationStatus, PhoneStatus, StepState
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.provisioning.claims import LEASE_MARGIN
@@ -23,7 +24,6 @@ from app.provisioning.context import (
     ORIGINATION_URL,
     TRUNK,
     VERIFICATION,
-    tag_of,
 )
 from app.provisioning.runner import Outcome, Verdict
 from app.provisioning.steps import STEPS

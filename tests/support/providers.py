@@ -18,6 +18,7 @@ from app.providers.base import (
     Label,
     NumberRouting,
     OriginationUrl,
+    Unreadable,
 )
 from app.providers.errors import RejectedError
 
@@ -180,7 +181,7 @@ class FakeCarrier(FakeProvider):
         return self._number(number_sid)
 
     @provider_call
-    def list_numbers(self) -> list[CarrierNumber]:
+    def list_numbers(self, unreadable: list[Unreadable] | None = None) -> list[CarrierNumber]:
         return list(self.numbers.values())
 
     @provider_call
@@ -196,7 +197,7 @@ class FakeCarrier(FakeProvider):
         return self.trunks.get(checked(trunk_sid, "TK"))
 
     @provider_call
-    def list_trunks(self) -> list[CarrierTrunk]:
+    def list_trunks(self, unreadable: list[Unreadable] | None = None) -> list[CarrierTrunk]:
         return list(self.trunks.values())
 
     @provider_call
@@ -220,7 +221,7 @@ class FakeCarrier(FakeProvider):
         return self.urls[self.own_url(trunk_sid, sip_url, label.tag)]
 
     @provider_call
-    def list_origination_urls(self, trunk_sid: str) -> list[OriginationUrl]:
+    def list_origination_urls(self, trunk_sid: str, unreadable: list[Unreadable] | None = None) -> list[OriginationUrl]:
         return [url for url in self.urls.values() if url.trunk_sid == checked(trunk_sid, "TK")]
 
     @provider_call
@@ -303,7 +304,9 @@ class FakePlatform(FakeProvider):
         return self.trunks[self.own_trunk(e164, name=label.tag, metadata=label.metadata)]
 
     @provider_call
-    def list_inbound_trunks(self, e164: str | None = None) -> list[InboundTrunk]:
+    def list_inbound_trunks(
+        self, e164: str | None = None, unreadable: list[Unreadable] | None = None
+    ) -> list[InboundTrunk]:
         return [trunk for _, trunk in sorted(self.trunks.items()) if e164 is None or e164 in trunk.numbers]
 
     @provider_call
@@ -315,10 +318,12 @@ class FakePlatform(FakeProvider):
     def create_dispatch_rule(self, trunk_id: str, agent_name: str, job_metadata: str, label: Label) -> DispatchRule:
         if any(checked(trunk_id, "ST_") in rule.trunk_ids for rule in self.rules.values()):
             raise RejectedError(ErrorCode.LIVEKIT_RULE_CONFLICT, "Another rule has the trunk.")
-        return self.rules[self.own_rule(trunk_id, agent_name, name=label.tag, metadata=label.metadata)]
+        return self.rules[self.own_rule(trunk_id, agent_name, name=label.tag)]
 
     @provider_call
-    def list_dispatch_rules(self, trunk_id: str | None = None) -> list[DispatchRule]:
+    def list_dispatch_rules(
+        self, trunk_id: str | None = None, unreadable: list[Unreadable] | None = None
+    ) -> list[DispatchRule]:
         return [rule for _, rule in sorted(self.rules.items()) if trunk_id is None or trunk_id in rule.trunk_ids]
 
     @provider_call

@@ -105,6 +105,11 @@ class Stage:
         call = self.sandbox.call(NUMBER)
         return call["agentName"] if call["reaches"] else None
 
+    def foreign_trunk(self) -> str:
+        """Return the id of somebody else's LiveKit trunk."""
+        trunks = self.sandbox.state()["livekitTrunks"]
+        return str(next(one["sip_trunk_id"] for one in trunks if FOREIGN_NUMBER in one["numbers"]))
+
     def foreign(self) -> list[dict[str, Any]]:
         """Return every object at the providers that is neither ours nor our number."""
         state, ours = self.sandbox.state(), str(self.agent_id)

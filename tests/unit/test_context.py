@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from app.domain.marks import mark_in, tag_of
 from app.providers.base import NumberRouting
 from app.providers.errors import TransientError
-from app.provisioning.context import Timing, owner_of, routing_of, tag_of
+from app.provisioning.context import Timing, routing_of
 from tests.support.step import AGENT, make_context
 
 LONGEST_INSTANCE = "a" * 16
@@ -25,7 +26,9 @@ def test_the_longest_tag_fits_the_shortest_name_field() -> None:
 
 def test_a_resource_is_ours_by_its_metadata() -> None:
     context = make_context()
-    assert owner_of(context.metadata) == ("test", str(AGENT))
+    mark = mark_in(context.metadata)
+    assert mark is not None
+    assert (mark.instance, mark.agent_id) == ("test", str(AGENT))
     assert context.owns(context.metadata)
     assert context.owns(replace(context, operation_id=uuid.uuid4()).metadata)
 

@@ -8,6 +8,7 @@ import pytest
 
 from app.db.models import Agent
 from app.domain.errors import ErrorCode
+from app.domain.marks import tag_of
 from app.domain.statuses import Direction
 from app.providers.base import NumberRouting
 from app.providers.errors import RejectedError, TransientError
@@ -21,7 +22,6 @@ from app.provisioning.context import (
     VERIFICATION,
     StepContext,
     TakenMeanwhileError,
-    tag_of,
 )
 from app.provisioning.steps import STEP_BY_NAME, STEPS, steps_towards
 from app.provisioning.verification import checks, same_sip_uri
@@ -116,7 +116,7 @@ def whole(**changes: Any) -> tuple[World, StepContext]:
         TRUNK: trunk,
         ORIGINATION_URL: world.carrier.own_url(trunk, SIP_URI, TAG),
         INBOUND_TRUNK: inbound,
-        DISPATCH_RULE: world.platform.own_rule(inbound, "support", name=TAG, metadata=make_context(world).metadata),
+        DISPATCH_RULE: world.platform.own_rule(inbound, "support", name=TAG),
     }
     return world, make_context(world, ids=ids, **changes)
 

@@ -6,8 +6,9 @@ from urllib.parse import urlsplit
 
 from app.cli.doctor.checks import Check, Finding, Verdict, ok
 from app.domain.errors import ErrorCode
+from app.domain.marks import mark_in
+from app.providers.base import Unreadable
 from app.providers.errors import ProviderError, RejectedError
-from app.provisioning.context import owner_of
 from app.setting_values import is_loopback
 from app.wiring import Wiring
 
@@ -73,7 +74,7 @@ def _twilio(wiring: Wiring) -> Finding:
 
 @_asking
 def _numbers(wiring: Wiring) -> Finding:
-    owned = wiring.carrier.list_numbers()
+    owned = wiring.carrier.list_numbers(unreadable=[])
     voice = sum(number.is_voice for number in owned)
     if not voice:
         detail = f"the account owns {len(owned)} numbers, and none takes calls"
@@ -83,7 +84,8 @@ def _numbers(wiring: Wiring) -> Finding:
 
 @_asking
 def _trunks(wiring: Wiring) -> Finding:
-    used = len(wiring.carrier.list_trunks())
+    unreadable: list[Unreadable] = []
+    used = len(wiring.carrier.list_trunks(unreadable)) + len(unreadable)
     limit = wiring.settings.twilio_trunk_limit
     free = limit - used
     if free < FEW_TRUNKS:
@@ -100,8 +102,8 @@ def _livekit(wiring: Wiring) -> Finding:
 
 @_asking
 def _rules(wiring: Wiring) -> Finding:
-    rules = wiring.platform.list_dispatch_rules()
-    catch_all = [rule.id for rule in rules if not rule.trunk_ids and owner_of(rule.metadata) is None]
+    rules = wiring.platform.list_dispatch_rules(unreadable=[])
+    catch_all = [rule.id for rule in rules if not rule.trunk_ids and mark_in(rule.name, rule.metadata) is None]
     if catch_all:
         detail = f"{', '.join(catch_all)} names no trunk: it takes every call that no other rule does"
         return Finding(

@@ -143,11 +143,9 @@ def _owners(state: State, foreign: frozenset[str]) -> dict[str, dict[str, list[s
     for kind in COLUMN_OF:
         for item in state[kind]:
             owner = "unmarked" if _id(item) not in foreign else None
-            name = str(item.get("friendly_name") or item.get("name") or "")
-            if name.startswith("trunkline/"):
-                owner = name.rpartition("/")[2]
-            elif item.get("metadata", "").startswith("{"):
-                owner = json.loads(item["metadata"]).get("agentId", owner)
+            tag = str(item.get("friendly_name") or item.get("name") or "")
+            if tag.startswith("trunkline/"):
+                owner = tag.rpartition("/")[2]
             if owner:
                 owners.setdefault(owner, {}).setdefault(kind, []).append(_id(item))
     return owners

@@ -1,0 +1,109 @@
+"""How a resource of ours is marked at a provider, and whose a mark is: read strictly, anything else is not ours.
+
+Two forms: a tag in a name field (Twilio's FriendlyName, LiveKit's `name`), and JSON in the metadata of a LiveKit trunk.
+A dispatch rule carries the tag alone: LiveKit copies a rule's metadata to the caller, where everybody in the room reads
+it. Rules made by earlier releases carry the JSON, too, until they are next written.
+"""
+
+import json
+import re
+import uuid
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from app.domain.texts import read_time
+
+TAG_PREFIX = "trunkline"
+
+_TAG = re.compile(rf"{TAG_PREFIX}/(?P<instance>[^/]+)/(?P<agent>[^/]+)")
+
+_KEYS = ("managedBy", "instance", "agentId", "operationId", "createdAt")
+
+
+class Mark(NamedTuple):
+    """What a mark says; `created_at` where it says so."""
+
+    instance: str
+    agent_id: str
+    created_at: datetime | None = None
+
+
+def tag_of(instance: str, agent_id: uuid.UUID) -> str:
+    """Return the mark that fits every name field (Twilio: 64 chars): `trunkline/<instance>/<agent uuid>`."""
+    return f"{TAG_PREFIX}/{instance}/{agent_id}"
+
+
+def metadata_of(instance: str, agent_id: uuid.UUID, operation_id: uuid.UUID, now: datetime) -> str:
+    """Return the mark as JSON; `now` because LiveKit's own server never fills in `created_at` (livekit.md 1)."""
+    values = (TAG_PREFIX, instance, str(agent_id), str(operation_id), now.isoformat(timespec="seconds"))
+    return json.dumps(dict(zip(_KEYS, values, strict=True)))
+
+
+def mark_in(*texts: str) -> Mark | None:
+    """Return the mark that the first of these texts to hold one holds: names, or metadata of any content."""
+    return next(filter(None, map(_read, texts)), None)
+
+
+def agent_of(instance: str, *texts: str) -> str | None:
+    """Return the agent id of a mark of this instance, or None where the texts hold none."""
+    mark = mark_in(*texts)
+    return mark.agent_id if mark and mark.instance == instance else None
+
+
+def is_damaged(instance: str, *texts: str) -> bool:
+    """Say whether a text calls itself a mark of this instance, or is nested too deep to tell, and is no mark."""
+    return mark_in(*texts) is None and any(_claims(text, instance) for text in texts)
+
+
+def without_mark(metadata: str) -> str:
+    """Return metadata without the mark of an earlier release; what is not ours stays as it is."""
+    if _in_json(metadata) is None:
+        return metadata
+    rest = {name: value for name, value in json.loads(metadata).items() if name not in _KEYS}
+    return json.dumps(rest) if rest else ""
+
+
+def _read(text: str) -> Mark | None:
+    tag = _TAG.fullmatch(text)
+    return _mark(tag["instance"], tag["agent"], None) if tag else _in_json(text)
+
+
+def _in_json(text: str) -> Mark | None:
+    values = _parsed(text)
+    if not isinstance(values, dict) or values.get("managedBy") != TAG_PREFIX:
+        return None
+    return _mark(values.get("instance"), values.get("agentId"), values.get("createdAt"))
+
+
+def _mark(instance: object, agent_id: object, created_at: object) -> Mark | None:
+    """Return the mark, or None where the agent is not named as we name it: nobody else's resource is ever ours."""
+    if not isinstance(instance, str) or not isinstance(agent_id, str) or not _is_uuid(agent_id):
+        return None
+    return Mark(instance, agent_id, read_time(created_at))
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _parsed(text: str) -> Any:
+    """Return what the JSON says; None where it is none, and a `RecursionError` where it is nested too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        return error
+    except ValueError:
+        return None
+
+
+def _claims(text: str, instance: str) -> bool:
+    if text.startswith(f"{TAG_PREFIX}/{instance}/"):
+        return True
+    values = _parsed(text)
+    if isinstance(values, RecursionError):
+        return True
+    named = values.get("instance") if isinstance(values, dict) and values.get("managedBy") == TAG_PREFIX else ""
+    return named == instance or not isinstance(named, str)
