@@ -171,7 +171,8 @@ def test_every_button_of_the_console_is_remembered_with_its_actor(drifting: Api)
     did(Action.WEBHOOK_DELETE, f"{webhook}/delete")
     did(Action.SIGN_OUT, "/sign-out")
 
-    assert did.done == {one for one in unsafe_endpoints(api) if one.startswith("console.")}
+    only_looks = {"console.check_bulk"}
+    assert did.done == {one for one in unsafe_endpoints(api) if one.startswith("console.")} - only_looks
 
 
 def test_who_cancels_another_s_provisioning_stands_in_its_trail(api: Api) -> None:

@@ -81,7 +81,7 @@ def test_one_line_is_logged_for_each_request(api: Api, caplog: pytest.LogCapture
     assert [(line["event"], line["route"], line["status"], line["caller"]) for line in lines] == [
         ("request", "/api/agents", 200, "tests")
     ]
-    assert (lines[0]["request_id"], lines[0]["client"]) == ("abc-123", "127.0.0.1")
+    assert (lines[0]["request_id"], lines[0]["address"]) == ("abc-123", "127.0.0.1")
 
 
 @pytest.mark.parametrize("path", ["/api/agents", "/healthz", "/", "/nowhere"])

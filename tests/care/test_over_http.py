@@ -73,7 +73,7 @@ def test_a_dry_run_answers_with_calls_and_obstacles(stage: Stage, client: Client
     stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin())
     stage.drive()
     free = client.call("POST", path, {"phoneNumber": NUMBER}).json
-    assert (free["wouldSucceed"], len(free["calls"]), free["obstacles"]) == (True, 10, [])
+    assert (free["wouldSucceed"], len(free["calls"]), free["obstacles"]) == (True, 11, [])
     assert stage.publisher.plans == []
 
 

@@ -171,8 +171,8 @@ def rests(saga: Saga, tries: int) -> list[float]:
     return found
 
 
-def test_the_back_off_doubles_up_to_a_minute(resting: Saga) -> None:
-    assert rests(resting, 9) == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+def test_the_back_off_doubles_up_to_half_a_minute(resting: Saga) -> None:
+    assert rests(resting, 9) == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
 
 
 def test_the_back_off_is_spread_from_nothing_to_its_ceiling(resting: Saga) -> None:

@@ -132,7 +132,7 @@ def test_an_undo_is_tried_for_ever_whatever_the_budget(saga: Saga, number_sid: s
         assert outcome is not None
         rests.append(outcome.rest.total_seconds())
         saga.let_rests_end(operation_id)
-    assert rests == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert rests == [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30]
     saga.world.log.heal()
     saga.drive(operation_id)
     assert_ended(saga, operation_id, "rollback", number_sid)
