@@ -55,6 +55,9 @@ SHORTEST_S = 0.1
 MOST_IN_FLIGHT = 10_000
 """Requests at once: far more than all workers of an installation have threads."""
 
+MOST_TRUNKS = 1_000_000
+"""Trunks of one account: far more than Twilio has raised the limit to for anybody that we know of."""
+
 Whole = Annotated[int, BeforeValidator(values.whole_number)]
 Seconds = Annotated[float, BeforeValidator(values.number)]
 
@@ -110,7 +113,7 @@ class Settings(DatabaseSettings):
     twilio_auth_token: Annotated[SecretStr | None, Field(validate_default=True)] = None
     twilio_base_url: Annotated[str, AfterValidator(values.base_url)] | None = None
 
-    twilio_trunk_limit: Annotated[int, Field(ge=1)] = 100
+    twilio_trunk_limit: Annotated[Whole, Field(ge=1, le=MOST_TRUNKS)] = 100
     """Trunks that the Twilio account may have (https://www.twilio.com/docs/sip-trunking/scale-and-limits)."""
 
     livekit_url: Annotated[str, AfterValidator(values.livekit_url)]

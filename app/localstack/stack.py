@@ -28,6 +28,7 @@ from app.localstack.private_files import kept_password
 from app.localstack.processes import ServerProcess, free_port, poll_until, port_is_free, stopped_at_exit
 from app.localstack.terminal import Terminal
 from app.localstack.valkey import ValkeyServer
+from app.setting_values import redis_url
 from app.settings import Settings, SettingsError, load_settings
 
 SANDBOX_START_S = 30.0
@@ -155,6 +156,7 @@ def _valkey(given: Given, data_dir: Path, terminal: Terminal, running: contextli
     if not given.embeds_valkey:
         url = given.values["REDIS_URL"]
         try:
+            url = redis_url(url.strip())
             with redis.Redis.from_url(url, socket_connect_timeout=THEIRS_S, socket_timeout=THEIRS_S) as client:
                 client.ping()
         except (redis.RedisError, ValueError) as error:

@@ -130,7 +130,7 @@ def test_findings_are_those_of_the_newest_audit_that_was_done(api: Api) -> None:
 
 
 def test_requests_that_are_refused_are_counted_by_status(api: Api) -> None:
-    before = values(families(api.client.get("/metrics").text)["trunkline_http_refused"])
+    before = values(families(api.get("/metrics").text)["trunkline_http_refused"])
     reader = replace(api, key=api.new_key(Scope.READ))
     api.client.get("/api/agents")
     api.client.get("/api/agents", headers={"Authorization": "Bearer tl_nonsense"})

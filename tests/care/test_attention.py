@@ -21,8 +21,8 @@ from app.provisioning.transitions import Origin
 from tests.support.saga import END_OF_RESTS
 from tests.support.stage import Stage
 
-SOON = timedelta(seconds=25)
-"""Less than any rest of an undo that was refused: 30 to 60 s."""
+SOON = timedelta(seconds=10)
+"""Less than any rest of an undo that was refused: 15 to 30 s."""
 
 GAUGE = 'trunkline_operations{kind="deprovision",status="needs_attention"} '
 

@@ -18,8 +18,9 @@ def test_a_number_is_connected_and_disconnected_with_not_one_call_too_many(
     finished(stack, [stack.api.provision(subject.agent_id, subject.number)])
     calls = Counter(request["operation"] for request in sandbox.requests(seen))
     check(stack.sessions, sandbox, subject, PhoneStatus.PROVISIONED)
-    once = ("twilio.list_numbers", *CREATES, "twilio.attach_number", "twilio.fetch_number", *VERIFICATION)
-    assert calls == Counter(once)
+    once = ("twilio.list_numbers", *CREATES, "twilio.attach_number", *VERIFICATION)
+    # The number is looked at directly before it is attached, and with the rest of the path.
+    assert calls == Counter((*once, "twilio.fetch_number", "twilio.fetch_number"))
     phone = stack.api.phone(subject.agent_id)
     assert (phone["hasPhone"], phone["phoneProvisioningStatus"]) == (True, "PROVISIONED")
 
