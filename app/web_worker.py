@@ -49,6 +49,8 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # A file goes the way of every response: sendfile(2) would block a thread on the client.
+        self.cfg.set("sendfile", False)
         self._waiting: set[Connection] = set()
         """Whoever is waited for: every connection that no thread has."""
         self._next_look = 0.0

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from sqlalchemy import delete, func, select, text
 
-from app.db.access import ApiKey
+from app.db.access import ApiKey, ConsoleSession
 from app.db.models import Base
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.webhooks import DeliveryStatus, WebhookEvent
@@ -56,10 +56,10 @@ def a_webhook(stack: Stack) -> str:
 
 
 def forget_all(stack: Stack) -> None:
-    """Delete every row but the keys: agents of an earlier test are gone from the sandbox too."""
+    """Delete every row but keys and sessions: agents of an earlier test are gone from the sandbox too."""
     with stack.sessions.begin() as session:
         # Whoever is at work takes this lock first: it ends, and we do not meet half-way.
         session.execute(text("LOCK TABLE operations IN ACCESS EXCLUSIVE MODE"))
         for table in reversed(Base.metadata.sorted_tables):
-            if table is not ApiKey.__table__:
+            if table not in (ApiKey.__table__, ConsoleSession.__table__):
                 session.execute(delete(table))

@@ -28,7 +28,7 @@ PROMPT_S = 2.0
 """Seconds within which a client is served whatever others do: a hundredth of it as a rule."""
 
 APPLICATION = """\
-import json, structlog
+import json, structlog, tempfile
 from app import logs
 
 logs.configure("json")
@@ -45,7 +45,14 @@ def app(environ, start):
             text = type(error).__name__
         body = json.dumps([environ["PATH_INFO"], environ["SCRIPT_NAME"], len(text), text[:40]]).encode()
     start("200 OK", [("Content-Length", str(len(body)))])
-    return [body]
+    return environ["wsgi.file_wrapper"](tempfile_with(body)) if environ["PATH_INFO"] == "/file" else [body]
+
+
+def tempfile_with(body):
+    file = tempfile.TemporaryFile()
+    file.write(body)
+    file.seek(0)
+    return file
 """
 """Says what it was asked; reads the whole body."""
 
@@ -108,6 +115,12 @@ def _say(port: int, *pieces: bytes, is_over: bool = False) -> bytes:
 
 def _request(start: str, *fields: str) -> bytes:
     return "\r\n".join([f"{start} HTTP/1.1", "Host: x", "Connection: close", *fields, "", ""]).encode()
+
+
+def test_a_file_is_sent_whole(port: int) -> None:
+    head, _, body = _say(port, _request("GET /file")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert json.loads(body)[0] == "/file"
 
 
 def _told(response: bytes) -> list[object]:
