@@ -3,7 +3,6 @@
 import json
 import threading
 import uuid
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -104,8 +103,6 @@ def test_a_move_of_a_path_that_somebody_deleted_from_goes_back_and_is_repaired(
         for name in plan.steps[:-1]:
             stage.wiring.runner.run(plan.operation_id, plan.epoch, name, plan.direction)
     outsider.edit(kind, stage.agent)
-    tools = replace(stage.wiring.runner.tools, sleep=lambda _seconds: None)
-    stage.wiring = replace(stage.wiring, runner=replace(stage.wiring.runner, tools=tools))
     stage.drive()
     assert stage.wiring.provisioning.wait(operation.id, _NOW).status is OperationStatus.FAILED
     assert stage.wiring.agents.get(other).phone_provisioning_status is PhoneStatus.NOT_PROVISIONED
@@ -127,8 +124,6 @@ def test_a_move_of_a_number_that_somebody_has_taken_meanwhile_ends_and_leaves_it
     else:
         theirs = next(one["sid"] for one in stage.sandbox.state()["trunks"] if one["friendly_name"] == "theirs")
         stage.console.twilio("POST", path, TrunkSid=theirs)
-    tools = replace(stage.wiring.runner.tools, sleep=lambda _seconds: None)
-    stage.wiring = replace(stage.wiring, runner=replace(stage.wiring.runner, tools=tools))
     stage.drive()
     assert stage.wiring.provisioning.wait(operation.id, _NOW).status is OperationStatus.FAILED
     assert stage.agent.phone_provisioning_status is PhoneStatus.PROVISIONED

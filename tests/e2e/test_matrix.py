@@ -14,7 +14,6 @@ from app.localstack.valkey import ValkeyServer
 from tests.e2e.cases import Case, Path, Trouble
 from tests.e2e.invariants import Foreigners
 from tests.e2e.play import Play, withdraw
-from tests.e2e.subjects import SHARED
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, Timings, running_stack
 
@@ -104,13 +103,17 @@ def test_a_provider_that_stands_still_and_then_lands_all_at_once_leaves_nothing(
 ) -> None:
     """Every create and every undo is under way meanwhile: for less than a call, for more than one and its quiet period,
     and for as long while the worker dies."""
-    with running_stack(make_database(), own_valkey.url, sandbox, SHARED) as stack:
+    with running_stack(make_database(), own_valkey.url, sandbox, STOOD) as stack:
         for stand in STANDS:
             play = Play(stack, sandbox, (Trouble.STOOD_STILL,), *Path)
             stand_still(stack, sandbox, play, stand)
             play.await_end()
             play.check(subtests)
             matrix_size(play)
+
+
+STOOD = Timings(provider_timeout=2)
+"""Long enough for every case to be at its point before the first of them looks again."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def stand_still(stack: Stack, sandbox: Sandbox, play: Play, stand: Stand) -> Non
     if stand.is_worker_killed:
         stack.worker.kill()
         stack.start_worker()
-    time.sleep(max(began + stand.calls * SHARED.provider_timeout - time.monotonic(), 0))
+    time.sleep(max(began + stand.calls * STOOD.provider_timeout - time.monotonic(), 0))
     # The last to come are the first to be carried out: a look is answered before what it looks for has landed.
     for still in stills:
         withdraw(sandbox, still)
