@@ -103,6 +103,10 @@ class StepContext:
     """Whether any step on this path was tried more than once, so that twins are possible."""
     started: float = field(default=0.0)
     """The monotonic clock at the claim, seconds."""
+    absent: set[str] = field(default_factory=set)
+    """Ids that this run's looks have not shown: a 404 on one of them is the second word, and needs no third."""
+    removed: list[str] = field(default_factory=list)
+    """Ids that this run has undone; kept even where it goes no further, so that the next try does not begin anew."""
     holder_id: uuid.UUID | None = None
     """The agent whose path it is, where that is another than `agent_id`: a move works under the new one's mark."""
 
@@ -134,7 +138,8 @@ class StepContext:
     def find_any(self, look: Callable[[], list[str]], known: Collection[str] = ()) -> list[str]:
         """Look until something else than `known` is there, three times at most; return all that was seen.
 
-        Before anything is made, forgotten or called done: a list may be late, and an empty one untrue.
+        Before anything is made, forgotten or called done: a list may be late, and an empty one untrue. One that has all
+        that is known is neither.
         """
         seen: dict[str, None] = {}
         for part in LOOKS_FOR_ABSENCE:
@@ -142,13 +147,15 @@ class StepContext:
                 self.tools.sleep(part * self.tools.timing.provider_timeout.total_seconds())
             self.check_time()
             seen |= dict.fromkeys(look())
-            if seen.keys() - set(known):
+            if seen.keys() - set(known) or (known and seen.keys() >= set(known)):
                 break
         return list(seen)
 
     def confirm_gone(self, look: Callable[[], list[str]], resource_id: str) -> None:
         """Return when `look` does not show what the provider has just called unknown; `TransientError` if it does."""
-        if resource_id in self.find_any(lambda: [one for one in look() if one == resource_id]):
+        if resource_id not in self.absent and resource_id in self.find_any(
+            lambda: [one for one in look() if one == resource_id]
+        ):
             detail = f"The provider called {resource_id} unknown, and lists it."
             raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, detail)
 

@@ -1,5 +1,6 @@
 """What came of a claimed step, written in one transaction: result, rest or failure."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Literal
@@ -120,6 +121,9 @@ def keep_rest(
             return "lost"
         _rest(row, claim, error, locked.now + rest, is_clear=is_clear, was_tried=was_tried)
         _doubt(row, locked.now, settles_in)
+        if claim.context.removed:
+            _mark_deleted(session, claim, claim.context.removed, locked.now)
+            row.resource_id = None if row.resource_id in claim.context.removed else row.resource_id
         record(
             session,
             operation,
@@ -247,15 +251,12 @@ def _write_ledger(session: Session, claim: Claim, result: Result, now: datetime)
             .on_conflict_do_nothing()
         )
     if result.removed:
-        session.execute(
-            update(Resource)
-            .where(
-                Resource.agent_id == claim.holder_id,
-                Resource.external_id.in_(result.removed),
-                Resource.deleted_at.is_(None),
-            )
-            .values(deleted_at=now)
-        )
+        _mark_deleted(session, claim, result.removed, now)
+
+
+def _mark_deleted(session: Session, claim: Claim, ids: Sequence[str], now: datetime) -> None:
+    which = (Resource.agent_id == claim.holder_id, Resource.external_id.in_(ids), Resource.deleted_at.is_(None))
+    session.execute(update(Resource).where(*which).values(deleted_at=now))
 
 
 def _waited(tools: Toolbox, claim: Claim, error: ProviderError) -> dict[str, float]:

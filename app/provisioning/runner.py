@@ -183,9 +183,12 @@ class Runner:
             targets = [context.ids[step.changes]] if step.changes in context.ids else []
         else:
             targets = sorted({*_known(claim), *found})
+            if claim.may_have_happened:
+                context.absent.update(_known(claim) - set(found))
         for target in targets:
             context.check_time()
             step.undo(context, target)
+            context.removed.append(target)
         return Result(None, removed=tuple(targets))
 
     def _keep_error(
