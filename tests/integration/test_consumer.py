@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from celery import Celery
+from kombu.transport import virtual
 
 from tests.support.saga import ManualClock
 
@@ -52,3 +53,32 @@ def test_events_of_one_moment_share_a_message_and_later_ones_get_another(
         assert delay_s == EVENTS_S
         flush()
     assert dispatcher.flushes == 2
+
+
+def test_credit_that_was_lost_with_acknowledgements_is_freed_once_nothing_is_held(celery_app: Celery) -> None:
+    from celery.worker import state  # noqa: PLC0415
+
+    from tasks.consumer import Consumer  # noqa: PLC0415  # reads the settings
+
+    qos = virtual.QoS(SimpleNamespace(), prefetch_count=2)
+    qos.restore_at_shutdown = False
+    qos.append("message", "one")
+    qos.append("message", "two")
+    consumer = Consumer.__new__(Consumer)
+    consumer.task_consumer = SimpleNamespace(channel=SimpleNamespace(qos=qos))
+
+    class Held:
+        """A request, as far as Celery's set of them looks at it."""
+
+        id = "held"
+
+    held = Held()
+    state.reserved_requests.add(held)
+    for _ in range(3):
+        consumer.free_lost_credit()
+        assert not qos.can_consume()  # a task is under way: its message counts
+    state.reserved_requests.discard(held)
+    consumer.free_lost_credit()
+    assert not qos.can_consume()  # it may be acknowledged this very moment
+    consumer.free_lost_credit()
+    assert qos.can_consume()
