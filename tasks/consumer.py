@@ -33,9 +33,9 @@ class Consumer(consumer.Consumer):
     def free_lost_credit(self) -> None:
         """Let messages be taken again where none is held, but as many as may be held count as not acknowledged.
 
-        kombu 5.7 loses count when an acknowledgement meets a broker that is frozen or gone: a worker was seen idle for
-        minutes with 137 messages in its queue (soak, seed 3). What is freed is delivered again after the visibility
-        timeout, to a step that is done by then. Goes when a release of kombu survives such a soak without it.
+        Seen with kombu 5.7 after the broker was killed and frozen: a worker idle for minutes, 137 messages in its queue,
+        its BRPOP paused (soak, seed 3). How kombu lost count was not traced. What is freed is delivered again after the
+        visibility timeout, to a step that is done by then. Goes when a release of kombu survives such soaks without it.
         """
         qos: Any = self.task_consumer.channel.qos if self.task_consumer else None
         is_idle = not (state.reserved_requests or state.active_requests)
