@@ -33,7 +33,7 @@ class Consumer(consumer.Consumer):
     def free_lost_credit(self) -> None:
         """Let messages be taken again where none is held, but as many as may be held count as not acknowledged.
 
-        Seen with kombu 5.7 after the broker was killed and frozen: a worker idle for minutes, 137 messages in its queue,
+        Seen with kombu 5.7 after the broker was killed and frozen: a worker idle for minutes, 137 messages queued,
         its BRPOP paused (soak, seed 3). How kombu lost count was not traced. What is freed is delivered again after the
         visibility timeout, to a step that is done by then. Goes when a release of kombu survives such soaks without it.
         """
