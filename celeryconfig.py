@@ -42,7 +42,7 @@ worker_cancel_long_running_tasks_on_connection_loss = False
 worker_send_task_events = True
 worker_consumer = "tasks.consumer:Consumer"
 task_send_sent_event = False
-# The application configures logging itself (app/logs.py).
+# The application configures logging itself (app/observability/logs.py).
 worker_hijack_root_logger = False
 
 # Redis may be away for any time; a worker waits for it.

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs Trunkline on this machine: ./run.py starts everything, ./run.py test runs the tests.
 
-Makes .venv from requirements.lock when needed, then hands over to app.localstack. Standard library only; parses on any
-Python 3, so that an old one gets a sentence instead of a syntax error.
+Makes .venv from requirements.lock when needed, then hands over to app.dev.localstack. Standard library only; parses on
+any Python 3, so that an old one gets a sentence instead of a syntax error.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ REASON_LINES = 12
 """Lines of a failure that are shown: pip names the requirement and where it comes from below its error."""
 
 COMMANDS = ("serve", "test", "soak", "bench")
-"""What app.localstack offers; a new one needs its name here and a line in USAGE."""
+"""What app.dev.localstack offers; a new one needs its name here and a line in USAGE."""
 
 LAUNCHER_TEXT = """\
 #!/bin/sh
@@ -146,7 +146,7 @@ def become(command: str, arguments: list[str]) -> NoReturn:
     sys.stdout.flush()
     # Bytecode lies in ignored folders; without it every process compiles all it imports: a start takes 16 s, not 4.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    os.execv(PYTHON, [str(PYTHON), "-m", "app.localstack", command, *arguments])  # noqa: S606 - our own interpreter
+    os.execv(PYTHON, [str(PYTHON), "-m", "app.dev.localstack", command, *arguments])  # noqa: S606 - our own interpreter
 
 
 def prepare() -> None:

@@ -20,8 +20,8 @@ def create_app(wiring: "Wiring | None" = None) -> "Flask":
     """
     # Imported late: worker, sandbox and ./run.py import this package too, and need no web framework.
     from app.api.application import build_application  # noqa: PLC0415
-    from app.cli.unwired import has_read_files, is_for_a_command, make_unwired  # noqa: PLC0415
-    from app.console.registration import register_console  # noqa: PLC0415
+    from app.cli.context import has_read_files, is_for_a_command, make_unwired  # noqa: PLC0415
+    from app.console.application import register_console  # noqa: PLC0415
     from app.domain.texts import escaped  # noqa: PLC0415
     from app.settings import SettingsError, forget_files_above, load_settings  # noqa: PLC0415
     from app.wiring import build, build_web  # noqa: PLC0415

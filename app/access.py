@@ -14,11 +14,10 @@ from typing import Any
 from sqlalchemy import Row, and_, bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.db.access import ApiKey, ConsoleSession
-from app.db.activity import Activity, record_activity
+from app.db.access import Activity, ApiKey, ConsoleSession, record_activity
 from app.db.engine import Sessions
 from app.db.queries import autocommitting, purge_rows
-from app.domain.activity import INTERNAL, Action, Origin
+from app.domain.events import INTERNAL, Action, Origin
 from app.domain.texts import InvalidTextError, visible_line
 
 KEY_PREFIX = "tl_"

@@ -10,34 +10,31 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from app.access import ConsoleSessions
-from app.db.activity import purge_activity
+from app.audit.service import AuditService
+from app.bulk.dispatcher import BulkAdmission
+from app.bulk.service import BulkService
+from app.db.access import purge_activity
 from app.db.engine import Sessions, make_engine, make_sessions
-from app.first_answers import FirstAnswers
+from app.idempotency import FirstAnswers
+from app.numbers.agents import AgentService
+from app.numbers.dry_run import PlanningService
+from app.numbers.inventory import HeadroomService, InventoryService
+from app.numbers.maintenance import CareService
+from app.numbers.service import ProvisioningService, Publisher
+from app.observability.counters import make_tally
+from app.observability.tracing import Telemetry, make_tracing
 from app.providers.base import Carrier, VoicePlatform
-from app.providers.governor import Governor, make_governor
 from app.providers.livekit import LiveKitPlatform
+from app.providers.rate_limiter import Governor, make_governor
 from app.providers.twilio import TwilioCarrier
-from app.provisioning.agents import AgentService
-from app.provisioning.audit import AuditService
-from app.provisioning.bulk import BulkService
-from app.provisioning.bulk_admission import BulkAdmission
-from app.provisioning.care import CareService
-from app.provisioning.context import Timing, Toolbox
-from app.provisioning.headroom import HeadroomService
-from app.provisioning.inventory import InventoryService
-from app.provisioning.planning import PlanningService
-from app.provisioning.runner import Runner
-from app.provisioning.service import ProvisioningService, Publisher
-from app.provisioning.sweeper import Sweeper
-from app.provisioning.watching import StepWatch
+from app.saga.context import Timing, Toolbox
+from app.saga.instrumentation import StepWatch
+from app.saga.runner import Runner
 from app.settings import Settings
-from app.telemetry import Telemetry
-from app.telemetry.tally import make_tally
-from app.telemetry.tracing import make_tracing
-from app.webhooks.addresses import AddressRule
+from app.sweeper import Sweeper
 from app.webhooks.deliveries import DeliveryService
 from app.webhooks.endpoints import WebhookService
-from app.webhooks.sending import Sender
+from app.webhooks.sending import AddressRule, Sender
 
 PUBLISHER = "tasks.publisher:publisher"
 """Who queues the Celery chain: named, not imported, since tasks know the app and the app knows only the Protocol."""

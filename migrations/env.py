@@ -9,8 +9,8 @@ import sys
 from alembic import context
 from sqlalchemy import Connection, create_engine, event
 
-from app.db import activity, webhooks  # noqa: F401  # their rows
-from app.db.access import Base  # every other model: access builds on models, and app.db knows bulks
+from app.db import access, webhooks  # noqa: F401  # their rows
+from app.db.access import Base  # every other model: access builds on models
 from app.settings import SettingsError, load_database_settings
 
 LOCK_TIMEOUT_MS = 5_000

@@ -18,7 +18,7 @@ from kombu.connection import Connection
 from kombu.transport import virtual
 from kombu.transport.redis import Channel as RedisChannel
 
-from app.provisioning.plans import Plan
+from app.saga.chain_plan import Plan
 from tasks.provisioning import chain_of
 
 KINDS_KEPT = 256

@@ -4,7 +4,8 @@ from celery import Task, chain, group
 from celery.canvas import Signature
 
 from app.domain.statuses import Direction, OperationKind
-from app.provisioning.context import (
+from app.saga.chain_plan import Plan
+from app.saga.context import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
     NUMBER,
@@ -13,8 +14,7 @@ from app.provisioning.context import (
     TRUNK,
     VERIFICATION,
 )
-from app.provisioning.plans import Plan
-from app.provisioning.steps import steps_towards
+from app.saga.steps import steps_towards
 from tasks import app, rollback
 from tasks.worker import TurnedRoundError, carry
 

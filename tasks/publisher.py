@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from app.provisioning.plans import Plan
+from app.saga.chain_plan import Plan
 from tasks import app, upkeep, webhooks
 from tasks.letters import letters
 

@@ -8,8 +8,8 @@ from celery import Task
 from celery.signals import setup_logging, worker_shutdown
 
 from app.domain.statuses import Direction
-from app.logs import configure
-from app.provisioning.runner import Verdict
+from app.observability.logs import configure
+from app.saga.runner import Verdict
 from app.settings import load_settings
 from app.wiring import Wiring, build
 

@@ -1,18 +1,37 @@
-"""/api/agents: create, list, get, delete."""
+"""/api/agents and /api/agents/{id}/...: an agent, its number, and the path between them."""
 
 import uuid
 from typing import Any
 
 from apiflask import APIBlueprint
+from flask import Response, current_app, request
 from flask.typing import ResponseReturnValue
 from marshmallow import RAISE
 
-from app.api.answers import agent_url
-from app.api.context import door, origin, wiring
-from app.api.documented import answers_with
-from app.api.idempotency import idempotent
-from app.api.schemas import AgentIn, AgentOut, AgentPage, AgentQuery
-from app.domain.errors import ErrorCode
+from app.api.responses import (
+    agent_url,
+    deprovisioning_answer,
+    idempotent,
+    move_answer,
+    plan_answer,
+    provisioning_answer,
+    repair_answer,
+    verification_answer,
+)
+from app.domain.errors import WAITED, ErrorCode
+from app.views.agent_schemas import Accepted, AgentIn, AgentOut, AgentPage, AgentQuery, Done, Provisioned, ProvisionIn
+from app.views.operation_schemas import (
+    MovedOut,
+    MoveIn,
+    PhoneOut,
+    PlanOut,
+    ProvisionQuery,
+    RepairedOut,
+    RepairIn,
+    VerifiedOut,
+)
+from app.web.context import door, origin, wiring
+from app.web.documented import answers_with
 
 blueprint = APIBlueprint("agents", __name__, url_prefix="/api/agents", tag="Agents")
 
@@ -53,3 +72,112 @@ def delete_agent(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Delete an agent that holds no number."""
     wiring().agents.delete(agent_id, origin=origin())
     return "", 204
+
+
+phones_blueprint = APIBlueprint("phones", __name__, url_prefix="/api/agents/<agent_id>", tag="Phone numbers")
+
+_PHONE = PhoneOut()
+
+
+@phones_blueprint.post("/provision-phone")
+@idempotent
+@phones_blueprint.input(ProvisionQuery, location="query", unknown=RAISE)
+@phones_blueprint.input(ProvisionIn)
+@phones_blueprint.output(Accepted, 202, description="Queued: poll `statusUrl`.")
+@answers_with(
+    ErrorCode.AGENT_NOT_FOUND,
+    ErrorCode.AGENT_HAS_PHONE,
+    ErrorCode.NUMBER_IN_USE,
+    ErrorCode.OPERATION_IN_PROGRESS,
+    *WAITED,
+    bodies={200: ((Provisioned, PlanOut), "With `Prefer: wait`: the number rings the agent. With `dryRun`: the plan.")},
+    headers={200: ["Preference-Applied"], 202: ["Location", "Retry-After", "Preference-Applied"]},
+)
+def provision_phone(agent_id: uuid.UUID, json_data: dict[str, Any], query_data: dict[str, Any]) -> Response:
+    """Connect a number to the agent, or say with `dryRun` what that would do."""
+    number, takeover = json_data["phone_number"], json_data["takeover"]
+    if query_data["dry_run"]:
+        return plan_answer(wiring().planning.preview(agent_id, number, takeover=takeover))
+    operation = wiring().provisioning.provision(agent_id, number, takeover=takeover, origin=origin())
+    return provisioning_answer(operation)
+
+
+@phones_blueprint.get("/phone-status")
+@phones_blueprint.output(PhoneOut, description="Where the agent's number stands.")
+@answers_with(
+    ErrorCode.AGENT_NOT_FOUND,
+    bodies={304: (None, "Nothing has changed since the answer whose `ETag` was sent in `If-None-Match`.")},
+    headers={200: ["ETag"], 304: ["ETag"]},
+)
+def phone_status(agent_id: uuid.UUID) -> Response:
+    """Get the state of the agent's number."""
+    etag = door().reader.phone_etag(agent_id)
+    unchanged = request.if_none_match.contains_weak(etag)
+    body = "" if unchanged else current_app.json.dumps(_PHONE.dump(door().reader.phone(agent_id)))
+    response = Response(body, 304 if unchanged else 200, mimetype="application/json")
+    response.set_etag(etag)
+    response.headers["Cache-Control"] = "no-cache"
+    return response
+
+
+@phones_blueprint.delete("/deprovision-phone")
+@idempotent
+@phones_blueprint.output(Accepted, 202, description="Queued: poll `statusUrl`.")
+@answers_with(
+    ErrorCode.AGENT_NOT_FOUND,
+    ErrorCode.OPERATION_IN_PROGRESS,
+    bodies={200: (Done, "The agent has no number: it had none, or `Prefer: wait` was long enough.")},
+    headers={200: ["Preference-Applied"], 202: ["Location", "Retry-After", "Preference-Applied"]},
+)
+def deprovision_phone(agent_id: uuid.UUID) -> Response:
+    """Disconnect the agent's number; while it is being connected, cancel that."""
+    operation = wiring().provisioning.deprovision(agent_id, origin=origin())
+    return deprovisioning_answer(operation)
+
+
+care_blueprint = APIBlueprint("care", __name__, url_prefix="/api/agents/<agent_id>", tag="Care")
+
+HEADERS = {200: ["Preference-Applied"], 202: ["Location", "Retry-After", "Preference-Applied"]}
+
+
+@care_blueprint.post("/verify")
+@care_blueprint.output(VerifiedOut, description="What was found.")
+@answers_with(ErrorCode.AGENT_NOT_FOUND, ErrorCode.AGENT_HAS_NO_PHONE, *WAITED)
+def verify_phone(agent_id: uuid.UUID) -> Response:
+    """Compare the agent's path with both providers now."""
+    return verification_answer(wiring().care.verify(agent_id))
+
+
+@care_blueprint.post("/repair")
+@idempotent
+@care_blueprint.input(RepairIn)
+@care_blueprint.output(Accepted, 202, description="Queued: poll `statusUrl`.")
+@answers_with(
+    ErrorCode.AGENT_NOT_FOUND,
+    ErrorCode.AGENT_HAS_NO_PHONE,
+    ErrorCode.OPERATION_IN_PROGRESS,
+    *WAITED,
+    bodies={200: (RepairedOut, "All is well: nothing was to do, or `Prefer: wait` was long enough.")},
+    headers=HEADERS,
+)
+def repair_phone(agent_id: uuid.UUID, json_data: dict[str, Any]) -> Response:
+    """Rebuild what is missing or changed on the agent's path."""
+    return repair_answer(wiring().care.repair(agent_id, takeover=json_data["takeover"], origin=origin()))
+
+
+@care_blueprint.post("/move-phone")
+@idempotent
+@care_blueprint.input(MoveIn)
+@care_blueprint.output(Accepted, 202, description="Queued: poll `statusUrl`.")
+@answers_with(
+    ErrorCode.AGENT_NOT_FOUND,
+    ErrorCode.AGENT_HAS_NO_PHONE,
+    ErrorCode.AGENT_HAS_PHONE,
+    ErrorCode.OPERATION_IN_PROGRESS,
+    *WAITED,
+    bodies={200: (MovedOut, "With `Prefer: wait`: the number rings the other agent.")},
+    headers=HEADERS,
+)
+def move_phone(agent_id: uuid.UUID, json_data: dict[str, Any]) -> Response:
+    """Hand the agent's number to another agent, with no moment at which a caller reaches nobody."""
+    return move_answer(wiring().care.move(agent_id, json_data["to_agent_id"], origin=origin()))

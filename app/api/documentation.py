@@ -1,11 +1,292 @@
-"""/openapi.json and /docs: the reference, and a page to try it on; Swagger UI comes from a package, not from a CDN."""
+"""The API reference: the OpenAPI document, completed, and /docs with Swagger UI from a package, not from a CDN."""
 
 import threading
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from apiflask import APIBlueprint
+from apiflask import APIBlueprint, APIFlask
 from flask import Response, current_app, send_from_directory
+
+from app.bulk.files import COLUMNS
+from app.domain.errors import ErrorCode
+from app.domain.events import PHONE_EVENTS, WebhookEvent
+from app.domain.findings import FindingCode, Severity
+from app.domain.statuses import OperationKind, PhoneStatus
+from app.views.agent_schemas import AGENT_ID, NUMBER, OPERATION_ID, STATUS_URL
+from app.views.webhook_schemas import MESSAGE_ID, SUMMARIES
+from app.web.documented import HEADERS, IDEMPOTENT, PROBLEMS
+from app.web.problems import KINDS, MIME_TYPE, problem_body
+
+DELIVERY_HEADERS = {
+    "webhook-id": {"description": "The same on every try: the key to tell repetitions by.", "example": MESSAGE_ID},
+    "webhook-timestamp": {"description": "When this try was signed, in Unix seconds.", "example": "1674087231"},
+    "webhook-signature": {
+        "description": "One or more, with blanks between: `v1,` and the base64 HMAC-SHA256 of "
+        "`{webhook-id}.{webhook-timestamp}.{body}` under the secret.",
+        "example": "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
+    },
+}
+
+_ABOUT_AGENT = {
+    "agentId": {"type": "string", "format": "uuid", "example": AGENT_ID},
+    "agentName": {"type": "string", "example": "Front desk"},
+    "phoneNumber": {"type": "string", "example": NUMBER},
+    "phoneProvisioningStatus": {"enum": [status.value for status in PhoneStatus]},
+}
+_ABOUT_OPERATION = {
+    "operationId": {"type": "string", "format": "uuid", "example": OPERATION_ID},
+    "operationKind": {"enum": [kind.value for kind in OperationKind]},
+    "error": {
+        "type": "object",
+        "description": "Why, where something went wrong.",
+        "properties": {"code": {"type": "string"}, "detail": {"type": "string"}},
+    },
+}
+_ABOUT_DRIFT = {
+    "operationId": {"type": "null"},
+    "findings": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {
+                "code": {"enum": [code.value for code in FindingCode]},
+                "severity": {"enum": [severity.value for severity in Severity]},
+                "sentence": {"type": "string"},
+            },
+        },
+    },
+}
+
+
+def webhook_reference() -> dict[str, Any]:
+    """Return the section: one entry for each event that an endpoint may subscribe to."""
+    return {event.value: {"post": _post(event)} for event in PHONE_EVENTS}
+
+
+def _post(event: WebhookEvent) -> dict[str, Any]:
+    headers = [
+        {"in": "header", "name": name, "required": True, "schema": {"type": "string"}, **about}
+        for name, about in DELIVERY_HEADERS.items()
+    ]
+    return {
+        "summary": SUMMARIES[event],
+        "tags": ["Webhooks"],
+        # A receiver knows us by the signature in the headers: no scheme of OpenAPI's says that.
+        "security": [],
+        "parameters": headers,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _body(event)}}},
+        "responses": {"2XX": {"description": "Received. Anything else is tried again; 410 disables the endpoint."}},
+    }
+
+
+def _body(event: WebhookEvent) -> dict[str, Any]:
+    more = _ABOUT_DRIFT if event is WebhookEvent.DRIFTED else _ABOUT_OPERATION
+    return {
+        "type": "object",
+        "required": ["type", "timestamp", "data"],
+        "properties": {
+            "type": {"const": event.value},
+            "timestamp": {"type": "string", "format": "date-time", "description": "When it happened."},
+            "data": {
+                "type": "object",
+                "required": [*_ABOUT_AGENT, "operationId"],
+                "properties": {**_ABOUT_AGENT, **more},
+            },
+        },
+    }
+
+
+_C = ErrorCode
+
+VERSION = "0.1.0"
+"""As in pyproject.toml."""
+
+DESCRIPTION = """\
+Connects Twilio phone numbers to LiveKit voice agents, and keeps them connected.
+
+Work is asynchronous: a call that starts some answers 202 with a `statusUrl` to poll. `Prefer: wait=N` makes it wait up
+to 60 seconds for the end. Every error is `application/problem+json` with a `code` from a closed list. Every answer
+carries `X-Request-ID`, the client's own if it sent one.
+"""
+
+EVERY_CALL = (_C.UNAUTHENTICATED, _C.FORBIDDEN, _C.REQUEST_TOO_LARGE, _C.INTERNAL_ERROR, _C.SERVICE_UNAVAILABLE)
+WRITING_CALL = (_C.RATE_LIMITED, _C.VALIDATION_FAILED)
+"""The second for a query parameter that it does not know."""
+
+WITH_BODY = (_C.MALFORMED_REQUEST, _C.UNSUPPORTED_MEDIA_TYPE, _C.VALIDATION_FAILED)
+WITH_KEY = (_C.IDEMPOTENCY_KEY_REUSED, _C.IDEMPOTENCY_KEY_IN_PROGRESS, _C.VALIDATION_FAILED)
+
+"""Where the paths begin that are for holders of a key; /metrics is for everybody with METRICS_PUBLIC only."""
+
+CSV_BODIES = {("/api/provisionings", "post"): ",".join(COLUMNS) + "\n" + f"{NUMBER},{AGENT_ID},,,false\n"}
+"""Which call takes CSV too -> an example of it."""
+
+NEEDS_NO_KEY = {"/healthz", "/readyz"}
+"""The paths that answer everybody."""
+
+_ID = {"type": "string", "format": "uuid", "example": AGENT_ID}
+
+PARAMETERS: Mapping[str, dict[str, Any]] = {
+    "IdempotencyKey": {
+        "in": "header",
+        "name": "Idempotency-Key",
+        "description": "1 to 255 visible ASCII characters. For 24 hours the same request with the same key gives the "
+        "first answer again, marked `Idempotency-Replayed: true`; answers of 500 and above are not kept.",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    },
+    "Prefer": {
+        "in": "header",
+        "name": "Prefer",
+        "description": "`wait=N`: answer when the operation has ended, or after N seconds, at most 60 (RFC 7240).",
+        "schema": {"type": "string", "examples": ["wait=30"]},
+    },
+    "IfNoneMatch": {
+        "in": "header",
+        "name": "If-None-Match",
+        "description": "The `ETag` of the last answer: 304 without a body when nothing has changed.",
+        "schema": {"type": "string"},
+    },
+}
+
+PROBLEM = {
+    "type": "object",
+    "description": "Why a request was refused or failed (RFC 9457).",
+    "required": ["success", "type", "title", "status", "detail", "code"],
+    "properties": {
+        "success": {"const": False},
+        "type": {"type": "string", "description": "`urn:trunkline:problem:` and the code."},
+        "title": {"type": "string", "description": "What every problem of this code has in common."},
+        "status": {"type": "integer", "description": "The HTTP status."},
+        "detail": {"type": "string", "description": "What went wrong this time."},
+        "code": {"enum": [code.value for code in ErrorCode]},
+        "errors": {
+            "type": "object",
+            "description": "Field -> what is wrong with it.",
+            "additionalProperties": {"type": "array", "items": {"type": "string"}},
+        },
+    },
+}
+
+RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
+    "Location": {"description": "Where the result is found.", "schema": {"type": "string", "examples": [STATUS_URL]}},
+    "Retry-After": {"description": "Seconds until it is worth coming back.", "schema": {"type": "integer"}},
+    "ETag": {"description": "Changes whenever the body does.", "schema": {"type": "string"}},
+    "Preference-Applied": {"description": "`wait=N` when the wait took place.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}},
+}
+
+_HEADER_PARAMETERS = {
+    ("/provision-phone", "post"): ("Prefer",),
+    ("/deprovision-phone", "delete"): ("Prefer",),
+    ("/repair", "post"): ("Prefer",),
+    ("/move-phone", "post"): ("Prefer",),
+    ("/audit", "post"): ("Prefer",),
+    ("/phone-status", "get"): ("IfNoneMatch",),
+}
+
+
+def configure_openapi(app: APIFlask) -> None:
+    """Set what APIFlask generates, and complete it."""
+    app.config.update(
+        OPENAPI_VERSION="3.1.0",
+        DESCRIPTION=DESCRIPTION,
+        AUTO_SERVERS=False,
+        AUTO_404_RESPONSE=False,
+        AUTO_VALIDATION_ERROR_RESPONSE=False,
+        AUTO_OPERATION_ID=True,
+        LICENSE={"name": "MIT", "identifier": "MIT"},
+        SECURITY_SCHEMES={
+            "apiKey": {"type": "http", "scheme": "bearer", "description": "`flask keys create` makes one."}
+        },
+    )
+    app.spec_processor(_complete)  # type: ignore[arg-type]  # SPEC_FORMAT is json: always a dict
+
+
+def _complete(document: dict[str, Any]) -> dict[str, Any]:
+    components = document.setdefault("components", {})
+    components["schemas"] = dict(sorted({**components.get("schemas", {}), "Problem": PROBLEM}.items()))
+    components["parameters"] = dict(PARAMETERS)
+    for name, schema in components["schemas"].items():
+        _complete_schema(name, schema)
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            _complete_operation(path, method, operation, components["schemas"])
+    document["servers"] = [{"url": "/"}]
+    document["webhooks"] = webhook_reference()
+    return document
+
+
+def _complete_schema(name: str, schema: dict[str, Any]) -> None:
+    """Say of what goes out that every field is always there, and that more may come with a later version."""
+    if name != "Problem" and not name.endswith("In"):
+        schema["required"] = list(schema["properties"])
+        schema.pop("additionalProperties", None)
+
+
+def _complete_operation(path: str, method: str, operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    codes = list(operation.pop(PROBLEMS, ()))
+    operation["security"] = [] if path in NEEDS_NO_KEY else [{"apiKey": []}]
+    if operation["security"]:
+        codes += EVERY_CALL + (() if method == "get" else WRITING_CALL)
+    if "requestBody" in operation:
+        operation["requestBody"]["required"] = _has_required_fields(operation["requestBody"], schemas)
+        if example := CSV_BODIES.get((path, method)):
+            operation["requestBody"]["content"]["text/csv"] = {"schema": {"type": "string"}, "example": example}
+        codes += WITH_BODY
+    wanted = [
+        name
+        for (ending, verb), names in _HEADER_PARAMETERS.items()
+        for name in names
+        if path.endswith(ending) and verb == method
+    ]
+    if operation.pop(IDEMPOTENT, False):
+        codes += WITH_KEY
+        wanted.append("IdempotencyKey")
+    for parameter in operation["parameters"]:
+        if parameter.get("in") == "path":
+            parameter["schema"] = _ID
+    operation["parameters"] += [{"$ref": f"#/components/parameters/{name}"} for name in wanted]
+    for status, names in operation.pop(HEADERS, {}).items():
+        operation["responses"][status]["headers"] = {name: RESPONSE_HEADERS[name] for name in names}
+    responses = operation["responses"] | _problem_responses(codes)
+    operation["responses"] = {status: responses[status] for status in sorted(responses)}
+    # post_phones_provision_phone -> provisionPhone: generated clients name their methods so.
+    first, *rest = operation["operationId"].split("_")[2:]
+    operation["operationId"] = first + "".join(word.capitalize() for word in rest)
+
+
+def _has_required_fields(body: dict[str, Any], schemas: dict[str, Any]) -> bool:
+    name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    return bool(schemas[name].get("required"))
+
+
+def _problem_responses(codes: Iterable[ErrorCode]) -> dict[str, Any]:
+    by_status: dict[int, list[ErrorCode]] = defaultdict(list)
+    for code in dict.fromkeys(codes):
+        by_status[KINDS[code].status].append(code)
+    return {str(status): _problem_response(by_status[status]) for status in sorted(by_status)}
+
+
+def _problem_response(codes: list[ErrorCode]) -> dict[str, Any]:
+    headers = {"Retry-After"} if any(KINDS[code].retry_after_s is not None for code in codes) else set()
+    headers |= {"WWW-Authenticate"} if ErrorCode.UNAUTHENTICATED in codes else set()
+    examples = {
+        code.value: {"value": problem_body(code, f"{KINDS[code].title}.", errors=_errors(code))} for code in codes
+    }
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        "description": "; ".join(f"`{code.value}`" for code in codes),
+        "content": {MIME_TYPE: {"schema": schema, "examples": examples}},
+        **({"headers": {name: RESPONSE_HEADERS[name] for name in sorted(headers)}} if headers else {}),
+    }
+
+
+def _errors(code: ErrorCode) -> dict[str, list[str]] | None:
+    return {"phoneNumber": ["Missing data for required field."]} if code is ErrorCode.VALIDATION_FAILED else None
+
 
 blueprint = APIBlueprint("documentation", __name__, enable_openapi=False)
 

@@ -1,4 +1,4 @@
-"""/api/operations: list, get, retry."""
+"""/api/operations and /api/audit."""
 
 import uuid
 from typing import Any
@@ -7,12 +7,12 @@ from apiflask import APIBlueprint
 from flask import Response
 from marshmallow import RAISE
 
-from app.api.answers import retry_answer
-from app.api.context import door, origin, wiring
-from app.api.documented import answers_with
-from app.api.operation_schemas import OperationOut, OperationPage, OperationQuery
-from app.api.schemas import Accepted
+from app.api.responses import audit_answer, idempotent, retry_answer
 from app.domain.errors import ErrorCode
+from app.views.agent_schemas import Accepted
+from app.views.operation_schemas import AuditAccepted, AuditIn, AuditOut, OperationOut, OperationPage, OperationQuery
+from app.web.context import door, origin, wiring
+from app.web.documented import answers_with
 
 blueprint = APIBlueprint("operations", __name__, url_prefix="/api/operations", tag="Operations")
 
@@ -49,3 +49,37 @@ def retry_operation(operation_id: uuid.UUID) -> Response:
     """Queue an open operation again; start a failed or cancelled provisioning afresh."""
     operation = wiring().provisioning.retry(operation_id, origin=origin())
     return retry_answer(operation)
+
+
+audits_blueprint = APIBlueprint("audits", __name__, url_prefix="/api/audit", tag="Audit")
+
+
+@audits_blueprint.post("")
+@idempotent
+@audits_blueprint.input(AuditIn)
+@audits_blueprint.output(AuditAccepted, 202, description="Queued: poll `statusUrl`.")
+@answers_with(
+    bodies={200: (AuditOut, "With `Prefer: wait`: the report.")},
+    headers={200: ["Preference-Applied"], 202: ["Location", "Retry-After", "Preference-Applied"]},
+)
+def start_audit(json_data: dict[str, Any]) -> Response:
+    """Compare every row with both providers; with `fix`, mend what can be mended."""
+    audit_id = wiring().audits.ask(fix=json_data["fix"], origin=origin())
+    wiring().publisher.publish_audit(audit_id)
+    return audit_answer(audit_id)
+
+
+@audits_blueprint.get("")
+@audits_blueprint.output(AuditOut, description="The newest report.")
+@answers_with(ErrorCode.AUDIT_NOT_FOUND)
+def latest_audit() -> object:
+    """Get the newest audit that is over."""
+    return door().reader.report()
+
+
+@audits_blueprint.get("/<audit_id>")
+@audits_blueprint.output(AuditOut, description="The audit.")
+@answers_with(ErrorCode.AUDIT_NOT_FOUND)
+def get_audit(audit_id: uuid.UUID) -> object:
+    """Get one audit, over or not."""
+    return door().reader.audit(audit_id)

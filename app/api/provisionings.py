@@ -7,9 +7,13 @@ from apiflask import APIBlueprint, Schema
 from flask import Response
 from marshmallow import RAISE
 
-from app.api.answers import POLL_AFTER_S, packed, report_answer
-from app.api.bulk_reads import BulkView, bulk_url
-from app.api.bulk_schemas import (
+from app.api.responses import POLL_AFTER_S, idempotent, packed
+from app.bulk.files import report_text
+from app.bulk.items import read_items
+from app.db.models import Bulk
+from app.domain.errors import ErrorCode
+from app.numbers.inventory import Headroom
+from app.views.bulk_schemas import (
     BulkAccepted,
     BulkCancelled,
     BulkIn,
@@ -19,15 +23,11 @@ from app.api.bulk_schemas import (
     BulkPage,
     BulkQuery,
 )
-from app.api.context import door, origin, wiring
-from app.api.documented import answers_with
-from app.api.idempotency import idempotent
-from app.api.rate_check import charge_items
-from app.db.bulks import Bulk
-from app.domain.errors import ErrorCode
-from app.provisioning.bulk_files import report_text
-from app.provisioning.bulk_items import read_items
-from app.provisioning.headroom import Headroom
+from app.views.bulks import BulkView, bulk_url
+from app.web.authentication import charge_items
+from app.web.context import door, origin, wiring
+from app.web.documented import answers_with
+from app.web.requests import report_answer
 
 blueprint = APIBlueprint("provisionings", __name__, url_prefix="/api/provisionings", tag="Bulk")
 

@@ -7,10 +7,9 @@ from apiflask import APIBlueprint
 from flask.typing import ResponseReturnValue
 from marshmallow import RAISE
 
-from app.api.context import origin, wiring
-from app.api.documented import answers_with
-from app.api.pages import cut
-from app.api.webhook_schemas import (
+from app.domain.errors import ErrorCode
+from app.views.reader import cut
+from app.views.webhook_schemas import (
     WebhookChangeIn,
     WebhookDeliveryOut,
     WebhookDeliveryPage,
@@ -20,7 +19,8 @@ from app.api.webhook_schemas import (
     WebhookOut,
     WebhookSecretOut,
 )
-from app.domain.errors import ErrorCode
+from app.web.context import origin, wiring
+from app.web.documented import answers_with
 
 blueprint = APIBlueprint("webhooks", __name__, url_prefix="/api/webhooks", tag="Webhooks")
 

@@ -4,13 +4,12 @@ import click
 from flask.cli import AppGroup
 from marshmallow import ValidationError
 
-from app.api.schemas import AgentIn, AgentOut, AgentPage
-from app.cli.context import as_json, for_people, hint, origin, reader, wiring
+from app.cli.context import WholeNumber, agent_named, as_json, for_people, hint, origin, reader, wiring
 from app.cli.output import coloured, confirm, moment, print_json, print_table, short, tell
-from app.cli.references import WholeNumber, agent_named
-from app.cli.shown import show_agent
+from app.cli.progress import show_agent
 from app.domain.statuses import PhoneStatus
 from app.domain.texts import InvalidTextError, escaped, read_json
+from app.views.agent_schemas import AgentIn, AgentOut, AgentPage
 
 ROWS = 50
 """Rows that a list shows unless told otherwise: two screens."""

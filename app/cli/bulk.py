@@ -9,16 +9,14 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app.cli.context import as_json, for_people, hint, origin, wiring
-from app.cli.default_group import DefaultGroup
-from app.cli.exits import ATTENTION, INTERRUPTED
+from app.bulk.files import InvalidFileError, items_of_file, report_text
+from app.bulk.items import read_items
+from app.cli.context import ATTENTION, INTERRUPTED, DefaultGroup, as_json, for_people, hint, origin, wiring
 from app.cli.output import failure, print_json, progress_console, tell
 from app.cli.phones import provision_number
-from app.db.bulks import COUNTS, Bulk
-from app.domain.bulks import BulkStatus
-from app.provisioning.bulk_files import InvalidFileError, items_of_file, report_text
-from app.provisioning.bulk_items import read_items
-from app.provisioning.headroom import room_sentence
+from app.db.models import COUNTS, Bulk
+from app.domain.statuses import BulkStatus
+from app.numbers.inventory import room_sentence
 
 POLL_S = 0.5
 """Seconds between looks at a bulk that somebody watches: the sweeper moves it once a second."""

@@ -1,19 +1,32 @@
 """The commands, as `flask --app app …` and as `trunkline …`; they act through the same services as the API."""
 
-import click
+import signal
+import threading
 
-from app.cli.activity import activity
+import click
+from flask.cli import with_appcontext
+
 from app.cli.agents import agents
 from app.cli.audit import audit
 from app.cli.bulk import import_file, provision
-from app.cli.care import repair, verify
-from app.cli.doctor.command import doctor
-from app.cli.keys import keys
-from app.cli.numbers import numbers
-from app.cli.operations import operations
-from app.cli.phones import deprovision, move, status
-from app.cli.sweep import sweep
-from app.cli.webhooks import webhooks
+from app.cli.context import plain_errors, wiring
+from app.cli.doctor import doctor
+from app.cli.keys import keys, webhooks
+from app.cli.operations import activity, operations
+from app.cli.phones import deprovision, move, numbers, repair, status, verify
+
+
+@click.command("sweep")
+@with_appcontext
+@plain_errors
+def sweep() -> None:
+    """Publish operations whose message was lost, until stopped."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    wiring().sweeper.run(stop)
+    wiring().close()
+
 
 COMMANDS: tuple[click.Command, ...] = (
     doctor,

@@ -1,15 +1,17 @@
-"""`flask keys`: API keys, made, listed and revoked."""
+"""`keys` and `webhooks`: who may come in, and who is told."""
 
 from datetime import datetime
 from typing import Any
 
 import click
 from flask.cli import AppGroup
+from rich.text import Text
 
 from app.access import KeyService, Scope
 from app.cli.context import as_json, for_people, hint, origin, wiring
-from app.cli.output import print_json, tell
+from app.cli.output import print_json, print_table, short, tell
 from app.db.access import ApiKey
+from app.views.webhook_schemas import WebhookList
 
 keys = AppGroup("keys", help="API keys: make, list, revoke.")
 
@@ -74,3 +76,30 @@ def _key_as_json(row: ApiKey) -> dict[str, Any]:
 
 def _moment(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else "never"
+
+
+webhooks = AppGroup("webhooks", help="Webhooks: list.")
+
+
+@webhooks.command("list")
+@as_json
+@for_people
+def list_webhooks(is_json: bool) -> None:
+    """List every endpoint, the oldest first; never a secret."""
+    found = wiring().webhooks.all()
+    if is_json:
+        print_json({"items": found}, WebhookList())
+        return
+    if not found:
+        tell("There are none: POST /api/webhooks makes one (docs/webhooks.md).", err=True)
+        return
+    rows = [
+        (
+            one.url,
+            ", ".join(one.events or ("all",)),
+            Text("disabled", "red") if one.disabled_at else Text("enabled", "green"),
+            short(one.id),
+        )
+        for one in found
+    ]
+    print_table(("url", "events", "state", "id"), rows)

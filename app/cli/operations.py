@@ -1,17 +1,19 @@
-"""`operations`: what runs and what ran; re-enqueue by hand."""
+"""`operations` and `activity`: what runs, what ran, and who asked for it."""
+
+import uuid
+from typing import Any
 
 import click
-from flask.cli import AppGroup
+from flask.cli import AppGroup, with_appcontext
 
-from app.api.operation_schemas import OperationOut, OperationPage
 from app.cli.agents import limited
-from app.cli.context import as_json, for_people, origin, reader, wiring
+from app.cli.context import agent_named, as_json, for_people, operation_named, origin, reader, wiring
 from app.cli.output import coloured, moment, print_json, print_table, short, tell
 from app.cli.phones import finish
-from app.cli.progress import NEVER
-from app.cli.references import agent_named, operation_named
-from app.cli.shown import show_operation
+from app.cli.progress import NEVER, show_operation
+from app.db.access import Activity, list_activity
 from app.domain.statuses import OperationStatus
+from app.views.operation_schemas import OperationOut, OperationPage
 
 operations = AppGroup("operations", help="Operations: list, show, retry.")
 
@@ -72,3 +74,50 @@ def retry(operation_id: str, wait: bool, is_json: bool) -> None:
     operation = wiring().provisioning.retry(before.row.id, origin=origin())
     tried = before.attempts if operation.id == before.row.id else NEVER
     finish(operation, wait=wait, is_json=is_json, done=f"Operation {operation.id} succeeded.", tried=tried)
+
+
+@click.command("activity")
+@click.option("--about", type=click.UUID, help="Only what was done to this agent, operation, bulk, webhook or key.")
+@limited
+@as_json
+@with_appcontext
+@for_people
+def activity(about: uuid.UUID | None, limit: int, is_json: bool) -> None:
+    """List who changed what, signed in or was refused, the newest first."""
+    with wiring().sessions() as session:
+        rows = list_activity(session, subject_id=about, limit=limit)
+    if is_json:
+        print_json({"items": [_as_json(row) for row in rows]})
+        return
+    if not rows:
+        tell("There is none.", err=True)
+        return
+    columns = ("time (UTC)", "who", "by", "from", "did", "to", "request")
+    print_table(columns, [_as_cells(row) for row in rows])
+
+
+def _as_json(row: Activity) -> dict[str, Any]:
+    ids = {"subjectId": row.subject_id, "keyId": row.key_id}
+    return {
+        "at": row.at.isoformat(),
+        "action": row.action,
+        "channel": row.channel,
+        "actor": row.actor,
+        "address": row.address,
+        "requestId": row.request_id,
+        **{name: str(found) if found else None for name, found in ids.items()},
+        "detail": row.detail,
+    }
+
+
+def _as_cells(row: Activity) -> tuple[str, ...]:
+    who = row.actor or "a stranger"
+    return (
+        moment(row.at),
+        who,
+        row.channel,
+        row.address or "",
+        row.action,
+        short(row.subject_id) or str(row.detail.get("reason", "")),
+        row.request_id or "",
+    )

@@ -1,26 +1,36 @@
-"""`provision AGENT NUMBER`, `status`, `deprovision`, `move`: one agent's number, watched while it changes."""
+"""`provision`, `status`, `deprovision`, `move`, `verify`, `repair`, `numbers`: one number, watched while it changes."""
 
 import sys
+from typing import Any
 
 import click
-from flask.cli import with_appcontext
+from flask.cli import AppGroup, with_appcontext
 from rich.text import Text
 
-from app.api.care_answers import plan_body
-from app.api.care_schemas import PlanOut
-from app.api.operation_schemas import OperationOut, PhoneOut
-from app.api.operation_views import OperationView, PhoneView
-from app.cli.context import as_json, for_people, hint, origin, reader, wiring
-from app.cli.exits import ATTENTION, DONE, FAILED
-from app.cli.output import confirm, print_json, print_table, progress_console, say, tell
-from app.cli.progress import NEVER, exit_code, is_over, watch
-from app.cli.references import PhoneNumber, agent_named
-from app.cli.shown import show_operation, show_phone
+from app.cli.context import (
+    ATTENTION,
+    DONE,
+    FAILED,
+    PhoneNumber,
+    agent_named,
+    as_json,
+    for_people,
+    hint,
+    origin,
+    reader,
+    wiring,
+)
+from app.cli.output import coloured, confirm, print_json, print_table, progress_console, say, short, tell
+from app.cli.progress import NEVER, exit_code, is_over, show_operation, show_phone, watch
 from app.db.models import Agent, Operation
 from app.domain.findings import Health
 from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus
-from app.provisioning.acceptance import Opened
-from app.provisioning.planning import Preview
+from app.numbers.dry_run import Preview
+from app.numbers.inventory import NumberUse, OwnedNumber
+from app.numbers.service import Opened
+from app.views.operation_schemas import OperationOut, PhoneOut, PlanOut, VerifiedOut
+from app.views.operations import OperationView, PhoneView
+from app.views.reports import plan_body, verification_body
 
 NOUNS = {
     OperationKind.PROVISION: "provisioning",
@@ -186,3 +196,94 @@ def _status_code(view: PhoneView) -> int:
     if view.has_phone and view.agent.health_state is Health.DRIFTED:
         return ATTENTION
     return FAILED if view.agent.phone_provisioning_status is PhoneStatus.FAILED else DONE
+
+
+HELP = {
+    NumberUse.TRUNK: "on another trunk: --takeover moves it",
+    NumberUse.APPLICATION: "on an application: --takeover moves it",
+    NumberUse.NO_VOICE: "takes no voice calls",
+}
+"""What a use means for whoever looks for a number."""
+
+numbers = AppGroup("numbers", help="The numbers of the Twilio account.")
+
+
+@numbers.command("list")
+@click.option("--free", "only_free", is_flag=True, help="Only those that can be had as they are.")
+@as_json
+@for_people
+def list_numbers(only_free: bool, is_json: bool) -> None:
+    """List what the Twilio account owns, and what each number is used for."""
+    with progress_console().status("Asking Twilio"):
+        owned = wiring().inventory.numbers()
+    shown = [one for one in owned if not only_free or one.use is NumberUse.FREE]
+    if is_json:
+        print_json([_as_json(one) for one in shown])
+        return
+    if not owned:
+        tell("The account owns no number: buy one in the Twilio console.", err=True)
+        return
+    print_table(
+        ("number", "use", "", "Twilio sid"),
+        [(one.phone_number, coloured(one.use), _told(one), one.sid) for one in shown],
+    )
+    free = sum(one.use is NumberUse.FREE for one in owned)
+    tell(f"{len(owned)} numbers, {free} free. Connect one: {hint('provision AGENT NUMBER')}", err=True)
+
+
+def _told(one: OwnedNumber) -> str:
+    return f"{one.agent_name} ({short(one.agent_id)})" if one.agent_id else HELP.get(one.use, "")
+
+
+def _as_json(one: OwnedNumber) -> dict[str, Any]:
+    agent = {"agentId": str(one.agent_id) if one.agent_id else None, "agentName": one.agent_name}
+    return {"phoneNumber": one.phone_number, "sid": one.sid, "use": one.use.value, **agent}
+
+
+@click.command("verify")
+@agent_argument
+@as_json
+@with_appcontext
+@for_people
+def verify(agent: str, is_json: bool) -> None:
+    """Read the path of AGENT at both providers.
+
+    Exit code 0: it is as it was built; 3: it is not; 1: it has no number, or a provider could not be read.
+    """
+    found = agent_named(agent)
+    with progress_console().status("Asking both providers"):
+        body = verification_body(wiring().care.verify(found.id))
+    if is_json:
+        print_json(body, VerifiedOut())
+    else:
+        for check in body["checks"]:
+            mark = Text("✓", "green") if check["ok"] else Text("✗", "red")
+            say(mark, f"{check['name']:<22} {check['detail'] or ''}".rstrip())
+        if not body["success"]:
+            tell(f"Make it right: {hint(f'repair {found.id}')}", err=True)
+    sys.exit(DONE if body["success"] else ATTENTION)
+
+
+@click.command("repair")
+@agent_argument
+@click.option("--takeover", is_flag=True, help="Take the number back even from somebody else's trunk.")
+@waits
+@as_json
+@with_appcontext
+@for_people
+def repair(agent: str, takeover: bool, wait: bool, is_json: bool) -> None:
+    """Rebuild what is missing or changed for AGENT.
+
+    The rest of its path is left alone.
+
+    Exit code 0: it is as it was built; 1: refused or failed; 3: it needs attention.
+    """
+    found = agent_named(agent)
+    with progress_console().status("Asking both providers"):
+        operation = wiring().care.repair(found.id, takeover=takeover, origin=origin())
+    if operation is not None:
+        finish(operation, wait=wait, is_json=is_json, done="The path was repaired.")
+    elif is_json:
+        print_json({"success": True, "message": "All is well: nothing to repair."})
+    else:
+        tell("All is well: nothing to repair.")

@@ -1,6 +1,8 @@
-"""Agent: the path of its number as a picture, what is happening to it, and the buttons."""
+"""Numbers and agents: the list, a form for a new one, and the page of one agent with its path and buttons."""
 
 import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,18 +10,90 @@ from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
 from app.access import Scope
-from app.api.context import door, wiring
-from app.api.problems import status_of
-from app.console.actions import agent_actions, can_retry
-from app.console.choices import number_choices
-from app.console.context import desk, origin, visitor
-from app.console.findings import health_card, trouble_of
-from app.console.forms import is_checked, read_move_form, read_provision_form, read_search
-from app.console.gantt import draw_chart
-from app.console.pages import done, page, polled
+from app.console.forms import (
+    STANDING_WORDS,
+    NumbersQuery,
+    Standing,
+    is_checked,
+    read_agent_form,
+    read_move_form,
+    read_numbers_query,
+    read_provision_form,
+    read_search,
+)
+from app.console.operation_pages import agent_actions, can_retry, draw_chart
+from app.console.pages import desk, done, origin, page, polled, visitor
 from app.console.path_picture import draw_path
+from app.console.presentation import Trouble, health_card, tally, trouble_of
 from app.domain.errors import RefusedError
-from app.provisioning.planning import Preview
+from app.domain.findings import Health
+from app.numbers.dry_run import Preview
+from app.numbers.inventory import InventoryService, NumberUse, OwnedNumber
+from app.providers.errors import ProviderError
+from app.web.context import door, wiring
+from app.web.problems import status_of
+
+
+def register_numbers(blueprint: Blueprint) -> None:
+    """Add the page and what its form does."""
+    blueprint.get("/", endpoint="numbers")(numbers)
+    blueprint.post("/", endpoint="create_agent")(create_agent)
+
+
+def numbers() -> ResponseReturnValue:
+    """Show one page of agents."""
+    return numbers_page(read_numbers_query(request.args))
+
+
+def create_agent() -> ResponseReturnValue:
+    """Create an agent, and go on to its page."""
+    name, livekit_name = read_agent_form(request.form)
+    agent = wiring().agents.create(name, livekit_name, {}, origin=origin())
+    return done(f"{agent.name} was created. Now give it a number.", "console.agent", agent_id=agent.id)
+
+
+def numbers_page(wanted: NumbersQuery | None = None, refusal: RefusedError | None = None) -> Response:
+    """Render the page."""
+    query = wanted or NumbersQuery(None, None, "", None)
+    reader = desk().reader
+    return page(
+        "numbers.html",
+        status_of(refusal),
+        query=query,
+        found=reader.numbers(query.filter, query.cursor),
+        tally=tally(reader.counts()),
+        standings=[(one, STANDING_WORDS[one]) for one in Standing],
+        healths=list(Health),
+        trouble=trouble_of(refusal),
+        errors=refusal.errors if refusal else {},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NumberChoices:
+    """What the account owns; `trouble` where it could not be asked, and a number must be typed."""
+
+    free: Sequence[OwnedNumber]
+    routed: Sequence[OwnedNumber]
+    """On somebody else's trunk or application: only with takeover."""
+    others: Sequence[OwnedNumber]
+    """Not to be had: an agent's, or without voice."""
+    trouble: Trouble | None
+
+
+def number_choices(inventory: InventoryService) -> NumberChoices:
+    """Ask for the account's numbers; a provider that does not answer leaves the choice to the keyboard."""
+    try:
+        numbers = inventory.numbers()
+    except ProviderError as error:
+        return NumberChoices((), (), (), trouble_of(RefusedError(error.code, error.detail)))
+    routed = {NumberUse.TRUNK, NumberUse.APPLICATION}
+    return NumberChoices(
+        free=[one for one in numbers if one.use is NumberUse.FREE],
+        routed=[one for one in numbers if one.use in routed],
+        others=[one for one in numbers if one.use is not NumberUse.FREE and one.use not in routed],
+        trouble=None,
+    )
 
 
 def register_agents(blueprint: Blueprint) -> None:

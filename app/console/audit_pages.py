@@ -5,13 +5,12 @@ from typing import Any
 from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
-from app.api.context import wiring
-from app.api.problems import status_of
-from app.console.context import desk, origin
-from app.console.findings import MOST_SHOWN, trouble_of, worst_first
 from app.console.forms import is_checked
-from app.console.pages import done, page, polled
+from app.console.pages import desk, done, origin, page, polled
+from app.console.presentation import MOST_SHOWN, trouble_of, worst_first
 from app.domain.errors import RefusedError
+from app.web.context import wiring
+from app.web.problems import status_of
 
 
 def register_audits(blueprint: Blueprint) -> None:

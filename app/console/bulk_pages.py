@@ -1,31 +1,53 @@
 """Bulk: many numbers from one file, how far each bulk is, and what became of every row."""
 
 import uuid
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint, Response, request, url_for
 from flask.typing import ResponseReturnValue
+from werkzeug.datastructures import FileStorage, MultiDict
 
 from app.access import Scope
-from app.api.answers import report_answer
-from app.api.bulk_reads import BulkView
-from app.api.context import door, wiring
-from app.api.problems import status_of
-from app.api.rate_check import charge_items
-from app.console.actions import bulk_actions
-from app.console.context import desk, origin, visitor
-from app.console.findings import trouble_of
+from app.bulk.files import InvalidFileError, items_of_csv, items_of_document, report_text
+from app.bulk.items import Item, read_items
 from app.console.forms import read_cursor, read_items_query
-from app.console.pages import done, page, polled
+from app.console.operation_pages import bulk_actions
+from app.console.pages import desk, done, origin, page, polled, visitor
+from app.console.presentation import bulk_tally, trouble_of
 from app.console.reads import PAGE_ROWS
-from app.console.tallies import bulk_tally
-from app.console.uploads import FIELD, read_bulk_file
 from app.domain.errors import RefusedError
-from app.provisioning.bulk_files import report_text
-from app.provisioning.bulk_items import Item
-from app.provisioning.headroom import room_sentence
+from app.numbers.inventory import room_sentence
+from app.views.bulks import BulkView
+from app.web.authentication import charge_items
+from app.web.bodies import parse_json
+from app.web.context import door, wiring
+from app.web.problems import status_of, validation_failed
+from app.web.requests import report_answer
+
+FIELD = "file"
+
+
+def read_bulk_file(given: MultiDict[str, FileStorage]) -> list[Item]:
+    """Read the file's items: JSON where its name ends so, else CSV; `RefusedError` 422 for what is neither."""
+    upload = given.get(FIELD)
+    if upload is None or not upload.filename:
+        raise validation_failed({FIELD: ["Choose a file."]})
+    is_json, raw = upload.filename.lower().endswith(".json"), upload.read().removeprefix(BOM_UTF8)
+    try:
+        return read_items(items_of_document(parse_json(raw)) if is_json else items_of_csv(raw.decode()))
+    except UnicodeDecodeError as error:
+        raise _unreadable("is not UTF-8: save it as CSV UTF-8") from error
+    except InvalidFileError as error:
+        raise _unreadable(str(error)) from error
+    except RefusedError as error:
+        raise _unreadable(*error.errors["body"]) from error
+
+
+def _unreadable(message: str) -> RefusedError:
+    return validation_failed({FIELD: [f"The file {message}."]})
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,20 +10,19 @@ from apiflask import Schema
 from marshmallow import EXCLUDE, ValidationError, validate
 from werkzeug.datastructures import MultiDict
 
-from app.api.bulk_schemas import ItemCursorField
-from app.api.fields import Id, Name, choice
-from app.api.pages import CursorField
-from app.api.problems import validation_failed
-from app.api.schemas import AgentIn, ProvisionIn
-from app.api.webhook_schemas import WebhookIn
 from app.console.reads import Tab
 from app.db.console_queries import MOVING_STATUSES, AgentFilter
 from app.db.queries import Position
-from app.domain.bulks import ItemStatus
+from app.domain.events import DeliveryStatus
 from app.domain.findings import Health
-from app.domain.statuses import PhoneStatus
+from app.domain.statuses import ItemStatus, PhoneStatus
 from app.domain.texts import MAX_NAME
-from app.domain.webhooks import DeliveryStatus
+from app.views.agent_schemas import AgentIn, ProvisionIn
+from app.views.bulk_schemas import ItemCursorField
+from app.views.fields import Id, Name, choice
+from app.views.reader import CursorField
+from app.views.webhook_schemas import WebhookIn
+from app.web.problems import validation_failed
 
 CHECKED = "on"
 """What a browser sends for a checkbox that is on."""

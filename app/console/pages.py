@@ -1,20 +1,67 @@
 """Renders a page with what every page has: navigation, who is signed in, and what was just done."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Response, flash, redirect, render_template, request, url_for
+from flask import Blueprint, Response, current_app, flash, g, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
+from flask_wtf import CSRFProtect
 
-from app.access import Scope
-from app.api.context import wiring
-from app.console import words
-from app.console.context import visitor
+from app.access import Caller, ConsoleSessions, Scope
+from app.console import presentation
+from app.console.reads import ConsoleReader
+from app.domain.events import Channel, Origin
 from app.setting_values import is_loopback
 from app.settings import Settings
+from app.web.context import caller, client_address, wiring
+from app.web.context import origin as request_origin
+from app.web.limits import RateLimit
+
+DESK = "trunkline.console"
+
+TOKEN = "token"  # noqa: S105  # a name
+"""Name of the session's token in the cookie."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The services that only the console has."""
+
+    reader: ConsoleReader
+    csrf: CSRFProtect
+    sessions: ConsoleSessions
+    sign_in_limit: RateLimit
+
+
+def desk() -> Desk:
+    """Return the console's own services."""
+    found: Desk = current_app.extensions[DESK]
+    return found
+
+
+def origin() -> Origin:
+    """Return what is remembered of the person who pressed the button: their key's name, and that it was here."""
+    return replace(request_origin(), requested_by=f"{caller().name} (console)", channel=Channel.CONSOLE)
+
+
+def visitor() -> Caller | None:
+    """Return who is signed in, if anybody."""
+    found: Caller | None = g.get("caller")
+    return found
+
+
+def stranger() -> Origin:
+    """Return what is remembered of somebody who is not signed in."""
+    return Origin(request_id=g.request_id, channel=Channel.CONSOLE, address=client_address(request))
+
+
+def token_in_cookie() -> str | None:
+    """Return the token of the session that this browser began by signing in."""
+    found = session.get(TOKEN)
+    return found if isinstance(found, str) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,4 +142,4 @@ def flower_url(settings: Settings) -> str | None:
 def register_words(blueprint: Blueprint) -> None:
     """Make our words known to the templates."""
     for name in ("badge", "plain", "step_words", "kind_words", "ago", "took", "figure"):
-        blueprint.app_template_filter(name)(getattr(words, name))
+        blueprint.app_template_filter(name)(getattr(presentation, name))

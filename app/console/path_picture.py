@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from app.api.operation_views import PhoneView
-from app.console.words import Badge, Tone
+from app.console.presentation import Badge, Tone
 from app.domain.events import EventName
 from app.domain.findings import FindingCode
 from app.domain.statuses import OperationKind, PhoneStatus, StepState
+from app.views.operations import PhoneView
 
 _Code = FindingCode
 

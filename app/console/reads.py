@@ -5,15 +5,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from app.api.operation_views import OperationView, PhoneView
-from app.api.pages import cut
-from app.api.reads import Reader
 from app.db import console_queries as queries
-from app.db.audits import Audit
 from app.db.engine import Sessions
-from app.db.models import Agent, Operation
+from app.db.models import Agent, Audit, Operation
 from app.db.queries import Position, latest_report
 from app.domain.statuses import OperationStatus, PhoneStatus
+from app.views.operations import OperationView, PhoneView
+from app.views.reader import Reader, cut
 
 PAGE_ROWS = 50
 """Rows of one page: two screens."""

@@ -7,19 +7,17 @@ from typing import Any
 from flask import Blueprint, Response, request, url_for
 from flask.typing import ResponseReturnValue
 
-from app.api.context import wiring
-from app.api.pages import cut
-from app.api.problems import status_of
-from app.api.webhook_reference import SUMMARIES
-from app.console.context import origin
-from app.console.findings import trouble_of
 from app.console.forms import read_deliveries_query, read_webhook_form
-from app.console.pages import done, page, polled
+from app.console.pages import done, origin, page, polled
+from app.console.presentation import endpoint_badge, trouble_of
 from app.console.reads import PAGE_ROWS
-from app.console.words import endpoint_badge
 from app.db.webhooks import WebhookEndpoint
 from app.domain.errors import RefusedError
-from app.domain.webhooks import PHONE_EVENTS, DeliveryStatus
+from app.domain.events import PHONE_EVENTS, DeliveryStatus
+from app.views.reader import cut
+from app.views.webhook_schemas import SUMMARIES
+from app.web.context import wiring
+from app.web.problems import status_of
 
 
 def register_webhooks(blueprint: Blueprint) -> None:

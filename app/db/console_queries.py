@@ -9,8 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, literal, or_, select, text, tuple_, union_all
 from sqlalchemy.orm import Session, selectinload
 
-from app.db.audits import Audit
-from app.db.models import Agent, Operation
+from app.db.models import Agent, Audit, Operation
 from app.db.queries import Position
 from app.domain.findings import Health
 from app.domain.statuses import OPEN_STATUSES, OperationStatus, PhoneStatus

@@ -9,15 +9,12 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Connection, Engine, Float, Select, delete, func, or_, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
-from app.db.audits import Audit
-from app.db.bulks import Bulk
 from app.db.engine import Sessions
-from app.db.models import Agent, Event, Operation, Resource
+from app.db.models import Agent, Audit, Bulk, Event, Operation, Resource
 from app.db.webhooks import WebhookDelivery
 from app.domain.errors import ErrorCode
-from app.domain.events import EventName
+from app.domain.events import DeliveryStatus, EventName
 from app.domain.statuses import OperationStatus, PhoneStatus
-from app.domain.webhooks import DeliveryStatus
 
 MAX_TIMELINE = 200
 """Events shown of one operation, the latest: one that waits for a person for days writes more."""

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.models import ENUM_LENGTH, Base
-from app.domain.webhooks import DeliveryStatus
+from app.domain.events import DeliveryStatus
 
 
 class WebhookEndpoint(Base):

@@ -59,6 +59,10 @@ class ErrorCode(StrEnum):
     INTERNAL_STEP_ERROR = "internal_step_error"
 
 
+WAITED = tuple(list(ErrorCode)[list(ErrorCode).index(ErrorCode.CANCELLED) :])
+"""The codes with which an operation itself ends, for calls that can wait for one: the second half of the list."""
+
+
 class RefusedError(Exception):
     """A request that a service refuses; its code decides the HTTP status, `errors` maps field -> messages.
 

@@ -9,9 +9,12 @@ is missing from such a list is not known to be gone. Texts are as the provider h
 (`app.domain.texts.storable`).
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+from app.providers.errors import MALFORMED, CallFailedError, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,3 +208,30 @@ class VoicePlatform(Protocol):
 
     def close(self) -> None:
         """Close connections; the object is not used afterwards."""
+
+
+Raw = TypeVar("Raw")
+Record = TypeVar("Record")
+
+
+def read_records(
+    rows: Iterable[Raw],
+    read: Callable[[Raw], Record],
+    describe: Callable[[Raw], Unreadable],
+    unreadable: list[Unreadable] | None,
+) -> list[Record]:
+    """Return what can be read; the rest goes to `unreadable`.
+
+    Without that list a record that may be ours raises `CallFailedError`, and one that is somebody else's is left out.
+    """
+    found = []
+    for row in rows:
+        try:
+            found.append(read(row))
+        except MALFORMED:
+            odd = describe(row)
+            if unreadable is not None:
+                unreadable.append(odd)
+            elif odd.may_be_ours:
+                raise CallFailedError(Outcome.UNREADABLE) from None
+    return found

@@ -9,12 +9,10 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 from app.domain.numbers import mask_numbers
-from app.providers.failures import CallFailedError, Outcome
-from app.providers.governor import TOO_MANY, Governor
-from app.providers.lanes import current_caller, time_for_call
-from app.telemetry import SILENT, Telemetry
-from app.telemetry.catalogue import PROVIDER_CALLS, PROVIDER_SECONDS
-from app.telemetry.tracing import NO_TRACING, Span, SpanKind
+from app.observability.counters import PROVIDER_CALLS, PROVIDER_SECONDS
+from app.observability.tracing import NO_TRACING, SILENT, Span, SpanKind, Telemetry
+from app.providers.errors import CallFailedError, Outcome
+from app.providers.rate_limiter import TOO_MANY, Governor, current_caller, time_for_call
 
 _NOT_FOUND = 404
 _FIRST_SERVER_ERROR = 500

@@ -1,4 +1,12 @@
-"""The three ways in which a provider call fails. An adapter raises these and nothing else."""
+"""The three ways in which a provider call fails, and how a table row turns what happened into one of them."""
+
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
 
 from app.domain.errors import ErrorCode
 
@@ -23,3 +31,135 @@ class RejectedError(ProviderError):
 
 class UnknownOutcomeError(ProviderError):
     """The write may have happened, now or a little later: wait, and look before doing anything."""
+
+
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""How an SDK and our own readers fail on an answer that is not what the provider documents."""
+
+MAX_ERROR_BYTES = 64 * 1024
+"""Bytes of an error's body that are read: both providers' have a code and a sentence."""
+
+RETRY_AFTER_CAP_S = 300.0
+"""The longest wish of a provider that we grant, in seconds: beyond it our own backoff (60 s) is the better guess."""
+
+
+class Outcome(StrEnum):
+    """How far a failed call got."""
+
+    NOT_SENT = "not_sent"
+    """Refused, unresolved or not connected in time: the provider has not seen the request."""
+    HELD_BACK = "held_back"
+    """The account bears no more for now: our governor has not let the request out."""
+    LOST = "lost"
+    """It left, and no complete answer came."""
+    UNREADABLE = "unreadable"
+    """A 2xx whose body is not what the call returns; the write most likely happened."""
+    STATUS = "status"
+    """An answer with a status outside 2xx."""
+
+
+class CallFailedError(Exception):
+    """One call that failed, in the words of the wire. Never leaves an adapter.
+
+    `text` is matched against the table and goes no further: it may quote a token (LiveKit's 401 does).
+    """
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        text: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(outcome.value)
+        self.outcome = outcome
+        self.status = status
+        self.code = code
+        self.text = text
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of an adapter's error table; a condition that is left out matches everything."""
+
+    name: str
+    outcome: Outcome
+    error: type[ProviderError]
+    """What it means for a read, and for a delete, which may be repeated."""
+    code: ErrorCode
+    on_write: type[ProviderError] | None = None
+    """What it means for a create or an update, where that differs."""
+    statuses: Sequence[int] | None = None
+    codes: frozenset[str] | None = None
+    operations: frozenset[str] | None = None
+    texts: tuple[str, ...] = ()
+    """How the provider's message must begin."""
+
+    def matches(self, operation: str, failure: CallFailedError) -> bool:
+        """Say whether this row speaks about the failure."""
+        return (
+            self.outcome is failure.outcome
+            and (self.statuses is None or failure.status in self.statuses)
+            and (self.codes is None or failure.code in self.codes)
+            and (self.operations is None or operation in self.operations)
+            and (not self.texts or failure.text.startswith(self.texts))
+        )
+
+
+def ambiguous(name: str, outcome: Outcome, statuses: Sequence[int] | None = None) -> Row:
+    """Build the row of a call that may have worked: again for a read or delete, unknown for a write."""
+    return Row(
+        name,
+        outcome,
+        TransientError,
+        ErrorCode.PROVIDER_UNAVAILABLE,
+        on_write=UnknownOutcomeError,
+        statuses=statuses,
+    )
+
+
+def translate(
+    table: Iterable[Row], provider: str, operation: str, failure: CallFailedError, *, is_write: bool
+) -> ProviderError:
+    """Return the error that the first matching row names; a table ends in rows that match everything."""
+    row = next(row for row in table if row.matches(operation, failure))
+    kind = (row.on_write or row.error) if is_write else row.error
+    retry_after_s = None if kind is RejectedError else failure.retry_after_s
+    return kind(row.code, _sentence(provider, operation, kind, failure), retry_after_s=retry_after_s)
+
+
+def _sentence(provider: str, operation: str, kind: type[ProviderError], failure: CallFailedError) -> str:
+    code = f", code {failure.code}" if failure.code else ""
+    match failure.outcome:
+        case Outcome.NOT_SENT:
+            return f"{provider} could not be reached for {operation}; nothing was sent."
+        case Outcome.HELD_BACK:
+            return f"{provider} takes no more requests for now: {operation} waits for its turn, nothing was sent."
+        case Outcome.LOST:
+            return f"{provider} did not answer {operation} in time, or the connection broke."
+        case Outcome.UNREADABLE:
+            return f"{provider} answered {operation} with something that cannot be read."
+        case Outcome.STATUS:
+            verb = "refused" if kind is RejectedError else "could not serve"
+            return f"{provider} {verb} {operation}: HTTP {failure.status}{code}."
+
+
+def parse_retry_after(
+    value: str | None, now: datetime | None = None, *, cap_s: float = RETRY_AFTER_CAP_S
+) -> float | None:
+    """Return the seconds that a Retry-After header asks for, at most `cap_s`; None for nonsense.
+
+    Both forms of RFC 9110 section 10.2.3: seconds, and an HTTP date.
+    """
+    seconds = math.nan
+    with suppress(ValueError):
+        seconds = float(value or "")
+    if math.isnan(seconds):
+        with suppress(ValueError, OverflowError):
+            date = parsedate_to_datetime(value or "")
+            # A date without a zone is meant in UTC: HTTP knows no other.
+            seconds = (date.replace(tzinfo=date.tzinfo or UTC) - (now or datetime.now(UTC))).total_seconds()
+    return min(seconds, cap_s) if math.isfinite(seconds) and seconds >= 0 else None

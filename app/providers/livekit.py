@@ -11,15 +11,13 @@ from livekit import api
 from app.domain.errors import ErrorCode
 from app.domain.marks import TAG_PREFIX, without_mark
 from app.domain.texts import storable
-from app.providers.base import DispatchRule, InboundTrunk, Label, Unreadable
+from app.observability.tracing import SILENT, Telemetry
+from app.providers.base import DispatchRule, InboundTrunk, Label, Unreadable, read_records
 from app.providers.calls import CallWatch
-from app.providers.errors import TransientError
-from app.providers.failures import CallFailedError, Outcome, translate
-from app.providers.governor import Governor
+from app.providers.errors import CallFailedError, Outcome, TransientError, translate
 from app.providers.livekit_connection import LiveKitConnection, SipCall
 from app.providers.livekit_errors import LIVEKIT_TABLE
-from app.providers.reading import read_records
-from app.telemetry import SILENT, Telemetry
+from app.providers.rate_limiter import Governor
 
 _ID = re.compile(r"(?P<kind>[A-Z]+)_[A-Za-z0-9]{4,64}")
 """LiveKit's ids are `ST_` or `SDR_` and 12 letters and digits; LiveKit Cloud promises no length."""

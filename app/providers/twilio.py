@@ -3,12 +3,19 @@
 from collections.abc import Iterable
 
 from app.domain.errors import ErrorCode
-from app.providers.base import CarrierNumber, CarrierTrunk, Label, NumberRouting, OriginationUrl, Unreadable
+from app.observability.tracing import SILENT, Telemetry
+from app.providers.base import (
+    CarrierNumber,
+    CarrierTrunk,
+    Label,
+    NumberRouting,
+    OriginationUrl,
+    Unreadable,
+    read_records,
+)
 from app.providers.calls import CallWatch
-from app.providers.errors import RejectedError
-from app.providers.failures import CallFailedError, Outcome
-from app.providers.governor import Governor
-from app.providers.reading import read_records
+from app.providers.errors import CallFailedError, Outcome, RejectedError
+from app.providers.rate_limiter import Governor
 from app.providers.twilio_connection import TwilioConnection, gone_is_fine, records_of
 from app.providers.twilio_records import (
     Json,
@@ -22,7 +29,6 @@ from app.providers.twilio_records import (
     read_trunk,
     unreadable_record,
 )
-from app.telemetry import SILENT, Telemetry
 
 PAGE_SIZE = 1000
 """Records per list request: the most that Twilio allows, so that an inventory takes the fewest calls."""

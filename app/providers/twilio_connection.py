@@ -1,18 +1,198 @@
-"""How the adapter reaches Twilio: one SDK client per process, and a context that lets only our errors out."""
+"""How the adapter reaches Twilio: one SDK client and connection pool per process; only our errors get out.
 
+Built on the SDK's `HttpClient` and not on its `TwilioHttpClient`: that one hands its answer over in an attribute, so
+that two threads may swap answers (twilio 9.13 http/http_client.py, `_test_only_last_response`), and drops the headers.
+"""
+
+import json
+import logging
 import os
-from collections.abc import Iterator
+import re
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
+import requests
+from requests.adapters import HTTPAdapter
 from twilio.base.exceptions import TwilioException
+from twilio.http import HttpClient
+from twilio.http.response import Response
 from twilio.rest import Client
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import HTTPError as TransportError
+from urllib3.exceptions import NewConnectionError, ProxyError
+from urllib3.util import Timeout, parse_url
+from urllib3.util.url import Url
 
 from app.providers.calls import CallWatch
-from app.providers.failures import MALFORMED, CallFailedError, Outcome, translate
+from app.providers.errors import MALFORMED, MAX_ERROR_BYTES, CallFailedError, Outcome, parse_retry_after, translate
+from app.providers.rate_limiter import time_for_call
 from app.providers.twilio_errors import TWILIO_TABLE
-from app.providers.twilio_http import OPERATION, TwilioHttp
 from app.providers.twilio_records import Json, checked_sid
+from app.setting_values import is_loopback
+
+POOL_CONNECTIONS = 64
+"""Connections kept per host: a worker runs at most 64 threads, and each makes one call at a time."""
+
+CONNECT_TIMEOUT_S = 3.0
+"""Seconds for one address to accept: a bit over one lost SYN (Linux sends it again after 1 s, then 3 s)."""
+
+SHORTEST_S = 0.05
+"""Seconds that a call gets at least."""
+
+IDLE_PROBE_S = 45
+"""Seconds of silence before TCP asks whether the other end lives: under the 60 s after which common NATs forget."""
+
+_CHUNK_BYTES = 65536
+"""How much of a body is read between two looks at the deadline."""
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""Bytes of an answer that are read: ten times a page of 1,000 numbers, at 3 KB each. What is longer is no page."""
+
+HOSTS = frozenset({"api.twilio.com", "trunking.twilio.com"})
+"""Where our credentials may go, on https's own port."""
+
+_PLAIN = re.compile(r"[!-\[\]-~]+")
+"""What an address consists of: visible ASCII. A backslash is read as a slash by some and as a letter by others."""
+
+OPERATION: ContextVar[str] = ContextVar("operation", default="other")
+"""What the adapter is at: the SDK hands on a method and an address only."""
+
+_NOT_SENT = (NewConnectionError, ProxyError, ssl.SSLCertVerificationError)
+
+_FIRST_ERROR_STATUS = 300
+"""Redirects are errors too: none is followed, because a POST behind one may or may not have happened."""
+
+
+class _PatientAdapter(HTTPAdapter):
+    """An adapter whose idle connections are probed: one that a NAT forgot would cost a whole timeout."""
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
+        options = [*HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            options.append((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, IDLE_PROBE_S))
+        super().init_poolmanager(connections, maxsize, block, socket_options=options, **kwargs)
+
+
+def open_session(*, trust_env: bool) -> requests.Session:
+    """Return a session that many threads may share: it keeps no cookies, and nothing changes it afterwards."""
+    session = requests.Session()
+    session.trust_env = trust_env
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, _PatientAdapter(pool_maxsize=POOL_CONNECTIONS))
+    return session
+
+
+class TwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no types
+    """Sends what the SDK builds; raises `CallFailedError` for every answer but 2xx.
+
+    With `base_url` everything goes there, `Host` kept, so that one port can stand for all of Twilio's hosts.
+    """
+
+    def __init__(self, timeout_s: float, base_url: str | None = None, watch: CallWatch | None = None) -> None:
+        super().__init__(logging.getLogger(__name__), False, timeout_s)
+        self._timeout_s = timeout_s
+        self._watch = watch or CallWatch("twilio")
+        self._base = parse_url(base_url) if base_url else None
+        # A sandbox on this machine is never asked through a proxy.
+        self._session = open_session(trust_env=self._base is None or not is_loopback(self._base.hostname))
+
+    def request(
+        self,
+        method: str,
+        uri: str,
+        params: Mapping[str, object] | None = None,
+        data: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+        timeout: float | None = None,
+        allow_redirects: bool = False,
+    ) -> Response:
+        """Send one request and return its 2xx answer; `timeout` and `allow_redirects` are ours to decide."""
+        del timeout, allow_redirects
+        target, sent_headers = self._redirected(uri, dict(headers or {}))
+        with self._watch.request(OPERATION.get(), method, target) as exchange:
+            answer = self._answered(
+                method=method, url=target, params=params, data=data, headers=sent_headers, auth=auth
+            )
+            exchange.status = answer.status_code
+            return answer
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._session.close()
+
+    def _answered(self, **request: Any) -> Response:
+        try:
+            status, answer_headers, body = self._exchange(**request)
+        except (requests.RequestException, TransportError) as error:
+            raise CallFailedError(Outcome.NOT_SENT if _was_not_sent(error) else Outcome.LOST) from error
+        if status >= _FIRST_ERROR_STATUS:
+            retry_after_s = parse_retry_after(answer_headers.get("Retry-After"))
+            raise CallFailedError(Outcome.STATUS, status=status, code=_provider_code(body), retry_after_s=retry_after_s)
+        return Response(status, body.decode(), answer_headers)
+
+    def _exchange(self, **request: Any) -> tuple[int, Mapping[str, str], bytes]:
+        """Send and read within the time of one call: requests' own timeout starts anew with every packet."""
+        # The turn may have come at the last moment; urllib3 refuses a time of nothing.
+        timeout_s = max(time_for_call(self._timeout_s), SHORTEST_S)
+        deadline = time.monotonic() + timeout_s
+        timeout = Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), total=timeout_s)
+        with self._session.request(**request, timeout=timeout, allow_redirects=False, stream=True) as response:  # type: ignore[arg-type]  # requests passes urllib3's Timeout on
+            is_error = response.status_code >= _FIRST_ERROR_STATUS
+            body = bytearray()
+            # read1 and not iter_content: that one waits for a full chunk, however slowly the bytes drip in.
+            while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+                body += chunk
+                if time.monotonic() > deadline:
+                    raise requests.ReadTimeout
+                if is_error and len(body) > MAX_ERROR_BYTES:
+                    break  # the status says enough
+                if len(body) > MAX_BODY_BYTES:
+                    raise CallFailedError(Outcome.UNREADABLE)
+            return response.status_code, response.headers, bytes(body)
+
+    def _redirected(self, uri: str, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
+        # The next page's address comes from an answer, and our credentials go where it points. So it is parsed once, by
+        # the parser of the library that connects, and what is sent is put together again from the parts.
+        parts = parse_url(uri) if _PLAIN.fullmatch(uri) else Url()
+        if self._base is None:
+            is_https = parts.scheme == "https" and parts.port in {None, 443} and parts.auth is None
+            if not is_https or parts.host not in HOSTS:
+                raise ValueError("an address outside Twilio")
+            return Url("https", host=parts.host, path=parts.path, query=parts.query).url, headers
+        if not parts.netloc:
+            raise ValueError("an address without a host")
+        headers["Host"] = parts.netloc
+        return self._base._replace(path=parts.path, query=parts.query, fragment=None).url, headers
+
+
+def _was_not_sent(error: Exception) -> bool:
+    """Say whether the connection was never made: refused, no address, no proxy, no trust, or no time."""
+    if isinstance(error, requests.ConnectTimeout):
+        return True
+    cause: object = error
+    while isinstance(cause, BaseException):
+        if isinstance(cause, _NOT_SENT) or isinstance(getattr(cause, "reason", None), _NOT_SENT):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _provider_code(body: bytes) -> str | None:
+    """Return Twilio's numeric error code, from either of its two error formats; a 404 may have none."""
+    try:
+        code = json.loads(body)["code"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return str(code) if str(code).isdecimal() else None
+
 
 _GONE = 404
 

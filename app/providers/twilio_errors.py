@@ -1,8 +1,7 @@
 """The table from what Twilio answers to our three errors, first match wins (reference: Twilio's error dictionary)."""
 
 from app.domain.errors import ErrorCode
-from app.providers.errors import RejectedError, TransientError
-from app.providers.failures import Outcome, Row, ambiguous
+from app.providers.errors import Outcome, RejectedError, Row, TransientError, ambiguous
 
 _ANY_4XX = range(400, 500)
 

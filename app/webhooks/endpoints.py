@@ -12,15 +12,22 @@ import structlog
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from app.db.activity import record_activity
+from app.db.access import record_activity
 from app.db.engine import Sessions
 from app.db.queries import Position, list_deliveries, purge_rows
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint, WebhookOldSecret
-from app.domain.activity import INTERNAL, Action, Origin
 from app.domain.errors import ErrorCode, RefusedError, webhook_delivery_not_found, webhook_not_found
-from app.domain.webhooks import MAX_ENDPOINTS, DeliveryStatus, DisabledReason, WebhookEvent, payload_of
-from app.webhooks.deliveries import Publisher
-from app.webhooks.outbox import lock_endpoint
+from app.domain.events import (
+    INTERNAL,
+    MAX_ENDPOINTS,
+    Action,
+    DeliveryStatus,
+    DisabledReason,
+    Origin,
+    WebhookEvent,
+    payload_of,
+)
+from app.webhooks.deliveries import Publisher, lock_endpoint
 from app.webhooks.sending import Sender, UrlRefusedError
 
 log = structlog.get_logger(__name__)

@@ -14,12 +14,11 @@ from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
 from app.access import REFUSALS_KEPT, ConsoleSessions, Scope
-from app.api.context import WIRING
-from app.db.access import ApiKey
-from app.db.activity import KEPT, Activity, list_activity, purge_activity
-from app.domain.activity import Action, Channel, Origin
+from app.db.access import KEPT, Activity, ApiKey, list_activity, purge_activity
+from app.domain.events import Action, Channel, Origin
 from app.domain.findings import Finding, FindingCode, Health
-from app.provisioning.care import CareService, Checkup
+from app.numbers.maintenance import CareService, Checkup
+from app.web.context import WIRING
 from tests.cli.test_command_list import ALL as ALL_COMMANDS
 from tests.support.api import NOBODY, NUMBER, OTHER_NUMBER, Api
 from tests.support.console import Visitor

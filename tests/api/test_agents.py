@@ -3,7 +3,7 @@ from sqlalchemy import func, update
 
 from app.db.models import Agent
 from app.domain.statuses import PhoneStatus
-from app.provisioning.agents import ERASED
+from app.numbers.agents import ERASED
 from tests.support.api import NOBODY, NUMBER, Api
 
 

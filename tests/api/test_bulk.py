@@ -12,12 +12,11 @@ import pytest
 from werkzeug.test import TestResponse
 
 from app.access import Scope
-from app.api.bodies import MAX_BODY_BYTES
-from app.db.bulks import BulkItem
-from app.db.models import Operation
-from app.domain.bulks import MAX_ITEMS, ItemStatus
-from app.provisioning.bulk_admission import WINDOW
-from app.provisioning.bulk_files import items_of_csv, report_text
+from app.bulk.dispatcher import WINDOW
+from app.bulk.files import items_of_csv, report_text
+from app.db.models import BulkItem, Operation
+from app.domain.statuses import MAX_ITEMS, ItemStatus
+from app.web.bodies import MAX_BODY_BYTES
 from tests.support.api import NOBODY, Api
 
 URL = "/api/provisionings"

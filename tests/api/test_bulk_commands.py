@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from app.bulk import queries
 from app.cli import bulk as command
-from app.db import bulk_queries
 from tests.support.api import NOBODY, Api
 
 Write = Callable[[str, str], str]
@@ -103,7 +103,7 @@ def test_ctrl_c_leaves_the_bulk_running_and_says_how_to_come_back(
 
     assert result.exit_code == 130
     with api.wiring.sessions() as session:
-        ((bulk_id, pending),) = bulk_queries.open_bulks(session)
+        ((bulk_id, pending),) = queries.open_bulks(session)
     assert (f"provision watch {bulk_id}" in result.stdout, pending) == (True, 2)
     watched(api, monkeypatch, succeed)
     assert "2 succeeded, 1 failed" in run(api, "watch", str(bulk_id)).stdout

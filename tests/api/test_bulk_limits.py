@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from limits import parse
 
-from app.api.context import DOOR
-from app.api.rates import RateLimit
 from app.domain.errors import ErrorCode
 from app.providers.errors import TransientError
+from app.web.context import DOOR
+from app.web.limits import RateLimit
 from tests.api.test_bulk import fresh, start
 from tests.support.api import Api
 

@@ -8,10 +8,10 @@ import pytest
 
 from app import create_app
 from app.access import KeyService, Scope
+from app.dev.sandbox import ACCOUNT_SID
 from app.domain.errors import ErrorCode
 from app.providers.errors import TransientError
-from app.provisioning.plans import Plan
-from app.sandbox import ACCOUNT_SID
+from app.saga.chain_plan import Plan
 from app.settings import Settings
 from app.wiring import Wiring, build
 from tests.support.api import NOBODY, NUMBER, OTHER_NUMBER, Api, RecordingPublisher, empty_tables, make_settings

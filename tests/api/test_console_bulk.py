@@ -6,8 +6,8 @@ import pytest
 from werkzeug.test import TestResponse
 
 from app.access import Scope
-from app.api.bodies import MAX_BULK_BODY_BYTES
 from app.console.reads import PAGE_ROWS
+from app.web.bodies import MAX_BULK_BODY_BYTES
 from tests.support.api import NOBODY, Api
 from tests.support.console import Visitor, signed_in
 

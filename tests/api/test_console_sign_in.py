@@ -12,8 +12,7 @@ from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
 from app.access import ABSOLUTE_LIMIT, IDLE_LIMIT, SEEN_NOTED_EVERY, ConsoleSessions, KeyService, Scope
-from app.console.cookies import COOKIE, HOST_COOKIE, cookie_secret
-from app.console.sign_in import own_path
+from app.console.sign_in import COOKIE, HOST_COOKIE, cookie_secret, own_path
 from app.db.access import ConsoleSession
 from tests.support.api import Api, make_settings
 from tests.support.console import Visitor, signed_in

@@ -7,7 +7,7 @@ from werkzeug.test import TestResponse
 
 from app.access import Scope
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
-from app.domain.webhooks import DeliveryStatus, DisabledReason
+from app.domain.events import DeliveryStatus, DisabledReason
 from app.webhooks.endpoints import MAX_ENDPOINTS
 from tests.support.api import NOBODY, Api
 from tests.support.console import Visitor, signed_in

@@ -6,10 +6,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 from sqlalchemy import text
 
-from app.api import readiness
 from app.domain.errors import ErrorCode
 from app.domain.statuses import OperationKind, OperationStatus
 from app.providers.errors import RejectedError
+from app.web import readiness
 from tests.support.api import NOWHERE, OTHER_NUMBER, Api, Pinged, running_api
 from tests.support.servers import ValkeyServer
 

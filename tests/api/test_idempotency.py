@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 from app.access import Scope
 from app.db.access import IdempotencyKey
 from app.db.queries import PURGE_BATCH
-from app.first_answers import HELD_FOR, KEPT_FOR, FirstAnswers
+from app.idempotency import HELD_FOR, KEPT_FOR, FirstAnswers
 from tests.support.api import NUMBER, OTHER_NUMBER, Api
 
 KEY = {"Idempotency-Key": "order-7"}

@@ -12,13 +12,11 @@ from redis import Redis
 from sqlalchemy import insert, update
 
 from app.access import Scope
-from app.db.audits import Audit
-from app.db.models import Operation
+from app.db.models import Audit, Operation
 from app.domain.findings import AuditStatus
 from app.domain.queues import QueueName
-from app.metrics.page import make_metrics
-from app.metrics.rows import RowCollector
-from app.telemetry.catalogue import METRICS, PROVIDER_CALLS, PROVIDER_SECONDS, STEP_RUNS, STEP_SECONDS, Kind
+from app.observability.counters import METRICS, PROVIDER_CALLS, PROVIDER_SECONDS, STEP_RUNS, STEP_SECONDS, Kind
+from app.observability.metrics import RowCollector, make_metrics
 from tests.support.api import NOWHERE, NUMBER, Api, emptied, running_api
 from tests.unit.test_eyes_documents import NO_PROMTOOL, PROMTOOL
 

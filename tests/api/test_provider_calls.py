@@ -8,13 +8,13 @@ from contextlib import closing, contextmanager
 import pytest
 
 from app.access import Scope
-from app.api.provider_calls import MAX_ASKING, RequestCaller
+from app.dev.localstack.processes import poll_until
 from app.domain.errors import ErrorCode
-from app.localstack.processes import poll_until
 from app.providers.errors import TransientError
-from app.providers.lanes import calling
 from app.providers.livekit import LiveKitPlatform
+from app.providers.rate_limiter import calling
 from app.providers.twilio import TwilioCarrier
+from app.web.limits import MAX_ASKING, RequestCaller
 from tests.support.api import NUMBER, OTHER_NUMBER, Api
 from tests.support.console import signed_in
 from tests.support.scripted_server import Answer, Hang, ScriptedServer

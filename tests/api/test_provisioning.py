@@ -4,7 +4,7 @@ from threading import Barrier
 
 import pytest
 
-from app.api.answers import MAX_WAITERS
+from app.api.responses import MAX_WAITERS
 from app.domain.errors import ErrorCode
 from app.domain.statuses import OperationKind
 from tests.support.api import IDS, NUMBER, OTHER_NUMBER, Api

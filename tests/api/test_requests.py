@@ -6,10 +6,10 @@ from flask import Response
 from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import default_exceptions
 
-from app.api.problems import KINDS
-from app.api.requests import DATA_POLICY, HEADERS
 from app.domain.errors import ErrorCode, RefusedError
 from app.providers.errors import RejectedError, TransientError
+from app.web.problems import KINDS
+from app.web.requests import DATA_POLICY, HEADERS
 from tests.api.test_openapi import COMMITTED
 from tests.support.api import NUMBER, Api
 
@@ -77,7 +77,7 @@ def test_one_line_is_logged_for_each_request(api: Api, caplog: pytest.LogCapture
     with caplog.at_level(logging.INFO):
         api.get("/api/agents?limit=1", headers={"X-Request-ID": "abc-123"})
 
-    lines = [record.msg for record in caplog.records if record.name == "app.api.requests"]
+    lines = [record.msg for record in caplog.records if record.name == "app.web.requests"]
     assert [(line["event"], line["route"], line["status"], line["caller"]) for line in lines] == [
         ("request", "/api/agents", 200, "tests")
     ]
@@ -89,7 +89,7 @@ def test_the_line_of_a_request_says_where_it_came_from(api: Api, path: str, capl
     with caplog.at_level(logging.INFO):
         api.client.get(path, environ_base={"REMOTE_ADDR": "2001:db8::7"})
 
-    assert [record.msg["address"] for record in caplog.records if record.name == "app.api.requests"] == ["2001:db8::7"]
+    assert [record.msg["address"] for record in caplog.records if record.name == "app.web.requests"] == ["2001:db8::7"]
 
 
 def test_the_lines_of_a_request_carry_its_id_and_no_number(api: Api, caplog: pytest.LogCaptureFixture) -> None:

@@ -26,14 +26,14 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from app import create_app
 from app.access import KeyService, Scope
-from app.api.bulk_schemas import item_cursor
-from app.api.idempotency import REPLAYED
-from app.api.schemas import AGENT_ID, CURSOR
+from app.api.responses import REPLAYED
+from app.bulk.items import Item
 from app.db.models import Agent, Operation
-from app.provisioning.bulk_items import Item
-from app.provisioning.plans import Plan
-from app.provisioning.transitions import Origin
+from app.saga.chain_plan import Plan
+from app.saga.transitions import Origin
 from app.settings import Settings
+from app.views.agent_schemas import AGENT_ID, CURSOR
+from app.views.bulk_schemas import item_cursor
 from app.wiring import Wiring, build
 from tests.support.saga import RecordingPublisher
 from tests.support.sandbox import Sandbox

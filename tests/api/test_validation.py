@@ -17,7 +17,7 @@ from gunicorn.http.errors import (
 )
 
 from app.access import KeyRefusedError, Scope
-from app.api.bulk_schemas import item_cursor
+from app.views.bulk_schemas import item_cursor
 from tests.support.api import NOBODY, NUMBER, Api
 from tests.support.console import signed_in
 

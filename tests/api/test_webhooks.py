@@ -9,7 +9,7 @@ from werkzeug.test import TestResponse
 
 from app.access import Scope
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
-from app.domain.webhooks import DeliveryStatus, WebhookEvent
+from app.domain.events import DeliveryStatus, WebhookEvent
 from app.webhooks.endpoints import MAX_ENDPOINTS
 from tests.support.api import NOBODY, Api
 

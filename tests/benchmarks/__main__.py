@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from app.localstack.errors import StackError
-from app.localstack.terminal import Terminal
+from app.dev.localstack.machine import StackError
+from app.dev.localstack.terminal import Terminal
 from tests.benchmarks import accept, bulk, growth, many, one, status, steps
 from tests.benchmarks.bench import QUICK, Bench, Scale
 from tests.benchmarks.machine import Others, facts

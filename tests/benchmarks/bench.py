@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from app.localstack.terminal import Terminal
+from app.dev.localstack.terminal import Terminal
 from tests.benchmarks.stack import BenchStack
 
 

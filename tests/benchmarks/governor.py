@@ -18,7 +18,7 @@ from typing import Any
 
 from redis import Redis
 
-from app.providers.governor import Governor, make_governor
+from app.providers.rate_limiter import Governor, make_governor
 from tests.benchmarks.governor_job import TIMEOUT_S, Job, single_waits
 from tests.support.sandbox import Sandbox, running_sandbox
 from tests.support.servers import running_valkey

@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET, SIP_HOST
 from app.domain.errors import ErrorCode
 from app.providers.base import Label
 from app.providers.errors import ProviderError
-from app.providers.governor import Governor, make_governor
-from app.providers.lanes import Caller, Lane, calling
 from app.providers.livekit import LiveKitPlatform
+from app.providers.rate_limiter import Caller, Governor, Lane, calling, make_governor
 from app.providers.twilio import TwilioCarrier
-from app.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET, SIP_HOST
 
 TIMEOUT_S = 10.0
 SIP_URI = f"sip:{SIP_HOST};transport=tcp"

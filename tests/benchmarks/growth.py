@@ -4,7 +4,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable
 
-from app.domain.activity import Origin
+from app.domain.events import Origin
 from tests.benchmarks.accept import Side, posts_for
 from tests.benchmarks.bench import Bench, median
 from tests.benchmarks.installation import Installation, running

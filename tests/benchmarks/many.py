@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from app.localstack.errors import StackError
-from app.localstack.processes import ServerProcess
+from app.dev.localstack.machine import StackError
+from app.dev.localstack.processes import ServerProcess
 from tests.benchmarks import load
 from tests.benchmarks.accept import posts_for
 from tests.benchmarks.bench import NO_LATENCY, Bench, Latency, median

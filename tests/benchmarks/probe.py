@@ -16,8 +16,8 @@ from typing import Any
 from celery import signals
 from sqlalchemy import event
 
-from app.db.statements import Statements
-from app.provisioning import verification
+from app.db.engine import Statements
+from app.saga import verification
 from tasks import worker
 
 CALLS = ("find", "get", "list", "create", "update", "delete", "attach", "detach", "restore")

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from app import sandbox
-from app.localstack.errors import StackError
-from app.localstack.http_json import JsonClient
-from app.localstack.postgres import PostgresServer
-from app.localstack.processes import ServerProcess, free_port
-from app.localstack.valkey import ValkeyServer
+from app.dev import sandbox
+from app.dev.localstack.http_json import JsonClient
+from app.dev.localstack.machine import StackError
+from app.dev.localstack.processes import ServerProcess, free_port
+from app.dev.localstack.stores import PostgresServer, ValkeyServer
 
 TRUNK_LIMIT = 10_000_000
 """Trunks that the sandbox allows: the account's cap of 100 is not what is measured."""
@@ -50,7 +49,7 @@ class BenchStack:
         """Start the servers and make the migrated template; return when all answer."""
         self.postgres.start()
         self.valkey.start()
-        self.sandbox.start([sys.executable, "-m", "app.sandbox", "--port", str(self._port)], os.environ)
+        self.sandbox.start([sys.executable, "-m", "app.dev.sandbox", "--port", str(self._port)], os.environ)
         self.sandbox.wait_until(lambda: self._control.answers("/sandbox/health"), START_S)
         self.order("PUT", "/sandbox/switches", {"trunkLimit": TRUNK_LIMIT})
         self.postgres.create_database(TEMPLATE)

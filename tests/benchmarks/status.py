@@ -2,7 +2,7 @@
 
 import uuid
 
-from app.localstack.errors import StackError
+from app.dev.localstack.machine import StackError
 from tests.benchmarks import load
 from tests.benchmarks.bare import TABLE
 from tests.benchmarks.bench import Bench, median
@@ -50,7 +50,7 @@ def _plans(bench: Bench, installation: Installation) -> dict[str, tuple[Plan, st
         raise StackError("the number to poll was not provisioned in time")
     bare = installation.start_bare()
     with installation.wiring() as wiring:
-        from app.api.reads import Reader  # noqa: PLC0415 - the one thing of the API that is needed here
+        from app.views.reader import Reader  # noqa: PLC0415 - the one thing of the API that is needed here
 
         etag = Reader(wiring.sessions).phone_etag(uuid.UUID(agent))
     key = {"Authorization": f"Bearer {installation.key}"}

@@ -4,7 +4,7 @@ import json
 import uuid
 
 from app.providers.base import Carrier, Label, VoicePlatform
-from app.provisioning.verification import same_sip_uri
+from app.saga.verification import same_sip_uri
 from app.wiring import Wiring
 
 AGENT_NAME = "bench"

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from app.access import KeyService, Scope
-from app.localstack.postgres import PostgresServer
+from app.dev.localstack.stores import PostgresServer
 from tests.browser.person import Person
 from tests.browser.subjects import forget_all
 from tests.support.receiver import LOOPBACK

@@ -7,7 +7,7 @@ from sqlalchemy import delete, func, select, text
 from app.db.access import ApiKey, ConsoleSession
 from app.db.models import Base
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
-from app.domain.webhooks import DeliveryStatus, WebhookEvent
+from app.domain.events import DeliveryStatus, WebhookEvent
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, eventually
 from tests.support.stage import Console

@@ -9,16 +9,15 @@ from typing import Any
 
 from sqlalchemy import select, text
 
-from app.db.audits import Audit
-from app.db.models import Operation
+from app.audit.service import AuditService
+from app.db.models import Audit, Operation
 from app.domain.errors import RefusedError
 from app.providers.base import Carrier, Label
 from app.providers.errors import ProviderError
-from app.provisioning.audit import AuditService
-from app.provisioning.runner import BACKOFF_CAP_S, Runner, Verdict
-from app.provisioning.sweeper import Sweeper
-from app.provisioning.transitions import Origin, Plan
+from app.saga.runner import BACKOFF_CAP_S, Runner, Verdict
+from app.saga.transitions import Origin, Plan
 from app.settings import load_settings
+from app.sweeper import Sweeper
 from app.wiring import Wiring, build
 from tests.care.outsider import Outsider
 from tests.e2e.invariants import Foreigners, routing_of

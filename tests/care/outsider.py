@@ -5,8 +5,8 @@ from contextlib import suppress
 
 from requests import RequestException
 
-from app import sandbox as defaults
 from app.db.models import Agent
+from app.dev import sandbox as defaults
 from app.providers.errors import ProviderError
 from app.wiring import Wiring
 from tests.support.sandbox import Sandbox

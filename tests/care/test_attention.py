@@ -16,8 +16,8 @@ from app import create_app
 from app.access import KeyService, Scope
 from app.db.models import Operation
 from app.domain.statuses import OperationStatus, PhoneStatus
-from app.provisioning import runner
-from app.provisioning.transitions import Origin
+from app.saga import runner
+from app.saga.transitions import Origin
 from tests.support.saga import END_OF_RESTS
 from tests.support.stage import Stage
 

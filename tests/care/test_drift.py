@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.db.audits import Audit
-from app.domain.activity import Origin
+from app.db.models import Audit
+from app.domain.events import Origin
 from app.domain.findings import KINDS, AuditStatus, FindingCode, Health, Mend
 from app.domain.marks import tag_of
 from app.domain.statuses import PhoneStatus

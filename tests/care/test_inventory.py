@@ -1,6 +1,6 @@
 """What the account's numbers are used for."""
 
-from app.provisioning.inventory import NumberUse
+from app.numbers.inventory import NumberUse
 from tests.support.stage import FOREIGN_NUMBER, NUMBER, Stage
 
 

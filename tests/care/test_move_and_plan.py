@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from app.dev.sandbox import ACCOUNT_SID
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.findings import FindingCode, Health
 from app.domain.marks import metadata_of, tag_of
 from app.domain.statuses import OperationStatus, PhoneStatus
-from app.provisioning.transitions import Origin
-from app.sandbox import ACCOUNT_SID
+from app.saga.transitions import Origin
 from tests.care.outsider import Outsider
 from tests.support.saga import END_OF_RESTS
 from tests.support.stage import FOREIGN_NUMBER, NUMBER, Stage

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from app.db.models import Agent
-from app.domain.activity import Origin
+from app.domain.events import Origin
 from app.domain.findings import FindingCode
 from app.domain.marks import tag_of
 from tests.support.odd_texts import ODD_URIS, damaged_marks

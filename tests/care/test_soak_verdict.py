@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from app.localstack.soak.verdict import Foreign, Verdict, judge
+from tests.soak.verdict import Foreign, Verdict, judge
 from tests.support.stage import FOREIGN_NUMBER, NUMBER, Stage
 
 

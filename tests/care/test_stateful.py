@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from app.domain.activity import Origin
+from app.audit.service import AuditService
+from app.domain.events import Origin
 from app.providers.base import Carrier
-from app.provisioning.audit import AuditService
-from app.provisioning.claims import Claim
-from app.provisioning.runner import Runner
-from app.provisioning.sweeper import Sweeper
+from app.saga.claims import Claim
+from app.saga.runner import Runner
+from app.sweeper import Sweeper
 from tests.care.evening import check, heal
 from tests.care.happenings import draw, draw_loss
 from tests.care.hostile_day import NAMES, NUMBERS, Event, HostileDay, Parts, hostile_day

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from app.cli.commands import COMMANDS
-from app.cli.doctor.command import CHECKS
+from app.cli.doctor import CHECKS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cli.md"
 ROW = re.compile(r"^\| `([a-z]+(?: [a-z]+)?)((?: [A-Z_]+)*)` \| .* \|(.*)\|$", re.MULTILINE)

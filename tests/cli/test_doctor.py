@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from app.cli.doctor.command import Silent, doctor
-from app.cli.doctor.providers import PROVIDER_CHECKS
-from app.cli.doctor.variables import read_settings
-from app.db.audits import Audit
-from app.domain.activity import Origin
+from app.cli.doctor import Silent, doctor
+from app.cli.doctor_checks import read_settings
+from app.cli.doctor_providers import PROVIDER_CHECKS
+from app.db.models import Audit
+from app.domain.events import Origin
 from app.domain.findings import AuditStatus
 from app.settings import Settings
 from app.wiring import build

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET
 from app.domain.errors import ErrorCode
-from app.providers.errors import TransientError
-from app.providers.failures import CallFailedError, Outcome
-from app.providers.governor import Governor, make_governor
+from app.providers.errors import CallFailedError, Outcome, TransientError
 from app.providers.livekit import LiveKitPlatform
+from app.providers.rate_limiter import Governor, make_governor
 from app.providers.twilio import TwilioCarrier
-from app.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET
 from tests.support.adapters import E164, LABEL, operations
 from tests.support.sandbox import Sandbox
 

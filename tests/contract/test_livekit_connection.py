@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import jwt
 import pytest
 
+from app.dev.sandbox import LIVEKIT_API_KEY, LIVEKIT_API_SECRET
 from app.domain.errors import ErrorCode
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.providers.livekit import LiveKitPlatform
 from app.providers.livekit_connection import environment_proxy
 from app.providers.twilio import TwilioCarrier
-from app.sandbox import LIVEKIT_API_KEY, LIVEKIT_API_SECRET
 from tests.support.adapters import (
     E164,
     LABEL,

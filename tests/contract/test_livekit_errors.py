@@ -7,8 +7,7 @@ import pytest
 from _pytest.mark import ParameterSet
 from livekit import api
 
-from app.providers.errors import ProviderError, TransientError, UnknownOutcomeError
-from app.providers.failures import CallFailedError, Outcome
+from app.providers.errors import CallFailedError, Outcome, ProviderError, TransientError, UnknownOutcomeError
 from app.providers.livekit import LiveKitPlatform
 from app.providers.livekit_errors import LIVEKIT_TABLE
 from tests.support.livekit_failures import (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from livekit import api
 
 from app.domain.errors import ErrorCode
-from app.providers import livekit_connection, twilio_http
+from app.providers import livekit_connection, twilio_connection
 from app.providers.base import Unreadable
 from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
 from app.providers.livekit import LiveKitPlatform
@@ -190,7 +190,7 @@ def test_an_error_whose_body_is_nested_too_deep_counts_by_its_status(
 def test_an_answer_without_end_is_not_read_to_the_end(
     carrier: TwilioCarrier, platform: LiveKitPlatform, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (twilio_http, livekit_connection):
+    for module in (twilio_connection, livekit_connection):
         monkeypatch.setattr(module, "MAX_BODY_BYTES", 100_000)
         monkeypatch.setattr(module, "MAX_ERROR_BYTES", 1000)
     whole, error, blanks = page("trunks", GOOD["trunks"]).body, b'{"code": 21244}', b" " * 100_000

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from app.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET
+from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET
 from tests.support.sandbox import Sandbox
 
 OPEN = f"""

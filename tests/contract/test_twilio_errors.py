@@ -7,8 +7,14 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from app.providers.base import NumberRouting
-from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
-from app.providers.failures import CallFailedError, Outcome
+from app.providers.errors import (
+    CallFailedError,
+    Outcome,
+    ProviderError,
+    RejectedError,
+    TransientError,
+    UnknownOutcomeError,
+)
 from app.providers.twilio import TwilioCarrier
 from app.providers.twilio_errors import TWILIO_TABLE
 from tests.support.scripted_server import (

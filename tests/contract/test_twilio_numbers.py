@@ -4,11 +4,11 @@ import json
 
 import pytest
 
+from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN
 from app.domain.errors import ErrorCode
 from app.providers.base import NumberRouting
 from app.providers.errors import RejectedError
 from app.providers.twilio import TwilioCarrier
-from app.sandbox import ACCOUNT_SID, AUTH_TOKEN
 from tests.support.adapters import (
     APPLICATION,
     E164,

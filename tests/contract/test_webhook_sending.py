@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.webhooks.addresses import AddressRule
-from app.webhooks.outbox import is_received
-from app.webhooks.sending import KEPT_BYTES, RETRY_AFTER_CAP_S, Answer, Sender, SendError
+from app.webhooks.deliveries import is_received
+from app.webhooks.sending import KEPT_BYTES, RETRY_AFTER_CAP_S, AddressRule, Answer, Sender, SendError
 from tests.support.scripted_server import Answer as Scripted
 from tests.support.scripted_server import (
     Drop,

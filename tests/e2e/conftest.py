@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.localstack.postgres import PostgresServer
+from app.dev.localstack.stores import PostgresServer
 from tests.e2e.invariants import Foreigners, Subject
 from tests.e2e.subjects import SHARED, new_subject, next_number, wiring_of
 from tests.support.sandbox import Sandbox, SandboxServer

@@ -7,8 +7,8 @@ import redis
 
 from app.db.models import Operation
 from app.domain.statuses import Direction
-from app.provisioning.steps import STEPS
-from app.provisioning.transitions import Origin
+from app.saga.steps import STEPS
+from app.saga.transitions import Origin
 from app.wiring import Wiring
 from tests.e2e.invariants import Subject
 from tests.e2e.rows import step_states

@@ -3,7 +3,7 @@
 import itertools
 from typing import Any
 
-from app.provisioning.plans import Plan
+from app.saga.chain_plan import Plan
 from app.settings import Settings
 from app.wiring import Wiring, build
 from tests.e2e.invariants import Subject

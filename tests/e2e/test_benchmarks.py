@@ -5,7 +5,7 @@ import io
 
 from rich.console import Console
 
-from app.localstack.terminal import Terminal
+from app.dev.localstack.terminal import Terminal
 from tests.benchmarks import accept
 from tests.benchmarks.bench import QUICK, Bench
 from tests.benchmarks.stack import bench_stack

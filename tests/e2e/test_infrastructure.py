@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from app.dev.localstack.machine import StackError
+from app.dev.localstack.processes import poll_until
+from app.dev.localstack.stores import PostgresServer, ValkeyServer
 from app.domain.statuses import PhoneStatus
-from app.localstack.errors import StackError
-from app.localstack.postgres import PostgresServer
-from app.localstack.processes import poll_until
-from app.localstack.valkey import ValkeyServer
 from tests.e2e.invariants import Foreigners, Subject, check
 from tests.e2e.rows import finished, rows_of
 from tests.e2e.scenarios import lose_every_message

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from app.dev.localstack.stores import ValkeyServer
 from app.domain.statuses import OperationStatus, PhoneStatus
-from app.localstack.valkey import ValkeyServer
 from tests.e2e.cases import Case, Path, Trouble
 from tests.e2e.invariants import Foreigners
 from tests.e2e.play import Play, withdraw

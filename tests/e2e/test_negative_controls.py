@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import OperationStep
 from app.domain.statuses import PhoneStatus
-from app.provisioning import first_tries, steps
+from app.saga import first_tries, steps
 from app.wiring import Wiring
 from tests.e2e.invariants import Foreigners, check, check_made_once
 from tests.e2e.rows import finished

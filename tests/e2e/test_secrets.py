@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from app import sandbox as defaults
 from app.access import KeyService, Scope
-from app.localstack.http_json import JsonClient
+from app.dev import sandbox as defaults
+from app.dev.localstack.http_json import JsonClient
 from tests.e2e.rows import finished, statuses
 from tests.support.receiver import receiver
 from tests.support.sandbox import Sandbox, SandboxServer, running_sandbox

@@ -12,7 +12,7 @@ LONGEST_S = 240
 
 
 def test_after_a_hostile_minute_rows_and_providers_agree() -> None:
-    command = [sys.executable, "-m", "app.localstack", "soak", "--operations", str(OPERATIONS)]
+    command = [sys.executable, "-m", "app.dev.localstack", "soak", "--operations", str(OPERATIONS)]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(  # noqa: S603 - our own interpreter and module
         [*command, "--seed", str(SEED), "--json"],

@@ -8,9 +8,9 @@ import redis
 from sqlalchemy import func, select, update
 
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
-from app.domain.webhooks import DeliveryStatus
-from app.localstack.processes import free_port
-from app.localstack.valkey import ValkeyServer
+from app.dev.localstack.processes import free_port
+from app.dev.localstack.stores import ValkeyServer
+from app.domain.events import DeliveryStatus
 from tests.e2e.rows import finished
 from tests.e2e.subjects import SHARED, new_subject, wiring_of
 from tests.support.receiver import LOOPBACK, receiver

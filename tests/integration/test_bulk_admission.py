@@ -13,19 +13,16 @@ import pytest
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from app.db.bulks import Bulk, BulkItem
+from app.bulk.dispatcher import LEASE, BulkAdmission
+from app.bulk.items import BulkPlace, read_items
+from app.bulk.service import BulkService, wait_again
 from app.db.engine import Sessions
-from app.db.models import Operation
-from app.domain.bulks import BulkStatus, ItemStatus
+from app.db.models import Bulk, BulkItem, Operation
 from app.domain.errors import RefusedError
-from app.domain.statuses import OperationStatus
-from app.provisioning.bulk import BulkService, wait_again
-from app.provisioning.bulk_admission import LEASE, BulkAdmission
-from app.provisioning.bulk_items import read_items
-from app.provisioning.bulk_place import BulkPlace
-from app.provisioning.hints import BULK_HINT_GRACE
-from app.provisioning.service import ProvisioningService
-from app.provisioning.transitions import Plan
+from app.domain.statuses import BulkStatus, ItemStatus, OperationStatus
+from app.numbers.service import ProvisioningService
+from app.saga.chain_plan import BULK_HINT_GRACE
+from app.saga.transitions import Plan
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import E164, ORIGIN, Saga
 
@@ -135,7 +132,7 @@ def test_a_retry_by_hand_that_meets_a_sweeper_is_told_so(saga: Saga, monkeypatch
         saga.sweeper.bulks.advance()
         return place
 
-    monkeypatch.setattr("app.provisioning.service.wait_again", sweep_first)
+    monkeypatch.setattr("app.numbers.service.wait_again", sweep_first)
     with pytest.raises(RefusedError, match="just begun"):
         saga.service.retry(operation_id, origin=ORIGIN)
     assert [each.status for each in items(saga, bulk_id)] == [ItemStatus.RUNNING]

@@ -10,17 +10,15 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text, update
 
-from app.db.bulks import BulkItem
-from app.db.models import Agent, Operation
-from app.domain.bulks import BulkStatus, ItemStatus
+from app.bulk import service as bulk_module
+from app.bulk.items import read_items
+from app.bulk.service import BulkService
+from app.db.models import Agent, BulkItem, Operation
 from app.domain.errors import RefusedError
 from app.domain.events import EventName
-from app.domain.statuses import Direction, OperationStatus, PhoneStatus
-from app.provisioning import bulk as bulk_module
-from app.provisioning.bulk import BulkService
-from app.provisioning.bulk_items import read_items
-from app.provisioning.context import NUMBER
-from app.provisioning.runner import Verdict
+from app.domain.statuses import BulkStatus, Direction, ItemStatus, OperationStatus, PhoneStatus
+from app.saga.context import NUMBER
+from app.saga.runner import Verdict
 from tests.support.saga import ORIGIN, Saga
 
 DEADLINE_S = 60.0
@@ -204,7 +202,7 @@ def test_a_claim_that_holds_the_lock_is_waited_for_and_has_its_operation(saga: S
 def test_a_resume_in_the_middle_of_a_cancel_is_not_undone_by_it(saga: Saga, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk_module, "CANCEL_BATCH", 1)
     bulks, bulk_id, _ = opened(saga, 3)
-    lock_queued = bulk_module.bulk_queries.lock_queued
+    lock_queued = bulk_module.queries.lock_queued
     batches = []
 
     def resume_before_the_second(session: Any, ids: Any) -> Any:
@@ -213,7 +211,7 @@ def test_a_resume_in_the_middle_of_a_cancel_is_not_undone_by_it(saga: Saga, monk
             bulks.resume(bulk_id)
         return lock_queued(session, ids)
 
-    monkeypatch.setattr(bulk_module.bulk_queries, "lock_queued", resume_before_the_second)
+    monkeypatch.setattr(bulk_module.queries, "lock_queued", resume_before_the_second)
 
     assert bulks.cancel(bulk_id).cancelled_now == 1
     assert (len(batches), sorted(statuses(bulks, bulk_id))) == (2, ["pending", "running", "running"])

@@ -11,8 +11,8 @@ from app.db.models import OperationStep
 from app.domain.errors import ErrorCode
 from app.domain.statuses import Direction, OperationStatus, PhoneStatus, StepState
 from app.providers.errors import RejectedError, UnknownOutcomeError
-from app.providers.lanes import current_caller
-from app.provisioning.context import (
+from app.providers.rate_limiter import current_caller
+from app.saga.context import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
     NUMBER_ATTACHMENT,
@@ -21,7 +21,7 @@ from app.provisioning.context import (
     VERIFICATION,
     tag_of,
 )
-from app.provisioning.runner import Outcome, Verdict
+from app.saga.runner import Outcome, Verdict
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import DO_CALL, MAKERS, SIP_URI, TIMING, UNDO_CALL, Saga
 from tests.support.step import make_context

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import inspect
 
 from app.domain.statuses import OperationStatus
-from app.provisioning.first_tries import FirstTries
-from app.provisioning.steps import STEPS
+from app.saga.first_tries import FirstTries
+from app.saga.steps import STEPS
 from tests.support.saga import VOICE_URL, Saga
 
 OTHER_NUMBER = "+14155550199"

@@ -13,7 +13,7 @@ from flower.urls import settings
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.options import options
 
-from app.localstack.processes import free_port
+from app.dev.localstack.processes import free_port
 from tests.support.sandbox import Sandbox
 from tests.support.servers import ROOT
 

@@ -5,9 +5,9 @@ import threading
 import pytest
 
 from app.domain.errors import ErrorCode
+from app.numbers.dry_run import PlanningService
+from app.numbers.inventory import FRESH_S, PAUSE_S, HeadroomService
 from app.providers.errors import TransientError
-from app.provisioning.headroom import FRESH_S, PAUSE_S, HeadroomService
-from app.provisioning.planning import PlanningService
 from tests.support.saga import E164, Saga
 
 LIST = "carrier.list_trunks"

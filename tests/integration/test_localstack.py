@@ -18,18 +18,16 @@ from dotenv import dotenv_values
 from psycopg import sql
 from rich.console import Console
 
-from app.cli.doctor.stores import PROCESS_CHECKS
-from app.localstack import demo
-from app.localstack.environment import Given, child_environment, read_given, write_stack_env
-from app.localstack.errors import StackError
-from app.localstack.http_json import JsonClient
-from app.localstack.postgres import PostgresServer
-from app.localstack.private_files import kept_password
-from app.localstack.processes import ServerProcess, free_port, is_running, poll_until, port_is_free
-from app.localstack.stack import Stack, _check_settings, locked, running_stack
-from app.localstack.supervision import WORTH_A_LOOK
-from app.localstack.terminal import ERRORS, Terminal
-from app.localstack.valkey import ValkeyServer
+from app.cli.doctor_checks import PROCESS_CHECKS
+from app.dev.localstack import demo
+from app.dev.localstack.environment import Given, child_environment, read_given, write_stack_env
+from app.dev.localstack.http_json import JsonClient
+from app.dev.localstack.machine import StackError, kept_password
+from app.dev.localstack.processes import ServerProcess, free_port, is_running, poll_until, port_is_free
+from app.dev.localstack.stack import Stack, _check_settings, locked, running_stack
+from app.dev.localstack.stores import PostgresServer, ValkeyServer
+from app.dev.localstack.supervision import WORTH_A_LOOK
+from app.dev.localstack.terminal import ERRORS, Terminal
 from tests.support.servers import running_postgres, running_valkey, server_folder
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -134,7 +132,7 @@ def test_no_password_stands_on_a_command_line(postgres_server: PostgresServer, v
 
 def test_a_server_ends_when_the_process_that_started_it_is_killed(tmp_path: Path) -> None:
     script = (
-        "import os, signal, sys; from pathlib import Path; from app.localstack.processes import ServerProcess;"
+        "import os, signal, sys; from pathlib import Path; from app.dev.localstack.processes import ServerProcess;"
         "s = ServerProcess('x', Path(sys.argv[1]) / 'pid', Path(sys.argv[1]) / 'log');"
         "s.start([sys.executable, '-c', 'import time; time.sleep(600)'], os.environ);"
         "os.kill(os.getpid(), signal.SIGKILL)"
@@ -343,7 +341,7 @@ def test_marks_have_a_plain_form_where_the_terminal_lacks_them(encoding: str, sh
 
 LOSER = """
 import os, signal, sys
-from app.localstack.terminal import Terminal, lasting_output
+from app.dev.localstack.terminal import Terminal, lasting_output
 sys.stdout = lasting_output(lambda error: sys.stderr.write(error.strerror + "!"))
 terminal = Terminal()
 for _ in range(3):

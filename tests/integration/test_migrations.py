@@ -11,10 +11,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, insert, inspect
 from sqlalchemy.exc import IntegrityError
 
-from app.api.readiness import newest_migration
 from app.db.access import Base
 from app.db.models import Agent, Operation, OperationStep
 from app.domain.statuses import OPEN_STATUSES, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.web.readiness import newest_migration
 from tests.support.saga import E164, Saga
 from tests.support.servers import ROOT
 

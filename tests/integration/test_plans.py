@@ -10,12 +10,13 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from app.db.engine import make_engine
-from app.provisioning import acceptance, first_tries, service
-from app.provisioning.steps import STEPS
+from app.numbers import service
+from app.saga import first_tries
+from app.saga.steps import STEPS
 from tests.support.servers import PostgresServer
 
 STATEMENTS = {
-    "accept": acceptance._ACCEPT,
+    "accept": service._ACCEPT,
     "claim": first_tries._CLAIM,
     **{f"keep {step.name}": first_tries._KEEPS[step.name] for step in STEPS},
     "meet": first_tries._IS_READY,

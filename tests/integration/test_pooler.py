@@ -14,12 +14,10 @@ from sqlalchemy import text
 
 from app import create_app
 from app.access import KeyService, Scope
-from app.api.readiness import newest_migration
-from app.cli.doctor.checks import Finding, Verdict
-from app.cli.doctor.stores import STORE_CHECKS
-from app.db.engine import make_engine
-from app.db.statements import Statements
-from app.localstack.processes import free_port, poll_until
+from app.cli.doctor_checks import STORE_CHECKS, Finding, Verdict
+from app.db.engine import Statements, make_engine
+from app.dev.localstack.processes import free_port, poll_until
+from app.web.readiness import newest_migration
 from app.wiring import build
 from tests.support.api import Pinged, RecordingPublisher, make_settings
 from tests.support.servers import PostgresServer, migrate, server_folder

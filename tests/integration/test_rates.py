@@ -4,7 +4,7 @@ import pytest
 import redis
 from limits import parse
 
-from app.api.rates import RateLimit
+from app.web.limits import RateLimit
 
 LARGE, PACKET = 1000, 5
 

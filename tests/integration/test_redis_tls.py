@@ -14,11 +14,11 @@ import redis
 from celery import Celery
 from flower.utils.broker import Broker
 
-from app.api.rates import make_rate_limit
-from app.metrics.broker import BrokerCollector
-from app.providers.governor import make_governor
+from app.observability.counters import Tally, make_tally
+from app.observability.metrics import BrokerCollector
+from app.providers.rate_limiter import make_governor
 from app.settings import Settings
-from app.telemetry.tally import Tally, make_tally
+from app.web.limits import make_rate_limit
 from app.wiring import build
 from tests.support.api import Pinged, RecordingPublisher, make_settings
 from tests.support.relay import Relay, make_certificate, tls_relay

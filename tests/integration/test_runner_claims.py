@@ -15,8 +15,8 @@ from app.domain.events import EventName
 from app.domain.marks import tag_of
 from app.domain.statuses import Direction, OperationStatus, PhoneStatus, StepState
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
-from app.provisioning.claims import LEASE_MARGIN
-from app.provisioning.context import (
+from app.saga.claims import LEASE_MARGIN
+from app.saga.context import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
     NUMBER,
@@ -25,8 +25,8 @@ from app.provisioning.context import (
     TRUNK,
     VERIFICATION,
 )
-from app.provisioning.runner import Outcome, Verdict
-from app.provisioning.steps import STEPS
+from app.saga.runner import Outcome, Verdict
+from app.saga.steps import STEPS
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import DO_CALL, FINISHED, MAKERS, SIP_URI, TIMING, UNDO_CALL, Saga
 

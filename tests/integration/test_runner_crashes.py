@@ -8,7 +8,7 @@ from app.domain.errors import ErrorCode
 from app.domain.statuses import OperationStatus, PhoneStatus
 from app.providers.base import NumberRouting
 from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
-from app.provisioning.context import NUMBER, NUMBER_ATTACHMENT, VERIFICATION
+from app.saga.context import NUMBER, NUMBER_ATTACHMENT, VERIFICATION
 from tests.support.providers import CallLog, WorkerDiedError
 from tests.support.saga import DO_CALL, MAKERS, UNDO_CALL, VOICE_URL, WRITES, Saga
 

@@ -10,7 +10,8 @@ from app.domain.events import EventName
 from app.domain.statuses import OperationStatus, PhoneStatus, StepState
 from app.providers.base import NumberRouting
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
-from app.provisioning.context import (
+from app.saga.chain_plan import HINT_GRACE
+from app.saga.context import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
     NUMBER,
@@ -19,8 +20,7 @@ from app.provisioning.context import (
     TRUNK,
     VERIFICATION,
 )
-from app.provisioning.hints import HINT_GRACE
-from app.provisioning.runner import Outcome, Verdict
+from app.saga.runner import Outcome, Verdict
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import DO_CALL, MAKERS, TIMING, UNDO_CALL, VOICE_URL, WRITES, Saga
 

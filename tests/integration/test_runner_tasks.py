@@ -10,10 +10,10 @@ from celery import Celery
 from celery.exceptions import Retry
 
 from app.domain.statuses import Direction, OperationStatus
-from app.provisioning.context import TRUNK
-from app.provisioning.runner import Outcome, Runner, Verdict
-from app.provisioning.service import ProvisioningService
-from app.provisioning.steps import JOINS, STEP_BY_NAME
+from app.numbers.service import ProvisioningService
+from app.saga.context import TRUNK
+from app.saga.runner import Outcome, Runner, Verdict
+from app.saga.steps import JOINS, STEP_BY_NAME
 from tests.support.saga import Saga
 
 

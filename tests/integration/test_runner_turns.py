@@ -8,10 +8,10 @@ from app.domain.errors import ErrorCode
 from app.domain.events import EventName
 from app.domain.statuses import OperationStatus, PhoneStatus, StepState
 from app.providers.errors import TransientError
-from app.providers.lanes import Lane, current_caller
-from app.provisioning.context import NUMBER_ATTACHMENT, TRUNK
-from app.provisioning.outcomes import UNDO_TRIES
-from app.provisioning.runner import Outcome, Verdict
+from app.providers.rate_limiter import Lane, current_caller
+from app.saga.context import NUMBER_ATTACHMENT, TRUNK
+from app.saga.outcomes import UNDO_TRIES
+from app.saga.runner import Outcome, Verdict
 from tests.support.saga import DO_CALL, TIMING, UNDO_CALL, Saga
 
 DOWN = pytest.mark.parametrize("step", DO_CALL)

@@ -10,10 +10,10 @@ from app.domain.events import EventName
 from app.domain.statuses import OperationStatus, PhoneStatus, StepState
 from app.providers.base import NumberRouting
 from app.providers.errors import RejectedError, TransientError
-from app.provisioning.context import NUMBER_ATTACHMENT, TRUNK, VERIFICATION
-from app.provisioning.hints import HINT_GRACE
-from app.provisioning.outcomes import UNDO_TRIES
-from app.provisioning.runner import BACKOFF_CAP_S, Outcome, Verdict
+from app.saga.chain_plan import HINT_GRACE
+from app.saga.context import NUMBER_ATTACHMENT, TRUNK, VERIFICATION
+from app.saga.outcomes import UNDO_TRIES
+from app.saga.runner import BACKOFF_CAP_S, Outcome, Verdict
 from tests.support.saga import DO_CALL, E164, TIMING, UNDO_CALL, VOICE_URL, Saga
 
 UNAVAILABLE = ErrorCode.PROVIDER_UNAVAILABLE

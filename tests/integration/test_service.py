@@ -10,12 +10,11 @@ from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import EventName
 from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.numbers.service import ProvisioningService
 from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
-from app.provisioning.context import NUMBER_ATTACHMENT, TRUNK
-from app.provisioning.hints import HINT_GRACE
-from app.provisioning.plans import Plan
-from app.provisioning.service import ProvisioningService
-from app.provisioning.steps import STEPS
+from app.saga.chain_plan import HINT_GRACE, Plan
+from app.saga.context import NUMBER_ATTACHMENT, TRUNK
+from app.saga.steps import STEPS
 from tests.support.saga import DO_CALL, E164, ORIGIN, UNDO_CALL, Saga
 
 OTHER = "+15145551235"

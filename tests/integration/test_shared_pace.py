@@ -11,18 +11,28 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from app.localstack.processes import free_port, poll_until
-from app.localstack.valkey import ValkeyServer
-from app.providers.failures import CallFailedError, Outcome
-from app.providers.governor import Governor, make_governor
-from app.providers.lanes import Caller, Lane, calling
-from app.providers.pace import BURST_S, FALL, FORGET_S, REGAIN_S, START_PER_S, Pace
+from app.dev.localstack.processes import free_port, poll_until
+from app.dev.localstack.stores import ValkeyServer
+from app.providers.errors import CallFailedError, Outcome
+from app.providers.rate_limiter import (
+    BURST_S,
+    FALL,
+    FORGET_S,
+    REGAIN_S,
+    START_PER_S,
+    Caller,
+    Governor,
+    Lane,
+    Pace,
+    calling,
+    make_governor,
+)
 
 ACCOUNT = "twilio:test"
 CALLS = """
 import sys, time
 from redis import Redis
-from app.providers.governor import make_governor
+from app.providers.rate_limiter import make_governor
 governor = make_governor(sys.argv[1], "twilio", "shared", per_s=40, in_flight=None, timeout_s=20)
 client = Redis.from_url(sys.argv[1])
 client.incr("ready")
@@ -37,7 +47,7 @@ print(time.monotonic() - started)
 HOLDER = """
 import sys, time
 from redis import Redis
-from app.providers.pace import Pace
+from app.providers.rate_limiter import Pace
 Pace(Redis.from_url(sys.argv[1]), "twilio:test", None, 1, 1.0).take("single", "killed", 0, 0)
 print("taken", flush=True)
 time.sleep(60)

@@ -13,18 +13,18 @@ import pytest
 from honcho.printer import Message
 from rich.console import Console
 
-from app.localstack.processes import is_running, poll_until
-from app.localstack.supervision import LogFiles, Supervisor
-from app.localstack.terminal import Terminal
+from app.dev.localstack.processes import is_running, poll_until
+from app.dev.localstack.supervision import LogFiles, Supervisor
+from app.dev.localstack.terminal import Terminal
 
 WAIT_S = 20
 
 RUNNER = """
 import os, sys
 from pathlib import Path
-from app.localstack.errors import StackError
-from app.localstack.supervision import LogFiles, run_procfile
-from app.localstack.terminal import Terminal
+from app.dev.localstack.machine import StackError
+from app.dev.localstack.supervision import LogFiles, run_procfile
+from app.dev.localstack.terminal import Terminal
 folder = Path(sys.argv[1])
 logs = LogFiles(folder, Terminal(), verbose=False)
 exec(sys.argv[3])

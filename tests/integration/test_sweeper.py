@@ -12,12 +12,12 @@ from sqlalchemy import func, update
 
 from app.db.engine import make_engine, make_sessions
 from app.db.models import Operation
+from app.dev.localstack.stores import PostgresServer
 from app.domain.errors import ErrorCode
 from app.domain.statuses import Direction, OperationStatus, PhoneStatus
-from app.localstack.postgres import PostgresServer
 from app.providers.errors import RejectedError
-from app.provisioning.context import NUMBER
-from app.provisioning.sweeper import BATCH, MOVING, PURGE_INTERVAL_S, Sweeper
+from app.saga.context import NUMBER
+from app.sweeper import BATCH, MOVING, PURGE_INTERVAL_S, Sweeper
 from tests.support.saga import DO_CALL, E164, ORIGIN, TRUNK, UNDO_CALL, Saga, wire
 from tests.support.servers import nested_loops_only
 

@@ -6,10 +6,9 @@ import pytest
 from prometheus_client.core import Metric
 from redis import Redis
 
-from app.localstack.valkey import ValkeyServer
-from app.metrics.families import counted
-from app.telemetry.catalogue import LEASE_LOSSES, STEP_RUNS, STEP_SECONDS
-from app.telemetry.tally import KEY, Tally, make_tally
+from app.dev.localstack.stores import ValkeyServer
+from app.observability.counters import KEY, LEASE_LOSSES, STEP_RUNS, STEP_SECONDS, Tally, make_tally
+from app.observability.metrics import counted
 
 DO = ("twilio_trunk", "do")
 

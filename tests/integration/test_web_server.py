@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from app.localstack.processes import ServerProcess, free_port
-from app.web_connections import LARGE_BYTES, MAX_BODY_BYTES, MAX_HEAD_BYTES
-from app.web_worker import MAX_LARGE
+from app.dev.localstack.processes import ServerProcess, free_port
+from app.web.connections import LARGE_BYTES, MAX_BODY_BYTES, MAX_HEAD_BYTES
+from app.web.worker import MAX_LARGE
 from tests.support.servers import ROOT
 
 THREADS = 2
@@ -29,7 +29,7 @@ PROMPT_S = 2.0
 
 APPLICATION = """\
 import json, structlog, tempfile
-from app import logs
+from app.observability import logs
 
 logs.configure("json")
 
@@ -56,13 +56,13 @@ def tempfile_with(body):
 """
 """Says what it was asked; reads the whole body."""
 
-SHORT = "from app import web_worker\nweb_worker.SILENCE_S, web_worker.TICK_S = 0.3, 0.05\n"
+SHORT = "from app.web import worker\nworker.SILENCE_S, worker.TICK_S = 0.3, 0.05\n"
 """Limits that a test can wait for."""
 
 
 @contextmanager
 def _serving(folder: Path, settings: str = "") -> Iterator[tuple[int, ServerProcess]]:
-    (folder / "settings.py").write_text(f"{settings}from app.web_server import *\n")
+    (folder / "settings.py").write_text(f"{settings}from app.web.server import *\n")
     (folder / "telling.py").write_text(APPLICATION)
     port = free_port()
     server = ServerProcess("gunicorn", folder / "pid", folder / "log")
@@ -363,5 +363,5 @@ def test_the_procfile_uses_these_settings() -> None:
     (web,) = [line for line in (ROOT / "Procfile").read_text().splitlines() if line.startswith("web:")]
     words = shlex.split(web)
 
-    assert words[words.index("--config") + 1] == "python:app.web_server"
+    assert words[words.index("--config") + 1] == "python:app.web.server"
     assert "--worker-class" not in words

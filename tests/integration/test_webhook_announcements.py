@@ -9,11 +9,11 @@ from sqlalchemy import select
 from app.db.engine import Sessions
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.errors import ErrorCode
+from app.domain.events import PHONE_EVENTS, WebhookEvent
 from app.domain.statuses import OperationStatus, PhoneStatus
-from app.domain.webhooks import PHONE_EVENTS, WebhookEvent
 from app.providers.errors import RejectedError, TransientError
-from app.provisioning.context import TRUNK
-from app.provisioning.transitions import Origin
+from app.saga.context import TRUNK
+from app.saga.transitions import Origin
 from tests.support.saga import DO_CALL, E164, UNDO_CALL, Saga
 from tests.support.stage import NUMBER, Stage
 

@@ -18,12 +18,10 @@ from standardwebhooks import WebhookVerificationError
 from app.db.engine import Sessions
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint, WebhookOldSecret
 from app.domain.errors import RefusedError
-from app.domain.webhooks import MAX_ENDPOINTS, DeliveryStatus, DisabledReason, WebhookEvent
-from app.webhooks.addresses import AddressRule
-from app.webhooks.deliveries import DeliveryService
+from app.domain.events import MAX_ENDPOINTS, DeliveryStatus, DisabledReason, WebhookEvent
+from app.webhooks.deliveries import GIVE_UP_AFTER, JITTER, LEASE, PARALLEL, RETRIES, DeliveryService, claim, keep
 from app.webhooks.endpoints import MAX_OLDER_SECRETS, WebhookService
-from app.webhooks.outbox import GIVE_UP_AFTER, JITTER, LEASE, PARALLEL, RETRIES, claim, keep
-from app.webhooks.sending import Answer, Sender
+from app.webhooks.sending import AddressRule, Answer, Sender
 from tests.support.receiver import LOOPBACK, Receiver, receiver
 from tests.support.saga import RecordingPublisher, Saga
 from tests.support.scripted_server import Answer as Scripted

@@ -5,10 +5,10 @@ import urllib.request
 
 from livekit import api
 
+from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET
 from app.providers.base import Label
 from app.providers.livekit import LiveKitPlatform
 from app.providers.twilio import TwilioCarrier
-from app.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET
 from tests.support.sandbox import Sandbox
 
 E164 = "+15145551234"

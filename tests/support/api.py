@@ -17,7 +17,7 @@ from app.access import KeyService, Scope
 from app.db.models import Agent, Base, Operation, OperationStep, Resource
 from app.domain.statuses import OperationStatus, PhoneStatus, StepState
 from app.providers.base import CarrierNumber, CarrierTrunk
-from app.provisioning.plans import Plan
+from app.saga.chain_plan import Plan
 from app.settings import Settings
 from app.wiring import Wiring, build
 from tests.support.servers import PostgresServer, ValkeyServer

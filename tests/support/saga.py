@@ -10,18 +10,19 @@ import pytest
 import structlog
 from sqlalchemy import ColumnElement, delete, func, select, text, update
 
-from app.db.bulks import Bulk, BulkItem
+from app.audit.service import AuditService
+from app.bulk.dispatcher import BulkAdmission
 from app.db.engine import Sessions, make_engine, make_sessions
-from app.db.models import Agent, Event, Operation, OperationStep, Resource
+from app.db.models import Agent, Bulk, BulkItem, Event, Operation, OperationStep, Resource
 from app.db.webhooks import WebhookEndpoint
+from app.dev.localstack.stores import PostgresServer
 from app.domain.events import EventName
 from app.domain.statuses import Direction, OperationStatus, PhoneStatus
-from app.localstack.postgres import PostgresServer
-from app.provisioning.agents import AgentService
-from app.provisioning.audit import AuditService
-from app.provisioning.bulk_admission import BulkAdmission
-from app.provisioning.care import CareService
-from app.provisioning.context import (
+from app.numbers.agents import AgentService
+from app.numbers.maintenance import CareService
+from app.numbers.service import ProvisioningService
+from app.saga.chain_plan import Plan
+from app.saga.context import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
     NUMBER,
@@ -32,14 +33,11 @@ from app.provisioning.context import (
     Timing,
     Toolbox,
 )
-from app.provisioning.plans import Plan
-from app.provisioning.runner import Outcome, Runner, Verdict
-from app.provisioning.service import ProvisioningService
-from app.provisioning.sweeper import Sweeper
-from app.provisioning.transitions import Origin
-from app.webhooks.addresses import AddressRule
+from app.saga.runner import Outcome, Runner, Verdict
+from app.saga.transitions import Origin
+from app.sweeper import Sweeper
 from app.webhooks.deliveries import DeliveryService
-from app.webhooks.sending import Sender
+from app.webhooks.sending import AddressRule, Sender
 from tests.support.providers import WorkerDiedError, World
 
 E164 = "+15145551234"

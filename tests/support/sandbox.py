@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 import pytest
 
-from app import sandbox as defaults
-from app.localstack.http_json import JsonClient
-from app.localstack.processes import ServerProcess, free_port
+from app.dev import sandbox as defaults
+from app.dev.localstack.http_json import JsonClient
+from app.dev.localstack.processes import ServerProcess, free_port
 from tests.support.servers import server_folder
 
 START_S = 30.0
@@ -122,7 +122,7 @@ class SandboxServer:
 
     def start(self) -> None:
         """Start it and return when it answers."""
-        command = [sys.executable, "-m", "app.sandbox", "--port", str(self._port), *self._options]
+        command = [sys.executable, "-m", "app.dev.sandbox", "--port", str(self._port), *self._options]
         self.process.start(command, os.environ)
         client = JsonClient(self.control.base_url)
         self.process.wait_until(lambda: client.answers("/sandbox/health"), START_S)

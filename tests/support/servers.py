@@ -18,8 +18,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, event
 
 from app.db.engine import Sessions
-from app.localstack.postgres import PostgresServer
-from app.localstack.valkey import ValkeyServer
+from app.dev.localstack.stores import PostgresServer, ValkeyServer
 
 ROOT = Path(__file__).resolve().parents[2]
 """The project."""

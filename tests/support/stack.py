@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from app.access import KeyService, Scope
 from app.db.engine import Sessions, make_engine, make_sessions
-from app.localstack.http_json import JsonClient
-from app.localstack.processes import ServerProcess, free_port, poll_until
+from app.dev.localstack.http_json import JsonClient
+from app.dev.localstack.processes import ServerProcess, free_port, poll_until
 from tests.support.sandbox import Sandbox
 from tests.support.servers import server_folder
 
@@ -164,7 +164,7 @@ class Stack:
         return "\n".join(f"{each.name}:\n{each.log_tail(lines)}" for each in processes)
 
     def _launch_web(self) -> None:
-        command = ["-m", "gunicorn", "app:create_app()", "--config", "python:app.web_server"]
+        command = ["-m", "gunicorn", "app:create_app()", "--config", "python:app.web.server"]
         command += ["--bind", f"127.0.0.1:{self._port}", "--workers", "1", "--threads", "64"]
         command += ["--timeout", "75", "--no-control-socket"]
         self._launch(self.web, command)

@@ -10,12 +10,11 @@ import jwt
 import pytest
 import requests
 
-from app import sandbox as defaults
-from app.db.audits import Audit
-from app.db.models import Agent
-from app.domain.activity import Origin
+from app.db.models import Agent, Audit
+from app.dev import sandbox as defaults
+from app.domain.events import Origin
 from app.domain.statuses import PhoneStatus
-from app.provisioning.runner import Verdict
+from app.saga.runner import Verdict
 from app.settings import load_settings
 from app.wiring import Wiring, build
 from tests.support.saga import FINISHED, RecordingPublisher

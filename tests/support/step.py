@@ -3,7 +3,7 @@
 import uuid
 from typing import Any
 
-from app.provisioning.context import StepContext, Toolbox
+from app.saga.context import StepContext, Toolbox
 from tests.support.providers import World
 from tests.support.saga import E164, SIP_URI, TIMING, ManualClock
 

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from app.api.context import address_behind
+from app.web.context import address_behind
 
 TRUSTED = (ip_network("10.0.0.0/24"), ip_network("fd00::/8"))
 

@@ -6,22 +6,17 @@ from typing import Any
 
 import pytest
 
-from app.api.operation_views import OperationView, PhoneView
-from app.console.actions import agent_actions, can_retry
-from app.console.findings import health_card, trouble_of
-from app.console.gantt import draw_chart
+from app.console.operation_pages import agent_actions, can_retry, draw_chart
 from app.console.path_picture import draw_path
-from app.console.words import ago, badge, figure, took
+from app.console.presentation import ago, badge, figure, health_card, took, trouble_of
 from app.db.models import Agent, Event, Operation, OperationStep
-from app.domain.advice import ADVICE, advice_on_finding
-from app.domain.bulks import BulkStatus, ItemStatus
 from app.domain.errors import ErrorCode, RefusedError
-from app.domain.events import EventName
-from app.domain.findings import KINDS, Finding, FindingCode, Health
-from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus, StepState
-from app.domain.webhooks import DeliveryStatus
-from app.provisioning.care import as_json
-from app.provisioning.steps import STEPS
+from app.domain.events import DeliveryStatus, EventName
+from app.domain.findings import ADVICE, KINDS, Finding, FindingCode, Health, advice_on_finding
+from app.domain.statuses import BulkStatus, ItemStatus, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.numbers.maintenance import as_json
+from app.saga.steps import STEPS
+from app.views.operations import OperationView, PhoneView
 
 START = datetime(2026, 11, 24, 9, tzinfo=UTC)
 TRUNK = "twilio_trunk"

@@ -11,7 +11,7 @@ import pytest
 from app.domain.marks import mark_in, tag_of
 from app.providers.base import NumberRouting
 from app.providers.errors import TransientError
-from app.provisioning.context import Timing, routing_of
+from app.saga.context import Timing, routing_of
 from tests.support.step import AGENT, make_context
 
 LONGEST_INSTANCE = "a" * 16

@@ -16,14 +16,13 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from app.api.problems import KINDS as PROBLEMS
 from app.domain.errors import ErrorCode
-from app.domain.events import EventName
+from app.domain.events import EventName, WebhookEvent, payload_of
 from app.domain.findings import KINDS as FINDINGS
 from app.domain.findings import FindingCode, Mend
 from app.domain.statuses import OperationStatus, PhoneStatus
-from app.domain.webhooks import WebhookEvent, payload_of
 from app.settings import Settings
+from app.web.problems import KINDS as PROBLEMS
 from tests.support.reference import reference_page
 
 ROOT = Path(__file__).parents[2]

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.events import EventName
-from app.domain.webhooks import WebhookEvent
-from app.telemetry.catalogue import METRICS, Kind
+from app.domain.events import EventName, WebhookEvent
+from app.observability.counters import METRICS, Kind
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from app.providers.failures import CallFailedError, Outcome
-from app.providers.governor import OPEN_S, PAUSE_AFTER_FAILURE_S, Governor
-from app.providers.lanes import Caller, Lane, calling
-from app.providers.pace import Place
+from app.providers.errors import CallFailedError, Outcome
+from app.providers.rate_limiter import OPEN_S, PAUSE_AFTER_FAILURE_S, Caller, Governor, Lane, Place, calling
 from tests.support.saga import ManualClock
 
 PATIENCE_S = 5.0

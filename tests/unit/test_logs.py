@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 import structlog
 
-from app import logs
+from app.observability import logs
 
 Lines = Callable[[], list[dict[str, object]]]
 

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from app.audit.orphans import Rows, find_orphans
+from app.audit.snapshot import AgentPath, Snapshot, compare, find_unreadable, guarded
 from app.domain.findings import Finding, FindingCode
 from app.domain.marks import metadata_of, tag_of
 from app.providers.base import NumberRouting, Unreadable
-from app.provisioning.context import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK, StepContext
-from app.provisioning.orphans import Rows, find_orphans
-from app.provisioning.snapshot import AgentPath, Snapshot, compare, find_unreadable, guarded
-from app.provisioning.steps import STEP_BY_NAME, STEPS
-from app.provisioning.verification import checks
+from app.saga.context import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK, StepContext
+from app.saga.steps import STEP_BY_NAME, STEPS
+from app.saga.verification import checks
 from tests.support.odd_texts import ANY_TEXT, ODD_URIS, damaged_marks, id_of
 from tests.support.providers import World
 from tests.support.saga import E164, SIP_URI

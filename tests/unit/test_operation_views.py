@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.operation_views import OperationView, StepView, phone_status_of
-from app.api.pages import CursorField, encode_cursor
 from app.db.models import Operation, OperationStep, Resource
 from app.db.queries import Position
 from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus, StepState
+from app.views.operations import OperationView, StepView, phone_status_of
+from app.views.reader import CursorField, encode_cursor
 
 LATER = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 

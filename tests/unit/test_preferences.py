@@ -4,7 +4,7 @@ import pytest
 from flask import Request
 from werkzeug.test import EnvironBuilder
 
-from app.api.preferences import preferred_wait
+from app.api.responses import preferred_wait
 
 
 def _wait(*headers: str) -> float:

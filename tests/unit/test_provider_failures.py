@@ -5,8 +5,17 @@ from datetime import UTC, datetime
 import pytest
 
 from app.domain.errors import ErrorCode
-from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
-from app.providers.failures import CallFailedError, Outcome, Row, ambiguous, parse_retry_after, translate
+from app.providers.errors import (
+    CallFailedError,
+    Outcome,
+    RejectedError,
+    Row,
+    TransientError,
+    UnknownOutcomeError,
+    ambiguous,
+    parse_retry_after,
+    translate,
+)
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 

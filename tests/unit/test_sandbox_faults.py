@@ -17,7 +17,7 @@ from livekit import api
 from test_sandbox_process import Stage, emptied_stage, eventually
 from twilio.base.exceptions import TwilioRestException
 
-from app import sandbox
+from app.dev import sandbox
 
 NUMBER = "+15145551234"
 BASIC = "Basic " + base64.b64encode(f"{sandbox.ACCOUNT_SID}:{sandbox.AUTH_TOKEN}".encode()).decode()

@@ -6,7 +6,7 @@ from test_sandbox_faults import NUMBER, create_inbound, create_trunk
 from test_sandbox_process import Stage, emptied_stage, eventually
 from twilio.base.exceptions import TwilioRestException
 
-from app import sandbox
+from app.dev import sandbox
 
 NUMBERS = f"/2010-04-01/Accounts/{sandbox.ACCOUNT_SID}/IncomingPhoneNumbers"
 

@@ -9,7 +9,7 @@ import pytest
 from livekit import api
 from test_sandbox_process import Stage, emptied_stage
 
-from app.sandbox import LIVEKIT_API_KEY, LIVEKIT_API_SECRET
+from app.dev.sandbox import LIVEKIT_API_KEY, LIVEKIT_API_SECRET
 
 N, M = "+15145551234", "+15145559999"
 INDIVIDUAL = api.SIPDispatchRule(dispatch_rule_individual=api.SIPDispatchRuleIndividual(room_prefix="call"))

@@ -25,7 +25,7 @@ from twilio.http.http_client import TwilioHttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
 
-from app import sandbox
+from app.dev import sandbox
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 10
@@ -48,7 +48,7 @@ class Stage:
     """A running sandbox and the ways to talk to it."""
 
     def __init__(self, *options: str) -> None:
-        command = [sys.executable, "-m", "app.sandbox", "--port", "0", *options]
+        command = [sys.executable, "-m", "app.dev.sandbox", "--port", "0", *options]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own code
         line = self.process.stdout.readline()
         assert line.startswith("sandbox ready on http://127.0.0.1:"), line
@@ -252,7 +252,7 @@ def test_credentials_and_sip_host_can_be_chosen() -> None:
 
 
 def test_the_constants_are_importable_without_anything_heavy() -> None:
-    code = "import sys, app.sandbox; print({'flask', 'livekit', 'gunicorn', 'werkzeug'} & set(sys.modules))"
+    code = "import sys, app.dev.sandbox; print({'flask', 'livekit', 'gunicorn', 'werkzeug'} & set(sys.modules))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
     answer = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)  # noqa: S603 - our own

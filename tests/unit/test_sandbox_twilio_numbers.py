@@ -10,7 +10,7 @@ from test_sandbox_process import Stage, emptied_stage, eventually
 from twilio.base.exceptions import TwilioException, TwilioRestException
 from twilio.rest.trunking.v1.trunk import TrunkList
 
-from app.sandbox import ACCOUNT_SID, API_KEY_SECRET, API_KEY_SID
+from app.dev.sandbox import ACCOUNT_SID, API_KEY_SECRET, API_KEY_SID
 
 NUMBER = "+15145551234"
 URL = {"weight": 1, "priority": 1, "enabled": True, "friendly_name": "LiveKit", "sip_url": "sip:a.sip.livekit.cloud"}

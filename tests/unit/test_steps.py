@@ -12,7 +12,7 @@ from app.domain.marks import tag_of
 from app.domain.statuses import Direction
 from app.providers.base import NumberRouting
 from app.providers.errors import RejectedError, TransientError
-from app.provisioning.context import (
+from app.saga.context import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
     NUMBER,
@@ -23,8 +23,8 @@ from app.provisioning.context import (
     StepContext,
     TakenMeanwhileError,
 )
-from app.provisioning.steps import STEP_BY_NAME, STEPS, steps_towards
-from app.provisioning.verification import checks, same_sip_uri
+from app.saga.steps import STEP_BY_NAME, STEPS, steps_towards
+from app.saga.verification import checks, same_sip_uri
 from tests.support.providers import World
 from tests.support.saga import E164, SIP_URI
 from tests.support.step import AGENT, make_context

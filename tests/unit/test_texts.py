@@ -10,7 +10,6 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from app.api.fields import VISIBLE_LINE
 from app.cli.output import PlainConsole
 from app.domain.texts import (
     MAX_METADATA_BYTES,
@@ -20,6 +19,7 @@ from app.domain.texts import (
     read_json,
     visible_line,
 )
+from app.views.fields import VISIBLE_LINE
 
 NOTHING_TO_SEE = {
     "blank": " \u3000",

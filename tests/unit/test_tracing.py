@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from app.telemetry.tracing import NO_TRACING, TRACEPARENT, checked_traceparent, make_tracing, traceparent_of
+from app.observability.tracing import NO_TRACING, TRACEPARENT, checked_traceparent, make_tracing, traceparent_of
 from tests.support.queue import NOWHERE
 
 GIVEN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -4,8 +4,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from app.webhooks.addresses import AddressRule, is_public
-from app.webhooks.sending import Sender, SendError, UrlRefusedError
+from app.webhooks.sending import AddressRule, Sender, SendError, UrlRefusedError, is_public
 
 PRIVATE = [
     "127.0.0.1",

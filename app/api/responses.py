@@ -1,0 +1,255 @@
+"""Responses that depend on a `Prefer` or an `Idempotency-Key` header."""
+
+import hashlib
+import re
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from functools import wraps
+from typing import TypeVar
+
+from apiflask import Schema
+from flask import Request, Response, current_app, request
+from flask.typing import ResponseReturnValue
+from werkzeug.http import parse_list_header
+
+from app.db.models import Operation
+from app.domain.errors import ErrorCode
+from app.domain.statuses import OperationStatus, PhoneStatus
+from app.idempotency import Claim, FirstAnswer
+from app.numbers.dry_run import Preview
+from app.numbers.maintenance import Checkup
+from app.numbers.service import Opened
+from app.views.agent_schemas import Accepted, Done, Provisioned
+from app.views.fields import WHOLE_NUMBER
+from app.views.operation_schemas import AuditAccepted, AuditOut, MovedOut, PlanOut, RepairedOut, VerifiedOut
+from app.views.operations import phone_status_of, status_url
+from app.views.reports import plan_body, verification_body
+from app.web.bodies import read_body
+from app.web.context import caller, door, wiring
+from app.web.documented import note_idempotent
+from app.web.problems import FIRST_SERVER_ERROR, problem, validation_failed
+
+LONGEST_WAIT = timedelta(seconds=60)
+"""The longest wait: what proxies commonly allow an answer to take."""
+
+
+def preferred_wait(request: Request) -> timedelta:
+    """Return the wait that the client asked for, at most `LONGEST_WAIT`; zero when it asked for none or for nonsense.
+
+    The first `wait` counts, as the RFC has it; what cannot be read is ignored.
+    """
+    # One value: WSGI servers join what is sent in several lines.
+    given = request.headers.get("Prefer")
+    for part in parse_list_header(given) if given else ():
+        name, _, value = part.partition(";")[0].partition("=")
+        if name.strip().lower() == "wait":
+            text = value.strip().removeprefix('"').removesuffix('"')
+            seconds = int(text) if WHOLE_NUMBER.fullmatch(text) else 0
+            return min(timedelta(seconds=max(seconds, 0)), LONGEST_WAIT)
+    return timedelta(0)
+
+
+POLL_AFTER_S = 1
+"""Seconds until a first poll is worth it: provisioning takes about that long."""
+
+MAX_WAITERS = 8
+"""Requests of one process that may wait at once: each holds a thread, and half must stay free for others."""
+
+T = TypeVar("T")
+
+_waiters = threading.BoundedSemaphore(MAX_WAITERS)
+
+_ACCEPTED, _PROVISIONED, _DONE = Accepted(), Provisioned(), Done()
+
+
+def provisioning_answer(operation: Opened) -> Response:
+    """Answer a request to provision: 202, or what became of it if the client waited long enough."""
+    ended, headers = wait_for(operation)
+    if ended is None:
+        return accepted(operation, PhoneStatus.PENDING, headers)
+    if ended.status is not OperationStatus.SUCCEEDED:
+        return failure_answer(ended, headers)
+    agent = wiring().agents.get(ended.agent_id)
+    path = {"success": True, "phone_number": ended.phone_number}
+    path |= {name: getattr(agent, name) for name in _PROVISIONED.fields if name not in path}
+    return packed(_PROVISIONED, path, 200, headers)
+
+
+def deprovisioning_answer(operation: Operation | None) -> Response:
+    """Answer a request to deprovision: 200 where nothing is left, else 202."""
+    if operation is None:
+        return packed(_DONE, {"success": True, "message": "The agent has no number."}, 200, {})
+    ended, headers = (operation, {}) if operation.status.is_final else wait_for(operation)
+    if ended is None:
+        return accepted(operation, phone_status_of(operation), headers)
+    return packed(_DONE, {"success": True, "message": "The number was disconnected from the agent."}, 200, headers)
+
+
+def retry_answer(operation: Operation) -> Response:
+    """Answer a request to retry: always 202."""
+    return accepted(operation, phone_status_of(operation), {})
+
+
+def wait_for(operation: Operation | Opened) -> tuple[Operation | None, dict[str, str]]:
+    """Return the operation once final, or None, and the headers that tell whether the wish to wait was met."""
+    found, headers = wait_on(lambda patience: wiring().provisioning.wait(operation.id, patience))
+    return (found if found and found.status.is_final else None), headers
+
+
+def wait_on(look: Callable[[timedelta], T]) -> tuple[T | None, dict[str, str]]:
+    """Call `look` with the wait that the client prefers; None without calling it when there is none to be had."""
+    patience = preferred_wait(request)
+    if not patience or not _waiters.acquire(blocking=False):
+        return None, {}
+    try:
+        found = look(patience)
+    finally:
+        _waiters.release()
+    return found, {"Preference-Applied": f"wait={_seconds(patience)}"}
+
+
+def failure_answer(ended: Operation, headers: dict[str, str]) -> Response:
+    """Answer with the problem that ended an operation."""
+    code = ErrorCode(ended.error_code or ErrorCode.CANCELLED)
+    return problem(code, ended.error_detail or "The operation was cancelled.", headers=headers)
+
+
+def _seconds(span: timedelta) -> int:
+    return int(span.total_seconds())
+
+
+def accepted(operation: Operation | Opened, status: PhoneStatus, headers: dict[str, str]) -> Response:
+    """Answer 202: the work is queued."""
+    url = status_url(operation.agent_id)
+    body = {
+        "success": True,
+        "status": status,
+        "phone_number": operation.phone_number,
+        "operation_id": operation.id,
+        "status_url": url,
+    }
+    return packed(_ACCEPTED, body, 202, {"Location": url, "Retry-After": str(POLL_AFTER_S), **headers})
+
+
+def packed(schema: Schema, body: dict[str, object], status: int, headers: dict[str, str]) -> Response:
+    """Pack `body` as its schema says."""
+    text = current_app.json.dumps(schema.dump(body))
+    return Response(text, status, headers, mimetype="application/json")
+
+
+def agent_url(agent_id: uuid.UUID) -> str:
+    """Return where an agent is found."""
+    return f"/api/agents/{agent_id}"
+
+
+_VERIFIED, _REPAIRED, _MOVED, _PLAN = VerifiedOut(), RepairedOut(), MovedOut(), PlanOut()
+_AUDIT_ACCEPTED, _AUDIT = AuditAccepted(), AuditOut()
+
+
+def verification_answer(checkup: Checkup) -> Response:
+    """Answer a request to verify."""
+    return packed(_VERIFIED, verification_body(checkup), 200, {})
+
+
+def repair_answer(operation: Operation | None) -> Response:
+    """Answer a request to repair: 200 where all is well, else 202, or how it ended if the client waited."""
+    if operation is None:
+        return packed(_REPAIRED, {"success": True, "message": "All is well: nothing to repair."}, 200, {})
+    ended, headers = wait_for(operation)
+    if ended is None:
+        return accepted(operation, PhoneStatus.PROVISIONED, headers)
+    if ended.status is not OperationStatus.SUCCEEDED:
+        return failure_answer(ended, headers)
+    return packed(_REPAIRED, {"success": True, "message": "The path was repaired."}, 200, headers)
+
+
+def move_answer(operation: Operation) -> Response:
+    """Answer a request to move a number: 202, or how it ended if the client waited."""
+    ended, headers = wait_for(operation)
+    if ended is None:
+        return accepted(operation, PhoneStatus.PROVISIONED, headers)
+    if ended.status is not OperationStatus.SUCCEEDED:
+        return failure_answer(ended, headers)
+    moved = {name: getattr(ended, name) for name in _MOVED.fields if name != "success"}
+    return packed(_MOVED, {"success": True, **moved}, 200, headers)
+
+
+def plan_answer(preview: Preview) -> Response:
+    """Answer a dry run."""
+    return packed(_PLAN, plan_body(preview), 200, {})
+
+
+def audit_answer(audit_id: uuid.UUID) -> Response:
+    """Answer a request to audit: 202, or the report if the client waited long enough."""
+    found, headers = wait_on(lambda patience: door().reader.wait_for_audit(audit_id, patience))
+    if found is not None and found.finished_at is not None:
+        return packed(_AUDIT, {name: getattr(found, name) for name in _AUDIT.fields}, 200, headers)
+    url = f"/api/audit/{audit_id}"
+    headers |= {"Location": url, "Retry-After": str(POLL_AFTER_S)}
+    return packed(_AUDIT_ACCEPTED, {"success": True, "audit_id": audit_id, "status_url": url}, 202, headers)
+
+
+HEADER = "Idempotency-Key"
+REPLAYED = "Idempotency-Replayed"
+KEPT_HEADERS = ("Content-Type", "Location", "Retry-After", "Preference-Applied")
+TOO_MANY_REQUESTS = 429
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+View = Callable[..., ResponseReturnValue]
+
+
+def idempotent(view: View) -> View:
+    """Wrap a view: the outermost decorator below the route, so that refusals of the input are kept too."""
+
+    @wraps(view)
+    def wrapper(**arguments: object) -> ResponseReturnValue:
+        key = request.headers.get(HEADER)
+        if key is not None and not _KEY.fullmatch(key):
+            raise validation_failed({HEADER: ["must be 1 to 255 visible ASCII characters"]})
+        # What writes nothing needs no record, and must not use up the key of the real thing.
+        is_dry_run = request.args.get("dryRun") == "true"
+        return view(**arguments) if key is None or is_dry_run else _answer_once(key, view, arguments)
+
+    note_idempotent(wrapper)
+    return wrapper
+
+
+def _answer_once(key: str, view: View, arguments: dict[str, object]) -> Response:
+    claim = door().first_answers.claim(caller().key_id, key, _request_hash(), extra=preferred_wait(request))
+    if isinstance(claim, FirstAnswer):
+        return Response(claim.text, claim.status, {**claim.headers, REPLAYED: "true"})
+    return _first_answer(claim, view, arguments)
+
+
+def _first_answer(claim: Claim, view: View, arguments: dict[str, object]) -> Response:
+    """Run the view; keep what it answers unless the fault is ours or it came too soon: then it may be sent again."""
+    response: Response | None = None
+    try:
+        response = _run(view, arguments)
+    finally:
+        if response is None or not _is_kept(response):
+            door().first_answers.release(claim)
+    if _is_kept(response):
+        headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
+        answer = FirstAnswer(response.status_code, headers, response.get_data(as_text=True))
+        door().first_answers.keep(claim, answer)
+    return response
+
+
+def _is_kept(response: Response) -> bool:
+    return response.status_code < FIRST_SERVER_ERROR and response.status_code != TOO_MANY_REQUESTS
+
+
+def _run(view: View, arguments: dict[str, object]) -> Response:
+    try:
+        return current_app.make_response(view(**arguments))
+    except Exception as error:  # noqa: BLE001 - Flask's own dispatch does the same; its handlers log what is unexpected
+        return current_app.make_response(current_app.handle_user_exception(error))
+
+
+def _request_hash() -> str:
+    parts = (request.method.encode(), request.path.rstrip("/").encode(), read_body(request))
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()

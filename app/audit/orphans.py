@@ -1,0 +1,180 @@
+"""Resources that carry our mark but that no row knows: found by the audit, deleted only when that is certain."""
+
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from sqlalchemy import func, or_, select, update
+
+from app.audit.snapshot import AgentPath, Snapshot
+from app.db.engine import Sessions
+from app.db.models import Agent, Resource
+from app.domain.errors import ErrorCode
+from app.domain.findings import Finding, FindingCode
+from app.domain.marks import agent_of, mark_in
+from app.providers.base import DispatchRule
+from app.providers.errors import ProviderError
+from app.saga.context import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK, StepContext, Toolbox
+from app.saga.steps import STEP_BY_NAME, STEPS
+from app.saga.transitions import is_open_for
+
+log = structlog.get_logger(__name__)
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+"""The age of a rule all of whose trunks are gone: no call reaches it."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the database knew at one moment: the paths that stand, and the agents on whom an operation works."""
+
+    paths: Mapping[str, AgentPath]
+    open_agents: frozenset[str]
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A resource with our mark: its kind (step name), id, parent, agent, and when it was made."""
+
+    kind: str
+    external_id: str
+    parent_id: str | None
+    agent_id: str
+    created_at: datetime | None
+    number: str | None = None
+
+
+def find_orphans(snapshot: Snapshot, rows: tuple[Rows, Rows], tools: Toolbox, grace: timedelta) -> list[Finding]:
+    """Say which marked resources no path holds, in the order in which they are to be deleted.
+
+    Left out: those of an agent with an operation open before or after the lists were read, and the young. A rule does
+    not say when it was made (its name is its whole mark): it is as old as the trunks that it names.
+    """
+    before, after = rows
+    held = {one for side in rows for path in side.paths.values() for one in ids_of(path)}
+    born_before = before.at - grace
+
+    def is_lost(one: Marked) -> bool:
+        is_busy = one.agent_id in before.open_agents | after.open_agents
+        is_old = one.created_at is not None and one.created_at <= born_before
+        return is_old and not is_busy and one.external_id not in held
+
+    trunks = list(_inbound_trunks(snapshot, tools.instance))
+    ended = {one.external_id for one in trunks if is_lost(one)}
+    rules = [
+        replace(one, created_at=one.created_at or _age_of(rule, one, snapshot, after, ended))
+        for rule, one in _rules(snapshot, tools.instance)
+    ]
+    findings = []
+    for marked in filter(is_lost, (*rules, *trunks, *_at_twilio(snapshot, tools.instance))):
+        code = FindingCode.TWIN if marked.agent_id in after.paths else FindingCode.ORPHAN
+        resource = (marked.kind, marked.external_id)
+        number = marked.number or ""
+        findings.append(Finding(code, marked.agent_id, resource, parent_id=marked.parent_id, phone_number=number))
+    return findings
+
+
+def ids_of(path: AgentPath) -> tuple[str, ...]:
+    """Return the ids of what was made for a path."""
+    return path.trunk_sid, path.url_sid, path.inbound_trunk_id, path.rule_id
+
+
+def _age_of(rule: DispatchRule, marked: Marked, snapshot: Snapshot, rows: Rows, ended: set[str]) -> datetime | None:
+    """Return since when the rule serves nobody, at the least; None where one of its trunks may serve somebody.
+
+    A trunk that is gone or an orphan has no caller for it. On its agent's own trunk it is a twin, as old as that.
+    """
+    path = rows.paths.get(marked.agent_id)
+    ages = []
+    for trunk_id in rule.trunk_ids:
+        trunk = snapshot.inbound_trunks.get(trunk_id)
+        if trunk is None and not snapshot.may_hold(INBOUND_TRUNK, trunk_id):
+            continue
+        mark = mark_in(trunk.metadata) if trunk else None
+        is_own = path is not None and path.inbound_trunk_id == trunk_id
+        if mark is None or mark.created_at is None or not (trunk_id in ended or is_own):
+            return None
+        ages.append(mark.created_at)
+    return max(ages, default=LONG_AGO)
+
+
+def _rules(snapshot: Snapshot, instance: str) -> Iterator[tuple[DispatchRule, Marked]]:
+    for rule in snapshot.rules.values():
+        owner, former = agent_of(instance, rule.name, rule.metadata), mark_in(rule.metadata)
+        if owner:
+            yield rule, Marked(DISPATCH_RULE, rule.id, None, owner, former.created_at if former else None)
+
+
+def _inbound_trunks(snapshot: Snapshot, instance: str) -> Iterator[Marked]:
+    for trunk in snapshot.inbound_trunks.values():
+        mark = mark_in(trunk.metadata)
+        if mark and mark.instance == instance:
+            number = trunk.numbers[0] if trunk.numbers else None
+            yield Marked(INBOUND_TRUNK, trunk.id, None, mark.agent_id, mark.created_at, number)
+
+
+def _at_twilio(snapshot: Snapshot, instance: str) -> Iterator[Marked]:
+    for urls in snapshot.urls.values():
+        for url in urls:
+            owner = agent_of(instance, url.tag)
+            if owner:
+                yield Marked(ORIGINATION_URL, url.sid, url.trunk_sid, owner, url.created_at)
+    for trunk in snapshot.trunks.values():
+        owner = agent_of(instance, trunk.tag)
+        if owner:
+            yield Marked(TRUNK, trunk.sid, None, owner, trunk.created_at)
+
+
+def delete_orphan(sessions: Sessions, tools: Toolbox, finding: Finding) -> str:
+    """Delete one, by its step's own undo, after one more look at the rows; say what came of it."""
+    if finding.resource is None or finding.agent_id is None:
+        return ""
+    kind, external_id = finding.resource
+    if _is_known(sessions, finding.agent_id, external_id):
+        return "kept: a row knows it now"
+    step = STEP_BY_NAME[kind]
+    try:
+        if step.undo:
+            step.undo(_context(tools, finding), external_id)
+    except ProviderError as error:
+        log.warning("orphan_not_deleted", kind=kind, external_id=external_id, code=error.code)
+        return f"not deleted: {error.code}"
+    except Exception:
+        log.exception("orphan_delete_broke", kind=kind, external_id=external_id)
+        return f"not deleted: {ErrorCode.INTERNAL_ERROR}"
+    with sessions.begin() as session:
+        gone = (Resource.external_id == external_id, Resource.deleted_at.is_(None))
+        session.execute(update(Resource).where(*gone).values(deleted_at=func.now()))
+    log.info("orphan_deleted", kind=kind, external_id=external_id)
+    return "deleted"
+
+
+def _is_known(sessions: Sessions, agent_id: str, external_id: str) -> bool:
+    columns = [getattr(Agent, step.column) for step in STEPS if step.column]
+    with sessions.begin() as session:
+        holds = or_(*(column == external_id for column in columns))
+        if session.scalar(select(Agent.id).where(holds, Agent.twilio_phone_number.is_not(None)).limit(1)):
+            return True
+        return session.scalar(select(func.count()).where(is_open_for(uuid.UUID(agent_id)))) != 0
+
+
+def _context(tools: Toolbox, finding: Finding) -> StepContext:
+    kind, external_id = finding.resource or ("", "")
+    return StepContext(
+        tools=tools,
+        agent_id=uuid.UUID(int=0),
+        operation_id=uuid.UUID(int=0),
+        phone_number=finding.phone_number,
+        takeover=False,
+        agent_name="",
+        job_metadata="{}",
+        ids={},
+        parents={external_id: finding.parent_id} if finding.parent_id else {},
+        ledger={kind: (external_id,)},
+        previous_routing=None,
+        is_uncertain=True,
+        started=tools.clock(),
+    )

@@ -1,0 +1,235 @@
+"""The audit: one sweep of both providers, compared with our rows as sets, and what `--fix` does about it.
+
+A report is asked for as a row, so that one asked for by HTTP, the command line or the sweeper's clock is run once, by
+whoever comes first, and a lost message costs a minute.
+"""
+
+import uuid
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+
+import structlog
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from app.audit.orphans import Rows, delete_orphan, find_orphans, ids_of
+from app.audit.snapshot import AgentPath, Snapshot, compare, find_unreadable, guarded, read_all
+from app.db.access import record_activity
+from app.db.engine import Sessions
+from app.db.models import Agent, Audit, Operation
+from app.domain.errors import ErrorCode, RefusedError
+from app.domain.events import Action, Origin
+from app.domain.findings import AuditStatus, Finding, FindingCode, Health, Mend
+from app.domain.marks import agent_of
+from app.domain.statuses import OPEN_STATUSES, PhoneStatus
+from app.numbers.maintenance import CareService, as_json, keep_health, path_of
+from app.providers.errors import ProviderError
+from app.providers.rate_limiter import Caller, Lane, calling
+from app.saga.context import Toolbox
+
+log = structlog.get_logger(__name__)
+
+INTERVAL = timedelta(minutes=10)
+"""How often the sweeper asks for an audit: drift costs calls, and a sweep is a handful of list requests."""
+
+LEASE = timedelta(minutes=5)
+"""How long a running audit is left alone: 5,000 trunks at 150 ms, eight lists at a time, take a minute and a half."""
+
+PATIENCE_S = 60.0
+"""Seconds that one call of an audit may wait behind everybody else's: nobody waits for it, and its lease is longer."""
+
+PUBLISHED_AGAIN_AFTER = timedelta(seconds=15)
+"""How long an audit that was asked for may wait for a worker before its message counts as lost."""
+
+KEPT = 200
+"""Reports kept: a day and a half at the sweeper's pace."""
+
+
+@dataclass(frozen=True)
+class AuditService:
+    """Asks for audits, runs them and keeps their reports."""
+
+    sessions: Sessions
+    tools: Toolbox
+    care: CareService
+    orphan_grace: timedelta
+
+    def ask(self, *, fix: bool, origin: Origin) -> uuid.UUID:
+        """Insert a row for an audit that somebody wants; a worker or the caller runs it."""
+        with self.sessions.begin() as session:
+            audit = Audit(id=uuid.uuid4(), status=AuditStatus.QUEUED, fix=fix)
+            audit.requested_by, audit.key_id = origin.requested_by, origin.key_id
+            audit.lease_until = session.scalar(select(func.now() + PUBLISHED_AGAIN_AFTER))
+            session.add(audit)
+            record_activity(session, origin, Action.AUDIT_START, audit.id, fix=fix)
+        return audit.id
+
+    def due(self) -> list[uuid.UUID]:
+        """Return the audits that wait for a worker, having asked for one where the last was too long ago."""
+        with self.sessions.begin() as session:
+            # One sweeper at a time decides whether the hour has come.
+            if session.scalar(select(func.pg_try_advisory_xact_lock(func.hashtext("trunkline audit")))):
+                self._ask_on_time(session)
+            waiting = (
+                select(Audit.id)
+                .where(Audit.status.in_([AuditStatus.QUEUED, AuditStatus.RUNNING]), Audit.lease_until < func.now())
+                .with_for_update(skip_locked=True)
+            )
+            taken = (
+                update(Audit)
+                .where(Audit.id.in_(waiting.scalar_subquery()))
+                # Queued again where its worker died: the pause before the next message is not that worker's lease.
+                .values(status=AuditStatus.QUEUED, lease_until=func.now() + PUBLISHED_AGAIN_AFTER)
+                .returning(Audit.id)
+            )
+            return list(session.scalars(taken))
+
+    def run(self, audit_id: uuid.UUID) -> Audit | None:
+        """Run an audit that was asked for; None where another worker has it, or it is over."""
+        audit = self._claim(audit_id)
+        if audit is None:
+            return None
+        try:
+            with calling(Caller(Lane.BULK, patience_s=PATIENCE_S, finishes_first=False)):
+                asked_by = Origin(requested_by=audit.requested_by or "audit", key_id=audit.key_id)
+                findings, checked = self._sweep(fix=audit.fix, origin=asked_by)
+        except ProviderError as error:
+            log.warning("audit_failed", code=error.code, detail=error.detail)
+            return self._finish(audit_id, AuditStatus.FAILED, [], 0, f"{error.code}: {error.detail}")
+        except Exception:
+            log.exception("audit_broke")
+            detail = f"{ErrorCode.INTERNAL_ERROR}: The audit met an error of ours; the log has it."
+            return self._finish(audit_id, AuditStatus.FAILED, [], 0, detail)
+        for code in sorted({finding.code for finding in findings}):
+            log.warning("audit_found", code=code, count=sum(finding.code == code for finding in findings))
+        return self._finish(audit_id, AuditStatus.DONE, findings, checked, None)
+
+    def _ask_on_time(self, session: Session) -> None:
+        latest = session.scalar(select(func.max(Audit.created_at)))
+        now = session.scalars(select(func.now())).one()
+        # Before the first one there must be a path that has stood for a while: a new installation has nothing to audit.
+        stands = (Agent.phone_provisioning_status == PhoneStatus.PROVISIONED, Agent.updated_at < now - INTERVAL)
+        is_due = latest < now - INTERVAL if latest else session.scalar(select(Agent.id).where(*stands).limit(1))
+        if is_due:
+            # Due at once: no message of it is under way.
+            session.add(
+                Audit(
+                    id=uuid.uuid4(),
+                    status=AuditStatus.QUEUED,
+                    fix=False,
+                    requested_by="sweeper",
+                    lease_until=now - PUBLISHED_AGAIN_AFTER,
+                )
+            )
+            session.flush()
+
+    def _claim(self, audit_id: uuid.UUID) -> Audit | None:
+        with self.sessions.begin() as session:
+            audit = session.get(Audit, audit_id, with_for_update=True)
+            now = session.scalar(select(func.now()))
+            if audit is None or now is None or audit.status in {AuditStatus.DONE, AuditStatus.FAILED}:
+                return None
+            if audit.status is AuditStatus.RUNNING and audit.lease_until and audit.lease_until > now:
+                return None
+            audit.status, audit.started_at, audit.lease_until = AuditStatus.RUNNING, now, now + LEASE
+            return audit
+
+    def _sweep(self, *, fix: bool, origin: Origin) -> tuple[list[Finding], int]:
+        before = self._rows()
+        snapshot = read_all(self.tools, (path.trunk_sid for path in before.paths.values()))
+        after = self._rows()
+        # An agent that changed while the lists were read tells nothing: it is looked at next time.
+        steady = [path for agent_id, path in after.paths.items() if before.paths.get(agent_id) == path]
+        findings = [finding for path in steady for finding in compare(path, snapshot, self.tools)]
+        known = {one for path in steady for one in (path.number_sid, *ids_of(path))}
+        instance = self.tools.instance
+        for look in (
+            partial(_foreign_catch_alls, snapshot, instance, known),
+            partial(find_unreadable, snapshot, instance, known),
+            partial(find_orphans, snapshot, (before, after), self.tools, self.orphan_grace),
+        ):
+            findings += guarded(look)
+        if fix:
+            findings = self._fix(findings, origin)
+        self._keep_health(steady, findings)
+        return findings, len(steady)
+
+    def _rows(self) -> Rows:
+        """Read what the database knows of every number, and which agents have an operation open."""
+        with self.sessions.begin() as session:
+            holders = session.scalars(select(Agent).where(Agent.twilio_phone_number.is_not(None)))
+            provisioned = [agent for agent in holders if agent.phone_provisioning_status is PhoneStatus.PROVISIONED]
+            busy = session.execute(
+                select(Operation.agent_id, Operation.target_agent_id).where(Operation.status.in_(OPEN_STATUSES))
+            )
+            open_agents = {str(one) for row in busy for one in row if one}
+            now = session.scalar(select(func.now()))
+        paths = {str(agent.id): path_of(agent) for agent in provisioned if str(agent.id) not in open_agents}
+        return Rows(paths, frozenset(open_agents), now or datetime.now().astimezone())
+
+    def _fix(self, findings: list[Finding], origin: Origin) -> list[Finding]:
+        """Queue a repair for each agent that needs one, and delete what no row knows; say what was done."""
+        done: dict[str, str] = {}
+        for agent_id in sorted({finding.agent_id for finding in findings if finding.agent_id and finding.kind.steps}):
+            own = [finding for finding in findings if finding.agent_id == agent_id]
+            done[agent_id] = self._repair(agent_id, own, origin)
+        fixed = []
+        for finding in findings:
+            if finding.kind.mend is Mend.DELETE:
+                fixed.append(replace(finding, fixed=delete_orphan(self.sessions, self.tools, finding)))
+            else:
+                text = done.get(finding.agent_id or "", "") if finding.kind.steps else ""
+                fixed.append(replace(finding, fixed=text))
+        return fixed
+
+    def _repair(self, agent_id: str, findings: list[Finding], origin: Origin) -> str:
+        try:
+            operation = self.care.repair_found(uuid.UUID(agent_id), findings, takeover=False, origin=origin)
+        except RefusedError as error:
+            return f"not repaired: {error.code}"
+        return f"repair {operation.id}" if operation else ""
+
+    def _keep_health(self, steady: Iterable[AgentPath], findings: list[Finding]) -> None:
+        """Write the health of every agent looked at: one statement for all in sync, one for each that drifted."""
+        drifted: dict[str, list[Finding]] = {}
+        for finding in findings:
+            if finding.agent_id and finding.code not in {FindingCode.ORPHAN, FindingCode.TWIN}:
+                drifted.setdefault(finding.agent_id, []).append(finding)
+        ids = [uuid.UUID(path.agent_id) for path in steady]
+        still = (Agent.phone_provisioning_status == PhoneStatus.PROVISIONED,)
+        with self.sessions.begin() as session:
+            session.execute(
+                update(Agent)
+                .where(Agent.id == func.any([one for one in ids if str(one) not in drifted]), *still)
+                .values(
+                    health_state=Health.IN_SYNC,
+                    health_checked_at=func.now(),
+                    health_findings=[],
+                    updated_at=Agent.updated_at,
+                )
+            )
+            for agent_id in sorted(drifted):  # always in the same order, whichever audits meet
+                keep_health(session, uuid.UUID(agent_id), drifted[agent_id])
+
+    def _finish(
+        self, audit_id: uuid.UUID, status: AuditStatus, findings: list[Finding], checked: int, error: str | None
+    ) -> Audit:
+        with self.sessions.begin() as session:
+            audit = session.get_one(Audit, audit_id, with_for_update=True)
+            audit.status, audit.agents_checked, audit.error_detail = status, checked, error
+            audit.findings = [as_json(finding) for finding in findings]
+            audit.finished_at, audit.lease_until = session.scalar(select(func.clock_timestamp())), None
+            newest = select(Audit.id).order_by(Audit.created_at.desc()).limit(KEPT)
+            session.execute(Audit.__table__.delete().where(Audit.id.not_in(newest), Audit.finished_at.is_not(None)))  # type: ignore[attr-defined]  # a Table
+            return audit
+
+
+def _foreign_catch_alls(snapshot: Snapshot, instance: str, known: Collection[str]) -> list[Finding]:
+    # A rule of ours whose name somebody has changed is still ours.
+    return [
+        Finding(FindingCode.RULE_FOREIGN_CATCH_ALL, resource=("livekit_dispatch_rule", rule.id))
+        for rule in snapshot.rules.values()
+        if not rule.trunk_ids and rule.id not in known and agent_of(instance, rule.name, rule.metadata) is None
+    ]

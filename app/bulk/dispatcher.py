@@ -1,0 +1,118 @@
+"""Opens the operations of bulks, a window at a time, and ends items whose operation has ended. Needs only PostgreSQL.
+
+The items are the queue: a killed sweeper leaves them as they are, and an item is taken in the transaction that opens
+its operation. Called by every sweeper at every pass.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import func, select, update
+
+from app.bulk import queries
+from app.bulk.items import BulkPlace, PlaceTakenError
+from app.bulk.service import settle
+from app.db.engine import Sessions
+from app.db.models import BulkItem
+from app.domain.errors import RefusedError
+from app.domain.events import Origin
+from app.domain.statuses import ItemStatus
+from app.numbers.service import ProvisioningService
+
+log = structlog.get_logger(__name__)
+
+WINDOW = 200
+"""Operations of bulks that are open at once, all bulks together: at 50 a second two passes' worth and two seconds of
+work in hand, so that no worker idles; few enough for a cancel to take effect, and for the broker to hold them all."""
+
+BATCH = 100
+"""Operations opened by one pass, so that the sweep of lost messages waits a second or two at most."""
+
+LEASE = timedelta(seconds=15)
+"""How long one sweeper has a bulk to itself: a batch takes a second or two. Where that is not enough, or its holder is
+killed, another goes on; two at once do no harm, since an item is taken only while it waits."""
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """What one pass may open of one bulk."""
+
+    origin: Origin
+    items: Sequence[BulkItem]
+
+
+@dataclass(frozen=True)
+class BulkAdmission:
+    """The part of the sweeper that looks after bulks."""
+
+    sessions: Sessions
+    provisioning: ProvisioningService
+    window: int = WINDOW
+
+    def advance(self) -> int:
+        """Bring every open bulk one pass further; return how many operations were opened or refused."""
+        with self.sessions() as session:
+            found = queries.open_bulks(session)
+        share = max(1, self.window // max(1, sum(1 for _, pending in found if pending)))
+        done = 0
+        for bulk_id, _ in found:
+            turn = self._take_turn(bulk_id, share, BATCH - done)
+            if turn is not None:
+                for item in turn.items:
+                    self._open(item, turn.origin)
+                self._end_turn(bulk_id)
+                done += len(turn.items)
+        return done
+
+    def _take_turn(self, bulk_id: uuid.UUID, share: int, left: int) -> _Turn | None:
+        """Let items follow their operations, and take what may begin now; None for nothing, or another's turn."""
+        with self.sessions.begin() as session:
+            bulk = queries.lock_bulk(session, bulk_id, skip_locked=True)
+            now = session.scalars(select(func.now())).one()
+            if bulk is None or (bulk.lease_until and bulk.lease_until > now):
+                return None
+            queries.follow_operations(session, bulk_id)
+            room = min(share - queries.count_at_work(session, bulk_id), left)
+            items = queries.pending_items(session, bulk_id, room) if room > 0 else ()
+            if items:
+                bulk.lease_until, bulk.started_at = now + LEASE, bulk.started_at or now
+            settle(session, bulk)
+            asked_by = Origin(bulk.created_by, bulk.request_id, key_id=bulk.key_id)
+            return _Turn(asked_by, items) if items else None
+
+    def _end_turn(self, bulk_id: uuid.UUID) -> None:
+        with self.sessions.begin() as session:
+            bulk = queries.lock_bulk(session, bulk_id)
+            if bulk is not None:
+                bulk.lease_until = None
+                settle(session, bulk)
+
+    def _open(self, item: BulkItem, origin: Origin) -> None:
+        """Open the item's operation as a single request would, or fail the item with what that request is told."""
+        if item.agent_id is None or item.phone_number is None:
+            raise ValueError("an item that waits has both: a CHECK of the table")
+        place = BulkPlace(item.bulk_id, item.position)
+        try:
+            self.provisioning.provision(
+                item.agent_id, item.phone_number, takeover=item.takeover, origin=origin, place=place
+            )
+        except PlaceTakenError:
+            log.info("bulk_item_taken", bulk_id=str(item.bulk_id), position=item.position)
+        except RefusedError as error:
+            self._fail(item, error)
+
+    def _fail(self, item: BulkItem, error: RefusedError) -> None:
+        with self.sessions.begin() as session:
+            session.execute(
+                update(BulkItem)
+                .where(
+                    BulkItem.bulk_id == item.bulk_id,
+                    BulkItem.position == item.position,
+                    BulkItem.status == ItemStatus.PENDING,
+                )
+                .values(status=ItemStatus.FAILED, error_code=error.code, error_detail=error.detail)
+                .execution_options(synchronize_session=False)
+            )

@@ -1,0 +1,110 @@
+"""The files of a bulk: CSV and JSON in, the report as CSV out."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from app.db.models import BulkItem
+from app.domain.numbers import E164
+from app.domain.statuses import MAX_ITEMS
+from app.domain.texts import InvalidTextError, read_json
+
+COLUMNS = ("phoneNumber", "agentId", "agent", "livekitAgentName", "takeover")
+"""What a CSV file may have; `phoneNumber` it must. `agent` is the name of an agent to make."""
+
+REPORT_COLUMNS = ("position", "phoneNumber", "agentId", "status", "operationId", "errorCode", "errorDetail")
+
+_SIGNS = "=+@\\-\uff1d\uff0b\uff0d\uff20"
+"""What a formula begins with in a spreadsheet, the full-width forms of East Asian ones too: a pattern's class."""
+
+_FORMULA = re.compile(rf"^(?=[\t\r\n])|(?:^|(?<=[;,|\t\r\n\"]))(?=[\s\"]*[{_SIGNS}])")
+"""Where a formula would begin: at the start of a cell, behind a quote, or behind what parts cells in some country."""
+
+_DISARMED = re.compile(rf"'(?=[\s\"]*[{_SIGNS}])")
+"""An apostrophe that says of the rest of a cell: no formula. Spreadsheets write it, and so does our report."""
+
+_FLAGS = {"true": True, "false": False}
+
+
+class InvalidFileError(ValueError):
+    """The file cannot be read as a whole; the message says why, for the client."""
+
+
+def items_of_csv(text: str) -> list[object]:
+    """Return the rows as the items that JSON would have; a cell left empty is a field left out.
+
+    A row that does not fit the header becomes an item that its reader refuses: the others go on.
+    """
+    rows = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    try:
+        filled = [row for row in rows if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise InvalidFileError(f"is not CSV (line {rows.line_num}: {error})") from error
+    header = [cell.strip() for cell in filled[0]] if filled else []
+    unknown = [name for name in header if name not in COLUMNS]
+    if unknown or "phoneNumber" not in header or len(set(header)) != len(header):
+        raise InvalidFileError(f"must begin with a header row of {', '.join(COLUMNS)}, each at most once")
+    return checked_count([_item(header, row) for row in filled[1:]])
+
+
+def items_of_file(path: Path) -> list[object]:
+    """Return the items of a file: JSON where its name ends so, else CSV; JSON is `{"items": […]}` or the list alone."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        document = read_json(text) if path.suffix.lower() == ".json" else None
+    except OSError as error:
+        raise InvalidFileError(f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidFileError("is not UTF-8") from error
+    except InvalidTextError as error:
+        raise InvalidFileError(str(error)) from error
+    if document is None and path.suffix.lower() != ".json":
+        return items_of_csv(text)
+    return items_of_document(document)
+
+
+def items_of_document(document: object) -> list[object]:
+    """Return the items of parsed JSON: `{"items": […]}` or the list alone."""
+    items = document.get("items") if isinstance(document, dict) else document
+    if not isinstance(items, list):
+        raise InvalidFileError('must be a list of items, or {"items": […]}')
+    return checked_count(items)
+
+
+def checked_count(items: list[object]) -> list[object]:
+    """Return the items, unless there are none or too many."""
+    if not 1 <= len(items) <= MAX_ITEMS:
+        raise InvalidFileError(f"must have 1 to {MAX_ITEMS} items, not {len(items)}")
+    return items
+
+
+def report_text(items: Iterable[BulkItem]) -> str:
+    """Write the report as CSV, a header row and a line for every item."""
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(REPORT_COLUMNS)
+    for item in items:
+        known = (item.agent_id, item.status.value, item.operation_id, item.error_code, item.error_detail)
+        rows.writerow([harmless(cell) for cell in (item.position, item.phone_number, *known)])
+    return text.getvalue()
+
+
+def harmless(cell: object) -> str:
+    """Return the text of a cell in which no spreadsheet finds a formula; a phone number is a number to all of them."""
+    text = "" if cell is None else str(cell)
+    return text if E164.fullmatch(text) else _FORMULA.sub("'", text)
+
+
+def _item(header: list[str], row: list[str]) -> object:
+    if len(row) > len(header):
+        return None
+    stripped = {name: cell.strip() for name, cell in zip(header, row, strict=False)}
+    cells: dict[str, object] = {name: _DISARMED.sub("", cell, 1) for name, cell in stripped.items() if cell}
+    if "takeover" in cells:
+        cells["takeover"] = _FLAGS.get(str(cells["takeover"]).lower(), cells["takeover"])
+    if "agent" in cells or "livekitAgentName" in cells:
+        agent = {"name": cells.pop("agent", None), "livekitAgentName": cells.pop("livekitAgentName", None)}
+        cells["agent"] = {name: cell for name, cell in agent.items() if cell is not None}
+    return cells

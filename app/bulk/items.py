@@ -1,0 +1,169 @@
+"""The items of a bulk: one that cannot work is that item's problem, and the others go on."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.models import BulkItem
+from app.domain.numbers import InvalidNumberError, parse_e164
+from app.domain.statuses import ItemStatus
+from app.domain.texts import MAX_NAME, InvalidTextError, check_metadata, visible_line
+
+
+class PlaceTakenError(Exception):
+    """The item no longer waits: another sweeper opened its operation, or it was cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkPlace:
+    """One item of a bulk."""
+
+    bulk_id: uuid.UUID
+    position: int
+
+    def check(self, session: Session) -> None:
+        """Raise `PlaceTakenError` unless the item still waits."""
+        item = (BulkItem.bulk_id == self.bulk_id, BulkItem.position == self.position)
+        if session.scalar(select(BulkItem.status).where(*item)) is not ItemStatus.PENDING:
+            raise PlaceTakenError
+
+
+FIELDS = frozenset({"phoneNumber", "agentId", "agent", "takeover"})
+AGENT_FIELDS = frozenset({"name", "livekitAgentName", "metadata"})
+
+LONGEST_ECHO = 64
+"""Characters of something that is no phone number which a report shows again, so that its sender finds it."""
+
+
+class _InvalidItemError(Exception):
+    """The item cannot work; the message names the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewAgent:
+    """An agent to make for an item."""
+
+    name: str
+    livekit_agent_name: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item as it was read; with a `problem` it never begins, and the other fields hold what could be read."""
+
+    position: int
+    phone_number: str | None = None
+    agent_id: uuid.UUID | None = None
+    new_agent: NewAgent | None = None
+    takeover: bool = False
+    problem: str | None = None
+
+
+def read_items(raw: Sequence[object]) -> list[Item]:
+    """Read every item; positions count from 1. A number or agent that comes twice is the later item's problem."""
+    numbers: dict[str, int] = {}
+    agents: dict[uuid.UUID, int] = {}
+    items = []
+    for position, given in enumerate(raw, start=1):
+        item = _read(position, given)
+        if item.problem is None:
+            item = _once(item, "phoneNumber", numbers, item.phone_number)
+        if item.problem is None and item.agent_id is not None:
+            item = _once(item, "agentId", agents, item.agent_id)
+        items.append(item)
+    return items
+
+
+def _once(item: Item, name: str, seen: dict[Any, int], value: object) -> Item:
+    first = seen.setdefault(value, item.position)
+    return item if first == item.position else replace(item, problem=f"{name}: is in item {first} already.")
+
+
+def _read(position: int, given: object) -> Item:
+    if not isinstance(given, Mapping):
+        return Item(position, problem="The item must be an object.")
+    item = Item(position, phone_number=_echo(given.get("phoneNumber")))
+    try:
+        item = replace(item, agent_id=_agent_id(given.get("agentId")))
+        number, takeover = _number(given.get("phoneNumber")), _flag(given.get("takeover", False))
+        new_agent = _new_agent(given["agent"]) if given.get("agent") is not None else None
+        _refuse_unknown(given, FIELDS)
+    except _InvalidItemError as error:
+        return replace(item, problem=str(error))
+    if (item.agent_id is None) == (new_agent is None):
+        return replace(item, problem="agentId, agent: exactly one of them says who gets the number.")
+    return replace(item, phone_number=number, new_agent=new_agent, takeover=takeover)
+
+
+def _number(value: object) -> str:
+    if value is None:
+        raise _InvalidItemError("phoneNumber: is missing.")
+    try:
+        return parse_e164(value if isinstance(value, str) else "")
+    except InvalidNumberError as error:
+        raise _InvalidItemError(f"phoneNumber: {error}.") from error
+
+
+def _agent_id(value: object) -> uuid.UUID | None:
+    if value is None:
+        return None
+    try:
+        found = uuid.UUID(value) if isinstance(value, str) else None
+    except ValueError:
+        found = None
+    if found is None or str(found) != str(value).lower():
+        raise _InvalidItemError("agentId: is not the id of an agent.")
+    return found
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _InvalidItemError("takeover: must be true or false.")
+    return value
+
+
+def _new_agent(value: object) -> NewAgent:
+    """Read an agent: its name alone, or an object as for `POST /api/agents`."""
+    given = {"name": value} if isinstance(value, str) else value
+    if not isinstance(given, Mapping):
+        raise _InvalidItemError("agent: must be a name or an object.")
+    _refuse_unknown(given, AGENT_FIELDS, "agent.")
+    name = _name(given.get("name"), "agent.name")
+    livekit_name = given.get("livekitAgentName")
+    metadata = given.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise _InvalidItemError("agent.metadata: must be an object.")
+    try:
+        check_metadata(metadata)
+    except InvalidTextError as error:
+        raise _InvalidItemError(f"agent.metadata: {error}.") from error
+    return NewAgent(name, name if livekit_name is None else _name(livekit_name, "agent.livekitAgentName"), metadata)
+
+
+def _name(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise _InvalidItemError(f"{where}: must be text.")
+    if not 1 <= len(value.strip()) <= MAX_NAME:
+        raise _InvalidItemError(f"{where}: must have 1 to {MAX_NAME} characters.")
+    try:
+        return visible_line(value)
+    except InvalidTextError as error:
+        raise _InvalidItemError(f"{where}: {error}.") from error
+
+
+def _refuse_unknown(given: Mapping[Any, object], known: frozenset[str], where: str = "") -> None:
+    for name in given:
+        if name not in known:
+            raise _InvalidItemError(f"{where}{_echo(name)}: is not known.")
+
+
+def _echo(value: object) -> str | None:
+    """Return of a text what can be stored and shown anywhere."""
+    if not isinstance(value, str):
+        return None
+    return "".join(char if " " <= char <= "~" else "?" for char in value[:LONGEST_ECHO])

@@ -1,0 +1,145 @@
+"""Checks of both providers: credentials, permissions, room for more, and where calls are sent."""
+
+import functools
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from app.cli.doctor_checks import Check, Finding, Verdict, ok
+from app.domain.errors import ErrorCode
+from app.domain.marks import mark_in
+from app.providers.base import Unreadable
+from app.providers.errors import ProviderError, RejectedError
+from app.setting_values import is_loopback
+from app.wiring import Wiring
+
+FEW_TRUNKS = 10
+"""Free trunks below which a person should hear of it: asking Twilio for more takes days."""
+
+CLOUD = ".livekit.cloud"
+CLOUD_SIP = ".sip.livekit.cloud"
+
+REMEDIES = {
+    ErrorCode.TWILIO_BAD_CREDENTIALS: (
+        "TWILIO_AUTH_TOKEN is not TWILIO_ACCOUNT_SID's, or the API key was deleted or is another account's: copy them "
+        "again from the Twilio console."
+    ),
+    ErrorCode.TWILIO_FORBIDDEN: (
+        "The credentials may not do this: a restricted API key needs Phone Numbers and Elastic SIP Trunking, read and "
+        "write; SIP trunking needs an upgraded account."
+    ),
+    ErrorCode.TWILIO_REJECTED: "Look the code up at twilio.com/docs/api/errors; a suspended account does this, too.",
+    ErrorCode.LIVEKIT_BAD_CREDENTIALS: (
+        "LIVEKIT_API_KEY and LIVEKIT_API_SECRET are not this project's, or the key lacks SIP admin: copy them again "
+        "from the project that LIVEKIT_URL names. A wrong clock on this host does it, too."
+    ),
+    ErrorCode.LIVEKIT_MISCONFIGURED: (
+        "LIVEKIT_URL is not a LiveKit server with SIP: copy it from the project's settings; your own server needs the "
+        "SIP service and its Redis."
+    ),
+    ErrorCode.PROVIDER_UNAVAILABLE: (
+        "Check this host's network, DNS, proxy and certificates, and the provider's status page; then the address in "
+        "the settings."
+    ),
+}
+"""Code -> what to do; README's table says the same for operations."""
+
+Run = Callable[[Wiring], Finding]
+
+
+def _asking(run: Run) -> Run:
+    """Turn a provider's error into a finding."""
+
+    @functools.wraps(run)
+    def wrapper(wiring: Wiring) -> Finding:
+        try:
+            return run(wiring)
+        except ProviderError as error:
+            return Finding(Verdict.FAILED, error.detail, REMEDIES.get(error.code, ""))
+
+    return wrapper
+
+
+@_asking
+def _twilio(wiring: Wiring) -> Finding:
+    try:
+        wiring.carrier.ping()
+    except RejectedError as error:
+        # Let in, but not everywhere: the checks of numbers and trunks say where.
+        if error.code is not ErrorCode.TWILIO_FORBIDDEN:
+            raise
+    settings = wiring.settings
+    where = f", by way of {settings.twilio_base_url}" if settings.twilio_base_url else ""
+    return ok(f"account {settings.twilio_account_sid} lets us in{where}")
+
+
+@_asking
+def _numbers(wiring: Wiring) -> Finding:
+    owned = wiring.carrier.list_numbers(unreadable=[])
+    voice = sum(number.is_voice for number in owned)
+    if not voice:
+        detail = f"the account owns {len(owned)} numbers, and none takes calls"
+        return Finding(Verdict.WARNING, detail, "Buy a number with Voice in the Twilio console.")
+    return ok(f"the account owns {len(owned)}, and {voice} take calls")
+
+
+@_asking
+def _trunks(wiring: Wiring) -> Finding:
+    unreadable: list[Unreadable] = []
+    used = len(wiring.carrier.list_trunks(unreadable)) + len(unreadable)
+    limit = wiring.settings.twilio_trunk_limit
+    free = limit - used
+    if free < FEW_TRUNKS:
+        detail = f"{max(free, 0)} of {limit} trunks are free, and each agent needs one"
+        return Finding(Verdict.WARNING, detail, "Delete trunks that nobody uses, or ask Twilio's support for more.")
+    return ok(f"{free} of {limit} are free")
+
+
+@_asking
+def _livekit(wiring: Wiring) -> Finding:
+    wiring.platform.ping()
+    return ok(f"{urlsplit(wiring.settings.livekit_url).hostname} lets us in, with SIP")
+
+
+@_asking
+def _rules(wiring: Wiring) -> Finding:
+    rules = wiring.platform.list_dispatch_rules(unreadable=[])
+    catch_all = [rule.id for rule in rules if not rule.trunk_ids and mark_in(rule.name, rule.metadata) is None]
+    if catch_all:
+        detail = f"{', '.join(catch_all)} names no trunk: it takes every call that no other rule does"
+        return Finding(
+            Verdict.WARNING, detail, "Give it the trunks that it is for, or delete it in the LiveKit console."
+        )
+    return ok(f"{len(rules)} in the project, and none takes everybody's calls")
+
+
+def _sip_uri(wiring: Wiring) -> Finding:
+    """Compare the two addresses of the project: the SIP host is the project's id, not the name in LIVEKIT_URL.
+
+    A wrong host answers OPTIONS, so that asking it proves nothing (https://github.com/livekit/sip/issues/592).
+    """
+    url_host = (urlsplit(wiring.settings.livekit_url).hostname or "").lower()
+    host = wiring.settings.livekit_sip_uri.removeprefix("sip:").partition(";")[0].partition(":")[0]
+    on_cloud, sip_on_cloud = url_host.endswith(CLOUD), host.endswith(CLOUD_SIP)
+    copy = "Copy the SIP URI from the LiveKit project's settings: it begins with the project's id, without p_."
+    if on_cloud and not sip_on_cloud:
+        return Finding(Verdict.FAILED, f"{host} is no SIP host of LiveKit Cloud, where {url_host} is", copy)
+    if on_cloud and host.split(".")[0] == url_host.split(".")[0]:
+        detail = f'{host} begins with the project\'s name: its calls end in "no trunk found"'
+        return Finding(Verdict.FAILED, detail, copy)
+    if sip_on_cloud and not on_cloud and not is_loopback(url_host):
+        detail = f"calls go to LiveKit Cloud ({host}), but {url_host} is a server of your own"
+        return Finding(Verdict.FAILED, detail, "Set LIVEKIT_SIP_URI to the host of your own SIP service.")
+    return ok(f"calls go to {host}")
+
+
+_TWILIO = ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_API_KEY_SID", "TWILIO_API_KEY_SECRET", "TWILIO_BASE_URL")
+_LIVEKIT = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
+
+PROVIDER_CHECKS = (
+    Check("Twilio", _twilio, _TWILIO),
+    Check("numbers", _numbers, after="Twilio"),
+    Check("trunks", _trunks, after="Twilio"),
+    Check("LiveKit", _livekit, _LIVEKIT),
+    Check("dispatch rules", _rules, after="LiveKit"),
+    Check("SIP URI", _sip_uri, ("LIVEKIT_SIP_URI", "LIVEKIT_URL")),
+)

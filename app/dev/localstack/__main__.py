@@ -1,0 +1,154 @@
+"""What ./run.py runs once the environment is there: the whole stack, the tests, a soak or the benchmarks."""
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+# Ctrl-C while the rest is imported ends the process as it ends any other; nothing is started yet.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import psycopg  # noqa: E402
+import redis  # noqa: E402
+
+from app.dev.localstack.demo import Demo, checked_providers  # noqa: E402
+from app.dev.localstack.environment import read_given  # noqa: E402
+from app.dev.localstack.machine import StackError, sentence_of  # noqa: E402
+from app.dev.localstack.stack import Stack, running_stack  # noqa: E402
+from app.dev.localstack.supervision import LogFiles, run_procfile  # noqa: E402
+from app.dev.localstack.terminal import ERRORS, Terminal, lasting_output  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[3]
+"""The project: where the Procfile lies."""
+
+BESIDE_THE_TESTS = {"bench": "tests.benchmarks", "soak": "tests.soak"}
+"""Command -> the package that reads the rest of its arguments."""
+
+
+def main() -> int:
+    """Run the command that ./run.py was given; return its exit code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors=ERRORS)  # type: ignore[union-attr]  # both are what Python opened
+    parser = argparse.ArgumentParser(prog="run.py")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve_parser = commands.add_parser("serve")
+    serve_parser.add_argument("-v", "--verbose", action="store_true")
+    commands.add_parser("test")
+    commands.add_parser("bench", add_help=False)
+    commands.add_parser("soak", add_help=False)
+    arguments, rest = parser.parse_known_args()
+    if arguments.command == "test":
+        run_tests(rest)
+    if arguments.command in BESIDE_THE_TESTS:
+        run_beside_the_tests(BESIDE_THE_TESTS[arguments.command], rest)
+    if rest:
+        parser.error(f"unknown argument: {rest[0]}")
+    return serve(verbose=arguments.verbose)
+
+
+def serve(*, verbose: bool) -> int:
+    """Run the stack until a signal ends it (0) or something fails (1)."""
+    lost: list[OSError] = []
+
+    def end_unread(error: OSError) -> None:
+        # Everything ends, as on a signal: without a reader nobody learns the key, nor that it runs.
+        lost.append(error)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sys.stdout = lasting_output(end_unread)
+    code = _serve(Terminal(), verbose=verbose)
+    if lost:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"run.py: nobody takes the output ({sentence_of(lost[0])}): everything is stopped\n")
+    return 1 if lost else code
+
+
+def _serve(terminal: Terminal, *, verbose: bool) -> int:
+    # Until honcho takes over, every way to be asked to stop is the one that unwinds.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # nohup ignores it.
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        terminal.heading("Trunkline")
+        with running_stack(read_given(ROOT), terminal) as stack:
+            _run_processes(stack, terminal, verbose=verbose)
+            terminal.plain("\nstopping the stores ...")
+        problem = ""
+    except StackError as error:
+        problem = str(error)
+    except (OSError, UnicodeError, psycopg.Error, redis.RedisError) as error:
+        problem = f"the start failed: {sentence_of(error)}"
+    except KeyboardInterrupt:
+        problem = ""
+        terminal.plain("\nstopped")
+    # All has ended: nothing is left to unwind.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if problem:
+        terminal.problem(f"\n{problem}")
+    return 1 if problem else 0
+
+
+def run_tests(arguments: list[str]) -> None:
+    """Become pytest over the whole suite, two tests at a time; the user's arguments come last and win."""
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal", *arguments]
+    os.execv(sys.executable, command)  # noqa: S606 - our own interpreter
+
+
+def run_beside_the_tests(package: str, arguments: list[str]) -> None:
+    """Become the benchmarks or the soak, which are no part of the application: they lie among the tests."""
+    os.execv(sys.executable, [sys.executable, "-m", package, *arguments])  # noqa: S606 - our own interpreter
+
+
+def _run_processes(stack: Stack, terminal: Terminal, *, verbose: bool) -> None:
+    logs = LogFiles(stack.data_dir / "logs", terminal, verbose=verbose)
+    try:
+        run_procfile(ROOT / "Procfile", stack.environ, logs, lambda stopping: _welcome(stack, terminal, stopping))
+    finally:
+        logs.close()
+
+
+def _welcome(stack: Stack, terminal: Terminal, stopping: threading.Event) -> None:
+    """Wait for the API, bring up the demo number on the sandbox, and say where everything is."""
+    demo = Demo(stack, terminal, stopping)
+    is_well = True
+    try:
+        with checked_providers(stack, terminal, stopping) as findings:
+            is_well = findings()
+            demo.wait_for_web()
+        if stopping.is_set():
+            return
+        key = demo.development_key()
+        agent_id = None
+        if stack.sandbox_url:
+            agent_id = demo.provision(key)
+            demo.show_call()
+    except OSError as error:
+        if stopping.is_set():
+            return
+        raise StackError(f"the API stopped answering: {error}") from error
+    if not stopping.is_set():
+        _print_addresses(stack, terminal, key, agent_id)
+        terminal.plain("\nREADY" if is_well else "\nREADY, but no number can be connected: see above (✗)")
+
+
+def _print_addresses(stack: Stack, terminal: Terminal, key: str, agent_id: str | None) -> None:
+    terminal.heading("Where everything is")
+    terminal.line("Console", f"{stack.api_url}/", "sign in with the key below")
+    terminal.line("API", f"{stack.api_url}/api/agents")
+    terminal.line("Docs", f"{stack.api_url}/docs")
+    terminal.line("Flower", f"http://127.0.0.1:{stack.flower_port}", stack.environ["FLOWER_BASIC_AUTH"])
+    if stack.sandbox_url:
+        terminal.line("Sandbox", f"{stack.sandbox_url}/sandbox/state")
+    terminal.line("Logs", str(stack.data_dir / "logs"))
+    terminal.line("Key", key)
+    path = f"agents/{agent_id}/phone-status" if agent_id else "agents"
+    terminal.plain(f'\ncurl -H "Authorization: Bearer {key}" {stack.api_url}/api/{path}')
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""Server processes that end with the command that started them, and the remains of those that could not."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from app.dev.localstack.machine import Account, StackError
+
+POLL_S = 0.02
+"""Seconds between two looks at something that is starting or ending: a start takes 50 ms at best."""
+
+STOP_S = 20.0
+"""Seconds a server has for its own clean end; a PostgreSQL with a busy checkpoint was seen to take 3."""
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal the kernel sends to a process when its parent dies."""
+
+_prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
+
+
+def die_with_parent(signum: signal.Signals) -> Callable[[], None] | None:
+    """Return a `preexec_fn` after which the child gets `signum` when we die, even by SIGKILL; None where unsupported.
+
+    Linux ties this to the *thread* that forks, so a server started from a short-lived thread goes without.
+    """
+    if _prctl is None or threading.current_thread() is not threading.main_thread():
+        return None
+    prctl = _prctl
+    return lambda: prctl(PR_SET_PDEATHSIG, int(signum))
+
+
+def free_port(preferred: int | None = None) -> int:
+    """Return `preferred` when nothing listens there, else any free TCP port of 127.0.0.1."""
+    if preferred is not None and port_is_free(preferred):
+        return preferred
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def port_is_free(port: int) -> bool:
+    """Say whether a server could listen on this port of 127.0.0.1 now."""
+    with socket.socket() as probe:
+        # As servers do: a port in TIME_WAIT counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def poll_until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Look again and again until `condition` holds; False when it does not within `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+def is_running(pid: int) -> bool:
+    """Say whether the process exists and is more than a zombie that nobody reaps."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        if Path("/proc/self/stat").exists():
+            return stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+        os.kill(pid, 0)
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def family(pid: int) -> list[int]:
+    """Return `pid` and its direct children, which in PostgreSQL lead sessions of their own."""
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8")
+        return [pid, *map(int, children.split())]
+    return [pid]
+
+
+def command_line(pid: int) -> str:
+    """Return the command line of a process, or "" when there is none."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").replace("\0", " ")
+    except OSError:
+        # S603, S607: not Linux; `ps` is in the base system of every other Unix.
+        ps = ["ps", "-o", "command=", "-p", str(pid)]
+        return subprocess.run(ps, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
+
+
+class ServerProcess:
+    """One server: started in a session of its own, watched, ended; its pid on disk so that the next run finds it."""
+
+    def __init__(self, name: str, pid_file: Path, log_file: Path, stop_signal: signal.Signals = signal.SIGTERM) -> None:
+        self.name = name
+        self._pid_file = pid_file
+        self._log_file = log_file
+        self._stop_signal = stop_signal
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id; StackError when the server is not started."""
+        if self._popen is None:
+            raise StackError(f"{self.name} is not running")
+        return self._popen.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs; a paused one does."""
+        return self._popen is not None and self._popen.poll() is None
+
+    def start(self, command: Sequence[str | Path], environ: Mapping[str, str], account: Account | None = None) -> None:
+        """Start the server, its output to the log file (the previous log kept beside it as `.1`)."""
+        self._log_file.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            self._log_file.replace(self._log_file.with_name(self._log_file.name + ".1"))
+        with self._log_file.open("wb") as log:
+            self._popen = subprocess.Popen(  # noqa: S603 - our own command
+                [os.fspath(part) for part in command],
+                env=dict(environ),
+                cwd="/" if account else None,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent(self._stop_signal),  # noqa: PLW1509 - one system call, no Python state
+                user=account.uid if account else None,
+                group=account.gid if account else None,
+                extra_groups=[] if account else None,
+            )
+        self._pid_file.write_text(f"{self._popen.pid}\n", encoding="utf-8")
+
+    def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
+        """Wait for `ready`; StackError with the log's last lines when the server ends or stays silent."""
+        if poll_until(lambda: not self.is_alive or ready(), timeout_s) and self.is_alive:
+            return
+        ended = "does not answer" if self.is_alive else "ended at once"
+        self.kill()
+        raise StackError(f"{self.name} {ended}; {self._log_file}:\n{self.log_tail()}")
+
+    def log_tail(self, lines: int = 8) -> str:
+        """Return the last lines of the log, indented."""
+        with contextlib.suppress(OSError):
+            text = self._log_file.read_text(encoding="utf-8", errors="replace")
+            return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
+        return "    (no log)"
+
+    def stop(self) -> None:
+        """End the server cleanly, by force after STOP_S; a stopped one stays stopped."""
+        if self._popen is not None and self._popen.poll() is None:
+            self.resume()
+            self._popen.send_signal(self._stop_signal)
+            try:
+                self._popen.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self._popen = None
+        self._pid_file.unlink(missing_ok=True)
+
+    def kill(self) -> None:
+        """SIGKILL the server and its children, as a power cut would, and wait until all are gone."""
+        if self._popen is None:
+            return
+        members = self._signal_family(signal.SIGKILL)
+        self._popen.wait()
+        poll_until(lambda: not any(map(is_running, members)), STOP_S)
+        self._popen = None
+        self._pid_file.unlink(missing_ok=True)
+
+    def pause(self) -> None:
+        """SIGSTOP the server and its children: connections stay open and nothing answers."""
+        self._signal_family(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self._signal_family(signal.SIGCONT)
+
+    def end_orphan(self, marker: str) -> bool:
+        """End what an earlier run left behind, if `marker` is in its command line; True when there was one."""
+        try:
+            pid = int(self._pid_file.read_text(encoding="utf-8").split()[0])
+        except (OSError, ValueError, IndexError):
+            return False
+        found = is_running(pid) and marker in command_line(pid)
+        if found:
+            for signum in (self._stop_signal, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signum)
+                if poll_until(lambda: not is_running(pid), STOP_S):
+                    break
+        self._pid_file.unlink(missing_ok=True)
+        return found
+
+    def _signal_family(self, signum: signal.Signals) -> list[int]:
+        members = family(self.pid) if self.is_alive else []
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signum)
+        return members
+
+
+@contextlib.contextmanager
+def stopped_at_exit(server: ServerProcess) -> Iterator[None]:
+    """Stop `server` when the block ends, however it ends."""
+    try:
+        yield
+    finally:
+        server.stop()

@@ -1,0 +1,216 @@
+"""The stores and the sandbox of one data directory, up for as long as a block runs."""
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import redis
+
+from app.dev import sandbox
+from app.dev.localstack.environment import FLOWER_PORT, PORT, Given, child_environment, write_stack_env
+from app.dev.localstack.http_json import JsonClient
+from app.dev.localstack.machine import StackError, kept_password, sentence_of
+from app.dev.localstack.processes import ServerProcess, free_port, poll_until, port_is_free, stopped_at_exit
+from app.dev.localstack.stores import PostgresServer, ValkeyServer
+from app.dev.localstack.terminal import Terminal
+from app.setting_values import redis_url
+from app.settings import Settings, SettingsError, load_settings
+
+SANDBOX_START_S = 30.0
+"""Seconds until the sandbox is given up: under 1 as a rule, the imports of a cold disk included."""
+
+PORT_WAIT_S = 10.0
+"""Seconds for the processes of a run that was killed to finish their shutdown and free its ports."""
+
+LOCAL_DEFAULTS = {"INSTANCE_NAME": "dev", "LOG_FORMAT": "console"}
+"""Settings whose defaults are meant for production."""
+
+THEIRS_S = 5
+"""Seconds for a store of the user's to answer before we say that it does not."""
+
+DATABASE = "trunkline"
+"""The database within the embedded PostgreSQL."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What runs, and how to reach it."""
+
+    data_dir: Path
+    environ: Mapping[str, str]
+    sandbox_url: str | None
+    port: int
+    flower_port: int
+
+    @property
+    def api_url(self) -> str:
+        """Where the web process listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextlib.contextmanager
+def running_stack(given: Given, terminal: Terminal) -> Iterator[Stack]:
+    """Start what the user has not set, migrate, and end it all when the block ends."""
+    uses_sandbox = given.uses_sandbox
+    data_dir = given.data_dir
+    with contextlib.ExitStack() as running:
+        running.enter_context(locked(data_dir))
+        port, flower_port = (_usable_port(given, *each) for each in (("PORT", PORT), ("FLOWER_PORT", FLOWER_PORT)))
+        if port == flower_port:
+            raise StackError(f"PORT and FLOWER_PORT are both {port}: choose another for one of them")
+        made = {"PORT": str(port), "FLOWER_PORT": str(flower_port), "DATA_DIR": str(data_dir)}
+        made |= _flower_login(given, data_dir)
+        made |= _postgres(given, data_dir, terminal, running)
+        made |= _valkey(given, data_dir, terminal, running)
+        sandbox = _sandbox(data_dir, given, terminal, running) if uses_sandbox else {}
+        made |= sandbox
+        made |= {name: value for name, value in LOCAL_DEFAULTS.items() if not given.values.get(name)}
+        environ = child_environment(given, made)
+        _check_settings(environ)
+        _migrate(environ, terminal)
+        write_stack_env(data_dir / "stack.env", made)
+        running.callback((data_dir / "stack.env").unlink, missing_ok=True)
+        yield Stack(data_dir, environ, sandbox.get("TWILIO_BASE_URL"), port, flower_port)
+
+
+@contextlib.contextmanager
+def locked(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory for one run; StackError names the process that has it. SIGKILL frees it as well."""
+    try:
+        # Others may pass through (PostgreSQL runs as another user when we are root), not look around.
+        if not data_dir.exists():
+            data_dir.mkdir(parents=True)
+            data_dir.chmod(0o711)
+        (data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
+        file = (data_dir / "lock").open("a+", encoding="utf-8")
+    except PermissionError as error:
+        raise StackError(f"{data_dir} belongs to another user: set DATA_DIR, or run as that user") from error
+    except OSError as error:
+        raise StackError(f"{data_dir} cannot hold our data ({sentence_of(error)}): set DATA_DIR to a folder") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise StackError(
+                f"./run.py already runs here (process {owner}): stop it, or set DATA_DIR and PORT"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _usable_port(given: Given, name: str, default: int) -> int:
+    port = given.port(name, default)
+    # stack.env outlives its run only when that run was killed: its processes may still be on their way out.
+    killed_before = (given.data_dir / "stack.env").exists()
+    if not poll_until(lambda: port_is_free(port), PORT_WAIT_S if killed_before else 0):
+        raise StackError(f"port {port} is taken by another program: choose another, as in {name}={port + 1} ./run.py")
+    return port
+
+
+def _flower_login(given: Given, data_dir: Path) -> dict[str, str]:
+    if given.values.get("FLOWER_BASIC_AUTH"):
+        return {}
+    return {"FLOWER_BASIC_AUTH": f"flower:{kept_password(data_dir / 'flower.password')}"}
+
+
+def _postgres(given: Given, data_dir: Path, terminal: Terminal, running: contextlib.ExitStack) -> dict[str, str]:
+    if not given.embeds_postgres:
+        url = given.values["DATABASE_URL"]
+        try:
+            psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://"), connect_timeout=THEIRS_S).close()
+        except psycopg.Error as error:
+            raise StackError(f"DATABASE_URL: {' '.join(str(error).split())}") from error
+        terminal.line("PostgreSQL", _without_password(url), "yours")
+        return {}
+    server = PostgresServer(data_dir, log_file=data_dir / "logs" / "postgres.log")
+    first_time = not (data_dir / "postgres.password").exists()
+    with terminal.stage("PostgreSQL", "making its data directory" if first_time else "starting") as report:
+        running.enter_context(stopped_at_exit(server.process))
+        server.start()
+        if not server.has_database(DATABASE):
+            server.create_database(DATABASE)
+        report(server.address)
+    return {"DATABASE_URL": server.url(DATABASE)}
+
+
+def _valkey(given: Given, data_dir: Path, terminal: Terminal, running: contextlib.ExitStack) -> dict[str, str]:
+    if not given.embeds_valkey:
+        url = given.values["REDIS_URL"]
+        try:
+            url = redis_url(url.strip())
+            with redis.Redis.from_url(url, socket_connect_timeout=THEIRS_S, socket_timeout=THEIRS_S) as client:
+                client.ping()
+        except (redis.RedisError, ValueError) as error:
+            raise StackError(f"REDIS_URL: {error}") from error
+        terminal.line("Redis", _without_password(url), "yours")
+        return {}
+    server = ValkeyServer(data_dir, log_file=data_dir / "logs" / "valkey.log")
+    with terminal.stage("Valkey", "starting") as report:
+        running.enter_context(stopped_at_exit(server.process))
+        server.start()
+        report(server.address)
+    return {"REDIS_URL": server.url}
+
+
+def _sandbox(data_dir: Path, given: Given, terminal: Terminal, running: contextlib.ExitStack) -> dict[str, str]:
+    """Start the stand-in for both providers and return the settings that lead to it."""
+    port = free_port(sandbox.PORT)
+    url = f"http://127.0.0.1:{port}"
+    journal = data_dir / "sandbox.journal"
+    server = ServerProcess("the sandbox", data_dir / "sandbox.pid", data_dir / "logs" / "sandbox.log")
+    command = [sys.executable, "-m", "app.dev.sandbox", "--port", str(port), "--state", str(journal), "--seed-demo"]
+    with terminal.stage("Sandbox", "starting") as report:
+        server.end_orphan(str(journal))
+        running.enter_context(stopped_at_exit(server))
+        server.start(command, given.values)
+        server.wait_until(lambda: JsonClient(url).answers("/sandbox/health"), SANDBOX_START_S)
+        report(url)
+    return {
+        "TWILIO_ACCOUNT_SID": sandbox.ACCOUNT_SID,
+        "TWILIO_AUTH_TOKEN": sandbox.AUTH_TOKEN,
+        "TWILIO_BASE_URL": url,
+        "LIVEKIT_URL": url,
+        "LIVEKIT_API_KEY": sandbox.LIVEKIT_API_KEY,
+        "LIVEKIT_API_SECRET": sandbox.LIVEKIT_API_SECRET,
+        "LIVEKIT_SIP_URI": f"sip:{sandbox.SIP_HOST};transport=tcp",
+        # A receiver that is tried out stands on the same machine.
+        "WEBHOOK_ALLOWED_NETWORKS": given.values.get("WEBHOOK_ALLOWED_NETWORKS") or "127.0.0.0/8,::1/128",
+    }
+
+
+def _check_settings(environ: Mapping[str, str]) -> None:
+    """Say which settings are malformed before a process ends of them."""
+    known = {name: environ[name.upper()] for name in Settings.model_fields if name.upper() in environ}
+    try:
+        load_settings(**known)
+    except SettingsError as error:
+        told = "".join(f"\n    {problem}" for problem in error.problems)
+        raise StackError(f"the settings (environment and .env) are not right:{told}") from error
+
+
+def _migrate(environ: Mapping[str, str], terminal: Terminal) -> None:
+    with terminal.stage("Schema", "migrating") as report:
+        command = [sys.executable, "-m", "alembic", "upgrade", "head"]
+        done = subprocess.run(  # noqa: S603 - our own command
+            command, env=environ, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
+        if done.returncode:
+            tail = "\n".join(f"    {line}" for line in (done.stderr or done.stdout).splitlines()[-8:])
+            raise StackError(f"the database schema could not be brought up to date:\n{tail}")
+        report("up to date")
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.hostname or '?'}:{parts.port or 'default port'}{parts.path}"

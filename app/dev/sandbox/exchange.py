@@ -1,0 +1,159 @@
+"""One request to the sandbox and the answer to it, free of WSGI, and the log of all that was asked."""
+
+import json
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from socket import socket
+from typing import Any
+from urllib.parse import parse_qsl, unquote_plus
+from weakref import WeakSet
+
+TWILIO = "twilio"
+LIVEKIT = "livekit"
+
+
+@dataclass(slots=True, frozen=True)
+class Hidden:
+    """Objects that an answer passes over: those written at `since` or later, on the monotonic clock."""
+
+    since: float
+    written_at: Mapping[str, float]
+    """When each object was last written; one that is missing here is old."""
+
+    @property
+    def is_everything(self) -> bool:
+        """Tell whether nothing at all is shown."""
+        return self.since == -math.inf
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request, read to its end, and what routing made of it."""
+
+    method: str
+    path: str
+    query: str
+    body: bytes
+    host: str
+    authorization: str | None
+    content_type: str
+    connection: str
+    socket: socket | None
+    provider: str = ""
+    operation: str = ""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    hidden: Hidden | None = None
+
+    @property
+    def verb(self) -> str:
+        """What the operation does: the first word of its name."""
+        return self.operation.partition(".")[2].partition("_")[0]
+
+    def hides(self, object_id: str) -> bool:
+        """Tell whether a fault keeps this object out of the answer."""
+        hidden = self.hidden
+        return hidden is not None and hidden.written_at.get(object_id, -math.inf) >= hidden.since
+
+    def form(self) -> dict[str, str]:
+        """Return the form fields; the last value of a repeated name wins, an empty value is kept."""
+        return dict(parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True))
+
+    def parameters(self) -> dict[str, str]:
+        """Return the query parameters."""
+        return dict(parse_qsl(self.query, keep_blank_values=True))
+
+    def contains(self, text: str) -> bool:
+        """Tell whether the path, query or body holds the text, plain or percent-encoded."""
+        whole = f"{self.path}?{self.query}\n{self.body.decode('utf-8', 'replace')}"
+        return text in whole or text in unquote_plus(whole)
+
+
+@dataclass(slots=True, frozen=True)
+class Answer:
+    """What goes back: `None` in its place means that the connection is dropped."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def json_answer(status: int, content: Any, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
+    """Pack plain data into an answer."""
+    return Answer(status, json.dumps(content, separators=(",", ":")).encode(), headers=headers)
+
+
+KEPT_REQUESTS = 200_000
+"""Requests remembered: a soak of 10,000 operations with its retries; some 200 MB at most."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One request; `status` stays None while it is open and when the connection was dropped."""
+
+    seq: int
+    at: float
+    exchange: Exchange
+    status: int | None = None
+    fault: str | None = None
+
+
+class RequestLog:
+    """The newest requests. `read_body` turns a request into its fields, only when somebody looks."""
+
+    def __init__(self, read_body: Callable[[Exchange], dict[str, Any]]) -> None:
+        self._read_body = read_body
+        self._entries: deque[Entry] = deque(maxlen=KEPT_REQUESTS)
+        self._last_seq = 0
+        self._opened = {TWILIO: 0, LIVEKIT: 0}
+        self._sockets: dict[str, WeakSet[socket]] = {TWILIO: WeakSet(), LIVEKIT: WeakSet()}
+        self._lock = threading.Lock()
+
+    def arrive(self, exchange: Exchange) -> Entry:
+        """Note a request; the caller fills in how it ended."""
+        with self._lock:
+            self._last_seq += 1
+            entry = Entry(self._last_seq, time.time(), exchange)
+            self._entries.append(entry)
+            sockets = self._sockets[exchange.provider]
+            if exchange.socket is not None and exchange.socket not in sockets:
+                sockets.add(exchange.socket)
+                self._opened[exchange.provider] += 1
+        return entry
+
+    def since(self, seq: int) -> dict[str, Any]:
+        """Return the requests after `seq`, the number to go on from, and the connections opened since the clear."""
+        with self._lock:
+            first = self._entries[0].seq if self._entries else self._last_seq + 1
+            entries = list(islice(self._entries, max(0, seq + 1 - first), None))
+            answer: dict[str, Any] = {"next": self._last_seq, "connectionsOpened": dict(self._opened)}
+        answer["requests"] = [self._shown(entry) for entry in entries]
+        return answer
+
+    def clear(self) -> None:
+        """Forget the requests and start the count of connections afresh; `seq` goes on."""
+        with self._lock:
+            self._entries.clear()
+            self._opened = dict.fromkeys(self._opened, 0)
+
+    def _shown(self, entry: Entry) -> dict[str, Any]:
+        exchange = entry.exchange
+        path = f"{exchange.path}?{exchange.query}" if exchange.query else exchange.path
+        return {
+            "seq": entry.seq,
+            "at": datetime.fromtimestamp(entry.at, UTC).isoformat(),
+            "provider": exchange.provider,
+            "operation": exchange.operation,
+            "method": exchange.method,
+            "path": path,
+            "status": entry.status,
+            "fault": entry.fault,
+            "body": self._read_body(exchange),
+            "connection": exchange.connection,
+        }

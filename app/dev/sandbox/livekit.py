@@ -1,0 +1,211 @@
+"""LiveKit's side of the sandbox: Twirp routing, who may call, and which method does what."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+import jwt
+from google.protobuf.message import DecodeError, Message
+from livekit.protocol import sip
+
+from app.dev.sandbox import livekit_outbound_trunks, livekit_rules, livekit_trunks
+from app.dev.sandbox.exchange import LIVEKIT, Answer, Exchange
+from app.dev.sandbox.livekit_wire import JSON, PROTOBUF, TwirpError, bad_route, decode, encode, media_type, plain
+from app.dev.sandbox.state import Credentials, Sandbox
+
+LEEWAY_S = 60
+"""Seconds by which the clocks of client and server may differ (livekit/protocol auth/verifier.go)."""
+
+BEARER = "Bearer "
+INVALID = "invalid authorization token"
+UNKNOWN_KEY = "invalid API key"
+
+TIMES = ("exp", "iat", "nbf")
+GRANTS = ("sip", "video")
+SIP_GRANTS = ("admin", "call")
+"""Claims that LiveKit reads; one of another type makes the whole token unreadable."""
+
+
+class TokenError(Exception):
+    """The token is refused before the request is looked at: 401 with a text body."""
+
+    def answer(self) -> Answer:
+        """Return LiveKit's text/plain answer."""
+        return Answer(401, str(self).encode(), "text/plain; charset=utf-8")
+
+
+def grants(exchange: Exchange, credentials: Credentials) -> dict[str, Any]:
+    """Return the claims of a request; no token at all, or an empty one, means no claims, and is refused later."""
+    if not exchange.authorization:
+        token = exchange.parameters().get("access_token", "")
+    elif not exchange.authorization.startswith(BEARER):
+        raise TokenError("invalid authorization header. Must start with Bearer ")
+    else:
+        token = exchange.authorization.removeprefix(BEARER)
+    if not token:
+        return {}
+    try:
+        claims = _verified(token, credentials.livekit_api_secret)
+    except jwt.InvalidTokenError as error:
+        raise _diagnosed(token, error, credentials.livekit_api_key) from None
+    if claims.get("iss") != credentials.livekit_api_key:
+        raise TokenError(UNKNOWN_KEY)
+    _check_types(claims)
+    return claims
+
+
+def _verified(token: str, secret: str) -> dict[str, Any]:
+    options: Any = {"verify_aud": False, "verify_iat": False, "verify_sub": False, "verify_jti": False}
+    claims: dict[str, Any] = jwt.decode(token, secret, algorithms=["HS256"], leeway=LEEWAY_S, options=options)
+    return claims
+
+
+def _diagnosed(token: str, error: jwt.InvalidTokenError, api_key: str) -> TokenError:
+    """Say what is wrong in LiveKit's order: unreadable, then a foreign key, then signature and times."""
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+    except jwt.InvalidTokenError:
+        return TokenError(INVALID)
+    if any(isinstance(claims.get(name), str | bool | list | dict) for name in TIMES):
+        return TokenError(INVALID)
+    if claims.get("iss") != api_key:
+        return TokenError(UNKNOWN_KEY)
+    reasons = {
+        jwt.ExpiredSignatureError: "token has invalid claims: token is expired",
+        jwt.ImmatureSignatureError: "token has invalid claims: token is not valid yet",
+    }
+    return TokenError(f"{INVALID}: {reasons.get(type(error), 'token signature is invalid: signature is invalid')}")
+
+
+def _check_types(claims: dict[str, Any]) -> None:
+    """Raise the 401 of a token whose grants cannot be read."""
+    wrong = [name for name in GRANTS if not isinstance(claims.get(name), dict | None)]
+    sip = claims.get("sip")
+    if isinstance(sip, dict):
+        wrong += [f"sip.{name}" for name in SIP_GRANTS if not isinstance(sip.get(name), bool | None)]
+    if wrong:
+        raise TokenError(f"{INVALID}: token is malformed: could not JSON decode claim: {wrong[0]}")
+
+
+def is_sip_admin(claims: dict[str, Any]) -> bool:
+    """Tell whether the claims allow the management of trunks and rules."""
+    sip = claims.get("sip")
+    return isinstance(sip, dict) and sip.get("admin") is True
+
+
+PREFIX = "/twirp/"
+SERVICE = "/twirp/livekit.SIP/"
+UNKNOWN = f"{LIVEKIT}.unknown"
+"""Operation of a request that no route knows."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of the SIP service."""
+
+    request: type[Message]
+    handler: Callable[[Sandbox, Any], Message]
+
+    @property
+    def operation(self) -> str:
+        """Name for faults and the request log."""
+        return f"{LIVEKIT}.{self.handler.__name__}"
+
+
+METHODS = {
+    "CreateSIPInboundTrunk": Method(sip.CreateSIPInboundTrunkRequest, livekit_trunks.create_inbound_trunk),
+    "ListSIPInboundTrunk": Method(sip.ListSIPInboundTrunkRequest, livekit_trunks.list_inbound_trunks),
+    "GetSIPInboundTrunk": Method(sip.GetSIPInboundTrunkRequest, livekit_trunks.get_inbound_trunk),
+    "UpdateSIPInboundTrunk": Method(sip.UpdateSIPInboundTrunkRequest, livekit_trunks.update_inbound_trunk),
+    "CreateSIPOutboundTrunk": Method(sip.CreateSIPOutboundTrunkRequest, livekit_outbound_trunks.create_outbound_trunk),
+    "ListSIPOutboundTrunk": Method(sip.ListSIPOutboundTrunkRequest, livekit_outbound_trunks.list_outbound_trunks),
+    "GetSIPOutboundTrunk": Method(sip.GetSIPOutboundTrunkRequest, livekit_outbound_trunks.get_outbound_trunk),
+    "UpdateSIPOutboundTrunk": Method(sip.UpdateSIPOutboundTrunkRequest, livekit_outbound_trunks.update_outbound_trunk),
+    "ListSIPTrunk": Method(sip.ListSIPTrunkRequest, livekit_outbound_trunks.list_trunks),
+    "DeleteSIPTrunk": Method(sip.DeleteSIPTrunkRequest, livekit_trunks.delete_trunk),
+    "CreateSIPDispatchRule": Method(sip.CreateSIPDispatchRuleRequest, livekit_rules.create_dispatch_rule),
+    "ListSIPDispatchRule": Method(sip.ListSIPDispatchRuleRequest, livekit_rules.list_dispatch_rules),
+    "UpdateSIPDispatchRule": Method(sip.UpdateSIPDispatchRuleRequest, livekit_rules.update_dispatch_rule),
+    "DeleteSIPDispatchRule": Method(sip.DeleteSIPDispatchRuleRequest, livekit_rules.delete_dispatch_rule),
+}
+
+OPERATIONS = {method.operation: method for method in METHODS.values()}
+
+
+def recognise(exchange: Exchange) -> bool:
+    """Fill in provider and operation if the request is for LiveKit; say whether it is."""
+    if not exchange.path.startswith(PREFIX):
+        return False
+    method = METHODS.get(exchange.path.removeprefix(SERVICE)) if exchange.method == "POST" else None
+    exchange.provider, exchange.operation = LIVEKIT, method.operation if method else UNKNOWN
+    return True
+
+
+def read_body(exchange: Exchange) -> dict[str, Any]:
+    """Return the fields of any provider's request, for the request log; empty when they cannot be read."""
+    if exchange.provider != LIVEKIT:
+        return dict(parse_qsl(exchange.body.decode("utf-8", "replace"), keep_blank_values=True))
+    method = OPERATIONS.get(exchange.operation)
+    try:
+        if method and media_type(exchange) == PROTOBUF:
+            return plain(method.request.FromString(exchange.body))
+        content = json.loads(exchange.body)
+    except (DecodeError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+class LiveKit:
+    """LiveKit's behaviour over the sandbox's objects."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def answer(self, exchange: Exchange) -> Answer:
+        """Do what a request asks and answer it; runs inside a transaction."""
+        try:
+            return self._handle(exchange)
+        except (TwirpError, TokenError) as error:
+            return error.answer()
+
+    def _handle(self, exchange: Exchange) -> Answer:
+        claims = grants(exchange, self._sandbox.credentials)
+        method = OPERATIONS.get(exchange.operation)
+        if exchange.method != "POST":
+            raise bad_route(f'unsupported method "{exchange.method}" (only POST is allowed)', exchange)
+        if method is None:
+            raise bad_route(f'no handler for path "{exchange.path}"', exchange)
+        if media_type(exchange) not in (PROTOBUF, JSON):
+            raise bad_route(f'unexpected Content-Type: "{exchange.content_type}"', exchange)
+        request = decode(exchange, method.request)
+        if not is_sip_admin(claims):
+            raise TwirpError("unauthenticated", "permissions denied")
+        if not self._sandbox.switches.livekit_redis:
+            raise TwirpError("internal", "twirp error unknown: sip not connected (redis required)")
+        _check_hidden(exchange, request)
+        response = method.handler(self._sandbox, request)
+        if exchange.hidden and exchange.verb == "list":
+            _leave_out(exchange, response)
+        return encode(exchange, response)
+
+
+def _id_of(message: Any) -> str:
+    """Return the id that a trunk, a rule or a request for one of them carries."""
+    name = "sip_trunk_id" if "sip_trunk_id" in message.DESCRIPTOR.fields_by_name else "sip_dispatch_rule_id"
+    return str(getattr(message, name))
+
+
+def _check_hidden(exchange: Exchange, request: Message) -> None:
+    """Raise the 404 of an object that a fault hides, whatever the real server says about unknown ones."""
+    if exchange.hidden and exchange.verb != "list" and exchange.hides(_id_of(request)):
+        is_rule = exchange.operation.endswith("dispatch_rule")
+        raise TwirpError("not_found", livekit_rules.UNKNOWN if is_rule else livekit_trunks.UNKNOWN)
+
+
+def _leave_out(exchange: Exchange, response: Any) -> None:
+    """Take the objects that a fault hides out of a list's response."""
+    shown = [item for item in response.items if not exchange.hides(_id_of(item))]
+    del response.items[:]
+    response.items.extend(shown)

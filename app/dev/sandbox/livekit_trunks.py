@@ -1,0 +1,219 @@
+"""LiveKit's SIP inbound trunks, with the conflict check of livekit/protocol, holes included."""
+
+import re
+from collections.abc import Iterable
+
+from livekit.protocol import sip
+
+from app.dev.sandbox.livekit_wire import (
+    WILDCARD,
+    called_numbers,
+    check_list_update,
+    check_media,
+    invalid,
+    new_id,
+    normalised,
+    paged,
+    patch_media,
+    unknown,
+    updated,
+)
+from app.dev.sandbox.state import Sandbox
+
+Trunk = sip.SIPInboundTrunkInfo
+
+UNKNOWN = "requested sip trunk does not exist"
+LISTS = ("numbers", "allowed_addresses", "allowed_numbers")
+"""Fields that a partial update changes by a ListUpdate."""
+
+NO_PROTECTION = "for security, one of the fields must be set: AuthUsername+AuthPassword, AllowedAddresses or Numbers"
+
+HEADER_NAME = re.compile(r"[-.!%*_+`'~0-9A-Za-z]+")
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")
+"""Characters that a header may have (livekit/protocol livekit/sip_validation.go)."""
+
+MAX_HEADER_NAME, MAX_HEADER_VALUE = 255, 1024
+"""Bytes."""
+
+OWN_HEADERS = frozenset(
+    (
+        *("accept", "accept-encoding", "accept-language", "allow", "allow-events", "call-id", "contact"),
+        *("content-encoding", "content-length", "content-type", "cseq", "event", "expires", "from", "max-forwards"),
+        *("record-route", "refer-to", "reply-to", "k", "l", "m", "o", "r", "t", "u", "v"),
+    )
+)
+"""Headers, and their short forms, that LiveKit writes itself: a trunk must not set them."""
+
+
+def create_inbound_trunk(sandbox: Sandbox, request: sip.CreateSIPInboundTrunkRequest) -> Trunk:
+    """Create a trunk, unless it conflicts with one that is there."""
+    if not request.HasField("trunk"):
+        raise invalid("missing trunk")
+    trunk = request.trunk
+    if trunk.sip_trunk_id:
+        raise invalid("trunk id must not be set")
+    _check(trunk)
+    existing = _candidates(sandbox, trunk)
+    _check_conflicts([*existing[:1], trunk, *existing[1:]])
+    made = Trunk()
+    made.CopyFrom(trunk)
+    made.sip_trunk_id = new_id("ST_")
+    sandbox.store.put("livekit_trunks", made.sip_trunk_id, made)
+    return made
+
+
+def list_inbound_trunks(sandbox: Sandbox, request: sip.ListSIPInboundTrunkRequest) -> sip.ListSIPInboundTrunkResponse:
+    """List trunks by id; a filter by number lets wildcard trunks through too."""
+    store = sandbox.store
+    wanted = {normalised(number) for number in request.numbers}
+    ids = set(request.trunk_ids)
+    if ids:
+        found = ids & store.livekit_trunks.rows.keys()
+    elif wanted:
+        found = {row_id for number in (*wanted, WILDCARD) for row_id in store.inbound_by_number.ids(number)}
+    else:
+        found = set(store.livekit_trunks.rows)
+
+    def keep(trunk: Trunk) -> bool:
+        if ids and trunk.sip_trunk_id not in ids:
+            return False
+        return not wanted or not trunk.numbers or not wanted.isdisjoint(called_numbers(trunk))
+
+    page = request.page if request.HasField("page") else None
+    candidates = found if page is None else store.livekit_trunks.rows
+    rows = [store.livekit_trunks.rows[row_id] for row_id in sorted(candidates)]
+    items = paged(rows, page, lambda trunk: trunk.sip_trunk_id, keep)
+    return sip.ListSIPInboundTrunkResponse(items=items)
+
+
+def get_inbound_trunk(sandbox: Sandbox, request: sip.GetSIPInboundTrunkRequest) -> sip.GetSIPInboundTrunkResponse:
+    """Return one trunk."""
+    if not request.sip_trunk_id:
+        raise invalid("trunk ID is required")
+    return sip.GetSIPInboundTrunkResponse(trunk=_trunk(sandbox, request.sip_trunk_id))
+
+
+def update_inbound_trunk(sandbox: Sandbox, request: sip.UpdateSIPInboundTrunkRequest) -> Trunk:
+    """Replace a trunk or patch it.
+
+    The conflict check lists candidates by the new numbers among the kept ones, so a trunk whose numbers are all new is
+    not checked at all: LiveKit's own hole (pkg/service/sip.go:222-236), kept on purpose.
+    """
+    if not request.sip_trunk_id:
+        raise invalid("trunk id must be set")
+    action = request.WhichOneof("action")
+    if action is None:
+        raise invalid("missing or unsupported update action")
+    if action == "replace" and request.replace.sip_trunk_id not in ("", request.sip_trunk_id):
+        raise invalid("trunk id in the info must be empty or match the id in the update")
+    if action == "replace":
+        _check(request.replace)
+    else:
+        for name in LISTS:
+            check_list_update(getattr(request.update, name), is_given=request.update.HasField(name))
+        check_media(request.update.media)
+    current, changed = _trunk(sandbox, request.sip_trunk_id), Trunk()
+    changed.CopyFrom(request.replace if action == "replace" else current)
+    changed.sip_trunk_id = request.sip_trunk_id
+    if action == "update":
+        _patch(changed, request.update)
+        _check(changed)
+    kept = _candidates(sandbox, changed)
+    _check_conflicts([changed if trunk.sip_trunk_id == changed.sip_trunk_id else trunk for trunk in kept])
+    sandbox.store.put("livekit_trunks", changed.sip_trunk_id, changed)
+    return changed
+
+
+def delete_trunk(sandbox: Sandbox, request: sip.DeleteSIPTrunkRequest) -> sip.SIPTrunkInfo:
+    """Delete a trunk of either direction; an unknown one is fine too, and rules that name it keep its id."""
+    if not request.sip_trunk_id:
+        raise invalid("trunk ID is required")
+    if request.sip_trunk_id in sandbox.store.livekit_trunks.rows:
+        sandbox.store.delete("livekit_trunks", request.sip_trunk_id)
+    elif request.sip_trunk_id in sandbox.store.livekit_outbound_trunks.rows:
+        sandbox.store.delete("livekit_outbound_trunks", request.sip_trunk_id)
+    elif sandbox.switches.delete_unknown_trunk_status != 200:  # noqa: PLR2004 - the switch is an HTTP status
+        raise unknown(UNKNOWN)
+    return sip.SIPTrunkInfo(sip_trunk_id=request.sip_trunk_id)
+
+
+def _trunk(sandbox: Sandbox, trunk_id: str) -> Trunk:
+    trunk: Trunk | None = sandbox.store.livekit_trunks.get(trunk_id)
+    if trunk is None:
+        raise unknown(UNKNOWN)
+    return trunk
+
+
+def _candidates(sandbox: Sandbox, trunk: Trunk) -> list[Trunk]:
+    return list(list_inbound_trunks(sandbox, sip.ListSIPInboundTrunkRequest(numbers=trunk.numbers)).items)
+
+
+def _check(trunk: Trunk) -> None:
+    has_auth = bool(trunk.auth_username or trunk.auth_password)
+    if not (trunk.numbers or trunk.allowed_addresses or has_auth):
+        raise invalid(NO_PROTECTION)
+    check_media(trunk.media)
+    check_headers(trunk)
+
+
+def check_headers(trunk: sip.SIPInboundTrunkInfo | sip.SIPOutboundTrunkInfo) -> None:
+    """Raise LiveKit's 400 for a header that it refuses: those that it sends, and those that it maps."""
+    for name, value in trunk.headers.items():
+        _check_header_name(name)
+        if name.lower() in OWN_HEADERS:
+            raise invalid(f"invalid header name: header name {name} not supported")
+        if len(value.encode()) > MAX_HEADER_VALUE:
+            raise invalid(f"invalid header value for {name}: header {name}: value too long (max 1024 characters)")
+        if not HEADER_VALUE.fullmatch(value):
+            raise invalid(f"invalid header value for {name}: header {name}: value: {_forbidden(HEADER_VALUE, value)}")
+    for name in [*trunk.attributes_to_headers.values(), *trunk.headers_to_attributes]:
+        _check_header_name(name)
+
+
+def _check_header_name(name: str) -> None:
+    if not name:
+        raise invalid("invalid header name: header name cannot be empty")
+    if len(name.encode()) > MAX_HEADER_NAME:
+        raise invalid("invalid header name: header name too long (max 255 characters)")
+    if not HEADER_NAME.fullmatch(name):
+        reason = _forbidden(HEADER_NAME, name)
+        raise invalid(f"invalid header name: header name {name} contains invalid characters: {reason}")
+
+
+def _forbidden(allowed: re.Pattern[str], text: str) -> str:
+    """Say which character is the first that a pattern of single characters does not allow."""
+    character = next(character for character in text if not allowed.fullmatch(character))
+    return f"char {ord(character)} {'not allowed' if character.isascii() else 'out of range'}"
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
+
+
+def _check_conflicts(trunks: Iterable[Trunk]) -> None:
+    """Walk the trunks in LiveKit's order; the later one is quoted first (livekit/protocol sip/sip.go:292-338)."""
+    owners: dict[tuple[str, str], Trunk] = {}
+    for trunk in trunks:
+        own_id = _quoted(trunk.sip_trunk_id or "<new>")
+        numbers = " ".join(_quoted(number) for number in trunk.numbers or ["<any>"])
+        for called in called_numbers(trunk):
+            for allowed in trunk.allowed_numbers or [""]:
+                other = owners.setdefault((called, normalised(allowed)), trunk)
+                if other is trunk:
+                    continue
+                end = f"and AllowedNumber {_quoted(allowed)}" if allowed else "without AllowedNumbers set"
+                other_id = _quoted(other.sip_trunk_id or "<new>")
+                both = f"{own_id} and {other_id}"
+                raise invalid(f"Conflicting inbound SIP Trunks: {both}, using the same number(s) [{numbers}] {end}")
+
+
+def _patch(trunk: Trunk, change: sip.SIPInboundTrunkUpdate) -> None:
+    for name in LISTS:
+        if change.HasField(name):
+            wanted = updated(getattr(trunk, name), getattr(change, name))
+            trunk.ClearField(name)
+            getattr(trunk, name).extend(wanted)
+    for name in ("auth_username", "auth_password", "auth_realm", "name", "metadata"):
+        if change.HasField(name):
+            setattr(trunk, name, getattr(change, name))
+    patch_media(trunk, change)

@@ -1,0 +1,328 @@
+"""Every object that the sandbox keeps: rows in memory behind one lock, and the journal that outlives the process."""
+
+import fcntl
+import json
+import os
+import threading
+import time
+from bisect import bisect_left, insort
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Generic, TypeVar
+
+from google.protobuf.json_format import MessageToDict, ParseDict
+from livekit.protocol import sip
+
+from app.dev.sandbox.livekit_wire import WILDCARD, called_numbers, rule_keys
+
+Row = TypeVar("Row")
+
+
+class Index(Generic[Row]):
+    """Ids by key, for the keys that `keys_of` finds in a row."""
+
+    def __init__(self, keys_of: Callable[[Row], Iterable[Hashable]]) -> None:
+        self._keys_of = keys_of
+        self._ids: dict[Hashable, dict[str, None]] = {}
+        self.shared: set[Hashable] = set()
+        """Keys that more than one row has."""
+
+    def add(self, row_id: str, row: Row) -> None:
+        """Enter a row under each of its keys."""
+        for key in set(self._keys_of(row)):
+            ids = self._ids.setdefault(key, {})
+            ids[row_id] = None
+            if len(ids) > 1:
+                self.shared.add(key)
+
+    def discard(self, row_id: str, row: Row) -> None:
+        """Take a row out from under each of its keys."""
+        for key in set(self._keys_of(row)):
+            ids = self._ids[key]
+            ids.pop(row_id, None)
+            if len(ids) <= 1:
+                self.shared.discard(key)
+            if not ids:
+                del self._ids[key]
+
+    def ids(self, key: Hashable) -> list[str]:
+        """Return the ids under a key."""
+        return list(self._ids.get(key, ()))
+
+
+class PrefixIndex(Index[Row]):
+    """An index over one text per row that also answers by the beginning of the text."""
+
+    def __init__(self, key_of: Callable[[Row], str]) -> None:
+        super().__init__(lambda row: (key_of(row),))
+        self._key_of = key_of
+        self._sorted: list[str] = []
+
+    def add(self, row_id: str, row: Row) -> None:
+        """Enter a row under its text."""
+        if not self.ids(self._key_of(row)):
+            insort(self._sorted, self._key_of(row))
+        super().add(row_id, row)
+
+    def discard(self, row_id: str, row: Row) -> None:
+        """Take a row out from under its text."""
+        super().discard(row_id, row)
+        if not self.ids(self._key_of(row)):
+            del self._sorted[bisect_left(self._sorted, self._key_of(row))]
+
+    def starting_with(self, prefix: str) -> Iterator[str]:
+        """Yield the ids of rows whose text starts so."""
+        for position in range(bisect_left(self._sorted, prefix), len(self._sorted)):
+            if not self._sorted[position].startswith(prefix):
+                return
+            yield from self.ids(self._sorted[position])
+
+
+class Table(Generic[Row]):
+    """Rows by id. A row is never changed in place: a write puts a new one, so readers need no lock to hold one."""
+
+    def __init__(self, *indexes: Index[Row]) -> None:
+        self.rows: dict[str, Row] = {}
+        self._indexes = indexes
+        self._ordinals: dict[str, int] = {}
+        self._order: list[int] = []
+        self._order_ids: list[str] = []
+        self._next = 1
+
+    def put(self, row_id: str, row: Row) -> None:
+        """Insert or replace a row; a replaced one keeps its place."""
+        old = self.rows.get(row_id)
+        if old is not None:
+            for index in self._indexes:
+                index.discard(row_id, old)
+        else:
+            self._ordinals[row_id] = self._next
+            self._order.append(self._next)
+            self._order_ids.append(row_id)
+            self._next += 1
+        self.rows[row_id] = row
+        for index in self._indexes:
+            index.add(row_id, row)
+
+    def delete(self, row_id: str) -> None:
+        """Remove a row that is there."""
+        row = self.rows.pop(row_id)
+        for index in self._indexes:
+            index.discard(row_id, row)
+        position = bisect_left(self._order, self._ordinals.pop(row_id))
+        del self._order[position]
+        del self._order_ids[position]
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self._order)
+
+    def __getitem__(self, position: int) -> tuple[int, Row]:
+        """Return the row at a place in the order of creation, with its cursor."""
+        return self._order[position], self.rows[self._order_ids[position]]
+
+    def ordered(self, ids: Iterable[str]) -> list[tuple[int, Row]]:
+        """Return the rows of these ids with their cursors, in creation order."""
+        found = sorted((self._ordinals[row_id], row_id) for row_id in ids)
+        return [(ordinal, self.rows[row_id]) for ordinal, row_id in found]
+
+    def get(self, row_id: str) -> Any:
+        """Return a row, or None."""
+        return self.rows.get(row_id)
+
+
+Change = tuple[Any, ...]
+"""`("put", kind, id, object)` or `("del", kind, id)`."""
+
+LOCK_WAIT_S = 10.0
+"""Seconds to wait for a predecessor that is still going down; past that two sandboxes share one file by mistake."""
+
+LOCK_POLL_S = 0.02
+"""Seconds between two tries for the lock: short beside the start of a Python process."""
+
+
+class JournalInUseError(RuntimeError):
+    """Another living sandbox writes to the same file."""
+
+
+class Journal:
+    """One JSON line per transaction, written in one call and flushed to the kernel before the answer leaves.
+
+    A line is whole or it does not count, so a SIGKILL never leaves half a transaction. It does not fsync: the promise
+    is about the process, not about the machine.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._lock = self._take_lock()
+        self._file: BinaryIO | None = None
+
+    def _take_lock(self) -> BinaryIO:
+        lock = self._path.with_name(self._path.name + ".lock").open("ab")
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    lock.close()
+                    raise JournalInUseError(f"{self._path} is in use by another sandbox") from None
+                time.sleep(LOCK_POLL_S)
+            else:
+                return lock
+
+    def replay(self) -> Iterator[Change]:
+        """Yield every change on file, oldest first; a torn last line is left out."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as lines:
+            for line in lines:
+                try:
+                    changes = json.loads(line)
+                except ValueError:
+                    return
+                for change in changes:
+                    yield tuple(change)
+
+    def rewrite(self, changes: Iterable[Change]) -> None:
+        """Replace the file by these changes and stand ready to append."""
+        compact = self._path.with_name(self._path.name + ".new")
+        with compact.open("wb") as file:
+            for change in changes:
+                file.write(_line([change]))
+        compact.replace(self._path)
+        if self._file is not None:
+            self._file.close()
+        self._file = self._path.open("ab", buffering=0)
+
+    def append(self, changes: list[Change]) -> None:
+        """Write one transaction."""
+        if self._file is None:
+            raise RuntimeError("rewrite() opens the journal, and has not run")
+        os.write(self._file.fileno(), _line(changes))
+
+    def close(self) -> None:
+        """Let the file and its lock go."""
+        if self._file is not None:
+            self._file.close()
+        self._lock.close()
+
+
+def _line(changes: list[Change]) -> bytes:
+    return json.dumps(changes, separators=(",", ":")).encode() + b"\n"
+
+
+Record = dict[str, Any]
+
+
+class Store:
+    """Tables by kind. Reads and writes happen inside `transaction()`."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Load what the journal at `path` holds; without a path, keep memory only."""
+        self.lock = threading.RLock()
+        self._pending: list[Change] = []
+        self._make_tables()
+        self._journal = Journal(path) if path else None
+        if self._journal:
+            self._replay(self._journal)
+
+    def _make_tables(self) -> None:
+        self.written_at: dict[str, float] = {}
+        """When each object was last written, on the monotonic clock; what the journal held is not here."""
+        self.number_by_phone: PrefixIndex[Record] = PrefixIndex(lambda row: str(row["phone_number"]))
+        self.numbers_by_trunk: Index[Record] = Index(lambda row: [row["trunk_sid"]] if row["trunk_sid"] else [])
+        self.trunks_by_domain: Index[Record] = Index(lambda row: [row["domain_name"]] if row["domain_name"] else [])
+        self.urls_by_trunk: Index[Record] = Index(lambda row: [row["trunk_sid"]])
+        self.inbound_by_number: Index[sip.SIPInboundTrunkInfo] = Index(called_numbers)
+        self.rules_by_trunk: Index[sip.SIPDispatchRuleInfo] = Index(lambda row: list(row.trunk_ids) or [WILDCARD])
+        self.rules_by_key: Index[sip.SIPDispatchRuleInfo] = Index(rule_keys)
+        self.numbers: Table[Record] = Table(self.number_by_phone, self.numbers_by_trunk)
+        self.trunks: Table[Record] = Table(self.trunks_by_domain)
+        self.origination_urls: Table[Record] = Table(self.urls_by_trunk)
+        self.trunk_auth_lists_by_trunk: Index[Record] = Index(lambda row: [row["trunk_sid"]])
+        self.auth_lists: Table[Record] = Table()
+        self.trunk_auth_lists: Table[Record] = Table(self.trunk_auth_lists_by_trunk)
+        self.reserved_domains: Table[Record] = Table()
+        self.livekit_trunks: Table[sip.SIPInboundTrunkInfo] = Table(self.inbound_by_number)
+        self.livekit_outbound_trunks: Table[sip.SIPOutboundTrunkInfo] = Table()
+        self.livekit_rules: Table[sip.SIPDispatchRuleInfo] = Table(self.rules_by_trunk, self.rules_by_key)
+        self._tables: dict[str, Table[Any]] = {
+            "numbers": self.numbers,
+            "trunks": self.trunks,
+            "origination_urls": self.origination_urls,
+            "auth_lists": self.auth_lists,
+            "trunk_auth_lists": self.trunk_auth_lists,
+            "reserved_domains": self.reserved_domains,
+            "livekit_trunks": self.livekit_trunks,
+            "livekit_outbound_trunks": self.livekit_outbound_trunks,
+            "livekit_rules": self.livekit_rules,
+        }
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Hold the lock; what was put or deleted inside reaches the journal as one line."""
+        with self.lock:
+            try:
+                yield
+            finally:
+                if self._journal and self._pending:
+                    self._journal.append(self._pending)
+                self._pending = []
+
+    def put(self, kind: str, row_id: str, row: Any) -> None:
+        """Insert or replace a row; rows are values, never changed afterwards."""
+        self._tables[kind].put(row_id, row)
+        self.written_at[row_id] = time.monotonic()
+        if self._journal:
+            self._pending.append(("put", kind, row_id, _dump(kind, row)))
+
+    def delete(self, kind: str, row_id: str) -> None:
+        """Remove a row that is there."""
+        self._tables[kind].delete(row_id)
+        self.written_at.pop(row_id, None)
+        if self._journal:
+            self._pending.append(("del", kind, row_id))
+
+    def wipe(self) -> None:
+        """Forget everything, on file too."""
+        self._make_tables()
+        self._pending = []
+        if self._journal:
+            self._journal.rewrite([])
+
+    def close(self) -> None:
+        """Let the journal go."""
+        if self._journal:
+            self._journal.close()
+
+    def _replay(self, journal: Journal) -> None:
+        for verb, kind, row_id, *content in journal.replay():
+            if verb == "put":
+                self._tables[kind].put(row_id, _load(kind, content[0]))
+            else:
+                self._tables[kind].delete(row_id)
+        journal.rewrite(
+            ("put", kind, row_id, _dump(kind, row))
+            for kind, table in self._tables.items()
+            for row_id, row in table.rows.items()
+        )
+
+
+_MESSAGES: dict[str, Callable[[], Any]] = {
+    "livekit_trunks": sip.SIPInboundTrunkInfo,
+    "livekit_outbound_trunks": sip.SIPOutboundTrunkInfo,
+    "livekit_rules": sip.SIPDispatchRuleInfo,
+}
+
+
+def _dump(kind: str, row: Any) -> Any:
+    return MessageToDict(row, preserving_proto_field_name=True) if kind in _MESSAGES else row
+
+
+def _load(kind: str, content: Any) -> Any:
+    if kind not in _MESSAGES:
+        return content
+    return ParseDict(content, _MESSAGES[kind](), ignore_unknown_fields=True)

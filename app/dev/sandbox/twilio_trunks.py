@@ -1,0 +1,252 @@
+"""Twilio's Elastic SIP trunks, with their domains, origination URLs and numbers."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from app.dev.sandbox.exchange import Answer, Exchange, json_answer
+from app.dev.sandbox.state import REJECT_409, Sandbox
+from app.dev.sandbox.twilio_numbers import route
+from app.dev.sandbox.twilio_records import (
+    Reader,
+    Record,
+    boolean,
+    friendly_name,
+    now_v1,
+    number_between,
+    one_of,
+    origination_url_record,
+    read_fields,
+    text_or_null,
+    trunk_record,
+    trunk_side,
+)
+from app.dev.sandbox.twilio_wire import TwilioError, bad_parameter, not_found, page_request, page_v1
+
+MAX_URLS = 10
+"""Origination URLs per trunk (error 21249)."""
+
+MAX_WEIGHT = MAX_PRIORITY = 65535
+"""Upper ends of both ranges (twilio-oai)."""
+
+
+def _sip_url(name: str, value: str) -> str:
+    if not value.startswith("sip:") or not value.removeprefix("sip:"):
+        raise bad_parameter(f"{name} must be a sip: URL")
+    return value
+
+
+URL_FIELDS: dict[str, Reader] = {
+    "Weight": ("weight", number_between(1, MAX_WEIGHT)),
+    "Priority": ("priority", number_between(0, MAX_PRIORITY)),
+    "Enabled": ("enabled", boolean),
+    "FriendlyName": ("friendly_name", friendly_name),
+    "SipUrl": ("sip_url", _sip_url),
+}
+
+
+def list_origination_urls(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """List the URLs of a trunk."""
+    trunk = find_trunk(sandbox, exchange)
+    rows = sandbox.store.origination_urls.ordered(sandbox.store.urls_by_trunk.ids(trunk["sid"]))
+    return page_v1(exchange, page_request(exchange), "origination_urls", rows)
+
+
+def create_origination_url(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """Create a URL: all five parameters are required, and the same URL may be there already."""
+    trunk, form = find_trunk(sandbox, exchange), exchange.form()
+    missing = [name for name in URL_FIELDS if not form.get(name)]
+    if missing:
+        raise bad_parameter(f"Missing required parameter {missing[0]} in the post body")
+    fields = read_fields(form, URL_FIELDS)
+    if len(sandbox.store.urls_by_trunk.ids(trunk["sid"])) >= MAX_URLS:
+        raise bad_parameter("Maximum number of origination URLs reached for this trunk", 21249)
+    record = origination_url_record(sandbox.credentials.account_sid, trunk["sid"], fields)
+    sandbox.store.put("origination_urls", record["sid"], record)
+    return json_answer(201, record)
+
+
+def fetch_origination_url(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """Fetch one URL."""
+    return json_answer(200, _url(sandbox, exchange))
+
+
+def update_origination_url(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """Update any of a URL's five fields."""
+    url = _url(sandbox, exchange)
+    updated = url | read_fields(exchange.form(), URL_FIELDS) | {"date_updated": now_v1()}
+    sandbox.store.put("origination_urls", url["sid"], updated)
+    return json_answer(200, updated)
+
+
+def delete_origination_url(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """Delete one URL."""
+    sandbox.store.delete("origination_urls", _url(sandbox, exchange)["sid"])
+    return Answer(204)
+
+
+def _url(sandbox: Sandbox, exchange: Exchange) -> Record:
+    trunk = find_trunk(sandbox, exchange)
+    url: Record | None = sandbox.store.origination_urls.get(exchange.arguments["url"])
+    if url is None or url["trunk_sid"] != trunk["sid"]:
+        raise not_found(exchange.path)
+    return url
+
+
+def list_trunk_numbers(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """List the numbers on a trunk."""
+    trunk = _trunk(sandbox, exchange)
+    rows = sandbox.store.numbers.ordered(sandbox.store.numbers_by_trunk.ids(trunk["sid"]))
+    return page_v1(exchange, page_request(exchange), "phone_numbers", rows, trunk_side)
+
+
+def attach_number(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """Put a number on a trunk; one that is on a trunk moves, or is refused, as the switch says."""
+    trunk = _trunk(sandbox, exchange)
+    sid = exchange.form().get("PhoneNumberSid")
+    if not sid:
+        raise bad_parameter("Missing required parameter PhoneNumberSid in the post body")
+    number: Record | None = sandbox.store.numbers.get(sid)
+    if number is None:
+        raise TwilioError(404, 20404, f"The requested resource {sid} was not found")
+    if number["trunk_sid"] and sandbox.switches.attach_conflict == REJECT_409:
+        raise TwilioError(409, None, f"Phone Number {sid} is already associated with Trunk {number['trunk_sid']}")
+    return json_answer(201, trunk_side(route(sandbox, number, {"trunk_sid": trunk["sid"]})))
+
+
+def fetch_trunk_number(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """Fetch one number of a trunk."""
+    return json_answer(200, trunk_side(_attached(sandbox, exchange)))
+
+
+def detach_number(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """Take a number off its trunk; the account keeps it."""
+    route(sandbox, _attached(sandbox, exchange), {"trunk_sid": None})
+    return Answer(204)
+
+
+def _trunk(sandbox: Sandbox, exchange: Exchange) -> Record:
+    if not sandbox.switches.trunk_subresource:
+        raise not_found(exchange.path)
+    return find_trunk(sandbox, exchange)
+
+
+def _attached(sandbox: Sandbox, exchange: Exchange) -> Record:
+    trunk = _trunk(sandbox, exchange)
+    number: Record | None = sandbox.store.numbers.get(exchange.arguments["number"])
+    if number is None or number["trunk_sid"] != trunk["sid"]:
+        raise not_found(exchange.path)
+    return number
+
+
+DOMAIN_SUFFIX = ".pstn.twilio.com"
+DOMAIN = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)?\.pstn\.twilio\.com", re.IGNORECASE)
+
+DOMAIN_RESERVE = timedelta(days=30)
+"""How long a deleted trunk's domain stays taken (support.twilio.com 51034176439707)."""
+
+TRUNK_FIELDS: dict[str, Reader] = {
+    "FriendlyName": ("friendly_name", friendly_name),
+    "DomainName": ("domain_name", text_or_null),
+    "DisasterRecoveryUrl": ("disaster_recovery_url", text_or_null),
+    "DisasterRecoveryMethod": ("disaster_recovery_method", one_of("GET", "POST")),
+    "TransferMode": ("transfer_mode", one_of("disable-all", "enable-all", "sip-only")),
+    "TransferCallerId": ("transfer_caller_id", one_of("from-transferee", "from-transferor")),
+    "Secure": ("secure", boolean),
+    "CnamLookupEnabled": ("cnam_lookup_enabled", boolean),
+}
+
+RECORD_MODES = tuple(f"record-from-{start}{channels}" for start in ("ringing", "answer") for channels in ("", "-dual"))
+
+RECORDING: dict[str, Reader] = {
+    "Mode": ("mode", one_of("do-not-record", *RECORD_MODES)),
+    "Trim": ("trim", one_of("do-not-trim", "trim-silence")),
+}
+
+
+def find_trunk(sandbox: Sandbox, exchange: Exchange) -> Record:
+    """Return the trunk that the path names, or raise the 404."""
+    trunk: Record | None = sandbox.store.trunks.get(exchange.arguments["trunk"])
+    if trunk is None:
+        raise not_found(exchange.path)
+    return trunk
+
+
+def list_trunks(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """List trunks; there is no filter."""
+    return page_v1(exchange, page_request(exchange), "trunks", sandbox.store.trunks)
+
+
+def create_trunk(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """Create a trunk; names need not be unique, so a repeated request makes a twin."""
+    fields = read_fields(exchange.form(), TRUNK_FIELDS)
+    if len(sandbox.store.trunks.rows) >= sandbox.switches.trunk_limit:
+        raise bad_parameter("Maximum number of trunks reached for this account", 21244)
+    _check_domain(sandbox, fields.get("domain_name"), None)
+    trunk = trunk_record(sandbox.credentials.account_sid) | fields
+    sandbox.store.put("trunks", trunk["sid"], trunk)
+    return json_answer(201, trunk)
+
+
+def fetch_trunk(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """Fetch one trunk."""
+    return json_answer(200, find_trunk(sandbox, exchange))
+
+
+def update_trunk(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """Update one trunk."""
+    trunk = find_trunk(sandbox, exchange)
+    fields = read_fields(exchange.form(), TRUNK_FIELDS)
+    _check_domain(sandbox, fields.get("domain_name"), trunk)
+    updated = trunk | fields | {"date_updated": now_v1()}
+    sandbox.store.put("trunks", trunk["sid"], updated)
+    return json_answer(200, updated)
+
+
+def fetch_recording(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """Fetch how a trunk's calls are recorded."""
+    return json_answer(200, find_trunk(sandbox, exchange)["recording"])
+
+
+def update_recording(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """Change how a trunk's calls are recorded; the trunk itself shows it too."""
+    trunk = find_trunk(sandbox, exchange)
+    recording = trunk["recording"] | read_fields(exchange.form(), RECORDING)
+    sandbox.store.put("trunks", trunk["sid"], trunk | {"recording": recording, "date_updated": now_v1()})
+    return json_answer(200, recording)
+
+
+def delete_trunk(sandbox: Sandbox, exchange: Exchange) -> Answer:
+    """Delete a trunk, and with it its origination URLs, its use of lists and every number's place on it."""
+    trunk, store = find_trunk(sandbox, exchange), sandbox.store
+    numbers = [store.numbers.rows[sid] for sid in store.numbers_by_trunk.ids(trunk["sid"])]
+    if any(number["emergency_status"] == "Active" for number in numbers):
+        raise bad_parameter("Trunk has phone numbers with emergency calling enabled", 21634)
+    domain = trunk["domain_name"]
+    if domain and any((row["domain_name"] or "").endswith("." + domain) for row in store.trunks.rows.values()):
+        raise bad_parameter("Trunk domain has sub-domains", 21247)
+    for number in numbers:
+        route(sandbox, number, {"trunk_sid": None})
+    for sid in store.urls_by_trunk.ids(trunk["sid"]):
+        store.delete("origination_urls", sid)
+    for use_id in store.trunk_auth_lists_by_trunk.ids(trunk["sid"]):
+        store.delete("trunk_auth_lists", use_id)
+    store.delete("trunks", trunk["sid"])
+    if domain:
+        until = datetime.now(UTC) + DOMAIN_RESERVE
+        store.put("reserved_domains", domain, {"until": until.isoformat()})
+    return Answer(204)
+
+
+def _check_domain(sandbox: Sandbox, domain: str | None, trunk: Record | None) -> None:
+    if not domain or (trunk and trunk["domain_name"] == domain):
+        return
+    if not DOMAIN.fullmatch(domain):
+        raise bad_parameter(f"DomainName must be a host name that ends in {DOMAIN_SUFFIX}", 21245)
+    if sandbox.store.trunks_by_domain.ids(domain):
+        raise bad_parameter(f"DomainName {domain} belongs to another trunk of this account", 21245)
+    reserved: Record | None = sandbox.store.reserved_domains.get(domain)
+    if reserved and datetime.fromisoformat(reserved["until"]) > datetime.now(UTC):
+        raise TwilioError(400, 21248, f"DomainName {domain} is already taken")
+    parent = domain.split(".", 1)[1]
+    if parent != DOMAIN_SUFFIX[1:] and not sandbox.store.trunks_by_domain.ids(parent):
+        raise bad_parameter(f"DomainName {domain} needs a trunk with the domain {parent}", 21247)

@@ -1,0 +1,78 @@
+"""The use cases of an agent as such: create, get, delete."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, or_, select, update
+
+from app.db.access import record_activity
+from app.db.engine import Sessions
+from app.db.models import Agent
+from app.db.queries import PURGE_BATCH
+from app.domain.errors import ErrorCode, RefusedError, agent_not_found
+from app.domain.events import INTERNAL, Action, Origin
+from app.domain.statuses import PhoneStatus
+from app.saga.transitions import refuse_busy
+
+ERASED = "(deleted)"
+"""What stands for the names of a deleted agent: its row stays for the trail, what its owner wrote does not."""
+
+
+@dataclass(frozen=True)
+class AgentService:
+    """Agents without regard to their numbers."""
+
+    sessions: Sessions
+
+    def create(
+        self, name: str, livekit_agent_name: str | None, metadata: dict[str, Any], *, origin: Origin = INTERNAL
+    ) -> Agent:
+        """Insert an agent; LiveKit dispatches to `livekit_agent_name`, which is the name where none is given."""
+        with self.sessions.begin() as session:
+            agent = Agent(
+                id=uuid.uuid4(),
+                name=name,
+                livekit_agent_name=livekit_agent_name or name,
+                agent_metadata=metadata,
+                phone_provisioning_status=PhoneStatus.NOT_PROVISIONED,
+            )
+            session.add(agent)
+            session.flush()
+            session.refresh(agent)
+            record_activity(session, origin, Action.AGENT_CREATE, agent.id)
+            return agent
+
+    def get(self, agent_id: uuid.UUID) -> Agent:
+        """Return the agent; 404 `agent_not_found` when there is none or it was deleted."""
+        with self.sessions.begin() as session:
+            agent = session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
+        if agent is None:
+            raise agent_not_found(agent_id)
+        return agent
+
+    def delete(self, agent_id: uuid.UUID, *, origin: Origin = INTERNAL) -> None:
+        """Delete the agent and erase its names and metadata; 409 while it holds a number or an operation is open."""
+        with self.sessions.begin() as session:
+            agent = session.scalar(
+                select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)).with_for_update()
+            )
+            if agent is None:
+                raise agent_not_found(agent_id)
+            if agent.phone_provisioning_status is PhoneStatus.PROVISIONED:
+                raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The agent has a number: deprovision it first.")
+            refuse_busy(session, agent_id)
+            agent.deleted_at = func.now()
+            agent.name = agent.livekit_agent_name = ERASED
+            agent.agent_metadata, agent.health_findings = {}, []
+            record_activity(session, origin, Action.AGENT_DELETE, agent_id)
+
+    def erase_deleted(self) -> int:
+        """Erase what an older release left of the agents that it deleted; return of how many."""
+        is_left = or_(Agent.name != ERASED, Agent.livekit_agent_name != ERASED, Agent.agent_metadata != {})
+        erased = {"name": ERASED, "livekit_agent_name": ERASED, "agent_metadata": {}, "health_findings": []}
+        some = select(Agent.id).where(Agent.deleted_at.is_not(None), is_left).limit(PURGE_BATCH)
+        with self.sessions.begin() as session:
+            statement = update(Agent).where(Agent.id.in_(some.with_for_update(skip_locked=True).cte("some").select()))
+            done = session.execute(statement.values(erased).execution_options(synchronize_session=False))
+            return int(done.rowcount)  # type: ignore[attr-defined]  # of every UPDATE

@@ -1,0 +1,195 @@
+"""The use cases of a path that stands: verify it, repair it, move its number to another agent."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.audit.snapshot import AgentPath, compare, read_one
+from app.db.engine import Sessions
+from app.db.models import Agent, Operation
+from app.domain.errors import ErrorCode, RefusedError, agent_not_found
+from app.domain.events import Origin
+from app.domain.findings import CHECKS, Finding, FindingCode, Health, Mend
+from app.domain.numbers import mask_numbers
+from app.domain.statuses import OperationKind, PhoneStatus
+from app.numbers.service import Publisher, refusal_of
+from app.saga.context import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK, VERIFICATION, Toolbox
+from app.saga.opening import open_operation
+from app.saga.transitions import lock_agent, plan_now, refuse_busy
+from app.webhooks.announcements import announce_drift
+
+log = structlog.get_logger(__name__)
+
+MOVED_STEPS = frozenset({TRUNK, ORIGINATION_URL, INBOUND_TRUNK, DISPATCH_RULE, VERIFICATION})
+"""What carries the agent's mark or name, in table order: callers change agents when the rule does, at once."""
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What `verify` saw: the named checks, and the findings that failed them."""
+
+    checks: dict[str, bool]
+    findings: list[Finding]
+    health: Health
+    checked_at: datetime
+
+
+@dataclass(frozen=True)
+class CareService:
+    """Looks after provisioned numbers."""
+
+    sessions: Sessions
+    publisher: Publisher
+    tools: Toolbox
+
+    def verify(self, agent_id: uuid.UUID) -> Checkup:
+        """Read one agent's path now and keep what was found as its health; 409 `agent_has_no_phone` without a path.
+
+        May raise the providers' errors: nothing is kept then.
+        """
+        path = self._path(agent_id)
+        findings = compare(path, read_one(self.tools, path), self.tools)
+        health = Health.DRIFTED if findings else Health.IN_SYNC
+        with self.sessions.begin() as session:
+            checked_at = keep_health(session, agent_id, findings)
+        if checked_at is None:
+            raise RefusedError(ErrorCode.AGENT_HAS_NO_PHONE, "The number was deprovisioned while it was checked.")
+        failed = {finding.check for finding in findings}
+        checks = {name: name not in failed for name in CHECKS}
+        return Checkup(checks, findings, health, checked_at)
+
+    def repair(self, agent_id: uuid.UUID, *, takeover: bool, origin: Origin) -> Operation | None:
+        """Queue the repair of what is missing or changed, by the steps of provisioning; None where all is well.
+
+        Refused with 409 `number_already_routed` where the number belongs to somebody else now and `takeover` is off.
+        """
+        findings = self.verify(agent_id).findings
+        return self.repair_found(agent_id, findings, takeover=takeover, origin=origin)
+
+    def repair_found(
+        self, agent_id: uuid.UUID, findings: list[Finding], *, takeover: bool, origin: Origin
+    ) -> Operation | None:
+        """Queue the repair of these findings."""
+        codes = {finding.code for finding in findings}
+        if FindingCode.NUMBER_GONE in codes:
+            raise RefusedError(ErrorCode.NUMBER_NOT_IN_ACCOUNT, "The account no longer owns the number: deprovision.")
+        if any(finding.kind.mend is Mend.TAKE_BACK for finding in findings) and not takeover:
+            detail = "The number is on somebody else's trunk or application now: send takeover=true to take it back."
+            raise RefusedError(ErrorCode.NUMBER_ALREADY_ROUTED, detail)
+        steps = frozenset(name for finding in findings for name in finding.kind.steps)
+        if not steps:
+            return None
+        try:
+            with self.sessions.begin() as session:
+                agent, now = lock_agent(session, agent_id)
+                refuse_busy(session, agent_id)
+                number = _number_of(agent)
+                kind, only = OperationKind.REPAIR, steps | {VERIFICATION}
+                operation = open_operation(session, agent, kind, number, now, origin, takeover=takeover, only=only)
+                plan = plan_now(session, operation)
+        except IntegrityError as error:
+            raise refusal_of(error) from error
+        log.info("repair_queued", operation_id=str(operation.id), steps=sorted(steps))
+        self.publisher.publish(plan)
+        return operation
+
+    def move(self, agent_id: uuid.UUID, to_agent_id: uuid.UUID, *, origin: Origin) -> Operation:
+        """Queue the hand-over of the number to another agent, which must have none.
+
+        The dispatch rule is changed in place: at no moment does a caller reach nobody. Undo hands it back the same way.
+        """
+        if agent_id == to_agent_id:
+            raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The agent has this number already.")
+        try:
+            with self.sessions.begin() as session:
+                # Always in the same order, whichever way two moves go.
+                locked = {one: lock_agent(session, one) for one in sorted((agent_id, to_agent_id))}
+                (source, now), (target, _) = locked[agent_id], locked[to_agent_id]
+                refuse_busy(session, agent_id)
+                refuse_busy(session, to_agent_id)
+                number = _number_of(source)
+                if target.phone_provisioning_status is PhoneStatus.PROVISIONED:
+                    raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The other agent has a number: deprovision it first.")
+                target.move_to(PhoneStatus.PENDING)
+                operation = open_operation(
+                    session, source, OperationKind.MOVE, number, now, origin, target=target, only=MOVED_STEPS
+                )
+                plan = plan_now(session, operation)
+        except IntegrityError as error:
+            raise refusal_of(error) from error
+        log.info("move_queued", operation_id=str(operation.id), to_agent_id=str(to_agent_id))
+        self.publisher.publish(plan)
+        return operation
+
+    def _path(self, agent_id: uuid.UUID) -> AgentPath:
+        with self.sessions.begin() as session:
+            agent = session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
+            if agent is None:
+                raise agent_not_found(agent_id)
+            _number_of(agent)
+            return path_of(agent)
+
+
+def keep_health(session: Session, agent_id: uuid.UUID, findings: list[Finding]) -> datetime | None:
+    """Write what was found as the agent's health, and tell webhooks when it begins to drift.
+
+    Returns the time; None, with nothing written, when the agent's number is no longer provisioned.
+    """
+    # The row lock makes one of two that find the same drift the first.
+    held = select(Agent).where(Agent.id == agent_id, Agent.phone_provisioning_status == PhoneStatus.PROVISIONED)
+    agent = session.scalar(held.with_for_update())
+    if agent is None:
+        return None
+    if findings and agent.health_state is not Health.DRIFTED:
+        announce_drift(session, agent, findings)
+    return session.scalar(
+        update(Agent)
+        .where(Agent.id == agent_id)
+        .values(
+            health_state=Health.DRIFTED if findings else Health.IN_SYNC,
+            health_checked_at=func.now(),
+            health_findings=[as_json(finding) for finding in findings],
+            updated_at=Agent.updated_at,
+        )
+        .returning(Agent.health_checked_at)
+    )
+
+
+def path_of(agent: Agent) -> AgentPath:
+    """Read what a provisioned agent's row says of its path."""
+    return AgentPath(
+        agent_id=str(agent.id),
+        agent_name=agent.livekit_agent_name,
+        phone_number=agent.twilio_phone_number or "",
+        number_sid=agent.twilio_phone_number_sid or "",
+        trunk_sid=agent.twilio_trunk_sid or "",
+        url_sid=agent.twilio_origination_url_sid or "",
+        inbound_trunk_id=agent.livekit_inbound_trunk_id or "",
+        rule_id=agent.livekit_dispatch_rule_id or "",
+    )
+
+
+def as_json(finding: Finding) -> dict[str, object]:
+    """Put a finding into the words of the API."""
+    return {
+        "code": finding.code,
+        "severity": finding.kind.severity,
+        "sentence": finding.kind.sentence,
+        # It quotes what somebody wrote at a console: a SIP URI may name a number.
+        "detail": mask_numbers(finding.detail),
+        "fix": finding.kind.mend,
+        "fixed": finding.fixed,
+        "agentId": finding.agent_id,
+        "resource": {"kind": finding.resource[0], "id": finding.resource[1]} if finding.resource else None,
+    }
+
+
+def _number_of(agent: Agent) -> str:
+    if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED or agent.twilio_phone_number is None:
+        raise RefusedError(ErrorCode.AGENT_HAS_NO_PHONE, "The agent has no number that is provisioned.")
+    return agent.twilio_phone_number

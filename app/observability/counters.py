@@ -1,0 +1,259 @@
+"""Every metric by name, and the counters and histograms of all processes together, in one hash in Redis.
+
+Prometheus scrapes one address and sees the whole installation, whichever process answers. A lost Redis starts the
+counters at 0 again, which Prometheus takes for a restart; a killed process loses what it counted since it last spoke.
+"""
+
+import atexit
+import threading
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError
+
+log = structlog.get_logger(__name__)
+
+
+class Kind(StrEnum):
+    """What Prometheus calls the type of a metric."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric. Labels come from closed sets only."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of both histograms, seconds: from a quick provider call to the end of a step's lease."""
+
+REFUSED_STATUSES = (401, 403, 429)
+"""Statuses of answers that are counted: who tries keys, or asks too often, shows here."""
+
+OPERATIONS = Metric("trunkline_operations", Kind.GAUGE, "Operations by kind and status.", ("kind", "status"))
+OPEN_OPERATIONS = Metric(
+    "trunkline_open_operations",
+    Kind.GAUGE,
+    "Operations that are not over, by status and by how long ago they were asked for.",
+    ("status", "age"),
+)
+OLDEST_OPEN = Metric("trunkline_oldest_open_operation_seconds", Kind.GAUGE, "Age of the oldest open operation.")
+WAKE_DELAY = Metric(
+    "trunkline_wake_delay_seconds",
+    Kind.GAUGE,
+    "How long the most overdue open operation has waited for a sweeper; above a minute, none is running.",
+)
+OLDEST_QUEUED = Metric(
+    "trunkline_oldest_queued_operation_seconds",
+    Kind.GAUGE,
+    "Age of the oldest operation whose first step no worker has begun, by the queue that it waits in.",
+    ("queue",),
+)
+AGENTS = Metric("trunkline_agents", Kind.GAUGE, "Agents by the status of their number.", ("status",))
+AGENTS_HEALTH = Metric(
+    "trunkline_agents_health", Kind.GAUGE, "Agents with a number by the health of its path.", ("health",)
+)
+STEP_SECONDS = Metric(
+    "trunkline_step_duration_seconds",
+    Kind.HISTOGRAM,
+    "One run of a step, from its claim to what was kept of it; rests are not part of it.",
+    ("step", "direction"),
+)
+STEP_RUNS = Metric(
+    "trunkline_step_runs_total", Kind.COUNTER, "Runs of steps by how they ended.", ("step", "direction", "outcome")
+)
+STEP_RETRIES = Metric(
+    "trunkline_step_retries_total", Kind.COUNTER, "Runs that were not the first of their step.", ("step", "direction")
+)
+LEASE_LOSSES = Metric(
+    "trunkline_lease_losses_total",
+    Kind.COUNTER,
+    "Runs whose lease had ended, or whose operation had turned, before their outcome could be kept.",
+    ("step", "direction"),
+)
+PROVIDER_CALLS = Metric(
+    "trunkline_provider_calls_total",
+    Kind.COUNTER,
+    "Requests to providers by operation and outcome.",
+    ("provider", "operation", "outcome"),
+)
+PROVIDER_SECONDS = Metric(
+    "trunkline_provider_call_duration_seconds",
+    Kind.HISTOGRAM,
+    "One request to a provider, without the wait for its turn.",
+    ("provider",),
+)
+PROVIDER_ALLOWED = Metric(
+    "trunkline_provider_allowed_requests_per_second",
+    Kind.GAUGE,
+    "Requests per second that the provider is given at most; absent while no limit is in force.",
+    ("provider",),
+)
+PROVIDER_SENT = Metric(
+    "trunkline_provider_sent_requests_per_second",
+    Kind.GAUGE,
+    "Requests that the provider took in the last second.",
+    ("provider",),
+)
+PROVIDER_IN_FLIGHT = Metric(
+    "trunkline_provider_in_flight_requests",
+    Kind.GAUGE,
+    "Requests under way; counted only where their number is limited.",
+    ("provider",),
+)
+HTTP_REFUSED = Metric(
+    "trunkline_http_refused_total",
+    Kind.COUNTER,
+    "Requests that were refused: no valid key (401), not with this key (403), too many (429).",
+    ("status",),
+)
+QUEUE_MESSAGES = Metric("trunkline_queue_messages", Kind.GAUGE, "Messages that no worker has taken yet.", ("queue",))
+UNACKED_MESSAGES = Metric(
+    "trunkline_unacknowledged_messages", Kind.GAUGE, "Messages that workers have taken and not finished."
+)
+BROKER_UP = Metric("trunkline_broker_up", Kind.GAUGE, "Whether Redis answered; 0: what is counted there is absent.")
+CHECK_OK = Metric(
+    "trunkline_check_ok",
+    Kind.GAUGE,
+    "Whether each check of /readyz was passed, as the web process that answers finds it.",
+    ("check",),
+)
+AUDIT_FINDINGS = Metric("trunkline_audit_findings", Kind.GAUGE, "Findings of the newest audit, by code.", ("code",))
+AUDIT_AGE = Metric(
+    "trunkline_audit_age_seconds", Kind.GAUGE, "Time since the last audit that was done; absent before the first."
+)
+DELIVERIES = Metric("trunkline_webhook_deliveries", Kind.GAUGE, "Deliveries of webhooks by status.", ("status",))
+OLDEST_DELIVERY = Metric(
+    "trunkline_oldest_pending_delivery_seconds", Kind.GAUGE, "Age of the oldest delivery that is still tried."
+)
+WEBHOOKS = Metric("trunkline_webhooks", Kind.GAUGE, "Webhooks by whether anything is sent to them.", ("state",))
+BULKS = Metric("trunkline_bulks", Kind.GAUGE, "Bulks by status.", ("status",))
+BULK_ITEMS = Metric("trunkline_open_bulk_items", Kind.GAUGE, "Items of the bulks that are not over.", ("status",))
+
+METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+"""All of them, in the order in which they stand here."""
+
+
+KEY = "trunkline-metrics"
+"""The hash: `metric|label|...` or, of a histogram, `metric|label|...|bucket` and `...|sum`."""
+
+FLUSH_S = 2.0
+"""Seconds between two hand-overs, well below any scrape interval: one round trip, for all that was counted since."""
+
+REDIS_TIMEOUT_S = 0.5
+"""Seconds that Redis may take; nobody waits for it but the thread that hands over, and a scrape."""
+
+_ADD = "for i = 1, #ARGV, 2 do redis.call('HINCRBYFLOAT', KEYS[1], ARGV[i], ARGV[i + 1]) end"
+"""One command for any number of fields: packing a hundred commands costs more CPU than all that is counted."""
+
+SUM = "sum"
+LARGEST = "inf"
+
+BUCKETS = (*(format(bound, "g") for bound in BUCKETS_S), LARGEST)
+"""The names of a histogram's buckets, each with what is above the one before it."""
+
+
+class Tally:
+    """Counts in this process, and reads what all have counted; costs a few microseconds a count.
+
+    With no Redis it counts nothing. Handing over starts with the first count, in the process that counts: after a fork.
+    """
+
+    def __init__(self, client: Redis | None) -> None:
+        self._client = client
+        self._add = client.register_script(_ADD) if client else None
+        self._lock = threading.Lock()
+        self._counts: dict[str, float] = {}
+        self._new = threading.Event()
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._is_heard = True
+
+    def count(self, metric: Metric, *labels: str) -> None:
+        """Count one; `labels` in the metric's order."""
+        self._take({"|".join((metric.name, *labels)): 1})
+
+    def observe(self, metric: Metric, *labels: str, seconds: float) -> None:
+        """Put one duration into its bucket."""
+        series = "|".join((metric.name, *labels))
+        self._take({f"{series}|{BUCKETS[bisect_left(BUCKETS_S, seconds)]}": 1, f"{series}|{SUM}": seconds})
+
+    def read(self) -> Mapping[str, float]:
+        """Return every field and what all processes have counted; raise `RedisError` where Redis does not answer."""
+        if self._client is None:
+            return {}
+        self.flush()
+        return {str(field): float(value) for field, value in self._client.hgetall(KEY).items()}
+
+    def flush(self) -> None:
+        """Hand over what was counted; what Redis does not take is kept for the next time."""
+        with self._lock:
+            counts, self._counts = self._counts, {}
+        if not counts or self._add is None:
+            return
+        try:
+            self._add([KEY], [part for field, value in counts.items() for part in (field, format(value, ".9g"))])
+        except (RedisError, OSError) as error:
+            self._keep(counts)
+            if self._is_heard:
+                log.warning("tally_off", error=type(error).__name__)
+            self._is_heard = False
+        else:
+            self._is_heard = True
+
+    def close(self) -> None:
+        """Hand over the last counts and end the thread."""
+        self._end.set()
+        self._new.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.flush()
+        if self._client is not None:
+            self._client.close()
+
+    def _take(self, counts: Mapping[str, float]) -> None:
+        if self._client is None:
+            return
+        self._keep(counts)
+        if self._thread is None:
+            self._start()
+        if not self._new.is_set():
+            self._new.set()
+
+    def _keep(self, counts: Mapping[str, float]) -> None:
+        with self._lock:
+            for field, value in counts.items():
+                self._counts[field] = self._counts.get(field, 0) + value
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._hand_over, name="tally", daemon=True)
+                self._thread.start()
+                atexit.register(self.flush)
+
+    def _hand_over(self) -> None:
+        """Sleep until there is something to say, and then say it every `FLUSH_S` at most."""
+        while not self._end.is_set():
+            self._new.wait()
+            self._end.wait(FLUSH_S)
+            self._new.clear()
+            self.flush()
+
+
+def make_tally(redis_url: str) -> Tally:
+    """Build the tally of one process; connects at the first hand-over."""
+    limit = REDIS_TIMEOUT_S
+    return Tally(Redis.from_url(redis_url, socket_timeout=limit, socket_connect_timeout=limit, decode_responses=True))

@@ -1,1 +1,0 @@
-"""What Trunkline exists for: the saga that connects a number, and everything that keeps it going."""

@@ -1,0 +1,95 @@
+"""One run of a step as others see it: its lines in the log, its metrics, its span in the operation's trace."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from app.domain.statuses import Direction, OperationKind
+from app.observability.counters import LEASE_LOSSES, STEP_RETRIES, STEP_RUNS, STEP_SECONDS
+from app.observability.tracing import SILENT, SpanKind, Telemetry, traceparent_of
+from app.saga.claims import Claim
+
+LOST = "lost"
+
+OUTCOMES = ("done", "rests", "waits", "turned", "attention", LOST, "broke")
+"""The label `outcome`: what was kept of the run; `waits` is a rest until the provider takes requests again, and
+`broke` a run that left by an exception, as when the database is away."""
+
+_IN_ORDER = ("done", "waits")
+"""What is no failure in a trace."""
+
+
+@dataclass
+class StepRun:
+    """The run under way."""
+
+    outcome: str = "broke"
+    """Set by the runner before the block ends."""
+    error_code: str | None = None
+
+
+@dataclass(frozen=True)
+class StepWatch:
+    """Wraps the runs of steps; safe to use from many threads."""
+
+    telemetry: Telemetry = SILENT
+
+    @contextmanager
+    def run(self, claim: Claim, claimed_s: float) -> Iterator[StepRun]:
+        """Carry out a claimed step in the block; `claimed_s` is how long the claim took."""
+        run, began = StepRun(), time.perf_counter() - claimed_s
+        labels = (claim.step.name, claim.direction.value)
+        ids = {"operation_id": str(claim.context.operation_id), "step": claim.step.name, "attempt": claim.attempt}
+        context = structlog.contextvars.bound_contextvars(
+            **ids, direction=claim.direction.value, request_id=claim.trail.request_id
+        )
+        with context, self._span(claim, claimed_s, run):
+            try:
+                yield run
+            finally:
+                tally = self.telemetry.tally
+                tally.observe(STEP_SECONDS, *labels, seconds=time.perf_counter() - began)
+                tally.count(STEP_RUNS, *labels, run.outcome)
+                if claim.attempt > 1:
+                    tally.count(STEP_RETRIES, *labels)
+                if run.outcome == LOST:
+                    tally.count(LEASE_LOSSES, *labels)
+
+    @contextmanager
+    def _span(self, claim: Claim, claimed_s: float, run: StepRun) -> Iterator[None]:
+        tracing, operation_id = self.telemetry.tracing, claim.context.operation_id
+        if not tracing.is_on:
+            yield
+            return
+        with tracing.span(
+            f"{_task_prefix(claim)}.{claim.step.name}",
+            SpanKind.CONSUMER,
+            parent=traceparent_of(operation_id, claim.trail.traceparent),
+            started_s_ago=claimed_s,
+            attributes={
+                "trunkline.operation.id": str(operation_id),
+                "trunkline.step": claim.step.name,
+                "trunkline.direction": claim.direction.value,
+                "trunkline.attempt": claim.attempt,
+            },
+        ) as span:
+            try:
+                yield
+            finally:
+                span.note(trunkline__outcome=run.outcome)
+                if run.outcome not in _IN_ORDER:
+                    span.fail(run.error_code or run.outcome)
+
+
+UNWATCHED = StepWatch()
+"""Tells nobody but the log."""
+
+
+def _task_prefix(claim: Claim) -> str:
+    """Return what the step's task is called by: Flower and traces speak of the same."""
+    if claim.direction is Direction.UNDO and claim.trail.kind is not OperationKind.DEPROVISION:
+        return "rollback"
+    return claim.trail.kind.value

@@ -1,0 +1,122 @@
+"""What the LiveKit steps do at the provider, look for and take back."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from app.domain.errors import ErrorCode
+from app.providers.errors import RejectedError, TransientError
+from app.saga.context import INBOUND_TRUNK, Result, StepContext
+
+CONFLICTS = {ErrorCode.LIVEKIT_NUMBER_CONFLICT, ErrorCode.LIVEKIT_RULE_CONFLICT}
+
+Made = TypeVar("Made")
+
+
+def find_inbound_trunks(ctx: StepContext) -> list[str]:
+    """List the LiveKit trunks of ours that have the number."""
+    return [trunk.id for trunk in ctx.tools.platform.list_inbound_trunks(ctx.phone_number) if ctx.owns(trunk.metadata)]
+
+
+def create_inbound_trunk(ctx: StepContext) -> Result:
+    """Create the trunk; where one of this agent's own came late and holds the number, adopt that one."""
+    return _create(
+        ctx, lambda: ctx.tools.platform.create_inbound_trunk(ctx.phone_number, ctx.label).id, find_inbound_trunks
+    )
+
+
+def _create(ctx: StepContext, create: Callable[[], str], find: Callable[[StepContext], list[str]]) -> Result:
+    """Create, or adopt what LiveKit says is in the way where that is our own: an earlier request that came late."""
+    try:
+        return Result(create())
+    except RejectedError as error:
+        ours = ctx.find_any(lambda: find(ctx)) if error.code in CONFLICTS else []
+        if not ours:
+            raise
+        return Result(ours[0])
+
+
+def mend_inbound_trunk(ctx: StepContext, trunk_id: str) -> bool:
+    """Make the trunk what it was when it was made; False once it is certainly gone."""
+    platform = ctx.tools.platform
+    is_there = _update(
+        ctx,
+        lambda: platform.update_inbound_trunk(trunk_id, ctx.phone_number, ctx.label),
+        lambda: [one for one in find_inbound_trunks(ctx) if one != trunk_id],
+        delete_inbound_trunk,
+    )
+    if not is_there:
+        ctx.confirm_gone(lambda: [trunk.id for trunk in platform.list_inbound_trunks()], trunk_id)
+    return is_there
+
+
+def _update(
+    ctx: StepContext,
+    update: Callable[[], Made],
+    find_twins: Callable[[], list[str]],
+    delete: Callable[[StepContext, str], None],
+) -> Made:
+    """Update, once more after the twins of ours are deleted that LiveKit says are in the way."""
+    try:
+        return update()
+    except RejectedError as error:
+        twins = ctx.find_any(find_twins) if error.code in CONFLICTS else []
+        if not twins:
+            raise
+    for twin in twins:
+        ctx.check_time()
+        delete(ctx, twin)
+    ctx.check_time()
+    return update()
+
+
+def delete_inbound_trunk(ctx: StepContext, trunk_id: str) -> None:
+    """Delete and confirm by list: the delete answers 200 for any id (livekit.md 3)."""
+    ctx.tools.platform.delete_trunk(trunk_id)
+    ctx.check_time()
+
+    def is_gone() -> bool:
+        return all(trunk.id != trunk_id for trunk in ctx.tools.platform.list_inbound_trunks(ctx.phone_number))
+
+    if not ctx.until(is_gone):
+        raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "LiveKit still lists the trunk that it deleted.")
+
+
+def find_dispatch_rules(ctx: StepContext) -> list[str]:
+    """List the rules of ours that name our trunk and no other."""
+    rules = ctx.tools.platform.list_dispatch_rules(ctx.ids[INBOUND_TRUNK])
+    ours = (rule for rule in rules if ctx.owns(rule.name, rule.metadata))
+    return [rule.id for rule in ours if rule.trunk_ids == (ctx.ids[INBOUND_TRUNK],)]
+
+
+def create_dispatch_rule(ctx: StepContext) -> Result:
+    """Create the rule; where one of this agent's own came late and has the trunk, adopt that one."""
+    platform, trunk_id = ctx.tools.platform, ctx.ids[INBOUND_TRUNK]
+    return _create(
+        ctx,
+        lambda: platform.create_dispatch_rule(trunk_id, ctx.agent_name, ctx.job_metadata, ctx.label).id,
+        find_dispatch_rules,
+    )
+
+
+def mend_dispatch_rule(ctx: StepContext, rule_id: str) -> bool:
+    """Make the rule name our trunk and the agent, in place; False once it is certainly gone."""
+    platform, trunk_id = ctx.tools.platform, ctx.ids[INBOUND_TRUNK]
+    is_there = _update(
+        ctx,
+        lambda: platform.update_dispatch_rule(rule_id, trunk_id, ctx.agent_name, ctx.job_metadata, ctx.label),
+        lambda: [one for one in find_dispatch_rules(ctx) if one != rule_id],
+        delete_dispatch_rule,
+    )
+    if not is_there:
+        ctx.confirm_gone(lambda: _rules(ctx), rule_id)
+    return is_there
+
+
+def _rules(ctx: StepContext) -> list[str]:
+    return [rule.id for rule in ctx.tools.platform.list_dispatch_rules()]
+
+
+def delete_dispatch_rule(ctx: StepContext, rule_id: str) -> None:
+    """Delete the rule."""
+    if not ctx.tools.platform.delete_dispatch_rule(rule_id):
+        ctx.confirm_gone(lambda: _rules(ctx), rule_id)

@@ -1,0 +1,200 @@
+"""What the Twilio steps do at the provider, look for and take back."""
+
+from app.domain.errors import ErrorCode
+from app.providers.base import CarrierNumber, NumberRouting
+from app.providers.errors import RejectedError, TransientError
+from app.saga.context import NUMBER, TRUNK, Result, StepContext, TakenMeanwhileError
+from app.saga.verification import same_sip_uri
+
+
+def look_up_number(ctx: StepContext) -> Result:
+    """Find the number by its exact text and check that it may be ours; its routing today is the snapshot."""
+    number = _owned_number(ctx)
+    if number is None:
+        raise _not_in_account()
+    if not number.is_voice:
+        raise RejectedError(ErrorCode.NUMBER_NOT_VOICE, "The number cannot take voice calls, or is set to receive fax.")
+    _refuse_foreign_routing(ctx, number.routing, own_trunk=ctx.ids.get(TRUNK))
+    return Result(number.sid, previous_routing=number.routing)
+
+
+def _owned_number(ctx: StepContext) -> CarrierNumber | None:
+    """Find the number in the account's list; None when three looks do not show it."""
+    found: list[CarrierNumber] = []
+
+    def look() -> list[str]:
+        try:
+            found.append(ctx.tools.carrier.find_number(ctx.phone_number))
+        except RejectedError as error:
+            if error.code is not ErrorCode.NUMBER_NOT_IN_ACCOUNT:
+                raise
+        return [number.sid for number in found]
+
+    ctx.find_any(look)
+    return found[0] if found else None
+
+
+def _not_in_account() -> RejectedError:
+    return RejectedError(ErrorCode.NUMBER_NOT_IN_ACCOUNT, "The Twilio account does not own this number.")
+
+
+def read_number(ctx: StepContext) -> CarrierNumber:
+    """Read the number as it is now; `RejectedError(number_not_in_account)` only once the account's list agrees."""
+    number_sid = ctx.ids[NUMBER]
+    try:
+        return ctx.tools.carrier.get_number(number_sid)
+    except RejectedError as error:
+        if error.code is not ErrorCode.NUMBER_NOT_IN_ACCOUNT:
+            raise
+    listed = _owned_number(ctx)
+    if listed is None or listed.sid != number_sid:
+        raise _not_in_account()
+    return listed
+
+
+def _refuse_foreign_routing(ctx: StepContext, routing: NumberRouting, own_trunk: str | None) -> None:
+    if ctx.takeover or (own_trunk and routing.trunk_sid == own_trunk) or not _is_routed(routing):
+        return
+    what = "trunk" if routing.trunk_sid else "voice application"
+    raise TakenMeanwhileError(
+        ErrorCode.NUMBER_ALREADY_ROUTED,
+        f"The number is in use by another {what}; send takeover=true to move it (its routing is put back later).",
+        routing,
+    )
+
+
+def _is_routed(routing: NumberRouting) -> bool:
+    return bool(routing.trunk_sid or routing.voice_application_sid)
+
+
+def find_trunks(ctx: StepContext) -> list[str]:
+    """List the trunks that carry our tag."""
+    return [trunk.sid for trunk in ctx.tools.carrier.list_trunks() if trunk.tag == ctx.label.tag]
+
+
+def create_trunk(ctx: StepContext) -> Result:
+    """Create the trunk."""
+    return Result(ctx.tools.carrier.create_trunk(ctx.label).sid)
+
+
+def mend_trunk(ctx: StepContext, trunk_sid: str) -> bool:
+    """Give the trunk its tag and let it take plain calls; False once it is certainly gone."""
+    if ctx.tools.carrier.update_trunk(trunk_sid, ctx.label):
+        return True
+    ctx.confirm_gone(lambda: _trunk_by_sid(ctx, trunk_sid), trunk_sid)
+    return False
+
+
+def _trunk_by_sid(ctx: StepContext, trunk_sid: str) -> list[str]:
+    trunk = ctx.tools.carrier.get_trunk(trunk_sid)
+    return [trunk.sid] if trunk else []
+
+
+def delete_trunk(ctx: StepContext, trunk_sid: str) -> None:
+    """Delete only an empty trunk: Twilio would detach every number on it without a word (twilio.md 2).
+
+    Our own number may be on it again, by an attachment that landed after it was undone: that one is taken off.
+    """
+    carrier, own, landed_late = ctx.tools.carrier, ctx.ids.get(NUMBER), False
+
+    def is_empty() -> bool:
+        nonlocal landed_late
+        numbers = carrier.list_trunk_numbers(trunk_sid)
+        if own in numbers:
+            landed_late = True
+            carrier.detach_number(trunk_sid, own)
+        return not numbers
+
+    # Looked at three times: one empty list that is not true would take somebody's number off.
+    if not ctx.until(lambda: is_empty() and is_empty() and is_empty()):
+        raise RejectedError(
+            ErrorCode.TWILIO_TRUNK_IN_USE, f"Trunk {trunk_sid} still carries numbers: take them off it, then retry."
+        )
+    ctx.check_time()
+    if own and landed_late:
+        _give_back(ctx, own, read_number(ctx).routing)
+    if not carrier.delete_trunk(trunk_sid):
+        ctx.confirm_gone(lambda: _trunk_by_sid(ctx, trunk_sid), trunk_sid)
+
+
+def find_origination_urls(ctx: StepContext) -> list[str]:
+    """List the URLs of our trunk that lead where ours leads."""
+    urls = ctx.tools.carrier.list_origination_urls(ctx.ids[TRUNK])
+    return [url.sid for url in urls if url.is_enabled and same_sip_uri(url.sip_url, ctx.tools.sip_uri)]
+
+
+def create_origination_url(ctx: StepContext) -> Result:
+    """Create the URL."""
+    return Result(ctx.tools.carrier.create_origination_url(ctx.ids[TRUNK], ctx.tools.sip_uri, ctx.label).sid)
+
+
+def mend_origination_url(ctx: StepContext, url_sid: str) -> bool:
+    """Make the URL lead to LiveKit again; False once it is certainly gone."""
+    trunk_sid = ctx.ids[TRUNK]
+    if ctx.tools.carrier.update_origination_url(trunk_sid, url_sid, ctx.tools.sip_uri, ctx.label):
+        return True
+    ctx.confirm_gone(lambda: _urls_of(ctx, trunk_sid), url_sid)
+    return False
+
+
+def _urls_of(ctx: StepContext, trunk_sid: str) -> list[str]:
+    return [url.sid for url in ctx.tools.carrier.list_origination_urls(trunk_sid)]
+
+
+def delete_origination_url(ctx: StepContext, url_sid: str) -> None:
+    """Delete the URL."""
+    trunk_sid = ctx.parents.get(url_sid) or ctx.ids[TRUNK]
+    if not ctx.tools.carrier.delete_origination_url(trunk_sid, url_sid):
+        ctx.confirm_gone(lambda: _urls_of(ctx, trunk_sid), url_sid)
+
+
+def find_attachment(ctx: StepContext) -> list[str]:
+    """Say whether the number is on our trunk."""
+    number = read_number(ctx)
+    return [number.sid] if number.routing.trunk_sid == ctx.ids[TRUNK] else []
+
+
+def attach_number(ctx: StepContext) -> Result:
+    """Attach the number, having looked directly before: Twilio moves it from any other trunk without a word.
+
+    Whether it shows is read with the rest of the path, in verification.
+    """
+    number_sid, trunk_sid = ctx.ids[NUMBER], ctx.ids[TRUNK]
+    now = read_number(ctx).routing
+    if now.trunk_sid == trunk_sid:
+        return Result(number_sid)
+    _refuse_foreign_routing(ctx, now, own_trunk=trunk_sid)
+    ctx.check_time()
+    ctx.tools.carrier.attach_number(trunk_sid, number_sid)
+    # Taken over from where it was put since the first look: that is where it goes back to.
+    return Result(number_sid, previous_routing=now if _is_routed(now) and now != ctx.previous_routing else None)
+
+
+def detach_number(ctx: StepContext, number_sid: str) -> None:
+    """Detach and restore where the number is still ours; leave it alone where somebody has moved it since."""
+    carrier, trunk_sid = ctx.tools.carrier, ctx.ids.get(TRUNK)
+    try:
+        now = read_number(ctx).routing
+    except RejectedError as error:
+        if error.code is ErrorCode.NUMBER_NOT_IN_ACCOUNT:
+            return
+        raise
+    if trunk_sid and now.trunk_sid == trunk_sid:
+        ctx.check_time()
+        carrier.detach_number(trunk_sid, number_sid)
+
+        def is_off() -> bool:
+            nonlocal now
+            now = read_number(ctx).routing
+            return now.trunk_sid != trunk_sid
+
+        if not ctx.until(is_off):
+            raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Twilio still shows the number on our trunk.")
+    _give_back(ctx, number_sid, now)
+
+
+def _give_back(ctx: StepContext, number_sid: str, now: NumberRouting) -> None:
+    """Put back what the number did before us, unless somebody has routed it since; `now` was read a moment ago."""
+    if ctx.previous_routing is not None and not _is_routed(now):
+        ctx.check_time()
+        ctx.tools.carrier.restore_routing(number_sid, ctx.previous_routing, now)

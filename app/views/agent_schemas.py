@@ -1,0 +1,224 @@
+"""The bodies and queries of the API, but for operations: what may come in, and what goes out."""
+
+import uuid
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from apiflask import Schema
+from marshmallow import RAISE, ValidationError, fields, validate
+from webargs.multidictproxy import MultiDictProxy
+
+from app.db.queries import Position
+from app.domain.statuses import PhoneStatus
+from app.domain.texts import MAX_NAME
+from app.views.fields import (
+    E164_PATTERN,
+    VISIBLE_LINE,
+    Metadata,
+    Name,
+    PhoneNumberField,
+    StrictBoolean,
+    WholeNumber,
+    choice,
+)
+from app.views.reader import CURSOR_PATTERN, DEFAULT_LIMIT, MAX_LIMIT, CursorField, encode_cursor
+
+AGENT_ID = "7c1f5a52-3c0e-4c42-9a53-0f3a1d0b6c11"
+OPERATION_ID = "b2d2c8a8-8c2e-4a5c-9f0e-6f2a5d1f7e42"
+NUMBER = "+15145551234"
+TRUNK_SID = "TK0123456789abcdef0123456789abcdef"
+INBOUND_TRUNK_ID = "ST_4Zp8oTqKcJ2m"
+DISPATCH_RULE_ID = "SDR_9hXb3LwNfR7d"
+STATUS_URL = f"/api/agents/{AGENT_ID}/phone-status"
+
+CURSOR = encode_cursor(Position(datetime(2026, 11, 23, 9, 15, 4, tzinfo=UTC), uuid.UUID(AGENT_ID)))
+
+
+def text(description: str, example: object = None, **more: object) -> fields.String:
+    """Return a described string field."""
+    return fields.String(metadata={"description": description, **({"example": example} if example else {})}, **more)  # type: ignore[arg-type]  # passed on
+
+
+def moment(description: str, **more: object) -> fields.AwareDateTime:
+    """Return a field for a time: ISO 8601 with its zone, UTC."""
+    metadata = {"description": description, "example": "2026-11-23T09:15:04.120000+00:00"}
+    return fields.AwareDateTime(format="iso", metadata=metadata, **more)  # type: ignore[arg-type]  # passed on
+
+
+class Strict(Schema):
+    """Refuses what it does not know."""
+
+    class Meta:
+        """marshmallow's own options."""
+
+        unknown = RAISE
+
+
+class Query(Strict):
+    """What may stand behind the `?`; where nothing does, as with most requests, it is read but once."""
+
+    @cached_property
+    def _nothing(self) -> dict[str, Any]:
+        return dict(super().load({}))
+
+    def load(self, data: Any, **options: Any) -> Any:
+        """Return what the query says, defaults included; a parameter that comes twice could be read either way."""
+        if twice := [name for name in data if len(data.getlist(name)) > 1] if isinstance(data, MultiDictProxy) else ():
+            raise ValidationError({name: ["Given twice."] for name in twice})
+        return super().load(data, **options) if data else dict(self._nothing)
+
+
+class AgentIn(Strict):
+    """An agent to create."""
+
+    name = Name(
+        required=True,
+        validate=validate.Length(1, MAX_NAME),
+        metadata={"description": "What people call the agent.", "example": "Front desk", "pattern": VISIBLE_LINE},
+    )
+    livekit_agent_name = Name(
+        data_key="livekitAgentName",
+        validate=validate.Length(1, MAX_NAME),
+        metadata={
+            "description": "The agent name that LiveKit dispatches calls to; the name, where it is left out.",
+            "example": "front-desk",
+            "pattern": VISIBLE_LINE,
+        },
+    )
+    agent_metadata = Metadata(
+        data_key="metadata",
+        metadata={
+            "description": "Given to the agent with every call, unread; at most 16 KiB as JSON with every number and "
+            "escape written out. A number that would come back rounded is refused.",
+            "example": {"lang": "fr"},
+        },
+    )
+
+
+class AgentOut(Schema):
+    """An agent."""
+
+    id = fields.UUID(metadata={"example": AGENT_ID})
+    name = text("What people call the agent.", "Front desk")
+    livekit_agent_name = text("The agent name that LiveKit dispatches to.", "front-desk", data_key="livekitAgentName")
+    agent_metadata = fields.Dict(data_key="metadata", metadata={"example": {"lang": "fr"}})
+    phone_provisioning_status = choice(PhoneStatus, "Where its number stands.", data_key="phoneProvisioningStatus")
+    twilio_phone_number = text("Its number, if any.", NUMBER, data_key="phoneNumber", allow_none=True)
+    created_at = moment("When it was created.", data_key="createdAt")
+    updated_at = moment("When it last changed.", data_key="updatedAt")
+
+
+class PageQuery(Query):
+    """How to page through a list."""
+
+    limit = WholeNumber(
+        load_default=DEFAULT_LIMIT,
+        validate=validate.Range(1, MAX_LIMIT),
+        metadata={"description": "Rows of one page."},
+    )
+    cursor = CursorField(
+        metadata={
+            "type": "string",
+            "description": "`nextCursor` of the page before.",
+            "pattern": CURSOR_PATTERN,
+            "example": CURSOR,
+        }
+    )
+
+
+class AgentQuery(PageQuery):
+    """Which agents to list."""
+
+    status = choice(PhoneStatus, "Only agents whose number stands so.")
+
+
+class AgentPage(Schema):
+    """One page of agents, the newest first."""
+
+    items = fields.List(fields.Nested(AgentOut))
+    next_cursor = text(
+        "Send it as `cursor` for the next page; null on the last.", data_key="nextCursor", allow_none=True
+    )
+
+
+class ProvisionIn(Strict):
+    """A number to connect to the agent."""
+
+    phone_number = PhoneNumberField(
+        data_key="phoneNumber",
+        required=True,
+        metadata={
+            "description": "A number of the Twilio account, in E.164: `+`, country code and subscriber digits.",
+            "example": NUMBER,
+            "pattern": E164_PATTERN,
+        },
+    )
+    takeover = StrictBoolean(
+        load_default=False,
+        metadata={"description": "Take the number even when it is routed elsewhere; deprovisioning puts that back."},
+    )
+
+
+class Accepted(Schema):
+    """The work is queued; poll `statusUrl`."""
+
+    success = fields.Boolean(metadata={"example": True})
+    status = choice(PhoneStatus, "Where the agent's number stands now.")
+    phone_number = text("The number.", NUMBER, data_key="phoneNumber")
+    operation_id = fields.UUID(data_key="operationId", metadata={"example": OPERATION_ID})
+    status_url = text("Where to poll.", STATUS_URL, data_key="statusUrl")
+
+
+class Provisioned(Schema):
+    """The number rings the agent."""
+
+    success = fields.Boolean(metadata={"example": True})
+    phone_number = text("The number.", NUMBER, data_key="phoneNumber")
+    twilio_trunk_sid = text("The Twilio trunk.", TRUNK_SID, data_key="twilioTrunkSid", allow_none=True)
+    livekit_inbound_trunk_id = text(
+        "The LiveKit trunk.", INBOUND_TRUNK_ID, data_key="livekitInboundTrunkId", allow_none=True
+    )
+    livekit_dispatch_rule_id = text(
+        "The LiveKit rule.", DISPATCH_RULE_ID, data_key="livekitDispatchRuleId", allow_none=True
+    )
+
+
+class Done(Schema):
+    """Nothing is left of the path."""
+
+    success = fields.Boolean(metadata={"example": True})
+    message = text("What happened.", "The number was disconnected from the agent.")
+
+
+class Check(Schema):
+    """One thing that must be reachable."""
+
+    name = text("What was tried.", "database")
+    ok = fields.Boolean()
+    detail = text("Why not, in our words; null when it is.", allow_none=True)
+    took_ms = fields.Float(data_key="tookMs", metadata={"description": "Milliseconds that the try took."})
+
+
+class ReadyQuery(Schema):
+    """What decides; a parameter that is not known is ignored, as load balancers may add some."""
+
+    deep = fields.Boolean(
+        load_default=False,
+        truthy={"1", "true"},
+        falsy={"0", "false"},
+        metadata={"description": "Whether broker and providers decide the status, too; without it only the database."},
+    )
+
+
+class Ready(Schema):
+    """What is there of all that this installation needs."""
+
+    ok = fields.Boolean(metadata={"description": "Whether all is there that decides the status."})
+    checks = fields.List(fields.Nested(Check))
+
+
+class Live(Schema):
+    """The process answers."""
+
+    ok = fields.Boolean(metadata={"example": True})

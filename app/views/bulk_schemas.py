@@ -1,0 +1,248 @@
+"""Bulk provisioning: what may come in, and what goes out."""
+
+import base64
+import binascii
+from typing import Any
+
+from apiflask import Schema
+from marshmallow import ValidationError, fields, validate
+
+from app.bulk.files import items_of_csv
+from app.domain.errors import WAITED, ErrorCode
+from app.domain.statuses import MAX_ITEMS, BulkStatus, ItemStatus
+from app.views.agent_schemas import AGENT_ID, NUMBER, OPERATION_ID, AgentIn, PageQuery, Query, Strict, moment, text
+from app.views.fields import Id, StrictBoolean, WholeNumber, choice
+from app.views.reader import DEFAULT_LIMIT, MAX_LIMIT
+
+BULK_ID = "e0a4b3f6-52a1-4a68-8b0e-4a3e4f1b9d20"
+BULK_URL = f"/api/provisionings/{BULK_ID}"
+
+AT_THE_DOOR = (
+    ErrorCode.VALIDATION_FAILED,
+    ErrorCode.AGENT_NOT_FOUND,
+    ErrorCode.AGENT_HAS_PHONE,
+    ErrorCode.NUMBER_IN_USE,
+    ErrorCode.OPERATION_IN_PROGRESS,
+)
+"""The codes with which an item fails before it has an operation."""
+
+
+class BulkItemIn(Strict):
+    """One number; exactly one of `agentId` and `agent` says who gets it. Each item is read by itself."""
+
+    phone_number = text("A number of the Twilio account, in E.164.", NUMBER, data_key="phoneNumber", required=True)
+    agent_id = Id(data_key="agentId", metadata={"description": "An agent that exists.", "example": AGENT_ID})
+    agent = fields.Nested(AgentIn, metadata={"description": "An agent to make; its name alone will do."})
+    takeover = StrictBoolean(
+        metadata={"description": "Take the number even when it is routed elsewhere; deprovisioning puts that back."}
+    )
+
+
+class Items(fields.List):  # type: ignore[type-arg]  # marshmallow types it by its items, which stay unread
+    """A list of 1 to 10,000 items, handed on unread: what is wrong with one must not refuse the others."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[Any]:
+        if not isinstance(value, list) or not 1 <= len(value) <= MAX_ITEMS:
+            raise ValidationError(f"must be a list of 1 to {MAX_ITEMS} items")
+        return value
+
+
+class BulkIn(Strict):
+    """Many numbers to connect."""
+
+    from_csv = staticmethod(items_of_csv)
+    """How `text/csv` becomes the items."""
+
+    items = Items(
+        fields.Nested(BulkItemIn),
+        required=True,
+        metadata={
+            "description": "What to connect. An item that cannot work fails by itself, the others go on.",
+            "minItems": 1,
+            "maxItems": MAX_ITEMS,
+        },
+    )
+
+
+class BulkCounts(Schema):
+    """How many items stand where."""
+
+    pending = fields.Integer(metadata={"description": "Wait to begin.", "example": 6200})
+    running = fields.Integer(metadata={"description": "Have an open operation.", "example": 200})
+    succeeded = fields.Integer(metadata={"description": "The number rings the agent.", "example": 3580})
+    failed = fields.Integer(metadata={"description": "Did not work, and nothing of ours is left.", "example": 20})
+    cancelled = fields.Integer(metadata={"description": "Never began, or were taken back.", "example": 0})
+
+
+class BulkLinks(Schema):
+    """Where the rest is."""
+
+    status = text("This bulk.", BULK_URL)
+    items = text("Its items, in pages.", f"{BULK_URL}/items")
+    report = text("All items as CSV.", f"{BULK_URL}/report")
+    cancel = text("POST: begin nothing more.", f"{BULK_URL}/cancel")
+    resume = text("POST: try again what failed or was cancelled.", f"{BULK_URL}/resume")
+
+
+class BulkSummary(Schema):
+    """One bulk in a list; its counts are at most a few seconds old."""
+
+    id = fields.UUID(metadata={"example": BULK_ID})
+    status = choice(BulkStatus, "Where the whole stands.")
+    total = fields.Integer(metadata={"description": "Items.", "example": MAX_ITEMS})
+    counts = fields.Nested(BulkCounts)
+    progress = fields.Float(metadata={"description": "The part of the items that is over, 0 to 1.", "example": 0.36})
+    created_by = text("The name of the key that asked.", "ops", data_key="createdBy", allow_none=True)
+    created_at = moment("When it was accepted.", data_key="createdAt")
+    started_at = moment("When the first item began.", data_key="startedAt", allow_none=True)
+    cancelled_at = moment("When a client cancelled it.", data_key="cancelledAt", allow_none=True)
+    finished_at = moment("When the last item was over.", data_key="finishedAt", allow_none=True)
+    links = fields.Nested(BulkLinks)
+
+
+class BulkOut(BulkSummary):
+    """One bulk; its counts are at most a few seconds old."""
+
+
+class CancellationOut(Schema):
+    """What became of each item when the bulk was cancelled; the three make up the total."""
+
+    cancelled_now = fields.Integer(
+        data_key="cancelledNow",
+        metadata={"description": "Cancelled by this request: no provider was called for them.", "example": 84},
+    )
+    still_running = fields.Integer(
+        data_key="stillRunning", metadata={"description": "Had begun, and run to their end.", "example": 16}
+    )
+    already_done = fields.Integer(
+        data_key="alreadyDone", metadata={"description": "Were over before, however they ended.", "example": 0}
+    )
+
+
+class BulkCancelled(BulkSummary):
+    """A bulk that was cancelled, and what that did."""
+
+    cancellation = fields.Nested(CancellationOut)
+
+
+class HeadroomOut(Schema):
+    """Room at the Twilio account; its trunks are counted at most once a minute, what we made since is added."""
+
+    trunk_limit = fields.Integer(
+        data_key="trunkLimit", metadata={"description": "Trunks that the account may have.", "example": 100}
+    )
+    trunks_in_use = fields.Integer(
+        data_key="trunksInUse", metadata={"description": "Trunks that it has, whoever made them.", "example": 37}
+    )
+    trunks_promised = fields.Integer(
+        data_key="trunksPromised",
+        metadata={"description": "What numbers that were accepted before will take.", "example": 0},
+    )
+    fits = fields.Integer(
+        metadata={"description": "Items of this bulk that find a trunk as things stand.", "example": 63}
+    )
+    reason = text(
+        "One sentence for a person.",
+        "63 of 80 numbers fit: each takes a trunk, and of the 100 trunks that the Twilio account may have 37 are in "
+        "use.",
+    )
+
+
+class BulkAccepted(Schema):
+    """The bulk is stored; poll `statusUrl`. Items that cannot work count as failed already."""
+
+    success = fields.Boolean(metadata={"example": True})
+    bulk_id = fields.UUID(data_key="bulkId", metadata={"example": BULK_ID})
+    status = choice(BulkStatus, "Where the whole stands.")
+    total = fields.Integer(metadata={"description": "Items.", "example": MAX_ITEMS})
+    counts = fields.Nested(BulkCounts)
+    status_url = text("Where to poll.", BULK_URL, data_key="statusUrl")
+    headroom = fields.Nested(
+        HeadroomOut,
+        allow_none=True,
+        metadata={"description": "Whether the account has room for all; null where Twilio did not say so in time."},
+    )
+
+
+class BulkPage(Schema):
+    """One page of bulks, the newest first."""
+
+    items = fields.List(fields.Nested(BulkSummary))
+    next_cursor = text(
+        "Send it as `cursor` for the next page; null on the last.", data_key="nextCursor", allow_none=True
+    )
+
+
+class BulkQuery(PageQuery):
+    """Which bulks to list."""
+
+    status = choice(BulkStatus, "Only bulks that stand so.")
+
+
+class ItemFailureOut(Schema):
+    """Why an item failed."""
+
+    code = fields.String(
+        metadata={"enum": [code.value for code in (*AT_THE_DOOR, *WAITED)], "example": "number_not_in_account"}
+    )
+    detail = text("One sentence for a person.", "The Twilio account has no such number.")
+
+
+class BulkItemOut(Schema):
+    """One item of a bulk."""
+
+    position = fields.Integer(metadata={"description": "Its place in the request, from 1.", "example": 1})
+    phone_number = text("The number, as it was sent.", NUMBER, data_key="phoneNumber", allow_none=True)
+    agent_id = fields.UUID(data_key="agentId", allow_none=True, metadata={"example": AGENT_ID})
+    status = choice(ItemStatus, "Where it stands.")
+    operation_id = fields.UUID(data_key="operationId", allow_none=True, metadata={"example": OPERATION_ID})
+    error = fields.Nested(ItemFailureOut, allow_none=True)
+
+
+class BulkItemPage(Schema):
+    """One page of items, in the order of the request."""
+
+    items = fields.List(fields.Nested(BulkItemOut))
+    next_cursor = text(
+        "Send it as `cursor` for the next page; null on the last.", data_key="nextCursor", allow_none=True
+    )
+
+
+ITEM_CURSOR_PATTERN = "^[A-Za-z0-9_=-]+$"
+"""What a cursor of items looks like: base64url."""
+
+
+class ItemCursorField(fields.Field[int]):
+    """Reads what `item_cursor` wrote."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
+        try:
+            position = int(base64.urlsafe_b64decode(str(value).encode()).decode().removeprefix("item:"))
+        except (ValueError, binascii.Error) as error:
+            raise ValidationError("is not a cursor of ours: take it from nextCursor") from error
+        if not 0 <= position <= MAX_ITEMS or item_cursor(position) != value:
+            raise ValidationError("is not a cursor of ours: take it from nextCursor")
+        return position
+
+
+def item_cursor(position: int) -> str:
+    """Write the position of the last item of a page as text that is safe in a URL."""
+    return base64.urlsafe_b64encode(f"item:{position}".encode()).decode()
+
+
+class BulkItemQuery(Query):
+    """Which items to list."""
+
+    status = choice(ItemStatus, "Only items that stand so.")
+    limit = WholeNumber(
+        load_default=DEFAULT_LIMIT, validate=validate.Range(1, MAX_LIMIT), metadata={"description": "Rows of one page."}
+    )
+    cursor = ItemCursorField(
+        data_key="cursor",
+        metadata={
+            "type": "string",
+            "description": "`nextCursor` of the page before.",
+            "pattern": ITEM_CURSOR_PATTERN,
+            "example": item_cursor(MAX_LIMIT),
+        },
+    )

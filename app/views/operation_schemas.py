@@ -1,0 +1,313 @@
+"""Operations, phone status, health, verification and audit: what may come in, and what goes out."""
+
+from apiflask import Schema
+from marshmallow import fields
+
+from app.domain.errors import WAITED, ErrorCode
+from app.domain.findings import CHECKS, AuditStatus, FindingCode, Health, Mend, Severity
+from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus, StepState
+from app.views.agent_schemas import (
+    AGENT_ID,
+    DISPATCH_RULE_ID,
+    INBOUND_TRUNK_ID,
+    NUMBER,
+    OPERATION_ID,
+    TRUNK_SID,
+    PageQuery,
+    Query,
+    Strict,
+    moment,
+    text,
+)
+from app.views.fields import Id, StrictBoolean, choice
+
+
+def closed(values: list[str], description: str) -> fields.String:
+    """Return a field for text that is stored as one of a closed list."""
+    return fields.String(metadata={"description": description, "enum": values, "example": values[0]})
+
+
+class FoundResource(Schema):
+    """A resource at a provider."""
+
+    kind = text("The step that makes such.", "twilio_trunk")
+    id = text("Its id at the provider.", TRUNK_SID)
+
+
+class FindingOut(Schema):
+    """One thing that is not as it was built; docs/operations.md says what each code means."""
+
+    code = closed(list(FindingCode), "What, from a closed list.")
+    severity = closed(list(Severity), "critical: no caller reaches the agent.")
+    sentence = text("The code in words.", "The number is on no trunk.")
+    detail = text("What was seen, where the sentence does not say it.", "")
+    fix = closed(list(Mend), "What an audit with `fix` does about it.")
+    fixed = text("What was done about it; empty for nothing.", f"repair {OPERATION_ID}")
+    agent_id = text("The agent concerned.", AGENT_ID, data_key="agentId", attribute="agentId", allow_none=True)
+    resource = fields.Nested(FoundResource, allow_none=True)
+
+
+class HealthOut(Schema):
+    """Whether the path is as it was built, when somebody last looked."""
+
+    state = choice(Health, "UNKNOWN until somebody has looked.")
+    checked_at = moment("When that was.", data_key="checkedAt", allow_none=True)
+    findings = fields.List(fields.Nested(FindingOut))
+
+
+class PathCheck(Schema):
+    """One part of the path."""
+
+    name = closed(list(CHECKS), "Which part.")
+    ok = fields.Boolean(metadata={"example": True})
+    detail = text("Why not; null when it is.", allow_none=True)
+
+
+class VerifiedOut(Schema):
+    """What a look at both providers found; `success` is true only where every check is ok."""
+
+    success = fields.Boolean(metadata={"example": True})
+    checks = fields.List(fields.Nested(PathCheck))
+    health = fields.Nested(HealthOut)
+
+
+class RepairIn(Strict):
+    """How far a repair may go."""
+
+    takeover = StrictBoolean(
+        load_default=False, metadata={"description": "Take the number back even from somebody else's trunk."}
+    )
+
+
+class RepairedOut(Schema):
+    """The path is as it was built."""
+
+    success = fields.Boolean(metadata={"example": True})
+    message = text("What happened.", "The path was repaired.")
+
+
+class MoveIn(Strict):
+    """Where the number goes."""
+
+    to_agent_id = Id(
+        data_key="toAgentId",
+        required=True,
+        metadata={"description": "An agent that has no number.", "example": AGENT_ID},
+    )
+
+
+class MovedOut(Schema):
+    """The number rings the other agent."""
+
+    success = fields.Boolean(metadata={"example": True})
+    phone_number = text("The number.", NUMBER, data_key="phoneNumber")
+    agent_id = fields.UUID(data_key="fromAgentId", metadata={"example": AGENT_ID})
+    target_agent_id = fields.UUID(data_key="toAgentId", metadata={"example": AGENT_ID})
+
+
+class ProvisionQuery(Query):
+    """Whether to do it or to say what would be done."""
+
+    dry_run = fields.Boolean(
+        data_key="dryRun",
+        load_default=False,
+        truthy={"true"},
+        falsy={"false"},
+        metadata={"description": "Answer with the plan and write nothing anywhere."},
+    )
+
+
+class CallOut(Schema):
+    """One request that provisioning would make; `{step}` stands for the id that that step will have made."""
+
+    step = text("The step that makes it.", "twilio_trunk")
+    provider = text("`twilio` or `livekit`.", "twilio")
+    method = text("The HTTP method.", "POST")
+    path = text("The path.", "/v1/Trunks")
+    body = fields.Dict(metadata={"description": "Form fields or JSON.", "example": {}})
+
+
+class ObstacleOut(Schema):
+    """Something in the way."""
+
+    code = fields.String(
+        metadata={
+            "enum": [
+                ErrorCode.AGENT_HAS_PHONE.value,
+                ErrorCode.OPERATION_IN_PROGRESS.value,
+                ErrorCode.NUMBER_IN_USE.value,
+                *(code.value for code in WAITED),
+            ],
+            "example": "number_already_routed",
+        }
+    )
+    detail = text("One sentence for a person.", "The number is on a trunk already.")
+    blocks = fields.Boolean(metadata={"description": "Whether the provisioning would fail on it."})
+
+
+class TrunkRoom(Schema):
+    """How many trunks the Twilio account still has room for."""
+
+    used = fields.Integer(metadata={"example": 3})
+    limit = fields.Integer(metadata={"example": 100})
+    free = fields.Integer(metadata={"example": 97})
+
+
+class PlanOut(Schema):
+    """What provisioning would do now."""
+
+    success = fields.Boolean(metadata={"example": True})
+    is_dry_run = fields.Boolean(data_key="dryRun", metadata={"example": True})
+    would_succeed = fields.Boolean(data_key="wouldSucceed", metadata={"description": "Nothing seen now stops it."})
+    calls = fields.List(fields.Nested(CallOut))
+    obstacles = fields.List(fields.Nested(ObstacleOut))
+    trunks = fields.Nested(TrunkRoom)
+
+
+class AuditIn(Strict):
+    """What an audit is to do."""
+
+    fix = StrictBoolean(
+        load_default=False, metadata={"description": "Queue repairs, and delete what is ours and no row knows."}
+    )
+
+
+class AuditAccepted(Schema):
+    """The audit is queued; poll `statusUrl`."""
+
+    success = fields.Boolean(metadata={"example": True})
+    audit_id = fields.UUID(data_key="auditId", metadata={"example": OPERATION_ID})
+    status_url = text("Where to poll.", f"/api/audit/{OPERATION_ID}", data_key="statusUrl")
+
+
+class AuditOut(Schema):
+    """One comparison of every row with both providers."""
+
+    id = fields.UUID(metadata={"example": OPERATION_ID})
+    status = choice(AuditStatus, "failed: a provider could not be read; `error` says why.")
+    fix = fields.Boolean(metadata={"description": "Whether it also mended what it could."})
+    created_at = moment("When it was asked for.", data_key="createdAt")
+    started_at = moment("When it began.", data_key="startedAt", allow_none=True)
+    finished_at = moment("When it was over.", data_key="finishedAt", allow_none=True)
+    agents_checked = fields.Integer(data_key="agentsChecked", metadata={"example": 12})
+    findings = fields.List(fields.Nested(FindingOut))
+    requested_by = text("Name of the API key, or `sweeper`.", "ops", data_key="requestedBy", allow_none=True)
+    error_detail = text("Why it failed.", data_key="error", allow_none=True)
+
+
+class FailureOut(Schema):
+    """Why something failed."""
+
+    code = fields.String(metadata={"enum": [code.value for code in WAITED], "example": "number_not_in_account"})
+    detail = text("One sentence for a person.", "The Twilio account has no such number.")
+
+
+class StepOut(Schema):
+    """One step: one resource, looked for, made, or taken away."""
+
+    name = text("Its name in the step table.", "twilio_trunk")
+    state = choice(StepState, "Where it stands.")
+    attempts = fields.Integer(metadata={"description": "Tries in the present direction.", "example": 1})
+    resource_id = text("What it made or found.", TRUNK_SID, data_key="resourceId", allow_none=True)
+    started_at = moment("When it was first tried.", data_key="startedAt", allow_none=True)
+    finished_at = moment("When it was done or undone.", data_key="finishedAt", allow_none=True)
+    next_attempt_at = moment("When a resting step may be tried again.", data_key="nextAttemptAt", allow_none=True)
+    error = fields.Nested(FailureOut, allow_none=True)
+
+
+class EventOut(Schema):
+    """One thing that happened."""
+
+    at = moment("When.")
+    event = text("What, from a closed list.", "step_done")
+    step = text("Which step, if one.", "twilio_trunk", allow_none=True)
+    detail = fields.Dict(metadata={"description": "More about it.", "example": {"attempt": 1}})
+
+
+class LeftoverOut(Schema):
+    """A resource of ours that is still at a provider while the path is being taken down."""
+
+    provider = text("`twilio` or `livekit`.", "twilio")
+    kind = text("The step that made it.", "twilio_trunk")
+    external_id = text("Its id at the provider.", TRUNK_SID, data_key="id")
+
+
+class OperationSummary(Schema):
+    """One run of provisioning, deprovisioning, repair or move."""
+
+    id = fields.UUID(metadata={"example": OPERATION_ID})
+    agent_id = fields.UUID(data_key="agentId", metadata={"example": AGENT_ID})
+    target_agent_id = fields.UUID(
+        data_key="targetAgentId",
+        allow_none=True,
+        metadata={"description": "The agent that a move hands the number to.", "example": AGENT_ID},
+    )
+    kind = choice(OperationKind, "What it is for.")
+    status = choice(OperationStatus, "Where it stands.")
+    phone_number = text("The number.", NUMBER, data_key="phoneNumber")
+    current_step = text(
+        "The step at work or next to go; null once final.", "twilio_trunk", data_key="currentStep", allow_none=True
+    )
+    attempts = fields.Integer(metadata={"description": "Tries in the present direction, all steps.", "example": 3})
+    error = fields.Nested(FailureOut, allow_none=True, metadata={"description": "Why it failed or is stuck."})
+    requested_by = text("Name of the API key.", "ops", data_key="requestedBy", allow_none=True)
+    request_id = text("`X-Request-ID` of the request.", data_key="requestId", allow_none=True)
+    created_at = moment("When it was asked for.", data_key="createdAt")
+    started_at = moment("When its first step started.", data_key="startedAt", allow_none=True)
+    finished_at = moment("When it became final.", data_key="finishedAt", allow_none=True)
+
+
+class OperationOut(OperationSummary):
+    """One operation with its steps and its trail."""
+
+    steps = fields.List(fields.Nested(StepOut))
+    timeline = fields.List(
+        fields.Nested(EventOut), metadata={"description": "What happened, oldest first; at most the last 200."}
+    )
+    leftovers = fields.List(fields.Nested(LeftoverOut))
+
+
+class OperationQuery(PageQuery):
+    """Which operations to list."""
+
+    status = choice(OperationStatus, "Only operations in this status.")
+    agent_id = Id(data_key="agentId", metadata={"description": "Only operations of this agent."})
+
+
+class OperationPage(Schema):
+    """One page of operations, the newest first."""
+
+    items = fields.List(fields.Nested(OperationSummary))
+    next_cursor = text(
+        "Send it as `cursor` for the next page; null on the last.", data_key="nextCursor", allow_none=True
+    )
+
+
+class PhoneOut(Schema):
+    """An agent's number, every id on its path, and the latest operation."""
+
+    has_phone = fields.Boolean(data_key="hasPhone", metadata={"description": "Whether a caller reaches the agent."})
+    phone_provisioning_status = choice(
+        PhoneStatus,
+        "FAILED: it failed, and nothing of ours is left at either provider.",
+        data_key="phoneProvisioningStatus",
+    )
+    twilio_phone_number = text("The number.", NUMBER, data_key="phoneNumber", allow_none=True)
+    twilio_phone_number_sid = text(
+        "The number at Twilio.", "PN0123456789abcdef0123456789abcdef", data_key="twilioPhoneNumberSid", allow_none=True
+    )
+    twilio_trunk_sid = text("The Twilio trunk.", TRUNK_SID, data_key="twilioTrunkSid", allow_none=True)
+    twilio_origination_url_sid = text(
+        "The trunk's origination URL.",
+        "OU0123456789abcdef0123456789abcdef",
+        data_key="twilioOriginationUrlSid",
+        allow_none=True,
+    )
+    livekit_inbound_trunk_id = text(
+        "The LiveKit trunk.", INBOUND_TRUNK_ID, data_key="livekitInboundTrunkId", allow_none=True
+    )
+    livekit_dispatch_rule_id = text(
+        "The LiveKit rule.", DISPATCH_RULE_ID, data_key="livekitDispatchRuleId", allow_none=True
+    )
+    health = fields.Nested(HealthOut)
+    operation = fields.Nested(OperationOut, allow_none=True, metadata={"description": "Null if there never was one."})

@@ -1,0 +1,178 @@
+"""The read side of the API: pages of a list and single objects; each call is one transaction that writes nothing."""
+
+import base64
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+from marshmallow import ValidationError, fields
+
+from app.db import queries
+from app.db.engine import Sessions
+from app.db.models import Agent, Audit, Bulk, Operation
+from app.db.queries import Position
+from app.db.webhooks import WebhookDelivery
+from app.domain.errors import agent_not_found, audit_not_found, operation_not_found
+from app.domain.statuses import OperationStatus, PhoneStatus
+from app.views.operations import OperationView, PhoneView
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 200
+"""Rows of one page: a page of operations with steps is then well below a megabyte."""
+
+_NOT_OURS = "is not a cursor of ours: take it from nextCursor"
+
+CURSOR_PATTERN = "^[A-Za-z0-9_-]+$"
+"""What a cursor looks like: base64url without padding."""
+
+Item = TypeVar("Item", Agent, Operation, Bulk, WebhookDelivery)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """One page, newest first; `next_cursor` is None on the last."""
+
+    items: Sequence[Item]
+    next_cursor: str | None
+
+
+def cut(rows: Sequence[Item], limit: int) -> Page[Item]:
+    """Make a page of rows that were read with `limit + 1`: the one too many says that there is a next page."""
+    items = rows[:limit]
+    more = len(rows) > limit
+    return Page(items, encode_cursor(Position(items[-1].created_at, items[-1].id)) if more else None)
+
+
+def encode_cursor(position: Position) -> str:
+    """Write a position as text that is safe in a URL."""
+    text = json.dumps([position.created_at.isoformat(), str(position.id)])
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+class CursorField(fields.Field[Position]):
+    """Reads what `encode_cursor` wrote."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Position:
+        try:
+            text = str(value)
+            moment, row_id = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
+            position = Position(_aware(datetime.fromisoformat(moment)), uuid.UUID(row_id))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise ValidationError(_NOT_OURS) from error
+        if encode_cursor(position) != text:
+            raise ValidationError(_NOT_OURS)
+        return position
+
+
+def _aware(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return moment
+
+
+SHAPE = "2"
+"""Goes into every ETag: raise it when the body of phone-status changes shape."""
+
+AUDIT_POLL_S = 0.1
+"""Seconds between looks at an audit that a client waits for: it takes seconds, not milliseconds."""
+
+SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+"""Several reads, one moment: an agent is never shown beside an operation that it has not met yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationPage:
+    """One page of operations as they are shown."""
+
+    items: list[OperationView]
+    next_cursor: str | None
+
+
+class Reader:
+    """Reads agents and operations."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._engine = queries.autocommitting(sessions)
+
+    def agents(
+        self, *, limit: int, status: PhoneStatus | None = None, cursor: queries.Position | None = None
+    ) -> Page[Agent]:
+        """Return one page of agents."""
+        with self._sessions() as session:
+            return cut(queries.list_agents(session, status=status, after=cursor, limit=limit + 1), limit)
+
+    def operations(
+        self,
+        *,
+        limit: int,
+        status: OperationStatus | None = None,
+        agent_id: uuid.UUID | None = None,
+        cursor: queries.Position | None = None,
+    ) -> OperationPage:
+        """Return one page of operations."""
+        with self._sessions() as session:
+            rows = queries.list_operations(session, status=status, agent_id=agent_id, after=cursor, limit=limit + 1)
+            page = cut(rows, limit)
+            return OperationPage([OperationView(row) for row in page.items], page.next_cursor)
+
+    def operation(self, operation_id: uuid.UUID) -> OperationView:
+        """Return one operation with its trail; `RefusedError` 404."""
+        with self._sessions() as session:
+            session.connection(execution_options=SNAPSHOT)
+            row = queries.get_operation(session, operation_id)
+            if row is None:
+                raise operation_not_found(operation_id)
+            timeline = queries.events_of(session, row.id)
+            return OperationView(row, timeline, queries.live_resources(session, row.agent_id))
+
+    def audit(self, audit_id: uuid.UUID) -> Audit:
+        """Return one audit, whatever its status; `RefusedError` 404."""
+        with self._sessions() as session:
+            found = queries.get_audit(session, audit_id)
+        if found is None:
+            raise audit_not_found(audit_id)
+        return found
+
+    def report(self) -> Audit:
+        """Return the newest audit that is over; `RefusedError` 404 when there is none."""
+        with self._sessions() as session:
+            found = queries.latest_report(session)
+        if found is None:
+            raise audit_not_found()
+        return found
+
+    def wait_for_audit(self, audit_id: uuid.UUID, timeout: timedelta) -> Audit:
+        """Return the audit when it is over, or as it is at the timeout."""
+        deadline = time.monotonic() + timeout.total_seconds()
+        while True:
+            found, left_s = self.audit(audit_id), deadline - time.monotonic()
+            if found.finished_at or left_s <= 0:
+                return found
+            time.sleep(min(AUDIT_POLL_S, left_s))
+
+    def phone_etag(self, agent_id: uuid.UUID) -> str:
+        """Return the entity tag of the agent's phone status: one small query; `RefusedError` 404."""
+        with self._engine.connect() as connection:
+            version = queries.status_version(connection, agent_id)
+        if version is None:
+            raise agent_not_found(agent_id)
+        return hashlib.sha256(f"{SHAPE}|{agent_id}|{version}".encode()).hexdigest()[:32]
+
+    def phone(self, agent_id: uuid.UUID) -> PhoneView:
+        """Return the agent's phone status whole; `RefusedError` 404."""
+        with self._sessions() as session:
+            session.connection(execution_options=SNAPSHOT)
+            agent = queries.get_agent(session, agent_id)
+            if agent is None:
+                raise agent_not_found(agent_id)
+            row = queries.latest_operation(session, agent_id)
+            if row is None:
+                return PhoneView(agent, None)
+            timeline = queries.events_of(session, row.id)
+            return PhoneView(agent, OperationView(row, timeline, queries.live_resources(session, agent_id)))

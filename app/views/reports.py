@@ -1,0 +1,39 @@
+"""What a look at a path and a dry run found, in the words of their schemas."""
+
+from dataclasses import asdict
+from typing import Any
+
+from app.numbers.dry_run import Preview
+from app.numbers.maintenance import Checkup, as_json
+
+
+def verification_body(checkup: Checkup) -> dict[str, Any]:
+    """Put a look at a path into the words of `VerifiedOut`: every named check, and the health that was kept."""
+    details: dict[str, list[str]] = {}
+    for finding in checkup.findings:
+        shown = as_json(finding)
+        details.setdefault(finding.check, []).append(f"{shown['sentence']} {shown['detail']}".strip())
+    checks = [
+        {"name": name, "ok": ok, "detail": " ".join(details.get(name, ())) or None}
+        for name, ok in checkup.checks.items()
+    ]
+    health = {
+        "state": checkup.health,
+        "checked_at": checkup.checked_at,
+        "findings": [as_json(finding) for finding in checkup.findings],
+    }
+    success = all(checkup.checks.values())
+    return {"success": success, "checks": checks, "health": health}
+
+
+def plan_body(preview: Preview) -> dict[str, Any]:
+    """Put a plan into the words of `PlanOut`."""
+    used, limit = preview.trunks_used, preview.trunks_limit
+    return {
+        "success": True,
+        "is_dry_run": True,
+        "would_succeed": preview.would_succeed,
+        "calls": [asdict(call) for call in preview.calls],
+        "obstacles": [asdict(obstacle) for obstacle in preview.obstacles],
+        "trunks": {"used": used, "limit": limit, "free": max(limit - used, 0)},
+    }

@@ -1,0 +1,1 @@
+"""What every HTTP process shares: server, request ids, problems, strict bodies, limits, readiness."""

@@ -1,0 +1,84 @@
+"""Lets a request under /api/ pass only with a bearer key whose scope covers its method, at the key's rate."""
+
+from flask import Flask, g, request
+
+from app.access import Scope
+from app.domain.errors import ErrorCode, RefusedError
+from app.web.context import door
+from app.web.problems import problem
+
+PROTECTED = "/api/"
+ADMINISTERED = "/api/webhooks"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class _NoKeyError(RefusedError):
+    """No valid key; `challenge` is the WWW-Authenticate header that says so."""
+
+    def __init__(self, detail: str, challenge: str) -> None:
+        super().__init__(ErrorCode.UNAUTHENTICATED, detail)
+        self.challenge = challenge
+
+
+def register_authentication(app: Flask) -> None:
+    """Put the check before every request; an unknown path under /api/ needs a key too."""
+    app.before_request(_check_protected)
+    app.register_error_handler(
+        _NoKeyError,
+        lambda error: problem(error.code, error.detail, headers={"WWW-Authenticate": error.challenge}),
+    )
+
+
+def _check_protected() -> None:
+    if request.path.startswith(PROTECTED):
+        check_key()
+
+
+def _needed_scope() -> Scope:
+    if request.method in SAFE_METHODS:
+        return Scope.READ
+    # Whoever adds a webhook is told every number from then on, and has us call where they say.
+    return Scope.ADMIN if request.path.startswith(ADMINISTERED) else Scope.WRITE
+
+
+def check_key() -> None:
+    """Raise the 401 or 403 unless the request has a key whose scope covers its method."""
+    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not text.strip():
+        raise _NoKeyError("Send the API key as 'Authorization: Bearer KEY'.", 'Bearer realm="trunkline"')
+    found = door().keys.authenticate(text.strip())
+    if found is None:
+        raise _NoKeyError("The API key is unknown or was revoked.", 'Bearer realm="trunkline", error="invalid_token"')
+    g.caller = found
+    needed = _needed_scope()
+    if not found.may(needed):
+        detail = f"This call needs the scope '{needed}'; the key has {', '.join(found.scopes) or 'none'}."
+        raise RefusedError(ErrorCode.FORBIDDEN, detail)
+
+
+def register_rate_limit(app: Flask) -> None:
+    """Put the check behind the check of the key: a stranger uses up nobody's rate."""
+    app.before_request(check_rate)
+
+
+def check_rate() -> None:
+    """Raise the 429 for a writing request beyond its key's rate."""
+    limit, who = door().rate_limit, g.get("caller")
+    if limit is None or who is None or request.method in SAFE_METHODS:
+        return
+    retry_after_s = limit.retry_after_s(str(who.key_id))
+    if retry_after_s is not None:
+        raise _too_fast(retry_after_s)
+
+
+def charge_items(count: int) -> None:
+    """Count a bulk as the calls that it stands for; its own request counts already. Raise the 429 as `check_rate`."""
+    limit, who = door().rate_limit, g.get("caller")
+    retry_after_s = limit.charge(str(who.key_id), count - 1) if limit and who else None
+    if retry_after_s is not None:
+        raise _too_fast(retry_after_s)
+
+
+def _too_fast(retry_after_s: int) -> RefusedError:
+    detail = f"This key writes too fast: come back in {retry_after_s} s."
+    return RefusedError(ErrorCode.RATE_LIMITED, detail, retry_after_s=retry_after_s)

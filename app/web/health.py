@@ -1,0 +1,45 @@
+"""/healthz and /readyz, for supervisors and load balancers, without a key; /metrics, for Prometheus, with one."""
+
+from dataclasses import asdict
+
+from apiflask import APIBlueprint
+from flask import Response
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from app.domain.errors import ErrorCode
+from app.views.agent_schemas import Live, Ready, ReadyQuery
+from app.web.authentication import check_key
+from app.web.context import door, wiring
+from app.web.documented import answers_with
+
+blueprint = APIBlueprint("health", __name__, tag="Health")
+
+
+@blueprint.get("/healthz")
+@blueprint.output(Live, description="The process answers.")
+def live() -> object:
+    """Say that the process is alive."""
+    return {"ok": True}
+
+
+@blueprint.get("/readyz")
+@blueprint.input(ReadyQuery, location="query")
+@blueprint.output(Ready, description="Requests are taken: the database answers, with the schema of this version.")
+@answers_with(ErrorCode.VALIDATION_FAILED, bodies={503: (Ready, "Something that decides is not there.")})
+def ready(query_data: dict[str, bool]) -> object:
+    """Say whether requests are taken, and whether broker and providers are there."""
+    readiness, deep = door().readiness, query_data["deep"]
+    findings = readiness.findings(deep=deep)
+    is_ready = readiness.is_ready(findings, deep=deep)
+    return {"ok": is_ready, "checks": [asdict(finding) for finding in findings]}, 200 if is_ready else 503
+
+
+@blueprint.get("/metrics")
+@blueprint.output({}, content_type="text/plain", description="Prometheus' text format.")
+@answers_with()
+def metrics() -> Response:
+    """Tell Prometheus how all processes do: with a key of scope read, or for everybody with METRICS_PUBLIC."""
+    # No address is trusted: behind a proxy on this machine everybody comes from 127.0.0.1.
+    if not wiring().settings.metrics_public:
+        check_key()
+    return Response(door().metrics(), content_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -1,0 +1,208 @@
+"""What every request and response has: checked ids and parameters, an id, one line in the log, careful headers."""
+
+import re
+import time
+import uuid
+from contextlib import ExitStack
+
+import structlog
+from flask import Flask, Response, g, request
+
+from app.domain.errors import (
+    agent_not_found,
+    audit_not_found,
+    bulk_not_found,
+    operation_not_found,
+    webhook_delivery_not_found,
+    webhook_not_found,
+)
+from app.observability.counters import HTTP_REFUSED, REFUSED_STATUSES
+from app.observability.tracing import SpanKind, checked_traceparent
+from app.web.authentication import SAFE_METHODS
+from app.web.bodies import body_limit, refuse_broken_body, too_large
+from app.web.context import client_address, wiring
+from app.web.problems import FIRST_SERVER_ERROR, validation_failed
+
+log = structlog.stdlib.get_logger()
+
+_MISSING = {
+    "agent_id": agent_not_found,
+    "operation_id": operation_not_found,
+    "audit_id": audit_not_found,
+    "bulk_id": bulk_not_found,
+    "webhook_id": webhook_not_found,
+    "delivery_id": webhook_delivery_not_found,
+}
+
+KNOWN_PARAMETERS = {"phones.provision_phone": frozenset({"dryRun"})}
+"""Endpoint -> what its query may say, of the calls that write."""
+
+LONGEST_ECHO = 64
+"""Characters of a malformed id that the problem quotes back."""
+
+
+def register_paths(app: Flask) -> None:
+    """Put the checks before every view; after the check of the key, so that a stranger learns nothing."""
+    app.before_request(_refuse_body)
+    app.before_request(_read_ids)
+    app.before_request(_refuse_unknown_parameters)
+
+
+def _refuse_body() -> None:
+    """Refuse a body that is broken or says it is too large, even on a call that would not read it."""
+    refuse_broken_body(request)
+    limit = body_limit(request)
+    request.max_content_length = limit + 1
+    if (request.content_length or 0) > limit:
+        raise too_large(limit)
+
+
+def _read_ids() -> None:
+    """Make uuids of the ids in the path; what is no uuid is an id that no row has."""
+    arguments = request.view_args or {}
+    for name, text in arguments.items():
+        if (missing := _MISSING.get(name)) is not None:
+            found = _as_uuid(text)
+            if found is None:
+                raise missing(_quoted(text))
+            arguments[name] = found
+
+
+def _quoted(text: str) -> str:
+    """Return of a malformed id what can be shown anywhere."""
+    return "".join(character if " " < character <= "~" else "?" for character in text[:LONGEST_ECHO])
+
+
+def _as_uuid(text: str) -> uuid.UUID | None:
+    """Read the canonical form only: one resource, one URL."""
+    try:
+        found = uuid.UUID(text)
+    except ValueError:
+        return None
+    return found if str(found) == text.lower() else None
+
+
+def _refuse_unknown_parameters() -> None:
+    """Refuse query parameters on calls that write: a `dryRun` that we do not know must not become the real thing."""
+    # Where the router found nothing, its 404 or 405 is the answer.
+    if request.routing_exception is not None or request.method in SAFE_METHODS:
+        return
+    known = KNOWN_PARAMETERS.get(request.endpoint or "", frozenset())
+    wrong = {name: ["Unknown parameter."] for name in request.args if name not in known}
+    wrong |= {name: ["Given twice."] for name in known if len(request.args.getlist(name)) > 1}
+    if wrong:
+        raise validation_failed(wrong)
+
+
+HEADER = "X-Request-ID"
+
+TRACE_HEADER = "traceparent"
+"""W3C Trace Context: a client that traces sees our work in its own trace."""
+
+TRACED = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+"""Requests that change something; a poll every second would bury them."""
+
+UNMATCHED = "unmatched"
+"""The route of a request that no call of ours answers."""
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
+"""For answers that are data: a browser that shows one runs nothing and loads nothing."""
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""For pages: scripts, styles and forms of our own host, in files; nothing inline, nothing from elsewhere."""
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # Not "no-referrer": a form's protection against forgery looks at the referrer when it comes over TLS.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""What every answer carries."""
+
+TLS_ONLY = "max-age=31536000"
+"""Seconds, a year: for so long a browser that came over TLS comes over nothing else."""
+
+
+def register_requests(app: Flask) -> None:
+    """Put the hooks before and after every request."""
+    app.before_request(_begin)
+    app.after_request(_finish)
+
+
+def _begin() -> None:
+    given = request.headers.get(HEADER, "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    g.started = time.perf_counter()
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+    _begin_span()
+
+
+def _finish(response: Response) -> Response:
+    headers = response.headers
+    headers[HEADER] = g.request_id
+    headers.update(HEADERS)
+    headers.setdefault("Content-Security-Policy", PAGE_POLICY if response.mimetype == "text/html" else DATA_POLICY)
+    headers.setdefault("Cache-Control", "no-store")
+    if request.is_secure:
+        headers["Strict-Transport-Security"] = TLS_ONLY
+    who = getattr(g, "caller", None)
+    log.info(
+        "request",
+        method=request.method,
+        route=route(),
+        status=response.status_code,
+        took_ms=round((time.perf_counter() - g.started) * 1000, 1),
+        caller=who.name if who else None,
+        address=client_address(request),
+    )
+    if response.status_code in REFUSED_STATUSES:
+        wiring().telemetry.tally.count(HTTP_REFUSED, str(response.status_code))
+    _end_span(response)
+    return response
+
+
+def route() -> str:
+    """Return the template of the request's path: what a path itself says may be a number."""
+    return request.url_rule.rule if request.url_rule else UNMATCHED
+
+
+def _begin_span() -> None:
+    tracing = wiring().telemetry.tracing
+    g.spans = ExitStack()
+    if not tracing.is_on or request.method not in TRACED:
+        return
+    span = tracing.span(
+        f"{request.method} {route()}",
+        SpanKind.SERVER,
+        parent=checked_traceparent(request.headers.get(TRACE_HEADER)),
+        attributes={
+            "http.request.method": request.method,
+            "http.route": route(),
+            "url.scheme": request.scheme,
+            "trunkline.request.id": g.request_id,
+        },
+    )
+    g.span = g.spans.enter_context(span)
+
+
+def _end_span(response: Response) -> None:
+    with g.spans:
+        if "span" in g:
+            g.span.note(http__response__status_code=response.status_code)
+            # A client's mistake is no failure of ours, in OpenTelemetry's conventions too.
+            if response.status_code >= FIRST_SERVER_ERROR:
+                g.span.fail(str(response.status_code))
+
+
+def report_answer(bulk_id: uuid.UUID, text: str) -> Response:
+    """Send the report of a bulk as a file."""
+    headers = {"Content-Disposition": f'attachment; filename="provisioning-{bulk_id}.csv"'}
+    return Response(text, 200, headers, content_type="text/csv; charset=utf-8; header=present")

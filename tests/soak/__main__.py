@@ -1,0 +1,23 @@
+"""`./run.py soak`: a throw-away stack under load, faults and kills, then healed and compared with the providers."""
+
+import argparse
+import sys
+
+from app.dev.localstack.terminal import ERRORS
+from tests.soak.soak import soak
+
+
+def main() -> int:
+    """Run one soak; 0 if all is well."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors=ERRORS)  # type: ignore[union-attr]  # both are what Python opened
+    parser = argparse.ArgumentParser(prog="run.py soak")
+    parser.add_argument("--operations", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true", dest="is_json")
+    options = parser.parse_args()
+    return soak(options.operations, options.seed, is_json=options.is_json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
