@@ -27,8 +27,10 @@ from app.providers.base import Carrier, VoicePlatform
 from app.providers.livekit import LiveKitPlatform
 from app.providers.rate_limiter import Governor, make_governor
 from app.providers.twilio import TwilioCarrier
-from app.saga.context import Timing, Toolbox
+from app.saga.context import Toolbox
 from app.saga.instrumentation import StepWatch
+from app.saga.machine import Timing
+from app.saga.rows import Rows
 from app.saga.runner import Runner
 from app.settings import Settings
 from app.sweeper import Sweeper
@@ -112,8 +114,9 @@ def build(
     sessions = make_sessions(engine)
     telemetry, governors, tools = _providers(settings, carrier, platform)
     publisher = publisher or resolve_name(PUBLISHER)
-    service = ProvisioningService(sessions, publisher)
-    care = CareService(sessions, publisher, tools)
+    rows = Rows(sessions, tools.timing.lands)
+    service = ProvisioningService(sessions, publisher, rows)
+    care = CareService(sessions, publisher, rows, tools)
     audits = AuditService(sessions, tools, care, timedelta(seconds=settings.orphan_grace_s))
     sender = Sender(AddressRule(settings.webhook_networks))
     deliveries = DeliveryService(sessions, publisher, sender)
@@ -135,14 +138,14 @@ def build(
         publisher=publisher,
         agents=agents,
         provisioning=service,
-        runner=Runner(sessions, tools, watch=StepWatch(telemetry)),
+        runner=Runner(rows, tools, watch=StepWatch(telemetry)),
         sweeper=Sweeper(sessions, service, audits, admission, deliveries, purges),
         care=care,
         audits=audits,
         planning=PlanningService(sessions, tools, settings.twilio_trunk_limit),
         headroom=HeadroomService(sessions, tools.carrier, settings.twilio_trunk_limit),
         inventory=InventoryService(sessions, tools.carrier),
-        bulk=BulkService(sessions),
+        bulk=BulkService(sessions, rows),
         governors=governors,
         webhooks=webhooks,
         deliveries=deliveries,

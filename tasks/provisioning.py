@@ -3,18 +3,10 @@
 from celery import Task, chain, group
 from celery.canvas import Signature
 
+from app.domain.kinds import KINDS
 from app.domain.statuses import Direction, OperationKind
+from app.domain.steps import NUMBER, branches
 from app.saga.chain_plan import Plan
-from app.saga.context import (
-    DISPATCH_RULE,
-    INBOUND_TRUNK,
-    NUMBER,
-    NUMBER_ATTACHMENT,
-    ORIGINATION_URL,
-    TRUNK,
-    VERIFICATION,
-)
-from app.saga.steps import steps_towards
 from tasks import app, rollback
 from tasks.worker import TurnedRoundError, carry
 
@@ -28,14 +20,11 @@ def _step_task(kind: OperationKind, name: str) -> Task:
 
 TASKS = {
     (kind, step.name): _step_task(kind, step.name)
-    for kind in (OperationKind.PROVISION, OperationKind.REPAIR, OperationKind.MOVE)
-    for step in steps_towards(Direction.DO)
+    for kind, rules in KINDS.items()
+    if rules.starts is Direction.DO
+    for step in rules.steps
 }
 
-
-FIRST = (NUMBER,)
-BRANCHES = ((TRUNK, ORIGINATION_URL), (INBOUND_TRUNK, DISPATCH_RULE))
-LAST = (NUMBER_ATTACHMENT, VERIFICATION)
 
 BULK_QUEUE = "bulk"
 """Where the way down of a bulk's operations waits; workers read it only while `provision` is empty."""
@@ -58,17 +47,11 @@ def chain_of(plan: Plan) -> Signature:
     """
     if plan.direction is Direction.UNDO:
         return _line(plan, plan.steps)
-    branches = [_left(plan, branch) for branch in BRANCHES]
-    lines = [(*branch, *_left(plan, LAST)) for branch in branches if branch] or [_left(plan, LAST)]
-    first = _left(plan, FIRST)
-    fork = [_line(plan, line) for line in lines]
-    if len(fork) == 1:
+    first, *lines = branches(plan.steps)
+    if len(lines) == 1:
         return _line(plan, (*first, *lines[0]))
-    return chain(_line(plan, first), group(fork)) if first else group(fork)
-
-
-def _left(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in names if name in plan.steps)
+    fork = group(_line(plan, line) for line in lines)
+    return chain(_line(plan, first), fork) if first else fork
 
 
 def _line(plan: Plan, names: tuple[str, ...]) -> Signature:

@@ -6,7 +6,7 @@ import structlog
 from celery import Task
 
 from app.domain.statuses import Direction, OperationKind
-from app.saga.steps import steps_towards
+from app.domain.steps import steps_towards
 from tasks import app
 from tasks.worker import TurnedRoundError, carry, wiring
 

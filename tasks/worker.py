@@ -9,7 +9,7 @@ from celery.signals import setup_logging, worker_shutdown
 
 from app.domain.statuses import Direction
 from app.observability.logs import configure
-from app.saga.runner import Verdict
+from app.saga.machine import Verdict
 from app.settings import load_settings
 from app.wiring import Wiring, build
 
@@ -36,16 +36,16 @@ def wiring() -> Wiring:
 
 def carry(task: Task, operation_id: str, epoch: int, step: str, direction: Direction) -> str:
     """Run one step once; retry, end the chain in silence or fail it, as the runner says. Return what Flower shows."""
-    outcome = wiring().runner.run(uuid.UUID(operation_id), epoch, step, direction)
+    outcome = wiring().runner.run_step(uuid.UUID(operation_id), epoch, step, direction)
     rest_s = outcome.rest.total_seconds()
-    if outcome.verdict is Verdict.TURNED:
+    if outcome.verdict is Verdict.ROLLING_BACK:
         raise TurnedRoundError(f"{step}: operation {operation_id} goes back")
-    if outcome.verdict is Verdict.REST and rest_s <= LONGEST_COUNTDOWN_S:
+    if outcome.verdict in {Verdict.RESTS, Verdict.ATTENTION} and rest_s <= LONGEST_COUNTDOWN_S:
         raise task.retry(countdown=rest_s)
-    if outcome.verdict is not Verdict.GO_ON:
+    if outcome.verdict is not Verdict.DONE:
         # Not `Ignore`: for that Celery copies the whole traceback, and Flower shows the task as started for ever.
         task.request.chain = None
-    return outcome.verdict.name.lower()
+    return outcome.verdict.value
 
 
 @setup_logging.connect

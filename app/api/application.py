@@ -5,10 +5,10 @@ from apiflask import APIFlask
 from app.access import KeyService
 from app.api import agents, documentation, operations, provisionings, webhooks
 from app.api.documentation import VERSION, configure_openapi
+from app.domain.steps import STEP_BY_NAME
 from app.idempotency import FirstAnswers
 from app.observability import logs
 from app.observability.metrics import BrokerCollector, RowCollector, make_metrics
-from app.saga.steps import STEP_BY_NAME
 from app.views.bulks import BulkReader
 from app.views.reader import Reader
 from app.web import health

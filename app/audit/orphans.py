@@ -14,11 +14,12 @@ from app.db.models import Agent, Resource
 from app.domain.errors import ErrorCode
 from app.domain.findings import Finding, FindingCode
 from app.domain.marks import agent_of, mark_in
+from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, STEPS, TRUNK
+from app.numbers.agents import is_open_for
 from app.providers.base import DispatchRule
 from app.providers.errors import ProviderError
-from app.saga.context import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK, StepContext, Toolbox
-from app.saga.steps import STEP_BY_NAME, STEPS
-from app.saga.transitions import is_open_for
+from app.saga.context import StepContext, Toolbox
+from app.saga.steps import ACTIONS
 
 log = structlog.get_logger(__name__)
 
@@ -135,10 +136,10 @@ def delete_orphan(sessions: Sessions, tools: Toolbox, finding: Finding) -> str:
     kind, external_id = finding.resource
     if _is_known(sessions, finding.agent_id, external_id):
         return "kept: a row knows it now"
-    step = STEP_BY_NAME[kind]
+    undo = ACTIONS[kind].undo
     try:
-        if step.undo:
-            step.undo(_context(tools, finding), external_id)
+        if undo:
+            undo(_context(tools, finding), external_id)
     except ProviderError as error:
         log.warning("orphan_not_deleted", kind=kind, external_id=external_id, code=error.code)
         return f"not deleted: {error.code}"

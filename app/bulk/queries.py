@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, func, select, text, update
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session
 
 from app.db.models import Agent, Bulk, BulkItem, Operation
 from app.db.queries import Position, page_of
@@ -82,19 +82,17 @@ def _queued(bulk_id: uuid.UUID) -> Select[uuid.UUID]:
     )
 
 
-def lock_queued(session: Session, operation_ids: Collection[uuid.UUID]) -> Sequence[Operation]:
-    """Lock those of the operations that still nobody has begun, and read them with their steps and agents.
+def lock_queued(session: Session, operation_ids: Collection[uuid.UUID]) -> Sequence[uuid.UUID]:
+    """Lock those of the operations that still nobody has begun, and return their ids.
 
     A worker that is claiming one of them is waited for, and its operation is left out; one that comes later waits.
     """
     wanted = bindparam("operation_ids", list(operation_ids), type_=ARRAY(Uuid))
     query = (
-        select(Operation)
+        select(Operation.id)
         .where(Operation.id == any_(wanted), Operation.status == OperationStatus.QUEUED)
         .order_by(Operation.id)
         .with_for_update()
-        # Statements of their own, after the lock.
-        .options(selectinload(Operation.steps), selectinload(Operation.agent))
     )
     return session.scalars(query).all()
 

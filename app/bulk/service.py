@@ -17,9 +17,10 @@ from app.db.access import record_activity
 from app.db.engine import Sessions
 from app.db.models import Bulk, BulkItem, Operation
 from app.domain.errors import ErrorCode, bulk_not_found
-from app.domain.events import INTERNAL, Action, EventName, Origin
+from app.domain.events import INTERNAL, Action, Origin
 from app.domain.statuses import BulkStatus, ItemStatus
-from app.saga.transitions import record, turn_round
+from app.saga import machine
+from app.saga.rows import Rows
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +59,7 @@ class BulkService:
     """Everything that a client may do with a bulk."""
 
     sessions: Sessions
+    rows: Rows
 
     def accept(self, items: Sequence[Item], *, origin: Origin) -> Bulk:
         """Store the bulk whole, in one transaction: its items, and the agents that they ask for.
@@ -118,17 +120,25 @@ class BulkService:
             before = bulk.cancelled_at
             with self.sessions.begin() as session:
                 # The operations' locks before anything else, as the runner has it.
-                operations = queries.lock_queued(session, queued[first : first + CANCEL_BATCH])
+                locked = queries.lock_queued(session, queued[first : first + CANCEL_BATCH])
                 bulk = _locked(session, bulk_id)
                 if bulk.cancelled_at != before:
                     break  # resumed meanwhile, or cancelled by another request, which goes on from here
-                ended = _cancel_queued(session, bulk, operations, at, origin)
-                if ended:
-                    record_activity(session, origin, Action.BULK_CANCEL, bulk_id, cancelled=ended)
-                cancelled += ended
+                for operation_id in locked:
+                    self._end(session, operation_id, origin)
+                if locked:
+                    bulk.cancelled_at = at
+                    record_activity(session, origin, Action.BULK_CANCEL, bulk_id, cancelled=len(locked))
+                cancelled += len(locked)
                 _follow(session, bulk)
         log.info("bulk_cancelled", bulk_id=str(bulk_id), cancelled=cancelled, running=bulk.running)
         return Cancellation(bulk, cancelled)
+
+    def _end(self, session: Session, operation_id: uuid.UUID, origin: Origin) -> None:
+        """End an operation that nobody has begun, as a request to deprovision would; the session holds its lock."""
+        loaded, why = self.rows.read(operation_id, session), "The bulk was cancelled before this operation began."
+        if loaded is not None:
+            self.rows.write(machine.cancel(loaded.saga, origin, loaded.now, why), loaded.version, session)
 
     def resumable(self, bulk_id: uuid.UUID) -> int:
         """Return about how many items `resume` would let wait again; 404 `bulk_not_found`."""
@@ -178,20 +188,6 @@ def _cancel_pending(session: Session, bulk: Bulk, at: datetime) -> int:
     if cancelled:
         bulk.cancelled_at = at
     return len(cancelled)
-
-
-def _cancel_queued(session: Session, bulk: Bulk, operations: Sequence[Operation], at: datetime, origin: Origin) -> int:
-    """End operations that nobody has begun, as a request to deprovision would; the caller holds their locks."""
-    code, detail = ErrorCode.CANCELLED, "The bulk was cancelled before this operation began."
-    now = session.scalars(select(func.clock_timestamp())).one()
-    with session.no_autoflush:  # written together at the end, not one by one
-        for operation in operations:
-            operation.cancelled_at = now
-            record(session, operation, EventName.OPERATION_CANCEL_REQUESTED, **origin.in_trail())
-            turn_round(session, operation, operation.agent, operation.steps, now, code=code, detail=detail)
-    if operations:
-        bulk.cancelled_at = at
-    return len(operations)
 
 
 def _follow(session: Session, bulk: Bulk) -> None:

@@ -8,7 +8,8 @@ for the claim of a step, where the same change as one statement costs a tenth.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg.rows import namedtuple_row
@@ -129,7 +130,6 @@ def make_sessions(engine: Engine) -> Sessions:
 
 
 _Cursor = psycopg.Cursor[Any]
-_Rows = TypeVar("_Rows")
 
 
 class Statements:
@@ -144,28 +144,28 @@ class Statements:
 
     def one(self, sql: str, values: Mapping[str, object]) -> Any | None:
         """Run `sql` (values as `%(name)s`) and commit; return its only row, by column name, or None."""
-        if self._is_pooled:
-            return self._run(sql, lambda cursor: self._transaction(cursor, (sql,), values)[0])
-        return self._run(sql, lambda cursor: cursor.execute(sql, values).fetchone())
+        return self.run([(sql, values)])
 
-    def two(self, first: str, second: str, values: Mapping[str, object]) -> tuple[Any | None, Any | None]:
-        """Run two statements in one transaction; return the only row of each, or None.
+    def run(self, statements: Sequence[tuple[str, Mapping[str, object]]]) -> Any | None:
+        """Run statements as one transaction; return the only row of the first, None where it has none and ends it."""
+        first, *others = statements
 
-        The second is another look at the database: it sees what others committed while the first waited for its locks.
-        """
-        one, other = self._run(first, lambda cursor: self._transaction(cursor, (first, second), values))
-        return one, other
+        def work(cursor: _Cursor) -> Any | None:
+            row = cursor.execute(*first).fetchone()
+            for sql, values in others if row is not None else ():
+                cursor.execute(sql, values)
+            return row
 
-    def _transaction(
-        self, cursor: _Cursor, statements: Sequence[str], values: Mapping[str, object]
-    ) -> list[Any | None]:
-        # Not in a pipeline: psycopg's costs four times the CPU of these round trips.
-        with cursor.connection.transaction():
-            if self._is_pooled:
-                cursor.execute(POOLED_SETTINGS)
-            return [cursor.execute(statement, values).fetchone() for statement in statements]
+        def transaction(cursor: _Cursor) -> Any | None:
+            # Not in a pipeline: psycopg's costs four times the CPU of these round trips.
+            with cursor.connection.transaction():
+                if self._is_pooled:
+                    cursor.execute(POOLED_SETTINGS)
+                return work(cursor)
 
-    def _run(self, sql: str, work: Callable[[_Cursor], _Rows]) -> _Rows:
+        return self._run(first[0], transaction if others or self._is_pooled else work)
+
+    def _run(self, sql: str, work: Callable[[_Cursor], Any | None]) -> Any | None:
         pooled = self._engine.raw_connection()
         connection = pooled.driver_connection
         try:
@@ -192,3 +192,15 @@ def _as_sqlalchemy(engine: Engine, sql: str, error: psycopg.Error, *, is_lost: b
     return DBAPIError.instance(
         sql, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=is_lost, dialect=engine.dialect
     )
+
+
+def read_sql(beside: str, name: str, **filled: str) -> str:
+    """Read a statement from the folder `sql` beside a module; `filled` is put in for `{name}`: our own constants only.
+
+    Without comments and indentation: psycopg parses a statement of more than 4,096 characters anew each time.
+    """
+    text = Path(beside).with_name("sql").joinpath(name).read_text(encoding="utf-8")
+    for placeholder, value in filled.items():
+        text = text.replace(f"{{{placeholder}}}", value)
+    lines = (line.strip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("--"))

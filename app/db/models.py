@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.sql import literal_column
 
 from app.domain.findings import AuditStatus, Health
+from app.domain.kinds import direction_of
 from app.domain.statuses import (
     OPEN_BULKS,
     OPEN_STATUSES,
@@ -34,7 +35,6 @@ from app.domain.statuses import (
     PhoneStatus,
     StepState,
     check_move,
-    direction_of,
 )
 
 ENUM_LENGTH = 32

@@ -68,12 +68,6 @@ OPEN_STATUSES = frozenset(OperationStatus) - FINAL_STATUSES
 _Status = OperationStatus
 
 
-def direction_of(kind: OperationKind, status: OperationStatus) -> Direction:
-    """Say which way an operation goes: deprovisioning is the step table read upwards."""
-    going_up = {OperationStatus.ROLLING_BACK, OperationStatus.NEEDS_ATTENTION}
-    return Direction.UNDO if kind is OperationKind.DEPROVISION or status in going_up else Direction.DO
-
-
 OPERATION_MOVES: Mapping[OperationStatus, frozenset[OperationStatus]] = {
     _Status.QUEUED: frozenset({_Status.RUNNING, _Status.ROLLING_BACK, _Status.CANCELLED}),
     _Status.RUNNING: frozenset(

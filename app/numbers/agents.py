@@ -2,18 +2,19 @@
 
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy.orm import Session
 
 from app.db.access import record_activity
 from app.db.engine import Sessions
-from app.db.models import Agent
+from app.db.models import Agent, Operation
 from app.db.queries import PURGE_BATCH
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import INTERNAL, Action, Origin
-from app.domain.statuses import PhoneStatus
-from app.saga.transitions import refuse_busy
+from app.domain.statuses import OPEN_STATUSES, PhoneStatus
 
 ERASED = "(deleted)"
 """What stands for the names of a deleted agent: its row stays for the trail, what its owner wrote does not."""
@@ -76,3 +77,28 @@ class AgentService:
             statement = update(Agent).where(Agent.id.in_(some.with_for_update(skip_locked=True).cte("some").select()))
             done = session.execute(statement.values(erased).execution_options(synchronize_session=False))
             return int(done.rowcount)  # type: ignore[attr-defined]  # of every UPDATE
+
+
+def is_open_for(agent_id: uuid.UUID) -> ColumnElement[bool]:
+    """Match the open operations that this agent takes part in, as the one that moves its number here too."""
+    takes_part = or_(Operation.agent_id == agent_id, Operation.target_agent_id == agent_id)
+    return and_(takes_part, Operation.status.in_(OPEN_STATUSES))
+
+
+def refuse_busy(session: Session, agent_id: uuid.UUID) -> None:
+    """Raise 409 `operation_in_progress` while an operation is open for the agent."""
+    busy = session.scalar(select(Operation.id).where(is_open_for(agent_id)))
+    if busy:
+        raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, f"Operation {busy} is still open for this agent.")
+
+
+def lock_agent(session: Session, agent_id: uuid.UUID) -> tuple[Agent, datetime]:
+    """Take the agent's row lock and the database's time; 404 `agent_not_found`."""
+    row = session.execute(
+        select(Agent, func.clock_timestamp())
+        .where(Agent.id == agent_id, Agent.deleted_at.is_(None))
+        .with_for_update(of=Agent)
+    ).one_or_none()
+    if row is None:
+        raise agent_not_found(agent_id)
+    return row[0], row[1]

@@ -12,12 +12,12 @@ from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, agent_not_found
 from app.domain.marks import mark_in
 from app.domain.statuses import PhoneStatus
+from app.domain.steps import INBOUND_TRUNK, STEPS, TRUNK
 from app.domain.texts import shown
+from app.numbers.agents import is_open_for
 from app.providers.base import CarrierNumber, Unreadable
 from app.providers.errors import RejectedError
-from app.saga.context import INBOUND_TRUNK, TRUNK, StepContext, Toolbox
-from app.saga.steps import STEPS
-from app.saga.transitions import is_open_for
+from app.saga.context import StepContext, Toolbox
 
 
 @dataclass(frozen=True)

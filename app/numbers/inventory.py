@@ -16,9 +16,9 @@ from app.bulk import queries
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation, Resource
 from app.domain.statuses import OperationKind, OperationStatus
+from app.domain.steps import TRUNK
 from app.providers.base import Carrier, CarrierNumber, Unreadable
 from app.providers.errors import ProviderError
-from app.saga.context import TRUNK
 
 log = structlog.get_logger(__name__)
 

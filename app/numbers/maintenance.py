@@ -17,10 +17,13 @@ from app.domain.events import Origin
 from app.domain.findings import CHECKS, Finding, FindingCode, Health, Mend
 from app.domain.numbers import mask_numbers
 from app.domain.statuses import OperationKind, PhoneStatus
+from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK, VERIFICATION
+from app.numbers.agents import lock_agent, refuse_busy
 from app.numbers.service import Publisher, refusal_of
-from app.saga.context import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK, VERIFICATION, Toolbox
-from app.saga.opening import open_operation
-from app.saga.transitions import lock_agent, plan_now, refuse_busy
+from app.saga import machine
+from app.saga.chain_plan import plan_of
+from app.saga.context import Toolbox
+from app.saga.rows import Rows, agent_row
 from app.webhooks.announcements import announce_drift
 
 log = structlog.get_logger(__name__)
@@ -45,6 +48,7 @@ class CareService:
 
     sessions: Sessions
     publisher: Publisher
+    rows: Rows
     tools: Toolbox
 
     def verify(self, agent_id: uuid.UUID) -> Checkup:
@@ -88,15 +92,13 @@ class CareService:
             with self.sessions.begin() as session:
                 agent, now = lock_agent(session, agent_id)
                 refuse_busy(session, agent_id)
-                number = _number_of(agent)
-                kind, only = OperationKind.REPAIR, steps | {VERIFICATION}
-                operation = open_operation(session, agent, kind, number, now, origin, takeover=takeover, only=only)
-                plan = plan_now(session, operation)
+                _number_of(agent)
+                kind, only, row = OperationKind.REPAIR, steps | {VERIFICATION}, agent_row(agent)
+                change = machine.open_operation(kind, row, now, origin, takeover=takeover, only=only)
+                saga = self.rows.open(change, session)
         except IntegrityError as error:
             raise refusal_of(error) from error
-        log.info("repair_queued", operation_id=str(operation.id), steps=sorted(steps))
-        self.publisher.publish(plan)
-        return operation
+        return self._publish(saga, "repair_queued", steps=sorted(steps))
 
     def move(self, agent_id: uuid.UUID, to_agent_id: uuid.UUID, *, origin: Origin) -> Operation:
         """Queue the hand-over of the number to another agent, which must have none.
@@ -112,19 +114,23 @@ class CareService:
                 (source, now), (target, _) = locked[agent_id], locked[to_agent_id]
                 refuse_busy(session, agent_id)
                 refuse_busy(session, to_agent_id)
-                number = _number_of(source)
+                _number_of(source)
                 if target.phone_provisioning_status is PhoneStatus.PROVISIONED:
                     raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The other agent has a number: deprovision it first.")
-                target.move_to(PhoneStatus.PENDING)
-                operation = open_operation(
-                    session, source, OperationKind.MOVE, number, now, origin, target=target, only=MOVED_STEPS
+                change = machine.open_operation(
+                    OperationKind.MOVE, agent_row(source), now, origin, target=agent_row(target), only=MOVED_STEPS
                 )
-                plan = plan_now(session, operation)
+                saga = self.rows.open(change, session)
         except IntegrityError as error:
             raise refusal_of(error) from error
-        log.info("move_queued", operation_id=str(operation.id), to_agent_id=str(to_agent_id))
-        self.publisher.publish(plan)
-        return operation
+        return self._publish(saga, "move_queued", to_agent_id=str(to_agent_id))
+
+    def _publish(self, saga: machine.Saga, event: str, **about: object) -> Operation:
+        operation_id = saga.operation.id
+        log.info(event, operation_id=str(operation_id), **about)
+        self.publisher.publish(plan_of(saga))
+        with self.sessions() as session:
+            return session.get_one(Operation, operation_id)
 
     def _path(self, agent_id: uuid.UUID) -> AgentPath:
         with self.sessions.begin() as session:

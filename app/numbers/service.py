@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import NoReturn, Protocol
 
@@ -17,75 +17,25 @@ from sqlalchemy.orm import Session
 from app.bulk.items import BulkPlace, PlaceTakenError
 from app.bulk.service import wait_again
 from app.db.access import record_activity
-from app.db.engine import Sessions, Statements
-from app.db.models import IS_OPEN, Agent, Operation
+from app.db.engine import Sessions, Statements, read_sql
+from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found, operation_not_found
-from app.domain.events import Action, Channel, EventName, Origin
+from app.domain.events import Action, Origin
+from app.domain.kinds import KINDS
 from app.domain.numbers import mask_number
-from app.domain.statuses import (
-    OPEN_STATUSES,
-    PHONE_MOVES,
-    Direction,
-    OperationKind,
-    OperationStatus,
-    PhoneStatus,
-    StepState,
-)
-from app.saga.chain_plan import BULK_HINT_GRACE, HINT_GRACE, Plan, plan_from
-from app.saga.claims import Locked, lock_operation
-from app.saga.opening import open_operation
-from app.saga.steps import STEPS
-from app.saga.transitions import lock_agent, plan_now, record, record_request, refuse_busy, turn_round
+from app.domain.statuses import OPEN_STATUSES, PHONE_MOVES, Direction, OperationKind, OperationStatus, PhoneStatus
+from app.domain.steps import STEPS
+from app.numbers.agents import lock_agent, refuse_busy
+from app.saga import machine
+from app.saga.chain_plan import Plan, plan_of
+from app.saga.machine import BULK_MESSAGE_GRACE, MESSAGE_GRACE, Change, Saga
+from app.saga.rows import Rows, agent_row
 
 log = structlog.get_logger(__name__)
 
-_FREE = ", ".join(f"'{status}'" for status, moves in PHONE_MOVES.items() if PhoneStatus.PENDING in moves)
-_NAMES = tuple(step.name for step in STEPS)
-_STEPS = ", ".join(f"('{name}', {position})" for position, name in enumerate(_NAMES))
-
-_ACCEPT = f"""
-    WITH place AS MATERIALIZED (
-        SELECT position FROM bulk_items
-         WHERE bulk_id = %(bulk)s AND position = %(position)s AND status = 'pending'
-           FOR UPDATE
-    ), agent AS (
-        UPDATE agents
-           SET phone_provisioning_status = 'PENDING', twilio_phone_number = %(number)s, updated_at = now()
-         WHERE id = %(agent)s AND deleted_at IS NULL AND phone_provisioning_status IN ({_FREE})
-           AND (%(bulk)s::uuid IS NULL OR EXISTS (SELECT FROM place))
-           AND NOT EXISTS (SELECT FROM operations WHERE agent_id = %(agent)s AND {IS_OPEN})
-           AND NOT EXISTS (SELECT FROM operations WHERE target_agent_id = %(agent)s AND {IS_OPEN})
-     RETURNING id
-    ), operation AS (
-        INSERT INTO operations (id, agent_id, kind, phone_number, takeover, status, epoch, wake_at, idle_kicks,
-                                requested_by, request_id, traceparent, bulk_id)
-        SELECT %(operation)s, id, 'provision', %(number)s, %(takeover)s, 'queued', 0, clock_timestamp() + %(grace)s, 0,
-               %(requested_by)s, %(request_id)s, %(traceparent)s, %(bulk)s
-          FROM agent
-     RETURNING id
-    ), steps AS (
-        INSERT INTO operation_steps (operation_id, name, position, state, attempts)
-        SELECT operation.id, step.name, step.position, 'PENDING', 0
-          FROM operation, (VALUES {_STEPS}) AS step (name, position)
-    ), item AS (
-        UPDATE bulk_items SET status = 'running', operation_id = operation.id
-          FROM operation WHERE bulk_items.bulk_id = %(bulk)s AND position = %(position)s
-    ), trail AS (
-        INSERT INTO events (operation_id, event, detail)
-        SELECT id, '{EventName.OPERATION_QUEUED}', %(detail)s::jsonb FROM operation
-    ), asked AS (
-        INSERT INTO activity (action, subject_id, channel, actor, key_id, address, request_id, detail)
-        SELECT '{Action.PROVISION}', %(agent)s, %(channel)s, %(requested_by)s, %(key_id)s, %(address)s, %(request_id)s,
-               %(asked)s::jsonb
-          FROM operation WHERE %(channel)s <> '{Channel.INTERNAL}'
-    )
-    SELECT id FROM operation
-"""  # noqa: S608 - our own constants
-"""The agent's row is taken first (an item of a bulk before it): of two requests the second waits, reads the row anew
-and finds it taken.
-
-Whatever the conditions miss in that moment meets the unique indexes, as it would in a transaction of many statements.
-"""
+_ACCEPT = read_sql(__file__, "accept.sql")
+_FREE = [status.value for status, moves in PHONE_MOVES.items() if PhoneStatus.PENDING in moves]
+_STEPS = [step.name for step in STEPS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +65,12 @@ def accept(
     values = {
         "operation": operation_id,
         "agent": agent_id,
+        "free": _FREE,
+        "steps": _STEPS,
+        "action": Action.PROVISION.value,
         "number": number,
         "takeover": takeover,
-        "grace": BULK_HINT_GRACE if place else HINT_GRACE,
+        "grace": BULK_MESSAGE_GRACE if place else MESSAGE_GRACE,
         "bulk": place.bulk_id if place else None,
         "position": place.position if place else None,
         "requested_by": origin.requested_by,
@@ -131,7 +84,7 @@ def accept(
     }
     if statements.one(_ACCEPT, values) is None:
         return None
-    plan = Plan(operation_id, 0, OperationKind.PROVISION, Direction.DO, _NAMES, is_bulk=place is not None)
+    plan = Plan(operation_id, 0, OperationKind.PROVISION, Direction.DO, tuple(_STEPS), is_bulk=place is not None)
     return Opened(operation_id, agent_id, number), plan
 
 
@@ -154,13 +107,6 @@ UNIQUE_NUMBER = "uq_agents_twilio_phone_number"
 UNIQUE_OPERATION = "uq_operations_open_agent"
 
 
-_OPEN = f"""
-    SELECT epoch, kind, status, bulk_id IS NOT NULL AS is_bulk,
-           (SELECT jsonb_object_agg(name, state) FROM operation_steps WHERE operation_id = operations.id) AS states
-      FROM operations WHERE id = %(operation)s AND {IS_OPEN}
-"""  # noqa: S608 - our own constants
-
-
 class Publisher(Protocol):
     """Sends the hint to look at an operation; the rows do not depend on its arrival."""
 
@@ -180,6 +126,7 @@ class ProvisioningService:
 
     sessions: Sessions
     publisher: Publisher
+    rows: Rows
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -216,45 +163,68 @@ class ProvisioningService:
 
     def deprovision(self, agent_id: uuid.UUID, *, origin: Origin) -> Operation | None:
         """Queue the way down, cancel a running provisioning, or join the one under way; None where nothing is to do."""
-        operation: Operation | None
         try:
+            operation = self._open_operation_of(agent_id)
+            if operation is not None:
+                changed = self.rows.change(operation.id, lambda saga, now: _deprovision_open(saga, origin, now))
+                if changed is not None:
+                    change, loaded = changed
+                    return self._publish(change.opened or loaded.saga, "deprovision_queued")
+                operation = self._operation(operation.id)
+                if not operation.status.is_final:
+                    return operation
             with self.sessions.begin() as session:
-                locked = _lock_open(session, agent_id)
-                if locked is not None and locked.operation.kind is OperationKind.REPAIR:
-                    operation, plan = _deprovision_instead(session, locked, origin)
-                elif locked is not None:
-                    operation, plan = locked.operation, _cancel(session, locked, origin)
-                else:
-                    operation, plan = _open_deprovision(session, agent_id, origin)
+                saga = self._open_deprovision(session, agent_id, origin)
         except IntegrityError as error:
             raise refusal_of(error) from error
-        if plan is not None and operation is not None:
-            log.info("deprovision_queued", operation_id=str(operation.id), status=operation.status)
-            self.publisher.publish(plan)
-        return operation
+        return None if saga is None else self._publish(saga, "deprovision_queued")
+
+    def _open_operation_of(self, agent_id: uuid.UUID) -> Operation | None:
+        with self.sessions() as session:
+            return session.scalar(
+                select(Operation).where(Operation.agent_id == agent_id, Operation.status.in_(OPEN_STATUSES))
+            )
+
+    def _open_deprovision(self, session: Session, agent_id: uuid.UUID, origin: Origin) -> Saga | None:
+        agent, now = lock_agent(session, agent_id)
+        refuse_busy(session, agent.id)  # opened in the moment between two looks: the client asks again
+        if agent.phone_provisioning_status is PhoneStatus.FAILED:
+            agent.move_to(PhoneStatus.NOT_PROVISIONED)
+            record_activity(session, origin, Action.DEPROVISION, agent_id)
+        if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED or agent.twilio_phone_number is None:
+            return None
+        return self.rows.open(machine.open_operation(OperationKind.DEPROVISION, agent_row(agent), now, origin), session)
+
+    def _operation(self, operation_id: uuid.UUID) -> Operation:
+        with self.sessions() as session:
+            return session.get_one(Operation, operation_id)
+
+    def _publish(self, saga: Saga, event: str) -> Operation:
+        """Publish what a change has left to do, and return the operation as the database has it."""
+        operation = saga.operation
+        log.info(event, operation_id=str(operation.id), status=operation.status)
+        if not operation.status.is_final:
+            self.publisher.publish(plan_of(saga))
+        return self._operation(operation.id)
 
     def retry(self, operation_id: uuid.UUID, *, origin: Origin) -> Operation:
         """Publish an open operation again at once; start afresh after a failed or cancelled provisioning."""
-        with self.sessions.begin() as session:
-            locked = lock_operation(session, operation_id)
-            if locked is None:
-                raise operation_not_found(operation_id)
-            operation = locked.operation
-            if not operation.status.is_final:
-                _end_rests(locked)
-                operation.wake_at = locked.now
-                record(session, operation, EventName.OPERATION_RETRIED, **origin.in_trail())
-                record_activity(session, origin, Action.OPERATION_RETRY, operation.id)
-                plan = plan_now(session, operation)
-        if operation.status.is_final:
-            return self._start_afresh(operation, origin)
-        self.publisher.publish(plan)
-        return operation
+        changed = self.rows.change(
+            operation_id,
+            lambda saga, now: None if saga.operation.status.is_final else machine.retry(saga, origin, now),
+        )
+        if changed is not None:
+            return self._publish(changed[1].saga, "operation_retried")
+        with self.sessions() as session:
+            operation = session.get(Operation, operation_id)
+        if operation is None:
+            raise operation_not_found(operation_id)
+        return self._start_afresh(operation, origin)
 
     def _start_afresh(self, operation: Operation, origin: Origin) -> Operation:
         if operation.status is OperationStatus.SUCCEEDED:
             raise RefusedError(ErrorCode.OPERATION_FINISHED, "The operation succeeded: there is nothing to retry.")
-        if operation.kind is not OperationKind.PROVISION:
+        if not KINDS[operation.kind].is_retried:
             detail = f"A {operation.kind} is not retried once it has ended: ask for another."
             raise RefusedError(ErrorCode.OPERATION_FINISHED, detail)
         place, agent_id, number = wait_again(self.sessions, operation), operation.agent_id, operation.phone_number
@@ -262,18 +232,14 @@ class ProvisioningService:
             afresh = self.provision(agent_id, number, takeover=operation.takeover, origin=origin, place=place)
         except PlaceTakenError:
             raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, "Its bulk has just begun it again.") from None
-        with self.sessions() as session:
-            return session.get_one(Operation, afresh.id)
+        return self._operation(afresh.id)
 
     def kick(self, operation_id: uuid.UUID) -> bool:
         """Publish what is left of an open operation, False when there is none; safe to call at any time, and again."""
-        row = self._statements.one(_OPEN, {"operation": operation_id})
-        if row is None:
+        loaded = self.rows.read(operation_id)
+        if loaded is None or loaded.saga.operation.status.is_final:
             return False
-        states = {name: StepState(state) for name, state in row.states.items()}
-        kind, status = OperationKind(row.kind), OperationStatus(row.status)
-        plan = plan_from(operation_id, row.epoch, kind, status, states, is_bulk=row.is_bulk)
-        return self.publisher.publish(plan)
+        return self.publisher.publish(plan_of(loaded.saga))
 
     def wait(self, operation_id: uuid.UUID, timeout: timedelta) -> Operation:
         """Return the operation when it is final or needs attention, or as it is at the timeout."""
@@ -289,66 +255,8 @@ class ProvisioningService:
             self.sleep(min(next(pauses, WAIT_POLL_S[-1]), left))
 
 
-def _lock_open(session: Session, agent_id: uuid.UUID) -> Locked | None:
-    """Take the agent's open operation: always the operation's lock before the agent's, as the runner does."""
-    open_id = session.scalar(
-        select(Operation.id).where(Operation.agent_id == agent_id, Operation.status.in_(OPEN_STATUSES))
-    )
-    locked = lock_operation(session, open_id) if open_id else None
-    return locked if locked and not locked.operation.status.is_final else None
-
-
-def _open_deprovision(session: Session, agent_id: uuid.UUID, origin: Origin) -> tuple[Operation | None, Plan | None]:
-    agent, now = lock_agent(session, agent_id)
-    refuse_busy(session, agent.id)  # opened in the moment between two locks: the client asks again
-    if agent.phone_provisioning_status is PhoneStatus.FAILED:
-        agent.move_to(PhoneStatus.NOT_PROVISIONED)
-        record_activity(session, origin, Action.DEPROVISION, agent_id)
-    if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED or agent.twilio_phone_number is None:
-        return None, None
-    agent.move_to(PhoneStatus.DEPROVISIONING)
-    kind, number = OperationKind.DEPROVISION, agent.twilio_phone_number
-    operation = open_operation(session, agent, kind, number, now, origin, takeover=False)
-    return operation, plan_now(session, operation)
-
-
-def _deprovision_instead(session: Session, locked: Locked, origin: Origin) -> tuple[Operation | None, Plan | None]:
-    """Cancel a repair for the way down, which waits for whatever call the repair may still have under way."""
-    locked.operation.cancelled_at = locked.now
-    for row in locked.rows.values():
-        # Nobody's: a holder has lost it, and whoever works on the path next waits until its call must have landed.
-        row.lease_token = uuid.uuid4() if row.lease_token else None
-    record(session, locked.operation, EventName.OPERATION_CANCEL_REQUESTED, **origin.in_trail())
-    _turn_back(session, locked)
-    session.flush()
-    return _open_deprovision(session, locked.agent.id, origin)
-
-
-def _cancel(session: Session, locked: Locked, origin: Origin) -> Plan | None:
-    """Turn a provisioning round; one that is on its way back anyway ends cancelled, a deprovisioning just goes on."""
-    operation = locked.operation
-    if operation.kind is OperationKind.MOVE:
-        raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, "The number is being moved to another agent: ask again.")
-    if operation.kind is OperationKind.DEPROVISION or operation.cancelled_at:
-        return None
-    operation.cancelled_at = locked.now
-    record_request(session, operation, EventName.OPERATION_CANCEL_REQUESTED, Action.DEPROVISION, origin)
-    if operation.status in {OperationStatus.QUEUED, OperationStatus.RUNNING}:
-        _turn_back(session, locked)
-    return None if operation.status.is_final else plan_now(session, operation)
-
-
-def _turn_back(session: Session, locked: Locked) -> None:
-    code, detail = ErrorCode.CANCELLED, "Cancelled by a request to deprovision."
-    turn_round(session, locked.operation, locked.agent, locked.rows.values(), locked.now, code=code, detail=detail)
-
-
-def _end_rests(locked: Locked) -> None:
-    """Let the next try of a resting step start now, except while an unknown outcome may still land."""
-    for row in locked.rows.values():
-        # Once an undo was tried, the quiet period before it is over.
-        if row.lease_token is None and row.attempts and (row.intent is None or row.state is StepState.UNDOING):
-            row.lease_until = None
+def _deprovision_open(saga: Saga, origin: Origin, now: datetime) -> Change | None:
+    return None if saga.operation.status.is_final else machine.deprovision(saga, origin, now)
 
 
 def refusal_of(error: IntegrityError) -> RefusedError:

@@ -1,16 +1,22 @@
-"""What a step knows while it runs: plain values read in one transaction, the two providers, and a clock."""
+"""What a step knows while it runs: its claim, plain values, the two providers, and a clock."""
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
 
 from app.domain.errors import ErrorCode
+from app.domain.kinds import Kind
 from app.domain.marks import mark_in, metadata_of, tag_of
+from app.domain.statuses import Direction
+from app.domain.steps import STEP_BY_NAME, Step
 from app.providers.base import Carrier, Label, NumberRouting, VoicePlatform
 from app.providers.errors import RejectedError, TransientError
+from app.providers.rate_limiter import Lane
+from app.saga.machine import Change, Lease, OperationRow, Saga, Timing
+from app.saga.rows import Loaded
 
 READ_BACK_PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Seconds before each look at a change just made: neither provider promises that a read shows the write before it."""
@@ -21,49 +27,6 @@ LOOKS_FOR_ABSENCE = (0.0, 0.05, 0.1)
 Three, since one 404 or empty list may be late or untrue, and two in a row were seen. Of a call of 10 s they are 0.5 and
 1 s: a burst that lands when a provider goes on is over by then, and a lease of 30 s has room for a dozen such looks.
 """
-
-NUMBER = "twilio_number"
-TRUNK = "twilio_trunk"
-ORIGINATION_URL = "twilio_origination_url"
-INBOUND_TRUNK = "livekit_inbound_trunk"
-DISPATCH_RULE = "livekit_dispatch_rule"
-NUMBER_ATTACHMENT = "twilio_number_attachment"
-VERIFICATION = "verification"
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Every span of the saga, derived from the one that is set: how long a provider call may take."""
-
-    provider_timeout: timedelta
-    budget: timedelta
-    """How long an operation may spend on retries before it is rolled back."""
-
-    @property
-    def lease(self) -> timedelta:
-        """How long a worker may hold a step: two calls of full length, and one more span for a last one to land."""
-        return 3 * self.provider_timeout
-
-    @property
-    def quiet(self) -> timedelta:
-        """How long a step rests after an unknown outcome: longer than the call, which may land until then."""
-        return 1.2 * self.provider_timeout
-
-    @property
-    def settle(self) -> timedelta:
-        """How long after the end of a request without an answer the last look for what it made is taken.
-
-        With the request's own time as long as a lease: nothing that a provider carries out after that is expected.
-        """
-        return 2 * self.provider_timeout
-
-    @property
-    def stall(self) -> timedelta:
-        """How late an answer may come before its provider counts as one that stood still, with other requests waiting.
-
-        Half of a call: less would be met by long lists, more would miss a stand that ended just before the answer.
-        """
-        return 0.5 * self.provider_timeout
 
 
 @dataclass(frozen=True)
@@ -170,17 +133,6 @@ class StepContext:
         return False
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a step made or found: its id, and for the number what it did before us."""
-
-    resource_id: str | None
-    previous_routing: NumberRouting | None = None
-    """Where the number was routed before us; from the attachment only where it was taken from somebody just then."""
-    removed: tuple[str, ...] = ()
-    """Ids of twins that were deleted on the way."""
-
-
 class TakenMeanwhileError(RejectedError):
     """Somebody has routed the number elsewhere since our last look: `routing` is where."""
 
@@ -189,6 +141,79 @@ class TakenMeanwhileError(RejectedError):
         self.routing = routing
 
 
-def routing_of(values: Mapping[str, Any] | None) -> NumberRouting | None:
-    """Read the snapshot that `agents.previous_routing` keeps."""
-    return None if values is None else NumberRouting(**values)
+@dataclass(frozen=True)
+class Claim:
+    """The right to act on one step until its lease ends, and all that the step needs for it."""
+
+    step: Step
+    lease: Lease
+    loaded: Loaded
+    """The operation as the claim has left it."""
+    may_have_happened: bool
+    """Whether an earlier try, of this operation or of one before it, ended without a known outcome."""
+    context: StepContext
+
+    @property
+    def direction(self) -> Direction:
+        """Whether the step is done or undone."""
+        return self.lease.direction
+
+    @property
+    def operation(self) -> OperationRow:
+        """The operation's row."""
+        return self.loaded.saga.operation
+
+    @property
+    def rules(self) -> Kind:
+        """What is peculiar to its kind of operation."""
+        return self.operation.rules
+
+    @property
+    def lane(self) -> Lane:
+        """How its calls stand in line at the providers."""
+        return Lane.BULK if self.operation.bulk_id else Lane.SINGLE
+
+    @property
+    def resource_id(self) -> str | None:
+        """The id that the step's row knows."""
+        return self.loaded.saga.steps[self.step.name].resource_id
+
+    @property
+    def known(self) -> set[str]:
+        """The ids of the step's resources that its row and the ledger know."""
+        return {*self.context.ledger.get(self.step.name, ()), *([self.resource_id] if self.resource_id else [])}
+
+
+def claim_of(change: Change, loaded: Loaded, name: str, tools: Toolbox) -> Claim:
+    """Return what a change that claimed a step has given to this worker."""
+    row, direction = change.steps[name], change.operation.direction
+    if row.lease_token is None:
+        raise ValueError("the change has claimed nothing")
+    may_have_happened = change.before.steps[name].intent is not None or row.unsettled_until is not None
+    lease = Lease(name, direction, row.lease_token, row.attempts)
+    return Claim(STEP_BY_NAME[name], lease, loaded, may_have_happened, _context(loaded.saga, direction, tools))
+
+
+def _context(saga: Saga, direction: Direction, tools: Toolbox) -> StepContext:
+    operation, agent = saga.operation, saga.agent
+    # A move works under the identity of the agent that gets the number, and its undo under the old one's again.
+    identity = saga.target if saga.target is not None and direction is Direction.DO else agent
+    ledger: dict[str, tuple[str, ...]] = {}
+    for entry in saga.ledger:
+        ledger[entry.kind] = (*ledger.get(entry.kind, ()), entry.external_id)
+    return StepContext(
+        tools=tools,
+        agent_id=identity.id,
+        operation_id=operation.id,
+        phone_number=operation.phone_number,
+        takeover=operation.takeover,
+        agent_name=identity.livekit_agent_name,
+        job_metadata=json.dumps(identity.metadata),
+        ids=agent.ids,
+        parents={entry.external_id: entry.parent_id for entry in saga.ledger if entry.parent_id},
+        ledger=ledger,
+        previous_routing=NumberRouting(**agent.previous_routing) if agent.previous_routing else None,
+        is_uncertain=saga.is_uncertain,
+        started=tools.clock(),
+        holder_id=agent.id if identity is not agent else None,
+    )

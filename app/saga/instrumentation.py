@@ -10,15 +10,27 @@ import structlog
 from app.domain.statuses import Direction, OperationKind
 from app.observability.counters import LEASE_LOSSES, STEP_RETRIES, STEP_RUNS, STEP_SECONDS
 from app.observability.tracing import SILENT, SpanKind, Telemetry, traceparent_of
-from app.saga.claims import Claim
+from app.saga.context import Claim
+from app.saga.machine import Verdict
 
-LOST = "lost"
+WAITS, BROKE = "waits", "broke"
+"""A rest until the provider takes requests again; a run that left by an exception, as when the database is away."""
 
-OUTCOMES = ("done", "rests", "waits", "turned", "attention", LOST, "broke")
-"""The label `outcome`: what was kept of the run; `waits` is a rest until the provider takes requests again, and
-`broke` a run that left by an exception, as when the database is away."""
+OUTCOMES = tuple(
+    str(one)
+    for one in (
+        Verdict.DONE,
+        Verdict.RESTS,
+        WAITS,
+        Verdict.ROLLING_BACK,
+        Verdict.ATTENTION,
+        Verdict.LOST,
+        BROKE,
+    )
+)
+"""The label `outcome`: what was kept of the run."""
 
-_IN_ORDER = ("done", "waits")
+_IN_ORDER = (Verdict.DONE, WAITS)
 """What is no failure in a trace."""
 
 
@@ -26,7 +38,7 @@ _IN_ORDER = ("done", "waits")
 class StepRun:
     """The run under way."""
 
-    outcome: str = "broke"
+    outcome: str = BROKE
     """Set by the runner before the block ends."""
     error_code: str | None = None
 
@@ -42,9 +54,9 @@ class StepWatch:
         """Carry out a claimed step in the block; `claimed_s` is how long the claim took."""
         run, began = StepRun(), time.perf_counter() - claimed_s
         labels = (claim.step.name, claim.direction.value)
-        ids = {"operation_id": str(claim.context.operation_id), "step": claim.step.name, "attempt": claim.attempt}
+        ids = {"operation_id": str(claim.context.operation_id), "step": claim.step.name, "attempt": claim.lease.attempt}
         context = structlog.contextvars.bound_contextvars(
-            **ids, direction=claim.direction.value, request_id=claim.trail.request_id
+            **ids, direction=claim.direction.value, request_id=claim.operation.request_id
         )
         with context, self._span(claim, claimed_s, run):
             try:
@@ -53,9 +65,9 @@ class StepWatch:
                 tally = self.telemetry.tally
                 tally.observe(STEP_SECONDS, *labels, seconds=time.perf_counter() - began)
                 tally.count(STEP_RUNS, *labels, run.outcome)
-                if claim.attempt > 1:
+                if claim.lease.attempt > 1:
                     tally.count(STEP_RETRIES, *labels)
-                if run.outcome == LOST:
+                if run.outcome == Verdict.LOST:
                     tally.count(LEASE_LOSSES, *labels)
 
     @contextmanager
@@ -67,13 +79,13 @@ class StepWatch:
         with tracing.span(
             f"{_task_prefix(claim)}.{claim.step.name}",
             SpanKind.CONSUMER,
-            parent=traceparent_of(operation_id, claim.trail.traceparent),
+            parent=traceparent_of(operation_id, claim.operation.traceparent),
             started_s_ago=claimed_s,
             attributes={
                 "trunkline.operation.id": str(operation_id),
                 "trunkline.step": claim.step.name,
                 "trunkline.direction": claim.direction.value,
-                "trunkline.attempt": claim.attempt,
+                "trunkline.attempt": claim.lease.attempt,
             },
         ) as span:
             try:
@@ -90,6 +102,6 @@ UNWATCHED = StepWatch()
 
 def _task_prefix(claim: Claim) -> str:
     """Return what the step's task is called by: Flower and traces speak of the same."""
-    if claim.direction is Direction.UNDO and claim.trail.kind is not OperationKind.DEPROVISION:
+    if claim.direction is Direction.UNDO and claim.operation.kind is not OperationKind.DEPROVISION:
         return "rollback"
-    return claim.trail.kind.value
+    return claim.operation.kind.value

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from app.domain.errors import ErrorCode
+from app.domain.steps import INBOUND_TRUNK
 from app.providers.errors import RejectedError, TransientError
-from app.saga.context import INBOUND_TRUNK, Result, StepContext
+from app.saga.context import StepContext
+from app.saga.machine import Result
 
 CONFLICTS = {ErrorCode.LIVEKIT_NUMBER_CONFLICT, ErrorCode.LIVEKIT_RULE_CONFLICT}
 
@@ -35,7 +37,7 @@ def _create(ctx: StepContext, create: Callable[[], str], find: Callable[[StepCon
         return Result(ours[0])
 
 
-def mend_inbound_trunk(ctx: StepContext, trunk_id: str) -> bool:
+def repair_inbound_trunk(ctx: StepContext, trunk_id: str) -> bool:
     """Make the trunk what it was when it was made; False once it is certainly gone."""
     platform = ctx.tools.platform
     is_there = _update(
@@ -98,7 +100,7 @@ def create_dispatch_rule(ctx: StepContext) -> Result:
     )
 
 
-def mend_dispatch_rule(ctx: StepContext, rule_id: str) -> bool:
+def repair_dispatch_rule(ctx: StepContext, rule_id: str) -> bool:
     """Make the rule name our trunk and the agent, in place; False once it is certainly gone."""
     platform, trunk_id = ctx.tools.platform, ctx.ids[INBOUND_TRUNK]
     is_there = _update(

@@ -1,31 +1,30 @@
-"""Runs one step, forward or undo, so that a kill at any instruction is harmless: claim, act, persist.
+"""Runs one step, forward or undo, so that a kill at any instruction is harmless: claim, call, keep.
 
-The claim writes the intent before any call; the call runs without a transaction; the outcome is kept only under the
-lease that the claim took, while the ledger keeps every id that anybody learns of.
+The claim writes the intent before any call; the calls run without a transaction; the outcome is kept only under the
+lease that the claim took, while the ledger keeps every id that anybody learns of. Killed before the claim is written,
+nothing has happened; killed after it, the lease ends, the sweeper publishes the operation, and whoever claims the step
+next finds the intent and looks before it does anything. What to do when is decided by `machine`, never here.
 """
 
 import random
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from enum import Enum, auto
-from functools import cached_property
 
 import structlog
 
-from app.db.engine import Sessions
 from app.domain.errors import ErrorCode
 from app.domain.statuses import Direction
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.providers.rate_limiter import Caller, calling
-from app.saga.claims import Claim, Refusal, claim_step
-from app.saga.context import Result, Toolbox
-from app.saga.first_tries import FirstTries
-from app.saga.instrumentation import LOST, UNWATCHED, StepRun, StepWatch
-from app.saga.outcomes import keep_failure, keep_rest, keep_result
-from app.saga.steps import STEP_BY_NAME, Step
+from app.saga import machine
+from app.saga.context import Claim, TakenMeanwhileError, Toolbox, claim_of
+from app.saga.instrumentation import UNWATCHED, WAITS, StepRun, StepWatch
+from app.saga.machine import Failure, Result, Verdict
+from app.saga.rows import Rows
+from app.saga.steps import ACTIONS, Actions
 
 log = structlog.get_logger(__name__)
 
@@ -39,67 +38,50 @@ Half of the minute in which everything has ended once the providers respond; the
 """
 
 
-class Verdict(Enum):
-    """What the task does next."""
-
-    GO_ON = auto()
-    """The step is finished: the chain goes on."""
-    OTHER_BRANCH = auto()
-    """The step is finished, and what comes next waits for the other branch too: that one goes on, this chain ends."""
-    STOP = auto()
-    """Not ours to do: the chain ends here, in silence."""
-    REST = auto()
-    """Try again after `rest`."""
-    TURNED = auto()
-    """The operation is on its way back: the chain fails, and its error callback publishes that way."""
-
-
 @dataclass(frozen=True)
 class Outcome:
     """How one run of a step ended."""
 
     verdict: Verdict
     rest: timedelta = timedelta()
-
-
-_VERDICTS = {
-    "done": Verdict.GO_ON,
-    "parted": Verdict.OTHER_BRANCH,
-    "rests": Verdict.REST,
-    "attention": Verdict.REST,
-    "turned": Verdict.TURNED,
-}
+    """Until the next try, where the verdict is RESTS."""
 
 
 @dataclass(frozen=True)
 class Runner:
     """Runs steps for any operation; safe to use from many threads."""
 
-    sessions: Sessions
+    rows: Rows
     tools: Toolbox
     jitter: Callable[[float, float], float] = random.uniform
     watch: StepWatch = UNWATCHED
 
-    def run(self, operation_id: uuid.UUID, epoch: int, step_name: str, direction: Direction) -> Outcome:
+    def run_step(self, operation_id: uuid.UUID, epoch: int, name: str, direction: Direction) -> Outcome:
         """Run one step once. A second call, at the same time or later, finds it claimed or done and does nothing."""
-        began = time.perf_counter()
-        claim = self._claim(operation_id, epoch, STEP_BY_NAME[step_name], direction)
-        if not isinstance(claim, Claim):
-            return Outcome(_VERDICTS.get(claim, Verdict.STOP))
+        began, token, timing = time.perf_counter(), uuid.uuid4(), self.tools.timing
+        claimed = self.rows.change(
+            operation_id, lambda saga, now: machine.claim(saga, name, direction, epoch, timing, now, token)
+        )
+        if claimed is None:
+            return Outcome(Verdict.STALE)
+        change, loaded = claimed
+        if change.verdict is not Verdict.CLAIMED:
+            return Outcome(change.verdict)
+        claim = claim_of(change, loaded, name, self.tools)
         with self.watch.run(claim, time.perf_counter() - began) as run:
-            return self._carry_out(claim, run)
+            return self._carry_out(claim, ACTIONS[name], run)
 
-    def _carry_out(self, claim: Claim, run: StepRun) -> Outcome:
+    def _carry_out(self, claim: Claim, actions: Actions, run: StepRun) -> Outcome:
         # Until a look has shown that an earlier try left nothing, any failure leaves that question open.
         is_clear = not claim.may_have_happened
         caller = Caller(claim.lane, until=claim.context.last_call_at, stall_s=self.tools.timing.stall.total_seconds())
         try:
             with calling(caller):
-                found = self._look(claim)
+                found = self._look(claim, actions)
                 if claim.may_have_happened and not found:
                     _check_stall(caller)
                     is_clear = True
-                result = self._act(claim, found)
+                result = self._act(claim, actions, found)
                 if claim.direction is Direction.UNDO and claim.may_have_happened:
                     _check_stall(caller)
         except ProviderError as error:
@@ -109,45 +91,31 @@ class Runner:
             log.warning("step_call_failed", kind=type(error).__name__, code=error.code, detail=error.detail)
             # While a provider stands still, whatever it was asked before may still land, however long ago that was.
             is_open = isinstance(error, UnknownOutcomeError) or (claim.may_have_happened and caller.has_stalled)
-            is_open = is_open and claim.step.undo is not None
+            is_open = is_open and claim.step.is_undone
             return self._keep_error(claim, run, error, is_clear=is_clear and not is_open, is_open=is_open)
         except Exception:
             log.exception("step_broke")
-            detail = "The step met an error of ours; the worker's log has it."
-            defect = RejectedError(ErrorCode.INTERNAL_STEP_ERROR, detail)
-            return self._keep_error(claim, run, defect, is_clear=False, is_open=claim.step.undo is not None)
-        kept = self._first_tries.keep(claim, result) or keep_result(self.sessions, claim, result)
-        run.outcome = "done" if kept == "parted" else kept
-        took_s = round(self.tools.clock() - claim.context.started, 3)
-        if kept == LOST:
-            log.warning("step_lost_its_lease", resource_id=result.resource_id, took_s=took_s)
-        else:
-            log.info("step_finished", resource_id=result.resource_id, took_s=took_s)
-        return Outcome(_VERDICTS.get(kept, Verdict.STOP))
+            defect = RejectedError(
+                ErrorCode.INTERNAL_STEP_ERROR, "The step met an error of ours; the worker's log has it."
+            )
+            return self._keep_error(claim, run, defect, is_clear=False, is_open=claim.step.is_undone)
+        return self._keep_result(claim, run, result)
 
-    @cached_property
-    def _first_tries(self) -> FirstTries:
-        return FirstTries(self.sessions, self.tools)
-
-    def _claim(self, operation_id: uuid.UUID, epoch: int, step: Step, direction: Direction) -> Claim | Refusal:
-        claim = self._first_tries.claim(operation_id, epoch, step) if direction is Direction.DO else None
-        return claim or claim_step(self.sessions, self.tools, operation_id, epoch, step, direction)
-
-    def _look(self, claim: Claim) -> list[str]:
+    def _look(self, claim: Claim, actions: Actions) -> list[str]:
         """Say what stands: what a repair or a move has just made right, or what an earlier try left behind."""
-        step, context, find = claim.step, claim.context, claim.step.find
-        if claim.mends and step.mend and claim.resource_id and step.mend(context, claim.resource_id):
+        context, find, rules = claim.context, actions.find, claim.rules
+        if rules.keeps_path and actions.repair and claim.resource_id and actions.repair(context, claim.resource_id):
             return [claim.resource_id]
-        if find is None or claim.is_move or not (claim.may_have_happened or claim.mends):
+        if find is None or not rules.makes or not (claim.may_have_happened or rules.keeps_path):
             return []
         # On the way back what is known may not be all; on the way down one that is found is enough.
-        known = _known(claim) if claim.direction is Direction.UNDO and step.makes else set()
+        known = claim.known if claim.direction is Direction.UNDO and claim.step.makes else set()
         return context.find_any(lambda: find(context), known)
 
-    def _act(self, claim: Claim, found: list[str]) -> Result:
-        if claim.is_move and claim.step.makes:
+    def _act(self, claim: Claim, actions: Actions, found: list[str]) -> Result:
+        if not claim.rules.makes and claim.step.makes:
             return self._hand_over(claim, found)
-        return self._do(claim, found) if claim.direction is Direction.DO else self._undo(claim, found)
+        return self._do(claim, actions, found) if claim.direction is Direction.DO else self._undo(claim, actions, found)
 
     def _hand_over(self, claim: Claim, found: list[str]) -> Result:
         """Keep what was handed over in place. A move makes nothing: what is gone is a repair's, once it went back."""
@@ -159,77 +127,116 @@ class Runner:
         detail = f"The {name} is gone. The path is repaired now: move the number again after that."
         raise RejectedError(ErrorCode.PATH_NOT_VERIFIED, detail)
 
-    def _do(self, claim: Claim, found: list[str]) -> Result:
+    def _do(self, claim: Claim, actions: Actions, found: list[str]) -> Result:
         """Adopt what an earlier try left behind, the oldest of it, and delete the others; else make it."""
-        gone = (claim.resource_id,) if claim.mends and claim.step.makes and claim.resource_id not in found else ()
+        is_gone = claim.rules.keeps_path and claim.step.makes and claim.resource_id not in found
+        gone = (claim.resource_id,) if is_gone and claim.resource_id else ()
         if not found:
             claim.context.check_time()
-            made = claim.step.do(claim.context)
-            return replace(made, removed=tuple(filter(None, (*made.removed, *gone))))
+            made = actions.do(claim.context)
+            return replace(made, removed=(*made.removed, *gone))
         kept, *twins = found
-        if gone and claim.step.mend:
-            claim.step.mend(claim.context, kept)
-        for twin in twins if claim.step.makes and claim.step.undo else ():
+        if gone and actions.repair:
+            actions.repair(claim.context, kept)
+        undo = actions.undo if claim.step.makes else None
+        for twin in twins if undo else ():
             claim.context.check_time()
-            claim.step.undo(claim.context, twin)  # type: ignore[misc]  # the loop above has looked
-        return Result(kept, removed=tuple(filter(None, (*twins, *gone))))
+            undo(claim.context, twin)  # type: ignore[misc]  # the loop above has looked
+        return Result(kept, removed=(*(twins if undo else ()), *gone))
 
-    def _undo(self, claim: Claim, found: list[str]) -> Result:
+    def _undo(self, claim: Claim, actions: Actions, found: list[str]) -> Result:
         """Undo all that the row, the ledger and, after an unknown outcome, the provider's own list know of."""
-        step, context = claim.step, claim.context
-        if not step.undo:
+        context = claim.context
+        if actions.undo is None:
             return Result(None)
-        if step.changes:
-            targets = [context.ids[step.changes]] if step.changes in context.ids else []
+        if claim.step.changes:
+            targets = [context.ids[claim.step.changes]] if claim.step.changes in context.ids else []
         else:
-            targets = sorted({*_known(claim), *found})
+            targets = sorted({*claim.known, *found})
             if claim.may_have_happened:
-                context.absent.update(_known(claim) - set(found))
+                context.absent.update(claim.known - set(found))
         for target in targets:
             context.check_time()
-            step.undo(context, target)
+            actions.undo(context, target)
             context.removed.append(target)
         return Result(None, removed=tuple(targets))
+
+    def _keep(
+        self, claim: Claim, run: StepRun, decide: Callable[..., machine.Change], *, is_seen: bool = False
+    ) -> Verdict:
+        kept = self.rows.change(claim.context.operation_id, decide, claim.loaded if is_seen else None)
+        if kept is None:
+            raise LookupError(f"operation {claim.context.operation_id} vanished while its step ran")
+        verdict = kept[0].verdict
+        # In logs and metrics a finished step is finished, whichever branch goes on.
+        run.outcome = Verdict.DONE if verdict is Verdict.OTHER_BRANCH else verdict
+        return verdict
+
+    def _elapsed(self, claim: Claim) -> timedelta:
+        return timedelta(seconds=self.tools.clock() - claim.context.started)
+
+    def _keep_result(self, claim: Claim, run: StepRun, result: Result) -> Outcome:
+        # Mostly nobody has written the operation since the claim: what that has read is tried first.
+        verdict = self._keep(claim, run, lambda saga, now: machine.keep(saga, claim.lease, result, now), is_seen=True)
+        took_s = round(self._elapsed(claim).total_seconds(), 3)
+        if verdict is Verdict.LOST:
+            log.warning("step_lost_its_lease", resource_id=result.resource_id, took_s=took_s)
+        else:
+            log.info("step_finished", resource_id=result.resource_id, took_s=took_s)
+        return Outcome(verdict)
 
     def _keep_error(
         self, claim: Claim, run: StepRun, error: ProviderError, *, is_clear: bool, is_open: bool
     ) -> Outcome:
         """Keep a failure, or a rest; `is_open`: something of the step may still land."""
         run.error_code = error.code
-        settles_in = self.tools.timing.settle if is_open else None
-        if isinstance(error, RejectedError) and claim.direction is Direction.DO:
-            run.outcome = keep_failure(self.sessions, claim, error, is_clear=is_clear, settles_in=settles_in)
-            return Outcome(_VERDICTS.get(run.outcome, Verdict.STOP))
-        rest = max(self._rest_after(claim, error), self.tools.timing.quiet if is_open else timedelta())
-        run.outcome = keep_rest(self.sessions, self.tools, claim, error, rest, is_clear=is_clear, settles_in=settles_in)
-        if run.outcome == "attention":
+        failure = Failure(
+            error.code,
+            error.detail,
+            is_for_good=isinstance(error, RejectedError),
+            is_clear=is_clear,
+            settles_in=self.tools.timing.settle if is_open else None,
+            removed=tuple(claim.context.removed),
+            found_routing=asdict(error.routing) if isinstance(error, TakenMeanwhileError) else None,
+        )
+        if failure.is_for_good and claim.direction is Direction.DO:
+            return Outcome(self._keep(claim, run, lambda saga, now: machine.fail(saga, claim.lease, failure, now)))
+        pause = max(self._pause_after(claim, error), self.tools.timing.quiet if is_open else timedelta())
+        outcome = self._keep_rest(claim, run, failure, pause)
+        if outcome.verdict is Verdict.ATTENTION:
             log.error("operation_needs_attention", code=error.code)
-        return Outcome(_VERDICTS.get(run.outcome, Verdict.STOP), rest=rest)
+        return outcome
 
     def _keep_wait(
         self, claim: Claim, run: StepRun, error: ProviderError, caller: Caller, *, is_clear: bool
     ) -> Outcome:
         """Rest until there is room again; no failure, and no try either where nothing was sent."""
         asked_s = error.retry_after_s or BACKOFF_BASE_S
-        rest = timedelta(seconds=self.jitter(asked_s, 2 * asked_s))
-        is_clear, was_tried = is_clear and not caller.has_called, caller.has_called
-        kept = keep_rest(self.sessions, self.tools, claim, error, rest, is_clear=is_clear, was_tried=was_tried)
-        run.outcome = "waits" if kept == "rests" else kept
-        return Outcome(_VERDICTS.get(kept, Verdict.STOP), rest=rest)
+        failure = Failure(
+            error.code,
+            error.detail,
+            is_clear=is_clear and not caller.has_called,
+            was_tried=caller.has_called,
+            waited_s=round(self._elapsed(claim).total_seconds(), 3),
+            removed=tuple(claim.context.removed),
+        )
+        outcome = self._keep_rest(claim, run, failure, timedelta(seconds=self.jitter(asked_s, 2 * asked_s)))
+        run.outcome = WAITS if outcome.verdict is Verdict.RESTS else run.outcome
+        return outcome
 
-    def _rest_after(self, claim: Claim, error: ProviderError) -> timedelta:
+    def _keep_rest(self, claim: Claim, run: StepRun, failure: Failure, pause: timedelta) -> Outcome:
+        timing = self.tools.timing
+        verdict = self._keep(claim, run, lambda saga, now: machine.rest(saga, claim.lease, failure, pause, timing, now))
+        return Outcome(verdict, pause)
+
+    def _pause_after(self, claim: Claim, error: ProviderError) -> timedelta:
         """Back off with full jitter (AWS: "Exponential Backoff and Jitter"), never sooner than the provider asks."""
         if isinstance(error, RejectedError):
             return timedelta(seconds=self.jitter(BACKOFF_CAP_S / 2, BACKOFF_CAP_S))
         if isinstance(error, UnknownOutcomeError):
             return self.tools.timing.quiet
-        ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(claim.attempt - 1, 16))
+        ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(claim.lease.attempt - 1, 16))
         return timedelta(seconds=max(self.jitter(0, ceiling), error.retry_after_s or 0))
-
-
-def _known(claim: Claim) -> set[str]:
-    """Return the ids of the step's resources that the row and the ledger know."""
-    return {*claim.context.ledger.get(claim.step.name, ()), *([claim.resource_id] if claim.resource_id else [])}
 
 
 def _check_stall(caller: Caller) -> None:

@@ -1,9 +1,13 @@
 """What the Twilio steps do at the provider, look for and take back."""
 
+from dataclasses import asdict
+
 from app.domain.errors import ErrorCode
+from app.domain.steps import NUMBER, TRUNK
 from app.providers.base import CarrierNumber, NumberRouting
 from app.providers.errors import RejectedError, TransientError
-from app.saga.context import NUMBER, TRUNK, Result, StepContext, TakenMeanwhileError
+from app.saga.context import StepContext, TakenMeanwhileError
+from app.saga.machine import Result
 from app.saga.verification import same_sip_uri
 
 
@@ -15,7 +19,7 @@ def look_up_number(ctx: StepContext) -> Result:
     if not number.is_voice:
         raise RejectedError(ErrorCode.NUMBER_NOT_VOICE, "The number cannot take voice calls, or is set to receive fax.")
     _refuse_foreign_routing(ctx, number.routing, own_trunk=ctx.ids.get(TRUNK))
-    return Result(number.sid, previous_routing=number.routing)
+    return Result(number.sid, previous_routing=asdict(number.routing))
 
 
 def _owned_number(ctx: StepContext) -> CarrierNumber | None:
@@ -77,7 +81,7 @@ def create_trunk(ctx: StepContext) -> Result:
     return Result(ctx.tools.carrier.create_trunk(ctx.label).sid)
 
 
-def mend_trunk(ctx: StepContext, trunk_sid: str) -> bool:
+def repair_trunk(ctx: StepContext, trunk_sid: str) -> bool:
     """Give the trunk its tag and let it take plain calls; False once it is certainly gone."""
     if ctx.tools.carrier.update_trunk(trunk_sid, ctx.label):
         return True
@@ -128,7 +132,7 @@ def create_origination_url(ctx: StepContext) -> Result:
     return Result(ctx.tools.carrier.create_origination_url(ctx.ids[TRUNK], ctx.tools.sip_uri, ctx.label).sid)
 
 
-def mend_origination_url(ctx: StepContext, url_sid: str) -> bool:
+def repair_origination_url(ctx: StepContext, url_sid: str) -> bool:
     """Make the URL lead to LiveKit again; False once it is certainly gone."""
     trunk_sid = ctx.ids[TRUNK]
     if ctx.tools.carrier.update_origination_url(trunk_sid, url_sid, ctx.tools.sip_uri, ctx.label):
@@ -167,7 +171,8 @@ def attach_number(ctx: StepContext) -> Result:
     ctx.check_time()
     ctx.tools.carrier.attach_number(trunk_sid, number_sid)
     # Taken over from where it was put since the first look: that is where it goes back to.
-    return Result(number_sid, previous_routing=now if _is_routed(now) and now != ctx.previous_routing else None)
+    is_taken = _is_routed(now) and now != ctx.previous_routing
+    return Result(number_sid, previous_routing=asdict(now) if is_taken else None)
 
 
 def detach_number(ctx: StepContext, number_sid: str) -> None:

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from app.db.models import Agent, Event, Operation, OperationStep, Resource
 from app.domain.findings import Health
-from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.domain.kinds import KINDS
+from app.domain.statuses import Direction, OperationKind, PhoneStatus, StepState
 
 _STANDS = frozenset({StepState.RUNNING, StepState.DONE, StepState.FAILED})
 _MOVING = frozenset({StepState.RUNNING, StepState.UNDOING})
@@ -122,13 +123,7 @@ class PhoneView:
 
 def phone_status_of(operation: Operation) -> PhoneStatus:
     """Return the phone status that an agent has while this operation is open."""
-    if operation.kind in {OperationKind.REPAIR, OperationKind.MOVE}:
-        return PhoneStatus.PROVISIONED
-    if operation.kind is OperationKind.DEPROVISION:
-        return PhoneStatus.DEPROVISIONING
-    if operation.direction is Direction.UNDO:
-        return PhoneStatus.ROLLING_BACK
-    return PhoneStatus.PENDING if operation.status is OperationStatus.QUEUED else PhoneStatus.PROVISIONING
+    return KINDS[operation.kind].phone[operation.status]
 
 
 def status_url(agent_id: uuid.UUID) -> str:

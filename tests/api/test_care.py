@@ -37,7 +37,7 @@ def _build(database_url: str, redis_url: str, sandbox: Sandbox, **more: Any) -> 
 def _work(wiring: Wiring, plan: Plan) -> None:
     """Do what a worker does with a chain."""
     for name in plan.steps:
-        if wiring.runner.run(plan.operation_id, plan.epoch, name, plan.direction).verdict not in FINISHED:
+        if wiring.runner.run_step(plan.operation_id, plan.epoch, name, plan.direction).verdict not in FINISHED:
             return
 
 

@@ -29,8 +29,8 @@ from app.access import KeyService, Scope
 from app.api.responses import REPLAYED
 from app.bulk.items import Item
 from app.db.models import Agent, Operation
+from app.domain.events import Origin
 from app.saga.chain_plan import Plan
-from app.saga.transitions import Origin
 from app.settings import Settings
 from app.views.agent_schemas import AGENT_ID, CURSOR
 from app.views.bulk_schemas import item_cursor

@@ -6,7 +6,7 @@ from app.db.models import Event, Operation, OperationStep
 from app.domain.errors import ErrorCode
 from app.domain.findings import AuditStatus, FindingCode
 from app.domain.statuses import OPEN_STATUSES, OperationKind, PhoneStatus
-from app.saga.context import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK
+from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK
 from tests.care.hostile_day import NAMES, NUMBERS, WEBHOOK, HostileDay
 from tests.e2e.invariants import Subject, check_call, check_clean, check_path, known_ids, owned, routing_of
 from tests.e2e.rows import AgentRows, rows_of

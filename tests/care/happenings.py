@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from app.saga.steps import STEPS
+from app.domain.steps import STEPS
 from tests.care.hostile_day import A_WHILE, NAMES, NUMBERS, THE_BUDGET, Event
 from tests.care.outsider import EDITS
 from tests.support.mishaps import Mishap

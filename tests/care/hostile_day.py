@@ -12,10 +12,12 @@ from sqlalchemy import select, text
 from app.audit.service import AuditService
 from app.db.models import Audit, Operation
 from app.domain.errors import RefusedError
+from app.domain.events import Origin
 from app.providers.base import Carrier, Label
 from app.providers.errors import ProviderError
-from app.saga.runner import BACKOFF_CAP_S, Runner, Verdict
-from app.saga.transitions import Origin, Plan
+from app.saga.chain_plan import Plan
+from app.saga.machine import Verdict
+from app.saga.runner import BACKOFF_CAP_S, Runner
 from app.settings import load_settings
 from app.sweeper import Sweeper
 from app.wiring import Wiring, build
@@ -173,8 +175,8 @@ class HostileDay:
         """Do what Celery and its workers do with one chain."""
         with suppress(WorkerDiedError):
             for name in plan.steps:
-                outcome = self.wiring.runner.run(plan.operation_id, plan.epoch, name, plan.direction)
-                if outcome.verdict is Verdict.TURNED:
+                outcome = self.wiring.runner.run_step(plan.operation_id, plan.epoch, name, plan.direction)
+                if outcome.verdict is Verdict.ROLLING_BACK:
                     self.wiring.provisioning.kick(plan.operation_id)
                 if outcome.verdict not in FINISHED:
                     return

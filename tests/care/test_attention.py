@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 from app import create_app
 from app.access import KeyService, Scope
 from app.db.models import Operation
+from app.domain.events import Origin
 from app.domain.statuses import OperationStatus, PhoneStatus
 from app.saga import runner
-from app.saga.transitions import Origin
 from tests.support.saga import END_OF_RESTS
 from tests.support.stage import Stage
 

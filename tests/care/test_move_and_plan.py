@@ -11,10 +11,10 @@ from sqlalchemy import text
 
 from app.dev.sandbox import ACCOUNT_SID
 from app.domain.errors import ErrorCode, RefusedError
+from app.domain.events import Origin
 from app.domain.findings import FindingCode, Health
 from app.domain.marks import metadata_of, tag_of
 from app.domain.statuses import OperationStatus, PhoneStatus
-from app.saga.transitions import Origin
 from tests.care.outsider import Outsider
 from tests.support.saga import END_OF_RESTS
 from tests.support.stage import FOREIGN_NUMBER, NUMBER, Stage
@@ -101,7 +101,7 @@ def test_a_move_of_a_path_that_somebody_deleted_from_goes_back_and_is_repaired(
     if is_under_way:
         plan = stage.publisher.plans[0]
         for name in plan.steps[:-1]:
-            stage.wiring.runner.run(plan.operation_id, plan.epoch, name, plan.direction)
+            stage.wiring.runner.run_step(plan.operation_id, plan.epoch, name, plan.direction)
     outsider.edit(kind, stage.agent)
     stage.drive()
     assert stage.wiring.provisioning.wait(operation.id, _NOW).status is OperationStatus.FAILED
@@ -189,7 +189,7 @@ def test_an_attachment_that_landed_late_does_not_keep_the_trunk(stage: Stage) ->
     agent = stage.agent
     stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin())
     plan = stage.publisher.plans[0]
-    stage.wiring.runner.run(plan.operation_id, plan.epoch, plan.steps[0], plan.direction)
+    stage.wiring.runner.run_step(plan.operation_id, plan.epoch, plan.steps[0], plan.direction)
     stage.wiring.carrier.attach_number(str(agent.twilio_trunk_sid), str(agent.twilio_phone_number_sid))  # landed_late
     stage.drive()
     assert stage.agent.phone_provisioning_status is PhoneStatus.NOT_PROVISIONED

@@ -8,7 +8,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from app.access import KeyService, Scope
-from app.saga.transitions import Origin
+from app.domain.events import Origin
 from tests.support.stage import NUMBER, Stage
 
 

@@ -1,6 +1,6 @@
 """An agent that has had a number before is treated like one that has not."""
 
-from app.saga.transitions import Origin
+from app.domain.events import Origin
 from tests.support.stage import FOREIGN_NUMBER, Stage
 
 

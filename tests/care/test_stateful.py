@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from app.saga.claims import Claim
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -18,7 +19,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from app.audit.service import AuditService
 from app.domain.events import Origin
 from app.providers.base import Carrier
-from app.saga.claims import Claim
 from app.saga.runner import Runner
 from app.sweeper import Sweeper
 from tests.care.evening import check, heal

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import redis
 
 from app.db.models import Operation
+from app.domain.events import Origin
 from app.domain.statuses import Direction
-from app.saga.steps import STEPS
-from app.saga.transitions import Origin
+from app.domain.steps import STEPS
 from app.wiring import Wiring
 from tests.e2e.invariants import Subject
 from tests.e2e.rows import step_states
@@ -49,7 +49,7 @@ def run_until_done(wiring: Wiring, operation: Operation, *steps: str) -> None:
     for step in steps or [each.name for each in STEPS]:
 
         def is_done(name: str = step) -> bool:
-            return wiring.runner.run(operation.id, 0, name, Direction.DO).verdict in FINISHED
+            return wiring.runner.run_step(operation.id, 0, name, Direction.DO).verdict in FINISHED
 
         eventually(is_done, f"{step} is done")
 
@@ -60,9 +60,9 @@ def deliver_twice(wiring: Wiring, sandbox: Sandbox, number: str) -> Subject:
     run_until_done(wiring, operation, STEPS[0].name)
     held = sandbox.fault("twilio.create_trunk", "hold_before", contains=subject.agent_id)
     with ThreadPoolExecutor(2) as workers:
-        first = workers.submit(wiring.runner.run, operation.id, 0, TRUNK, Direction.DO)
+        first = workers.submit(wiring.runner.run_step, operation.id, 0, TRUNK, Direction.DO)
         eventually(lambda: sandbox.held(held), "the create is held")
-        second = workers.submit(wiring.runner.run, operation.id, 0, TRUNK, Direction.DO)
+        second = workers.submit(wiring.runner.run_step, operation.id, 0, TRUNK, Direction.DO)
         second.result()
         sandbox.release(held)
         first.result()

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.dev.localstack.http_json import JsonClient
-from app.saga.steps import STEP_BY_NAME
+from app.domain.steps import STEP_BY_NAME
 from tests.e2e.rows import statuses
 from tests.support.collector import Collector, Seen, running_collector
 from tests.support.sandbox import SandboxServer, running_sandbox

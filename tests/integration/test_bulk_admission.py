@@ -21,8 +21,8 @@ from app.db.models import Bulk, BulkItem, Operation
 from app.domain.errors import RefusedError
 from app.domain.statuses import BulkStatus, ItemStatus, OperationStatus
 from app.numbers.service import ProvisioningService
-from app.saga.chain_plan import BULK_HINT_GRACE
-from app.saga.transitions import Plan
+from app.saga.chain_plan import Plan
+from app.saga.machine import BULK_MESSAGE_GRACE
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import E164, ORIGIN, Saga
 
@@ -31,7 +31,7 @@ DEADLINE_S = 60.0
 
 def accept(saga: Saga, count: int, first: int = 0) -> uuid.UUID:
     raw = [{"agent": f"desk {n}", "phoneNumber": f"+1514556{n:04}"} for n in range(first, first + count)]
-    return BulkService(saga.sessions).accept(read_items(raw), origin=ORIGIN).id
+    return BulkService(saga.sessions, saga.rows).accept(read_items(raw), origin=ORIGIN).id
 
 
 def admission(saga: Saga, window: int = 200) -> BulkAdmission:
@@ -39,7 +39,7 @@ def admission(saga: Saga, window: int = 200) -> BulkAdmission:
 
 
 def items(saga: Saga, bulk_id: uuid.UUID) -> Sequence[BulkItem]:
-    return BulkService(saga.sessions).items(bulk_id)
+    return BulkService(saga.sessions, saga.rows).items(bulk_id)
 
 
 def failed_item(saga: Saga) -> tuple[uuid.UUID, BulkItem, uuid.UUID]:
@@ -85,7 +85,7 @@ def test_a_bulk_runs_to_its_end_through_the_steps_of_a_single_request(saga: Saga
         saga.drive(item.operation_id)
     saga.sweeper.bulks.advance()
 
-    bulk = BulkService(saga.sessions).get(bulk_id)
+    bulk = BulkService(saga.sessions, saga.rows).get(bulk_id)
     assert (bulk.status, bulk.succeeded, bulk.failed) == (BulkStatus.FAILED, 2, 1)
     assert [item.error_code for item in items(saga, bulk_id)] == [None, None, "number_not_in_account"]
     assert all(saga.world.routing(sid).trunk_sid for sid in sids)
@@ -94,19 +94,19 @@ def test_a_bulk_runs_to_its_end_through_the_steps_of_a_single_request(saga: Saga
 def test_a_retry_by_hand_of_an_item_that_failed_is_the_items_own(saga: Saga) -> None:
     bulk_id, item, operation_id = failed_item(saga)
     saga.sweeper.bulks.advance()
-    assert BulkService(saga.sessions).get(bulk_id).failed == 1
+    assert BulkService(saga.sessions, saga.rows).get(bulk_id).failed == 1
 
     saga.world.carrier.own_number(str(item.phone_number))
     again = saga.service.retry(operation_id, origin=ORIGIN)
 
-    bulk = BulkService(saga.sessions).get(bulk_id)
+    bulk = BulkService(saga.sessions, saga.rows).get(bulk_id)
     assert (bulk.status, bulk.finished_at, bulk.failed) == (BulkStatus.RUNNING, None, 0)
     assert [(each.status, each.operation_id) for each in items(saga, bulk_id)] == [(ItemStatus.RUNNING, again.id)]
     with pytest.raises(RefusedError, match="open"):
         saga.service.retry(operation_id, origin=ORIGIN)
     saga.drive(again.id)
     saga.sweeper.bulks.advance()
-    bulk = BulkService(saga.sessions).get(bulk_id)
+    bulk = BulkService(saga.sessions, saga.rows).get(bulk_id)
     assert (bulk.status, bulk.succeeded) == (BulkStatus.SUCCEEDED, 1)
 
 
@@ -121,7 +121,7 @@ def test_a_retry_by_hand_that_is_refused_leaves_the_item_with_the_reason(saga: S
 
     (item,) = items(saga, bulk_id)
     assert (item.status, item.error_code) == (ItemStatus.FAILED, "agent_has_phone")
-    assert BulkService(saga.sessions).get(bulk_id).status is BulkStatus.FAILED
+    assert BulkService(saga.sessions, saga.rows).get(bulk_id).status is BulkStatus.FAILED
 
 
 def test_a_retry_by_hand_that_meets_a_sweeper_is_told_so(saga: Saga, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_what_waits_for_a_person_does_not_hold_up_the_bulk(saga: Saga) -> None:
     sweeper.advance()
     set_status(saga, items(saga, bulk_id)[0].operation_id, OperationStatus.NEEDS_ATTENTION)
     assert sweeper.advance() == 1
-    assert BulkService(saga.sessions).get(bulk_id).running == 2
+    assert BulkService(saga.sessions, saga.rows).get(bulk_id).running == 2
 
 
 @dataclass
@@ -184,7 +184,7 @@ def test_a_sweeper_killed_before_its_message_loses_no_item_and_opens_none_twice(
     bulk_id = accept(saga, 4)
     dying = DyingPublisher(saga.publisher)
     with pytest.raises(WorkerDiedError):
-        BulkAdmission(saga.sessions, ProvisioningService(saga.sessions, dying)).advance()
+        BulkAdmission(saga.sessions, ProvisioningService(saga.sessions, dying, saga.rows)).advance()
     assert saga.sweeper.bulks.advance() == 0, "its lease stands"
     end_lease(saga)
     assert saga.sweeper.bulks.advance() == 2
@@ -192,7 +192,7 @@ def test_a_sweeper_killed_before_its_message_loses_no_item_and_opens_none_twice(
     assert_each_once(saga, bulk_id)
     assert len(saga.publisher.plans) == 3
     with saga.sessions.begin() as session:
-        session.execute(update(Operation).values(wake_at=Operation.wake_at - BULK_HINT_GRACE))
+        session.execute(update(Operation).values(wake_at=Operation.wake_at - BULK_MESSAGE_GRACE))
     assert saga.sweeper.sweep() == 4
     assert {plan.operation_id for plan in saga.publisher.plans} == {operation.id for operation in operations(saga)}
 
@@ -223,7 +223,7 @@ def test_a_cancel_between_the_turn_and_the_item_wins(saga: Saga) -> None:
     turn = saga.sweeper.bulks._take_turn(bulk_id, 200, 200)
     assert turn is not None
     saga.sweeper.bulks._open(turn.items[0], turn.origin)
-    cancelled = BulkService(saga.sessions).cancel(bulk_id)
+    cancelled = BulkService(saga.sessions, saga.rows).cancel(bulk_id)
     for item in turn.items[1:]:
         saga.sweeper.bulks._open(item, turn.origin)
     saga.sweeper.bulks._end_turn(bulk_id)

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,11 +15,12 @@ from app.bulk import service as bulk_module
 from app.bulk.items import read_items
 from app.bulk.service import BulkService
 from app.db.models import Agent, BulkItem, Operation
-from app.domain.errors import RefusedError
 from app.domain.events import EventName
 from app.domain.statuses import BulkStatus, Direction, ItemStatus, OperationStatus, PhoneStatus
-from app.saga.context import NUMBER
-from app.saga.runner import Verdict
+from app.domain.steps import NUMBER
+from app.saga.machine import Verdict
+from app.saga.rows import Rows
+from tests.support.providers import WorkerDiedError
 from tests.support.saga import ORIGIN, Saga
 
 DEADLINE_S = 60.0
@@ -29,7 +31,7 @@ def opened(saga: Saga, count: int) -> tuple[BulkService, uuid.UUID, list[uuid.UU
     numbers = [f"+1514557{n:04}" for n in range(count)]
     for number in numbers:
         saga.world.carrier.own_number(number)
-    bulks = BulkService(saga.sessions)
+    bulks = BulkService(saga.sessions, saga.rows)
     raw = [{"agent": f"desk {number}", "phoneNumber": number} for number in numbers]
     bulk_id = bulks.accept(read_items(raw), origin=ORIGIN).id
     saga.sweeper.bulks.advance()
@@ -37,7 +39,7 @@ def opened(saga: Saga, count: int) -> tuple[BulkService, uuid.UUID, list[uuid.UU
 
 
 def begin(saga: Saga, operation_id: uuid.UUID) -> None:
-    assert saga.runner.run(operation_id, 0, NUMBER, Direction.DO).verdict is Verdict.GO_ON
+    assert saga.runner.run_step(operation_id, 0, NUMBER, Direction.DO).verdict is Verdict.DONE
 
 
 def statuses(bulks: BulkService, bulk_id: uuid.UUID) -> Sequence[ItemStatus]:
@@ -88,7 +90,7 @@ def test_messages_and_sweeps_of_what_was_cancelled_end_in_silence(saga: Saga) ->
     outcomes = [saga.run_chain(plan) for plan in plans]
 
     assert due == [None, None]
-    assert {outcome.verdict for outcome in outcomes if outcome} == {Verdict.STOP}
+    assert {outcome.verdict for outcome in outcomes if outcome} == {Verdict.STALE}
     assert saga.sweeper.sweep() == 0
     assert not any(saga.service.kick(operation_id) for operation_id in operations)
     assert saga.world.log.order == []
@@ -166,8 +168,8 @@ def test_workers_that_claim_at_the_same_moment_have_it_or_find_it_cancelled(
 
     def work(mine: Sequence[uuid.UUID]) -> int:
         gate.wait(DEADLINE_S)
-        verdicts = [saga.runner.run(one, 0, NUMBER, Direction.DO).verdict for one in mine]
-        return sum(verdict is Verdict.GO_ON for verdict in verdicts)
+        verdicts = [saga.runner.run_step(one, 0, NUMBER, Direction.DO).verdict for one in mine]
+        return sum(verdict is Verdict.DONE for verdict in verdicts)
 
     def cancel() -> Any:
         gate.wait(DEADLINE_S)
@@ -217,21 +219,26 @@ def test_a_resume_in_the_middle_of_a_cancel_is_not_undone_by_it(saga: Saga, monk
     assert (len(batches), sorted(statuses(bulks, bulk_id))) == (2, ["pending", "running", "running"])
 
 
+class DyingRows(Rows):
+    """Rows in a process that is killed at one of its writes."""
+
+    def __init__(self, rows: Rows, writes: int) -> None:
+        super().__init__(rows._sessions)
+        self._left = writes
+
+    def write(self, *args: Any, **options: Any) -> str | None:
+        self._left -= 1
+        if not self._left:
+            raise WorkerDiedError
+        return super().write(*args, **options)
+
+
 def test_a_cancel_that_dies_half_way_is_finished_by_the_next(saga: Saga, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk_module, "CANCEL_BATCH", 2)
     bulks, bulk_id, operations = opened(saga, 5)
-    cancel_queued = bulk_module._cancel_queued
-    batches = []
-
-    def die_at_the_second(*given: Any) -> int:
-        batches.append(given)
-        if len(batches) == 2:
-            raise RefusedError("internal_error", "killed")
-        return cancel_queued(*given)
-
-    monkeypatch.setattr(bulk_module, "_cancel_queued", die_at_the_second)
-    with pytest.raises(RefusedError):
-        bulks.cancel(bulk_id)
+    dying = replace(bulks, rows=DyingRows(saga.rows, writes=3))
+    with pytest.raises(WorkerDiedError):
+        dying.cancel(bulk_id)
     assert bulks.get(bulk_id).cancelled == 2
 
     told = bulks.cancel(bulk_id)

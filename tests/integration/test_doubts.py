@@ -10,18 +10,12 @@ from sqlalchemy import update
 from app.db.models import OperationStep
 from app.domain.errors import ErrorCode
 from app.domain.statuses import Direction, OperationStatus, PhoneStatus, StepState
+from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, NUMBER_ATTACHMENT, ORIGINATION_URL, TRUNK, VERIFICATION
 from app.providers.errors import RejectedError, UnknownOutcomeError
 from app.providers.rate_limiter import current_caller
-from app.saga.context import (
-    DISPATCH_RULE,
-    INBOUND_TRUNK,
-    NUMBER_ATTACHMENT,
-    ORIGINATION_URL,
-    TRUNK,
-    VERIFICATION,
-    tag_of,
-)
-from app.saga.runner import Outcome, Verdict
+from app.saga.context import tag_of
+from app.saga.machine import Verdict
+from app.saga.runner import Outcome
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import DO_CALL, MAKERS, SIP_URI, TIMING, UNDO_CALL, Saga
 from tests.support.step import make_context
@@ -78,7 +72,7 @@ def test_an_undo_waits_until_nothing_can_land_any_more(saga: Saga, number_sid: s
     saga.deprovision(saga.look(operation_id).agent.id)
     end_rest(saga, operation_id, step)
     before = saga.world.log.started.total()
-    assert saga.run(operation_id, step) == Outcome(Verdict.STOP)
+    assert saga.run(operation_id, step) == Outcome(Verdict.STALE)
     snapshot = saga.look(operation_id)
     waits = snapshot.rows[step].unsettled_until
     assert waits is not None
@@ -99,7 +93,7 @@ def test_a_look_that_was_answered_late_proves_nothing(saga: Saga, number_sid: st
     late = TIMING.stall.total_seconds() + 0.1
     saga.world.log.plan(look[step], before=lambda: current_caller().note_answer(late, is_lost=False))
     made = saga.world.log.started[DO_CALL[step]]
-    assert saga.run(operation_id, step) == Outcome(Verdict.REST, TIMING.quiet)
+    assert saga.run(operation_id, step) == Outcome(Verdict.RESTS, TIMING.quiet)
     assert saga.world.log.started[DO_CALL[step]] == made
     landed = land(saga, operation_id, step)
     saga.drive(operation_id)
@@ -158,7 +152,7 @@ def test_a_worker_killed_in_a_write_leaves_a_doubt_that_its_undo_waits_out(
         now = saga.look(operation_id).now
         session.execute(update(OperationStep).where(*which).values(lease_until=now - end_lease))
     assert lease_until is not None
-    assert saga.run(operation_id, step, Direction.UNDO) == Outcome(Verdict.STOP)
+    assert saga.run(operation_id, step, Direction.UNDO) == Outcome(Verdict.STALE)
     waits = saga.look(operation_id).rows[step].unsettled_until
     assert waits == now - end_lease + TIMING.settle - TIMING.provider_timeout
     saga.drive(operation_id)
@@ -172,7 +166,7 @@ def test_an_attachment_that_lands_after_the_number_was_moved_goes_back_to_where_
     operation_id = lose(saga, NUMBER_ATTACHMENT)
     saga.world.carrier.route(number_sid, trunk_sid=theirs)
     saga.let_rests_end(operation_id)
-    assert saga.run(operation_id, NUMBER_ATTACHMENT).verdict is Verdict.TURNED
+    assert saga.run(operation_id, NUMBER_ATTACHMENT).verdict is Verdict.ROLLING_BACK
     saga.world.carrier.route(number_sid, trunk_sid=saga.look(operation_id).agent.twilio_trunk_sid)
     saga.drive(operation_id)
     assert saga.world.routing(number_sid).trunk_sid == theirs

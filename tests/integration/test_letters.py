@@ -12,8 +12,8 @@ import redis
 from celery import Celery
 
 from app.domain.statuses import Direction, OperationKind
+from app.domain.steps import STEPS, steps_towards
 from app.saga.chain_plan import Plan
-from app.saga.steps import STEPS, steps_towards
 from tests.support.queue import keys_of
 
 Lead = Callable[[str], None]

@@ -10,17 +10,18 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from app.db.engine import make_engine
+from app.domain.steps import STEPS
 from app.numbers import service
-from app.saga import first_tries
-from app.saga.steps import STEPS
+from app.saga import rows
+from app.webhooks import announcements
 from tests.support.servers import PostgresServer
 
 STATEMENTS = {
     "accept": service._ACCEPT,
-    "claim": first_tries._CLAIM,
-    **{f"keep {step.name}": first_tries._KEEPS[step.name] for step in STEPS},
-    "meet": first_tries._IS_READY,
-    "kick": service._OPEN,
+    "read": rows._READ,
+    "write": rows._WRITE,
+    "follow": rows._FOLLOW,
+    "announce": announcements.ANNOUNCE,
 }
 
 HANDFUL = "webhook_endpoints"
@@ -29,18 +30,16 @@ HANDFUL = "webhook_endpoints"
 MOMENT, ID = timedelta(seconds=1), uuid.uuid4()
 
 VALUES = {
-    **dict.fromkeys(("operation", "agent", "bulk", "token", "key_id"), ID),
-    **dict.fromkeys(("grace", "bulk_grace", "lease", "quiet", "budget", "margin"), MOMENT),
-    **dict.fromkeys(
-        ("number", "requested_by", "request_id", "traceparent", "resource", "provider", "parent", "channel", "address"),
-        "x",
-    ),
-    **dict.fromkeys(("intent", "routing", "detail", "asked"), Jsonb({})),
-    "needs": [STEPS[0].name],
-    "joins": [STEPS[0].name],
-    "step": STEPS[0].name,
+    **dict.fromkeys(("operation", "agent", "bulk", "key_id", "id", "holder", "heir"), ID),
+    **dict.fromkeys(("grace", "lands"), MOMENT),
+    **dict.fromkeys(("number", "requested_by", "request_id", "traceparent", "channel", "address", "action"), "x"),
+    **dict.fromkeys(("change", "detail", "asked"), Jsonb({})),
+    "free": [STEPS[0].name],
+    "steps": [STEPS[0].name],
+    "deleted": ["x"],
+    "announcements": Jsonb([]),
+    "version": "1",
     "position": 1,
-    "epoch": 0,
     "takeover": False,
 }
 

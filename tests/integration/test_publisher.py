@@ -13,8 +13,8 @@ from kombu import Consumer, Message
 
 from app.dev.localstack.stores import ValkeyServer
 from app.domain.statuses import Direction, OperationKind
+from app.domain.steps import steps_towards
 from app.saga.chain_plan import Plan
-from app.saga.steps import steps_towards
 from tests.support.queue import messages
 
 LIMIT_S = 4.0

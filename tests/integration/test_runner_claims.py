@@ -14,27 +14,28 @@ from app.domain.errors import ErrorCode
 from app.domain.events import EventName
 from app.domain.marks import tag_of
 from app.domain.statuses import Direction, OperationStatus, PhoneStatus, StepState
-from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
-from app.saga.claims import LEASE_MARGIN
-from app.saga.context import (
+from app.domain.steps import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
     NUMBER,
     NUMBER_ATTACHMENT,
     ORIGINATION_URL,
+    STEPS,
     TRUNK,
     VERIFICATION,
 )
-from app.saga.runner import Outcome, Verdict
-from app.saga.steps import STEPS
+from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
+from app.saga.machine import LEASE_MARGIN, Verdict
+from app.saga.runner import Outcome
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import DO_CALL, FINISHED, MAKERS, SIP_URI, TIMING, UNDO_CALL, Saga
 
 TWILIO_BRANCH = (TRUNK, ORIGINATION_URL)
 LIVEKIT_BRANCH = (INBOUND_TRUNK, DISPATCH_RULE)
 
-STOP = Outcome(Verdict.STOP)
-GO_ON = Outcome(Verdict.GO_ON)
+STALE = Outcome(Verdict.STALE)
+LOST = Outcome(Verdict.LOST)
+DONE = Outcome(Verdict.DONE)
 UNAVAILABLE = ErrorCode.PROVIDER_UNAVAILABLE
 DEADLINE_S = 20.0
 DOWN = pytest.mark.parametrize("step", DO_CALL)
@@ -59,7 +60,7 @@ def test_a_message_of_another_epoch_stops_without_a_call(saga: Saga, number_sid:
     before = saga.look(operation_id)
     calls = len(saga.world.log.order)
     for epoch in (-1, 1):
-        assert saga.runner.run(operation_id, epoch, step, Direction.DO) == STOP
+        assert saga.runner.run_step(operation_id, epoch, step, Direction.DO) == STALE
     after = saga.look(operation_id)
     assert len(saga.world.log.order) == calls
     assert (after.rows[step].attempts, len(after.events)) == (0, len(before.events))
@@ -70,21 +71,21 @@ def test_a_message_of_the_other_direction_stops_without_a_call(saga: Saga, numbe
     operation_id = saga.provision()
     saga.advance(operation_id, until=NUMBER_ATTACHMENT)
     calls = len(saga.world.log.order)
-    assert saga.run(operation_id, step, Direction.UNDO) == STOP
+    assert saga.run(operation_id, step, Direction.UNDO) == STALE
     down = saga.deprovision(saga.look(operation_id).agent.id)
-    assert saga.run(down, step, Direction.DO) == STOP
+    assert saga.run(down, step, Direction.DO) == STALE
     assert len(saga.world.log.order) == calls
 
 
 def test_a_message_for_no_operation_at_all_stops(saga: Saga) -> None:
-    assert saga.runner.run(uuid.uuid4(), 0, NUMBER, Direction.DO) == STOP
+    assert saga.runner.run_step(uuid.uuid4(), 0, NUMBER, Direction.DO) == STALE
 
 
 def test_a_message_for_an_operation_that_has_ended_stops(saga: Saga, number_sid: str) -> None:
     operation_id = saga.provision()
     saga.drive(operation_id)
     calls = len(saga.world.log.order)
-    assert saga.run(operation_id, VERIFICATION) == STOP
+    assert saga.run(operation_id, VERIFICATION) == STALE
     assert len(saga.world.log.order) == calls
 
 
@@ -97,7 +98,7 @@ def test_a_live_lease_stops_a_second_delivery(saga: Saga, number_sid: str, step:
     calls = len(saga.world.log.order)
     with saga.sessions.begin() as session:
         session.get_one(Operation, operation_id).wake_at = before.now + timedelta(hours=1)
-    assert saga.run(operation_id, step) == STOP
+    assert saga.run(operation_id, step) == STALE
     after = saga.look(operation_id)
     assert len(saga.world.log.order) == calls
     assert (after.rows[step].lease_token, after.rows[step].attempts) == (before.rows[step].lease_token, 1)
@@ -127,16 +128,16 @@ def test_a_step_that_is_done_goes_on_without_a_call(saga: Saga, number_sid: str,
     saga.advance(operation_id, until=NUMBER_ATTACHMENT)
     calls = len(saga.world.log.order)
     if step != VERIFICATION:
-        assert saga.run(operation_id, step) == GO_ON
+        assert saga.run(operation_id, step) == DONE
     assert len(saga.world.log.order) == calls
 
 
 def test_a_step_before_its_turn_stops_both_ways(saga: Saga, number_sid: str) -> None:
     operation_id = saga.provision()
-    assert saga.run(operation_id, ORIGINATION_URL) == STOP
+    assert saga.run(operation_id, ORIGINATION_URL) == STALE
     saga.drive(operation_id)
     down = saga.deprovision(saga.look(operation_id).agent.id)
-    assert saga.run(down, TRUNK) == STOP
+    assert saga.run(down, TRUNK) == STALE
     assert sum(saga.world.log.started[call] for call in UNDO_CALL.values()) == 0
 
 
@@ -146,7 +147,7 @@ def test_where_the_branches_meet_only_the_one_that_ends_last_goes_on(
 ) -> None:
     operation_id = stands_before(saga, TRUNK)
     verdicts = [saga.run(operation_id, step).verdict for step in order]
-    assert verdicts == [Verdict.GO_ON, Verdict.OTHER_BRANCH, Verdict.GO_ON, Verdict.GO_ON]
+    assert verdicts == [Verdict.DONE, Verdict.OTHER_BRANCH, Verdict.DONE, Verdict.DONE]
 
 
 @pytest.mark.parametrize("step", MAKERS)
@@ -160,9 +161,9 @@ def test_two_deliveries_at_once_make_one_resource(saga: Saga, number_sid: str, s
 
     saga.world.log.plan(DO_CALL[step], before=hold)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(saga.runner.run, operation_id, 0, step, Direction.DO)
+        first = pool.submit(saga.runner.run_step, operation_id, 0, step, Direction.DO)
         assert entered.wait(DEADLINE_S)
-        assert saga.run(operation_id, step) == STOP
+        assert saga.run(operation_id, step) == STALE
         go_on.set()
         assert first.result(DEADLINE_S).verdict in FINISHED
     assert saga.world.log.started[DO_CALL[step]] == 1
@@ -178,7 +179,7 @@ def test_undo_deletes_what_only_the_ledger_knows(saga: Saga, number_sid: str, st
         assert saga.run(operation_id, step).verdict in FINISHED
 
     saga.world.log.plan(DO_CALL[step], before=be_overtaken)
-    assert saga.runner.run(operation_id, 0, step, Direction.DO) == STOP
+    assert saga.runner.run_step(operation_id, 0, step, Direction.DO) == LOST
     snapshot = saga.look(operation_id)
     late = (set(saga.world.ours()[step]) - {snapshot.rows[step].resource_id}).pop()
     assert snapshot.ledger[late].deleted_at is None
@@ -200,7 +201,7 @@ def test_a_lost_lease_writes_the_ledger_and_leaves_the_row_alone(saga: Saga, num
         saga.drive(operation_id)
 
     saga.world.log.plan(DO_CALL[step], before=be_undone)
-    assert saga.runner.run(operation_id, 0, step, Direction.DO) == STOP
+    assert saga.runner.run_step(operation_id, 0, step, Direction.DO) == LOST
     snapshot = saga.look(operation_id)
     (late,) = saga.world.ours()[step]
     assert (snapshot.operation.status, snapshot.rows[step].state) == (OperationStatus.CANCELLED, StepState.UNDONE)
@@ -231,7 +232,7 @@ def test_a_late_duplicate_that_conflicts_with_itself_turns_nothing_round(
         assert saga.run(operation_id, step).verdict in FINISHED
 
     saga.world.log.plan(DO_CALL[step], before=be_overtaken)
-    assert saga.runner.run(operation_id, 0, step, Direction.DO) == STOP
+    assert saga.runner.run_step(operation_id, 0, step, Direction.DO) == LOST
     saga.drive(operation_id)
     saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
 
@@ -242,10 +243,10 @@ def test_a_late_undo_marks_the_ledger_and_leaves_the_row_alone(saga: Saga, numbe
 
     def be_overtaken() -> None:
         saga.let_rests_end(operation_id)
-        assert saga.run(operation_id, TRUNK) == GO_ON
+        assert saga.run(operation_id, TRUNK) == DONE
 
     saga.world.log.plan(UNDO_CALL[TRUNK], before=be_overtaken)
-    assert saga.run(operation_id, TRUNK) == STOP
+    assert saga.run(operation_id, TRUNK) == LOST
     snapshot = saga.look(operation_id)
     assert snapshot.operation.status is OperationStatus.SUCCEEDED
     saga.assert_clean(snapshot.agent.id, PhoneStatus.NOT_PROVISIONED)
@@ -257,10 +258,10 @@ def test_a_resource_that_arrives_while_undo_waits_for_it_is_taken_down(saga: Sag
 
     def be_cancelled() -> None:
         saga.deprovision(saga.look(operation_id).agent.id)
-        assert saga.run(operation_id, TRUNK, Direction.UNDO) == STOP
+        assert saga.run(operation_id, TRUNK, Direction.UNDO) == STALE
 
     saga.world.log.plan(DO_CALL[TRUNK], before=be_cancelled)
-    assert saga.runner.run(operation_id, 0, TRUNK, Direction.DO) == Outcome(Verdict.TURNED)
+    assert saga.runner.run_step(operation_id, 0, TRUNK, Direction.DO) == Outcome(Verdict.ROLLING_BACK)
     snapshot = saga.look(operation_id)
     assert (snapshot.rows[TRUNK].state, snapshot.operation.status) == (StepState.DONE, OperationStatus.ROLLING_BACK)
     assert snapshot.operation.wake_at is not None
@@ -277,7 +278,7 @@ def test_a_failure_that_arrives_while_undo_waits_for_it_is_looked_after(
 ) -> None:
     operation_id = stands_before(saga, TRUNK)
     saga.world.log.plan(DO_CALL[TRUNK], before=lambda: _cancelled(saga, operation_id, error))
-    assert saga.runner.run(operation_id, 0, TRUNK, Direction.DO).verdict is Verdict.TURNED
+    assert saga.runner.run_step(operation_id, 0, TRUNK, Direction.DO).verdict is Verdict.ROLLING_BACK
     assert saga.look(operation_id).operation.status is OperationStatus.ROLLING_BACK
     saga.drive(operation_id)
     assert saga.look(operation_id).operation.error_code == ErrorCode.CANCELLED

@@ -6,9 +6,9 @@ import pytest
 
 from app.domain.errors import ErrorCode
 from app.domain.statuses import OperationStatus, PhoneStatus
+from app.domain.steps import NUMBER, NUMBER_ATTACHMENT, VERIFICATION
 from app.providers.base import NumberRouting
 from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
-from app.saga.context import NUMBER, NUMBER_ATTACHMENT, VERIFICATION
 from tests.support.providers import CallLog, WorkerDiedError
 from tests.support.saga import DO_CALL, MAKERS, UNDO_CALL, VOICE_URL, WRITES, Saga
 

@@ -8,10 +8,7 @@ import pytest
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName
 from app.domain.statuses import OperationStatus, PhoneStatus, StepState
-from app.providers.base import NumberRouting
-from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
-from app.saga.chain_plan import HINT_GRACE
-from app.saga.context import (
+from app.domain.steps import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
     NUMBER,
@@ -20,7 +17,10 @@ from app.saga.context import (
     TRUNK,
     VERIFICATION,
 )
-from app.saga.runner import Outcome, Verdict
+from app.providers.base import NumberRouting
+from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
+from app.saga.machine import MESSAGE_GRACE, Verdict
+from app.saga.runner import Outcome
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import DO_CALL, MAKERS, TIMING, UNDO_CALL, VOICE_URL, WRITES, Saga
 
@@ -48,14 +48,14 @@ def unknown() -> UnknownOutcomeError:
 def test_a_transient_error_lets_the_step_rest_with_nothing_to_look_for(saga: Saga, number_sid: str, step: str) -> None:
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], before=transient())
-    assert saga.advance(operation_id) == Outcome(Verdict.REST, timedelta(seconds=0.5))
+    assert saga.advance(operation_id) == Outcome(Verdict.RESTS, timedelta(seconds=0.5))
     snapshot = saga.look(operation_id)
     row, operation = snapshot.rows[step], snapshot.operation
     assert (row.state, row.lease_token, row.intent) == (StepState.PENDING, None, None)
     assert (row.error_code, row.error_detail) == (UNAVAILABLE, "Twilio is busy.")
     assert row.lease_until is not None
     assert row.lease_until < snapshot.now + timedelta(seconds=0.5)
-    assert operation.wake_at == row.lease_until + HINT_GRACE
+    assert operation.wake_at == row.lease_until + MESSAGE_GRACE
     assert (operation.status, operation.epoch, operation.error_code) == (OperationStatus.RUNNING, 0, None)
     assert snapshot.told(EventName.STEP_RESTS, step) == [
         {"code": UNAVAILABLE, "reason": "Twilio is busy.", "rest_s": 0.5, "attempt": 1}
@@ -77,7 +77,7 @@ def test_a_provider_that_comes_back_is_waited_out(saga: Saga, number_sid: str, s
 def test_an_unknown_outcome_rests_the_quiet_period_and_keeps_the_intent(saga: Saga, number_sid: str, step: str) -> None:
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], before=unknown())
-    assert saga.advance(operation_id) == Outcome(Verdict.REST, QUIET)
+    assert saga.advance(operation_id) == Outcome(Verdict.RESTS, QUIET)
     row = saga.look(operation_id).rows[step]
     assert (row.state, row.intent) == (StepState.PENDING, {"do": step, "attempt": 1})
     assert row.lease_until is not None
@@ -111,7 +111,7 @@ def test_a_second_failure_before_the_look_keeps_the_question_open(saga: Saga, nu
 def test_a_refusal_turns_the_operation_round(saga: Saga, number_sid: str, step: str) -> None:
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], before=rejected())
-    assert saga.advance(operation_id) == Outcome(Verdict.TURNED)
+    assert saga.advance(operation_id) == Outcome(Verdict.ROLLING_BACK)
     snapshot = saga.look(operation_id)
     row, operation = snapshot.rows[step], snapshot.operation
     # A refused step wrote nothing, so there is nothing of it to undo; on the first two, nothing at all.
@@ -142,7 +142,7 @@ def test_a_defect_of_ours_turns_round_and_is_looked_after(saga: Saga, number_sid
     """What a defect left is not known: the intent stays, and undo looks at the provider's own list."""
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], after=RuntimeError("a defect"))
-    assert saga.advance(operation_id) == Outcome(Verdict.TURNED)
+    assert saga.advance(operation_id) == Outcome(Verdict.ROLLING_BACK)
     snapshot = saga.look(operation_id)
     assert snapshot.operation.error_code == ErrorCode.INTERNAL_STEP_ERROR
     if step in UNDO_CALL:
@@ -205,7 +205,7 @@ def test_a_spent_budget_rolls_back_with_provider_unavailable(
     saga.advance(operation_id)
     saga.let_rests_end(operation_id)
     saga.age(operation_id, TIMING.budget - QUIET / 2)
-    assert saga.advance(operation_id) == Outcome(Verdict.TURNED, QUIET)
+    assert saga.advance(operation_id) == Outcome(Verdict.ROLLING_BACK, QUIET)
     operation = saga.look(operation_id).operation
     assert operation.error_code == UNAVAILABLE
     assert operation.error_detail == f"Gave up after repeated failures at {step}. {error.detail}"
@@ -224,7 +224,7 @@ def test_a_budget_spent_by_dying_workers_turns_round_without_another_call(
     saga.let_rests_end(operation_id)
     saga.age(operation_id, TIMING.budget)
     calls = len(saga.world.log.order)
-    assert saga.advance(operation_id) == Outcome(Verdict.TURNED)
+    assert saga.advance(operation_id) == Outcome(Verdict.ROLLING_BACK)
     assert len(saga.world.log.order) == calls
     operation = saga.look(operation_id).operation
     assert operation.error_detail == f"Gave up after repeated failures at {step}. Its workers died."
@@ -236,7 +236,7 @@ def test_an_attachment_that_never_shows_fails_verification(saga: Saga, number_si
     operation_id = saga.provision()
     saga.world.log.plan("carrier.attach_number", after=lambda: saga.world.carrier.route(number_sid, trunk_sid=None))
     outcome = saga.advance(operation_id)
-    assert outcome == Outcome(Verdict.TURNED)
+    assert outcome == Outcome(Verdict.ROLLING_BACK)
     assert saga.clock.sleeps == [0.5, 1.0, 2.0, 4.0]
     assert saga.look(operation_id).operation.error_detail == "The number is not on our trunk."
     saga.drive(operation_id)
@@ -247,7 +247,7 @@ def test_a_path_that_never_becomes_whole_fails(saga: Saga, number_sid: str) -> N
     operation_id = saga.provision()
     saga.advance(operation_id, until=NUMBER_ATTACHMENT)
     saga.world.carrier.urls.clear()
-    assert saga.run(operation_id, VERIFICATION).verdict is Verdict.TURNED
+    assert saga.run(operation_id, VERIFICATION).verdict is Verdict.ROLLING_BACK
     operation = saga.look(operation_id).operation
     assert operation.error_code == ErrorCode.PATH_NOT_VERIFIED
     assert operation.error_detail == "The origination URL is missing, disabled or changed."

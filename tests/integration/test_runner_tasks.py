@@ -10,10 +10,10 @@ from celery import Celery
 from celery.exceptions import Retry
 
 from app.domain.statuses import Direction, OperationStatus
+from app.domain.steps import TRUNK
 from app.numbers.service import ProvisioningService
-from app.saga.context import TRUNK
-from app.saga.runner import Outcome, Runner, Verdict
-from app.saga.steps import JOINS, STEP_BY_NAME
+from app.saga.machine import Verdict
+from app.saga.runner import Outcome, Runner
 from tests.support.saga import Saga
 
 
@@ -24,7 +24,7 @@ class FixedRunner:
     outcome: Outcome
     asked: list[tuple[uuid.UUID, int, str, Direction]] = field(default_factory=list)
 
-    def run(self, operation_id: uuid.UUID, epoch: int, step_name: str, direction: Direction) -> Outcome:
+    def run_step(self, operation_id: uuid.UUID, epoch: int, step_name: str, direction: Direction) -> Outcome:
         self.asked.append((operation_id, epoch, step_name, direction))
         return self.outcome
 
@@ -64,18 +64,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch, worker: ModuleType, outcome: Out
 def test_a_task_runs_its_own_step_in_its_own_direction(
     celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch, task: str, step: str, direction: Direction
 ) -> None:
-    runner = in_process(monkeypatch, worker, Outcome(Verdict.GO_ON))
+    runner = in_process(monkeypatch, worker, Outcome(Verdict.DONE))
     celery_app.tasks[task](str(OPERATION), 3)
     assert runner.asked == [(OPERATION, 3, step, direction)]
-
-
-def test_branches_end_where_the_table_has_them_meet(celery_app: Celery) -> None:
-    """A step that waits for several is waited for at the ends of the branches and nowhere else: there chains end."""
-    from tasks.provisioning import BRANCHES, LAST  # noqa: PLC0415  # reads the settings
-
-    ends = {branch[-1] for branch in BRANCHES}
-    assert set(JOINS) == ends
-    assert all(set(needs) == ends == set(STEP_BY_NAME[LAST[0]].needs) for needs in JOINS.values())
 
 
 def carry(celery_app: Celery) -> tuple[str, list[str] | None]:
@@ -91,11 +82,11 @@ def carry(celery_app: Celery) -> tuple[str, list[str] | None]:
 def test_a_step_that_is_finished_leads_to_the_next(
     celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_process(monkeypatch, worker, Outcome(Verdict.GO_ON))
-    assert carry(celery_app) == ("go_on", ["what comes next"])
+    in_process(monkeypatch, worker, Outcome(Verdict.DONE))
+    assert carry(celery_app) == ("done", ["what comes next"])
 
 
-@pytest.mark.parametrize("verdict", [Verdict.STOP, Verdict.OTHER_BRANCH])
+@pytest.mark.parametrize("verdict", [Verdict.STALE, Verdict.OTHER_BRANCH])
 def test_a_step_that_is_not_ours_to_continue_ends_the_chain_in_silence(
     celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch, verdict: Verdict
 ) -> None:
@@ -106,7 +97,7 @@ def test_a_step_that_is_not_ours_to_continue_ends_the_chain_in_silence(
 def test_an_operation_that_turned_fails_the_chain_so_that_its_callback_runs(
     celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_process(monkeypatch, worker, Outcome(Verdict.TURNED))
+    in_process(monkeypatch, worker, Outcome(Verdict.ROLLING_BACK))
     with pytest.raises(worker.TurnedRoundError, match="twilio_trunk"):
         carry(celery_app)
 
@@ -114,7 +105,7 @@ def test_an_operation_that_turned_fails_the_chain_so_that_its_callback_runs(
 def test_a_rest_is_a_retry_with_a_countdown(
     celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_process(monkeypatch, worker, Outcome(Verdict.REST, timedelta(seconds=60)))
+    in_process(monkeypatch, worker, Outcome(Verdict.RESTS, timedelta(seconds=60)))
     task = celery_app.tasks["provision.twilio_trunk"]
     task.push_request(args=[str(OPERATION), 0], called_directly=False, is_eager=True, retries=1000)
     try:
@@ -126,8 +117,8 @@ def test_a_rest_is_a_retry_with_a_countdown(
 
 
 def test_a_longer_rest_is_the_sweepers(celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_process(monkeypatch, worker, Outcome(Verdict.REST, timedelta(seconds=61)))
-    assert carry(celery_app) == ("rest", None)
+    in_process(monkeypatch, worker, Outcome(Verdict.RESTS, timedelta(seconds=61)))
+    assert carry(celery_app) == ("rests", None)
 
 
 @pytest.mark.parametrize("times", [0, 1, 2])

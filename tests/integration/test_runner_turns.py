@@ -7,11 +7,11 @@ import pytest
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName
 from app.domain.statuses import OperationStatus, PhoneStatus, StepState
+from app.domain.steps import NUMBER_ATTACHMENT, TRUNK
 from app.providers.errors import TransientError
 from app.providers.rate_limiter import Lane, current_caller
-from app.saga.context import NUMBER_ATTACHMENT, TRUNK
-from app.saga.outcomes import UNDO_TRIES
-from app.saga.runner import Outcome, Verdict
+from app.saga.machine import UNDO_TRIES, Verdict
+from app.saga.runner import Outcome
 from tests.support.saga import DO_CALL, TIMING, UNDO_CALL, Saga
 
 DOWN = pytest.mark.parametrize("step", DO_CALL)
@@ -28,7 +28,7 @@ def test_a_step_that_was_held_back_has_not_been_tried(saga: Saga, number_sid: st
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], before=held_back(), times=3)
     for _ in range(3):
-        assert saga.advance(operation_id) == Outcome(Verdict.REST, timedelta(seconds=2 * HELD_S))
+        assert saga.advance(operation_id) == Outcome(Verdict.RESTS, timedelta(seconds=2 * HELD_S))
         row = saga.look(operation_id).rows[step]
         assert (row.state, row.intent, row.attempts) == (StepState.PENDING, None, 0)
         assert row.error_code == ErrorCode.PROVIDER_BUSY
@@ -41,10 +41,10 @@ def test_a_step_that_was_held_back_has_not_been_tried(saga: Saga, number_sid: st
 def test_time_spent_waiting_for_a_turn_is_not_the_operations(saga: Saga, number_sid: str, step: str) -> None:
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], before=held_back(), times=2)
-    assert saga.advance(operation_id).verdict is Verdict.REST
+    assert saga.advance(operation_id).verdict is Verdict.RESTS
     saga.let_rests_end(operation_id)
     saga.age(operation_id, TIMING.budget + timedelta(seconds=HELD_S))
-    assert saga.advance(operation_id).verdict is Verdict.REST
+    assert saga.advance(operation_id).verdict is Verdict.RESTS
     saga.let_rests_end(operation_id)
     saga.drive(operation_id)
     assert saga.status(operation_id) is OperationStatus.SUCCEEDED
@@ -56,7 +56,7 @@ def test_time_spent_otherwise_is(saga: Saga, number_sid: str) -> None:
     saga.advance(operation_id)
     saga.let_rests_end(operation_id)
     saga.age(operation_id, TIMING.budget + timedelta(seconds=3 * HELD_S))
-    assert saga.advance(operation_id).verdict is Verdict.TURNED
+    assert saga.advance(operation_id).verdict is Verdict.ROLLING_BACK
 
 
 @UP
@@ -65,7 +65,7 @@ def test_an_undo_that_is_held_back_asks_for_nobodys_attention(saga: Saga, number
     operation_id = saga.deprovision(agent_id)
     saga.world.log.plan(UNDO_CALL[step], before=held_back(), times=2 * UNDO_TRIES)
     for _ in range(2 * UNDO_TRIES):
-        assert saga.advance(operation_id).verdict is Verdict.REST
+        assert saga.advance(operation_id).verdict is Verdict.RESTS
         saga.let_rests_end(operation_id)
     assert saga.look(operation_id).told(EventName.OPERATION_NEEDS_ATTENTION) == []
     saga.drive(operation_id)
@@ -80,7 +80,7 @@ def test_a_step_held_back_half_way_looks_first_when_it_comes_again(saga: Saga, n
         raise held_back()
 
     saga.world.log.plan("carrier.attach_number", after=half_way)
-    assert saga.advance(operation_id).verdict is Verdict.REST
+    assert saga.advance(operation_id).verdict is Verdict.RESTS
     row = saga.look(operation_id).rows[NUMBER_ATTACHMENT]
     assert (row.attempts, row.intent is not None) == (1, True)
 

@@ -8,12 +8,11 @@ import pytest
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName
 from app.domain.statuses import OperationStatus, PhoneStatus, StepState
+from app.domain.steps import NUMBER_ATTACHMENT, TRUNK, VERIFICATION
 from app.providers.base import NumberRouting
 from app.providers.errors import RejectedError, TransientError
-from app.saga.chain_plan import HINT_GRACE
-from app.saga.context import NUMBER_ATTACHMENT, TRUNK, VERIFICATION
-from app.saga.outcomes import UNDO_TRIES
-from app.saga.runner import BACKOFF_CAP_S, Outcome, Verdict
+from app.saga.machine import MESSAGE_GRACE, UNDO_TRIES, Verdict
+from app.saga.runner import BACKOFF_CAP_S, Outcome
 from tests.support.saga import DO_CALL, E164, TIMING, UNDO_CALL, VOICE_URL, Saga
 
 UNAVAILABLE = ErrorCode.PROVIDER_UNAVAILABLE
@@ -30,7 +29,7 @@ def going_up(saga: Saga, way: str) -> uuid.UUID:
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[VERIFICATION], before=RejectedError(ErrorCode.PATH_NOT_VERIFIED, "No path."))
     outcome = saga.advance(operation_id)
-    assert outcome == Outcome(Verdict.TURNED)
+    assert outcome == Outcome(Verdict.ROLLING_BACK)
     return operation_id
 
 
@@ -59,12 +58,12 @@ def assert_ended(saga: Saga, operation_id: uuid.UUID, way: str, number_sid: str)
 def test_a_transient_error_lets_the_undo_rest(saga: Saga, number_sid: str, step: str, way: str) -> None:
     operation_id = going_up(saga, way)
     saga.world.log.plan(UNDO_CALL[step], before=TransientError(UNAVAILABLE, "Busy."))
-    assert saga.advance(operation_id) == Outcome(Verdict.REST, timedelta(seconds=0.5))
+    assert saga.advance(operation_id) == Outcome(Verdict.RESTS, timedelta(seconds=0.5))
     snapshot = saga.look(operation_id)
     row, operation = snapshot.rows[step], snapshot.operation
     assert (row.state, row.lease_token, row.error_code) == (StepState.UNDOING, None, UNAVAILABLE)
     assert row.lease_until is not None
-    assert operation.wake_at == row.lease_until + HINT_GRACE
+    assert operation.wake_at == row.lease_until + MESSAGE_GRACE
     assert (operation.status, snapshot.agent.phone_provisioning_status) == open_statuses(way)
     saga.drive(operation_id)
     assert_ended(saga, operation_id, way, number_sid)
@@ -101,8 +100,8 @@ def test_an_undo_refused_needs_attention_at_once_and_is_tried_again_twice_a_minu
 ) -> None:
     operation_id = going_up(saga, way)
     saga.world.log.plan(UNDO_CALL[step], before=error, times=2)
-    for _ in range(2):
-        assert saga.advance(operation_id) == Outcome(Verdict.REST, timedelta(seconds=BACKOFF_CAP_S))
+    for verdict in (Verdict.ATTENTION, Verdict.RESTS):
+        assert saga.advance(operation_id) == Outcome(verdict, timedelta(seconds=BACKOFF_CAP_S))
         assert saga.look(operation_id).operation.status is OperationStatus.NEEDS_ATTENTION
         saga.let_rests_end(operation_id)
     assert len(saga.look(operation_id).told(EventName.OPERATION_NEEDS_ATTENTION)) == 1
@@ -117,7 +116,7 @@ def test_an_undo_that_works_again_needs_nobody_any_more(saga: Saga, number_sid: 
     saga.world.log.plan(UNDO_CALL[first], before=RejectedError(ErrorCode.TWILIO_REJECTED, "No."))
     saga.drive_until(operation_id, OperationStatus.NEEDS_ATTENTION)
     saga.let_rests_end(operation_id)
-    assert saga.run(operation_id, first) == Outcome(Verdict.GO_ON)
+    assert saga.run(operation_id, first) == Outcome(Verdict.DONE)
     snapshot = saga.look(operation_id)
     assert (snapshot.operation.status, snapshot.agent.phone_provisioning_status) == open_statuses(way)
 

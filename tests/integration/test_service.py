@@ -10,11 +10,11 @@ from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import EventName
 from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.domain.steps import NUMBER_ATTACHMENT, STEPS, TRUNK
 from app.numbers.service import ProvisioningService
 from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
-from app.saga.chain_plan import HINT_GRACE, Plan
-from app.saga.context import NUMBER_ATTACHMENT, TRUNK
-from app.saga.steps import STEPS
+from app.saga.chain_plan import Plan
+from app.saga.machine import MESSAGE_GRACE
 from tests.support.saga import DO_CALL, E164, ORIGIN, UNDO_CALL, Saga
 
 OTHER = "+15145551235"
@@ -44,7 +44,7 @@ def test_provisioning_claims_the_number_and_publishes_every_step(saga: Saga) -> 
     assert (operation.phone_number, operation.takeover) == (E164, True)
     assert (operation.requested_by, operation.request_id) == (ORIGIN.requested_by, ORIGIN.request_id)
     assert operation.wake_at is not None
-    assert timedelta() < operation.wake_at - operation.created_at <= HINT_GRACE + timedelta(seconds=1)
+    assert timedelta() < operation.wake_at - operation.created_at <= MESSAGE_GRACE + timedelta(seconds=1)
     assert snapshot.agent.phone_provisioning_status is PhoneStatus.PENDING
     assert snapshot.agent.twilio_phone_number == E164
     assert {row.state for row in snapshot.rows.values()} == {StepState.PENDING}
@@ -60,7 +60,7 @@ def test_the_rows_are_committed_before_the_message_goes_out(saga: Saga) -> None:
             seen.append(saga.look(plan.operation_id).operation.status)
             return True
 
-    service = ProvisioningService(saga.sessions, Looking())
+    service = ProvisioningService(saga.sessions, Looking(), saga.rows)
     agent_id = saga.agent()
     service.provision(agent_id, E164, takeover=False, origin=ORIGIN)
     service.deprovision(agent_id, origin=ORIGIN)
@@ -279,7 +279,7 @@ def test_a_kick_publishes_only_what_is_open(saga: Saga, number_sid: str) -> None
 def test_waiting_ends_with_the_operation(saga: Saga, number_sid: str) -> None:
     operation_id = saga.provision()
     service = ProvisioningService(
-        saga.sessions, saga.publisher, sleep=lambda _: saga.drive(operation_id), clock=saga.clock
+        saga.sessions, saga.publisher, saga.rows, sleep=lambda _: saga.drive(operation_id), clock=saga.clock
     )
     assert service.wait(operation_id, timedelta(seconds=5)).status is OperationStatus.SUCCEEDED
 

@@ -15,8 +15,8 @@ from app.db.models import Operation
 from app.dev.localstack.stores import PostgresServer
 from app.domain.errors import ErrorCode
 from app.domain.statuses import Direction, OperationStatus, PhoneStatus
+from app.domain.steps import NUMBER
 from app.providers.errors import RejectedError
-from app.saga.context import NUMBER
 from app.sweeper import BATCH, MOVING, PURGE_INTERVAL_S, Sweeper
 from tests.support.saga import DO_CALL, E164, ORIGIN, TRUNK, UNDO_CALL, Saga, wire
 from tests.support.servers import nested_loops_only
@@ -56,7 +56,7 @@ def test_a_lost_message_costs_one_sweep(saga: Saga, number_sid: str) -> None:
 
 
 def begin(saga: Saga, operation_id: uuid.UUID) -> None:
-    saga.runner.run(operation_id, 0, NUMBER, Direction.DO)
+    saga.runner.run_step(operation_id, 0, NUMBER, Direction.DO)
     assert saga.status(operation_id) is OperationStatus.RUNNING
 
 

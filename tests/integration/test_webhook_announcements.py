@@ -9,11 +9,10 @@ from sqlalchemy import select
 from app.db.engine import Sessions
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.errors import ErrorCode
-from app.domain.events import PHONE_EVENTS, WebhookEvent
+from app.domain.events import PHONE_EVENTS, Origin, WebhookEvent
 from app.domain.statuses import OperationStatus, PhoneStatus
+from app.domain.steps import TRUNK
 from app.providers.errors import RejectedError, TransientError
-from app.saga.context import TRUNK
-from app.saga.transitions import Origin
 from tests.support.saga import DO_CALL, E164, UNDO_CALL, Saga
 from tests.support.stage import NUMBER, Stage
 

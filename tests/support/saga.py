@@ -16,13 +16,9 @@ from app.db.engine import Sessions, make_engine, make_sessions
 from app.db.models import Agent, Bulk, BulkItem, Event, Operation, OperationStep, Resource
 from app.db.webhooks import WebhookEndpoint
 from app.dev.localstack.stores import PostgresServer
-from app.domain.events import EventName
+from app.domain.events import EventName, Origin
 from app.domain.statuses import Direction, OperationStatus, PhoneStatus
-from app.numbers.agents import AgentService
-from app.numbers.maintenance import CareService
-from app.numbers.service import ProvisioningService
-from app.saga.chain_plan import Plan
-from app.saga.context import (
+from app.domain.steps import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
     NUMBER,
@@ -30,11 +26,15 @@ from app.saga.context import (
     ORIGINATION_URL,
     TRUNK,
     VERIFICATION,
-    Timing,
-    Toolbox,
 )
-from app.saga.runner import Outcome, Runner, Verdict
-from app.saga.transitions import Origin
+from app.numbers.agents import AgentService
+from app.numbers.maintenance import CareService
+from app.numbers.service import ProvisioningService
+from app.saga.chain_plan import Plan
+from app.saga.context import Toolbox
+from app.saga.machine import Timing, Verdict
+from app.saga.rows import Rows
+from app.saga.runner import Outcome, Runner
 from app.sweeper import Sweeper
 from app.webhooks.deliveries import DeliveryService
 from app.webhooks.sending import AddressRule, Sender
@@ -80,7 +80,7 @@ END_OF_RESTS = """
 ROUNDS = 60
 """Publications after which an operation that still has not ended is stuck."""
 
-FINISHED = {Verdict.GO_ON, Verdict.OTHER_BRANCH}
+FINISHED = {Verdict.DONE, Verdict.OTHER_BRANCH}
 """After these goes on what takes one branch behind the other, in one line."""
 
 
@@ -142,6 +142,7 @@ class Saga:
     """One database and one world; the methods are what clients, workers and time do."""
 
     sessions: Sessions
+    rows: Rows
     world: World
     clock: ManualClock
     publisher: RecordingPublisher
@@ -173,7 +174,7 @@ class Saga:
     def run(self, operation_id: uuid.UUID, step: str, direction: Direction | None = None) -> Outcome:
         """Run one step as the message that is current now would."""
         operation = self.look(operation_id).operation
-        return self.runner.run(operation_id, operation.epoch, step, direction or operation.direction)
+        return self.runner.run_step(operation_id, operation.epoch, step, direction or operation.direction)
 
     def plan(self, operation_id: uuid.UUID) -> Plan:
         """Return what would be published now."""
@@ -185,7 +186,7 @@ class Saga:
         outcome = None
         for name in plan.steps:
             try:
-                outcome = self.runner.run(plan.operation_id, plan.epoch, name, plan.direction)
+                outcome = self.runner.run_step(plan.operation_id, plan.epoch, name, plan.direction)
             except WorkerDiedError:
                 return None
             if outcome.verdict not in FINISHED or name == until:
@@ -316,12 +317,13 @@ def wire(sessions: Sessions, timing: Timing = TIMING) -> Saga:
     """Wire a saga with a new world; back-off takes its upper bound, so that it can be foretold."""
     world, clock, publisher = World.new(), ManualClock(), RecordingPublisher()
     tools = Toolbox(world.carrier, world.platform, "test", SIP_URI, timing, sleep=clock.sleep, clock=clock)
-    service = ProvisioningService(sessions, publisher, sleep=clock.sleep, clock=clock)
-    runner = Runner(sessions, tools, jitter=lambda _low, high: high)
-    audits = AuditService(sessions, tools, CareService(sessions, publisher, tools), timedelta(hours=1))
+    rows = Rows(sessions, timing.lands)
+    service = ProvisioningService(sessions, publisher, rows, sleep=clock.sleep, clock=clock)
+    runner = Runner(rows, tools, jitter=lambda _low, high: high)
+    audits = AuditService(sessions, tools, CareService(sessions, publisher, rows, tools), timedelta(hours=1))
     deliveries = DeliveryService(sessions, publisher, Sender(AddressRule()))
     sweeper = Sweeper(sessions, service, audits, BulkAdmission(sessions, service), deliveries)
-    return Saga(sessions, world, clock, publisher, runner, service, sweeper)
+    return Saga(sessions, rows, world, clock, publisher, runner, service, sweeper)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from app.db.models import Agent, Audit
 from app.dev import sandbox as defaults
 from app.domain.events import Origin
 from app.domain.statuses import PhoneStatus
-from app.saga.runner import Verdict
+from app.saga.machine import Verdict
 from app.settings import load_settings
 from app.wiring import Wiring, build
 from tests.support.saga import FINISHED, RecordingPublisher
@@ -86,8 +86,8 @@ class Stage:
                 return
             plan = self.publisher.plans.pop(0)
             for name in plan.steps:
-                outcome = self.wiring.runner.run(plan.operation_id, plan.epoch, name, plan.direction)
-                if outcome.verdict is Verdict.TURNED:
+                outcome = self.wiring.runner.run_step(plan.operation_id, plan.epoch, name, plan.direction)
+                if outcome.verdict is Verdict.ROLLING_BACK:
                     self.wiring.provisioning.kick(plan.operation_id)
                 if outcome.verdict not in FINISHED:
                     break

@@ -9,8 +9,8 @@ from celery.exceptions import QueueNotFound
 
 from app.domain.queues import QueueName
 from app.domain.statuses import Direction, OperationKind
+from app.domain.steps import STEPS, steps_towards
 from app.saga.chain_plan import Plan
-from app.saga.steps import STEPS, steps_towards
 from tests.support.queue import keys_of
 
 DOWN = [step.name for step in STEPS]

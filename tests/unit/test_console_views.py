@@ -14,8 +14,8 @@ from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import DeliveryStatus, EventName
 from app.domain.findings import ADVICE, KINDS, Finding, FindingCode, Health, advice_on_finding
 from app.domain.statuses import BulkStatus, ItemStatus, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.domain.steps import STEPS
 from app.numbers.maintenance import as_json
-from app.saga.steps import STEPS
 from app.views.operations import OperationView, PhoneView
 
 START = datetime(2026, 11, 24, 9, tzinfo=UTC)

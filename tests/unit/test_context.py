@@ -11,7 +11,8 @@ import pytest
 from app.domain.marks import mark_in, tag_of
 from app.providers.base import NumberRouting
 from app.providers.errors import TransientError
-from app.saga.context import Timing, routing_of
+from app.saga.context import routing_of
+from app.saga.machine import Timing
 from tests.support.step import AGENT, make_context
 
 LONGEST_INSTANCE = "a" * 16

@@ -12,9 +12,10 @@ from app.audit.orphans import Rows, find_orphans
 from app.audit.snapshot import AgentPath, Snapshot, compare, find_unreadable, guarded
 from app.domain.findings import Finding, FindingCode
 from app.domain.marks import metadata_of, tag_of
+from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
 from app.providers.base import NumberRouting, Unreadable
-from app.saga.context import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK, StepContext
-from app.saga.steps import STEP_BY_NAME, STEPS
+from app.saga.context import StepContext
+from app.saga.steps import ACTIONS
 from app.saga.verification import checks
 from tests.support.odd_texts import ANY_TEXT, ODD_URIS, damaged_marks, id_of
 from tests.support.providers import World
@@ -94,9 +95,9 @@ def test_no_text_in_any_field_breaks_a_look(data: st.DataObject) -> None:
     assert not [finding for finding in findings if "error of ours" in finding.detail]
     assert all(finding.detail.isprintable() for finding in findings)
     checks(context)
-    for step in STEPS:
-        if step.find:
-            step.find(context)
+    for actions in ACTIONS.values():
+        if actions.find:
+            actions.find(context)
 
 
 ROUTING = NumberRouting.__slots__
@@ -209,7 +210,7 @@ def test_a_second_rule_of_an_agent_on_its_own_trunk_is_a_twin() -> None:
 
 def test_a_rule_of_ours_is_found_by_its_name_and_by_the_metadata_of_an_earlier_release() -> None:
     world, context, path = whole()
-    find = STEP_BY_NAME[DISPATCH_RULE].find
+    find = ACTIONS[DISPATCH_RULE].find
     assert find is not None
     rule = world.platform.rules[path.rule_id]
     for name, metadata, is_ours in (

@@ -1,7 +1,7 @@
 """The step table and each of its steps, one try at a time."""
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pytest
@@ -10,20 +10,21 @@ from app.db.models import Agent
 from app.domain.errors import ErrorCode
 from app.domain.marks import tag_of
 from app.domain.statuses import Direction
-from app.providers.base import NumberRouting
-from app.providers.errors import RejectedError, TransientError
-from app.saga.context import (
+from app.domain.steps import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
     NUMBER,
     NUMBER_ATTACHMENT,
     ORIGINATION_URL,
+    STEPS,
     TRUNK,
     VERIFICATION,
-    StepContext,
-    TakenMeanwhileError,
+    steps_towards,
 )
-from app.saga.steps import STEP_BY_NAME, STEPS, steps_towards
+from app.providers.base import NumberRouting
+from app.providers.errors import RejectedError, TransientError
+from app.saga.context import StepContext, TakenMeanwhileError
+from app.saga.steps import ACTIONS
 from app.saga.verification import checks, same_sip_uri
 from tests.support.providers import World
 from tests.support.saga import E164, SIP_URI
@@ -38,7 +39,7 @@ MEETING_S = 10.0
 
 def refusal(step: str, context: StepContext) -> ErrorCode:
     with pytest.raises(RejectedError) as caught:
-        STEP_BY_NAME[step].do(context)
+        ACTIONS[step].do(context)
     return caught.value.code
 
 
@@ -65,7 +66,11 @@ def test_every_column_of_the_table_is_a_column_of_the_agent() -> None:
 
 def test_whatever_makes_something_can_find_it_and_undo_it() -> None:
     assert {step.name for step in STEPS if step.makes} == {TRUNK, ORIGINATION_URL, INBOUND_TRUNK, DISPATCH_RULE}
-    assert all(step.find and step.column for step in STEPS if step.makes)
+    assert all(ACTIONS[step.name].find and step.column for step in STEPS if step.makes)
+    assert {name for name, actions in ACTIONS.items() if actions.undo} == {
+        step.name for step in STEPS if step.is_undone
+    }
+    assert list(ACTIONS) == [step.name for step in STEPS]
 
 
 # The number
@@ -80,16 +85,16 @@ def test_a_number_in_use_elsewhere_needs_a_takeover(routing: dict[str, str]) -> 
     world = World.new()
     sid = world.carrier.own_number(E164, **routing)
     assert refusal(NUMBER, make_context(world)) == ErrorCode.NUMBER_ALREADY_ROUTED
-    result = STEP_BY_NAME[NUMBER].do(make_context(world, takeover=True))
+    result = ACTIONS[NUMBER].do(make_context(world, takeover=True))
     assert result.resource_id == sid
-    assert result.previous_routing == world.routing(sid)
+    assert result.previous_routing == asdict(world.routing(sid))
 
 
 def test_a_web_hook_is_kept_and_stops_nobody() -> None:
     world = World.new()
     world.carrier.own_number(E164, voice_url="https://example.com/voice")
-    result = STEP_BY_NAME[NUMBER].do(make_context(world))
-    assert result.previous_routing == NumberRouting(None, None, "https://example.com/voice")
+    result = ACTIONS[NUMBER].do(make_context(world))
+    assert result.previous_routing == asdict(NumberRouting(None, None, "https://example.com/voice"))
 
 
 def test_a_number_without_voice_is_refused() -> None:
@@ -125,7 +130,7 @@ def test_a_number_that_went_elsewhere_meanwhile_is_not_taken() -> None:
     world, context = whole()
     world.carrier.route(context.ids[NUMBER], trunk_sid=FOREIGN_TRUNK)
     with pytest.raises(TakenMeanwhileError) as caught:
-        STEP_BY_NAME[NUMBER_ATTACHMENT].do(context)
+        ACTIONS[NUMBER_ATTACHMENT].do(context)
     assert (caught.value.code, caught.value.routing.trunk_sid) == (ErrorCode.NUMBER_ALREADY_ROUTED, FOREIGN_TRUNK)
     assert world.log.order == ["carrier.get_number"]
 
@@ -133,13 +138,13 @@ def test_a_number_that_went_elsewhere_meanwhile_is_not_taken() -> None:
 def test_a_number_taken_over_from_where_it_went_meanwhile_goes_back_there() -> None:
     world, context = whole(takeover=True, previous_routing=NumberRouting(None, APPLICATION, None))
     world.carrier.route(context.ids[NUMBER], trunk_sid=FOREIGN_TRUNK)
-    assert STEP_BY_NAME[NUMBER_ATTACHMENT].do(context).previous_routing == NumberRouting(FOREIGN_TRUNK, None, None)
+    assert ACTIONS[NUMBER_ATTACHMENT].do(context).previous_routing == asdict(NumberRouting(FOREIGN_TRUNK, None, None))
     assert world.routing(context.ids[NUMBER]).trunk_sid == context.ids[TRUNK]
 
 
 def test_a_number_that_is_attached_already_is_left_alone() -> None:
     world, context = whole()
-    STEP_BY_NAME[NUMBER_ATTACHMENT].do(context)
+    ACTIONS[NUMBER_ATTACHMENT].do(context)
     assert world.log.order == ["carrier.get_number"]
 
 
@@ -166,7 +171,7 @@ def test_a_number_routed_by_somebody_between_detaching_and_restoring_is_left_to_
 
 
 def detach(world: World, context: StepContext) -> None:
-    undo = STEP_BY_NAME[NUMBER_ATTACHMENT].undo
+    undo = ACTIONS[NUMBER_ATTACHMENT].undo
     assert undo is not None
     undo(context, context.ids[NUMBER])
 
@@ -208,14 +213,14 @@ def test_a_trunk_of_another_agent_or_instance_is_not_found() -> None:
     for tag in ("trunkline/other/" + str(AGENT), TAG + "1", TAG[:-1], ""):
         world.carrier.own_trunk(tag)
     mine = world.carrier.own_trunk(TAG)
-    find = STEP_BY_NAME[TRUNK].find
+    find = ACTIONS[TRUNK].find
     assert find is not None
     assert find(make_context(world)) == [mine]
 
 
 def test_a_trunk_with_a_number_on_it_is_not_deleted() -> None:
     world, context = whole()
-    undo = STEP_BY_NAME[TRUNK].undo
+    undo = ACTIONS[TRUNK].undo
     assert undo is not None
     # The number on it is not the one that we work on.
     others = replace(context, ids={name: one for name, one in context.ids.items() if name != NUMBER})
@@ -227,7 +232,7 @@ def test_a_trunk_with_a_number_on_it_is_not_deleted() -> None:
 
 def test_an_inbound_trunk_of_our_own_that_came_late_is_adopted() -> None:
     _, context = whole()
-    assert STEP_BY_NAME[INBOUND_TRUNK].do(context).resource_id == context.ids[INBOUND_TRUNK]
+    assert ACTIONS[INBOUND_TRUNK].do(context).resource_id == context.ids[INBOUND_TRUNK]
 
 
 def test_an_inbound_trunk_of_somebody_else_is_a_conflict() -> None:
@@ -241,7 +246,7 @@ def test_an_inbound_trunk_is_gone_only_when_the_list_says_so() -> None:
     trunk_id = context.ids[INBOUND_TRUNK]
     kept = world.platform.trunks[trunk_id]
     world.log.plan("platform.delete_trunk", after=lambda: world.platform.trunks.update({trunk_id: kept}))
-    undo = STEP_BY_NAME[INBOUND_TRUNK].undo
+    undo = ACTIONS[INBOUND_TRUNK].undo
     assert undo is not None
     with pytest.raises(TransientError):
         undo(context, trunk_id)
@@ -250,7 +255,7 @@ def test_an_inbound_trunk_is_gone_only_when_the_list_says_so() -> None:
 def test_a_rule_that_serves_other_trunks_too_is_not_found() -> None:
     world, context = whole()
     rule = world.platform.rules[context.ids[DISPATCH_RULE]]
-    find = STEP_BY_NAME[DISPATCH_RULE].find
+    find = ACTIONS[DISPATCH_RULE].find
     assert find is not None
     assert find(context) == [rule.id]
     world.platform.rules[rule.id] = replace(rule, trunk_ids=(*rule.trunk_ids, "ST_other"))
@@ -285,7 +290,7 @@ def broken(context: StepContext) -> list[str]:
 
 def test_a_whole_path_passes_in_four_reads() -> None:
     world, context = whole()
-    assert STEP_BY_NAME[VERIFICATION].do(context).removed == ()
+    assert ACTIONS[VERIFICATION].do(context).removed == ()
     assert sorted(world.log.order) == [
         "carrier.get_number",
         "carrier.list_origination_urls",
@@ -310,7 +315,7 @@ def test_the_reads_of_a_verification_are_under_way_at_the_same_time() -> None:
 
     tools = context.tools
     tools = replace(tools, carrier=Meeting(tools.carrier), platform=Meeting(tools.platform))
-    STEP_BY_NAME[VERIFICATION].do(replace(context, tools=tools))
+    ACTIONS[VERIFICATION].do(replace(context, tools=tools))
     assert not all_four.broken
 
 
@@ -346,7 +351,7 @@ def test_somebody_elses_trunk_with_our_number_breaks_the_path() -> None:
     foreign = world.platform.own_trunk(E164)
     assert broken(context) == ["livekit_inbound_trunk"]
     with pytest.raises(RejectedError, match=foreign):
-        STEP_BY_NAME[VERIFICATION].do(context)
+        ACTIONS[VERIFICATION].do(context)
 
 
 def test_a_path_that_shows_up_late_passes() -> None:
@@ -356,7 +361,7 @@ def test_a_path_that_shows_up_late_passes() -> None:
     def appear(seconds: float) -> None:
         world.carrier.urls[url.sid] = url
 
-    STEP_BY_NAME[VERIFICATION].do(replace(context, tools=replace(context.tools, sleep=appear)))
+    ACTIONS[VERIFICATION].do(replace(context, tools=replace(context.tools, sleep=appear)))
     assert world.log.started["carrier.list_origination_urls"] == 2
 
 
@@ -364,7 +369,7 @@ def test_twins_are_removed_only_where_twins_are_possible() -> None:
     for is_uncertain in (False, True):
         world, context = whole(is_uncertain=is_uncertain)
         twins = [world.carrier.own_trunk(TAG), world.carrier.own_url(context.ids[TRUNK], SIP_URI, TAG)]
-        removed = STEP_BY_NAME[VERIFICATION].do(context).removed
+        removed = ACTIONS[VERIFICATION].do(context).removed
         assert set(removed) == (set(twins) if is_uncertain else set())
 
 
@@ -373,5 +378,5 @@ def test_a_twin_that_lies_under_another_trunk_is_removed_from_there() -> None:
     other = world.carrier.own_trunk(TAG)
     url = world.carrier.own_url(other, SIP_URI, TAG)
     context = replace(context, ledger={ORIGINATION_URL: (url,)}, parents={url: other})
-    assert set(STEP_BY_NAME[VERIFICATION].do(context).removed) == {url, other}
+    assert set(ACTIONS[VERIFICATION].do(context).removed) == {url, other}
     assert set(world.carrier.urls) == {context.ids[ORIGINATION_URL]}

@@ -1,0 +1,918 @@
+"""The rules of the saga, pure: plain values in, plain values out, no I/O and no clock.
+
+A transition takes all that the rows say of an operation (`Saga`), what has just happened and the time, and returns a
+`Change`: the rows as they are to be, the events, ledger entries and announcements that go with them, and a `Verdict`.
+`rows` loads the one and saves the other; `runner` calls the providers in between; docs/architecture.md draws it.
+
+What differs between kinds of operation stands in `app.domain.kinds`, what the steps are in `app.domain.steps`.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from app.domain.errors import ErrorCode, RefusedError
+from app.domain.events import INTERNAL, Action, Channel, EventName, Origin, WebhookEvent
+from app.domain.findings import Health
+from app.domain.kinds import KINDS, Kind, direction_of
+from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState, check_move
+from app.domain.steps import JOINS, LAST, STEP_BY_NAME, STEPS, Step, steps_towards
+
+LEASE_MARGIN = timedelta(seconds=1)
+"""How long after a lease's end the sweep looks: the holder's own last transaction may be a moment late."""
+
+UNDO_TRIES = 5
+"""Failed tries of one undo after which a person is told: some 15 s of back-off, more than a passing fault takes."""
+
+MESSAGE_GRACE = timedelta(seconds=5)
+"""How long the message for the next step may take before the sweep takes it for lost: far above a queue's delay."""
+
+BULK_MESSAGE_GRACE = timedelta(seconds=30)
+"""The same for a bulk: its messages wait behind each other. 200 operations at 20 provider calls a second, some eight
+messages each, put 8 s between two steps; publishing what merely waits would double the queue."""
+
+
+class Verdict(StrEnum):
+    """What became of a message for a step: the one vocabulary of machine, runner, tasks, logs and metrics."""
+
+    CLAIMED = "claimed"
+    """The step is this worker's until its lease ends."""
+    DONE = "done"
+    """The step is finished: the chain goes on."""
+    OTHER_BRANCH = "other_branch"
+    """The step is finished, and what comes next waits for the other branch too: that one goes on, this chain ends."""
+    STALE = "stale"
+    """Not this message's to do, now or ever: the chain ends here, in silence."""
+    RESTS = "rests"
+    """The step is tried again after a rest."""
+    ATTENTION = "attention"
+    """The same, and from now on a person is asked for."""
+    ROLLING_BACK = "rolling_back"
+    """The operation goes back, or has ended without: the chain fails, and its error callback publishes that way."""
+    LOST = "lost"
+    """The lease was lost meanwhile: only the ledger keeps what was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Every span of the saga, derived from the one that is set: how long a provider call may take."""
+
+    provider_timeout: timedelta
+    budget: timedelta
+    """How long an operation may spend on retries before it is rolled back."""
+
+    @property
+    def lease(self) -> timedelta:
+        """How long a worker may hold a step: two calls of full length, and one more span for a last one to land."""
+        return 3 * self.provider_timeout
+
+    @property
+    def quiet(self) -> timedelta:
+        """How long a step rests after an unknown outcome: longer than the call, which may land until then."""
+        return 1.2 * self.provider_timeout
+
+    @property
+    def settle(self) -> timedelta:
+        """How long after the end of a request without an answer the last look for what it made is taken.
+
+        With the request's own time as long as a lease: nothing that a provider carries out after that is expected.
+        """
+        return 2 * self.provider_timeout
+
+    @property
+    def lands(self) -> timedelta:
+        """How long after the end of a dead worker's lease what it asked for may still land.
+
+        Its first call ended within one timeout, or it made no other.
+        """
+        return self.settle - self.provider_timeout
+
+    @property
+    def stall(self) -> timedelta:
+        """How late an answer may come before its provider counts as one that stood still, with other requests waiting.
+
+        Half of a call: less would be met by long lists, more would miss a stand that ended just before the answer.
+        """
+        return 0.5 * self.provider_timeout
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRow:
+    """A row of `operations`."""
+
+    id: uuid.UUID
+    agent_id: uuid.UUID
+    kind: OperationKind
+    status: OperationStatus
+    phone_number: str
+    epoch: int = 0
+    takeover: bool = False
+    target_agent_id: uuid.UUID | None = None
+    bulk_id: uuid.UUID | None = None
+    requested_by: str | None = None
+    request_id: str | None = None
+    traceparent: str | None = None
+    wake_at: datetime | None = None
+    idle_kicks: int = 0
+    error_code: str | None = None
+    error_detail: str | None = None
+    started_at: datetime | None = None
+    cancelled_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def rules(self) -> Kind:
+        """What is peculiar to its kind."""
+        return KINDS[self.kind]
+
+    @property
+    def direction(self) -> Direction:
+        """Which way it goes now."""
+        return direction_of(self.kind, self.status)
+
+    @property
+    def message_grace(self) -> timedelta:
+        """How long a message for it may take."""
+        return MESSAGE_GRACE if self.bulk_id is None else BULK_MESSAGE_GRACE
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """A row of `operation_steps`; docs of the columns are with the model."""
+
+    name: str
+    state: StepState = StepState.PENDING
+    attempts: int = 0
+    lease_token: uuid.UUID | None = None
+    lease_until: datetime | None = None
+    intent: Mapping[str, Any] | None = None
+    unsettled_until: datetime | None = None
+    resource_id: str | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def may_have_happened(self) -> bool:
+        """Whether an earlier try, of this operation or of one before it, ended without a known outcome."""
+        return self.intent is not None or self.unsettled_until is not None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRow:
+    """What the saga reads and writes of a row of `agents`; `ids` are its columns of resource ids, by step."""
+
+    id: uuid.UUID
+    name: str
+    livekit_agent_name: str
+    metadata: Mapping[str, Any]
+    phone_provisioning_status: PhoneStatus
+    twilio_phone_number: str | None = None
+    ids: Mapping[str, str] = field(default_factory=dict)
+    previous_routing: Mapping[str, Any] | None = None
+    health_state: Health = Health.UNKNOWN
+    health_checked_at: datetime | None = None
+    health_findings: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """A resource of the agent's that nobody has deleted."""
+
+    kind: str
+    external_id: str
+    parent_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Saga:
+    """Everything that the rules need to know of one operation."""
+
+    operation: OperationRow
+    agent: AgentRow
+    steps: Mapping[str, StepRow]
+    """By name, in the order of the table."""
+    target: AgentRow | None = None
+    """The agent that a move hands the number to."""
+    ledger: tuple[LedgerEntry, ...] = ()
+    """The agent's resources, oldest first."""
+    older_unsettled: Mapping[str, datetime] = field(default_factory=dict)
+    """Step -> until when what another operation of the agent's has asked for there may land."""
+    waited: timedelta = timedelta()
+    """How long its steps have waited for a provider that took no more requests: not its operation's time."""
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether any step was tried more than once, so that twins are possible."""
+        return any(row.attempts > 1 or row.unsettled_until for row in self.steps.values())
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """The steps that are not finished in the present direction, in its order: what is to be published."""
+        direction = self.operation.direction
+        return tuple(
+            step.name
+            for step in steps_towards(direction)
+            if step.name in self.steps and self.steps[step.name].state is not _FINISHED[direction]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A claim as its holder shows it when it comes back."""
+
+    step: str
+    direction: Direction
+    token: uuid.UUID
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a step made or found: its id, and for the number what it did before us."""
+
+    resource_id: str | None
+    previous_routing: Mapping[str, Any] | None = None
+    """Where the number was routed before us; from the attachment only where it was taken from somebody just then."""
+    removed: tuple[str, ...] = ()
+    """Ids of what was deleted on the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a try failed."""
+
+    code: ErrorCode
+    detail: str
+    is_for_good: bool = False
+    """Whether another try would meet the same."""
+    is_clear: bool = False
+    """Whether nothing of this step can exist."""
+    settles_in: timedelta | None = None
+    """How long something of it may still land, where a request got no answer."""
+    was_tried: bool = True
+    """False where nothing was sent, so that the next try is the same one again."""
+    waited_s: float | None = None
+    """How long it stood in line, where the provider took no more requests."""
+    removed: tuple[str, ...] = ()
+    """Ids of what it deleted before it failed."""
+    found_routing: Mapping[str, Any] | None = None
+    """Where somebody has routed the number since our last look."""
+
+    def lands_until(self, now: datetime) -> datetime | None:
+        """Return until when something of it may still land, if anything may."""
+        return None if self.settles_in is None else now + self.settles_in
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """A row of `events`."""
+
+    event: EventName
+    step: str | None
+    detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What webhooks are to be told; `data` is the payload's."""
+
+    event: WebhookEvent
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A row of `activity`: who asked for what."""
+
+    origin: Origin
+    action: Action
+    subject_id: uuid.UUID
+    detail: Mapping[str, Any]
+
+
+_FINISHED = {Direction.DO: StepState.DONE, Direction.UNDO: StepState.UNDONE}
+
+
+class Change:
+    """What one transition makes of an operation's rows; used up by `rows`, which writes all of it or nothing."""
+
+    def __init__(self, before: Saga, now: datetime) -> None:
+        self.before = before
+        self.now = now
+        self.verdict = Verdict.STALE
+        self.operation, self.agent, self.target = before.operation, before.agent, before.target
+        self.steps = dict(before.steps)
+        self.events: list[EventRow] = []
+        self.ledger: list[LedgerEntry] = []
+        """Resources that were made or found; one that is known already is not entered twice."""
+        self.deleted: set[str] = set()
+        """Ids of resources that are gone."""
+        self.hands_over = False
+        """Whether the ledger of the agent becomes the target's."""
+        self.announcements: list[Announcement] = []
+        self.activity: list[Asked] = []
+        self.opened: Saga | None = None
+        """An operation that begins where this one ends."""
+        self.opened_events: list[EventRow] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        rows = (
+            self.operation is self.before.operation,
+            self.agent is self.before.agent,
+            self.steps == self.before.steps,
+        )
+        return all(rows) and not (self.events or self.ledger or self.deleted or self.opened or self.activity)
+
+    @property
+    def after(self) -> Saga:
+        """The rows as they will be."""
+        return replace(
+            self.before,
+            operation=self.operation,
+            agent=self.agent,
+            target=self.target,
+            steps=self.steps,
+            ledger=(*(one for one in self.before.ledger if one.external_id not in self.deleted), *self.ledger),
+        )
+
+    def end(self, verdict: Verdict) -> "Change":
+        """Say what became of the message; the change is whole then."""
+        self.verdict = verdict
+        return self
+
+    def set_operation(self, **values: Any) -> None:
+        """Change columns of the operation."""
+        self.operation = replace(self.operation, **values)
+
+    def set_step(self, name: str, **values: Any) -> None:
+        """Change columns of a step."""
+        self.steps[name] = replace(self.steps[name], **values)
+
+    def set_agent(self, **values: Any) -> None:
+        """Change columns of the agent."""
+        self.agent = replace(self.agent, **values)
+
+    def move_to(self, status: OperationStatus) -> None:
+        """Change the operation's status, and the phone status of its agents with it."""
+        check_move(self.operation.status, status)
+        self.set_operation(status=status)
+        rules = self.operation.rules
+        self.agent = _moved(self.agent, rules.phone.get(status))
+        self.target = _moved(self.target, rules.target_phone.get(status)) if self.target else None
+
+    def tell(self, event: EventName, step: str | None = None, /, **detail: Any) -> None:
+        """Append to the trail."""
+        self.events.append(EventRow(event, step, detail))
+
+    def wait_for_message(self) -> None:
+        """Give the message for what comes next the time that it may be under way."""
+        self.set_operation(wake_at=self.now + self.operation.message_grace)
+
+    def wake(self) -> None:
+        """Have the next sweep publish what is left."""
+        self.set_operation(wake_at=self.now)
+
+
+def _moved(agent: AgentRow, status: PhoneStatus | None) -> AgentRow:
+    if status is None or status is agent.phone_provisioning_status:
+        return agent
+    check_move(agent.phone_provisioning_status, status)
+    return replace(agent, phone_provisioning_status=status)
+
+
+# What a worker does.
+
+
+def claim(
+    saga: Saga, name: str, direction: Direction, epoch: int, timing: Timing, now: datetime, token: uuid.UUID
+) -> Change:
+    """Give one worker the right to act on a step until its lease ends, or say why not.
+
+    CLAIMED; DONE: nothing is left to do; STALE: not this message's to do; ROLLING_BACK: the budget is spent.
+    """
+    change, operation, step = Change(saga, now), saga.operation, STEP_BY_NAME[name]
+    if operation.status.is_final or operation.epoch != epoch or operation.direction is not direction:
+        return change.end(Verdict.STALE)
+    row = saga.steps.get(name)
+    if row is None or row.state is _FINISHED[direction]:
+        return change.end(Verdict.DONE)
+    if not _is_ready(step, saga.steps, direction):
+        return change.end(Verdict.STALE)
+    held_until = _held_until(change, step, direction, timing)
+    if held_until:
+        change.set_operation(wake_at=min(operation.wake_at or now, held_until + LEASE_MARGIN))
+        return change.end(Verdict.STALE)
+    if direction is Direction.DO and _is_out_of_time(saga, timing, now):
+        _give_up(change, name)
+        return change.end(Verdict.ROLLING_BACK)
+    _take(change, step, direction, timing, token)
+    return change.end(Verdict.CLAIMED)
+
+
+def keep(saga: Saga, lease: Lease, result: Result, now: datetime) -> Change:
+    """Keep a success: the ledger always; the step, the agent's id and the events only under the lease."""
+    change, step = Change(saga, now), STEP_BY_NAME[lease.step]
+    if step.makes and result.resource_id:
+        parent = saga.agent.ids.get(step.under) if step.under else None
+        change.ledger.append(LedgerEntry(step.name, result.resource_id, parent))
+    change.deleted.update(result.removed)
+    if saga.steps[step.name].lease_token != lease.token or _is_path_gone(saga):
+        change.tell(EventName.RESOURCE_SEEN_LATE, step.name, resource_id=result.resource_id)
+        return change.end(Verdict.LOST)
+    change.set_step(
+        step.name,
+        lease_token=None,
+        lease_until=None,
+        intent=None,
+        error_code=None,
+        error_detail=None,
+        finished_at=now,
+        resource_id=result.resource_id,
+        state=_FINISHED[lease.direction],
+    )
+    if lease.direction is Direction.UNDO:
+        _keep_undone(change, step, result)
+        return change.end(Verdict.DONE)
+    _write_agent(change, step, result)
+    change.tell(EventName.STEP_DONE, step.name, resource_id=result.resource_id)
+    if result.removed:
+        change.tell(EventName.TWINS_REMOVED, step.name, ids=list(result.removed))
+    if saga.operation.direction is Direction.UNDO:
+        change.wake()
+        return change.end(Verdict.ROLLING_BACK)
+    if not saga.operation.status.is_final and not _finish_if_done(change):
+        change.wait_for_message()
+    is_met = all(change.steps[other].state is StepState.DONE for other in JOINS.get(step.name, ()))
+    return change.end(Verdict.DONE if is_met else Verdict.OTHER_BRANCH)
+
+
+def fail(saga: Saga, lease: Lease, failure: Failure, now: datetime) -> Change:
+    """Keep a failure for good of a step on the way down, and start the rollback."""
+    change, row = Change(saga, now), saga.steps[lease.step]
+    if row.lease_token != lease.token:
+        return change.end(Verdict.LOST)
+    change.set_step(
+        row.name,
+        state=StepState.FAILED,
+        lease_token=None,
+        lease_until=None,
+        error_code=failure.code,
+        error_detail=failure.detail,
+        finished_at=now,
+        intent=None if failure.is_clear else row.intent,
+        unsettled_until=_later(row.unsettled_until, failure.lands_until(now)),
+    )
+    if failure.found_routing is not None and change.steps[row.name].unsettled_until:
+        # An attachment of ours may yet land, and take the number from there: then that is where it goes back to.
+        change.set_agent(previous_routing=failure.found_routing)
+    change.tell(EventName.STEP_FAILED, row.name, code=failure.code, reason=failure.detail)
+    if saga.operation.direction is Direction.UNDO:
+        change.wake()
+    elif not saga.operation.status.is_final:
+        _start_rollback(change, failure.code, failure.detail)
+    return change.end(Verdict.ROLLING_BACK)
+
+
+def rest(saga: Saga, lease: Lease, failure: Failure, pause: timedelta, timing: Timing, now: datetime) -> Change:
+    """Keep that a step rests for `pause` until its next try; out of time, a provisioning rolls back instead."""
+    change, row = Change(saga, now), saga.steps[lease.step]
+    if row.lease_token != lease.token:
+        return change.end(Verdict.LOST)
+    is_forward = lease.direction is Direction.DO
+    change.set_step(
+        row.name,
+        lease_token=None,
+        lease_until=now + pause,
+        attempts=row.attempts if failure.was_tried else max(row.attempts - 1, 0),
+        error_code=failure.code,
+        error_detail=failure.detail,
+        state=StepState.PENDING if is_forward else row.state,
+        intent=None if is_forward and failure.is_clear else row.intent,
+        unsettled_until=_later(row.unsettled_until, failure.lands_until(now)),
+        resource_id=None if row.resource_id in failure.removed else row.resource_id,
+    )
+    change.deleted.update(failure.removed)
+    rested = {"rest_s": round(pause.total_seconds(), 3), "attempt": lease.attempt}
+    if failure.waited_s is not None:
+        rested["waited_s"] = failure.waited_s
+    change.tell(EventName.STEP_RESTS, row.name, code=failure.code, reason=failure.detail, **rested)
+    if saga.operation.status.is_final:
+        return change.end(Verdict.ROLLING_BACK)
+    is_on_its_way = saga.operation.direction is lease.direction
+    grace = saga.operation.message_grace if is_on_its_way else LEASE_MARGIN
+    change.set_operation(wake_at=now + pause + grace)
+    if not is_on_its_way:
+        return change.end(Verdict.ROLLING_BACK)
+    waits = timedelta() if failure.waited_s is None else pause + timedelta(seconds=failure.waited_s)
+    if is_forward and _is_out_of_time(saga, timing, now + pause, waits):
+        change.set_step(row.name, state=StepState.FAILED)
+        _give_up(change, row.name)
+        return change.end(Verdict.ROLLING_BACK)
+    if not is_forward and _needs_a_person(lease, failure):
+        return change.end(_ask_for_attention(change, row.name, failure))
+    return change.end(Verdict.RESTS)
+
+
+# What people ask for.
+
+
+def open_operation(
+    kind: OperationKind,
+    agent: AgentRow,
+    now: datetime,
+    origin: Origin,
+    *,
+    takeover: bool = False,
+    target: AgentRow | None = None,
+    only: frozenset[str] | None = None,
+) -> Change:
+    """Open an operation for an agent whose number stands; a provisioning is opened by the statement that accepts it.
+
+    `only` names the steps that a repair or a move works on: the others count as done.
+    """
+    saga = _new_operation(kind, agent, now, origin, takeover=takeover, target=target, only=only)
+    change = Change(saga, now)
+    change.agent = _moved(agent, saga.operation.rules.phone.get(OperationStatus.QUEUED))
+    change.target = _moved(target, saga.operation.rules.target_phone.get(OperationStatus.QUEUED)) if target else None
+    detail: dict[str, Any] = {"kind": kind, "takeover": takeover}
+    if target:
+        detail["to_agent_id"] = str(target.id)
+    change.opened = saga
+    change.opened_events = [EventRow(EventName.OPERATION_QUEUED, None, detail | origin.in_trail())]
+    _remember(change, origin, saga.operation.rules.action, agent.id, operation_id=str(saga.operation.id), **detail)
+    return change
+
+
+def cancel(saga: Saga, origin: Origin, now: datetime, detail: str) -> Change:
+    """Start the rollback of an operation; one that is on its way back anyway ends cancelled, not failed."""
+    change = Change(saga, now)
+    change.set_operation(cancelled_at=now)
+    change.tell(EventName.OPERATION_CANCEL_REQUESTED, **origin.in_trail())
+    if saga.operation.status in {OperationStatus.QUEUED, OperationStatus.RUNNING}:
+        _start_rollback(change, ErrorCode.CANCELLED, detail)
+    return change.end(Verdict.ROLLING_BACK)
+
+
+def deprovision(saga: Saga, origin: Origin, now: datetime) -> Change | None:
+    """Do to an open operation what a request to deprovision asks for; None where it does so already.
+
+    A provisioning is cancelled; a repair too, and the way down begins in its place. A move is refused.
+    """
+    operation = saga.operation
+    if operation.kind is OperationKind.MOVE:
+        raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, "The number is being moved to another agent: ask again.")
+    if operation.rules.starts is Direction.UNDO or operation.cancelled_at:
+        return None
+    change = cancel(saga, origin, now, "Cancelled by a request to deprovision.")
+    if operation.rules.rolls_back:
+        _remember(change, origin, Action.DEPROVISION, saga.agent.id, operation_id=str(operation.id))
+        return change
+    for name, row in saga.steps.items():
+        # Nobody's: a holder has lost it, and whoever works on the path next waits until its call must have landed.
+        if row.lease_token:
+            change.set_step(name, lease_token=uuid.uuid4())
+    _open_next(change, open_operation(OperationKind.DEPROVISION, change.agent, now, origin))
+    return change
+
+
+def retry(saga: Saga, origin: Origin, now: datetime) -> Change:
+    """Let the next try of a resting step start now, except while an unknown outcome may still land."""
+    change = Change(saga, now)
+    for name, row in saga.steps.items():
+        # Once an undo was tried, the quiet period before it is over.
+        if row.lease_token is None and row.attempts and (row.intent is None or row.state is StepState.UNDOING):
+            change.set_step(name, lease_until=None)
+    change.wake()
+    change.tell(EventName.OPERATION_RETRIED, **origin.in_trail())
+    _remember(change, origin, Action.OPERATION_RETRY, saga.operation.id)
+    return change
+
+
+# The rules behind them.
+
+
+def _is_ready(step: Step, rows: Mapping[str, StepRow], direction: Direction) -> bool:
+    """Say whether all that must be finished before this step is: what it needs, or what needs it."""
+    if direction is Direction.DO:
+        return all(rows[name].state is StepState.DONE for name in step.needs)
+    above = (rows.get(other.name) for other in STEPS if step.name in other.needs)
+    return all(row is None or row.state is StepState.UNDONE for row in above)
+
+
+def _held_until(change: Change, step: Step, direction: Direction, timing: Timing) -> datetime | None:
+    """Return the end of the step's lease or rest, or of the time in which something may still land; None: free.
+
+    An undo waits for the latter too, and so does the last step: they look last of all, and what landed after their look
+    would be left over.
+    """
+    row, now = change.steps[step.name], change.now
+    if row.lease_until and row.lease_until > now:
+        return row.lease_until
+    _learn_unsettled(change, step, direction, timing)
+    watched = change.steps.values() if step.name == LAST else []
+    if direction is Direction.UNDO:
+        watched = [change.steps[step.name]]
+    return max(
+        (one.unsettled_until for one in watched if one.unsettled_until and one.unsettled_until > now), default=None
+    )
+
+
+def _learn_unsettled(change: Change, step: Step, direction: Direction, timing: Timing) -> None:
+    """Note until when something may land of a worker that died, or of an older operation for this agent."""
+    row, keeps_path = change.steps[step.name], change.operation.rules.keeps_path
+    if not step.is_undone:
+        return
+    unsettled_until = row.unsettled_until
+    if row.lease_token and row.lease_until and (row.intent or step.changes or keeps_path):
+        unsettled_until = _later(unsettled_until, row.lease_until + timing.lands)
+        change.set_step(step.name, lease_token=None)
+    if row.attempts == 0 and (direction is Direction.UNDO or keeps_path):
+        unsettled_until = _later(unsettled_until, change.before.older_unsettled.get(step.name))
+    if unsettled_until != row.unsettled_until:
+        change.set_step(step.name, unsettled_until=unsettled_until)
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    return max(filter(None, (one, other)), default=None)
+
+
+def _is_out_of_time(saga: Saga, timing: Timing, at: datetime, waits: timedelta = timedelta()) -> bool:
+    """Say whether the operation's budget for retries is spent at this moment; waiting for its turn costs nothing."""
+    started_at = saga.operation.started_at
+    return started_at is not None and at > started_at + timing.budget + saga.waited + waits
+
+
+def _give_up(change: Change, name: str) -> None:
+    """Start the rollback since the time for retries is over; say what the operation was waiting for."""
+    why = change.steps[name].error_detail or "Its workers died."
+    _start_rollback(change, ErrorCode.PROVIDER_UNAVAILABLE, f"Gave up after repeated failures at {name}. {why}")
+
+
+def _take(change: Change, step: Step, direction: Direction, timing: Timing, token: uuid.UUID) -> None:
+    row, now = change.steps[step.name], change.now
+    attempt, lease_until = row.attempts + 1, now + timing.lease
+    is_forward = direction is Direction.DO
+    if change.operation.status is OperationStatus.QUEUED:
+        change.set_operation(started_at=now)
+        change.move_to(OperationStatus.RUNNING)
+        change.tell(EventName.OPERATION_STARTED)
+    change.set_step(
+        step.name,
+        state=StepState.RUNNING if is_forward else StepState.UNDOING,
+        attempts=attempt,
+        lease_token=token,
+        lease_until=lease_until,
+        # Written before any call: where it stands, an earlier try may have made something.
+        intent={"do": step.name, "attempt": attempt} if is_forward else row.intent,
+        started_at=row.started_at if attempt > 1 else now,
+        finished_at=None,
+    )
+    change.set_operation(wake_at=lease_until + LEASE_MARGIN, idle_kicks=0)
+    event = EventName.STEP_STARTED if is_forward else EventName.STEP_UNDOING
+    change.tell(event, step.name, attempt=attempt)
+
+
+def _write_agent(change: Change, step: Step, result: Result) -> None:
+    if step.column:
+        change.set_agent(ids=_with_id(change.agent.ids, step.name, result.resource_id))
+    if result.previous_routing is not None and (change.agent.previous_routing is None or step.changes):
+        change.set_agent(previous_routing=result.previous_routing)
+
+
+def _with_id(ids: Mapping[str, str], name: str, found: str | None) -> dict[str, str]:
+    kept = {one: known for one, known in ids.items() if one != name}
+    return kept | {name: found} if found else kept
+
+
+def _is_path_gone(saga: Saga) -> bool:
+    """Say whether a repair ended while one of its steps was under way, and the path was taken down since."""
+    return saga.operation.status.is_final and saga.agent.phone_provisioning_status is not PhoneStatus.PROVISIONED
+
+
+def _needs_a_person(lease: Lease, failure: Failure) -> bool:
+    return failure.is_for_good or (lease.attempt >= UNDO_TRIES and failure.code is not ErrorCode.PROVIDER_BUSY)
+
+
+def _ask_for_attention(change: Change, name: str, failure: Failure) -> Verdict:
+    operation = change.operation
+    if operation.rules.starts is Direction.UNDO or operation.error_code is None:
+        change.set_operation(error_code=failure.code, error_detail=failure.detail)
+    if operation.status is OperationStatus.NEEDS_ATTENTION:
+        return Verdict.RESTS
+    change.move_to(OperationStatus.NEEDS_ATTENTION)
+    leftovers = [entry.external_id for entry in change.after.ledger]
+    change.tell(
+        EventName.OPERATION_NEEDS_ATTENTION, name, code=failure.code, reason=failure.detail, leftovers=leftovers
+    )
+    _announce(change, WebhookEvent.NEEDS_ATTENTION, change.agent)
+    return Verdict.ATTENTION
+
+
+def _start_rollback(change: Change, code: ErrorCode, detail: str) -> None:
+    """Make an operation go back: from here on every message of the old direction is stale.
+
+    Steps that never asked for anything count as undone at once; a live lease stays, so that undo waits for its holder.
+    """
+    change.set_operation(epoch=change.operation.epoch + 1, error_code=code, error_detail=detail)
+    if not change.operation.rules.rolls_back:
+        _end_as_it_is(change)
+        return
+    change.move_to(OperationStatus.ROLLING_BACK)
+    change.wait_for_message()
+    change.set_operation(idle_kicks=0)
+    change.tell(EventName.OPERATION_TURNED, code=code, reason=detail)
+    for name, row in list(change.steps.items()):
+        stands = row.attempts if not change.operation.rules.makes else row.resource_id
+        touched = stands or row.may_have_happened or row.state is StepState.RUNNING
+        if touched and STEP_BY_NAME[name].is_undone:
+            change.set_step(name, attempts=0)
+        else:
+            change.set_step(name, state=StepState.UNDONE, lease_token=None, lease_until=None, intent=None, attempts=0)
+    _finish_if_undone(change)
+
+
+def _end_as_it_is(change: Change) -> None:
+    """End a repair that failed or was cancelled: what it made right stays, what it did not stays as it was found."""
+    for name, row in list(change.steps.items()):
+        if row.state in {StepState.PENDING, StepState.RUNNING}:
+            change.set_step(name, state=StepState.FAILED)
+    _close(change, OperationStatus.CANCELLED if change.operation.cancelled_at else OperationStatus.FAILED)
+
+
+def _keep_undone(change: Change, step: Step, result: Result) -> None:
+    operation = change.operation
+    # A move that goes back has nothing to delete: what it made right again stays, and what is gone is left to a repair.
+    if step.column and operation.rules.makes:
+        change.set_agent(ids=_with_id(change.agent.ids, step.name, None))
+    change.tell(EventName.STEP_UNDONE, step.name, ids=list(result.removed))
+    if operation.status is OperationStatus.NEEDS_ATTENTION:
+        change.move_to(_at_work(operation))
+    if not _finish_if_undone(change):
+        change.wait_for_message()
+
+
+def _at_work(operation: OperationRow) -> OperationStatus:
+    """Return the status of an operation that goes back, or takes a path down, while nobody is asked for."""
+    is_taking_down = operation.rules.starts is Direction.UNDO
+    return OperationStatus.RUNNING if is_taking_down else OperationStatus.ROLLING_BACK
+
+
+def _finish_if_done(change: Change) -> bool:
+    """End an operation on the way down once every step is done."""
+    if any(row.state is not StepState.DONE for row in change.steps.values()):
+        return False
+    if change.target is not None:
+        _hand_over(change)
+    change.set_operation(error_code=None, error_detail=None)
+    _close(change, OperationStatus.SUCCEEDED)
+    # The last step has just read the whole path.
+    seen: dict[str, Any] = {"health_state": Health.IN_SYNC, "health_checked_at": change.now, "health_findings": ()}
+    if change.target is not None:
+        change.target = replace(change.target, **seen)
+    else:
+        change.set_agent(**seen)
+    return True
+
+
+def _finish_if_undone(change: Change) -> bool:
+    """End an operation that goes back once nothing is left to undo; only then is the number free again."""
+    if any(row.state is not StepState.UNDONE for row in change.steps.values()):
+        return False
+    operation = change.operation
+    if operation.rules.makes:
+        change.agent = replace(change.agent, **_NO_PATH)
+    if operation.rules.starts is Direction.UNDO:
+        change.set_operation(error_code=None, error_detail=None)
+        _close(change, OperationStatus.SUCCEEDED)
+    else:
+        _close(change, OperationStatus.CANCELLED if operation.cancelled_at else OperationStatus.FAILED)
+    if operation.rules.keeps_path and any(
+        STEP_BY_NAME[row.name].makes and not row.resource_id for row in change.steps.values()
+    ):
+        _repair_after(change)
+    return True
+
+
+_NO_PATH: Mapping[str, Any] = {
+    "twilio_phone_number": None,
+    "previous_routing": None,
+    "ids": {},
+    "health_state": Health.UNKNOWN,
+    "health_checked_at": None,
+    "health_findings": (),
+}
+"""The columns of an agent that has no number."""
+
+
+def _hand_over(change: Change) -> None:
+    """Give the number and every id of its path to the target's row, and the ledger with them."""
+    source, target = change.agent, change.target
+    if target is None:
+        raise ValueError("only a move hands over")
+    path: dict[str, Any] = {
+        "twilio_phone_number": source.twilio_phone_number,
+        "previous_routing": source.previous_routing,
+    }
+    change.target = replace(target, ids=source.ids, **path)
+    change.agent = replace(source, **_NO_PATH)
+    change.hands_over = True
+
+
+def _repair_after(change: Change) -> None:
+    """Open the repair of what somebody deleted while the number was being moved; the sweeper publishes it."""
+    operation = change.operation
+    origin = Origin(operation.requested_by, operation.request_id, operation.traceparent)
+    only = frozenset(step.name for step in STEPS if step.is_undone or step.name == LAST)
+    repair = open_operation(OperationKind.REPAIR, change.agent, change.now, origin, only=only)
+    _open_next(change, repair)
+    if change.opened:
+        change.opened = replace(change.opened, operation=replace(change.opened.operation, wake_at=change.now))
+
+
+def _open_next(change: Change, opening: Change) -> None:
+    change.agent, change.opened, change.opened_events = opening.agent, opening.opened, opening.opened_events
+    change.activity += opening.activity
+
+
+def _close(change: Change, end: OperationStatus) -> None:
+    if change.operation.status is OperationStatus.NEEDS_ATTENTION:
+        change.move_to(_at_work(change.operation))
+    change.move_to(end)
+    change.set_operation(finished_at=change.now, wake_at=None)
+    change.tell(_END_EVENTS[end], code=change.operation.error_code)
+    rules = change.operation.rules
+    if end in rules.webhooks:
+        _announce(change, rules.webhooks[end], change.agent)
+    if change.target is not None and end in rules.target_webhooks:
+        _announce(change, rules.target_webhooks[end], change.target)
+
+
+_END_EVENTS = {
+    OperationStatus.SUCCEEDED: EventName.OPERATION_SUCCEEDED,
+    OperationStatus.FAILED: EventName.OPERATION_FAILED,
+    OperationStatus.CANCELLED: EventName.OPERATION_CANCELLED,
+}
+
+
+def _announce(change: Change, event: WebhookEvent, agent: AgentRow) -> None:
+    operation = change.operation
+    data: dict[str, Any] = {
+        "agentId": str(agent.id),
+        "agentName": agent.name,
+        "phoneProvisioningStatus": agent.phone_provisioning_status,
+        "phoneNumber": operation.phone_number,
+        "operationId": str(operation.id),
+        "operationKind": operation.kind,
+    }
+    if operation.error_code:
+        data["error"] = {"code": operation.error_code, "detail": operation.error_detail}
+    change.announcements.append(Announcement(event, data))
+
+
+def _remember(change: Change, origin: Origin, action: Action, subject_id: uuid.UUID, **detail: Any) -> None:
+    """Remember who asked for this; nothing where nobody did."""
+    if origin.channel is not Channel.INTERNAL:
+        change.activity.append(Asked(origin, action, subject_id, detail))
+
+
+def _new_operation(
+    kind: OperationKind,
+    agent: AgentRow,
+    now: datetime,
+    origin: Origin = INTERNAL,
+    *,
+    takeover: bool,
+    target: AgentRow | None,
+    only: frozenset[str] | None,
+) -> Saga:
+    if agent.twilio_phone_number is None:
+        raise ValueError("only a provisioning is opened for an agent without a number")
+    operation = OperationRow(
+        id=uuid.uuid4(),
+        agent_id=agent.id,
+        kind=kind,
+        status=OperationStatus.QUEUED,
+        phone_number=agent.twilio_phone_number,
+        takeover=takeover,
+        target_agent_id=target.id if target else None,
+        requested_by=origin.requested_by,
+        request_id=origin.request_id,
+        traceparent=origin.traceparent,
+    )
+    operation = replace(operation, wake_at=now + operation.message_grace)
+    steps = {
+        step.name: StepRow(
+            step.name,
+            StepState.PENDING if only is None or step.name in only else StepState.DONE,
+            resource_id=agent.ids.get(step.resource),
+        )
+        for step in KINDS[kind].steps
+    }
+    return Saga(operation, agent, steps, target)

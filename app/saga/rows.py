@@ -1,0 +1,279 @@
+"""Loads what the rules need to know of an operation, and saves what they make of it: one statement each, in `sql/`.
+
+Nothing is locked in between. A read is one statement, so that it shows one moment; a write names the version of the
+operation's row that it was made of (PostgreSQL's `xmin`), and writes nothing at all where there is a newer one: then
+all begins again with a read. Whatever changes a step, a lease or the ledger of an operation writes its row too, so that
+one version stands for all of it.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from sqlalchemy.orm import Session
+
+from app.db.engine import Sessions, Statements, read_sql
+from app.db.models import Agent
+from app.domain.steps import COLUMNS, STEP_BY_NAME, STEPS
+from app.saga.machine import AgentRow, Asked, Change, LedgerEntry, OperationRow, Saga, StepRow
+from app.webhooks.announcements import ANNOUNCE, values_of
+
+TRIES = 50
+"""Reads after which a change is given up, each of them outrun by somebody else's write: a few is the most ever seen."""
+
+_AGENT_COLUMNS = (
+    "phone_provisioning_status",
+    "twilio_phone_number",
+    "previous_routing",
+    "health_state",
+    "health_checked_at",
+    "health_findings",
+    "updated_at",
+)
+"""What the saga writes of an agent, beside the ids of its resources."""
+
+
+_READ, _WRITE, _FOLLOW = (
+    read_sql(__file__, name, agent_columns=", ".join((*_AGENT_COLUMNS, *COLUMNS.values())))
+    for name in ("read.sql", "write.sql", "follow.sql")
+)
+
+
+class OutrunError(Exception):
+    """Others wrote the operation faster than this process could, again and again; the sweeper comes back to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An operation as it was at one moment."""
+
+    saga: Saga
+    version: str
+    """Which version of its row this was; a change of it is refused once there is another."""
+    read_at: datetime
+    """The database's clock at the read: the only one that leases know."""
+    clock_s: float = field(default_factory=time.monotonic)
+    """This process's clock then."""
+
+    @property
+    def now(self) -> datetime:
+        """The database's clock now, as far as this process can tell without asking."""
+        return self.read_at + timedelta(seconds=time.monotonic() - self.clock_s)
+
+
+class Rows:
+    """Reads and changes operations; safe to use from many threads."""
+
+    def __init__(self, sessions: Sessions, lands: timedelta = timedelta()) -> None:
+        self._sessions = sessions
+        self._lands = lands
+
+    @cached_property
+    def _statements(self) -> Statements:
+        return Statements(self._sessions)
+
+    def read(self, operation_id: uuid.UUID, session: Session | None = None) -> Loaded | None:
+        """Load an operation; None where there is none."""
+        row = self._run([(_READ, {"operation": operation_id, "lands": self._lands})], session)
+        return None if row is None else Loaded(_saga(row), row.version, row.now)
+
+    def write(self, change: Change, version: str | None, session: Session | None = None) -> str | None:
+        """Save a change of the operation as it was at `version`; return its new version, None if it has another.
+
+        `version` is None for a change that only opens an operation: the session then holds its agents' locks.
+        """
+        statements = [(_WRITE, _written(change, version))]
+        if change.opened or change.activity:
+            statements.append((_FOLLOW, _following(change)))
+        if change.announcements:
+            statements.append((ANNOUNCE, values_of([(one.event, one.data) for one in change.announcements])))
+        row = self._run(statements, session)
+        return None if row is None else row.version or ""
+
+    def open(self, change: Change, session: Session) -> Saga:
+        """Save a change that opens an operation, in a session that holds its agents' locks; return what it opened."""
+        if change.opened is None:
+            raise ValueError("the change opens nothing")
+        self.write(change, None, session)
+        return change.opened
+
+    def change(
+        self, operation_id: uuid.UUID, decide: Callable[[Saga, datetime], Change | None], seen: Loaded | None = None
+    ) -> tuple[Change, Loaded] | None:
+        """Save what `decide` makes of the operation, as often anew as others are faster; return it as it is then.
+
+        None where there is no such operation, or `decide` leaves it alone. `seen` is tried first, without a read.
+        """
+        for _ in range(TRIES):
+            loaded, seen = seen or self.read(operation_id), None
+            change = decide(loaded.saga, loaded.now) if loaded else None
+            if loaded is None or change is None:
+                return None
+            version = loaded.version if change.is_empty else self.write(change, loaded.version)
+            if version is not None:
+                return change, replace(loaded, saga=change.after, version=version)
+        raise OutrunError(f"operation {operation_id} was written by others {TRIES} times in a row")
+
+    def _run(self, statements: list[tuple[str, dict[str, object]]], session: Session | None) -> Any | None:
+        """Run them as one transaction, or in the session's; return the row of the first."""
+        if session is None:
+            return self._statements.run(statements)
+        connection, (first, *others) = session.connection(), statements
+        row = connection.exec_driver_sql(*first).one_or_none()
+        for sql, values in others if row is not None else ():
+            connection.exec_driver_sql(sql, values)
+        return row
+
+
+def agent_row(agent: Agent) -> AgentRow:
+    """Return what the rules need to know of an agent whose row the caller's session holds."""
+    values = {name: getattr(agent, "agent_metadata" if name == "metadata" else name) for name in _AGENT_FIELDS}
+    ids = {name: found for name, column in COLUMNS.items() if (found := getattr(agent, column))}
+    return AgentRow(**values | {"ids": ids, "health_findings": tuple(agent.health_findings)})
+
+
+_AGENT_FIELDS = tuple(one.name for one in fields(AgentRow) if one.name not in {"ids", "health_findings"})
+
+
+def _saga(row: Any) -> Saga:
+    steps = [_built(StepRow, values) for values in row.steps]
+    return Saga(
+        operation=_built(OperationRow, row.operation),
+        agent=_agent(row.agent),
+        steps={step.name: step for step in steps},
+        target=_agent(row.target) if row.target else None,
+        ledger=tuple(_built(LedgerEntry, values) for values in row.ledger or ()),
+        older_unsettled={name: datetime.fromisoformat(until) for name, until in (row.older_unsettled or {}).items()},
+        waited=timedelta(seconds=row.waited_s),
+    )
+
+
+def _agent(values: Mapping[str, Any]) -> AgentRow:
+    ids = {name: values[column] for name, column in COLUMNS.items() if values[column]}
+    return _built(AgentRow, {**values, "ids": ids, "health_findings": tuple(values["health_findings"])})
+
+
+_Row = TypeVar("_Row", OperationRow, StepRow, AgentRow, LedgerEntry)
+
+
+def _reader_of(hint: Any) -> Callable[[Any], Any] | None:
+    """Return what makes a field of JSON's text; None where JSON's value is the field."""
+    kinds = get_args(hint) or (hint,)
+    for kind in kinds:
+        if kind is datetime:
+            return datetime.fromisoformat
+        if isinstance(kind, type) and issubclass(kind, uuid.UUID | StrEnum):
+            return kind
+    return None
+
+
+_READERS = {
+    row: {name: _reader_of(hint) for name, hint in get_type_hints(row).items()}
+    for row in (OperationRow, StepRow, AgentRow, LedgerEntry)
+}
+"""Row -> its fields, which are columns by name, and how each is read."""
+
+
+def _built(row: type[_Row], values: Mapping[str, Any]) -> _Row:
+    readers, found = _READERS[row], {}
+    for name, value in values.items():
+        if name in readers:
+            read = readers[name]
+            found[name] = value if read is None or value is None else read(value)
+    return row(**found)
+
+
+def _written(change: Change, version: str | None) -> dict[str, object]:
+    before, operation = change.before, change.operation
+    agents = [_changed_agent(before.agent, change.agent)] if change.agent is not before.agent else []
+    if before.target and change.target and change.target is not before.target:
+        agents.append(_changed_agent(before.target, change.target))
+    document = {
+        "operation": _changed(before.operation, operation),
+        "steps": [
+            _changed(before.steps[name], row) | {"name": name}
+            for name, row in change.steps.items()
+            if row is not before.steps[name]
+        ],
+        "agents": [agent | {"updated_at": change.now} for agent in agents],
+        "ledger": [_as_resource(entry) for entry in change.ledger],
+        "events": [{"step": one.step, "event": one.event, "detail": one.detail} for one in change.events],
+    }
+    return {
+        "id": operation.id,
+        "version": version,
+        "holder": before.agent.id,
+        "heir": change.target.id if change.hands_over and change.target else None,
+        "deleted": list(change.deleted),
+        "change": json.dumps(document, default=str),
+    }
+
+
+def _following(change: Change) -> dict[str, object]:
+    opened = change.opened
+    document = {
+        "opened": _as_columns(opened.operation) if opened else {},
+        "opened_steps": _opened_steps(opened) if opened else [],
+        "opened_events": [
+            {"operation_id": opened.operation.id, "event": one.event, "detail": one.detail}
+            for one in change.opened_events
+            if opened
+        ],
+        "activity": [_as_activity(one) for one in change.activity],
+    }
+    return {"change": json.dumps(document, default=str)}
+
+
+def _as_columns(row: OperationRow | StepRow | LedgerEntry) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _READERS[type(row)]}
+
+
+def _changed(before: _Row, after: _Row) -> dict[str, Any]:
+    """Return the columns in which one row differs from the other, as they are to be."""
+    if before is after:
+        return {}
+    return {
+        name: value
+        for name in _READERS[type(after)]
+        if (value := getattr(after, name)) is not (old := getattr(before, name)) and value != old
+    }
+
+
+def _changed_agent(before: AgentRow, after: AgentRow) -> dict[str, Any]:
+    changed = _changed(before, after)
+    if "ids" in changed:
+        ids = changed.pop("ids")
+        changed |= {column: ids.get(step) for step, column in COLUMNS.items() if ids.get(step) != before.ids.get(step)}
+    return changed | {"id": after.id}
+
+
+def _as_resource(entry: LedgerEntry) -> dict[str, Any]:
+    return _as_columns(entry) | {"provider": STEP_BY_NAME[entry.kind].provider}
+
+
+def _opened_steps(opened: Saga) -> list[dict[str, Any]]:
+    places = {step.name: place for place, step in enumerate(STEPS)}
+    return [
+        {"operation_id": opened.operation.id, "position": places[row.name]} | _as_columns(row)
+        for row in opened.steps.values()
+    ]
+
+
+def _as_activity(asked: Asked) -> dict[str, Any]:
+    origin = asked.origin
+    return {
+        "action": asked.action,
+        "subject_id": asked.subject_id,
+        "channel": origin.channel,
+        "actor": origin.requested_by,
+        "key_id": origin.key_id,
+        "address": origin.address,
+        "request_id": origin.request_id,
+        "detail": asked.detail,
+    }

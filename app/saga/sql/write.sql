@@ -1,0 +1,67 @@
+-- One change of an operation, whole or not at all. Rows come as JSON with the columns that change, and only those.
+-- Nothing is decided here: the first two parts alone say whether the change still fits what it was made of.
+WITH given AS (
+    SELECT %(id)s::uuid AS id, %(version)s::text AS version, %(holder)s::uuid AS holder, %(heir)s::uuid AS heir,
+           %(deleted)s::text[] AS deleted, %(change)s::jsonb AS change
+),
+-- The operation, and only as it was when it was read: a new version of it refuses whoever has read an older one.
+operation AS (
+    UPDATE operations
+       SET (status, epoch, wake_at, idle_kicks, error_code, error_detail, started_at, cancelled_at, finished_at) =
+           (SELECT new.status, new.epoch, new.wake_at, new.idle_kicks, new.error_code, new.error_detail, new.started_at,
+                   new.cancelled_at, new.finished_at
+              FROM jsonb_populate_record(operations, change -> 'operation') AS new)
+      FROM given
+     WHERE operations.id = given.id AND operations.xmin = given.version::xid
+ RETURNING operations.xmin::text AS version
+),
+-- An operation that is only being opened has no version to fit: the caller holds its agents' locks.
+fits AS MATERIALIZED (
+    SELECT given.* FROM given WHERE version IS NULL OR EXISTS (SELECT FROM operation)
+),
+steps AS (
+    UPDATE operation_steps
+       SET (state, attempts, lease_token, lease_until, intent, unsettled_until, resource_id, error_code, error_detail,
+            started_at, finished_at) =
+           (SELECT new.state, new.attempts, new.lease_token, new.lease_until, new.intent, new.unsettled_until,
+                   new.resource_id, new.error_code, new.error_detail, new.started_at, new.finished_at
+              FROM jsonb_populate_record(operation_steps, changed) AS new)
+      FROM fits, jsonb_array_elements(change -> 'steps') AS changed
+     WHERE operation_id = fits.id AND name = changed ->> 'name'
+),
+-- An agent that gives up its number comes before one that takes it: a unique index knows no order of its own.
+giving AS (
+    UPDATE agents
+       SET ({agent_columns}) = (SELECT {agent_columns} FROM jsonb_populate_record(agents, changed))
+      FROM fits, jsonb_array_elements(change -> 'agents') AS changed
+     WHERE agents.id = (changed ->> 'id')::uuid AND changed -> 'twilio_phone_number' = 'null'
+ RETURNING agents.id
+),
+taking AS (
+    UPDATE agents
+       SET ({agent_columns}) = (SELECT {agent_columns} FROM jsonb_populate_record(agents, changed))
+      FROM fits, jsonb_array_elements(change -> 'agents') AS changed
+     WHERE agents.id = (changed ->> 'id')::uuid AND changed -> 'twilio_phone_number' IS DISTINCT FROM 'null'
+       AND (SELECT count(*) FROM giving) >= 0
+),
+-- The ledger takes every id that anybody learned of, once.
+seen AS (
+    INSERT INTO resources (provider, kind, external_id, parent_id, agent_id, operation_id)
+    SELECT new.provider, new.kind, new.external_id, new.parent_id, holder, id
+      FROM fits, jsonb_populate_recordset(NULL::resources, change -> 'ledger') AS new
+        ON CONFLICT DO NOTHING
+),
+-- What was deleted, and, where a number was handed over, whose the rest is now.
+known AS (
+    UPDATE resources
+       SET deleted_at = CASE WHEN external_id = ANY(deleted) THEN now() END, agent_id = coalesce(heir, agent_id)
+      FROM fits
+     WHERE agent_id = holder AND deleted_at IS NULL AND (external_id = ANY(deleted) OR heir IS NOT NULL)
+),
+trail AS (
+    INSERT INTO events (operation_id, step, event, detail)
+    SELECT id, line ->> 'step', line ->> 'event', line -> 'detail'
+      FROM fits, jsonb_array_elements(change -> 'events') WITH ORDINALITY AS told (line, place)
+     ORDER BY place
+)
+SELECT (SELECT version FROM operation) AS version FROM fits
