@@ -98,7 +98,8 @@ class CareService:
                 saga = self.rows.open(change, session)
         except IntegrityError as error:
             raise refusal_of(error) from error
-        return self._publish(saga, "repair_queued", steps=sorted(steps))
+        log.info("repair_queued", operation_id=str(saga.operation.id), steps=sorted(steps))
+        return self._publish(saga)
 
     def move(self, agent_id: uuid.UUID, to_agent_id: uuid.UUID, *, origin: Origin) -> Operation:
         """Queue the hand-over of the number to another agent, which must have none.
@@ -123,14 +124,13 @@ class CareService:
                 saga = self.rows.open(change, session)
         except IntegrityError as error:
             raise refusal_of(error) from error
-        return self._publish(saga, "move_queued", to_agent_id=str(to_agent_id))
+        log.info("move_queued", operation_id=str(saga.operation.id), to_agent_id=str(to_agent_id))
+        return self._publish(saga)
 
-    def _publish(self, saga: machine.Saga, event: str, **about: object) -> Operation:
-        operation_id = saga.operation.id
-        log.info(event, operation_id=str(operation_id), **about)
+    def _publish(self, saga: machine.Saga) -> Operation:
         self.publisher.publish(plan_of(saga))
         with self.sessions() as session:
-            return session.get_one(Operation, operation_id)
+            return session.get_one(Operation, saga.operation.id)
 
     def _path(self, agent_id: uuid.UUID) -> AgentPath:
         with self.sessions.begin() as session:

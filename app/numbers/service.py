@@ -169,7 +169,9 @@ class ProvisioningService:
                 changed = self.rows.change(operation.id, lambda saga, now: _deprovision_open(saga, origin, now))
                 if changed is not None:
                     change, loaded = changed
-                    return self._publish(change.opened or loaded.saga, "deprovision_queued")
+                    after = change.opened or loaded.saga
+                    log.info("deprovision_queued", **_about(after))
+                    return self._publish(after)
                 operation = self._operation(operation.id)
                 if not operation.status.is_final:
                     return operation
@@ -177,7 +179,10 @@ class ProvisioningService:
                 saga = self._open_deprovision(session, agent_id, origin)
         except IntegrityError as error:
             raise refusal_of(error) from error
-        return None if saga is None else self._publish(saga, "deprovision_queued")
+        if saga is None:
+            return None
+        log.info("deprovision_queued", **_about(saga))
+        return self._publish(saga)
 
     def _open_operation_of(self, agent_id: uuid.UUID) -> Operation | None:
         with self.sessions() as session:
@@ -199,10 +204,9 @@ class ProvisioningService:
         with self.sessions() as session:
             return session.get_one(Operation, operation_id)
 
-    def _publish(self, saga: Saga, event: str) -> Operation:
+    def _publish(self, saga: Saga) -> Operation:
         """Publish what a change has left to do, and return the operation as the database has it."""
         operation = saga.operation
-        log.info(event, operation_id=str(operation.id), status=operation.status)
         if not operation.status.is_final:
             self.publisher.publish(plan_of(saga))
         return self._operation(operation.id)
@@ -214,7 +218,7 @@ class ProvisioningService:
             lambda saga, now: None if saga.operation.status.is_final else machine.retry(saga, origin, now),
         )
         if changed is not None:
-            return self._publish(changed[1].saga, "operation_retried")
+            return self._publish(changed[1].saga)
         with self.sessions() as session:
             operation = session.get(Operation, operation_id)
         if operation is None:
@@ -253,6 +257,10 @@ class ProvisioningService:
             if left <= 0:
                 return operation
             self.sleep(min(next(pauses, WAIT_POLL_S[-1]), left))
+
+
+def _about(saga: Saga) -> dict[str, str]:
+    return {"operation_id": str(saga.operation.id), "status": saga.operation.status}
 
 
 def _deprovision_open(saga: Saga, origin: Origin, now: datetime) -> Change | None:

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from app.saga.claims import Claim
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -19,7 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from app.audit.service import AuditService
 from app.domain.events import Origin
 from app.providers.base import Carrier
+from app.saga.context import Claim
 from app.saga.runner import Runner
+from app.saga.steps import Actions
 from app.sweeper import Sweeper
 from tests.care.evening import check, heal
 from tests.care.happenings import draw, draw_loss
@@ -77,7 +78,7 @@ class LossyDay(Day):
 class BlindRunner(Runner):
     """Never looks at what an earlier try has left behind."""
 
-    def _look(self, claim: Claim) -> list[str]:
+    def _look(self, claim: Claim, actions: Actions) -> list[str]:
         return []
 
 

@@ -14,7 +14,7 @@ from app.saga.chain_plan import Plan
 from tests.support.queue import keys_of
 
 DOWN = [step.name for step in STEPS]
-UP = [step.name for step in reversed(STEPS) if step.undo]
+UP = [step.name for step in reversed(STEPS) if step.is_undone]
 
 NAMES = {
     *(f"{way}.{name}" for way in ("provision", "repair", "move") for name in DOWN),

@@ -4,14 +4,11 @@ import json
 import uuid
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from app.domain.marks import mark_in, tag_of
-from app.providers.base import NumberRouting
 from app.providers.errors import TransientError
-from app.saga.context import routing_of
 from app.saga.machine import Timing
 from tests.support.step import AGENT, make_context
 
@@ -50,19 +47,6 @@ def test_a_resource_is_ours_by_its_metadata() -> None:
 )
 def test_anything_else_is_not_ours(metadata: str) -> None:
     assert not make_context().owns(metadata)
-
-
-@pytest.mark.parametrize(
-    "routing", [NumberRouting(None, None, None), NumberRouting("TK1", None, "https://example.com/voice")]
-)
-def test_the_snapshot_of_a_routing_survives_the_row(routing: NumberRouting) -> None:
-    kept: dict[str, Any] = {
-        "trunk_sid": routing.trunk_sid,
-        "voice_application_sid": routing.voice_application_sid,
-        "voice_url": routing.voice_url,
-    }
-    assert routing_of(json.loads(json.dumps(kept))) == routing
-    assert routing_of(None) is None
 
 
 def test_the_spans_follow_from_the_timeout_of_a_call() -> None:
