@@ -18,7 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.audit.service import AuditService
 from app.bulk.dispatcher import BATCH as BULK_BATCH
-from app.bulk.dispatcher import BulkAdmission
+from app.bulk.dispatcher import BulkDispatcher
 from app.db.engine import Sessions
 from app.db.models import Operation
 from app.domain.statuses import OPEN_STATUSES, OperationKind, OperationStatus
@@ -33,10 +33,10 @@ PASS_INTERVAL_S = 1.0
 BATCH = 50
 """Operations published by one pass of one sweeper: more than a second's work for a broker that is just back."""
 
-KICK_BASE = timedelta(seconds=5)
+REPUBLISH_PAUSE = timedelta(seconds=5)
 """Pause after the first publication that moved nothing; doubled each time, or duplicates would make a storm."""
 
-KICK_CAP = timedelta(seconds=30)
+REPUBLISH_PAUSE_CAP = timedelta(seconds=30)
 """Longest pause: after a long outage an operation moves again at most this late."""
 
 MOVING = timedelta(seconds=30)
@@ -59,7 +59,7 @@ class Sweeper:
     sessions: Sessions
     service: ProvisioningService
     audits: AuditService
-    bulks: BulkAdmission
+    bulks: BulkDispatcher
     deliveries: DeliveryService
     purges: tuple[Callable[[], int], ...] = ()
     """What deletes rows that have had their day and says how many; harmless when every replica does it."""
@@ -69,9 +69,9 @@ class Sweeper:
         """Publish every operation that is due, up to a batch; return how many were due."""
         due = self._take_due()
         for operation_id in due:
-            published = self.service.kick(operation_id)
+            published = self.service.republish(operation_id)
             log.warning("operation_swept", operation_id=str(operation_id), published=published)
-        for audit_id in self.audits.due():
+        for audit_id in self.audits.take_due():
             self.service.publisher.publish_audit(audit_id)
         self.deliveries.sweep()
         return len(due)
@@ -113,7 +113,9 @@ class Sweeper:
                 .with_for_update(skip_locked=True)
                 .cte("due")
             )
-            pause = func.least(KICK_CAP, KICK_BASE * func.power(2, func.least(Operation.idle_kicks, DOUBLINGS)))
+            pause = func.least(
+                REPUBLISH_PAUSE_CAP, REPUBLISH_PAUSE * func.power(2, func.least(Operation.idle_kicks, DOUBLINGS))
+            )
             taken = session.execute(
                 update(Operation)
                 .where(Operation.id.in_(select(due.c.id)))

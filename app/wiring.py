@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from app.access import ConsoleSessions
 from app.audit.service import AuditService
-from app.bulk.dispatcher import BulkAdmission
+from app.bulk.dispatcher import BulkDispatcher
 from app.bulk.service import BulkService
 from app.db.access import purge_activity
 from app.db.engine import Sessions, make_engine, make_sessions
@@ -19,7 +19,7 @@ from app.idempotency import FirstAnswers
 from app.numbers.agents import AgentService
 from app.numbers.dry_run import PlanningService
 from app.numbers.inventory import HeadroomService, InventoryService
-from app.numbers.maintenance import CareService
+from app.numbers.maintenance import MaintenanceService
 from app.numbers.service import ProvisioningService, Publisher
 from app.observability.counters import make_tally
 from app.observability.tracing import Telemetry, make_tracing
@@ -68,7 +68,7 @@ class Wiring:
     provisioning: ProvisioningService
     runner: Runner
     sweeper: Sweeper
-    care: CareService
+    maintenance: MaintenanceService
     audits: AuditService
     planning: PlanningService
     headroom: HeadroomService
@@ -116,8 +116,8 @@ def build(
     publisher = publisher or resolve_name(PUBLISHER)
     rows = Rows(sessions, tools.timing.lands)
     service = ProvisioningService(sessions, publisher, rows)
-    care = CareService(sessions, publisher, rows, tools)
-    audits = AuditService(sessions, tools, care, timedelta(seconds=settings.orphan_grace_s))
+    maintenance = MaintenanceService(sessions, publisher, rows, tools)
+    audits = AuditService(sessions, tools, maintenance, timedelta(seconds=settings.orphan_grace_s))
     sender = Sender(AddressRule(settings.webhook_networks))
     deliveries = DeliveryService(sessions, publisher, sender)
     agents, webhooks = AgentService(sessions), WebhookService(sessions, publisher, sender)
@@ -128,7 +128,7 @@ def build(
         agents.erase_deleted,
         partial(purge_activity, sessions),
     )
-    admission = BulkAdmission(sessions, service)
+    dispatcher = BulkDispatcher(sessions, service)
     return Wiring(
         settings=settings,
         engine=engine,
@@ -139,8 +139,8 @@ def build(
         agents=agents,
         provisioning=service,
         runner=Runner(rows, tools, watch=StepWatch(telemetry)),
-        sweeper=Sweeper(sessions, service, audits, admission, deliveries, purges),
-        care=care,
+        sweeper=Sweeper(sessions, service, audits, dispatcher, deliveries, purges),
+        maintenance=maintenance,
         audits=audits,
         planning=PlanningService(sessions, tools, settings.twilio_trunk_limit),
         headroom=HeadroomService(sessions, tools.carrier, settings.twilio_trunk_limit),

@@ -36,4 +36,4 @@ def begin(_request: object, error: object, _traceback: object, operation_id: str
     The step has already decided and written the failure: this callback only saves the sweeper's second.
     """
     log.info("chain_failed", operation_id=operation_id, error=type(error).__name__)
-    wiring().provisioning.kick(uuid.UUID(operation_id))
+    wiring().provisioning.republish(uuid.UUID(operation_id))

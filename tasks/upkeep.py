@@ -9,10 +9,10 @@ from tasks.worker import wiring
 @app.task(name="upkeep.kick")
 def kick(operation_id: str) -> None:
     """Publish an open operation again; does nothing for one that has ended, and no harm to one that runs."""
-    wiring().provisioning.kick(uuid.UUID(operation_id))
+    wiring().provisioning.republish(uuid.UUID(operation_id))
 
 
 @app.task(name="upkeep.audit")
 def audit(audit_id: str) -> None:
     """Run an audit that was asked for; does nothing for one that is over or that another worker runs."""
-    wiring().audits.run(uuid.UUID(audit_id))
+    wiring().audits.run_audit(uuid.UUID(audit_id))

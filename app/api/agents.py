@@ -18,7 +18,7 @@ from app.api.responses import (
     repair_answer,
     verification_answer,
 )
-from app.domain.errors import WAITED, ErrorCode
+from app.domain.errors import OPERATION_ERROR_CODES, ErrorCode
 from app.views.agent_schemas import Accepted, AgentIn, AgentOut, AgentPage, AgentQuery, Done, Provisioned, ProvisionIn
 from app.views.operation_schemas import (
     MovedOut,
@@ -89,7 +89,7 @@ _PHONE = PhoneOut()
     ErrorCode.AGENT_HAS_PHONE,
     ErrorCode.NUMBER_IN_USE,
     ErrorCode.OPERATION_IN_PROGRESS,
-    *WAITED,
+    *OPERATION_ERROR_CODES,
     bodies={200: ((Provisioned, PlanOut), "With `Prefer: wait`: the number rings the agent. With `dryRun`: the plan.")},
     headers={200: ["Preference-Applied"], 202: ["Location", "Retry-After", "Preference-Applied"]},
 )
@@ -142,10 +142,10 @@ HEADERS = {200: ["Preference-Applied"], 202: ["Location", "Retry-After", "Prefer
 
 @care_blueprint.post("/verify")
 @care_blueprint.output(VerifiedOut, description="What was found.")
-@answers_with(ErrorCode.AGENT_NOT_FOUND, ErrorCode.AGENT_HAS_NO_PHONE, *WAITED)
+@answers_with(ErrorCode.AGENT_NOT_FOUND, ErrorCode.AGENT_HAS_NO_PHONE, *OPERATION_ERROR_CODES)
 def verify_phone(agent_id: uuid.UUID) -> Response:
     """Compare the agent's path with both providers now."""
-    return verification_answer(wiring().care.verify(agent_id))
+    return verification_answer(wiring().maintenance.verify(agent_id))
 
 
 @care_blueprint.post("/repair")
@@ -156,13 +156,13 @@ def verify_phone(agent_id: uuid.UUID) -> Response:
     ErrorCode.AGENT_NOT_FOUND,
     ErrorCode.AGENT_HAS_NO_PHONE,
     ErrorCode.OPERATION_IN_PROGRESS,
-    *WAITED,
+    *OPERATION_ERROR_CODES,
     bodies={200: (RepairedOut, "All is well: nothing was to do, or `Prefer: wait` was long enough.")},
     headers=HEADERS,
 )
 def repair_phone(agent_id: uuid.UUID, json_data: dict[str, Any]) -> Response:
     """Rebuild what is missing or changed on the agent's path."""
-    return repair_answer(wiring().care.repair(agent_id, takeover=json_data["takeover"], origin=origin()))
+    return repair_answer(wiring().maintenance.repair(agent_id, takeover=json_data["takeover"], origin=origin()))
 
 
 @care_blueprint.post("/move-phone")
@@ -174,10 +174,10 @@ def repair_phone(agent_id: uuid.UUID, json_data: dict[str, Any]) -> Response:
     ErrorCode.AGENT_HAS_NO_PHONE,
     ErrorCode.AGENT_HAS_PHONE,
     ErrorCode.OPERATION_IN_PROGRESS,
-    *WAITED,
+    *OPERATION_ERROR_CODES,
     bodies={200: (MovedOut, "With `Prefer: wait`: the number rings the other agent.")},
     headers=HEADERS,
 )
 def move_phone(agent_id: uuid.UUID, json_data: dict[str, Any]) -> Response:
     """Hand the agent's number to another agent, with no moment at which a caller reaches nobody."""
-    return move_answer(wiring().care.move(agent_id, json_data["to_agent_id"], origin=origin()))
+    return move_answer(wiring().maintenance.move(agent_id, json_data["to_agent_id"], origin=origin()))

@@ -64,7 +64,7 @@ audits_blueprint = APIBlueprint("audits", __name__, url_prefix="/api/audit", tag
 )
 def start_audit(json_data: dict[str, Any]) -> Response:
     """Compare every row with both providers; with `fix`, mend what can be mended."""
-    audit_id = wiring().audits.ask(fix=json_data["fix"], origin=origin())
+    audit_id = wiring().audits.request_audit(fix=json_data["fix"], origin=origin())
     wiring().publisher.publish_audit(audit_id)
     return audit_answer(audit_id)
 

@@ -19,7 +19,7 @@ from app.domain.errors import ErrorCode
 from app.domain.statuses import OperationStatus, PhoneStatus
 from app.idempotency import Claim, FirstAnswer
 from app.numbers.dry_run import Preview
-from app.numbers.maintenance import Checkup
+from app.numbers.maintenance import VerifyResult
 from app.numbers.service import Opened
 from app.views.agent_schemas import Accepted, Done, Provisioned
 from app.views.fields import WHOLE_NUMBER
@@ -148,9 +148,9 @@ _VERIFIED, _REPAIRED, _MOVED, _PLAN = VerifiedOut(), RepairedOut(), MovedOut(), 
 _AUDIT_ACCEPTED, _AUDIT = AuditAccepted(), AuditOut()
 
 
-def verification_answer(checkup: Checkup) -> Response:
+def verification_answer(result: VerifyResult) -> Response:
     """Answer a request to verify."""
-    return packed(_VERIFIED, verification_body(checkup), 200, {})
+    return packed(_VERIFIED, verification_body(result), 200, {})
 
 
 def repair_answer(operation: Operation | None) -> Response:

@@ -21,10 +21,10 @@ from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Operation
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import Action, Origin
-from app.domain.findings import AuditStatus, Finding, FindingCode, Health, Mend
+from app.domain.findings import AuditStatus, Finding, FindingCode, Fix, Health
 from app.domain.marks import agent_of
 from app.domain.statuses import OPEN_STATUSES, PhoneStatus
-from app.numbers.maintenance import CareService, as_json, keep_health, path_of
+from app.numbers.maintenance import MaintenanceService, finding_json, path_from_row, save_health
 from app.providers.errors import ProviderError
 from app.providers.rate_limiter import Caller, Lane, calling
 from app.saga.context import Toolbox
@@ -53,10 +53,10 @@ class AuditService:
 
     sessions: Sessions
     tools: Toolbox
-    care: CareService
+    maintenance: MaintenanceService
     orphan_grace: timedelta
 
-    def ask(self, *, fix: bool, origin: Origin) -> uuid.UUID:
+    def request_audit(self, *, fix: bool, origin: Origin) -> uuid.UUID:
         """Insert a row for an audit that somebody wants; a worker or the caller runs it."""
         with self.sessions.begin() as session:
             audit = Audit(id=uuid.uuid4(), status=AuditStatus.QUEUED, fix=fix)
@@ -66,7 +66,7 @@ class AuditService:
             record_activity(session, origin, Action.AUDIT_START, audit.id, fix=fix)
         return audit.id
 
-    def due(self) -> list[uuid.UUID]:
+    def take_due(self) -> list[uuid.UUID]:
         """Return the audits that wait for a worker, having asked for one where the last was too long ago."""
         with self.sessions.begin() as session:
             # One sweeper at a time decides whether the hour has come.
@@ -86,7 +86,7 @@ class AuditService:
             )
             return list(session.scalars(taken))
 
-    def run(self, audit_id: uuid.UUID) -> Audit | None:
+    def run_audit(self, audit_id: uuid.UUID) -> Audit | None:
         """Run an audit that was asked for; None where another worker has it, or it is over."""
         audit = self._claim(audit_id)
         if audit is None:
@@ -153,7 +153,7 @@ class AuditService:
             findings += guarded(look)
         if fix:
             findings = self._fix(findings, origin)
-        self._keep_health(steady, findings)
+        self._save_health(steady, findings)
         return findings, len(steady)
 
     def _rows(self) -> Rows:
@@ -166,7 +166,7 @@ class AuditService:
             )
             open_agents = {str(one) for row in busy for one in row if one}
             now = session.scalar(select(func.now()))
-        paths = {str(agent.id): path_of(agent) for agent in provisioned if str(agent.id) not in open_agents}
+        paths = {str(agent.id): path_from_row(agent) for agent in provisioned if str(agent.id) not in open_agents}
         return Rows(paths, frozenset(open_agents), now or datetime.now().astimezone())
 
     def _fix(self, findings: list[Finding], origin: Origin) -> list[Finding]:
@@ -177,7 +177,7 @@ class AuditService:
             done[agent_id] = self._repair(agent_id, own, origin)
         fixed = []
         for finding in findings:
-            if finding.kind.mend is Mend.DELETE:
+            if finding.kind.fix is Fix.DELETE:
                 fixed.append(replace(finding, fixed=delete_orphan(self.sessions, self.tools, finding)))
             else:
                 text = done.get(finding.agent_id or "", "") if finding.kind.steps else ""
@@ -186,12 +186,12 @@ class AuditService:
 
     def _repair(self, agent_id: str, findings: list[Finding], origin: Origin) -> str:
         try:
-            operation = self.care.repair_found(uuid.UUID(agent_id), findings, takeover=False, origin=origin)
+            operation = self.maintenance.repair_found(uuid.UUID(agent_id), findings, takeover=False, origin=origin)
         except RefusedError as error:
             return f"not repaired: {error.code}"
         return f"repair {operation.id}" if operation else ""
 
-    def _keep_health(self, steady: Iterable[AgentPath], findings: list[Finding]) -> None:
+    def _save_health(self, steady: Iterable[AgentPath], findings: list[Finding]) -> None:
         """Write the health of every agent looked at: one statement for all in sync, one for each that drifted."""
         drifted: dict[str, list[Finding]] = {}
         for finding in findings:
@@ -211,7 +211,7 @@ class AuditService:
                 )
             )
             for agent_id in sorted(drifted):  # always in the same order, whichever audits meet
-                keep_health(session, uuid.UUID(agent_id), drifted[agent_id])
+                save_health(session, uuid.UUID(agent_id), drifted[agent_id])
 
     def _finish(
         self, audit_id: uuid.UUID, status: AuditStatus, findings: list[Finding], checked: int, error: str | None
@@ -219,7 +219,7 @@ class AuditService:
         with self.sessions.begin() as session:
             audit = session.get_one(Audit, audit_id, with_for_update=True)
             audit.status, audit.agents_checked, audit.error_detail = status, checked, error
-            audit.findings = [as_json(finding) for finding in findings]
+            audit.findings = [finding_json(finding) for finding in findings]
             audit.finished_at, audit.lease_until = session.scalar(select(func.clock_timestamp())), None
             newest = select(Audit.id).order_by(Audit.created_at.desc()).limit(KEPT)
             session.execute(Audit.__table__.delete().where(Audit.id.not_in(newest), Audit.finished_at.is_not(None)))  # type: ignore[attr-defined]  # a Table

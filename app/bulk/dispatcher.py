@@ -13,8 +13,8 @@ import structlog
 from sqlalchemy import func, select, update
 
 from app.bulk import queries
-from app.bulk.items import BulkPlace, PlaceTakenError
-from app.bulk.service import settle
+from app.bulk.items import BulkItemRef, ItemTakenError
+from app.bulk.service import update_counts
 from app.db.engine import Sessions
 from app.db.models import BulkItem
 from app.domain.errors import RefusedError
@@ -37,7 +37,7 @@ killed, another goes on; two at once do no harm, since an item is taken only whi
 
 
 @dataclass(frozen=True)
-class _Turn:
+class _Batch:
     """What one pass may open of one bulk."""
 
     origin: Origin
@@ -45,7 +45,7 @@ class _Turn:
 
 
 @dataclass(frozen=True)
-class BulkAdmission:
+class BulkDispatcher:
     """The part of the sweeper that looks after bulks."""
 
     sessions: Sessions
@@ -59,47 +59,47 @@ class BulkAdmission:
         share = max(1, self.window // max(1, sum(1 for _, pending in found if pending)))
         done = 0
         for bulk_id, _ in found:
-            turn = self._take_turn(bulk_id, share, BATCH - done)
+            turn = self._take_batch(bulk_id, share, BATCH - done)
             if turn is not None:
                 for item in turn.items:
                     self._open(item, turn.origin)
-                self._end_turn(bulk_id)
+                self._release_bulk(bulk_id)
                 done += len(turn.items)
         return done
 
-    def _take_turn(self, bulk_id: uuid.UUID, share: int, left: int) -> _Turn | None:
+    def _take_batch(self, bulk_id: uuid.UUID, share: int, left: int) -> _Batch | None:
         """Let items follow their operations, and take what may begin now; None for nothing, or another's turn."""
         with self.sessions.begin() as session:
             bulk = queries.lock_bulk(session, bulk_id, skip_locked=True)
             now = session.scalars(select(func.now())).one()
             if bulk is None or (bulk.lease_until and bulk.lease_until > now):
                 return None
-            queries.follow_operations(session, bulk_id)
-            room = min(share - queries.count_at_work(session, bulk_id), left)
+            queries.copy_ended_operations(session, bulk_id)
+            room = min(share - queries.count_running(session, bulk_id), left)
             items = queries.pending_items(session, bulk_id, room) if room > 0 else ()
             if items:
                 bulk.lease_until, bulk.started_at = now + LEASE, bulk.started_at or now
-            settle(session, bulk)
+            update_counts(session, bulk)
             asked_by = Origin(bulk.created_by, bulk.request_id, key_id=bulk.key_id)
-            return _Turn(asked_by, items) if items else None
+            return _Batch(asked_by, items) if items else None
 
-    def _end_turn(self, bulk_id: uuid.UUID) -> None:
+    def _release_bulk(self, bulk_id: uuid.UUID) -> None:
         with self.sessions.begin() as session:
             bulk = queries.lock_bulk(session, bulk_id)
             if bulk is not None:
                 bulk.lease_until = None
-                settle(session, bulk)
+                update_counts(session, bulk)
 
     def _open(self, item: BulkItem, origin: Origin) -> None:
         """Open the item's operation as a single request would, or fail the item with what that request is told."""
         if item.agent_id is None or item.phone_number is None:
             raise ValueError("an item that waits has both: a CHECK of the table")
-        place = BulkPlace(item.bulk_id, item.position)
+        place = BulkItemRef(item.bulk_id, item.position)
         try:
             self.provisioning.provision(
                 item.agent_id, item.phone_number, takeover=item.takeover, origin=origin, place=place
             )
-        except PlaceTakenError:
+        except ItemTakenError:
             log.info("bulk_item_taken", bulk_id=str(item.bulk_id), position=item.position)
         except RefusedError as error:
             self._fail(item, error)

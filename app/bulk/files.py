@@ -32,7 +32,7 @@ class InvalidFileError(ValueError):
     """The file cannot be read as a whole; the message says why, for the client."""
 
 
-def items_of_csv(text: str) -> list[object]:
+def items_from_csv(text: str) -> list[object]:
     """Return the rows as the items that JSON would have; a cell left empty is a field left out.
 
     A row that does not fit the header becomes an item that its reader refuses: the others go on.
@@ -49,7 +49,7 @@ def items_of_csv(text: str) -> list[object]:
     return checked_count([_item(header, row) for row in filled[1:]])
 
 
-def items_of_file(path: Path) -> list[object]:
+def items_from_file(path: Path) -> list[object]:
     """Return the items of a file: JSON where its name ends so, else CSV; JSON is `{"items": […]}` or the list alone."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -61,11 +61,11 @@ def items_of_file(path: Path) -> list[object]:
     except InvalidTextError as error:
         raise InvalidFileError(str(error)) from error
     if document is None and path.suffix.lower() != ".json":
-        return items_of_csv(text)
-    return items_of_document(document)
+        return items_from_csv(text)
+    return items_from_document(document)
 
 
-def items_of_document(document: object) -> list[object]:
+def items_from_document(document: object) -> list[object]:
     """Return the items of parsed JSON: `{"items": […]}` or the list alone."""
     items = document.get("items") if isinstance(document, dict) else document
     if not isinstance(items, list):
@@ -87,11 +87,11 @@ def report_text(items: Iterable[BulkItem]) -> str:
     rows.writerow(REPORT_COLUMNS)
     for item in items:
         known = (item.agent_id, item.status.value, item.operation_id, item.error_code, item.error_detail)
-        rows.writerow([harmless(cell) for cell in (item.position, item.phone_number, *known)])
+        rows.writerow([without_formula(cell) for cell in (item.position, item.phone_number, *known)])
     return text.getvalue()
 
 
-def harmless(cell: object) -> str:
+def without_formula(cell: object) -> str:
     """Return the text of a cell in which no spreadsheet finds a formula; a phone number is a number to all of them."""
     text = "" if cell is None else str(cell)
     return text if E164.fullmatch(text) else _FORMULA.sub("'", text)

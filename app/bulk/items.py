@@ -14,22 +14,22 @@ from app.domain.statuses import ItemStatus
 from app.domain.texts import MAX_NAME, InvalidTextError, check_metadata, visible_line
 
 
-class PlaceTakenError(Exception):
+class ItemTakenError(Exception):
     """The item no longer waits: another sweeper opened its operation, or it was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
-class BulkPlace:
+class BulkItemRef:
     """One item of a bulk."""
 
     bulk_id: uuid.UUID
     position: int
 
     def check(self, session: Session) -> None:
-        """Raise `PlaceTakenError` unless the item still waits."""
+        """Raise `ItemTakenError` unless the item still waits."""
         item = (BulkItem.bulk_id == self.bulk_id, BulkItem.position == self.position)
         if session.scalar(select(BulkItem.status).where(*item)) is not ItemStatus.PENDING:
-            raise PlaceTakenError
+            raise ItemTakenError
 
 
 FIELDS = frozenset({"phoneNumber", "agentId", "agent", "takeover"})

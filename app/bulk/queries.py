@@ -29,7 +29,7 @@ def count_pending(session: Session) -> int:
     return session.scalars(query.where(Bulk.status.in_(OPEN_BULKS), BulkItem.status == ItemStatus.PENDING)).one()
 
 
-def living_agents(session: Session, agent_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+def existing_agents(session: Session, agent_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
     """Return which of these agents there are."""
     wanted = bindparam("agent_ids", list(agent_ids), type_=ARRAY(Uuid))
     return set(session.scalars(select(Agent.id).where(Agent.id == any_(wanted), Agent.deleted_at.is_(None))))
@@ -51,7 +51,7 @@ def pending_items(session: Session, bulk_id: uuid.UUID, limit: int) -> Sequence[
     return session.scalars(query.order_by(BulkItem.position).limit(limit)).all()
 
 
-def count_at_work(session: Session, bulk_id: uuid.UUID) -> int:
+def count_running(session: Session, bulk_id: uuid.UUID) -> int:
     """Return how many operations of the bulk are open, but for those that wait for a person."""
     query = (
         select(func.count())
@@ -97,7 +97,7 @@ def lock_queued(session: Session, operation_ids: Collection[uuid.UUID]) -> Seque
     return session.scalars(query).all()
 
 
-def follow_operations(session: Session, bulk_id: uuid.UUID) -> None:
+def copy_ended_operations(session: Session, bulk_id: uuid.UUID) -> None:
     """End every item whose operation has ended, in one statement; the final states of both have the same names."""
     session.execute(
         update(BulkItem)

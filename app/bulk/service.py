@@ -12,7 +12,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.bulk import queries
-from app.bulk.items import BulkPlace, Item
+from app.bulk.items import BulkItemRef, Item
 from app.db.access import record_activity
 from app.db.engine import Sessions
 from app.db.models import Bulk, BulkItem, Operation
@@ -24,7 +24,7 @@ from app.saga.rows import Rows
 
 log = structlog.get_logger(__name__)
 
-NEVER_BEGINS = (ErrorCode.VALIDATION_FAILED, ErrorCode.AGENT_NOT_FOUND)
+NOT_RESUMABLE = (ErrorCode.VALIDATION_FAILED, ErrorCode.AGENT_NOT_FOUND)
 """Why an item failed at the door: the request itself is wrong, so that resuming would meet the same."""
 
 
@@ -32,7 +32,7 @@ CANCEL_BATCH = 100
 """Queued operations that one transaction cancels: it holds their locks for a few tenths of a second (measured)."""
 
 _WITHOUT_NUMBER = (ItemStatus.FAILED, ItemStatus.CANCELLED)
-_ANEW = {"status": ItemStatus.PENDING, "operation_id": None, "error_code": None, "error_detail": None}
+_RESET = {"status": ItemStatus.PENDING, "operation_id": None, "error_code": None, "error_detail": None}
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class BulkService:
             session.add(bulk)
             session.flush()
             wanted = {item.agent_id for item in items if item.agent_id is not None}
-            living = queries.living_agents(session, wanted)
+            existing = queries.existing_agents(session, wanted)
             made = {item.position: _agent_row(item) for item in items if item.new_agent and not item.problem}
             queries.insert_agents(session, list(made.values()))
-            queries.insert_items(session, bulk.id, [_item_row(item, living, made) for item in items])
-            settle(session, bulk)
+            queries.insert_items(session, bulk.id, [_item_row(item, existing, made) for item in items])
+            update_counts(session, bulk)
             record_activity(session, origin, Action.BULK_CREATE, bulk.id, total=bulk.total)
             session.flush()
             session.refresh(bulk)
@@ -115,7 +115,7 @@ class BulkService:
             queued = queries.queued_operations(session, bulk_id)
             if cancelled:
                 record_activity(session, origin, Action.BULK_CANCEL, bulk_id, cancelled=cancelled)
-            _follow(session, bulk)
+            _copy_and_count(session, bulk)
         for first in range(0, len(queued), CANCEL_BATCH):
             before = bulk.cancelled_at
             with self.sessions.begin() as session:
@@ -130,7 +130,7 @@ class BulkService:
                     bulk.cancelled_at = at
                     record_activity(session, origin, Action.BULK_CANCEL, bulk_id, cancelled=len(locked))
                 cancelled += len(locked)
-                _follow(session, bulk)
+                _copy_and_count(session, bulk)
         log.info("bulk_cancelled", bulk_id=str(bulk_id), cancelled=cancelled, running=bulk.running)
         return Cancellation(bulk, cancelled)
 
@@ -152,22 +152,22 @@ class BulkService:
         """
         with self.sessions.begin() as session:
             bulk = _locked(session, bulk_id)
-            queries.follow_operations(session, bulk_id)
+            queries.copy_ended_operations(session, bulk_id)
             resumed = session.scalars(
                 update(BulkItem)
                 .where(
                     BulkItem.bulk_id == bulk_id,
                     BulkItem.status.in_(_WITHOUT_NUMBER),
-                    func.coalesce(BulkItem.error_code, "").not_in(NEVER_BEGINS),
+                    func.coalesce(BulkItem.error_code, "").not_in(NOT_RESUMABLE),
                 )
-                .values(_ANEW)
+                .values(_RESET)
                 .returning(BulkItem.position)
                 .execution_options(synchronize_session=False)
             ).all()
             if resumed:
                 bulk.cancelled_at = bulk.finished_at = None
                 record_activity(session, origin, Action.BULK_RESUME, bulk_id, resumed=len(resumed))
-            settle(session, bulk)
+            update_counts(session, bulk)
         log.info("bulk_resumed", bulk_id=str(bulk_id), resumed=len(resumed))
         return bulk
 
@@ -190,33 +190,33 @@ def _cancel_pending(session: Session, bulk: Bulk, at: datetime) -> int:
     return len(cancelled)
 
 
-def _follow(session: Session, bulk: Bulk) -> None:
+def _copy_and_count(session: Session, bulk: Bulk) -> None:
     """Let the items follow their operations, and count them."""
-    queries.follow_operations(session, bulk.id)
-    settle(session, bulk)
+    queries.copy_ended_operations(session, bulk.id)
+    update_counts(session, bulk)
 
 
-def wait_again(sessions: Sessions, operation: Operation) -> BulkPlace | None:
+def requeue_item(sessions: Sessions, operation: Operation) -> BulkItemRef | None:
     """Let the item wait again whose operation this was, now that it has ended; None where it is no item's."""
     if operation.bulk_id is None:
         return None
     with sessions.begin() as session:
         bulk = _locked(session, operation.bulk_id)
-        queries.follow_operations(session, bulk.id)
+        queries.copy_ended_operations(session, bulk.id)
         position = session.scalar(
             update(BulkItem)
             .where(BulkItem.operation_id == operation.id, BulkItem.status.in_(_WITHOUT_NUMBER))
-            .values(_ANEW)
+            .values(_RESET)
             .returning(BulkItem.position)
             .execution_options(synchronize_session=False)
         )
         if position is not None:
             bulk.finished_at = None
-        settle(session, bulk)
-    return None if position is None else BulkPlace(operation.bulk_id, position)
+        update_counts(session, bulk)
+    return None if position is None else BulkItemRef(operation.bulk_id, position)
 
 
-def settle(session: Session, bulk: Bulk) -> None:
+def update_counts(session: Session, bulk: Bulk) -> None:
     """Count the items and say where the bulk stands; in a transaction that holds its lock."""
     counts = queries.count_items(session, bulk.id)
     for status in ItemStatus:
@@ -254,10 +254,10 @@ def _agent_row(item: Item) -> dict[str, Any]:
     }
 
 
-def _item_row(item: Item, living: set[uuid.UUID], made: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def _item_row(item: Item, existing: set[uuid.UUID], made: dict[int, dict[str, Any]]) -> dict[str, Any]:
     agent_id = made[item.position]["id"] if item.position in made else item.agent_id
     code, detail = (ErrorCode.VALIDATION_FAILED if item.problem else None), item.problem
-    if item.agent_id is not None and item.agent_id not in living:
+    if item.agent_id is not None and item.agent_id not in existing:
         agent_id = None
         if not item.problem:
             code, detail = ErrorCode.AGENT_NOT_FOUND, f"There is no agent {item.agent_id}."

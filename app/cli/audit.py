@@ -70,9 +70,9 @@ def audit(fix: bool, is_json: bool) -> None:
 
     Exit code 0: in sync, or everything found was fixed or queued for repair; 3: drift that is left; 1: not audited.
     """
-    audit_id = wiring().audits.ask(fix=fix, origin=origin())
+    audit_id = wiring().audits.request_audit(fix=fix, origin=origin())
     with progress_console().status("Comparing every row with both providers"):
-        report = wiring().audits.run(audit_id)
+        report = wiring().audits.run_audit(audit_id)
     if report is None:
         raise failure("A worker took this audit over: see GET /api/audit.")
     if is_json:

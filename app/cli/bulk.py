@@ -9,14 +9,14 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app.bulk.files import InvalidFileError, items_of_file, report_text
+from app.bulk.files import InvalidFileError, items_from_file, report_text
 from app.bulk.items import read_items
 from app.cli.context import ATTENTION, INTERRUPTED, DefaultGroup, as_json, for_people, hint, origin, wiring
 from app.cli.output import failure, print_json, progress_console, tell
 from app.cli.phones import provision_number
 from app.db.models import COUNTS, Bulk
 from app.domain.statuses import BulkStatus
-from app.numbers.inventory import room_sentence
+from app.numbers.inventory import headroom_sentence
 
 POLL_S = 0.5
 """Seconds between looks at a bulk that somebody watches: the sweeper moves it once a second."""
@@ -50,13 +50,13 @@ def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> N
     Exit code 0: every item succeeded, or was accepted with --no-wait; 3: some did not; 130: no longer watched.
     """
     try:
-        items = read_items(items_of_file(file))
+        items = read_items(items_from_file(file))
     except InvalidFileError as error:
         raise failure(f"{file} {error}.") from error
     room = wiring().headroom.now()
     bulk = wiring().bulk.accept(items, origin=origin())
     _tell(f"Bulk {bulk.id} has {bulk.total} items; {bulk.failed} of them cannot work.", is_json=is_json)
-    _tell(room_sentence(room, bulk.pending), is_json=is_json)
+    _tell(headroom_sentence(room, bulk.pending), is_json=is_json)
     _finish(bulk, wait=wait, report=report, is_json=is_json)
 
 

@@ -129,7 +129,7 @@ def move(agent: str, to_agent: str, wait: bool, is_json: bool) -> None:
     In place: at no moment does a caller reach nobody. Exit codes as of provision.
     """
     source, target = agent_named(agent), agent_named(to_agent)
-    operation = wiring().care.move(source.id, target.id, origin=origin())
+    operation = wiring().maintenance.move(source.id, target.id, origin=origin())
     finish(operation, wait=wait, is_json=is_json, done=f"{operation.phone_number} rings {target.name}.")
 
 
@@ -252,7 +252,7 @@ def verify(agent: str, is_json: bool) -> None:
     """
     found = agent_named(agent)
     with progress_console().status("Asking both providers"):
-        body = verification_body(wiring().care.verify(found.id))
+        body = verification_body(wiring().maintenance.verify(found.id))
     if is_json:
         print_json(body, VerifiedOut())
     else:
@@ -280,7 +280,7 @@ def repair(agent: str, takeover: bool, wait: bool, is_json: bool) -> None:
     """
     found = agent_named(agent)
     with progress_console().status("Asking both providers"):
-        operation = wiring().care.repair(found.id, takeover=takeover, origin=origin())
+        operation = wiring().maintenance.repair(found.id, takeover=takeover, origin=origin())
     if operation is not None:
         finish(operation, wait=wait, is_json=is_json, done="The path was repaired.")
     elif is_json:

@@ -161,15 +161,15 @@ def deprovision(agent_id: uuid.UUID) -> ResponseReturnValue:
 
 def verify(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Compare the path with both providers now."""
-    checkup = wiring().care.verify(agent_id)
-    message = "Some checks failed: see below." if checkup.findings else "Every check passed."
+    result = wiring().maintenance.verify(agent_id)
+    message = "Some checks failed: see below." if result.findings else "Every check passed."
     return done(message, "console.agent", agent_id=agent_id)
 
 
 def repair(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Queue the repair of what is missing or changed."""
     takeover = is_checked(request.form, "takeover")
-    operation = wiring().care.repair(agent_id, takeover=takeover, origin=origin())
+    operation = wiring().maintenance.repair(agent_id, takeover=takeover, origin=origin())
     message = "The repair is queued." if operation else "All is well: nothing to repair."
     return done(message, "console.agent", agent_id=agent_id)
 
@@ -182,7 +182,7 @@ def move_form(agent_id: uuid.UUID) -> ResponseReturnValue:
 def move(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Queue the hand-over of the number to another agent."""
     to_agent_id = read_move_form(request.form)
-    wiring().care.move(agent_id, to_agent_id, origin=origin())
+    wiring().maintenance.move(agent_id, to_agent_id, origin=origin())
     return done("The move is queued.", "console.agent", agent_id=agent_id)
 
 

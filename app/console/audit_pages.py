@@ -33,7 +33,7 @@ def audit_live() -> ResponseReturnValue:
 
 def start_audit() -> ResponseReturnValue:
     """Ask for a comparison of every row with both providers."""
-    audit_id = wiring().audits.ask(fix=is_checked(request.form, "fix"), origin=origin())
+    audit_id = wiring().audits.request_audit(fix=is_checked(request.form, "fix"), origin=origin())
     wiring().publisher.publish_audit(audit_id)
     return done("The audit is queued.", "console.audit")
 

@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import FileStorage, MultiDict
 
 from app.access import Scope
-from app.bulk.files import InvalidFileError, items_of_csv, items_of_document, report_text
+from app.bulk.files import InvalidFileError, items_from_csv, items_from_document, report_text
 from app.bulk.items import Item, read_items
 from app.console.forms import read_cursor, read_items_query
 from app.console.operation_pages import bulk_actions
@@ -19,7 +19,7 @@ from app.console.pages import desk, done, origin, page, polled, visitor
 from app.console.presentation import bulk_tally, trouble_of
 from app.console.reads import PAGE_ROWS
 from app.domain.errors import RefusedError
-from app.numbers.inventory import room_sentence
+from app.numbers.inventory import headroom_sentence
 from app.views.bulks import BulkView
 from app.web.authentication import charge_items
 from app.web.bodies import parse_json
@@ -37,7 +37,7 @@ def read_bulk_file(given: MultiDict[str, FileStorage]) -> list[Item]:
         raise validation_failed({FIELD: ["Choose a file."]})
     is_json, raw = upload.filename.lower().endswith(".json"), upload.read().removeprefix(BOM_UTF8)
     try:
-        return read_items(items_of_document(parse_json(raw)) if is_json else items_of_csv(raw.decode()))
+        return read_items(items_from_document(parse_json(raw)) if is_json else items_from_csv(raw.decode()))
     except UnicodeDecodeError as error:
         raise _unreadable("is not UTF-8: save it as CSV UTF-8") from error
     except InvalidFileError as error:
@@ -89,14 +89,14 @@ def create_bulk() -> ResponseReturnValue:
     charge_items(len(items))
     room = wiring().headroom.now()
     made = wiring().bulk.accept(items, origin=origin())
-    return done(f"The file is accepted. {room_sentence(room, made.pending)}", "console.bulk", bulk_id=made.id)
+    return done(f"The file is accepted. {headroom_sentence(room, made.pending)}", "console.bulk", bulk_id=made.id)
 
 
 def check_bulk() -> ResponseReturnValue:
     """Say what an uploaded file would do, and store nothing."""
     items = read_bulk_file(request.files)
     wrong = [item for item in items if item.problem]
-    room = room_sentence(wiring().headroom.now(), len(items) - len(wrong))
+    room = headroom_sentence(wiring().headroom.now(), len(items) - len(wrong))
     return bulks_page(preview=Preview(request.files[FIELD].filename or "", len(items), wrong, room))
 
 

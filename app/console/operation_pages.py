@@ -17,7 +17,7 @@ from app.db.models import Agent, Bulk, Event, Operation
 from app.domain.errors import RefusedError
 from app.domain.events import EventName
 from app.domain.findings import KINDS as FINDINGS
-from app.domain.findings import FindingCode, Health, Mend
+from app.domain.findings import FindingCode, Fix, Health
 from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus, StepState
 from app.views.operations import OperationView, PhoneView, StepView
 from app.web.context import door, wiring
@@ -217,7 +217,7 @@ def agent_actions(phone: PhoneView, *, may_write: bool) -> AgentActions:
     is_busy = operation is not None and not operation.row.status.is_final
     stands = may_write and status is PhoneStatus.PROVISIONED
     kind = operation.row.kind if is_busy and operation else None
-    moves = {FINDINGS[FindingCode(finding["code"])].mend for finding in agent.health_findings or []}
+    moves = {FINDINGS[FindingCode(finding["code"])].fix for finding in agent.health_findings or []}
     return AgentActions(
         provision=may_write and not is_busy and status in _EMPTY,
         clear=may_write and not is_busy and status is PhoneStatus.FAILED,
@@ -225,7 +225,7 @@ def agent_actions(phone: PhoneView, *, may_write: bool) -> AgentActions:
         verify=stands,
         repair=stands and not is_busy,
         repair_first=agent.health_state is Health.DRIFTED,
-        repair_takes_over=Mend.TAKE_BACK in moves,
+        repair_takes_over=Fix.TAKE_BACK in moves,
         move=stands and not is_busy,
         deprovision=stands and kind in {None, OperationKind.REPAIR},
     )

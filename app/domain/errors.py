@@ -59,7 +59,7 @@ class ErrorCode(StrEnum):
     INTERNAL_STEP_ERROR = "internal_step_error"
 
 
-WAITED = tuple(list(ErrorCode)[list(ErrorCode).index(ErrorCode.CANCELLED) :])
+OPERATION_ERROR_CODES = tuple(list(ErrorCode)[list(ErrorCode).index(ErrorCode.CANCELLED) :])
 """The codes with which an operation itself ends, for calls that can wait for one: the second half of the list."""
 
 

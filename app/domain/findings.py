@@ -33,7 +33,7 @@ class AuditStatus(StrEnum):
     FAILED = "failed"
 
 
-class Mend(StrEnum):
+class Fix(StrEnum):
     """What `--fix` does about a finding."""
 
     REPAIR = "repair"
@@ -79,7 +79,7 @@ class Kind:
 
     severity: Severity
     sentence: str
-    mend: Mend
+    fix: Fix
     check: str
     steps: tuple[str, ...] = ()
     """The steps whose resource is made right."""
@@ -105,100 +105,100 @@ _CRITICAL, _WARNING = Severity.CRITICAL, Severity.WARNING
 _Code = FindingCode
 
 KINDS: Mapping[FindingCode, Kind] = {
-    _Code.NUMBER_GONE: Kind(_CRITICAL, "The Twilio account no longer owns the number.", Mend.NONE, NUMBER_CHECK),
+    _Code.NUMBER_GONE: Kind(_CRITICAL, "The Twilio account no longer owns the number.", Fix.NONE, NUMBER_CHECK),
     _Code.NUMBER_DETACHED: Kind(
-        _CRITICAL, "The number is on no trunk.", Mend.REPAIR, NUMBER_CHECK, ("twilio_number_attachment",)
+        _CRITICAL, "The number is on no trunk.", Fix.REPAIR, NUMBER_CHECK, ("twilio_number_attachment",)
     ),
     _Code.NUMBER_MOVED: Kind(
         _CRITICAL,
         "The number was put on somebody else's trunk or application.",
-        Mend.TAKE_BACK,
+        Fix.TAKE_BACK,
         NUMBER_CHECK,
         ("twilio_number_attachment",),
     ),
     _Code.TRUNK_GONE: Kind(
         _CRITICAL,
         "Our Twilio trunk was deleted.",
-        Mend.REPAIR,
+        Fix.REPAIR,
         TRUNK_CHECK,
         ("twilio_trunk", "twilio_origination_url", "twilio_number_attachment"),
     ),
     _Code.TRUNK_SECURE: Kind(
         _CRITICAL,
         "The Twilio trunk demands encrypted media, which the LiveKit trunk does not offer.",
-        Mend.REPAIR,
+        Fix.REPAIR,
         TRUNK_CHECK,
         ("twilio_trunk",),
     ),
     _Code.ORIGINATION_URL_MISSING: Kind(
-        _CRITICAL, "Our origination URL was deleted.", Mend.REPAIR, URL_CHECK, ("twilio_origination_url",)
+        _CRITICAL, "Our origination URL was deleted.", Fix.REPAIR, URL_CHECK, ("twilio_origination_url",)
     ),
     _Code.ORIGINATION_URL_DISABLED: Kind(
-        _CRITICAL, "Our origination URL is disabled.", Mend.REPAIR, URL_CHECK, ("twilio_origination_url",)
+        _CRITICAL, "Our origination URL is disabled.", Fix.REPAIR, URL_CHECK, ("twilio_origination_url",)
     ),
     _Code.ORIGINATION_URL_CHANGED: Kind(
-        _CRITICAL, "Our origination URL was changed.", Mend.REPAIR, URL_CHECK, ("twilio_origination_url",)
+        _CRITICAL, "Our origination URL was changed.", Fix.REPAIR, URL_CHECK, ("twilio_origination_url",)
     ),
     _Code.ORIGINATION_HOST_WRONG: Kind(
         _CRITICAL,
         "Our origination URL points at a host that is not LIVEKIT_SIP_URI's.",
-        Mend.REPAIR,
+        Fix.REPAIR,
         URL_CHECK,
         ("twilio_origination_url",),
     ),
     _Code.LIVEKIT_TRUNK_GONE: Kind(
         _CRITICAL,
         "Our LiveKit trunk was deleted.",
-        Mend.REPAIR,
+        Fix.REPAIR,
         INBOUND_CHECK,
         ("livekit_inbound_trunk", "livekit_dispatch_rule"),
     ),
     _Code.LIVEKIT_TRUNK_LOST_NUMBER: Kind(
-        _CRITICAL, "Our LiveKit trunk lost the number.", Mend.REPAIR, INBOUND_CHECK, ("livekit_inbound_trunk",)
+        _CRITICAL, "Our LiveKit trunk lost the number.", Fix.REPAIR, INBOUND_CHECK, ("livekit_inbound_trunk",)
     ),
     _Code.LIVEKIT_TRUNK_CHANGED: Kind(
         _CRITICAL,
         "Our LiveKit trunk demands a password, or does not let Twilio call.",
-        Mend.REPAIR,
+        Fix.REPAIR,
         INBOUND_CHECK,
         ("livekit_inbound_trunk",),
     ),
     _Code.LIVEKIT_TRUNK_FOREIGN: Kind(
-        _CRITICAL, "Another LiveKit trunk has the number too: LiveKit refuses its calls.", Mend.NONE, INBOUND_CHECK
+        _CRITICAL, "Another LiveKit trunk has the number too: LiveKit refuses its calls.", Fix.NONE, INBOUND_CHECK
     ),
     _Code.RULE_GONE: Kind(
-        _CRITICAL, "Our dispatch rule was deleted.", Mend.REPAIR, RULE_CHECK, ("livekit_dispatch_rule",)
+        _CRITICAL, "Our dispatch rule was deleted.", Fix.REPAIR, RULE_CHECK, ("livekit_dispatch_rule",)
     ),
     _Code.RULE_DEAD_TRUNK: Kind(
-        _CRITICAL, "Our dispatch rule does not name our trunk.", Mend.REPAIR, RULE_CHECK, ("livekit_dispatch_rule",)
+        _CRITICAL, "Our dispatch rule does not name our trunk.", Fix.REPAIR, RULE_CHECK, ("livekit_dispatch_rule",)
     ),
     _Code.RULE_LOST_AGENT: Kind(
-        _CRITICAL, "Our dispatch rule does not name the agent.", Mend.REPAIR, RULE_CHECK, ("livekit_dispatch_rule",)
+        _CRITICAL, "Our dispatch rule does not name the agent.", Fix.REPAIR, RULE_CHECK, ("livekit_dispatch_rule",)
     ),
     _Code.RULE_WILDCARD: Kind(
         _WARNING,
         "Our dispatch rule names no trunk: it takes every call of the project.",
-        Mend.REPAIR,
+        Fix.REPAIR,
         RULE_CHECK,
         ("livekit_dispatch_rule",),
     ),
     _Code.RULE_FILTERED: Kind(
         _CRITICAL,
         "Our dispatch rule takes only some callers or numbers.",
-        Mend.REPAIR,
+        Fix.REPAIR,
         RULE_CHECK,
         ("livekit_dispatch_rule",),
     ),
     _Code.RULE_FOREIGN_CATCH_ALL: Kind(
         _WARNING,
         "Somebody else's dispatch rule names no trunk: it takes every call that no other rule does.",
-        Mend.NONE,
+        Fix.NONE,
         RULE_CHECK,
     ),
-    _Code.TWIN: Kind(_WARNING, "A second resource of ours for the same agent.", Mend.DELETE, ""),
-    _Code.ORPHAN: Kind(_WARNING, "A resource of ours that no row knows.", Mend.DELETE, ""),
+    _Code.TWIN: Kind(_WARNING, "A second resource of ours for the same agent.", Fix.DELETE, ""),
+    _Code.ORPHAN: Kind(_WARNING, "A resource of ours that no row knows.", Fix.DELETE, ""),
     _Code.UNREADABLE: Kind(
-        _WARNING, "A resource cannot be read, or its mark cannot: nothing is known of it.", Mend.NONE, ""
+        _WARNING, "A resource cannot be read, or its mark cannot: nothing is known of it.", Fix.NONE, ""
     ),
 }
 
@@ -287,10 +287,10 @@ ADVICE: Mapping[ErrorCode, str] = {
 }
 """Every code of the closed list."""
 
-_BY_MEND: Mapping[Mend, str] = {
-    Mend.REPAIR: "Repair rebuilds it.",
-    Mend.TAKE_BACK: "Repair with takeover takes the number back.",
-    Mend.DELETE: "An audit with fix deletes it once it is old enough.",
+_BY_FIX: Mapping[Fix, str] = {
+    Fix.REPAIR: "Repair rebuilds it.",
+    Fix.TAKE_BACK: "Repair with takeover takes the number back.",
+    Fix.DELETE: "An audit with fix deletes it once it is old enough.",
 }
 
 _BY_PERSON: Mapping[FindingCode, str] = {
@@ -304,5 +304,5 @@ _BY_PERSON: Mapping[FindingCode, str] = {
 
 def advice_on_finding(code: FindingCode) -> str:
     """Return what mends a finding."""
-    mend = KINDS[code].mend
-    return _BY_PERSON[code] if mend is Mend.NONE else _BY_MEND[mend]
+    fix = KINDS[code].fix
+    return _BY_PERSON[code] if fix is Fix.NONE else _BY_FIX[fix]

@@ -104,7 +104,7 @@ class PlanningService:
         found = [
             Obstacle(ErrorCode.LIVEKIT_NUMBER_CONFLICT, f"LiveKit trunk {trunk.id} has the number already.")
             for trunk in self.tools.platform.list_inbound_trunks(ctx.phone_number, unreadable=[])
-            if not ctx.owns(trunk.metadata)  # one that this agent left behind is adopted
+            if not ctx.has_own_mark(trunk.metadata)  # one that this agent left behind is adopted
         ]
         catch_all = [
             Obstacle(ErrorCode.LIVEKIT_RULE_CONFLICT, f"Dispatch rule {rule.id} takes every call.", blocks=False)

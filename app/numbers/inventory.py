@@ -126,7 +126,7 @@ class Headroom:
         )
 
 
-def room_sentence(room: Headroom | None, wanted: int) -> str:
+def headroom_sentence(room: Headroom | None, wanted: int) -> str:
     """Say how many of so many numbers there is room for, also where that is not known."""
     return room.for_numbers(wanted).reason if room else "Twilio did not say in time how many of them fit."
 

@@ -14,7 +14,7 @@ from app.db.engine import Sessions
 from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import Origin
-from app.domain.findings import CHECKS, Finding, FindingCode, Health, Mend
+from app.domain.findings import CHECKS, Finding, FindingCode, Fix, Health
 from app.domain.numbers import mask_numbers
 from app.domain.statuses import OperationKind, PhoneStatus
 from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK, VERIFICATION
@@ -33,7 +33,7 @@ MOVED_STEPS = frozenset({TRUNK, ORIGINATION_URL, INBOUND_TRUNK, DISPATCH_RULE, V
 
 
 @dataclass(frozen=True)
-class Checkup:
+class VerifyResult:
     """What `verify` saw: the named checks, and the findings that failed them."""
 
     checks: dict[str, bool]
@@ -43,7 +43,7 @@ class Checkup:
 
 
 @dataclass(frozen=True)
-class CareService:
+class MaintenanceService:
     """Looks after provisioned numbers."""
 
     sessions: Sessions
@@ -51,7 +51,7 @@ class CareService:
     rows: Rows
     tools: Toolbox
 
-    def verify(self, agent_id: uuid.UUID) -> Checkup:
+    def verify(self, agent_id: uuid.UUID) -> VerifyResult:
         """Read one agent's path now and keep what was found as its health; 409 `agent_has_no_phone` without a path.
 
         May raise the providers' errors: nothing is kept then.
@@ -60,12 +60,12 @@ class CareService:
         findings = compare(path, read_one(self.tools, path), self.tools)
         health = Health.DRIFTED if findings else Health.IN_SYNC
         with self.sessions.begin() as session:
-            checked_at = keep_health(session, agent_id, findings)
+            checked_at = save_health(session, agent_id, findings)
         if checked_at is None:
             raise RefusedError(ErrorCode.AGENT_HAS_NO_PHONE, "The number was deprovisioned while it was checked.")
         failed = {finding.check for finding in findings}
         checks = {name: name not in failed for name in CHECKS}
-        return Checkup(checks, findings, health, checked_at)
+        return VerifyResult(checks, findings, health, checked_at)
 
     def repair(self, agent_id: uuid.UUID, *, takeover: bool, origin: Origin) -> Operation | None:
         """Queue the repair of what is missing or changed, by the steps of provisioning; None where all is well.
@@ -82,7 +82,7 @@ class CareService:
         codes = {finding.code for finding in findings}
         if FindingCode.NUMBER_GONE in codes:
             raise RefusedError(ErrorCode.NUMBER_NOT_IN_ACCOUNT, "The account no longer owns the number: deprovision.")
-        if any(finding.kind.mend is Mend.TAKE_BACK for finding in findings) and not takeover:
+        if any(finding.kind.fix is Fix.TAKE_BACK for finding in findings) and not takeover:
             detail = "The number is on somebody else's trunk or application now: send takeover=true to take it back."
             raise RefusedError(ErrorCode.NUMBER_ALREADY_ROUTED, detail)
         steps = frozenset(name for finding in findings for name in finding.kind.steps)
@@ -138,10 +138,10 @@ class CareService:
             if agent is None:
                 raise agent_not_found(agent_id)
             _number_of(agent)
-            return path_of(agent)
+            return path_from_row(agent)
 
 
-def keep_health(session: Session, agent_id: uuid.UUID, findings: list[Finding]) -> datetime | None:
+def save_health(session: Session, agent_id: uuid.UUID, findings: list[Finding]) -> datetime | None:
     """Write what was found as the agent's health, and tell webhooks when it begins to drift.
 
     Returns the time; None, with nothing written, when the agent's number is no longer provisioned.
@@ -159,14 +159,14 @@ def keep_health(session: Session, agent_id: uuid.UUID, findings: list[Finding]) 
         .values(
             health_state=Health.DRIFTED if findings else Health.IN_SYNC,
             health_checked_at=func.now(),
-            health_findings=[as_json(finding) for finding in findings],
+            health_findings=[finding_json(finding) for finding in findings],
             updated_at=Agent.updated_at,
         )
         .returning(Agent.health_checked_at)
     )
 
 
-def path_of(agent: Agent) -> AgentPath:
+def path_from_row(agent: Agent) -> AgentPath:
     """Read what a provisioned agent's row says of its path."""
     return AgentPath(
         agent_id=str(agent.id),
@@ -180,7 +180,7 @@ def path_of(agent: Agent) -> AgentPath:
     )
 
 
-def as_json(finding: Finding) -> dict[str, object]:
+def finding_json(finding: Finding) -> dict[str, object]:
     """Put a finding into the words of the API."""
     return {
         "code": finding.code,
@@ -188,7 +188,7 @@ def as_json(finding: Finding) -> dict[str, object]:
         "sentence": finding.kind.sentence,
         # It quotes what somebody wrote at a console: a SIP URI may name a number.
         "detail": mask_numbers(finding.detail),
-        "fix": finding.kind.mend,
+        "fix": finding.kind.fix,
         "fixed": finding.fixed,
         "agentId": finding.agent_id,
         "resource": {"kind": finding.resource[0], "id": finding.resource[1]} if finding.resource else None,

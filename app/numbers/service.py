@@ -14,8 +14,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.bulk.items import BulkPlace, PlaceTakenError
-from app.bulk.service import wait_again
+from app.bulk.items import BulkItemRef, ItemTakenError
+from app.bulk.service import requeue_item
 from app.db.access import record_activity
 from app.db.engine import Sessions, Statements, read_sql
 from app.db.models import Agent, Operation
@@ -54,11 +54,11 @@ def accept(
     origin: Origin,
     *,
     takeover: bool,
-    place: BulkPlace | None = None,
+    place: BulkItemRef | None = None,
 ) -> tuple[Opened, Plan] | None:
     """Claim the number and open the operation, for the bulk's item at `place` if there is one.
 
-    None where the item no longer waits (`BulkPlace.check` says so) or the agent is not free (`refuse` says why).
+    None where the item no longer waits (`BulkItemRef.check` says so) or the agent is not free (`refuse` says why).
     """
     operation_id = uuid.uuid4()
     detail = {"kind": OperationKind.PROVISION, "takeover": takeover}
@@ -141,7 +141,7 @@ class ProvisioningService:
         *,
         takeover: bool,
         origin: Origin,
-        place: BulkPlace | None = None,
+        place: BulkItemRef | None = None,
     ) -> Opened:
         """Claim the number for the agent and queue its provisioning; for an item of a bulk, take its `place` as well.
 
@@ -231,14 +231,14 @@ class ProvisioningService:
         if not KINDS[operation.kind].is_retried:
             detail = f"A {operation.kind} is not retried once it has ended: ask for another."
             raise RefusedError(ErrorCode.OPERATION_FINISHED, detail)
-        place, agent_id, number = wait_again(self.sessions, operation), operation.agent_id, operation.phone_number
+        place, agent_id, number = requeue_item(self.sessions, operation), operation.agent_id, operation.phone_number
         try:
             afresh = self.provision(agent_id, number, takeover=operation.takeover, origin=origin, place=place)
-        except PlaceTakenError:
+        except ItemTakenError:
             raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, "Its bulk has just begun it again.") from None
         return self._operation(afresh.id)
 
-    def kick(self, operation_id: uuid.UUID) -> bool:
+    def republish(self, operation_id: uuid.UUID) -> bool:
         """Publish what is left of an open operation, False when there is none; safe to call at any time, and again."""
         loaded = self.rows.read(operation_id)
         if loaded is None or loaded.saga.operation.status.is_final:

@@ -21,7 +21,7 @@ from app.saga.rows import Loaded
 READ_BACK_PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Seconds before each look at a change just made: neither provider promises that a read shows the write before it."""
 
-LOOKS_FOR_ABSENCE = (0.0, 0.05, 0.1)
+ABSENCE_CHECK_PAUSES = (0.0, 0.05, 0.1)
 """Before each look after which something counts as not there, the pause as a part of a provider call's longest time.
 
 Three, since one 404 or empty list may be late or untrue, and two in a row were seen. Of a call of 10 s they are 0.5 and
@@ -66,11 +66,11 @@ class StepContext:
     """Whether any step on this path was tried more than once, so that twins are possible."""
     started: float = field(default=0.0)
     """The monotonic clock at the claim, seconds."""
-    absent: set[str] = field(default_factory=set)
+    unlisted_ids: set[str] = field(default_factory=set)
     """Ids that this run's looks have not shown: a 404 on one of them is the second word, and needs no third."""
     removed: list[str] = field(default_factory=list)
     """Ids that this run has undone; kept even where it goes no further, so that the next try does not begin anew."""
-    holder_id: uuid.UUID | None = None
+    source_agent_id: uuid.UUID | None = None
     """The agent whose path it is, where that is another than `agent_id`: a move works under the new one's mark."""
 
     @property
@@ -83,7 +83,7 @@ class StepContext:
         """The JSON that LiveKit keeps beside the name of a trunk."""
         return metadata_of(self.tools.instance, self.agent_id, self.operation_id, datetime.now(UTC))
 
-    def owns(self, *texts: str) -> bool:
+    def has_own_mark(self, *texts: str) -> bool:
         """Say whether a LiveKit resource is this agent's by a trunk's metadata, or a rule's name and metadata."""
         mark = mark_in(*texts)
         return mark is not None and (mark.instance, mark.agent_id) == (self.tools.instance, str(self.agent_id))
@@ -98,14 +98,14 @@ class StepContext:
         if self.tools.clock() > self.last_call_at:
             raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "The providers answer too slowly to finish in time.")
 
-    def find_any(self, look: Callable[[], list[str]], known: Collection[str] = ()) -> list[str]:
+    def find_with_retries(self, look: Callable[[], list[str]], known: Collection[str] = ()) -> list[str]:
         """Look until something else than `known` is there, three times at most; return all that was seen.
 
         Before anything is made, forgotten or called done: a list may be late, and an empty one untrue. One that has all
         that is known is neither.
         """
         seen: dict[str, None] = {}
-        for part in LOOKS_FOR_ABSENCE:
+        for part in ABSENCE_CHECK_PAUSES:
             if part:
                 self.tools.sleep(part * self.tools.timing.provider_timeout.total_seconds())
             self.check_time()
@@ -116,13 +116,13 @@ class StepContext:
 
     def confirm_gone(self, look: Callable[[], list[str]], resource_id: str) -> None:
         """Return when `look` does not show what the provider has just called unknown; `TransientError` if it does."""
-        if resource_id not in self.absent and resource_id in self.find_any(
+        if resource_id not in self.unlisted_ids and resource_id in self.find_with_retries(
             lambda: [one for one in look() if one == resource_id]
         ):
             detail = f"The provider called {resource_id} unknown, and lists it."
             raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, detail)
 
-    def until(self, is_true: Callable[[], bool]) -> bool:
+    def wait_until(self, is_true: Callable[[], bool]) -> bool:
         """Look again, with growing pauses, until `is_true()`; say whether it became so."""
         for pause in READ_BACK_PAUSES_S:
             if pause:
@@ -133,7 +133,7 @@ class StepContext:
         return False
 
 
-class TakenMeanwhileError(RejectedError):
+class RoutedElsewhereError(RejectedError):
     """Somebody has routed the number elsewhere since our last look: `routing` is where."""
 
     def __init__(self, code: ErrorCode, detail: str, routing: NumberRouting) -> None:
@@ -215,5 +215,5 @@ def _context(saga: Saga, direction: Direction, tools: Toolbox) -> StepContext:
         previous_routing=NumberRouting(**agent.previous_routing) if agent.previous_routing else None,
         is_uncertain=saga.is_uncertain,
         started=tools.clock(),
-        holder_id=agent.id if identity is not agent else None,
+        source_agent_id=agent.id if identity is not agent else None,
     )

@@ -16,7 +16,11 @@ Made = TypeVar("Made")
 
 def find_inbound_trunks(ctx: StepContext) -> list[str]:
     """List the LiveKit trunks of ours that have the number."""
-    return [trunk.id for trunk in ctx.tools.platform.list_inbound_trunks(ctx.phone_number) if ctx.owns(trunk.metadata)]
+    return [
+        trunk.id
+        for trunk in ctx.tools.platform.list_inbound_trunks(ctx.phone_number)
+        if ctx.has_own_mark(trunk.metadata)
+    ]
 
 
 def create_inbound_trunk(ctx: StepContext) -> Result:
@@ -31,7 +35,7 @@ def _create(ctx: StepContext, create: Callable[[], str], find: Callable[[StepCon
     try:
         return Result(create())
     except RejectedError as error:
-        ours = ctx.find_any(lambda: find(ctx)) if error.code in CONFLICTS else []
+        ours = ctx.find_with_retries(lambda: find(ctx)) if error.code in CONFLICTS else []
         if not ours:
             raise
         return Result(ours[0])
@@ -61,7 +65,7 @@ def _update(
     try:
         return update()
     except RejectedError as error:
-        twins = ctx.find_any(find_twins) if error.code in CONFLICTS else []
+        twins = ctx.find_with_retries(find_twins) if error.code in CONFLICTS else []
         if not twins:
             raise
     for twin in twins:
@@ -79,14 +83,14 @@ def delete_inbound_trunk(ctx: StepContext, trunk_id: str) -> None:
     def is_gone() -> bool:
         return all(trunk.id != trunk_id for trunk in ctx.tools.platform.list_inbound_trunks(ctx.phone_number))
 
-    if not ctx.until(is_gone):
+    if not ctx.wait_until(is_gone):
         raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "LiveKit still lists the trunk that it deleted.")
 
 
 def find_dispatch_rules(ctx: StepContext) -> list[str]:
     """List the rules of ours that name our trunk and no other."""
     rules = ctx.tools.platform.list_dispatch_rules(ctx.ids[INBOUND_TRUNK])
-    ours = (rule for rule in rules if ctx.owns(rule.name, rule.metadata))
+    ours = (rule for rule in rules if ctx.has_own_mark(rule.name, rule.metadata))
     return [rule.id for rule in ours if rule.trunk_ids == (ctx.ids[INBOUND_TRUNK],)]
 
 

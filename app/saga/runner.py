@@ -20,7 +20,7 @@ from app.domain.statuses import Direction
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.providers.rate_limiter import Caller, calling
 from app.saga import machine
-from app.saga.context import Claim, TakenMeanwhileError, Toolbox, claim_of
+from app.saga.context import Claim, RoutedElsewhereError, Toolbox, claim_of
 from app.saga.instrumentation import UNWATCHED, WAITS, StepRun, StepWatch
 from app.saga.machine import Failure, Result, Verdict
 from app.saga.rows import Rows
@@ -110,7 +110,7 @@ class Runner:
             return []
         # On the way back what is known may not be all; on the way down one that is found is enough.
         known = claim.known if claim.direction is Direction.UNDO and claim.step.makes else set()
-        return context.find_any(lambda: find(context), known)
+        return context.find_with_retries(lambda: find(context), known)
 
     def _act(self, claim: Claim, actions: Actions, found: list[str]) -> Result:
         if not claim.rules.makes and claim.step.makes:
@@ -154,7 +154,7 @@ class Runner:
         else:
             targets = sorted({*claim.known, *found})
             if claim.may_have_happened:
-                context.absent.update(claim.known - set(found))
+                context.unlisted_ids.update(claim.known - set(found))
         for target in targets:
             context.check_time()
             actions.undo(context, target)
@@ -197,7 +197,7 @@ class Runner:
             is_clear=is_clear,
             settles_in=self.tools.timing.settle if is_open else None,
             removed=tuple(claim.context.removed),
-            found_routing=asdict(error.routing) if isinstance(error, TakenMeanwhileError) else None,
+            found_routing=asdict(error.routing) if isinstance(error, RoutedElsewhereError) else None,
         )
         if failure.is_for_good and claim.direction is Direction.DO:
             return Outcome(self._keep(claim, run, lambda saga, now: machine.fail(saga, claim.lease, failure, now)))

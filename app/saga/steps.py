@@ -37,8 +37,8 @@ def _verify(ctx: StepContext) -> Result:
     if not ctx.is_uncertain:
         return Result(None)
     removed = _remove_twins(ctx)
-    if ctx.holder_id:
-        removed += _remove_twins(replace(ctx, agent_id=ctx.holder_id))
+    if ctx.source_agent_id:
+        removed += _remove_twins(replace(ctx, agent_id=ctx.source_agent_id))
     return Result(None, removed=tuple(removed))
 
 

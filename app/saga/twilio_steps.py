@@ -6,7 +6,7 @@ from app.domain.errors import ErrorCode
 from app.domain.steps import NUMBER, TRUNK
 from app.providers.base import CarrierNumber, NumberRouting
 from app.providers.errors import RejectedError, TransientError
-from app.saga.context import StepContext, TakenMeanwhileError
+from app.saga.context import RoutedElsewhereError, StepContext
 from app.saga.machine import Result
 from app.saga.verification import same_sip_uri
 
@@ -34,7 +34,7 @@ def _owned_number(ctx: StepContext) -> CarrierNumber | None:
                 raise
         return [number.sid for number in found]
 
-    ctx.find_any(look)
+    ctx.find_with_retries(look)
     return found[0] if found else None
 
 
@@ -60,7 +60,7 @@ def _refuse_foreign_routing(ctx: StepContext, routing: NumberRouting, own_trunk:
     if ctx.takeover or (own_trunk and routing.trunk_sid == own_trunk) or not _is_routed(routing):
         return
     what = "trunk" if routing.trunk_sid else "voice application"
-    raise TakenMeanwhileError(
+    raise RoutedElsewhereError(
         ErrorCode.NUMBER_ALREADY_ROUTED,
         f"The number is in use by another {what}; send takeover=true to move it (its routing is put back later).",
         routing,
@@ -110,7 +110,7 @@ def delete_trunk(ctx: StepContext, trunk_sid: str) -> None:
         return not numbers
 
     # Looked at three times: one empty list that is not true would take somebody's number off.
-    if not ctx.until(lambda: is_empty() and is_empty() and is_empty()):
+    if not ctx.wait_until(lambda: is_empty() and is_empty() and is_empty()):
         raise RejectedError(
             ErrorCode.TWILIO_TRUNK_IN_USE, f"Trunk {trunk_sid} still carries numbers: take them off it, then retry."
         )
@@ -193,7 +193,7 @@ def detach_number(ctx: StepContext, number_sid: str) -> None:
             now = read_number(ctx).routing
             return now.trunk_sid != trunk_sid
 
-        if not ctx.until(is_off):
+        if not ctx.wait_until(is_off):
             raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Twilio still shows the number on our trunk.")
     _give_back(ctx, number_sid, now)
 

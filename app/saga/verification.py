@@ -47,7 +47,7 @@ def verify(ctx: StepContext) -> None:
         broken[:] = [check for check in checks(ctx) if not check.is_ok]
         return not broken
 
-    if not ctx.until(is_whole):
+    if not ctx.wait_until(is_whole):
         raise RejectedError(ErrorCode.PATH_NOT_VERIFIED, " ".join(check.detail for check in broken))
 
 
@@ -84,7 +84,7 @@ def _origination_url(ctx: StepContext) -> Check:
 def _inbound_trunk(ctx: StepContext) -> Check:
     ctx.check_time()
     trunks = ctx.tools.platform.list_inbound_trunks(ctx.phone_number)
-    foreign = [trunk.id for trunk in trunks if not ctx.owns(trunk.metadata)]
+    foreign = [trunk.id for trunk in trunks if not ctx.has_own_mark(trunk.metadata)]
     if foreign:
         return Check(
             "livekit_inbound_trunk", is_ok=False, detail=f"Another LiveKit trunk has the number: {foreign[0]}."

@@ -7,8 +7,8 @@ from typing import Any
 from apiflask import Schema
 from marshmallow import ValidationError, fields, validate
 
-from app.bulk.files import items_of_csv
-from app.domain.errors import WAITED, ErrorCode
+from app.bulk.files import items_from_csv
+from app.domain.errors import OPERATION_ERROR_CODES, ErrorCode
 from app.domain.statuses import MAX_ITEMS, BulkStatus, ItemStatus
 from app.views.agent_schemas import AGENT_ID, NUMBER, OPERATION_ID, AgentIn, PageQuery, Query, Strict, moment, text
 from app.views.fields import Id, StrictBoolean, WholeNumber, choice
@@ -50,7 +50,7 @@ class Items(fields.List):  # type: ignore[type-arg]  # marshmallow types it by i
 class BulkIn(Strict):
     """Many numbers to connect."""
 
-    from_csv = staticmethod(items_of_csv)
+    from_csv = staticmethod(items_from_csv)
     """How `text/csv` becomes the items."""
 
     items = Items(
@@ -183,7 +183,10 @@ class ItemFailureOut(Schema):
     """Why an item failed."""
 
     code = fields.String(
-        metadata={"enum": [code.value for code in (*AT_THE_DOOR, *WAITED)], "example": "number_not_in_account"}
+        metadata={
+            "enum": [code.value for code in (*AT_THE_DOOR, *OPERATION_ERROR_CODES)],
+            "example": "number_not_in_account",
+        }
     )
     detail = text("One sentence for a person.", "The Twilio account has no such number.")
 

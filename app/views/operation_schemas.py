@@ -3,8 +3,8 @@
 from apiflask import Schema
 from marshmallow import fields
 
-from app.domain.errors import WAITED, ErrorCode
-from app.domain.findings import CHECKS, AuditStatus, FindingCode, Health, Mend, Severity
+from app.domain.errors import OPERATION_ERROR_CODES, ErrorCode
+from app.domain.findings import CHECKS, AuditStatus, FindingCode, Fix, Health, Severity
 from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus, StepState
 from app.views.agent_schemas import (
     AGENT_ID,
@@ -41,7 +41,7 @@ class FindingOut(Schema):
     severity = closed(list(Severity), "critical: no caller reaches the agent.")
     sentence = text("The code in words.", "The number is on no trunk.")
     detail = text("What was seen, where the sentence does not say it.", "")
-    fix = closed(list(Mend), "What an audit with `fix` does about it.")
+    fix = closed(list(Fix), "What an audit with `fix` does about it.")
     fixed = text("What was done about it; empty for nothing.", f"repair {OPERATION_ID}")
     agent_id = text("The agent concerned.", AGENT_ID, data_key="agentId", attribute="agentId", allow_none=True)
     resource = fields.Nested(FoundResource, allow_none=True)
@@ -136,7 +136,7 @@ class ObstacleOut(Schema):
                 ErrorCode.AGENT_HAS_PHONE.value,
                 ErrorCode.OPERATION_IN_PROGRESS.value,
                 ErrorCode.NUMBER_IN_USE.value,
-                *(code.value for code in WAITED),
+                *(code.value for code in OPERATION_ERROR_CODES),
             ],
             "example": "number_already_routed",
         }
@@ -198,7 +198,9 @@ class AuditOut(Schema):
 class FailureOut(Schema):
     """Why something failed."""
 
-    code = fields.String(metadata={"enum": [code.value for code in WAITED], "example": "number_not_in_account"})
+    code = fields.String(
+        metadata={"enum": [code.value for code in OPERATION_ERROR_CODES], "example": "number_not_in_account"}
+    )
     detail = text("One sentence for a person.", "The Twilio account has no such number.")
 
 

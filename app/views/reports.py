@@ -4,25 +4,25 @@ from dataclasses import asdict
 from typing import Any
 
 from app.numbers.dry_run import Preview
-from app.numbers.maintenance import Checkup, as_json
+from app.numbers.maintenance import VerifyResult, finding_json
 
 
-def verification_body(checkup: Checkup) -> dict[str, Any]:
+def verification_body(result: VerifyResult) -> dict[str, Any]:
     """Put a look at a path into the words of `VerifiedOut`: every named check, and the health that was kept."""
     details: dict[str, list[str]] = {}
-    for finding in checkup.findings:
-        shown = as_json(finding)
+    for finding in result.findings:
+        shown = finding_json(finding)
         details.setdefault(finding.check, []).append(f"{shown['sentence']} {shown['detail']}".strip())
     checks = [
         {"name": name, "ok": ok, "detail": " ".join(details.get(name, ())) or None}
-        for name, ok in checkup.checks.items()
+        for name, ok in result.checks.items()
     ]
     health = {
-        "state": checkup.health,
-        "checked_at": checkup.checked_at,
-        "findings": [as_json(finding) for finding in checkup.findings],
+        "state": result.health,
+        "checked_at": result.checked_at,
+        "findings": [finding_json(finding) for finding in result.findings],
     }
-    success = all(checkup.checks.values())
+    success = all(result.checks.values())
     return {"success": success, "checks": checks, "health": health}
 
 

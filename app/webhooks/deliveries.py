@@ -178,7 +178,7 @@ def lock_endpoint(session: Session, endpoint_id: uuid.UUID) -> tuple[WebhookEndp
 BATCH = 50
 """Endpoints that one pass of one sweeper gives hints about."""
 
-KICK_CAP_S = 30
+REPUBLISH_PAUSE_CAP_S = 30
 """Seconds between hints while no worker comes; doubled from one second, or lost workers would find a flood."""
 
 DOUBLINGS = 8
@@ -233,7 +233,9 @@ class DeliveryService:
                 .with_for_update(skip_locked=True, key_share=True)
                 .cte("due")
             )
-            pause_s = func.least(KICK_CAP_S, func.power(2, func.least(WebhookEndpoint.idle_kicks, DOUBLINGS)))
+            pause_s = func.least(
+                REPUBLISH_PAUSE_CAP_S, func.power(2, func.least(WebhookEndpoint.idle_kicks, DOUBLINGS))
+            )
             taken = session.scalars(
                 update(WebhookEndpoint)
                 .where(WebhookEndpoint.id.in_(select(due.c.id)))

@@ -17,7 +17,7 @@ from app.access import REFUSALS_KEPT, ConsoleSessions, Scope
 from app.db.access import KEPT, Activity, ApiKey, list_activity, purge_activity
 from app.domain.events import Action, Channel, Origin
 from app.domain.findings import Finding, FindingCode, Health
-from app.numbers.maintenance import CareService, Checkup
+from app.numbers.maintenance import MaintenanceService, VerifyResult
 from app.web.context import WIRING
 from tests.cli.test_command_list import ALL as ALL_COMMANDS
 from tests.support.api import NOBODY, NUMBER, OTHER_NUMBER, Api
@@ -41,19 +41,19 @@ def key_named(api: Api, name: str) -> ApiKey:
         return session.scalars(select(ApiKey).where(ApiKey.name == name)).one()
 
 
-class _Drifted(CareService):
+class _Drifted(MaintenanceService):
     """Always finds that the trunk is gone: nothing is asked of a provider."""
 
-    def verify(self, agent_id: Any) -> Checkup:
-        return Checkup({}, [Finding(FindingCode.TRUNK_GONE, agent_id=str(agent_id))], Health.DRIFTED, None)  # type: ignore[arg-type]
+    def verify(self, agent_id: Any) -> VerifyResult:
+        return VerifyResult({}, [Finding(FindingCode.TRUNK_GONE, agent_id=str(agent_id))], Health.DRIFTED, None)  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def drifting(api: Api) -> Iterator[Api]:
     """The application with every path drifted, so that a repair is one."""
     wiring = api.wiring
-    care = _Drifted(wiring.sessions, wiring.publisher, wiring.care.tools)
-    api.app.extensions[WIRING] = replace(wiring, care=care)
+    maintenance = _Drifted(**vars(wiring.maintenance))
+    api.app.extensions[WIRING] = replace(wiring, maintenance=maintenance)
     yield api
     api.app.extensions[WIRING] = wiring
 

@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from app.access import Scope
 from app.bulk.dispatcher import WINDOW
-from app.bulk.files import items_of_csv, report_text
+from app.bulk.files import items_from_csv, report_text
 from app.db.models import BulkItem, Operation
 from app.domain.statuses import MAX_ITEMS, ItemStatus
 from app.web.bodies import MAX_BODY_BYTES
@@ -417,7 +417,7 @@ def test_the_reason_of_an_item_is_no_formula_either(api: Api) -> None:
 
 
 def test_what_the_report_or_a_spreadsheet_disarmed_is_read_as_it_was() -> None:
-    items = items_of_csv("phoneNumber,agent\n'+15145550001,'=1\n+15145550002,'t Hof\n' =1,\"'\"\n")
+    items = items_from_csv("phoneNumber,agent\n'+15145550001,'=1\n+15145550002,'t Hof\n' =1,\"'\"\n")
 
     assert items == [
         {"phoneNumber": "+15145550001", "agent": {"name": "=1"}},

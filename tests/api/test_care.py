@@ -184,7 +184,7 @@ def test_an_audit_is_asked_for_and_read(real: Api, agent_id: str) -> None:
     assert (asked.status_code, asked.headers["Location"]) == (202, asked.json["statusUrl"])
     assert [str(one) for one in real.publisher.audits] == [asked.json["auditId"]]
     assert real.get(asked.json["statusUrl"]).json["status"] == "queued"
-    real.wiring.audits.run(real.publisher.audits[0])
+    real.wiring.audits.run_audit(real.publisher.audits[0])
     report = real.get("/api/audit").json
     assert (report["id"], report["status"], report["agentsChecked"]) == (asked.json["auditId"], "done", 1)
     assert [finding["code"] for finding in report["findings"]] == ["number_detached"]

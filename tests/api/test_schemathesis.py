@@ -88,7 +88,7 @@ class InstantWorker(RecordingPublisher):
 
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
         with self.lock:
-            self.stage.wiring.audits.run(audit_id)
+            self.stage.wiring.audits.run_audit(audit_id)
         return True
 
 

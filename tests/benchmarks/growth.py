@@ -59,8 +59,8 @@ def _upkeep(bench: Bench, installations: dict[int, Installation]) -> dict[str, T
 
         def audit(agents: int) -> float:
             audits = wirings[agents].audits
-            asked = audits.ask(fix=False, origin=Origin(requested_by="bench"))
-            return timed(lambda: audits.run(asked))
+            asked = audits.request_audit(fix=False, origin=Origin(requested_by="bench"))
+            return timed(lambda: audits.run_audit(asked))
 
         def sweep(agents: int) -> float:
             return timed(wirings[agents].sweeper.sweep)

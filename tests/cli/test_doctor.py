@@ -183,7 +183,7 @@ def test_stores_that_are_down_are_named_without_their_passwords(well: Stage, mon
 
 
 def test_rows_tell_of_a_sweeper_and_workers_that_do_not_run(well: Stage) -> None:
-    well.wiring.audits.ask(fix=False, origin=Origin(requested_by="sweeper"))
+    well.wiring.audits.request_audit(fix=False, origin=Origin(requested_by="sweeper"))
     assert _check(0) == {}
     _age_audits(well, "5 minutes")
     assert list(_check(3)) == ["workers"]

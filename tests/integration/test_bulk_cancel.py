@@ -92,7 +92,7 @@ def test_messages_and_sweeps_of_what_was_cancelled_end_in_silence(saga: Saga) ->
     assert due == [None, None]
     assert {outcome.verdict for outcome in outcomes if outcome} == {Verdict.STALE}
     assert saga.sweeper.sweep() == 0
-    assert not any(saga.service.kick(operation_id) for operation_id in operations)
+    assert not any(saga.service.republish(operation_id) for operation_id in operations)
     assert saga.world.log.order == []
     assert {saga.status(operation_id) for operation_id in operations} == {OperationStatus.CANCELLED}
 

@@ -272,8 +272,8 @@ def test_a_kick_publishes_only_what_is_open(saga: Saga, number_sid: str) -> None
     saga.advance(operation_id, until=TRUNK)
     assert saga.plan(operation_id).steps == tuple(step.name for step in STEPS[2:])
     saga.drive(operation_id)
-    assert saga.service.kick(operation_id) is False
-    assert saga.service.kick(uuid.uuid4()) is False
+    assert saga.service.republish(operation_id) is False
+    assert saga.service.republish(uuid.uuid4()) is False
 
 
 def test_waiting_ends_with_the_operation(saga: Saga, number_sid: str) -> None:

@@ -123,7 +123,7 @@ def test_a_drift_is_told_once_and_again_only_after_it_was_mended(stage: Stage) -
     _cut(stage)
     for _ in range(2):
         stage.audit()
-        stage.wiring.care.verify(stage.agent_id)
+        stage.wiring.maintenance.verify(stage.agent_id)
 
     ((event, data),) = told(stage.wiring.sessions)
 
@@ -132,7 +132,7 @@ def test_a_drift_is_told_once_and_again_only_after_it_was_mended(stage: Stage) -
     stage.audit(fix=True)
     assert len(told(stage.wiring.sessions)) == 1
     _cut(stage)
-    stage.wiring.care.verify(stage.agent_id)
+    stage.wiring.maintenance.verify(stage.agent_id)
     assert [event for event, _ in told(stage.wiring.sessions)] == [WebhookEvent.DRIFTED] * 2
 
 
@@ -140,7 +140,7 @@ def test_a_repair_that_fails_needs_attention(stage: Stage) -> None:
     listen(stage.wiring.sessions, WebhookEvent.NEEDS_ATTENTION)
     stage.wiring.platform.delete_dispatch_rule(str(stage.agent.livekit_dispatch_rule_id))
     stage.sandbox.fault("livekit.create_dispatch_rule", "reject", status=400, code="invalid_argument", message="no")
-    operation = stage.wiring.care.repair(stage.agent_id, takeover=False, origin=Origin())
+    operation = stage.wiring.maintenance.repair(stage.agent_id, takeover=False, origin=Origin())
     assert operation is not None
     stage.drive()
 
@@ -152,7 +152,7 @@ def test_a_repair_that_fails_needs_attention(stage: Stage) -> None:
 def test_a_move_takes_the_number_from_one_agent_and_gives_it_to_another(stage: Stage) -> None:
     listen(stage.wiring.sessions)
     other = stage.wiring.agents.create("back office", "back-office", {}).id
-    stage.wiring.care.move(stage.agent_id, other, origin=Origin())
+    stage.wiring.maintenance.move(stage.agent_id, other, origin=Origin())
     stage.drive()
 
     told_of = {event: (data["agentId"], data["phoneNumber"]) for event, data in told(stage.wiring.sessions)}
@@ -167,7 +167,7 @@ def test_a_move_that_fails_is_told_of_the_agent_that_did_not_get_the_number(stag
     listen(stage.wiring.sessions)
     other = stage.wiring.agents.create("back office", "back-office", {}).id
     stage.sandbox.fault("livekit.update_dispatch_rule", "reject", status=400, code="invalid_argument", message="no")
-    stage.wiring.care.move(stage.agent_id, other, origin=Origin())
+    stage.wiring.maintenance.move(stage.agent_id, other, origin=Origin())
     stage.drive()
 
     ((event, data),) = told(stage.wiring.sessions)

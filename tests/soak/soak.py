@@ -197,7 +197,7 @@ def _settle(stack: SoakStack, load: Load, terminal: Terminal) -> float | None:
 def _audit(stack: SoakStack, terminal: Terminal) -> None:
     """Run one audit with fix, as the command line would."""
     with stack.wiring() as wiring:
-        audit = wiring.audits.run(wiring.audits.ask(fix=True, origin=Origin(requested_by="soak")))
+        audit = wiring.audits.run_audit(wiring.audits.request_audit(fix=True, origin=Origin(requested_by="soak")))
     if audit is not None:
         codes = Counter(str(finding["code"]) for finding in audit.findings)
         terminal.line("Audit", f"{audit.status}, {audit.agents_checked} agents", _listed(codes) or "nothing found")

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import ColumnElement, delete, func, select, text, update
 
 from app.audit.service import AuditService
-from app.bulk.dispatcher import BulkAdmission
+from app.bulk.dispatcher import BulkDispatcher
 from app.db.engine import Sessions, make_engine, make_sessions
 from app.db.models import Agent, Bulk, BulkItem, Event, Operation, OperationStep, Resource
 from app.db.webhooks import WebhookEndpoint
@@ -28,7 +28,7 @@ from app.domain.steps import (
     VERIFICATION,
 )
 from app.numbers.agents import AgentService
-from app.numbers.maintenance import CareService
+from app.numbers.maintenance import MaintenanceService
 from app.numbers.service import ProvisioningService
 from app.saga.chain_plan import Plan
 from app.saga.context import Toolbox
@@ -178,7 +178,7 @@ class Saga:
 
     def plan(self, operation_id: uuid.UUID) -> Plan:
         """Return what would be published now."""
-        assert self.service.kick(operation_id) is self.publisher.takes
+        assert self.service.republish(operation_id) is self.publisher.takes
         return self.publisher.plans[-1]
 
     def run_chain(self, plan: Plan, *, until: str | None = None) -> Outcome | None:
@@ -320,9 +320,9 @@ def wire(sessions: Sessions, timing: Timing = TIMING) -> Saga:
     rows = Rows(sessions, timing.lands)
     service = ProvisioningService(sessions, publisher, rows, sleep=clock.sleep, clock=clock)
     runner = Runner(rows, tools, jitter=lambda _low, high: high)
-    audits = AuditService(sessions, tools, CareService(sessions, publisher, rows, tools), timedelta(hours=1))
+    audits = AuditService(sessions, tools, MaintenanceService(sessions, publisher, rows, tools), timedelta(hours=1))
     deliveries = DeliveryService(sessions, publisher, Sender(AddressRule()))
-    sweeper = Sweeper(sessions, service, audits, BulkAdmission(sessions, service), deliveries)
+    sweeper = Sweeper(sessions, service, audits, BulkDispatcher(sessions, service), deliveries)
     return Saga(sessions, rows, world, clock, publisher, runner, service, sweeper)
 
 

@@ -88,13 +88,15 @@ class Stage:
             for name in plan.steps:
                 outcome = self.wiring.runner.run_step(plan.operation_id, plan.epoch, name, plan.direction)
                 if outcome.verdict is Verdict.ROLLING_BACK:
-                    self.wiring.provisioning.kick(plan.operation_id)
+                    self.wiring.provisioning.republish(plan.operation_id)
                 if outcome.verdict not in FINISHED:
                     break
 
     def audit(self, *, fix: bool = False) -> Audit:
         """Run an audit, and the repairs that it queued."""
-        audit = self.wiring.audits.run(self.wiring.audits.ask(fix=fix, origin=Origin(requested_by="test")))
+        audit = self.wiring.audits.run_audit(
+            self.wiring.audits.request_audit(fix=fix, origin=Origin(requested_by="test"))
+        )
         assert audit is not None
         assert audit.error_detail is None
         self.drive()

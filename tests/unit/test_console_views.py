@@ -15,7 +15,7 @@ from app.domain.events import DeliveryStatus, EventName
 from app.domain.findings import ADVICE, KINDS, Finding, FindingCode, Health, advice_on_finding
 from app.domain.statuses import BulkStatus, ItemStatus, OperationKind, OperationStatus, PhoneStatus, StepState
 from app.domain.steps import STEPS
-from app.numbers.maintenance import as_json
+from app.numbers.maintenance import finding_json
 from app.views.operations import OperationView, PhoneView
 
 START = datetime(2026, 11, 24, 9, tzinfo=UTC)
@@ -52,7 +52,7 @@ def make_agent(status: PhoneStatus, *findings: FindingCode) -> Agent:
         phone_provisioning_status=status,
         health_state=Health.DRIFTED if findings else Health.IN_SYNC,
         health_checked_at=START,
-        health_findings=[as_json(Finding(code)) for code in findings],
+        health_findings=[finding_json(Finding(code)) for code in findings],
     )
 
 

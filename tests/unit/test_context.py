@@ -27,8 +27,8 @@ def test_a_resource_is_ours_by_its_metadata() -> None:
     mark = mark_in(context.metadata)
     assert mark is not None
     assert (mark.instance, mark.agent_id) == ("test", str(AGENT))
-    assert context.owns(context.metadata)
-    assert context.owns(replace(context, operation_id=uuid.uuid4()).metadata)
+    assert context.has_own_mark(context.metadata)
+    assert context.has_own_mark(replace(context, operation_id=uuid.uuid4()).metadata)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_resource_is_ours_by_its_metadata() -> None:
     ],
 )
 def test_anything_else_is_not_ours(metadata: str) -> None:
-    assert not make_context().owns(metadata)
+    assert not make_context().has_own_mark(metadata)
 
 
 def test_the_spans_follow_from_the_timeout_of_a_call() -> None:
@@ -70,14 +70,14 @@ def test_no_call_is_sent_that_could_outlive_the_lease(spent_s: float, may_call: 
 @pytest.mark.parametrize(("looks", "sleeps"), [(1, []), (2, [0.5]), (5, [0.5, 1.0, 2.0, 4.0])])
 def test_a_change_is_waited_for_with_growing_pauses(looks: int, sleeps: list[float]) -> None:
     context, answers = make_context(), [False] * (looks - 1) + [True]
-    assert context.until(lambda: answers.pop(0)) is True
+    assert context.wait_until(lambda: answers.pop(0)) is True
     assert context.tools.clock.sleeps == sleeps
     assert answers == []
 
 
 def test_a_change_that_never_shows_is_given_up() -> None:
     context = make_context()
-    assert context.until(lambda: False) is False
+    assert context.wait_until(lambda: False) is False
     assert sum(context.tools.clock.sleeps) == 7.5
 
 
@@ -89,4 +89,4 @@ def test_waiting_for_a_change_ends_with_the_lease() -> None:
         return False
 
     with pytest.raises(TransientError):
-        context.until(slow)
+        context.wait_until(slow)

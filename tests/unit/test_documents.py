@@ -19,7 +19,7 @@ from standardwebhooks import Webhook
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName, WebhookEvent, payload_of
 from app.domain.findings import KINDS as FINDINGS
-from app.domain.findings import FindingCode, Mend
+from app.domain.findings import FindingCode, Fix
 from app.domain.statuses import OperationStatus, PhoneStatus
 from app.settings import Settings
 from app.web.problems import KINDS as PROBLEMS
@@ -32,10 +32,10 @@ REFERENCE = ROOT / "docs" / "api.md"
 WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # of the standard's own examples
 
 MENDS = {
-    Mend.REPAIR: "repair",
-    Mend.TAKE_BACK: "repair, with `takeover` only",
-    Mend.DELETE: "delete",
-    Mend.NONE: "a person decides",
+    Fix.REPAIR: "repair",
+    Fix.TAKE_BACK: "repair, with `takeover` only",
+    Fix.DELETE: "delete",
+    Fix.NONE: "a person decides",
 }
 
 
@@ -101,7 +101,7 @@ def test_every_finding_is_documented_as_the_code_has_it() -> None:
 
     assert names(section("docs/operations.md", "Drift")) == [code.value for code in FindingCode]
     assert told == [
-        (kind.severity.value, kind.sentence, MENDS[kind.mend]) for kind in (FINDINGS[code] for code in FindingCode)
+        (kind.severity.value, kind.sentence, MENDS[kind.fix]) for kind in (FINDINGS[code] for code in FindingCode)
     ]
 
 

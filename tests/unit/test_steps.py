@@ -23,7 +23,7 @@ from app.domain.steps import (
 )
 from app.providers.base import NumberRouting
 from app.providers.errors import RejectedError, TransientError
-from app.saga.context import StepContext, TakenMeanwhileError
+from app.saga.context import RoutedElsewhereError, StepContext
 from app.saga.steps import ACTIONS
 from app.saga.verification import checks, same_sip_uri
 from tests.support.providers import World
@@ -129,7 +129,7 @@ def whole(**changes: Any) -> tuple[World, StepContext]:
 def test_a_number_that_went_elsewhere_meanwhile_is_not_taken() -> None:
     world, context = whole()
     world.carrier.route(context.ids[NUMBER], trunk_sid=FOREIGN_TRUNK)
-    with pytest.raises(TakenMeanwhileError) as caught:
+    with pytest.raises(RoutedElsewhereError) as caught:
         ACTIONS[NUMBER_ATTACHMENT].do(context)
     assert (caught.value.code, caught.value.routing.trunk_sid) == (ErrorCode.NUMBER_ALREADY_ROUTED, FOREIGN_TRUNK)
     assert world.log.order == ["carrier.get_number"]

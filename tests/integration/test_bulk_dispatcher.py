@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from app.bulk.dispatcher import LEASE, BulkAdmission
-from app.bulk.items import BulkPlace, read_items
-from app.bulk.service import BulkService, wait_again
+from app.bulk.dispatcher import LEASE, BulkDispatcher
+from app.bulk.items import BulkItemRef, read_items
+from app.bulk.service import BulkService, requeue_item
 from app.db.engine import Sessions
 from app.db.models import Bulk, BulkItem, Operation
 from app.domain.errors import RefusedError
@@ -34,7 +34,7 @@ def accept(saga: Saga, count: int, first: int = 0) -> uuid.UUID:
     return BulkService(saga.sessions, saga.rows).accept(read_items(raw), origin=ORIGIN).id
 
 
-def admission(saga: Saga, window: int = 200) -> BulkAdmission:
+def admission(saga: Saga, window: int = 200) -> BulkDispatcher:
     return replace(saga.sweeper.bulks, window=window)
 
 
@@ -127,12 +127,12 @@ def test_a_retry_by_hand_that_is_refused_leaves_the_item_with_the_reason(saga: S
 def test_a_retry_by_hand_that_meets_a_sweeper_is_told_so(saga: Saga, monkeypatch: pytest.MonkeyPatch) -> None:
     bulk_id, _, operation_id = failed_item(saga)
 
-    def sweep_first(sessions: Sessions, operation: Operation) -> BulkPlace | None:
-        place = wait_again(sessions, operation)
+    def sweep_first(sessions: Sessions, operation: Operation) -> BulkItemRef | None:
+        place = requeue_item(sessions, operation)
         saga.sweeper.bulks.advance()
         return place
 
-    monkeypatch.setattr("app.numbers.service.wait_again", sweep_first)
+    monkeypatch.setattr("app.numbers.service.requeue_item", sweep_first)
     with pytest.raises(RefusedError, match="just begun"):
         saga.service.retry(operation_id, origin=ORIGIN)
     assert [each.status for each in items(saga, bulk_id)] == [ItemStatus.RUNNING]
@@ -184,7 +184,7 @@ def test_a_sweeper_killed_before_its_message_loses_no_item_and_opens_none_twice(
     bulk_id = accept(saga, 4)
     dying = DyingPublisher(saga.publisher)
     with pytest.raises(WorkerDiedError):
-        BulkAdmission(saga.sessions, ProvisioningService(saga.sessions, dying, saga.rows)).advance()
+        BulkDispatcher(saga.sessions, ProvisioningService(saga.sessions, dying, saga.rows)).advance()
     assert saga.sweeper.bulks.advance() == 0, "its lease stands"
     end_lease(saga)
     assert saga.sweeper.bulks.advance() == 2
@@ -203,7 +203,7 @@ def test_two_sweepers_with_the_same_items_in_hand_open_each_once(saga: Saga) -> 
 
     def turn() -> Any:
         end_lease(saga)
-        return saga.sweeper.bulks._take_turn(bulk_id, 200, 200)
+        return saga.sweeper.bulks._take_batch(bulk_id, 200, 200)
 
     def open_all(taken: Any) -> None:
         gate.wait(DEADLINE_S)
@@ -220,13 +220,13 @@ def test_two_sweepers_with_the_same_items_in_hand_open_each_once(saga: Saga) -> 
 
 def test_a_cancel_between_the_turn_and_the_item_wins(saga: Saga) -> None:
     bulk_id = accept(saga, 3)
-    turn = saga.sweeper.bulks._take_turn(bulk_id, 200, 200)
+    turn = saga.sweeper.bulks._take_batch(bulk_id, 200, 200)
     assert turn is not None
     saga.sweeper.bulks._open(turn.items[0], turn.origin)
     cancelled = BulkService(saga.sessions, saga.rows).cancel(bulk_id)
     for item in turn.items[1:]:
         saga.sweeper.bulks._open(item, turn.origin)
-    saga.sweeper.bulks._end_turn(bulk_id)
+    saga.sweeper.bulks._release_bulk(bulk_id)
 
     assert (cancelled.bulk.status, cancelled.cancelled_now) == (BulkStatus.CANCELLED, 3)
     assert [operation.status for operation in operations(saga)] == [OperationStatus.CANCELLED]

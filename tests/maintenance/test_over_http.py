@@ -83,7 +83,7 @@ def test_an_audit_is_asked_for_and_read(stage: Stage, client: Client) -> None:
     asked = client.call("POST", "/api/audit", {"fix": True})
     assert asked.status_code == 202
     (audit_id,) = stage.publisher.audits
-    stage.wiring.audits.run(audit_id)
+    stage.wiring.audits.run_audit(audit_id)
     stage.drive()
     report = client.call("GET", "/api/audit").json
     assert (report["id"], report["status"], report["agentsChecked"]) == (str(audit_id), "done", 1)

@@ -1,7 +1,7 @@
 """Answers that are not true, and a person who changes the path between any two of our calls.
 
 Every read, list, update and delete of every kind of operation is told once and twice that what is there is not.
-In the suite each call meets one lie; all of them by hand: `UNTRUE=all pytest tests/care/test_untrue_answers.py`.
+In the suite each call meets one lie; all of them by hand: `UNTRUE=all pytest tests/maintenance/test_untrue_answers.py`.
 """
 
 import os
@@ -13,11 +13,11 @@ import pytest
 
 from app.domain.errors import RefusedError
 from app.domain.statuses import PhoneStatus
-from tests.care.evening import check, check_nothing_unknown, heal, settle
-from tests.care.hostile_day import NAMES, WEBHOOK, HostileDay, Parts, hostile_day
-from tests.care.outsider import EDITS
 from tests.e2e.invariants import Subject, check_call, check_clean, check_path, routing_of
 from tests.e2e.rows import rows_of
+from tests.maintenance.evening import check, check_nothing_unknown, heal, settle
+from tests.maintenance.hostile_day import NAMES, WEBHOOK, HostileDay, Parts, hostile_day
+from tests.maintenance.outsider import EDITS
 from tests.support.mishaps import Mishap
 from tests.support.sandbox import Sandbox
 

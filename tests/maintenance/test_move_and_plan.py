@@ -15,7 +15,7 @@ from app.domain.events import Origin
 from app.domain.findings import FindingCode, Health
 from app.domain.marks import metadata_of, tag_of
 from app.domain.statuses import OperationStatus, PhoneStatus
-from tests.care.outsider import Outsider
+from tests.maintenance.outsider import Outsider
 from tests.support.saga import END_OF_RESTS
 from tests.support.stage import FOREIGN_NUMBER, NUMBER, Stage
 
@@ -37,7 +37,7 @@ def _second(stage: Stage) -> uuid.UUID:
 
 def test_a_moved_number_rings_the_other_agent_and_everything_carries_its_mark(stage: Stage) -> None:
     other = _second(stage)
-    operation = stage.wiring.care.move(stage.agent_id, other, origin=Origin())
+    operation = stage.wiring.maintenance.move(stage.agent_id, other, origin=Origin())
     stage.drive()
     assert stage.rings() == "back-office"
     assert stage.wiring.provisioning.wait(operation.id, _NOW).status is OperationStatus.SUCCEEDED
@@ -65,7 +65,7 @@ def test_a_moved_number_rings_the_other_agent_and_everything_carries_its_mark(st
 @pytest.mark.parametrize("call", UPDATES)
 def test_at_no_moment_of_a_move_does_a_caller_reach_nobody(stage: Stage, call: str, when: str) -> None:
     fault = stage.sandbox.fault(call, when)
-    stage.wiring.care.move(stage.agent_id, _second(stage), origin=Origin())
+    stage.wiring.maintenance.move(stage.agent_id, _second(stage), origin=Origin())
     worker = threading.Thread(target=stage.drive)
     worker.start()
     while not stage.sandbox.held(fault):
@@ -81,7 +81,7 @@ def test_a_move_that_is_refused_hands_the_number_back(stage: Stage, call: str) -
     other = _second(stage)
     code = "invalid_argument" if call.startswith("livekit") else 20001
     stage.sandbox.fault(call, "reject", status=400, code=code, message="no")
-    operation = stage.wiring.care.move(stage.agent_id, other, origin=Origin())
+    operation = stage.wiring.maintenance.move(stage.agent_id, other, origin=Origin())
     stage.drive()
     assert stage.wiring.provisioning.wait(operation.id, _NOW).status is OperationStatus.FAILED
     assert stage.rings() == "front-desk"
@@ -97,7 +97,7 @@ def test_a_move_of_a_path_that_somebody_deleted_from_goes_back_and_is_repaired(
     stage: Stage, kind: str, *, is_under_way: bool
 ) -> None:
     other, outsider = _second(stage), Outsider(stage.wiring, stage.sandbox, "")
-    operation = stage.wiring.care.move(stage.agent_id, other, origin=Origin())
+    operation = stage.wiring.maintenance.move(stage.agent_id, other, origin=Origin())
     if is_under_way:
         plan = stage.publisher.plans[0]
         for name in plan.steps[:-1]:
@@ -118,7 +118,7 @@ def test_a_move_of_a_number_that_somebody_has_taken_meanwhile_ends_and_leaves_it
     stage: Stage, *, is_released: bool
 ) -> None:
     path = f"/2010-04-01/Accounts/{ACCOUNT_SID}/IncomingPhoneNumbers/{stage.agent.twilio_phone_number_sid}.json"
-    operation = stage.wiring.care.move(stage.agent_id, _second(stage), origin=Origin())
+    operation = stage.wiring.maintenance.move(stage.agent_id, _second(stage), origin=Origin())
     if is_released:
         stage.console.twilio("DELETE", path)
     else:
@@ -136,11 +136,11 @@ def test_a_move_of_a_number_that_somebody_has_taken_meanwhile_ends_and_leaves_it
 
 def test_an_agent_that_waits_for_a_number_takes_no_other(stage: Stage) -> None:
     other = _second(stage)
-    stage.wiring.care.move(stage.agent_id, other, origin=Origin())
+    stage.wiring.maintenance.move(stage.agent_id, other, origin=Origin())
     for refused in (
         lambda: stage.wiring.provisioning.provision(other, FOREIGN_NUMBER, takeover=True, origin=Origin()),
         lambda: stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin()),
-        lambda: stage.wiring.care.move(stage.agent_id, other, origin=Origin()),
+        lambda: stage.wiring.maintenance.move(stage.agent_id, other, origin=Origin()),
         lambda: stage.wiring.agents.delete(other),
     ):
         with pytest.raises(RefusedError) as error:
@@ -154,7 +154,7 @@ def test_a_repair_that_fails_leaves_the_rest_of_the_path_alone(stage: Stage) -> 
         str(stage.agent.twilio_trunk_sid), str(stage.agent.twilio_origination_url_sid)
     )
     stage.sandbox.fault("twilio.create_origination_url", "reject", status=400, code=20001, message="no")
-    operation = stage.wiring.care.repair(stage.agent_id, takeover=False, origin=Origin())
+    operation = stage.wiring.maintenance.repair(stage.agent_id, takeover=False, origin=Origin())
     assert operation is not None
     stage.drive()
     assert stage.wiring.provisioning.wait(operation.id, _NOW).status is OperationStatus.FAILED
@@ -167,7 +167,7 @@ def test_a_repair_that_fails_leaves_the_rest_of_the_path_alone(stage: Stage) -> 
 @pytest.mark.parametrize("when", ["hold_before", "hold_after"])
 def test_deprovisioning_during_a_repair_leaves_nothing(stage: Stage, when: str) -> None:
     stage.wiring.platform.delete_dispatch_rule(str(stage.agent.livekit_dispatch_rule_id))
-    stage.wiring.care.repair(stage.agent_id, takeover=False, origin=Origin())
+    stage.wiring.maintenance.repair(stage.agent_id, takeover=False, origin=Origin())
     fault = stage.sandbox.fault("livekit.create_dispatch_rule", when)
     worker = threading.Thread(target=stage.drive)
     worker.start()
@@ -179,7 +179,7 @@ def test_deprovisioning_during_a_repair_leaves_nothing(stage: Stage, when: str) 
     worker.join()
     with stage.wiring.sessions.begin() as session:
         session.execute(text(END_OF_RESTS))
-    stage.wiring.provisioning.kick(operation.id)
+    stage.wiring.provisioning.republish(operation.id)
     stage.drive()
     assert stage.agent.phone_provisioning_status is PhoneStatus.NOT_PROVISIONED
     assert str(stage.agent_id) not in str(stage.sandbox.state())
@@ -205,7 +205,7 @@ def _lose_the_answer_of_a_repair(stage: Stage, call: str, deed: str) -> None:
     else:
         stage.wiring.platform.delete_trunk(str(agent.livekit_inbound_trunk_id))
     stage.sandbox.fault(call, "apply_then_drop")
-    stage.wiring.care.repair(stage.agent_id, takeover=False, origin=Origin())
+    stage.wiring.maintenance.repair(stage.agent_id, takeover=False, origin=Origin())
     stage.drive()
 
 
@@ -244,7 +244,7 @@ def test_what_a_repair_may_have_made_is_looked_for_when_the_path_is_taken_down(
 
 def test_after_a_repair_that_knew_what_it_did_nothing_is_looked_for(stage: Stage) -> None:
     stage.wiring.carrier.delete_trunk(str(stage.agent.twilio_trunk_sid))
-    stage.wiring.care.repair(stage.agent_id, takeover=False, origin=Origin())
+    stage.wiring.maintenance.repair(stage.agent_id, takeover=False, origin=Origin())
     stage.drive()
     seen = stage.sandbox.requests()[-1]["seq"]
     stage.wiring.provisioning.deprovision(stage.agent_id, origin=Origin())
@@ -344,7 +344,7 @@ def test_a_rule_of_an_earlier_release_is_in_sync_and_loses_its_mark_when_it_is_n
     assert stage.audit(fix=True).findings == []
     assert stage.agent.health_state is Health.IN_SYNC
     assert _rule(stage)["metadata"] == mark
-    stage.wiring.care.move(stage.agent_id, _second(stage), origin=Origin())
+    stage.wiring.maintenance.move(stage.agent_id, _second(stage), origin=Origin())
     stage.drive()
     assert stage.rings() == "back-office"
     assert _rule(stage)["metadata"] == ""
@@ -355,7 +355,7 @@ def test_the_metadata_that_a_user_gave_a_rule_outlives_a_repair_and_a_move(their
     _as_made_before(stage, metadata=theirs, inbound_numbers=["+15005550001"])
     assert {one["code"] for one in stage.audit(fix=True).findings} == {FindingCode.RULE_FILTERED}
     assert (stage.rings(), _rule(stage)["metadata"]) == ("front-desk", theirs)
-    stage.wiring.care.move(stage.agent_id, _second(stage), origin=Origin())
+    stage.wiring.maintenance.move(stage.agent_id, _second(stage), origin=Origin())
     stage.drive()
     assert (stage.rings(), _rule(stage)["metadata"]) == ("back-office", theirs)
 

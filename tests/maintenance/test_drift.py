@@ -7,7 +7,7 @@ import pytest
 
 from app.db.models import Audit
 from app.domain.events import Origin
-from app.domain.findings import KINDS, AuditStatus, FindingCode, Health, Mend
+from app.domain.findings import KINDS, AuditStatus, FindingCode, Fix, Health
 from app.domain.marks import tag_of
 from app.domain.statuses import PhoneStatus
 from tests.support.providers import WorkerDiedError
@@ -102,7 +102,7 @@ HARMLESS = {_Code.RULE_WILDCARD, _Code.RULE_FOREIGN_CATCH_ALL, _Code.TWIN, _Code
 LASTING = {_Code.ORIGINATION_URL_CHANGED}
 """Found, but the sandbox connects the call all the same: transport is not modelled."""
 
-MENDED = [code for code in FindingCode if KINDS[code].mend in {Mend.REPAIR, Mend.DELETE}]
+MENDED = [code for code in FindingCode if KINDS[code].fix in {Fix.REPAIR, Fix.DELETE}]
 DECIDED = [code for code in FindingCode if code not in MENDED]
 
 
@@ -124,7 +124,7 @@ def test_what_drifted_is_named_and_mended_and_a_caller_gets_through(stage: Stage
         assert stage.rings() is None
     seen = stage.audit()
     assert code in {finding["code"] for finding in seen.findings}
-    if KINDS[code].mend is Mend.REPAIR:
+    if KINDS[code].fix is Fix.REPAIR:
         assert stage.agent.health_state is Health.DRIFTED
         assert code in {finding["code"] for finding in stage.agent.health_findings}
     fixed = stage.audit(fix=True)
@@ -148,7 +148,7 @@ def test_what_is_not_ours_to_mend_is_named_and_left_alone(stage: Stage, code: Fi
 
 def test_a_number_that_was_moved_is_taken_back_with_takeover(stage: Stage) -> None:
     _move_away(stage)
-    assert stage.wiring.care.repair(stage.agent_id, takeover=True, origin=Origin()) is not None
+    assert stage.wiring.maintenance.repair(stage.agent_id, takeover=True, origin=Origin()) is not None
     stage.drive()
     assert stage.rings() == "front-desk"
     assert stage.audit().findings == []
@@ -159,16 +159,16 @@ def test_an_audit_whose_worker_died_is_run_by_the_next_worker(stage: Stage, monk
         raise WorkerDiedError
 
     audits = stage.wiring.audits
-    audit_id = audits.ask(fix=False, origin=Origin(requested_by="test"))
+    audit_id = audits.request_audit(fix=False, origin=Origin(requested_by="test"))
     with monkeypatch.context() as patch:
         patch.setattr(stage.wiring.carrier, "list_numbers", die)
         with pytest.raises(WorkerDiedError):
-            audits.run(audit_id)
-    assert audits.due() == []
+            audits.run_audit(audit_id)
+    assert audits.take_due() == []
     with stage.wiring.sessions.begin() as session:
         session.get_one(Audit, audit_id).lease_until = datetime.now(UTC) - timedelta(seconds=1)
-    assert audits.due() == [audit_id]
-    audit = audits.run(audit_id)
+    assert audits.take_due() == [audit_id]
+    audit = audits.run_audit(audit_id)
     assert audit is not None
     assert audit.status is AuditStatus.DONE
 

@@ -1,7 +1,7 @@
 """Whatever clients, workers, networks, the broker and people at the consoles do: after healing, all agree.
 
-Hypothesis plays random days. By hand, for longer: `STATEFUL_EXAMPLES=2000 pytest tests/care/test_stateful.py -k any`;
-with `STATEFUL_SHRINK=1`, which takes minutes, a day that ends badly is made as short as it can be.
+By hand, for longer: `STATEFUL_EXAMPLES=2000 pytest tests/maintenance/test_stateful.py -k any`; with
+`STATEFUL_SHRINK=1`, which takes minutes, a day that ends badly is made as short as it can be.
 """
 
 import os
@@ -22,9 +22,9 @@ from app.saga.context import Claim
 from app.saga.runner import Runner
 from app.saga.steps import Actions
 from app.sweeper import Sweeper
-from tests.care.evening import check, heal
-from tests.care.happenings import draw, draw_loss
-from tests.care.hostile_day import NAMES, NUMBERS, Event, HostileDay, Parts, hostile_day
+from tests.maintenance.evening import check, heal
+from tests.maintenance.happenings import draw, draw_loss
+from tests.maintenance.hostile_day import NAMES, NUMBERS, Event, HostileDay, Parts, hostile_day
 from tests.support.sandbox import Sandbox
 
 EXAMPLES = int(os.environ.get("STATEFUL_EXAMPLES", "10"))
@@ -105,7 +105,7 @@ class CarelessCarrier:
 class IdleAudits(AuditService):
     """Finds everything, and fixes nothing."""
 
-    def ask(self, *, fix: bool, origin: Origin) -> uuid.UUID:
+    def request_audit(self, *, fix: bool, origin: Origin) -> uuid.UUID:
         return super().ask(fix=False, origin=origin)
 
 

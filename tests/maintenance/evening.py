@@ -7,9 +7,9 @@ from app.domain.errors import ErrorCode
 from app.domain.findings import AuditStatus, FindingCode
 from app.domain.statuses import OPEN_STATUSES, OperationKind, PhoneStatus
 from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK
-from tests.care.hostile_day import NAMES, NUMBERS, WEBHOOK, HostileDay
 from tests.e2e.invariants import Subject, check_call, check_clean, check_path, known_ids, owned, routing_of
 from tests.e2e.rows import AgentRows, rows_of
+from tests.maintenance.hostile_day import NAMES, NUMBERS, WEBHOOK, HostileDay
 
 AT_REST = {PhoneStatus.PROVISIONED, PhoneStatus.FAILED, PhoneStatus.NOT_PROVISIONED}
 
@@ -111,7 +111,7 @@ def _take_back(day: HostileDay, agent: int) -> None:
     agent_id = day.agents[agent]
     if day.wiring.agents.get(agent_id).phone_provisioning_status is not PhoneStatus.PROVISIONED:
         return
-    codes = {finding.code for finding in day.wiring.care.verify(agent_id).findings}
+    codes = {finding.code for finding in day.wiring.maintenance.verify(agent_id).findings}
     assert not codes or FindingCode.NUMBER_MOVED in codes, f"not fixed: {codes}"
     if codes:
         day.repair(agent, True)

@@ -21,8 +21,8 @@ from app.saga.runner import BACKOFF_CAP_S, Runner
 from app.settings import load_settings
 from app.sweeper import Sweeper
 from app.wiring import Wiring, build
-from tests.care.outsider import Outsider
 from tests.e2e.invariants import Foreigners, routing_of
+from tests.maintenance.outsider import Outsider
 from tests.support.api import empty_tables
 from tests.support.mishaps import Fate, Fateful, Mishap
 from tests.support.providers import WorkerDiedError
@@ -140,10 +140,10 @@ class HostileDay:
         number = self.wiring.agents.get(self.agents[agent]).twilio_phone_number
         if takeover and number:
             self.taken_over.add(number)
-        self.wiring.care.repair(self.agents[agent], takeover=takeover, origin=ORIGIN)
+        self.wiring.maintenance.repair(self.agents[agent], takeover=takeover, origin=ORIGIN)
 
     def move(self, agent: int, to_agent: int) -> None:
-        self.wiring.care.move(self.agents[agent], self.agents[to_agent], origin=ORIGIN)
+        self.wiring.maintenance.move(self.agents[agent], self.agents[to_agent], origin=ORIGIN)
 
     def retry(self, which: int) -> None:
         """Retry one of the operations, whatever its status."""
@@ -153,10 +153,10 @@ class HostileDay:
             self.wiring.provisioning.retry(found[which % len(found)], origin=ORIGIN)
 
     def verify(self, agent: int) -> None:
-        self.wiring.care.verify(self.agents[agent])
+        self.wiring.maintenance.verify(self.agents[agent])
 
     def audit(self, fix: bool) -> Audit | None:
-        return self.wiring.audits.run(self.wiring.audits.ask(fix=fix, origin=ORIGIN))
+        return self.wiring.audits.run_audit(self.wiring.audits.request_audit(fix=fix, origin=ORIGIN))
 
     def edit(self, kind: str, agent: int) -> None:
         """Let somebody change one thing of an agent's at the providers' consoles."""
@@ -177,7 +177,7 @@ class HostileDay:
             for name in plan.steps:
                 outcome = self.wiring.runner.run_step(plan.operation_id, plan.epoch, name, plan.direction)
                 if outcome.verdict is Verdict.ROLLING_BACK:
-                    self.wiring.provisioning.kick(plan.operation_id)
+                    self.wiring.provisioning.republish(plan.operation_id)
                 if outcome.verdict not in FINISHED:
                     return
 
@@ -188,7 +188,7 @@ class HostileDay:
                 self.run(self.publisher.plans.pop(0))
             elif self.publisher.audits:
                 with suppress(WorkerDiedError):
-                    self.wiring.audits.run(self.publisher.audits.pop(0))
+                    self.wiring.audits.run_audit(self.publisher.audits.pop(0))
             else:
                 return
         raise AssertionError("one message leads to the next for ever")
@@ -237,11 +237,11 @@ def hostile_day(sandbox: Sandbox, parts: Parts) -> Iterator[HostileDay]:
     carrier, platform = Fateful(parts.carrier(plain.carrier), fate), Fateful(plain.platform, fate)
     wiring = build(load_settings(), publisher=publisher, carrier=carrier, platform=platform)
     tools = replace(wiring.runner.tools, sleep=clock.sleep, clock=clock)
-    care = replace(wiring.care, tools=tools)
-    audits = parts.audits(**{**vars(wiring.audits), "tools": tools, "care": care})
+    maintenance = replace(wiring.maintenance, tools=tools)
+    audits = parts.audits(**{**vars(wiring.audits), "tools": tools, "maintenance": maintenance})
     runner = parts.runner(**{**vars(wiring.runner), "tools": tools, "jitter": lambda _low, high: high})
     sweeper = parts.sweeper(**{**vars(wiring.sweeper), "audits": audits})
-    wiring = replace(wiring, runner=runner, sweeper=sweeper, care=care, audits=audits)
+    wiring = replace(wiring, runner=runner, sweeper=sweeper, maintenance=maintenance, audits=audits)
     try:
         yield HostileDay(wiring, plain, sandbox, publisher, clock, fate)
     finally:

@@ -51,7 +51,7 @@ def test_a_path_whose_row_was_lost_is_deleted_rule_before_trunk(stage: Stage) ->
 def test_a_young_orphan_is_left_alone(stage: Stage) -> None:
     trunk = _orphan_trunk(stage)
     audits = replace(stage.wiring.audits, orphan_grace=timedelta(hours=1))
-    audit = audits.run(audits.ask(fix=True, origin=Origin(requested_by="test")))
+    audit = audits.run_audit(audits.request_audit(fix=True, origin=Origin(requested_by="test")))
     assert audit is not None
     assert audit.findings == []
     assert trunk in str(stage.sandbox.state()["trunks"])
@@ -149,7 +149,7 @@ def test_odd_texts_at_both_providers_end_nothing(stage: Stage) -> None:
     own = f"{path}/{stage.agent.twilio_origination_url_sid}"
     for uri in ("sip:[::1", "sip:x]", "sip:a\uff1a5060", "sip:\0", "sip:\x1bc@evil"):
         stage.console.twilio("POST", own, SipUrl=uri)
-        (wrong,) = stage.wiring.care.verify(stage.agent_id).findings
+        (wrong,) = stage.wiring.maintenance.verify(stage.agent_id).findings
         assert (wrong.code, wrong.detail.isprintable()) == (FindingCode.ORIGINATION_HOST_WRONG, True)
     before = stage.foreign()
     audit = stage.audit(fix=True)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from app.domain.steps import STEPS
-from tests.care.hostile_day import A_WHILE, NAMES, NUMBERS, THE_BUDGET, Event
-from tests.care.outsider import EDITS
+from tests.maintenance.hostile_day import A_WHILE, NAMES, NUMBERS, THE_BUDGET, Event
+from tests.maintenance.outsider import EDITS
 from tests.support.mishaps import Mishap
 
 CALLS = (
