@@ -50,7 +50,7 @@ def start_bulk(json_data: dict[str, Any]) -> Response:
 
 def _accepted(bulk: Bulk, room: Headroom | None) -> Response:
     url, headroom = bulk_url(bulk.id), room and room.for_numbers(bulk.pending)
-    fields = {"status": bulk.status, "total": bulk.total, "counts": BulkView(bulk).counts, "headroom": headroom}
+    fields = {"status": bulk.status, "total": bulk.total, "counts": BulkView.of(bulk).counts, "headroom": headroom}
     body = {"success": True, "bulk_id": bulk.id, "status_url": url, **fields}
     return packed(_ACCEPTED, body, 202, {"Location": url, "Retry-After": str(POLL_AFTER_S)})
 
@@ -60,7 +60,7 @@ def _accepted(bulk: Bulk, room: Headroom | None) -> Response:
 @answers_with(ErrorCode.BULK_NOT_FOUND)
 def get_bulk(bulk_id: uuid.UUID) -> object:
     """Get one bulk: counts, progress, times, links."""
-    return BulkView(wiring().bulk.get(bulk_id))
+    return BulkView.of(wiring().bulk.get(bulk_id))
 
 
 @blueprint.get("")
@@ -107,6 +107,6 @@ def resume_bulk(bulk_id: uuid.UUID) -> Response:
 
 
 def _changed(schema: Schema, bulk: Bulk, **more: object) -> Response:
-    view = BulkView(bulk)
+    view = BulkView.of(bulk)
     body = {name: getattr(view, name) for name in _BULK.fields} | more
     return packed(schema, body, 202, {"Location": bulk_url(bulk.id), "Retry-After": str(POLL_AFTER_S)})

@@ -133,7 +133,7 @@ def accepted(operation: Operation | Opened, status: PhoneStatus, headers: dict[s
     return packed(_ACCEPTED, body, 202, {"Location": url, "Retry-After": str(POLL_AFTER_S), **headers})
 
 
-def packed(schema: Schema, body: dict[str, object], status: int, headers: dict[str, str]) -> Response:
+def packed(schema: Schema, body: object, status: int, headers: dict[str, str]) -> Response:
     """Pack `body` as its schema says."""
     text = current_app.json.dumps(schema.dump(body))
     return Response(text, status, headers, mimetype="application/json")
@@ -185,7 +185,7 @@ def audit_answer(audit_id: uuid.UUID) -> Response:
     """Answer a request to audit: 202, or the report if the client waited long enough."""
     found, headers = wait_on(lambda patience: door().reader.wait_for_audit(audit_id, patience))
     if found is not None and found.finished_at is not None:
-        return packed(_AUDIT, {name: getattr(found, name) for name in _AUDIT.fields}, 200, headers)
+        return packed(_AUDIT, found, 200, headers)
     url = f"/api/audit/{audit_id}"
     headers |= {"Location": url, "Retry-After": str(POLL_AFTER_S)}
     return packed(_AUDIT_ACCEPTED, {"success": True, "audit_id": audit_id, "status_url": url}, 202, headers)

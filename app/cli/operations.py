@@ -36,12 +36,12 @@ def list_operations(status: str | None, agent: str | None, limit: int, is_json: 
         return
     rows = [
         (
-            short(one.row.id),
-            one.row.kind.value,
-            coloured(one.row.status),
-            one.row.phone_number,
-            moment(one.row.created_at),
-            one.row.error_code or one.current_step or "",
+            short(one.id),
+            one.kind.value,
+            coloured(one.status),
+            one.phone_number,
+            moment(one.created_at),
+            (one.error.code if one.error else one.current_step) or "",
         )
         for one in page.items
     ]
@@ -71,8 +71,8 @@ def show(operation_id: str, is_json: bool) -> None:
 def retry(operation_id: str, wait: bool, is_json: bool) -> None:
     """Queue an open operation again; start a failed or cancelled provisioning afresh."""
     before = reader().operation(operation_named(operation_id))
-    operation = wiring().provisioning.retry(before.row.id, origin=origin())
-    tried = before.attempts if operation.id == before.row.id else NEVER
+    operation = wiring().provisioning.retry(before.id, origin=origin())
+    tried = before.attempts if operation.id == before.id else NEVER
     finish(operation, wait=wait, is_json=is_json, done=f"Operation {operation.id} succeeded.", tried=tried)
 
 

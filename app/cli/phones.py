@@ -81,7 +81,7 @@ def status(agent: str, is_watching: bool, is_json: bool) -> None:
     """
     view = reader().phone(agent_named(agent).id)
     if is_watching and view.operation and not is_over(view.operation):
-        watch(view.operation.row.id, is_quiet=is_json)
+        watch(view.operation.id, is_quiet=is_json)
         view = reader().phone(view.agent.id)
     if is_json:
         print_json(view, PhoneOut())
@@ -146,25 +146,24 @@ def finish(
     view = watch(operation.id, is_quiet=is_json, tried=tried) if wait else reader().operation(operation.id)
     if is_json:
         print_json(view, OperationOut())
-    elif view.row.status is wanted:
+    elif view.status is wanted:
         say(Text(done, "green"))
     elif is_over(view):
         _tell_failure(view)
     else:
-        tell(f"Operation {view.row.id} is {view.row.status}.")
-        tell(f"Watch it: {hint(f'status {view.row.agent_id} --watch')}", err=True)
+        tell(f"Operation {view.id} is {view.status}.")
+        tell(f"Watch it: {hint(f'status {view.agent_id} --watch')}", err=True)
     sys.exit(exit_code(view, wanted))
 
 
 def _tell_failure(view: OperationView) -> None:
-    row = view.row
-    if row.status is OperationStatus.NEEDS_ATTENTION:
+    if view.status is OperationStatus.NEEDS_ATTENTION:
         show_operation(view)
         return
-    ended = "was cancelled" if row.status is OperationStatus.CANCELLED else "failed"
-    why = f" {row.error_detail or ''} ({row.error_code})" if row.error_code else ""
-    left = " Nothing of ours is left at either provider." if row.kind is OperationKind.PROVISION else ""
-    tell(f"Error: the {NOUNS[row.kind]} {ended}.{why}{left}", err=True)
+    ended = "was cancelled" if view.status is OperationStatus.CANCELLED else "failed"
+    why = f" {view.error.detail} ({view.error.code})" if view.error else ""
+    left = " Nothing of ours is left at either provider." if view.kind is OperationKind.PROVISION else ""
+    tell(f"Error: the {NOUNS[view.kind]} {ended}.{why}{left}", err=True)
 
 
 def _tell_without(agent: Agent, *, is_json: bool) -> None:
@@ -191,7 +190,7 @@ def _finish_plan(preview: Preview, *, is_json: bool) -> None:
 
 
 def _status_code(view: PhoneView) -> int:
-    if view.operation and view.operation.row.status is OperationStatus.NEEDS_ATTENTION:
+    if view.operation and view.operation.status is OperationStatus.NEEDS_ATTENTION:
         return ATTENTION
     if view.has_phone and view.agent.health_state is Health.DRIFTED:
         return ATTENTION

@@ -45,16 +45,16 @@ def is_over(view: OperationView, tried: int = NEVER) -> bool:
 
     One that needs attention is over once it was tried more than `tried` times, and no try is under way.
     """
-    if view.row.status is not OperationStatus.NEEDS_ATTENTION:
-        return view.row.status.is_final
-    return view.attempts > tried and not any(step.row.lease_token for step in view.steps)
+    if view.status is not OperationStatus.NEEDS_ATTENTION:
+        return view.status.is_final
+    return view.attempts > tried and not any(step.is_leased for step in view.steps)
 
 
 def exit_code(view: OperationView, wanted: OperationStatus = OperationStatus.SUCCEEDED) -> int:
     """Return what a command exits with that waited for this operation to become `wanted`."""
-    if view.row.status is OperationStatus.NEEDS_ATTENTION:
+    if view.status is OperationStatus.NEEDS_ATTENTION:
         return ATTENTION
-    return DONE if view.row.status is wanted or not view.row.status.is_final else FAILED
+    return DONE if view.status is wanted or not view.status.is_final else FAILED
 
 
 def watch(operation_id: uuid.UUID, *, is_quiet: bool, tried: int = NEVER) -> OperationView:
@@ -99,12 +99,12 @@ class _Display:
     def _draw(self) -> RenderableType:
         if self._view is None:
             return self._spinner
-        row = self._view.row
-        took_s = ((row.finished_at or datetime.now(UTC)) - row.created_at).total_seconds()
+        view = self._view
+        took_s = ((view.finished_at or datetime.now(UTC)) - view.created_at).total_seconds()
         told = Text.assemble(
-            f"{row.kind} ", (row.phone_number, "bold"), f"  {row.status}  ", (f"{took_s:.1f} s", "dim")
+            f"{view.kind} ", (view.phone_number, "bold"), f"  {view.status}  ", (f"{took_s:.1f} s", "dim")
         )
-        return Group(told, steps_table(self._view, self._spinner))
+        return Group(told, steps_table(view, self._spinner))
 
 
 class _Lines:
@@ -123,17 +123,12 @@ class _Lines:
     def show(self, view: OperationView) -> None:
         """Print what is new."""
         for step in view.steps:
-            state = step.row.state
-            if (
-                self._is_quiet
-                or state not in _CHANGES
-                or not step.row.started_at
-                or self._shown.get(step.row.name) is state
-            ):
+            state = step.state
+            if self._is_quiet or state not in _CHANGES or not step.started_at or self._shown.get(step.name) is state:
                 continue
-            self._shown[step.row.name] = state
-            made = step.row.resource_id or "" if state is StepState.DONE else ""
-            line = f"{state:<6}  {step.row.name:<24}  {made}  {told_of(step)}"
+            self._shown[step.name] = state
+            made = step.resource_id or "" if state is StepState.DONE else ""
+            line = f"{state:<6}  {step.name:<24}  {made}  {told_of(step)}"
             self._console.print(line.rstrip())
 
 
@@ -145,9 +140,9 @@ def steps_table(view: OperationView, moving: RenderableType = "…") -> Table:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
     for step in view.steps:
-        mark = moving if step.row.state in _MOVING else _mark(step)
-        name = Text(step.row.name.replace("_", " "), "" if step.row.started_at else "dim")
-        made = Text(step.row.resource_id or "" if step.row.state is StepState.DONE else "", "dim")
+        mark = moving if step.state in _MOVING else _mark(step)
+        name = Text(step.name.replace("_", " "), "" if step.started_at else "dim")
+        made = Text(step.resource_id or "" if step.state is StepState.DONE else "", "dim")
         told = Text(told_of(step), "yellow")
         table.add_row(mark, name, _took(step), Text("  ").join(part for part in (made, told) if part))
     return table
@@ -155,19 +150,18 @@ def steps_table(view: OperationView, moving: RenderableType = "…") -> Table:
 
 def _mark(step: StepView) -> Text:
     """Return the mark of a step that rests: one that never began was neither done nor undone."""
-    row = step.row
-    if row.started_at is None:
+    if step.started_at is None:
         return Text(*MARKS[StepState.PENDING])
-    return Text(*MARKS[StepState.FAILED if row.error_code and row.state is StepState.UNDONE else row.state])
+    return Text(*MARKS[StepState.FAILED if step.error and step.state is StepState.UNDONE else step.state])
 
 
 def told_of(step: StepView) -> str:
     """Return what is worth saying of a step: its error, how often it was tried, when it is tried again."""
-    row, parts = step.row, []
-    if row.error_detail and row.state is not StepState.DONE:
-        parts.append(row.error_detail)
-    if row.attempts > 1:
-        parts.append(f"try {row.attempts}")
+    parts = []
+    if step.error and step.error.detail and step.state is not StepState.DONE:
+        parts.append(step.error.detail)
+    if step.attempts > 1:
+        parts.append(f"try {step.attempts}")
     rest = step.next_attempt_at
     if rest and (left_s := (rest - datetime.now(UTC)).total_seconds()) > 0:
         parts.append(f"again in {left_s:.0f} s")
@@ -175,12 +169,11 @@ def told_of(step: StepView) -> str:
 
 
 def _took(step: StepView) -> Text:
-    row = step.row
-    if row.started_at is None:
+    if step.started_at is None:
         return Text()
-    if row.finished_at is None and row.state not in _MOVING:
+    if step.finished_at is None and step.state not in _MOVING:
         return Text()
-    took_s = ((row.finished_at or datetime.now(UTC)) - row.started_at).total_seconds()
+    took_s = ((step.finished_at or datetime.now(UTC)) - step.started_at).total_seconds()
     return Text(f"{max(took_s, 0):.1f} s", "dim")
 
 
@@ -222,31 +215,30 @@ def show_phone(view: PhoneView) -> None:
     if operation is None:
         if agent.phone_provisioning_status is PhoneStatus.NOT_PROVISIONED:
             tell(f"No number yet: {hint('provision AGENT NUMBER')}", err=True)
-    elif operation.row.status not in _ENDS_WELL:
+    elif operation.status not in _ENDS_WELL:
         say("")
         show_operation(operation)
 
 
 def show_operation(view: OperationView, *, with_timeline: bool = False) -> None:
     """Print an operation with its steps, what it failed on, and what still stands at the providers."""
-    row = view.row
-    error = f"{row.error_detail or ''} ({row.error_code})".strip() if row.error_code else None
+    error = f"{view.error.detail} ({view.error.code})".strip() if view.error else None
     pairs: list[tuple[str, str | Text | None]] = [
-        ("operation", str(row.id)),
-        ("kind", row.kind.value),
-        ("status", coloured(row.status)),
-        ("number", row.phone_number),
+        ("operation", str(view.id)),
+        ("kind", view.kind.value),
+        ("status", coloured(view.status)),
+        ("number", view.phone_number),
         ("error", Text(error, "red") if error else None),
-        ("asked for", f"{moment(row.created_at)} by {row.requested_by or 'nobody'}"),
-        ("finished", moment(row.finished_at)),
+        ("asked for", f"{moment(view.created_at)} by {view.requested_by or 'nobody'}"),
+        ("finished", moment(view.finished_at)),
     ]
     print_pairs(pairs)
     say(steps_table(view))
     for leftover in view.leftovers:
         line = f"still there: {leftover.provider} {leftover.kind} {leftover.external_id}"
         say(Text(line, "yellow"))
-    if row.status is OperationStatus.NEEDS_ATTENTION:
-        tell(f"It is tried again about once a minute; at once with: {hint(f'operations retry {row.id}')}", err=True)
+    if view.status is OperationStatus.NEEDS_ATTENTION:
+        tell(f"It is tried again about once a minute; at once with: {hint(f'operations retry {view.id}')}", err=True)
     if with_timeline:
         say("")
         print_table(

@@ -230,6 +230,6 @@ def _sheet(agent_id: uuid.UUID) -> dict[str, Any]:
         "chart": draw_chart(operation, datetime.now(UTC)) if operation else None,
         "trouble": trouble_of(operation.error) if operation else None,
         "actions": agent_actions(phone, may_write=may_write),
-        "can_retry": operation is not None and can_retry(operation.row, phone.agent, may_write=may_write),
+        "can_retry": operation is not None and can_retry(operation, phone.agent, may_write=may_write),
         "health": health_card(phone),
     }

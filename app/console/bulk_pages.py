@@ -119,7 +119,7 @@ def bulk_report(bulk_id: uuid.UUID) -> ResponseReturnValue:
 def cancel_form(bulk_id: uuid.UUID) -> ResponseReturnValue:
     """Ask whether what has not begun is really not to begin."""
     row = wiring().bulk.get(bulk_id)
-    return page("bulk_cancel.html", bulk=BulkView(row), waiting=wiring().bulk.not_begun(row))
+    return page("bulk_cancel.html", bulk=BulkView.of(row), waiting=wiring().bulk.not_begun(row))
 
 
 def cancel_bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
@@ -166,15 +166,15 @@ def _sheet(bulk_id: uuid.UUID) -> dict[str, Any]:
     where: dict[str, Any] = {"bulk_id": row.id} | ({"status": status.value} if status else {})
     found = door().bulk_reader.items(bulk_id, limit=PAGE_ROWS, status=status, cursor=cursor)
     return {
-        "bulk": BulkView(row),
+        "bulk": BulkView.of(row),
         "found": found,
-        "names": desk().reader.names({item.row.agent_id for item in found.items if item.row.agent_id}),
+        "names": desk().reader.names({item.agent_id for item in found.items if item.agent_id}),
         "tally": bulk_tally(row),
         "where": where,
         "live_url": url_for("console.bulk_live", cursor=request.args.get("cursor"), **where),
         "actions": bulk_actions(row, waiting, may_write=who is not None and who.may(Scope.WRITE)),
         # Whatever becomes of an item shows in the counts; whether anything is left to cancel, in what has not begun.
         "version": ".".join(
-            str(part) for part in (row.status, *BulkView(row).counts.values(), row.finished_at, waiting > 0)
+            str(part) for part in (row.status, *BulkView.of(row).counts.values(), row.finished_at, waiting > 0)
         ),
     }

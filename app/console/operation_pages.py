@@ -13,7 +13,7 @@ from app.access import Scope
 from app.console.forms import read_operations_query
 from app.console.pages import desk, done, origin, page, polled, visitor
 from app.console.presentation import TAB_WORDS, Badge, Tone, badge, step_words, tab_figures, took, trouble_of
-from app.db.models import Agent, Bulk, Event, Operation
+from app.db.models import Agent, Bulk, Event
 from app.domain.errors import RefusedError
 from app.domain.events import EventName
 from app.domain.findings import KINDS as FINDINGS
@@ -96,47 +96,46 @@ class _Scale:
 
 def draw_chart(operation: OperationView, now: datetime) -> Chart:
     """Draw the operation as its trail tells it; while it is open, up to `now`."""
-    row, trail = operation.row, operation.timeline
-    start = min([row.created_at, *(event.at for event in trail[:1])])
-    end = row.finished_at or max([now, *(event.at for event in trail[-1:])])
+    trail = operation.timeline
+    start = min([operation.created_at, *(event.at for event in trail[:1])])
+    end = operation.finished_at or max([now, *(event.at for event in trail[-1:])])
     scale = _Scale(start, max(end - start, SHORTEST_SCALE))
     turns = [scale.at(event.at) for event in trail if event.event == EventName.OPERATION_TURNED]
     ticks = [(100 * part / TICKS, took(scale.span * part / TICKS)) for part in range(TICKS + 1)]
-    steps = operation.steps[::-1] if row.kind is OperationKind.DEPROVISION else operation.steps
-    lanes = [_lane(step, [event for event in trail if event.step == step.row.name], scale) for step in steps]
+    steps = operation.steps[::-1] if operation.kind is OperationKind.DEPROVISION else operation.steps
+    lanes = [_lane(step, [event for event in trail if event.step == step.name], scale) for step in steps]
     return Chart(lanes, turns, ticks, _summary(operation, lanes))
 
 
 def _lane(step: StepView, trail: Sequence[Event], scale: _Scale) -> Lane:
-    row, stretches = step.row, _stretches(trail)
+    stretches = _stretches(trail)
     end = scale.start + scale.span
     worked = sum(((each.end or end) - each.start for each in stretches if each.look != "wait"), timedelta())
     failures = [event for event in trail if event.event == EventName.STEP_FAILED]
     reason = failures[-1].detail.get("reason") if failures else None
     return Lane(
-        words=step_words(row.name),
+        words=step_words(step.name),
         state=_state(step, is_failed=bool(failures)),
         bars=[_bar(each, scale, end) for each in stretches],
         # The row counts anew when the operation turns; its trail is cut where it is very long.
-        attempts=max(sum(each.look != "wait" for each in stretches), row.attempts),
+        attempts=max(sum(each.look != "wait" for each in stretches), step.attempts),
         took=took(worked) if stretches else "",
-        since=row.started_at if row.lease_token and row.state in _MOVING else None,
-        until=step.next_attempt_at if row.attempts else None,
-        note=reason or row.error_detail or "",
-        resource_id=row.resource_id,
+        since=step.started_at if step.is_leased and step.state in _MOVING else None,
+        until=step.next_attempt_at if step.attempts else None,
+        note=reason or (step.error.detail if step.error else ""),
+        resource_id=step.resource_id,
     )
 
 
 def _state(step: StepView, *, is_failed: bool) -> Badge:
-    row = step.row
-    if row.attempts and step.next_attempt_at is not None:
+    if step.attempts and step.next_attempt_at is not None:
         return Badge("Waits to retry", Tone.WARN)
-    if row.started_at is None and row.state is StepState.DONE:
+    if step.started_at is None and step.state is StepState.DONE:
         return Badge("Not touched", Tone.QUIET)
-    if row.started_at is None and row.state is StepState.UNDONE:
+    if step.started_at is None and step.state is StepState.UNDONE:
         return Badge("Not reached", Tone.QUIET)
     # What failed made nothing: that it counts as undone explains less than that it failed.
-    return badge(StepState.FAILED if is_failed and row.state is StepState.UNDONE else row.state)
+    return badge(StepState.FAILED if is_failed and step.state is StepState.UNDONE else step.state)
 
 
 def _stretches(trail: Sequence[Event]) -> list[_Stretch]:
@@ -171,9 +170,9 @@ def _bar(stretch: _Stretch, scale: _Scale, end: datetime) -> Bar:
 
 
 def _summary(operation: OperationView, lanes: Sequence[Lane]) -> str:
-    status = operation.row.status
+    status = operation.status
     at_work = [f"{lane.words.lower()} {lane.state.words.lower()}" for lane in lanes if lane.since or lane.until]
-    done = sum(step.row.state is StepState.DONE for step in operation.steps)
+    done = sum(step.state is StepState.DONE for step in operation.steps)
     words = f"{badge(status).words}."
     if status is OperationStatus.RUNNING:
         words = f"{words} {done} of {len(lanes)} steps done."
@@ -214,9 +213,9 @@ def agent_actions(phone: PhoneView, *, may_write: bool) -> AgentActions:
     """Read off the rows what can be done; nothing for a key that only reads."""
     agent, operation = phone.agent, phone.operation
     status = agent.phone_provisioning_status
-    is_busy = operation is not None and not operation.row.status.is_final
+    is_busy = operation is not None and not operation.status.is_final
     stands = may_write and status is PhoneStatus.PROVISIONED
-    kind = operation.row.kind if is_busy and operation else None
+    kind = operation.kind if is_busy and operation else None
     moves = {FINDINGS[FindingCode(finding["code"])].fix for finding in agent.health_findings or []}
     return AgentActions(
         provision=may_write and not is_busy and status in _EMPTY,
@@ -236,7 +235,7 @@ def bulk_actions(bulk: Bulk, waiting: int, *, may_write: bool) -> BulkActions:
     return BulkActions(may_write and waiting > 0, may_write and bulk.failed + bulk.cancelled > 0)
 
 
-def can_retry(operation: Operation, agent: Agent, *, may_write: bool) -> bool:
+def can_retry(operation: OperationView, agent: Agent, *, may_write: bool) -> bool:
     """Say whether a re-enqueue makes sense: of what is open, or of a provisioning that failed and left nothing."""
     if not operation.status.is_final:
         return may_write
@@ -259,7 +258,7 @@ def operations() -> ResponseReturnValue:
     reader, who = desk().reader, visitor()
     may_write = who is not None and who.may(Scope.WRITE)
     found, figures = reader.operations(tab, cursor), tab_figures(reader.counts())
-    retries = {row.row.id for row in found.rows if can_retry(row.row, row.row.agent, may_write=may_write)}
+    retries = {row.operation.id for row in found.rows if can_retry(row.operation, row.agent, may_write=may_write)}
     return page("operations.html", tab=tab, tabs=TAB_WORDS, figures=figures, found=found, retries=retries)
 
 
@@ -288,12 +287,12 @@ def operation_page(operation_id: uuid.UUID, refusal: RefusedError | None = None)
 
 def _sheet(operation_id: uuid.UUID) -> dict[str, Any]:
     found, who = door().reader.operation(operation_id), visitor()
-    agent, to = wiring().agents.get(found.row.agent_id), found.row.target_agent_id
+    agent, to = wiring().agents.get(found.agent_id), found.target_agent_id
     return {
         "operation": found,
         "agent": agent,
         "target_name": desk().reader.names([to])[to] if to else None,
         "chart": draw_chart(found, datetime.now(UTC)),
         "trouble": trouble_of(found.error),
-        "can_retry": can_retry(found.row, agent, may_write=who is not None and who.may(Scope.WRITE)),
+        "can_retry": can_retry(found, agent, may_write=who is not None and who.may(Scope.WRITE)),
     }

@@ -114,14 +114,14 @@ def _link(phone: PhoneView, step: str, breaks: frozenset[FindingCode]) -> Badge:
 def _open_state(phone: PhoneView, step: str) -> StepState | None:
     """Return the state of the step that makes the link while an operation works at this very agent's path."""
     operation = phone.operation
-    if operation is None or operation.row.status.is_final:
+    if operation is None or operation.status.is_final:
         return None
-    if operation.row.kind is OperationKind.MOVE and operation.row.target_agent_id == phone.agent.id:
+    if operation.kind is OperationKind.MOVE and operation.target_agent_id == phone.agent.id:
         return StepState.PENDING
-    states = {row.name: row.state for row in operation.row.steps}
-    if operation.row.kind is OperationKind.DEPROVISION and states.get(step) is StepState.PENDING:
+    states = {one.name: one.state for one in operation.steps}
+    if operation.kind is OperationKind.DEPROVISION and states.get(step) is StepState.PENDING:
         return StepState.DONE  # it stands until its turn comes
-    if operation.row.kind is OperationKind.DEPROVISION:
+    if operation.kind is OperationKind.DEPROVISION:
         return states.get(step, states.get("twilio_number_attachment"))
     return states.get(step)
 
@@ -129,7 +129,7 @@ def _open_state(phone: PhoneView, step: str) -> StepState | None:
 def _rests(phone: PhoneView, step: str) -> bool:
     """Say whether the step rests between two tries."""
     steps = phone.operation.steps if phone.operation else []
-    return any(one.row.name == step and one.row.attempts and one.next_attempt_at is not None for one in steps)
+    return any(one.name == step and one.attempts and one.next_attempt_at is not None for one in steps)
 
 
 def _failed_at(phone: PhoneView, step: str) -> bool:

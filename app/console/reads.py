@@ -58,10 +58,18 @@ class NumbersPage:
 
 
 @dataclass(frozen=True, slots=True)
-class OperationsPage:
-    """One page of operations; each has its agent and steps."""
+class OperationRow:
+    """One operation of the list, with its agent."""
 
-    rows: Sequence[OperationView]
+    operation: OperationView
+    agent: Agent
+
+
+@dataclass(frozen=True, slots=True)
+class OperationsPage:
+    """One page of operations."""
+
+    rows: Sequence[OperationRow]
     next_cursor: str | None
 
 
@@ -115,7 +123,9 @@ class ConsoleReader:
         with self._sessions() as session:
             rows = queries.list_operations(session, TAB_STATUSES[tab], after=cursor, limit=PAGE_ROWS + 1)
             page = cut(rows, PAGE_ROWS)
-            return OperationsPage([OperationView(row) for row in page.items], page.next_cursor)
+            return OperationsPage(
+                [OperationRow(OperationView.of(row), row.agent) for row in page.items], page.next_cursor
+            )
 
     def free_agents(self, search: str, *, but: uuid.UUID) -> Sequence[Agent]:
         """Return agents that can take a number, the newest first."""

@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 
 from app.bulk import queries
 from app.db.engine import Sessions
@@ -10,7 +11,7 @@ from app.db.queries import Position
 from app.domain.errors import bulk_not_found
 from app.domain.statuses import BulkStatus, ItemStatus
 from app.views.bulk_schemas import item_cursor
-from app.views.operations import Failure
+from app.views.operations import Failure, failure_of
 from app.views.reader import cut
 
 LINKED = ("items", "report", "cancel", "resume")
@@ -20,26 +21,54 @@ LINKED = ("items", "report", "cancel", "resume")
 class BulkView:
     """One bulk as it is shown."""
 
-    row: Bulk
+    id: uuid.UUID
+    status: BulkStatus
+    total: int
+    pending: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    created_by: str | None
+    created_at: datetime
+    started_at: datetime | None
+    cancelled_at: datetime | None
+    finished_at: datetime | None
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.row, name)
+    @classmethod
+    def of(cls, row: Bulk) -> "BulkView":
+        """Return the view of a row."""
+        return cls(
+            id=row.id,
+            status=row.status,
+            total=row.total,
+            pending=row.pending,
+            running=row.running,
+            succeeded=row.succeeded,
+            failed=row.failed,
+            cancelled=row.cancelled,
+            created_by=row.created_by,
+            created_at=row.created_at,
+            started_at=row.started_at,
+            cancelled_at=row.cancelled_at,
+            finished_at=row.finished_at,
+        )
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many items stand where."""
-        return {name: getattr(self.row, name) for name in COUNTS}
+        """Number of items by status."""
+        return {name: getattr(self, name) for name in COUNTS}
 
     @property
     def progress(self) -> float:
-        """The part of the items that is over; never 1 before the last one is."""
-        done = self.row.succeeded + self.row.failed + self.row.cancelled
-        return done * 10_000 // self.row.total / 10_000
+        """Fraction of the items that are final; below 1 until the last one is."""
+        final = self.succeeded + self.failed + self.cancelled
+        return final * 10_000 // self.total / 10_000
 
     @property
     def links(self) -> dict[str, str]:
-        """Where the rest is."""
-        url = bulk_url(self.row.id)
+        """The bulk's other URLs."""
+        url = bulk_url(self.id)
         return {"status": url} | {name: f"{url}/{name}" for name in LINKED}
 
 
@@ -47,15 +76,18 @@ class BulkView:
 class ItemView:
     """One item as it is shown."""
 
-    row: BulkItem
+    position: int
+    phone_number: str | None
+    agent_id: uuid.UUID | None
+    status: ItemStatus
+    operation_id: uuid.UUID | None
+    error: Failure | None
+    """Why it failed."""
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.row, name)
-
-    @property
-    def error(self) -> Failure | None:
-        """Why it failed."""
-        return Failure(self.row.error_code, self.row.error_detail or "") if self.row.error_code else None
+    @classmethod
+    def of(cls, row: BulkItem) -> "ItemView":
+        """Return the view of a row."""
+        return cls(row.position, row.phone_number, row.agent_id, row.status, row.operation_id, failure_of(row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +116,7 @@ class BulkReader:
         """Return one page of bulks, the newest first."""
         with self.sessions() as session:
             page = cut(queries.list_bulks(session, status=status, after=cursor, limit=limit + 1), limit)
-        return BulkPage([BulkView(row) for row in page.items], page.next_cursor)
+        return BulkPage([BulkView.of(row) for row in page.items], page.next_cursor)
 
     def items(self, bulk_id: uuid.UUID, *, limit: int, status: ItemStatus | None = None, cursor: int = 0) -> ItemPage:
         """Return one page of items in their order; `RefusedError` 404."""
@@ -92,7 +124,7 @@ class BulkReader:
             if session.get(Bulk, bulk_id) is None:
                 raise bulk_not_found(bulk_id)
             rows = queries.list_items(session, bulk_id, status=status, after=cursor, limit=limit + 1)
-        shown = [ItemView(row) for row in rows[:limit]]
+        shown = [ItemView.of(row) for row in rows[:limit]]
         return ItemPage(shown, item_cursor(rows[limit - 1].position) if len(rows) > limit else None)
 
 

@@ -1,16 +1,19 @@
-"""An operation as the API shows it: what the rows say, put into a client's words."""
+"""Operations and phone status as API, console and command line show them."""
 
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from app.db.models import Agent, Event, Operation, OperationStep, Resource
+from app.db.models import Agent, BulkItem, Event, Operation, OperationStep, Resource
 from app.domain.findings import Health
 from app.domain.kinds import KINDS
-from app.domain.statuses import Direction, OperationKind, PhoneStatus, StepState
+from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState
 
-_STANDS = frozenset({StepState.RUNNING, StepState.DONE, StepState.FAILED})
+_MADE = frozenset({StepState.RUNNING, StepState.DONE, StepState.FAILED})
+"""The states of a step that may have made something: a rollback has to undo it."""
+
 _MOVING = frozenset({StepState.RUNNING, StepState.UNDOING})
 
 
@@ -22,7 +25,7 @@ class Failure:
     detail: str
 
 
-def failure_of(row: Operation | OperationStep) -> Failure | None:
+def failure_of(row: Operation | OperationStep | BulkItem) -> Failure | None:
     """Return the row's error, if it has one."""
     return Failure(row.error_code, row.error_detail or "") if row.error_code else None
 
@@ -31,94 +34,156 @@ def failure_of(row: Operation | OperationStep) -> Failure | None:
 class StepView:
     """One step of an operation."""
 
-    row: OperationStep
+    name: str
+    state: StepState
+    attempts: int
+    """Attempts in the current direction."""
+    resource_id: str | None
+    is_leased: bool
+    """Whether a worker holds its lease now."""
+    started_at: datetime | None
+    finished_at: datetime | None
+    next_attempt_at: datetime | None
+    """When it may be tried again; None unless it waits between two attempts."""
+    error: Failure | None
+    """Why its last attempt failed."""
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.row, name)
-
-    @property
-    def error(self) -> Failure | None:
-        """Why its last try failed."""
-        return failure_of(self.row)
-
-    @property
-    def next_attempt_at(self) -> datetime | None:
-        """When a step that rests between two tries may be tried again."""
-        rests = self.row.lease_token is None and self.row.state in _MOVING | {StepState.PENDING}
-        return self.row.lease_until if rests else None
+    @classmethod
+    def of(cls, row: OperationStep) -> "StepView":
+        """Return the view of a row."""
+        waits = row.lease_token is None and row.state in _MOVING | {StepState.PENDING}
+        return cls(
+            name=row.name,
+            state=row.state,
+            attempts=row.attempts,
+            resource_id=row.resource_id,
+            is_leased=row.lease_token is not None,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+            next_attempt_at=row.lease_until if waits else None,
+            error=failure_of(row),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class OperationView:
-    """One operation; `timeline` and `leftovers` are read only where one operation is shown."""
+    """One operation; `timeline` and `leftovers` are filled only where a single operation is shown."""
 
-    row: Operation
-    timeline: Sequence[Event] = ()
-    resources: Sequence[Resource] = ()
+    id: uuid.UUID
+    agent_id: uuid.UUID
+    target_agent_id: uuid.UUID | None
+    kind: OperationKind
+    status: OperationStatus
+    direction: Direction
+    phone_number: str
+    takeover: bool
+    requested_by: str | None
+    request_id: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: Failure | None
+    """What ended it, or what it is stuck on."""
+    steps: Sequence[StepView]
+    """In the order of the step table."""
+    timeline: Sequence[Event]
+    leftovers: Sequence[Resource]
+    """What the ledger still lists at the providers while the path is being taken down."""
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.row, name)
-
-    @property
-    def steps(self) -> list[StepView]:
-        """The steps in the order of the table."""
-        return [StepView(step) for step in self.row.steps]
+    @classmethod
+    def of(cls, row: Operation, timeline: Sequence[Event] = (), resources: Sequence[Resource] = ()) -> "OperationView":
+        """Return the view of a row whose steps are loaded, with its events and the agent's entries in the ledger."""
+        direction = row.direction
+        is_taken_down = direction is Direction.UNDO and not row.status.is_final
+        return cls(
+            id=row.id,
+            agent_id=row.agent_id,
+            target_agent_id=row.target_agent_id,
+            kind=row.kind,
+            status=row.status,
+            direction=direction,
+            phone_number=row.phone_number,
+            takeover=row.takeover,
+            requested_by=row.requested_by,
+            request_id=row.request_id,
+            created_at=row.created_at,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+            error=failure_of(row),
+            steps=[StepView.of(step) for step in row.steps],
+            timeline=timeline,
+            leftovers=resources if is_taken_down else (),
+        )
 
     @property
     def attempts(self) -> int:
-        """Tries so far in the present direction, all steps together."""
-        return sum(step.attempts for step in self.row.steps)
-
-    @property
-    def error(self) -> Failure | None:
-        """What ended it, or what it is stuck on."""
-        return failure_of(self.row)
+        """Attempts in the current direction, all steps together."""
+        return sum(step.attempts for step in self.steps)
 
     @property
     def current_step(self) -> str | None:
-        """The step at work, else the next one to go; None once final."""
-        if self.row.status.is_final:
+        """The step in progress, else the next one; None once final."""
+        if self.status.is_final:
             return None
-        if moving := [step.name for step in self.row.steps if step.state in _MOVING]:
+        if moving := [step.name for step in self.steps if step.state in _MOVING]:
             return moving[0]
-        if self.row.direction is Direction.DO:
-            return next((step.name for step in self.row.steps if step.state is StepState.PENDING), None)
-        untouched = {StepState.PENDING} if self.row.kind is OperationKind.DEPROVISION else set()
-        return next((step.name for step in reversed(self.row.steps) if step.state in _STANDS | untouched), None)
+        if self.direction is Direction.DO:
+            return next((step.name for step in self.steps if step.state is StepState.PENDING), None)
+        untouched = {StepState.PENDING} if self.kind is OperationKind.DEPROVISION else set()
+        return next((step.name for step in reversed(self.steps) if step.state in _MADE | untouched), None)
 
-    @property
-    def leftovers(self) -> Sequence[Resource]:
-        """What the ledger still knows at the providers while the path is being taken down."""
-        going_down = self.row.direction is Direction.UNDO and not self.row.status.is_final
-        return self.resources if going_down else ()
+
+@dataclass(frozen=True, slots=True)
+class HealthView:
+    """What the last verification found; UNKNOWN without a path to verify."""
+
+    state: Health
+    checked_at: datetime | None
+    findings: Sequence[dict[str, Any]]
+
+    @classmethod
+    def of(cls, agent: Agent) -> "HealthView":
+        """Return the health of an agent's path."""
+        if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED:
+            return cls(Health.UNKNOWN, None, [])
+        return cls(agent.health_state or Health.UNKNOWN, agent.health_checked_at, agent.health_findings or [])
 
 
 @dataclass(frozen=True, slots=True)
 class PhoneView:
-    """An agent's number, its path, and the latest operation on it."""
+    """An agent's number, the id of every resource on its path, and the latest operation on it."""
 
     agent: Agent
+    phone_provisioning_status: PhoneStatus
+    twilio_phone_number: str | None
+    twilio_phone_number_sid: str | None
+    twilio_trunk_sid: str | None
+    twilio_origination_url_sid: str | None
+    livekit_inbound_trunk_id: str | None
+    livekit_dispatch_rule_id: str | None
+    health: HealthView
     operation: OperationView | None
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.agent, name)
+    @classmethod
+    def of(cls, agent: Agent, operation: OperationView | None) -> "PhoneView":
+        """Return the view of an agent and its latest operation."""
+        return cls(
+            agent=agent,
+            phone_provisioning_status=agent.phone_provisioning_status,
+            twilio_phone_number=agent.twilio_phone_number,
+            twilio_phone_number_sid=agent.twilio_phone_number_sid,
+            twilio_trunk_sid=agent.twilio_trunk_sid,
+            twilio_origination_url_sid=agent.twilio_origination_url_sid,
+            livekit_inbound_trunk_id=agent.livekit_inbound_trunk_id,
+            livekit_dispatch_rule_id=agent.livekit_dispatch_rule_id,
+            health=HealthView.of(agent),
+            operation=operation,
+        )
 
     @property
     def has_phone(self) -> bool:
-        """Whether a caller reaches the agent: the whole path stands and was verified."""
-        return self.agent.phone_provisioning_status is PhoneStatus.PROVISIONED
-
-    @property
-    def health(self) -> dict[str, object]:
-        """What the last look at the providers found; UNKNOWN without a path to look at."""
-        agent = self.agent
-        if not self.has_phone:
-            return {"state": Health.UNKNOWN, "checked_at": None, "findings": []}
-        return {
-            "state": agent.health_state or Health.UNKNOWN,
-            "checked_at": agent.health_checked_at,
-            "findings": agent.health_findings or [],
-        }
+        """Whether a caller reaches the agent: the whole path exists and was verified."""
+        return self.phone_provisioning_status is PhoneStatus.PROVISIONED
 
 
 def phone_status_of(operation: Operation) -> PhoneStatus:

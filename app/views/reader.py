@@ -119,7 +119,7 @@ class Reader:
         with self._sessions() as session:
             rows = queries.list_operations(session, status=status, agent_id=agent_id, after=cursor, limit=limit + 1)
             page = cut(rows, limit)
-            return OperationPage([OperationView(row) for row in page.items], page.next_cursor)
+            return OperationPage([OperationView.of(row) for row in page.items], page.next_cursor)
 
     def operation(self, operation_id: uuid.UUID) -> OperationView:
         """Return one operation with its trail; `RefusedError` 404."""
@@ -129,7 +129,7 @@ class Reader:
             if row is None:
                 raise operation_not_found(operation_id)
             timeline = queries.events_of(session, row.id)
-            return OperationView(row, timeline, queries.live_resources(session, row.agent_id))
+            return OperationView.of(row, timeline, queries.live_resources(session, row.agent_id))
 
     def audit(self, audit_id: uuid.UUID) -> Audit:
         """Return one audit, whatever its status; `RefusedError` 404."""
@@ -173,6 +173,6 @@ class Reader:
                 raise agent_not_found(agent_id)
             row = queries.latest_operation(session, agent_id)
             if row is None:
-                return PhoneView(agent, None)
+                return PhoneView.of(agent, None)
             timeline = queries.events_of(session, row.id)
-            return PhoneView(agent, OperationView(row, timeline, queries.live_resources(session, agent_id)))
+            return PhoneView.of(agent, OperationView.of(row, timeline, queries.live_resources(session, agent_id)))

@@ -36,12 +36,15 @@ def make_operation(
     kind: OperationKind = OperationKind.PROVISION,
     states: dict[str, StepState] | None = None,
     ended_s: float | None = None,
+    step_started_s: float | None = None,
 ) -> OperationView:
     row = Operation(kind=kind, status=status, created_at=START, finished_at=None if ended_s is None else at(ended_s))
     for position, step in enumerate(STEPS):
         state = (states or {}).get(step.name, StepState.PENDING)
         row.steps.append(OperationStep(name=step.name, position=position, state=state, attempts=0))
-    return OperationView(row, trail)
+    if step_started_s is not None:
+        row.steps[1].started_at = at(step_started_s)
+    return OperationView.of(row, trail)
 
 
 def make_agent(status: PhoneStatus, *findings: FindingCode) -> Agent:
@@ -91,8 +94,8 @@ def test_a_failure_is_red_and_what_is_taken_down_is_not_work() -> None:
         status=OperationStatus.FAILED,
         states={TRUNK: StepState.UNDONE},
         ended_s=10,
+        step_started_s=6,
     )
-    operation.row.steps[1].started_at = at(6)
 
     found = lane(operation)
 
@@ -133,7 +136,7 @@ def test_an_operation_without_any_event_is_drawn() -> None:
 
 
 def tones(agent: Agent, operation: OperationView | None = None) -> list[str]:
-    return [hop.link.tone.value for hop in draw_path(PhoneView(agent, operation))]
+    return [hop.link.tone.value for hop in draw_path(PhoneView.of(agent, operation))]
 
 
 def test_a_path_in_sync_is_green_and_none_is_grey() -> None:
@@ -167,7 +170,7 @@ def test_the_link_that_failed_is_red_when_all_is_taken_down() -> None:
 
 
 def test_the_checks_of_a_path_say_what_broke() -> None:
-    card = health_card(PhoneView(make_agent(PhoneStatus.PROVISIONED, FindingCode.NUMBER_DETACHED), None))
+    card = health_card(PhoneView.of(make_agent(PhoneStatus.PROVISIONED, FindingCode.NUMBER_DETACHED), None))
 
     assert [check.state.words for check in card.checks] == ["Broken", "OK", "OK", "OK", "OK"]
     assert card.findings[0].advice == "Repair rebuilds it."
@@ -175,7 +178,7 @@ def test_the_checks_of_a_path_say_what_broke() -> None:
 
 @pytest.mark.parametrize("status", list(PhoneStatus))
 def test_a_key_that_only_reads_is_offered_nothing(status: PhoneStatus) -> None:
-    offered = agent_actions(PhoneView(make_agent(status), None), may_write=False)
+    offered = agent_actions(PhoneView.of(make_agent(status), None), may_write=False)
 
     assert not any([offered.provision, offered.clear, offered.cancel, offered.verify, offered.repair])
     assert not any([offered.move, offered.deprovision])
@@ -183,7 +186,7 @@ def test_a_key_that_only_reads_is_offered_nothing(status: PhoneStatus) -> None:
 
 def test_buttons_follow_what_the_services_accept() -> None:
     def offered(status: PhoneStatus, operation: OperationView | None = None) -> set[str]:
-        found = agent_actions(PhoneView(make_agent(status), operation), may_write=True)
+        found = agent_actions(PhoneView.of(make_agent(status), operation), may_write=True)
         names = ("provision", "clear", "cancel", "verify", "repair", "move", "deprovision")
         return {name for name in names if getattr(found, name)}
 
@@ -196,7 +199,7 @@ def test_buttons_follow_what_the_services_accept() -> None:
 
 
 def test_a_failure_is_retried_only_while_its_agent_is_without_a_number() -> None:
-    failed = Operation(kind=OperationKind.PROVISION, status=OperationStatus.FAILED)
+    failed = make_operation(status=OperationStatus.FAILED)
 
     assert can_retry(failed, make_agent(PhoneStatus.FAILED), may_write=True)
     assert not can_retry(failed, make_agent(PhoneStatus.PROVISIONED), may_write=True)

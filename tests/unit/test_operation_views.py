@@ -51,11 +51,11 @@ UP, DOWN = OperationKind.PROVISION, OperationKind.DEPROVISION
 def test_the_current_step_is_at_work_or_next(
     kind: OperationKind, status: OperationStatus, states: tuple[StepState, ...], current: str | None
 ) -> None:
-    assert OperationView(_operation(kind, status, *states)).current_step == current
+    assert OperationView.of(_operation(kind, status, *states)).current_step == current
 
 
 def test_attempts_are_counted_over_all_steps() -> None:
-    assert OperationView(_operation(UP, OperationStatus.RUNNING, _D, _D, _R)).attempts == 3
+    assert OperationView.of(_operation(UP, OperationStatus.RUNNING, _D, _D, _R)).attempts == 3
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_leftovers_are_shown_while_the_path_is_taken_down(
 ) -> None:
     left = [Resource(provider="twilio", kind="twilio_trunk", external_id="TK1")]
 
-    assert list(OperationView(_operation(kind, status), resources=left).leftovers) == (left if shown else [])
+    assert list(OperationView.of(_operation(kind, status), resources=left).leftovers) == (left if shown else [])
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_leftovers_are_shown_while_the_path_is_taken_down(
 def test_only_a_step_that_rests_has_a_next_attempt(
     state: StepState, token: uuid.UUID | None, until: datetime | None, shown: datetime | None
 ) -> None:
-    assert StepView(OperationStep(state=state, lease_token=token, lease_until=until)).next_attempt_at == shown
+    assert StepView.of(OperationStep(state=state, lease_token=token, lease_until=until)).next_attempt_at == shown
 
 
 @pytest.mark.parametrize(
