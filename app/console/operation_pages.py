@@ -16,8 +16,7 @@ from app.console.presentation import TAB_WORDS, Badge, Tone, badge, step_words, 
 from app.db.models import Agent, Bulk, Event
 from app.domain.errors import RefusedError
 from app.domain.events import EventName
-from app.domain.findings import KINDS as FINDINGS
-from app.domain.findings import FindingCode, Fix, Health
+from app.domain.findings import FINDING_KINDS, FindingCode, Fix, Health
 from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus, StepState
 from app.views.operations import OperationView, PhoneView, StepView
 from app.web.context import door, wiring
@@ -216,7 +215,7 @@ def agent_actions(phone: PhoneView, *, may_write: bool) -> AgentActions:
     is_busy = operation is not None and not operation.status.is_final
     stands = may_write and status is PhoneStatus.PROVISIONED
     kind = operation.kind if is_busy and operation else None
-    moves = {FINDINGS[FindingCode(finding["code"])].fix for finding in agent.health_findings or []}
+    moves = {FINDING_KINDS[FindingCode(finding["code"])].fix for finding in agent.health_findings or []}
     return AgentActions(
         provision=may_write and not is_busy and status in _EMPTY,
         clear=may_write and not is_busy and status is PhoneStatus.FAILED,

@@ -16,8 +16,8 @@ from app.domain.events import DeliveryStatus, DisabledReason
 from app.domain.findings import (
     ADVICE,
     CHECKS,
+    FINDING_KINDS,
     INBOUND_CHECK,
-    KINDS,
     NUMBER_CHECK,
     RULE_CHECK,
     TRUNK_CHECK,
@@ -281,7 +281,7 @@ def finding_line(finding: Mapping[str, Any]) -> FindingLine:
     return FindingLine(
         sentence=finding["sentence"],
         detail=finding["detail"],
-        severity=_SEVERITY[KINDS[code].severity],
+        severity=_SEVERITY[FINDING_KINDS[code].severity],
         advice=advice_on_finding(code),
         code=code,
         agent_id=finding["agentId"],

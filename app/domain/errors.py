@@ -1,11 +1,11 @@
-"""Every error code that a client can meet, and the errors that a service raises to refuse a request."""
+"""Every error code of the API and of operations, and the error with which a service refuses a request."""
 
 from collections.abc import Mapping
 from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """The closed list of `code` in problems and in `operation.error`; docs/errors.md says what to do about each."""
+    """The closed list of `code` in problems and in `operation.error`; docs/errors.md explains each one."""
 
     # Requests that are refused.
     VALIDATION_FAILED = "validation_failed"
@@ -59,14 +59,36 @@ class ErrorCode(StrEnum):
     INTERNAL_STEP_ERROR = "internal_step_error"
 
 
-OPERATION_ERROR_CODES = tuple(list(ErrorCode)[list(ErrorCode).index(ErrorCode.CANCELLED) :])
-"""The codes with which an operation itself ends, for calls that can wait for one: the second half of the list."""
+OPERATION_ERROR_CODES = (
+    ErrorCode.CANCELLED,
+    ErrorCode.NUMBER_NOT_IN_ACCOUNT,
+    ErrorCode.NUMBER_NOT_VOICE,
+    ErrorCode.NUMBER_ALREADY_ROUTED,
+    ErrorCode.NUMBER_MOVED,
+    ErrorCode.TWILIO_BAD_CREDENTIALS,
+    ErrorCode.TWILIO_FORBIDDEN,
+    ErrorCode.TWILIO_TRUNK_LIMIT,
+    ErrorCode.TWILIO_ORIGINATION_LIMIT,
+    ErrorCode.TWILIO_EMERGENCY_NUMBER,
+    ErrorCode.TWILIO_TRUNK_IN_USE,
+    ErrorCode.TWILIO_REJECTED,
+    ErrorCode.LIVEKIT_NUMBER_CONFLICT,
+    ErrorCode.LIVEKIT_RULE_CONFLICT,
+    ErrorCode.LIVEKIT_BAD_CREDENTIALS,
+    ErrorCode.LIVEKIT_MISCONFIGURED,
+    ErrorCode.LIVEKIT_REJECTED,
+    ErrorCode.PATH_NOT_VERIFIED,
+    ErrorCode.PROVIDER_UNAVAILABLE,
+    ErrorCode.PROVIDER_BUSY,
+    ErrorCode.INTERNAL_STEP_ERROR,
+)
+"""The codes with which an operation ends; requests that wait for an operation may return them too."""
 
 
 class RefusedError(Exception):
     """A request that a service refuses; its code decides the HTTP status, `errors` maps field -> messages.
 
-    `retry_after_s` is when another one may pass, where that is known better than from the code.
+    `retry_after_s` says when to retry, where more is known than the code implies.
     """
 
     def __init__(
@@ -85,32 +107,32 @@ class RefusedError(Exception):
 
 
 def agent_not_found(agent_id: object) -> RefusedError:
-    """Build the 404 for an agent id that no row has."""
+    """Build the 404 for an unknown agent id."""
     return RefusedError(ErrorCode.AGENT_NOT_FOUND, f"There is no agent {agent_id}.")
 
 
 def operation_not_found(operation_id: object) -> RefusedError:
-    """Build the 404 for an operation id that no row has."""
+    """Build the 404 for an unknown operation id."""
     return RefusedError(ErrorCode.OPERATION_NOT_FOUND, f"There is no operation {operation_id}.")
 
 
 def audit_not_found(audit_id: object = None) -> RefusedError:
-    """Build the 404 for an audit id that no row has, or, without an id, for a service that has no report yet."""
+    """Build the 404 for an unknown audit id or, without an id, for having no report yet."""
     detail = f"There is no audit {audit_id}." if audit_id else "No audit has finished yet."
     return RefusedError(ErrorCode.AUDIT_NOT_FOUND, detail)
 
 
 def bulk_not_found(bulk_id: object) -> RefusedError:
-    """Build the 404 for a bulk id that no row has."""
+    """Build the 404 for an unknown bulk id."""
     return RefusedError(ErrorCode.BULK_NOT_FOUND, f"There is no bulk {bulk_id}.")
 
 
 def webhook_not_found(webhook_id: object) -> RefusedError:
-    """Build the 404 for a webhook id that no row has."""
+    """Build the 404 for an unknown webhook id."""
     return RefusedError(ErrorCode.WEBHOOK_NOT_FOUND, f"There is no webhook {webhook_id}.")
 
 
 def webhook_delivery_not_found(delivery_id: object) -> RefusedError:
-    """Build the 404 for a delivery id that this webhook has not."""
+    """Build the 404 for a delivery id that this webhook does not have."""
     detail = f"The webhook has no delivery {delivery_id}."
     return RefusedError(ErrorCode.WEBHOOK_DELIVERY_NOT_FOUND, detail)

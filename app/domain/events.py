@@ -1,4 +1,4 @@
-"""The closed lists of what is remembered and told: an operation's trail, who asked for what, and webhooks."""
+"""The closed lists of events: those of operations, audit-trail actions, and webhook events."""
 
 import json
 import uuid
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class EventName(StrEnum):
-    """`events.event`: one thing that happened to an operation or one of its steps."""
+    """`events.event`: something that happened to an operation or one of its steps."""
 
     OPERATION_QUEUED = "operation_queued"
     OPERATION_STARTED = "operation_started"
@@ -32,17 +32,17 @@ class EventName(StrEnum):
 
 
 class Channel(StrEnum):
-    """`activity.channel`: the door that a request came through."""
+    """`activity.channel`: where a request came in."""
 
     API = "api"
     CONSOLE = "console"
     COMMAND_LINE = "command line"
     INTERNAL = "internal"
-    """Nobody's request, but what follows from one: the sweeper opens an item of a bulk, an audit queues a repair."""
+    """No request, but a consequence of one: the sweeper opens an item of a bulk, an audit queues a repair."""
 
 
 class Action(StrEnum):
-    """`activity.action`: what was asked for; the word before the dot says whose id `subject_id` is."""
+    """`activity.action`: what was requested; the word before the dot is the type of `subject_id`."""
 
     AGENT_CREATE = "agent.create"
     AGENT_DELETE = "agent.delete"
@@ -70,7 +70,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who asked, for the trail: a name that people know, the request and its span, the door, the key, the address."""
+    """Who made a request, for the audit trail: a readable name, request and trace id, channel, API key, address."""
 
     requested_by: str | None = None
     request_id: str | None = None
@@ -78,24 +78,24 @@ class Origin:
     channel: Channel = Channel.INTERNAL
     key_id: uuid.UUID | None = None
     address: str | None = None
-    """Where the client is, as far as we can tell; only `activity` keeps it, and not for ever."""
+    """The client's IP address as far as known; stored in `activity` only, for a limited time."""
 
     def in_trail(self) -> dict[str, str]:
-        """Return what an operation's trail says of who asked: it is kept for ever and every key reads it."""
-        told = {"requested_by": self.requested_by, "key_id": self.key_id, "request_id": self.request_id}
-        return {name: str(value) for name, value in told.items() if value is not None}
+        """Return the part that goes into an operation's events, which are kept forever and readable with every key."""
+        fields = {"requested_by": self.requested_by, "key_id": self.key_id, "request_id": self.request_id}
+        return {name: str(value) for name, value in fields.items() if value is not None}
 
 
 INTERNAL = Origin()
-"""Nobody's request."""
+"""No request of anybody."""
 
 
 MAX_ENDPOINTS = 50
-"""Endpoints of one installation: each one is written a row for every event, and has a thread of every sender."""
+"""Endpoints of one installation: each gets a row for every event, and a thread in every sending process."""
 
 
 class WebhookEvent(StrEnum):
-    """`type` in the payload; docs/webhooks.md says when each one is sent."""
+    """`type` in the payload; docs/webhooks.md says when each is sent."""
 
     PROVISIONED = "phone.provisioned"
     FAILED = "phone.failed"
@@ -103,7 +103,7 @@ class WebhookEvent(StrEnum):
     DRIFTED = "phone.drifted"
     NEEDS_ATTENTION = "phone.needs_attention"
     PING = "ping"
-    """Only ever asked for: it tries an endpoint out."""
+    """Sent on request only, to test an endpoint."""
 
 
 PHONE_EVENTS = tuple(event for event in WebhookEvent if event is not WebhookEvent.PING)
@@ -116,19 +116,19 @@ class DeliveryStatus(StrEnum):
     PENDING = "pending"
     DELIVERED = "delivered"
     FAILED = "failed"
-    """Given up: every try failed, or the receiver said that it is gone."""
+    """Given up: every attempt failed, or the receiver responded with 410."""
 
 
 class DisabledReason(StrEnum):
-    """Why nothing is sent to an endpoint any more."""
+    """Why an endpoint is disabled."""
 
     REQUESTED = "requested"
     GONE = "gone"
-    """It answered 410."""
+    """It responded with 410."""
     FAILING = "failing"
-    """It has failed for days."""
+    """It has failed for days without a success."""
 
 
 def payload_of(event: WebhookEvent, data: Mapping[str, Any]) -> str:
-    """Write the body that is posted: the three fields of Standard Webhooks, now."""
+    """Build the JSON body to post: the three fields of Standard Webhooks, with the current time."""
     return json.dumps({"type": event, "timestamp": datetime.now(UTC).isoformat(), "data": data}, ensure_ascii=False)

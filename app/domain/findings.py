@@ -1,4 +1,4 @@
-"""What an audit may find: the closed list, each with its severity and sentence, and what is done about it."""
+"""The closed list of audit findings, each with its severity, sentence and fix, and the advice on every error code."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,16 +8,16 @@ from app.domain.errors import ErrorCode
 
 
 class Severity(StrEnum):
-    """How bad a finding is for a caller."""
+    """How a finding affects callers."""
 
     CRITICAL = "critical"
     """No caller reaches the agent."""
     WARNING = "warning"
-    """Calls pass, but something is not as it was built, or costs money for nothing."""
+    """Calls work, but something differs from how it was built, or costs money for nothing."""
 
 
 class Health(StrEnum):
-    """Whether a provisioned path is as it was built; UNKNOWN until somebody has looked."""
+    """Whether a provisioned path is as it was built; UNKNOWN until it is first checked."""
 
     IN_SYNC = "IN_SYNC"
     DRIFTED = "DRIFTED"
@@ -39,15 +39,15 @@ class Fix(StrEnum):
     REPAIR = "repair"
     """Rebuild what is missing through the same steps."""
     TAKE_BACK = "take_back"
-    """The same, but only with `takeover`: the number belongs to somebody else now."""
+    """The same, but only with `takeover`: the number is in use elsewhere now."""
     DELETE = "delete"
-    """Delete it: it is ours, and no row knows it."""
+    """Delete it: it is ours, and no row refers to it."""
     NONE = "none"
     """A person decides: it is not ours."""
 
 
 class FindingCode(StrEnum):
-    """The closed list; docs/operations.md says the same in a table."""
+    """The closed list; docs/operations.md has it as a table."""
 
     NUMBER_GONE = "number_gone"
     NUMBER_DETACHED = "number_detached"
@@ -74,15 +74,15 @@ class FindingCode(StrEnum):
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What is fixed about a finding code. `check` is the named check of `verify` that it fails."""
+class FindingKind:
+    """The constants of a finding code. `check` is the named check of `verify` that it fails."""
 
     severity: Severity
     sentence: str
     fix: Fix
     check: str
     steps: tuple[str, ...] = ()
-    """The steps whose resource is made right."""
+    """The steps that a repair runs."""
 
 
 NUMBER_CHECK = "number_on_trunk"
@@ -99,105 +99,105 @@ _CHECK_OF = {
     "livekit_inbound_trunk": INBOUND_CHECK,
     "livekit_dispatch_rule": RULE_CHECK,
 }
-"""Kind of resource (step name) -> the check that looks at it."""
+"""Kind of resource (step name) -> the check that covers it."""
 
 _CRITICAL, _WARNING = Severity.CRITICAL, Severity.WARNING
 _Code = FindingCode
 
-KINDS: Mapping[FindingCode, Kind] = {
-    _Code.NUMBER_GONE: Kind(_CRITICAL, "The Twilio account no longer owns the number.", Fix.NONE, NUMBER_CHECK),
-    _Code.NUMBER_DETACHED: Kind(
+FINDING_KINDS: Mapping[FindingCode, FindingKind] = {
+    _Code.NUMBER_GONE: FindingKind(_CRITICAL, "The Twilio account no longer owns the number.", Fix.NONE, NUMBER_CHECK),
+    _Code.NUMBER_DETACHED: FindingKind(
         _CRITICAL, "The number is on no trunk.", Fix.REPAIR, NUMBER_CHECK, ("twilio_number_attachment",)
     ),
-    _Code.NUMBER_MOVED: Kind(
+    _Code.NUMBER_MOVED: FindingKind(
         _CRITICAL,
         "The number was put on somebody else's trunk or application.",
         Fix.TAKE_BACK,
         NUMBER_CHECK,
         ("twilio_number_attachment",),
     ),
-    _Code.TRUNK_GONE: Kind(
+    _Code.TRUNK_GONE: FindingKind(
         _CRITICAL,
         "Our Twilio trunk was deleted.",
         Fix.REPAIR,
         TRUNK_CHECK,
         ("twilio_trunk", "twilio_origination_url", "twilio_number_attachment"),
     ),
-    _Code.TRUNK_SECURE: Kind(
+    _Code.TRUNK_SECURE: FindingKind(
         _CRITICAL,
         "The Twilio trunk demands encrypted media, which the LiveKit trunk does not offer.",
         Fix.REPAIR,
         TRUNK_CHECK,
         ("twilio_trunk",),
     ),
-    _Code.ORIGINATION_URL_MISSING: Kind(
+    _Code.ORIGINATION_URL_MISSING: FindingKind(
         _CRITICAL, "Our origination URL was deleted.", Fix.REPAIR, URL_CHECK, ("twilio_origination_url",)
     ),
-    _Code.ORIGINATION_URL_DISABLED: Kind(
+    _Code.ORIGINATION_URL_DISABLED: FindingKind(
         _CRITICAL, "Our origination URL is disabled.", Fix.REPAIR, URL_CHECK, ("twilio_origination_url",)
     ),
-    _Code.ORIGINATION_URL_CHANGED: Kind(
+    _Code.ORIGINATION_URL_CHANGED: FindingKind(
         _CRITICAL, "Our origination URL was changed.", Fix.REPAIR, URL_CHECK, ("twilio_origination_url",)
     ),
-    _Code.ORIGINATION_HOST_WRONG: Kind(
+    _Code.ORIGINATION_HOST_WRONG: FindingKind(
         _CRITICAL,
         "Our origination URL points at a host that is not LIVEKIT_SIP_URI's.",
         Fix.REPAIR,
         URL_CHECK,
         ("twilio_origination_url",),
     ),
-    _Code.LIVEKIT_TRUNK_GONE: Kind(
+    _Code.LIVEKIT_TRUNK_GONE: FindingKind(
         _CRITICAL,
         "Our LiveKit trunk was deleted.",
         Fix.REPAIR,
         INBOUND_CHECK,
         ("livekit_inbound_trunk", "livekit_dispatch_rule"),
     ),
-    _Code.LIVEKIT_TRUNK_LOST_NUMBER: Kind(
+    _Code.LIVEKIT_TRUNK_LOST_NUMBER: FindingKind(
         _CRITICAL, "Our LiveKit trunk lost the number.", Fix.REPAIR, INBOUND_CHECK, ("livekit_inbound_trunk",)
     ),
-    _Code.LIVEKIT_TRUNK_CHANGED: Kind(
+    _Code.LIVEKIT_TRUNK_CHANGED: FindingKind(
         _CRITICAL,
         "Our LiveKit trunk demands a password, or does not let Twilio call.",
         Fix.REPAIR,
         INBOUND_CHECK,
         ("livekit_inbound_trunk",),
     ),
-    _Code.LIVEKIT_TRUNK_FOREIGN: Kind(
+    _Code.LIVEKIT_TRUNK_FOREIGN: FindingKind(
         _CRITICAL, "Another LiveKit trunk has the number too: LiveKit refuses its calls.", Fix.NONE, INBOUND_CHECK
     ),
-    _Code.RULE_GONE: Kind(
+    _Code.RULE_GONE: FindingKind(
         _CRITICAL, "Our dispatch rule was deleted.", Fix.REPAIR, RULE_CHECK, ("livekit_dispatch_rule",)
     ),
-    _Code.RULE_DEAD_TRUNK: Kind(
+    _Code.RULE_DEAD_TRUNK: FindingKind(
         _CRITICAL, "Our dispatch rule does not name our trunk.", Fix.REPAIR, RULE_CHECK, ("livekit_dispatch_rule",)
     ),
-    _Code.RULE_LOST_AGENT: Kind(
+    _Code.RULE_LOST_AGENT: FindingKind(
         _CRITICAL, "Our dispatch rule does not name the agent.", Fix.REPAIR, RULE_CHECK, ("livekit_dispatch_rule",)
     ),
-    _Code.RULE_WILDCARD: Kind(
+    _Code.RULE_WILDCARD: FindingKind(
         _WARNING,
         "Our dispatch rule names no trunk: it takes every call of the project.",
         Fix.REPAIR,
         RULE_CHECK,
         ("livekit_dispatch_rule",),
     ),
-    _Code.RULE_FILTERED: Kind(
+    _Code.RULE_FILTERED: FindingKind(
         _CRITICAL,
         "Our dispatch rule takes only some callers or numbers.",
         Fix.REPAIR,
         RULE_CHECK,
         ("livekit_dispatch_rule",),
     ),
-    _Code.RULE_FOREIGN_CATCH_ALL: Kind(
+    _Code.RULE_FOREIGN_CATCH_ALL: FindingKind(
         _WARNING,
         "Somebody else's dispatch rule names no trunk: it takes every call that no other rule does.",
         Fix.NONE,
         RULE_CHECK,
     ),
-    _Code.TWIN: Kind(_WARNING, "A second resource of ours for the same agent.", Fix.DELETE, ""),
-    _Code.ORPHAN: Kind(_WARNING, "A resource of ours that no row knows.", Fix.DELETE, ""),
-    _Code.UNREADABLE: Kind(
+    _Code.TWIN: FindingKind(_WARNING, "A second resource of ours for the same agent.", Fix.DELETE, ""),
+    _Code.ORPHAN: FindingKind(_WARNING, "A resource of ours that no row knows.", Fix.DELETE, ""),
+    _Code.UNREADABLE: FindingKind(
         _WARNING, "A resource cannot be read, or its mark cannot: nothing is known of it.", Fix.NONE, ""
     ),
 }
@@ -205,7 +205,7 @@ KINDS: Mapping[FindingCode, Kind] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be."""
+    """One difference between what we stored and what a provider has."""
 
     code: FindingCode
     agent_id: str | None = None
@@ -213,15 +213,15 @@ class Finding:
     """Step name (the kind of resource) and external id."""
     parent_id: str | None = None
     phone_number: str = ""
-    """The number that a LiveKit trunk has: where its deletion is confirmed. Never shown."""
+    """The number of a LiveKit trunk, by which its deletion is confirmed. Never shown."""
     detail: str = ""
     fixed: str = field(default="", compare=False)
     """What `--fix` did about it."""
 
     @property
-    def kind(self) -> Kind:
-        """What is fixed about the code."""
-        return KINDS[self.code]
+    def kind(self) -> FindingKind:
+        """The constants of its code."""
+        return FINDING_KINDS[self.code]
 
     @property
     def check(self) -> str:
@@ -231,7 +231,7 @@ class Finding:
 
 def check_of(code: FindingCode, kind: str) -> str:
     """Return the named check of `verify` that a finding about this kind of resource (step name) fails, or ""."""
-    return KINDS[code].check or (_CHECK_OF.get(kind, "") if code is FindingCode.UNREADABLE else "")
+    return FINDING_KINDS[code].check or (_CHECK_OF.get(kind, "") if code is FindingCode.UNREADABLE else "")
 
 
 _C = ErrorCode
@@ -299,10 +299,10 @@ _BY_PERSON: Mapping[FindingCode, str] = {
     FindingCode.UNREADABLE: "Look at it in the provider's console: the detail says what is odd about it.",
     FindingCode.RULE_FOREIGN_CATCH_ALL: "Have its owner give that rule a trunk, or delete it in LiveKit.",
 }
-"""Findings that a person decides."""
+"""Advice on the findings that a person has to decide."""
 
 
 def advice_on_finding(code: FindingCode) -> str:
-    """Return what mends a finding."""
-    fix = KINDS[code].fix
+    """Return what fixes a finding."""
+    fix = FINDING_KINDS[code].fix
     return _BY_PERSON[code] if fix is Fix.NONE else _BY_FIX[fix]

@@ -1,8 +1,8 @@
-"""How a resource of ours is marked at a provider, and whose a mark is: read strictly, anything else is not ours.
+"""The mark on our resources at the providers: how it is written, and how it is read (strictly).
 
 Two forms: a tag in a name field (Twilio's FriendlyName, LiveKit's `name`), and JSON in the metadata of a LiveKit trunk.
-A dispatch rule carries the tag alone: LiveKit copies a rule's metadata to the caller, where everybody in the room reads
-it. Rules made by earlier releases carry the JSON, too, until they are next written.
+A dispatch rule has the tag only: LiveKit copies a rule's metadata to the caller, where every participant of the room
+can read it. Rules of earlier releases have the JSON too, until they are next updated.
 """
 
 import json
@@ -21,7 +21,7 @@ _KEYS = ("managedBy", "instance", "agentId", "operationId", "createdAt")
 
 
 class Mark(NamedTuple):
-    """What a mark says; `created_at` where it says so."""
+    """The content of a mark; a tag has no `created_at`."""
 
     instance: str
     agent_id: str
@@ -29,18 +29,18 @@ class Mark(NamedTuple):
 
 
 def tag_of(instance: str, agent_id: uuid.UUID) -> str:
-    """Return the mark that fits every name field (Twilio: 64 chars): `trunkline/<instance>/<agent uuid>`."""
+    """Return the mark for a name field (at most 64 characters at Twilio): `trunkline/<instance>/<agent uuid>`."""
     return f"{TAG_PREFIX}/{instance}/{agent_id}"
 
 
 def metadata_of(instance: str, agent_id: uuid.UUID, operation_id: uuid.UUID, now: datetime) -> str:
-    """Return the mark as JSON; `now` because LiveKit's own server never fills in `created_at` (livekit.md 1)."""
+    """Return the mark as JSON, with the time: LiveKit's server never fills in `created_at` (livekit.md 1)."""
     values = (TAG_PREFIX, instance, str(agent_id), str(operation_id), now.isoformat(timespec="seconds"))
     return json.dumps(dict(zip(_KEYS, values, strict=True)))
 
 
 def mark_in(*texts: str) -> Mark | None:
-    """Return the mark that the first of these texts to hold one holds: names, or metadata of any content."""
+    """Return the first mark found in these texts, which are names or metadata of any content."""
     return next(filter(None, map(_read, texts)), None)
 
 
@@ -51,12 +51,12 @@ def agent_of(instance: str, *texts: str) -> str | None:
 
 
 def is_damaged(instance: str, *texts: str) -> bool:
-    """Say whether a text calls itself a mark of this instance, or is nested too deep to tell, and is no mark."""
+    """Tell whether a text claims to be a mark of this instance but cannot be read as one."""
     return mark_in(*texts) is None and any(_claims(text, instance) for text in texts)
 
 
 def without_mark(metadata: str) -> str:
-    """Return metadata without the mark of an earlier release; what is not ours stays as it is."""
+    """Return metadata without the mark of an earlier release; other keys stay."""
     if _in_json(metadata) is None:
         return metadata
     rest = {name: value for name, value in json.loads(metadata).items() if name not in _KEYS}
@@ -76,7 +76,7 @@ def _in_json(text: str) -> Mark | None:
 
 
 def _mark(instance: object, agent_id: object, created_at: object) -> Mark | None:
-    """Return the mark, or None where the agent is not named as we name it: nobody else's resource is ever ours."""
+    """Return the mark, or None where the agent id is not a UUID as we write it: anything else is not ours."""
     if not isinstance(instance, str) or not isinstance(agent_id, str) or not _is_uuid(agent_id):
         return None
     return Mark(instance, agent_id, read_time(created_at))
@@ -90,7 +90,7 @@ def _is_uuid(text: str) -> bool:
 
 
 def _parsed(text: str) -> Any:
-    """Return what the JSON says; None where it is none, and a `RecursionError` where it is nested too deep."""
+    """Return the parsed JSON; None where it is not JSON, and a `RecursionError` where it is nested too deep."""
     try:
         return json.loads(text)
     except RecursionError as error:

@@ -1,26 +1,26 @@
-"""Phone numbers in E.164 form: the strict check at the door, and the mask for logs."""
+"""Phone numbers in E.164 form: strict validation, and masking for logs."""
 
 import re
 
 import phonenumbers
 
 E164 = re.compile(r"\+[1-9][0-9]{1,14}", re.ASCII)
-"""What a number looks like; `parse_e164` knows which there can be."""
+"""The form of a number; `parse_e164` also checks its country code and length."""
 
 _IN_TEXT = re.compile(r"(?:(?<![0-9A-Za-z+])\+|%2B)[1-9][0-9]{6,14}(?![0-9])", re.IGNORECASE)
 
 NANP_DIGITS = 10
-"""Digits after +1 in the North American plan: area code, exchange, line; there is no other length."""
+"""Digits after +1 in the North American plan (area code, exchange, line): the only length there is."""
 
 
 class InvalidNumberError(ValueError):
-    """The text is not a number that we would send to a provider; the message says why, for the client."""
+    """The text is not an acceptable phone number; the message says why, for the client."""
 
 
 def parse_e164(text: str) -> str:
     """Return `text` unchanged when it is E.164 (`"+15145551234"`) and of a possible length for its country.
 
-    Nothing is repaired: a number is compared letter by letter at both providers, so one written differently is another.
+    Nothing is normalised: both providers compare numbers character by character.
     """
     if not E164.fullmatch(text):
         raise InvalidNumberError("must be E.164: '+', country code and subscriber digits, at most 15, nothing else")
@@ -39,10 +39,10 @@ def parse_e164(text: str) -> str:
 
 
 def mask_number(number: str | None) -> str:
-    """Return the number as a log may show it: only its last four digits, as in `"*******1234"`."""
+    """Mask all but the last four digits for logs, as in `"*******1234"`."""
     return "" if not number else "*" * max(len(number) - 4, 0) + number[-4:]
 
 
 def mask_numbers(text: str) -> str:
-    """Return the text with every phone number in it masked, as found in what people or providers have written."""
+    """Mask every phone number in a text that people or providers wrote."""
     return _IN_TEXT.sub(lambda match: mask_number(match[0]), text)

@@ -1,10 +1,10 @@
-"""The names of the queues: what Celery reads, and what is counted."""
+"""The names of the Celery queues."""
 
 from enum import StrEnum
 
 
 class QueueName(StrEnum):
-    """A list of messages in Redis."""
+    """A Celery queue, which is a set of lists in Redis."""
 
     PROVISION = "provision"
     BULK = "bulk"

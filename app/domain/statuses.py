@@ -1,11 +1,11 @@
-"""Every status that a row may hold, the moves between them that are legal, and how large a bulk may be."""
+"""Every status of a row, the legal transitions between them, and the size limit of a bulk."""
 
 from collections.abc import Mapping
 from enum import StrEnum
 
 
 class PhoneStatus(StrEnum):
-    """`agents.phone_provisioning_status`: what a client polls."""
+    """`agents.phone_provisioning_status`, which clients poll."""
 
     NOT_PROVISIONED = "NOT_PROVISIONED"
     PENDING = "PENDING"
@@ -17,14 +17,14 @@ class PhoneStatus(StrEnum):
 
 
 class OperationKind(StrEnum):
-    """What an operation is for."""
+    """`operations.kind`."""
 
     PROVISION = "provision"
     DEPROVISION = "deprovision"
     REPAIR = "repair"
-    """Makes right what is missing or changed on a path that stands; a failure leaves the rest of the path alone."""
+    """Restores what is missing or changed on an existing path; a failure leaves the rest of the path alone."""
     MOVE = "move"
-    """Hands a number to another agent in place; undo hands it back."""
+    """Hands a number to another agent by updating its path in place; undo hands it back."""
 
 
 class OperationStatus(StrEnum):
@@ -40,12 +40,12 @@ class OperationStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Say whether nothing happens any more to an operation in this status."""
+        """Whether the operation has ended."""
         return self in FINAL_STATUSES
 
 
 class StepState(StrEnum):
-    """`operation_steps.state`: one resource of one operation."""
+    """`operation_steps.state`."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -56,7 +56,7 @@ class StepState(StrEnum):
 
 
 class Direction(StrEnum):
-    """Which way an operation is going: down the step table, or up."""
+    """Whether an operation does its steps or undoes them."""
 
     DO = "do"
     UNDO = "undo"
@@ -75,7 +75,7 @@ OPERATION_MOVES: Mapping[OperationStatus, frozenset[OperationStatus]] = {
             _Status.ROLLING_BACK,
             _Status.NEEDS_ATTENTION,
             _Status.SUCCEEDED,
-            # Only a repair ends like this: it has nothing to take back.
+            # Only a repair ends like this: it has no rollback.
             _Status.FAILED,
             _Status.CANCELLED,
         }
@@ -90,10 +90,10 @@ OPERATION_MOVES: Mapping[OperationStatus, frozenset[OperationStatus]] = {
 _Phone = PhoneStatus
 PHONE_MOVES: Mapping[PhoneStatus, frozenset[PhoneStatus]] = {
     _Phone.NOT_PROVISIONED: frozenset({_Phone.PENDING}),
-    # The last two: a number that is being moved here arrives, or does not.
+    # The last two: a move of a number to this agent succeeds, or fails.
     _Phone.PENDING: frozenset({_Phone.PROVISIONING, _Phone.ROLLING_BACK, _Phone.PROVISIONED, _Phone.NOT_PROVISIONED}),
     _Phone.PROVISIONING: frozenset({_Phone.PROVISIONED, _Phone.ROLLING_BACK}),
-    # The second: its number was moved to another agent.
+    # The second: the number was moved to another agent.
     _Phone.PROVISIONED: frozenset({_Phone.DEPROVISIONING, _Phone.NOT_PROVISIONED}),
     _Phone.ROLLING_BACK: frozenset({_Phone.FAILED, _Phone.NOT_PROVISIONED}),
     _Phone.FAILED: frozenset({_Phone.PENDING, _Phone.NOT_PROVISIONED}),
@@ -102,11 +102,11 @@ PHONE_MOVES: Mapping[PhoneStatus, frozenset[PhoneStatus]] = {
 
 
 class IllegalMoveError(Exception):
-    """Code asked for a change of status that the tables above do not allow: a defect, never a user's mistake."""
+    """The code tried a status change that the tables above do not allow: a defect, never a user's mistake."""
 
 
 def check_move(old: OperationStatus | PhoneStatus, new: OperationStatus | PhoneStatus) -> None:
-    """Raise `IllegalMoveError` unless the table allows `old` to become `new`; staying is always legal."""
+    """Raise `IllegalMoveError` unless `old` may become `new`; keeping a status is always legal."""
     moves: Mapping[OperationStatus | PhoneStatus, frozenset[OperationStatus | PhoneStatus]] = (
         OPERATION_MOVES if isinstance(old, OperationStatus) else PHONE_MOVES  # type: ignore[assignment]  # one shape, two enums
     )
@@ -115,26 +115,26 @@ def check_move(old: OperationStatus | PhoneStatus, new: OperationStatus | PhoneS
 
 
 MAX_ITEMS = 10_000
-"""Items of one bulk: some 2 MiB of JSON, read, checked and stored within seconds."""
+"""Items of one bulk: about 2 MiB of JSON, parsed, validated and stored within seconds."""
 
 
 class BulkStatus(StrEnum):
-    """`bulks.status`: where the whole stands."""
+    """`bulks.status`."""
 
     QUEUED = "queued"
-    """No item has begun."""
+    """No item has started."""
     RUNNING = "running"
     CANCELLING = "cancelling"
-    """Nothing more begins; what had begun runs to its end."""
+    """No further item starts; those that had started run to their end."""
     SUCCEEDED = "succeeded"
     """Every item succeeded."""
     FAILED = "failed"
-    """Over, and at least one item did not succeed."""
+    """Finished, and at least one item did not succeed."""
     CANCELLED = "cancelled"
 
     @property
     def is_final(self) -> bool:
-        """Say whether nothing happens any more, unless the bulk is resumed."""
+        """Whether the bulk has ended; it may still be resumed."""
         return self not in OPEN_BULKS
 
 
@@ -142,7 +142,7 @@ OPEN_BULKS = frozenset({BulkStatus.QUEUED, BulkStatus.RUNNING, BulkStatus.CANCEL
 
 
 class ItemStatus(StrEnum):
-    """`bulk_items.status`: where one number stands; the last three are those of its operation."""
+    """`bulk_items.status`; the last three are those of the item's operation."""
 
     PENDING = "pending"
     RUNNING = "running"

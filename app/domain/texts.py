@@ -1,4 +1,4 @@
-"""What text from outside may be: one visible line, strict JSON that a database can hold, or whatever a provider has."""
+"""Validates and escapes text from outside: single visible lines, strict JSON, and providers' own text."""
 
 import json
 import math
@@ -10,26 +10,26 @@ from decimal import Decimal
 from typing import Self
 
 MAX_NAME = 200
-"""Characters of a name: a line on a screen."""
+"""Characters of a name: it fits on one line of a screen."""
 
 MAX_METADATA_BYTES = 16 * 1024
-"""Bytes of an agent's metadata as JSON: it travels with every dispatched call."""
+"""Bytes of an agent's metadata as JSON: it is sent with every dispatched call."""
 
 MAX_DEPTH = 32
-"""Levels of nesting: far above sensible metadata, far below Python's recursion limit when it is written out again."""
+"""Levels of nesting: far above sensible metadata, far below Python's recursion limit for serialising it."""
 
 LONGEST_PATH = 64
-"""Characters of the place in somebody's JSON that a message quotes."""
+"""Characters of a JSON path that an error message quotes."""
 
 STEERING = r"\u0000-\u001f\u007f-\u009f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-"""Ranges of a pattern: control characters, line ends of other kinds, and what turns the direction of writing."""
+"""Regex ranges: control characters, other line separators, and characters that change the text direction."""
 
 UNSEEN = (
     r"\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff"
     r"\uffa0\ufff0-\ufffc"
 )
-"""Ranges of a pattern: what Unicode draws as nothing (Default_Ignorable_Code_Point), and letters and symbols that are
-blank by their design: the Hangul fillers, the empty Braille cell, the object replacement."""
+"""Regex ranges: characters that are not displayed (Default_Ignorable_Code_Point), and letters and symbols that are
+blank by design: the Hangul fillers, the empty Braille cell, the object replacement."""
 
 _TAGS, _SURROGATES, _NONCHARACTERS = r"\U000e0000-\U000e007f", r"\ud800-\udfff", r"\ufdd0-\ufdef\ufffe\uffff"
 _UNSEEN_BEYOND_BMP = r"\U000e0000-\U000e0fff\U00013441\U00013442\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a"
@@ -38,10 +38,10 @@ _NOT_ON_A_LINE = re.compile(f"[{STEERING}{_TAGS}{_SURROGATES}{_NONCHARACTERS}]")
 _UNSEEN = re.compile(f"[{UNSEEN}{_UNSEEN_BEYOND_BMP}]")
 _NOT_ON_A_TERMINAL = re.compile(f"[{STEERING}{_TAGS}{_SURROGATES}]")
 _NOT_IN_A_DATABASE = re.compile(rf"[\0{_SURROGATES}]")
-"""A NUL, which PostgreSQL does not take, and half of a surrogate pair, which is no Unicode."""
+"""NUL, which PostgreSQL does not store, and unpaired surrogates, which are not valid Unicode."""
 
 SHOWN_CHARACTERS = 300
-"""Characters of a provider's text that are shown: enough for a SIP URI or an id, and the rest explains nothing."""
+"""Characters of a provider's text that are shown: enough for a SIP URI or an id."""
 
 
 class InvalidTextError(ValueError):
@@ -49,13 +49,13 @@ class InvalidTextError(ValueError):
 
 
 class WrittenFloat(float):
-    """A number with a fraction or an exponent, and the digits that it was written with."""
+    """A JSON number with a fraction or an exponent, together with its original digits."""
 
     __slots__ = ("digits",)
     digits: str
 
     def __new__(cls, digits: str) -> Self:
-        """Read the digits; beyond what a double holds they are no number to everybody."""
+        """Parse the digits; refuse a number that a double cannot hold."""
         number = super().__new__(cls, digits)
         if not math.isfinite(number):
             raise InvalidTextError("has a number out of range")
@@ -64,7 +64,7 @@ class WrittenFloat(float):
 
 
 def visible_line(text: str) -> str:
-    """Return the text without the blanks around it; refuse what does not fit on one line, or shows nothing there."""
+    """Strip the text; refuse what is not a single line, or has no visible character."""
     if _NOT_ON_A_LINE.search(text):
         raise InvalidTextError("must not contain control characters, bidirectional formatting or tags")
     line = text.strip()
@@ -74,19 +74,19 @@ def visible_line(text: str) -> str:
 
 
 def _is_seen(character: str) -> bool:
-    # Zs: blanks; Cf: format characters; Mn, Me: marks that need a letter to stand on.
+    # Zs: spaces; Cf: format characters; Mn, Me: combining marks, which need a base letter.
     return unicodedata.category(character) not in {"Zs", "Cf", "Mn", "Me"} and not _UNSEEN.match(character)
 
 
 def escaped(text: str, keep: str = "") -> str:
-    r"""Return the text with every character that a terminal would obey written out, as in `\u001b`; but for `keep`."""
+    r"""Escape every character that could control a terminal, as in `\u001b`, except those in `keep`."""
     return _NOT_ON_A_TERMINAL.sub(lambda found: found[0] if found[0] in keep else json.dumps(found[0])[1:-1], text)
 
 
 def read_json(text: str) -> object:
-    """Read JSON strictly: what another parser might read differently is refused, never guessed.
+    """Parse JSON strictly: refuse what another parser might read differently.
 
-    The message of a refusal goes on after "The body" or "The file".
+    The error's message continues a sentence that begins with "The body" or "The file".
     """
     try:
         document: object = _decoder.decode(text)
@@ -96,7 +96,7 @@ def read_json(text: str) -> object:
     except InvalidTextError:
         raise
     except ValueError as error:
-        # An integer of more digits than Python agrees to read.
+        # An integer with more digits than Python parses.
         raise InvalidTextError("has a number out of range") from error
     except RecursionError as error:
         raise InvalidTextError("is nested too deeply") from error
@@ -127,7 +127,7 @@ def _check_depth(value: object, depth: int = 0) -> None:
 
 
 def check_metadata(value: object) -> None:
-    """Refuse JSON that would not come back as it is, or that is too large where it is stored or when it is sent."""
+    """Refuse JSON that would change when stored, or that is too large to store or to send."""
     expansion = _check_values(value, "")
     stored = len(json.dumps(value, ensure_ascii=False).encode()) + expansion
     sent = len(json.dumps(value))
@@ -136,24 +136,24 @@ def check_metadata(value: object) -> None:
 
 
 def _check_values(value: object, path: str) -> int:
-    """Refuse what PostgreSQL or Unicode does not know, anywhere inside; return by how many bytes numbers grow there."""
+    """Refuse text that PostgreSQL cannot store, at any depth; return by how many bytes its numbers grow when stored."""
     if isinstance(value, str) and _NOT_IN_A_DATABASE.search(value):
         raise InvalidTextError("must not contain NUL bytes or unpaired surrogates")
     if isinstance(value, dict):
         return sum(_check_values(name, path) + _check_values(inner, f"{path}.{name}") for name, inner in value.items())
     if isinstance(value, list):
-        return sum(_check_values(inner, f"{path}[{place}]") for place, inner in enumerate(value))
+        return sum(_check_values(inner, f"{path}[{index}]") for index, inner in enumerate(value))
     return _check_float(value, path) if isinstance(value, float) else 0
 
 
 def _check_float(number: float, path: str) -> int:
-    """Refuse a number that would come back as another; jsonb writes all digits and no exponent."""
+    """Refuse a number that would change when stored: jsonb writes all digits and no exponent."""
     shortest = repr(float(number))
     kept = format(Decimal(shortest), "f") if math.isfinite(number) else "null"
     try:
         is_exact = Decimal(getattr(number, "digits", shortest)) == Decimal(shortest)
     except ArithmeticError:
-        # An exponent beyond what even a Decimal has.
+        # An exponent out of the range of a Decimal.
         is_exact = False
     if not is_exact or json.loads(kept) != number:
         where = path.removeprefix(".")[:LONGEST_PATH]
@@ -162,12 +162,12 @@ def _check_float(number: float, path: str) -> int:
 
 
 def storable(text: str) -> str:
-    """Return the text with U+FFFD for what no database and no log can hold, so that it never reads as another one."""
+    """Replace what a database or a log cannot hold with U+FFFD, so that the text never equals another one."""
     return _NOT_IN_A_DATABASE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def shown(text: str) -> str:
-    r"""Return the text on one printable line, cut at 300 characters: an escape sequence reads `\x1b`."""
+    r"""Return the text as one printable line of at most 300 characters, other characters escaped as in `\x1b`."""
     line = "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:SHOWN_CHARACTERS]
     )
@@ -175,7 +175,7 @@ def shown(text: str) -> str:
 
 
 def read_time(value: object) -> datetime | None:
-    """Return the time in an ISO 8601 text; None for anything else, a time without a zone among it."""
+    """Parse an ISO 8601 time; None for anything else, a time without a zone included."""
     try:
         time = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:

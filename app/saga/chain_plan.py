@@ -1,4 +1,4 @@
-"""What is left to publish of an operation: a plan, from which tasks build the chain."""
+"""The steps of an operation that are still to be published; tasks build the Celery chain from them."""
 
 import uuid
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from app.saga.machine import Saga
 
 @dataclass(frozen=True)
 class Plan:
-    """What to publish for an operation now: the steps not yet finished, in their order."""
+    """The steps of an operation that are not yet finished, in order."""
 
     operation_id: uuid.UUID
     epoch: int
@@ -17,11 +17,11 @@ class Plan:
     direction: Direction
     steps: tuple[str, ...]
     is_bulk: bool = False
-    """Whether it stands behind the operations of single requests."""
+    """Whether it waits in the bulk queue, behind the operations of single requests."""
 
 
 def plan_of(saga: Saga) -> Plan:
-    """Say what is left to publish; finished steps are left out, so publishing again at any time is safe."""
+    """Plan the unfinished steps; finished ones are left out, so publishing again at any time is safe."""
     operation = saga.operation
     is_bulk = operation.bulk_id is not None
     return Plan(operation.id, operation.epoch, operation.kind, operation.direction, saga.left, is_bulk)

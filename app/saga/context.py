@@ -1,4 +1,4 @@
-"""What a step knows while it runs: its claim, plain values, the two providers, and a clock."""
+"""What a step works with while it runs: its claim, plain values, both providers, and a clock."""
 
 import json
 import time
@@ -19,19 +19,20 @@ from app.saga.machine import Change, Lease, OperationRow, Saga, Timing
 from app.saga.rows import Loaded
 
 READ_BACK_PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)
-"""Seconds before each look at a change just made: neither provider promises that a read shows the write before it."""
+"""Seconds before each read of a change just made: neither provider promises that a read shows the write before it."""
 
 ABSENCE_CHECK_PAUSES = (0.0, 0.05, 0.1)
-"""Before each look after which something counts as not there, the pause as a part of a provider call's longest time.
+"""Pause before each read that confirms an absence, as a fraction of the provider timeout.
 
-Three, since one 404 or empty list may be late or untrue, and two in a row were seen. Of a call of 10 s they are 0.5 and
-1 s: a burst that lands when a provider goes on is over by then, and a lease of 30 s has room for a dozen such looks.
+Three reads, since one 404 or empty list may be stale or wrong, and two in a row were seen. With a timeout of 10 s the
+pauses are 0.5 and 1 s: late requests that a recovering provider runs are done by then, and a lease of 30 s has room for
+a dozen such checks.
 """
 
 
 @dataclass(frozen=True)
 class Toolbox:
-    """What every step uses and no row holds."""
+    """What every step uses that is not in a row: providers, settings and clocks."""
 
     carrier: Carrier
     platform: VoicePlatform
@@ -39,7 +40,7 @@ class Toolbox:
     sip_uri: str
     timing: Timing
     allowed_addresses: tuple[str, ...] = ()
-    """What our LiveKit trunks admit; empty is everybody."""
+    """Source addresses that our LiveKit trunks accept; empty means any."""
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -60,70 +61,70 @@ class StepContext:
     parents: Mapping[str, str]
     """Resource id -> the resource that it lives under."""
     ledger: Mapping[str, tuple[str, ...]]
-    """Step name -> every id of this agent's that the ledger knows and nobody has deleted."""
+    """Step name -> every id of this agent in the ledger that is not marked deleted."""
     previous_routing: NumberRouting | None
     is_uncertain: bool
-    """Whether any step on this path was tried more than once, so that twins are possible."""
+    """Whether any step on this path was tried more than once, so that duplicates may exist."""
     started: float = field(default=0.0)
     """The monotonic clock at the claim, seconds."""
     unlisted_ids: set[str] = field(default_factory=set)
-    """Ids that this run's looks have not shown: a 404 on one of them is the second word, and needs no third."""
+    """Ids that this run's lists did not show: a 404 on one of them confirms it, and no further list is needed."""
     removed: list[str] = field(default_factory=list)
-    """Ids that this run has undone; kept even where it goes no further, so that the next try does not begin anew."""
+    """Ids that this run has deleted; stored even when it fails later, so that the next try does not start over."""
     source_agent_id: uuid.UUID | None = None
-    """The agent whose path it is, where that is another than `agent_id`: a move works under the new one's mark."""
+    """The agent that gives its number away, in a move; `agent_id` is then the one that gets it."""
 
     @property
     def label(self) -> Label:
-        """How everything that this agent owns is marked at the providers."""
+        """The mark on everything that this agent owns at the providers."""
         return Label(tag=tag_of(self.tools.instance, self.agent_id), metadata=self.metadata)
 
     @property
     def metadata(self) -> str:
-        """The JSON that LiveKit keeps beside the name of a trunk."""
+        """The JSON mark in the metadata of a LiveKit trunk."""
         return metadata_of(self.tools.instance, self.agent_id, self.operation_id, datetime.now(UTC))
 
     def has_own_mark(self, *texts: str) -> bool:
-        """Say whether a LiveKit resource is this agent's by a trunk's metadata, or a rule's name and metadata."""
+        """Tell whether one of the texts (a trunk's metadata, or a rule's name and metadata) is this agent's mark."""
         mark = mark_in(*texts)
         return mark is not None and (mark.instance, mark.agent_id) == (self.tools.instance, str(self.agent_id))
 
     @property
     def last_call_at(self) -> float:
-        """The monotonic clock after which no call may start: it could outlive the lease."""
+        """The monotonic time after which no call may start: it could outlast the lease."""
         return self.started + (self.tools.timing.lease - self.tools.timing.provider_timeout).total_seconds()
 
     def check_time(self) -> None:
-        """Stop before another call that could outlive the lease: what is not sent cannot land late."""
+        """Raise `TransientError` before a call that could outlast the lease: what is not sent cannot land late."""
         if self.tools.clock() > self.last_call_at:
             raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "The providers answer too slowly to finish in time.")
 
-    def find_with_retries(self, look: Callable[[], list[str]], known: Collection[str] = ()) -> list[str]:
-        """Look until something else than `known` is there, three times at most; return all that was seen.
+    def find_with_retries(self, list_ids: Callable[[], list[str]], known: Collection[str] = ()) -> list[str]:
+        """List up to three times, until an id appears that is not in `known`; return all ids seen.
 
-        Before anything is made, forgotten or called done: a list may be late, and an empty one untrue. One that has all
-        that is known is neither.
+        Used before anything is created, forgotten or called done, since a list may be stale and an empty one wrong. A
+        list that has every known id is trusted at once.
         """
         seen: dict[str, None] = {}
-        for part in ABSENCE_CHECK_PAUSES:
-            if part:
-                self.tools.sleep(part * self.tools.timing.provider_timeout.total_seconds())
+        for fraction in ABSENCE_CHECK_PAUSES:
+            if fraction:
+                self.tools.sleep(fraction * self.tools.timing.provider_timeout.total_seconds())
             self.check_time()
-            seen |= dict.fromkeys(look())
+            seen |= dict.fromkeys(list_ids())
             if seen.keys() - set(known) or (known and seen.keys() >= set(known)):
                 break
         return list(seen)
 
-    def confirm_gone(self, look: Callable[[], list[str]], resource_id: str) -> None:
-        """Return when `look` does not show what the provider has just called unknown; `TransientError` if it does."""
+    def confirm_gone(self, list_ids: Callable[[], list[str]], resource_id: str) -> None:
+        """Confirm by list that a resource answered with 404 is gone; `TransientError` while the list still has it."""
         if resource_id not in self.unlisted_ids and resource_id in self.find_with_retries(
-            lambda: [one for one in look() if one == resource_id]
+            lambda: [one for one in list_ids() if one == resource_id]
         ):
-            detail = f"The provider called {resource_id} unknown, and lists it."
+            detail = f"The provider says that {resource_id} does not exist, and still lists it."
             raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, detail)
 
     def wait_until(self, is_true: Callable[[], bool]) -> bool:
-        """Look again, with growing pauses, until `is_true()`; say whether it became so."""
+        """Poll with growing pauses until `is_true()`; return whether it became true in time."""
         for pause in READ_BACK_PAUSES_S:
             if pause:
                 self.tools.sleep(pause)
@@ -134,7 +135,7 @@ class StepContext:
 
 
 class RoutedElsewhereError(RejectedError):
-    """Somebody has routed the number elsewhere since our last look: `routing` is where."""
+    """The number is routed elsewhere since we last read it; `routing` says where."""
 
     def __init__(self, code: ErrorCode, detail: str, routing: NumberRouting) -> None:
         super().__init__(code, detail)
@@ -148,9 +149,9 @@ class Claim:
     step: Step
     lease: Lease
     loaded: Loaded
-    """The operation as the claim has left it."""
+    """The operation as the claim left it."""
     may_have_happened: bool
-    """Whether an earlier try, of this operation or of one before it, ended without a known outcome."""
+    """Whether an earlier try, of this operation or a previous one, ended with an unknown outcome."""
     context: StepContext
 
     @property
@@ -165,27 +166,27 @@ class Claim:
 
     @property
     def rules(self) -> Kind:
-        """What is peculiar to its kind of operation."""
+        """The rules of its kind of operation."""
         return self.operation.rules
 
     @property
     def lane(self) -> Lane:
-        """How its calls stand in line at the providers."""
+        """The priority of its provider calls."""
         return Lane.BULK if self.operation.bulk_id else Lane.SINGLE
 
     @property
     def resource_id(self) -> str | None:
-        """The id that the step's row knows."""
+        """The id in the step's row."""
         return self.loaded.saga.steps[self.step.name].resource_id
 
     @property
     def known(self) -> set[str]:
-        """The ids of the step's resources that its row and the ledger know."""
+        """The ids of the step's resources in its row and in the ledger."""
         return {*self.context.ledger.get(self.step.name, ()), *([self.resource_id] if self.resource_id else [])}
 
 
 def claim_of(change: Change, loaded: Loaded, name: str, tools: Toolbox) -> Claim:
-    """Return what a change that claimed a step has given to this worker."""
+    """Build the claim that a change of the operation gave to this worker."""
     row, direction = change.steps[name], change.operation.direction
     if row.lease_token is None:
         raise ValueError("the change has claimed nothing")

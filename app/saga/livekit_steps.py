@@ -1,4 +1,4 @@
-"""What the LiveKit steps do at the provider, look for and take back."""
+"""The LiveKit steps: what each one creates, finds, repairs and deletes."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,7 +15,7 @@ Made = TypeVar("Made")
 
 
 def find_inbound_trunks(ctx: StepContext) -> list[str]:
-    """List the LiveKit trunks of ours that have the number."""
+    """List our LiveKit trunks that have the number."""
     return [
         trunk.id
         for trunk in ctx.tools.platform.list_inbound_trunks(ctx.phone_number)
@@ -24,14 +24,14 @@ def find_inbound_trunks(ctx: StepContext) -> list[str]:
 
 
 def create_inbound_trunk(ctx: StepContext) -> Result:
-    """Create the trunk; where one of this agent's own came late and holds the number, adopt that one."""
+    """Create the trunk; adopt this agent's own one when an earlier request landed late and holds the number."""
     return _create(
         ctx, lambda: ctx.tools.platform.create_inbound_trunk(ctx.phone_number, ctx.label).id, find_inbound_trunks
     )
 
 
 def _create(ctx: StepContext, create: Callable[[], str], find: Callable[[StepContext], list[str]]) -> Result:
-    """Create, or adopt what LiveKit says is in the way where that is our own: an earlier request that came late."""
+    """Create; on a conflict, adopt the resource that an earlier request of ours made late."""
     try:
         return Result(create())
     except RejectedError as error:
@@ -42,7 +42,7 @@ def _create(ctx: StepContext, create: Callable[[], str], find: Callable[[StepCon
 
 
 def repair_inbound_trunk(ctx: StepContext, trunk_id: str) -> bool:
-    """Make the trunk what it was when it was made; False once it is certainly gone."""
+    """Restore the trunk to what it was when it was created; False when it is certainly gone."""
     platform = ctx.tools.platform
     is_there = _update(
         ctx,
@@ -58,25 +58,25 @@ def repair_inbound_trunk(ctx: StepContext, trunk_id: str) -> bool:
 def _update(
     ctx: StepContext,
     update: Callable[[], Made],
-    find_twins: Callable[[], list[str]],
+    find_duplicates: Callable[[], list[str]],
     delete: Callable[[StepContext, str], None],
 ) -> Made:
-    """Update, once more after the twins of ours are deleted that LiveKit says are in the way."""
+    """Update; on a conflict with duplicates of ours, delete them and update once more."""
     try:
         return update()
     except RejectedError as error:
-        twins = ctx.find_with_retries(find_twins) if error.code in CONFLICTS else []
-        if not twins:
+        duplicates = ctx.find_with_retries(find_duplicates) if error.code in CONFLICTS else []
+        if not duplicates:
             raise
-    for twin in twins:
+    for duplicate in duplicates:
         ctx.check_time()
-        delete(ctx, twin)
+        delete(ctx, duplicate)
     ctx.check_time()
     return update()
 
 
 def delete_inbound_trunk(ctx: StepContext, trunk_id: str) -> None:
-    """Delete and confirm by list: the delete answers 200 for any id (livekit.md 3)."""
+    """Delete and confirm by list: LiveKit responds with 200 to a delete of any id (livekit.md 3)."""
     ctx.tools.platform.delete_trunk(trunk_id)
     ctx.check_time()
 
@@ -88,14 +88,14 @@ def delete_inbound_trunk(ctx: StepContext, trunk_id: str) -> None:
 
 
 def find_dispatch_rules(ctx: StepContext) -> list[str]:
-    """List the rules of ours that name our trunk and no other."""
+    """List our rules that name our trunk and no other."""
     rules = ctx.tools.platform.list_dispatch_rules(ctx.ids[INBOUND_TRUNK])
     ours = (rule for rule in rules if ctx.has_own_mark(rule.name, rule.metadata))
     return [rule.id for rule in ours if rule.trunk_ids == (ctx.ids[INBOUND_TRUNK],)]
 
 
 def create_dispatch_rule(ctx: StepContext) -> Result:
-    """Create the rule; where one of this agent's own came late and has the trunk, adopt that one."""
+    """Create the rule; adopt this agent's own one when an earlier request landed late and has the trunk."""
     platform, trunk_id = ctx.tools.platform, ctx.ids[INBOUND_TRUNK]
     return _create(
         ctx,
@@ -105,7 +105,7 @@ def create_dispatch_rule(ctx: StepContext) -> Result:
 
 
 def repair_dispatch_rule(ctx: StepContext, rule_id: str) -> bool:
-    """Make the rule name our trunk and the agent, in place; False once it is certainly gone."""
+    """Update the rule in place so that it names our trunk and agent; False when it is certainly gone."""
     platform, trunk_id = ctx.tools.platform, ctx.ids[INBOUND_TRUNK]
     is_there = _update(
         ctx,
@@ -114,15 +114,15 @@ def repair_dispatch_rule(ctx: StepContext, rule_id: str) -> bool:
         delete_dispatch_rule,
     )
     if not is_there:
-        ctx.confirm_gone(lambda: _rules(ctx), rule_id)
+        ctx.confirm_gone(lambda: _list_rules(ctx), rule_id)
     return is_there
 
 
-def _rules(ctx: StepContext) -> list[str]:
+def _list_rules(ctx: StepContext) -> list[str]:
     return [rule.id for rule in ctx.tools.platform.list_dispatch_rules()]
 
 
 def delete_dispatch_rule(ctx: StepContext, rule_id: str) -> None:
     """Delete the rule."""
     if not ctx.tools.platform.delete_dispatch_rule(rule_id):
-        ctx.confirm_gone(lambda: _rules(ctx), rule_id)
+        ctx.confirm_gone(lambda: _list_rules(ctx), rule_id)

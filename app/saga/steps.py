@@ -1,4 +1,4 @@
-"""What each step does: the functions behind the table of `app.domain.steps`, read down to provision, up to undo."""
+"""The functions of each step in `app.domain.steps`: do, find, undo and repair."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,34 +25,34 @@ class Actions:
 
     do: Callable[[StepContext], Result]
     find: Callable[[StepContext], list[str]] | None = None
-    """Give the ids of ours that are there, oldest first."""
+    """List the ids of our resources that exist, oldest first."""
     undo: Callable[[StepContext, str], None] | None = None
-    """Take one back; of what is gone already it succeeds."""
+    """Delete one; succeeds when it is gone already."""
     repair: Callable[[StepContext, str], bool] | None = None
-    """Make what stands right in place, its marks included; False once it is certainly gone. For repair and move."""
+    """Update the existing one in place, its mark included; False when it is certainly gone. For repair and move."""
 
 
 def _verify(ctx: StepContext) -> Result:
     verification.verify(ctx)
     if not ctx.is_uncertain:
         return Result(None)
-    removed = _remove_twins(ctx)
+    removed = _remove_duplicates(ctx)
     if ctx.source_agent_id:
-        removed += _remove_twins(replace(ctx, agent_id=ctx.source_agent_id))
+        removed += _remove_duplicates(replace(ctx, agent_id=ctx.source_agent_id))
     return Result(None, removed=tuple(removed))
 
 
-def _remove_twins(ctx: StepContext) -> list[str]:
-    """Delete what a lost answer may have left beside the path: all with the agent's mark that is not on it."""
+def _remove_duplicates(ctx: StepContext) -> list[str]:
+    """Delete duplicates that a lost response may have left: all that carry the agent's mark and are not on its path."""
     removed = []
     for step in steps_towards(Direction.UNDO):
         actions = ACTIONS[step.name]
         if not step.makes or not actions.find or not actions.undo:
             continue
         ctx.check_time()
-        for twin in sorted({*actions.find(ctx), *ctx.ledger.get(step.name, ())} - {ctx.ids[step.name]}):
-            actions.undo(ctx, twin)
-            removed.append(twin)
+        for duplicate in sorted({*actions.find(ctx), *ctx.ledger.get(step.name, ())} - {ctx.ids[step.name]}):
+            actions.undo(ctx, duplicate)
+            removed.append(duplicate)
     return removed
 
 
@@ -82,4 +82,4 @@ ACTIONS = {
     NUMBER_ATTACHMENT: Actions(twilio_steps.attach_number, twilio_steps.find_attachment, twilio_steps.detach_number),
     VERIFICATION: Actions(_verify),
 }
-"""By the step's name."""
+"""Step name -> its functions."""

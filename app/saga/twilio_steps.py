@@ -1,4 +1,4 @@
-"""What the Twilio steps do at the provider, look for and take back."""
+"""The Twilio steps: what each one creates, finds, repairs and deletes."""
 
 from dataclasses import asdict
 
@@ -12,7 +12,7 @@ from app.saga.verification import same_sip_uri
 
 
 def look_up_number(ctx: StepContext) -> Result:
-    """Find the number by its exact text and check that it may be ours; its routing today is the snapshot."""
+    """Find the number and check that we may use it; its present routing is stored, to be restored later."""
     number = _owned_number(ctx)
     if number is None:
         raise _not_in_account()
@@ -23,10 +23,10 @@ def look_up_number(ctx: StepContext) -> Result:
 
 
 def _owned_number(ctx: StepContext) -> CarrierNumber | None:
-    """Find the number in the account's list; None when three looks do not show it."""
+    """Find the number in the account's list; None when three reads do not show it."""
     found: list[CarrierNumber] = []
 
-    def look() -> list[str]:
+    def list_sids() -> list[str]:
         try:
             found.append(ctx.tools.carrier.find_number(ctx.phone_number))
         except RejectedError as error:
@@ -34,7 +34,7 @@ def _owned_number(ctx: StepContext) -> CarrierNumber | None:
                 raise
         return [number.sid for number in found]
 
-    ctx.find_with_retries(look)
+    ctx.find_with_retries(list_sids)
     return found[0] if found else None
 
 
@@ -43,7 +43,7 @@ def _not_in_account() -> RejectedError:
 
 
 def read_number(ctx: StepContext) -> CarrierNumber:
-    """Read the number as it is now; `RejectedError(number_not_in_account)` only once the account's list agrees."""
+    """Read the number as it is now; `RejectedError(number_not_in_account)` only when the account's list agrees."""
     number_sid = ctx.ids[NUMBER]
     try:
         return ctx.tools.carrier.get_number(number_sid)
@@ -62,7 +62,7 @@ def _refuse_foreign_routing(ctx: StepContext, routing: NumberRouting, own_trunk:
     what = "trunk" if routing.trunk_sid else "voice application"
     raise RoutedElsewhereError(
         ErrorCode.NUMBER_ALREADY_ROUTED,
-        f"The number is in use by another {what}; send takeover=true to move it (its routing is put back later).",
+        f"The number is in use by another {what}; send takeover=true to move it (its routing is restored later).",
         routing,
     )
 
@@ -72,7 +72,7 @@ def _is_routed(routing: NumberRouting) -> bool:
 
 
 def find_trunks(ctx: StepContext) -> list[str]:
-    """List the trunks that carry our tag."""
+    """List the trunks that carry this agent's tag."""
     return [trunk.sid for trunk in ctx.tools.carrier.list_trunks() if trunk.tag == ctx.label.tag]
 
 
@@ -82,7 +82,7 @@ def create_trunk(ctx: StepContext) -> Result:
 
 
 def repair_trunk(ctx: StepContext, trunk_sid: str) -> bool:
-    """Give the trunk its tag and let it take plain calls; False once it is certainly gone."""
+    """Restore the trunk's tag and allow unencrypted media; False when it is certainly gone."""
     if ctx.tools.carrier.update_trunk(trunk_sid, ctx.label):
         return True
     ctx.confirm_gone(lambda: _trunk_by_sid(ctx, trunk_sid), trunk_sid)
@@ -95,9 +95,9 @@ def _trunk_by_sid(ctx: StepContext, trunk_sid: str) -> list[str]:
 
 
 def delete_trunk(ctx: StepContext, trunk_sid: str) -> None:
-    """Delete only an empty trunk: Twilio would detach every number on it without a word (twilio.md 2).
+    """Delete the trunk when it is empty: Twilio silently detaches every number that is on it (twilio.md 2).
 
-    Our own number may be on it again, by an attachment that landed after it was undone: that one is taken off.
+    Our own number may be on it again, by an attach request that landed after its undo: it is detached first.
     """
     carrier, own, landed_late = ctx.tools.carrier, ctx.ids.get(NUMBER), False
 
@@ -109,20 +109,20 @@ def delete_trunk(ctx: StepContext, trunk_sid: str) -> None:
             carrier.detach_number(trunk_sid, own)
         return not numbers
 
-    # Looked at three times: one empty list that is not true would take somebody's number off.
+    # Read three times: one wrong empty list would detach somebody's number.
     if not ctx.wait_until(lambda: is_empty() and is_empty() and is_empty()):
         raise RejectedError(
-            ErrorCode.TWILIO_TRUNK_IN_USE, f"Trunk {trunk_sid} still carries numbers: take them off it, then retry."
+            ErrorCode.TWILIO_TRUNK_IN_USE, f"Trunk {trunk_sid} still has numbers: detach them, then retry."
         )
     ctx.check_time()
     if own and landed_late:
-        _give_back(ctx, own, read_number(ctx).routing)
+        _restore_routing(ctx, own, read_number(ctx).routing)
     if not carrier.delete_trunk(trunk_sid):
         ctx.confirm_gone(lambda: _trunk_by_sid(ctx, trunk_sid), trunk_sid)
 
 
 def find_origination_urls(ctx: StepContext) -> list[str]:
-    """List the URLs of our trunk that lead where ours leads."""
+    """List the enabled URLs of our trunk that point at our SIP URI."""
     urls = ctx.tools.carrier.list_origination_urls(ctx.ids[TRUNK])
     return [url.sid for url in urls if url.is_enabled and same_sip_uri(url.sip_url, ctx.tools.sip_uri)]
 
@@ -133,7 +133,7 @@ def create_origination_url(ctx: StepContext) -> Result:
 
 
 def repair_origination_url(ctx: StepContext, url_sid: str) -> bool:
-    """Make the URL lead to LiveKit again; False once it is certainly gone."""
+    """Point the URL at LiveKit again; False when it is certainly gone."""
     trunk_sid = ctx.ids[TRUNK]
     if ctx.tools.carrier.update_origination_url(trunk_sid, url_sid, ctx.tools.sip_uri, ctx.label):
         return True
@@ -153,15 +153,15 @@ def delete_origination_url(ctx: StepContext, url_sid: str) -> None:
 
 
 def find_attachment(ctx: StepContext) -> list[str]:
-    """Say whether the number is on our trunk."""
+    """Return the number's SID when it is on our trunk."""
     number = read_number(ctx)
     return [number.sid] if number.routing.trunk_sid == ctx.ids[TRUNK] else []
 
 
 def attach_number(ctx: StepContext) -> Result:
-    """Attach the number, having looked directly before: Twilio moves it from any other trunk without a word.
+    """Attach the number, after reading its routing once more: Twilio silently moves it from any other trunk.
 
-    Whether it shows is read with the rest of the path, in verification.
+    Verification reads it back, with the rest of the path.
     """
     number_sid, trunk_sid = ctx.ids[NUMBER], ctx.ids[TRUNK]
     now = read_number(ctx).routing
@@ -170,13 +170,13 @@ def attach_number(ctx: StepContext) -> Result:
     _refuse_foreign_routing(ctx, now, own_trunk=trunk_sid)
     ctx.check_time()
     ctx.tools.carrier.attach_number(trunk_sid, number_sid)
-    # Taken over from where it was put since the first look: that is where it goes back to.
+    # Its routing changed after the first read: the newer one is to be restored.
     is_taken = _is_routed(now) and now != ctx.previous_routing
     return Result(number_sid, previous_routing=asdict(now) if is_taken else None)
 
 
 def detach_number(ctx: StepContext, number_sid: str) -> None:
-    """Detach and restore where the number is still ours; leave it alone where somebody has moved it since."""
+    """Detach the number and restore its routing; leave it alone when somebody has moved it since."""
     carrier, trunk_sid = ctx.tools.carrier, ctx.ids.get(TRUNK)
     try:
         now = read_number(ctx).routing
@@ -188,18 +188,18 @@ def detach_number(ctx: StepContext, number_sid: str) -> None:
         ctx.check_time()
         carrier.detach_number(trunk_sid, number_sid)
 
-        def is_off() -> bool:
+        def is_detached() -> bool:
             nonlocal now
             now = read_number(ctx).routing
             return now.trunk_sid != trunk_sid
 
-        if not ctx.wait_until(is_off):
+        if not ctx.wait_until(is_detached):
             raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Twilio still shows the number on our trunk.")
-    _give_back(ctx, number_sid, now)
+    _restore_routing(ctx, number_sid, now)
 
 
-def _give_back(ctx: StepContext, number_sid: str, now: NumberRouting) -> None:
-    """Put back what the number did before us, unless somebody has routed it since; `now` was read a moment ago."""
+def _restore_routing(ctx: StepContext, number_sid: str, now: NumberRouting) -> None:
+    """Restore the number's earlier routing, unless somebody has routed it since; `now` was read a moment ago."""
     if ctx.previous_routing is not None and not _is_routed(now):
         ctx.check_time()
         ctx.tools.carrier.restore_routing(number_sid, ctx.previous_routing, now)

@@ -7,7 +7,7 @@ import pytest
 
 from app.db.models import Audit
 from app.domain.events import Origin
-from app.domain.findings import KINDS, AuditStatus, FindingCode, Fix, Health
+from app.domain.findings import FINDING_KINDS, AuditStatus, FindingCode, Fix, Health
 from app.domain.marks import tag_of
 from app.domain.statuses import PhoneStatus
 from tests.support.providers import WorkerDiedError
@@ -102,7 +102,7 @@ HARMLESS = {_Code.RULE_WILDCARD, _Code.RULE_FOREIGN_CATCH_ALL, _Code.TWIN, _Code
 LASTING = {_Code.ORIGINATION_URL_CHANGED}
 """Found, but the sandbox connects the call all the same: transport is not modelled."""
 
-MENDED = [code for code in FindingCode if KINDS[code].fix in {Fix.REPAIR, Fix.DELETE}]
+MENDED = [code for code in FindingCode if FINDING_KINDS[code].fix in {Fix.REPAIR, Fix.DELETE}]
 DECIDED = [code for code in FindingCode if code not in MENDED]
 
 
@@ -124,7 +124,7 @@ def test_what_drifted_is_named_and_mended_and_a_caller_gets_through(stage: Stage
         assert stage.rings() is None
     seen = stage.audit()
     assert code in {finding["code"] for finding in seen.findings}
-    if KINDS[code].fix is Fix.REPAIR:
+    if FINDING_KINDS[code].fix is Fix.REPAIR:
         assert stage.agent.health_state is Health.DRIFTED
         assert code in {finding["code"] for finding in stage.agent.health_findings}
     fixed = stage.audit(fix=True)

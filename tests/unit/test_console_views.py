@@ -12,7 +12,7 @@ from app.console.presentation import ago, badge, figure, health_card, took, trou
 from app.db.models import Agent, Event, Operation, OperationStep
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import DeliveryStatus, EventName
-from app.domain.findings import ADVICE, KINDS, Finding, FindingCode, Health, advice_on_finding
+from app.domain.findings import ADVICE, FINDING_KINDS, Finding, FindingCode, Health, advice_on_finding
 from app.domain.statuses import BulkStatus, ItemStatus, OperationKind, OperationStatus, PhoneStatus, StepState
 from app.domain.steps import STEPS
 from app.numbers.maintenance import finding_json
@@ -145,7 +145,7 @@ def test_a_path_in_sync_is_green_and_none_is_grey() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", [code for code in FindingCode if KINDS[code].check and code.value != "rule_foreign_catch_all"]
+    "code", [code for code in FindingCode if FINDING_KINDS[code].check and code.value != "rule_foreign_catch_all"]
 )
 def test_every_finding_about_a_path_breaks_one_link(code: FindingCode) -> None:
     assert sorted(tones(make_agent(PhoneStatus.PROVISIONED, code))) == ["bad"] + ["good"] * 5

@@ -18,8 +18,7 @@ from standardwebhooks import Webhook
 
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName, WebhookEvent, payload_of
-from app.domain.findings import KINDS as FINDINGS
-from app.domain.findings import FindingCode, Fix
+from app.domain.findings import FINDING_KINDS, FindingCode, Fix
 from app.domain.statuses import OperationStatus, PhoneStatus
 from app.settings import Settings
 from app.web.problems import KINDS as PROBLEMS
@@ -101,7 +100,7 @@ def test_every_finding_is_documented_as_the_code_has_it() -> None:
 
     assert names(section("docs/operations.md", "Drift")) == [code.value for code in FindingCode]
     assert told == [
-        (kind.severity.value, kind.sentence, MENDS[kind.fix]) for kind in (FINDINGS[code] for code in FindingCode)
+        (kind.severity.value, kind.sentence, MENDS[kind.fix]) for kind in (FINDING_KINDS[code] for code in FindingCode)
     ]
 
 
