@@ -1,4 +1,4 @@
-"""The first answer to each `Idempotency-Key`, kept for a day, so that a repeated request changes nothing."""
+"""The idempotency store: keeps the first response to each `Idempotency-Key` for a day; a retry changes nothing."""
 
 import uuid
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from app.db.queries import purge_rows
 from app.domain.errors import ErrorCode, RefusedError
 
 KEPT_FOR = timedelta(hours=24)
-"""How long a key stands for its first answer; after it, the same key is a new request."""
+"""How long a response is stored; after that, the same key is a new request."""
 
-HELD_FOR = timedelta(seconds=60)
-"""How long a request without an answer counts as running: far above any of ours. After it, its process has died."""
+LOCKED_FOR = timedelta(seconds=60)
+"""How long a request without a response counts as running: far longer than any takes. Then its process has died."""
 
 
 @dataclass(frozen=True, slots=True)
-class FirstAnswer:
-    """An answer as it was sent; `text` is the body, byte for byte."""
+class StoredResponse:
+    """A response as it was sent; `text` is the body, byte for byte."""
 
     status: int
     headers: dict[str, str]
@@ -30,69 +30,71 @@ class FirstAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """The right to give the first answer; it ends at `until`, when another request may take it over."""
+class IdempotencyClaim:
+    """The right to handle the request of this key; it ends at `until`, when another request may take over."""
 
     api_key_id: uuid.UUID
     key: str
     until: datetime
 
 
-class FirstAnswers:
-    """Decides which of several requests with one key runs, and gives its answer to the others."""
+class IdempotencyStore:
+    """Lets one of several requests with the same key run, and gives the others its response."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    def claim(self, api_key_id: uuid.UUID, key: str, request_hash: str, extra: timedelta) -> Claim | FirstAnswer:
-        """Return the right to answer, or the answer given before.
+    def claim(
+        self, api_key_id: uuid.UUID, key: str, request_hash: str, extra: timedelta
+    ) -> IdempotencyClaim | StoredResponse:
+        """Return the claim to handle this request, or the response that an earlier one got.
 
         `RefusedError` 422 for another request under the same key, 409 while the first one runs. `extra` is how much
         longer than usual this request may take.
         """
-        fresh = IdempotencyKey.created_at > func.now() - KEPT_FOR
-        died = and_(
+        is_fresh = IdempotencyKey.created_at > func.now() - KEPT_FOR
+        is_dead = and_(
             IdempotencyKey.status.is_(None),
             IdempotencyKey.locked_until < func.now(),
             IdempotencyKey.request_hash == request_hash,
         )
-        values = {"request_hash": request_hash, "locked_until": func.now() + HELD_FOR + extra}
+        values = {"request_hash": request_hash, "locked_until": func.now() + LOCKED_FOR + extra}
         emptied = {"status": None, "headers": None, "body": None, "created_at": func.now()}
         statement = (
             insert(IdempotencyKey)
             .values(api_key_id=api_key_id, key=key, **values)
             .on_conflict_do_update(
-                index_elements=["api_key_id", "key"], set_={**values, **emptied}, where=or_(~fresh, died)
+                index_elements=["api_key_id", "key"], set_={**values, **emptied}, where=or_(~is_fresh, is_dead)
             )
             .returning(IdempotencyKey.locked_until)
         )
         with self._sessions.begin() as session:
             until = session.scalar(statement)
             if until is not None:
-                return Claim(api_key_id, key, until)
-            return _first_answer(session, _row(api_key_id, key), request_hash)
+                return IdempotencyClaim(api_key_id, key, until)
+            return _stored_response(session, _row(api_key_id, key), request_hash)
 
-    def keep(self, claim: Claim, answer: FirstAnswer) -> None:
-        """Store the answer, unless another request has taken over meanwhile."""
+    def save(self, claim: IdempotencyClaim, response: StoredResponse) -> None:
+        """Store the response, unless another request has taken over in the meantime."""
         with self._sessions.begin() as session:
             session.execute(
                 update(IdempotencyKey)
                 .where(_held(claim))
-                .values(status=answer.status, headers=answer.headers, body={"text": answer.text})
+                .values(status=response.status, headers=response.headers, body={"text": response.text})
             )
 
-    def release(self, claim: Claim) -> None:
-        """Give the key back unused: the request failed on our side and may be sent again."""
+    def release(self, claim: IdempotencyClaim) -> None:
+        """Forget the key: the request failed on our side and may be sent again."""
         with self._sessions.begin() as session:
             session.execute(delete(IdempotencyKey).where(_held(claim)))
 
     def purge(self) -> int:
-        """Delete the keys that stand for nothing any more; return how many. Any number may run at the same time."""
-        old = IdempotencyKey.created_at < func.now() - KEPT_FOR - HELD_FOR
+        """Delete expired keys and return how many; safe to run in several processes at once."""
+        old = IdempotencyKey.created_at < func.now() - KEPT_FOR - LOCKED_FOR
         return purge_rows(self._sessions, old, IdempotencyKey.api_key_id, IdempotencyKey.key)
 
 
-def _held(claim: Claim) -> ColumnElement[bool]:
+def _held(claim: IdempotencyClaim) -> ColumnElement[bool]:
     return and_(
         IdempotencyKey.api_key_id == claim.api_key_id,
         IdempotencyKey.key == claim.key,
@@ -105,12 +107,12 @@ def _row(api_key_id: uuid.UUID, key: str) -> Select[IdempotencyKey]:
     return select(IdempotencyKey).where(IdempotencyKey.api_key_id == api_key_id, IdempotencyKey.key == key)
 
 
-def _first_answer(session: Session, query: Select[IdempotencyKey], request_hash: str) -> FirstAnswer:
+def _stored_response(session: Session, query: Select[IdempotencyKey], request_hash: str) -> StoredResponse:
     row = session.scalar(query)
     if row is not None and row.request_hash != request_hash:
         detail = "This Idempotency-Key was used for another request."
         raise RefusedError(ErrorCode.IDEMPOTENCY_KEY_REUSED, detail)
     if row is None or row.status is None:
-        # None: its request failed and gave the key back between our two statements. The next try will succeed.
+        # None: the first request failed and released the key between our two statements. The next try will succeed.
         raise RefusedError(ErrorCode.IDEMPOTENCY_KEY_IN_PROGRESS, "The first request with this key is still running.")
-    return FirstAnswer(row.status, dict(row.headers or {}), (row.body or {}).get("text", ""))
+    return StoredResponse(row.status, dict(row.headers or {}), (row.body or {}).get("text", ""))

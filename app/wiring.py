@@ -15,7 +15,7 @@ from app.bulk.dispatcher import BulkDispatcher
 from app.bulk.service import BulkService
 from app.db.access import purge_activity
 from app.db.engine import Sessions, make_engine, make_sessions
-from app.idempotency import FirstAnswers
+from app.idempotency import IdempotencyStore
 from app.numbers.agents import AgentService
 from app.numbers.dry_run import PlanningService
 from app.numbers.inventory import HeadroomService, InventoryService
@@ -122,7 +122,7 @@ def build(
     deliveries = DeliveryService(sessions, publisher, sender)
     agents, webhooks = AgentService(sessions), WebhookService(sessions, publisher, sender)
     purges = (
-        FirstAnswers(sessions).purge,
+        IdempotencyStore(sessions).purge,
         ConsoleSessions(sessions).purge,
         webhooks.purge_secrets,
         agents.erase_deleted,

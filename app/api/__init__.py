@@ -1,1 +1,1 @@
-"""The HTTP door: blueprints, schemas, problems, keys and health. Views unpack, call a service, pack."""
+"""The HTTP API: one blueprint per resource. A view unpacks the request, calls a service, and packs the response."""

@@ -10,13 +10,13 @@ from marshmallow import RAISE
 
 from app.api.responses import (
     agent_url,
-    deprovisioning_answer,
+    deprovisioning_response,
     idempotent,
-    move_answer,
-    plan_answer,
-    provisioning_answer,
-    repair_answer,
-    verification_answer,
+    move_response,
+    plan_response,
+    provisioning_response,
+    repair_response,
+    verification_response,
 )
 from app.domain.errors import OPERATION_ERROR_CODES, ErrorCode
 from app.views.agent_schemas import Accepted, AgentIn, AgentOut, AgentPage, AgentQuery, Done, Provisioned, ProvisionIn
@@ -30,8 +30,8 @@ from app.views.operation_schemas import (
     RepairIn,
     VerifiedOut,
 )
-from app.web.context import door, origin, wiring
-from app.web.documented import answers_with
+from app.web.context import origin, web_services, wiring
+from app.web.documented import responds_with
 
 blueprint = APIBlueprint("agents", __name__, url_prefix="/api/agents", tag="Agents")
 
@@ -40,7 +40,7 @@ blueprint = APIBlueprint("agents", __name__, url_prefix="/api/agents", tag="Agen
 @idempotent
 @blueprint.input(AgentIn)
 @blueprint.output(AgentOut, 201, description="The agent.")
-@answers_with(headers={201: ["Location"]})
+@responds_with(headers={201: ["Location"]})
 def create_agent(json_data: dict[str, Any]) -> ResponseReturnValue:
     """Create an agent."""
     livekit_name, metadata = json_data.get("livekit_agent_name"), json_data.get("agent_metadata", {})
@@ -51,15 +51,15 @@ def create_agent(json_data: dict[str, Any]) -> ResponseReturnValue:
 @blueprint.get("")
 @blueprint.input(AgentQuery, location="query", unknown=RAISE)
 @blueprint.output(AgentPage, description="One page.")
-@answers_with(ErrorCode.VALIDATION_FAILED)
+@responds_with(ErrorCode.VALIDATION_FAILED)
 def list_agents(query_data: dict[str, Any]) -> object:
     """List agents, the newest first."""
-    return door().reader.agents(**query_data)
+    return web_services().reader.agents(**query_data)
 
 
 @blueprint.get("/<agent_id>")
 @blueprint.output(AgentOut, description="The agent.")
-@answers_with(ErrorCode.AGENT_NOT_FOUND)
+@responds_with(ErrorCode.AGENT_NOT_FOUND)
 def get_agent(agent_id: uuid.UUID) -> object:
     """Get one agent."""
     return wiring().agents.get(agent_id)
@@ -67,7 +67,7 @@ def get_agent(agent_id: uuid.UUID) -> object:
 
 @blueprint.delete("/<agent_id>")
 @blueprint.output({}, 204, description="It is gone.")
-@answers_with(ErrorCode.AGENT_NOT_FOUND, ErrorCode.AGENT_HAS_PHONE, ErrorCode.OPERATION_IN_PROGRESS)
+@responds_with(ErrorCode.AGENT_NOT_FOUND, ErrorCode.AGENT_HAS_PHONE, ErrorCode.OPERATION_IN_PROGRESS)
 def delete_agent(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Delete an agent that holds no number."""
     wiring().agents.delete(agent_id, origin=origin())
@@ -84,7 +84,7 @@ _PHONE = PhoneOut()
 @phones_blueprint.input(ProvisionQuery, location="query", unknown=RAISE)
 @phones_blueprint.input(ProvisionIn)
 @phones_blueprint.output(Accepted, 202, description="Queued: poll `statusUrl`.")
-@answers_with(
+@responds_with(
     ErrorCode.AGENT_NOT_FOUND,
     ErrorCode.AGENT_HAS_PHONE,
     ErrorCode.NUMBER_IN_USE,
@@ -97,23 +97,23 @@ def provision_phone(agent_id: uuid.UUID, json_data: dict[str, Any], query_data: 
     """Connect a number to the agent, or say with `dryRun` what that would do."""
     number, takeover = json_data["phone_number"], json_data["takeover"]
     if query_data["dry_run"]:
-        return plan_answer(wiring().planning.preview(agent_id, number, takeover=takeover))
+        return plan_response(wiring().planning.preview(agent_id, number, takeover=takeover))
     operation = wiring().provisioning.provision(agent_id, number, takeover=takeover, origin=origin())
-    return provisioning_answer(operation)
+    return provisioning_response(operation)
 
 
 @phones_blueprint.get("/phone-status")
 @phones_blueprint.output(PhoneOut, description="Where the agent's number stands.")
-@answers_with(
+@responds_with(
     ErrorCode.AGENT_NOT_FOUND,
     bodies={304: (None, "Nothing has changed since the answer whose `ETag` was sent in `If-None-Match`.")},
     headers={200: ["ETag"], 304: ["ETag"]},
 )
 def phone_status(agent_id: uuid.UUID) -> Response:
     """Get the state of the agent's number."""
-    etag = door().reader.phone_etag(agent_id)
+    etag = web_services().reader.phone_etag(agent_id)
     unchanged = request.if_none_match.contains_weak(etag)
-    body = "" if unchanged else current_app.json.dumps(_PHONE.dump(door().reader.phone(agent_id)))
+    body = "" if unchanged else current_app.json.dumps(_PHONE.dump(web_services().reader.phone(agent_id)))
     response = Response(body, 304 if unchanged else 200, mimetype="application/json")
     response.set_etag(etag)
     response.headers["Cache-Control"] = "no-cache"
@@ -123,7 +123,7 @@ def phone_status(agent_id: uuid.UUID) -> Response:
 @phones_blueprint.delete("/deprovision-phone")
 @idempotent
 @phones_blueprint.output(Accepted, 202, description="Queued: poll `statusUrl`.")
-@answers_with(
+@responds_with(
     ErrorCode.AGENT_NOT_FOUND,
     ErrorCode.OPERATION_IN_PROGRESS,
     bodies={200: (Done, "The agent has no number: it had none, or `Prefer: wait` was long enough.")},
@@ -132,27 +132,27 @@ def phone_status(agent_id: uuid.UUID) -> Response:
 def deprovision_phone(agent_id: uuid.UUID) -> Response:
     """Disconnect the agent's number; while it is being connected, cancel that."""
     operation = wiring().provisioning.deprovision(agent_id, origin=origin())
-    return deprovisioning_answer(operation)
+    return deprovisioning_response(operation)
 
 
-care_blueprint = APIBlueprint("care", __name__, url_prefix="/api/agents/<agent_id>", tag="Care")
+maintenance_blueprint = APIBlueprint("care", __name__, url_prefix="/api/agents/<agent_id>", tag="Care")
 
 HEADERS = {200: ["Preference-Applied"], 202: ["Location", "Retry-After", "Preference-Applied"]}
 
 
-@care_blueprint.post("/verify")
-@care_blueprint.output(VerifiedOut, description="What was found.")
-@answers_with(ErrorCode.AGENT_NOT_FOUND, ErrorCode.AGENT_HAS_NO_PHONE, *OPERATION_ERROR_CODES)
+@maintenance_blueprint.post("/verify")
+@maintenance_blueprint.output(VerifiedOut, description="What was found.")
+@responds_with(ErrorCode.AGENT_NOT_FOUND, ErrorCode.AGENT_HAS_NO_PHONE, *OPERATION_ERROR_CODES)
 def verify_phone(agent_id: uuid.UUID) -> Response:
     """Compare the agent's path with both providers now."""
-    return verification_answer(wiring().maintenance.verify(agent_id))
+    return verification_response(wiring().maintenance.verify(agent_id))
 
 
-@care_blueprint.post("/repair")
+@maintenance_blueprint.post("/repair")
 @idempotent
-@care_blueprint.input(RepairIn)
-@care_blueprint.output(Accepted, 202, description="Queued: poll `statusUrl`.")
-@answers_with(
+@maintenance_blueprint.input(RepairIn)
+@maintenance_blueprint.output(Accepted, 202, description="Queued: poll `statusUrl`.")
+@responds_with(
     ErrorCode.AGENT_NOT_FOUND,
     ErrorCode.AGENT_HAS_NO_PHONE,
     ErrorCode.OPERATION_IN_PROGRESS,
@@ -162,14 +162,14 @@ def verify_phone(agent_id: uuid.UUID) -> Response:
 )
 def repair_phone(agent_id: uuid.UUID, json_data: dict[str, Any]) -> Response:
     """Rebuild what is missing or changed on the agent's path."""
-    return repair_answer(wiring().maintenance.repair(agent_id, takeover=json_data["takeover"], origin=origin()))
+    return repair_response(wiring().maintenance.repair(agent_id, takeover=json_data["takeover"], origin=origin()))
 
 
-@care_blueprint.post("/move-phone")
+@maintenance_blueprint.post("/move-phone")
 @idempotent
-@care_blueprint.input(MoveIn)
-@care_blueprint.output(Accepted, 202, description="Queued: poll `statusUrl`.")
-@answers_with(
+@maintenance_blueprint.input(MoveIn)
+@maintenance_blueprint.output(Accepted, 202, description="Queued: poll `statusUrl`.")
+@responds_with(
     ErrorCode.AGENT_NOT_FOUND,
     ErrorCode.AGENT_HAS_NO_PHONE,
     ErrorCode.AGENT_HAS_PHONE,
@@ -180,4 +180,4 @@ def repair_phone(agent_id: uuid.UUID, json_data: dict[str, Any]) -> Response:
 )
 def move_phone(agent_id: uuid.UUID, json_data: dict[str, Any]) -> Response:
     """Hand the agent's number to another agent, with no moment at which a caller reaches nobody."""
-    return move_answer(wiring().maintenance.move(agent_id, json_data["to_agent_id"], origin=origin()))
+    return move_response(wiring().maintenance.move(agent_id, json_data["to_agent_id"], origin=origin()))

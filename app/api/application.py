@@ -6,7 +6,7 @@ from app.access import KeyService
 from app.api import agents, documentation, operations, provisionings, webhooks
 from app.api.documentation import VERSION, configure_openapi
 from app.domain.steps import STEP_BY_NAME
-from app.idempotency import FirstAnswers
+from app.idempotency import IdempotencyStore
 from app.observability import logs
 from app.observability.metrics import BrokerCollector, RowCollector, make_metrics
 from app.views.bulks import BulkReader
@@ -14,7 +14,7 @@ from app.views.reader import Reader
 from app.web import health
 from app.web.authentication import register_authentication, register_rate_limit
 from app.web.bodies import MAX_BODY_BYTES, with_whole_bodies
-from app.web.context import DOOR, WIRING, Door
+from app.web.context import WEB_SERVICES, WIRING, WebServices
 from app.web.limits import make_rate_limit, register_provider_calls
 from app.web.problems import register_problems
 from app.web.readiness import ReadinessCollector, make_readiness
@@ -25,7 +25,7 @@ BLUEPRINTS = (
     agents.blueprint,
     agents.phones_blueprint,
     provisionings.blueprint,
-    agents.care_blueprint,
+    agents.maintenance_blueprint,
     operations.blueprint,
     operations.audits_blueprint,
     webhooks.blueprint,
@@ -56,9 +56,9 @@ def build_application(wiring: Wiring) -> APIFlask:
     sessions = wiring.sessions
     broker = BrokerCollector(wiring.settings.redis_url, wiring.telemetry.tally, wiring.governors, tuple(STEP_BY_NAME))
     readiness = make_readiness(wiring)
-    app.extensions[DOOR] = Door(
+    app.extensions[WEB_SERVICES] = WebServices(
         keys=KeyService(sessions),
-        first_answers=FirstAnswers(sessions),
+        idempotency=IdempotencyStore(sessions),
         reader=Reader(sessions),
         bulk_reader=BulkReader(sessions),
         readiness=readiness,

@@ -7,12 +7,12 @@ from apiflask import APIBlueprint
 from flask import Response
 from marshmallow import RAISE
 
-from app.api.responses import audit_answer, idempotent, retry_answer
+from app.api.responses import audit_response, idempotent, retry_response
 from app.domain.errors import ErrorCode
 from app.views.agent_schemas import Accepted
 from app.views.operation_schemas import AuditAccepted, AuditIn, AuditOut, OperationOut, OperationPage, OperationQuery
-from app.web.context import door, origin, wiring
-from app.web.documented import answers_with
+from app.web.context import origin, web_services, wiring
+from app.web.documented import responds_with
 
 blueprint = APIBlueprint("operations", __name__, url_prefix="/api/operations", tag="Operations")
 
@@ -20,23 +20,23 @@ blueprint = APIBlueprint("operations", __name__, url_prefix="/api/operations", t
 @blueprint.get("")
 @blueprint.input(OperationQuery, location="query", unknown=RAISE)
 @blueprint.output(OperationPage, description="One page.")
-@answers_with(ErrorCode.VALIDATION_FAILED)
+@responds_with(ErrorCode.VALIDATION_FAILED)
 def list_operations(query_data: dict[str, Any]) -> object:
     """List operations, the newest first."""
-    return door().reader.operations(**query_data)
+    return web_services().reader.operations(**query_data)
 
 
 @blueprint.get("/<operation_id>")
 @blueprint.output(OperationOut, description="The operation.")
-@answers_with(ErrorCode.OPERATION_NOT_FOUND)
+@responds_with(ErrorCode.OPERATION_NOT_FOUND)
 def get_operation(operation_id: uuid.UUID) -> object:
     """Get one operation with its steps and timeline."""
-    return door().reader.operation(operation_id)
+    return web_services().reader.operation(operation_id)
 
 
 @blueprint.post("/<operation_id>/retry")
 @blueprint.output(Accepted, 202, description="Queued again, or afresh under a new id.")
-@answers_with(
+@responds_with(
     ErrorCode.OPERATION_NOT_FOUND,
     ErrorCode.AGENT_NOT_FOUND,
     ErrorCode.OPERATION_FINISHED,
@@ -48,7 +48,7 @@ def get_operation(operation_id: uuid.UUID) -> object:
 def retry_operation(operation_id: uuid.UUID) -> Response:
     """Queue an open operation again; start a failed or cancelled provisioning afresh."""
     operation = wiring().provisioning.retry(operation_id, origin=origin())
-    return retry_answer(operation)
+    return retry_response(operation)
 
 
 audits_blueprint = APIBlueprint("audits", __name__, url_prefix="/api/audit", tag="Audit")
@@ -58,7 +58,7 @@ audits_blueprint = APIBlueprint("audits", __name__, url_prefix="/api/audit", tag
 @idempotent
 @audits_blueprint.input(AuditIn)
 @audits_blueprint.output(AuditAccepted, 202, description="Queued: poll `statusUrl`.")
-@answers_with(
+@responds_with(
     bodies={200: (AuditOut, "With `Prefer: wait`: the report.")},
     headers={200: ["Preference-Applied"], 202: ["Location", "Retry-After", "Preference-Applied"]},
 )
@@ -66,20 +66,20 @@ def start_audit(json_data: dict[str, Any]) -> Response:
     """Compare every row with both providers; with `fix`, mend what can be mended."""
     audit_id = wiring().audits.request_audit(fix=json_data["fix"], origin=origin())
     wiring().publisher.publish_audit(audit_id)
-    return audit_answer(audit_id)
+    return audit_response(audit_id)
 
 
 @audits_blueprint.get("")
 @audits_blueprint.output(AuditOut, description="The newest report.")
-@answers_with(ErrorCode.AUDIT_NOT_FOUND)
+@responds_with(ErrorCode.AUDIT_NOT_FOUND)
 def latest_audit() -> object:
     """Get the newest audit that is over."""
-    return door().reader.report()
+    return web_services().reader.report()
 
 
 @audits_blueprint.get("/<audit_id>")
 @audits_blueprint.output(AuditOut, description="The audit.")
-@answers_with(ErrorCode.AUDIT_NOT_FOUND)
+@responds_with(ErrorCode.AUDIT_NOT_FOUND)
 def get_audit(audit_id: uuid.UUID) -> object:
     """Get one audit, over or not."""
-    return door().reader.audit(audit_id)
+    return web_services().reader.audit(audit_id)

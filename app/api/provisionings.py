@@ -25,8 +25,8 @@ from app.views.bulk_schemas import (
 )
 from app.views.bulks import BulkView, bulk_url
 from app.web.authentication import charge_items
-from app.web.context import door, origin, wiring
-from app.web.documented import answers_with
+from app.web.context import origin, web_services, wiring
+from app.web.documented import responds_with
 from app.web.requests import report_answer
 
 blueprint = APIBlueprint("provisionings", __name__, url_prefix="/api/provisionings", tag="Bulk")
@@ -38,7 +38,7 @@ _ACCEPTED, _BULK, _CANCELLED = BulkAccepted(), BulkOut(), BulkCancelled()
 @idempotent
 @blueprint.input(BulkIn)
 @blueprint.output(BulkAccepted, 202, description="Stored: poll `statusUrl`. Items that cannot work failed already.")
-@answers_with(headers={202: ["Location", "Retry-After"]})
+@responds_with(headers={202: ["Location", "Retry-After"]})
 def start_bulk(json_data: dict[str, Any]) -> Response:
     """Connect up to 10,000 numbers, as JSON or CSV."""
     items = read_items(json_data["items"])
@@ -57,7 +57,7 @@ def _accepted(bulk: Bulk, room: Headroom | None) -> Response:
 
 @blueprint.get("/<bulk_id>")
 @blueprint.output(BulkOut, description="The bulk.")
-@answers_with(ErrorCode.BULK_NOT_FOUND)
+@responds_with(ErrorCode.BULK_NOT_FOUND)
 def get_bulk(bulk_id: uuid.UUID) -> object:
     """Get one bulk: counts, progress, times, links."""
     return BulkView.of(wiring().bulk.get(bulk_id))
@@ -66,23 +66,23 @@ def get_bulk(bulk_id: uuid.UUID) -> object:
 @blueprint.get("")
 @blueprint.input(BulkQuery, location="query", unknown=RAISE)
 @blueprint.output(BulkPage, description="One page.")
-@answers_with(ErrorCode.VALIDATION_FAILED)
+@responds_with(ErrorCode.VALIDATION_FAILED)
 def list_bulks(query_data: dict[str, Any]) -> object:
     """List bulks, the newest first."""
-    return door().bulk_reader.bulks(**query_data)
+    return web_services().bulk_reader.bulks(**query_data)
 
 
 @blueprint.get("/<bulk_id>/items")
 @blueprint.input(BulkItemQuery, location="query", unknown=RAISE)
 @blueprint.output(BulkItemPage, description="One page.")
-@answers_with(ErrorCode.BULK_NOT_FOUND, ErrorCode.VALIDATION_FAILED)
+@responds_with(ErrorCode.BULK_NOT_FOUND, ErrorCode.VALIDATION_FAILED)
 def list_bulk_items(bulk_id: uuid.UUID, query_data: dict[str, Any]) -> object:
     """List what became of each item, in the order of the request."""
-    return door().bulk_reader.items(bulk_id, **query_data)
+    return web_services().bulk_reader.items(bulk_id, **query_data)
 
 
 @blueprint.get("/<bulk_id>/report")
-@answers_with(ErrorCode.BULK_NOT_FOUND, texts={200: ("text/csv", "Every item, one line each, with a header row.")})
+@responds_with(ErrorCode.BULK_NOT_FOUND, texts={200: ("text/csv", "Every item, one line each, with a header row.")})
 def get_bulk_report(bulk_id: uuid.UUID) -> Response:
     """Get what became of each item as a CSV file."""
     return report_answer(bulk_id, report_text(wiring().bulk.items(bulk_id)))
@@ -90,7 +90,7 @@ def get_bulk_report(bulk_id: uuid.UUID) -> Response:
 
 @blueprint.post("/<bulk_id>/cancel")
 @blueprint.output(BulkCancelled, 202, description="Nothing more begins; what had begun runs to its end.")
-@answers_with(ErrorCode.BULK_NOT_FOUND, headers={202: ["Location", "Retry-After"]})
+@responds_with(ErrorCode.BULK_NOT_FOUND, headers={202: ["Location", "Retry-After"]})
 def cancel_bulk(bulk_id: uuid.UUID) -> Response:
     """Cancel every item for which no provider was called yet."""
     told = wiring().bulk.cancel(bulk_id, origin=origin())
@@ -99,7 +99,7 @@ def cancel_bulk(bulk_id: uuid.UUID) -> Response:
 
 @blueprint.post("/<bulk_id>/resume")
 @blueprint.output(BulkOut, 202, description="They wait again.")
-@answers_with(ErrorCode.BULK_NOT_FOUND, headers={202: ["Location", "Retry-After"]})
+@responds_with(ErrorCode.BULK_NOT_FOUND, headers={202: ["Location", "Retry-After"]})
 def resume_bulk(bulk_id: uuid.UUID) -> Response:
     """Try again every item that failed or was cancelled, but for those that never can work."""
     charge_items(wiring().bulk.resumable(bulk_id))

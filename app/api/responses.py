@@ -17,7 +17,7 @@ from werkzeug.http import parse_list_header
 from app.db.models import Operation
 from app.domain.errors import ErrorCode
 from app.domain.statuses import OperationStatus, PhoneStatus
-from app.idempotency import Claim, FirstAnswer
+from app.idempotency import IdempotencyClaim, StoredResponse
 from app.numbers.dry_run import Preview
 from app.numbers.maintenance import VerifyResult
 from app.numbers.service import Opened
@@ -27,20 +27,20 @@ from app.views.operation_schemas import AuditAccepted, AuditOut, MovedOut, PlanO
 from app.views.operations import phone_status_of, status_url
 from app.views.reports import plan_body, verification_body
 from app.web.bodies import read_body
-from app.web.context import caller, door, wiring
+from app.web.context import caller, web_services, wiring
 from app.web.documented import note_idempotent
 from app.web.problems import FIRST_SERVER_ERROR, problem, validation_failed
 
 LONGEST_WAIT = timedelta(seconds=60)
-"""The longest wait: what proxies commonly allow an answer to take."""
+"""The longest wait: how long proxies commonly wait for a response."""
 
 
 def preferred_wait(request: Request) -> timedelta:
-    """Return the wait that the client asked for, at most `LONGEST_WAIT`; zero when it asked for none or for nonsense.
+    """Return how long the client prefers to wait, at most `LONGEST_WAIT`; zero without a valid `wait`.
 
-    The first `wait` counts, as the RFC has it; what cannot be read is ignored.
+    The first `wait` counts, as RFC 7240 says; what cannot be parsed is ignored.
     """
-    # One value: WSGI servers join what is sent in several lines.
+    # A single value: WSGI servers join a header that was sent several times.
     given = request.headers.get("Prefer")
     for part in parse_list_header(given) if given else ():
         name, _, value = part.partition(";")[0].partition("=")
@@ -52,10 +52,10 @@ def preferred_wait(request: Request) -> timedelta:
 
 
 POLL_AFTER_S = 1
-"""Seconds until a first poll is worth it: provisioning takes about that long."""
+"""Seconds until the first poll, sent as Retry-After: provisioning takes about that long."""
 
 MAX_WAITERS = 8
-"""Requests of one process that may wait at once: each holds a thread, and half must stay free for others."""
+"""Requests of one process that may wait at the same time: each holds a thread, and half of them must stay free."""
 
 T = TypeVar("T")
 
@@ -64,21 +64,21 @@ _waiters = threading.BoundedSemaphore(MAX_WAITERS)
 _ACCEPTED, _PROVISIONED, _DONE = Accepted(), Provisioned(), Done()
 
 
-def provisioning_answer(operation: Opened) -> Response:
-    """Answer a request to provision: 202, or what became of it if the client waited long enough."""
+def provisioning_response(operation: Opened) -> Response:
+    """Respond to a request to provision: 202, or the result if the client waited long enough."""
     ended, headers = wait_for(operation)
     if ended is None:
         return accepted(operation, PhoneStatus.PENDING, headers)
     if ended.status is not OperationStatus.SUCCEEDED:
-        return failure_answer(ended, headers)
+        return failure_response(ended, headers)
     agent = wiring().agents.get(ended.agent_id)
     path = {"success": True, "phone_number": ended.phone_number}
     path |= {name: getattr(agent, name) for name in _PROVISIONED.fields if name not in path}
     return packed(_PROVISIONED, path, 200, headers)
 
 
-def deprovisioning_answer(operation: Operation | None) -> Response:
-    """Answer a request to deprovision: 200 where nothing is left, else 202."""
+def deprovisioning_response(operation: Operation | None) -> Response:
+    """Respond to a request to deprovision: 200 when nothing is left, else 202."""
     if operation is None:
         return packed(_DONE, {"success": True, "message": "The agent has no number."}, 200, {})
     ended, headers = (operation, {}) if operation.status.is_final else wait_for(operation)
@@ -87,41 +87,40 @@ def deprovisioning_answer(operation: Operation | None) -> Response:
     return packed(_DONE, {"success": True, "message": "The number was disconnected from the agent."}, 200, headers)
 
 
-def retry_answer(operation: Operation) -> Response:
-    """Answer a request to retry: always 202."""
+def retry_response(operation: Operation) -> Response:
+    """Respond to a request to retry: always 202."""
     return accepted(operation, phone_status_of(operation), {})
 
 
 def wait_for(operation: Operation | Opened) -> tuple[Operation | None, dict[str, str]]:
-    """Return the operation once final, or None, and the headers that tell whether the wish to wait was met."""
-    found, headers = wait_on(lambda patience: wiring().provisioning.wait(operation.id, patience))
+    """Return the operation if it became final in time, else None; and the headers that say whether we waited."""
+    found, headers = call_with_wait(lambda timeout: wiring().provisioning.wait(operation.id, timeout))
     return (found if found and found.status.is_final else None), headers
 
 
-def wait_on(look: Callable[[timedelta], T]) -> tuple[T | None, dict[str, str]]:
-    """Call `look` with the wait that the client prefers; None without calling it when there is none to be had."""
-    patience = preferred_wait(request)
-    if not patience or not _waiters.acquire(blocking=False):
+def call_with_wait(wait: Callable[[timedelta], T]) -> tuple[T | None, dict[str, str]]:
+    """Call `wait` with the timeout that the client prefers; do not call it, and return None, if there is none.
+
+    Nor when `MAX_WAITERS` requests are waiting already.
+    """
+    timeout = preferred_wait(request)
+    if not timeout or not _waiters.acquire(blocking=False):
         return None, {}
     try:
-        found = look(patience)
+        found = wait(timeout)
     finally:
         _waiters.release()
-    return found, {"Preference-Applied": f"wait={_seconds(patience)}"}
+    return found, {"Preference-Applied": f"wait={int(timeout.total_seconds())}"}
 
 
-def failure_answer(ended: Operation, headers: dict[str, str]) -> Response:
-    """Answer with the problem that ended an operation."""
+def failure_response(ended: Operation, headers: dict[str, str]) -> Response:
+    """Respond with the problem that ended an operation."""
     code = ErrorCode(ended.error_code or ErrorCode.CANCELLED)
     return problem(code, ended.error_detail or "The operation was cancelled.", headers=headers)
 
 
-def _seconds(span: timedelta) -> int:
-    return int(span.total_seconds())
-
-
 def accepted(operation: Operation | Opened, status: PhoneStatus, headers: dict[str, str]) -> Response:
-    """Answer 202: the work is queued."""
+    """Respond 202: the work is queued."""
     url = status_url(operation.agent_id)
     body = {
         "success": True,
@@ -134,13 +133,13 @@ def accepted(operation: Operation | Opened, status: PhoneStatus, headers: dict[s
 
 
 def packed(schema: Schema, body: object, status: int, headers: dict[str, str]) -> Response:
-    """Pack `body` as its schema says."""
+    """Serialize `body` with its schema."""
     text = current_app.json.dumps(schema.dump(body))
     return Response(text, status, headers, mimetype="application/json")
 
 
 def agent_url(agent_id: uuid.UUID) -> str:
-    """Return where an agent is found."""
+    """Return the path of an agent."""
     return f"/api/agents/{agent_id}"
 
 
@@ -148,42 +147,42 @@ _VERIFIED, _REPAIRED, _MOVED, _PLAN = VerifiedOut(), RepairedOut(), MovedOut(), 
 _AUDIT_ACCEPTED, _AUDIT = AuditAccepted(), AuditOut()
 
 
-def verification_answer(result: VerifyResult) -> Response:
-    """Answer a request to verify."""
+def verification_response(result: VerifyResult) -> Response:
+    """Respond to a request to verify."""
     return packed(_VERIFIED, verification_body(result), 200, {})
 
 
-def repair_answer(operation: Operation | None) -> Response:
-    """Answer a request to repair: 200 where all is well, else 202, or how it ended if the client waited."""
+def repair_response(operation: Operation | None) -> Response:
+    """Respond to a request to repair: 200 when nothing is wrong, else 202, or the result if the client waited."""
     if operation is None:
         return packed(_REPAIRED, {"success": True, "message": "All is well: nothing to repair."}, 200, {})
     ended, headers = wait_for(operation)
     if ended is None:
         return accepted(operation, PhoneStatus.PROVISIONED, headers)
     if ended.status is not OperationStatus.SUCCEEDED:
-        return failure_answer(ended, headers)
+        return failure_response(ended, headers)
     return packed(_REPAIRED, {"success": True, "message": "The path was repaired."}, 200, headers)
 
 
-def move_answer(operation: Operation) -> Response:
-    """Answer a request to move a number: 202, or how it ended if the client waited."""
+def move_response(operation: Operation) -> Response:
+    """Respond to a request to move a number: 202, or the result if the client waited."""
     ended, headers = wait_for(operation)
     if ended is None:
         return accepted(operation, PhoneStatus.PROVISIONED, headers)
     if ended.status is not OperationStatus.SUCCEEDED:
-        return failure_answer(ended, headers)
+        return failure_response(ended, headers)
     moved = {name: getattr(ended, name) for name in _MOVED.fields if name != "success"}
     return packed(_MOVED, {"success": True, **moved}, 200, headers)
 
 
-def plan_answer(preview: Preview) -> Response:
-    """Answer a dry run."""
+def plan_response(preview: Preview) -> Response:
+    """Respond to a dry run."""
     return packed(_PLAN, plan_body(preview), 200, {})
 
 
-def audit_answer(audit_id: uuid.UUID) -> Response:
-    """Answer a request to audit: 202, or the report if the client waited long enough."""
-    found, headers = wait_on(lambda patience: door().reader.wait_for_audit(audit_id, patience))
+def audit_response(audit_id: uuid.UUID) -> Response:
+    """Respond to a request to audit: 202, or the report if the client waited long enough."""
+    found, headers = call_with_wait(lambda timeout: web_services().reader.wait_for_audit(audit_id, timeout))
     if found is not None and found.finished_at is not None:
         return packed(_AUDIT, found, 200, headers)
     url = f"/api/audit/{audit_id}"
@@ -193,7 +192,7 @@ def audit_answer(audit_id: uuid.UUID) -> Response:
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
-KEPT_HEADERS = ("Content-Type", "Location", "Retry-After", "Preference-Applied")
+STORED_HEADERS = ("Content-Type", "Location", "Retry-After", "Preference-Applied")
 TOO_MANY_REQUESTS = 429
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -202,48 +201,48 @@ View = Callable[..., ResponseReturnValue]
 
 
 def idempotent(view: View) -> View:
-    """Wrap a view: the outermost decorator below the route, so that refusals of the input are kept too."""
+    """Make a view take an `Idempotency-Key`; outermost below the route, so that refusals are stored too."""
 
     @wraps(view)
     def wrapper(**arguments: object) -> ResponseReturnValue:
         key = request.headers.get(HEADER)
         if key is not None and not _KEY.fullmatch(key):
             raise validation_failed({HEADER: ["must be 1 to 255 visible ASCII characters"]})
-        # What writes nothing needs no record, and must not use up the key of the real thing.
+        # A dry run writes nothing, and must not use up the key of the real request.
         is_dry_run = request.args.get("dryRun") == "true"
-        return view(**arguments) if key is None or is_dry_run else _answer_once(key, view, arguments)
+        return view(**arguments) if key is None or is_dry_run else _respond_once(key, view, arguments)
 
     note_idempotent(wrapper)
     return wrapper
 
 
-def _answer_once(key: str, view: View, arguments: dict[str, object]) -> Response:
-    claim = door().first_answers.claim(caller().key_id, key, _request_hash(), extra=preferred_wait(request))
-    if isinstance(claim, FirstAnswer):
+def _respond_once(key: str, view: View, arguments: dict[str, object]) -> Response:
+    claim = web_services().idempotency.claim(caller().key_id, key, _request_hash(), extra=preferred_wait(request))
+    if isinstance(claim, StoredResponse):
         return Response(claim.text, claim.status, {**claim.headers, REPLAYED: "true"})
-    return _first_answer(claim, view, arguments)
+    return _first_response(claim, view, arguments)
 
 
-def _first_answer(claim: Claim, view: View, arguments: dict[str, object]) -> Response:
-    """Run the view; keep what it answers unless the fault is ours or it came too soon: then it may be sent again."""
+def _first_response(claim: IdempotencyClaim, view: View, arguments: dict[str, object]) -> Response:
+    """Run the view and store its response, unless that is a 429 or 5xx: then the request may be sent again."""
     response: Response | None = None
     try:
-        response = _run(view, arguments)
+        response = _run_view(view, arguments)
     finally:
-        if response is None or not _is_kept(response):
-            door().first_answers.release(claim)
-    if _is_kept(response):
-        headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
-        answer = FirstAnswer(response.status_code, headers, response.get_data(as_text=True))
-        door().first_answers.keep(claim, answer)
+        if response is None or not _is_stored(response):
+            web_services().idempotency.release(claim)
+    if _is_stored(response):
+        headers = {name: response.headers[name] for name in STORED_HEADERS if name in response.headers}
+        stored = StoredResponse(response.status_code, headers, response.get_data(as_text=True))
+        web_services().idempotency.save(claim, stored)
     return response
 
 
-def _is_kept(response: Response) -> bool:
+def _is_stored(response: Response) -> bool:
     return response.status_code < FIRST_SERVER_ERROR and response.status_code != TOO_MANY_REQUESTS
 
 
-def _run(view: View, arguments: dict[str, object]) -> Response:
+def _run_view(view: View, arguments: dict[str, object]) -> Response:
     try:
         return current_app.make_response(view(**arguments))
     except Exception as error:  # noqa: BLE001 - Flask's own dispatch does the same; its handlers log what is unexpected

@@ -20,7 +20,7 @@ from app.views.webhook_schemas import (
     WebhookSecretOut,
 )
 from app.web.context import origin, wiring
-from app.web.documented import answers_with
+from app.web.documented import responds_with
 
 blueprint = APIBlueprint("webhooks", __name__, url_prefix="/api/webhooks", tag="Webhooks")
 
@@ -28,7 +28,7 @@ blueprint = APIBlueprint("webhooks", __name__, url_prefix="/api/webhooks", tag="
 @blueprint.post("")
 @blueprint.input(WebhookIn)
 @blueprint.output(WebhookSecretOut, 201, description="The endpoint, with its secret.")
-@answers_with(ErrorCode.WEBHOOK_LIMIT, headers={201: ["Location"]})
+@responds_with(ErrorCode.WEBHOOK_LIMIT, headers={201: ["Location"]})
 def create_webhook(json_data: dict[str, Any]) -> ResponseReturnValue:
     """Register an endpoint; needs the scope `admin`."""
     # No Idempotency-Key: the answers that it keeps would keep the secret as well.
@@ -38,7 +38,7 @@ def create_webhook(json_data: dict[str, Any]) -> ResponseReturnValue:
 
 @blueprint.get("/<webhook_id>")
 @blueprint.output(WebhookOut, description="The endpoint.")
-@answers_with(ErrorCode.WEBHOOK_NOT_FOUND)
+@responds_with(ErrorCode.WEBHOOK_NOT_FOUND)
 def get_webhook(webhook_id: uuid.UUID) -> object:
     """Get one endpoint."""
     return wiring().webhooks.get(webhook_id)
@@ -46,7 +46,7 @@ def get_webhook(webhook_id: uuid.UUID) -> object:
 
 @blueprint.get("")
 @blueprint.output(WebhookList, description="All of them.")
-@answers_with()
+@responds_with()
 def list_webhooks() -> object:
     """List endpoints."""
     return {"items": wiring().webhooks.all()}
@@ -55,7 +55,7 @@ def list_webhooks() -> object:
 @blueprint.patch("/<webhook_id>")
 @blueprint.input(WebhookChangeIn)
 @blueprint.output(WebhookOut, description="The endpoint as it is now.")
-@answers_with(ErrorCode.WEBHOOK_NOT_FOUND)
+@responds_with(ErrorCode.WEBHOOK_NOT_FOUND)
 def change_webhook(webhook_id: uuid.UUID, json_data: dict[str, Any]) -> object:
     """Change an endpoint, disable it or enable it again; needs the scope `admin`."""
     return wiring().webhooks.change(webhook_id, json_data, origin=origin())
@@ -63,7 +63,7 @@ def change_webhook(webhook_id: uuid.UUID, json_data: dict[str, Any]) -> object:
 
 @blueprint.delete("/<webhook_id>")
 @blueprint.output({}, 204, description="It is gone, and its log with it.")
-@answers_with(ErrorCode.WEBHOOK_NOT_FOUND)
+@responds_with(ErrorCode.WEBHOOK_NOT_FOUND)
 def delete_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
     """Delete an endpoint; needs the scope `admin`."""
     wiring().webhooks.delete(webhook_id, origin=origin())
@@ -72,7 +72,7 @@ def delete_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
 
 @blueprint.post("/<webhook_id>/rotate-secret")
 @blueprint.output(WebhookSecretOut, description="The endpoint, with its new secret.")
-@answers_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.WEBHOOK_LIMIT)
+@responds_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.WEBHOOK_LIMIT)
 def rotate_webhook_secret(webhook_id: uuid.UUID) -> object:
     """Give an endpoint a new secret; each old one signs too for a day. Needs the scope `admin`."""
     return wiring().webhooks.rotate_secret(webhook_id, origin=origin())
@@ -80,7 +80,7 @@ def rotate_webhook_secret(webhook_id: uuid.UUID) -> object:
 
 @blueprint.post("/<webhook_id>/test")
 @blueprint.output(WebhookDeliveryOut, 202, description="Queued.")
-@answers_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.WEBHOOK_DISABLED)
+@responds_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.WEBHOOK_DISABLED)
 def ping_webhook(webhook_id: uuid.UUID) -> object:
     """Send a `ping` to an endpoint; needs the scope `admin`."""
     return wiring().webhooks.test(webhook_id, origin=origin())
@@ -89,7 +89,7 @@ def ping_webhook(webhook_id: uuid.UUID) -> object:
 @blueprint.get("/<webhook_id>/deliveries")
 @blueprint.input(WebhookDeliveryQuery, location="query", unknown=RAISE)
 @blueprint.output(WebhookDeliveryPage, description="One page.")
-@answers_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.VALIDATION_FAILED)
+@responds_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.VALIDATION_FAILED)
 def list_webhook_deliveries(webhook_id: uuid.UUID, query_data: dict[str, Any]) -> object:
     """List what an endpoint was told, the newest first; deliveries that are over are kept for 30 days."""
     status, after, limit = query_data.get("status"), query_data.get("cursor"), query_data["limit"]
@@ -98,7 +98,7 @@ def list_webhook_deliveries(webhook_id: uuid.UUID, query_data: dict[str, Any]) -
 
 @blueprint.post("/<webhook_id>/deliveries/<delivery_id>/redeliver")
 @blueprint.output(WebhookDeliveryOut, 202, description="Queued again, under the same `webhook-id`.")
-@answers_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.WEBHOOK_DELIVERY_NOT_FOUND, ErrorCode.WEBHOOK_DISABLED)
+@responds_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.WEBHOOK_DELIVERY_NOT_FOUND, ErrorCode.WEBHOOK_DISABLED)
 def redeliver_webhook(webhook_id: uuid.UUID, delivery_id: uuid.UUID) -> object:
     """Send a delivery again; needs the scope `admin`."""
     return wiring().webhooks.redeliver(webhook_id, delivery_id, origin=origin())

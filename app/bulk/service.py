@@ -25,7 +25,7 @@ from app.saga.rows import Rows
 log = structlog.get_logger(__name__)
 
 NOT_RESUMABLE = (ErrorCode.VALIDATION_FAILED, ErrorCode.AGENT_NOT_FOUND)
-"""Why an item failed at the door: the request itself is wrong, so that resuming would meet the same."""
+"""Why an item was refused on arrival: the request itself is wrong, so resuming would fail the same way."""
 
 
 CANCEL_BATCH = 100

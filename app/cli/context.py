@@ -26,7 +26,7 @@ from app.providers.errors import ProviderError
 from app.settings import SettingsError
 from app.views.fields import WHOLE_NUMBER
 from app.views.reader import Reader
-from app.web.context import WIRING, door
+from app.web.context import WIRING, web_services
 from app.wiring import Wiring
 
 DONE = 0
@@ -216,7 +216,7 @@ def wiring() -> Wiring:
 def reader() -> Reader:
     """Return the reads that the API shows, too."""
     wiring()
-    return door().reader
+    return web_services().reader
 
 
 def origin() -> Origin:

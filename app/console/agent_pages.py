@@ -30,7 +30,7 @@ from app.domain.findings import Health
 from app.numbers.dry_run import Preview
 from app.numbers.inventory import InventoryService, NumberUse, OwnedNumber
 from app.providers.errors import ProviderError
-from app.web.context import door, wiring
+from app.web.context import web_services, wiring
 from app.web.problems import status_of
 
 
@@ -124,7 +124,7 @@ def agent(agent_id: uuid.UUID) -> ResponseReturnValue:
 
 def agent_live(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Show the part of the page that changes, for our script."""
-    etag = door().reader.phone_etag(agent_id)
+    etag = web_services().reader.phone_etag(agent_id)
     return polled("agent_live.html", etag, **_sheet(agent_id))
 
 

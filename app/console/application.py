@@ -25,7 +25,7 @@ from app.console.webhook_pages import register_webhooks
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.findings import ADVICE
 from app.providers.errors import ProviderError
-from app.web.context import DOOR, WIRING
+from app.web.context import WEB_SERVICES, WIRING
 from app.web.limits import RateLimit
 from app.web.problems import KINDS, LOST_DATABASE, code_of, is_redirect, problem, retry_after, status_of
 
@@ -163,14 +163,14 @@ ROOMS = (
 
 
 def register_console(app: APIFlask) -> None:
-    """Add the console to an application that has its wiring and its door."""
+    """Add the console to an application that has its wiring and its web services."""
     settings = app.extensions[WIRING].settings
     configure_cookies(app, settings)
     # The API's bearer keys are sent by no browser on its own: only our forms need the token, and the guard asks for it.
     # It lives as long as the cookie. Behind a proxy the Referer that flask-wtf would compare names another host.
     app.config |= {"WTF_CSRF_CHECK_DEFAULT": False, "WTF_CSRF_TIME_LIMIT": None, "WTF_CSRF_SSL_STRICT": False}
     app.extensions[DESK] = Desk(
-        reader=ConsoleReader(app.extensions[WIRING].sessions, app.extensions[DOOR].reader),
+        reader=ConsoleReader(app.extensions[WIRING].sessions, app.extensions[WEB_SERVICES].reader),
         csrf=CSRFProtect(app),
         sessions=ConsoleSessions(app.extensions[WIRING].sessions),
         sign_in_limit=RateLimit(parse(SIGN_INS), settings.redis_url),

@@ -23,7 +23,7 @@ from app.numbers.inventory import headroom_sentence
 from app.views.bulks import BulkView
 from app.web.authentication import charge_items
 from app.web.bodies import parse_json
-from app.web.context import door, wiring
+from app.web.context import web_services, wiring
 from app.web.problems import status_of, validation_failed
 from app.web.requests import report_answer
 
@@ -147,7 +147,7 @@ def bulks_page(refusal: RefusedError | None = None, preview: Preview | None = No
     return page(
         "bulks.html",
         status_of(refusal),
-        found=door().bulk_reader.bulks(limit=PAGE_ROWS, cursor=read_cursor(request.args)),
+        found=web_services().bulk_reader.bulks(limit=PAGE_ROWS, cursor=read_cursor(request.args)),
         refusal=trouble_of(refusal),
         errors=refusal.errors if refusal else {},
         preview=preview,
@@ -164,7 +164,7 @@ def _sheet(bulk_id: uuid.UUID) -> dict[str, Any]:
     row, who = wiring().bulk.get(bulk_id), visitor()
     waiting = wiring().bulk.not_begun(row)
     where: dict[str, Any] = {"bulk_id": row.id} | ({"status": status.value} if status else {})
-    found = door().bulk_reader.items(bulk_id, limit=PAGE_ROWS, status=status, cursor=cursor)
+    found = web_services().bulk_reader.items(bulk_id, limit=PAGE_ROWS, status=status, cursor=cursor)
     return {
         "bulk": BulkView.of(row),
         "found": found,

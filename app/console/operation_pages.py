@@ -19,7 +19,7 @@ from app.domain.events import EventName
 from app.domain.findings import FINDING_KINDS, FindingCode, Fix, Health
 from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus, StepState
 from app.views.operations import OperationView, PhoneView, StepView
-from app.web.context import door, wiring
+from app.web.context import web_services, wiring
 from app.web.problems import status_of
 
 NARROWEST = 0.7
@@ -269,7 +269,7 @@ def operation(operation_id: uuid.UUID) -> ResponseReturnValue:
 def operation_live(operation_id: uuid.UUID) -> ResponseReturnValue:
     """Show the part of the page that changes, for our script."""
     sheet = _sheet(operation_id)
-    return polled("operation_live.html", door().reader.phone_etag(sheet["agent"].id), **sheet)
+    return polled("operation_live.html", web_services().reader.phone_etag(sheet["agent"].id), **sheet)
 
 
 def retry(operation_id: uuid.UUID) -> ResponseReturnValue:
@@ -285,7 +285,7 @@ def operation_page(operation_id: uuid.UUID, refusal: RefusedError | None = None)
 
 
 def _sheet(operation_id: uuid.UUID) -> dict[str, Any]:
-    found, who = door().reader.operation(operation_id), visitor()
+    found, who = web_services().reader.operation(operation_id), visitor()
     agent, to = wiring().agents.get(found.agent_id), found.target_agent_id
     return {
         "operation": found,

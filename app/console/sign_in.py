@@ -14,7 +14,7 @@ from app.console.pages import TOKEN, desk, origin, page, stranger, token_in_cook
 from app.domain.errors import ErrorCode, RefusedError
 from app.settings import Settings
 from app.web.authentication import SAFE_METHODS, check_rate
-from app.web.context import client_address, door
+from app.web.context import client_address, web_services
 
 COOKIE = "trunkline_console"
 
@@ -187,7 +187,7 @@ def _holder_of(key: str) -> Caller:
 
     Only wrong keys are counted and refused: whoever tries keys must lock nobody out who has one.
     """
-    found = door().keys.authenticate(key)
+    found = web_services().keys.authenticate(key)
     if found is None:
         wrong = RefusedError(ErrorCode.UNAUTHENTICATED, "This key is unknown or was revoked.")
         raise _too_many_tries(key) or wrong

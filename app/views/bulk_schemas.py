@@ -17,14 +17,14 @@ from app.views.reader import DEFAULT_LIMIT, MAX_LIMIT
 BULK_ID = "e0a4b3f6-52a1-4a68-8b0e-4a3e4f1b9d20"
 BULK_URL = f"/api/provisionings/{BULK_ID}"
 
-AT_THE_DOOR = (
+ITEM_REFUSALS = (
     ErrorCode.VALIDATION_FAILED,
     ErrorCode.AGENT_NOT_FOUND,
     ErrorCode.AGENT_HAS_PHONE,
     ErrorCode.NUMBER_IN_USE,
     ErrorCode.OPERATION_IN_PROGRESS,
 )
-"""The codes with which an item fails before it has an operation."""
+"""Why an item may be refused on arrival, before it has an operation."""
 
 
 class BulkItemIn(Strict):
@@ -184,7 +184,7 @@ class ItemFailureOut(Schema):
 
     code = fields.String(
         metadata={
-            "enum": [code.value for code in (*AT_THE_DOOR, *OPERATION_ERROR_CODES)],
+            "enum": [code.value for code in (*ITEM_REFUSALS, *OPERATION_ERROR_CODES)],
             "example": "number_not_in_account",
         }
     )

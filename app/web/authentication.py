@@ -4,7 +4,7 @@ from flask import Flask, g, request
 
 from app.access import Scope
 from app.domain.errors import ErrorCode, RefusedError
-from app.web.context import door
+from app.web.context import web_services
 from app.web.problems import problem
 
 PROTECTED = "/api/"
@@ -46,7 +46,7 @@ def check_key() -> None:
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not text.strip():
         raise _NoKeyError("Send the API key as 'Authorization: Bearer KEY'.", 'Bearer realm="trunkline"')
-    found = door().keys.authenticate(text.strip())
+    found = web_services().keys.authenticate(text.strip())
     if found is None:
         raise _NoKeyError("The API key is unknown or was revoked.", 'Bearer realm="trunkline", error="invalid_token"')
     g.caller = found
@@ -63,7 +63,7 @@ def register_rate_limit(app: Flask) -> None:
 
 def check_rate() -> None:
     """Raise the 429 for a writing request beyond its key's rate."""
-    limit, who = door().rate_limit, g.get("caller")
+    limit, who = web_services().rate_limit, g.get("caller")
     if limit is None or who is None or request.method in SAFE_METHODS:
         return
     retry_after_s = limit.retry_after_s(str(who.key_id))
@@ -73,7 +73,7 @@ def check_rate() -> None:
 
 def charge_items(count: int) -> None:
     """Count a bulk as the calls that it stands for; its own request counts already. Raise the 429 as `check_rate`."""
-    limit, who = door().rate_limit, g.get("caller")
+    limit, who = web_services().rate_limit, g.get("caller")
     retry_after_s = limit.charge(str(who.key_id), count - 1) if limit and who else None
     if retry_after_s is not None:
         raise _too_fast(retry_after_s)

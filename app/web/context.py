@@ -1,4 +1,4 @@
-"""What a view reaches for: the wiring, the services of the door, and who is asking."""
+"""What a view needs of the running application: the wiring, the services of the web process, and the caller."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from flask import Request, current_app, g, request
 
 from app.access import Caller, KeyService
 from app.domain.events import Channel, Origin
-from app.idempotency import FirstAnswers
+from app.idempotency import IdempotencyStore
 from app.views.bulks import BulkReader
 from app.views.reader import Reader
 from app.web.limits import RateLimit
@@ -16,15 +16,15 @@ from app.web.readiness import Readiness
 from app.wiring import Wiring
 
 WIRING = "trunkline"
-DOOR = "trunkline.door"
+WEB_SERVICES = "trunkline.web"
 
 
 @dataclass(frozen=True)
-class Door:
-    """The services that only the HTTP API has."""
+class WebServices:
+    """The services that only a web process has."""
 
     keys: KeyService
-    first_answers: FirstAnswers
+    idempotency: IdempotencyStore
     reader: Reader
     bulk_reader: BulkReader
     readiness: Readiness
@@ -38,14 +38,14 @@ def wiring() -> Wiring:
     return found
 
 
-def door() -> Door:
-    """Return the API's own services."""
-    found: Door = current_app.extensions[DOOR]
+def web_services() -> WebServices:
+    """Return the services that only a web process has."""
+    found: WebServices = current_app.extensions[WEB_SERVICES]
     return found
 
 
 def caller() -> Caller:
-    """Return who sent this request; only behind the check of keys."""
+    """Return who sent this request; only after the key was checked."""
     found: Caller = g.caller
     return found
 
@@ -57,10 +57,10 @@ def client_address(request: Request) -> str:
 
 
 def address_behind(peer: str, forwarded_for: str, trusted: Sequence[IPv4Network | IPv6Network]) -> str:
-    """Return who is behind `peer`: `X-Forwarded-For` is believed as far as trusted proxies wrote it.
+    """Return the client's address behind `peer`; only what trusted proxies wrote into `X-Forwarded-For` counts.
 
-    Each proxy appends the address that it saw, so it is read from its end, up to the first address that is no trusted
-    proxy. What stands before that anybody could have written.
+    Each proxy appends the address that it saw. So the header is read from its end, up to the first address that is
+    not a trusted proxy; a client can write anything before that.
     """
     address = _as_address(peer)
     for text in reversed(forwarded_for.split(",")):
@@ -73,7 +73,7 @@ def address_behind(peer: str, forwarded_for: str, trusted: Sequence[IPv4Network 
 
 
 def _as_address(text: str) -> IPv4Address | IPv6Address | None:
-    """Read an address as proxies write it, some with a port; IPv4 within IPv6 counts as IPv4."""
+    """Parse an address as proxies write it, some with a port; an IPv4-mapped IPv6 address becomes IPv4."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -87,7 +87,7 @@ def _as_address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def origin() -> Origin:
-    """Return what is remembered of this request: who sent it, and from where."""
+    """Return what is recorded about this request: who sent it, and from where."""
     return Origin(
         requested_by=caller().name,
         request_id=g.request_id,

@@ -1,4 +1,4 @@
-"""Says beside a view what it may answer, for the API reference; what every call shares is added in `documentation`."""
+"""Documents beside a view what it may respond with; `documentation` adds what all calls have in common."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -11,18 +11,18 @@ from app.domain.errors import ErrorCode
 PROBLEMS = "x-problems"
 HEADERS = "x-headers"
 IDEMPOTENT = "x-idempotent"
-"""Notes from the views to `documentation`, which takes them out again."""
+"""OpenAPI extensions in which a view leaves notes for `documentation`, which removes them from the document."""
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 
-def answers_with(
+def responds_with(
     *codes: ErrorCode,
     bodies: Mapping[int, tuple[type[Schema] | tuple[type[Schema], ...] | None, str]] | None = None,
     headers: Mapping[int, Sequence[str]] | None = None,
     texts: Mapping[int, tuple[str, str]] | None = None,
 ) -> Callable[[View], View]:
-    """Note the problems, the further bodies and the headers that a view answers with; `texts`: (type, description)."""
+    """Note the problems, additional bodies and headers that a view responds with; `texts`: (type, description)."""
     responses: dict[int | str, Any] = {
         status: {"description": description} | ({"content": _json(schema)} if schema else {})
         for status, (schema, description) in (bodies or {}).items()
@@ -36,7 +36,7 @@ def answers_with(
 
 def note_idempotent(view: Callable[..., Any]) -> None:
     """Note that a view takes an Idempotency-Key."""
-    view._spec["extensions"][IDEMPOTENT] = True  # type: ignore[attr-defined]  # noqa: SLF001 - where APIFlask keeps what it is told
+    view._spec["extensions"][IDEMPOTENT] = True  # type: ignore[attr-defined]  # noqa: SLF001 - where APIFlask keeps a view's documentation
 
 
 def _json(schema: type[Schema] | tuple[type[Schema], ...]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from app.domain.errors import ErrorCode
 from app.views.agent_schemas import Live, Ready, ReadyQuery
 from app.web.authentication import check_key
-from app.web.context import door, wiring
-from app.web.documented import answers_with
+from app.web.context import web_services, wiring
+from app.web.documented import responds_with
 
 blueprint = APIBlueprint("health", __name__, tag="Health")
 
@@ -25,10 +25,10 @@ def live() -> object:
 @blueprint.get("/readyz")
 @blueprint.input(ReadyQuery, location="query")
 @blueprint.output(Ready, description="Requests are taken: the database answers, with the schema of this version.")
-@answers_with(ErrorCode.VALIDATION_FAILED, bodies={503: (Ready, "Something that decides is not there.")})
+@responds_with(ErrorCode.VALIDATION_FAILED, bodies={503: (Ready, "Something that decides is not there.")})
 def ready(query_data: dict[str, bool]) -> object:
     """Say whether requests are taken, and whether broker and providers are there."""
-    readiness, deep = door().readiness, query_data["deep"]
+    readiness, deep = web_services().readiness, query_data["deep"]
     findings = readiness.findings(deep=deep)
     is_ready = readiness.is_ready(findings, deep=deep)
     return {"ok": is_ready, "checks": [asdict(finding) for finding in findings]}, 200 if is_ready else 503
@@ -36,10 +36,10 @@ def ready(query_data: dict[str, bool]) -> object:
 
 @blueprint.get("/metrics")
 @blueprint.output({}, content_type="text/plain", description="Prometheus' text format.")
-@answers_with()
+@responds_with()
 def metrics() -> Response:
     """Tell Prometheus how all processes do: with a key of scope read, or for everybody with METRICS_PUBLIC."""
     # No address is trusted: behind a proxy on this machine everybody comes from 127.0.0.1.
     if not wiring().settings.metrics_public:
         check_key()
-    return Response(door().metrics(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+    return Response(web_services().metrics(), content_type=CONTENT_TYPE_PLAIN_0_0_4)

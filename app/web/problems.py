@@ -68,7 +68,7 @@ KINDS: Mapping[ErrorCode, Kind] = {
     _C.RATE_LIMITED: Kind(429, "Too many requests", retry_after_s=1),
     _C.INTERNAL_ERROR: Kind(500, "Internal error"),
     _C.SERVICE_UNAVAILABLE: Kind(503, "Service unavailable", RETRY_LATER_S),
-    # Operations that a client waited for: 4xx where the client or its account can mend it, 5xx where it cannot.
+    # Operations that a client waited for: 4xx where the client or its account can fix it, 5xx where it cannot.
     _C.CANCELLED: Kind(409, "The operation was cancelled"),
     _C.NUMBER_NOT_IN_ACCOUNT: Kind(422, "The number is not in the Twilio account"),
     _C.NUMBER_NOT_VOICE: Kind(422, "The number takes no voice calls"),

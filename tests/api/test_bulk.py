@@ -1,4 +1,4 @@
-"""Many numbers in one request: what is accepted, what fails at the door, what a client sees, and the report."""
+"""Many numbers in one request: what is accepted, what is refused on arrival, what a client sees, and the report."""
 
 import csv
 import io

@@ -7,7 +7,7 @@ from limits import parse
 
 from app.domain.errors import ErrorCode
 from app.providers.errors import TransientError
-from app.web.context import DOOR
+from app.web.context import WEB_SERVICES
 from app.web.limits import RateLimit
 from tests.api.test_bulk import fresh, start
 from tests.support.api import Api
@@ -38,7 +38,7 @@ def test_room_that_twilio_does_not_tell_of_is_unknown_and_refuses_nothing(own_ap
 def limited(api: Api, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     """Give the keys a rate of their own."""
     rate = RateLimit(parse(limit), api.wiring.settings.redis_url)
-    monkeypatch.setitem(api.app.extensions, DOOR, replace(api.app.extensions[DOOR], rate_limit=rate))
+    monkeypatch.setitem(api.app.extensions, WEB_SERVICES, replace(api.app.extensions[WEB_SERVICES], rate_limit=rate))
 
 
 def test_a_bulk_counts_as_many_calls_as_it_has_items(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

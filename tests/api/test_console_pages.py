@@ -198,7 +198,7 @@ def test_an_audit_is_asked_for_with_and_without_fix(api: Api, visitor: Visitor) 
     visitor.post("/audit", fix="on")
 
     assert len(api.publisher.audits) == 2
-    asked = [api.app.extensions["trunkline.door"].reader.audit(audit_id) for audit_id in api.publisher.audits]
+    asked = [api.app.extensions["trunkline.web"].reader.audit(audit_id) for audit_id in api.publisher.audits]
     assert [(audit.fix, audit.requested_by) for audit in asked] == [
         (False, "write-person (console)"),
         (True, "write-person (console)"),

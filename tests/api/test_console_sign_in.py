@@ -1,4 +1,4 @@
-"""The console's door: who comes in, with what, and what a cookie or a form is good for."""
+"""Signing in to the console: with which key, and what a cookie or a form token is good for."""
 
 import re
 import uuid

@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 from app.access import Scope
 from app.db.access import IdempotencyKey
 from app.db.queries import PURGE_BATCH
-from app.idempotency import HELD_FOR, KEPT_FOR, FirstAnswers
+from app.idempotency import KEPT_FOR, LOCKED_FOR, IdempotencyStore
 from tests.support.api import NUMBER, OTHER_NUMBER, Api
 
 KEY = {"Idempotency-Key": "order-7"}
@@ -152,11 +152,11 @@ def test_a_request_whose_process_died_is_taken_over(api: Api) -> None:
 
 
 def test_a_request_that_was_taken_over_does_not_overwrite_the_answer(api: Api) -> None:
-    answers, key_id = FirstAnswers(api.wiring.sessions), _only_key(api)
-    slow = answers.claim(key_id, "k", "hash", extra=-HELD_FOR)
-    taken_over = answers.claim(key_id, "k", "hash", extra=HELD_FOR)
+    store, key_id = IdempotencyStore(api.wiring.sessions), _only_key(api)
+    slow = store.claim(key_id, "k", "hash", extra=-LOCKED_FOR)
+    taken_over = store.claim(key_id, "k", "hash", extra=LOCKED_FOR)
 
-    answers.release(slow)
+    store.release(slow)
     assert api.count("idempotency_keys") == 1
     assert taken_over.until > slow.until
 
@@ -178,7 +178,7 @@ def test_old_keys_are_purged_and_others_stay(api: Api) -> None:
     api.post("/api/agents", {"name": "b"}, headers={"Idempotency-Key": "young"})
     with api.wiring.sessions.begin() as session:
         old = update(IdempotencyKey).where(IdempotencyKey.key == KEY["Idempotency-Key"])
-        session.execute(old.values(created_at=func.now() - KEPT_FOR - HELD_FOR))
+        session.execute(old.values(created_at=func.now() - KEPT_FOR - LOCKED_FOR))
 
     assert sum(purge() for purge in api.wiring.sweeper.purges) == 1
     with api.wiring.sessions() as session:
@@ -199,8 +199,8 @@ def test_a_backlog_of_old_keys_is_purged_in_batches_past_what_is_locked(api: Api
     with api.wiring.sessions.begin() as session:
         held = select(IdempotencyKey).where(IdempotencyKey.key == "old-7").with_for_update()
         assert session.scalar(held)
-        assert FirstAnswers(api.wiring.sessions).purge() == PURGE_BATCH
-    assert FirstAnswers(api.wiring.sessions).purge() == 1
+        assert IdempotencyStore(api.wiring.sessions).purge() == PURGE_BATCH
+    assert IdempotencyStore(api.wiring.sessions).purge() == 1
     assert api.count("idempotency_keys") == 1
 
 
