@@ -307,6 +307,7 @@ class Change:
         self.verdict = Verdict.STALE
         self.operation, self.agent, self.target = before.operation, before.agent, before.target
         self.steps = dict(before.steps)
+        self.waited = before.waited
         self.events: list[EventRow] = []
         self.ledger: list[LedgerEntry] = []
         """Resources that were made or found; one that is known already is not entered twice."""
@@ -333,13 +334,15 @@ class Change:
     @property
     def after(self) -> Saga:
         """The rows as they will be."""
+        known = dict.fromkeys((*self.before.ledger, *self.ledger))
         return replace(
             self.before,
             operation=self.operation,
             agent=self.agent,
             target=self.target,
             steps=self.steps,
-            ledger=(*(one for one in self.before.ledger if one.external_id not in self.deleted), *self.ledger),
+            waited=self.waited,
+            ledger=tuple(one for one in known if one.external_id not in self.deleted),
         )
 
     def end(self, verdict: Verdict) -> "Change":
@@ -409,7 +412,7 @@ def claim(
     if held_until:
         change.set_operation(wake_at=min(operation.wake_at or now, held_until + LEASE_MARGIN))
         return change.end(Verdict.STALE)
-    if direction is Direction.DO and _is_out_of_time(saga, timing, now):
+    if direction is Direction.DO and _is_out_of_time(change, timing, now):
         _give_up(change, name)
         return change.end(Verdict.ROLLING_BACK)
     _take(change, step, direction, timing, token)
@@ -510,8 +513,9 @@ def rest(saga: Saga, lease: Lease, failure: Failure, pause: timedelta, timing: T
     change.set_operation(wake_at=now + pause + grace)
     if not is_on_its_way:
         return change.end(Verdict.ROLLING_BACK)
-    waits = timedelta() if failure.waited_s is None else pause + timedelta(seconds=failure.waited_s)
-    if is_forward and _is_out_of_time(saga, timing, now + pause, waits):
+    if failure.waited_s is not None:
+        change.waited += pause + timedelta(seconds=failure.waited_s)
+    if is_forward and _is_out_of_time(change, timing, now + pause):
         change.set_step(row.name, state=StepState.FAILED)
         _give_up(change, row.name)
         return change.end(Verdict.ROLLING_BACK)
@@ -643,10 +647,10 @@ def _later(one: datetime | None, other: datetime | None) -> datetime | None:
     return max(filter(None, (one, other)), default=None)
 
 
-def _is_out_of_time(saga: Saga, timing: Timing, at: datetime, waits: timedelta = timedelta()) -> bool:
+def _is_out_of_time(change: Change, timing: Timing, at: datetime) -> bool:
     """Say whether the operation's budget for retries is spent at this moment; waiting for its turn costs nothing."""
-    started_at = saga.operation.started_at
-    return started_at is not None and at > started_at + timing.budget + saga.waited + waits
+    started_at = change.operation.started_at
+    return started_at is not None and at > started_at + timing.budget + change.waited
 
 
 def _give_up(change: Change, name: str) -> None:

@@ -4,11 +4,16 @@ Nothing is locked in between. A read is one statement, so that it shows one mome
 operation's row that it was made of (PostgreSQL's `xmin`), and writes nothing at all where there is a newer one: then
 all begins again with a read. Whatever changes a step, a lease or the ledger of an operation writes its row too, so that
 one version stands for all of it.
+
+So a process may begin with the operation as it has left it itself, without a read: if anybody else has written it
+since, the write does not fit. Only a change that is written is believed on those terms; a refusal is read for.
 """
 
 import json
+import threading
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
@@ -25,7 +30,10 @@ from app.saga.machine import AgentRow, Asked, Change, LedgerEntry, OperationRow,
 from app.webhooks.announcements import ANNOUNCE, values_of
 
 TRIES = 50
-"""Reads after which a change is given up, each of them outrun by somebody else's write: a few is the most ever seen."""
+"""Tries after which a change is given up, each of them outrun by somebody else's write: a few is the most ever seen."""
+
+REMEMBERED = 1000
+"""Operations that a process remembers as it has left them, some 10 kB each: more than all its threads work on."""
 
 _AGENT_COLUMNS = (
     "phone_provisioning_status",
@@ -73,6 +81,8 @@ class Rows:
     def __init__(self, sessions: Sessions, lands: timedelta = timedelta()) -> None:
         self._sessions = sessions
         self._lands = lands
+        self._remembered: OrderedDict[uuid.UUID, Loaded] = OrderedDict()
+        self._remembering = threading.Lock()
 
     @cached_property
     def _statements(self) -> Statements:
@@ -104,21 +114,47 @@ class Rows:
         return change.opened
 
     def change(
-        self, operation_id: uuid.UUID, decide: Callable[[Saga, datetime], Change | None], seen: Loaded | None = None
+        self, operation_id: uuid.UUID, decide: Callable[[Saga, datetime], Change | None]
     ) -> tuple[Change, Loaded] | None:
         """Save what `decide` makes of the operation, as often anew as others are faster; return it as it is then.
 
-        None where there is no such operation, or `decide` leaves it alone. `seen` is tried first, without a read.
+        None where there is no such operation, or `decide` leaves it alone.
         """
+        tried = ""
         for _ in range(TRIES):
-            loaded, seen = seen or self.read(operation_id), None
+            remembered = self._recall(operation_id, tried)
+            loaded = remembered or self.read(operation_id)
             change = decide(loaded.saga, loaded.now) if loaded else None
+            tried = loaded.version if loaded else ""
+            if remembered and (change is None or change.is_empty):
+                self._forget(operation_id)
+                continue
             if loaded is None or change is None:
                 return None
             version = loaded.version if change.is_empty else self.write(change, loaded.version)
             if version is not None:
-                return change, replace(loaded, saga=change.after, version=version)
+                return change, self._remember(replace(loaded, saga=change.after, version=version))
         raise OutrunError(f"operation {operation_id} was written by others {TRIES} times in a row")
+
+    def _recall(self, operation_id: uuid.UUID, tried: str) -> Loaded | None:
+        """Return the operation as this process has left it, unless that was just tried and is out of date."""
+        with self._remembering:
+            found = self._remembered.get(operation_id)
+            return found if found and found.version != tried else None
+
+    def _remember(self, loaded: Loaded) -> Loaded:
+        operation = loaded.saga.operation
+        with self._remembering:
+            self._remembered.pop(operation.id, None)
+            if not operation.status.is_final:
+                self._remembered[operation.id] = loaded
+            if len(self._remembered) > REMEMBERED:
+                self._remembered.popitem(last=False)
+        return loaded
+
+    def _forget(self, operation_id: uuid.UUID) -> None:
+        with self._remembering:
+            self._remembered.pop(operation_id, None)
 
     def _run(self, statements: list[tuple[str, dict[str, object]]], session: Session | None) -> Any | None:
         """Run them as one transaction, or in the session's; return the row of the first."""

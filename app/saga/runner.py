@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -22,7 +22,7 @@ from app.providers.rate_limiter import Caller, calling
 from app.saga import machine
 from app.saga.context import Claim, RoutedElsewhereError, Toolbox, claim_of
 from app.saga.instrumentation import UNWATCHED, WAITS, StepRun, StepWatch
-from app.saga.machine import Failure, Result, Verdict
+from app.saga.machine import Change, Failure, Result, Saga, Verdict
 from app.saga.rows import Rows
 from app.saga.steps import ACTIONS, Actions
 
@@ -161,10 +161,8 @@ class Runner:
             context.removed.append(target)
         return Result(None, removed=tuple(targets))
 
-    def _keep(
-        self, claim: Claim, run: StepRun, decide: Callable[..., machine.Change], *, is_seen: bool = False
-    ) -> Verdict:
-        kept = self.rows.change(claim.context.operation_id, decide, claim.loaded if is_seen else None)
+    def _keep(self, claim: Claim, run: StepRun, decide: Callable[[Saga, datetime], Change]) -> Verdict:
+        kept = self.rows.change(claim.context.operation_id, decide)
         if kept is None:
             raise LookupError(f"operation {claim.context.operation_id} vanished while its step ran")
         verdict = kept[0].verdict
@@ -176,8 +174,7 @@ class Runner:
         return timedelta(seconds=self.tools.clock() - claim.context.started)
 
     def _keep_result(self, claim: Claim, run: StepRun, result: Result) -> Outcome:
-        # Mostly nobody has written the operation since the claim: what that has read is tried first.
-        verdict = self._keep(claim, run, lambda saga, now: machine.keep(saga, claim.lease, result, now), is_seen=True)
+        verdict = self._keep(claim, run, lambda saga, now: machine.keep(saga, claim.lease, result, now))
         took_s = round(self._elapsed(claim).total_seconds(), 3)
         if verdict is Verdict.LOST:
             log.warning("step_lost_its_lease", resource_id=result.resource_id, took_s=took_s)

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import update
 
-from app.db.models import OperationStep
+from app.db.models import Operation, OperationStep
 from app.domain.errors import ErrorCode
 from app.domain.statuses import Direction, OperationStatus, PhoneStatus, StepState
 from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, NUMBER_ATTACHMENT, ORIGINATION_URL, TRUNK, VERIFICATION
@@ -151,6 +151,9 @@ def test_a_worker_killed_in_a_write_leaves_a_doubt_that_its_undo_waits_out(
         which = (OperationStep.operation_id == operation_id, OperationStep.name == step)
         now = saga.look(operation_id).now
         session.execute(update(OperationStep).where(*which).values(lease_until=now - end_lease))
+        session.execute(
+            update(Operation).values(idle_kicks=Operation.idle_kicks)
+        )  # as everybody does who changes steps
     assert lease_until is not None
     assert saga.run(operation_id, step, Direction.UNDO) == Outcome(Verdict.STALE)
     waits = saga.look(operation_id).rows[step].unsettled_until

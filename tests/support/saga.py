@@ -72,10 +72,12 @@ MAKERS = (TRUNK, ORIGINATION_URL, INBOUND_TRUNK, DISPATCH_RULE)
 DATABASE = "sagas"
 
 END_OF_RESTS = """
+    WITH written AS (UPDATE operations SET idle_kicks = idle_kicks WHERE finished_at IS NULL)
     UPDATE operation_steps SET lease_until = least(lease_until, now() - interval '1 h'),
                                unsettled_until = least(unsettled_until, now() - interval '1 h')
 """
-"""SQL that makes every lease, rest and wait for something to land a thing of the past."""
+"""SQL that makes every lease, rest and wait for something to land a thing of the past, and writes each operation's
+row too, as everybody does who changes its steps."""
 
 ROUNDS = 60
 """Publications after which an operation that still has not ended is stuck."""
@@ -244,6 +246,8 @@ class Saga:
                 )
                 .execution_options(synchronize_session=False)
             )
+            # As everybody does who changes steps.
+            session.execute(update(Operation).values(idle_kicks=Operation.idle_kicks))
 
     def age(self, operation_id: uuid.UUID, by: timedelta) -> None:
         """Make the operation have started that much earlier."""
