@@ -15,7 +15,7 @@ ROWS = 50
 """Rows that a list shows unless told otherwise: two screens."""
 
 limited = click.option(
-    "--limit", type=WholeNumber(1, 10_000), default=ROWS, show_default=True, help="Show the newest N."
+    "--limit", type=WholeNumber(1, 10_000), default=ROWS, show_default=True, help="Show the newest N rows."
 )
 agent_argument = click.argument("agent")
 
@@ -23,18 +23,20 @@ agents = AppGroup("agents", help="Agents: list, show, create, delete. AGENT is a
 
 
 @agents.command("list")
-@click.option("--status", type=click.Choice([status.value for status in PhoneStatus]), help="Only those in it.")
+@click.option(
+    "--status", type=click.Choice([status.value for status in PhoneStatus]), help="Only agents with this status."
+)
 @limited
 @as_json
 @for_people
 def list_agents(status: str | None, limit: int, is_json: bool) -> None:
-    """List agents and their numbers, the newest first."""
+    """List agents and their numbers, newest first."""
     page = reader().agents(limit=limit, status=PhoneStatus(status) if status else None)
     if is_json:
         print_json({"items": page.items, "next_cursor": page.next_cursor}, AgentPage())
         return
     if not page.items:
-        tell(f"There are none: {hint('agents create NAME')}", err=True)
+        tell(f"No agents: create one with {hint('agents create NAME')}", err=True)
         return
     rows = [
         (
@@ -48,7 +50,7 @@ def list_agents(status: str | None, limit: int, is_json: bool) -> None:
     ]
     print_table(("agent", "number", "status", "created (UTC)", "id"), rows)
     if page.next_cursor:
-        tell(f"There are more: --limit {limit * 2}", err=True)
+        tell(f"There are more: use --limit {limit * 2}", err=True)
 
 
 @agents.command("show")
@@ -56,7 +58,7 @@ def list_agents(status: str | None, limit: int, is_json: bool) -> None:
 @as_json
 @for_people
 def show(agent: str, is_json: bool) -> None:
-    """Show one agent; its number is in `status`."""
+    """Show one agent; `status` shows its number."""
     found = agent_named(agent)
     if is_json:
         print_json(found, AgentOut())
@@ -67,7 +69,7 @@ def show(agent: str, is_json: bool) -> None:
 @agents.command("create")
 @click.argument("name")
 @click.option("--livekit-name", help="The agent name that LiveKit dispatches calls to.  [default: NAME]")
-@click.option("--metadata", help="A JSON object, given to the agent with every call.")
+@click.option("--metadata", help="A JSON object, passed to the agent with every call.")
 @as_json
 @for_people
 def create(name: str, livekit_name: str | None, metadata: str | None, is_json: bool) -> None:
@@ -88,12 +90,12 @@ def create(name: str, livekit_name: str | None, metadata: str | None, is_json: b
         print_json(made, AgentOut())
         return
     tell(made.id)
-    tell(f"Give it a number: {hint(f'provision {made.id} NUMBER')}", err=True)
+    tell(f"Provision a number for it: {hint(f'provision {made.id} NUMBER')}", err=True)
 
 
 @agents.command("delete")
 @agent_argument
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @as_json
 @for_people
 def delete(agent: str, yes: bool, is_json: bool) -> None:

@@ -39,7 +39,7 @@ def as_text(report: Audit) -> str:
 def show(report: Audit) -> None:
     """Print the report for a person."""
     if report.status is not AuditStatus.DONE:
-        tell(f"Not audited: {report.error_detail}", err=True)
+        tell(f"The audit failed: {report.error_detail}", err=True)
         return
     if report.findings:
         table = Table("severity", "finding", "agent", "resource", "what was done" if report.fix else "fix")
@@ -61,20 +61,21 @@ def exit_code(report: Audit) -> int:
 
 
 @click.command("audit")
-@click.option("--fix", is_flag=True, help="Queue repairs, and delete what is ours and no row knows.")
+@click.option("--fix", is_flag=True, help="Queue repairs, and delete our orphaned resources.")
 @as_json
 @with_appcontext
 @for_people
 def audit(fix: bool, is_json: bool) -> None:
     """Compare every row with both providers now.
 
-    Exit code 0: in sync, or everything found was fixed or queued for repair; 3: drift that is left; 1: not audited.
+    Exit code 0: in sync, or every finding was fixed or queued for repair; 3: configuration drift is left; 1: the audit
+    failed.
     """
     audit_id = wiring().audits.request_audit(fix=fix, origin=origin())
     with progress_console().status("Comparing every row with both providers"):
         report = wiring().audits.run_audit(audit_id)
     if report is None:
-        raise failure("A worker took this audit over: see GET /api/audit.")
+        raise failure("A worker took over this audit: see GET /api/audit.")
     if is_json:
         tell(as_text(report))
     else:

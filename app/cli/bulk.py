@@ -29,7 +29,7 @@ provision = DefaultGroup(
 )
 provision.add_command(provision_number)
 
-waits = click.option("--wait/--no-wait", default=True, show_default=True, help="Stay until every item is over.")
+waits = click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every item has finished.")
 report_file = click.option(
     "--report", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write every item to a CSV file."
 )
@@ -47,7 +47,7 @@ def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> N
 
     CSV has a header row; a name that ends in .json means JSON.
 
-    Exit code 0: every item succeeded, or was accepted with --no-wait; 3: some did not; 130: no longer watched.
+    Exit code 0: every item succeeded, or was accepted with --no-wait; 3: some did not succeed; 130: interrupted.
     """
     try:
         items = read_items(items_from_file(file))
@@ -55,7 +55,7 @@ def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> N
         raise failure(f"{file} {error}.") from error
     room = wiring().headroom.now()
     bulk = wiring().bulk.accept(items, origin=origin())
-    _tell(f"Bulk {bulk.id} has {bulk.total} items; {bulk.failed} of them cannot work.", is_json=is_json)
+    _tell(f"Bulk {bulk.id} has {bulk.total} items; {bulk.failed} of them invalid.", is_json=is_json)
     _tell(headroom_sentence(room, bulk.pending), is_json=is_json)
     _finish(bulk, wait=wait, report=report, is_json=is_json)
 
@@ -67,7 +67,7 @@ def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> N
 @as_json
 @for_people
 def resume(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -> None:
-    """Try again what failed or was cancelled of a bulk; exit codes as of import."""
+    """Retry the failed and cancelled items of a bulk; exit codes as for import."""
     _finish(wiring().bulk.resume(bulk_id, origin=origin()), wait=wait, report=report, is_json=is_json)
 
 
@@ -78,7 +78,7 @@ def resume(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -
 @as_json
 @for_people
 def watch(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -> None:
-    """Look at a bulk, and change nothing; exit codes as of import."""
+    """Watch a bulk, read-only; exit codes as for import."""
     _finish(wiring().bulk.get(bulk_id), wait=wait, report=report, is_json=is_json)
 
 
@@ -87,7 +87,7 @@ def watch(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) ->
 @as_json
 @for_people
 def cancel(bulk_id: uuid.UUID, is_json: bool) -> None:
-    """Begin nothing more of a bulk; what had begun runs to its end."""
+    """Start no further items of a bulk; items that have started will finish."""
     told = wiring().bulk.cancel(bulk_id, origin=origin())
     figures = {
         "cancelledNow": told.cancelled_now,
@@ -96,10 +96,7 @@ def cancel(bulk_id: uuid.UUID, is_json: bool) -> None:
     }
     _show(told.bulk, is_json=is_json, cancellation=figures)
     if not is_json:
-        tell(
-            f"{told.cancelled_now} cancelled now, {told.still_running} still running to their end, "
-            f"{told.already_done} already done."
-        )
+        tell(f"{told.cancelled_now} cancelled, {told.still_running} still running, {told.already_done} already done.")
 
 
 def _finish(bulk: Bulk, *, wait: bool, report: Path | None, is_json: bool) -> None:
@@ -107,8 +104,8 @@ def _finish(bulk: Bulk, *, wait: bool, report: Path | None, is_json: bool) -> No
         try:
             bulk = _watch(bulk)
         except KeyboardInterrupt:
-            _tell(f"The bulk goes on. Come back with: {hint(f'provision watch {bulk.id}')}", is_json=is_json)
-            _tell(f"Begin nothing more with: {hint(f'provision cancel {bulk.id}')}", is_json=is_json)
+            _tell(f"The bulk continues. Watch it again with: {hint(f'provision watch {bulk.id}')}", is_json=is_json)
+            _tell(f"Cancel the rest with: {hint(f'provision cancel {bulk.id}')}", is_json=is_json)
             sys.exit(INTERRUPTED)
     if report is not None:
         report.write_text(report_text(wiring().bulk.items(bulk.id)), encoding="utf-8", newline="")

@@ -207,7 +207,7 @@ def wiring() -> Wiring:
     if WIRING not in current_app.extensions:
         for problem in current_app.extensions[PROBLEMS]:
             tell(problem, err=True)
-        tell(f"How to mend them: {hint('doctor')}", err=True)
+        tell(f"How to fix them: {hint('doctor')}", err=True)
         sys.exit(FAILED)
     found: Wiring = current_app.extensions[WIRING]
     return found

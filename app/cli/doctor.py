@@ -53,11 +53,10 @@ class Silent:
 @as_json
 @for_people
 def doctor(is_json: bool) -> None:
-    """Say what is wrong here, and how to mend it.
+    """Check this installation, and say how to fix what is wrong.
 
-    Checks every setting, the stores, both providers and the processes. Writes nothing but a key in Redis that is gone
-    after a minute. Exit code 0: all is
-    well; 3: it works, but something needs a look; 1: something is wrong.
+    Checks every setting, PostgreSQL and Redis, both providers and the processes. Read-only, but for one key in Redis
+    that expires after a minute. Exit code 0: every check passed; 3: warnings; 1: failures.
     """
     results = _examine(is_quiet=is_json)
     verdicts = {result.finding.verdict for result in results}
@@ -118,7 +117,7 @@ def _show(result: Result) -> None:
 
 def _summarise(results: Sequence[Result]) -> None:
     counts = {verdict: sum(each.finding.verdict is verdict for each in results) for verdict in Verdict}
-    told = [f"{counts[Verdict.FAILED]} wrong"] if counts[Verdict.FAILED] else []
-    told += [f"{counts[Verdict.WARNING]} to look at"] if counts[Verdict.WARNING] else []
+    told = [f"{counts[Verdict.FAILED]} failed"] if counts[Verdict.FAILED] else []
+    told += [f"{counts[Verdict.WARNING]} warnings"] if counts[Verdict.WARNING] else []
     told += [f"{counts[Verdict.SKIPPED]} not checked"] if counts[Verdict.SKIPPED] else []
-    say(Text(f"{', '.join(told)}." if told else "All is well.", "bold"))
+    say(Text(f"{', '.join(told)}." if told else "All checks passed.", "bold"))

@@ -104,15 +104,15 @@ STAND_INS = {
 API_KEY = frozenset({"twilio_api_key_sid", "twilio_api_key_secret"})
 
 REMEDIES = {
-    "DATABASE_URL": "Name your PostgreSQL 15 or newer: postgresql://user:password@host:5432/name",
-    "REDIS_URL": "Name your Redis 7.2 or newer, or Valkey: redis://:password@host:6379/0",
+    "DATABASE_URL": "The URL of PostgreSQL 15 or newer: postgresql://user:password@host:5432/name",
+    "REDIS_URL": "The URL of Redis 7.2 or newer, or Valkey: redis://:password@host:6379/0",
     "TWILIO_ACCOUNT_SID": "Copy it from the first page of the Twilio console (Account Info): AC, then 32 of 0-9, a-f.",
-    "TWILIO_AUTH_TOKEN": "Copy it from the first page of the Twilio console (Account Info), or make an API key there.",
-    "TWILIO_API_KEY_SID": "Make an API key in the Twilio console (API keys & tokens): SK, then 32 of 0-9, a-f.",
-    "TWILIO_API_KEY_SECRET": "Twilio shows it once, when the API key is made: make another key if it is lost.",
+    "TWILIO_AUTH_TOKEN": "Copy it from the first page of the Twilio console (Account Info), or use an API key.",
+    "TWILIO_API_KEY_SID": "Create an API key in the Twilio console (API keys & tokens): SK, then 32 of 0-9, a-f.",
+    "TWILIO_API_KEY_SECRET": "Twilio shows it once, when the API key is created: create another key if it is lost.",
     "LIVEKIT_URL": "Copy it from the LiveKit project's settings: wss://your-project.livekit.cloud, or your own server.",
-    "LIVEKIT_API_KEY": "Make a key in the LiveKit project's settings (API keys), or take it from your server's config.",
-    "LIVEKIT_API_SECRET": "LiveKit shows it when the API key is made.",
+    "LIVEKIT_API_KEY": "Create a key in the LiveKit project's settings (API keys), or copy your server's.",
+    "LIVEKIT_API_SECRET": "LiveKit shows it when the API key is created.",
     "LIVEKIT_SIP_URI": "Copy it from the LiveKit project's settings (SIP URI): sip:abc123.sip.livekit.cloud",
 }
 """Variable -> where a person gets its value."""
@@ -165,7 +165,7 @@ OLDEST_POSTGRESQL = 15
 POOLERS_WORDS = ("startup parameter", "command-line options")
 """How poolers refuse what a session is to begin with: PgBouncer, Neon and Supabase; RDS Proxy."""
 
-USE_POOLER = "Set DATABASE_POOLER=true, or name PostgreSQL itself in DATABASE_URL."
+USE_POOLER = "Set DATABASE_POOLER=true, or point DATABASE_URL directly at PostgreSQL."
 
 SKEW_S = 30.0
 """Seconds between this clock and the database's from which LiveKit may refuse tokens: they are dated."""
@@ -189,15 +189,15 @@ def _database(wiring: Wiring) -> Finding:
     except (DBAPIError, PoolTimeoutError) as error:
         reason = reason_of(error)
         if not is_for_pooler and any(word in reason.lower() for word in POOLERS_WORDS):
-            return Finding(Verdict.FAILED, f"a connection pooler answers: {reason}", USE_POOLER)
-        mend = "Check DATABASE_URL (host, port, user, password, name), and that PostgreSQL runs and lets this host in."
+            return Finding(Verdict.FAILED, f"a connection pooler refused: {reason}", USE_POOLER)
+        mend = "Check DATABASE_URL (host, port, user, password, name), and that PostgreSQL runs and accepts this host."
         return Finding(Verdict.FAILED, reason, mend)
     if is_pooled and not is_for_pooler:
-        return Finding(Verdict.FAILED, "a connection pooler stands before PostgreSQL", USE_POOLER)
+        return Finding(Verdict.FAILED, "the connection goes through a pooler", USE_POOLER)
     if version < OLDEST_POSTGRESQL:
         mend = f"Use PostgreSQL {OLDEST_POSTGRESQL} or newer."
         return Finding(Verdict.FAILED, f"PostgreSQL {version} is too old", mend)
-    return ok(f"PostgreSQL {version} answers{' through a pooler' if is_pooled else ''}")
+    return ok(f"PostgreSQL {version} responds{' through a pooler' if is_pooled else ''}")
 
 
 def _is_pooled(connection: Connection) -> bool:
@@ -220,12 +220,12 @@ def _broker(wiring: Wiring) -> Finding:
     try:
         check_broker(wiring)
     except NotReadyError as error:
-        mend = "Give Redis memory (maxmemory), or name the primary in REDIS_URL. Until then nothing moves, or is lost."
+        mend = "Raise maxmemory, or set REDIS_URL to the primary. Until then operations wait; none is lost."
         return Finding(Verdict.FAILED, str(error), mend)
     except (RedisError, OSError) as error:
-        mend = "Check REDIS_URL, and that Redis runs and lets this host in. Until then nothing moves, or is lost."
+        mend = "Check REDIS_URL, and that Redis runs and accepts this host. Until then operations wait; none is lost."
         return Finding(Verdict.FAILED, reason_of(error), mend)
-    return ok("Redis answers and takes writes")
+    return ok("Redis responds and accepts writes")
 
 
 def _clock(wiring: Wiring) -> Finding:
@@ -234,8 +234,8 @@ def _clock(wiring: Wiring) -> Finding:
     skew_s = math.fabs((datetime.now(UTC) - theirs).total_seconds()) if theirs else 0.0
     if skew_s > SKEW_S:
         detail = f"this host's clock and the database's are {skew_s:.0f} s apart"
-        return Finding(Verdict.WARNING, detail, "Let NTP set both: LiveKit refuses tokens from a wrong time.")
-    return ok("agrees with the database's")
+        return Finding(Verdict.WARNING, detail, "Synchronise both with NTP: LiveKit refuses tokens with a wrong time.")
+    return ok("agrees with the database's clock")
 
 
 def _sweeper(wiring: Wiring) -> Finding:
@@ -246,7 +246,7 @@ def _sweeper(wiring: Wiring) -> Finding:
     if overdue_s > OVERDUE_S:
         return Finding(Verdict.WARNING, f"no sweeper seems to run: an operation is {overdue_s:.0f} s overdue", mend)
     if audit is None:
-        return ok("nothing is overdue; one leaves its first trace when a number has been connected for ten minutes")
+        return ok("nothing is overdue; the first audit runs once a number has been connected for ten minutes")
     age = datetime.now(UTC) - audit.created_at
     if age > 2 * INTERVAL:
         return Finding(Verdict.WARNING, f"no sweeper seems to run: the last audit was {_ago(age)} ago", mend)
@@ -254,23 +254,23 @@ def _sweeper(wiring: Wiring) -> Finding:
 
 
 def _workers(wiring: Wiring) -> Finding:
-    mend = "Start the Procfile's worker, bulk and cleanup under your supervisor, and look at their logs."
+    mend = "Start the Procfile's worker, bulk and cleanup under your supervisor, and check their logs."
     with wiring.sessions() as session:
         ignored = queries.count_ignored(session, IGNORED_KICKS)
         audit = queries.latest_audit(session)
     if ignored:
-        return Finding(Verdict.WARNING, f"no worker begins what is queued: {ignored} operations wait", mend)
+        return Finding(Verdict.WARNING, f"no worker starts what is queued: {ignored} operations wait", mend)
     if audit is None:
-        return ok("nothing waits for one")
+        return ok("nothing is queued")
     if audit.started_at is None and datetime.now(UTC) - audit.created_at > UNTOUCHED:
-        waits = f"an audit waits since {audit.created_at:%H:%M} UTC"
-        return Finding(Verdict.WARNING, f"no worker takes what is queued: {waits}", mend)
-    return ok("take what is queued" if audit.started_at else "nothing waits long for one")
+        waits = f"an audit has waited since {audit.created_at:%H:%M} UTC"
+        return Finding(Verdict.WARNING, f"no worker starts what is queued: {waits}", mend)
+    return ok("start what is queued" if audit.started_at else "nothing has waited long")
 
 
 def _keys(wiring: Wiring) -> Finding:
     live = [key for key in KeyService(wiring.sessions).all() if key.revoked_at is None]
-    return ok(f"{len(live)} in use" if live else f"none yet; a client of the API needs one: {hint('keys create NAME')}")
+    return ok(f"{len(live)} in use" if live else f"none yet; API clients need one: {hint('keys create NAME')}")
 
 
 def _ago(age: timedelta) -> str:

@@ -27,10 +27,10 @@ REMEDIES = {
         "The credentials may not do this: a restricted API key needs Phone Numbers and Elastic SIP Trunking, read and "
         "write; SIP trunking needs an upgraded account."
     ),
-    ErrorCode.TWILIO_REJECTED: "Look the code up at twilio.com/docs/api/errors; a suspended account does this, too.",
+    ErrorCode.TWILIO_REJECTED: "Look up the code at twilio.com/docs/api/errors; a suspended account also causes this.",
     ErrorCode.LIVEKIT_BAD_CREDENTIALS: (
         "LIVEKIT_API_KEY and LIVEKIT_API_SECRET are not this project's, or the key lacks SIP admin: copy them again "
-        "from the project that LIVEKIT_URL names. A wrong clock on this host does it, too."
+        "from the project that LIVEKIT_URL names. A wrong clock on this host also causes this."
     ),
     ErrorCode.LIVEKIT_MISCONFIGURED: (
         "LIVEKIT_URL is not a LiveKit server with SIP: copy it from the project's settings; your own server needs the "
@@ -68,8 +68,8 @@ def _twilio(wiring: Wiring) -> Finding:
         if error.code is not ErrorCode.TWILIO_FORBIDDEN:
             raise
     settings = wiring.settings
-    where = f", by way of {settings.twilio_base_url}" if settings.twilio_base_url else ""
-    return ok(f"account {settings.twilio_account_sid} lets us in{where}")
+    where = f", through {settings.twilio_base_url}" if settings.twilio_base_url else ""
+    return ok(f"account {settings.twilio_account_sid} accepts the credentials{where}")
 
 
 @_asking
@@ -77,9 +77,9 @@ def _numbers(wiring: Wiring) -> Finding:
     owned = wiring.carrier.list_numbers(unreadable=[])
     voice = sum(number.is_voice for number in owned)
     if not voice:
-        detail = f"the account owns {len(owned)} numbers, and none takes calls"
+        detail = f"the account owns {len(owned)} numbers, and none accepts calls"
         return Finding(Verdict.WARNING, detail, "Buy a number with Voice in the Twilio console.")
-    return ok(f"the account owns {len(owned)}, and {voice} take calls")
+    return ok(f"the account owns {len(owned)}; {voice} accept calls")
 
 
 @_asking
@@ -90,14 +90,14 @@ def _trunks(wiring: Wiring) -> Finding:
     free = limit - used
     if free < FEW_TRUNKS:
         detail = f"{max(free, 0)} of {limit} trunks are free, and each agent needs one"
-        return Finding(Verdict.WARNING, detail, "Delete trunks that nobody uses, or ask Twilio's support for more.")
+        return Finding(Verdict.WARNING, detail, "Delete unused trunks, or ask Twilio support for more.")
     return ok(f"{free} of {limit} are free")
 
 
 @_asking
 def _livekit(wiring: Wiring) -> Finding:
     wiring.platform.ping()
-    return ok(f"{urlsplit(wiring.settings.livekit_url).hostname} lets us in, with SIP")
+    return ok(f"{urlsplit(wiring.settings.livekit_url).hostname} accepts the credentials and offers SIP")
 
 
 @_asking
@@ -105,11 +105,9 @@ def _rules(wiring: Wiring) -> Finding:
     rules = wiring.platform.list_dispatch_rules(unreadable=[])
     catch_all = [rule.id for rule in rules if not rule.trunk_ids and mark_in(rule.name, rule.metadata) is None]
     if catch_all:
-        detail = f"{', '.join(catch_all)} names no trunk: it takes every call that no other rule does"
-        return Finding(
-            Verdict.WARNING, detail, "Give it the trunks that it is for, or delete it in the LiveKit console."
-        )
-    return ok(f"{len(rules)} in the project, and none takes everybody's calls")
+        detail = f"{', '.join(catch_all)} names no trunk: it accepts every call that no other rule accepts"
+        return Finding(Verdict.WARNING, detail, "Set its trunks, or delete it in the LiveKit console.")
+    return ok(f"{len(rules)} in the project, and none accepts every call")
 
 
 def _sip_uri(wiring: Wiring) -> Finding:
@@ -120,11 +118,13 @@ def _sip_uri(wiring: Wiring) -> Finding:
     url_host = (urlsplit(wiring.settings.livekit_url).hostname or "").lower()
     host = wiring.settings.livekit_sip_uri.removeprefix("sip:").partition(";")[0].partition(":")[0]
     on_cloud, sip_on_cloud = url_host.endswith(CLOUD), host.endswith(CLOUD_SIP)
-    copy = "Copy the SIP URI from the LiveKit project's settings: it begins with the project's id, without p_."
+    copy = "Copy the SIP URI from the LiveKit project's settings: it starts with the project's id, without p_."
     if on_cloud and not sip_on_cloud:
-        return Finding(Verdict.FAILED, f"{host} is no SIP host of LiveKit Cloud, where {url_host} is", copy)
+        return Finding(
+            Verdict.FAILED, f"{host} is not a LiveKit Cloud SIP host, but {url_host} is on LiveKit Cloud", copy
+        )
     if on_cloud and host.split(".")[0] == url_host.split(".")[0]:
-        detail = f'{host} begins with the project\'s name: its calls end in "no trunk found"'
+        detail = f'{host} starts with the project\'s name: LiveKit answers its calls with "no trunk found"'
         return Finding(Verdict.FAILED, detail, copy)
     if sip_on_cloud and not on_cloud and not is_loopback(url_host):
         detail = f"calls go to LiveKit Cloud ({host}), but {url_host} is a server of your own"

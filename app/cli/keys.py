@@ -13,7 +13,7 @@ from app.cli.output import print_json, print_table, short, tell
 from app.db.access import ApiKey
 from app.views.webhook_schemas import WebhookList
 
-keys = AppGroup("keys", help="API keys: make, list, revoke.")
+keys = AppGroup("keys", help="API keys: create, list, revoke.")
 
 
 @keys.command("create")
@@ -25,34 +25,34 @@ keys = AppGroup("keys", help="API keys: make, list, revoke.")
     multiple=True,
     default=[Scope.READ.value, Scope.WRITE.value],
     show_default=True,
-    help="What the key may do; may be given more than once. admin includes write, write includes read.",
+    help="What the key may do; repeatable. admin includes write, write includes read.",
 )
 @as_json
 @for_people
 def create_key(name: str, scopes: tuple[str, ...], is_json: bool) -> None:
-    """Make a key called NAME and print it, this once."""
+    """Create a key called NAME and print it; it is not shown again."""
     row, text = KeyService(wiring().sessions).create(name, [Scope(scope) for scope in scopes], origin=origin())
     if is_json:
         print_json({"id": str(row.id), "name": row.name, "scopes": row.scopes, "key": text})
         return
     tell(text)
-    tell("Keep it now: it is stored only as a hash and cannot be shown again.", err=True)
+    tell("Save it now: only its hash is stored, and it cannot be shown again.", err=True)
 
 
 @keys.command("list")
 @as_json
 @for_people
 def list_keys(is_json: bool) -> None:
-    """List every key, revoked ones too; never their text."""
+    """List every key, revoked ones too; never the keys themselves."""
     rows = KeyService(wiring().sessions).all()
     if is_json:
         print_json([_key_as_json(row) for row in rows])
         return
     for row in rows:
         state = f"revoked {_moment(row.revoked_at)}" if row.revoked_at else f"used {_moment(row.last_used_at)}"
-        tell(f"{row.id}  {row.name}  {','.join(row.scopes)}  made {_moment(row.created_at)}  {state}")
+        tell(f"{row.id}  {row.name}  {','.join(row.scopes)}  created {_moment(row.created_at)}  {state}")
     if not rows:
-        tell(f"There are no keys yet: {hint('keys create NAME')}", err=True)
+        tell(f"No keys: create one with {hint('keys create NAME')}", err=True)
 
 
 @keys.command("revoke")
@@ -60,7 +60,7 @@ def list_keys(is_json: bool) -> None:
 @as_json
 @for_people
 def revoke_key(id_or_name: str, is_json: bool) -> None:
-    """End the key with this id or name at once."""
+    """Revoke the key with this id or name; it stops working at once."""
     row = KeyService(wiring().sessions).revoke(id_or_name, origin=origin())
     if is_json:
         print_json(_key_as_json(row))
@@ -85,13 +85,13 @@ webhooks = AppGroup("webhooks", help="Webhooks: list.")
 @as_json
 @for_people
 def list_webhooks(is_json: bool) -> None:
-    """List every endpoint, the oldest first; never a secret."""
+    """List every endpoint, oldest first; never a secret."""
     found = wiring().webhooks.all()
     if is_json:
         print_json({"items": found}, WebhookList())
         return
     if not found:
-        tell("There are none: POST /api/webhooks makes one (docs/webhooks.md).", err=True)
+        tell("No webhooks: create one with POST /api/webhooks (docs/webhooks.md).", err=True)
         return
     rows = [
         (

@@ -19,20 +19,24 @@ operations = AppGroup("operations", help="Operations: list, show, retry.")
 
 
 @operations.command("list")
-@click.option("--status", type=click.Choice([status.value for status in OperationStatus]), help="Only those in it.")
-@click.option("--agent", help="Only those of this agent: id or name.")
+@click.option(
+    "--status",
+    type=click.Choice([status.value for status in OperationStatus]),
+    help="Only operations with this status.",
+)
+@click.option("--agent", help="Only operations of this agent: id or name.")
 @limited
 @as_json
 @for_people
 def list_operations(status: str | None, agent: str | None, limit: int, is_json: bool) -> None:
-    """List what runs and what ran, the newest first."""
+    """List operations, newest first."""
     agent_id = agent_named(agent).id if agent else None
     page = reader().operations(limit=limit, status=OperationStatus(status) if status else None, agent_id=agent_id)
     if is_json:
         print_json({"items": page.items, "next_cursor": page.next_cursor}, OperationPage())
         return
     if not page.items:
-        tell("There are none.", err=True)
+        tell("No operations.", err=True)
         return
     rows = [
         (
@@ -45,9 +49,9 @@ def list_operations(status: str | None, agent: str | None, limit: int, is_json: 
         )
         for one in page.items
     ]
-    print_table(("operation", "kind", "status", "number", "asked for (UTC)", "at"), rows)
+    print_table(("operation", "kind", "status", "number", "requested (UTC)", "at"), rows)
     if page.next_cursor:
-        tell(f"There are more: --limit {limit * 2}", err=True)
+        tell(f"There are more: use --limit {limit * 2}", err=True)
 
 
 @operations.command("show")
@@ -55,7 +59,7 @@ def list_operations(status: str | None, agent: str | None, limit: int, is_json: 
 @as_json
 @for_people
 def show(operation_id: str, is_json: bool) -> None:
-    """Show one operation: its steps, and its trail."""
+    """Show one operation: its steps and its event log."""
     view = reader().operation(operation_named(operation_id))
     if is_json:
         print_json(view, OperationOut())
@@ -65,11 +69,11 @@ def show(operation_id: str, is_json: bool) -> None:
 
 @operations.command("retry")
 @click.argument("operation_id")
-@click.option("--wait/--no-wait", default=False, show_default=True, help="Stay until it is over.")
+@click.option("--wait/--no-wait", default=False, show_default=True, help="Wait until it has finished.")
 @as_json
 @for_people
 def retry(operation_id: str, wait: bool, is_json: bool) -> None:
-    """Queue an open operation again; start a failed or cancelled provisioning afresh."""
+    """Queue an open operation again, or start a new one after a failed or cancelled provisioning."""
     before = reader().operation(operation_named(operation_id))
     operation = wiring().provisioning.retry(before.id, origin=origin())
     tried = before.attempts if operation.id == before.id else NEVER
@@ -77,22 +81,22 @@ def retry(operation_id: str, wait: bool, is_json: bool) -> None:
 
 
 @click.command("activity")
-@click.option("--about", type=click.UUID, help="Only what was done to this agent, operation, bulk, webhook or key.")
+@click.option("--about", type=click.UUID, help="Only changes to this agent, operation, bulk, webhook or key.")
 @limited
 @as_json
 @with_appcontext
 @for_people
 def activity(about: uuid.UUID | None, limit: int, is_json: bool) -> None:
-    """List who changed what, signed in or was refused, the newest first."""
+    """List changes, sign-ins and refusals, and who made them, newest first."""
     with wiring().sessions() as session:
         rows = list_activity(session, subject_id=about, limit=limit)
     if is_json:
         print_json({"items": [_as_json(row) for row in rows]})
         return
     if not rows:
-        tell("There is none.", err=True)
+        tell("No activity.", err=True)
         return
-    columns = ("time (UTC)", "who", "by", "from", "did", "to", "request")
+    columns = ("time (UTC)", "actor", "channel", "address", "action", "subject", "request")
     print_table(columns, [_as_cells(row) for row in rows])
 
 
@@ -111,7 +115,7 @@ def _as_json(row: Activity) -> dict[str, Any]:
 
 
 def _as_cells(row: Activity) -> tuple[str, ...]:
-    who = row.actor or "a stranger"
+    who = row.actor or "anonymous"
     return (
         moment(row.at),
         who,

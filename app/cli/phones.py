@@ -40,15 +40,17 @@ NOUNS = {
 }
 
 agent_argument = click.argument("agent")
-waits = click.option("--wait/--no-wait", default=True, show_default=True, help="Stay until it is over.")
-takes_over = click.option("--takeover", is_flag=True, help="Move the number even from another trunk or application.")
+waits = click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it has finished.")
+takes_over = click.option(
+    "--takeover", is_flag=True, help="Take over a number that is on another trunk or application."
+)
 
 
 @click.command("number")
 @agent_argument
 @click.argument("number", type=PhoneNumber())
 @takes_over
-@click.option("--dry-run", is_flag=True, help="Say what would be done and what is in the way; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Preview: show the calls and the obstacles; read-only.")
 @waits
 @as_json
 @with_appcontext
@@ -56,28 +58,30 @@ takes_over = click.option("--takeover", is_flag=True, help="Move the number even
 def provision_number(agent: str, number: str, takeover: bool, dry_run: bool, wait: bool, is_json: bool) -> None:
     """Connect NUMBER, as +15145551234, to AGENT.
 
-    Exit code 0: the number rings the agent, or was queued with --no-wait; 1: refused, or failed and all taken down
-    again; 3: it needs attention; 130: no longer watched.
+    Exit code 0: the number is connected, or was queued with --no-wait; 1: refused, or failed and rolled back; 3: it
+    needs attention; 130: interrupted.
     """
     found = agent_named(agent)
     if dry_run:
-        with progress_console().status("Asking both providers"):
+        with progress_console().status("Reading from both providers"):
             preview = wiring().planning.preview(found.id, number, takeover=takeover)
         _finish_plan(preview, is_json=is_json)
     operation = wiring().provisioning.provision(found.id, number, takeover=takeover, origin=origin())
-    finish(operation, wait=wait, is_json=is_json, done=f"{number} rings {found.name}.")
+    finish(operation, wait=wait, is_json=is_json, done=f"{number} is connected to {found.name}.")
 
 
 @click.command("status")
 @agent_argument
-@click.option("--watch", "is_watching", is_flag=True, help="Stay while an operation is under way, and show its steps.")
+@click.option(
+    "--watch", "is_watching", is_flag=True, help="Wait while an operation is in progress, and show its steps."
+)
 @as_json
 @with_appcontext
 @for_people
 def status(agent: str, is_watching: bool, is_json: bool) -> None:
-    """Show where the number of AGENT stands.
+    """Show the number of AGENT: path, health and operation.
 
-    Exit code 0: well, or under way; 1: it failed; 3: it needs attention, or has drifted; 130: no longer watched.
+    Exit code 0: in sync, or in progress; 1: it failed; 3: it needs attention, or has drifted; 130: interrupted.
     """
     view = reader().phone(agent_named(agent).id)
     if is_watching and view.operation and not is_over(view.operation):
@@ -92,7 +96,7 @@ def status(agent: str, is_watching: bool, is_json: bool) -> None:
 
 @click.command("deprovision")
 @agent_argument
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @waits
 @as_json
 @with_appcontext
@@ -100,20 +104,20 @@ def status(agent: str, is_watching: bool, is_json: bool) -> None:
 def deprovision(agent: str, yes: bool, wait: bool, is_json: bool) -> None:
     """Disconnect the number of AGENT.
 
-    What is being connected is cancelled, a failure cleared.
+    Cancels a provisioning that is in progress, and clears a failure.
 
-    Exit code 0: it has no number, or the way down was queued with --no-wait; 1: refused; 3: it needs attention.
+    Exit code 0: it has no number, or was queued with --no-wait; 1: refused; 3: it needs attention.
     """
     found = agent_named(agent)
     if found.twilio_phone_number and not yes:
-        question = f"Disconnect {found.twilio_phone_number} from {found.name}? Callers then reach nobody."
+        question = f"Disconnect {found.twilio_phone_number} from {found.name}? Its calls will no longer be answered."
         confirm(question)
     operation = wiring().provisioning.deprovision(found.id, origin=origin())
     if operation is None:
         _tell_without(found, is_json=is_json)
         return
     wanted = OperationStatus.SUCCEEDED if operation.kind is OperationKind.DEPROVISION else OperationStatus.CANCELLED
-    finish(operation, wait=wait, is_json=is_json, done=f"{found.name} has no number any more.", wanted=wanted)
+    finish(operation, wait=wait, is_json=is_json, done=f"{found.name} no longer has a number.", wanted=wanted)
 
 
 @click.command("move")
@@ -124,13 +128,13 @@ def deprovision(agent: str, yes: bool, wait: bool, is_json: bool) -> None:
 @with_appcontext
 @for_people
 def move(agent: str, to_agent: str, wait: bool, is_json: bool) -> None:
-    """Hand the number of AGENT to TO_AGENT.
+    """Move the number of AGENT to TO_AGENT.
 
-    In place: at no moment does a caller reach nobody. Exit codes as of provision.
+    Callers always reach one of the two. Exit codes as for provision.
     """
     source, target = agent_named(agent), agent_named(to_agent)
     operation = wiring().maintenance.move(source.id, target.id, origin=origin())
-    finish(operation, wait=wait, is_json=is_json, done=f"{operation.phone_number} rings {target.name}.")
+    finish(operation, wait=wait, is_json=is_json, done=f"{operation.phone_number} is connected to {target.name}.")
 
 
 def finish(
@@ -162,7 +166,7 @@ def _tell_failure(view: OperationView) -> None:
         return
     ended = "was cancelled" if view.status is OperationStatus.CANCELLED else "failed"
     why = f" {view.error.detail} ({view.error.code})" if view.error else ""
-    left = " Nothing of ours is left at either provider." if view.kind is OperationKind.PROVISION else ""
+    left = " Nothing is left at either provider." if view.kind is OperationKind.PROVISION else ""
     tell(f"Error: the {NOUNS[view.kind]} {ended}.{why}{left}", err=True)
 
 
@@ -184,7 +188,7 @@ def _finish_plan(preview: Preview, *, is_json: bool) -> None:
             word = Text("blocks", "red") if obstacle.blocks else Text("note", "yellow")
             say(word, f"{obstacle.detail} ({obstacle.code})")
         free = max(preview.trunks_limit - preview.trunks_used, 0)
-        verdict = "Nothing is in the way." if preview.would_succeed else "It would not succeed."
+        verdict = "No obstacles." if preview.would_succeed else "It would fail."
         tell(f"{free} of {preview.trunks_limit} trunks are free. {verdict}")
     sys.exit(DONE if preview.would_succeed else FAILED)
 
@@ -198,9 +202,9 @@ def _status_code(view: PhoneView) -> int:
 
 
 HELP = {
-    NumberUse.TRUNK: "on another trunk: --takeover moves it",
-    NumberUse.APPLICATION: "on an application: --takeover moves it",
-    NumberUse.NO_VOICE: "takes no voice calls",
+    NumberUse.TRUNK: "on another trunk: use --takeover",
+    NumberUse.APPLICATION: "on an application: use --takeover",
+    NumberUse.NO_VOICE: "no voice capability",
 }
 """What a use means for whoever looks for a number."""
 
@@ -208,19 +212,19 @@ numbers = AppGroup("numbers", help="The numbers of the Twilio account.")
 
 
 @numbers.command("list")
-@click.option("--free", "only_free", is_flag=True, help="Only those that can be had as they are.")
+@click.option("--free", "only_free", is_flag=True, help="Only free numbers.")
 @as_json
 @for_people
 def list_numbers(only_free: bool, is_json: bool) -> None:
-    """List what the Twilio account owns, and what each number is used for."""
-    with progress_console().status("Asking Twilio"):
+    """List the numbers of the Twilio account, and what each is used for."""
+    with progress_console().status("Reading from Twilio"):
         owned = wiring().inventory.numbers()
     shown = [one for one in owned if not only_free or one.use is NumberUse.FREE]
     if is_json:
         print_json([_as_json(one) for one in shown])
         return
     if not owned:
-        tell("The account owns no number: buy one in the Twilio console.", err=True)
+        tell("The account has no numbers: buy one in the Twilio console.", err=True)
         return
     print_table(
         ("number", "use", "", "Twilio sid"),
@@ -245,12 +249,12 @@ def _as_json(one: OwnedNumber) -> dict[str, Any]:
 @with_appcontext
 @for_people
 def verify(agent: str, is_json: bool) -> None:
-    """Read the path of AGENT at both providers.
+    """Compare the path of AGENT with both providers.
 
-    Exit code 0: it is as it was built; 3: it is not; 1: it has no number, or a provider could not be read.
+    Exit code 0: in sync; 3: configuration drift; 1: it has no number, or a provider could not be read.
     """
     found = agent_named(agent)
-    with progress_console().status("Asking both providers"):
+    with progress_console().status("Reading from both providers"):
         body = verification_body(wiring().maintenance.verify(found.id))
     if is_json:
         print_json(body, VerifiedOut())
@@ -259,30 +263,30 @@ def verify(agent: str, is_json: bool) -> None:
             mark = Text("✓", "green") if check["ok"] else Text("✗", "red")
             say(mark, f"{check['name']:<22} {check['detail'] or ''}".rstrip())
         if not body["success"]:
-            tell(f"Make it right: {hint(f'repair {found.id}')}", err=True)
+            tell(f"Fix it with: {hint(f'repair {found.id}')}", err=True)
     sys.exit(DONE if body["success"] else ATTENTION)
 
 
 @click.command("repair")
 @agent_argument
-@click.option("--takeover", is_flag=True, help="Take the number back even from somebody else's trunk.")
+@click.option("--takeover", is_flag=True, help="Take the number back from somebody else's trunk or application.")
 @waits
 @as_json
 @with_appcontext
 @for_people
 def repair(agent: str, takeover: bool, wait: bool, is_json: bool) -> None:
-    """Rebuild what is missing or changed for AGENT.
+    """Repair what is missing or changed in the path of AGENT.
 
-    The rest of its path is left alone.
+    The rest of the path is left alone.
 
-    Exit code 0: it is as it was built; 1: refused or failed; 3: it needs attention.
+    Exit code 0: in sync; 1: refused or failed; 3: it needs attention.
     """
     found = agent_named(agent)
-    with progress_console().status("Asking both providers"):
+    with progress_console().status("Reading from both providers"):
         operation = wiring().maintenance.repair(found.id, takeover=takeover, origin=origin())
     if operation is not None:
         finish(operation, wait=wait, is_json=is_json, done="The path was repaired.")
     elif is_json:
-        print_json({"success": True, "message": "All is well: nothing to repair."})
+        print_json({"success": True, "message": "Nothing to repair."})
     else:
-        tell("All is well: nothing to repair.")
+        tell("Nothing to repair.")

@@ -73,7 +73,7 @@ def watch(operation_id: uuid.UUID, *, is_quiet: bool, tried: int = NEVER) -> Ope
                     return view
                 time.sleep(POLL_S)
     except KeyboardInterrupt:
-        console.print(f"The operation goes on: {hint(f'operations show {operation_id}')}")
+        console.print(f"The operation continues: {hint(f'operations show {operation_id}')}")
         sys.exit(INTERRUPTED)
 
 
@@ -161,7 +161,7 @@ def told_of(step: StepView) -> str:
     if step.error and step.error.detail and step.state is not StepState.DONE:
         parts.append(step.error.detail)
     if step.attempts > 1:
-        parts.append(f"try {step.attempts}")
+        parts.append(f"attempt {step.attempts}")
     rest = step.next_attempt_at
     if rest and (left_s := (rest - datetime.now(UTC)).total_seconds()) > 0:
         parts.append(f"again in {left_s:.0f} s")
@@ -229,16 +229,16 @@ def show_operation(view: OperationView, *, with_timeline: bool = False) -> None:
         ("status", coloured(view.status)),
         ("number", view.phone_number),
         ("error", Text(error, "red") if error else None),
-        ("asked for", f"{moment(view.created_at)} by {view.requested_by or 'nobody'}"),
+        ("requested", f"{moment(view.created_at)} by {view.requested_by or 'unknown'}"),
         ("finished", moment(view.finished_at)),
     ]
     print_pairs(pairs)
     say(steps_table(view))
     for leftover in view.leftovers:
-        line = f"still there: {leftover.provider} {leftover.kind} {leftover.external_id}"
+        line = f"still at the provider: {leftover.provider} {leftover.kind} {leftover.external_id}"
         say(Text(line, "yellow"))
     if view.status is OperationStatus.NEEDS_ATTENTION:
-        tell(f"It is tried again about once a minute; at once with: {hint(f'operations retry {view.id}')}", err=True)
+        tell(f"It is retried about once a minute; retry now with: {hint(f'operations retry {view.id}')}", err=True)
     if with_timeline:
         say("")
         print_table(
@@ -252,7 +252,7 @@ def show_operation(view: OperationView, *, with_timeline: bool = False) -> None:
 
 def _health(agent: Agent) -> Text:
     state = agent.health_state or Health.UNKNOWN
-    seen = f", checked {moment(agent.health_checked_at)}" if agent.health_checked_at else ", not looked at yet"
+    seen = f", checked {moment(agent.health_checked_at)}" if agent.health_checked_at else ", not checked yet"
     return Text.assemble(coloured(state), (seen, "dim"))
 
 

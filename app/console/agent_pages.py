@@ -49,7 +49,7 @@ def create_agent() -> ResponseReturnValue:
     """Create an agent, and go on to its page."""
     name, livekit_name = read_agent_form(request.form)
     agent = wiring().agents.create(name, livekit_name, {}, origin=origin())
-    return done(f"{agent.name} was created. Now give it a number.", "console.agent", agent_id=agent.id)
+    return done(f"{agent.name} was created. Provision a number for it.", "console.agent", agent_id=agent.id)
 
 
 def numbers_page(wanted: NumbersQuery | None = None, refusal: RefusedError | None = None) -> Response:
@@ -170,7 +170,7 @@ def repair(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Queue the repair of what is missing or changed."""
     takeover = is_checked(request.form, "takeover")
     operation = wiring().maintenance.repair(agent_id, takeover=takeover, origin=origin())
-    message = "The repair is queued." if operation else "All is well: nothing to repair."
+    message = "The repair is queued." if operation else "Nothing to repair."
     return done(message, "console.agent", agent_id=agent_id)
 
 

@@ -120,7 +120,9 @@ def _provider_failed(error: ProviderError) -> ResponseReturnValue:
 
 def _not_our_form(_error: CSRFError) -> ResponseReturnValue:
     """Answer a form whose cookie is gone or was another's: most often a page left open for a day."""
-    return error_page(ErrorCode.MALFORMED_REQUEST, "The page was open too long, or cookies are off. Nothing was done.")
+    return error_page(
+        ErrorCode.MALFORMED_REQUEST, "The page was open too long, or cookies are disabled. Nothing was changed."
+    )
 
 
 def _http_exception(error: HTTPException) -> ResponseReturnValue:
@@ -132,12 +134,12 @@ def _no_such_page(error: NotFound) -> ResponseReturnValue:
     wants_page = request.accept_mimetypes.best_match(["application/problem+json", "text/html"]) == "text/html"
     if request.path.startswith("/api/") or not wants_page:
         return problem(ErrorCode.NOT_FOUND, f"{error.name}.")
-    return error_page(ErrorCode.NOT_FOUND, "There is no such page.")
+    return error_page(ErrorCode.NOT_FOUND, "This page does not exist.")
 
 
 def _database_away(error: Exception) -> Response:
     log.error("database_unavailable", error=type(error).__name__)
-    detail = "The database does not answer; nothing was changed as far as we know."
+    detail = "The database does not respond. As far as we know, nothing was changed."
     return error_page(ErrorCode.SERVICE_UNAVAILABLE, detail)
 
 

@@ -126,8 +126,8 @@ def cancel_bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
     """Cancel every item for which no provider was called yet."""
     told = wiring().bulk.cancel(bulk_id, origin=origin())
     message = (
-        f"Nothing more begins: {told.cancelled_now:,} cancelled now, {told.still_running:,} still running to their "
-        f"end, {told.already_done:,} already done."
+        f"{told.cancelled_now:,} cancelled, {told.still_running:,} still running, {told.already_done:,} already done. "
+        "No further numbers are started."
     )
     return done(message, "console.bulk", bulk_id=bulk_id)
 
@@ -136,9 +136,7 @@ def resume_bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
     """Try again what failed or was cancelled."""
     charge_items(wiring().bulk.resumable(bulk_id))
     waiting = wiring().bulk.resume(bulk_id, origin=origin()).pending
-    message = (
-        f"{waiting:,} waiting to be tried." if waiting else "Nothing to try again: correct these rows in the file."
-    )
+    message = f"{waiting:,} waiting to be retried." if waiting else "Nothing to retry: correct these rows in the file."
     return done(message, "console.bulk", bulk_id=bulk_id)
 
 

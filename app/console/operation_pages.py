@@ -128,9 +128,9 @@ def _lane(step: StepView, trail: Sequence[Event], scale: _Scale) -> Lane:
 
 def _state(step: StepView, *, is_failed: bool) -> Badge:
     if step.attempts and step.next_attempt_at is not None:
-        return Badge("Waits to retry", Tone.WARN)
+        return Badge("Waiting to retry", Tone.WARN)
     if step.started_at is None and step.state is StepState.DONE:
-        return Badge("Not touched", Tone.QUIET)
+        return Badge("Unchanged", Tone.QUIET)
     if step.started_at is None and step.state is StepState.UNDONE:
         return Badge("Not reached", Tone.QUIET)
     # What failed made nothing: that it counts as undone explains less than that it failed.
@@ -148,10 +148,10 @@ def _stretches(trail: Sequence[Event]) -> list[_Stretch]:
             if name == EventName.STEP_FAILED:
                 found[-1].look = "fail"
         if name in _BEGINS:
-            verb = "Undo" if _BEGINS[name] == "undo" else "Try"
+            verb = "Undo" if _BEGINS[name] == "undo" else "Attempt"
             found.append(_Stretch(event.at, None, _BEGINS[name], f"{verb} {event.detail.get('attempt', 1)}"))
         elif name == EventName.STEP_RESTS:
-            found.append(_Stretch(event.at, None, "wait", f"Waits: {event.detail.get('reason', '')}"))
+            found.append(_Stretch(event.at, None, "wait", f"Waiting: {event.detail.get('reason', '')}"))
     return found
 
 
@@ -275,7 +275,7 @@ def operation_live(operation_id: uuid.UUID) -> ResponseReturnValue:
 def retry(operation_id: uuid.UUID) -> ResponseReturnValue:
     """Queue an open operation again; start a failed provisioning afresh."""
     queued = wiring().provisioning.retry(operation_id, origin=origin())
-    message = "Queued again." if queued.id == operation_id else "Started afresh."
+    message = "Queued again." if queued.id == operation_id else "A new operation was started."
     return done(message, "console.operation", operation_id=queued.id)
 
 

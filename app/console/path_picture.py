@@ -63,12 +63,12 @@ _BY_STATE: Mapping[StepState, Badge] = {
     StepState.RUNNING: Badge("being connected", Tone.BUSY),
     StepState.DONE: Badge("connected", Tone.GOOD),
     StepState.FAILED: Badge("failed", Tone.BAD),
-    StepState.UNDOING: Badge("being taken down", Tone.WARN),
+    StepState.UNDOING: Badge("being removed", Tone.WARN),
     StepState.UNDONE: Badge("not connected", Tone.QUIET),
 }
 _NONE = _BY_STATE[StepState.PENDING]
 _WHOLE = _BY_STATE[StepState.DONE]
-_WAITS = Badge("waits to be tried again", Tone.WARN)
+_WAITS = Badge("waiting to retry", Tone.WARN)
 _BROKEN = Badge("broken", Tone.BAD)
 
 

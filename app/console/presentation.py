@@ -104,7 +104,7 @@ _ITEM: Mapping[ItemStatus, Badge] = {
 _DELIVERY: Mapping[DeliveryStatus, Badge] = {
     DeliveryStatus.PENDING: Badge("Pending", Tone.BUSY),
     DeliveryStatus.DELIVERED: Badge("Delivered", Tone.GOOD),
-    DeliveryStatus.FAILED: Badge("Given up", Tone.BAD),
+    DeliveryStatus.FAILED: Badge("Failed", Tone.BAD),
 }
 _KINDS: Mapping[OperationKind, str] = {
     OperationKind.PROVISION: "Provision",
@@ -123,9 +123,9 @@ _STEPS: Mapping[str, str] = {
 }
 CHECK_WORDS: Mapping[str, str] = {
     NUMBER_CHECK: "The number is on our trunk",
-    TRUNK_CHECK: "The Twilio trunk stands",
-    URL_CHECK: "The origination URL leads to LiveKit",
-    INBOUND_CHECK: "The LiveKit trunk takes the number",
+    TRUNK_CHECK: "The Twilio trunk exists",
+    URL_CHECK: "The origination URL points to LiveKit",
+    INBOUND_CHECK: "The LiveKit trunk accepts the number",
     RULE_CHECK: "The dispatch rule names the agent",
 }
 """The named checks, in words; one for each of `findings.CHECKS`."""
@@ -147,8 +147,8 @@ def endpoint_badge(endpoint: WebhookEndpoint) -> Badge:
     """Return how a webhook stands: on, off and why, or without success for some time."""
     if endpoint.disabled_at is not None:
         words = {
-            DisabledReason.GONE: "Disabled: it answered 410",
-            DisabledReason.FAILING: "Disabled: it failed for days",
+            DisabledReason.GONE: "Disabled: it responded 410",
+            DisabledReason.FAILING: "Disabled: it kept failing",
         }
         by_itself = words.get(DisabledReason(endpoint.disabled_reason or DisabledReason.REQUESTED))
         return Badge(by_itself, Tone.BAD) if by_itself else Badge("Disabled", Tone.QUIET)
@@ -314,7 +314,7 @@ TAB_WORDS: Mapping[Tab, str] = {
     Tab.RUNNING: "Running",
     Tab.ATTENTION: "Needs attention",
     Tab.FAILED: "Failed",
-    Tab.DONE: "Ended well or cancelled",
+    Tab.DONE: "Completed or cancelled",
 }
 
 
@@ -350,7 +350,7 @@ def tab_figures(counts: Mapping[str, int]) -> Mapping[Tab, str]:
 
 def bulk_tally(bulk: Bulk) -> Sequence[Figure]:
     """Return the figures of a bulk: all of its items, and those of each state."""
-    whole = Figure("In all", f"{bulk.total:,}", Tone.QUIET, "console.bulk", {"bulk_id": str(bulk.id)})
+    whole = Figure("Total", f"{bulk.total:,}", Tone.QUIET, "console.bulk", {"bulk_id": str(bulk.id)})
     return [whole, *(_state_figure(bulk, status) for status in ItemStatus)]
 
 

@@ -114,7 +114,9 @@ def _check_key() -> ResponseReturnValue | None:
     g.caller = found
     needed = _needed_scope()
     if not found.may(needed):
-        detail = f"This needs a key with the scope '{needed}'; '{found.name}' has {', '.join(found.scopes) or 'none'}."
+        detail = (
+            f"This requires a key with the scope '{needed}'; '{found.name}' has {', '.join(found.scopes) or 'none'}."
+        )
         raise RefusedError(ErrorCode.FORBIDDEN, detail)
     return None
 
@@ -192,7 +194,7 @@ def _holder_of(key: str) -> Caller:
         wrong = RefusedError(ErrorCode.UNAUTHENTICATED, "This key is unknown or was revoked.")
         raise _too_many_tries(key) or wrong
     if not found.may(Scope.READ):
-        raise RefusedError(ErrorCode.FORBIDDEN, f"The key '{found.name}' has no scope: it sees nothing.")
+        raise RefusedError(ErrorCode.FORBIDDEN, f"The key '{found.name}' has no scope.")
     return found
 
 
@@ -204,5 +206,5 @@ def _too_many_tries(key: str) -> RefusedError | None:
     waits = [wait for who in counted if (wait := desk().sign_in_limit.retry_after_s(who)) is not None]
     if not waits:
         return None
-    detail = f"Too many wrong keys: come back in {max(waits)} s. A right key always opens."
+    detail = f"Too many wrong keys: try again in {max(waits)} s. A valid key is always accepted."
     return RefusedError(ErrorCode.RATE_LIMITED, detail, retry_after_s=max(waits))

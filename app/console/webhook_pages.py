@@ -77,13 +77,13 @@ def delete_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
 def enable_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
     """Send to the endpoint again."""
     wiring().webhooks.change(webhook_id, {"enabled": True}, origin=origin())
-    return done("Enabled: what is still to be delivered goes on.", "console.webhook", webhook_id=webhook_id)
+    return done("Enabled: pending deliveries continue.", "console.webhook", webhook_id=webhook_id)
 
 
 def disable_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
     """Record and send nothing for the endpoint until it is enabled again."""
     wiring().webhooks.change(webhook_id, {"enabled": False}, origin=origin())
-    return done("Disabled: nothing is recorded or sent.", "console.webhook", webhook_id=webhook_id)
+    return done("Disabled: no events are recorded or sent.", "console.webhook", webhook_id=webhook_id)
 
 
 def rotate_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
@@ -96,7 +96,7 @@ def rotate_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
 def ping_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
     """Queue a test."""
     wiring().webhooks.test(webhook_id, origin=origin())
-    return done("A test is queued.", "console.webhook", webhook_id=webhook_id)
+    return done("A test event is queued.", "console.webhook", webhook_id=webhook_id)
 
 
 def redeliver_webhook(webhook_id: uuid.UUID, delivery_id: uuid.UUID) -> ResponseReturnValue:

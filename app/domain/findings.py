@@ -11,7 +11,7 @@ class Severity(StrEnum):
     """How a finding affects callers."""
 
     CRITICAL = "critical"
-    """No caller reaches the agent."""
+    """Calls do not reach the agent."""
     WARNING = "warning"
     """Calls work, but something differs from how it was built, or costs money for nothing."""
 
@@ -37,13 +37,13 @@ class Fix(StrEnum):
     """What `--fix` does about a finding."""
 
     REPAIR = "repair"
-    """Rebuild what is missing through the same steps."""
+    """Repair it through the steps that provisioned it."""
     TAKE_BACK = "take_back"
     """The same, but only with `takeover`: the number is in use elsewhere now."""
     DELETE = "delete"
     """Delete it: it is ours, and no row refers to it."""
     NONE = "none"
-    """A person decides: it is not ours."""
+    """Nothing automatic: it is not ours, so a person decides."""
 
 
 class FindingCode(StrEnum):
@@ -107,11 +107,11 @@ _Code = FindingCode
 FINDING_KINDS: Mapping[FindingCode, FindingKind] = {
     _Code.NUMBER_GONE: FindingKind(_CRITICAL, "The Twilio account no longer owns the number.", Fix.NONE, NUMBER_CHECK),
     _Code.NUMBER_DETACHED: FindingKind(
-        _CRITICAL, "The number is on no trunk.", Fix.REPAIR, NUMBER_CHECK, ("twilio_number_attachment",)
+        _CRITICAL, "The number is not on any trunk.", Fix.REPAIR, NUMBER_CHECK, ("twilio_number_attachment",)
     ),
     _Code.NUMBER_MOVED: FindingKind(
         _CRITICAL,
-        "The number was put on somebody else's trunk or application.",
+        "The number was moved to somebody else's trunk or application.",
         Fix.TAKE_BACK,
         NUMBER_CHECK,
         ("twilio_number_attachment",),
@@ -125,7 +125,7 @@ FINDING_KINDS: Mapping[FindingCode, FindingKind] = {
     ),
     _Code.TRUNK_SECURE: FindingKind(
         _CRITICAL,
-        "The Twilio trunk demands encrypted media, which the LiveKit trunk does not offer.",
+        "The Twilio trunk requires encrypted media, which the LiveKit trunk does not offer.",
         Fix.REPAIR,
         TRUNK_CHECK,
         ("twilio_trunk",),
@@ -141,7 +141,7 @@ FINDING_KINDS: Mapping[FindingCode, FindingKind] = {
     ),
     _Code.ORIGINATION_HOST_WRONG: FindingKind(
         _CRITICAL,
-        "Our origination URL points at a host that is not LIVEKIT_SIP_URI's.",
+        "Our origination URL points to a host other than LIVEKIT_SIP_URI's.",
         Fix.REPAIR,
         URL_CHECK,
         ("twilio_origination_url",),
@@ -154,17 +154,17 @@ FINDING_KINDS: Mapping[FindingCode, FindingKind] = {
         ("livekit_inbound_trunk", "livekit_dispatch_rule"),
     ),
     _Code.LIVEKIT_TRUNK_LOST_NUMBER: FindingKind(
-        _CRITICAL, "Our LiveKit trunk lost the number.", Fix.REPAIR, INBOUND_CHECK, ("livekit_inbound_trunk",)
+        _CRITICAL, "Our LiveKit trunk no longer has the number.", Fix.REPAIR, INBOUND_CHECK, ("livekit_inbound_trunk",)
     ),
     _Code.LIVEKIT_TRUNK_CHANGED: FindingKind(
         _CRITICAL,
-        "Our LiveKit trunk demands a password, or does not let Twilio call.",
+        "Our LiveKit trunk requires a password, or does not accept calls from Twilio.",
         Fix.REPAIR,
         INBOUND_CHECK,
         ("livekit_inbound_trunk",),
     ),
     _Code.LIVEKIT_TRUNK_FOREIGN: FindingKind(
-        _CRITICAL, "Another LiveKit trunk has the number too: LiveKit refuses its calls.", Fix.NONE, INBOUND_CHECK
+        _CRITICAL, "Another LiveKit trunk also has the number: LiveKit refuses its calls.", Fix.NONE, INBOUND_CHECK
     ),
     _Code.RULE_GONE: FindingKind(
         _CRITICAL, "Our dispatch rule was deleted.", Fix.REPAIR, RULE_CHECK, ("livekit_dispatch_rule",)
@@ -177,28 +177,28 @@ FINDING_KINDS: Mapping[FindingCode, FindingKind] = {
     ),
     _Code.RULE_WILDCARD: FindingKind(
         _WARNING,
-        "Our dispatch rule names no trunk: it takes every call of the project.",
+        "Our dispatch rule names no trunk: it matches every call of the project.",
         Fix.REPAIR,
         RULE_CHECK,
         ("livekit_dispatch_rule",),
     ),
     _Code.RULE_FILTERED: FindingKind(
         _CRITICAL,
-        "Our dispatch rule takes only some callers or numbers.",
+        "Our dispatch rule matches only some callers or numbers.",
         Fix.REPAIR,
         RULE_CHECK,
         ("livekit_dispatch_rule",),
     ),
     _Code.RULE_FOREIGN_CATCH_ALL: FindingKind(
         _WARNING,
-        "Somebody else's dispatch rule names no trunk: it takes every call that no other rule does.",
+        "Somebody else's dispatch rule names no trunk: it matches every call that no other rule matches.",
         Fix.NONE,
         RULE_CHECK,
     ),
-    _Code.TWIN: FindingKind(_WARNING, "A second resource of ours for the same agent.", Fix.DELETE, ""),
-    _Code.ORPHAN: FindingKind(_WARNING, "A resource of ours that no row knows.", Fix.DELETE, ""),
+    _Code.TWIN: FindingKind(_WARNING, "A duplicate: a second resource of ours for the same agent.", Fix.DELETE, ""),
+    _Code.ORPHAN: FindingKind(_WARNING, "An orphan: a resource of ours that is not in the database.", Fix.DELETE, ""),
     _Code.UNREADABLE: FindingKind(
-        _WARNING, "A resource cannot be read, or its mark cannot: nothing is known of it.", Fix.NONE, ""
+        _WARNING, "A resource or its tag cannot be read, so its state is unknown.", Fix.NONE, ""
     ),
 }
 
@@ -239,56 +239,56 @@ _C = ErrorCode
 ADVICE: Mapping[ErrorCode, str] = {
     _C.VALIDATION_FAILED: "Correct the marked fields and send the form again.",
     _C.MALFORMED_REQUEST: "Reload the page and send the form again.",
-    _C.UNAUTHENTICATED: "Sign in with a live API key.",
+    _C.UNAUTHENTICATED: "Sign in with a valid API key.",
     _C.FORBIDDEN: "Sign in with a key that has the scope: flask --app app keys create NAME --scope SCOPE.",
     _C.NOT_FOUND: "Check the address, or start again from Numbers.",
     _C.METHOD_NOT_ALLOWED: "Go back and use the page's own buttons.",
     _C.REQUEST_TOO_LARGE: "Send less at once.",
     _C.UNSUPPORTED_MEDIA_TYPE: "Go back and use the page's own forms.",
     _C.RATE_LIMITED: "Wait a moment, then try again.",
-    _C.INTERNAL_ERROR: "Look in the web process's log for the request id, and report it.",
-    _C.SERVICE_UNAVAILABLE: "Look at /readyz: it names what does not answer. Then try again.",
-    _C.AGENT_NOT_FOUND: "It may have been deleted: look for it on Numbers.",
-    _C.OPERATION_NOT_FOUND: "Its agent may have been deleted: look on Operations.",
+    _C.INTERNAL_ERROR: "Search the web process's log for the request id, and report it.",
+    _C.SERVICE_UNAVAILABLE: "Check /readyz: it names what does not respond. Then try again.",
+    _C.AGENT_NOT_FOUND: "It may have been deleted: check Numbers.",
+    _C.OPERATION_NOT_FOUND: "Its agent may have been deleted: check Operations.",
     _C.AUDIT_NOT_FOUND: "Run an audit.",
-    _C.BULK_NOT_FOUND: "Look for it on Bulk.",
-    _C.WEBHOOK_NOT_FOUND: "It may have been deleted: look on Webhooks.",
-    _C.WEBHOOK_DELIVERY_NOT_FOUND: "Deliveries that are over leave the log after 30 days: look at the newer ones.",
-    _C.WEBHOOK_DISABLED: "Enable the webhook again, then send.",
-    _C.WEBHOOK_LIMIT: "Delete a webhook that nobody listens to any more; an old secret ends after its day.",
+    _C.BULK_NOT_FOUND: "Check Bulk.",
+    _C.WEBHOOK_NOT_FOUND: "It may have been deleted: check Webhooks.",
+    _C.WEBHOOK_DELIVERY_NOT_FOUND: "Finished deliveries are deleted after 30 days: choose a newer one.",
+    _C.WEBHOOK_DISABLED: "Enable the webhook, then send again.",
+    _C.WEBHOOK_LIMIT: "Delete an unused webhook. An old secret expires after a day.",
     _C.AGENT_HAS_PHONE: "Deprovision that agent's number first, or choose another agent.",
     _C.AGENT_HAS_NO_PHONE: "Provision a number first.",
-    _C.NUMBER_IN_USE: "Choose another number, or move this one over from the agent that has it.",
-    _C.OPERATION_IN_PROGRESS: "Wait until the open operation has ended, or cancel it.",
+    _C.NUMBER_IN_USE: "Choose another number, or move this one from the agent that has it.",
+    _C.OPERATION_IN_PROGRESS: "Wait until the open operation has finished, or cancel it.",
     _C.OPERATION_FINISHED: "Start a new one from the agent's page.",
     _C.IDEMPOTENCY_KEY_REUSED: "Use a new Idempotency-Key for a new request.",
-    _C.IDEMPOTENCY_KEY_IN_PROGRESS: "Wait for the first request to end.",
-    _C.CANCELLED: "Nothing: somebody asked to deprovision. Provision again when you want the number back.",
+    _C.IDEMPOTENCY_KEY_IN_PROGRESS: "Wait until the first request has finished.",
+    _C.CANCELLED: "Nothing: a deprovision was requested. Provision again to reconnect the number.",
     _C.NUMBER_NOT_IN_ACCOUNT: "Check the number, and which Twilio account the credentials are for.",
-    _C.NUMBER_NOT_VOICE: "Choose another number, or change what this one is set to in the Twilio console.",
-    _C.NUMBER_ALREADY_ROUTED: "Choose takeover to move it here; deprovisioning puts the old routing back.",
-    _C.NUMBER_MOVED: "Look in the Twilio console who moved it, then try again.",
-    _C.TWILIO_BAD_CREDENTIALS: "Mend the Twilio settings, restart the workers, then retry.",
+    _C.NUMBER_NOT_VOICE: "Choose another number, or change this one's configuration in the Twilio console.",
+    _C.NUMBER_ALREADY_ROUTED: "Use takeover to move it here; deprovisioning restores the old routing.",
+    _C.NUMBER_MOVED: "Find out in the Twilio console who moved it, then try again.",
+    _C.TWILIO_BAD_CREDENTIALS: "Fix the Twilio settings, restart the workers, then retry.",
     _C.TWILIO_FORBIDDEN: "Give the Twilio key the permission, restart the workers, then retry.",
-    _C.TWILIO_TRUNK_LIMIT: "Remove trunks that are not used, or ask Twilio for more and raise TWILIO_TRUNK_LIMIT.",
+    _C.TWILIO_TRUNK_LIMIT: "Delete unused trunks, or ask Twilio for more and raise TWILIO_TRUNK_LIMIT.",
     _C.TWILIO_ORIGINATION_LIMIT: "Somebody added origination URLs to the trunk (ten at most): remove them, then retry.",
     _C.TWILIO_EMERGENCY_NUMBER: "Unregister the number's emergency address at Twilio, then retry.",
     _C.TWILIO_TRUNK_IN_USE: "Our trunk carries numbers that are not ours: move them away, then retry.",
-    _C.TWILIO_REJECTED: "Look up Twilio's error number in the detail, mend the cause, then retry.",
+    _C.TWILIO_REJECTED: "Look up the Twilio error code in the detail, fix the cause, then retry.",
     _C.LIVEKIT_NUMBER_CONFLICT: "Remove the number from the other LiveKit trunk, then retry.",
-    _C.LIVEKIT_RULE_CONFLICT: "Remove one of the contradicting dispatch rules in LiveKit, then retry.",
-    _C.LIVEKIT_BAD_CREDENTIALS: "Mend the LiveKit settings, restart the workers, then retry.",
+    _C.LIVEKIT_RULE_CONFLICT: "Delete one of the conflicting dispatch rules in LiveKit, then retry.",
+    _C.LIVEKIT_BAD_CREDENTIALS: "Fix the LiveKit settings, restart the workers, then retry.",
     _C.LIVEKIT_MISCONFIGURED: "Check LIVEKIT_URL and that the server offers SIP, restart the workers, then retry.",
-    _C.LIVEKIT_REJECTED: "Read LiveKit's reason in the detail, mend the cause, then retry.",
-    _C.PATH_NOT_VERIFIED: "The detail names what was read back wrong: try again.",
-    _C.PROVIDER_UNAVAILABLE: "Look at the provider's status page, then try again.",
-    _C.PROVIDER_BUSY: "Nothing: its turn comes. Where it waits for long, ask the provider for a higher limit.",
-    _C.INTERNAL_STEP_ERROR: "A defect of ours: the worker's log has it. Please report it.",
+    _C.LIVEKIT_REJECTED: "Read LiveKit's reason in the detail, fix the cause, then retry.",
+    _C.PATH_NOT_VERIFIED: "The detail says what differs: try again.",
+    _C.PROVIDER_UNAVAILABLE: "Check the provider's status page, then try again.",
+    _C.PROVIDER_BUSY: "Nothing: it waits for the rate limit. If that takes long, ask the provider for a higher limit.",
+    _C.INTERNAL_STEP_ERROR: "A defect in Trunkline: see the worker's log, and please report it.",
 }
-"""Every code of the closed list."""
+"""Error code -> what a person should do."""
 
 _BY_FIX: Mapping[Fix, str] = {
-    Fix.REPAIR: "Repair rebuilds it.",
+    Fix.REPAIR: "Repair fixes it.",
     Fix.TAKE_BACK: "Repair with takeover takes the number back.",
     Fix.DELETE: "An audit with fix deletes it once it is old enough.",
 }
@@ -296,8 +296,8 @@ _BY_FIX: Mapping[Fix, str] = {
 _BY_PERSON: Mapping[FindingCode, str] = {
     FindingCode.NUMBER_GONE: "Deprovision the agent, or buy the number again.",
     FindingCode.LIVEKIT_TRUNK_FOREIGN: "Remove the number from the other trunk in LiveKit.",
-    FindingCode.UNREADABLE: "Look at it in the provider's console: the detail says what is odd about it.",
-    FindingCode.RULE_FOREIGN_CATCH_ALL: "Have its owner give that rule a trunk, or delete it in LiveKit.",
+    FindingCode.UNREADABLE: "Check it in the provider's console: the detail says what is wrong with it.",
+    FindingCode.RULE_FOREIGN_CATCH_ALL: "Ask its owner to set the rule's trunks, or to delete it in LiveKit.",
 }
 """Advice on the findings that a person has to decide."""
 

@@ -65,7 +65,7 @@ def test_a_file_is_imported_and_watched_to_its_end(
     result = run(api, "import", write("numbers.csv", CSV), "--report", str(report))
 
     assert result.exit_code == 3, result.output
-    assert "has 3 items; 1 of them cannot work.\n2 of 2 numbers fit: each takes a trunk" in result.stdout
+    assert "has 3 items; 1 of them invalid.\n2 of 2 numbers fit: each takes a trunk" in result.stdout
     assert result.stdout.rstrip().endswith("is failed: 2 succeeded, 1 failed.")
     rows = list(csv.DictReader(report.read_text(encoding="utf-8").splitlines()))
     assert [row["status"] for row in rows] == ["succeeded", "succeeded", "failed"]
@@ -128,7 +128,7 @@ def test_a_bulk_is_cancelled_by_id(api: Api, write: Write) -> None:
 
     lines = [
         f"Bulk {bulk_id} is cancelled: 1 failed, 2 cancelled.",
-        "2 cancelled now, 0 still running to their end, 1 already done.",
+        "2 cancelled, 0 still running, 1 already done.",
     ]
     assert (result.exit_code, result.stdout.splitlines()) == (0, lines)
     again = json.loads(run(api, "cancel", bulk_id, "--json").stdout)

@@ -111,7 +111,7 @@ def test_rows_come_in_pages_and_by_their_status(visitor: Visitor) -> None:
     assert "/live?cursor=" in second
     assert visitor.get(f"{page}?status=failed").text.count("<tr>") == 2
     assert "/live?status=failed" in visitor.get(f"{page}?status=failed").text
-    assert "No such rows" in visitor.get(f"{page}?status=succeeded").text
+    assert "No matching rows" in visitor.get(f"{page}?status=succeeded").text
 
 
 def test_the_live_part_is_sent_once_until_a_row_changes(api: Api, visitor: Visitor) -> None:
@@ -132,17 +132,17 @@ def test_the_live_part_is_sent_once_until_a_row_changes(api: Api, visitor: Visit
 def test_cancelling_asks_first_and_what_was_cancelled_can_be_resumed(api: Api, visitor: Visitor) -> None:
     page = accepted(visitor)
     assert f"{page}/cancel" in visitor.get(page).text
-    assert "2 of 3 numbers have not begun" in visitor.get(f"{page}/cancel").text
+    assert "2 of 3 numbers have not started" in visitor.get(f"{page}/cancel").text
 
     visitor.post(f"{page}/cancel")
     cancelled = visitor.get(page).text
-    assert "Nothing more begins: 2 cancelled now, 0 still running to their end, 1 already done." in cancelled
+    assert "2 cancelled, 0 still running, 1 already done. No further numbers are started." in cancelled
     assert f"{page}/cancel" not in cancelled
     assert 'data-open="no"' in cancelled
 
     visitor.post(f"{page}/resume")
     resumed = visitor.get(page).text
-    assert "2 waiting to be tried." in resumed
+    assert "2 waiting to be retried." in resumed
     assert 'data-open="yes"' in resumed
 
 
@@ -153,20 +153,20 @@ def test_what_waits_in_a_queue_can_be_cancelled_and_what_has_begun_cannot(api: A
     api.begin(str(begun))
     assert f"{page}/cancel" in visitor.get(page).text
     asked = visitor.get(f"{page}/cancel").text
-    assert "1 of 3 numbers have not begun" in asked
-    assert "1 have begun and run to their end, 1 are done" in asked
+    assert "1 of 3 numbers have not started" in asked
+    assert "1 have started and will finish, 1 are done" in asked
 
     known = {"If-None-Match": visitor.get(f"{page}/live").headers["ETag"]}
     api.begin(str(api.publisher.plans[1].operation_id))
     assert f"{page}/cancel" not in visitor.get(f"{page}/live", headers=known).text
-    assert "nothing to cancel" in visitor.get(f"{page}/cancel").text
+    assert "Nothing to cancel" in visitor.get(f"{page}/cancel").text
 
 
 def test_a_file_is_checked_without_being_stored(api: Api, visitor: Visitor) -> None:
     answer = visitor.post("/bulks/check", file=(io.BytesIO(CSV.encode()), "numbers.csv"))
 
     assert answer.status_code == 200
-    assert "numbers.csv: 3 rows, 1 cannot work" in answer.text
+    assert "numbers.csv: 3 rows, 1 invalid" in answer.text
     assert "2 of 2 numbers fit: each takes a trunk" in answer.text
     assert "Row 3 (" in answer.text
     assert "phoneNumber: must be E.164" in answer.text
@@ -179,7 +179,7 @@ def test_what_never_can_work_is_not_tried_again(visitor: Visitor) -> None:
 
     visitor.post(f"{page}/resume")
 
-    assert "Nothing to try again" in visitor.get(page).text
+    assert "Nothing to retry" in visitor.get(page).text
 
 
 def test_the_report_is_the_file_that_the_api_gives(api: Api, visitor: Visitor) -> None:

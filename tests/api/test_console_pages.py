@@ -23,7 +23,7 @@ def visitor(api: Api) -> Visitor:
 def test_empty_pages_say_what_to_do_next(visitor: Visitor) -> None:
     assert "No agents yet" in visitor.get("/").text
     assert "Nothing is running" in visitor.get("/operations").text
-    assert "Nothing needs you" in visitor.get("/operations?tab=attention").text
+    assert "Nothing needs attention" in visitor.get("/operations?tab=attention").text
     assert "Never audited" in visitor.get("/audit").text
     assert "flask --app app keys create" in Visitor(visitor.api).get("/sign-in").text
 
@@ -96,7 +96,7 @@ def test_a_refusal_is_said_plainly_with_what_to_do(api: Api, visitor: Visitor) -
 
     assert answer.status_code == 409
     assert "The number belongs to another agent" in answer.text
-    assert "move this one over" in answer.text
+    assert "move this one from" in answer.text
     assert "number_in_use" in answer.text
 
 
@@ -216,8 +216,8 @@ def test_numbers_come_in_pages_and_filters(api: Api, visitor: Visitor) -> None:
     older = first.split('rel="next" href="')[1].split('"')[0].replace("&amp;", "&")
     assert visitor.get(older).text.count("<tr>") == 5
     assert visitor.get("/?status=moving").text.count("<tr>") == 2
-    assert visitor.get("/?status=failed").text.count("Nothing matches") == 1
-    assert visitor.get("/?health=DRIFTED").text.count("Nothing matches") == 1
+    assert visitor.get("/?status=failed").text.count("No matches") == 1
+    assert visitor.get("/?health=DRIFTED").text.count("No matches") == 1
 
 
 @pytest.mark.parametrize("query", ["?status=x", "?health=x", "?cursor=x", "?q=" + "a" * 201, "?q=%00"])

@@ -304,7 +304,7 @@ def test_whoever_tries_keys_is_slowed_down_and_locks_nobody_out(api: Api, varied
 
     assert [one.status_code for one in tries] == [401] * 20 + [429] * 2
     assert 0 < int(tries[-1].headers["Retry-After"]) <= 60
-    assert "A right key always opens." in tries[-1].text
+    assert "A valid key is always accepted." in tries[-1].text
     assert try_key(api.key, address).status_code == 303
 
 
@@ -317,7 +317,7 @@ def test_a_form_that_no_page_of_ours_sent_does_nothing(api: Api, path: str, toke
     answer = visitor.client.post(path, data=fields)
 
     assert answer.status_code == 400
-    assert "Nothing was done." in answer.text
+    assert "Nothing was changed." in answer.text
     assert (api.count("agents"), api.count("audits")) == (0, 0)
     assert visitor.get("/").status_code == 200
 

@@ -47,7 +47,7 @@ def set_delivery(api: Api, **values: object) -> None:
 
 
 def test_the_empty_page_says_what_a_webhook_is_for(api: Api, visitor: Visitor) -> None:
-    assert "Nobody is told of anything yet" in visitor.get("/webhooks").text
+    assert "No webhooks yet" in visitor.get("/webhooks").text
     assert "needs a key with the scope" in signed_in(api, Scope.WRITE).get("/webhooks").text
 
 
@@ -110,22 +110,22 @@ def test_a_new_secret_is_shown_once_and_the_old_one_goes_on_for_a_day(api: Api, 
     assert now in answer.text
     assert old not in answer.text
     assert answer.headers["Cache-Control"] == "no-store"
-    assert "the old secret signs too until" in visitor.get(page).text
+    assert "the old secret also signs until" in visitor.get(page).text
 
 
 def test_a_test_is_queued_logged_and_sent_again(api: Api, visitor: Visitor) -> None:
     page = registered(api, visitor)
-    assert "Nothing was sent yet" in visitor.get(page).text
+    assert "No deliveries yet" in visitor.get(page).text
     visitor.post(f"{page}/ping")
     shown = visitor.get(page).text
-    assert "A test is queued." in shown
+    assert "A test event is queued." in shown
     assert "<code>ping</code>" in shown
     assert 'data-open="yes"' in shown
     assert "/redeliver" not in shown
     set_delivery(api, status=DeliveryStatus.FAILED, attempts=8, response_status=503, next_at=None)
 
     over = visitor.get(f"{page}?status=failed").text
-    assert "Given up" in over
+    assert "Failed" in over
     assert "503" in over
     assert 'data-open="no"' in over
     again = re.findall(r'action="([^"]+/redeliver)"', over)
@@ -150,7 +150,7 @@ def test_the_live_part_is_sent_once_until_a_delivery_changes(api: Api, visitor: 
 
 @pytest.mark.parametrize(
     ("reason", "words"),
-    [(DisabledReason.GONE, "it answered 410"), (DisabledReason.FAILING, "it failed for days")],
+    [(DisabledReason.GONE, "it responded 410"), (DisabledReason.FAILING, "it kept failing")],
 )
 def test_what_was_disabled_says_why_and_is_enabled_again(
     api: Api, visitor: Visitor, reason: DisabledReason, words: str
@@ -164,7 +164,7 @@ def test_what_was_disabled_says_why_and_is_enabled_again(
     assert f"{page}/ping" not in shown
     refused = visitor.post(f"{page}/ping")
     assert refused.status_code == 409
-    assert "Enable the webhook again" in refused.text
+    assert "Enable the webhook, then" in refused.text
 
     visitor.post(f"{page}/enable")
 

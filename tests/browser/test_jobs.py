@@ -22,9 +22,9 @@ def test_a_provisioning_is_watched_from_click_to_provisioned(person: Person, num
     person.press("Create")
     person.sees_status("No number")
     person.press("Provision a number…")
-    page.get_by_label("A number of the Twilio account").select_option(number)
-    person.press("What would happen?")
-    person.sees("Nothing is in the way")
+    page.get_by_label("Number in the Twilio account").select_option(number)
+    person.press("Preview")
+    person.sees("No obstacles")
     person.picture("provision-preview")
     slow = sandbox.fault("livekit.create_dispatch_rule", "hold_before", times=1)
     person.press("Provision")
@@ -49,7 +49,7 @@ def test_a_failure_and_its_rollback_are_watched_and_retried(
     sandbox.fault("livekit.create_dispatch_rule", "reject", times=1)
     slow = sandbox.fault("twilio.delete_trunk", "hold_before", times=1)
     person.page.goto(f"/agents/{agent_id}/provision")
-    person.page.get_by_label("Or type one").fill(number)
+    person.page.get_by_label("Or enter a number").fill(number)
     person.press("Provision")
     person.mark()
     person.sees_status("Rolling back")
@@ -129,7 +129,7 @@ def test_what_needs_attention_is_shown_with_its_leftovers_and_goes_on_when_press
     person.sees(trunk)
     person.picture("operation-needs-attention")
     sandbox.clear_faults()
-    person.press("Re-enqueue now")
+    person.press("Retry now")
     person.sees_status("Succeeded")
 
 
@@ -172,7 +172,7 @@ def test_a_bulk_is_uploaded_and_watched_to_its_end(person: Person, numbers: list
     page.get_by_label("CSV or JSON file").set_input_files(
         {"name": "numbers.csv", "mimeType": "text/csv", "buffer": f"phoneNumber,agent\n{rows}".encode()}
     )
-    person.press("Upload and begin")
+    person.press("Upload and start")
     person.mark()
     person.sees("2 of 3 done (66 %)")
     person.picture("bulk-running")
@@ -209,7 +209,7 @@ def test_a_webhook_is_registered_and_its_test_is_logged(person: Person) -> None:
         eventually(lambda: [one.type for one in hook.messages()] == ["ping", "ping"], "it is sent again")
     person.press("Delete…")
     person.press("Delete the webhook")
-    person.sees("Nobody is told of anything yet")
+    person.sees("No webhooks yet")
 
 
 def test_a_page_left_open_after_its_key_was_revoked_shows_nothing_more(page: Page, stack: Stack) -> None:
@@ -217,7 +217,7 @@ def test_a_page_left_open_after_its_key_was_revoked_shows_nothing_more(page: Pag
     made, text = keys.create("temporary", [Scope.READ])
     visitor = Person(page, SCREENSHOTS)
     visitor.sign_in(text)
-    expect(page.get_by_text("(sees only)")).to_be_visible()
+    expect(page.get_by_text("(read-only)")).to_be_visible()
     expect(page.locator("summary", has_text="New agent")).to_have_count(0)
     keys.revoke(str(made.id))
     page.get_by_role("link", name="Audit").click()

@@ -95,7 +95,7 @@ def test_without_script_everything_is_there_and_comes_anew_by_itself(
     person.open_agent(busy)
     assert person.page.locator('meta[http-equiv="refresh"]').count() == 1
     person.press("Cancel…")
-    person.press("Cancel it and take it down")
+    person.press("Cancel and roll back")
     expect(person.page.locator(".flash")).to_have_text("The number is being disconnected.")
     person.sees_status("No number")
     assert person.page.locator('meta[http-equiv="refresh"]').count() == 0

@@ -40,7 +40,7 @@ def test_agents_are_listed_a_row_each_with_their_whole_ids_in_a_pipe(shell: Shel
     one = shell.json("agents", "list", "--status", "PROVISIONED")["items"]
     assert [each["phoneNumber"] for each in one] == [NUMBER]
     cut = shell.run("agents", "list", "--limit", "1")
-    assert cut.stderr == "There are more: --limit 2\n"
+    assert cut.stderr == "There are more: use --limit 2\n"
 
 
 def test_an_agent_is_named_by_the_beginning_of_its_id(shell: Shell) -> None:

@@ -51,7 +51,7 @@ def _check(code: int) -> dict[str, dict[str, Any]]:
 def test_all_is_well(well: Stage) -> None:
     result = _run()
 
-    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "All is well."), result.output
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "All checks passed."), result.output
     assert "calls go to sandbox.sip.livekit.cloud" in result.stdout
     assert _check(0) == {}
 
@@ -70,9 +70,9 @@ def test_every_missing_setting_is_named_at_once_and_the_rest_is_still_checked(
     wrong = [line.split()[2] for line in lines if line.startswith("✗")]
     assert wrong == ["TWILIO_ACCOUNT_SID:", "TWILIO_AUTH_TOKEN:", "LIVEKIT_API_SECRET:", "LIVEKIT_SIP_URI:"]
     assert sum("→ " in line for line in lines) == 4
-    assert "PostgreSQL 18 answers" in result.stdout
+    assert "PostgreSQL 18 responds" in result.stdout
     assert "not checked: TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN first" in result.stdout
-    assert lines[-1] == "4 wrong, 6 not checked."
+    assert lines[-1] == "4 failed, 6 not checked."
 
 
 @pytest.mark.parametrize("name", list(Settings.model_fields))
@@ -137,8 +137,8 @@ OWN = "wss://livekit.example.com"
     [
         (CLOUD, "4xk29.sip.livekit.cloud", ""),
         (CLOUD, "4xk29.eu.sip.livekit.cloud", ""),
-        (CLOUD, "sip.example.com", "is no SIP host of LiveKit Cloud"),
-        (CLOUD, "desk-a1b2c3.sip.livekit.cloud", "begins with the project's name"),
+        (CLOUD, "sip.example.com", "is not a LiveKit Cloud SIP host"),
+        (CLOUD, "desk-a1b2c3.sip.livekit.cloud", "starts with the project's name"),
         (OWN, "sip.example.com", ""),
         (OWN, "4xk29.sip.livekit.cloud", "calls go to LiveKit Cloud"),
     ],
@@ -212,7 +212,7 @@ def test_an_operation_that_nobody_wakes_tells_of_the_sweeper(well: Stage) -> Non
     found = _check(3)
 
     assert "120 s overdue" in found["sweeper"]["detail"]
-    assert found["workers"]["detail"] == "no worker begins what is queued: 1 operations wait"
+    assert found["workers"]["detail"] == "no worker starts what is queued: 1 operations wait"
 
 
 def test_half_an_api_key_is_a_problem_and_no_dead_end(well: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

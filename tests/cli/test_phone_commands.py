@@ -22,7 +22,7 @@ def desk(shell: Shell) -> str:
 def test_a_number_is_connected_with_a_line_for_each_step(shell: Shell, desk: str) -> None:
     result = shell.run("provision", "desk", FREE)
 
-    assert (result.exit_code, result.stdout) == (0, f"{FREE} rings desk.\n")
+    assert (result.exit_code, result.stdout) == (0, f"{FREE} is connected to desk.\n")
     steps = [line.split()[:2] for line in result.stderr.splitlines()]
     assert steps[0] == ["DONE", "twilio_number"]
     assert steps[-1] == ["DONE", "verification"]
@@ -55,7 +55,7 @@ def test_ctrl_c_ends_only_the_looking(shell: Shell, desk: str) -> None:
 
     shell.meanwhile = interrupt
     result = shell.run("provision", "desk", FREE)
-    assert (result.exit_code, "The operation goes on: trunkline operations show" in result.stderr) == (130, True)
+    assert (result.exit_code, "The operation continues: trunkline operations show" in result.stderr) == (130, True)
     shell.meanwhile = shell.stage.drive
     assert shell.run("status", "desk", "--watch").exit_code == 0
 
@@ -69,7 +69,7 @@ def test_a_failure_says_why_and_that_nothing_is_left(shell: Shell, desk: str) ->
     assert "UNDONE  twilio_trunk" in result.stderr
     last = result.stderr.splitlines()[-1]
     assert last.startswith("Error: the provisioning failed. LiveKit refused create_dispatch_rule")
-    assert last.endswith("(livekit_rejected) Nothing of ours is left at either provider.")
+    assert last.endswith("(livekit_rejected) Nothing is left at either provider.")
     status = shell.run("status", "desk")
     assert (status.exit_code, "livekit_rejected" in status.stdout) == (1, True)
 
@@ -80,7 +80,9 @@ def test_an_undo_that_is_stuck_needs_attention(shell: Shell, desk: str) -> None:
 
     result = shell.run("provision", "desk", FREE)
 
-    assert (result.exit_code, "still there: twilio twilio_trunk TK" in result.stdout) == (3, True), result.output
+    assert (result.exit_code, "still at the provider: twilio twilio_trunk TK" in result.stdout) == (3, True), (
+        result.output
+    )
     assert "operations retry" in result.stderr
     assert shell.run("status", "desk").exit_code == 3
     (stuck,) = shell.json("operations", "list", "--status", "needs_attention")["items"]
@@ -104,7 +106,7 @@ def test_a_number_that_is_no_e164_is_a_wrong_command_line(shell: Shell, desk: st
 
 def test_a_dry_run_shows_the_calls_and_what_is_in_the_way(shell: Shell, desk: str) -> None:
     free = shell.run("provision", "desk", FREE, "--dry-run")
-    assert (free.exit_code, "Nothing is in the way." in free.stdout) == (0, True)
+    assert (free.exit_code, "No obstacles." in free.stdout) == (0, True)
     assert "/twirp/livekit.SIP/CreateSIPDispatchRule" in free.stdout
 
     taken = shell.run("provision", "desk", FOREIGN_NUMBER, "--dry-run")
@@ -124,7 +126,7 @@ def test_a_number_is_disconnected_after_a_question(shell: Shell) -> None:
 
     done = shell.run("deprovision", "front desk", typed="y\n")
 
-    assert (done.exit_code, done.stdout) == (0, "front desk has no number any more.\n")
+    assert (done.exit_code, done.stdout) == (0, "front desk no longer has a number.\n")
     assert shell.stage.rings() is None
     again = shell.run("deprovision", "front desk")
     assert (again.exit_code, again.stdout) == (0, "front desk has no number.\n")
@@ -136,13 +138,13 @@ def test_deprovisioning_cancels_what_is_under_way(shell: Shell, desk: str) -> No
 
     done = shell.run("deprovision", "desk", "--yes")
 
-    assert (done.exit_code, done.stdout) == (0, "desk has no number any more.\n"), done.output
+    assert (done.exit_code, done.stdout) == (0, "desk no longer has a number.\n"), done.output
     assert [one["status"] for one in shell.json("operations", "list", "--agent", desk)["items"]] == ["cancelled"]
 
 
 def test_drift_is_found_by_verify_and_ended_by_repair(shell: Shell) -> None:
     assert shell.run("verify", "front desk").exit_code == 0
-    assert shell.run("repair", "front desk").stdout == "All is well: nothing to repair.\n"
+    assert shell.run("repair", "front desk").stdout == "Nothing to repair.\n"
     shell.stage.wiring.platform.delete_dispatch_rule(str(shell.stage.agent.livekit_dispatch_rule_id))
 
     drifted = shell.run("verify", "front desk")
@@ -160,7 +162,7 @@ def test_drift_is_found_by_verify_and_ended_by_repair(shell: Shell) -> None:
 def test_a_number_is_moved(shell: Shell, desk: str) -> None:
     result = shell.run("move", "front desk", "desk")
 
-    assert (result.exit_code, result.stdout) == (0, f"{NUMBER} rings desk.\n"), result.output
+    assert (result.exit_code, result.stdout) == (0, f"{NUMBER} is connected to desk.\n"), result.output
     assert shell.stage.rings() == "desk"
 
 
@@ -194,7 +196,7 @@ def test_an_agent_without_a_number_is_told_what_to_do_next(shell: Shell, desk: s
 
 
 def test_webhooks_are_listed_without_their_secrets(shell: Shell) -> None:
-    assert "There are none" in shell.run("webhooks", "list").stderr
+    assert "No webhooks" in shell.run("webhooks", "list").stderr
     endpoint = shell.stage.wiring.webhooks.create("https://example.com/hook", None, None)
 
     result = shell.run("webhooks", "list")

@@ -76,14 +76,14 @@ def on_a_terminal(stack: Stack, *words: str) -> str:
 def test_a_strangers_path_needs_nothing_but_the_command_line(stack: Stack, sandbox: Sandbox) -> None:
     number, name = next_number(), "Front desk, e2e"
     sandbox.number(number)
-    assert trunkline(stack, "doctor").stdout.splitlines()[-1] == "All is well."
+    assert trunkline(stack, "doctor").stdout.splitlines()[-1] == "All checks passed."
     free = json.loads(trunkline(stack, "numbers", "list", "--free", "--json").stdout)
     assert number in [one["phoneNumber"] for one in free]
     agent_id = trunkline(stack, "agents", "create", name).stdout.strip()
 
     connected = trunkline(stack, "provision", name, number)
 
-    assert connected.stdout == f"{number} rings {name}.\n"
+    assert connected.stdout == f"{number} is connected to {name}.\n"
     assert [line.split()[:2] for line in connected.stderr.splitlines()][-1] == ["DONE", "verification"]
     assert sandbox.call(number)["reaches"]
     status = trunkline(stack, "status", name)
@@ -110,7 +110,7 @@ def test_a_terminal_shows_the_steps_while_they_happen(stack: Stack, sandbox: San
     frames = ESCAPES.sub("", written)
     assert re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]  twilio trunk", frames)
     assert re.search(r"✓  verification", frames)
-    assert f"{number} rings on a terminal." in frames
+    assert f"{number} is connected to on a terminal." in frames
     assert max(len(line.strip("\r")) for line in frames.split("\n")) < 200
 
 
@@ -121,7 +121,7 @@ def test_no_color_is_honoured_on_a_terminal(stack: Stack, sandbox: Sandbox, monk
 
     written = on_a_terminal(stack, "doctor")
 
-    assert "All is well." in written
+    assert "All checks passed." in written
     assert not COLOUR.search(written)
 
 

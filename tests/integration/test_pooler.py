@@ -150,10 +150,10 @@ def _examined(url: str, *, pooler: bool) -> Finding:
 def test_the_doctor_finds_a_pooler_that_refuses_our_options(database_url: str) -> None:
     found = _examined(database_url, pooler=False)
 
-    assert (found.verdict, "a connection pooler answers" in found.detail) == (Verdict.FAILED, True)
+    assert (found.verdict, "a connection pooler refused" in found.detail) == (Verdict.FAILED, True)
     assert "DATABASE_POOLER=true" in found.mend
     told = _examined(database_url, pooler=True)
-    assert (told.verdict, told.detail.endswith("answers through a pooler")) == (Verdict.OK, True)
+    assert (told.verdict, told.detail.endswith("responds through a pooler")) == (Verdict.OK, True)
 
 
 def test_the_doctor_finds_a_pooler_that_ignores_our_options(
@@ -164,7 +164,7 @@ def test_the_doctor_finds_a_pooler_that_ignores_our_options(
 
         found = _examined(url, pooler=False)
 
-    assert (found.verdict, found.detail) == (Verdict.FAILED, "a connection pooler stands before PostgreSQL")
+    assert (found.verdict, found.detail) == (Verdict.FAILED, "the connection goes through a pooler")
     assert "DATABASE_POOLER=true" in found.mend
 
 

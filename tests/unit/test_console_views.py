@@ -173,7 +173,7 @@ def test_the_checks_of_a_path_say_what_broke() -> None:
     card = health_card(PhoneView.of(make_agent(PhoneStatus.PROVISIONED, FindingCode.NUMBER_DETACHED), None))
 
     assert [check.state.words for check in card.checks] == ["Broken", "OK", "OK", "OK", "OK"]
-    assert card.findings[0].advice == "Repair rebuilds it."
+    assert card.findings[0].advice == "Repair fixes it."
 
 
 @pytest.mark.parametrize("status", list(PhoneStatus))

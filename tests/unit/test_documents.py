@@ -96,9 +96,9 @@ def test_every_webhook_event_is_documented(page: str, heading: str) -> None:
 
 
 def test_every_finding_is_documented_as_the_code_has_it() -> None:
-    told = [tuple(row[1:]) for row in rows(section("docs/operations.md", "Drift"))]
+    told = [tuple(row[1:]) for row in rows(section("docs/operations.md", "Configuration drift"))]
 
-    assert names(section("docs/operations.md", "Drift")) == [code.value for code in FindingCode]
+    assert names(section("docs/operations.md", "Configuration drift")) == [code.value for code in FindingCode]
     assert told == [
         (kind.severity.value, kind.sentence, MENDS[kind.fix]) for kind in (FINDING_KINDS[code] for code in FindingCode)
     ]

@@ -26,7 +26,7 @@
     }
     for (const cell of document.querySelectorAll("[data-until]")) {
       const left = Date.parse(cell.dataset.until) - Date.now();
-      cell.textContent = left > 0 ? `again in ${seconds(left + 999)}` : "any moment";
+      cell.textContent = left > 0 ? `again in ${seconds(left + 999)}` : "now";
     }
   };
 
@@ -70,7 +70,7 @@
         root.classList.remove("stale");
       } catch {
         root.classList.add("stale");
-        say("The server does not answer. Trying again.");
+        say("The server does not respond. Retrying.");
         pause = Math.min(pause * 2, SLOWEST_MS);
       }
       return live.dataset.open === "yes" ? again() : undefined;
