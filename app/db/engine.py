@@ -7,7 +7,7 @@ for the claim of a step, where the same change as one statement costs a tenth.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -194,13 +194,19 @@ def _as_sqlalchemy(engine: Engine, sql: str, error: psycopg.Error, *, is_lost: b
     )
 
 
-def read_sql(beside: str, name: str, **filled: str) -> str:
-    """Read a statement from the folder `sql` beside a module; `filled` is put in for `{name}`: our own constants only.
+def read_sql(beside: str, name: str, parts: Collection[str] = (), **filled: str) -> str:
+    """Read a statement from the folder `sql` beside a module.
 
-    Without comments and indentation: psycopg parses a statement of more than 4,096 characters anew each time.
+    `filled` is put in for `{name}`: our own constants only. What stands between `-- [part]` and `-- [end]` is left out
+    unless `parts` names it. Comments and indentation go: psycopg parses what is over 4,096 characters anew each time.
     """
     text = Path(beside).with_name("sql").joinpath(name).read_text(encoding="utf-8")
     for placeholder, value in filled.items():
         text = text.replace(f"{{{placeholder}}}", value)
-    lines = (line.strip() for line in text.splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith("--"))
+    lines, part = [], ""
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("-- ["):
+            part = line.removeprefix("-- [").removesuffix("]").removesuffix("end")
+        elif line and not line.startswith("--") and (not part or part in parts):
+            lines.append(line)
+    return "\n".join(lines)

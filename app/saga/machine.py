@@ -324,12 +324,10 @@ class Change:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        rows = (
-            self.operation is self.before.operation,
-            self.agent is self.before.agent,
-            self.steps == self.before.steps,
-        )
-        return all(rows) and not (self.events or self.ledger or self.deleted or self.opened or self.activity)
+        before = self.before
+        is_same = self.operation is before.operation and self.agent is before.agent and self.target is before.target
+        is_same = is_same and all(row is before.steps[name] for name, row in self.steps.items())
+        return is_same and not (self.events or self.ledger or self.deleted or self.opened or self.activity)
 
     @property
     def after(self) -> Saga:

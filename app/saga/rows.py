@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from sqlalchemy.orm import Session
@@ -47,10 +47,17 @@ _AGENT_COLUMNS = (
 """What the saga writes of an agent, beside the ids of its resources."""
 
 
-_READ, _WRITE, _FOLLOW = (
-    read_sql(__file__, name, agent_columns=", ".join((*_AGENT_COLUMNS, *COLUMNS.values())))
-    for name in ("read.sql", "write.sql", "follow.sql")
-)
+_COLUMNS = ", ".join((*_AGENT_COLUMNS, *COLUMNS.values()))
+
+_READ = read_sql(__file__, "read.sql")
+_HAND_OVER = read_sql(__file__, "hand_over.sql", agent_columns=_COLUMNS)
+_FOLLOW = read_sql(__file__, "follow.sql")
+
+
+@cache
+def _write_sql(*parts: str) -> str:
+    """Return the statement that writes a change which has something in these parts."""
+    return read_sql(__file__, "write.sql", parts, agent_columns=_COLUMNS)
 
 
 class OutrunError(Exception):
@@ -98,7 +105,10 @@ class Rows:
 
         `version` is None for a change that only opens an operation: the session then holds its agents' locks.
         """
-        statements = [(_WRITE, _written(change, version))]
+        statements = [_written(change, version)]
+        if change.hands_over and change.target:
+            values = {"holder": change.agent.id, "heir": change.target.id, "target": _json(_target(change))}
+            statements.append((_HAND_OVER, values))
         if change.opened or change.activity:
             statements.append((_FOLLOW, _following(change)))
         if change.announcements:
@@ -225,30 +235,37 @@ def _built(row: type[_Row], values: Mapping[str, Any]) -> _Row:
     return row(**found)
 
 
-def _written(change: Change, version: str | None) -> dict[str, object]:
+def _written(change: Change, version: str | None) -> tuple[str, dict[str, object]]:
     before, operation = change.before, change.operation
-    agents = [_changed_agent(before.agent, change.agent)] if change.agent is not before.agent else []
-    if before.target and change.target and change.target is not before.target:
-        agents.append(_changed_agent(before.target, change.target))
-    document = {
+    document: dict[str, Any] = {
         "operation": _changed(before.operation, operation),
+        "events": [{"step": one.step, "event": one.event, "detail": one.detail} for one in change.events],
         "steps": [
             _changed(before.steps[name], row) | {"name": name}
             for name, row in change.steps.items()
             if row is not before.steps[name]
         ],
-        "agents": [agent | {"updated_at": change.now} for agent in agents],
-        "ledger": [_as_resource(entry) for entry in change.ledger],
-        "events": [{"step": one.step, "event": one.event, "detail": one.detail} for one in change.events],
-    }
-    return {
-        "id": operation.id,
-        "version": version,
-        "holder": before.agent.id,
-        "heir": change.target.id if change.hands_over and change.target else None,
+        "agents": [
+            _changed_agent(old, new, change.now)
+            for old, new in ((before.agent, change.agent), (before.target, change.target))
+            if old and new and new is not old and not (change.hands_over and new is change.target)
+        ],
+        "ledger": [_as_resource(entry, before.agent.id) for entry in change.ledger],
         "deleted": list(change.deleted),
-        "change": json.dumps(document, default=str),
+        "holder": before.agent.id,
     }
+    parts = (part for part in ("steps", "agents", "ledger", "deleted") if document[part])
+    return _write_sql(*parts), {"id": operation.id, "version": version, "change": _json(document)}
+
+
+def _target(change: Change) -> dict[str, Any]:
+    if change.before.target is None or change.target is None:
+        raise ValueError("only a move has a target")
+    return _changed_agent(change.before.target, change.target, change.now)
+
+
+def _json(document: object) -> str:
+    return json.dumps(document, default=str)
 
 
 def _following(change: Change) -> dict[str, object]:
@@ -263,7 +280,7 @@ def _following(change: Change) -> dict[str, object]:
         ],
         "activity": [_as_activity(one) for one in change.activity],
     }
-    return {"change": json.dumps(document, default=str)}
+    return {"change": _json(document)}
 
 
 def _as_columns(row: OperationRow | StepRow | LedgerEntry) -> dict[str, Any]:
@@ -281,16 +298,16 @@ def _changed(before: _Row, after: _Row) -> dict[str, Any]:
     }
 
 
-def _changed_agent(before: AgentRow, after: AgentRow) -> dict[str, Any]:
+def _changed_agent(before: AgentRow, after: AgentRow, now: datetime) -> dict[str, Any]:
     changed = _changed(before, after)
     if "ids" in changed:
         ids = changed.pop("ids")
         changed |= {column: ids.get(step) for step, column in COLUMNS.items() if ids.get(step) != before.ids.get(step)}
-    return changed | {"id": after.id}
+    return changed | {"id": after.id, "updated_at": now}
 
 
-def _as_resource(entry: LedgerEntry) -> dict[str, Any]:
-    return _as_columns(entry) | {"provider": STEP_BY_NAME[entry.kind].provider}
+def _as_resource(entry: LedgerEntry, agent_id: uuid.UUID) -> dict[str, Any]:
+    return _as_columns(entry) | {"provider": STEP_BY_NAME[entry.kind].provider, "agent_id": agent_id}
 
 
 def _opened_steps(opened: Saga) -> list[dict[str, Any]]:

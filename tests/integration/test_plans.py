@@ -19,7 +19,8 @@ from tests.support.servers import PostgresServer
 STATEMENTS = {
     "accept": service._ACCEPT,
     "read": rows._READ,
-    "write": rows._WRITE,
+    "write": rows._write_sql("steps", "agents", "ledger", "deleted"),
+    "hand over": rows._HAND_OVER,
     "follow": rows._FOLLOW,
     "announce": announcements.ANNOUNCE,
 }
@@ -33,10 +34,9 @@ VALUES = {
     **dict.fromkeys(("operation", "agent", "bulk", "key_id", "id", "holder", "heir"), ID),
     **dict.fromkeys(("grace", "lands"), MOMENT),
     **dict.fromkeys(("number", "requested_by", "request_id", "traceparent", "channel", "address", "action"), "x"),
-    **dict.fromkeys(("change", "detail", "asked"), Jsonb({})),
+    **dict.fromkeys(("change", "detail", "asked", "target"), Jsonb({})),
     "free": [STEPS[0].name],
     "steps": [STEPS[0].name],
-    "deleted": ["x"],
     "announcements": Jsonb([]),
     "version": "1",
     "position": 1,
