@@ -21,14 +21,14 @@ from app.numbers.dry_run import PlanningService
 from app.numbers.inventory import HeadroomService, InventoryService
 from app.numbers.maintenance import MaintenanceService
 from app.numbers.service import ProvisioningService, Publisher
-from app.observability.counters import make_tally
+from app.observability.counters import make_counters
 from app.observability.tracing import Telemetry, make_tracing
 from app.providers.base import Carrier, VoicePlatform
 from app.providers.livekit import LiveKitPlatform
-from app.providers.rate_limiter import Governor, make_governor
+from app.providers.rate_limiter import RateLimiter, make_rate_limiter
 from app.providers.twilio import TwilioCarrier
 from app.saga.context import Toolbox
-from app.saga.instrumentation import StepWatch
+from app.saga.instrumentation import StepInstrumentation
 from app.saga.machine import Timing
 from app.saga.rows import Rows
 from app.saga.runner import Runner
@@ -74,7 +74,7 @@ class Wiring:
     headroom: HeadroomService
     inventory: InventoryService
     bulk: BulkService
-    governors: Mapping[str, Governor]
+    rate_limiters: Mapping[str, RateLimiter]
     """By provider; one that is "off", or that a test replaced, has none."""
     webhooks: WebhookService
     deliveries: DeliveryService
@@ -112,7 +112,7 @@ def build(
     """Wire up one process; a test passes what it wants to see or to break."""
     engine = make_engine(settings.database_url, pooler=settings.database_pooler)
     sessions = make_sessions(engine)
-    telemetry, governors, tools = _providers(settings, carrier, platform)
+    telemetry, rate_limiters, tools = _providers(settings, carrier, platform)
     publisher = publisher or resolve_name(PUBLISHER)
     rows = Rows(sessions, tools.timing.lands)
     service = ProvisioningService(sessions, publisher, rows)
@@ -138,7 +138,7 @@ def build(
         publisher=publisher,
         agents=agents,
         provisioning=service,
-        runner=Runner(rows, tools, watch=StepWatch(telemetry)),
+        runner=Runner(rows, tools, instrumentation=StepInstrumentation(telemetry)),
         sweeper=Sweeper(sessions, service, audits, dispatcher, deliveries, purges),
         maintenance=maintenance,
         audits=audits,
@@ -146,7 +146,7 @@ def build(
         headroom=HeadroomService(sessions, tools.carrier, settings.twilio_trunk_limit),
         inventory=InventoryService(sessions, tools.carrier),
         bulk=BulkService(sessions, rows),
-        governors=governors,
+        rate_limiters=rate_limiters,
         webhooks=webhooks,
         deliveries=deliveries,
         telemetry=telemetry,
@@ -155,31 +155,31 @@ def build(
 
 def _providers(
     settings: Settings, carrier: Carrier | None, platform: VoicePlatform | None
-) -> tuple[Telemetry, dict[str, Governor], Toolbox]:
+) -> tuple[Telemetry, dict[str, RateLimiter], Toolbox]:
     """Build what reaches the providers, as far as it is not given, with what watches and paces it."""
     tracing = make_tracing(settings.otel_exporter_otlp_endpoint, settings.instance_name)
-    telemetry = Telemetry(make_tally(settings.redis_url), tracing)
-    governors = {} if carrier and platform else _governors(settings)
-    carrier = carrier or _carrier(settings, governors.get("twilio"), telemetry)
-    platform = platform or _platform(settings, governors.get("livekit"), telemetry)
+    telemetry = Telemetry(make_counters(settings.redis_url), tracing)
+    rate_limiters = {} if carrier and platform else _rate_limiters(settings)
+    carrier = carrier or _carrier(settings, rate_limiters.get("twilio"), telemetry)
+    platform = platform or _platform(settings, rate_limiters.get("livekit"), telemetry)
     timing = Timing(settings.provider_timeout, timedelta(seconds=settings.operation_budget_s))
     sip_uri, addresses = settings.livekit_sip_uri, settings.allowed_addresses
-    return telemetry, governors, Toolbox(carrier, platform, settings.instance_name, sip_uri, timing, addresses)
+    return telemetry, rate_limiters, Toolbox(carrier, platform, settings.instance_name, sip_uri, timing, addresses)
 
 
-def _carrier(settings: Settings, governor: Governor | None, telemetry: Telemetry) -> Carrier:
+def _carrier(settings: Settings, rate_limiter: RateLimiter | None, telemetry: Telemetry) -> Carrier:
     return TwilioCarrier(
         settings.twilio_account_sid,
         settings.twilio_username,
         settings.twilio_password,
         timeout_s=settings.provider_timeout_s,
         base_url=settings.twilio_base_url,
-        governor=governor,
+        rate_limiter=rate_limiter,
         telemetry=telemetry,
     )
 
 
-def _platform(settings: Settings, governor: Governor | None, telemetry: Telemetry) -> VoicePlatform:
+def _platform(settings: Settings, rate_limiter: RateLimiter | None, telemetry: Telemetry) -> VoicePlatform:
     return LiveKitPlatform(
         settings.livekit_url,
         settings.livekit_api_key,
@@ -187,13 +187,13 @@ def _platform(settings: Settings, governor: Governor | None, telemetry: Telemetr
         timeout_s=settings.provider_timeout_s,
         allowed_addresses=settings.allowed_addresses,
         ringing_timeout_s=RINGING_TIMEOUT_S,
-        governor=governor,
+        rate_limiter=rate_limiter,
         telemetry=telemetry,
     )
 
 
-def _governors(settings: Settings) -> dict[str, Governor]:
-    """Build a governor per provider account; the account is who pays: the Twilio account, the LiveKit project."""
+def _rate_limiters(settings: Settings) -> dict[str, RateLimiter]:
+    """Build a rate limiter per provider account; the account is who pays: the Twilio account, the LiveKit project."""
     accounts = {
         "twilio": (settings.twilio_account_sid, settings.twilio_rate, settings.twilio_in_flight),
         "livekit": (
@@ -203,7 +203,7 @@ def _governors(settings: Settings) -> dict[str, Governor]:
         ),
     }
     return {
-        provider: make_governor(
+        provider: make_rate_limiter(
             settings.redis_url,
             provider,
             account,

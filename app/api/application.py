@@ -54,7 +54,9 @@ def build_application(wiring: Wiring) -> APIFlask:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1
     app.extensions[WIRING] = wiring
     sessions = wiring.sessions
-    broker = BrokerCollector(wiring.settings.redis_url, wiring.telemetry.tally, wiring.governors, tuple(STEP_BY_NAME))
+    broker = BrokerCollector(
+        wiring.settings.redis_url, wiring.telemetry.counters, wiring.rate_limiters, tuple(STEP_BY_NAME)
+    )
     readiness = make_readiness(wiring)
     app.extensions[WEB_SERVICES] = WebServices(
         keys=KeyService(sessions),

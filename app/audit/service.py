@@ -26,7 +26,7 @@ from app.domain.marks import agent_of
 from app.domain.statuses import OPEN_STATUSES, PhoneStatus
 from app.numbers.maintenance import MaintenanceService, finding_json, path_from_row, save_health
 from app.providers.errors import ProviderError
-from app.providers.rate_limiter import Caller, Lane, calling
+from app.providers.rate_limiter import Caller, CallPriority, calling
 from app.saga.context import Toolbox
 
 log = structlog.get_logger(__name__)
@@ -37,14 +37,14 @@ INTERVAL = timedelta(minutes=10)
 LEASE = timedelta(minutes=5)
 """How long a running audit is left alone: 5,000 trunks at 150 ms, eight lists at a time, take a minute and a half."""
 
-PATIENCE_S = 60.0
-"""Seconds that one call of an audit may wait behind everybody else's: nobody waits for it, and its lease is longer."""
+CALL_MAX_WAIT_S = 60.0
+"""Seconds that one call of an audit may wait behind all other calls: nobody waits for it, and its lease is longer."""
 
 PUBLISHED_AGAIN_AFTER = timedelta(seconds=15)
 """How long an audit that was asked for may wait for a worker before its message counts as lost."""
 
 KEPT = 200
-"""Reports kept: a day and a half at the sweeper's pace."""
+"""Reports kept: a day and a half at the sweeper's interval."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class AuditService:
         if audit is None:
             return None
         try:
-            with calling(Caller(Lane.BULK, patience_s=PATIENCE_S, finishes_first=False)):
+            with calling(Caller(CallPriority.BULK, max_wait_s=CALL_MAX_WAIT_S, is_raised_once_begun=False)):
                 asked_by = Origin(requested_by=audit.requested_by or "audit", key_id=audit.key_id)
                 findings, checked = self._sweep(fix=audit.fix, origin=asked_by)
         except ProviderError as error:

@@ -86,7 +86,7 @@ def _examine(*, is_quiet: bool) -> list[Result]:
     # Nobody has done it yet: without, what is logged goes to stdout, where JSON may be wanted. A check tells it better.
     configure(settings.log_format)
     logging.getLogger().setLevel(logging.ERROR)
-    # Not through the governors: they need Redis, which may be what is wrong.
+    # Not through the rate limiters: they need Redis, which may be what is wrong.
     ungoverned = settings.model_copy(update={"twilio_rate": "off", "livekit_rate": "off"})
     wiring = build(ungoverned, publisher=Silent())
     console = progress_console()

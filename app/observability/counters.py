@@ -1,7 +1,8 @@
 """Every metric by name, and the counters and histograms of all processes together, in one hash in Redis.
 
-Prometheus scrapes one address and sees the whole installation, whichever process answers. A lost Redis starts the
-counters at 0 again, which Prometheus takes for a restart; a killed process loses what it counted since it last spoke.
+Prometheus scrapes one address and sees the whole installation, whichever process responds. When Redis loses its data
+the counters start at 0 again, which Prometheus takes for a restart. A killed process loses what it counted since its
+last flush.
 """
 
 import atexit
@@ -19,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class Kind(StrEnum):
-    """What Prometheus calls the type of a metric."""
+    """The type of a metric, as Prometheus names it."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -40,7 +41,7 @@ BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of both histograms, seconds: from a quick provider call to the end of a step's lease."""
 
 REFUSED_STATUSES = (401, 403, 429)
-"""Statuses of answers that are counted: who tries keys, or asks too often, shows here."""
+"""Response statuses that are counted: they show who tries keys, or sends too many requests."""
 
 OPERATIONS = Metric("trunkline_operations", Kind.GAUGE, "Operations by kind and status.", ("kind", "status"))
 OPEN_OPERATIONS = Metric(
@@ -142,63 +143,93 @@ WEBHOOKS = Metric("trunkline_webhooks", Kind.GAUGE, "Webhooks by whether anythin
 BULKS = Metric("trunkline_bulks", Kind.GAUGE, "Bulks by status.", ("status",))
 BULK_ITEMS = Metric("trunkline_open_bulk_items", Kind.GAUGE, "Items of the bulks that are not over.", ("status",))
 
-METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
-"""All of them, in the order in which they stand here."""
+METRICS = (
+    OPERATIONS,
+    OPEN_OPERATIONS,
+    OLDEST_OPEN,
+    WAKE_DELAY,
+    OLDEST_QUEUED,
+    AGENTS,
+    AGENTS_HEALTH,
+    STEP_SECONDS,
+    STEP_RUNS,
+    STEP_RETRIES,
+    LEASE_LOSSES,
+    PROVIDER_CALLS,
+    PROVIDER_SECONDS,
+    PROVIDER_ALLOWED,
+    PROVIDER_SENT,
+    PROVIDER_IN_FLIGHT,
+    HTTP_REFUSED,
+    QUEUE_MESSAGES,
+    UNACKED_MESSAGES,
+    BROKER_UP,
+    CHECK_OK,
+    AUDIT_FINDINGS,
+    AUDIT_AGE,
+    DELIVERIES,
+    OLDEST_DELIVERY,
+    WEBHOOKS,
+    BULKS,
+    BULK_ITEMS,
+)
+"""All of them, in the order of docs/metrics.md; a test checks that none is missing."""
 
 
 KEY = "trunkline-metrics"
 """The hash: `metric|label|...` or, of a histogram, `metric|label|...|bucket` and `...|sum`."""
 
 FLUSH_S = 2.0
-"""Seconds between two hand-overs, well below any scrape interval: one round trip, for all that was counted since."""
+"""Seconds between two flushes to Redis, well below any scrape interval: one round trip for all new counts."""
 
 REDIS_TIMEOUT_S = 0.5
-"""Seconds that Redis may take; nobody waits for it but the thread that hands over, and a scrape."""
+"""Seconds that Redis may take; only the flushing thread and a scrape wait for it."""
 
-_ADD = "for i = 1, #ARGV, 2 do redis.call('HINCRBYFLOAT', KEYS[1], ARGV[i], ARGV[i + 1]) end"
-"""One command for any number of fields: packing a hundred commands costs more CPU than all that is counted."""
+_ADD_SCRIPT = "for i = 1, #ARGV, 2 do redis.call('HINCRBYFLOAT', KEYS[1], ARGV[i], ARGV[i + 1]) end"
+"""One command for any number of fields: packing a hundred commands costs more CPU than all the counting."""
 
 SUM = "sum"
 LARGEST = "inf"
 
 BUCKETS = (*(format(bound, "g") for bound in BUCKETS_S), LARGEST)
-"""The names of a histogram's buckets, each with what is above the one before it."""
+"""The names of a histogram's buckets; each counts what lies above the one before it."""
 
 
-class Tally:
-    """Counts in this process, and reads what all have counted; costs a few microseconds a count.
+class Counters:
+    """Counts in this process, and reads the counts of all processes; one count costs a few microseconds.
 
-    With no Redis it counts nothing. Handing over starts with the first count, in the process that counts: after a fork.
+    Without a Redis client it counts nothing. The flushing thread starts with the first count, so that it lives in the
+    process that counts, after a fork.
     """
 
     def __init__(self, client: Redis | None) -> None:
         self._client = client
-        self._add = client.register_script(_ADD) if client else None
+        self._add = client.register_script(_ADD_SCRIPT) if client else None
         self._lock = threading.Lock()
         self._counts: dict[str, float] = {}
-        self._new = threading.Event()
-        self._end = threading.Event()
+        self._has_counts = threading.Event()
+        self._is_closed = threading.Event()
         self._thread: threading.Thread | None = None
-        self._is_heard = True
+        self._is_connected = True
 
     def count(self, metric: Metric, *labels: str) -> None:
-        """Count one; `labels` in the metric's order."""
-        self._take({"|".join((metric.name, *labels)): 1})
+        """Count one event; `labels` in the metric's order."""
+        self._record({"|".join((metric.name, *labels)): 1})
 
     def observe(self, metric: Metric, *labels: str, seconds: float) -> None:
         """Put one duration into its bucket."""
         series = "|".join((metric.name, *labels))
-        self._take({f"{series}|{BUCKETS[bisect_left(BUCKETS_S, seconds)]}": 1, f"{series}|{SUM}": seconds})
+        self._record({f"{series}|{BUCKETS[bisect_left(BUCKETS_S, seconds)]}": 1, f"{series}|{SUM}": seconds})
 
     def read(self) -> Mapping[str, float]:
-        """Return every field and what all processes have counted; raise `RedisError` where Redis does not answer."""
+        """Return the counts of all processes by field; raise `RedisError` when Redis does not respond."""
         if self._client is None:
             return {}
         self.flush()
         return {str(field): float(value) for field, value in self._client.hgetall(KEY).items()}
 
     def flush(self) -> None:
-        """Hand over what was counted; what Redis does not take is kept for the next time."""
+        """Add the counts to Redis; what Redis does not take is kept for the next flush."""
         with self._lock:
             counts, self._counts = self._counts, {}
         if not counts or self._add is None:
@@ -206,33 +237,33 @@ class Tally:
         try:
             self._add([KEY], [part for field, value in counts.items() for part in (field, format(value, ".9g"))])
         except (RedisError, OSError) as error:
-            self._keep(counts)
-            if self._is_heard:
-                log.warning("tally_off", error=type(error).__name__)
-            self._is_heard = False
+            self._add_counts(counts)
+            if self._is_connected:
+                log.warning("counters_off", error=type(error).__name__)
+            self._is_connected = False
         else:
-            self._is_heard = True
+            self._is_connected = True
 
     def close(self) -> None:
-        """Hand over the last counts and end the thread."""
-        self._end.set()
-        self._new.set()
+        """Flush the last counts and end the thread."""
+        self._is_closed.set()
+        self._has_counts.set()
         if self._thread is not None:
             self._thread.join()
         self.flush()
         if self._client is not None:
             self._client.close()
 
-    def _take(self, counts: Mapping[str, float]) -> None:
+    def _record(self, counts: Mapping[str, float]) -> None:
         if self._client is None:
             return
-        self._keep(counts)
+        self._add_counts(counts)
         if self._thread is None:
             self._start()
-        if not self._new.is_set():
-            self._new.set()
+        if not self._has_counts.is_set():
+            self._has_counts.set()
 
-    def _keep(self, counts: Mapping[str, float]) -> None:
+    def _add_counts(self, counts: Mapping[str, float]) -> None:
         with self._lock:
             for field, value in counts.items():
                 self._counts[field] = self._counts.get(field, 0) + value
@@ -240,20 +271,22 @@ class Tally:
     def _start(self) -> None:
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._hand_over, name="tally", daemon=True)
+                self._thread = threading.Thread(target=self._flush_often, name="counters", daemon=True)
                 self._thread.start()
                 atexit.register(self.flush)
 
-    def _hand_over(self) -> None:
-        """Sleep until there is something to say, and then say it every `FLUSH_S` at most."""
-        while not self._end.is_set():
-            self._new.wait()
-            self._end.wait(FLUSH_S)
-            self._new.clear()
+    def _flush_often(self) -> None:
+        """Sleep while there is nothing to flush, then flush every `FLUSH_S`."""
+        while not self._is_closed.is_set():
+            self._has_counts.wait()
+            self._is_closed.wait(FLUSH_S)
+            self._has_counts.clear()
             self.flush()
 
 
-def make_tally(redis_url: str) -> Tally:
-    """Build the tally of one process; connects at the first hand-over."""
+def make_counters(redis_url: str) -> Counters:
+    """Build the counters of one process; they connect at the first flush."""
     limit = REDIS_TIMEOUT_S
-    return Tally(Redis.from_url(redis_url, socket_timeout=limit, socket_connect_timeout=limit, decode_responses=True))
+    return Counters(
+        Redis.from_url(redis_url, socket_timeout=limit, socket_connect_timeout=limit, decode_responses=True)
+    )

@@ -35,8 +35,8 @@ from app.domain.statuses import (
     PhoneStatus,
 )
 from app.observability import counters
-from app.observability.counters import BUCKETS, BUCKETS_S, LARGEST, REDIS_TIMEOUT_S, SUM, Kind, Metric, Tally
-from app.providers.rate_limiter import Governor
+from app.observability.counters import BUCKETS, BUCKETS_S, LARGEST, REDIS_TIMEOUT_S, SUM, Counters, Kind, Metric
+from app.providers.rate_limiter import RateLimiter
 
 Labels = tuple[str, ...]
 
@@ -52,12 +52,12 @@ def gauge(metric: Metric, values: Mapping[Key, float], every: Iterable[Labels] =
     return family
 
 
-def counted(metric: Metric, tally: Mapping[str, float], zeros: Iterable[Labels] = ()) -> Family:
-    """Write a counter or histogram from the tally; those of `zeros` that nobody counted yet as 0."""
+def counted(metric: Metric, counts: Mapping[str, float], zeros: Iterable[Labels] = ()) -> Family:
+    """Write a counter or histogram from the counts; those of `zeros` that were never counted as 0."""
     prefix = f"{metric.name}|"
     fields = {
         tuple(field.removeprefix(prefix).split("|")): value
-        for field, value in tally.items()
+        for field, value in counts.items()
         if field.startswith(prefix)
     }
     if metric.kind is Kind.HISTOGRAM:
@@ -261,8 +261,8 @@ class BrokerCollector(Collector):
     """Reads Redis; while it is away the rest of the page is there, and says that it is away."""
 
     redis_url: str = field(repr=False)
-    tally: Tally
-    governors: Mapping[str, Governor]
+    counters: Counters
+    rate_limiters: Mapping[str, RateLimiter]
     steps: Sequence[str]
     """The names of all steps: a counter that starts at 0 shows its first count as a rise."""
 
@@ -273,7 +273,7 @@ class BrokerCollector(Collector):
     def collect(self) -> Iterable[Family]:
         """Yield one family after another."""
         try:
-            families = [*self._queues(), *self._counters(), *self._pace()]
+            families = [*self._queues(), *self._counters(), *self._rate_limits()]
         except (RedisError, OSError):
             yield gauge(counters.BROKER_UP, {(): 0})
             return
@@ -298,18 +298,18 @@ class BrokerCollector(Collector):
         yield gauge(counters.UNACKED_MESSAGES, {(): unacked})
 
     def _counters(self) -> Iterable[Family]:
-        tally = self.tally.read()
+        counts = self.counters.read()
         runs = list(product(self.steps, [direction.value for direction in Direction]))
-        yield counted(counters.STEP_SECONDS, tally)
-        yield counted(counters.STEP_RUNS, tally)
-        yield counted(counters.STEP_RETRIES, tally, runs)
-        yield counted(counters.LEASE_LOSSES, tally, runs)
-        yield counted(counters.HTTP_REFUSED, tally, [(str(status),) for status in counters.REFUSED_STATUSES])
-        yield counted(counters.PROVIDER_CALLS, tally)
-        yield counted(counters.PROVIDER_SECONDS, tally)
+        yield counted(counters.STEP_SECONDS, counts)
+        yield counted(counters.STEP_RUNS, counts)
+        yield counted(counters.STEP_RETRIES, counts, runs)
+        yield counted(counters.LEASE_LOSSES, counts, runs)
+        yield counted(counters.HTTP_REFUSED, counts, [(str(status),) for status in counters.REFUSED_STATUSES])
+        yield counted(counters.PROVIDER_CALLS, counts)
+        yield counted(counters.PROVIDER_SECONDS, counts)
 
-    def _pace(self) -> Iterable[Family]:
-        loads = {(provider,): governor.load() for provider, governor in self.governors.items()}
+    def _rate_limits(self) -> Iterable[Family]:
+        loads = {(provider,): rate_limiter.load() for provider, rate_limiter in self.rate_limiters.items()}
         known = {labels: load for labels, load in loads.items() if load is not None}
         allowed = {labels: load.allowed_per_s for labels, load in known.items() if load.allowed_per_s is not None}
         yield gauge(counters.PROVIDER_ALLOWED, allowed, allowed)

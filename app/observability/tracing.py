@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from app.observability.counters import Tally
+from app.observability.counters import Counters
 
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, version 00 (https://www.w3.org/TR/trace-context/#traceparent-header)."""
@@ -132,14 +132,14 @@ def make_tracing(endpoint: str | None, instance: str) -> Tracing:
 class Telemetry:
     """The two ways in which a process tells; safe to use from many threads."""
 
-    tally: Tally
+    counters: Counters
     tracing: Tracing = NO_TRACING
 
     def close(self) -> None:
         """Send what was not sent yet, within seconds."""
-        self.tally.close()
+        self.counters.close()
         self.tracing.close()
 
 
-SILENT = Telemetry(Tally(None))
+NO_TELEMETRY = Telemetry(Counters(None))
 """Tells nobody: for commands and tests that have no broker."""

@@ -1,4 +1,4 @@
-"""One request to a provider as others see it: its turn, its outcome in the metrics, its span in the trace."""
+"""Instruments each request to a provider: rate limit, deadline, outcome in the metrics, span in the trace."""
 
 import math
 import time
@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from app.domain.numbers import mask_numbers
 from app.observability.counters import PROVIDER_CALLS, PROVIDER_SECONDS
-from app.observability.tracing import NO_TRACING, SILENT, Span, SpanKind, Telemetry
+from app.observability.tracing import NO_TELEMETRY, NO_TRACING, Span, SpanKind, Telemetry
 from app.providers.errors import CallFailedError, Outcome
-from app.providers.rate_limiter import TOO_MANY, Governor, current_caller, time_for_call
+from app.providers.rate_limiter import TOO_MANY_REQUESTS, RateLimiter, current_caller, time_for_call
 
 _NOT_FOUND = 404
 _FIRST_SERVER_ERROR = 500
@@ -29,7 +29,7 @@ class CallOutcome(StrEnum):
     THROTTLED = "throttled"
     """429."""
     REFUSED = "refused"
-    """Any other answer below 500."""
+    """Any other status below 500."""
     SERVER_ERROR = "server_error"
     NOT_SENT = "not_sent"
     HELD_BACK = "held_back"
@@ -38,40 +38,40 @@ class CallOutcome(StrEnum):
 
     @classmethod
     def of(cls, failure: CallFailedError) -> "CallOutcome":
-        """Say what a failed call counts as."""
+        """Return the outcome of a failed call."""
         if failure.outcome is not Outcome.STATUS:
             return cls(failure.outcome.value)
         status = failure.status or 0
-        named = {_NOT_FOUND: cls.NOT_FOUND, TOO_MANY: cls.THROTTLED}.get(status)
+        named = {_NOT_FOUND: cls.NOT_FOUND, TOO_MANY_REQUESTS: cls.THROTTLED}.get(status)
         return named or (cls.SERVER_ERROR if status >= _FIRST_SERVER_ERROR else cls.REFUSED)
 
 
 @dataclass
 class Exchange:
-    """What is known of the request under way."""
+    """What is known of a request under way."""
 
     url: str = ""
-    """Where it goes; told without its query, which may hold a number."""
+    """Where it goes; the span leaves out the query, which may hold a number."""
     status: int | None = None
 
 
 @dataclass(frozen=True)
-class CallWatch:
+class CallInstrumentation:
     """Wraps the requests of one adapter; safe to share between threads."""
 
     provider: str
-    governor: Governor | None = None
-    telemetry: Telemetry = SILENT
+    rate_limiter: RateLimiter | None = None
+    telemetry: Telemetry = NO_TELEMETRY
 
     @contextmanager
     def request(self, operation: str, method: str, url: str = "") -> Iterator[Exchange]:
-        """Make one request in the block, as soon as it is its turn; `CallFailedError` passes through."""
-        asked, outcome = time.perf_counter(), CallOutcome.UNREADABLE
+        """Make one request in the block, as soon as the rate limiter lets it; `CallFailedError` passes through."""
+        requested_at, outcome = time.perf_counter(), CallOutcome.UNREADABLE
         try:
             _check_caller()
             with (
-                self.governor.place() if self.governor else nullcontext(),
-                self._sent(operation, method, Exchange(url), time.perf_counter() - asked) as exchange,
+                self.rate_limiter.limited_call() if self.rate_limiter else nullcontext(),
+                self._sent(operation, method, Exchange(url), time.perf_counter() - requested_at) as exchange,
             ):
                 yield exchange
             outcome = CallOutcome.OK
@@ -79,7 +79,7 @@ class CallWatch:
             outcome = CallOutcome.of(failure)
             raise
         finally:
-            self.telemetry.tally.count(PROVIDER_CALLS, self.provider, operation, outcome)
+            self.telemetry.counters.count(PROVIDER_CALLS, self.provider, operation, outcome)
 
     @contextmanager
     def _sent(self, operation: str, method: str, exchange: Exchange, waited_s: float) -> Iterator[Exchange]:
@@ -95,14 +95,14 @@ class CallWatch:
                 raise
             finally:
                 seconds = time.perf_counter() - started
-                current_caller().note_answer(seconds, is_lost=is_lost)
-                self.telemetry.tally.observe(PROVIDER_SECONDS, self.provider, seconds=seconds)
+                current_caller().record_response(seconds, is_lost=is_lost)
+                self.telemetry.counters.observe(PROVIDER_SECONDS, self.provider, seconds=seconds)
                 if tracing.is_on:
                     _describe(span, method, exchange, waited_s)
 
 
 def _check_caller() -> None:
-    """Refuse a call for which this process has no room, or its caller no time."""
+    """Refuse a call when this process has no room for it, or its caller no time left."""
     if not current_caller().may_call():
         raise CallFailedError(Outcome.HELD_BACK)
     if time_for_call(math.inf) <= 0:
@@ -110,7 +110,7 @@ def _check_caller() -> None:
 
 
 def _describe(span: Span, method: str, exchange: Exchange, waited_s: float) -> None:
-    """Note OpenTelemetry's attributes of an HTTP client span: no query, no user, no number."""
+    """Set OpenTelemetry's attributes of an HTTP client span: no query, no user, no number."""
     parts = urlsplit(exchange.url)
     span.note(
         http__request__method=method,

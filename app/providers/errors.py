@@ -49,7 +49,7 @@ class Outcome(StrEnum):
     NOT_SENT = "not_sent"
     """Refused, unresolved or not connected in time: the provider has not seen the request."""
     HELD_BACK = "held_back"
-    """The account bears no more for now: our governor has not let the request out."""
+    """The account bears no more for now: our rate limiter has not let the request out."""
     LOST = "lost"
     """It left, and no complete answer came."""
     UNREADABLE = "unreadable"

@@ -11,13 +11,13 @@ from livekit import api
 from app.domain.errors import ErrorCode
 from app.domain.marks import TAG_PREFIX, without_mark
 from app.domain.texts import storable
-from app.observability.tracing import SILENT, Telemetry
+from app.observability.tracing import NO_TELEMETRY, Telemetry
 from app.providers.base import DispatchRule, InboundTrunk, Label, Unreadable, read_records
-from app.providers.calls import CallWatch
+from app.providers.calls import CallInstrumentation
 from app.providers.errors import CallFailedError, Outcome, TransientError, translate
 from app.providers.livekit_connection import LiveKitConnection, SipCall
 from app.providers.livekit_errors import LIVEKIT_TABLE
-from app.providers.rate_limiter import Governor
+from app.providers.rate_limiter import RateLimiter
 
 _ID = re.compile(r"(?P<kind>[A-Z]+)_[A-Za-z0-9]{4,64}")
 """LiveKit's ids are `ST_` or `SDR_` and 12 letters and digits; LiveKit Cloud promises no length."""
@@ -50,11 +50,11 @@ class LiveKitPlatform:
         allowed_addresses: Sequence[str] = (),
         ringing_timeout_s: float = 30,
         room_prefix: str = "call",
-        governor: Governor | None = None,
-        telemetry: Telemetry = SILENT,
+        rate_limiter: RateLimiter | None = None,
+        telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
         self._livekit = LiveKitConnection(
-            url, api_key, api_secret, timeout_s, CallWatch("livekit", governor, telemetry)
+            url, api_key, api_secret, timeout_s, CallInstrumentation("livekit", rate_limiter, telemetry)
         )
         self._allowed_addresses = tuple(allowed_addresses)
         self._ringing_timeout = timedelta(seconds=ringing_timeout_s)

@@ -22,7 +22,7 @@ from livekit.api import AccessToken, SIPGrants, VideoGrants
 from livekit.api.sip_service import SipService
 from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 
-from app.providers.calls import CallWatch, Exchange
+from app.providers.calls import CallInstrumentation, Exchange
 from app.providers.errors import MALFORMED, MAX_ERROR_BYTES, CallFailedError, Outcome, parse_retry_after
 from app.providers.livekit_errors import RPC_PREFIX
 from app.providers.rate_limiter import time_for_call
@@ -108,19 +108,24 @@ class LiveKitConnection:
     """Runs calls to LiveKit's SIP service from any thread; after a fork the child starts a loop of its own."""
 
     def __init__(
-        self, url: str, api_key: str, api_secret: str, timeout_s: float, watch: CallWatch | None = None
+        self,
+        url: str,
+        api_key: str,
+        api_secret: str,
+        timeout_s: float,
+        instrumentation: CallInstrumentation | None = None,
     ) -> None:
         self._url = url
         self._api_key = api_key
         self._api_secret = api_secret
         self._timeout_s = timeout_s
-        self._watch = watch or CallWatch("livekit")
+        self._instrumentation = instrumentation or CallInstrumentation("livekit")
         # By process id: threads and locks of a parent do not live in its child.
         self._loops: dict[int, _LoopThread] = {}
 
     def call(self, operation: str, sip_call: SipCall[Answer]) -> Answer:
         """Return what the call returns; raise `CallFailedError`."""
-        with self._watch.request(operation, "POST", self._url) as exchange:
+        with self._instrumentation.request(operation, "POST", self._url) as exchange:
             return self._call(sip_call, exchange)
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from app.domain.errors import ErrorCode
-from app.observability.tracing import SILENT, Telemetry
+from app.observability.tracing import NO_TELEMETRY, Telemetry
 from app.providers.base import (
     CarrierNumber,
     CarrierTrunk,
@@ -13,9 +13,9 @@ from app.providers.base import (
     Unreadable,
     read_records,
 )
-from app.providers.calls import CallWatch
+from app.providers.calls import CallInstrumentation
 from app.providers.errors import CallFailedError, Outcome, RejectedError
-from app.providers.rate_limiter import Governor
+from app.providers.rate_limiter import RateLimiter
 from app.providers.twilio_connection import TwilioConnection, gone_is_fine, records_of
 from app.providers.twilio_records import (
     Json,
@@ -53,11 +53,11 @@ class TwilioCarrier:
         *,
         timeout_s: float,
         base_url: str | None = None,
-        governor: Governor | None = None,
-        telemetry: Telemetry = SILENT,
+        rate_limiter: RateLimiter | None = None,
+        telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
-        watch = CallWatch("twilio", governor, telemetry)
-        self._twilio = TwilioConnection(account_sid, username, password, timeout_s, base_url, watch)
+        instrumentation = CallInstrumentation("twilio", rate_limiter, telemetry)
+        self._twilio = TwilioConnection(account_sid, username, password, timeout_s, base_url, instrumentation)
 
     def find_number(self, e164: str) -> CarrierNumber:
         """Return the account's number with exactly this text; `RejectedError(number_not_in_account)` when none has."""

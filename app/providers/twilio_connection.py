@@ -29,7 +29,7 @@ from urllib3.exceptions import NewConnectionError, ProxyError
 from urllib3.util import Timeout, parse_url
 from urllib3.util.url import Url
 
-from app.providers.calls import CallWatch
+from app.providers.calls import CallInstrumentation
 from app.providers.errors import MALFORMED, MAX_ERROR_BYTES, CallFailedError, Outcome, parse_retry_after, translate
 from app.providers.rate_limiter import time_for_call
 from app.providers.twilio_errors import TWILIO_TABLE
@@ -95,10 +95,12 @@ class TwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no types
     With `base_url` everything goes there, `Host` kept, so that one port can stand for all of Twilio's hosts.
     """
 
-    def __init__(self, timeout_s: float, base_url: str | None = None, watch: CallWatch | None = None) -> None:
+    def __init__(
+        self, timeout_s: float, base_url: str | None = None, instrumentation: CallInstrumentation | None = None
+    ) -> None:
         super().__init__(logging.getLogger(__name__), False, timeout_s)
         self._timeout_s = timeout_s
-        self._watch = watch or CallWatch("twilio")
+        self._instrumentation = instrumentation or CallInstrumentation("twilio")
         self._base = parse_url(base_url) if base_url else None
         # A sandbox on this machine is never asked through a proxy.
         self._session = open_session(trust_env=self._base is None or not is_loopback(self._base.hostname))
@@ -117,7 +119,7 @@ class TwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no types
         """Send one request and return its 2xx answer; `timeout` and `allow_redirects` are ours to decide."""
         del timeout, allow_redirects
         target, sent_headers = self._redirected(uri, dict(headers or {}))
-        with self._watch.request(OPERATION.get(), method, target) as exchange:
+        with self._instrumentation.request(OPERATION.get(), method, target) as exchange:
             answer = self._answered(
                 method=method, url=target, params=params, data=data, headers=sent_headers, auth=auth
             )
@@ -213,14 +215,14 @@ class TwilioConnection:
         password: str,
         timeout_s: float,
         base_url: str | None,
-        watch: CallWatch | None = None,
+        instrumentation: CallInstrumentation | None = None,
     ) -> None:
         self.account_sid = checked_sid(account_sid, "AC")
         self._username = checked_sid(username, "SK" if username.startswith("SK") else "AC")
         self._password = password
         self._timeout_s = timeout_s
         self._base_url = base_url
-        self._watch = watch
+        self._instrumentation = instrumentation
         # By process id. A child keeps its parent's entry and never uses it: closing it would disturb shared sockets.
         self._clients: dict[int, Any] = {}
 
@@ -260,7 +262,7 @@ class TwilioConnection:
                 self._username,
                 self._password,
                 self.account_sid,
-                http_client=TwilioHttp(self._timeout_s, self._base_url, self._watch),
+                http_client=TwilioHttp(self._timeout_s, self._base_url, self._instrumentation),
                 # An empty mapping would make the SDK read TWILIO_REGION and TWILIO_EDGE of the process.
                 environment={"_": ""},
             )

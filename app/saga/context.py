@@ -14,7 +14,7 @@ from app.domain.statuses import Direction
 from app.domain.steps import STEP_BY_NAME, Step
 from app.providers.base import Carrier, Label, NumberRouting, VoicePlatform
 from app.providers.errors import RejectedError, TransientError
-from app.providers.rate_limiter import Lane
+from app.providers.rate_limiter import CallPriority
 from app.saga.machine import Change, Lease, OperationRow, Saga, Timing
 from app.saga.rows import Loaded
 
@@ -170,9 +170,9 @@ class Claim:
         return self.operation.rules
 
     @property
-    def lane(self) -> Lane:
+    def call_priority(self) -> CallPriority:
         """The priority of its provider calls."""
-        return Lane.BULK if self.operation.bulk_id else Lane.SINGLE
+        return CallPriority.BULK if self.operation.bulk_id else CallPriority.SINGLE
 
     @property
     def resource_id(self) -> str | None:

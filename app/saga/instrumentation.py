@@ -9,7 +9,7 @@ import structlog
 
 from app.domain.statuses import Direction, OperationKind
 from app.observability.counters import LEASE_LOSSES, STEP_RETRIES, STEP_RUNS, STEP_SECONDS
-from app.observability.tracing import SILENT, SpanKind, Telemetry, traceparent_of
+from app.observability.tracing import NO_TELEMETRY, SpanKind, Telemetry, traceparent_of
 from app.saga.context import Claim
 from app.saga.machine import Verdict
 
@@ -44,10 +44,10 @@ class StepRun:
 
 
 @dataclass(frozen=True)
-class StepWatch:
+class StepInstrumentation:
     """Wraps the runs of steps; safe to use from many threads."""
 
-    telemetry: Telemetry = SILENT
+    telemetry: Telemetry = NO_TELEMETRY
 
     @contextmanager
     def run(self, claim: Claim, claimed_s: float) -> Iterator[StepRun]:
@@ -62,13 +62,13 @@ class StepWatch:
             try:
                 yield run
             finally:
-                tally = self.telemetry.tally
-                tally.observe(STEP_SECONDS, *labels, seconds=time.perf_counter() - began)
-                tally.count(STEP_RUNS, *labels, run.outcome)
+                counters = self.telemetry.counters
+                counters.observe(STEP_SECONDS, *labels, seconds=time.perf_counter() - began)
+                counters.count(STEP_RUNS, *labels, run.outcome)
                 if claim.lease.attempt > 1:
-                    tally.count(STEP_RETRIES, *labels)
+                    counters.count(STEP_RETRIES, *labels)
                 if run.outcome == Verdict.LOST:
-                    tally.count(LEASE_LOSSES, *labels)
+                    counters.count(LEASE_LOSSES, *labels)
 
     @contextmanager
     def _span(self, claim: Claim, claimed_s: float, run: StepRun) -> Iterator[None]:
@@ -96,7 +96,7 @@ class StepWatch:
                     span.fail(run.error_code or run.outcome)
 
 
-UNWATCHED = StepWatch()
+NOT_INSTRUMENTED = StepInstrumentation()
 """Tells nobody but the log."""
 
 

@@ -21,7 +21,7 @@ from app.providers.errors import ProviderError, RejectedError, TransientError, U
 from app.providers.rate_limiter import Caller, calling
 from app.saga import machine
 from app.saga.context import Claim, RoutedElsewhereError, Toolbox, claim_of
-from app.saga.instrumentation import UNWATCHED, WAITS, StepRun, StepWatch
+from app.saga.instrumentation import NOT_INSTRUMENTED, WAITS, StepInstrumentation, StepRun
 from app.saga.machine import Change, Failure, Result, Saga, Verdict
 from app.saga.rows import Rows
 from app.saga.steps import ACTIONS, Actions
@@ -54,7 +54,7 @@ class Runner:
     rows: Rows
     tools: Toolbox
     jitter: Callable[[float, float], float] = random.uniform
-    watch: StepWatch = UNWATCHED
+    instrumentation: StepInstrumentation = NOT_INSTRUMENTED
 
     def run_step(self, operation_id: uuid.UUID, epoch: int, name: str, direction: Direction) -> Outcome:
         """Run one step once. A second call, at the same time or later, finds it claimed or done and does nothing."""
@@ -68,13 +68,17 @@ class Runner:
         if change.verdict is not Verdict.CLAIMED:
             return Outcome(change.verdict)
         claim = claim_of(change, loaded, name, self.tools)
-        with self.watch.run(claim, time.perf_counter() - began) as run:
+        with self.instrumentation.run(claim, time.perf_counter() - began) as run:
             return self._carry_out(claim, ACTIONS[name], run)
 
     def _carry_out(self, claim: Claim, actions: Actions, run: StepRun) -> Outcome:
         # Until a look has shown that an earlier try left nothing, any failure leaves that question open.
         is_clear = not claim.may_have_happened
-        caller = Caller(claim.lane, until=claim.context.last_call_at, stall_s=self.tools.timing.stall.total_seconds())
+        caller = Caller(
+            claim.call_priority,
+            last_start_at=claim.context.last_call_at,
+            stall_s=self.tools.timing.stall.total_seconds(),
+        )
         try:
             with calling(caller):
                 found = self._look(claim, actions)

@@ -145,7 +145,7 @@ class RequestCaller(Caller):
         with self.lock:
             if not self.has_place and _places.acquire(blocking=False):
                 self.has_place = True
-                self.ends_at = self.until = time.monotonic() + DEADLINE_S
+                self.ends_at = self.last_start_at = time.monotonic() + DEADLINE_S
             return self.has_place
 
     def close(self) -> None:

@@ -164,7 +164,7 @@ def _finish(response: Response) -> Response:
         address=client_address(request),
     )
     if response.status_code in REFUSED_STATUSES:
-        wiring().telemetry.tally.count(HTTP_REFUSED, str(response.status_code))
+        wiring().telemetry.counters.count(HTTP_REFUSED, str(response.status_code))
     _end_span(response)
     return response
 

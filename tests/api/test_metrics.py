@@ -41,12 +41,12 @@ def rows(api: Api) -> dict[str, Metric]:
 
 
 def let_something_happen(api: Api) -> None:
-    """Have every metric that is absent without an occasion show itself, but for the pace: nothing is governed here."""
-    tally = api.wiring.telemetry.tally
-    tally.count(STEP_RUNS, "twilio_trunk", "do", "done")
-    tally.observe(STEP_SECONDS, "twilio_trunk", "do", seconds=0.3)
-    tally.count(PROVIDER_CALLS, "twilio", "create_trunk", "ok")
-    tally.observe(PROVIDER_SECONDS, "twilio", seconds=0.2)
+    """Make every metric appear that is absent until something happens; no rate limiter runs here."""
+    counters = api.wiring.telemetry.counters
+    counters.count(STEP_RUNS, "twilio_trunk", "do", "done")
+    counters.observe(STEP_SECONDS, "twilio_trunk", "do", seconds=0.3)
+    counters.count(PROVIDER_CALLS, "twilio", "create_trunk", "ok")
+    counters.observe(PROVIDER_SECONDS, "twilio", seconds=0.2)
     audit(api, [])
 
 
@@ -62,10 +62,10 @@ def test_the_page_shows_every_metric_of_the_catalogue(api: Api) -> None:
 
     shown = families(api.get("/metrics").text)
 
-    paced = {metric.name for metric in METRICS if "provider_" in metric.name and metric.kind is Kind.GAUGE}
-    assert set(shown) | paced == {metric.name.removesuffix("_total") for metric in METRICS}
+    rate_limits = {metric.name for metric in METRICS if "provider_" in metric.name and metric.kind is Kind.GAUGE}
+    assert set(shown) | rate_limits == {metric.name.removesuffix("_total") for metric in METRICS}
     for metric in METRICS:
-        if metric.name not in paced:
+        if metric.name not in rate_limits:
             family = shown[metric.name.removesuffix("_total")]
             assert (family.type, family.documentation) == (metric.kind, metric.help)
             assert all(set(sample.labels) - {"le"} == set(metric.labels) for sample in family.samples)
@@ -135,9 +135,9 @@ def test_requests_that_are_refused_are_counted_by_status(api: Api) -> None:
     reader.post("/api/agents", {"name": "a"})
     api.get("/nowhere")
 
-    tally = api.wiring.telemetry.tally.read()
+    counts = api.wiring.telemetry.counters.read()
 
-    counted = {status: tally.get(f"trunkline_http_refused_total|{status}", 0) for status in ("401", "403", "429")}
+    counted = {status: counts.get(f"trunkline_http_refused_total|{status}", 0) for status in ("401", "403", "429")}
     assert {status: count - before[status,] for status, count in counted.items()} == {"401": 2, "403": 1, "429": 0}
 
 
@@ -149,7 +149,7 @@ def without_broker(api_database_url: str) -> Iterator[Api]:
 
 
 def test_the_rows_are_told_while_redis_is_away(without_broker: Api) -> None:
-    without_broker.wiring.telemetry.tally.count(STEP_RUNS, "twilio_trunk", "do", "done")
+    without_broker.wiring.telemetry.counters.count(STEP_RUNS, "twilio_trunk", "do", "done")
 
     answer = without_broker.get("/metrics")
 

@@ -17,7 +17,7 @@ LIMIT_PER_S = 20
 """Requests a second that each provider allows."""
 
 RATES = {"rate set": str(LIMIT_PER_S), "rate found": "auto"}
-"""What an operator sets who knows the limit, and what is left to the governor."""
+"""What an operator sets who knows the limit, and what is left to the rate_limiter."""
 
 RAMP_S = 10.0
 """Seconds at the start that do not count: the sandbox lets one second's worth through at once."""

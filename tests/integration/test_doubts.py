@@ -91,7 +91,7 @@ def test_a_look_that_was_answered_late_proves_nothing(saga: Saga, number_sid: st
     look = {TRUNK: "carrier.list_trunks", ORIGINATION_URL: "carrier.list_origination_urls"}
     look |= {INBOUND_TRUNK: "platform.list_inbound_trunks", DISPATCH_RULE: "platform.list_dispatch_rules"}
     late = TIMING.stall.total_seconds() + 0.1
-    saga.world.log.plan(look[step], before=lambda: current_caller().note_answer(late, is_lost=False))
+    saga.world.log.plan(look[step], before=lambda: current_caller().record_response(late, is_lost=False))
     made = saga.world.log.started[DO_CALL[step]]
     assert saga.run(operation_id, step) == Outcome(Verdict.RESTS, TIMING.quiet)
     assert saga.world.log.started[DO_CALL[step]] == made

@@ -14,9 +14,9 @@ import redis
 from celery import Celery
 from flower.utils.broker import Broker
 
-from app.observability.counters import Tally, make_tally
+from app.observability.counters import Counters, make_counters
 from app.observability.metrics import BrokerCollector
-from app.providers.rate_limiter import make_governor
+from app.providers.rate_limiter import make_rate_limiter
 from app.settings import Settings
 from app.web.limits import make_rate_limit
 from app.wiring import build
@@ -64,16 +64,16 @@ def _try_broker(settings: Settings, _: Celery) -> object:
     return True
 
 
-def _read_tally(settings: Settings, _: Celery) -> object:
-    tally = make_tally(settings.redis_url)
-    tally.read()
-    tally.close()
+def _read_counters(settings: Settings, _: Celery) -> object:
+    counters = make_counters(settings.redis_url)
+    counters.read()
+    counters.close()
     return True
 
 
-def _govern(settings: Settings, _: Celery) -> object:
-    governor = make_governor(settings.redis_url, "twilio", "account", per_s=None, in_flight=None, timeout_s=5)
-    return governor.load() is not None
+def _limit_rate(settings: Settings, _: Celery) -> object:
+    rate_limiter = make_rate_limiter(settings.redis_url, "twilio", "account", per_s=None, in_flight=None, timeout_s=5)
+    return rate_limiter.load() is not None
 
 
 def _limit_rates(settings: Settings, _: Celery) -> object:
@@ -83,7 +83,7 @@ def _limit_rates(settings: Settings, _: Celery) -> object:
 
 
 def _measure_queues(settings: Settings, _: Celery) -> object:
-    first, *_rest = BrokerCollector(settings.redis_url, Tally(None), {}, ()).collect()
+    first, *_rest = BrokerCollector(settings.redis_url, Counters(None), {}, ()).collect()
     return first.samples[0].value == 1
 
 
@@ -114,8 +114,8 @@ def _show(_: Settings, app: Celery) -> object:
 
 CLIENTS = {
     "readiness": _try_broker,
-    "counters": _read_tally,
-    "governor": _govern,
+    "counters": _read_counters,
+    "rate limiter": _limit_rate,
     "rate limit": _limit_rates,
     "metrics": _measure_queues,
     "publisher": _publish,

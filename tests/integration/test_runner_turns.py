@@ -9,7 +9,7 @@ from app.domain.events import EventName
 from app.domain.statuses import OperationStatus, PhoneStatus, StepState
 from app.domain.steps import NUMBER_ATTACHMENT, TRUNK
 from app.providers.errors import TransientError
-from app.providers.rate_limiter import Lane, current_caller
+from app.providers.rate_limiter import CallPriority, current_caller
 from app.saga.machine import UNDO_TRIES, Verdict
 from app.saga.runner import Outcome
 from tests.support.saga import DO_CALL, TIMING, UNDO_CALL, Saga
@@ -85,10 +85,10 @@ def test_a_step_held_back_half_way_looks_first_when_it_comes_again(saga: Saga, n
     assert (row.attempts, row.intent is not None) == (1, True)
 
 
-def test_a_single_operation_calls_in_the_single_lane_within_its_lease(saga: Saga, number_sid: str) -> None:
+def test_a_single_operation_calls_with_single_priority_within_its_lease(saga: Saga, number_sid: str) -> None:
     operation_id = saga.provision()
     seen = []
     saga.world.log.plan(DO_CALL[TRUNK], after=lambda: seen.append(current_caller()))
     saga.drive(operation_id)
-    assert [caller.lane for caller in seen] == [Lane.SINGLE]
-    assert seen[0].until == saga.clock.now + (TIMING.lease - TIMING.provider_timeout).total_seconds()
+    assert [caller.priority for caller in seen] == [CallPriority.SINGLE]
+    assert seen[0].last_start_at == saga.clock.now + (TIMING.lease - TIMING.provider_timeout).total_seconds()

@@ -121,7 +121,7 @@ def place(database_url: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, 
     """Lead the settings to a database and a sandbox of the test's own."""
     stores = {"DATABASE_URL": database_url, "REDIS_URL": "redis://127.0.0.1:1/0"}
     limits = {"INSTANCE_NAME": "stage", "ORPHAN_GRACE_S": "0", "PROVIDER_TIMEOUT_S": "5"}
-    limits |= {"TWILIO_RATE": "off", "LIVEKIT_RATE": "off"}  # there is no Redis to keep the pace in
+    limits |= {"TWILIO_RATE": "off", "LIVEKIT_RATE": "off"}  # there is no Redis to keep the rate in
     for name, value in {**sandbox.settings(), **stores, **limits}.items():
         monkeypatch.setenv(name, value)
     return sandbox

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from app.domain.events import EventName, WebhookEvent
-from app.observability.counters import METRICS, Kind
+from app.observability import counters
+from app.observability.counters import METRICS, Kind, Metric
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -50,6 +51,11 @@ def test_the_list_of_metrics_is_that_of_the_code() -> None:
         for metric in METRICS
     ]
     assert table_below(text_of("metrics.md"), "rest of the page is there.") == told
+
+
+def test_no_metric_is_missing_from_the_list() -> None:
+    assert set(METRICS) == {value for value in vars(counters).values() if isinstance(value, Metric)}
+    assert len(set(METRICS)) == len(METRICS)
 
 
 def test_every_metric_is_named_after_its_unit_or_counts() -> None:

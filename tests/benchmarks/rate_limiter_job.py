@@ -1,6 +1,6 @@
 """A bulk job as the workers would run it: the calls of the steps, in threads, with the rests of the runner.
 
-`python -m tests.benchmarks.governor_job JOB` (JSON) is one process's share of it.
+`python -m tests.benchmarks.rate_limiter_job JOB` (JSON) is one process's share of it.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from app.domain.errors import ErrorCode
 from app.providers.base import Label
 from app.providers.errors import ProviderError
 from app.providers.livekit import LiveKitPlatform
-from app.providers.rate_limiter import Caller, Governor, Lane, calling, make_governor
+from app.providers.rate_limiter import Caller, CallPriority, RateLimiter, calling, make_rate_limiter
 from app.providers.twilio import TwilioCarrier
 
 TIMEOUT_S = 10.0
@@ -43,15 +43,15 @@ class Job:
     threads: int
     share: int
     """Which process this is; its numbers are its own."""
-    lane: str = "bulk"
+    priority: str = "bulk"
 
 
-def _governor(job: Job, provider: str) -> Governor | None:
+def _rate_limiter(job: Job, provider: str) -> RateLimiter | None:
     if job.mode == "none":
         return None
     per_s = None if job.mode == "auto" else float(job.mode)
     account = f"{provider} {job.sandbox_url}"
-    return make_governor(job.redis_url, provider, account, per_s=per_s, in_flight=None, timeout_s=TIMEOUT_S)
+    return make_rate_limiter(job.redis_url, provider, account, per_s=per_s, in_flight=None, timeout_s=TIMEOUT_S)
 
 
 def _adapters(job: Job) -> tuple[TwilioCarrier, LiveKitPlatform]:
@@ -61,14 +61,14 @@ def _adapters(job: Job) -> tuple[TwilioCarrier, LiveKitPlatform]:
         AUTH_TOKEN,
         timeout_s=TIMEOUT_S,
         base_url=job.sandbox_url,
-        governor=_governor(job, "twilio"),
+        rate_limiter=_rate_limiter(job, "twilio"),
     )
     platform = LiveKitPlatform(
         job.sandbox_url,
         LIVEKIT_API_KEY,
         LIVEKIT_API_SECRET,
         timeout_s=TIMEOUT_S,
-        governor=_governor(job, "livekit"),
+        rate_limiter=_rate_limiter(job, "livekit"),
     )
     return carrier, platform
 
@@ -108,7 +108,7 @@ class _Waiting:
 
 
 def _rested(item: _Waiting, error: ProviderError) -> _Waiting:
-    """Rest as the runner does: full jitter after a failure, as long as the governor says where that held it back."""
+    """Rest as the runner does: full jitter after a failure, or as long as the rate limiter says."""
     if error.code is ErrorCode.PROVIDER_BUSY:
         rest_s = _dice.uniform(1, 2) * (error.retry_after_s or 1)
         return replace(item, ready_at=time.monotonic() + rest_s, held_back=item.held_back + 1)
@@ -144,7 +144,7 @@ class _Share:
 
     def _run(self, item: _Waiting) -> None:
         try:
-            with calling(Caller(Lane(self._job.lane), until=time.monotonic() + 2 * TIMEOUT_S)):
+            with calling(Caller(CallPriority(self._job.priority), last_start_at=time.monotonic() + 2 * TIMEOUT_S)):
                 item.step()
         except ProviderError as error:
             self._waiting.put(_rested(item, error))

@@ -1,6 +1,6 @@
-"""What the governor costs and gains: overhead per call, and a bulk job against a sandbox that answers 429.
+"""What the rate limiter costs and gains: overhead per call, and a bulk job against a sandbox that answers 429.
 
-`python -m tests.benchmarks.governor` prints the figures as JSON. The sandbox counts; the job is `governor_job`'s.
+`python -m tests.benchmarks.rate_limiter` prints the figures as JSON. The job is in `rate_limiter_job`.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from typing import Any
 
 from redis import Redis
 
-from app.providers.rate_limiter import Governor, make_governor
-from tests.benchmarks.governor_job import TIMEOUT_S, Job, single_waits
+from app.providers.rate_limiter import RateLimiter, make_rate_limiter
+from tests.benchmarks.rate_limiter_job import TIMEOUT_S, Job, single_waits
 from tests.support.sandbox import Sandbox, running_sandbox
 from tests.support.servers import running_valkey
 
@@ -59,12 +59,12 @@ def bulk(
     sandbox.latency(twilio_ms=150, livekit_ms=50)
     sandbox.switch(twilioRequestsPerS=limit, livekitRequestsPerS=limit, trunkLimit=100_000)
     jobs = [Job(redis_url, sandbox.base_url, mode, seconds, threads, share) for share in range(processes)]
-    command = [sys.executable, "-m", "tests.benchmarks.governor_job"]
+    command = [sys.executable, "-m", "tests.benchmarks.rate_limiter_job"]
     running = [
         subprocess.Popen([*command, json.dumps(asdict(job))], cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603
         for job in jobs
     ]
-    waits = single_waits(replace(jobs[0], lane="single"), running)
+    waits = single_waits(replace(jobs[0], priority="single"), running)
     took = [each for each in waits if each is not None]
     done = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
     requests = sandbox.requests()
@@ -83,15 +83,17 @@ def overhead_us(redis_url: str) -> dict[str, dict[str, float]]:
     """Return what one call pays when nothing holds it up, in microseconds, beside a bare PING of the same Redis."""
     cases: dict[str, Callable[[], None]] = {}
     for name, per_s, in_flight in (("auto", None, None), ("rate", 1e6, None), ("rate and in flight", 1e6, 1000)):
-        governor = make_governor(redis_url, "bench", name, per_s=per_s, in_flight=in_flight, timeout_s=TIMEOUT_S)
-        cases[name] = partial(_pass, governor)
+        rate_limiter = make_rate_limiter(
+            redis_url, "bench", name, per_s=per_s, in_flight=in_flight, timeout_s=TIMEOUT_S
+        )
+        cases[name] = partial(_pass, rate_limiter)
     client = Redis.from_url(redis_url)
     cases["ping"] = lambda: bool(client.ping()) and None
     return {name: _timed(call) for name, call in cases.items()}
 
 
-def _pass(governor: Governor) -> None:
-    with governor.place():
+def _pass(rate_limiter: RateLimiter) -> None:
+    with rate_limiter.limited_call():
         pass
 
 

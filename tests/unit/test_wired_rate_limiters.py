@@ -1,9 +1,9 @@
-"""Which accounts are governed, from the settings."""
+"""Which accounts have a rate limiter, from the settings."""
 
 import pytest
 
 from app.settings import Settings
-from app.wiring import _governors
+from app.wiring import _rate_limiters
 from tests.support.queue import NOWHERE
 
 
@@ -12,23 +12,23 @@ def settings(**changes: str) -> Settings:
 
 
 @pytest.mark.parametrize(
-    ("changes", "governed"),
+    ("changes", "limited"),
     [
         ({}, {"twilio", "livekit"}),
         ({"TWILIO_RATE": "off"}, {"livekit"}),
         ({"TWILIO_RATE": "off", "LIVEKIT_RATE": "off"}, set()),
     ],
 )
-def test_each_provider_is_governed_unless_switched_off(changes: dict[str, str], governed: set[str]) -> None:
-    assert set(_governors(settings(**changes))) == governed
+def test_each_provider_is_limited_unless_switched_off(changes: dict[str, str], limited: set[str]) -> None:
+    assert set(_rate_limiters(settings(**changes))) == limited
 
 
 def test_the_keys_in_redis_name_no_account_and_no_key() -> None:
-    keys = [key for governor in _governors(settings()).values() for key in governor._pace._keys]
+    keys = [key for rate_limiter in _rate_limiters(settings()).values() for key in rate_limiter._limits._keys]
     assert len(set(keys)) == 6
     assert not any(NOWHERE[name] in key for key in keys for name in ("TWILIO_ACCOUNT_SID", "LIVEKIT_API_KEY"))
 
 
-def test_set_limits_reach_the_pace() -> None:
-    pace = _governors(settings(TWILIO_RATE="16.5", TWILIO_IN_FLIGHT="5"))["twilio"]._pace
-    assert (pace._per_s, pace.in_flight) == (16.5, 5)
+def test_configured_limits_reach_the_account() -> None:
+    limits = _rate_limiters(settings(TWILIO_RATE="16.5", TWILIO_IN_FLIGHT="5"))["twilio"]._limits
+    assert (limits._per_s, limits.in_flight) == (16.5, 5)
