@@ -16,23 +16,10 @@ from app.web.authentication import register_authentication, register_rate_limit
 from app.web.bodies import MAX_BODY_BYTES, with_whole_bodies
 from app.web.context import WEB_SERVICES, WIRING, WebServices
 from app.web.limits import make_rate_limit, register_provider_calls
-from app.web.problems import register_problems
+from app.web.problems import problem, refused_problem, register_error_handlers
 from app.web.readiness import ReadinessCollector, make_readiness
 from app.web.requests import register_paths, register_requests
 from app.wiring import Wiring
-
-BLUEPRINTS = (
-    agents.blueprint,
-    agents.phones_blueprint,
-    provisionings.blueprint,
-    agents.maintenance_blueprint,
-    operations.blueprint,
-    operations.audits_blueprint,
-    webhooks.blueprint,
-    health.blueprint,
-    documentation.blueprint,
-)
-"""In the order in which the reference shows their calls."""
 
 
 def build_application(wiring: Wiring) -> APIFlask:
@@ -73,8 +60,16 @@ def build_application(wiring: Wiring) -> APIFlask:
     register_authentication(app)
     register_rate_limit(app)
     register_paths(app)
-    register_problems(app)
+    register_error_handlers(app, refused=refused_problem, failed=problem)
     configure_openapi(app)
-    for blueprint in BLUEPRINTS:
-        app.register_blueprint(blueprint)
+    # In the order in which the reference shows them.
+    app.register_blueprint(agents.blueprint)
+    app.register_blueprint(agents.phones_blueprint)
+    app.register_blueprint(provisionings.blueprint)
+    app.register_blueprint(agents.maintenance_blueprint)
+    app.register_blueprint(operations.blueprint)
+    app.register_blueprint(operations.audits_blueprint)
+    app.register_blueprint(webhooks.blueprint)
+    app.register_blueprint(health.blueprint)
+    app.register_blueprint(documentation.blueprint)
     return app

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 
-import structlog
 from apiflask import APIBlueprint, APIFlask
 from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
@@ -10,7 +9,7 @@ from flask_wtf import CSRFProtect
 from flask_wtf.csrf import CSRFError
 from jinja2 import StrictUndefined
 from limits import parse
-from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
+from werkzeug.exceptions import NotFound, RequestEntityTooLarge
 
 from app.access import ConsoleSessions
 from app.console import agent_pages, audit_pages, bulk_pages, operation_pages, webhook_pages
@@ -24,12 +23,18 @@ from app.console.sign_in import configure_cookies, register_guard, register_sign
 from app.console.webhook_pages import register_webhooks
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.findings import ADVICE
-from app.providers.errors import ProviderError
 from app.web.context import WEB_SERVICES, WIRING
 from app.web.limits import RateLimit
-from app.web.problems import KINDS, LOST_DATABASE, code_of, is_redirect, problem, retry_after, status_of
-
-log = structlog.stdlib.get_logger()
+from app.web.problems import (
+    KINDS,
+    LOST_DATABASE,
+    explain,
+    headers_of,
+    problem,
+    register_error_handlers,
+    retry_after,
+    status_of,
+)
 
 _NO_FORM_TO_RETURN_TO = frozenset({401, 403, 404})
 """Statuses of a refused form after which its page would not be shown either."""
@@ -53,28 +58,23 @@ _LISTS: Mapping[str | None, Callable[..., Response]] = {
 
 
 def register_errors(app: APIFlask, blueprint: Blueprint) -> None:
-    """Put the console's handlers before the API's, for the console's pages and for addresses that nothing serves."""
-    blueprint.register_error_handler(RefusedError, _refused)
-    blueprint.register_error_handler(ProviderError, _provider_failed)
-    blueprint.register_error_handler(CSRFError, _not_our_form)
-    blueprint.register_error_handler(HTTPException, _http_exception)
-    for lost_database in LOST_DATABASE:
-        blueprint.register_error_handler(lost_database, _database_away)
-    blueprint.register_error_handler(Exception, _unexpected)
+    """Show every failure of the console's requests, and unknown paths, as pages."""
+    register_error_handlers(blueprint, refused=_refused, failed=error_page)
+    blueprint.register_error_handler(CSRFError, _expired_form)
     app.register_error_handler(NotFound, _no_such_page)
 
 
-def error_page(code: ErrorCode, detail: str) -> Response:
-    """Render an error as a page of its own, with the Retry-After of its kind."""
+def error_page(code: ErrorCode, detail: str, *, headers: Mapping[str, str] | None = None) -> Response:
+    """Render an error as a page of its own, with the Retry-After of its code."""
     kind = KINDS[code]
     response = page("error.html", kind.status, code=code, title=kind.title, detail=detail, advice=ADVICE[code])
-    response.headers.update(retry_after(kind.retry_after_s))
+    response.headers.update(retry_after(kind.retry_after_s) | dict(headers or {}))
     return response
 
 
 def _refused(error: RefusedError) -> ResponseReturnValue:
     response = _page_of(error)
-    response.headers.update(retry_after(error.retry_after_s or KINDS[error.code].retry_after_s))
+    response.headers.update(headers_of(error))
     return response
 
 
@@ -90,7 +90,7 @@ def _page_of(error: RefusedError) -> Response:
             # The page that the form was on cannot be shown: there is no such agent, say.
             return error_page(gone.code, gone.detail)
         except LOST_DATABASE as away:
-            return _database_away(away)
+            return error_page(*explain(away))
     return error_page(error.code, error.detail)
 
 
@@ -113,20 +113,11 @@ def _form_again(error: RefusedError) -> Response:
     return _LISTS.get(request.endpoint, agent_pages.numbers_page)(refusal=error)
 
 
-def _provider_failed(error: ProviderError) -> ResponseReturnValue:
-    log.warning("provider_failed", code=error.code, detail=error.detail)
-    return _refused(RefusedError(error.code, error.detail, retry_after_s=error.retry_after_s))
-
-
-def _not_our_form(_error: CSRFError) -> ResponseReturnValue:
+def _expired_form(_error: CSRFError) -> ResponseReturnValue:
     """Answer a form whose cookie is gone or was another's: most often a page left open for a day."""
     return error_page(
         ErrorCode.MALFORMED_REQUEST, "The page was open too long, or cookies are disabled. Nothing was changed."
     )
-
-
-def _http_exception(error: HTTPException) -> ResponseReturnValue:
-    return error.get_response() if is_redirect(error) else error_page(code_of(error), f"{error.name}.")
 
 
 def _no_such_page(error: NotFound) -> ResponseReturnValue:
@@ -137,31 +128,8 @@ def _no_such_page(error: NotFound) -> ResponseReturnValue:
     return error_page(ErrorCode.NOT_FOUND, "This page does not exist.")
 
 
-def _database_away(error: Exception) -> Response:
-    log.error("database_unavailable", error=type(error).__name__)
-    detail = "The database does not respond. As far as we know, nothing was changed."
-    return error_page(ErrorCode.SERVICE_UNAVAILABLE, detail)
-
-
-def _unexpected(error: Exception) -> ResponseReturnValue:
-    log.error("request_failed", exc_info=error)
-    return error_page(ErrorCode.INTERNAL_ERROR, "Something went wrong on our side.")
-
-
 SIGN_INS = "20/minute"
 """Wrong keys from one address, and with one beginning: a person mistypes a few times."""
-
-
-ROOMS = (
-    register_sign_in,
-    register_numbers,
-    register_agents,
-    register_operations,
-    register_bulks,
-    register_audits,
-    register_webhooks,
-)
-"""What each module of views adds."""
 
 
 def register_console(app: APIFlask) -> None:
@@ -188,8 +156,13 @@ def register_console(app: APIFlask) -> None:
         enable_openapi=False,
     )
     register_guard(blueprint)
-    for register in ROOMS:
-        register(blueprint)
+    register_sign_in(blueprint)
+    register_numbers(blueprint)
+    register_agents(blueprint)
+    register_operations(blueprint)
+    register_bulks(blueprint)
+    register_audits(blueprint)
+    register_webhooks(blueprint)
     register_words(blueprint)
     register_errors(app, blueprint)
     app.register_blueprint(blueprint)

@@ -22,7 +22,7 @@ from app.views.bulk_schemas import ItemCursorField
 from app.views.fields import Id, Name, choice
 from app.views.reader import CursorField
 from app.views.webhook_schemas import WebhookIn
-from app.web.problems import validation_failed
+from app.web.problems import flat_errors, validation_failed
 
 CHECKED = "on"
 """What a browser sends for a checkbox that is on."""
@@ -197,4 +197,4 @@ def _load(schema: Schema, given: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return dict(schema.load(given))
     except ValidationError as error:
-        raise validation_failed(error.normalized_messages()) from error  # type: ignore[no-untyped-call]  # marshmallow's own
+        raise validation_failed(flat_errors(error.messages)) from error

@@ -1,32 +1,20 @@
-"""Lets a request under /api/ pass only with a bearer key whose scope covers its method, at the key's rate."""
+"""Checks the bearer key of every request under /api/: its scope, and the rate limit of writing calls."""
 
 from flask import Flask, g, request
 
 from app.access import Scope
 from app.domain.errors import ErrorCode, RefusedError
 from app.web.context import web_services
-from app.web.problems import problem
+from app.web.problems import HttpRefusedError
 
 PROTECTED = "/api/"
 ADMINISTERED = "/api/webhooks"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class _NoKeyError(RefusedError):
-    """No valid key; `challenge` is the WWW-Authenticate header that says so."""
-
-    def __init__(self, detail: str, challenge: str) -> None:
-        super().__init__(ErrorCode.UNAUTHENTICATED, detail)
-        self.challenge = challenge
-
-
 def register_authentication(app: Flask) -> None:
-    """Put the check before every request; an unknown path under /api/ needs a key too."""
+    """Check the key before every request; an unknown path under /api/ needs one too."""
     app.before_request(_check_protected)
-    app.register_error_handler(
-        _NoKeyError,
-        lambda error: problem(error.code, error.detail, headers={"WWW-Authenticate": error.challenge}),
-    )
 
 
 def _check_protected() -> None:
@@ -37,7 +25,7 @@ def _check_protected() -> None:
 def _needed_scope() -> Scope:
     if request.method in SAFE_METHODS:
         return Scope.READ
-    # Whoever adds a webhook is told every number from then on, and has us call where they say.
+    # A webhook receives every number from then on, and makes us send requests to its URL.
     return Scope.ADMIN if request.path.startswith(ADMINISTERED) else Scope.WRITE
 
 
@@ -45,10 +33,10 @@ def check_key() -> None:
     """Raise the 401 or 403 unless the request has a key whose scope covers its method."""
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not text.strip():
-        raise _NoKeyError("Send the API key as 'Authorization: Bearer KEY'.", 'Bearer realm="trunkline"')
+        raise _no_key("Send the API key as 'Authorization: Bearer KEY'.", 'Bearer realm="trunkline"')
     found = web_services().keys.authenticate(text.strip())
     if found is None:
-        raise _NoKeyError("The API key is unknown or was revoked.", 'Bearer realm="trunkline", error="invalid_token"')
+        raise _no_key("The API key is unknown or was revoked.", 'Bearer realm="trunkline", error="invalid_token"')
     g.caller = found
     needed = _needed_scope()
     if not found.may(needed):
@@ -56,13 +44,17 @@ def check_key() -> None:
         raise RefusedError(ErrorCode.FORBIDDEN, detail)
 
 
+def _no_key(detail: str, challenge: str) -> RefusedError:
+    return HttpRefusedError(ErrorCode.UNAUTHENTICATED, detail, {"WWW-Authenticate": challenge})
+
+
 def register_rate_limit(app: Flask) -> None:
-    """Put the check behind the check of the key: a stranger uses up nobody's rate."""
+    """Check the rate limit after the key, so that requests without a key count for nobody."""
     app.before_request(check_rate)
 
 
 def check_rate() -> None:
-    """Raise the 429 for a writing request beyond its key's rate."""
+    """Raise the 429 for a writing request beyond its key's rate limit."""
     limit, who = web_services().rate_limit, g.get("caller")
     if limit is None or who is None or request.method in SAFE_METHODS:
         return
@@ -72,7 +64,7 @@ def check_rate() -> None:
 
 
 def charge_items(count: int) -> None:
-    """Count a bulk as the calls that it stands for; its own request counts already. Raise the 429 as `check_rate`."""
+    """Count a bulk as one call per item (its own request is counted already); raise the 429 as `check_rate` does."""
     limit, who = web_services().rate_limit, g.get("caller")
     retry_after_s = limit.charge(str(who.key_id), count - 1) if limit and who else None
     if retry_after_s is not None:

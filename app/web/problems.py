@@ -1,12 +1,13 @@
-"""The one place where a refusal or a failure becomes `application/problem+json` (RFC 9457)."""
+"""Turns exceptions into responses: HTTP statuses by error code, and `application/problem+json` (RFC 9457)."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
-from apiflask import APIFlask, HTTPError
-from flask import Response, current_app
+from apiflask import HTTPError
+from flask import Blueprint, Flask, Response, current_app
 from flask.typing import ResponseReturnValue
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -21,13 +22,13 @@ log = structlog.stdlib.get_logger()
 MIME_TYPE = "application/problem+json"
 
 FIRST_CLIENT_ERROR, FIRST_SERVER_ERROR = 400, 500
-"""HTTP's own ranges: from the first the client is at fault, from the second we are."""
+"""HTTP's ranges: from the first on the client is at fault, from the second on we are."""
 
 RETRY_LATER_S = 5
-"""Seconds a client is asked to wait when the database or a provider is away: a restart takes a few."""
+"""Retry-After in seconds when the database or a provider is unavailable: a restart takes a few."""
 
 LOST_DATABASE = (OperationalError, InterfaceError, PoolTimeoutError)
-"""What is raised where the database does not answer."""
+"""What SQLAlchemy raises when the database does not answer."""
 
 _C = ErrorCode
 
@@ -91,7 +92,7 @@ KINDS: Mapping[ErrorCode, Kind] = {
     _C.PROVIDER_BUSY: Kind(503, "A provider takes no more requests for now", RETRY_LATER_S),
     _C.INTERNAL_STEP_ERROR: Kind(500, "A step failed"),
 }
-"""Every code, its HTTP status and title: the closed list that the API reference shows; no status stands elsewhere."""
+"""Every code with its HTTP status and title: the closed list of the API reference, and the only source of statuses."""
 
 _CODES_BY_STATUS = {
     400: _C.MALFORMED_REQUEST,
@@ -108,25 +109,28 @@ _CODES_BY_STATUS = {
 
 
 def status_of(refusal: RefusedError | None) -> int:
-    """Return the HTTP status of an answer with this refusal, or of one that nothing is wrong with."""
+    """Return the HTTP status of a page that shows this refusal; 200 without one."""
     return KINDS[refusal.code].status if refusal else 200
 
 
-def code_of(error: HTTPException) -> ErrorCode:
-    """Return our code for an error of the web framework: where it has none of its own, whose fault it is decides."""
-    status = error.code or FIRST_SERVER_ERROR
-    return _CODES_BY_STATUS.get(status, _C.MALFORMED_REQUEST if status < FIRST_SERVER_ERROR else _C.INTERNAL_ERROR)
+class HttpRefusedError(RefusedError):
+    """A refusal whose response has headers of its own."""
+
+    def __init__(self, code: ErrorCode, detail: str, headers: Mapping[str, str]) -> None:
+        super().__init__(code, detail)
+        self.headers = headers
 
 
-def is_redirect(error: HTTPException) -> bool:
-    """Say whether the router asks for another address, which is no problem."""
-    return error.code is not None and error.code < FIRST_CLIENT_ERROR
+def headers_of(refusal: RefusedError) -> dict[str, str]:
+    """Return the headers of a response with this refusal: Retry-After, and its own."""
+    own = refusal.headers if isinstance(refusal, HttpRefusedError) else {}
+    return retry_after(refusal.retry_after_s or KINDS[refusal.code].retry_after_s) | dict(own)
 
 
 def problem_body(code: ErrorCode, detail: str, *, errors: Mapping[str, list[str]] | None = None) -> dict[str, object]:
     """Return the body of a problem.
 
-    Names of unknown fields and ids are the client's own words: a number among them is masked.
+    Names of unknown fields and ids come from the client: phone numbers among them are masked.
     """
     shown = {mask_numbers(name): [mask_numbers(one) for one in messages] for name, messages in (errors or {}).items()}
     body: dict[str, object] = {
@@ -147,7 +151,7 @@ def problem(
     errors: Mapping[str, list[str]] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Build the answer for a problem, with the Retry-After of its kind."""
+    """Build the response for a problem, with the Retry-After of its code."""
     body = problem_body(code, detail, errors=errors)
     response = Response(current_app.json.dumps(body), KINDS[code].status, mimetype=MIME_TYPE)
     response.headers.update(retry_after(KINDS[code].retry_after_s) | dict(headers or {}))
@@ -155,72 +159,81 @@ def problem(
 
 
 def retry_after(seconds: float | None) -> dict[str, str]:
-    """Return the header that says when to come back, where that is known."""
+    """Return the Retry-After header, if the seconds are known."""
     return {"Retry-After": str(math.ceil(seconds))} if seconds else {}
 
 
 def validation_failed(errors: Mapping[str, list[str]]) -> RefusedError:
-    """Build the 422 that names the fields at fault."""
+    """Build the 422 that names the invalid fields."""
     detail = "The request is not valid: " + ", ".join(sorted(errors)) + "." if errors else "The request is not valid."
     return RefusedError(ErrorCode.VALIDATION_FAILED, detail, errors=errors)
 
 
-def register_problems(app: APIFlask) -> None:
-    """Make every way in which a request can fail end in a problem."""
-    app.register_error_handler(RefusedError, _refused)
-    app.register_error_handler(ProviderError, _provider_failed)
-    app.register_error_handler(HTTPError, _invalid_input)
-    app.register_error_handler(HTTPException, _http_exception)
-    for lost_database in LOST_DATABASE:
-        app.register_error_handler(lost_database, _database_away)
-    app.register_error_handler(DBAPIError, _database_error)
-    app.register_error_handler(Exception, _unexpected)
+class Refused(Protocol):
+    """Responds to a request that a service refuses."""
+
+    def __call__(self, error: RefusedError, /) -> ResponseReturnValue:
+        """Return the response."""
 
 
-def _refused(error: RefusedError) -> Response:
-    return problem(error.code, error.detail, errors=error.errors, headers=retry_after(error.retry_after_s))
+class Failed(Protocol):
+    """Responds to a request that failed otherwise."""
+
+    def __call__(
+        self, code: ErrorCode, detail: str, *, headers: Mapping[str, str] | None = None
+    ) -> ResponseReturnValue:
+        """Return the response."""
 
 
-def _provider_failed(error: ProviderError) -> Response:
-    """Answer a call that asks a provider at once: its code decides, its wish to be left alone is passed on."""
-    log.warning("provider_failed", code=error.code, detail=error.detail)
-    return problem(error.code, error.detail, headers=retry_after(error.retry_after_s))
+def register_error_handlers(scope: Flask | Blueprint, *, refused: Refused, failed: Failed) -> None:
+    """Turn every exception of a request into a response: the API's are problems, the console's are pages."""
+
+    def provider_failed(error: ProviderError) -> ResponseReturnValue:
+        log.warning("provider_failed", code=error.code, detail=error.detail)
+        return refused(RefusedError(error.code, error.detail, retry_after_s=error.retry_after_s))
+
+    def invalid_input(error: HTTPError) -> ResponseReturnValue:
+        # APIFlask: {location: {field: messages}}.
+        detail = error.detail if isinstance(error.detail, dict) else {}
+        errors = {name: messages for fields in detail.values() for name, messages in flat_errors(fields).items()}
+        return refused(validation_failed(errors))
+
+    def http_exception(error: HTTPException) -> ResponseReturnValue:
+        status = error.code or FIRST_SERVER_ERROR
+        if status < FIRST_CLIENT_ERROR:
+            return error.get_response()
+        kept = {name: value for name, value in error.get_headers() if name in {"Allow", "Retry-After"}}
+        fallback = _C.MALFORMED_REQUEST if status < FIRST_SERVER_ERROR else _C.INTERNAL_ERROR
+        return failed(_CODES_BY_STATUS.get(status, fallback), f"{error.name}.", headers=kept)
+
+    scope.register_error_handler(RefusedError, refused)
+    scope.register_error_handler(ProviderError, provider_failed)
+    scope.register_error_handler(HTTPError, invalid_input)
+    scope.register_error_handler(HTTPException, http_exception)
+    scope.register_error_handler(Exception, lambda error: failed(*explain(error)))
 
 
-def _invalid_input(error: HTTPError) -> Response:
-    """Turn what marshmallow found, `{location: {field: messages}}`, into one flat map of field -> messages."""
-    detail = error.detail if isinstance(error.detail, dict) else {}
-    errors = {name: messages for fields in detail.values() for name, messages in _flat(fields).items()}
-    return _refused(validation_failed(errors))
+def refused_problem(error: RefusedError) -> Response:
+    """Build the problem for a refusal."""
+    return problem(error.code, error.detail, errors=error.errors, headers=headers_of(error))
 
 
-def _flat(messages: object, prefix: str = "") -> dict[str, list[str]]:
+def explain(error: Exception) -> tuple[ErrorCode, str]:
+    """Log an exception that no client is to blame for; return the code and sentence of its response."""
+    if isinstance(error, LOST_DATABASE) or (isinstance(error, DBAPIError) and error.connection_invalidated):
+        log.error("database_unavailable", error=type(error).__name__)
+        return _C.SERVICE_UNAVAILABLE, "The database does not respond. As far as we know, nothing was changed."
+    log.error("request_failed", exc_info=error)
+    return _C.INTERNAL_ERROR, "Something went wrong on our side; the log has it under this request's id."
+
+
+def flat_errors(messages: object, prefix: str = "") -> dict[str, list[str]]:
+    """Turn marshmallow's nested messages into one flat map of field -> messages."""
     if not isinstance(messages, dict):
         found = messages if isinstance(messages, list) else [messages]
         return {prefix or "body": [str(message) for message in found]}
     flat: dict[str, list[str]] = {}
     for name, inner in messages.items():
         path = prefix if name == "_schema" else f"{prefix}.{name}".removeprefix(".")
-        flat.update(_flat(inner, path))
+        flat.update(flat_errors(inner, path))
     return flat
-
-
-def _http_exception(error: HTTPException) -> ResponseReturnValue:
-    if is_redirect(error):
-        return error.get_response()
-    kept = {name: value for name, value in error.get_headers() if name in {"Allow", "Retry-After"}}
-    return problem(code_of(error), f"{error.name}.", headers=kept)
-
-
-def _database_away(error: Exception) -> Response:
-    log.error("database_unavailable", error=type(error).__name__)
-    return problem(_C.SERVICE_UNAVAILABLE, "The database does not answer; nothing was changed as far as we know.")
-
-
-def _database_error(error: DBAPIError) -> Response:
-    return _database_away(error) if error.connection_invalidated else _unexpected(error)
-
-
-def _unexpected(error: Exception) -> Response:
-    log.error("request_failed", exc_info=error)
-    return problem(_C.INTERNAL_ERROR, "Something went wrong on our side; the log has it under this request's id.")
