@@ -5,10 +5,10 @@ from typing import Any
 
 from apiflask import APIBlueprint, Schema
 from flask import Response
+from flask.typing import ResponseReturnValue
 from marshmallow import RAISE
 
 from app.api.responses import POLL_AFTER_S, idempotent, packed
-from app.bulk.files import report_text
 from app.bulk.items import read_items
 from app.db.models import Bulk
 from app.domain.errors import ErrorCode
@@ -24,10 +24,10 @@ from app.views.bulk_schemas import (
     BulkQuery,
 )
 from app.views.bulks import BulkView, bulk_url
+from app.views.reports import report_download
 from app.web.authentication import charge_items
 from app.web.context import origin, web_services, wiring
 from app.web.documented import responds_with
-from app.web.requests import report_answer
 
 blueprint = APIBlueprint("provisionings", __name__, url_prefix="/api/provisionings", tag="Bulk")
 
@@ -83,9 +83,9 @@ def list_bulk_items(bulk_id: uuid.UUID, query_data: dict[str, Any]) -> object:
 
 @blueprint.get("/<bulk_id>/report")
 @responds_with(ErrorCode.BULK_NOT_FOUND, texts={200: ("text/csv", "Every item, one line each, with a header row.")})
-def get_bulk_report(bulk_id: uuid.UUID) -> Response:
+def get_bulk_report(bulk_id: uuid.UUID) -> ResponseReturnValue:
     """Get what became of each item as a CSV file."""
-    return report_answer(bulk_id, report_text(wiring().bulk.items(bulk_id)))
+    return report_download(bulk_id, wiring().bulk.items(bulk_id))
 
 
 @blueprint.post("/<bulk_id>/cancel")

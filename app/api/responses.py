@@ -23,7 +23,7 @@ from app.numbers.maintenance import VerifyResult
 from app.numbers.service import Opened
 from app.views.agent_schemas import Accepted, Done, Provisioned
 from app.views.fields import WHOLE_NUMBER
-from app.views.operation_schemas import AuditAccepted, AuditOut, MovedOut, PlanOut, RepairedOut, VerifiedOut
+from app.views.operation_schemas import AuditAccepted, AuditOut, MovedOut, PlanOut, RepairedOut, VerifiedOut, is_dry_run
 from app.views.operations import phone_status_of, status_url
 from app.views.reports import plan_body, verification_body
 from app.web.bodies import read_body
@@ -209,8 +209,7 @@ def idempotent(view: View) -> View:
         if key is not None and not _KEY.fullmatch(key):
             raise validation_failed({HEADER: ["must be 1 to 255 visible ASCII characters"]})
         # A dry run writes nothing, and must not use up the key of the real request.
-        is_dry_run = request.args.get("dryRun") == "true"
-        return view(**arguments) if key is None or is_dry_run else _respond_once(key, view, arguments)
+        return view(**arguments) if key is None or is_dry_run(request.args) else _respond_once(key, view, arguments)
 
     note_idempotent(wrapper)
     return wrapper

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.db.models import BulkItem
 from app.domain.numbers import InvalidNumberError, parse_e164
 from app.domain.statuses import ItemStatus
-from app.domain.texts import MAX_NAME, InvalidTextError, check_metadata, visible_line
+from app.domain.texts import MAX_NAME, InvalidTextError, check_metadata, excerpt, read_uuid, visible_line
 
 
 class ItemTakenError(Exception):
@@ -34,9 +34,6 @@ class BulkItemRef:
 
 FIELDS = frozenset({"phoneNumber", "agentId", "agent", "takeover"})
 AGENT_FIELDS = frozenset({"name", "livekitAgentName", "metadata"})
-
-LONGEST_ECHO = 64
-"""Characters of something that is no phone number which a report shows again, so that its sender finds it."""
 
 
 class _InvalidItemError(Exception):
@@ -87,7 +84,7 @@ def _once(item: Item, name: str, seen: dict[Any, int], value: object) -> Item:
 def _read(position: int, given: object) -> Item:
     if not isinstance(given, Mapping):
         return Item(position, problem="The item must be an object.")
-    item = Item(position, phone_number=_echo(given.get("phoneNumber")))
+    item = Item(position, phone_number=_excerpt(given.get("phoneNumber")))
     try:
         item = replace(item, agent_id=_agent_id(given.get("agentId")))
         number, takeover = _number(given.get("phoneNumber")), _flag(given.get("takeover", False))
@@ -112,11 +109,8 @@ def _number(value: object) -> str:
 def _agent_id(value: object) -> uuid.UUID | None:
     if value is None:
         return None
-    try:
-        found = uuid.UUID(value) if isinstance(value, str) else None
-    except ValueError:
-        found = None
-    if found is None or str(found) != str(value).lower():
+    found = read_uuid(value)
+    if found is None:
         raise _InvalidItemError("agentId: is not the id of an agent.")
     return found
 
@@ -159,11 +153,9 @@ def _name(value: object, where: str) -> str:
 def _refuse_unknown(given: Mapping[Any, object], known: frozenset[str], where: str = "") -> None:
     for name in given:
         if name not in known:
-            raise _InvalidItemError(f"{where}{_echo(name)}: is not known.")
+            raise _InvalidItemError(f"{where}{_excerpt(name)}: is not known.")
 
 
-def _echo(value: object) -> str | None:
-    """Return of a text what can be stored and shown anywhere."""
-    if not isinstance(value, str):
-        return None
-    return "".join(char if " " <= char <= "~" else "?" for char in value[:LONGEST_ECHO])
+def _excerpt(value: object) -> str | None:
+    """Return what can be stored and shown of a text that may be malformed; None for anything else."""
+    return excerpt(value) if isinstance(value, str) else None

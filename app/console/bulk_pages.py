@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import FileStorage, MultiDict
 
 from app.access import Scope
-from app.bulk.files import InvalidFileError, items_from_csv, items_from_document, report_text
+from app.bulk.files import InvalidFileError, items_from_csv, items_from_document
 from app.bulk.items import Item, read_items
 from app.console.forms import read_cursor, read_items_query
 from app.console.operation_pages import bulk_actions
@@ -21,11 +21,11 @@ from app.console.reads import PAGE_ROWS
 from app.domain.errors import RefusedError
 from app.numbers.inventory import headroom_sentence
 from app.views.bulks import BulkView
+from app.views.reports import report_download
 from app.web.authentication import charge_items
 from app.web.bodies import parse_json
 from app.web.context import web_services, wiring
 from app.web.problems import status_of, validation_failed
-from app.web.requests import report_answer
 
 FIELD = "file"
 
@@ -113,7 +113,7 @@ def bulk_live(bulk_id: uuid.UUID) -> ResponseReturnValue:
 
 def bulk_report(bulk_id: uuid.UUID) -> ResponseReturnValue:
     """Send what became of each row as a CSV file."""
-    return report_answer(bulk_id, report_text(wiring().bulk.items(bulk_id)))
+    return report_download(bulk_id, wiring().bulk.items(bulk_id))
 
 
 def cancel_form(bulk_id: uuid.UUID) -> ResponseReturnValue:

@@ -58,20 +58,21 @@ class _Lenient(Schema):
         unknown = EXCLUDE
 
 
-class _NumbersQuery(_Lenient):
-    status = choice(Standing, "Only agents that stand so.", load_default=None)
-    health = choice(Health, "Only agents of this health.", load_default=None)
+class _SearchQuery(_Lenient):
     q = Name(load_default="", validate=validate.Length(0, MAX_NAME))
-    cursor = CursorField(load_default=None)
-
-
-class _OperationsQuery(_Lenient):
-    tab = choice(Tab, "Which list.", load_default=Tab.RUNNING)
-    cursor = CursorField(load_default=None)
 
 
 class _ListQuery(_Lenient):
     cursor = CursorField(load_default=None)
+
+
+class _NumbersQuery(_SearchQuery, _ListQuery):
+    status = choice(Standing, "Only agents that stand so.", load_default=None)
+    health = choice(Health, "Only agents of this health.", load_default=None)
+
+
+class _OperationsQuery(_ListQuery):
+    tab = choice(Tab, "Which list.", load_default=Tab.RUNNING)
 
 
 class _ItemsQuery(_Lenient):
@@ -81,10 +82,6 @@ class _ItemsQuery(_Lenient):
 
 class _DeliveriesQuery(_ListQuery):
     status = choice(DeliveryStatus, "Only deliveries in this status.", load_default=None)
-
-
-class _MoveQuery(_Lenient):
-    q = Name(load_default="", validate=validate.Length(0, MAX_NAME))
 
 
 class _MoveForm(_Lenient):
@@ -151,7 +148,7 @@ def read_deliveries_query(given: MultiDict[str, str]) -> tuple[DeliveryStatus | 
 
 def read_search(given: MultiDict[str, str]) -> str:
     """Read what was typed into a search field; `RefusedError` 422."""
-    return str(_load(_MoveQuery(), _filled(given))["q"])
+    return str(_load(_SearchQuery(), _filled(given))["q"])
 
 
 def read_agent_form(given: MultiDict[str, str]) -> tuple[str, str | None]:

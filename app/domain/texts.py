@@ -4,6 +4,7 @@ import json
 import math
 import re
 import unicodedata
+import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -42,6 +43,10 @@ _NOT_IN_A_DATABASE = re.compile(rf"[\0{_SURROGATES}]")
 
 SHOWN_CHARACTERS = 300
 """Characters of a provider's text that are shown: enough for a SIP URI or an id."""
+
+
+EXCERPT_CHARACTERS = 64
+"""Characters of a malformed id or number that a response quotes, so that its sender recognises it."""
 
 
 class InvalidTextError(ValueError):
@@ -172,6 +177,23 @@ def shown(text: str) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:SHOWN_CHARACTERS]
     )
     return line if len(text) <= SHOWN_CHARACTERS else f"{line}\N{HORIZONTAL ELLIPSIS}"
+
+
+def excerpt(text: str) -> str:
+    """Return the first 64 characters of a client's text in printable ASCII; `?` stands for every other character."""
+    return "".join(char if " " <= char <= "~" else "?" for char in text[:EXCERPT_CHARACTERS])
+
+
+def read_uuid(value: object) -> uuid.UUID | None:
+    """Parse a UUID in its canonical form; None for anything else, so that one row has one name.
+
+    Python's own parser also takes braces, `urn:uuid:`, missing dashes and the digits of every script.
+    """
+    try:
+        found = uuid.UUID(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return found if found is not None and str(found) == str(value).lower() else None
 
 
 def read_time(value: object) -> datetime | None:

@@ -21,6 +21,7 @@ from app.views.fields import (
     StrictBoolean,
     WholeNumber,
     choice,
+    repeated_parameters,
 )
 from app.views.reader import CURSOR_PATTERN, DEFAULT_LIMIT, MAX_LIMIT, CursorField, encode_cursor
 
@@ -56,17 +57,17 @@ class Strict(Schema):
 
 
 class Query(Strict):
-    """What may stand behind the `?`; where nothing does, as with most requests, it is read but once."""
+    """Query parameters; the defaults of a request without any, as most are, are computed once."""
 
     @cached_property
-    def _nothing(self) -> dict[str, Any]:
+    def _defaults(self) -> dict[str, Any]:
         return dict(super().load({}))
 
     def load(self, data: Any, **options: Any) -> Any:
-        """Return what the query says, defaults included; a parameter that comes twice could be read either way."""
-        if twice := [name for name in data if len(data.getlist(name)) > 1] if isinstance(data, MultiDictProxy) else ():
-            raise ValidationError({name: ["Given twice."] for name in twice})
-        return super().load(data, **options) if data else dict(self._nothing)
+        """Return the parameters, defaults included; refuse one that is given twice."""
+        if isinstance(data, MultiDictProxy) and (repeated := repeated_parameters(data, data)):
+            raise ValidationError(dict(repeated))
+        return super().load(data, **options) if data else dict(self._defaults)
 
 
 class AgentIn(Strict):
@@ -109,14 +110,31 @@ class AgentOut(Schema):
     updated_at = moment("When it last changed.", data_key="updatedAt")
 
 
-class PageQuery(Query):
-    """How to page through a list."""
-
-    limit = WholeNumber(
+def page_limit() -> WholeNumber:
+    """Return the field for the size of a page."""
+    return WholeNumber(
         load_default=DEFAULT_LIMIT,
         validate=validate.Range(1, MAX_LIMIT),
         metadata={"description": "Rows of one page."},
     )
+
+
+def next_page() -> fields.String:
+    """Return the field for the cursor of the next page."""
+    description = "Send it as `cursor` for the next page; null on the last."
+    return text(description, data_key="nextCursor", allow_none=True)
+
+
+def takeover_flag(**more: object) -> StrictBoolean:
+    """Return the field that allows taking a number from where it is routed now."""
+    description = "Take the number even when it is routed elsewhere; deprovisioning restores that routing."
+    return StrictBoolean(metadata={"description": description}, **more)  # type: ignore[arg-type]  # passed on
+
+
+class PageQuery(Query):
+    """How to page through a list."""
+
+    limit = page_limit()
     cursor = CursorField(
         metadata={
             "type": "string",
@@ -137,9 +155,7 @@ class AgentPage(Schema):
     """One page of agents, the newest first."""
 
     items = fields.List(fields.Nested(AgentOut))
-    next_cursor = text(
-        "Send it as `cursor` for the next page; null on the last.", data_key="nextCursor", allow_none=True
-    )
+    next_cursor = next_page()
 
 
 class ProvisionIn(Strict):
@@ -154,10 +170,7 @@ class ProvisionIn(Strict):
             "pattern": E164_PATTERN,
         },
     )
-    takeover = StrictBoolean(
-        load_default=False,
-        metadata={"description": "Take the number even when it is routed elsewhere; deprovisioning puts that back."},
-    )
+    takeover = takeover_flag(load_default=False)
 
 
 class Accepted(Schema):

@@ -5,14 +5,27 @@ import binascii
 from typing import Any
 
 from apiflask import Schema
-from marshmallow import ValidationError, fields, validate
+from marshmallow import ValidationError, fields
 
 from app.bulk.files import items_from_csv
 from app.domain.errors import OPERATION_ERROR_CODES, ErrorCode
 from app.domain.statuses import MAX_ITEMS, BulkStatus, ItemStatus
-from app.views.agent_schemas import AGENT_ID, NUMBER, OPERATION_ID, AgentIn, PageQuery, Query, Strict, moment, text
-from app.views.fields import Id, StrictBoolean, WholeNumber, choice
-from app.views.reader import DEFAULT_LIMIT, MAX_LIMIT
+from app.views.agent_schemas import (
+    AGENT_ID,
+    NUMBER,
+    OPERATION_ID,
+    AgentIn,
+    PageQuery,
+    Query,
+    Strict,
+    moment,
+    next_page,
+    page_limit,
+    takeover_flag,
+    text,
+)
+from app.views.fields import Id, choice
+from app.views.reader import INVALID_CURSOR, MAX_LIMIT
 
 BULK_ID = "e0a4b3f6-52a1-4a68-8b0e-4a3e4f1b9d20"
 BULK_URL = f"/api/provisionings/{BULK_ID}"
@@ -33,9 +46,7 @@ class BulkItemIn(Strict):
     phone_number = text("A number of the Twilio account, in E.164.", NUMBER, data_key="phoneNumber", required=True)
     agent_id = Id(data_key="agentId", metadata={"description": "An agent that exists.", "example": AGENT_ID})
     agent = fields.Nested(AgentIn, metadata={"description": "An agent to make; its name alone will do."})
-    takeover = StrictBoolean(
-        metadata={"description": "Take the number even when it is routed elsewhere; deprovisioning puts that back."}
-    )
+    takeover = takeover_flag()
 
 
 class Items(fields.List):  # type: ignore[type-arg]  # marshmallow types it by its items, which stay unread
@@ -168,9 +179,7 @@ class BulkPage(Schema):
     """One page of bulks, the newest first."""
 
     items = fields.List(fields.Nested(BulkSummary))
-    next_cursor = text(
-        "Send it as `cursor` for the next page; null on the last.", data_key="nextCursor", allow_none=True
-    )
+    next_cursor = next_page()
 
 
 class BulkQuery(PageQuery):
@@ -206,9 +215,7 @@ class BulkItemPage(Schema):
     """One page of items, in the order of the request."""
 
     items = fields.List(fields.Nested(BulkItemOut))
-    next_cursor = text(
-        "Send it as `cursor` for the next page; null on the last.", data_key="nextCursor", allow_none=True
-    )
+    next_cursor = next_page()
 
 
 ITEM_CURSOR_PATTERN = "^[A-Za-z0-9_=-]+$"
@@ -222,9 +229,9 @@ class ItemCursorField(fields.Field[int]):
         try:
             position = int(base64.urlsafe_b64decode(str(value).encode()).decode().removeprefix("item:"))
         except (ValueError, binascii.Error) as error:
-            raise ValidationError("is not a cursor of ours: take it from nextCursor") from error
+            raise ValidationError(INVALID_CURSOR) from error
         if not 0 <= position <= MAX_ITEMS or item_cursor(position) != value:
-            raise ValidationError("is not a cursor of ours: take it from nextCursor")
+            raise ValidationError(INVALID_CURSOR)
         return position
 
 
@@ -237,9 +244,7 @@ class BulkItemQuery(Query):
     """Which items to list."""
 
     status = choice(ItemStatus, "Only items that stand so.")
-    limit = WholeNumber(
-        load_default=DEFAULT_LIMIT, validate=validate.Range(1, MAX_LIMIT), metadata={"description": "Rows of one page."}
-    )
+    limit = page_limit()
     cursor = ItemCursorField(
         data_key="cursor",
         metadata={

@@ -2,14 +2,16 @@
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
 from marshmallow import ValidationError, fields
+from webargs.multidictproxy import MultiDictProxy
+from werkzeug.datastructures import MultiDict
 
 from app.domain.numbers import InvalidNumberError, parse_e164
-from app.domain.texts import STEERING, UNSEEN, InvalidTextError, check_metadata, visible_line
+from app.domain.texts import STEERING, UNSEEN, InvalidTextError, check_metadata, read_uuid, visible_line
 
 VISIBLE_LINE = rf"^[^{STEERING}]*[^\s{STEERING}{UNSEEN}][^{STEERING}]*$"
 """What `Name` takes, for the API reference; beyond the basic plane, and of marks, `visible_line` says more."""
@@ -19,6 +21,11 @@ WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 
 E164_PATTERN = r"^\+[1-9][0-9]{1,14}$"
 """What a number looks like; whether its country has such is the code's to say."""
+
+
+def repeated_parameters(query: MultiDict[str, str] | MultiDictProxy, names: Iterable[str]) -> dict[str, list[str]]:
+    """Return an error for each parameter that is given more than once, which could be read either way."""
+    return {name: ["Given twice."] for name in names if len(query.getlist(name)) > 1}
 
 
 class StrictBoolean(fields.Boolean):
@@ -40,11 +47,11 @@ class WholeNumber(fields.Integer):
 
 
 class Id(fields.UUID):
-    """A UUID in its canonical form: one row, one name; Python's own also takes braces, `urn:` and every digit."""
+    """A UUID in its canonical form only."""
 
     def _validated(self, value: Any) -> uuid.UUID:
-        found = super()._validated(value)
-        if found is not None and str(found) != str(value).lower():
+        found = read_uuid(value)
+        if found is None:
             raise self.make_error("invalid_uuid")
         return found
 

@@ -1,5 +1,7 @@
 """Operations, phone status, health, verification and audit: what may come in, and what goes out."""
 
+from collections.abc import Mapping
+
 from apiflask import Schema
 from marshmallow import fields
 
@@ -17,6 +19,7 @@ from app.views.agent_schemas import (
     Query,
     Strict,
     moment,
+    next_page,
     text,
 )
 from app.views.fields import Id, StrictBoolean, choice
@@ -105,13 +108,24 @@ class MovedOut(Schema):
     target_agent_id = fields.UUID(data_key="toAgentId", metadata={"example": AGENT_ID})
 
 
+DRY_RUN = "dryRun"
+"""The query parameter that asks for a plan instead of a provisioning."""
+
+_TRUE = "true"
+
+
+def is_dry_run(query: Mapping[str, str]) -> bool:
+    """Say whether a query asks for a plan, before it is validated."""
+    return query.get(DRY_RUN) == _TRUE
+
+
 class ProvisionQuery(Query):
-    """Whether to do it or to say what would be done."""
+    """Whether to provision, or only to return the plan."""
 
     dry_run = fields.Boolean(
-        data_key="dryRun",
+        data_key=DRY_RUN,
         load_default=False,
-        truthy={"true"},
+        truthy={_TRUE},
         falsy={"false"},
         metadata={"description": "Answer with the plan and write nothing anywhere."},
     )
@@ -280,9 +294,7 @@ class OperationPage(Schema):
     """One page of operations, the newest first."""
 
     items = fields.List(fields.Nested(OperationSummary))
-    next_cursor = text(
-        "Send it as `cursor` for the next page; null on the last.", data_key="nextCursor", allow_none=True
-    )
+    next_cursor = next_page()
 
 
 class PhoneOut(Schema):

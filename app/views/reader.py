@@ -25,7 +25,7 @@ DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
 """Rows of one page: a page of operations with steps is then well below a megabyte."""
 
-_NOT_OURS = "is not a cursor of ours: take it from nextCursor"
+INVALID_CURSOR = "is not a cursor of ours: take it from nextCursor"
 
 CURSOR_PATTERN = "^[A-Za-z0-9_-]+$"
 """What a cursor looks like: base64url without padding."""
@@ -63,9 +63,9 @@ class CursorField(fields.Field[Position]):
             moment, row_id = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
             position = Position(_aware(datetime.fromisoformat(moment)), uuid.UUID(row_id))
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise ValidationError(_NOT_OURS) from error
+            raise ValidationError(INVALID_CURSOR) from error
         if encode_cursor(position) != text:
-            raise ValidationError(_NOT_OURS)
+            raise ValidationError(INVALID_CURSOR)
         return position
 
 

@@ -1,10 +1,23 @@
 """What a look at a path and a dry run found, in the words of their schemas."""
 
+import uuid
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from app.bulk.files import report_text
+from app.db.models import BulkItem
 from app.numbers.dry_run import Preview
 from app.numbers.maintenance import VerifyResult, finding_json
+
+
+def report_download(bulk_id: uuid.UUID, items: Iterable[BulkItem]) -> tuple[str, dict[str, str]]:
+    """Return a bulk's report as CSV, with the headers that make a browser save it as a file."""
+    headers = {
+        "Content-Disposition": f'attachment; filename="provisioning-{bulk_id}.csv"',
+        "Content-Type": "text/csv; charset=utf-8; header=present",
+    }
+    return report_text(items), headers
 
 
 def verification_body(result: VerifyResult) -> dict[str, Any]:

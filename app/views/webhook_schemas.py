@@ -8,7 +8,7 @@ from marshmallow import fields, validate
 
 from app.domain.events import PHONE_EVENTS, DeliveryStatus, DisabledReason, WebhookEvent
 from app.domain.texts import MAX_NAME
-from app.views.agent_schemas import OPERATION_ID, PageQuery, Strict, moment, text
+from app.views.agent_schemas import OPERATION_ID, PageQuery, Strict, moment, next_page, text
 from app.views.fields import VISIBLE_LINE, Name, StrictBoolean, choice
 
 URL = "https://example.com/hooks/trunkline"
@@ -150,6 +150,4 @@ class WebhookDeliveryPage(Schema):
     """One page of deliveries, the newest first."""
 
     items = fields.List(fields.Nested(WebhookDeliveryOut))
-    next_cursor = text(
-        "Send it as `cursor` for the next page; null on the last.", data_key="nextCursor", allow_none=True
-    )
+    next_cursor = next_page()

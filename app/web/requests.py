@@ -16,8 +16,11 @@ from app.domain.errors import (
     webhook_delivery_not_found,
     webhook_not_found,
 )
+from app.domain.texts import excerpt, read_uuid
 from app.observability.counters import HTTP_REFUSED, REFUSED_STATUSES
 from app.observability.tracing import SpanKind, checked_traceparent
+from app.views.fields import repeated_parameters
+from app.views.operation_schemas import DRY_RUN
 from app.web.authentication import SAFE_METHODS
 from app.web.bodies import body_limit, refuse_broken_body, too_large
 from app.web.context import client_address, wiring
@@ -34,11 +37,8 @@ _MISSING = {
     "delivery_id": webhook_delivery_not_found,
 }
 
-KNOWN_PARAMETERS = {"phones.provision_phone": frozenset({"dryRun"})}
-"""Endpoint -> what its query may say, of the calls that write."""
-
-LONGEST_ECHO = 64
-"""Characters of a malformed id that the problem quotes back."""
+KNOWN_PARAMETERS = {"phones.provision_phone": frozenset({DRY_RUN})}
+"""Endpoint of a writing call -> the query parameters that it takes; all others take none."""
 
 
 def register_paths(app: Flask) -> None:
@@ -62,24 +62,10 @@ def _read_ids() -> None:
     arguments = request.view_args or {}
     for name, text in arguments.items():
         if (missing := _MISSING.get(name)) is not None:
-            found = _as_uuid(text)
+            found = read_uuid(text)
             if found is None:
-                raise missing(_quoted(text))
+                raise missing(excerpt(text))
             arguments[name] = found
-
-
-def _quoted(text: str) -> str:
-    """Return of a malformed id what can be shown anywhere."""
-    return "".join(character if " " < character <= "~" else "?" for character in text[:LONGEST_ECHO])
-
-
-def _as_uuid(text: str) -> uuid.UUID | None:
-    """Read the canonical form only: one resource, one URL."""
-    try:
-        found = uuid.UUID(text)
-    except ValueError:
-        return None
-    return found if str(found) == text.lower() else None
 
 
 def _refuse_unknown_parameters() -> None:
@@ -89,7 +75,7 @@ def _refuse_unknown_parameters() -> None:
         return
     known = KNOWN_PARAMETERS.get(request.endpoint or "", frozenset())
     wrong = {name: ["Unknown parameter."] for name in request.args if name not in known}
-    wrong |= {name: ["Given twice."] for name in known if len(request.args.getlist(name)) > 1}
+    wrong |= repeated_parameters(request.args, known)
     if wrong:
         raise validation_failed(wrong)
 
@@ -200,9 +186,3 @@ def _end_span(response: Response) -> None:
             # A client's mistake is no failure of ours, in OpenTelemetry's conventions too.
             if response.status_code >= FIRST_SERVER_ERROR:
                 g.span.fail(str(response.status_code))
-
-
-def report_answer(bulk_id: uuid.UUID, text: str) -> Response:
-    """Send the report of a bulk as a file."""
-    headers = {"Content-Disposition": f'attachment; filename="provisioning-{bulk_id}.csv"'}
-    return Response(text, 200, headers, content_type="text/csv; charset=utf-8; header=present")

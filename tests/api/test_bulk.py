@@ -9,13 +9,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from apiflask import Schema
 from werkzeug.test import TestResponse
 
 from app.access import Scope
 from app.bulk.dispatcher import WINDOW
 from app.bulk.files import items_from_csv, report_text
+from app.bulk.items import AGENT_FIELDS, FIELDS
 from app.db.models import BulkItem, Operation
 from app.domain.statuses import MAX_ITEMS, ItemStatus
+from app.views.agent_schemas import AgentIn
+from app.views.bulk_schemas import BulkItemIn
 from app.web.bodies import MAX_BODY_BYTES
 from tests.support.api import NOBODY, Api
 
@@ -122,6 +126,11 @@ BAD_ITEMS: dict[str, tuple[Any, str]] = {
     "metadata": ({"phoneNumber": number(1), "agent": {"name": "a", "metadata": {"x": "\0"}}}, "agent.metadata: must"),
     "unknown of agent": ({"phoneNumber": number(1), "agent": {"name": "a", "id": 1}}, "agent.id: is not known"),
 }
+
+
+@pytest.mark.parametrize(("names", "schema"), [(FIELDS, BulkItemIn), (AGENT_FIELDS, AgentIn)])
+def test_an_item_takes_the_fields_that_the_reference_shows(names: frozenset[str], schema: type[Schema]) -> None:
+    assert names == {field.data_key or name for name, field in schema().fields.items()}
 
 
 @pytest.mark.parametrize("name", BAD_ITEMS)
