@@ -15,9 +15,8 @@ import redis
 from honcho.environ import parse_procfile
 
 from app.access import KeyService, Scope
-from app.dev.localstack.http_json import JsonClient
 from app.dev.localstack.machine import StackError
-from app.dev.localstack.processes import ServerProcess, free_port
+from app.dev.localstack.processes import JsonClient, ServerProcess, free_port
 from app.settings import Settings
 from app.wiring import Wiring, build
 from tests.benchmarks.stack import START_S, BenchStack

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from app.dev import sandbox
-from app.dev.localstack.http_json import JsonClient
 from app.dev.localstack.machine import StackError
-from app.dev.localstack.processes import ServerProcess, free_port
+from app.dev.localstack.processes import JsonClient, ServerProcess, free_port
 from app.dev.localstack.stores import PostgresServer, ValkeyServer
 
 TRUNK_LIMIT = 10_000_000

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.dev.localstack.http_json import JsonClient
+from app.dev.localstack.processes import JsonClient
 from app.domain.steps import STEP_BY_NAME
 from tests.e2e.rows import statuses
 from tests.support.collector import Collector, Seen, running_collector

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from app.access import KeyService, Scope
 from app.dev import sandbox as defaults
-from app.dev.localstack.http_json import JsonClient
+from app.dev.localstack.processes import JsonClient
 from tests.e2e.rows import finished, statuses
 from tests.support.receiver import receiver
 from tests.support.sandbox import Sandbox, SandboxServer, running_sandbox

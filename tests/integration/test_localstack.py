@@ -20,11 +20,18 @@ from rich.console import Console
 
 from app.cli.doctor_checks import PROCESS_CHECKS
 from app.dev.localstack import demo
-from app.dev.localstack.environment import Given, child_environment, read_given, write_stack_env
-from app.dev.localstack.http_json import JsonClient
 from app.dev.localstack.machine import StackError, kept_password
-from app.dev.localstack.processes import ServerProcess, free_port, is_running, poll_until, port_is_free
-from app.dev.localstack.stack import Stack, _check_settings, locked, running_stack
+from app.dev.localstack.processes import JsonClient, ServerProcess, free_port, is_running, poll_until, port_is_free
+from app.dev.localstack.stack import (
+    Given,
+    Stack,
+    _check_settings,
+    child_environment,
+    locked,
+    read_given,
+    running_stack,
+    write_stack_env,
+)
 from app.dev.localstack.stores import PostgresServer, ValkeyServer
 from app.dev.localstack.supervision import WORTH_A_LOOK
 from app.dev.localstack.terminal import ERRORS, Terminal

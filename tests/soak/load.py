@@ -10,7 +10,7 @@ from enum import StrEnum
 from http.client import HTTPException
 from typing import Any
 
-from app.dev.localstack.http_json import JsonClient
+from app.dev.localstack.processes import JsonClient
 from app.domain.errors import ErrorCode
 from app.domain.statuses import PhoneStatus
 

@@ -11,8 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from app.dev import sandbox as defaults
-from app.dev.localstack.http_json import JsonClient
-from app.dev.localstack.processes import ServerProcess, free_port
+from app.dev.localstack.processes import JsonClient, ServerProcess, free_port
 from tests.support.servers import server_folder
 
 START_S = 30.0

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 from app.access import KeyService, Scope
 from app.db.engine import Sessions, make_engine, make_sessions
-from app.dev.localstack.http_json import JsonClient
-from app.dev.localstack.processes import ServerProcess, free_port, poll_until
+from app.dev.localstack.processes import JsonClient, ServerProcess, free_port, poll_until
 from tests.support.sandbox import Sandbox
 from tests.support.servers import server_folder
 

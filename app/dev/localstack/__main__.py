@@ -15,9 +15,12 @@ import psycopg  # noqa: E402
 import redis  # noqa: E402
 
 from app.dev.localstack.demo import Demo, checked_providers  # noqa: E402
-from app.dev.localstack.environment import read_given  # noqa: E402
 from app.dev.localstack.machine import StackError, sentence_of  # noqa: E402
-from app.dev.localstack.stack import Stack, running_stack  # noqa: E402
+from app.dev.localstack.stack import (  # noqa: E402
+    Stack,
+    read_given,
+    running_stack,
+)
 from app.dev.localstack.supervision import LogFiles, run_procfile  # noqa: E402
 from app.dev.localstack.terminal import ERRORS, Terminal, lasting_output  # noqa: E402
 

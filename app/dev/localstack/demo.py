@@ -16,8 +16,8 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
-from app.dev.localstack.http_json import JsonClient
 from app.dev.localstack.machine import StackError, read_private, sentence_of, write_private
+from app.dev.localstack.processes import JsonClient
 from app.dev.localstack.stack import Stack
 from app.dev.localstack.terminal import LABEL_WIDTH, Terminal
 

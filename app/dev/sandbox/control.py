@@ -13,7 +13,7 @@ from app.dev.sandbox.exchange import Answer, Exchange, json_answer
 from app.dev.sandbox.faults import Fault, FaultError
 from app.dev.sandbox.livekit_wire import plain
 from app.dev.sandbox.state import Latency, Sandbox, SettingError, changed, shown
-from app.dev.sandbox.twilio_records import Record, number_record, number_type
+from app.dev.sandbox.twilio_wire import Record, number_record, number_type
 
 DEMO_NUMBERS: tuple[dict[str, Any], ...] = (
     {"phoneNumber": "+15145551234", "voiceUrl": "https://demo.twilio.com/welcome/voice/"},

@@ -10,7 +10,7 @@ import jwt
 from google.protobuf.message import DecodeError, Message
 from livekit.protocol import sip
 
-from app.dev.sandbox import livekit_outbound_trunks, livekit_rules, livekit_trunks
+from app.dev.sandbox import livekit_rules, livekit_trunks
 from app.dev.sandbox.exchange import LIVEKIT, Answer, Exchange
 from app.dev.sandbox.livekit_wire import JSON, PROTOBUF, TwirpError, bad_route, decode, encode, media_type, plain
 from app.dev.sandbox.state import Credentials, Sandbox
@@ -119,11 +119,11 @@ METHODS = {
     "ListSIPInboundTrunk": Method(sip.ListSIPInboundTrunkRequest, livekit_trunks.list_inbound_trunks),
     "GetSIPInboundTrunk": Method(sip.GetSIPInboundTrunkRequest, livekit_trunks.get_inbound_trunk),
     "UpdateSIPInboundTrunk": Method(sip.UpdateSIPInboundTrunkRequest, livekit_trunks.update_inbound_trunk),
-    "CreateSIPOutboundTrunk": Method(sip.CreateSIPOutboundTrunkRequest, livekit_outbound_trunks.create_outbound_trunk),
-    "ListSIPOutboundTrunk": Method(sip.ListSIPOutboundTrunkRequest, livekit_outbound_trunks.list_outbound_trunks),
-    "GetSIPOutboundTrunk": Method(sip.GetSIPOutboundTrunkRequest, livekit_outbound_trunks.get_outbound_trunk),
-    "UpdateSIPOutboundTrunk": Method(sip.UpdateSIPOutboundTrunkRequest, livekit_outbound_trunks.update_outbound_trunk),
-    "ListSIPTrunk": Method(sip.ListSIPTrunkRequest, livekit_outbound_trunks.list_trunks),
+    "CreateSIPOutboundTrunk": Method(sip.CreateSIPOutboundTrunkRequest, livekit_trunks.create_outbound_trunk),
+    "ListSIPOutboundTrunk": Method(sip.ListSIPOutboundTrunkRequest, livekit_trunks.list_outbound_trunks),
+    "GetSIPOutboundTrunk": Method(sip.GetSIPOutboundTrunkRequest, livekit_trunks.get_outbound_trunk),
+    "UpdateSIPOutboundTrunk": Method(sip.UpdateSIPOutboundTrunkRequest, livekit_trunks.update_outbound_trunk),
+    "ListSIPTrunk": Method(sip.ListSIPTrunkRequest, livekit_trunks.list_trunks),
     "DeleteSIPTrunk": Method(sip.DeleteSIPTrunkRequest, livekit_trunks.delete_trunk),
     "CreateSIPDispatchRule": Method(sip.CreateSIPDispatchRuleRequest, livekit_rules.create_dispatch_rule),
     "ListSIPDispatchRule": Method(sip.ListSIPDispatchRuleRequest, livekit_rules.list_dispatch_rules),

@@ -1,7 +1,8 @@
-"""LiveKit's SIP inbound trunks, with the conflict check of livekit/protocol, holes included."""
+"""LiveKit's SIP trunks of both directions. Inbound ones have the conflict check of livekit/protocol, gaps included."""
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from livekit.protocol import sip
 
@@ -20,7 +21,8 @@ from app.dev.sandbox.livekit_wire import (
 )
 from app.dev.sandbox.state import Sandbox
 
-Trunk = sip.SIPInboundTrunkInfo
+InboundTrunk = sip.SIPInboundTrunkInfo
+OutboundTrunk = sip.SIPOutboundTrunkInfo
 
 UNKNOWN = "requested sip trunk does not exist"
 LISTS = ("numbers", "allowed_addresses", "allowed_numbers")
@@ -45,17 +47,17 @@ OWN_HEADERS = frozenset(
 """Headers, and their short forms, that LiveKit writes itself: a trunk must not set them."""
 
 
-def create_inbound_trunk(sandbox: Sandbox, request: sip.CreateSIPInboundTrunkRequest) -> Trunk:
+def create_inbound_trunk(sandbox: Sandbox, request: sip.CreateSIPInboundTrunkRequest) -> InboundTrunk:
     """Create a trunk, unless it conflicts with one that is there."""
     if not request.HasField("trunk"):
         raise invalid("missing trunk")
     trunk = request.trunk
     if trunk.sip_trunk_id:
         raise invalid("trunk id must not be set")
-    _check(trunk)
+    _check_inbound(trunk)
     existing = _candidates(sandbox, trunk)
     _check_conflicts([*existing[:1], trunk, *existing[1:]])
-    made = Trunk()
+    made = InboundTrunk()
     made.CopyFrom(trunk)
     made.sip_trunk_id = new_id("ST_")
     sandbox.store.put("livekit_trunks", made.sip_trunk_id, made)
@@ -74,7 +76,7 @@ def list_inbound_trunks(sandbox: Sandbox, request: sip.ListSIPInboundTrunkReques
     else:
         found = set(store.livekit_trunks.rows)
 
-    def keep(trunk: Trunk) -> bool:
+    def keep(trunk: InboundTrunk) -> bool:
         if ids and trunk.sip_trunk_id not in ids:
             return False
         return not wanted or not trunk.numbers or not wanted.isdisjoint(called_numbers(trunk))
@@ -90,10 +92,10 @@ def get_inbound_trunk(sandbox: Sandbox, request: sip.GetSIPInboundTrunkRequest) 
     """Return one trunk."""
     if not request.sip_trunk_id:
         raise invalid("trunk ID is required")
-    return sip.GetSIPInboundTrunkResponse(trunk=_trunk(sandbox, request.sip_trunk_id))
+    return sip.GetSIPInboundTrunkResponse(trunk=_inbound_trunk(sandbox, request.sip_trunk_id))
 
 
-def update_inbound_trunk(sandbox: Sandbox, request: sip.UpdateSIPInboundTrunkRequest) -> Trunk:
+def update_inbound_trunk(sandbox: Sandbox, request: sip.UpdateSIPInboundTrunkRequest) -> InboundTrunk:
     """Replace a trunk or patch it.
 
     The conflict check lists candidates by the new numbers among the kept ones, so a trunk whose numbers are all new is
@@ -107,17 +109,17 @@ def update_inbound_trunk(sandbox: Sandbox, request: sip.UpdateSIPInboundTrunkReq
     if action == "replace" and request.replace.sip_trunk_id not in ("", request.sip_trunk_id):
         raise invalid("trunk id in the info must be empty or match the id in the update")
     if action == "replace":
-        _check(request.replace)
+        _check_inbound(request.replace)
     else:
         for name in LISTS:
             check_list_update(getattr(request.update, name), is_given=request.update.HasField(name))
         check_media(request.update.media)
-    current, changed = _trunk(sandbox, request.sip_trunk_id), Trunk()
+    current, changed = _inbound_trunk(sandbox, request.sip_trunk_id), InboundTrunk()
     changed.CopyFrom(request.replace if action == "replace" else current)
     changed.sip_trunk_id = request.sip_trunk_id
     if action == "update":
-        _patch(changed, request.update)
-        _check(changed)
+        _patch_inbound(changed, request.update)
+        _check_inbound(changed)
     kept = _candidates(sandbox, changed)
     _check_conflicts([changed if trunk.sip_trunk_id == changed.sip_trunk_id else trunk for trunk in kept])
     sandbox.store.put("livekit_trunks", changed.sip_trunk_id, changed)
@@ -137,18 +139,18 @@ def delete_trunk(sandbox: Sandbox, request: sip.DeleteSIPTrunkRequest) -> sip.SI
     return sip.SIPTrunkInfo(sip_trunk_id=request.sip_trunk_id)
 
 
-def _trunk(sandbox: Sandbox, trunk_id: str) -> Trunk:
-    trunk: Trunk | None = sandbox.store.livekit_trunks.get(trunk_id)
+def _inbound_trunk(sandbox: Sandbox, trunk_id: str) -> InboundTrunk:
+    trunk: InboundTrunk | None = sandbox.store.livekit_trunks.get(trunk_id)
     if trunk is None:
         raise unknown(UNKNOWN)
     return trunk
 
 
-def _candidates(sandbox: Sandbox, trunk: Trunk) -> list[Trunk]:
+def _candidates(sandbox: Sandbox, trunk: InboundTrunk) -> list[InboundTrunk]:
     return list(list_inbound_trunks(sandbox, sip.ListSIPInboundTrunkRequest(numbers=trunk.numbers)).items)
 
 
-def _check(trunk: Trunk) -> None:
+def _check_inbound(trunk: InboundTrunk) -> None:
     has_auth = bool(trunk.auth_username or trunk.auth_password)
     if not (trunk.numbers or trunk.allowed_addresses or has_auth):
         raise invalid(NO_PROTECTION)
@@ -190,9 +192,9 @@ def _quoted(text: str) -> str:
     return f'"{text}"'
 
 
-def _check_conflicts(trunks: Iterable[Trunk]) -> None:
+def _check_conflicts(trunks: Iterable[InboundTrunk]) -> None:
     """Walk the trunks in LiveKit's order; the later one is quoted first (livekit/protocol sip/sip.go:292-338)."""
-    owners: dict[tuple[str, str], Trunk] = {}
+    owners: dict[tuple[str, str], InboundTrunk] = {}
     for trunk in trunks:
         own_id = _quoted(trunk.sip_trunk_id or "<new>")
         numbers = " ".join(_quoted(number) for number in trunk.numbers or ["<any>"])
@@ -207,7 +209,7 @@ def _check_conflicts(trunks: Iterable[Trunk]) -> None:
                 raise invalid(f"Conflicting inbound SIP Trunks: {both}, using the same number(s) [{numbers}] {end}")
 
 
-def _patch(trunk: Trunk, change: sip.SIPInboundTrunkUpdate) -> None:
+def _patch_inbound(trunk: InboundTrunk, change: sip.SIPInboundTrunkUpdate) -> None:
     for name in LISTS:
         if change.HasField(name):
             wanted = updated(getattr(trunk, name), getattr(change, name))
@@ -217,3 +219,156 @@ def _patch(trunk: Trunk, change: sip.SIPInboundTrunkUpdate) -> None:
         if change.HasField(name):
             setattr(trunk, name, getattr(change, name))
     patch_media(trunk, change)
+
+
+SIP_URI = re.compile(r"sips?:|.*[@;]", re.DOTALL)
+"""What a host name must not look like (livekit/protocol livekit/sip.go, validateHostnameFormat)."""
+
+OUTBOUND_TEXTS = (
+    "address",
+    "transport",
+    "destination_country",
+    "auth_username",
+    "auth_password",
+    "name",
+    "metadata",
+    "from_host",
+)
+"""Fields that a partial update sets."""
+
+
+def create_outbound_trunk(sandbox: Sandbox, request: sip.CreateSIPOutboundTrunkRequest) -> OutboundTrunk:
+    """Create a trunk; outbound trunks never conflict."""
+    if not request.HasField("trunk"):
+        raise invalid("missing trunk")
+    if request.trunk.sip_trunk_id:
+        raise invalid("trunk id must not be set")
+    _check_outbound(request.trunk)
+    made = OutboundTrunk()
+    made.CopyFrom(request.trunk)
+    made.sip_trunk_id = new_id("ST_")
+    sandbox.store.put("livekit_outbound_trunks", made.sip_trunk_id, made)
+    return made
+
+
+def list_outbound_trunks(
+    sandbox: Sandbox, request: sip.ListSIPOutboundTrunkRequest
+) -> sip.ListSIPOutboundTrunkResponse:
+    """List trunks by id; numbers are compared by their exact text."""
+    ids, numbers = set(request.trunk_ids), set(request.numbers)
+
+    def keep(trunk: OutboundTrunk) -> bool:
+        if ids and trunk.sip_trunk_id not in ids:
+            return False
+        return not numbers or not trunk.numbers or not numbers.isdisjoint(trunk.numbers)
+
+    rows = sandbox.store.livekit_outbound_trunks.rows
+    page = request.page if request.HasField("page") else None
+    items = paged([rows[row_id] for row_id in sorted(rows)], page, lambda trunk: trunk.sip_trunk_id, keep)
+    return sip.ListSIPOutboundTrunkResponse(items=items)
+
+
+def get_outbound_trunk(sandbox: Sandbox, request: sip.GetSIPOutboundTrunkRequest) -> sip.GetSIPOutboundTrunkResponse:
+    """Return one trunk."""
+    if not request.sip_trunk_id:
+        raise invalid("trunk ID is required")
+    return sip.GetSIPOutboundTrunkResponse(trunk=_outbound_trunk(sandbox, request.sip_trunk_id))
+
+
+def update_outbound_trunk(sandbox: Sandbox, request: sip.UpdateSIPOutboundTrunkRequest) -> OutboundTrunk:
+    """Replace a trunk or patch it."""
+    if not request.sip_trunk_id:
+        raise invalid("trunk id must be set")
+    action = request.WhichOneof("action")
+    if action is None:
+        raise invalid("missing or unsupported update action")
+    if action == "replace":
+        if request.replace.sip_trunk_id not in ("", request.sip_trunk_id):
+            raise invalid("trunk id in the info must be empty or match the id in the update")
+        _check_outbound(request.replace)
+    else:
+        check_list_update(request.update.numbers, is_given=request.update.HasField("numbers"))
+        check_media(request.update.media)
+    current, changed = _outbound_trunk(sandbox, request.sip_trunk_id), OutboundTrunk()
+    changed.CopyFrom(request.replace if action == "replace" else current)
+    changed.sip_trunk_id = request.sip_trunk_id
+    if action == "update":
+        _patch_outbound(changed, request.update)
+        _check_outbound(changed)
+    sandbox.store.put("livekit_outbound_trunks", changed.sip_trunk_id, changed)
+    return changed
+
+
+def list_trunks(sandbox: Sandbox, request: sip.ListSIPTrunkRequest) -> sip.ListSIPTrunkResponse:
+    """List the trunks of both directions in the old shape, by id."""
+    shown = [_as_inbound(trunk) for trunk in sandbox.store.livekit_trunks.rows.values()]
+    shown += [_as_outbound(trunk) for trunk in sandbox.store.livekit_outbound_trunks.rows.values()]
+    shown.sort(key=lambda trunk: trunk.sip_trunk_id)
+    page = request.page if request.HasField("page") else None
+    items = paged(shown, page, lambda trunk: trunk.sip_trunk_id, lambda _: True)
+    return sip.ListSIPTrunkResponse(items=items)
+
+
+def _outbound_trunk(sandbox: Sandbox, trunk_id: str) -> OutboundTrunk:
+    trunk: OutboundTrunk | None = sandbox.store.livekit_outbound_trunks.get(trunk_id)
+    if trunk is None:
+        raise unknown(UNKNOWN)
+    return trunk
+
+
+def _check_outbound(trunk: OutboundTrunk) -> None:
+    if not trunk.numbers:
+        raise invalid("no trunk numbers specified")
+    if not trunk.address:
+        raise invalid("no outbound address specified")
+    for value, name in ((trunk.address, "trunk address"), (trunk.from_host, "from_host")):
+        if "transport=" in value:
+            raise invalid(f"{name} should not contain transport parameter")
+        if SIP_URI.match(value):
+            raise invalid(f"{name} should be a hostname or IP, not SIP URI")
+    check_headers(trunk)
+    check_media(trunk.media)
+
+
+def _patch_outbound(trunk: OutboundTrunk, change: sip.SIPOutboundTrunkUpdate) -> None:
+    if change.HasField("numbers"):
+        wanted = updated(trunk.numbers, change.numbers)
+        trunk.ClearField("numbers")
+        trunk.numbers.extend(wanted)
+    for name in OUTBOUND_TEXTS:
+        if change.HasField(name):
+            setattr(trunk, name, getattr(change, name))
+    patch_media(trunk, change)
+
+
+def _as_inbound(trunk: sip.SIPInboundTrunkInfo) -> sip.SIPTrunkInfo:
+    return sip.SIPTrunkInfo(
+        **_common(trunk),
+        kind=sip.SIPTrunkInfo.TRUNK_INBOUND,
+        inbound_addresses=trunk.allowed_addresses,
+        inbound_numbers=trunk.allowed_numbers,
+        inbound_username=trunk.auth_username,
+        inbound_password=trunk.auth_password,
+    )
+
+
+def _as_outbound(trunk: OutboundTrunk) -> sip.SIPTrunkInfo:
+    return sip.SIPTrunkInfo(
+        **_common(trunk),
+        kind=sip.SIPTrunkInfo.TRUNK_OUTBOUND,
+        outbound_address=trunk.address,
+        transport=trunk.transport,
+        outbound_username=trunk.auth_username,
+        outbound_password=trunk.auth_password,
+    )
+
+
+def _common(trunk: Any) -> dict[str, Any]:
+    """Return the fields that both directions have in the old shape; of several numbers it shows the first."""
+    number = trunk.numbers[0] if trunk.numbers else ""
+    return {
+        "sip_trunk_id": trunk.sip_trunk_id,
+        "name": trunk.name,
+        "metadata": trunk.metadata,
+        "outbound_number": number,
+    }

@@ -7,8 +7,7 @@ from app.dev.sandbox import twilio_numbers, twilio_trunks
 from app.dev.sandbox.exchange import TWILIO, Answer, Exchange, json_answer
 from app.dev.sandbox.state import Sandbox
 from app.dev.sandbox.twilio_auth_lists import AUTH_LISTS, Handler
-from app.dev.sandbox.twilio_records import account_record
-from app.dev.sandbox.twilio_wire import TwilioError, accepted_headers, not_found
+from app.dev.sandbox.twilio_wire import TwilioError, accepted_headers, account_record, not_found
 
 API_HOST = "api.twilio.com"
 TRUNKING_HOST = "trunking.twilio.com"

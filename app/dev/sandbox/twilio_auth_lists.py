@@ -6,9 +6,20 @@ from typing import Any
 
 from app.dev.sandbox.exchange import Answer, Exchange, json_answer
 from app.dev.sandbox.state import Sandbox
-from app.dev.sandbox.twilio_records import TRUNKING, Record, friendly_name, new_sid, now_2010, now_v1
 from app.dev.sandbox.twilio_trunks import find_trunk
-from app.dev.sandbox.twilio_wire import bad_parameter, not_found, page_2010, page_request, page_v1
+from app.dev.sandbox.twilio_wire import (
+    TRUNKING,
+    Record,
+    bad_parameter,
+    friendly_name,
+    new_sid,
+    not_found,
+    now_2010,
+    now_v1,
+    page_2010,
+    page_request,
+    page_v1,
+)
 
 Handler = Callable[[Sandbox, Exchange], Answer]
 

@@ -6,23 +6,28 @@ from typing import Any
 
 from app.dev.sandbox.exchange import Answer, Exchange, json_answer
 from app.dev.sandbox.state import Sandbox
-from app.dev.sandbox.twilio_records import (
+from app.dev.sandbox.twilio_wire import (
     LOCAL,
     MOBILE,
     TOLL_FREE,
     Reader,
     Record,
+    Rows,
+    TwilioError,
+    bad_parameter,
     boolean,
     friendly_name,
+    not_found,
     now_2010,
     number_record,
     number_type,
     one_of,
+    page_2010,
+    page_request,
     read_fields,
     text,
     text_or_null,
 )
-from app.dev.sandbox.twilio_wire import Rows, TwilioError, bad_parameter, not_found, page_2010, page_request
 
 FIELDS: dict[str, Reader] = {
     "FriendlyName": ("friendly_name", friendly_name),

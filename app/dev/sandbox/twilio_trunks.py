@@ -6,21 +6,25 @@ from datetime import UTC, datetime, timedelta
 from app.dev.sandbox.exchange import Answer, Exchange, json_answer
 from app.dev.sandbox.state import REJECT_409, Sandbox
 from app.dev.sandbox.twilio_numbers import route
-from app.dev.sandbox.twilio_records import (
+from app.dev.sandbox.twilio_wire import (
     Reader,
     Record,
+    TwilioError,
+    bad_parameter,
     boolean,
     friendly_name,
+    not_found,
     now_v1,
     number_between,
     one_of,
     origination_url_record,
+    page_request,
+    page_v1,
     read_fields,
     text_or_null,
     trunk_record,
     trunk_side,
 )
-from app.dev.sandbox.twilio_wire import TwilioError, bad_parameter, not_found, page_request, page_v1
 
 MAX_URLS = 10
 """Origination URLs per trunk (error 21249)."""

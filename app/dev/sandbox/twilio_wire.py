@@ -1,9 +1,12 @@
 """Twilio's error bodies and its two styles of pages."""
 
 import base64
+import secrets
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
@@ -167,3 +170,230 @@ def page_v1(exchange: Exchange, page: PageRequest, key: str, rows: Rows, show: S
         "key": key,
     }
     return json_answer(200, {key: [show(row) for row in _shown(exchange, page, rows)], "meta": meta})
+
+
+Record = dict[str, Any]
+Reader = tuple[str, Callable[[str, str], Any]]
+"""Name of the record's field, and what reads its value from (parameter, text)."""
+
+TRUNKING = "https://trunking.twilio.com"
+
+FRIENDLY_NAME_LENGTH = 64
+"""Characters; longer names are refused (twilio-oai)."""
+
+ACCOUNT_CREATED = "Thu, 01 Jan 2026 00:00:00 +0000"
+"""When the one account was opened, as far as anybody asks."""
+
+NANP_LENGTH = 12
+"""Characters of a North American number: `+1` and 10 digits."""
+
+TRUNK_SIDE_HIDDEN = frozenset(
+    {
+        "address_sid",
+        "bundle_sid",
+        "emergency_address_sid",
+        "emergency_address_status",
+        "emergency_status",
+        "identity_sid",
+        "origin",
+        "status",
+        "type",
+        "voice_receive_mode",
+        "uri",
+    }
+)
+"""Fields that a number's record lacks when it is read through its trunk."""
+
+
+MESSAGING: Record = {
+    "sms_url": "",
+    "sms_method": "POST",
+    "sms_fallback_url": "",
+    "sms_fallback_method": "POST",
+    "sms_application_sid": "",
+    "status_callback": "",
+    "status_callback_method": "POST",
+}
+"""Fields of a new number that have nothing to do with voice."""
+
+LOCAL, MOBILE, TOLL_FREE = "local", "mobile", "toll-free"
+
+TOLL_FREE_PREFIXES = frozenset(f"+1{area}" for area in (800, 833, 844, 855, 866, 877, 888))
+"""North America's area codes whose calls are free for the caller."""
+
+
+def new_sid(prefix: str) -> str:
+    """Return a fresh sid: two letters and 32 lower-case hex digits."""
+    return prefix + secrets.token_hex(16)
+
+
+def now_2010() -> str:
+    """Return the time as the 2010 API writes it (RFC 2822)."""
+    return format_datetime(datetime.now(UTC))
+
+
+def now_v1() -> str:
+    """Return the time as v1 APIs write it (ISO 8601)."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def text(_name: str, value: str) -> str:
+    """Take a text as it is."""
+    return value
+
+
+def text_or_null(_name: str, value: str) -> str | None:
+    """Take a text; an empty one clears the field."""
+    return value or None
+
+
+def friendly_name(name: str, value: str) -> str:
+    """Take a name of at most 64 characters."""
+    if len(value) > FRIENDLY_NAME_LENGTH:
+        raise bad_parameter(f"{name} must be at most {FRIENDLY_NAME_LENGTH} characters")
+    return value
+
+
+def boolean(name: str, value: str) -> bool:
+    """Take `true` or `false`."""
+    if value.lower() not in ("true", "false"):
+        raise bad_parameter(f"{name} must be true or false")
+    return value.lower() == "true"
+
+
+def number_between(low: int, high: int) -> Callable[[str, str], int]:
+    """Make a reader of whole numbers in a range."""
+
+    def read(name: str, value: str) -> int:
+        if not value.isdigit() or not low <= int(value) <= high:
+            raise bad_parameter(f"{name} must be a number from {low} to {high}")
+        return int(value)
+
+    return read
+
+
+def one_of(*choices: str) -> Callable[[str, str], str]:
+    """Make a reader of a closed list."""
+
+    def read(name: str, value: str) -> str:
+        if value not in choices:
+            raise bad_parameter(f"{name} must be one of {', '.join(choices)}")
+        return value
+
+    return read
+
+
+def read_fields(form: dict[str, str], readers: dict[str, Reader]) -> Record:
+    """Return the record's fields that a form sets; parameters that nobody knows are ignored."""
+    return {field: read(name, form[name]) for name, (field, read) in readers.items() if name in form}
+
+
+def number_type(phone_number: str) -> str:
+    """Return the kind of a number as far as its digits tell: North America's free ones, all others count as local."""
+    return TOLL_FREE if phone_number[:5] in TOLL_FREE_PREFIXES else LOCAL
+
+
+def number_record(account_sid: str, phone_number: str, **given: Any) -> Record:
+    """Return the 2010 record of a new number with no routing; `given` overrides single fields."""
+    sid, now = new_sid("PN"), now_2010()
+    local = phone_number[2:]
+    is_nanp = phone_number.startswith("+1") and len(phone_number) == NANP_LENGTH
+    record: Record = {
+        "sid": sid,
+        "account_sid": account_sid,
+        "phone_number": phone_number,
+        "friendly_name": f"({local[:3]}) {local[3:6]}-{local[6:]}" if is_nanp else phone_number,
+        "trunk_sid": None,
+        "voice_url": None,
+        "voice_method": "POST",
+        "voice_fallback_url": None,
+        "voice_fallback_method": "POST",
+        "voice_application_sid": "",
+        "voice_caller_id_lookup": False,
+        "voice_receive_mode": "voice",
+        **MESSAGING,
+        "capabilities": {"voice": True, "sms": True, "mms": True, "fax": False},
+        "address_requirements": "none",
+        "address_sid": None,
+        "identity_sid": None,
+        "bundle_sid": None,
+        "emergency_status": "Inactive",
+        "emergency_address_sid": None,
+        "emergency_address_status": "unregistered",
+        "origin": "twilio",
+        "beta": False,
+        "status": "in-use",
+        "type": number_type(phone_number),
+        "api_version": "2010-04-01",
+        "date_created": now,
+        "date_updated": now,
+        "uri": f"/2010-04-01/Accounts/{account_sid}/IncomingPhoneNumbers/{sid}.json",
+    }
+    return record | given
+
+
+def trunk_side(number: Record) -> Record:
+    """Return a number's record as its trunk shows it: fewer fields, ISO dates, other links."""
+    shown = {name: value for name, value in number.items() if name not in TRUNK_SIDE_HIDDEN}
+    for name in ("date_created", "date_updated"):
+        shown[name] = parsedate_to_datetime(number[name]).strftime("%Y-%m-%dT%H:%M:%SZ")
+    shown["url"] = f"{TRUNKING}/v1/Trunks/{number['trunk_sid']}/PhoneNumbers/{number['sid']}"
+    shown["links"] = {"phone_number": "https://api.twilio.com" + number["uri"].removesuffix(".json")}
+    return shown
+
+
+def account_record(account_sid: str, auth_token: str) -> Record:
+    """Return the record of the account."""
+    uri = f"/2010-04-01/Accounts/{account_sid}"
+    names = {"incoming_phone_numbers": "IncomingPhoneNumbers", "sip": "SIP"}
+    return {
+        "sid": account_sid,
+        "owner_account_sid": account_sid,
+        "friendly_name": "Sandbox",
+        "status": "active",
+        "type": "Full",
+        "auth_token": auth_token,
+        "date_created": ACCOUNT_CREATED,
+        "date_updated": ACCOUNT_CREATED,
+        "subresource_uris": {name: f"{uri}/{path}.json" for name, path in names.items()},
+        "uri": f"{uri}.json",
+    }
+
+
+def trunk_record(account_sid: str) -> Record:
+    """Return the record of a new trunk."""
+    sid, now = new_sid("TK"), now_v1()
+    url = f"{TRUNKING}/v1/Trunks/{sid}"
+    return {
+        "sid": sid,
+        "account_sid": account_sid,
+        "domain_name": None,
+        "disaster_recovery_method": "POST",
+        "disaster_recovery_url": None,
+        "friendly_name": "",
+        "secure": False,
+        "cnam_lookup_enabled": False,
+        "symmetric_rtp_enabled": False,
+        "recording": {"mode": "do-not-record", "trim": "do-not-trim"},
+        "transfer_mode": "disable-all",
+        "transfer_caller_id": "from-transferee",
+        "auth_type": "",
+        "auth_type_set": [],
+        "date_created": now,
+        "date_updated": now,
+        "url": url,
+        "links": {
+            "origination_urls": f"{url}/OriginationUrls",
+            "credential_lists": f"{url}/CredentialLists",
+            "ip_access_control_lists": f"{url}/IpAccessControlLists",
+            "phone_numbers": f"{url}/PhoneNumbers",
+        },
+    }
+
+
+def origination_url_record(account_sid: str, trunk_sid: str, fields: Record) -> Record:
+    """Return the record of a new origination URL."""
+    sid, now = new_sid("OU"), now_v1()
+    head = {"sid": sid, "account_sid": account_sid, "trunk_sid": trunk_sid}
+    url = f"{TRUNKING}/v1/Trunks/{trunk_sid}/OriginationUrls/{sid}"
+    return {**head, **fields, "date_created": now, "date_updated": now, "url": url}
