@@ -20,7 +20,7 @@ from app.domain.statuses import OperationStatus, PhoneStatus
 from app.idempotency import IdempotencyClaim, StoredResponse
 from app.numbers.dry_run import Preview
 from app.numbers.maintenance import VerifyResult
-from app.numbers.service import Opened
+from app.numbers.service import OpenedOperation
 from app.views.agent_schemas import Accepted, Done, Provisioned
 from app.views.fields import WHOLE_NUMBER
 from app.views.operation_schemas import AuditAccepted, AuditOut, MovedOut, PlanOut, RepairedOut, VerifiedOut, is_dry_run
@@ -64,7 +64,7 @@ _waiters = threading.BoundedSemaphore(MAX_WAITERS)
 _ACCEPTED, _PROVISIONED, _DONE = Accepted(), Provisioned(), Done()
 
 
-def provisioning_response(operation: Opened) -> Response:
+def provisioning_response(operation: OpenedOperation) -> Response:
     """Respond to a request to provision: 202, or the result if the client waited long enough."""
     ended, headers = wait_for(operation)
     if ended is None:
@@ -92,7 +92,7 @@ def retry_response(operation: Operation) -> Response:
     return accepted(operation, phone_status_of(operation), {})
 
 
-def wait_for(operation: Operation | Opened) -> tuple[Operation | None, dict[str, str]]:
+def wait_for(operation: Operation | OpenedOperation) -> tuple[Operation | None, dict[str, str]]:
     """Return the operation if it became final in time, else None; and the headers that say whether we waited."""
     found, headers = call_with_wait(lambda timeout: wiring().provisioning.wait(operation.id, timeout))
     return (found if found and found.status.is_final else None), headers
@@ -119,7 +119,7 @@ def failure_response(ended: Operation, headers: dict[str, str]) -> Response:
     return problem(code, ended.error_detail or "The operation was cancelled.", headers=headers)
 
 
-def accepted(operation: Operation | Opened, status: PhoneStatus, headers: dict[str, str]) -> Response:
+def accepted(operation: Operation | OpenedOperation, status: PhoneStatus, headers: dict[str, str]) -> Response:
     """Respond 202: the work is queued."""
     url = status_url(operation.agent_id)
     body = {

@@ -1,1 +1,1 @@
-"""The audit: every row compared with both providers, and resources that no row knows."""
+"""The audit: compares every row with both providers, and finds resources that no row refers to."""

@@ -1,4 +1,4 @@
-"""Resources that carry our mark but that no row knows: found by the audit, deleted only when that is certain."""
+"""Orphans: resources with our mark that no row refers to. Found by the audit, deleted only when that is certain."""
 
 import uuid
 from collections.abc import Iterator, Mapping
@@ -24,12 +24,12 @@ from app.saga.steps import ACTIONS
 log = structlog.get_logger(__name__)
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
-"""The age of a rule all of whose trunks are gone: no call reaches it."""
+"""Stands for the age of a rule whose trunks are all gone: no call reaches it."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What the database knew at one moment: the paths that stand, and the agents on whom an operation works."""
+class StoredPaths:
+    """The database at one moment: the provisioned paths, and the agents with an open operation."""
 
     paths: Mapping[str, AgentPath]
     open_agents: frozenset[str]
@@ -37,8 +37,8 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Marked:
-    """A resource with our mark: its kind (step name), id, parent, agent, and when it was made."""
+class MarkedResource:
+    """A resource with our mark: its kind (step name), id, parent, agent, and creation time."""
 
     kind: str
     external_id: str
@@ -48,29 +48,31 @@ class Marked:
     number: str | None = None
 
 
-def find_orphans(snapshot: Snapshot, rows: tuple[Rows, Rows], tools: Toolbox, grace: timedelta) -> list[Finding]:
-    """Say which marked resources no path holds, in the order in which they are to be deleted.
+def find_orphans(
+    snapshot: Snapshot, rows: tuple[StoredPaths, StoredPaths], tools: Toolbox, grace: timedelta
+) -> list[Finding]:
+    """Return the marked resources that are on no path, in the order in which to delete them.
 
-    Left out: those of an agent with an operation open before or after the lists were read, and the young. A rule does
-    not say when it was made (its name is its whole mark): it is as old as the trunks that it names.
+    Left out are those younger than `grace`, and those of an agent with an operation open before or after the lists were
+    read. A rule has no creation time (its name is its whole mark): its age is that of the trunks that it names.
     """
     before, after = rows
-    held = {one for side in rows for path in side.paths.values() for one in ids_of(path)}
-    born_before = before.at - grace
+    in_use = {one for stored in rows for path in stored.paths.values() for one in ids_of(path)}
+    created_before = before.at - grace
 
-    def is_lost(one: Marked) -> bool:
+    def is_orphan(one: MarkedResource) -> bool:
         is_busy = one.agent_id in before.open_agents | after.open_agents
-        is_old = one.created_at is not None and one.created_at <= born_before
-        return is_old and not is_busy and one.external_id not in held
+        is_old = one.created_at is not None and one.created_at <= created_before
+        return is_old and not is_busy and one.external_id not in in_use
 
     trunks = list(_inbound_trunks(snapshot, tools.instance))
-    ended = {one.external_id for one in trunks if is_lost(one)}
+    orphaned = {one.external_id for one in trunks if is_orphan(one)}
     rules = [
-        replace(one, created_at=one.created_at or _age_of(rule, one, snapshot, after, ended))
+        replace(one, created_at=one.created_at or _age_of(rule, one, snapshot, after, orphaned))
         for rule, one in _rules(snapshot, tools.instance)
     ]
     findings = []
-    for marked in filter(is_lost, (*rules, *trunks, *_at_twilio(snapshot, tools.instance))):
+    for marked in filter(is_orphan, (*rules, *trunks, *_at_twilio(snapshot, tools.instance))):
         code = FindingCode.TWIN if marked.agent_id in after.paths else FindingCode.ORPHAN
         resource = (marked.kind, marked.external_id)
         number = marked.number or ""
@@ -79,14 +81,16 @@ def find_orphans(snapshot: Snapshot, rows: tuple[Rows, Rows], tools: Toolbox, gr
 
 
 def ids_of(path: AgentPath) -> tuple[str, ...]:
-    """Return the ids of what was made for a path."""
+    """Return the ids of the resources that were created for a path."""
     return path.trunk_sid, path.url_sid, path.inbound_trunk_id, path.rule_id
 
 
-def _age_of(rule: DispatchRule, marked: Marked, snapshot: Snapshot, rows: Rows, ended: set[str]) -> datetime | None:
-    """Return since when the rule serves nobody, at the least; None where one of its trunks may serve somebody.
+def _age_of(
+    rule: DispatchRule, marked: MarkedResource, snapshot: Snapshot, rows: StoredPaths, orphaned: set[str]
+) -> datetime | None:
+    """Return a time since which the rule is certainly unused; None when one of its trunks may be in use.
 
-    A trunk that is gone or an orphan has no caller for it. On its agent's own trunk it is a twin, as old as that.
+    A trunk that is gone or an orphan brings no calls. On its agent's own trunk the rule is a duplicate, as old as that.
     """
     path = rows.paths.get(marked.agent_id)
     ages = []
@@ -96,46 +100,46 @@ def _age_of(rule: DispatchRule, marked: Marked, snapshot: Snapshot, rows: Rows, 
             continue
         mark = mark_in(trunk.metadata) if trunk else None
         is_own = path is not None and path.inbound_trunk_id == trunk_id
-        if mark is None or mark.created_at is None or not (trunk_id in ended or is_own):
+        if mark is None or mark.created_at is None or not (trunk_id in orphaned or is_own):
             return None
         ages.append(mark.created_at)
     return max(ages, default=LONG_AGO)
 
 
-def _rules(snapshot: Snapshot, instance: str) -> Iterator[tuple[DispatchRule, Marked]]:
+def _rules(snapshot: Snapshot, instance: str) -> Iterator[tuple[DispatchRule, MarkedResource]]:
     for rule in snapshot.rules.values():
-        owner, former = agent_of(instance, rule.name, rule.metadata), mark_in(rule.metadata)
+        owner, old_mark = agent_of(instance, rule.name, rule.metadata), mark_in(rule.metadata)
         if owner:
-            yield rule, Marked(DISPATCH_RULE, rule.id, None, owner, former.created_at if former else None)
+            yield rule, MarkedResource(DISPATCH_RULE, rule.id, None, owner, old_mark.created_at if old_mark else None)
 
 
-def _inbound_trunks(snapshot: Snapshot, instance: str) -> Iterator[Marked]:
+def _inbound_trunks(snapshot: Snapshot, instance: str) -> Iterator[MarkedResource]:
     for trunk in snapshot.inbound_trunks.values():
         mark = mark_in(trunk.metadata)
         if mark and mark.instance == instance:
             number = trunk.numbers[0] if trunk.numbers else None
-            yield Marked(INBOUND_TRUNK, trunk.id, None, mark.agent_id, mark.created_at, number)
+            yield MarkedResource(INBOUND_TRUNK, trunk.id, None, mark.agent_id, mark.created_at, number)
 
 
-def _at_twilio(snapshot: Snapshot, instance: str) -> Iterator[Marked]:
+def _at_twilio(snapshot: Snapshot, instance: str) -> Iterator[MarkedResource]:
     for urls in snapshot.urls.values():
         for url in urls:
             owner = agent_of(instance, url.tag)
             if owner:
-                yield Marked(ORIGINATION_URL, url.sid, url.trunk_sid, owner, url.created_at)
+                yield MarkedResource(ORIGINATION_URL, url.sid, url.trunk_sid, owner, url.created_at)
     for trunk in snapshot.trunks.values():
         owner = agent_of(instance, trunk.tag)
         if owner:
-            yield Marked(TRUNK, trunk.sid, None, owner, trunk.created_at)
+            yield MarkedResource(TRUNK, trunk.sid, None, owner, trunk.created_at)
 
 
 def delete_orphan(sessions: Sessions, tools: Toolbox, finding: Finding) -> str:
-    """Delete one, by its step's own undo, after one more look at the rows; say what came of it."""
+    """Delete one by its step's undo, after checking the rows once more; return what was done."""
     if finding.resource is None or finding.agent_id is None:
         return ""
     kind, external_id = finding.resource
-    if _is_known(sessions, finding.agent_id, external_id):
-        return "kept: a row knows it now"
+    if _is_referenced(sessions, finding.agent_id, external_id):
+        return "kept: a row refers to it now"
     undo = ACTIONS[kind].undo
     try:
         if undo:
@@ -153,7 +157,7 @@ def delete_orphan(sessions: Sessions, tools: Toolbox, finding: Finding) -> str:
     return "deleted"
 
 
-def _is_known(sessions: Sessions, agent_id: str, external_id: str) -> bool:
+def _is_referenced(sessions: Sessions, agent_id: str, external_id: str) -> bool:
     columns = [getattr(Agent, step.column) for step in STEPS if step.column]
     with sessions.begin() as session:
         holds = or_(*(column == external_id for column in columns))

@@ -1,7 +1,7 @@
-"""The audit: one sweep of both providers, compared with our rows as sets, and what `--fix` does about it.
+"""The audit: reads both providers, compares them with our rows, and fixes what it may when asked to.
 
-A report is asked for as a row, so that one asked for by HTTP, the command line or the sweeper's clock is run once, by
-whoever comes first, and a lost message costs a minute.
+An audit is requested by inserting its row, whether by HTTP, the command line or the sweeper. One worker runs it, and a
+lost message is sent again.
 """
 
 import uuid
@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from app.audit.orphans import Rows, delete_orphan, find_orphans, ids_of
+from app.audit.orphans import StoredPaths, delete_orphan, find_orphans, ids_of
 from app.audit.snapshot import AgentPath, Snapshot, compare, find_unreadable, guarded, read_all
 from app.db.access import record_activity
 from app.db.engine import Sessions
@@ -32,24 +32,24 @@ from app.saga.context import Toolbox
 log = structlog.get_logger(__name__)
 
 INTERVAL = timedelta(minutes=10)
-"""How often the sweeper asks for an audit: drift costs calls, and a sweep is a handful of list requests."""
+"""How often the sweeper requests an audit: drift costs calls, and an audit is a handful of list requests."""
 
 LEASE = timedelta(minutes=5)
-"""How long a running audit is left alone: 5,000 trunks at 150 ms, eight lists at a time, take a minute and a half."""
+"""How long a worker may run an audit: 5,000 trunks at 150 ms, eight lists at a time, take a minute and a half."""
 
 CALL_MAX_WAIT_S = 60.0
-"""Seconds that one call of an audit may wait behind all other calls: nobody waits for it, and its lease is longer."""
+"""Seconds that a call of an audit may wait behind all other calls: no client waits for it, and its lease is longer."""
 
-PUBLISHED_AGAIN_AFTER = timedelta(seconds=15)
-"""How long an audit that was asked for may wait for a worker before its message counts as lost."""
+REPUBLISH_AFTER = timedelta(seconds=15)
+"""How long a requested audit may wait for a worker before its message counts as lost."""
 
-KEPT = 200
+KEPT_REPORTS = 200
 """Reports kept: a day and a half at the sweeper's interval."""
 
 
 @dataclass(frozen=True)
 class AuditService:
-    """Asks for audits, runs them and keeps their reports."""
+    """Requests audits, runs them and stores their reports."""
 
     sessions: Sessions
     tools: Toolbox
@@ -57,21 +57,21 @@ class AuditService:
     orphan_grace: timedelta
 
     def request_audit(self, *, fix: bool, origin: Origin) -> uuid.UUID:
-        """Insert a row for an audit that somebody wants; a worker or the caller runs it."""
+        """Insert the row of an audit; a worker or the caller runs it."""
         with self.sessions.begin() as session:
             audit = Audit(id=uuid.uuid4(), status=AuditStatus.QUEUED, fix=fix)
             audit.requested_by, audit.key_id = origin.requested_by, origin.key_id
-            audit.lease_until = session.scalar(select(func.now() + PUBLISHED_AGAIN_AFTER))
+            audit.lease_until = session.scalar(select(func.now() + REPUBLISH_AFTER))
             session.add(audit)
             record_activity(session, origin, Action.AUDIT_START, audit.id, fix=fix)
         return audit.id
 
     def take_due(self) -> list[uuid.UUID]:
-        """Return the audits that wait for a worker, having asked for one where the last was too long ago."""
+        """Return the audits that wait for a worker, after requesting one if the last was too long ago."""
         with self.sessions.begin() as session:
-            # One sweeper at a time decides whether the hour has come.
+            # One sweeper at a time decides whether one is due.
             if session.scalar(select(func.pg_try_advisory_xact_lock(func.hashtext("trunkline audit")))):
-                self._ask_on_time(session)
+                self._request_if_due(session)
             waiting = (
                 select(Audit.id)
                 .where(Audit.status.in_([AuditStatus.QUEUED, AuditStatus.RUNNING]), Audit.lease_until < func.now())
@@ -80,47 +80,47 @@ class AuditService:
             taken = (
                 update(Audit)
                 .where(Audit.id.in_(waiting.scalar_subquery()))
-                # Queued again where its worker died: the pause before the next message is not that worker's lease.
-                .values(status=AuditStatus.QUEUED, lease_until=func.now() + PUBLISHED_AGAIN_AFTER)
+                # Queued again when its worker died: `lease_until` is then the time of the next message.
+                .values(status=AuditStatus.QUEUED, lease_until=func.now() + REPUBLISH_AFTER)
                 .returning(Audit.id)
             )
             return list(session.scalars(taken))
 
     def run_audit(self, audit_id: uuid.UUID) -> Audit | None:
-        """Run an audit that was asked for; None where another worker has it, or it is over."""
+        """Run a requested audit; None when another worker has it, or it has ended."""
         audit = self._claim(audit_id)
         if audit is None:
             return None
         try:
             with calling(Caller(CallPriority.BULK, max_wait_s=CALL_MAX_WAIT_S, is_raised_once_begun=False)):
-                asked_by = Origin(requested_by=audit.requested_by or "audit", key_id=audit.key_id)
-                findings, checked = self._sweep(fix=audit.fix, origin=asked_by)
+                requested_by = Origin(requested_by=audit.requested_by or "audit", key_id=audit.key_id)
+                findings, checked = self._compare_all(fix=audit.fix, origin=requested_by)
         except ProviderError as error:
             log.warning("audit_failed", code=error.code, detail=error.detail)
             return self._finish(audit_id, AuditStatus.FAILED, [], 0, f"{error.code}: {error.detail}")
         except Exception:
             log.exception("audit_broke")
-            detail = f"{ErrorCode.INTERNAL_ERROR}: The audit met an error of ours; the log has it."
+            detail = f"{ErrorCode.INTERNAL_ERROR}: The audit failed by an error of ours; see the log."
             return self._finish(audit_id, AuditStatus.FAILED, [], 0, detail)
         for code in sorted({finding.code for finding in findings}):
             log.warning("audit_found", code=code, count=sum(finding.code == code for finding in findings))
         return self._finish(audit_id, AuditStatus.DONE, findings, checked, None)
 
-    def _ask_on_time(self, session: Session) -> None:
+    def _request_if_due(self, session: Session) -> None:
         latest = session.scalar(select(func.max(Audit.created_at)))
         now = session.scalars(select(func.now())).one()
-        # Before the first one there must be a path that has stood for a while: a new installation has nothing to audit.
-        stands = (Agent.phone_provisioning_status == PhoneStatus.PROVISIONED, Agent.updated_at < now - INTERVAL)
-        is_due = latest < now - INTERVAL if latest else session.scalar(select(Agent.id).where(*stands).limit(1))
+        # The first audit needs a path that has existed for a while: a new installation has nothing to audit.
+        is_old_path = (Agent.phone_provisioning_status == PhoneStatus.PROVISIONED, Agent.updated_at < now - INTERVAL)
+        is_due = latest < now - INTERVAL if latest else session.scalar(select(Agent.id).where(*is_old_path).limit(1))
         if is_due:
-            # Due at once: no message of it is under way.
+            # Due at once: no message has been sent for it.
             session.add(
                 Audit(
                     id=uuid.uuid4(),
                     status=AuditStatus.QUEUED,
                     fix=False,
                     requested_by="sweeper",
-                    lease_until=now - PUBLISHED_AGAIN_AFTER,
+                    lease_until=now - REPUBLISH_AFTER,
                 )
             )
             session.flush()
@@ -136,28 +136,28 @@ class AuditService:
             audit.status, audit.started_at, audit.lease_until = AuditStatus.RUNNING, now, now + LEASE
             return audit
 
-    def _sweep(self, *, fix: bool, origin: Origin) -> tuple[list[Finding], int]:
-        before = self._rows()
+    def _compare_all(self, *, fix: bool, origin: Origin) -> tuple[list[Finding], int]:
+        before = self._read_paths()
         snapshot = read_all(self.tools, (path.trunk_sid for path in before.paths.values()))
-        after = self._rows()
-        # An agent that changed while the lists were read tells nothing: it is looked at next time.
+        after = self._read_paths()
+        # An agent that changed while the lists were read is left to the next audit.
         steady = [path for agent_id, path in after.paths.items() if before.paths.get(agent_id) == path]
         findings = [finding for path in steady for finding in compare(path, snapshot, self.tools)]
         known = {one for path in steady for one in (path.number_sid, *ids_of(path))}
         instance = self.tools.instance
-        for look in (
+        for check in (
             partial(_foreign_catch_alls, snapshot, instance, known),
             partial(find_unreadable, snapshot, instance, known),
             partial(find_orphans, snapshot, (before, after), self.tools, self.orphan_grace),
         ):
-            findings += guarded(look)
+            findings += guarded(check)
         if fix:
             findings = self._fix(findings, origin)
         self._save_health(steady, findings)
         return findings, len(steady)
 
-    def _rows(self) -> Rows:
-        """Read what the database knows of every number, and which agents have an operation open."""
+    def _read_paths(self) -> StoredPaths:
+        """Read the paths of all provisioned agents, and which agents have an open operation."""
         with self.sessions.begin() as session:
             holders = session.scalars(select(Agent).where(Agent.twilio_phone_number.is_not(None)))
             provisioned = [agent for agent in holders if agent.phone_provisioning_status is PhoneStatus.PROVISIONED]
@@ -167,10 +167,10 @@ class AuditService:
             open_agents = {str(one) for row in busy for one in row if one}
             now = session.scalar(select(func.now()))
         paths = {str(agent.id): path_from_row(agent) for agent in provisioned if str(agent.id) not in open_agents}
-        return Rows(paths, frozenset(open_agents), now or datetime.now().astimezone())
+        return StoredPaths(paths, frozenset(open_agents), now or datetime.now().astimezone())
 
     def _fix(self, findings: list[Finding], origin: Origin) -> list[Finding]:
-        """Queue a repair for each agent that needs one, and delete what no row knows; say what was done."""
+        """Queue a repair for each agent that needs one, and delete orphans; add to each finding what was done."""
         done: dict[str, str] = {}
         for agent_id in sorted({finding.agent_id for finding in findings if finding.agent_id and finding.kind.steps}):
             own = [finding for finding in findings if finding.agent_id == agent_id]
@@ -192,17 +192,17 @@ class AuditService:
         return f"repair {operation.id}" if operation else ""
 
     def _save_health(self, steady: Iterable[AgentPath], findings: list[Finding]) -> None:
-        """Write the health of every agent looked at: one statement for all in sync, one for each that drifted."""
+        """Store the health of every checked agent: one statement for all in sync, one for each that drifted."""
         drifted: dict[str, list[Finding]] = {}
         for finding in findings:
             if finding.agent_id and finding.code not in {FindingCode.ORPHAN, FindingCode.TWIN}:
                 drifted.setdefault(finding.agent_id, []).append(finding)
         ids = [uuid.UUID(path.agent_id) for path in steady]
-        still = (Agent.phone_provisioning_status == PhoneStatus.PROVISIONED,)
+        still_provisioned = (Agent.phone_provisioning_status == PhoneStatus.PROVISIONED,)
         with self.sessions.begin() as session:
             session.execute(
                 update(Agent)
-                .where(Agent.id == func.any([one for one in ids if str(one) not in drifted]), *still)
+                .where(Agent.id == func.any([one for one in ids if str(one) not in drifted]), *still_provisioned)
                 .values(
                     health_state=Health.IN_SYNC,
                     health_checked_at=func.now(),
@@ -210,7 +210,7 @@ class AuditService:
                     updated_at=Agent.updated_at,
                 )
             )
-            for agent_id in sorted(drifted):  # always in the same order, whichever audits meet
+            for agent_id in sorted(drifted):  # always in the same order, so that two audits do not deadlock
                 save_health(session, uuid.UUID(agent_id), drifted[agent_id])
 
     def _finish(
@@ -221,13 +221,13 @@ class AuditService:
             audit.status, audit.agents_checked, audit.error_detail = status, checked, error
             audit.findings = [finding_json(finding) for finding in findings]
             audit.finished_at, audit.lease_until = session.scalar(select(func.clock_timestamp())), None
-            newest = select(Audit.id).order_by(Audit.created_at.desc()).limit(KEPT)
+            newest = select(Audit.id).order_by(Audit.created_at.desc()).limit(KEPT_REPORTS)
             session.execute(Audit.__table__.delete().where(Audit.id.not_in(newest), Audit.finished_at.is_not(None)))  # type: ignore[attr-defined]  # a Table
             return audit
 
 
 def _foreign_catch_alls(snapshot: Snapshot, instance: str, known: Collection[str]) -> list[Finding]:
-    # A rule of ours whose name somebody has changed is still ours.
+    # `known`: a rule of ours is still ours when somebody has changed its name.
     return [
         Finding(FindingCode.RULE_FOREIGN_CATCH_ALL, resource=("livekit_dispatch_rule", rule.id))
         for rule in snapshot.rules.values()

@@ -1,6 +1,6 @@
-"""What both providers hold now, read by list calls only, and how one agent's rows compare with it.
+"""Reads what both providers have, by list calls only, and compares it with one agent's stored path.
 
-Nothing that a provider holds makes a comparison fail: what cannot be read is a finding of its own.
+Unexpected data at a provider never makes a comparison fail: what cannot be read is a finding of its own.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -24,18 +24,18 @@ from app.saga.verification import same_sip_uri, sip_host
 log = structlog.get_logger(__name__)
 
 PARALLEL_LISTS = 8
-"""Origination URL lists in flight at once: the one request per trunk that an audit cannot avoid."""
+"""Origination URL lists read at once: an audit needs one request for each trunk."""
 
 NO_ID = "unknown"
-"""Stands for the id of a record whose id cannot be read."""
+"""Replaces the id of a record whose id cannot be read."""
 
-Place = tuple[str, str]
-"""A kind of resource (step name) and an id: its own, or that of what its list is under, empty for the account."""
+ResourceKey = tuple[str, str]
+"""A kind of resource (step name) and an id: the resource's own, or its parent's (empty for the account) for a list."""
 
 
 @dataclass(frozen=True)
 class AgentPath:
-    """What the rows say about one provisioned agent."""
+    """The stored path of one provisioned agent."""
 
     agent_id: str
     agent_name: str
@@ -49,14 +49,14 @@ class AgentPath:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Both providers at about one moment."""
+    """What both providers have at about one moment."""
 
     numbers: dict[str, CarrierNumber]
     trunks: dict[str, CarrierTrunk]
     urls: Mapping[str, Sequence[OriginationUrl]]
     inbound_trunks: dict[str, InboundTrunk]
     rules: dict[str, DispatchRule]
-    unreadable: Mapping[Place, Sequence[Unreadable]] = field(default_factory=dict)
+    unreadable: Mapping[ResourceKey, Sequence[Unreadable]] = field(default_factory=dict)
     by_number: dict[str, list[InboundTrunk]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,55 +66,55 @@ class Snapshot:
                 self.by_number.setdefault(number, []).append(trunk)
 
     def may_hold(self, kind: str, external_id: str, parent_id: str = "") -> bool:
-        """Say whether a resource that is not listed may be one that could not be read."""
-        odd = self.unreadable.get((kind, parent_id), ())
-        return any(one.external_id == external_id or (not one.external_id and one.may_be_ours) for one in odd)
+        """Tell whether a resource that is not listed may be one that could not be read."""
+        unreadable = self.unreadable.get((kind, parent_id), ())
+        return any(one.external_id == external_id or (not one.external_id and one.may_be_ours) for one in unreadable)
 
 
-class _Unreadables(dict[Place, list[Unreadable]]):
-    """Collects what each list could not read."""
+class _UnreadableRecords(dict[ResourceKey, list[Unreadable]]):
+    """The records of each list that could not be read."""
 
-    def at(self, kind: str, parent_id: str = "") -> list[Unreadable]:
+    def of_list(self, kind: str, parent_id: str = "") -> list[Unreadable]:
         return self.setdefault((kind, parent_id), [])
 
 
 def read_all(tools: Toolbox, known_trunks: Iterable[str]) -> Snapshot:
-    """List everything: pages of numbers and trunks, one URL list per trunk of ours, one list each at LiveKit."""
-    odd = _Unreadables()
-    numbers = {number.sid: number for number in tools.carrier.list_numbers(odd.at(NUMBER))}
-    trunks = {trunk.sid: trunk for trunk in tools.carrier.list_trunks(odd.at(TRUNK))}
+    """List everything: numbers and trunks, the URLs of each of our trunks, and LiveKit's trunks and rules."""
+    unreadable = _UnreadableRecords()
+    numbers = {number.sid: number for number in tools.carrier.list_numbers(unreadable.of_list(NUMBER))}
+    trunks = {trunk.sid: trunk for trunk in tools.carrier.list_trunks(unreadable.of_list(TRUNK))}
     ours = {sid for sid, trunk in trunks.items() if agent_of(tools.instance, trunk.tag)}
     caller = current_caller()
 
     def list_urls(trunk_sid: str) -> list[OriginationUrl]:
         with calling(caller):
-            return tools.carrier.list_origination_urls(trunk_sid, odd.at(ORIGINATION_URL, trunk_sid))
+            return tools.carrier.list_origination_urls(trunk_sid, unreadable.of_list(ORIGINATION_URL, trunk_sid))
 
     with ThreadPoolExecutor(PARALLEL_LISTS) as pool:
         wanted = sorted(ours | (set(known_trunks) & trunks.keys()))
         urls = dict(zip(wanted, pool.map(list_urls, wanted), strict=True))
-    return _with_livekit(tools, numbers, trunks, urls, odd)
+    return _with_livekit(tools, numbers, trunks, urls, unreadable)
 
 
 def read_one(tools: Toolbox, path: AgentPath) -> Snapshot:
-    """Read what concerns one agent: its number, trunk and URLs, and the LiveKit lists."""
-    odd = _Unreadables()
+    """Read what one agent's path needs: its number, trunk and URLs, and the LiveKit lists."""
+    unreadable = _UnreadableRecords()
     number = _read_number(tools, path)
     numbers = {number.sid: number} if number else {}
     trunk = tools.carrier.get_trunk(path.trunk_sid)
     trunks = {trunk.sid: trunk} if trunk else {}
-    urls = {sid: tools.carrier.list_origination_urls(sid, odd.at(ORIGINATION_URL, sid)) for sid in trunks}
-    return _with_livekit(tools, numbers, trunks, urls, odd)
+    urls = {sid: tools.carrier.list_origination_urls(sid, unreadable.of_list(ORIGINATION_URL, sid)) for sid in trunks}
+    return _with_livekit(tools, numbers, trunks, urls, unreadable)
 
 
 def _read_number(tools: Toolbox, path: AgentPath) -> CarrierNumber | None:
-    """Read the number by its sid, and where Twilio knows none by its text: one 404 need not be true."""
-    for look, key in (
+    """Read the number by its SID and, on a 404, by its text: one 404 may be wrong."""
+    for read_number, key in (
         (tools.carrier.get_number, path.number_sid),
         (tools.carrier.find_number, path.phone_number),
     ):
         try:
-            number = look(key)
+            number = read_number(key)
         except RejectedError as error:
             if error.code is not ErrorCode.NUMBER_NOT_IN_ACCOUNT:
                 raise
@@ -128,16 +128,18 @@ def _with_livekit(
     numbers: dict[str, CarrierNumber],
     trunks: dict[str, CarrierTrunk],
     urls: Mapping[str, Sequence[OriginationUrl]],
-    odd: _Unreadables,
+    unreadable: _UnreadableRecords,
 ) -> Snapshot:
-    # Rules before trunks: a trunk that a rule names and that is not listed after it is gone, not still to come.
-    rules = {rule.id: rule for rule in tools.platform.list_dispatch_rules(unreadable=odd.at(DISPATCH_RULE))}
-    inbound = {trunk.id: trunk for trunk in tools.platform.list_inbound_trunks(unreadable=odd.at(INBOUND_TRUNK))}
-    return Snapshot(numbers, trunks, urls, inbound, rules, odd)
+    # Rules before trunks: a trunk that a rule names but the later list lacks is gone, not new.
+    rules = {rule.id: rule for rule in tools.platform.list_dispatch_rules(unreadable=unreadable.of_list(DISPATCH_RULE))}
+    inbound = {
+        trunk.id: trunk for trunk in tools.platform.list_inbound_trunks(unreadable=unreadable.of_list(INBOUND_TRUNK))
+    }
+    return Snapshot(numbers, trunks, urls, inbound, rules, unreadable)
 
 
 def compare(path: AgentPath, snapshot: Snapshot, tools: Toolbox) -> list[Finding]:
-    """Say what keeps this agent's path from being as it was built."""
+    """Return how this agent's path differs from how it was built."""
     findings = []
     for kind, external_id, check in (
         (NUMBER, path.number_sid, _number),
@@ -152,21 +154,21 @@ def compare(path: AgentPath, snapshot: Snapshot, tools: Toolbox) -> list[Finding
 
 
 def guarded(
-    check: Callable[[], list[Finding]], agent_id: str | None = None, resource: Place | None = None
+    check: Callable[[], list[Finding]], agent_id: str | None = None, resource: ResourceKey | None = None
 ) -> list[Finding]:
-    """Return what a check finds; one that breaks is one finding and one line of the log, and the others go on."""
+    """Return what a check finds; one that raises becomes a finding and a log line, and the others go on."""
     try:
         return check()
     except Exception:
         log.exception("check_broke", resource=resource, agent_id=agent_id)
-        detail = "The check met an error of ours; the log has it."
+        detail = "The check failed by an error of ours; see the log."
         return [Finding(FindingCode.UNREADABLE, agent_id, resource, detail=detail)]
 
 
 def find_unreadable(snapshot: Snapshot, instance: str, known: Collection[str]) -> list[Finding]:
-    """Say what could not be read, but for what is known (its agent's path says it), and which marks of ours cannot be.
+    """Return the records and marks that could not be read, without `known` ids, which their agents' checks report.
 
-    A damaged mark makes a resource nobody's: it is never deleted as an orphan.
+    A resource with a damaged mark belongs to nobody: it is never deleted as an orphan.
     """
     found = [
         Finding(FindingCode.UNREADABLE, None, (kind, one.external_id or NO_ID), parent_id=parent or None)
@@ -187,10 +189,12 @@ def find_unreadable(snapshot: Snapshot, instance: str, known: Collection[str]) -
     return found
 
 
-def _gone(code: FindingCode, path: AgentPath, snapshot: Snapshot, what: Place, parent_id: str = "") -> list[Finding]:
-    """Say that a resource is not there; where it may be what could not be read, say that instead."""
-    is_odd = snapshot.may_hold(*what, parent_id)
-    return [Finding(FindingCode.UNREADABLE if is_odd else code, path.agent_id, what)]
+def _gone(
+    code: FindingCode, path: AgentPath, snapshot: Snapshot, what: ResourceKey, parent_id: str = ""
+) -> list[Finding]:
+    """Report a resource as missing, or as unreadable when it may be one that could not be read."""
+    is_unreadable = snapshot.may_hold(*what, parent_id)
+    return [Finding(FindingCode.UNREADABLE if is_unreadable else code, path.agent_id, what)]
 
 
 def _number(path: AgentPath, snapshot: Snapshot, _: Toolbox) -> list[Finding]:
@@ -215,7 +219,7 @@ def _trunk(path: AgentPath, snapshot: Snapshot, _: Toolbox) -> list[Finding]:
 
 def _origination_url(path: AgentPath, snapshot: Snapshot, tools: Toolbox) -> list[Finding]:
     if path.trunk_sid not in snapshot.trunks:
-        return []  # gone with its trunk: that finding says it
+        return []  # gone with its trunk, which has its own finding
     what = (ORIGINATION_URL, path.url_sid)
     url = next((url for url in snapshot.urls.get(path.trunk_sid, ()) if url.sid == path.url_sid), None)
     if url is None:
@@ -234,8 +238,8 @@ def _inbound_trunk(path: AgentPath, snapshot: Snapshot, tools: Toolbox) -> list[
     if path.phone_number not in trunk.numbers:
         return [Finding(FindingCode.LIVEKIT_TRUNK_LOST_NUMBER, path.agent_id, what)]
     wanted = set(tools.allowed_addresses or ["*"])
-    shut_out = trunk.allowed_addresses and not wanted <= set(trunk.allowed_addresses)
-    is_changed = trunk.has_auth or shut_out
+    excludes_twilio = trunk.allowed_addresses and not wanted <= set(trunk.allowed_addresses)
+    is_changed = trunk.has_auth or excludes_twilio
     return [Finding(FindingCode.LIVEKIT_TRUNK_CHANGED, path.agent_id, what)] if is_changed else []
 
 

@@ -1,1 +1,1 @@
-"""Many numbers in one request: items, files, and the dispatcher that opens their operations."""
+"""Bulks, which provision many numbers by one request: items, files, and the dispatcher that starts items."""

@@ -1,7 +1,7 @@
-"""Opens the operations of bulks, a window at a time, and ends items whose operation has ended. Needs only PostgreSQL.
+"""Starts the items of bulks, a limited number at a time, and ends items whose operation has ended.
 
 The items are the queue: a killed sweeper leaves them as they are, and an item is taken in the transaction that opens
-its operation. Called by every sweeper at every pass.
+its operation. Every sweeper runs it at every pass. Needs only PostgreSQL.
 """
 
 import uuid
@@ -25,20 +25,20 @@ from app.numbers.service import ProvisioningService
 log = structlog.get_logger(__name__)
 
 WINDOW = 200
-"""Operations of bulks that are open at once, all bulks together: at 50 a second two passes' worth and two seconds of
-work in hand, so that no worker idles; few enough for a cancel to take effect, and for the broker to hold them all."""
+"""Operations open at once for all bulks together. At 50 a second that is two passes' worth and two seconds of work in
+reserve, so that no worker idles; few enough for a cancel to take effect, and for the broker to hold them all."""
 
 BATCH = 100
-"""Operations opened by one pass, so that the sweep of lost messages waits a second or two at most."""
+"""Operations opened in one pass, so that the sweep of lost messages waits a second or two at most."""
 
 LEASE = timedelta(seconds=15)
-"""How long one sweeper has a bulk to itself: a batch takes a second or two. Where that is not enough, or its holder is
-killed, another goes on; two at once do no harm, since an item is taken only while it waits."""
+"""How long one sweeper has a bulk to itself: a batch takes a second or two. When it takes longer, or the sweeper is
+killed, another goes on; two at once do no harm, since an item is taken only while it is pending."""
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """What one pass may open of one bulk."""
+    """The items of one bulk that one pass starts."""
 
     origin: Origin
     items: Sequence[BulkItem]
@@ -46,29 +46,29 @@ class _Batch:
 
 @dataclass(frozen=True)
 class BulkDispatcher:
-    """The part of the sweeper that looks after bulks."""
+    """The part of the sweeper that runs bulks."""
 
     sessions: Sessions
     provisioning: ProvisioningService
     window: int = WINDOW
 
     def advance(self) -> int:
-        """Bring every open bulk one pass further; return how many operations were opened or refused."""
+        """Start the next items of every open bulk; return how many were started or refused."""
         with self.sessions() as session:
             found = queries.open_bulks(session)
         share = max(1, self.window // max(1, sum(1 for _, pending in found if pending)))
         done = 0
         for bulk_id, _ in found:
-            turn = self._take_batch(bulk_id, share, BATCH - done)
-            if turn is not None:
-                for item in turn.items:
-                    self._open(item, turn.origin)
+            batch = self._take_batch(bulk_id, share, BATCH - done)
+            if batch is not None:
+                for item in batch.items:
+                    self._start(item, batch.origin)
                 self._release_bulk(bulk_id)
-                done += len(turn.items)
+                done += len(batch.items)
         return done
 
     def _take_batch(self, bulk_id: uuid.UUID, share: int, left: int) -> _Batch | None:
-        """Let items follow their operations, and take what may begin now; None for nothing, or another's turn."""
+        """Update the items, and take those that may start now; None for none, or while another sweeper has the bulk."""
         with self.sessions.begin() as session:
             bulk = queries.lock_bulk(session, bulk_id, skip_locked=True)
             now = session.scalars(select(func.now())).one()
@@ -80,8 +80,8 @@ class BulkDispatcher:
             if items:
                 bulk.lease_until, bulk.started_at = now + LEASE, bulk.started_at or now
             update_counts(session, bulk)
-            asked_by = Origin(bulk.created_by, bulk.request_id, key_id=bulk.key_id)
-            return _Batch(asked_by, items) if items else None
+            requested_by = Origin(bulk.created_by, bulk.request_id, key_id=bulk.key_id)
+            return _Batch(requested_by, items) if items else None
 
     def _release_bulk(self, bulk_id: uuid.UUID) -> None:
         with self.sessions.begin() as session:
@@ -90,14 +90,14 @@ class BulkDispatcher:
                 bulk.lease_until = None
                 update_counts(session, bulk)
 
-    def _open(self, item: BulkItem, origin: Origin) -> None:
-        """Open the item's operation as a single request would, or fail the item with what that request is told."""
+    def _start(self, item: BulkItem, origin: Origin) -> None:
+        """Open the item's operation as a single request would, or fail the item with that request's error."""
         if item.agent_id is None or item.phone_number is None:
-            raise ValueError("an item that waits has both: a CHECK of the table")
-        place = BulkItemRef(item.bulk_id, item.position)
+            raise ValueError("a pending item has both: a CHECK of the table")
+        bulk_item = BulkItemRef(item.bulk_id, item.position)
         try:
             self.provisioning.provision(
-                item.agent_id, item.phone_number, takeover=item.takeover, origin=origin, place=place
+                item.agent_id, item.phone_number, takeover=item.takeover, origin=origin, bulk_item=bulk_item
             )
         except ItemTakenError:
             log.info("bulk_item_taken", bulk_id=str(item.bulk_id), position=item.position)

@@ -1,4 +1,4 @@
-"""The files of a bulk: CSV and JSON in, the report as CSV out."""
+"""The files of a bulk: reads CSV and JSON, writes the report as CSV."""
 
 import csv
 import io
@@ -12,30 +12,30 @@ from app.domain.statuses import MAX_ITEMS
 from app.domain.texts import InvalidTextError, read_json
 
 COLUMNS = ("phoneNumber", "agentId", "agent", "livekitAgentName", "takeover")
-"""What a CSV file may have; `phoneNumber` it must. `agent` is the name of an agent to make."""
+"""The columns of a CSV file; `phoneNumber` is required. `agent` is the name of an agent to create."""
 
 REPORT_COLUMNS = ("position", "phoneNumber", "agentId", "status", "operationId", "errorCode", "errorDetail")
 
 _SIGNS = "=+@\\-\uff1d\uff0b\uff0d\uff20"
-"""What a formula begins with in a spreadsheet, the full-width forms of East Asian ones too: a pattern's class."""
+"""Characters that begin a formula in a spreadsheet, with their full-width forms, for a regex character class."""
 
 _FORMULA = re.compile(rf"^(?=[\t\r\n])|(?:^|(?<=[;,|\t\r\n\"]))(?=[\s\"]*[{_SIGNS}])")
-"""Where a formula would begin: at the start of a cell, behind a quote, or behind what parts cells in some country."""
+"""Where a formula would begin: at the start of a cell, after a quote, or after a cell separator of any locale."""
 
-_DISARMED = re.compile(rf"'(?=[\s\"]*[{_SIGNS}])")
-"""An apostrophe that says of the rest of a cell: no formula. Spreadsheets write it, and so does our report."""
+_TEXT_MARK = re.compile(rf"'(?=[\s\"]*[{_SIGNS}])")
+"""The apostrophe that marks a cell as text, not a formula: written by spreadsheets and by our report."""
 
 _FLAGS = {"true": True, "false": False}
 
 
 class InvalidFileError(ValueError):
-    """The file cannot be read as a whole; the message says why, for the client."""
+    """The whole file is invalid; the message says why, for the client."""
 
 
 def items_from_csv(text: str) -> list[object]:
-    """Return the rows as the items that JSON would have; a cell left empty is a field left out.
+    """Return the rows as items in their JSON form; an empty cell is an absent field.
 
-    A row that does not fit the header becomes an item that its reader refuses: the others go on.
+    A row with more cells than the header becomes an invalid item; the others go on.
     """
     rows = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
     try:
@@ -50,7 +50,7 @@ def items_from_csv(text: str) -> list[object]:
 
 
 def items_from_file(path: Path) -> list[object]:
-    """Return the items of a file: JSON where its name ends so, else CSV; JSON is `{"items": […]}` or the list alone."""
+    """Return the items of a `.json` file (`{"items": […]}` or the list alone), or of a CSV file."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         document = read_json(text) if path.suffix.lower() == ".json" else None
@@ -74,14 +74,14 @@ def items_from_document(document: object) -> list[object]:
 
 
 def checked_count(items: list[object]) -> list[object]:
-    """Return the items, unless there are none or too many."""
+    """Return the items; `InvalidFileError` when there are none or too many."""
     if not 1 <= len(items) <= MAX_ITEMS:
         raise InvalidFileError(f"must have 1 to {MAX_ITEMS} items, not {len(items)}")
     return items
 
 
 def report_text(items: Iterable[BulkItem]) -> str:
-    """Write the report as CSV, a header row and a line for every item."""
+    """Return the report as CSV, a header row and a row for every item."""
     text = io.StringIO()
     rows = csv.writer(text)
     rows.writerow(REPORT_COLUMNS)
@@ -92,7 +92,7 @@ def report_text(items: Iterable[BulkItem]) -> str:
 
 
 def without_formula(cell: object) -> str:
-    """Return the text of a cell in which no spreadsheet finds a formula; a phone number is a number to all of them."""
+    """Return the cell's text so that no spreadsheet reads a formula in it; a phone number stays as it is."""
     text = "" if cell is None else str(cell)
     return text if E164.fullmatch(text) else _FORMULA.sub("'", text)
 
@@ -101,7 +101,7 @@ def _item(header: list[str], row: list[str]) -> object:
     if len(row) > len(header):
         return None
     stripped = {name: cell.strip() for name, cell in zip(header, row, strict=False)}
-    cells: dict[str, object] = {name: _DISARMED.sub("", cell, 1) for name, cell in stripped.items() if cell}
+    cells: dict[str, object] = {name: _TEXT_MARK.sub("", cell, 1) for name, cell in stripped.items() if cell}
     if "takeover" in cells:
         cells["takeover"] = _FLAGS.get(str(cells["takeover"]).lower(), cells["takeover"])
     if "agent" in cells or "livekitAgentName" in cells:

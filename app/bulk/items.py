@@ -1,4 +1,4 @@
-"""The items of a bulk: one that cannot work is that item's problem, and the others go on."""
+"""Reads and validates the items of a bulk; an invalid item fails alone, the others go on."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -15,18 +15,18 @@ from app.domain.texts import MAX_NAME, InvalidTextError, check_metadata, excerpt
 
 
 class ItemTakenError(Exception):
-    """The item no longer waits: another sweeper opened its operation, or it was cancelled."""
+    """The item is no longer pending: another sweeper opened its operation, or it was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class BulkItemRef:
-    """One item of a bulk."""
+    """Identifies one item of a bulk."""
 
     bulk_id: uuid.UUID
     position: int
 
-    def check(self, session: Session) -> None:
-        """Raise `ItemTakenError` unless the item still waits."""
+    def check_pending(self, session: Session) -> None:
+        """Raise `ItemTakenError` unless the item is still pending."""
         item = (BulkItem.bulk_id == self.bulk_id, BulkItem.position == self.position)
         if session.scalar(select(BulkItem.status).where(*item)) is not ItemStatus.PENDING:
             raise ItemTakenError
@@ -37,12 +37,12 @@ AGENT_FIELDS = frozenset({"name", "livekitAgentName", "metadata"})
 
 
 class _InvalidItemError(Exception):
-    """The item cannot work; the message names the field."""
+    """The item is invalid; the message names the field."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewAgent:
-    """An agent to make for an item."""
+    """An agent to create for an item."""
 
     name: str
     livekit_agent_name: str
@@ -51,7 +51,7 @@ class NewAgent:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item as it was read; with a `problem` it never begins, and the other fields hold what could be read."""
+    """One item as read; with a `problem` it never starts, and the other fields hold what could be read."""
 
     position: int
     phone_number: str | None = None
@@ -62,21 +62,21 @@ class Item:
 
 
 def read_items(raw: Sequence[object]) -> list[Item]:
-    """Read every item; positions count from 1. A number or agent that comes twice is the later item's problem."""
+    """Read every item; positions count from 1. Of two items with the same number or agent the later one is invalid."""
     numbers: dict[str, int] = {}
     agents: dict[uuid.UUID, int] = {}
     items = []
     for position, given in enumerate(raw, start=1):
         item = _read(position, given)
         if item.problem is None:
-            item = _once(item, "phoneNumber", numbers, item.phone_number)
+            item = _check_unique(item, "phoneNumber", numbers, item.phone_number)
         if item.problem is None and item.agent_id is not None:
-            item = _once(item, "agentId", agents, item.agent_id)
+            item = _check_unique(item, "agentId", agents, item.agent_id)
         items.append(item)
     return items
 
 
-def _once(item: Item, name: str, seen: dict[Any, int], value: object) -> Item:
+def _check_unique(item: Item, name: str, seen: dict[Any, int], value: object) -> Item:
     first = seen.setdefault(value, item.position)
     return item if first == item.position else replace(item, problem=f"{name}: is in item {first} already.")
 
@@ -93,7 +93,7 @@ def _read(position: int, given: object) -> Item:
     except _InvalidItemError as error:
         return replace(item, problem=str(error))
     if (item.agent_id is None) == (new_agent is None):
-        return replace(item, problem="agentId, agent: exactly one of them says who gets the number.")
+        return replace(item, problem="agentId, agent: exactly one of them is required.")
     return replace(item, phone_number=number, new_agent=new_agent, takeover=takeover)
 
 

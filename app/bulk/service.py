@@ -1,4 +1,4 @@
-"""The use cases of a bulk: accept, look, cancel, resume. Its operations are opened by the sweeper, a few at a time."""
+"""Accepts, reads, cancels and resumes bulks. The sweeper starts their items, a few at a time."""
 
 import json
 import uuid
@@ -25,11 +25,11 @@ from app.saga.rows import Rows
 log = structlog.get_logger(__name__)
 
 NOT_RESUMABLE = (ErrorCode.VALIDATION_FAILED, ErrorCode.AGENT_NOT_FOUND)
-"""Why an item was refused on arrival: the request itself is wrong, so resuming would fail the same way."""
+"""The errors of items that were invalid from the start: resuming them would fail the same way."""
 
 
 CANCEL_BATCH = 100
-"""Queued operations that one transaction cancels: it holds their locks for a few tenths of a second (measured)."""
+"""Queued operations that one transaction cancels: it locks them for a few tenths of a second (measured)."""
 
 _WITHOUT_NUMBER = (ItemStatus.FAILED, ItemStatus.CANCELLED)
 _RESET = {"status": ItemStatus.PENDING, "operation_id": None, "error_code": None, "error_detail": None}
@@ -37,34 +37,34 @@ _RESET = {"status": ItemStatus.PENDING, "operation_id": None, "error_code": None
 
 @dataclass(frozen=True)
 class Cancellation:
-    """What came of a request to cancel a bulk; unless it was resumed meanwhile, the three figures make up its total."""
+    """The result of a cancel request; unless the bulk was resumed meanwhile, the three figures add up to its total."""
 
     bulk: Bulk
     cancelled_now: int
 
     @property
     def still_running(self) -> int:
-        """Items that had begun: they run to their end."""
+        """Items that had started: they run to their end."""
         return self.bulk.running
 
     @property
     def already_done(self) -> int:
-        """Items that were over before."""
-        over = self.bulk.total - self.bulk.pending - self.bulk.running
-        return max(over - self.cancelled_now, 0)  # what a resume has taken up meanwhile is over no longer
+        """Items that had ended before."""
+        ended = self.bulk.total - self.bulk.pending - self.bulk.running
+        return max(ended - self.cancelled_now, 0)  # a resume meanwhile may have restarted some
 
 
 @dataclass(frozen=True)
 class BulkService:
-    """Everything that a client may do with a bulk."""
+    """What a client may do with a bulk."""
 
     sessions: Sessions
     rows: Rows
 
     def accept(self, items: Sequence[Item], *, origin: Origin) -> Bulk:
-        """Store the bulk whole, in one transaction: its items, and the agents that they ask for.
+        """Store the bulk, its items and the agents to create for them, in one transaction.
 
-        An item that cannot work is failed at once and says why; the others wait for the sweeper.
+        An invalid item fails at once and says why; the others wait for the sweeper.
         """
         with self.sessions.begin() as session:
             bulk = Bulk(id=uuid.uuid4(), total=len(items), pending=len(items), status=BulkStatus.QUEUED)
@@ -73,9 +73,9 @@ class BulkService:
             session.flush()
             wanted = {item.agent_id for item in items if item.agent_id is not None}
             existing = queries.existing_agents(session, wanted)
-            made = {item.position: _agent_row(item) for item in items if item.new_agent and not item.problem}
-            queries.insert_agents(session, list(made.values()))
-            queries.insert_items(session, bulk.id, [_item_row(item, existing, made) for item in items])
+            created = {item.position: _agent_row(item) for item in items if item.new_agent and not item.problem}
+            queries.insert_agents(session, list(created.values()))
+            queries.insert_items(session, bulk.id, [_item_row(item, existing, created) for item in items])
             update_counts(session, bulk)
             record_activity(session, origin, Action.BULK_CREATE, bulk.id, total=bulk.total)
             session.flush()
@@ -92,21 +92,21 @@ class BulkService:
         return bulk
 
     def items(self, bulk_id: uuid.UUID) -> Sequence[BulkItem]:
-        """Return every item, in the order of the request; 404 `bulk_not_found`."""
+        """Return every item, in request order; 404 `bulk_not_found`."""
         self.get(bulk_id)
         with self.sessions() as session:
             return queries.list_items(session, bulk_id)
 
     def not_begun(self, bulk: Bulk) -> int:
-        """Return how many of its items `cancel` would cancel now."""
+        """Count the items that `cancel` would cancel now."""
         with self.sessions() as session:
             return bulk.pending + queries.count_queued(session, bulk.id)
 
     def cancel(self, bulk_id: uuid.UUID, *, origin: Origin = INTERNAL) -> Cancellation:
-        """Cancel every item for which no provider was called yet; the others run to their end. May be called again.
+        """Cancel every item for which no provider was called yet; the others run to their end. May be repeated.
 
-        An item whose operation waits in a queue counts as not begun: the operation ends here and now. Where this is
-        killed between two transactions, the next call goes on.
+        An item whose operation is still queued has not started: the operation is cancelled at once. If this is killed
+        between two transactions, the next call goes on.
         """
         with self.sessions.begin() as session:
             bulk = _locked(session, bulk_id)
@@ -119,13 +119,13 @@ class BulkService:
         for first in range(0, len(queued), CANCEL_BATCH):
             before = bulk.cancelled_at
             with self.sessions.begin() as session:
-                # The operations' locks before anything else, as the runner has it.
+                # Lock the operations first, as the runner does.
                 locked = queries.lock_queued(session, queued[first : first + CANCEL_BATCH])
                 bulk = _locked(session, bulk_id)
                 if bulk.cancelled_at != before:
-                    break  # resumed meanwhile, or cancelled by another request, which goes on from here
+                    break  # resumed meanwhile, or cancelled by another request, which finishes the rest
                 for operation_id in locked:
-                    self._end(session, operation_id, origin)
+                    self._cancel_operation(session, operation_id, origin)
                 if locked:
                     bulk.cancelled_at = at
                     record_activity(session, origin, Action.BULK_CANCEL, bulk_id, cancelled=len(locked))
@@ -134,21 +134,21 @@ class BulkService:
         log.info("bulk_cancelled", bulk_id=str(bulk_id), cancelled=cancelled, running=bulk.running)
         return Cancellation(bulk, cancelled)
 
-    def _end(self, session: Session, operation_id: uuid.UUID, origin: Origin) -> None:
-        """End an operation that nobody has begun, as a request to deprovision would; the session holds its lock."""
-        loaded, why = self.rows.read(operation_id, session), "The bulk was cancelled before this operation began."
+    def _cancel_operation(self, session: Session, operation_id: uuid.UUID, origin: Origin) -> None:
+        """Cancel an operation that has not started, as a request to deprovision would; the session holds its lock."""
+        loaded, why = self.rows.read(operation_id, session), "The bulk was cancelled before this operation started."
         if loaded is not None:
             self.rows.write(machine.cancel(loaded.saga, origin, loaded.now, why), loaded.version, session)
 
     def resumable(self, bulk_id: uuid.UUID) -> int:
-        """Return about how many items `resume` would let wait again; 404 `bulk_not_found`."""
+        """Estimate how many items `resume` would make pending again; 404 `bulk_not_found`."""
         bulk = self.get(bulk_id)
         return bulk.failed + bulk.cancelled
 
     def resume(self, bulk_id: uuid.UUID, *, origin: Origin = INTERNAL) -> Bulk:
-        """Let every item wait again that failed or was cancelled, but for those that never can work.
+        """Make every failed or cancelled item pending again, except those that were invalid from the start.
 
-        The agents are those of the first time: nothing is made twice. With nothing to resume it changes nothing.
+        The agents created for the bulk are used again. With nothing to resume it changes nothing.
         """
         with self.sessions.begin() as session:
             bulk = _locked(session, bulk_id)
@@ -173,14 +173,14 @@ class BulkService:
 
 
 def _cancel_pending(session: Session, bulk: Bulk, at: datetime) -> int:
-    """Cancel the items that have no operation; from here on no sweeper opens one for them."""
+    """Cancel the items that have no operation; no sweeper opens one for them after that."""
     cancelled = session.scalars(
         update(BulkItem)
         .where(BulkItem.bulk_id == bulk.id, BulkItem.status == ItemStatus.PENDING)
         .values(
             status=ItemStatus.CANCELLED,
             error_code=ErrorCode.CANCELLED,
-            error_detail="The bulk was cancelled before this item began.",
+            error_detail="The bulk was cancelled before this item started.",
         )
         .returning(BulkItem.position)
         .execution_options(synchronize_session=False)
@@ -191,13 +191,13 @@ def _cancel_pending(session: Session, bulk: Bulk, at: datetime) -> int:
 
 
 def _copy_and_count(session: Session, bulk: Bulk) -> None:
-    """Let the items follow their operations, and count them."""
+    """Copy ended operations to their items, and count the items."""
     queries.copy_ended_operations(session, bulk.id)
     update_counts(session, bulk)
 
 
 def requeue_item(sessions: Sessions, operation: Operation) -> BulkItemRef | None:
-    """Let the item wait again whose operation this was, now that it has ended; None where it is no item's."""
+    """Make the item of an ended operation pending again; None when the operation belongs to no bulk."""
     if operation.bulk_id is None:
         return None
     with sessions.begin() as session:
@@ -217,7 +217,7 @@ def requeue_item(sessions: Sessions, operation: Operation) -> BulkItemRef | None
 
 
 def update_counts(session: Session, bulk: Bulk) -> None:
-    """Count the items and say where the bulk stands; in a transaction that holds its lock."""
+    """Count the items and set the bulk's status; in a transaction that holds its lock."""
     counts = queries.count_items(session, bulk.id)
     for status in ItemStatus:
         setattr(bulk, status.value, counts.get(status, 0))
@@ -245,7 +245,7 @@ def _locked(session: Session, bulk_id: uuid.UUID) -> Bulk:
 
 def _agent_row(item: Item) -> dict[str, Any]:
     if item.new_agent is None:
-        raise ValueError("the item asks for no agent")
+        raise ValueError("the item has no new agent")
     return {
         "id": uuid.uuid4(),
         "name": item.new_agent.name,
@@ -254,8 +254,8 @@ def _agent_row(item: Item) -> dict[str, Any]:
     }
 
 
-def _item_row(item: Item, existing: set[uuid.UUID], made: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    agent_id = made[item.position]["id"] if item.position in made else item.agent_id
+def _item_row(item: Item, existing: set[uuid.UUID], created: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    agent_id = created[item.position]["id"] if item.position in created else item.agent_id
     code, detail = (ErrorCode.VALIDATION_FAILED if item.problem else None), item.problem
     if item.agent_id is not None and item.agent_id not in existing:
         agent_id = None

@@ -27,7 +27,7 @@ from app.domain.findings import Health
 from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus
 from app.numbers.dry_run import Preview
 from app.numbers.inventory import NumberUse, OwnedNumber
-from app.numbers.service import Opened
+from app.numbers.service import OpenedOperation
 from app.views.operation_schemas import OperationOut, PhoneOut, PlanOut, VerifiedOut
 from app.views.operations import OperationView, PhoneView
 from app.views.reports import plan_body, verification_body
@@ -138,7 +138,7 @@ def move(agent: str, to_agent: str, wait: bool, is_json: bool) -> None:
 
 
 def finish(
-    operation: Operation | Opened,
+    operation: Operation | OpenedOperation,
     *,
     wait: bool,
     is_json: bool,

@@ -1,1 +1,1 @@
-"""The use cases of a number: provision, deprovision, repair, move, verify, dry run, inventory."""
+"""What can be done with a number: provision, deprovision, repair, move, verify, dry run, inventory."""

@@ -1,4 +1,4 @@
-"""The use cases of an agent as such: create, get, delete."""
+"""Agents without regard to their numbers: create, get, delete."""
 
 import uuid
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from app.domain.events import INTERNAL, Action, Origin
 from app.domain.statuses import OPEN_STATUSES, PhoneStatus
 
 ERASED = "(deleted)"
-"""What stands for the names of a deleted agent: its row stays for the trail, what its owner wrote does not."""
+"""Replaces the names of a deleted agent: its row is kept for the audit trail, what its owner wrote is not."""
 
 
 @dataclass(frozen=True)
 class AgentService:
-    """Agents without regard to their numbers."""
+    """Creates, reads and deletes agents."""
 
     sessions: Sessions
 
     def create(
         self, name: str, livekit_agent_name: str | None, metadata: dict[str, Any], *, origin: Origin = INTERNAL
     ) -> Agent:
-        """Insert an agent; LiveKit dispatches to `livekit_agent_name`, which is the name where none is given."""
+        """Insert an agent; LiveKit dispatches calls to `livekit_agent_name`, by default the name."""
         with self.sessions.begin() as session:
             agent = Agent(
                 id=uuid.uuid4(),
@@ -45,7 +45,7 @@ class AgentService:
             return agent
 
     def get(self, agent_id: uuid.UUID) -> Agent:
-        """Return the agent; 404 `agent_not_found` when there is none or it was deleted."""
+        """Return the agent; 404 `agent_not_found` when it does not exist or was deleted."""
         with self.sessions.begin() as session:
             agent = session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
         if agent is None:
@@ -53,7 +53,7 @@ class AgentService:
         return agent
 
     def delete(self, agent_id: uuid.UUID, *, origin: Origin = INTERNAL) -> None:
-        """Delete the agent and erase its names and metadata; 409 while it holds a number or an operation is open."""
+        """Delete the agent and erase its names and metadata; 409 while it has a number or an open operation."""
         with self.sessions.begin() as session:
             agent = session.scalar(
                 select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)).with_for_update()
@@ -69,18 +69,18 @@ class AgentService:
             record_activity(session, origin, Action.AGENT_DELETE, agent_id)
 
     def erase_deleted(self) -> int:
-        """Erase what an older release left of the agents that it deleted; return of how many."""
+        """Erase what an older release kept of deleted agents; return how many rows were changed."""
         is_left = or_(Agent.name != ERASED, Agent.livekit_agent_name != ERASED, Agent.agent_metadata != {})
         erased = {"name": ERASED, "livekit_agent_name": ERASED, "agent_metadata": {}, "health_findings": []}
-        some = select(Agent.id).where(Agent.deleted_at.is_not(None), is_left).limit(PURGE_BATCH)
+        batch = select(Agent.id).where(Agent.deleted_at.is_not(None), is_left).limit(PURGE_BATCH)
         with self.sessions.begin() as session:
-            statement = update(Agent).where(Agent.id.in_(some.with_for_update(skip_locked=True).cte("some").select()))
+            statement = update(Agent).where(Agent.id.in_(batch.with_for_update(skip_locked=True).cte("batch").select()))
             done = session.execute(statement.values(erased).execution_options(synchronize_session=False))
             return int(done.rowcount)  # type: ignore[attr-defined]  # of every UPDATE
 
 
 def is_open_for(agent_id: uuid.UUID) -> ColumnElement[bool]:
-    """Match the open operations that this agent takes part in, as the one that moves its number here too."""
+    """Match the agent's open operations, and an open move of another agent's number to it."""
     takes_part = or_(Operation.agent_id == agent_id, Operation.target_agent_id == agent_id)
     return and_(takes_part, Operation.status.in_(OPEN_STATUSES))
 
@@ -93,7 +93,7 @@ def refuse_busy(session: Session, agent_id: uuid.UUID) -> None:
 
 
 def lock_agent(session: Session, agent_id: uuid.UUID) -> tuple[Agent, datetime]:
-    """Take the agent's row lock and the database's time; 404 `agent_not_found`."""
+    """Lock the agent's row and read the database's time; 404 `agent_not_found`."""
     row = session.execute(
         select(Agent, func.clock_timestamp())
         .where(Agent.id == agent_id, Agent.deleted_at.is_(None))

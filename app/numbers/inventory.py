@@ -1,4 +1,4 @@
-"""The numbers of the carrier account, what each is used for, and how many more it has room for."""
+"""The numbers of the Twilio account, what each is used for, and how many more numbers its trunk limit allows."""
 
 import threading
 import time
@@ -24,17 +24,17 @@ log = structlog.get_logger(__name__)
 
 
 class NumberUse(StrEnum):
-    """What a number of the account is used for now."""
+    """What a number of the account is used for at present."""
 
     FREE = "free"
     AGENT = "agent"
-    """An agent of this installation has it, or is getting it."""
+    """It belongs to an agent of this installation, or is being provisioned for one."""
     TRUNK = "trunk"
-    """It is on somebody else's trunk: `takeover` moves it."""
+    """It is on a trunk that is not ours: `takeover` moves it."""
     APPLICATION = "application"
-    """It calls a voice application: `takeover` moves it."""
+    """It is routed to a voice application: `takeover` moves it."""
     NO_VOICE = "no_voice"
-    """It cannot take calls, or is set to receive fax."""
+    """It has no voice capability, or is set to receive fax."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,13 @@ class OwnedNumber:
 
 @dataclass(frozen=True)
 class InventoryService:
-    """Reads the account's numbers beside our rows."""
+    """Combines the account's numbers with our rows."""
 
     sessions: Sessions
     carrier: Carrier
 
     def numbers(self) -> list[OwnedNumber]:
-        """Return every number that can be read, sorted by its text; may raise the provider's errors."""
+        """Return every readable number, sorted; may raise the provider's errors."""
         unreadable: list[Unreadable] = []
         found = self.carrier.list_numbers(unreadable)
         if unreadable:
@@ -85,65 +85,69 @@ def _use_of(number: CarrierNumber) -> NumberUse:
 
 
 FRESH_S = 60.0
-"""Seconds that one list of the account's trunks serves; what we made or deleted since, the ledger adds."""
+"""Seconds for which a list of the account's trunks is reused; the ledger adds what we created or deleted since."""
 
-PATIENCE_S = 1.0
-"""Seconds that somebody waits for the list: a provider that hangs must hold up no request. It comes to the next one."""
+LIST_TIMEOUT_S = 1.0
+"""Seconds that a request waits for the list, so that a slow provider holds up no request. The next one may get it."""
 
-PAUSE_S = 5.0
-"""Seconds after a list that failed in which nobody asks again."""
+PAUSE_AFTER_FAILURE_S = 5.0
+"""Seconds after a failed list before it is requested again."""
 
 OVERLAP = timedelta(minutes=5)
-"""How far before a list the ledger is read: a trunk is made and listed before its row is committed."""
+"""How far before the list the ledger is read: a trunk is created and listed before its row is committed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Headroom:
-    """The account's trunks, and how many of `wanted` numbers there is room for."""
+    """How many trunks the account has, and how many of `wanted` numbers still fit."""
 
     trunk_limit: int
     trunks_in_use: int
     trunks_promised: int
-    """What numbers that were accepted before will take."""
+    """Trunks still to be created for numbers already accepted."""
     wanted: int = 0
 
     def for_numbers(self, wanted: int) -> "Headroom":
-        """Say the same for so many numbers."""
+        """Return a copy for this many numbers."""
         return replace(self, wanted=wanted)
 
     @property
     def fits(self) -> int:
-        """How many of the wanted numbers find a trunk, as things stand."""
+        """How many of the wanted numbers would get a trunk now."""
         return min(self.wanted, max(self.trunk_limit - self.trunks_in_use - self.trunks_promised, 0))
 
     @property
     def reason(self) -> str:
-        """One sentence for a person, with every figure that it follows from."""
-        promised = f", {self.trunks_promised:,} promised to numbers that wait" if self.trunks_promised else ""
+        """One sentence for people, with the figures behind it."""
+        reserved = f", {self.trunks_promised:,} reserved for numbers in progress" if self.trunks_promised else ""
         return (
             f"{self.fits:,} of {self.wanted:,} numbers fit: each takes a trunk, and of the {self.trunk_limit:,} trunks "
-            f"that the Twilio account may have {self.trunks_in_use:,} are in use{promised}."
+            f"that the Twilio account may have {self.trunks_in_use:,} are in use{reserved}."
         )
 
 
 def headroom_sentence(room: Headroom | None, wanted: int) -> str:
-    """Say how many of so many numbers there is room for, also where that is not known."""
-    return room.for_numbers(wanted).reason if room else "Twilio did not say in time how many of them fit."
+    """Describe how many of this many numbers fit, also when that is unknown."""
+    return (
+        room.for_numbers(wanted).reason
+        if room
+        else "It is not known how many of them fit: Twilio did not respond in time."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _TrunkList:
-    """Every trunk of the account at one moment."""
+    """The account's trunks at one moment."""
 
     sids: frozenset[str]
     at: datetime
-    """By the database's clock, as the ledger's times are."""
+    """The database's time, as in the ledger."""
     fresh_until: float
-    """The monotonic clock."""
+    """Monotonic time."""
 
 
 class HeadroomService:
-    """Looks at the account without making anybody wait for it; safe to use from many threads."""
+    """Counts the account's trunks in a background thread; safe to use from many threads."""
 
     def __init__(
         self,
@@ -151,47 +155,47 @@ class HeadroomService:
         carrier: Carrier,
         trunk_limit: int,
         *,
-        patience_s: float = PATIENCE_S,
+        list_timeout_s: float = LIST_TIMEOUT_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sessions = sessions
         self._carrier = carrier
         self._trunk_limit = trunk_limit
-        self._patience_s = patience_s
+        self._list_timeout_s = list_timeout_s
         self._clock = clock
         self._lock = threading.Lock()
         self._list: _TrunkList | None = None
-        self._under_way: threading.Event | None = None
-        self._waits_until = 0.0
-        self._quiet_until = 0.0
+        self._listing: threading.Event | None = None
+        self._wait_until = 0.0
+        self._retry_at = 0.0
 
     def now(self) -> Headroom | None:
-        """Return how the account stands; None where Twilio does not say so in time."""
+        """Return the current figures; None when Twilio does not respond in time."""
         found = self._trunks()
         if found is None:
             return None
         with self._sessions() as session:
-            in_use = len(found.sids) + _change_since(session, found)
-            return Headroom(self._trunk_limit, in_use, _promised(session))
+            in_use = len(found.sids) + _growth_since(session, found)
+            return Headroom(self._trunk_limit, in_use, _count_reserved(session))
 
     def _trunks(self) -> _TrunkList | None:
-        """Return a list that is fresh; one thread at a time asks for it, and goes on when nobody waits any more."""
+        """Return a fresh list; one thread at a time requests it, and finishes even when nobody waits any more."""
         with self._lock:
             now = self._clock()
             if self._list is not None and now < self._list.fresh_until:
                 return self._list
-            if self._under_way is None:
-                if now < self._quiet_until:
+            if self._listing is None:
+                if now < self._retry_at:
                     return None
-                self._under_way, self._waits_until = threading.Event(), now + self._patience_s
-                threading.Thread(target=self._ask, name="trunks", daemon=True).start()
-            under_way, left_s = self._under_way, self._waits_until - now
-        under_way.wait(max(left_s, 0.0))
+                self._listing, self._wait_until = threading.Event(), now + self._list_timeout_s
+                threading.Thread(target=self._list_trunks, name="trunks", daemon=True).start()
+            listing, left_s = self._listing, self._wait_until - now
+        listing.wait(max(left_s, 0.0))
         with self._lock:
             is_fresh = self._list is not None and self._clock() < self._list.fresh_until
             return self._list if is_fresh else None
 
-    def _ask(self) -> None:
+    def _list_trunks(self) -> None:
         found = None
         try:
             with self._sessions() as session:
@@ -204,25 +208,25 @@ class HeadroomService:
             log.exception("trunk_count_broke")
         with self._lock:
             self._list = found
-            self._quiet_until = 0.0 if found else self._clock() + PAUSE_S
-            under_way, self._under_way = self._under_way, None
-        if under_way is not None:
-            under_way.set()
+            self._retry_at = 0.0 if found else self._clock() + PAUSE_AFTER_FAILURE_S
+            listing, self._listing = self._listing, None
+        if listing is not None:
+            listing.set()
 
 
-def _change_since(session: Session, found: _TrunkList) -> int:
-    """Return by how many trunks the account has grown since the list, as far as it was our doing."""
+def _growth_since(session: Session, found: _TrunkList) -> int:
+    """Return by how many trunks our own operations have changed the account since the list."""
     since = found.at - OVERLAP
     query = select(Resource.external_id, Resource.deleted_at).where(
         Resource.kind == TRUNK, or_(Resource.seen_at > since, Resource.deleted_at > since)
     )
-    stands = {sid: deleted_at is None for sid, deleted_at in session.execute(query)}
-    return sum(is_there - (sid in found.sids) for sid, is_there in stands.items())
+    exists = {sid: deleted_at is None for sid, deleted_at in session.execute(query)}
+    return sum(is_there - (sid in found.sids) for sid, is_there in exists.items())
 
 
-def _promised(session: Session) -> int:
-    """Return how many trunks are still to be made for numbers that were accepted."""
-    on_its_way = (
+def _count_reserved(session: Session) -> int:
+    """Count the trunks still to be created for numbers already accepted."""
+    in_progress = (
         select(func.count())
         .select_from(Operation)
         .join(Agent, Agent.id == Operation.agent_id)
@@ -232,4 +236,4 @@ def _promised(session: Session) -> int:
             Agent.twilio_trunk_sid.is_(None),
         )
     )
-    return session.scalars(on_its_way).one() + queries.count_pending(session)
+    return session.scalars(in_progress).one() + queries.count_pending(session)

@@ -1,4 +1,4 @@
-"""The use cases of a path that stands: verify it, repair it, move its number to another agent."""
+"""Maintains a provisioned path: verify it, repair it, move its number to another agent."""
 
 import uuid
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ from app.webhooks.announcements import announce_drift
 log = structlog.get_logger(__name__)
 
 MOVED_STEPS = frozenset({TRUNK, ORIGINATION_URL, INBOUND_TRUNK, DISPATCH_RULE, VERIFICATION})
-"""What carries the agent's mark or name, in table order: callers change agents when the rule does, at once."""
+"""The steps whose resources carry the agent's mark or name; callers reach the new agent as soon as the rule changes."""
 
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What `verify` saw: the named checks, and the findings that failed them."""
+    """The result of `verify`: the named checks, and the findings that failed them."""
 
     checks: dict[str, bool]
     findings: list[Finding]
@@ -44,7 +44,7 @@ class VerifyResult:
 
 @dataclass(frozen=True)
 class MaintenanceService:
-    """Looks after provisioned numbers."""
+    """Verifies, repairs and moves provisioned numbers."""
 
     sessions: Sessions
     publisher: Publisher
@@ -52,9 +52,9 @@ class MaintenanceService:
     tools: Toolbox
 
     def verify(self, agent_id: uuid.UUID) -> VerifyResult:
-        """Read one agent's path now and keep what was found as its health; 409 `agent_has_no_phone` without a path.
+        """Compare one agent's path with the providers and store the result as its health; 409 `agent_has_no_phone`.
 
-        May raise the providers' errors: nothing is kept then.
+        May raise the providers' errors: nothing is stored then.
         """
         path = self._path(agent_id)
         findings = compare(path, read_one(self.tools, path), self.tools)
@@ -68,9 +68,9 @@ class MaintenanceService:
         return VerifyResult(checks, findings, health, checked_at)
 
     def repair(self, agent_id: uuid.UUID, *, takeover: bool, origin: Origin) -> Operation | None:
-        """Queue the repair of what is missing or changed, by the steps of provisioning; None where all is well.
+        """Queue the repair of what is missing or changed, by the steps of provisioning; None when nothing is wrong.
 
-        Refused with 409 `number_already_routed` where the number belongs to somebody else now and `takeover` is off.
+        Refused with 409 `number_already_routed` when the number is routed elsewhere now and `takeover` is off.
         """
         findings = self.verify(agent_id).findings
         return self.repair_found(agent_id, findings, takeover=takeover, origin=origin)
@@ -78,12 +78,14 @@ class MaintenanceService:
     def repair_found(
         self, agent_id: uuid.UUID, findings: list[Finding], *, takeover: bool, origin: Origin
     ) -> Operation | None:
-        """Queue the repair of these findings."""
+        """Queue the repair of these findings; None when none of them needs one."""
         codes = {finding.code for finding in findings}
         if FindingCode.NUMBER_GONE in codes:
-            raise RefusedError(ErrorCode.NUMBER_NOT_IN_ACCOUNT, "The account no longer owns the number: deprovision.")
+            raise RefusedError(
+                ErrorCode.NUMBER_NOT_IN_ACCOUNT, "The Twilio account no longer owns the number: deprovision it."
+            )
         if any(finding.kind.fix is Fix.TAKE_BACK for finding in findings) and not takeover:
-            detail = "The number is on somebody else's trunk or application now: send takeover=true to take it back."
+            detail = "The number is on another trunk or application now: send takeover=true to take it back."
             raise RefusedError(ErrorCode.NUMBER_ALREADY_ROUTED, detail)
         steps = frozenset(name for finding in findings for name in finding.kind.steps)
         if not steps:
@@ -92,7 +94,7 @@ class MaintenanceService:
             with self.sessions.begin() as session:
                 agent, now = lock_agent(session, agent_id)
                 refuse_busy(session, agent_id)
-                _number_of(agent)
+                _check_has_number(agent)
                 kind, only, row = OperationKind.REPAIR, steps | {VERIFICATION}, agent_row(agent)
                 change = machine.open_operation(kind, row, now, origin, takeover=takeover, only=only)
                 saga = self.rows.open(change, session)
@@ -102,20 +104,20 @@ class MaintenanceService:
         return self._publish(saga)
 
     def move(self, agent_id: uuid.UUID, to_agent_id: uuid.UUID, *, origin: Origin) -> Operation:
-        """Queue the hand-over of the number to another agent, which must have none.
+        """Queue the move of the number to another agent, which must have none.
 
-        The dispatch rule is changed in place: at no moment does a caller reach nobody. Undo hands it back the same way.
+        The dispatch rule is updated in place, so that calls are answered throughout. Undo moves it back the same way.
         """
         if agent_id == to_agent_id:
             raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The agent has this number already.")
         try:
             with self.sessions.begin() as session:
-                # Always in the same order, whichever way two moves go.
+                # Always in the same order, so that two opposite moves do not deadlock.
                 locked = {one: lock_agent(session, one) for one in sorted((agent_id, to_agent_id))}
                 (source, now), (target, _) = locked[agent_id], locked[to_agent_id]
                 refuse_busy(session, agent_id)
                 refuse_busy(session, to_agent_id)
-                _number_of(source)
+                _check_has_number(source)
                 if target.phone_provisioning_status is PhoneStatus.PROVISIONED:
                     raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The other agent has a number: deprovision it first.")
                 change = machine.open_operation(
@@ -137,18 +139,18 @@ class MaintenanceService:
             agent = session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
             if agent is None:
                 raise agent_not_found(agent_id)
-            _number_of(agent)
+            _check_has_number(agent)
             return path_from_row(agent)
 
 
 def save_health(session: Session, agent_id: uuid.UUID, findings: list[Finding]) -> datetime | None:
-    """Write what was found as the agent's health, and tell webhooks when it begins to drift.
+    """Store the findings as the agent's health, and queue webhooks when it begins to drift.
 
     Returns the time; None, with nothing written, when the agent's number is no longer provisioned.
     """
-    # The row lock makes one of two that find the same drift the first.
-    held = select(Agent).where(Agent.id == agent_id, Agent.phone_provisioning_status == PhoneStatus.PROVISIONED)
-    agent = session.scalar(held.with_for_update())
+    # The row lock lets only one of two concurrent checks announce the same drift.
+    provisioned = select(Agent).where(Agent.id == agent_id, Agent.phone_provisioning_status == PhoneStatus.PROVISIONED)
+    agent = session.scalar(provisioned.with_for_update())
     if agent is None:
         return None
     if findings and agent.health_state is not Health.DRIFTED:
@@ -167,7 +169,7 @@ def save_health(session: Session, agent_id: uuid.UUID, findings: list[Finding]) 
 
 
 def path_from_row(agent: Agent) -> AgentPath:
-    """Read what a provisioned agent's row says of its path."""
+    """Build the path of a provisioned agent from its row."""
     return AgentPath(
         agent_id=str(agent.id),
         agent_name=agent.livekit_agent_name,
@@ -181,12 +183,12 @@ def path_from_row(agent: Agent) -> AgentPath:
 
 
 def finding_json(finding: Finding) -> dict[str, object]:
-    """Put a finding into the words of the API."""
+    """Return a finding as the API shows it."""
     return {
         "code": finding.code,
         "severity": finding.kind.severity,
         "sentence": finding.kind.sentence,
-        # It quotes what somebody wrote at a console: a SIP URI may name a number.
+        # It quotes what others wrote at a provider: a SIP URI may contain a number.
         "detail": mask_numbers(finding.detail),
         "fix": finding.kind.fix,
         "fixed": finding.fixed,
@@ -195,7 +197,6 @@ def finding_json(finding: Finding) -> dict[str, object]:
     }
 
 
-def _number_of(agent: Agent) -> str:
+def _check_has_number(agent: Agent) -> None:
     if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED or agent.twilio_phone_number is None:
         raise RefusedError(ErrorCode.AGENT_HAS_NO_PHONE, "The agent has no number that is provisioned.")
-    return agent.twilio_phone_number

@@ -1,4 +1,4 @@
-"""Provision, deprovision, retry, wait. Row first; the message after the commit."""
+"""Provision, deprovision, retry and wait. The row is committed first, then the message is published."""
 
 import json
 import time
@@ -39,8 +39,8 @@ _STEPS = [step.name for step in STEPS]
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A new operation, as far as an answer speaks of it: its row as an object would cost more than the answer."""
+class OpenedOperation:
+    """The part of a new operation that its response shows; loading the whole row would cost more than the response."""
 
     id: uuid.UUID
     agent_id: uuid.UUID
@@ -54,11 +54,11 @@ def accept(
     origin: Origin,
     *,
     takeover: bool,
-    place: BulkItemRef | None = None,
-) -> tuple[Opened, Plan] | None:
-    """Claim the number and open the operation, for the bulk's item at `place` if there is one.
+    bulk_item: BulkItemRef | None = None,
+) -> tuple[OpenedOperation, Plan] | None:
+    """Claim the number and open the operation, for `bulk_item` if there is one.
 
-    None where the item no longer waits (`BulkItemRef.check` says so) or the agent is not free (`refuse` says why).
+    None when the item is no longer pending (see `BulkItemRef.check_pending`) or the agent is busy (see `refuse`).
     """
     operation_id = uuid.uuid4()
     detail = {"kind": OperationKind.PROVISION, "takeover": takeover}
@@ -70,9 +70,9 @@ def accept(
         "action": Action.PROVISION.value,
         "number": number,
         "takeover": takeover,
-        "grace": BULK_MESSAGE_GRACE if place else MESSAGE_GRACE,
-        "bulk": place.bulk_id if place else None,
-        "position": place.position if place else None,
+        "grace": BULK_MESSAGE_GRACE if bulk_item else MESSAGE_GRACE,
+        "bulk": bulk_item.bulk_id if bulk_item else None,
+        "position": bulk_item.position if bulk_item else None,
         "requested_by": origin.requested_by,
         "request_id": origin.request_id,
         "channel": origin.channel.value,
@@ -84,45 +84,45 @@ def accept(
     }
     if statements.one(_ACCEPT, values) is None:
         return None
-    plan = Plan(operation_id, 0, OperationKind.PROVISION, Direction.DO, tuple(_STEPS), is_bulk=place is not None)
-    return Opened(operation_id, agent_id, number), plan
+    plan = Plan(operation_id, 0, OperationKind.PROVISION, Direction.DO, tuple(_STEPS), is_bulk=bulk_item is not None)
+    return OpenedOperation(operation_id, agent_id, number), plan
 
 
 def refuse(session: Session, agent_id: uuid.UUID) -> NoReturn:
-    """Raise what stands in an agent's way: 404 `agent_not_found`, 409 `agent_has_phone` or `operation_in_progress`."""
+    """Raise why an agent gets no number: 404 `agent_not_found`, 409 `agent_has_phone` or `operation_in_progress`."""
     agent = session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
     if agent is None:
         raise agent_not_found(agent_id)
     if agent.phone_provisioning_status is PhoneStatus.PROVISIONED:
         raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The agent has a number: deprovision it first.")
     refuse_busy(session, agent_id)
-    # What was in the way is over since: it was there when the client asked.
+    # The cause has ended since: it was there when the client asked.
     raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, "Another operation has just ended for this agent: ask again.")
 
 
 WAIT_POLL_S = (0.02, 0.05, 0.1, 0.2)
-"""Seconds between looks at an operation that a client waits for; the last repeats. One primary-key read each."""
+"""Seconds between reads of an operation that a client waits for; the last repeats. Each is one primary-key read."""
 
 UNIQUE_NUMBER = "uq_agents_twilio_phone_number"
 UNIQUE_OPERATION = "uq_operations_open_agent"
 
 
 class Publisher(Protocol):
-    """Sends the hint to look at an operation; the rows do not depend on its arrival."""
+    """Publishes messages about rows; the rows do not depend on their arrival."""
 
     def publish(self, plan: Plan) -> bool:
-        """Queue the plan's chain, best effort and within seconds; say whether the broker took it. Never raises."""
+        """Queue the plan's chain within seconds; return whether the broker accepted it. Never raises."""
 
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
-        """Queue an audit that was asked for, likewise."""
+        """Queue an audit, likewise."""
 
     def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
-        """Queue the hint that a webhook has something to be told, likewise."""
+        """Queue a webhook endpoint that has deliveries due, likewise."""
 
 
 @dataclass(frozen=True)
 class ProvisioningService:
-    """Every change that a client may ask for."""
+    """Opens, retries and publishes operations."""
 
     sessions: Sessions
     publisher: Publisher
@@ -141,20 +141,20 @@ class ProvisioningService:
         *,
         takeover: bool,
         origin: Origin,
-        place: BulkItemRef | None = None,
-    ) -> Opened:
-        """Claim the number for the agent and queue its provisioning; for an item of a bulk, take its `place` as well.
+        bulk_item: BulkItemRef | None = None,
+    ) -> OpenedOperation:
+        """Claim the number for the agent and queue its provisioning; `bulk_item` is the bulk's item that it is for.
 
         Refused with 404 `agent_not_found`, or 409 `operation_in_progress`, `agent_has_phone`, `number_in_use`.
         """
         try:
-            accepted = accept(self._statements, agent_id, phone_number, origin, takeover=takeover, place=place)
+            accepted = accept(self._statements, agent_id, phone_number, origin, takeover=takeover, bulk_item=bulk_item)
         except IntegrityError as error:
             raise refusal_of(error) from error
         if accepted is None:
             with self.sessions() as session:
-                if place is not None:
-                    place.check(session)
+                if bulk_item is not None:
+                    bulk_item.check_pending(session)
                 refuse(session, agent_id)
         operation, plan = accepted
         log.info("provision_queued", operation_id=str(operation.id), phone_number=mask_number(phone_number))
@@ -162,7 +162,7 @@ class ProvisioningService:
         return operation
 
     def deprovision(self, agent_id: uuid.UUID, *, origin: Origin) -> Operation | None:
-        """Queue the way down, cancel a running provisioning, or join the one under way; None where nothing is to do."""
+        """Queue a deprovisioning, cancel a running provisioning, or return the open one; None for nothing to do."""
         try:
             operation = self._open_operation_of(agent_id)
             if operation is not None:
@@ -192,7 +192,7 @@ class ProvisioningService:
 
     def _open_deprovision(self, session: Session, agent_id: uuid.UUID, origin: Origin) -> Saga | None:
         agent, now = lock_agent(session, agent_id)
-        refuse_busy(session, agent.id)  # opened in the moment between two looks: the client asks again
+        refuse_busy(session, agent.id)  # opened between our two reads: the client retries
         if agent.phone_provisioning_status is PhoneStatus.FAILED:
             agent.move_to(PhoneStatus.NOT_PROVISIONED)
             record_activity(session, origin, Action.DEPROVISION, agent_id)
@@ -205,14 +205,14 @@ class ProvisioningService:
             return session.get_one(Operation, operation_id)
 
     def _publish(self, saga: Saga) -> Operation:
-        """Publish what a change has left to do, and return the operation as the database has it."""
+        """Publish what is left of the operation after a change, and return its row."""
         operation = saga.operation
         if not operation.status.is_final:
             self.publisher.publish(plan_of(saga))
         return self._operation(operation.id)
 
     def retry(self, operation_id: uuid.UUID, *, origin: Origin) -> Operation:
-        """Publish an open operation again at once; start afresh after a failed or cancelled provisioning."""
+        """Publish an open operation again at once; open a new one after a failed or cancelled provisioning."""
         changed = self.rows.change(
             operation_id,
             lambda saga, now: None if saga.operation.status.is_final else machine.retry(saga, origin, now),
@@ -223,30 +223,30 @@ class ProvisioningService:
             operation = session.get(Operation, operation_id)
         if operation is None:
             raise operation_not_found(operation_id)
-        return self._start_afresh(operation, origin)
+        return self._open_again(operation, origin)
 
-    def _start_afresh(self, operation: Operation, origin: Origin) -> Operation:
+    def _open_again(self, operation: Operation, origin: Origin) -> Operation:
         if operation.status is OperationStatus.SUCCEEDED:
             raise RefusedError(ErrorCode.OPERATION_FINISHED, "The operation succeeded: there is nothing to retry.")
         if not KINDS[operation.kind].is_retried:
             detail = f"A {operation.kind} is not retried once it has ended: ask for another."
             raise RefusedError(ErrorCode.OPERATION_FINISHED, detail)
-        place, agent_id, number = requeue_item(self.sessions, operation), operation.agent_id, operation.phone_number
+        bulk_item, agent_id, number = requeue_item(self.sessions, operation), operation.agent_id, operation.phone_number
         try:
-            afresh = self.provision(agent_id, number, takeover=operation.takeover, origin=origin, place=place)
+            opened = self.provision(agent_id, number, takeover=operation.takeover, origin=origin, bulk_item=bulk_item)
         except ItemTakenError:
-            raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, "Its bulk has just begun it again.") from None
-        return self._operation(afresh.id)
+            raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, "Its bulk has just started it again.") from None
+        return self._operation(opened.id)
 
     def republish(self, operation_id: uuid.UUID) -> bool:
-        """Publish what is left of an open operation, False when there is none; safe to call at any time, and again."""
+        """Publish what is left of an operation; False when it has ended or the broker refused. Safe to repeat."""
         loaded = self.rows.read(operation_id)
         if loaded is None or loaded.saga.operation.status.is_final:
             return False
         return self.publisher.publish(plan_of(loaded.saga))
 
     def wait(self, operation_id: uuid.UUID, timeout: timedelta) -> Operation:
-        """Return the operation when it is final or needs attention, or as it is at the timeout."""
+        """Return the operation once it is final or needs attention, or as it is at the timeout."""
         deadline, pauses = self.clock() + timeout.total_seconds(), iter(WAIT_POLL_S)
         while True:
             with self.sessions.begin() as session:
@@ -268,7 +268,7 @@ def _deprovision_open(saga: Saga, origin: Origin, now: datetime) -> Change | Non
 
 
 def refusal_of(error: IntegrityError) -> RefusedError:
-    """Say which rule of the database a request met; any other breach is a defect and is raised again."""
+    """Return the refusal for a violated unique index; any other violation is a defect and is raised again."""
     constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
     if constraint == UNIQUE_NUMBER:
         return RefusedError(ErrorCode.NUMBER_IN_USE, "The number belongs to another agent.")

@@ -1,4 +1,4 @@
-"""Tells webhooks what became of a number: rows of the outbox, in the transaction that made it so."""
+"""Writes webhook events to the outbox, in the transaction that they are about."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,28 +6,23 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app.db.engine import read_sql
 from app.db.models import Agent
 from app.domain.events import WebhookEvent, payload_of
 from app.domain.findings import Finding
 
-ANNOUNCE = """
-    INSERT INTO webhook_deliveries (id, endpoint_id, event, payload, status, attempts, next_at)
-    SELECT gen_random_uuid(), endpoint.id, line ->> 'event', line ->> 'payload', 'pending', 0, now()
-      FROM jsonb_array_elements(%(announcements)s::jsonb) AS line
-      JOIN webhook_endpoints AS endpoint
-        ON endpoint.disabled_at IS NULL AND (endpoint.events IS NULL OR line ->> 'event' = ANY (endpoint.events))
-"""
-"""Nothing is written where nobody listens."""
+ANNOUNCE = read_sql(__file__, "insert_deliveries.sql")
+"""Inserts the deliveries of events; its values are from `values_of`."""
 
 
 def values_of(announcements: Sequence[tuple[WebhookEvent, Mapping[str, Any]]]) -> dict[str, object]:
-    """Return the values of `ANNOUNCE` for events and what their payloads tell."""
+    """Return the values of `ANNOUNCE` for events and the data of their payloads."""
     lines = [{"event": event, "payload": payload_of(event, data)} for event, data in announcements]
     return {"announcements": json.dumps(lines)}
 
 
 def announce_drift(session: Session, agent: Agent, findings: Iterable[Finding]) -> None:
-    """Tell of a path that was in sync, or never looked at, and is found changed."""
+    """Queue the event that a path has begun to drift."""
     data = {
         "agentId": str(agent.id),
         "agentName": agent.name,

@@ -1,4 +1,4 @@
-"""The use cases of webhooks: register an endpoint, change it, turn its secret over, try it, read its log."""
+"""Webhook endpoints: register, change, rotate the secret, test, read the delivery log."""
 
 import base64
 import secrets
@@ -37,15 +37,15 @@ SECRET_BYTES = 32
 """Bytes of randomness: Standard Webhooks asks for 24 to 64."""
 
 OLD_SECRET_LIVES = timedelta(hours=24)
-"""How long messages are signed with the old secret too after a rotation: a day to bring the new one everywhere."""
+"""How long messages are also signed with the old secret after a rotation: a day to deploy the new one."""
 
 MAX_OLDER_SECRETS = 9
-"""Secrets from before the previous one that may be valid at once: each signs every message, and headers have limits."""
+"""Valid secrets older than the previous one: each signs every message, and header sizes are limited."""
 
 
 @dataclass(frozen=True)
 class WebhookService:
-    """Every change that a client may ask for."""
+    """What a client may do with webhook endpoints."""
 
     sessions: Sessions
     publisher: Publisher
@@ -54,13 +54,13 @@ class WebhookService:
     def create(
         self, url: str, events: Sequence[str] | None, description: str | None, *, origin: Origin = INTERNAL
     ) -> WebhookEndpoint:
-        """Register an endpoint for the events (None: all); 422 for a URL that webhooks do not go to.
+        """Register an endpoint for the events (None: all); 422 for a URL that is not allowed.
 
-        The row that is returned has the secret, which no other call shows.
+        The returned row has the secret, which no other call shows.
         """
         self._check(url)
         with self.sessions.begin() as session:
-            # Until the commit: of two that are made at once the second counts the first.
+            # Held until the commit: of two concurrent requests the second counts the first.
             session.execute(select(func.pg_advisory_xact_lock(func.hashtext("trunkline webhooks"))))
             if (session.scalar(select(func.count()).select_from(WebhookEndpoint)) or 0) >= MAX_ENDPOINTS:
                 raise RefusedError(ErrorCode.WEBHOOK_LIMIT, f"There are {MAX_ENDPOINTS} webhooks already: delete one.")
@@ -89,7 +89,7 @@ class WebhookService:
     def change(
         self, webhook_id: uuid.UUID, changes: Mapping[str, Any], *, origin: Origin = INTERNAL
     ) -> WebhookEndpoint:
-        """Change `url`, `events`, `description` or `enabled`; enabling goes on with what is still to be delivered."""
+        """Change `url`, `events`, `description` or `enabled`; enabling resumes pending deliveries."""
         if "url" in changes:
             self._check(changes["url"])
         with self.sessions.begin() as session:
@@ -104,12 +104,12 @@ class WebhookService:
                 endpoint.wake_at, endpoint.idle_kicks = now, 0
             elif is_enabled is False and endpoint.disabled_at is None:
                 endpoint.disabled_at, endpoint.disabled_reason = now, DisabledReason.REQUESTED
-            # Which fields, not what they hold: a URL may have a password in its path.
+            # Only the names of the fields: a URL may have a password in its path.
             record_activity(session, origin, Action.WEBHOOK_CHANGE, webhook_id, fields=sorted(changes))
         return endpoint
 
     def delete(self, webhook_id: uuid.UUID, *, origin: Origin = INTERNAL) -> None:
-        """Forget an endpoint, its secret and its log; what is still to be delivered is not."""
+        """Delete an endpoint with its secret and log; pending deliveries are dropped."""
         with self.sessions.begin() as session:
             endpoint = session.get(WebhookEndpoint, webhook_id, with_for_update=True)
             if endpoint is None:
@@ -121,7 +121,7 @@ class WebhookService:
     def rotate_secret(self, webhook_id: uuid.UUID, *, origin: Origin = INTERNAL) -> WebhookEndpoint:
         """Give the endpoint a new secret; for a day every message is signed with the old one as well.
 
-        Whatever comes between, each old secret keeps its day. 409 `webhook_limit` with too many of them.
+        Each old secret stays valid for its day, also across further rotations. 409 `webhook_limit` with too many.
         """
         with self.sessions.begin() as session:
             endpoint, now = lock_endpoint(session, webhook_id)
@@ -135,12 +135,12 @@ class WebhookService:
         return endpoint
 
     def purge_secrets(self) -> int:
-        """Erase the old secrets that sign nothing any more; return how many."""
-        over = WebhookEndpoint.previous_secret_until <= func.now()
+        """Erase expired secrets; return how many."""
+        expired = WebhookEndpoint.previous_secret_until <= func.now()
         with self.sessions.begin() as session:
             erased = session.execute(
                 update(WebhookEndpoint)
-                .where(over)
+                .where(expired)
                 .values(previous_secret=None, previous_secret_until=None)
                 .execution_options(synchronize_session=False)
             )
@@ -175,7 +175,7 @@ class WebhookService:
             return list_deliveries(session, webhook_id, status=status, after=after, limit=limit)
 
     def redeliver(self, webhook_id: uuid.UUID, delivery_id: uuid.UUID, *, origin: Origin = INTERNAL) -> WebhookDelivery:
-        """Queue a delivery again, whatever became of it, with all its tries; 409 `webhook_disabled`."""
+        """Queue a delivery again, whatever its status, with all its attempts; 409 `webhook_disabled`."""
         with self.sessions.begin() as session:
             now = _lock_enabled(session, webhook_id)
             delivery = session.get(WebhookDelivery, delivery_id)
@@ -196,14 +196,14 @@ class WebhookService:
 
 
 def _keep_previous(session: Session, endpoint: WebhookEndpoint, now: datetime) -> None:
-    """Put the previous secret among the older ones where it is still valid; holds the endpoint's lock."""
+    """Store the previous secret among the older ones if it is still valid; needs the endpoint's lock."""
     if endpoint.previous_secret is None or endpoint.previous_secret_until is None:
         return
     if endpoint.previous_secret_until <= now:
         return
     valid = (WebhookOldSecret.endpoint_id == endpoint.id, WebhookOldSecret.valid_until > now)
     if (session.scalar(select(func.count()).where(*valid)) or 0) >= MAX_OLDER_SECRETS:
-        detail = f"{MAX_OLDER_SECRETS + 1} old secrets are still valid: wait until one of them has had its day."
+        detail = f"{MAX_OLDER_SECRETS + 1} old secrets are still valid: wait until one of them expires."
         raise RefusedError(ErrorCode.WEBHOOK_LIMIT, detail)
     kept = {"secret": endpoint.previous_secret, "valid_until": endpoint.previous_secret_until}
     session.add(WebhookOldSecret(endpoint_id=endpoint.id, **kept))

@@ -1,4 +1,4 @@
-"""Posts one signed message to one URL: to an address that webhooks may go to, the very one that was checked."""
+"""Posts one signed message to one URL, at an IP address that was checked to be allowed."""
 
 import socket
 import ssl
@@ -24,65 +24,65 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 Resolve = Callable[[str, int], Sequence[str]]
-"""Host and port -> every address of it; OSError where there is none."""
+"""Host and port -> its addresses; OSError when it has none."""
 
 GLOBAL_UNICAST = IPv6Network("2000::/3")
-"""The only IPv6 space that is given out (RFC 4291 2.4)."""
+"""The only IPv6 range that is assigned to public use (RFC 4291 2.4)."""
 
 NAT64 = IPv6Network("64:ff9b::/96")
-"""An IPv4 address as an IPv6-only network spells it (RFC 6052): the last 32 bits decide."""
+"""IPv4 addresses in an IPv6-only network (RFC 6052): the last 32 bits are the IPv4 address."""
 
 REFUSED_NETWORKS = tuple(
     ip_network(each)
     for each in (
-        "168.63.129.16/32",  # Azure's own service for its machines, on a public address
-        "192.0.0.0/24",  # protocol assignments, one cloud's metadata among them
+        "168.63.129.16/32",  # Azure's platform service, at a public address
+        "192.0.0.0/24",  # protocol assignments, among them a cloud's metadata service
         "192.88.99.0/24",  # 6to4 relays (RFC 7526)
-        "2001::/23",  # protocol assignments, Teredo among them: an IPv4 address in disguise
+        "2001::/23",  # protocol assignments, among them Teredo, which embeds an IPv4 address
         "2001:db8::/32",  # documentation
         "2002::/16",  # 6to4: likewise
         "3fff::/20",  # documentation (RFC 9637)
     )
 )
-"""What the tables of Python's `ipaddress` count as global, some in every version and some in a few."""
+"""Networks that Python's `ipaddress` counts as global, in every version or in some."""
 
 
 CLOUD_METADATA = tuple(ip_network(each) for each in ("100.100.100.200/32", "fd00:ec2::254/128", "fd20:ce::254/128"))
-"""Where clouds tell a machine its credentials within private networks: Alibaba's, Amazon's and Google's.
+"""Metadata services with credentials at private addresses: Alibaba's, Amazon's and Google's.
 
-Never a receiver, whatever is allowed around it. The one that most share, 169.254.169.254, cannot be allowed at all.
+Never allowed, even inside an allowed network. 169.254.169.254, which most clouds use, cannot be allowed at all.
 """
 
 
 @dataclass(frozen=True)
 class AddressRule:
-    """Says of an address whether a webhook may go there."""
+    """Decides whether a webhook may be sent to an address."""
 
     allowed: tuple[Network, ...] = ()
-    """Private networks whose receivers are trusted."""
+    """Private networks to which webhooks may be sent."""
 
-    def admits(self, address: Address) -> bool:
-        """Say whether it is public, or in one of the allowed networks."""
-        return self.names(address) or is_public(address)
+    def allows(self, address: Address) -> bool:
+        """Tell whether the address is public, or in one of the allowed networks."""
+        return self.allows_private(address) or is_public(address)
 
-    def names(self, address: Address) -> bool:
-        """Say whether it is in one of the allowed networks: only there may a request go unencrypted."""
-        address = _unwrapped(address)
+    def allows_private(self, address: Address) -> bool:
+        """Tell whether the address is in one of the allowed networks, where unencrypted requests may be sent too."""
+        address = _embedded_ipv4(address)
         if any(address in network for network in CLOUD_METADATA):
             return False
         return any(address in network for network in self.allowed)
 
 
 def is_public(address: Address) -> bool:
-    """Say whether anybody on the internet could be meant: not this machine, its network, or a cloud's metadata."""
-    address = _unwrapped(address)
+    """Tell whether the address is public: not this machine, its network, or a cloud's metadata service."""
+    address = _embedded_ipv4(address)
     if any(address in network for network in REFUSED_NETWORKS) or address.is_multicast or address.is_reserved:
         return False
     return address.is_global and (address.version == 4 or address in GLOBAL_UNICAST)  # noqa: PLR2004  # IP's own name
 
 
 def literal_address(host: str) -> Address | None:
-    """Return the address that a URL's host spells out, in any spelling that a resolver takes; None for a name.
+    """Return the address that a URL's host is, in any notation that a resolver accepts; None for a name.
 
     `2130706433`, `0x7f.1` and `127.1` are 127.0.0.1 to getaddrinfo.
     """
@@ -98,13 +98,13 @@ def literal_address(host: str) -> Address | None:
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """Ask the system's resolver for every address of the host, best first; OSError where it has none."""
+    """Return the host's addresses from the system's resolver, best first; OSError when it has none."""
     found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def _unwrapped(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 one stands for, where it does."""
+def _embedded_ipv4(address: Address) -> Address:
+    """Return the IPv4 address that an IPv6 address embeds, or the address itself."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped
@@ -114,29 +114,29 @@ def _unwrapped(address: Address) -> Address:
 
 
 TIMEOUT_S = 15.0
-"""Seconds from the first connection to the last header: the least that Standard Webhooks asks senders to grant."""
+"""Seconds from the first connection to the last header: the minimum that Standard Webhooks recommends."""
 
 CONNECT_TIMEOUT_S = 5.0
-"""Seconds for one address to accept, and as many for its TLS handshake."""
+"""Seconds to connect to one address, and as many for its TLS handshake."""
 
 MAX_ADDRESSES = 3
-"""Addresses of one host that are tried in turn."""
+"""Addresses of one host that are tried, one after the other."""
 
-KEPT_BYTES = 1024
-"""How much of an answer is read: enough to see what a receiver complains of."""
+MAX_BODY_BYTES = 1024
+"""Bytes of a response body that are stored: enough to read an error message."""
 
 RETRY_AFTER_CAP_S = 86400.0
-"""Seconds: the longest wish of a receiver that is granted, a day."""
+"""Seconds: a longer `Retry-After` of a receiver is cut to a day."""
 
 PORTS = {"https": 443, "http": 80}
 
 
 class UrlRefusedError(Exception):
-    """A URL that webhooks do not go to; the message goes to the client, after the field's name."""
+    """A URL that is not allowed; the message goes to the client, after the field's name."""
 
 
 class SendError(Exception):
-    """Nothing came back that is an answer; `reason` is one of a few words, without anything of the receiver's."""
+    """No valid response arrived; `reason` is one of a few codes, without any text from the receiver."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -144,8 +144,8 @@ class SendError(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the receiver answered."""
+class WebhookResponse:
+    """The receiver's response."""
 
     status: int
     body: str
@@ -154,16 +154,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Sender:
-    """Sends to what `rule` admits. Proxies of the environment are not used: they would resolve names themselves."""
+    """Sends to the addresses that `rule` allows. Proxies are not used: they would resolve names themselves."""
 
     rule: AddressRule
     resolve: Resolve = resolve
     timeout_s: float = TIMEOUT_S
     authorities: str = DEFAULT_CA_BUNDLE_PATH
-    """A file of certificates that are trusted beside the system's."""
+    """A file of CA certificates that are trusted in addition to the system's."""
 
     def check_url(self, url: str) -> Url:
-        """Return the URL in parts; `UrlRefusedError` says what is wrong with it, as far as one can without asking."""
+        """Parse the URL; `UrlRefusedError` says what is wrong with it. Names are not resolved here."""
         try:
             parts = parse_url(url)
         except LocationParseError as error:
@@ -174,13 +174,13 @@ class Sender:
             raise UrlRefusedError("must have no user, password or fragment")
         host = parts.host.rstrip(".").lower()
         address = literal_address(host)
-        is_here = host == "localhost" or host.endswith(".localhost")
-        if (address and not self._admits(parts, address)) or (is_here and not self.rule.allowed):
+        is_localhost = host == "localhost" or host.endswith(".localhost")
+        if (address and not self._allows(parts, address)) or (is_localhost and not self.rule.allowed):
             raise UrlRefusedError("must not be a private address")
         return parts
 
-    def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Post the body; every failure short of an answer is a `SendError`."""
+    def send(self, url: str, headers: Mapping[str, str], body: bytes) -> WebhookResponse:
+        """Post the body; every failure without a response is a `SendError`."""
         try:
             parts = self.check_url(url)
         except UrlRefusedError as error:
@@ -196,46 +196,46 @@ class Sender:
             except (ssl.SSLError, HTTPError, OSError, ValueError) as error:
                 connection.close()
                 raise SendError("tls_failed") from error
-            return _exchange(connection, parts, headers, body, deadline)
+            return _post(connection, parts, headers, body, deadline)
         raise SendError("connection_failed")
 
     def _addresses(self, parts: Url) -> Sequence[str]:
-        """Resolve the host; one address that is not admitted is enough to refuse them all."""
+        """Resolve the host; one address that is not allowed is enough to refuse them all."""
         try:
             found = self.resolve(parts.host or "", _port(parts))
         except (OSError, UnicodeError) as error:
             raise SendError("name_not_resolved") from error
-        if not all(self._admits(parts, ip_address(each)) for each in found):
+        if not all(self._allows(parts, ip_address(each)) for each in found):
             raise SendError("address_refused")
         return found[:MAX_ADDRESSES]
 
-    def _admits(self, parts: Url, address: Address) -> bool:
-        return self.rule.admits(address) if parts.scheme == "https" else self.rule.names(address)
+    def _allows(self, parts: Url, address: Address) -> bool:
+        return self.rule.allows(address) if parts.scheme == "https" else self.rule.allows_private(address)
 
     def _connection(self, parts: Url, address: str, deadline: float) -> HTTPConnection:
-        """Prepare a connection to the address itself; the name is only what TLS asks for and checks."""
+        """Prepare a connection to the address itself; the name is used for TLS only."""
         limit_s = max(min(CONNECT_TIMEOUT_S, deadline - time.monotonic()), 0.001)
         if parts.scheme == "http":
             return HTTPConnection(address, _port(parts), timeout=limit_s)
         name = (parts.host or "").strip("[]").rstrip(".")
-        tls = _trusting(self.authorities)
+        tls = _tls_context(self.authorities)
         return HTTPSConnection(address, _port(parts), timeout=limit_s, ssl_context=tls, server_hostname=name)
 
 
 @cache
-def _trusting(authorities: str) -> ssl.SSLContext:
-    """Return a TLS context that trusts the system's authorities and those in the file; read once, when first needed."""
+def _tls_context(authorities: str) -> ssl.SSLContext:
+    """Return a TLS context that trusts the system's CAs and those in the file; loaded once, when first needed."""
     context = ssl.create_default_context()
     context.load_verify_locations(authorities)
     return context
 
 
-def _exchange(
+def _post(
     connection: HTTPConnection, parts: Url, headers: Mapping[str, str], body: bytes, deadline: float
-) -> Answer:
-    """Send and read; at the deadline the connection is cut, however slowly bytes drip in. Redirects are answers."""
+) -> WebhookResponse:
+    """Send and read the response; at the deadline the connection is closed, even while bytes arrive. No redirects."""
     is_late = threading.Event()
-    # The socket itself: http.client forgets it as soon as the receiver announces that it will close.
+    # The socket itself: http.client drops it as soon as the receiver announces that it will close.
     cut = threading.Timer(max(deadline - time.monotonic(), 0), _cut, (connection.sock, is_late))
     cut.daemon = True
     cut.start()
@@ -245,9 +245,9 @@ def _exchange(
         connection.request("POST", parts.request_uri, body=body, headers=sent)
         response = _begin_response(connection.sock)
         kept = bytearray()
-        # The status is the answer: a body that breaks off takes nothing from it.
+        # The status decides: an incomplete body does not matter.
         with suppress(HTTPError, HTTPException, OSError, ValueError):
-            while len(kept) < KEPT_BYTES and (chunk := response.read1(KEPT_BYTES - len(kept))):
+            while len(kept) < MAX_BODY_BYTES and (chunk := response.read1(MAX_BODY_BYTES - len(kept))):
                 kept += chunk
     except (HTTPError, HTTPException, OSError, ValueError) as error:
         raise SendError("timed_out" if is_late.is_set() else "broken_answer") from error
@@ -256,14 +256,14 @@ def _exchange(
         connection.close()
     text = bytes(kept).decode("utf-8", "replace").replace("\0", "\ufffd")
     retry_after_s = parse_retry_after(response.headers.get("Retry-After"), cap_s=RETRY_AFTER_CAP_S)
-    return Answer(response.status, text, retry_after_s)
+    return WebhookResponse(response.status, text, retry_after_s)
 
 
-class _WholeLines:
-    """The stream under a response's head, in which a line that breaks off is an error.
+class _CompleteLines:
+    """The stream of a response's head, in which an incomplete line is an error.
 
-    `http.client` takes it for the end: a receiver that dies within its headers, or is cut there at the deadline, would
-    have answered.
+    `http.client` takes it for the end of the headers: a receiver that dies there, or is closed at the deadline, would
+    count as having responded.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -271,7 +271,7 @@ class _WholeLines:
         self.close = stream.close
 
     def readline(self, limit: int) -> bytes:
-        """Return the next line; one that is too long is for the caller to refuse."""
+        """Return the next line; the caller refuses one that is too long."""
         line = self._stream.readline(limit)
         if len(line) < limit and not line.endswith(b"\n"):
             raise HTTPException("the head broke off")
@@ -279,18 +279,18 @@ class _WholeLines:
 
 
 class _Response(HTTPResponse):
-    """An answer whose head came whole, behind any number of informational ones (RFC 9110, 15.2)."""
+    """A response with a complete head, after any number of informational ones (RFC 9110, 15.2)."""
 
     def begin(self) -> None:
         """Read the head."""
         stream = self.fp
-        self.fp = _WholeLines(stream)  # type: ignore[assignment]  # all that `begin` asks of it
+        self.fp = _CompleteLines(stream)  # type: ignore[assignment]  # all that `begin` uses
         super().begin()
         if self.fp is not None:
             self.fp = stream
 
     def _read_status(self) -> tuple[str, int, str]:
-        """Read a status line and, of 100 and its like, go on to the next: http.client does it for 100 alone."""
+        """Read the status line, skipping all 1xx responses: http.client skips 100 only."""
         while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]  # typeshed leaves it out
             if status // 100 != 1 or status == HTTPStatus.SWITCHING_PROTOCOLS:
@@ -299,8 +299,8 @@ class _Response(HTTPResponse):
 
 
 def _begin_response(connected: socket.socket) -> _Response:
-    """Read the head of the answer. Not urllib3's way, which logs the URL where a header is malformed."""
-    connected.settimeout(None)  # the deadline's timer ends every wait
+    """Read the head of the response. urllib3's own code would log the URL when a header is malformed."""
+    connected.settimeout(None)  # the timer of the deadline ends every wait
     response = _Response(connected, method="POST")
     response.begin()
     return response
@@ -310,7 +310,7 @@ def _cut(connected: socket.socket | None, is_late: threading.Event) -> None:
     is_late.set()
     with suppress(OSError):
         if connected is not None:
-            connected.shutdown(socket.SHUT_RDWR)  # whoever waits on it wakes up
+            connected.shutdown(socket.SHUT_RDWR)  # wakes up whoever waits on it
 
 
 def _port(parts: Url) -> int:

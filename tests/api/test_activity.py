@@ -236,7 +236,7 @@ def test_operations_that_a_bulk_opens_name_the_key_that_asked_for_the_bulk(api: 
     asked = api.post("/api/provisionings", {"items": items}).headers["X-Request-ID"]
     before = len(told(api))
 
-    assert api.wiring.sweeper.bulks.advance() == 1
+    assert api.wiring.sweeper.dispatcher.advance() == 1
 
     operation = api.get("/api/operations").json["items"][0]["id"]
     queued = api.get(f"/api/operations/{operation}").json["timeline"][0]["detail"]

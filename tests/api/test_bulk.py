@@ -47,7 +47,7 @@ def items_of(api: Api, answer: TestResponse, query: str = "") -> list[dict[str, 
 
 def advance(api: Api, window: int = WINDOW) -> int:
     """Do what a sweeper does in one pass."""
-    return replace(api.wiring.sweeper.bulks, window=window).advance()
+    return replace(api.wiring.sweeper.dispatcher, window=window).advance()
 
 
 def test_a_bulk_is_accepted_and_opens_nothing_by_itself(api: Api) -> None:

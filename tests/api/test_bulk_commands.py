@@ -38,7 +38,7 @@ class Meanwhile:
         self.api, self.end = api, end
 
     def __call__(self, _seconds: float) -> None:
-        self.api.wiring.sweeper.bulks.advance()
+        self.api.wiring.sweeper.dispatcher.advance()
         for plan in self.api.publisher.plans:
             self.end(self.api, str(plan.operation_id))
         self.api.publisher.plans.clear()

@@ -23,7 +23,7 @@ def test_the_answer_says_how_many_the_account_has_room_for_and_why(own_api: Api)
     assert (second["trunksPromised"], second["fits"]) == (3, 2)
     assert second["reason"] == (
         "2 of 9 numbers fit: each takes a trunk, and of the 100 trunks that the Twilio account may have 95 are in use, "
-        "3 promised to numbers that wait."
+        "3 reserved for numbers in progress."
     )
     assert own_api.carrier.pings == 1
 

@@ -121,7 +121,7 @@ def test_the_live_part_is_sent_once_until_a_row_changes(api: Api, visitor: Visit
     assert 'data-open="yes"' in first.text
     assert visitor.get(f"{page}/live", headers=known).status_code == 304
 
-    api.wiring.sweeper.bulks.advance()
+    api.wiring.sweeper.dispatcher.advance()
 
     moved = visitor.get(f"{page}/live", headers=known)
     assert moved.status_code == 200
@@ -148,7 +148,7 @@ def test_cancelling_asks_first_and_what_was_cancelled_can_be_resumed(api: Api, v
 
 def test_what_waits_in_a_queue_can_be_cancelled_and_what_has_begun_cannot(api: Api, visitor: Visitor) -> None:
     page = accepted(visitor)
-    api.wiring.sweeper.bulks.advance()
+    api.wiring.sweeper.dispatcher.advance()
     begun = api.publisher.plans[0].operation_id
     api.begin(str(begun))
     assert f"{page}/cancel" in visitor.get(page).text

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.webhooks.deliveries import is_received
-from app.webhooks.sending import KEPT_BYTES, RETRY_AFTER_CAP_S, AddressRule, Answer, Sender, SendError
+from app.webhooks.sending import MAX_BODY_BYTES, RETRY_AFTER_CAP_S, AddressRule, Sender, SendError, WebhookResponse
 from tests.support.scripted_server import Answer as Scripted
 from tests.support.scripted_server import (
     Drop,
@@ -54,7 +54,7 @@ def at_name(server: ScriptedServer) -> str:
 def test_the_name_is_resolved_once_and_stays_in_the_host_header(server: ScriptedServer) -> None:
     resolve = Once()
 
-    assert Sender(RULE, resolve).send(at_name(server), HEADERS, b'{"a": 1}') == Answer(204, "", None)
+    assert Sender(RULE, resolve).send(at_name(server), HEADERS, b'{"a": 1}') == WebhookResponse(204, "", None)
 
     (seen,) = server.seen
     assert (seen.method, seen.path, seen.body) == ("POST", "/in?a=b", b'{"a": 1}')
@@ -82,7 +82,7 @@ def test_only_the_first_kib_of_an_answer_is_kept(server: ScriptedServer) -> None
 
     answer = Sender(RULE).send(server.url, HEADERS, b"{}")
 
-    assert answer == Answer(500, "x" * KEPT_BYTES, 7200.0)
+    assert answer == WebhookResponse(500, "x" * MAX_BODY_BYTES, 7200.0)
 
 
 def test_bytes_that_no_text_column_takes_are_replaced(server: ScriptedServer) -> None:

@@ -34,7 +34,7 @@ def opened(saga: Saga, count: int) -> tuple[BulkService, uuid.UUID, list[uuid.UU
     bulks = BulkService(saga.sessions, saga.rows)
     raw = [{"agent": f"desk {number}", "phoneNumber": number} for number in numbers]
     bulk_id = bulks.accept(read_items(raw), origin=ORIGIN).id
-    saga.sweeper.bulks.advance()
+    saga.sweeper.dispatcher.advance()
     return bulks, bulk_id, [item.operation_id for item in bulks.items(bulk_id) if item.operation_id]
 
 
@@ -75,7 +75,7 @@ def test_what_waits_in_a_queue_is_cancelled_without_a_provider_call_and_the_rest
     assert (ended.agent.phone_provisioning_status, ended.agent.twilio_phone_number) == ("NOT_PROVISIONED", None)
     assert len(saga.world.log.order) == calls
     saga.drive(operations[0])
-    saga.sweeper.bulks.advance()
+    saga.sweeper.dispatcher.advance()
     bulk = bulks.get(bulk_id)
     assert (bulk.status, bulk.succeeded, bulk.cancelled) == (BulkStatus.CANCELLED, 2, 3)
 
@@ -114,7 +114,7 @@ def test_a_bulk_of_which_everything_has_begun_is_not_called_cancelled(saga: Saga
 
     assert bulks.cancel(bulk_id).cancelled_now == 0
     saga.drive(operations[0])
-    saga.sweeper.bulks.advance()
+    saga.sweeper.dispatcher.advance()
     assert bulks.get(bulk_id).status is BulkStatus.SUCCEEDED
 
 
@@ -124,11 +124,11 @@ def test_what_was_cancelled_in_its_queue_is_resumed_with_the_same_agents(saga: S
     bulks.cancel(bulk_id)
 
     assert bulks.resume(bulk_id).pending == 2
-    saga.sweeper.bulks.advance()
+    saga.sweeper.dispatcher.advance()
     for item in bulks.items(bulk_id):
         assert item.operation_id is not None
         saga.drive(item.operation_id)
-    saga.sweeper.bulks.advance()
+    saga.sweeper.dispatcher.advance()
 
     assert bulks.get(bulk_id).status is BulkStatus.SUCCEEDED
     assert [item.agent_id for item in bulks.items(bulk_id)] == before
@@ -144,7 +144,7 @@ def test_one_number_taken_out_of_its_queue_ends_at_once_and_the_others_go_on(sag
     assert (ended.id, ended.status) == (operations[0], OperationStatus.CANCELLED)
     assert saga.world.log.order == []
     saga.drive(operations[1])
-    saga.sweeper.bulks.advance()
+    saga.sweeper.dispatcher.advance()
     assert statuses(bulks, bulk_id) == ["cancelled", "succeeded"]
 
 
@@ -154,7 +154,7 @@ def test_an_item_that_is_retried_by_hand_after_a_cancel_goes_on(saga: Saga) -> N
 
     again = saga.service.retry(operations[0], origin=ORIGIN)
     saga.drive(again.id)
-    saga.sweeper.bulks.advance()
+    saga.sweeper.dispatcher.advance()
 
     assert statuses(bulks, bulk_id) == ["succeeded"]
 

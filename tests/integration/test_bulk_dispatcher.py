@@ -35,7 +35,7 @@ def accept(saga: Saga, count: int, first: int = 0) -> uuid.UUID:
 
 
 def admission(saga: Saga, window: int = 200) -> BulkDispatcher:
-    return replace(saga.sweeper.bulks, window=window)
+    return replace(saga.sweeper.dispatcher, window=window)
 
 
 def items(saga: Saga, bulk_id: uuid.UUID) -> Sequence[BulkItem]:
@@ -45,7 +45,7 @@ def items(saga: Saga, bulk_id: uuid.UUID) -> Sequence[BulkItem]:
 def failed_item(saga: Saga) -> tuple[uuid.UUID, BulkItem, uuid.UUID]:
     """Open a bulk of one number that the account does not own, and let it fail; return its operation too."""
     bulk_id = accept(saga, 1)
-    saga.sweeper.bulks.advance()
+    saga.sweeper.dispatcher.advance()
     (item,) = items(saga, bulk_id)
     assert item.operation_id is not None
     saga.drive(item.operation_id)
@@ -78,12 +78,12 @@ def assert_each_once(saga: Saga, bulk_id: uuid.UUID) -> None:
 def test_a_bulk_runs_to_its_end_through_the_steps_of_a_single_request(saga: Saga) -> None:
     sids = [saga.world.carrier.own_number(f"+1514556{n:04}") for n in range(2)]
     bulk_id = accept(saga, 3)
-    saga.sweeper.bulks.advance()
+    saga.sweeper.dispatcher.advance()
     assert [plan.is_bulk for plan in saga.publisher.plans] == [True] * 3
     for item in items(saga, bulk_id):
         assert item.operation_id is not None
         saga.drive(item.operation_id)
-    saga.sweeper.bulks.advance()
+    saga.sweeper.dispatcher.advance()
 
     bulk = BulkService(saga.sessions, saga.rows).get(bulk_id)
     assert (bulk.status, bulk.succeeded, bulk.failed) == (BulkStatus.FAILED, 2, 1)
@@ -93,7 +93,7 @@ def test_a_bulk_runs_to_its_end_through_the_steps_of_a_single_request(saga: Saga
 
 def test_a_retry_by_hand_of_an_item_that_failed_is_the_items_own(saga: Saga) -> None:
     bulk_id, item, operation_id = failed_item(saga)
-    saga.sweeper.bulks.advance()
+    saga.sweeper.dispatcher.advance()
     assert BulkService(saga.sessions, saga.rows).get(bulk_id).failed == 1
 
     saga.world.carrier.own_number(str(item.phone_number))
@@ -105,7 +105,7 @@ def test_a_retry_by_hand_of_an_item_that_failed_is_the_items_own(saga: Saga) -> 
     with pytest.raises(RefusedError, match="open"):
         saga.service.retry(operation_id, origin=ORIGIN)
     saga.drive(again.id)
-    saga.sweeper.bulks.advance()
+    saga.sweeper.dispatcher.advance()
     bulk = BulkService(saga.sessions, saga.rows).get(bulk_id)
     assert (bulk.status, bulk.succeeded) == (BulkStatus.SUCCEEDED, 1)
 
@@ -117,7 +117,7 @@ def test_a_retry_by_hand_that_is_refused_leaves_the_item_with_the_reason(saga: S
 
     with pytest.raises(RefusedError, match="has a number"):
         saga.service.retry(operation_id, origin=ORIGIN)
-    saga.sweeper.bulks.advance()
+    saga.sweeper.dispatcher.advance()
 
     (item,) = items(saga, bulk_id)
     assert (item.status, item.error_code) == (ItemStatus.FAILED, "agent_has_phone")
@@ -129,11 +129,11 @@ def test_a_retry_by_hand_that_meets_a_sweeper_is_told_so(saga: Saga, monkeypatch
 
     def sweep_first(sessions: Sessions, operation: Operation) -> BulkItemRef | None:
         place = requeue_item(sessions, operation)
-        saga.sweeper.bulks.advance()
+        saga.sweeper.dispatcher.advance()
         return place
 
     monkeypatch.setattr("app.numbers.service.requeue_item", sweep_first)
-    with pytest.raises(RefusedError, match="just begun"):
+    with pytest.raises(RefusedError, match="just started"):
         saga.service.retry(operation_id, origin=ORIGIN)
     assert [each.status for each in items(saga, bulk_id)] == [ItemStatus.RUNNING]
 
@@ -185,9 +185,9 @@ def test_a_sweeper_killed_before_its_message_loses_no_item_and_opens_none_twice(
     dying = DyingPublisher(saga.publisher)
     with pytest.raises(WorkerDiedError):
         BulkDispatcher(saga.sessions, ProvisioningService(saga.sessions, dying, saga.rows)).advance()
-    assert saga.sweeper.bulks.advance() == 0, "its lease stands"
+    assert saga.sweeper.dispatcher.advance() == 0, "its lease stands"
     end_lease(saga)
-    assert saga.sweeper.bulks.advance() == 2
+    assert saga.sweeper.dispatcher.advance() == 2
 
     assert_each_once(saga, bulk_id)
     assert len(saga.publisher.plans) == 3
@@ -203,12 +203,12 @@ def test_two_sweepers_with_the_same_items_in_hand_open_each_once(saga: Saga) -> 
 
     def turn() -> Any:
         end_lease(saga)
-        return saga.sweeper.bulks._take_batch(bulk_id, 200, 200)
+        return saga.sweeper.dispatcher._take_batch(bulk_id, 200, 200)
 
     def open_all(taken: Any) -> None:
         gate.wait(DEADLINE_S)
         for item in taken.items:
-            saga.sweeper.bulks._open(item, taken.origin)
+            saga.sweeper.dispatcher._start(item, taken.origin)
 
     turns = [turn(), turn()]
     with ThreadPoolExecutor(2) as pool:
@@ -220,13 +220,13 @@ def test_two_sweepers_with_the_same_items_in_hand_open_each_once(saga: Saga) -> 
 
 def test_a_cancel_between_the_turn_and_the_item_wins(saga: Saga) -> None:
     bulk_id = accept(saga, 3)
-    turn = saga.sweeper.bulks._take_batch(bulk_id, 200, 200)
+    turn = saga.sweeper.dispatcher._take_batch(bulk_id, 200, 200)
     assert turn is not None
-    saga.sweeper.bulks._open(turn.items[0], turn.origin)
+    saga.sweeper.dispatcher._start(turn.items[0], turn.origin)
     cancelled = BulkService(saga.sessions, saga.rows).cancel(bulk_id)
     for item in turn.items[1:]:
-        saga.sweeper.bulks._open(item, turn.origin)
-    saga.sweeper.bulks._release_bulk(bulk_id)
+        saga.sweeper.dispatcher._start(item, turn.origin)
+    saga.sweeper.dispatcher._release_bulk(bulk_id)
 
     assert (cancelled.bulk.status, cancelled.cancelled_now) == (BulkStatus.CANCELLED, 3)
     assert [operation.status for operation in operations(saga)] == [OperationStatus.CANCELLED]
@@ -237,7 +237,7 @@ def test_the_holder_of_a_lease_is_left_alone(saga: Saga) -> None:
     bulk_id = accept(saga, 3)
     with saga.sessions.begin() as session:
         session.execute(update(Bulk).values(lease_until=func.now() + LEASE))
-    assert saga.sweeper.bulks.advance() == 0
+    assert saga.sweeper.dispatcher.advance() == 0
     assert {item.status for item in items(saga, bulk_id)} == {ItemStatus.PENDING}
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from app.domain.errors import ErrorCode
 from app.numbers.dry_run import PlanningService
-from app.numbers.inventory import FRESH_S, PAUSE_S, HeadroomService
+from app.numbers.inventory import FRESH_S, PAUSE_AFTER_FAILURE_S, HeadroomService
 from app.providers.errors import TransientError
 from tests.support.saga import E164, Saga
 
@@ -14,8 +14,8 @@ LIST = "carrier.list_trunks"
 DEADLINE_S = 60.0
 
 
-def service(saga: Saga, limit: int = 100, patience_s: float = DEADLINE_S) -> HeadroomService:
-    return HeadroomService(saga.sessions, saga.world.carrier, limit, patience_s=patience_s, clock=saga.clock)
+def service(saga: Saga, limit: int = 100, list_timeout_s: float = DEADLINE_S) -> HeadroomService:
+    return HeadroomService(saga.sessions, saga.world.carrier, limit, list_timeout_s=list_timeout_s, clock=saga.clock)
 
 
 def listed(saga: Saga) -> int:
@@ -82,7 +82,7 @@ def test_a_list_serves_for_a_minute(saga: Saga) -> None:
 def test_a_provider_that_hangs_holds_up_the_first_for_its_patience_and_nobody_else(saga: Saga) -> None:
     goes_on = threading.Event()
     saga.world.log.plan(LIST, before=lambda: goes_on.wait(DEADLINE_S))
-    rooms = service(saga, patience_s=0.01)
+    rooms = service(saga, list_timeout_s=0.01)
 
     assert rooms.now() is None
     saga.clock.now += 1  # nobody's patience is left
@@ -102,5 +102,5 @@ def test_a_list_that_fails_is_unknown_and_asked_for_again_after_a_pause(saga: Sa
 
     assert [rooms.now(), rooms.now()] == [None, None]
     assert listed(saga) == 1
-    saga.clock.now += PAUSE_S
+    saga.clock.now += PAUSE_AFTER_FAILURE_S
     assert rooms.now() is not None

@@ -19,16 +19,30 @@ from app.db.engine import Sessions
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint, WebhookOldSecret
 from app.domain.errors import RefusedError
 from app.domain.events import MAX_ENDPOINTS, DeliveryStatus, DisabledReason, WebhookEvent
-from app.webhooks.deliveries import GIVE_UP_AFTER, JITTER, LEASE, PARALLEL, RETRIES, DeliveryService, claim, keep
+from app.webhooks.deliveries import (
+    GIVE_UP_AFTER,
+    JITTER,
+    LEASE,
+    MAX_PARALLEL,
+    RETRIES,
+    DeliveryService,
+    claim_delivery,
+    save_attempt,
+)
 from app.webhooks.endpoints import MAX_OLDER_SECRETS, WebhookService
-from app.webhooks.sending import AddressRule, Answer, Sender
+from app.webhooks.sending import AddressRule, Sender, WebhookResponse
 from tests.support.receiver import LOOPBACK, Receiver, receiver
 from tests.support.saga import RecordingPublisher, Saga
 from tests.support.scripted_server import Answer as Scripted
 from tests.support.scripted_server import Hang
 from tests.support.servers import nested_loops_only
 
-TAKEN, BUSY, GONE, BROKEN = Answer(204, "", None), Answer(429, "", 60.0), Answer(410, "", None), Answer(500, "no", None)
+TAKEN, BUSY, GONE, BROKEN = (
+    WebhookResponse(204, "", None),
+    WebhookResponse(429, "", 60.0),
+    WebhookResponse(410, "", None),
+    WebhookResponse(500, "no", None),
+)
 
 
 class Outbox:
@@ -224,16 +238,16 @@ def test_of_many_that_register_at_once_no_more_get_in_than_there_is_room_for(out
 def test_the_rests_follow_the_schedule_and_then_it_is_given_up(outbox: Outbox) -> None:
     delivery_id, rests = outbox.ping(), []
     for _ in RETRIES:
-        attempt = claim(outbox.sessions, outbox.endpoint_id)
+        attempt = claim_delivery(outbox.sessions, outbox.endpoint_id)
         assert attempt is not None
-        keep(outbox.sessions, attempt, BROKEN, None, spread=lambda low, _high: low)
+        save_attempt(outbox.sessions, attempt, BROKEN, None, spread=lambda low, _high: low)
         row = outbox.row(delivery_id)
         assert row.next_at is not None
         rests.append((row.next_at - outbox.now()) / JITTER[0])
         outbox.let_time_pass()
-    last = claim(outbox.sessions, outbox.endpoint_id)
+    last = claim_delivery(outbox.sessions, outbox.endpoint_id)
     assert last is not None
-    assert keep(outbox.sessions, last, None, "connection_failed") is None
+    assert save_attempt(outbox.sessions, last, None, "connection_failed") is None
 
     row = outbox.row(delivery_id)
     assert [abs(rest - due) < timedelta(seconds=2) for rest, due in zip(rests, RETRIES, strict=True)] == [True] * 7
@@ -243,9 +257,9 @@ def test_the_rests_follow_the_schedule_and_then_it_is_given_up(outbox: Outbox) -
 
 def test_a_wish_to_be_left_alone_is_granted(outbox: Outbox) -> None:
     delivery_id = outbox.ping()
-    attempt = claim(outbox.sessions, outbox.endpoint_id)
+    attempt = claim_delivery(outbox.sessions, outbox.endpoint_id)
     assert attempt is not None
-    keep(outbox.sessions, attempt, BUSY, None)
+    save_attempt(outbox.sessions, attempt, BUSY, None)
 
     next_at = outbox.row(delivery_id).next_at
     assert next_at is not None
@@ -256,13 +270,13 @@ def test_a_wish_to_be_left_alone_is_granted(outbox: Outbox) -> None:
 
 def test_a_receiver_that_is_gone_is_told_no_more(outbox: Outbox) -> None:
     first, second = outbox.ping(), outbox.ping()
-    attempt = claim(outbox.sessions, outbox.endpoint_id)
+    attempt = claim_delivery(outbox.sessions, outbox.endpoint_id)
     assert attempt is not None
-    assert keep(outbox.sessions, attempt, GONE, None) is DisabledReason.GONE
+    assert save_attempt(outbox.sessions, attempt, GONE, None) is DisabledReason.GONE
 
     statuses = sorted(outbox.row(each).status for each in (first, second))
     assert statuses == [DeliveryStatus.FAILED, DeliveryStatus.PENDING]
-    assert claim(outbox.sessions, outbox.endpoint_id) is None
+    assert claim_delivery(outbox.sessions, outbox.endpoint_id) is None
     outbox.webhooks.change(outbox.endpoint_id, {"enabled": True})
     assert outbox.deliveries.sweep() == 1
     assert outbox.deliveries.deliver(outbox.endpoint_id) == 1
@@ -281,17 +295,17 @@ def test_only_an_endpoint_that_fails_for_days_is_disabled(
     # A single failure after a long silence disables nothing: the delivery must have been given up.
     for attempts, expected in ((0, None), (len(RETRIES), disabled)):
         outbox.change(delivery_id, attempts=attempts, next_at=func.now() - timedelta(seconds=1))
-        attempt = claim(outbox.sessions, outbox.endpoint_id)
+        attempt = claim_delivery(outbox.sessions, outbox.endpoint_id)
         assert attempt is not None
-        assert keep(outbox.sessions, attempt, BROKEN, None) is expected
+        assert save_attempt(outbox.sessions, attempt, BROKEN, None) is expected
     assert outbox.endpoint.disabled_reason == disabled
 
 
 def test_a_delivery_is_tried_by_one_worker_until_its_lease_ends(outbox: Outbox) -> None:
     delivery_id = outbox.ping()
-    dead = claim(outbox.sessions, outbox.endpoint_id)
+    dead = claim_delivery(outbox.sessions, outbox.endpoint_id)
     assert dead is not None
-    assert claim(outbox.sessions, outbox.endpoint_id) is None
+    assert claim_delivery(outbox.sessions, outbox.endpoint_id) is None
     lease_until = outbox.row(delivery_id).lease_until
     assert lease_until is not None
     assert lease_until - outbox.now() <= LEASE
@@ -299,21 +313,21 @@ def test_a_delivery_is_tried_by_one_worker_until_its_lease_ends(outbox: Outbox) 
 
     outbox.let_time_pass()
     assert outbox.deliveries.sweep() == 1
-    alive = claim(outbox.sessions, outbox.endpoint_id)
+    alive = claim_delivery(outbox.sessions, outbox.endpoint_id)
     assert alive is not None
-    keep(outbox.sessions, dead, BROKEN, None)
+    save_attempt(outbox.sessions, dead, BROKEN, None)
     assert outbox.row(delivery_id).lease_token == alive.token
-    keep(outbox.sessions, alive, TAKEN, None)
+    save_attempt(outbox.sessions, alive, TAKEN, None)
     assert outbox.row(delivery_id).status is DeliveryStatus.DELIVERED
 
 
 def test_one_endpoint_is_tried_by_a_few_at_a_time(outbox: Outbox) -> None:
-    for _ in range(PARALLEL + 1):
+    for _ in range(MAX_PARALLEL + 1):
         outbox.ping()
 
-    held = [claim(outbox.sessions, outbox.endpoint_id) for _ in range(PARALLEL + 1)]
+    held = [claim_delivery(outbox.sessions, outbox.endpoint_id) for _ in range(MAX_PARALLEL + 1)]
 
-    assert [each is not None for each in held] == [True] * PARALLEL + [False]
+    assert [each is not None for each in held] == [True] * MAX_PARALLEL + [False]
 
 
 def test_receivers_that_hang_delay_no_other(outbox: Outbox) -> None:
@@ -466,7 +480,7 @@ def test_deleting_an_endpoint_while_it_is_tried_harms_nobody(outbox: Outbox) -> 
     outbox.receiver.server.over.set()
     worker.join()
 
-    assert claim(outbox.sessions, outbox.endpoint_id) is None
+    assert claim_delivery(outbox.sessions, outbox.endpoint_id) is None
 
 
 def test_the_signature_is_made_at_the_time_of_the_try(outbox: Outbox) -> None:

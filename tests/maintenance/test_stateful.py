@@ -106,7 +106,7 @@ class IdleAudits(AuditService):
     """Finds everything, and fixes nothing."""
 
     def request_audit(self, *, fix: bool, origin: Origin) -> uuid.UUID:
-        return super().ask(fix=False, origin=origin)
+        return super().request_audit(fix=False, origin=origin)
 
 
 @contextmanager

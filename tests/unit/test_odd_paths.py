@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from app.audit.orphans import Rows, find_orphans
+from app.audit.orphans import StoredPaths, find_orphans
 from app.audit.snapshot import AgentPath, Snapshot, compare, find_unreadable, guarded
 from app.domain.findings import Finding, FindingCode
 from app.domain.marks import metadata_of, tag_of
@@ -51,7 +51,7 @@ def seen(world: World, **unreadable: list[Unreadable]) -> Snapshot:
 
 def audited(snapshot: Snapshot, path: AgentPath, context: StepContext) -> list[Finding]:
     """Return all that an audit finds."""
-    rows = Rows({path.agent_id: path}, frozenset(), NOW)
+    rows = StoredPaths({path.agent_id: path}, frozenset(), NOW)
     return [
         *compare(path, snapshot, context.tools),
         *find_unreadable(snapshot, "test", set()),
@@ -203,7 +203,7 @@ def test_a_second_rule_of_an_agent_on_its_own_trunk_is_a_twin() -> None:
     world, context, path = whole()
     twin = world.platform.own_rule(path.inbound_trunk_id, "support", name=TAG)
     assert audited(seen(world), path, context) == []
-    rows = Rows({path.agent_id: path}, frozenset(), datetime.now(UTC) + timedelta(hours=2))
+    rows = StoredPaths({path.agent_id: path}, frozenset(), datetime.now(UTC) + timedelta(hours=2))
     (finding,) = find_orphans(seen(world), (rows, rows), context.tools, timedelta(hours=1))
     assert (finding.code, finding.resource) == (FindingCode.TWIN, (DISPATCH_RULE, twin))
 
