@@ -1,4 +1,4 @@
-"""Who may come in: API keys, and the sessions of browsers; the text of either is kept nowhere, only its hash."""
+"""API keys and console sessions; only the hash of a key or session token is stored."""
 
 import hashlib
 import hmac
@@ -18,37 +18,38 @@ from app.db.access import Activity, ApiKey, ConsoleSession, record_activity
 from app.db.engine import Sessions
 from app.db.queries import autocommitting, purge_rows
 from app.domain.events import INTERNAL, Action, Origin
-from app.domain.texts import InvalidTextError, visible_line
+from app.domain.texts import InvalidTextError, read_uuid, visible_line
 
 KEY_PREFIX = "tl_"
 KEY_BYTES = 32
-"""Bytes of randomness in a key: 43 characters of base64url, out of reach of guessing; a slow hash is not needed."""
+"""Random bytes in a key: 43 characters of base64url, impossible to guess, so that a fast hash is enough."""
 
 MAX_KEY_LENGTH = 128
-"""Characters: a longer bearer text is refused unhashed."""
+"""Characters: a longer bearer token is refused without hashing it."""
 
-USE_NOTED_EVERY = timedelta(minutes=1)
-"""How exact `last_used_at` is: writing it at every request would make every read a write."""
+LAST_USED_RESOLUTION = timedelta(minutes=1)
+"""Resolution of `last_used_at`: updating it on every request would turn every read into a write."""
 
-REMEMBERED_S = 1.0
-"""Seconds for which a key that was found is not looked up again: a revoked one opens at most this much longer."""
+CACHE_TTL_S = 1.0
+"""Seconds that a valid key is cached: a revoked key works at most this much longer."""
 
-MAX_REMEMBERED = 1000
-"""Keys remembered at once, some 300 bytes each; beyond it all are forgotten and looked up anew."""
+MAX_CACHED_KEYS = 1000
+"""Keys in the cache, some 300 bytes each; when it is full, it is emptied."""
 
 MAX_NAME_LENGTH = 100
+"""Characters of a key's name: it fits on one line of a terminal beside the key's id and dates."""
 
 IDLE_LIMIT = timedelta(hours=8)
-"""How long a browser stays signed in without a request: a working day, so that one left overnight is out by morning."""
+"""How long a session lasts without a request: a working day, so that one left overnight is over by morning."""
 
 ABSOLUTE_LIMIT = timedelta(days=7)
-"""How long it stays signed in however busy it is: a copied cookie is worth nothing after a week, whoever uses it."""
+"""How long a session lasts at most: a stolen cookie is useless after a week."""
 
-SEEN_NOTED_EVERY = timedelta(minutes=1)
-"""How exact `last_seen_at` is, for the same reason as `USE_NOTED_EVERY`."""
+LAST_SEEN_RESOLUTION = timedelta(minutes=1)
+"""Resolution of `last_seen_at`, for the same reason as `LAST_USED_RESOLUTION`."""
 
-REFUSALS_KEPT = 100
-"""Refused sign-ins remembered per minute, all addresses together: a flood of them must not fill the disk."""
+REFUSED_SIGN_INS_PER_MINUTE = 100
+"""Refused sign-ins recorded per minute, all addresses together: a flood of them must not fill the disk."""
 
 
 class Scope(StrEnum):
@@ -81,10 +82,10 @@ _KEY = select(
     ApiKey.scopes,
     ApiKey.key_hash,
     ApiKey.revoked_at,
-    (ApiKey.last_used_at > func.now() - USE_NOTED_EVERY).label("noted_lately"),
+    (ApiKey.last_used_at > func.now() - LAST_USED_RESOLUTION).label("is_use_recent"),
 )
 _FIND = _KEY.where(ApiKey.key_hash == bindparam("digest"))
-"""Built once: every request of the API runs it."""
+"""Built once, since every API request runs it."""
 
 _IS_LIVE = and_(
     ConsoleSession.ended_at.is_(None),
@@ -98,30 +99,30 @@ _FIND_SESSION = (
         ApiKey.id.label("key_id"),
         ApiKey.name,
         ApiKey.scopes,
-        (ConsoleSession.last_seen_at > func.now() - SEEN_NOTED_EVERY).label("noted_lately"),
+        (ConsoleSession.last_seen_at > func.now() - LAST_SEEN_RESOLUTION).label("is_use_recent"),
     )
     .join(ApiKey, ApiKey.id == ConsoleSession.key_id)
     .where(ConsoleSession.token_hash == bindparam("digest"), _IS_LIVE, ApiKey.revoked_at.is_(None))
 )
-"""The same for every page."""
+"""Built once, since every console page runs it."""
 
 
 class KeyRefusedError(Exception):
-    """A key cannot be made or revoked as asked; the message is for the person at the terminal."""
+    """A key cannot be created or revoked; the message is for the person at the terminal."""
 
 
 class KeyService:
-    """The keys of the HTTP API."""
+    """Creates, lists, revokes and checks the keys of the HTTP API."""
 
     def __init__(self, sessions: Sessions, clock: Callable[[], float] = time.monotonic) -> None:
         self._sessions = sessions
         self._engine = autocommitting(sessions)
         self._clock = clock
-        # By the hash, with the moment until which it counts; only keys that are live go in.
-        self._remembered: dict[str, tuple[float, Caller]] = {}
+        # Hash -> (monotonic clock until which it counts, caller); valid keys only.
+        self._cache: dict[str, tuple[float, Caller]] = {}
 
     def create(self, name: str, scopes: Sequence[Scope], *, origin: Origin = INTERNAL) -> tuple[ApiKey, str]:
-        """Store a new key and return it with its text, which nothing can show again."""
+        """Store a new key and return it with its text, which cannot be shown again."""
         try:
             line = visible_line(name)
         except InvalidTextError as error:
@@ -138,20 +139,20 @@ class KeyService:
         return key, text
 
     def all(self) -> list[ApiKey]:
-        """Return every key ever made, oldest first."""
+        """Return every key ever created, the oldest first."""
         with self._sessions() as session:
             return list(session.scalars(select(ApiKey).order_by(ApiKey.created_at, ApiKey.id)))
 
     def revoke(self, id_or_name: str, *, origin: Origin = INTERNAL) -> ApiKey:
-        """End a key and its sessions at once; `KeyRefusedError` unless exactly one live key has this id or name."""
+        """Revoke a key and end its sessions; `KeyRefusedError` unless exactly one valid key has this id or name."""
         with self._sessions.begin() as session:
-            wanted = or_(ApiKey.name == id_or_name, *([ApiKey.id == found] if (found := _as_uuid(id_or_name)) else []))
+            wanted = or_(ApiKey.name == id_or_name, *([ApiKey.id == found] if (found := read_uuid(id_or_name)) else []))
             live = list(session.scalars(select(ApiKey).where(wanted, ApiKey.revoked_at.is_(None)).with_for_update()))
             if not live:
-                raise KeyRefusedError(f"There is no live key {id_or_name!r}; see `keys list`.")
+                raise KeyRefusedError(f"There is no valid key {id_or_name!r}; see `keys list`.")
             if len(live) > 1:
                 ids = ", ".join(str(key.id) for key in live)
-                raise KeyRefusedError(f"{len(live)} live keys are named {id_or_name!r}: revoke by id ({ids}).")
+                raise KeyRefusedError(f"{len(live)} valid keys are named {id_or_name!r}: revoke by id ({ids}).")
             key = live[0]
             key.revoked_at = session.scalar(select(func.now()))
             signed_in = (ConsoleSession.key_id == key.id, ConsoleSession.ended_at.is_(None))
@@ -160,51 +161,51 @@ class KeyService:
             return key
 
     def authenticate(self, text: str) -> Caller | None:
-        """Return who holds this key, or None; notes the use at most once in `USE_NOTED_EVERY`.
+        """Return the holder of this key, or None; look a key up at most once in `CACHE_TTL_S`.
 
-        Looks a key up at most once in `REMEMBERED_S`.
+        Updates `last_used_at` at most once in `LAST_USED_RESOLUTION`.
         """
         if not text.startswith(KEY_PREFIX) or len(text) > MAX_KEY_LENGTH:
             return None
         digest = _hash(text)
-        until, remembered = self._remembered.get(digest, (0.0, None))
-        return remembered if self._clock() < until else self._look_up(digest)
+        until, cached = self._cache.get(digest, (0.0, None))
+        return cached if self._clock() < until else self._look_up(digest)
 
     def _look_up(self, digest: str) -> Caller | None:
-        until = self._clock() + REMEMBERED_S
+        until = self._clock() + CACHE_TTL_S
         with self._engine.connect() as connection:
             row = connection.execute(_FIND, {"digest": digest}).one_or_none()
         if row is None or not hmac.compare_digest(row.key_hash, digest):
             return None
         caller = self._holder(row)
         if caller is not None:
-            if len(self._remembered) >= MAX_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[digest] = (until, caller)
+            if len(self._cache) >= MAX_CACHED_KEYS:
+                self._cache.clear()
+            self._cache[digest] = (until, caller)
         return caller
 
     def _holder(self, row: Row[Any, Any, Any, Any, Any, Any]) -> Caller | None:
         if row.revoked_at is not None:
             return None
-        if not row.noted_lately:
-            self._note_use(row.id)
+        if not row.is_use_recent:
+            self._record_use(row.id)
         return Caller(row.id, row.name, tuple(row.scopes))
 
-    def _note_use(self, key_id: uuid.UUID) -> None:
-        stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= func.now() - USE_NOTED_EVERY)
+    def _record_use(self, key_id: uuid.UUID) -> None:
+        stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= func.now() - LAST_USED_RESOLUTION)
         with self._sessions.begin() as session:
             session.execute(update(ApiKey).where(ApiKey.id == key_id, stale).values(last_used_at=func.now()))
 
 
 class ConsoleSessions:
-    """Browsers that are signed in to the console. The row is the truth: a cookie is only the way to find it."""
+    """Browsers that are signed in to the console; the cookie only holds the token that finds the row."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self._engine = autocommitting(sessions)
 
     def start(self, origin: Origin, *, instead_of: str | None) -> tuple[str, datetime]:
-        """Begin a session of the origin's key and end the one that the browser had; return its token and its end."""
+        """Start a session of the origin's key, end the browser's previous one; return the token and when it expires."""
         token = secrets.token_urlsafe(KEY_BYTES)
         with self._sessions.begin() as session:
             if instead_of is not None:
@@ -217,9 +218,9 @@ class ConsoleSessions:
         return token, row.created_at + ABSOLUTE_LIMIT
 
     def holder(self, token: str | None, *, is_seen: bool) -> Caller | None:
-        """Return whose session this is, with the key's scopes as they are now; None once it or its key has ended.
+        """Return the holder of a session, with the key's current scopes; None once it has ended or its key is revoked.
 
-        `is_seen`: a person asks, which keeps the session from falling idle; written once in `SEEN_NOTED_EVERY`.
+        `is_seen`: a person sent the request, so the session is not idle; written once in `LAST_SEEN_RESOLUTION`.
         """
         if token is None or len(token) > MAX_KEY_LENGTH:
             return None
@@ -227,7 +228,7 @@ class ConsoleSessions:
             row = connection.execute(_FIND_SESSION, {"digest": _hash(token)}).one_or_none()
         if row is None:
             return None
-        if is_seen and not row.noted_lately:
+        if is_seen and not row.is_use_recent:
             with self._sessions.begin() as session:
                 session.execute(
                     update(ConsoleSession)
@@ -245,16 +246,16 @@ class ConsoleSessions:
             if ended is not None:
                 record_activity(session, origin, Action.SIGN_OUT, ended)
 
-    def refuse(self, origin: Origin, reason: str) -> None:
-        """Remember a sign-in that was refused, unless there are `REFUSALS_KEPT` of the last minute already."""
-        lately = (
+    def record_refusal(self, origin: Origin, reason: str) -> None:
+        """Record a refused sign-in, unless there are `REFUSED_SIGN_INS_PER_MINUTE` from the last minute already."""
+        recent = (
             select(Activity.id)
             .where(Activity.at > func.now() - timedelta(minutes=1), Activity.action == Action.SIGN_IN_REFUSED)
-            .limit(REFUSALS_KEPT)
+            .limit(REFUSED_SIGN_INS_PER_MINUTE)
             .subquery()
         )
         with self._sessions.begin() as session:
-            if (session.scalar(select(func.count()).select_from(lately)) or 0) < REFUSALS_KEPT:
+            if (session.scalar(select(func.count()).select_from(recent)) or 0) < REFUSED_SIGN_INS_PER_MINUTE:
                 record_activity(session, origin, Action.SIGN_IN_REFUSED, None, reason=reason)
 
     def purge(self) -> int:
@@ -266,7 +267,7 @@ class ConsoleSessions:
         )
 
     def _end(self, session: Session, token: str) -> uuid.UUID | None:
-        """Return the id of the session that this ends; None where it had ended."""
+        """End a session and return its id; None if it had ended already."""
         live = (ConsoleSession.token_hash == _hash(token), ConsoleSession.ended_at.is_(None))
         statement = update(ConsoleSession).where(*live).values(ended_at=func.now()).returning(ConsoleSession.id)
         return session.scalar(statement.execution_options(synchronize_session=False))
@@ -274,10 +275,3 @@ class ConsoleSessions:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _as_uuid(text: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(text)
-    except ValueError:
-        return None

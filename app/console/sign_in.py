@@ -158,7 +158,7 @@ def enter() -> ResponseReturnValue:
         g.caller = _holder_of(request.form.get("key", "").strip())
     except RefusedError as refusal:
         if refusal.code is not ErrorCode.RATE_LIMITED:
-            desk().sessions.refuse(stranger(), refusal.code)
+            desk().sessions.record_refusal(stranger(), refusal.code)
         raise
     token, until = desk().sessions.start(origin(), instead_of=token_in_cookie())
     # All of it goes, the forms' token too: what was known of the browser before is worth nothing after.

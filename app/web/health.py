@@ -16,7 +16,7 @@ blueprint = APIBlueprint("health", __name__, tag="Health")
 
 
 @blueprint.get("/healthz")
-@blueprint.output(Live, description="The process answers.")
+@blueprint.output(Live, description="The process responds.")
 def live() -> object:
     """Say that the process is alive."""
     return {"ok": True}
@@ -24,22 +24,22 @@ def live() -> object:
 
 @blueprint.get("/readyz")
 @blueprint.input(ReadyQuery, location="query")
-@blueprint.output(Ready, description="Requests are taken: the database answers, with the schema of this version.")
-@responds_with(ErrorCode.VALIDATION_FAILED, bodies={503: (Ready, "Something that decides is not there.")})
+@blueprint.output(Ready, description="Ready: the database responds, and has the schema of this version.")
+@responds_with(ErrorCode.VALIDATION_FAILED, bodies={503: (Ready, "Something that is required is unavailable.")})
 def ready(query_data: dict[str, bool]) -> object:
-    """Say whether requests are taken, and whether broker and providers are there."""
+    """Say whether the process is ready, and whether broker and providers are available."""
     readiness, deep = web_services().readiness, query_data["deep"]
-    findings = readiness.findings(deep=deep)
-    is_ready = readiness.is_ready(findings, deep=deep)
-    return {"ok": is_ready, "checks": [asdict(finding) for finding in findings]}, 200 if is_ready else 503
+    results = readiness.results(deep=deep)
+    is_ready = readiness.is_ready(results, deep=deep)
+    return {"ok": is_ready, "checks": [asdict(result) for result in results]}, 200 if is_ready else 503
 
 
 @blueprint.get("/metrics")
 @blueprint.output({}, content_type="text/plain", description="Prometheus' text format.")
 @responds_with()
 def metrics() -> Response:
-    """Tell Prometheus how all processes do: with a key of scope read, or for everybody with METRICS_PUBLIC."""
-    # No address is trusted: behind a proxy on this machine everybody comes from 127.0.0.1.
+    """Return the metrics of all processes for Prometheus; needs a key of scope read unless METRICS_PUBLIC is set."""
+    # No address is trusted: behind a proxy on this machine every client has 127.0.0.1.
     if not wiring().settings.metrics_public:
         check_key()
     return Response(web_services().metrics(), content_type=CONTENT_TYPE_PLAIN_0_0_4)

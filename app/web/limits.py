@@ -20,21 +20,21 @@ from app.settings import Settings
 log = structlog.stdlib.get_logger()
 
 REDIS_TIMEOUT_S = 0.25
-"""Seconds that the count may take: a limit that makes everybody wait would be worse than none."""
+"""Seconds that counting may take: a limit that makes everybody wait would be worse than none."""
 
 PAUSE_AFTER_FAILURE_S = 5.0
-"""Seconds in which nothing is counted after Redis did not answer."""
+"""Seconds without counting after Redis did not respond."""
 
 
-PACKETS = 200
-"""Packets that a limit is taken from Redis in: a round trip for each of them and not for each call.
+BATCHES = 200
+"""Batches in which a limit is taken from Redis: one round trip per batch, not per call.
 
-What a process holds of one and does not use is counted too early or used too late: half a percent of the limit.
+What a process has taken and does not use is counted too early or used too late: half a percent of the limit.
 """
 
 
 class RateLimit:
-    """One limit for each key; while Redis is away every request passes."""
+    """The same limit for each key; while Redis is down every request passes."""
 
     def __init__(self, item: RateLimitItem, redis_url: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._storage = RedisStorage(
@@ -45,35 +45,35 @@ class RateLimit:
         )
         self._item = item
         self._limiter = SlidingWindowCounterRateLimiter(self._storage)
-        self._packet = max(item.amount // PACKETS, 1)
-        self._held: dict[str, tuple[int, float]] = {}
+        self._batch = max(item.amount // BATCHES, 1)
+        self._taken: dict[str, tuple[int, float]] = {}
         self._clock = clock
         self._lock = threading.Lock()
-        self._silent_until = 0.0
+        self._paused_until = 0.0
 
     def retry_after_s(self, who: str) -> int | None:
-        """Count one call of `who`; None where it may pass, else the seconds until another one may."""
-        if self._clock() < self._silent_until or self._uses_held(who):
+        """Count one call of `who`; return None if it may pass, else the seconds until the next one may."""
+        if self._clock() < self._paused_until or self._use_taken(who):
             return None
         try:
-            if self._packet > 1 and self._limiter.hit(self._item, who, cost=self._packet):
-                self._hold(who)
+            if self._batch > 1 and self._limiter.hit(self._item, who, cost=self._batch):
+                self._take_batch(who)
                 return None
             if self._limiter.hit(self._item, who):
                 return None
             return self._wait_s(who)
         except (RedisError, OSError) as error:
-            self._fall_silent(error)
+            self._pause(error)
             return None
 
     def charge(self, who: str, calls: int) -> int | None:
-        """Count so many more calls of `who` at once, at most the whole limit; None where they pass, as for one call.
+        """Count several more calls of `who`, at most the whole limit; return None or seconds as for a single call.
 
-        They pass while the limit is not overdrawn, and may overdraw it: however much is asked for, somebody can ask for
-        it, and has to wait afterwards until it is made up for.
+        They pass while the limit is not overdrawn, and may overdraw it: so a request of any size is possible, and the
+        key waits afterwards until the excess has expired.
         """
         cost = min(calls, self._item.amount - 1)
-        if cost <= 0 or self._clock() < self._silent_until:
+        if cost <= 0 or self._clock() < self._paused_until:
             return None
         key, limit = self._item.key_for(who), self._item.amount + cost
         try:
@@ -81,82 +81,82 @@ class RateLimit:
                 return None
             return self._wait_s(who)
         except (RedisError, OSError) as error:
-            self._fall_silent(error)
+            self._pause(error)
             return None
 
     def _wait_s(self, who: str) -> int:
-        """Return the seconds until one call may pass: the window before counts for as much as it still overlaps."""
+        """Return the seconds until one call may pass; the previous window counts by how much of it still overlaps."""
         span_s, limit = self._item.get_expiry(), self._item.amount
         before, before_s, now, now_s = self._storage.get_sliding_window(self._item.key_for(who), span_s)
-        if now >= limit:  # used up or overdrawn: this window must become the one before, and then wane
+        if now >= limit:  # used up or overdrawn: this window has to become the previous one, and then expire
             wait_s = now_s % span_s + span_s * (1 - limit / now)
         else:
             wait_s = before_s - span_s * (limit - now) / before if before else 0.0
         return max(math.ceil(wait_s), 1)
 
-    def _fall_silent(self, error: Exception) -> None:
+    def _pause(self, error: Exception) -> None:
         log.warning("rate_limit_off", error=type(error).__name__)
         with self._lock:
-            self._silent_until = self._clock() + PAUSE_AFTER_FAILURE_S
+            self._paused_until = self._clock() + PAUSE_AFTER_FAILURE_S
 
-    def _hold(self, who: str) -> None:
-        """Keep what is left of a packet after this call, for as long as Redis counts it."""
+    def _take_batch(self, who: str) -> None:
+        """Keep the rest of a batch after this call, for as long as Redis counts it."""
         with self._lock:
-            self._held[who] = (self._packet - 1, self._clock() + self._item.get_expiry())
+            self._taken[who] = (self._batch - 1, self._clock() + self._item.get_expiry())
 
-    def _uses_held(self, who: str) -> bool:
-        """Pay for one call from a packet that this process has."""
+    def _use_taken(self, who: str) -> bool:
+        """Use one call of a batch that this process has taken; say whether there was one."""
         with self._lock:
-            left, until = self._held.get(who, (0, 0.0))
+            left, until = self._taken.get(who, (0, 0.0))
             if left == 0 or self._clock() >= until:
                 return False
-            self._held[who] = (left - 1, until)
+            self._taken[who] = (left - 1, until)
             return True
 
 
 def make_rate_limit(settings: Settings) -> RateLimit | None:
-    """Build the limit that the settings ask for, if any."""
+    """Build the rate limit of the settings; None if it is off."""
     if settings.rate_limit == "off":
         return None
     return RateLimit(parse(settings.rate_limit), settings.redis_url)
 
 
-MAX_ASKING = 4
-"""Requests of one process that may ask a provider at once. Each holds a thread of 16, as each of 8 that wait for an
-operation does (`MAX_WAITERS`): 4 threads stay free for health, polls, and whatever needs the database only."""
+MAX_CALLING_REQUESTS = 4
+"""Requests of one process that may call a provider at the same time. Each holds one of 16 threads, as do the 8 that
+wait for an operation (`MAX_WAITERS`): 4 threads stay free for health, polls, and whatever needs only the database."""
 
 DEADLINE_S = 20.0
-"""Seconds from its first provider call to the end of its last that a request has: below what browsers, proxies and
-clients wait for an answer, and enough for five calls at four times their usual length."""
+"""Seconds that a request has from the start of its first provider call to the end of its last: less than browsers,
+proxies and clients wait for a response, and enough for five calls at four times their usual duration."""
 
-_places = threading.BoundedSemaphore(MAX_ASKING)
+_slots = threading.BoundedSemaphore(MAX_CALLING_REQUESTS)
 
 
 @dataclass
 class RequestCaller(Caller):
-    """The provider calls of one HTTP request: the first one takes a place, which the request then keeps."""
+    """The provider calls of one HTTP request: the first one takes a slot, which the request keeps."""
 
-    has_place: bool = False
+    has_slot: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
-    """A request may make its calls side by side."""
+    """A request may make calls in parallel."""
 
     def may_call(self) -> bool:
-        """Take a place, unless it has one; say whether it has."""
+        """Take a slot unless the request has one; say whether it has one now."""
         with self.lock:
-            if not self.has_place and _places.acquire(blocking=False):
-                self.has_place = True
+            if not self.has_slot and _slots.acquire(blocking=False):
+                self.has_slot = True
                 self.ends_at = self.last_start_at = time.monotonic() + DEADLINE_S
-            return self.has_place
+            return self.has_slot
 
     def close(self) -> None:
-        """Give the place back."""
-        if self.has_place:
-            self.has_place = False
-            _places.release()
+        """Release the slot."""
+        if self.has_slot:
+            self.has_slot = False
+            _slots.release()
 
 
 def register_provider_calls(app: Flask) -> None:
-    """Put every request's provider calls under the bounds, whichever view makes them."""
+    """Apply these limits to the provider calls of every request, whichever view makes them."""
     app.before_request(_begin)
     app.teardown_request(_end)
 

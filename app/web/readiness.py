@@ -1,8 +1,8 @@
-"""Tries everything that this process needs, side by side and with little patience, and remembers the answer a while.
+"""Readiness checks: everything that this process needs, in parallel, with short timeouts and cached results.
 
-Ready means that requests are taken: the database answers with the schema of this code. A broker or a provider that is
-away costs no request and loses nothing, so that it decides only where it is asked for. Behind a load balancer it would
-take every process off the air at once.
+Ready means that the database responds and has the schema of this code. A broker or provider that is down fails no
+request and loses nothing, so it counts only on request (`deep`): behind a load balancer it would otherwise take every
+process out of service at once.
 """
 
 import time
@@ -24,29 +24,29 @@ from app.observability.metrics import gauge
 from app.providers.errors import ProviderError
 from app.wiring import Wiring
 
-PATIENCE_S = 3.0
-"""Seconds until a check that decides counts as failed: below the timeout of common load balancers."""
+REQUIRED_TIMEOUT_S = 3.0
+"""Seconds until a required check counts as failed: below the timeout of common load balancers."""
 
-GLANCE_S = 0.5
-"""Seconds that a check which does not decide is waited for: a probe of Kubernetes gives up after 1 s by default."""
+OPTIONAL_TIMEOUT_S = 0.5
+"""Seconds to wait for an optional check: a Kubernetes probe times out after 1 s by default."""
 
 PROVIDER_TTL_S = 15.0
-"""Seconds that a provider's good answer is believed: /readyz needs no key, and must not spend our rate limit there."""
+"""Seconds that a success of a provider is cached: /readyz needs no key, and must not use up our rate limit there."""
 
 FAILURE_TTL_S = 2.0
-"""Seconds that a bad answer is believed: recovery should show soon."""
+"""Seconds that a failure is cached: recovery should show soon."""
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations" / "versions"
-"""Files named by their revision, which is a number: reading the names spares a web process Alembic's 12 MB."""
+"""Files named by their revision number: reading the names saves a web process the 12 MB of Alembic."""
 
 
 class NotReadyError(Exception):
-    """A check failed; the message is ours and may be shown to anybody."""
+    """A check failed; the message is our own text and may be shown to anybody."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found; `took_ms` in milliseconds."""
+class CheckResult:
+    """The result of one check; `took_ms` in milliseconds."""
 
     name: str
     ok: bool
@@ -55,119 +55,121 @@ class Finding:
 
 
 @dataclass
-class Probe:
-    """One check: `run` raises when the thing is not there; a good answer is believed for `ttl_s` seconds."""
+class Check:
+    """One check: `run` raises if it fails; a success is cached for `ttl_s` seconds."""
 
     name: str
     run: Callable[[], None]
     ttl_s: float = 0.0
-    decides: bool = True
-    """Whether this process is not ready without it."""
+    is_required: bool = True
+    """Whether the process is not ready without it."""
     lock: Lock = field(default_factory=Lock)
-    latest: "Future[Finding] | None" = None
+    latest: "Future[CheckResult] | None" = None
     latest_at: float = 0.0
-    before: Finding | None = None
-    """What the try before the latest found."""
+    previous: CheckResult | None = None
+    """The result before the latest run."""
 
-    def find(self) -> Finding:
-        """Run the check; never raises."""
+    def result(self) -> CheckResult:
+        """Run the check and return its result; never raises."""
         started = time.perf_counter()
         detail = None
         try:
             self.run()
         except (NotReadyError, ProviderError) as error:
             detail = str(error)
-        except Exception as error:  # noqa: BLE001 - whatever a driver raises, the thing is not there
-            # An exception's text may name hosts and users: the type says enough to whoever asks from outside.
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises, the check has failed
+            # An exception's text may name hosts and users; only its type is shown.
             detail = f"unreachable ({type(error).__name__})"
-        return Finding(self.name, detail is None, detail, round((time.perf_counter() - started) * 1000, 1))
+        return CheckResult(self.name, detail is None, detail, round((time.perf_counter() - started) * 1000, 1))
 
 
 class Readiness:
-    """The checks of one process. A check that hangs is never started twice."""
+    """The checks of one process; a check that hangs is never started a second time."""
 
     def __init__(
         self,
-        probes: Sequence[Probe],
+        checks: Sequence[Check],
         *,
-        patience_s: float = PATIENCE_S,
+        timeout_s: float = REQUIRED_TIMEOUT_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._probes = probes
+        self._checks = checks
         self._clock = clock
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self.started = Counter[str]()
         """How often each check was started."""
-        self._threads = ThreadPoolExecutor(len(probes), thread_name_prefix="readiness")
+        self._threads = ThreadPoolExecutor(len(checks), thread_name_prefix="readiness")
 
-    def findings(self, *, deep: bool = False) -> list[Finding]:
-        """Return what every check finds, within about `PATIENCE_S`.
+    def results(self, *, deep: bool = False) -> list[CheckResult]:
+        """Return the result of every check, within about `REQUIRED_TIMEOUT_S`.
 
-        A check that does not decide is waited for only with `deep`; else what it found before stands in.
+        Without `deep` an optional check that takes longer than `OPTIONAL_TIMEOUT_S` has its previous result.
         """
         started = time.monotonic()
-        running = [(probe, self._running(probe)) for probe in self._probes]
-        found = []
-        for probe, future in running:
-            is_waited_for = deep or probe.decides
-            patience_s = self._patience_s if is_waited_for else min(GLANCE_S, self._patience_s)
-            left_s = started + patience_s - time.monotonic()
-            found.append(self._finding(probe, future, left_s, None if is_waited_for else probe.before))
-        return found
+        running = [(check, self._running(check)) for check in self._checks]
+        results = []
+        for check, future in running:
+            is_required = deep or check.is_required
+            timeout_s = self._timeout_s if is_required else min(OPTIONAL_TIMEOUT_S, self._timeout_s)
+            left_s = started + timeout_s - time.monotonic()
+            results.append(self._result(check, future, left_s, None if is_required else check.previous))
+        return results
 
-    def is_ready(self, findings: Iterable[Finding], *, deep: bool = False) -> bool:
-        """Say whether all is there that decides; with `deep`, everything does."""
-        decides = {probe.name: deep or probe.decides for probe in self._probes}
-        return all(finding.ok for finding in findings if decides[finding.name])
+    def is_ready(self, results: Iterable[CheckResult], *, deep: bool = False) -> bool:
+        """Say whether every required check succeeded; with `deep` all are required."""
+        is_required = {check.name: deep or check.is_required for check in self._checks}
+        return all(result.ok for result in results if is_required[result.name])
 
-    def _running(self, probe: Probe) -> "Future[Finding]":
-        with probe.lock:
-            if probe.latest is None or (probe.latest.done() and self._is_stale(probe, probe.latest.result())):
-                self.started[probe.name] += 1
-                probe.latest_at = self._clock()
-                probe.before = probe.latest.result() if probe.latest else None
-                probe.latest = self._threads.submit(probe.find)
-            return probe.latest
+    def _running(self, check: Check) -> "Future[CheckResult]":
+        with check.lock:
+            if check.latest is None or (check.latest.done() and self._is_stale(check, check.latest.result())):
+                self.started[check.name] += 1
+                check.latest_at = self._clock()
+                check.previous = check.latest.result() if check.latest else None
+                check.latest = self._threads.submit(check.result)
+            return check.latest
 
-    def _is_stale(self, probe: Probe, finding: Finding) -> bool:
-        ttl_s = probe.ttl_s if finding.ok else min(probe.ttl_s, FAILURE_TTL_S)
-        return self._clock() - probe.latest_at >= ttl_s
+    def _is_stale(self, check: Check, result: CheckResult) -> bool:
+        ttl_s = check.ttl_s if result.ok else min(check.ttl_s, FAILURE_TTL_S)
+        return self._clock() - check.latest_at >= ttl_s
 
-    def _finding(self, probe: Probe, future: "Future[Finding]", left_s: float, instead: Finding | None) -> Finding:
+    def _result(
+        self, check: Check, future: "Future[CheckResult]", left_s: float, fallback: CheckResult | None
+    ) -> CheckResult:
         try:
             return future.result(max(left_s, 0))
         except FutureTimeoutError:
-            if instead is not None:
-                return instead
-            detail = f"no answer within {self._patience_s:g} s"
-            return Finding(probe.name, ok=False, detail=detail, took_ms=self._patience_s * 1000)
+            if fallback is not None:
+                return fallback
+            detail = f"no response within {self._timeout_s:g} s"
+            return CheckResult(check.name, ok=False, detail=detail, took_ms=self._timeout_s * 1000)
 
 
 @dataclass(frozen=True, eq=False)
 class ReadinessCollector(Collector):
-    """Tells Prometheus what the checks find: what does not decide is seen nowhere else."""
+    """Exports the checks to Prometheus: an optional check that fails is seen nowhere else."""
 
     readiness: Readiness
 
     def describe(self) -> Iterable[Family]:
-        """Name nothing in advance, so that registering runs no check."""
+        """Declare no metric, so that registering the collector runs no check."""
         return ()
 
     def collect(self) -> Iterable[Family]:
         """Yield one family."""
-        found: Mapping[tuple[str], float] = {(each.name,): each.ok for each in self.readiness.findings()}
+        found: Mapping[tuple[str], float] = {(each.name,): each.ok for each in self.readiness.results()}
         yield gauge(counters.CHECK_OK, found, found)
 
 
 def make_readiness(wiring: Wiring) -> Readiness:
-    """Build the checks of everything that the wiring reaches."""
+    """Build the checks of everything that the wiring connects to."""
     return Readiness(
         [
-            Probe("database", lambda: _check_database(wiring)),
-            Probe("migrations", lambda: check_migrations(wiring)),
-            Probe("broker", lambda: check_broker(wiring), decides=False),
-            Probe("twilio", wiring.carrier.ping, PROVIDER_TTL_S, decides=False),
-            Probe("livekit", wiring.platform.ping, PROVIDER_TTL_S, decides=False),
+            Check("database", lambda: _check_database(wiring)),
+            Check("migrations", lambda: check_migrations(wiring)),
+            Check("broker", lambda: check_broker(wiring), is_required=False),
+            Check("twilio", wiring.carrier.ping, PROVIDER_TTL_S, is_required=False),
+            Check("livekit", wiring.platform.ping, PROVIDER_TTL_S, is_required=False),
         ]
     )
 
@@ -178,7 +180,7 @@ def _check_database(wiring: Wiring) -> None:
 
 
 def check_broker(wiring: Wiring) -> None:
-    """Raise `NotReadyError` where Redis refuses a write, and what the driver raises where it does not answer."""
+    """Raise `NotReadyError` if Redis refuses a write, and the driver's error if it does not respond."""
     try:
         wiring.try_broker()
     except OutOfMemoryError:
@@ -190,12 +192,12 @@ def check_broker(wiring: Wiring) -> None:
 
 
 def newest_migration() -> str:
-    """Return the revision that this code was written for."""
+    """Return the schema revision that this code needs."""
     return max(path.name.partition("_")[0] for path in MIGRATIONS.glob("[0-9]*_*.py"))
 
 
 def check_migrations(wiring: Wiring) -> None:
-    """Raise `NotReadyError` unless the database is as this code expects it."""
+    """Raise `NotReadyError` unless the database has the schema that this code needs."""
     head = newest_migration()
     with wiring.engine.connect() as connection:
         if connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:

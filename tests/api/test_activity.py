@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
-from app.access import REFUSALS_KEPT, ConsoleSessions, Scope
+from app.access import REFUSED_SIGN_INS_PER_MINUTE, ConsoleSessions, Scope
 from app.db.access import KEPT, Activity, ApiKey, list_activity, purge_activity
 from app.domain.events import Action, Channel, Origin
 from app.domain.findings import Finding, FindingCode, Health
@@ -262,14 +262,14 @@ def test_a_refused_sign_in_is_remembered_without_the_key(api: Api) -> None:
 
 def test_a_flood_of_refused_sign_ins_does_not_fill_the_table(api: Api) -> None:
     sessions = ConsoleSessions(api.wiring.sessions)
-    for _ in range(REFUSALS_KEPT + 1):
-        sessions.refuse(Origin(channel=Channel.CONSOLE), "unauthenticated")
-    assert api.count("activity") == REFUSALS_KEPT
+    for _ in range(REFUSED_SIGN_INS_PER_MINUTE + 1):
+        sessions.record_refusal(Origin(channel=Channel.CONSOLE), "unauthenticated")
+    assert api.count("activity") == REFUSED_SIGN_INS_PER_MINUTE
 
     with api.wiring.sessions.begin() as session:
         session.execute(update(Activity).values(at=func.now() - timedelta(minutes=2)))
-    sessions.refuse(Origin(channel=Channel.CONSOLE), "unauthenticated")
-    assert api.count("activity") == REFUSALS_KEPT + 1
+    sessions.record_refusal(Origin(channel=Channel.CONSOLE), "unauthenticated")
+    assert api.count("activity") == REFUSED_SIGN_INS_PER_MINUTE + 1
 
 
 def test_rows_are_deleted_when_they_have_had_their_day(api: Api) -> None:

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import event, select, update
 
-from app.access import REMEMBERED_S, KeyService, Scope
+from app.access import CACHE_TTL_S, KeyService, Scope
 from app.db.access import ApiKey
 from tests.support.api import Api
 from tests.support.saga import ManualClock
@@ -101,7 +101,7 @@ def test_the_last_use_is_noted_at_most_once_a_minute(api: Api) -> None:
     keys = KeyService(api.wiring.sessions, clock)
 
     def last_used() -> datetime | None:
-        clock.now += REMEMBERED_S
+        clock.now += CACHE_TTL_S
         keys.authenticate(api.key)
         with api.wiring.sessions() as session:
             return session.scalar(select(ApiKey.last_used_at))
@@ -125,6 +125,6 @@ def test_a_key_is_looked_up_once_a_second_and_a_revoked_one_ends_with_that_secon
     assert statements == []
 
     KeyService(api.wiring.sessions).revoke("tests")
-    clock.now += REMEMBERED_S
+    clock.now += CACHE_TTL_S
     assert keys.authenticate(api.key) is None
     assert keys.authenticate(api.key) is None

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
-from app.access import ABSOLUTE_LIMIT, IDLE_LIMIT, SEEN_NOTED_EVERY, ConsoleSessions, KeyService, Scope
+from app.access import ABSOLUTE_LIMIT, IDLE_LIMIT, LAST_SEEN_RESOLUTION, ConsoleSessions, KeyService, Scope
 from app.console.sign_in import COOKIE, HOST_COOKIE, cookie_secret, own_path
 from app.db.access import ConsoleSession
 from tests.support.api import Api, make_settings
@@ -249,7 +249,7 @@ def test_a_visit_is_noted_at_most_once_a_minute_and_a_poll_never(api: Api) -> No
     first = seen()
     visitor.get("/")
     assert seen() == first
-    let_pass(api, last_seen_at=SEEN_NOTED_EVERY * 2)
+    let_pass(api, last_seen_at=LAST_SEEN_RESOLUTION * 2)
     long_ago = seen()
     visitor.client.get("/audit/live", headers={"X-Poll": "1"})
     assert seen() == long_ago

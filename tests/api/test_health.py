@@ -16,7 +16,7 @@ from tests.support.servers import ValkeyServer
 
 @pytest.fixture
 def api(own_api: Api) -> Api:
-    """An application that remembers no answer of a test before: what is asked here is kept for seconds."""
+    """An application of its own: readiness results are cached for seconds, across tests."""
     return own_api
 
 
@@ -43,9 +43,7 @@ def test_a_ready_process_names_its_checks(api: Api) -> None:
 @pytest.mark.parametrize(
     ("query", "status"), [("", 200), ("?deep=0", 200), ("?source=balancer", 200), ("?deep=1", 503), ("?deep=true", 503)]
 )
-def test_a_provider_that_refuses_us_is_told_and_decides_only_where_it_is_asked_for(
-    api: Api, query: str, status: int
-) -> None:
+def test_a_provider_that_refuses_us_is_reported_and_counts_only_on_request(api: Api, query: str, status: int) -> None:
     api.carrier.error = RejectedError(ErrorCode.TWILIO_BAD_CREDENTIALS, "Twilio refuses the credentials.")
 
     answer = api.client.get(f"/readyz{query}")
@@ -55,11 +53,11 @@ def test_a_provider_that_refuses_us_is_told_and_decides_only_where_it_is_asked_f
     assert [(check["name"], check["detail"]) for check in failed] == [("twilio", "Twilio refuses the credentials.")]
 
 
-def test_how_deep_to_look_is_a_yes_or_a_no(api: Api) -> None:
+def test_deep_is_a_yes_or_a_no(api: Api) -> None:
     assert api.client.get("/readyz?deep=2").json["code"] == "validation_failed"
 
 
-def test_what_the_checks_find_is_a_metric(api: Api) -> None:
+def test_the_results_of_the_checks_are_a_metric(api: Api) -> None:
     api.platform.error = OSError()
 
     families = {family.name: family for family in text_string_to_metric_families(api.get("/metrics").text)}
@@ -68,19 +66,19 @@ def test_what_the_checks_find_is_a_metric(api: Api) -> None:
     assert found == {"database": 1, "migrations": 1, "broker": 1, "twilio": 1, "livekit": 0}
 
 
-def test_a_provider_that_hangs_keeps_nobody_waiting_who_does_not_ask_for_it() -> None:
-    let_go, provider = Event(), Pinged()
-    probe = readiness.Probe("twilio", provider.ping, decides=False)
-    checks = readiness.Readiness([probe, readiness.Probe("database", lambda: None)], patience_s=0.2)
-    assert [finding.ok for finding in checks.findings()] == [True, True]
-    provider.before = lambda: let_go.wait(10) and None
+def test_a_provider_that_hangs_delays_only_deep_requests() -> None:
+    is_over, provider = Event(), Pinged()
+    twilio = readiness.Check("twilio", provider.ping, is_required=False)
+    checks = readiness.Readiness([twilio, readiness.Check("database", lambda: None)], timeout_s=0.2)
+    assert [result.ok for result in checks.results()] == [True, True]
+    provider.before = lambda: is_over.wait(10) and None
 
-    glance, look = checks.findings(), checks.findings(deep=True)
+    shallow, deep = checks.results(), checks.results(deep=True)
 
-    let_go.set()
-    assert ([finding.ok for finding in glance], checks.is_ready(glance)) == ([True, True], True)
-    assert ([finding.ok for finding in look], checks.is_ready(look, deep=True)) == ([False, True], False)
-    assert checks.is_ready(look)
+    is_over.set()
+    assert ([result.ok for result in shallow], checks.is_ready(shallow)) == ([True, True], True)
+    assert ([result.ok for result in deep], checks.is_ready(deep, deep=True)) == ([False, True], False)
+    assert checks.is_ready(deep)
 
 
 def _fill(valkey: ValkeyServer) -> None:
@@ -94,7 +92,7 @@ def _demote(valkey: ValkeyServer) -> None:
         client.replicaof("127.0.0.1", 1)
 
 
-def _make_well(valkey: ValkeyServer) -> None:
+def _recover(valkey: ValkeyServer) -> None:
     with valkey_client(valkey) as client:
         client.config_set("maxmemory", 0)
         client.replicaof("NO", "ONE")
@@ -105,24 +103,24 @@ def valkey_client(valkey: ValkeyServer) -> Redis:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"), [(_fill, "it is full"), (_demote, "it is a read-only replica")], ids=["full", "replica"]
+    ("break_valkey", "reason"), [(_fill, "it is full"), (_demote, "it is a read-only replica")], ids=["full", "replica"]
 )
-def test_a_broker_that_takes_no_writes_is_told(
-    api: Api, valkey_server: ValkeyServer, spoil: Callable[[ValkeyServer], None], told: str
+def test_a_broker_that_takes_no_writes_is_reported(
+    api: Api, valkey_server: ValkeyServer, break_valkey: Callable[[ValkeyServer], None], reason: str
 ) -> None:
-    spoil(valkey_server)
+    break_valkey(valkey_server)
     try:
         answer, deep = api.client.get("/readyz"), api.client.get("/readyz?deep=1")
     finally:
-        _make_well(valkey_server)
+        _recover(valkey_server)
 
     assert (answer.status_code, deep.status_code) == (200, 503)
     checks = {check["name"]: check for check in answer.json["checks"]}
-    assert (checks["broker"]["ok"], checks["broker"]["detail"]) == (False, f"Redis takes no writes: {told}")
+    assert (checks["broker"]["ok"], checks["broker"]["detail"]) == (False, f"Redis takes no writes: {reason}")
     assert api.client.get("/readyz?deep=1").status_code == 200
 
 
-def test_what_a_driver_says_is_not_shown(api: Api) -> None:
+def test_the_text_of_a_driver_is_not_shown(api: Api) -> None:
     api.platform.error = OSError("10.0.0.7:443 refused, token abc")
 
     answer = api.client.get("/readyz")
@@ -131,35 +129,35 @@ def test_what_a_driver_says_is_not_shown(api: Api) -> None:
     assert [check["detail"] for check in answer.json["checks"] if not check["ok"]] == ["unreachable (OSError)"]
 
 
-def test_providers_are_not_asked_again_at_once(api: Api) -> None:
+def test_a_provider_is_not_called_again_within_seconds(api: Api) -> None:
     for _ in range(3):
         api.client.get("/readyz")
 
     assert (api.carrier.pings, api.platform.pings) == (1, 1)
 
 
-def test_a_check_that_hangs_is_given_up_and_not_started_twice(api: Api) -> None:
-    let_go = Event()
-    probe = readiness.Probe("slow", lambda: let_go.wait(10) and None)
-    quick = readiness.Probe("quick", lambda: None)
-    checks = readiness.Readiness([probe, quick], patience_s=0.05)
+def test_a_check_that_hangs_times_out_and_is_not_started_twice(api: Api) -> None:
+    is_over = Event()
+    slow = readiness.Check("slow", lambda: is_over.wait(10) and None)
+    quick = readiness.Check("quick", lambda: None)
+    checks = readiness.Readiness([slow, quick], timeout_s=0.05)
 
-    first, second = checks.findings(), checks.findings()
+    first, second = checks.results(), checks.results()
 
-    let_go.set()
-    assert [finding.ok for finding in first] == [False, True]
-    assert first[0].detail == "no answer within 0.05 s"
+    is_over.set()
+    assert [result.ok for result in first] == [False, True]
+    assert first[0].detail == "no response within 0.05 s"
     assert second[0].ok is False
     assert checks.started["slow"] == 1
 
 
-def test_a_good_answer_is_believed_for_its_time_and_a_bad_one_for_two_seconds() -> None:
+def test_a_success_is_cached_for_its_ttl_and_a_failure_for_two_seconds() -> None:
     now, provider = [0.0], Pinged()
-    checks = readiness.Readiness([readiness.Probe("twilio", provider.ping, ttl_s=15)], clock=lambda: now[0])
+    checks = readiness.Readiness([readiness.Check("twilio", provider.ping, ttl_s=15)], clock=lambda: now[0])
 
     def pings_at(moment: float) -> int:
         now[0] = moment
-        checks.findings()
+        checks.results()
         return provider.pings
 
     assert [pings_at(0), pings_at(14.9), pings_at(15)] == [1, 1, 2]
@@ -168,14 +166,14 @@ def test_a_good_answer_is_believed_for_its_time_and_a_bad_one_for_two_seconds() 
 
 
 @pytest.fixture
-def stranded(empty_database_url: str) -> Iterator[Api]:
+def disconnected(empty_database_url: str) -> Iterator[Api]:
     """The application on a database without a table, and with no broker."""
     with running_api(empty_database_url, NOWHERE) as api:
         yield api
 
 
-def test_a_database_that_was_never_migrated_is_not_ready(stranded: Api) -> None:
-    checks = {check["name"]: check for check in stranded.client.get("/readyz").json["checks"]}
+def test_a_database_that_was_never_migrated_is_not_ready(disconnected: Api) -> None:
+    checks = {check["name"]: check for check in disconnected.client.get("/readyz").json["checks"]}
 
     assert checks["database"]["ok"]
     assert checks["migrations"]["detail"] == "the database is empty: run the migrations"

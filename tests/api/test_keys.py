@@ -40,14 +40,14 @@ def test_a_key_is_revoked_by_name_or_id_once(keys: KeyService) -> None:
     assert keys.revoke(str(second.id)).id == second.id
     assert keys.authenticate(text) is None
     for gone in ("a", str(second.id), "never made"):
-        with pytest.raises(KeyRefusedError, match="no live key"):
+        with pytest.raises(KeyRefusedError, match="no valid key"):
             keys.revoke(gone)
 
 
 def test_a_name_that_two_keys_have_revokes_neither(api: Api, keys: KeyService) -> None:
     first, second = keys.create("same", [Scope.READ])[0], keys.create("same", [Scope.READ])[0]
 
-    with pytest.raises(KeyRefusedError, match="2 live keys") as refused:
+    with pytest.raises(KeyRefusedError, match="2 valid keys") as refused:
         keys.revoke("same")
 
     assert str(first.id) in str(refused.value)

@@ -14,7 +14,7 @@ from app.providers.errors import TransientError
 from app.providers.livekit import LiveKitPlatform
 from app.providers.rate_limiter import calling
 from app.providers.twilio import TwilioCarrier
-from app.web.limits import MAX_ASKING, RequestCaller
+from app.web.limits import MAX_CALLING_REQUESTS, RequestCaller
 from tests.support.api import NUMBER, OTHER_NUMBER, Api
 from tests.support.console import signed_in
 from tests.support.scripted_server import Answer, Hang, ScriptedServer
@@ -50,10 +50,10 @@ def platform(server: ScriptedServer) -> Iterator[LiveKitPlatform]:
 
 
 @contextmanager
-def _all_places_taken(api: Api, server: ScriptedServer, path: str) -> Iterator[None]:
-    with ThreadPoolExecutor(MAX_ASKING) as threads:
-        asked = [threads.submit(api.post, path) for _ in range(MAX_ASKING)]
-        assert poll_until(lambda: len(server.seen) == MAX_ASKING, TIMEOUT_S)
+def _all_slots_taken(api: Api, server: ScriptedServer, path: str) -> Iterator[None]:
+    with ThreadPoolExecutor(MAX_CALLING_REQUESTS) as threads:
+        asked = [threads.submit(api.post, path) for _ in range(MAX_CALLING_REQUESTS)]
+        assert poll_until(lambda: len(server.seen) == MAX_CALLING_REQUESTS, TIMEOUT_S)
         try:
             yield
         finally:
@@ -73,7 +73,7 @@ def test_a_provider_that_hangs_takes_a_part_of_the_threads_only(
     token, agent = visitor.token(f"/agents/{agent_id}"), f"/api/agents/{agent_id}"
     form = {"csrf_token": token, "typed": OTHER_NUMBER}
 
-    with _all_places_taken(api, server, f"{agent}/verify"):
+    with _all_slots_taken(api, server, f"{agent}/verify"):
         began = time.monotonic()
         beyond = [
             api.post(f"{agent}/verify"),
@@ -94,12 +94,12 @@ def test_a_provider_that_hangs_takes_a_part_of_the_threads_only(
     assert {one.headers["Retry-After"] for one in (*beyond, *pages)} == {"5"}
     # The form is of use without the list: a number can be typed.
     assert (chosen.status_code, "provider_busy" in chosen.text) == (200, True)
-    assert len(server.seen) == MAX_ASKING
+    assert len(server.seen) == MAX_CALLING_REQUESTS
     # Every place is given back.
     server.default = Answer(500)
-    assert [api.post(f"{agent}/verify").json["code"] for _ in range(MAX_ASKING + 1)] == ["provider_unavailable"] * (
-        MAX_ASKING + 1
-    )
+    assert [api.post(f"{agent}/verify").json["code"] for _ in range(MAX_CALLING_REQUESTS + 1)] == [
+        "provider_unavailable"
+    ] * (MAX_CALLING_REQUESTS + 1)
 
 
 @pytest.mark.parametrize("provider", ["carrier", "platform"])
@@ -123,9 +123,9 @@ def test_a_request_s_calls_end_at_its_deadline(
 
 
 def test_a_request_keeps_its_place_until_it_ends_and_gives_it_back_once() -> None:
-    callers = [RequestCaller() for _ in range(MAX_ASKING + 1)]
+    callers = [RequestCaller() for _ in range(MAX_CALLING_REQUESTS + 1)]
 
-    assert [caller.may_call() for caller in callers * 2] == ([True] * MAX_ASKING + [False]) * 2
+    assert [caller.may_call() for caller in callers * 2] == ([True] * MAX_CALLING_REQUESTS + [False]) * 2
     callers[0].close()
     callers[0].close()
     assert callers[-1].may_call()
