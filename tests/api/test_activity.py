@@ -346,7 +346,7 @@ def test_the_command_shows_what_is_remembered(api: Api) -> None:
     shown = runner.invoke(args=["activity"]).stdout.splitlines()
     found = json.loads(runner.invoke(args=["activity", "--about", agent, "--json"]).stdout)["items"]
 
-    assert "a stranger" in shown[1]
+    assert "anonymous" in shown[1]
     assert "session.refuse" in shown[1]
     assert all(part in shown[2] for part in ("tests", "api", "127.0.0.1", "agent.create", agent))
     assert [(one["action"], one["subjectId"], one["actor"]) for one in found] == [("agent.create", agent, "tests")]

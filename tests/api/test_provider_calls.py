@@ -95,11 +95,10 @@ def test_a_provider_that_hangs_takes_a_part_of_the_threads_only(
     # The form is of use without the list: a number can be typed.
     assert (chosen.status_code, "provider_busy" in chosen.text) == (200, True)
     assert len(server.seen) == MAX_CALLING_REQUESTS
-    # Every place is given back.
+    # Every slot is released.
     server.default = Answer(500)
-    assert [api.post(f"{agent}/verify").json["code"] for _ in range(MAX_CALLING_REQUESTS + 1)] == [
-        "provider_unavailable"
-    ] * (MAX_CALLING_REQUESTS + 1)
+    codes = [api.post(f"{agent}/verify").json["code"] for _ in range(MAX_CALLING_REQUESTS + 1)]
+    assert set(codes) == {"provider_unavailable"}
 
 
 @pytest.mark.parametrize("provider", ["carrier", "platform"])
