@@ -27,7 +27,7 @@ from app.db.engine import Sessions, Statements, read_sql
 from app.db.models import Agent
 from app.domain.steps import COLUMNS, STEP_BY_NAME, STEPS
 from app.saga.machine import AgentRow, Asked, Change, LedgerEntry, OperationRow, Saga, StepRow
-from app.webhooks.announcements import ANNOUNCE, values_of
+from app.webhooks.announcements import announce_sql, lines_of
 
 TRIES = 50
 """Tries after which a change is given up, each of them outrun by somebody else's write: a few is the most ever seen."""
@@ -57,7 +57,7 @@ _FOLLOW = read_sql(__file__, "follow.sql")
 @cache
 def _write_sql(*parts: str) -> str:
     """Return the statement that writes a change which has something in these parts."""
-    return read_sql(__file__, "write.sql", parts, agent_columns=_COLUMNS)
+    return read_sql(__file__, "write.sql", parts, agent_columns=_COLUMNS, announce=announce_sql("fits"))
 
 
 class OutrunError(Exception):
@@ -111,8 +111,6 @@ class Rows:
             statements.append((_HAND_OVER, values))
         if change.opened or change.activity:
             statements.append((_FOLLOW, _following(change)))
-        if change.announcements:
-            statements.append((ANNOUNCE, values_of([(one.event, one.data) for one in change.announcements])))
         row = self._run(statements, session)
         return None if row is None else row.version or ""
 
@@ -252,9 +250,10 @@ def _written(change: Change, version: str | None) -> tuple[str, dict[str, object
         ],
         "ledger": [_as_resource(entry, before.agent.id) for entry in change.ledger],
         "deleted": list(change.deleted),
+        "announcements": lines_of([(one.event, one.data) for one in change.announcements]),
         "holder": before.agent.id,
     }
-    parts = (part for part in ("steps", "agents", "ledger", "deleted") if document[part])
+    parts = (part for part in ("steps", "agents", "ledger", "deleted", "announcements") if document[part])
     return _write_sql(*parts), {"id": operation.id, "version": version, "change": _json(document)}
 
 

@@ -11,14 +11,18 @@ from app.db.models import Agent
 from app.domain.events import WebhookEvent, payload_of
 from app.domain.findings import Finding
 
-ANNOUNCE = read_sql(__file__, "insert_deliveries.sql")
-"""Inserts the deliveries of events; its values are from `values_of`."""
+
+def announce_sql(given: str) -> str:
+    """Return the statement that queues events, from a table expression that has them in a column `change`."""
+    return read_sql(__file__, "insert_deliveries.sql", given=given)
 
 
-def values_of(announcements: Sequence[tuple[WebhookEvent, Mapping[str, Any]]]) -> dict[str, object]:
-    """Return the values of `ANNOUNCE` for events and the data of their payloads."""
-    lines = [{"event": event, "payload": payload_of(event, data)} for event, data in announcements]
-    return {"announcements": json.dumps(lines)}
+_ANNOUNCE = announce_sql("(SELECT %(change)s::jsonb AS change) AS given")
+
+
+def lines_of(announcements: Sequence[tuple[WebhookEvent, Mapping[str, Any]]]) -> list[dict[str, str]]:
+    """Return the list `announcements` for events and the data of their payloads."""
+    return [{"event": event, "payload": payload_of(event, data)} for event, data in announcements]
 
 
 def announce_drift(session: Session, agent: Agent, findings: Iterable[Finding]) -> None:
@@ -33,4 +37,5 @@ def announce_drift(session: Session, agent: Agent, findings: Iterable[Finding]) 
             {"code": one.code, "severity": one.kind.severity, "sentence": one.kind.sentence} for one in findings
         ],
     }
-    session.connection().exec_driver_sql(ANNOUNCE, values_of([(WebhookEvent.DRIFTED, data)]))
+    change = {"announcements": lines_of([(WebhookEvent.DRIFTED, data)])}
+    session.connection().exec_driver_sql(_ANNOUNCE, {"change": json.dumps(change)})

@@ -19,10 +19,10 @@ from tests.support.servers import PostgresServer
 STATEMENTS = {
     "accept": service._ACCEPT,
     "read": rows._READ,
-    "write": rows._write_sql("steps", "agents", "ledger", "deleted"),
+    "write": rows._write_sql("steps", "agents", "ledger", "deleted", "announcements"),
     "hand over": rows._HAND_OVER,
     "follow": rows._FOLLOW,
-    "announce": announcements.ANNOUNCE,
+    "announce": announcements._ANNOUNCE,
 }
 
 HANDFUL = "webhook_endpoints"
@@ -37,7 +37,6 @@ VALUES = {
     **dict.fromkeys(("change", "detail", "asked", "target"), Jsonb({})),
     "free": [STEPS[0].name],
     "steps": [STEPS[0].name],
-    "announcements": Jsonb([]),
     "version": "1",
     "position": 1,
     "takeover": False,

@@ -55,6 +55,11 @@ deleted AS (
      WHERE agent_id = (change ->> 'holder')::uuid AND deleted_at IS NULL AND external_id = gone
 ),
 -- [end]
+-- [announcements]
+announced AS (
+    {announce}
+),
+-- [end]
 trail AS (
     INSERT INTO events (operation_id, step, event, detail)
     SELECT id, line ->> 'step', line ->> 'event', line -> 'detail'

@@ -1,6 +1,7 @@
 -- Inserts a delivery of each event for every enabled endpoint that subscribes to it; none where there is no endpoint.
+-- `given` is what it takes them from: a column `change` with the list `announcements`.
 INSERT INTO webhook_deliveries (id, endpoint_id, event, payload, status, attempts, next_at)
 SELECT gen_random_uuid(), endpoint.id, line ->> 'event', line ->> 'payload', 'pending', 0, now()
-  FROM jsonb_array_elements(%(announcements)s::jsonb) AS line
+  FROM {given}, jsonb_array_elements(change -> 'announcements') AS line
   JOIN webhook_endpoints AS endpoint
     ON endpoint.disabled_at IS NULL AND (endpoint.events IS NULL OR line ->> 'event' = ANY (endpoint.events))
