@@ -20,13 +20,13 @@ def create_app(wiring: "Wiring | None" = None) -> "Flask":
     """
     # Imported late: worker, sandbox and ./run.py import this package too, and need no web framework.
     from app.api.application import build_application  # noqa: PLC0415
-    from app.cli.context import has_read_files, is_for_a_command, make_unwired  # noqa: PLC0415
+    from app.cli.context import has_loaded_dotenv, is_command_lookup, make_misconfigured_app  # noqa: PLC0415
     from app.console.application import register_console  # noqa: PLC0415
     from app.domain.texts import escaped  # noqa: PLC0415
     from app.settings import SettingsError, forget_files_above, load_settings  # noqa: PLC0415
     from app.wiring import build, build_web  # noqa: PLC0415
 
-    if has_read_files():
+    if has_loaded_dotenv():
         forget_files_above()
     is_server = "gunicorn.arbiter" in sys.modules
     app: Flask
@@ -34,10 +34,10 @@ def create_app(wiring: "Wiring | None" = None) -> "Flask":
         app = build_application(wiring or (build_web if is_server else build)(load_settings()))
         register_console(app)
     except SettingsError as error:
-        if not is_for_a_command():
+        if not is_command_lookup():
             sys.stderr.write("".join(f"{escaped(problem)}\n" for problem in error.problems))
             raise SystemExit(GUNICORN_BOOT_FAILED if is_server else 1) from None
-        app = make_unwired(error.problems)
+        app = make_misconfigured_app(error.problems)
     if not is_server:
         _register_commands(app)
     return app

@@ -1,1 +1,1 @@
-"""The command line: one module for each command, or group of them; docs/cli.md lists them all."""
+"""The command line: one module for each command or group of commands; docs/cli.md lists them all."""

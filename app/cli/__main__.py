@@ -1,4 +1,4 @@
-"""`trunkline`, and the same without its launcher: `python -m app.cli`."""
+"""The `trunkline` command, also run as `python -m app.cli`."""
 
 import io
 import sys
@@ -16,7 +16,7 @@ def main() -> None:
     """Run the command line; settings come from the environment, or from `.env` in the working directory."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal without our marks in its encoding gets another character, not a traceback.
+            # If the terminal's encoding lacks our symbols, print a replacement character instead of a traceback.
             stream.reconfigure(errors="replace")
     group = click.Group("trunkline", commands=list(COMMANDS), help=HELP)
     group(prog_name="trunkline", obj=ScriptInfo(create_app=create_app, load_dotenv_defaults=False))

@@ -4,17 +4,17 @@ import click
 from flask.cli import AppGroup
 from marshmallow import ValidationError
 
-from app.cli.context import WholeNumber, agent_named, as_json, for_people, hint, origin, reader, wiring
-from app.cli.output import coloured, confirm, moment, print_json, print_table, short, tell
+from app.cli.context import WholeNumber, command_line, find_agent, json_option, origin, reader, user_command, wiring
+from app.cli.output import coloured, confirm, format_time, print_json, print_line, print_table, short_id
 from app.cli.progress import show_agent
 from app.domain.statuses import PhoneStatus
 from app.domain.texts import InvalidTextError, escaped, read_json
 from app.views.agent_schemas import AgentIn, AgentOut, AgentPage
 
 ROWS = 50
-"""Rows that a list shows unless told otherwise: two screens."""
+"""Default number of rows in a list: two screens."""
 
-limited = click.option(
+limit_option = click.option(
     "--limit", type=WholeNumber(1, 10_000), default=ROWS, show_default=True, help="Show the newest N rows."
 )
 agent_argument = click.argument("agent")
@@ -26,9 +26,9 @@ agents = AppGroup("agents", help="Agents: list, show, create, delete. AGENT is a
 @click.option(
     "--status", type=click.Choice([status.value for status in PhoneStatus]), help="Only agents with this status."
 )
-@limited
-@as_json
-@for_people
+@limit_option
+@json_option
+@user_command
 def list_agents(status: str | None, limit: int, is_json: bool) -> None:
     """List agents and their numbers, newest first."""
     page = reader().agents(limit=limit, status=PhoneStatus(status) if status else None)
@@ -36,30 +36,30 @@ def list_agents(status: str | None, limit: int, is_json: bool) -> None:
         print_json({"items": page.items, "next_cursor": page.next_cursor}, AgentPage())
         return
     if not page.items:
-        tell(f"No agents: create one with {hint('agents create NAME')}", err=True)
+        print_line(f"No agents: create one with {command_line('agents create NAME')}", err=True)
         return
     rows = [
         (
             one.name,
             one.twilio_phone_number or "",
             coloured(one.phone_provisioning_status),
-            moment(one.created_at),
-            short(one.id),
+            format_time(one.created_at),
+            short_id(one.id),
         )
         for one in page.items
     ]
     print_table(("agent", "number", "status", "created (UTC)", "id"), rows)
     if page.next_cursor:
-        tell(f"There are more: use --limit {limit * 2}", err=True)
+        print_line(f"There are more: use --limit {limit * 2}", err=True)
 
 
 @agents.command("show")
 @agent_argument
-@as_json
-@for_people
+@json_option
+@user_command
 def show(agent: str, is_json: bool) -> None:
     """Show one agent; `status` shows its number."""
-    found = agent_named(agent)
+    found = find_agent(agent)
     if is_json:
         print_json(found, AgentOut())
     else:
@@ -70,8 +70,8 @@ def show(agent: str, is_json: bool) -> None:
 @click.argument("name")
 @click.option("--livekit-name", help="The agent name that LiveKit dispatches calls to.  [default: NAME]")
 @click.option("--metadata", help="A JSON object, passed to the agent with every call.")
-@as_json
-@for_people
+@json_option
+@user_command
 def create(name: str, livekit_name: str | None, metadata: str | None, is_json: bool) -> None:
     """Create an agent called NAME."""
     body = {"name": name}
@@ -80,8 +80,8 @@ def create(name: str, livekit_name: str | None, metadata: str | None, is_json: b
         read = AgentIn().load(body | ({"metadata": read_json(metadata)} if metadata else {}))
     except ValidationError as error:
         messages = error.normalized_messages()  # type: ignore[no-untyped-call]  # marshmallow has no types here
-        told = "; ".join(f"{field} {' '.join(map(str, messages[field]))}" for field in messages)
-        raise click.UsageError(escaped(told)) from error
+        problems = "; ".join(f"{field} {' '.join(map(str, messages[field]))}" for field in messages)
+        raise click.UsageError(escaped(problems)) from error
     except InvalidTextError as error:
         raise click.UsageError(f"--metadata {error}") from error
     livekit, given = read.get("livekit_agent_name"), read.get("agent_metadata", {})
@@ -89,22 +89,22 @@ def create(name: str, livekit_name: str | None, metadata: str | None, is_json: b
     if is_json:
         print_json(made, AgentOut())
         return
-    tell(made.id)
-    tell(f"Provision a number for it: {hint(f'provision {made.id} NUMBER')}", err=True)
+    print_line(made.id)
+    print_line(f"Provision a number for it: {command_line(f'provision {made.id} NUMBER')}", err=True)
 
 
 @agents.command("delete")
 @agent_argument
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@as_json
-@for_people
+@json_option
+@user_command
 def delete(agent: str, yes: bool, is_json: bool) -> None:
     """Delete an agent that has no number."""
-    found = agent_named(agent)
+    found = find_agent(agent)
     if not yes:
         confirm(f"Delete {found.name} ({found.id})?")
     wiring().agents.delete(found.id, origin=origin())
     if is_json:
         print_json({"id": str(found.id), "deleted": True})
     else:
-        tell(f"Deleted {found.name} ({found.id}).")
+        print_line(f"Deleted {found.name} ({found.id}).")

@@ -1,4 +1,4 @@
-"""`flask audit`: one comparison of every row with both providers, at the terminal."""
+"""`audit`: compares every row with both providers and prints the report."""
 
 import json
 import sys
@@ -7,27 +7,24 @@ import click
 from flask.cli import with_appcontext
 from rich.table import Table
 
-from app.cli.context import as_json, for_people, origin, wiring
-from app.cli.output import failure, progress_console, say, tell
+from app.cli.context import EXIT_ATTENTION, EXIT_FAILED, EXIT_OK, json_option, origin, user_command, wiring
+from app.cli.output import command_error, print_line, print_result, progress_console
 from app.db.models import Audit
 from app.domain.findings import AuditStatus
 
-IN_SYNC, NOT_AUDITED, DRIFT_LEFT = 0, 1, 3
-"""Exit codes; 2 is click's own, for a command line that it cannot read."""
-
-DONE = ("repair ", "deleted")
-"""How `fixed` begins where something was done about a finding."""
+FIXED_PREFIXES = ("repair ", "deleted")
+"""How `fixed` starts where a finding was fixed or queued for repair."""
 
 
-def as_text(report: Audit) -> str:
-    """Write the report as JSON, in the words of `GET /api/audit`."""
+def report_as_json(report: Audit) -> str:
+    """Return the report as JSON, in the format of `GET /api/audit`."""
     times = {"createdAt": report.created_at, "startedAt": report.started_at, "finishedAt": report.finished_at}
     return json.dumps(
         {
             "id": str(report.id),
             "status": report.status,
             "fix": report.fix,
-            **{name: moment.isoformat() if moment else None for name, moment in times.items()},
+            **{name: time.isoformat() if time else None for name, time in times.items()},
             "agentsChecked": report.agents_checked,
             "findings": report.findings,
             "requestedBy": report.requested_by,
@@ -36,10 +33,10 @@ def as_text(report: Audit) -> str:
     )
 
 
-def show(report: Audit) -> None:
+def print_report(report: Audit) -> None:
     """Print the report for a person."""
     if report.status is not AuditStatus.DONE:
-        tell(f"The audit failed: {report.error_detail}", err=True)
+        print_line(f"The audit failed: {report.error_detail}", err=True)
         return
     if report.findings:
         table = Table("severity", "finding", "agent", "resource", "what was done" if report.fix else "fix")
@@ -48,23 +45,23 @@ def show(report: Audit) -> None:
             done = finding["fixed"] or "nothing" if report.fix else finding["fix"]
             sentence = f"{finding['code']}: {finding['sentence']} {finding['detail']}".strip()
             table.add_row(finding["severity"], sentence, finding["agentId"] or "", resource.get("id", ""), done)
-        say(table)
-    tell(f"{report.agents_checked} agents checked, {len(report.findings)} findings.")
+        print_result(table)
+    print_line(f"{report.agents_checked} agents checked, {len(report.findings)} findings.")
 
 
 def exit_code(report: Audit) -> int:
-    """Return 0 where nothing is left to do, 3 where drift is left, 1 where a provider could not be read."""
+    """Return 0 if everything is in sync or fixed, 3 if drift is left, 1 if the audit failed."""
     if report.status is not AuditStatus.DONE:
-        return NOT_AUDITED
-    left = [finding for finding in report.findings if not str(finding["fixed"]).startswith(DONE)]
-    return DRIFT_LEFT if left else IN_SYNC
+        return EXIT_FAILED
+    left = [finding for finding in report.findings if not str(finding["fixed"]).startswith(FIXED_PREFIXES)]
+    return EXIT_ATTENTION if left else EXIT_OK
 
 
 @click.command("audit")
 @click.option("--fix", is_flag=True, help="Queue repairs, and delete our orphaned resources.")
-@as_json
+@json_option
 @with_appcontext
-@for_people
+@user_command
 def audit(fix: bool, is_json: bool) -> None:
     """Compare every row with both providers now.
 
@@ -75,9 +72,9 @@ def audit(fix: bool, is_json: bool) -> None:
     with progress_console().status("Comparing every row with both providers"):
         report = wiring().audits.run_audit(audit_id)
     if report is None:
-        raise failure("A worker took over this audit: see GET /api/audit.")
+        raise command_error("A worker took over this audit: see GET /api/audit.")
     if is_json:
-        tell(as_text(report))
+        print_line(report_as_json(report))
     else:
-        show(report)
+        print_report(report)
     sys.exit(exit_code(report))

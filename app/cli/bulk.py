@@ -1,4 +1,4 @@
-"""`flask provision`: many numbers from a file, watched to their end."""
+"""`provision` with its subcommands for bulks: import, watch, resume, cancel."""
 
 import sys
 import time
@@ -11,15 +11,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from app.bulk.files import InvalidFileError, items_from_file, report_text
 from app.bulk.items import read_items
-from app.cli.context import ATTENTION, INTERRUPTED, DefaultGroup, as_json, for_people, hint, origin, wiring
-from app.cli.output import failure, print_json, progress_console, tell
+from app.cli.context import (
+    EXIT_ATTENTION,
+    EXIT_INTERRUPTED,
+    DefaultGroup,
+    command_line,
+    json_option,
+    origin,
+    user_command,
+    wiring,
+)
+from app.cli.output import command_error, print_json, print_line, progress_console
 from app.cli.phones import provision_number
 from app.db.models import COUNTS, Bulk
 from app.domain.statuses import BulkStatus
 from app.numbers.inventory import headroom_sentence
 
 POLL_S = 0.5
-"""Seconds between looks at a bulk that somebody watches: the sweeper moves it once a second."""
+"""Seconds between two polls of a bulk that is watched: the sweeper advances it once a second."""
 
 provision = DefaultGroup(
     "provision",
@@ -29,8 +38,10 @@ provision = DefaultGroup(
 )
 provision.add_command(provision_number)
 
-waits = click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every item has finished.")
-report_file = click.option(
+wait_option = click.option(
+    "--wait/--no-wait", default=True, show_default=True, help="Wait until every item has finished."
+)
+report_option = click.option(
     "--report", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write every item to a CSV file."
 )
 bulk_id_argument = click.argument("bulk_id", type=click.UUID)
@@ -38,10 +49,10 @@ bulk_id_argument = click.argument("bulk_id", type=click.UUID)
 
 @provision.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@waits
-@report_file
-@as_json
-@for_people
+@wait_option
+@report_option
+@json_option
+@user_command
 def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> None:
     """Connect the numbers of FILE, CSV or JSON.
 
@@ -52,70 +63,76 @@ def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> N
     try:
         items = read_items(items_from_file(file))
     except InvalidFileError as error:
-        raise failure(f"{file} {error}.") from error
-    room = wiring().headroom.now()
+        raise command_error(f"{file} {error}.") from error
+    headroom = wiring().headroom.now()
     bulk = wiring().bulk.accept(items, origin=origin())
-    _tell(f"Bulk {bulk.id} has {bulk.total} items; {bulk.failed} of them invalid.", is_json=is_json)
-    _tell(headroom_sentence(room, bulk.pending), is_json=is_json)
-    _finish(bulk, wait=wait, report=report, is_json=is_json)
+    _print_line(f"Bulk {bulk.id} has {bulk.total} items; {bulk.failed} of them invalid.", is_json=is_json)
+    _print_line(headroom_sentence(headroom, bulk.pending), is_json=is_json)
+    _finish_bulk(bulk, wait=wait, report=report, is_json=is_json)
 
 
 @provision.command("resume")
 @bulk_id_argument
-@waits
-@report_file
-@as_json
-@for_people
+@wait_option
+@report_option
+@json_option
+@user_command
 def resume(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -> None:
     """Retry the failed and cancelled items of a bulk; exit codes as for import."""
-    _finish(wiring().bulk.resume(bulk_id, origin=origin()), wait=wait, report=report, is_json=is_json)
+    _finish_bulk(wiring().bulk.resume(bulk_id, origin=origin()), wait=wait, report=report, is_json=is_json)
 
 
 @provision.command("watch")
 @bulk_id_argument
-@waits
-@report_file
-@as_json
-@for_people
+@wait_option
+@report_option
+@json_option
+@user_command
 def watch(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -> None:
     """Watch a bulk, read-only; exit codes as for import."""
-    _finish(wiring().bulk.get(bulk_id), wait=wait, report=report, is_json=is_json)
+    _finish_bulk(wiring().bulk.get(bulk_id), wait=wait, report=report, is_json=is_json)
 
 
 @provision.command("cancel")
 @bulk_id_argument
-@as_json
-@for_people
+@json_option
+@user_command
 def cancel(bulk_id: uuid.UUID, is_json: bool) -> None:
     """Start no further items of a bulk; items that have started will finish."""
-    told = wiring().bulk.cancel(bulk_id, origin=origin())
-    figures = {
-        "cancelledNow": told.cancelled_now,
-        "stillRunning": told.still_running,
-        "alreadyDone": told.already_done,
+    result = wiring().bulk.cancel(bulk_id, origin=origin())
+    counts = {
+        "cancelledNow": result.cancelled_now,
+        "stillRunning": result.still_running,
+        "alreadyDone": result.already_done,
     }
-    _show(told.bulk, is_json=is_json, cancellation=figures)
+    _print_bulk(result.bulk, is_json=is_json, cancellation=counts)
     if not is_json:
-        tell(f"{told.cancelled_now} cancelled, {told.still_running} still running, {told.already_done} already done.")
+        print_line(
+            f"{result.cancelled_now} cancelled, {result.still_running} still running, "
+            f"{result.already_done} already done."
+        )
 
 
-def _finish(bulk: Bulk, *, wait: bool, report: Path | None, is_json: bool) -> None:
+def _finish_bulk(bulk: Bulk, *, wait: bool, report: Path | None, is_json: bool) -> None:
     if wait:
         try:
-            bulk = _watch(bulk)
+            bulk = _watch_bulk(bulk)
         except KeyboardInterrupt:
-            _tell(f"The bulk continues. Watch it again with: {hint(f'provision watch {bulk.id}')}", is_json=is_json)
-            _tell(f"Cancel the rest with: {hint(f'provision cancel {bulk.id}')}", is_json=is_json)
-            sys.exit(INTERRUPTED)
+            _print_line(
+                f"The bulk continues. Watch it again with: {command_line(f'provision watch {bulk.id}')}",
+                is_json=is_json,
+            )
+            _print_line(f"Cancel the rest with: {command_line(f'provision cancel {bulk.id}')}", is_json=is_json)
+            sys.exit(EXIT_INTERRUPTED)
     if report is not None:
         report.write_text(report_text(wiring().bulk.items(bulk.id)), encoding="utf-8", newline="")
-    _show(bulk, is_json=is_json)
+    _print_bulk(bulk, is_json=is_json)
     if bulk.status.is_final and bulk.status is not BulkStatus.SUCCEEDED:
-        sys.exit(ATTENTION)
+        sys.exit(EXIT_ATTENTION)
 
 
-def _watch(bulk: Bulk) -> Bulk:
-    """Draw the bulk's progress on stderr until it is over; on what is no terminal, nothing moves."""
+def _watch_bulk(bulk: Bulk) -> Bulk:
+    """Show a progress bar on stderr until the bulk has finished, then return it; not animated without a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=progress_console()) as progress:
         bar = progress.add_task(bulk.status.value, total=bulk.total)
@@ -128,15 +145,15 @@ def _watch(bulk: Bulk) -> Bulk:
             bulk = wiring().bulk.get(bulk.id)
 
 
-def _show(bulk: Bulk, *, is_json: bool, **more: Any) -> None:
+def _print_bulk(bulk: Bulk, *, is_json: bool, **more: Any) -> None:
     counts: dict[str, int] = {name: getattr(bulk, name) for name in COUNTS}
     if is_json:
         shown: dict[str, Any] = {"id": str(bulk.id), "status": bulk.status.value, "total": bulk.total, "counts": counts}
         print_json(shown | more)
         return
-    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    tell(f"Bulk {bulk.id} is {bulk.status.value}: {told}.")
+    summary = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    print_line(f"Bulk {bulk.id} is {bulk.status.value}: {summary}.")
 
 
-def _tell(line: str, *, is_json: bool) -> None:
-    tell(line, err=is_json)
+def _print_line(line: str, *, is_json: bool) -> None:
+    print_line(line, err=is_json)

@@ -1,4 +1,4 @@
-"""The commands, as `flask --app app …` and as `trunkline …`; they act through the same services as the API."""
+"""The list of commands for `flask --app app …` and `trunkline …`; they use the same services as the API."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from flask.cli import with_appcontext
 from app.cli.agents import agents
 from app.cli.audit import audit
 from app.cli.bulk import import_file, provision
-from app.cli.context import plain_errors, wiring
+from app.cli.context import one_line_errors, wiring
 from app.cli.doctor import doctor
 from app.cli.keys import keys, webhooks
 from app.cli.operations import activity, operations
@@ -18,7 +18,7 @@ from app.cli.phones import deprovision, move, numbers, repair, status, verify
 
 @click.command("sweep")
 @with_appcontext
-@plain_errors
+@one_line_errors
 def sweep() -> None:
     """Publish operations whose message was lost, until stopped."""
     stop = threading.Event()

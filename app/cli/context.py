@@ -1,4 +1,4 @@
-"""What every command shares: the wiring, how a person names things, JSON on request, exit codes, errors as one line."""
+"""What all commands share: the wiring, finding rows by id or name, `--json`, exit codes and one-line errors."""
 
 import functools
 import logging
@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.access import KeyRefusedError
-from app.cli.output import failure, tell
+from app.cli.output import command_error, print_line
 from app.db import queries
 from app.db.models import Agent, Operation
 from app.domain.errors import RefusedError, agent_not_found, operation_not_found
@@ -29,70 +29,70 @@ from app.views.reader import Reader
 from app.web.context import WIRING, web_services
 from app.wiring import Wiring
 
-DONE = 0
-"""It was done, or there was nothing to do."""
+EXIT_OK = 0
+"""Done, or nothing to do."""
 
-FAILED = 1
-"""It was refused, or it failed."""
+EXIT_FAILED = 1
+"""Refused or failed."""
 
-USAGE = 2
-"""The command line cannot be read: click's own."""
+EXIT_USAGE = 2
+"""Invalid command line; set by click."""
 
-ATTENTION = 3
-"""It was done, and something is left that a person should look at: drift, part of a bulk, a doctor's warning."""
+EXIT_ATTENTION = 3
+"""Done, but something needs attention: drift, failed items of a bulk, a warning of `doctor`."""
 
-INTERRUPTED = 130
-"""Ctrl-C, as of any shell: only the looking ended."""
-
-
-PROBLEMS = "trunkline.problems"
-"""Where the lines that say what is wrong with the settings are kept."""
+EXIT_INTERRUPTED = 130
+"""Ctrl-C, 128 + SIGINT as in shells: only the display ended, not the operation."""
 
 
-def is_for_a_command() -> bool:
-    """Say whether `flask` is only looking for a command of ours; its own, like `flask run`, need the whole."""
+SETTINGS_PROBLEMS = "trunkline.problems"
+"""Key in `app.extensions` of the lines that describe what is wrong with the settings."""
+
+
+def is_command_lookup() -> bool:
+    """Return whether `flask` is only looking up one of our commands; its own, like `flask run`, need the whole app."""
     context = click.get_current_context(silent=True)
     return context is not None and isinstance(context.command, FlaskGroup)
 
 
-def has_read_files() -> bool:
-    """Say whether `flask` has put `.env` into the environment, as it does unless FLASK_SKIP_DOTENV is set."""
+def has_loaded_dotenv() -> bool:
+    """Return whether `flask` has loaded `.env` into the environment, as it does unless FLASK_SKIP_DOTENV is set."""
     context = click.get_current_context(silent=True)
     return context is not None and isinstance(context.obj, ScriptInfo) and context.obj.load_dotenv_defaults
 
 
-def make_unwired(problems: Sequence[str]) -> Flask:
-    """Build an application that serves nothing; every command but `doctor` ends with these lines."""
+def make_misconfigured_app(problems: Sequence[str]) -> Flask:
+    """Build an application without wiring: every command but `doctor` prints these lines and exits."""
     app = Flask("app", static_folder=None)
-    app.extensions[PROBLEMS] = tuple(problems)
+    app.extensions[SETTINGS_PROBLEMS] = tuple(problems)
     return app
 
 
 class DefaultGroup(AppGroup):
-    """Takes a first word that is none of its commands for the first argument of `default`."""
+    """A group that runs the command `default` when the first word is not one of its commands."""
 
     def __init__(self, *args: Any, default: str, **more: Any) -> None:
         super().__init__(*args, **more)
         self._default = default
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the default's name before what belongs to it."""
+        """Insert the name of the default command where it was left out."""
         if args and args[0] not in {*self.commands, *self.get_help_option_names(ctx)}:
             args = [self._default, *args]
         return super().parse_args(ctx, args)
 
 
-_BEGINNING = re.compile(r"[0-9a-f]{8,31}", re.IGNORECASE)
-"""The beginning of an id, without its dashes."""
+_ID_PREFIX = re.compile(r"[0-9a-f]{8,31}", re.IGNORECASE)
+"""The beginning of an id, without its dashes; at least 8 digits, so that a match is rarely ambiguous."""
 
-SHOWN = 5
-"""Rows named where a name is ambiguous."""
+MAX_IDS_SHOWN = 5
+"""Ids listed when a name is ambiguous."""
 
 Row = TypeVar("Row", Agent, Operation)
 
 
 class PhoneNumber(click.ParamType[str]):
-    """A number in E.164, refused at the command line like any wrong argument."""
+    """A phone number in E.164; anything else is a usage error."""
 
     name = "number"
 
@@ -105,7 +105,7 @@ class PhoneNumber(click.ParamType[str]):
 
 
 class WholeNumber(click.IntRange):
-    """An integer in plain digits; click's own also takes blanks, `_`, `+` and the digits of every script."""
+    """An integer in ASCII digits; click's own also accepts blanks, `_`, `+` and the digits of every script."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the number."""
@@ -114,8 +114,8 @@ class WholeNumber(click.IntRange):
         return int(super().convert(value, param, ctx))
 
 
-def agent_named(text: str) -> Agent:
-    """Return the agent with this id, name, or unambiguous beginning of an id."""
+def find_agent(text: str) -> Agent:
+    """Return the agent with this id, name or unambiguous beginning of an id."""
     if row_id := _id(text):
         return wiring().agents.get(row_id)
     try:
@@ -123,18 +123,22 @@ def agent_named(text: str) -> Agent:
     except InvalidTextError as error:
         raise agent_not_found(text) from error
     with wiring().sessions() as session:
-        found = queries.agents_named(session, text, SHOWN + 1)
-        found = found or _beginning(text, lambda low, high: queries.agents_between(session, low, high, SHOWN + 1))
-    return _only(found, agent_not_found(text), f"agents called {text!r}")
+        found = queries.agents_named(session, text, MAX_IDS_SHOWN + 1)
+        found = found or _find_by_prefix(
+            text, lambda low, high: queries.agents_between(session, low, high, MAX_IDS_SHOWN + 1)
+        )
+    return _exactly_one(found, agent_not_found(text), f"agents called {text!r}")
 
 
-def operation_named(text: str) -> uuid.UUID:
-    """Return the id of the operation with this id, or unambiguous beginning of one."""
+def find_operation_id(text: str) -> uuid.UUID:
+    """Return the id of the operation with this id or unambiguous beginning of an id."""
     if row_id := _id(text):
         return row_id
     with wiring().sessions() as session:
-        found = _beginning(text, lambda low, high: queries.operations_between(session, low, high, SHOWN + 1))
-    return _only(found, operation_not_found(text), f"operations {text}…").id
+        found = _find_by_prefix(
+            text, lambda low, high: queries.operations_between(session, low, high, MAX_IDS_SHOWN + 1)
+        )
+    return _exactly_one(found, operation_not_found(text), f"operations {text}…").id
 
 
 def _id(text: str) -> uuid.UUID | None:
@@ -144,94 +148,94 @@ def _id(text: str) -> uuid.UUID | None:
         return None
 
 
-def _beginning(text: str, look: Callable[[uuid.UUID, uuid.UUID], Sequence[Row]]) -> Sequence[Row]:
+def _find_by_prefix(text: str, query: Callable[[uuid.UUID, uuid.UUID], Sequence[Row]]) -> Sequence[Row]:
     digits = text.replace("-", "")
-    if not _BEGINNING.fullmatch(digits):
+    if not _ID_PREFIX.fullmatch(digits):
         return ()
-    return look(uuid.UUID(digits.ljust(32, "0")), uuid.UUID(digits.ljust(32, "f")))
+    return query(uuid.UUID(digits.ljust(32, "0")), uuid.UUID(digits.ljust(32, "f")))
 
 
-def _only(found: Sequence[Row], missing: Exception, what: str) -> Row:
+def _exactly_one(found: Sequence[Row], missing: Exception, what: str) -> Row:
     if not found:
         raise missing
     if len(found) > 1:
-        ids = ", ".join(str(row.id) for row in found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
-        raise failure(f"There are several {what}: give the id ({ids}).")
+        ids = ", ".join(str(row.id) for row in found[:MAX_IDS_SHOWN]) + (", …" if len(found) > MAX_IDS_SHOWN else "")
+        raise command_error(f"There are several {what}: give the id ({ids}).")
     return found[0]
 
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-as_json = click.option("--json", "is_json", is_flag=True, help="Print JSON.")
+json_option = click.option("--json", "is_json", is_flag=True, help="Print JSON.")
 
 
-def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """End a command that cannot be carried out with one line, not a traceback."""
+def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a command to report expected errors as one line, not as a traceback."""
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
         except KeyRefusedError as error:
-            raise failure(str(error)) from error
+            raise command_error(str(error)) from error
         except SettingsError as error:
-            raise failure(str(error)) from error
+            raise command_error(str(error)) from error
         except (RefusedError, ProviderError) as error:
-            raise failure(f"{error.detail} ({error.code})") from error
+            raise command_error(f"{error.detail} ({error.code})") from error
         except (DBAPIError, PoolTimeoutError) as error:
-            raise failure(f"The database refused: {reason_of(error)}") from error
+            raise command_error(f"Database error: {reason_of(error)}") from error
 
     return wrapper
 
 
-def for_people(command: Callable[P, R]) -> Callable[P, R]:
-    """Show a person what the command says, and of the log only errors; errors as in `plain_errors`."""
+def user_command(command: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a command to log only errors, and to report expected errors as in `one_line_errors`."""
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         logging.getLogger().setLevel(logging.ERROR)
         return command(*args, **kwargs)
 
-    return plain_errors(wrapper)
+    return one_line_errors(wrapper)
 
 
 def reason_of(error: Exception) -> str:
-    """Return the first line of what a driver says: it names host and user, never the password."""
+    """Return the first line of a driver's message: it has the host and user, never the password."""
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def wiring() -> Wiring:
-    """Return what this process was built on; where the settings are wrong, end it with a line for each."""
+    """Return the process's wiring; if the settings are wrong, print each problem and exit."""
     if WIRING not in current_app.extensions:
-        for problem in current_app.extensions[PROBLEMS]:
-            tell(problem, err=True)
-        tell(f"How to fix them: {hint('doctor')}", err=True)
-        sys.exit(FAILED)
+        for problem in current_app.extensions[SETTINGS_PROBLEMS]:
+            print_line(problem, err=True)
+        print_line(f"How to fix them: {command_line('doctor')}", err=True)
+        sys.exit(EXIT_FAILED)
     found: Wiring = current_app.extensions[WIRING]
     return found
 
 
 def reader() -> Reader:
-    """Return the reads that the API shows, too."""
+    """Return the reader that the API also uses."""
     wiring()
     return web_services().reader
 
 
 def origin() -> Origin:
-    """Return what an operation remembers of the command that started it."""
+    """Return the origin that operations record for this command."""
     context = click.get_current_context()
     words = context.command_path.removeprefix(context.find_root().info_name or "").strip()
     return Origin(requested_by=f"{program()} {words}", channel=Channel.COMMAND_LINE)
 
 
 def program() -> str:
-    """Return the name that the command was called by: `flask` or `trunkline`."""
+    """Return the program's name as it was called: `flask` or `trunkline`."""
     name = click.get_current_context().find_root().info_name or ""
     return "flask" if name.endswith("flask") else "trunkline"
 
 
-def hint(words: str) -> str:
-    """Return a command line of ours to be typed, in the way that this one was."""
+def command_line(words: str) -> str:
+    """Return a full command line for these arguments, to be shown to a person, with this program's name."""
     return f"flask --app app {words}" if program() == "flask" else f"trunkline {words}"

@@ -1,4 +1,4 @@
-"""`doctor`: everything that must hold before a number can be connected, checked at once, even on broken settings."""
+"""`doctor`: checks settings, PostgreSQL, Redis, providers and processes, even if some settings are wrong."""
 
 import logging
 import sys
@@ -9,10 +9,18 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.context import ATTENTION, DONE, FAILED, as_json, for_people
-from app.cli.doctor_checks import PROCESS_CHECKS, STORE_CHECKS, Examination, Result, Verdict, read_settings, results_of
+from app.cli.context import EXIT_ATTENTION, EXIT_FAILED, EXIT_OK, json_option, user_command
+from app.cli.doctor_checks import (
+    PROCESS_CHECKS,
+    STORE_CHECKS,
+    CheckResult,
+    CheckRun,
+    CheckStatus,
+    read_settings,
+    settings_results,
+)
 from app.cli.doctor_providers import PROVIDER_CHECKS
-from app.cli.output import print_json, progress_console, say
+from app.cli.output import print_json, print_result, progress_console
 from app.observability.logs import configure
 from app.saga.chain_plan import Plan
 from app.wiring import build
@@ -20,18 +28,18 @@ from app.wiring import build
 CHECKS = (*STORE_CHECKS, *PROVIDER_CHECKS, *PROCESS_CHECKS)
 
 MARKS = {
-    Verdict.OK: ("✓", "green"),
-    Verdict.WARNING: ("!", "yellow"),
-    Verdict.FAILED: ("✗", "red"),
-    Verdict.SKIPPED: ("·", "dim"),
+    CheckStatus.OK: ("✓", "green"),
+    CheckStatus.WARNING: ("!", "yellow"),
+    CheckStatus.FAILED: ("✗", "red"),
+    CheckStatus.SKIPPED: ("·", "dim"),
 }
 
 NAME_WIDTH = 14
-"""Columns of the longest name of a check."""
+"""Columns: the length of the longest check name."""
 
 
-class Silent:
-    """A publisher for a process that queues nothing: the real one needs settings that are right."""
+class NullPublisher:
+    """A publisher that queues nothing: the real one needs valid settings."""
 
     def publish(self, plan: Plan) -> bool:
         """Queue nothing."""
@@ -50,74 +58,75 @@ class Silent:
 
 
 @click.command("doctor")
-@as_json
-@for_people
+@json_option
+@user_command
 def doctor(is_json: bool) -> None:
     """Check this installation, and say how to fix what is wrong.
 
     Checks every setting, PostgreSQL and Redis, both providers and the processes. Read-only, but for one key in Redis
     that expires after a minute. Exit code 0: every check passed; 3: warnings; 1: failures.
     """
-    results = _examine(is_quiet=is_json)
-    verdicts = {result.finding.verdict for result in results}
+    results = _run_checks(is_quiet=is_json)
+    statuses = {result.outcome.status for result in results}
     if is_json:
         shown = [
             {
                 "name": each.name,
-                "verdict": each.finding.verdict,
-                "detail": each.finding.detail,
-                "mend": each.finding.mend,
+                "verdict": each.outcome.status,
+                "detail": each.outcome.detail,
+                "mend": each.outcome.fix,
             }
             for each in results
         ]
-        print_json({"ok": not verdicts & {Verdict.FAILED, Verdict.WARNING}, "checks": shown})
+        print_json({"ok": not statuses & {CheckStatus.FAILED, CheckStatus.WARNING}, "checks": shown})
     else:
         _summarise(results)
-    sys.exit(FAILED if Verdict.FAILED in verdicts else ATTENTION if Verdict.WARNING in verdicts else DONE)
+    if CheckStatus.FAILED in statuses:
+        sys.exit(EXIT_FAILED)
+    sys.exit(EXIT_ATTENTION if CheckStatus.WARNING in statuses else EXIT_OK)
 
 
-def _examine(*, is_quiet: bool) -> list[Result]:
-    """Run every check, and print each result as it comes."""
+def _run_checks(*, is_quiet: bool) -> list[CheckResult]:
+    """Run every check and print each result as soon as it is known."""
     settings, problems = read_settings()
-    results = results_of(settings, problems)
+    results = settings_results(settings, problems)
     show = (lambda _: None) if is_quiet else _show
     for result in results:
         show(result)
-    # Nobody has done it yet: without, what is logged goes to stdout, where JSON may be wanted. A check tells it better.
+    # Without this, log lines would go to stdout and break --json. The checks report the same errors.
     configure(settings.log_format)
     logging.getLogger().setLevel(logging.ERROR)
-    # Not through the rate limiters: they need Redis, which may be what is wrong.
-    ungoverned = settings.model_copy(update={"twilio_rate": "off", "livekit_rate": "off"})
-    wiring = build(ungoverned, publisher=Silent())
+    # Without rate limiters: they need Redis, which may be what is wrong.
+    unlimited = settings.model_copy(update={"twilio_rate": "off", "livekit_rate": "off"})
+    wiring = build(unlimited, publisher=NullPublisher())
     console = progress_console()
     try:
-        examination = Examination(wiring, problems)
+        check_run = CheckRun(wiring, problems)
         for check in CHECKS:
             with console.status(check.name):
-                results.append(examination.run(check))
+                results.append(check_run.run_check(check))
             show(results[-1])
     finally:
         wiring.close()
     return results
 
 
-def _show(result: Result) -> None:
-    finding = result.finding
-    mark, colour = MARKS[finding.verdict]
+def _show(result: CheckResult) -> None:
+    outcome = result.outcome
+    mark, colour = MARKS[outcome.status]
     line = Table.grid(padding=(0, 2, 0, 0))
     line.add_column(width=1)
     line.add_column(width=NAME_WIDTH)
     line.add_column(overflow="fold")
-    dim = "dim" if finding.verdict is Verdict.SKIPPED else ""
-    line.add_row(Text(mark, colour), Text(result.name, dim), Text(finding.detail, dim))
-    if finding.mend:
-        line.add_row("", "", Text(f"→ {finding.mend}", colour))
-    say(line)
+    dim = "dim" if outcome.status is CheckStatus.SKIPPED else ""
+    line.add_row(Text(mark, colour), Text(result.name, dim), Text(outcome.detail, dim))
+    if outcome.fix:
+        line.add_row("", "", Text(f"→ {outcome.fix}", colour))
+    print_result(line)
 
 
-def _summarise(results: Sequence[Result]) -> None:
-    counts = {verdict: sum(each.finding.verdict is verdict for each in results) for verdict in Verdict}
-    told = [f"{counts[Verdict.FAILED]} failed"] if counts[Verdict.FAILED] else []
-    told += [f"{counts[Verdict.WARNING]} warnings"] if counts[Verdict.WARNING] else []
-    told += [f"{counts[Verdict.SKIPPED]} not checked"] if counts[Verdict.SKIPPED] else []
-    say(Text(f"{', '.join(told)}." if told else "All checks passed.", "bold"))
+def _summarise(results: Sequence[CheckResult]) -> None:
+    counts = {status: sum(each.outcome.status is status for each in results) for status in CheckStatus}
+    labels = {CheckStatus.FAILED: "failed", CheckStatus.WARNING: "warnings", CheckStatus.SKIPPED: "not checked"}
+    parts = [f"{counts[status]} {label}" for status, label in labels.items() if counts[status]]
+    print_result(Text(f"{', '.join(parts)}." if parts else "All checks passed.", "bold"))

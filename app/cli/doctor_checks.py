@@ -1,4 +1,4 @@
-"""What `doctor` checks first: the settings, the stores, and who works on them; and what a check is."""
+"""The checks of `doctor` on settings, PostgreSQL, Redis and processes, and the types that every check uses."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.access import KeyService
 from app.audit.service import INTERVAL
-from app.cli.context import hint, reason_of
+from app.cli.context import command_line, reason_of
 from app.db import queries
 from app.observability import metrics
 from app.settings import Settings, SettingsError, load_settings
@@ -22,73 +22,73 @@ from app.web.readiness import NotReadyError, check_broker, check_migrations
 from app.wiring import Wiring
 
 
-class Verdict(StrEnum):
+class CheckStatus(StrEnum):
     """How a check ended."""
 
     OK = "ok"
     WARNING = "warning"
-    """It works now, and a person should look."""
+    """It works, but needs attention."""
     FAILED = "failed"
-    """Numbers cannot be connected like this."""
+    """Numbers cannot be connected until it is fixed."""
     SKIPPED = "skipped"
-    """What it needs is wrong already."""
+    """A setting or check that it depends on failed."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a check found, in plain words, and how to mend it."""
+class CheckOutcome:
+    """What a check found, and how to fix it."""
 
-    verdict: Verdict
+    status: CheckStatus
     detail: str
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that must hold. It is skipped where a setting that it needs, or a check before it, is wrong."""
+    """One check. It is skipped if a setting that it needs is wrong or the check that it depends on failed."""
 
     name: str
-    run: Callable[[Wiring], Finding]
+    run: Callable[[Wiring], CheckOutcome]
     variables: tuple[str, ...] = ()
     """The settings that it needs."""
     after: str = ""
-    """The check without which it makes no sense."""
+    """The check that it depends on."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """A finding under the name of its check."""
+class CheckResult:
+    """An outcome with the name of its check."""
 
     name: str
-    finding: Finding
+    outcome: CheckOutcome
 
 
-def ok(detail: str) -> Finding:
-    """Build the finding that all is well."""
-    return Finding(Verdict.OK, detail)
+def ok(detail: str) -> CheckOutcome:
+    """Build the outcome of a check that passed."""
+    return CheckOutcome(CheckStatus.OK, detail)
 
 
-class Examination:
-    """One run of the checks, in order; `problems` is setting -> what is wrong with it."""
+class CheckRun:
+    """Runs checks in order and remembers which failed; `problems` is setting -> what is wrong with it."""
 
     def __init__(self, wiring: Wiring, problems: Mapping[str, str]) -> None:
         self._wiring, self._problems = wiring, problems
-        self._broken: set[str] = set()
+        self._failed: set[str] = set()
 
-    def run(self, check: Check) -> Result:
-        """Run one check, unless what it needs is wrong already."""
-        first = [variable for variable in check.variables if variable in self._problems]
-        first += [check.after] if check.after in self._broken else []
-        if first:
-            finding = Finding(Verdict.SKIPPED, f"not checked: {', '.join(first)} first")
+    def run_check(self, check: Check) -> CheckResult:
+        """Run one check, or skip it if something that it depends on failed."""
+        failed = [variable for variable in check.variables if variable in self._problems]
+        failed += [check.after] if check.after in self._failed else []
+        if failed:
+            outcome = CheckOutcome(CheckStatus.SKIPPED, f"not checked: fix {', '.join(failed)} first")
         else:
-            finding = check.run(self._wiring)
-        if finding.verdict in {Verdict.FAILED, Verdict.SKIPPED}:
-            self._broken.add(check.name)
-        return Result(check.name, finding)
+            outcome = check.run(self._wiring)
+        if outcome.status in {CheckStatus.FAILED, CheckStatus.SKIPPED}:
+            self._failed.add(check.name)
+        return CheckResult(check.name, outcome)
 
 
-STAND_INS = {
+PLACEHOLDERS = {
     "database_url": "postgresql://nobody@127.0.0.1:1/none",
     "redis_url": "redis://127.0.0.1:1/0",
     "twilio_account_sid": "AC" + "0" * 32,
@@ -99,11 +99,14 @@ STAND_INS = {
     "livekit_sip_uri": "sip:none.sip.livekit.cloud",
     "flower_basic_auth": "none:none",
 }
-"""Well-formed, and never used: whatever needs a setting that is wrong is not checked. The others have defaults."""
+"""Well-formed values for settings that are wrong. Never used: checks that need such a setting are skipped.
+
+Settings that are not listed have defaults.
+"""
 
 API_KEY = frozenset({"twilio_api_key_sid", "twilio_api_key_secret"})
 
-REMEDIES = {
+FIXES = {
     "DATABASE_URL": "The URL of PostgreSQL 15 or newer: postgresql://user:password@host:5432/name",
     "REDIS_URL": "The URL of Redis 7.2 or newer, or Valkey: redis://:password@host:6379/0",
     "TWILIO_ACCOUNT_SID": "Copy it from the first page of the Twilio console (Account Info): AC, then 32 of 0-9, a-f.",
@@ -115,72 +118,74 @@ REMEDIES = {
     "LIVEKIT_API_SECRET": "LiveKit shows it when the API key is created.",
     "LIVEKIT_SIP_URI": "Copy it from the LiveKit project's settings (SIP URI): sip:abc123.sip.livekit.cloud",
 }
-"""Variable -> where a person gets its value."""
+"""Variable -> where to get its value."""
 
-ELSEWHERE = "See its line in .env.example."
+DEFAULT_FIX = "See its line in .env.example."
 
-TRIES = 4
-"""Readings: a setting that goes with another can be judged only once that one is well-formed."""
+MAX_READS = 4
+"""Attempts to load the settings: a setting that depends on another is validated only once that one is valid."""
 
 
 def read_settings() -> tuple[Settings, dict[str, str]]:
-    """Return the settings with stand-ins for what is wrong, and variable -> what is wrong with it."""
+    """Return the settings with placeholders for wrong ones, and variable -> what is wrong with it."""
     problems: dict[str, str] = {}
-    for _ in range(TRIES):
+    for _ in range(MAX_READS):
         try:
-            return load_settings(**_instead(problems)), problems
+            return load_settings(**_placeholders_for(problems)), problems
         except SettingsError as error:
-            problems |= dict(_parted(line) for line in error.problems)
+            problems |= dict(_split_problem(line) for line in error.problems)
     raise SettingsError([f"{variable}: {problem}" for variable, problem in problems.items()])
 
 
-def results_of(settings: Settings, problems: Mapping[str, str]) -> list[Result]:
-    """Return a result for every setting that is wrong, or the one that says that none is."""
+def settings_results(settings: Settings, problems: Mapping[str, str]) -> list[CheckResult]:
+    """Return a failed result for every wrong setting, or one passed result if none is wrong."""
     if not problems:
         count = len(Settings.model_fields)
-        return [Result("settings", ok(f"all {count} are well-formed; the instance is {settings.instance_name}"))]
+        return [CheckResult("settings", ok(f"all {count} are well-formed; the instance is {settings.instance_name}"))]
     return [
-        Result("settings", Finding(Verdict.FAILED, f"{variable}: {problem}", REMEDIES.get(variable, ELSEWHERE)))
+        CheckResult(
+            "settings", CheckOutcome(CheckStatus.FAILED, f"{variable}: {problem}", FIXES.get(variable, DEFAULT_FIX))
+        )
         for variable, problem in problems.items()
     ]
 
 
-def _instead(problems: Mapping[str, str]) -> dict[str, object]:
+def _placeholders_for(problems: Mapping[str, str]) -> dict[str, object]:
     fields = Settings.model_fields
     names = {variable.lower() for variable in problems} & fields.keys()
     if names & API_KEY:
-        # One half of a key without the other: none at all, and a token.
+        # Half of an API key: use neither half, and a placeholder token.
         names |= API_KEY | {"twilio_auth_token"}
-    return {name: STAND_INS[name] if name in STAND_INS else fields[name].default for name in names}
+    return {name: PLACEHOLDERS[name] if name in PLACEHOLDERS else fields[name].default for name in names}
 
 
-def _parted(line: str) -> tuple[str, str]:
+def _split_problem(line: str) -> tuple[str, str]:
     variable, _, problem = line.partition(": ")
     return variable, problem
 
 
 OLDEST_POSTGRESQL = 15
-"""The major version that the README asks for."""
+"""The major version that the README requires."""
 
-POOLERS_WORDS = ("startup parameter", "command-line options")
-"""How poolers refuse what a session is to begin with: PgBouncer, Neon and Supabase; RDS Proxy."""
+POOLER_ERRORS = ("startup parameter", "command-line options")
+"""Parts of the errors with which poolers refuse our session options: PgBouncer, Neon and Supabase; RDS Proxy."""
 
 USE_POOLER = "Set DATABASE_POOLER=true, or point DATABASE_URL directly at PostgreSQL."
 
 SKEW_S = 30.0
-"""Seconds between this clock and the database's from which LiveKit may refuse tokens: they are dated."""
+"""Seconds between this clock and the database's beyond which LiveKit may refuse tokens, which carry a time."""
 
 OVERDUE_S = 60.0
-"""Seconds that an operation may be overdue: a sweeper looks every second, and at most half a minute apart at each."""
+"""Seconds that an operation may be overdue: the sweeper runs every second, and reaches each operation within 30 s."""
 
-UNTOUCHED = timedelta(minutes=1)
-"""How long an audit that was asked for may wait for a worker: its message is repeated four times in that."""
+AUDIT_START_LIMIT = timedelta(minutes=1)
+"""How long a requested audit may wait for a worker: its message is published four times in this time."""
 
-IGNORED_KICKS = 3
-"""Publications of one operation after which a worker would have begun it."""
+IGNORED_REPUBLISHES = 3
+"""Publications of one operation after which a running worker would have started it."""
 
 
-def _database(wiring: Wiring) -> Finding:
+def _database(wiring: Wiring) -> CheckOutcome:
     is_for_pooler = wiring.settings.database_pooler
     try:
         with wiring.engine.connect() as connection:
@@ -188,89 +193,93 @@ def _database(wiring: Wiring) -> Finding:
             is_pooled = _is_pooled(connection)
     except (DBAPIError, PoolTimeoutError) as error:
         reason = reason_of(error)
-        if not is_for_pooler and any(word in reason.lower() for word in POOLERS_WORDS):
-            return Finding(Verdict.FAILED, f"a connection pooler refused: {reason}", USE_POOLER)
-        mend = "Check DATABASE_URL (host, port, user, password, name), and that PostgreSQL runs and accepts this host."
-        return Finding(Verdict.FAILED, reason, mend)
+        if not is_for_pooler and any(part in reason.lower() for part in POOLER_ERRORS):
+            return CheckOutcome(CheckStatus.FAILED, f"a connection pooler refused: {reason}", USE_POOLER)
+        fix = "Check DATABASE_URL (host, port, user, password, name), and that PostgreSQL runs and accepts this host."
+        return CheckOutcome(CheckStatus.FAILED, reason, fix)
     if is_pooled and not is_for_pooler:
-        return Finding(Verdict.FAILED, "the connection goes through a pooler", USE_POOLER)
+        return CheckOutcome(CheckStatus.FAILED, "the connection goes through a pooler", USE_POOLER)
     if version < OLDEST_POSTGRESQL:
-        mend = f"Use PostgreSQL {OLDEST_POSTGRESQL} or newer."
-        return Finding(Verdict.FAILED, f"PostgreSQL {version} is too old", mend)
+        fix = f"Use PostgreSQL {OLDEST_POSTGRESQL} or newer."
+        return CheckOutcome(CheckStatus.FAILED, f"PostgreSQL {version} is too old", fix)
     return ok(f"PostgreSQL {version} responds{' through a pooler' if is_pooled else ''}")
 
 
 def _is_pooled(connection: Connection) -> bool:
-    """Say whether another process serves us than the one that we connected to: it tells its number at the start."""
+    """Return whether a pooler is in between: the serving process is not the one whose id we got on connecting."""
     driver = connection.connection.driver_connection
     if not isinstance(driver, PsycopgConnection):
         raise TypeError("the engine's driver is not psycopg")
     return bool(driver.info.backend_pid != connection.scalar(text("SELECT pg_backend_pid()")))
 
 
-def _migrations(wiring: Wiring) -> Finding:
+def _migrations(wiring: Wiring) -> CheckOutcome:
     try:
         check_migrations(wiring)
     except NotReadyError as error:
-        return Finding(Verdict.FAILED, str(error), "Run: alembic upgrade head")
+        return CheckOutcome(CheckStatus.FAILED, str(error), "Run: alembic upgrade head")
     return ok("the schema is the one that this code expects")
 
 
-def _broker(wiring: Wiring) -> Finding:
+def _broker(wiring: Wiring) -> CheckOutcome:
     try:
         check_broker(wiring)
     except NotReadyError as error:
-        mend = "Raise maxmemory, or set REDIS_URL to the primary. Until then operations wait; none is lost."
-        return Finding(Verdict.FAILED, str(error), mend)
+        fix = "Raise maxmemory, or set REDIS_URL to the primary. Until then operations wait; none is lost."
+        return CheckOutcome(CheckStatus.FAILED, str(error), fix)
     except (RedisError, OSError) as error:
-        mend = "Check REDIS_URL, and that Redis runs and accepts this host. Until then operations wait; none is lost."
-        return Finding(Verdict.FAILED, reason_of(error), mend)
+        fix = "Check REDIS_URL, and that Redis runs and accepts this host. Until then operations wait; none is lost."
+        return CheckOutcome(CheckStatus.FAILED, reason_of(error), fix)
     return ok("Redis responds and accepts writes")
 
 
-def _clock(wiring: Wiring) -> Finding:
+def _clock(wiring: Wiring) -> CheckOutcome:
     with wiring.engine.connect() as connection:
         theirs = connection.scalar(text("SELECT clock_timestamp()"))
     skew_s = math.fabs((datetime.now(UTC) - theirs).total_seconds()) if theirs else 0.0
     if skew_s > SKEW_S:
         detail = f"this host's clock and the database's are {skew_s:.0f} s apart"
-        return Finding(Verdict.WARNING, detail, "Synchronise both with NTP: LiveKit refuses tokens with a wrong time.")
+        return CheckOutcome(
+            CheckStatus.WARNING, detail, "Synchronise both with NTP: LiveKit refuses tokens with a wrong time."
+        )
     return ok("agrees with the database's clock")
 
 
-def _sweeper(wiring: Wiring) -> Finding:
-    mend = f"Start the Procfile's sweeper under your supervisor: {hint('sweep')}"
+def _sweeper(wiring: Wiring) -> CheckOutcome:
+    fix = f"Start the Procfile's sweeper under your supervisor: {command_line('sweep')}"
     with wiring.sessions() as session:
         _, overdue_s = metrics.open_operation_ages(session)
         audit = queries.latest_audit(session)
     if overdue_s > OVERDUE_S:
-        return Finding(Verdict.WARNING, f"no sweeper seems to run: an operation is {overdue_s:.0f} s overdue", mend)
+        return CheckOutcome(
+            CheckStatus.WARNING, f"no sweeper seems to run: an operation is {overdue_s:.0f} s overdue", fix
+        )
     if audit is None:
         return ok("nothing is overdue; the first audit runs once a number has been connected for ten minutes")
     age = datetime.now(UTC) - audit.created_at
     if age > 2 * INTERVAL:
-        return Finding(Verdict.WARNING, f"no sweeper seems to run: the last audit was {_ago(age)} ago", mend)
+        return CheckOutcome(CheckStatus.WARNING, f"no sweeper seems to run: the last audit was {_ago(age)} ago", fix)
     return ok(f"runs; the last audit was {_ago(age)} ago")
 
 
-def _workers(wiring: Wiring) -> Finding:
-    mend = "Start the Procfile's worker, bulk and cleanup under your supervisor, and check their logs."
+def _workers(wiring: Wiring) -> CheckOutcome:
+    fix = "Start the Procfile's worker, bulk and cleanup under your supervisor, and check their logs."
     with wiring.sessions() as session:
-        ignored = queries.count_ignored(session, IGNORED_KICKS)
+        ignored = queries.count_ignored(session, IGNORED_REPUBLISHES)
         audit = queries.latest_audit(session)
     if ignored:
-        return Finding(Verdict.WARNING, f"no worker starts what is queued: {ignored} operations wait", mend)
+        return CheckOutcome(CheckStatus.WARNING, f"no worker starts what is queued: {ignored} operations wait", fix)
     if audit is None:
         return ok("nothing is queued")
-    if audit.started_at is None and datetime.now(UTC) - audit.created_at > UNTOUCHED:
-        waits = f"an audit has waited since {audit.created_at:%H:%M} UTC"
-        return Finding(Verdict.WARNING, f"no worker starts what is queued: {waits}", mend)
+    if audit.started_at is None and datetime.now(UTC) - audit.created_at > AUDIT_START_LIMIT:
+        wait_option = f"an audit has waited since {audit.created_at:%H:%M} UTC"
+        return CheckOutcome(CheckStatus.WARNING, f"no worker starts what is queued: {wait_option}", fix)
     return ok("start what is queued" if audit.started_at else "nothing has waited long")
 
 
-def _keys(wiring: Wiring) -> Finding:
+def _keys(wiring: Wiring) -> CheckOutcome:
     live = [key for key in KeyService(wiring.sessions).all() if key.revoked_at is None]
-    return ok(f"{len(live)} in use" if live else f"none yet; API clients need one: {hint('keys create NAME')}")
+    return ok(f"{len(live)} in use" if live else f"none yet; API clients need one: {command_line('keys create NAME')}")
 
 
 def _ago(age: timedelta) -> str:

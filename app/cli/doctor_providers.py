@@ -1,10 +1,10 @@
-"""Checks of both providers: credentials, permissions, room for more, and where calls are sent."""
+"""The checks of `doctor` on both providers: credentials, permissions, free trunks, and where calls are sent."""
 
 import functools
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from app.cli.doctor_checks import Check, Finding, Verdict, ok
+from app.cli.doctor_checks import Check, CheckOutcome, CheckStatus, ok
 from app.domain.errors import ErrorCode
 from app.domain.marks import mark_in
 from app.providers.base import Unreadable
@@ -13,12 +13,12 @@ from app.setting_values import is_loopback
 from app.wiring import Wiring
 
 FEW_TRUNKS = 10
-"""Free trunks below which a person should hear of it: asking Twilio for more takes days."""
+"""Free trunks below which to warn: getting a higher limit from Twilio takes days."""
 
 CLOUD = ".livekit.cloud"
 CLOUD_SIP = ".sip.livekit.cloud"
 
-REMEDIES = {
+FIXES = {
     ErrorCode.TWILIO_BAD_CREDENTIALS: (
         "TWILIO_AUTH_TOKEN is not TWILIO_ACCOUNT_SID's, or the API key was deleted or is another account's: copy them "
         "again from the Twilio console."
@@ -41,30 +41,30 @@ REMEDIES = {
         "the settings."
     ),
 }
-"""Code -> what to do; README's table says the same for operations."""
+"""Code -> how to fix it; docs/errors.md has the same for operations."""
 
-Run = Callable[[Wiring], Finding]
+CheckFunction = Callable[[Wiring], CheckOutcome]
 
 
-def _asking(run: Run) -> Run:
-    """Turn a provider's error into a finding."""
+def _provider_check(run: CheckFunction) -> CheckFunction:
+    """Decorate a check to turn a provider's error into a failed outcome."""
 
     @functools.wraps(run)
-    def wrapper(wiring: Wiring) -> Finding:
+    def wrapper(wiring: Wiring) -> CheckOutcome:
         try:
             return run(wiring)
         except ProviderError as error:
-            return Finding(Verdict.FAILED, error.detail, REMEDIES.get(error.code, ""))
+            return CheckOutcome(CheckStatus.FAILED, error.detail, FIXES.get(error.code, ""))
 
     return wrapper
 
 
-@_asking
-def _twilio(wiring: Wiring) -> Finding:
+@_provider_check
+def _twilio(wiring: Wiring) -> CheckOutcome:
     try:
         wiring.carrier.ping()
     except RejectedError as error:
-        # Let in, but not everywhere: the checks of numbers and trunks say where.
+        # Valid credentials with limited permissions: the checks of numbers and trunks report which are missing.
         if error.code is not ErrorCode.TWILIO_FORBIDDEN:
             raise
     settings = wiring.settings
@@ -72,63 +72,64 @@ def _twilio(wiring: Wiring) -> Finding:
     return ok(f"account {settings.twilio_account_sid} accepts the credentials{where}")
 
 
-@_asking
-def _numbers(wiring: Wiring) -> Finding:
+@_provider_check
+def _numbers(wiring: Wiring) -> CheckOutcome:
     owned = wiring.carrier.list_numbers(unreadable=[])
     voice = sum(number.is_voice for number in owned)
     if not voice:
         detail = f"the account owns {len(owned)} numbers, and none accepts calls"
-        return Finding(Verdict.WARNING, detail, "Buy a number with Voice in the Twilio console.")
+        return CheckOutcome(CheckStatus.WARNING, detail, "Buy a number with Voice in the Twilio console.")
     return ok(f"the account owns {len(owned)}; {voice} accept calls")
 
 
-@_asking
-def _trunks(wiring: Wiring) -> Finding:
+@_provider_check
+def _trunks(wiring: Wiring) -> CheckOutcome:
     unreadable: list[Unreadable] = []
     used = len(wiring.carrier.list_trunks(unreadable)) + len(unreadable)
     limit = wiring.settings.twilio_trunk_limit
     free = limit - used
     if free < FEW_TRUNKS:
         detail = f"{max(free, 0)} of {limit} trunks are free, and each agent needs one"
-        return Finding(Verdict.WARNING, detail, "Delete unused trunks, or ask Twilio support for more.")
+        return CheckOutcome(CheckStatus.WARNING, detail, "Delete unused trunks, or ask Twilio support for more.")
     return ok(f"{free} of {limit} are free")
 
 
-@_asking
-def _livekit(wiring: Wiring) -> Finding:
+@_provider_check
+def _livekit(wiring: Wiring) -> CheckOutcome:
     wiring.platform.ping()
     return ok(f"{urlsplit(wiring.settings.livekit_url).hostname} accepts the credentials and offers SIP")
 
 
-@_asking
-def _rules(wiring: Wiring) -> Finding:
+@_provider_check
+def _rules(wiring: Wiring) -> CheckOutcome:
     rules = wiring.platform.list_dispatch_rules(unreadable=[])
     catch_all = [rule.id for rule in rules if not rule.trunk_ids and mark_in(rule.name, rule.metadata) is None]
     if catch_all:
         detail = f"{', '.join(catch_all)} names no trunk: it accepts every call that no other rule accepts"
-        return Finding(Verdict.WARNING, detail, "Set its trunks, or delete it in the LiveKit console.")
+        return CheckOutcome(CheckStatus.WARNING, detail, "Set its trunks, or delete it in the LiveKit console.")
     return ok(f"{len(rules)} in the project, and none accepts every call")
 
 
-def _sip_uri(wiring: Wiring) -> Finding:
-    """Compare the two addresses of the project: the SIP host is the project's id, not the name in LIVEKIT_URL.
+def _sip_uri(wiring: Wiring) -> CheckOutcome:
+    """Compare LIVEKIT_SIP_URI with LIVEKIT_URL: the SIP host starts with the project's id, not with its name.
 
-    A wrong host answers OPTIONS, so that asking it proves nothing (https://github.com/livekit/sip/issues/592).
+    A wrong host also responds to OPTIONS, so a request to it proves nothing
+    (https://github.com/livekit/sip/issues/592).
     """
     url_host = (urlsplit(wiring.settings.livekit_url).hostname or "").lower()
     host = wiring.settings.livekit_sip_uri.removeprefix("sip:").partition(";")[0].partition(":")[0]
     on_cloud, sip_on_cloud = url_host.endswith(CLOUD), host.endswith(CLOUD_SIP)
     copy = "Copy the SIP URI from the LiveKit project's settings: it starts with the project's id, without p_."
     if on_cloud and not sip_on_cloud:
-        return Finding(
-            Verdict.FAILED, f"{host} is not a LiveKit Cloud SIP host, but {url_host} is on LiveKit Cloud", copy
+        return CheckOutcome(
+            CheckStatus.FAILED, f"{host} is not a LiveKit Cloud SIP host, but {url_host} is on LiveKit Cloud", copy
         )
     if on_cloud and host.split(".")[0] == url_host.split(".")[0]:
         detail = f'{host} starts with the project\'s name: LiveKit answers its calls with "no trunk found"'
-        return Finding(Verdict.FAILED, detail, copy)
+        return CheckOutcome(CheckStatus.FAILED, detail, copy)
     if sip_on_cloud and not on_cloud and not is_loopback(url_host):
         detail = f"calls go to LiveKit Cloud ({host}), but {url_host} is a server of your own"
-        return Finding(Verdict.FAILED, detail, "Set LIVEKIT_SIP_URI to the host of your own SIP service.")
+        return CheckOutcome(CheckStatus.FAILED, detail, "Set LIVEKIT_SIP_URI to the host of your own SIP service.")
     return ok(f"calls go to {host}")
 
 

@@ -1,4 +1,4 @@
-"""`keys` and `webhooks`: who may come in, and who is told."""
+"""`keys` and `webhooks`: API keys and webhook endpoints."""
 
 from datetime import datetime
 from typing import Any
@@ -8,8 +8,8 @@ from flask.cli import AppGroup
 from rich.text import Text
 
 from app.access import KeyService, Scope
-from app.cli.context import as_json, for_people, hint, origin, wiring
-from app.cli.output import print_json, print_table, short, tell
+from app.cli.context import command_line, json_option, origin, user_command, wiring
+from app.cli.output import print_json, print_line, print_table, short_id
 from app.db.access import ApiKey
 from app.views.webhook_schemas import WebhookList
 
@@ -27,21 +27,21 @@ keys = AppGroup("keys", help="API keys: create, list, revoke.")
     show_default=True,
     help="What the key may do; repeatable. admin includes write, write includes read.",
 )
-@as_json
-@for_people
+@json_option
+@user_command
 def create_key(name: str, scopes: tuple[str, ...], is_json: bool) -> None:
     """Create a key called NAME and print it; it is not shown again."""
     row, text = KeyService(wiring().sessions).create(name, [Scope(scope) for scope in scopes], origin=origin())
     if is_json:
         print_json({"id": str(row.id), "name": row.name, "scopes": row.scopes, "key": text})
         return
-    tell(text)
-    tell("Save it now: only its hash is stored, and it cannot be shown again.", err=True)
+    print_line(text)
+    print_line("Save it now: only its hash is stored, and it cannot be shown again.", err=True)
 
 
 @keys.command("list")
-@as_json
-@for_people
+@json_option
+@user_command
 def list_keys(is_json: bool) -> None:
     """List every key, revoked ones too; never the keys themselves."""
     rows = KeyService(wiring().sessions).all()
@@ -49,41 +49,45 @@ def list_keys(is_json: bool) -> None:
         print_json([_key_as_json(row) for row in rows])
         return
     for row in rows:
-        state = f"revoked {_moment(row.revoked_at)}" if row.revoked_at else f"used {_moment(row.last_used_at)}"
-        tell(f"{row.id}  {row.name}  {','.join(row.scopes)}  created {_moment(row.created_at)}  {state}")
+        state = (
+            f"revoked {_format_minute(row.revoked_at)}"
+            if row.revoked_at
+            else f"used {_format_minute(row.last_used_at)}"
+        )
+        print_line(f"{row.id}  {row.name}  {','.join(row.scopes)}  created {_format_minute(row.created_at)}  {state}")
     if not rows:
-        tell(f"No keys: create one with {hint('keys create NAME')}", err=True)
+        print_line(f"No keys: create one with {command_line('keys create NAME')}", err=True)
 
 
 @keys.command("revoke")
 @click.argument("id_or_name")
-@as_json
-@for_people
+@json_option
+@user_command
 def revoke_key(id_or_name: str, is_json: bool) -> None:
     """Revoke the key with this id or name; it stops working at once."""
     row = KeyService(wiring().sessions).revoke(id_or_name, origin=origin())
     if is_json:
         print_json(_key_as_json(row))
         return
-    tell(f"Revoked {row.name} ({row.id}).")
+    print_line(f"Revoked {row.name} ({row.id}).")
 
 
 def _key_as_json(row: ApiKey) -> dict[str, Any]:
     times = {"createdAt": row.created_at, "lastUsedAt": row.last_used_at, "revokedAt": row.revoked_at}
-    iso = {name: moment.isoformat() if moment else None for name, moment in times.items()}
+    iso = {name: time.isoformat() if time else None for name, time in times.items()}
     return {"id": str(row.id), "name": row.name, "scopes": row.scopes, **iso}
 
 
-def _moment(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else "never"
+def _format_minute(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC" if at else "never"
 
 
 webhooks = AppGroup("webhooks", help="Webhooks: list.")
 
 
 @webhooks.command("list")
-@as_json
-@for_people
+@json_option
+@user_command
 def list_webhooks(is_json: bool) -> None:
     """List every endpoint, oldest first; never a secret."""
     found = wiring().webhooks.all()
@@ -91,14 +95,14 @@ def list_webhooks(is_json: bool) -> None:
         print_json({"items": found}, WebhookList())
         return
     if not found:
-        tell("No webhooks: create one with POST /api/webhooks (docs/webhooks.md).", err=True)
+        print_line("No webhooks: create one with POST /api/webhooks (docs/webhooks.md).", err=True)
         return
     rows = [
         (
             one.url,
             ", ".join(one.events or ("all",)),
             Text("disabled", "red") if one.disabled_at else Text("enabled", "green"),
-            short(one.id),
+            short_id(one.id),
         )
         for one in found
     ]

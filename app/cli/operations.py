@@ -1,4 +1,4 @@
-"""`operations` and `activity`: what runs, what ran, and who asked for it."""
+"""`operations` and `activity`: operations and their requesters, and the activity log."""
 
 import uuid
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import click
 from flask.cli import AppGroup, with_appcontext
 
-from app.cli.agents import limited
-from app.cli.context import agent_named, as_json, for_people, operation_named, origin, reader, wiring
-from app.cli.output import coloured, moment, print_json, print_table, short, tell
-from app.cli.phones import finish
-from app.cli.progress import NEVER, show_operation
+from app.cli.agents import limit_option
+from app.cli.context import find_agent, find_operation_id, json_option, origin, reader, user_command, wiring
+from app.cli.output import coloured, format_time, print_json, print_line, print_table, short_id
+from app.cli.phones import finish_operation
+from app.cli.progress import NO_ATTEMPTS, show_operation
 from app.db.access import Activity, list_activity
 from app.domain.statuses import OperationStatus
 from app.views.operation_schemas import OperationOut, OperationPage
@@ -25,67 +25,73 @@ operations = AppGroup("operations", help="Operations: list, show, retry.")
     help="Only operations with this status.",
 )
 @click.option("--agent", help="Only operations of this agent: id or name.")
-@limited
-@as_json
-@for_people
+@limit_option
+@json_option
+@user_command
 def list_operations(status: str | None, agent: str | None, limit: int, is_json: bool) -> None:
     """List operations, newest first."""
-    agent_id = agent_named(agent).id if agent else None
+    agent_id = find_agent(agent).id if agent else None
     page = reader().operations(limit=limit, status=OperationStatus(status) if status else None, agent_id=agent_id)
     if is_json:
         print_json({"items": page.items, "next_cursor": page.next_cursor}, OperationPage())
         return
     if not page.items:
-        tell("No operations.", err=True)
+        print_line("No operations.", err=True)
         return
     rows = [
         (
-            short(one.id),
+            short_id(one.id),
             one.kind.value,
             coloured(one.status),
             one.phone_number,
-            moment(one.created_at),
+            format_time(one.created_at),
             (one.error.code if one.error else one.current_step) or "",
         )
         for one in page.items
     ]
     print_table(("operation", "kind", "status", "number", "requested (UTC)", "at"), rows)
     if page.next_cursor:
-        tell(f"There are more: use --limit {limit * 2}", err=True)
+        print_line(f"There are more: use --limit {limit * 2}", err=True)
 
 
 @operations.command("show")
 @click.argument("operation_id")
-@as_json
-@for_people
+@json_option
+@user_command
 def show(operation_id: str, is_json: bool) -> None:
     """Show one operation: its steps and its event log."""
-    view = reader().operation(operation_named(operation_id))
+    view = reader().operation(find_operation_id(operation_id))
     if is_json:
         print_json(view, OperationOut())
     else:
-        show_operation(view, with_timeline=True)
+        show_operation(view, with_events=True)
 
 
 @operations.command("retry")
 @click.argument("operation_id")
 @click.option("--wait/--no-wait", default=False, show_default=True, help="Wait until it has finished.")
-@as_json
-@for_people
+@json_option
+@user_command
 def retry(operation_id: str, wait: bool, is_json: bool) -> None:
     """Queue an open operation again, or start a new one after a failed or cancelled provisioning."""
-    before = reader().operation(operation_named(operation_id))
+    before = reader().operation(find_operation_id(operation_id))
     operation = wiring().provisioning.retry(before.id, origin=origin())
-    tried = before.attempts if operation.id == before.id else NEVER
-    finish(operation, wait=wait, is_json=is_json, done=f"Operation {operation.id} succeeded.", tried=tried)
+    attempts_before = before.attempts if operation.id == before.id else NO_ATTEMPTS
+    finish_operation(
+        operation,
+        wait=wait,
+        is_json=is_json,
+        done=f"Operation {operation.id} succeeded.",
+        attempts_before=attempts_before,
+    )
 
 
 @click.command("activity")
 @click.option("--about", type=click.UUID, help="Only changes to this agent, operation, bulk, webhook or key.")
-@limited
-@as_json
+@limit_option
+@json_option
 @with_appcontext
-@for_people
+@user_command
 def activity(about: uuid.UUID | None, limit: int, is_json: bool) -> None:
     """List changes, sign-ins and refusals, and who made them, newest first."""
     with wiring().sessions() as session:
@@ -94,7 +100,7 @@ def activity(about: uuid.UUID | None, limit: int, is_json: bool) -> None:
         print_json({"items": [_as_json(row) for row in rows]})
         return
     if not rows:
-        tell("No activity.", err=True)
+        print_line("No activity.", err=True)
         return
     columns = ("time (UTC)", "actor", "channel", "address", "action", "subject", "request")
     print_table(columns, [_as_cells(row) for row in rows])
@@ -117,11 +123,11 @@ def _as_json(row: Activity) -> dict[str, Any]:
 def _as_cells(row: Activity) -> tuple[str, ...]:
     who = row.actor or "anonymous"
     return (
-        moment(row.at),
+        format_time(row.at),
         who,
         row.channel,
         row.address or "",
         row.action,
-        short(row.subject_id) or str(row.detail.get("reason", "")),
+        short_id(row.subject_id) or str(row.detail.get("reason", "")),
         row.request_id or "",
     )

@@ -1,6 +1,6 @@
-"""How commands print: tables that fit the terminal and lines that fit a pipe, JSON in the words of the API.
+"""Prints tables, lines and JSON for all commands.
 
-Names, details and addresses are other people's text: nothing of it reaches a terminal but as what can be read.
+Names, details and addresses are untrusted text: control characters in them are escaped before they reach a terminal.
 """
 
 import json
@@ -19,15 +19,15 @@ from rich.text import Text
 from app.domain.texts import escaped
 
 PIPE_WIDTH = 1000
-"""Columns where standard output is no terminal: nothing is folded, so that every row is one line."""
+"""Columns where standard output is not a terminal: nothing is wrapped, so that every row is one line."""
 
 SHORT_ID = 8
-"""Characters of an id on a narrow terminal; any command takes them for the whole while they are unambiguous."""
+"""Characters of an id on a narrow terminal; commands accept them while they are unambiguous."""
 
 WIDE = 120
-"""Columns from which a terminal has room for whole ids."""
+"""Columns from which a terminal has space for full ids."""
 
-GOOD, MOVING, BAD = "green", "yellow", "red"
+GOOD, IN_PROGRESS, BAD = "green", "yellow", "red"
 COLOURS = {
     "PROVISIONED": GOOD,
     "IN_SYNC": GOOD,
@@ -42,99 +42,99 @@ COLOURS = {
     "cancelled": "dim",
     "no_voice": "dim",
 }
-"""Word of a closed list -> its colour; the others are under way."""
+"""Status -> its colour; the statuses that are not listed are in progress."""
 
 
-class PlainConsole(Console):
-    """A console on which text is text: whatever a terminal would obey is written out, but for rich's own."""
+class EscapingConsole(Console):
+    """A console that escapes control characters in text; only rich's own control codes reach the terminal."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, emoji=False, markup=False, **options)
 
     def render_str(self, text: str, **more: Any) -> Text:
-        """Make a text of a string, as wide as it will be."""
+        """Escape a string before it is measured, so that columns have the right width."""
         return super().render_str(escaped(text, keep="\n"), **more)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield what rich would print, harmless."""
+        """Yield rich's segments with their text escaped."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=escaped(segment.text, keep="\n"))
 
 
-def out(*, err: bool = False) -> PlainConsole:
-    """Return the console of results, or of stderr; NO_COLOR and TERM are rich's to read."""
-    console = PlainConsole(stderr=err)
+def make_console(*, err: bool = False) -> EscapingConsole:
+    """Return a console on stdout or stderr; rich reads NO_COLOR and TERM."""
+    console = EscapingConsole(stderr=err)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     return console
 
 
-def tell(line: object, *, err: bool = False) -> None:
-    """Print one line."""
+def print_line(line: object, *, err: bool = False) -> None:
+    """Print one line, escaped."""
     click.echo(escaped(str(line)), err=err)
 
 
-def failure(message: str) -> click.ClickException:
-    """Build the error that ends a command with one line."""
+def command_error(message: str) -> click.ClickException:
+    """Build the error that ends a command with one line and exit code 1."""
     return click.ClickException(escaped(message))
 
 
 def confirm(question: str) -> None:
-    """End the command unless the person at the terminal says yes."""
+    """Ask for confirmation; abort the command unless the answer is yes."""
     click.confirm(escaped(question), abort=True, err=True)
 
 
-def say(*parts: RenderableType) -> None:
-    """Print a result; in a pipe without the blanks that a table puts at the ends of its lines."""
-    console = out()
+def print_result(*parts: RenderableType) -> None:
+    """Print a result; in a pipe without the trailing blanks that tables have."""
+    console = make_console()
     with console.capture() as captured:
         console.print(*parts)
     text = captured.get()
     click.echo(text if console.is_terminal else "\n".join(line.rstrip() for line in text.split("\n")), nl=False)
 
 
-def progress_console() -> PlainConsole:
-    """Return the console of what is under way: stderr, so that a pipe gets results only."""
-    return out(err=True)
+def progress_console() -> EscapingConsole:
+    """Return the console for progress: stderr, so that a pipe gets only results."""
+    return make_console(err=True)
 
 
 def print_json(body: Any, schema: Schema | None = None) -> None:
-    """Print one JSON document, in the words of `schema` where there is one."""
-    # All that is escaped stands in strings, where JSON has the same escapes.
+    """Print one JSON document, serialised by `schema` if given."""
+    # Only characters in strings are escaped, and JSON has the same escapes.
     click.echo(escaped(json.dumps(schema.dump(body) if schema else body, ensure_ascii=False)))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
-    """Print rows under their headings."""
+    """Print a table."""
     table = Table(*columns, box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    say(table)
+    print_result(table)
 
 
 def print_pairs(pairs: Sequence[tuple[str, str | Text | None]]) -> None:
-    """Print a name and its value on each line; what has no value is left out."""
+    """Print a name and its value on each line; empty values are left out."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs:
         if value:
             table.add_row(name, value)
-    say(table)
+    print_result(table)
 
 
-def coloured(word: str) -> Text:
-    """Return a word of a closed list in its colour."""
-    return Text(word, COLOURS.get(word, MOVING))
+def coloured(status: str) -> Text:
+    """Return a status in its colour."""
+    return Text(status, COLOURS.get(status, IN_PROGRESS))
 
 
-def short(row_id: uuid.UUID | str | None) -> str:
-    """Return an id as there is room for it: whole in a pipe and on a wide terminal, else its beginning."""
-    console = out()
+def short_id(row_id: uuid.UUID | str | None) -> str:
+    """Return an id in full in a pipe or on a wide terminal, else its first characters."""
+    console = make_console()
     text = str(row_id or "")
     return text if not console.is_terminal or console.width >= WIDE else text[:SHORT_ID]
 
 
-def moment(at: datetime | None) -> str:
-    """Return a time to the second, UTC."""
+def format_time(at: datetime | None) -> str:
+    """Format a UTC time to the second; empty for None."""
     return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""

@@ -1,4 +1,4 @@
-"""`provision`, `status`, `deprovision`, `move`, `verify`, `repair`, `numbers`: one number, watched while it changes."""
+"""The commands on one number: `provision`, `status`, `deprovision`, `move`, `verify`, `repair` and `numbers`."""
 
 import sys
 from typing import Any
@@ -8,20 +8,29 @@ from flask.cli import AppGroup, with_appcontext
 from rich.text import Text
 
 from app.cli.context import (
-    ATTENTION,
-    DONE,
-    FAILED,
+    EXIT_ATTENTION,
+    EXIT_FAILED,
+    EXIT_OK,
     PhoneNumber,
-    agent_named,
-    as_json,
-    for_people,
-    hint,
+    command_line,
+    find_agent,
+    json_option,
     origin,
     reader,
+    user_command,
     wiring,
 )
-from app.cli.output import coloured, confirm, print_json, print_table, progress_console, say, short, tell
-from app.cli.progress import NEVER, exit_code, is_over, show_operation, show_phone, watch
+from app.cli.output import (
+    coloured,
+    confirm,
+    print_json,
+    print_line,
+    print_result,
+    print_table,
+    progress_console,
+    short_id,
+)
+from app.cli.progress import NO_ATTEMPTS, exit_code, is_settled, show_operation, show_phone, watch_operation
 from app.db.models import Agent, Operation
 from app.domain.findings import Health
 from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus
@@ -32,7 +41,7 @@ from app.views.operation_schemas import OperationOut, PhoneOut, PlanOut, Verifie
 from app.views.operations import OperationView, PhoneView
 from app.views.reports import plan_body, verification_body
 
-NOUNS = {
+KIND_NAMES = {
     OperationKind.PROVISION: "provisioning",
     OperationKind.DEPROVISION: "deprovisioning",
     OperationKind.REPAIR: "repair",
@@ -40,8 +49,8 @@ NOUNS = {
 }
 
 agent_argument = click.argument("agent")
-waits = click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it has finished.")
-takes_over = click.option(
+wait_option = click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it has finished.")
+takeover_option = click.option(
     "--takeover", is_flag=True, help="Take over a number that is on another trunk or application."
 )
 
@@ -49,25 +58,25 @@ takes_over = click.option(
 @click.command("number")
 @agent_argument
 @click.argument("number", type=PhoneNumber())
-@takes_over
+@takeover_option
 @click.option("--dry-run", is_flag=True, help="Preview: show the calls and the obstacles; read-only.")
-@waits
-@as_json
+@wait_option
+@json_option
 @with_appcontext
-@for_people
+@user_command
 def provision_number(agent: str, number: str, takeover: bool, dry_run: bool, wait: bool, is_json: bool) -> None:
     """Connect NUMBER, as +15145551234, to AGENT.
 
     Exit code 0: the number is connected, or was queued with --no-wait; 1: refused, or failed and rolled back; 3: it
     needs attention; 130: interrupted.
     """
-    found = agent_named(agent)
+    found = find_agent(agent)
     if dry_run:
         with progress_console().status("Reading from both providers"):
             preview = wiring().planning.preview(found.id, number, takeover=takeover)
-        _finish_plan(preview, is_json=is_json)
+        _finish_preview(preview, is_json=is_json)
     operation = wiring().provisioning.provision(found.id, number, takeover=takeover, origin=origin())
-    finish(operation, wait=wait, is_json=is_json, done=f"{number} is connected to {found.name}.")
+    finish_operation(operation, wait=wait, is_json=is_json, done=f"{number} is connected to {found.name}.")
 
 
 @click.command("status")
@@ -75,32 +84,32 @@ def provision_number(agent: str, number: str, takeover: bool, dry_run: bool, wai
 @click.option(
     "--watch", "is_watching", is_flag=True, help="Wait while an operation is in progress, and show its steps."
 )
-@as_json
+@json_option
 @with_appcontext
-@for_people
+@user_command
 def status(agent: str, is_watching: bool, is_json: bool) -> None:
     """Show the number of AGENT: path, health and operation.
 
     Exit code 0: in sync, or in progress; 1: it failed; 3: it needs attention, or has drifted; 130: interrupted.
     """
-    view = reader().phone(agent_named(agent).id)
-    if is_watching and view.operation and not is_over(view.operation):
-        watch(view.operation.id, is_quiet=is_json)
+    view = reader().phone(find_agent(agent).id)
+    if is_watching and view.operation and not is_settled(view.operation):
+        watch_operation(view.operation.id, is_quiet=is_json)
         view = reader().phone(view.agent.id)
     if is_json:
         print_json(view, PhoneOut())
     else:
         show_phone(view)
-    sys.exit(_status_code(view))
+    sys.exit(_status_exit_code(view))
 
 
 @click.command("deprovision")
 @agent_argument
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@waits
-@as_json
+@wait_option
+@json_option
 @with_appcontext
-@for_people
+@user_command
 def deprovision(agent: str, yes: bool, wait: bool, is_json: bool) -> None:
     """Disconnect the number of AGENT.
 
@@ -108,113 +117,119 @@ def deprovision(agent: str, yes: bool, wait: bool, is_json: bool) -> None:
 
     Exit code 0: it has no number, or was queued with --no-wait; 1: refused; 3: it needs attention.
     """
-    found = agent_named(agent)
+    found = find_agent(agent)
     if found.twilio_phone_number and not yes:
         question = f"Disconnect {found.twilio_phone_number} from {found.name}? Its calls will no longer be answered."
         confirm(question)
     operation = wiring().provisioning.deprovision(found.id, origin=origin())
     if operation is None:
-        _tell_without(found, is_json=is_json)
+        _print_no_number(found, is_json=is_json)
         return
     wanted = OperationStatus.SUCCEEDED if operation.kind is OperationKind.DEPROVISION else OperationStatus.CANCELLED
-    finish(operation, wait=wait, is_json=is_json, done=f"{found.name} no longer has a number.", wanted=wanted)
+    finish_operation(operation, wait=wait, is_json=is_json, done=f"{found.name} no longer has a number.", wanted=wanted)
 
 
 @click.command("move")
 @agent_argument
 @click.argument("to_agent")
-@waits
-@as_json
+@wait_option
+@json_option
 @with_appcontext
-@for_people
+@user_command
 def move(agent: str, to_agent: str, wait: bool, is_json: bool) -> None:
     """Move the number of AGENT to TO_AGENT.
 
     Callers always reach one of the two. Exit codes as for provision.
     """
-    source, target = agent_named(agent), agent_named(to_agent)
+    source, target = find_agent(agent), find_agent(to_agent)
     operation = wiring().maintenance.move(source.id, target.id, origin=origin())
-    finish(operation, wait=wait, is_json=is_json, done=f"{operation.phone_number} is connected to {target.name}.")
+    finish_operation(
+        operation, wait=wait, is_json=is_json, done=f"{operation.phone_number} is connected to {target.name}."
+    )
 
 
-def finish(
+def finish_operation(
     operation: Operation | OpenedOperation,
     *,
     wait: bool,
     is_json: bool,
     done: str,
     wanted: OperationStatus = OperationStatus.SUCCEEDED,
-    tried: int = NEVER,
+    attempts_before: int = NO_ATTEMPTS,
 ) -> None:
-    """Watch an operation to its end if wanted, say how it ended, and exit."""
-    view = watch(operation.id, is_quiet=is_json, tried=tried) if wait else reader().operation(operation.id)
+    """Watch an operation until it is settled if `wait`, print the result, and exit."""
+    view = (
+        watch_operation(operation.id, is_quiet=is_json, attempts_before=attempts_before)
+        if wait
+        else reader().operation(operation.id)
+    )
     if is_json:
         print_json(view, OperationOut())
     elif view.status is wanted:
-        say(Text(done, "green"))
-    elif is_over(view):
-        _tell_failure(view)
+        print_result(Text(done, "green"))
+    elif is_settled(view):
+        _print_failure(view)
     else:
-        tell(f"Operation {view.id} is {view.status}.")
-        tell(f"Watch it: {hint(f'status {view.agent_id} --watch')}", err=True)
+        print_line(f"Operation {view.id} is {view.status}.")
+        print_line(f"Watch it: {command_line(f'status {view.agent_id} --watch')}", err=True)
     sys.exit(exit_code(view, wanted))
 
 
-def _tell_failure(view: OperationView) -> None:
+def _print_failure(view: OperationView) -> None:
     if view.status is OperationStatus.NEEDS_ATTENTION:
         show_operation(view)
         return
     ended = "was cancelled" if view.status is OperationStatus.CANCELLED else "failed"
     why = f" {view.error.detail} ({view.error.code})" if view.error else ""
     left = " Nothing is left at either provider." if view.kind is OperationKind.PROVISION else ""
-    tell(f"Error: the {NOUNS[view.kind]} {ended}.{why}{left}", err=True)
+    print_line(f"Error: the {KIND_NAMES[view.kind]} {ended}.{why}{left}", err=True)
 
 
-def _tell_without(agent: Agent, *, is_json: bool) -> None:
+def _print_no_number(agent: Agent, *, is_json: bool) -> None:
     if is_json:
         print_json({"success": True, "message": "The agent has no number."})
     else:
-        tell(f"{agent.name} has no number.")
+        print_line(f"{agent.name} has no number.")
 
 
-def _finish_plan(preview: Preview, *, is_json: bool) -> None:
+def _finish_preview(preview: Preview, *, is_json: bool) -> None:
     if is_json:
         print_json(plan_body(preview), PlanOut())
     else:
         calls = [(call.step, call.provider, call.method, call.path) for call in preview.calls]
         print_table(("step", "provider", "", "path"), calls)
-        say("")
+        print_result("")
         for obstacle in preview.obstacles:
-            word = Text("blocks", "red") if obstacle.blocks else Text("note", "yellow")
-            say(word, f"{obstacle.detail} ({obstacle.code})")
+            label = Text("blocks", "red") if obstacle.blocks else Text("note", "yellow")
+            print_result(label, f"{obstacle.detail} ({obstacle.code})")
         free = max(preview.trunks_limit - preview.trunks_used, 0)
-        verdict = "No obstacles." if preview.would_succeed else "It would fail."
-        tell(f"{free} of {preview.trunks_limit} trunks are free. {verdict}")
-    sys.exit(DONE if preview.would_succeed else FAILED)
+        conclusion = "No obstacles." if preview.would_succeed else "It would fail."
+        print_line(f"{free} of {preview.trunks_limit} trunks are free. {conclusion}")
+    sys.exit(EXIT_OK if preview.would_succeed else EXIT_FAILED)
 
 
-def _status_code(view: PhoneView) -> int:
+def _status_exit_code(view: PhoneView) -> int:
     if view.operation and view.operation.status is OperationStatus.NEEDS_ATTENTION:
-        return ATTENTION
+        return EXIT_ATTENTION
     if view.has_phone and view.agent.health_state is Health.DRIFTED:
-        return ATTENTION
-    return FAILED if view.agent.phone_provisioning_status is PhoneStatus.FAILED else DONE
+        return EXIT_ATTENTION
+    return EXIT_FAILED if view.agent.phone_provisioning_status is PhoneStatus.FAILED else EXIT_OK
 
 
-HELP = {
+USE_NOTES = {
     NumberUse.TRUNK: "on another trunk: use --takeover",
     NumberUse.APPLICATION: "on an application: use --takeover",
     NumberUse.NO_VOICE: "no voice capability",
 }
-"""What a use means for whoever looks for a number."""
+"""Use -> what it means for connecting the number."""
 
 numbers = AppGroup("numbers", help="The numbers of the Twilio account.")
 
 
 @numbers.command("list")
 @click.option("--free", "only_free", is_flag=True, help="Only free numbers.")
-@as_json
-@for_people
+@json_option
+@user_command
 def list_numbers(only_free: bool, is_json: bool) -> None:
     """List the numbers of the Twilio account, and what each is used for."""
     with progress_console().status("Reading from Twilio"):
@@ -224,18 +239,18 @@ def list_numbers(only_free: bool, is_json: bool) -> None:
         print_json([_as_json(one) for one in shown])
         return
     if not owned:
-        tell("The account has no numbers: buy one in the Twilio console.", err=True)
+        print_line("The account has no numbers: buy one in the Twilio console.", err=True)
         return
     print_table(
         ("number", "use", "", "Twilio sid"),
-        [(one.phone_number, coloured(one.use), _told(one), one.sid) for one in shown],
+        [(one.phone_number, coloured(one.use), _use_note(one), one.sid) for one in shown],
     )
     free = sum(one.use is NumberUse.FREE for one in owned)
-    tell(f"{len(owned)} numbers, {free} free. Connect one: {hint('provision AGENT NUMBER')}", err=True)
+    print_line(f"{len(owned)} numbers, {free} free. Connect one: {command_line('provision AGENT NUMBER')}", err=True)
 
 
-def _told(one: OwnedNumber) -> str:
-    return f"{one.agent_name} ({short(one.agent_id)})" if one.agent_id else HELP.get(one.use, "")
+def _use_note(one: OwnedNumber) -> str:
+    return f"{one.agent_name} ({short_id(one.agent_id)})" if one.agent_id else USE_NOTES.get(one.use, "")
 
 
 def _as_json(one: OwnedNumber) -> dict[str, Any]:
@@ -245,15 +260,15 @@ def _as_json(one: OwnedNumber) -> dict[str, Any]:
 
 @click.command("verify")
 @agent_argument
-@as_json
+@json_option
 @with_appcontext
-@for_people
+@user_command
 def verify(agent: str, is_json: bool) -> None:
     """Compare the path of AGENT with both providers.
 
     Exit code 0: in sync; 3: configuration drift; 1: it has no number, or a provider could not be read.
     """
-    found = agent_named(agent)
+    found = find_agent(agent)
     with progress_console().status("Reading from both providers"):
         body = verification_body(wiring().maintenance.verify(found.id))
     if is_json:
@@ -261,19 +276,19 @@ def verify(agent: str, is_json: bool) -> None:
     else:
         for check in body["checks"]:
             mark = Text("✓", "green") if check["ok"] else Text("✗", "red")
-            say(mark, f"{check['name']:<22} {check['detail'] or ''}".rstrip())
+            print_result(mark, f"{check['name']:<22} {check['detail'] or ''}".rstrip())
         if not body["success"]:
-            tell(f"Fix it with: {hint(f'repair {found.id}')}", err=True)
-    sys.exit(DONE if body["success"] else ATTENTION)
+            print_line(f"Fix it with: {command_line(f'repair {found.id}')}", err=True)
+    sys.exit(EXIT_OK if body["success"] else EXIT_ATTENTION)
 
 
 @click.command("repair")
 @agent_argument
 @click.option("--takeover", is_flag=True, help="Take the number back from somebody else's trunk or application.")
-@waits
-@as_json
+@wait_option
+@json_option
 @with_appcontext
-@for_people
+@user_command
 def repair(agent: str, takeover: bool, wait: bool, is_json: bool) -> None:
     """Repair what is missing or changed in the path of AGENT.
 
@@ -281,12 +296,12 @@ def repair(agent: str, takeover: bool, wait: bool, is_json: bool) -> None:
 
     Exit code 0: in sync; 1: refused or failed; 3: it needs attention.
     """
-    found = agent_named(agent)
+    found = find_agent(agent)
     with progress_console().status("Reading from both providers"):
         operation = wiring().maintenance.repair(found.id, takeover=takeover, origin=origin())
     if operation is not None:
-        finish(operation, wait=wait, is_json=is_json, done="The path was repaired.")
+        finish_operation(operation, wait=wait, is_json=is_json, done="The path was repaired.")
     elif is_json:
         print_json({"success": True, "message": "Nothing to repair."})
     else:
-        tell("Nothing to repair.")
+        print_line("Nothing to repair.")

@@ -1,4 +1,4 @@
-"""An operation watched to its end, and agents and operations as a person reads them."""
+"""Watches an operation until it has finished, and prints agents and operations for people."""
 
 import sys
 import time
@@ -11,18 +11,27 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.context import ATTENTION, DONE, FAILED, INTERRUPTED, hint, reader
-from app.cli.output import PlainConsole, coloured, moment, print_pairs, print_table, progress_console, say, tell
+from app.cli.context import EXIT_ATTENTION, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, command_line, reader
+from app.cli.output import (
+    EscapingConsole,
+    coloured,
+    format_time,
+    print_line,
+    print_pairs,
+    print_result,
+    print_table,
+    progress_console,
+)
 from app.db.models import Agent
 from app.domain.findings import Health
 from app.domain.statuses import OperationStatus, PhoneStatus, StepState
 from app.views.operations import OperationView, PhoneView, StepView
 
 POLL_S = 0.2
-"""Seconds between two looks: what a person takes for at once; three small reads each."""
+"""Seconds between two polls, each of three small queries: short enough to feel immediate."""
 
 FRAMES_PER_S = 10
-"""How often the display is drawn: the spinner and the seconds move between two looks."""
+"""How often the display is drawn: the spinner and the seconds also move between two polls."""
 
 MARKS = {
     StepState.PENDING: ("·", "dim"),
@@ -30,60 +39,60 @@ MARKS = {
     StepState.FAILED: ("✗", "red"),
     StepState.UNDONE: ("↶", "yellow"),
 }
-"""State -> its mark and colour; a step under way has a spinner."""
+"""State -> its mark and colour; a step in progress has a spinner."""
 
-_MOVING = frozenset({StepState.RUNNING, StepState.UNDOING})
+_IN_PROGRESS = frozenset({StepState.RUNNING, StepState.UNDOING})
 _CHANGES = frozenset({StepState.DONE, StepState.FAILED, StepState.UNDONE})
 
 
-NEVER = -1
-"""For `tried`: the first that is seen counts."""
+NO_ATTEMPTS = -1
+"""For `attempts_before`: any attempt counts as new."""
 
 
-def is_over(view: OperationView, tried: int = NEVER) -> bool:
-    """Say whether nothing more happens to the operation without a person, or for a while.
+def is_settled(view: OperationView, attempts_before: int = NO_ATTEMPTS) -> bool:
+    """Return whether to stop watching: the operation has finished, or needs attention.
 
-    One that needs attention is over once it was tried more than `tried` times, and no try is under way.
+    One that needs attention counts once it had more than `attempts_before` attempts and none is running.
     """
     if view.status is not OperationStatus.NEEDS_ATTENTION:
         return view.status.is_final
-    return view.attempts > tried and not any(step.is_leased for step in view.steps)
+    return view.attempts > attempts_before and not any(step.is_leased for step in view.steps)
 
 
 def exit_code(view: OperationView, wanted: OperationStatus = OperationStatus.SUCCEEDED) -> int:
-    """Return what a command exits with that waited for this operation to become `wanted`."""
+    """Return the exit code of a command that waited for this operation to reach the status `wanted`."""
     if view.status is OperationStatus.NEEDS_ATTENTION:
-        return ATTENTION
-    return DONE if view.status is wanted or not view.status.is_final else FAILED
+        return EXIT_ATTENTION
+    return EXIT_OK if view.status is wanted or not view.status.is_final else EXIT_FAILED
 
 
-def watch(operation_id: uuid.UUID, *, is_quiet: bool, tried: int = NEVER) -> OperationView:
-    """Return the operation once it is over, drawn on stderr until then; Ctrl-C ends the looking, exit code 130.
+def watch_operation(operation_id: uuid.UUID, *, is_quiet: bool, attempts_before: int = NO_ATTEMPTS) -> OperationView:
+    """Show the operation's progress on stderr until it is settled, then return it; on Ctrl-C exit with 130.
 
-    With `is_quiet` nothing is drawn unless stderr is a terminal.
+    With `is_quiet` nothing is shown unless stderr is a terminal.
     """
     console = progress_console()
-    display = _Display(console) if console.is_terminal else _Lines(console, is_quiet=is_quiet)
+    display = _LiveTable(console) if console.is_terminal else _LineLog(console, is_quiet=is_quiet)
     try:
         with display:
             while True:
                 view = reader().operation(operation_id)
                 display.show(view)
-                if is_over(view, tried):
+                if is_settled(view, attempts_before):
                     return view
                 time.sleep(POLL_S)
     except KeyboardInterrupt:
-        console.print(f"The operation continues: {hint(f'operations show {operation_id}')}")
-        sys.exit(INTERRUPTED)
+        console.print(f"The operation continues: {command_line(f'operations show {operation_id}')}")
+        sys.exit(EXIT_INTERRUPTED)
 
 
-class _Display:
-    """The steps as a table that changes in place."""
+class _LiveTable:
+    """Shows the steps as a table that is updated in place, for terminals."""
 
-    def __init__(self, console: PlainConsole) -> None:
+    def __init__(self, console: EscapingConsole) -> None:
         self._spinner = Spinner("dots")
         self._view: OperationView | None = None
-        # Draws at once, within its constructor.
+        # Live calls `_draw` in its constructor, so it comes last.
         self._live = Live(console=console, refresh_per_second=FRAMES_PER_S, get_renderable=self._draw)
 
     def __enter__(self) -> None:
@@ -93,7 +102,7 @@ class _Display:
         self._live.__exit__(None, None, None)
 
     def show(self, view: OperationView) -> None:
-        """Take the newest state; it is drawn at the next frame."""
+        """Set the newest state; it is drawn in the next frame."""
         self._view = view
 
     def _draw(self) -> RenderableType:
@@ -101,16 +110,16 @@ class _Display:
             return self._spinner
         view = self._view
         took_s = ((view.finished_at or datetime.now(UTC)) - view.created_at).total_seconds()
-        told = Text.assemble(
+        heading = Text.assemble(
             f"{view.kind} ", (view.phone_number, "bold"), f"  {view.status}  ", (f"{took_s:.1f} s", "dim")
         )
-        return Group(told, steps_table(view, self._spinner))
+        return Group(heading, steps_table(view, self._spinner))
 
 
-class _Lines:
-    """A line for each step that was done, failed or undone: what a log or a pipe can keep."""
+class _LineLog:
+    """Prints a line for each step that was done, failed or undone, for logs and pipes."""
 
-    def __init__(self, console: PlainConsole, *, is_quiet: bool) -> None:
+    def __init__(self, console: EscapingConsole, *, is_quiet: bool) -> None:
         self._console, self._is_quiet = console, is_quiet
         self._shown: dict[str, StepState] = {}
 
@@ -121,80 +130,81 @@ class _Lines:
         pass
 
     def show(self, view: OperationView) -> None:
-        """Print what is new."""
+        """Print the steps that changed since the last call."""
         for step in view.steps:
             state = step.state
             if self._is_quiet or state not in _CHANGES or not step.started_at or self._shown.get(step.name) is state:
                 continue
             self._shown[step.name] = state
-            made = step.resource_id or "" if state is StepState.DONE else ""
-            line = f"{state:<6}  {step.name:<24}  {made}  {told_of(step)}"
+            resource = step.resource_id or "" if state is StepState.DONE else ""
+            line = f"{state:<6}  {step.name:<24}  {resource}  {step_note(step)}"
             self._console.print(line.rstrip())
 
 
-def steps_table(view: OperationView, moving: RenderableType = "…") -> Table:
-    """Return the steps in the order of the table: mark, name, time taken, and what it made or waits for."""
+def steps_table(view: OperationView, spinner: RenderableType = "…") -> Table:
+    """Return the steps as a table: mark, name, duration, and the resource id or note."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(width=1)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
     for step in view.steps:
-        mark = moving if step.state in _MOVING else _mark(step)
+        mark = spinner if step.state in _IN_PROGRESS else _mark(step)
         name = Text(step.name.replace("_", " "), "" if step.started_at else "dim")
-        made = Text(step.resource_id or "" if step.state is StepState.DONE else "", "dim")
-        told = Text(told_of(step), "yellow")
-        table.add_row(mark, name, _took(step), Text("  ").join(part for part in (made, told) if part))
+        resource = Text(step.resource_id or "" if step.state is StepState.DONE else "", "dim")
+        note = Text(step_note(step), "yellow")
+        table.add_row(mark, name, _duration(step), Text("  ").join(part for part in (resource, note) if part))
     return table
 
 
 def _mark(step: StepView) -> Text:
-    """Return the mark of a step that rests: one that never began was neither done nor undone."""
+    """Return the mark of a step that is not running; one that never started is pending, whatever its state says."""
     if step.started_at is None:
         return Text(*MARKS[StepState.PENDING])
     return Text(*MARKS[StepState.FAILED if step.error and step.state is StepState.UNDONE else step.state])
 
 
-def told_of(step: StepView) -> str:
-    """Return what is worth saying of a step: its error, how often it was tried, when it is tried again."""
+def step_note(step: StepView) -> str:
+    """Return a step's error, its number of attempts and the time until the next one, where there are any."""
     parts = []
     if step.error and step.error.detail and step.state is not StepState.DONE:
         parts.append(step.error.detail)
     if step.attempts > 1:
         parts.append(f"attempt {step.attempts}")
-    rest = step.next_attempt_at
-    if rest and (left_s := (rest - datetime.now(UTC)).total_seconds()) > 0:
-        parts.append(f"again in {left_s:.0f} s")
+    retry_at = step.next_attempt_at
+    if retry_at and (left_s := (retry_at - datetime.now(UTC)).total_seconds()) > 0:
+        parts.append(f"retry in {left_s:.0f} s")
     return "; ".join(part.rstrip(".") for part in parts)
 
 
-def _took(step: StepView) -> Text:
+def _duration(step: StepView) -> Text:
     if step.started_at is None:
         return Text()
-    if step.finished_at is None and step.state not in _MOVING:
+    if step.finished_at is None and step.state not in _IN_PROGRESS:
         return Text()
     took_s = ((step.finished_at or datetime.now(UTC)) - step.started_at).total_seconds()
     return Text(f"{max(took_s, 0):.1f} s", "dim")
 
 
-_ENDS_WELL = frozenset({OperationStatus.SUCCEEDED, OperationStatus.CANCELLED})
+_NOT_SHOWN = frozenset({OperationStatus.SUCCEEDED, OperationStatus.CANCELLED})
+"""Statuses of a last operation that `status` does not show: the agent's own status says it all."""
 
 
 def show_agent(agent: Agent) -> None:
-    """Print what an agent is."""
+    """Print an agent."""
     pairs: list[tuple[str, str | Text | None]] = [
         ("agent", agent.name),
         ("id", str(agent.id)),
         ("LiveKit agent", agent.livekit_agent_name),
         ("status", coloured(agent.phone_provisioning_status)),
         ("number", agent.twilio_phone_number),
-        ("created", moment(agent.created_at)),
+        ("created", format_time(agent.created_at)),
     ]
     print_pairs(pairs)
 
 
 def show_phone(view: PhoneView) -> None:
-    """Print where an agent's number stands, what was built for it, and the operation if it is of interest."""
+    """Print the status of an agent's number, its resources, its findings, and the operation unless it succeeded."""
     agent = view.agent
     pairs: list[tuple[str, str | Text | None]] = [
         ("agent", agent.name),
@@ -210,18 +220,18 @@ def show_phone(view: PhoneView) -> None:
     ]
     print_pairs(pairs)
     for finding in agent.health_findings if view.has_phone else ():
-        say(Text(f"{finding['code']}: {finding['sentence']} {finding['detail']}".rstrip(), "red"))
+        print_result(Text(f"{finding['code']}: {finding['sentence']} {finding['detail']}".rstrip(), "red"))
     operation = view.operation
     if operation is None:
         if agent.phone_provisioning_status is PhoneStatus.NOT_PROVISIONED:
-            tell(f"No number yet: {hint('provision AGENT NUMBER')}", err=True)
-    elif operation.status not in _ENDS_WELL:
-        say("")
+            print_line(f"No number yet: {command_line('provision AGENT NUMBER')}", err=True)
+    elif operation.status not in _NOT_SHOWN:
+        print_result("")
         show_operation(operation)
 
 
-def show_operation(view: OperationView, *, with_timeline: bool = False) -> None:
-    """Print an operation with its steps, what it failed on, and what still stands at the providers."""
+def show_operation(view: OperationView, *, with_events: bool = False) -> None:
+    """Print an operation with its steps, its error, and what is still at the providers; on request its event log."""
     error = f"{view.error.detail} ({view.error.code})".strip() if view.error else None
     pairs: list[tuple[str, str | Text | None]] = [
         ("operation", str(view.id)),
@@ -229,18 +239,21 @@ def show_operation(view: OperationView, *, with_timeline: bool = False) -> None:
         ("status", coloured(view.status)),
         ("number", view.phone_number),
         ("error", Text(error, "red") if error else None),
-        ("requested", f"{moment(view.created_at)} by {view.requested_by or 'unknown'}"),
-        ("finished", moment(view.finished_at)),
+        ("requested", f"{format_time(view.created_at)} by {view.requested_by or 'unknown'}"),
+        ("finished", format_time(view.finished_at)),
     ]
     print_pairs(pairs)
-    say(steps_table(view))
+    print_result(steps_table(view))
     for leftover in view.leftovers:
         line = f"still at the provider: {leftover.provider} {leftover.kind} {leftover.external_id}"
-        say(Text(line, "yellow"))
+        print_result(Text(line, "yellow"))
     if view.status is OperationStatus.NEEDS_ATTENTION:
-        tell(f"It is retried about once a minute; retry now with: {hint(f'operations retry {view.id}')}", err=True)
-    if with_timeline:
-        say("")
+        print_line(
+            f"It is retried about once a minute; retry now with: {command_line(f'operations retry {view.id}')}",
+            err=True,
+        )
+    if with_events:
+        print_result("")
         print_table(
             ("time (UTC)", "event", "step", "detail"),
             [
@@ -252,7 +265,7 @@ def show_operation(view: OperationView, *, with_timeline: bool = False) -> None:
 
 def _health(agent: Agent) -> Text:
     state = agent.health_state or Health.UNKNOWN
-    seen = f", checked {moment(agent.health_checked_at)}" if agent.health_checked_at else ", not checked yet"
+    seen = f", checked {format_time(agent.health_checked_at)}" if agent.health_checked_at else ", not checked yet"
     return Text.assemble(coloured(state), (seen, "dim"))
 
 

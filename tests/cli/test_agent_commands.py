@@ -1,4 +1,4 @@
-"""`agents` and `numbers`: lists, names that are ambiguous, and questions before something is lost."""
+"""`agents` and `numbers`: lists, ambiguous names, and confirmation before a deletion."""
 
 import re
 
@@ -14,7 +14,7 @@ from tests.support.stage import FOREIGN_NUMBER, NUMBER
 FREE = "+15145550001"
 
 
-def test_an_agent_is_made_shown_and_deleted_by_its_name(shell: Shell) -> None:
+def test_an_agent_is_created_shown_and_deleted_by_its_name(shell: Shell) -> None:
     made = shell.run("agents", "create", "Night desk", "--livekit-name", "night", "--metadata", '{"lang": "fr"}')
     agent_id = made.stdout.strip()
     assert f"provision {agent_id} NUMBER" in made.stderr
@@ -52,13 +52,13 @@ def test_an_agent_is_named_by_the_beginning_of_its_id(shell: Shell) -> None:
 
 
 def test_a_name_that_two_agents_have_is_refused_with_both_ids(shell: Shell) -> None:
-    twins = [shell.run("agents", "create", "twin").stdout.strip() for _ in range(2)]
+    duplicates = [shell.run("agents", "create", "duplicate").stdout.strip() for _ in range(2)]
 
-    result = shell.run("agents", "delete", "twin", "--yes")
+    result = shell.run("agents", "delete", "duplicate", "--yes")
 
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: There are several agents called 'twin': give the id (")
-    assert all(twin in result.stderr for twin in twins)
+    assert result.stderr.startswith("Error: There are several agents called 'duplicate': give the id (")
+    assert all(agent_id in result.stderr for agent_id in duplicates)
     assert len(shell.json("agents", "list")["items"]) == 3
 
 
@@ -73,9 +73,7 @@ def test_a_name_that_two_agents_have_is_refused_with_both_ids(shell: Shell) -> N
         (("a", "--metadata", "[" * 20_000), "--metadata is nested too deeply"),
     ],
 )
-def test_an_agent_that_the_api_would_refuse_is_a_wrong_command_line(
-    shell: Shell, words: tuple[str, ...], reason: str
-) -> None:
+def test_an_agent_that_the_api_would_refuse_is_a_usage_error(shell: Shell, words: tuple[str, ...], reason: str) -> None:
     result = shell.run("agents", "create", *words)
 
     assert (result.exit_code, f"Error: {reason}" in result.stderr) == (2, True), result.output
@@ -129,7 +127,7 @@ SHOWING = [
 ]
 
 
-def test_no_command_lets_others_steer_the_terminal(shell: Shell) -> None:
+def test_no_command_prints_control_characters_from_stored_text(shell: Shell) -> None:
     stage = shell.stage
     with stage.wiring.sessions.begin() as session:
         agent = session.get_one(Agent, stage.agent_id)
@@ -162,6 +160,6 @@ def test_a_limit_is_a_plain_integer(shell: Shell, limit: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["\udcff", "a\x1bb", "\u200b"])
-def test_a_name_that_no_agent_can_have_is_nobody_s(shell: Shell, name: str) -> None:
+def test_a_name_that_no_agent_can_have_is_not_found(shell: Shell, name: str) -> None:
     assert "(agent_not_found)" in shell.run("agents", "show", name).stderr
     assert shell.run("agents", "create", name).exit_code == 2

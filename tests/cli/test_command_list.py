@@ -1,4 +1,4 @@
-"""docs/cli.md names every command with every option, and nothing else."""
+"""docs/cli.md lists every command with every option, and nothing else."""
 
 import re
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def test_the_document_has_every_check_of_the_doctor() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_command_speaks_json_and_says_what_it_does(name: str) -> None:
+def test_every_command_has_json_output_and_a_help_text(name: str) -> None:
     command = ALL[name]
 
     assert command.help

@@ -1,4 +1,4 @@
-"""`doctor` on settings, stores and providers that are right, and on each that is wrong: in plain words, all at once."""
+"""`doctor` on a working installation, and on one wrong setting, store, provider or process at a time."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from app.cli.doctor import Silent, doctor
+from app.cli.doctor import NullPublisher, doctor
 from app.cli.doctor_checks import read_settings
 from app.cli.doctor_providers import PROVIDER_CHECKS
 from app.db.models import Audit
@@ -25,7 +25,7 @@ NOWHERE = "127.0.0.1:1"
 
 @pytest.fixture
 def well(stage: Stage, valkey_server: ValkeyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
-    """An installation on which all is well; its settings are in the environment."""
+    """A working installation; its settings are in the environment."""
     monkeypatch.setenv("REDIS_URL", valkey_server.url)
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
@@ -40,7 +40,7 @@ def _run(*words: str) -> Result:
 
 
 def _check(code: int) -> dict[str, dict[str, Any]]:
-    """Return the checks by name that did not end well; where one name has several, the last."""
+    """Run `doctor` and return the checks that did not pass, by name; where one name has several, the last."""
     result = _run("--json")
     assert result.exit_code == code, result.output
     shown = json.loads(result.stdout)
@@ -48,7 +48,7 @@ def _check(code: int) -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in shown["checks"] if one["verdict"] != "ok"}
 
 
-def test_all_is_well(well: Stage) -> None:
+def test_every_check_passes_on_a_working_installation(well: Stage) -> None:
     result = _run()
 
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "All checks passed."), result.output
@@ -71,12 +71,12 @@ def test_every_missing_setting_is_named_at_once_and_the_rest_is_still_checked(
     assert wrong == ["TWILIO_ACCOUNT_SID:", "TWILIO_AUTH_TOKEN:", "LIVEKIT_API_SECRET:", "LIVEKIT_SIP_URI:"]
     assert sum("→ " in line for line in lines) == 4
     assert "PostgreSQL 18 responds" in result.stdout
-    assert "not checked: TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN first" in result.stdout
+    assert "not checked: fix TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN first" in result.stdout
     assert lines[-1] == "4 failed, 6 not checked."
 
 
 @pytest.mark.parametrize("name", list(Settings.model_fields))
-def test_no_setting_can_keep_the_doctor_from_his_work(
+def test_the_doctor_runs_whichever_setting_is_wrong(
     sandbox_server: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -97,7 +97,7 @@ def test_a_wrong_token_is_told_from_a_missing_permission(well: Stage, monkeypatc
     assert "HTTP 401" in found["Twilio"]["detail"]
     assert "TWILIO_AUTH_TOKEN is not TWILIO_ACCOUNT_SID's" in found["Twilio"]["mend"]
     assert "the key lacks SIP admin" in found["LiveKit"]["mend"]
-    assert found["numbers"]["detail"] == "not checked: Twilio first"
+    assert found["numbers"]["detail"] == "not checked: fix Twilio first"
 
     monkeypatch.undo()
     assert "of somebody else" not in _run().output
@@ -112,7 +112,7 @@ def test_a_key_that_may_not_list_numbers_is_found_though_trunks_answer(well: Sta
     assert "a restricted API key needs Phone Numbers" in found["numbers"]["mend"]
 
 
-def test_an_account_that_is_nearly_full_needs_a_look(well: Stage) -> None:
+def test_an_account_that_is_nearly_full_is_a_warning(well: Stage) -> None:
     for number in range(90):
         well.console.twilio("POST", "/v1/Trunks", FriendlyName=f"theirs-{number}")
 
@@ -121,7 +121,7 @@ def test_an_account_that_is_nearly_full_needs_a_look(well: Stage) -> None:
     assert found["trunks"]["detail"] == "8 of 100 trunks are free, and each agent needs one"
 
 
-def test_a_rule_that_takes_every_call_needs_a_look(well: Stage) -> None:
+def test_a_rule_that_matches_every_call_is_a_warning(well: Stage) -> None:
     kind = {"dispatch_rule_individual": {"room_prefix": "all"}}
     made = well.console.livekit("CreateSIPDispatchRule", dispatch_rule={"name": "all", "rule": kind})
 
@@ -147,14 +147,14 @@ def test_the_sip_host_is_compared_with_the_project(url: str, host: str, wrong: s
     settings = make_settings(f"postgresql://nobody@{NOWHERE}/none").model_copy(
         update={"livekit_url": url, "livekit_sip_uri": f"sip:{host}:5060;transport=tcp"}
     )
-    wiring = build(settings, publisher=Silent())
+    wiring = build(settings, publisher=NullPublisher())
     (check,) = [check for check in PROVIDER_CHECKS if check.name == "SIP URI"]
 
-    finding = check.run(wiring)
+    outcome = check.run(wiring)
 
     wiring.close()
-    assert (finding.verdict, wrong in finding.detail) == ("failed" if wrong else "ok", True)
-    assert bool(finding.mend) is bool(wrong)
+    assert (outcome.status, wrong in outcome.detail) == ("failed" if wrong else "ok", True)
+    assert bool(outcome.fix) is bool(wrong)
 
 
 def test_a_database_without_the_schema_says_how_to_migrate(
@@ -182,7 +182,7 @@ def test_stores_that_are_down_are_named_without_their_passwords(well: Stage, mon
     assert "Twilio" not in found
 
 
-def test_rows_tell_of_a_sweeper_and_workers_that_do_not_run(well: Stage) -> None:
+def test_late_audits_show_that_sweeper_and_workers_do_not_run(well: Stage) -> None:
     well.wiring.audits.request_audit(fix=False, origin=Origin(requested_by="sweeper"))
     assert _check(0) == {}
     _age_audits(well, "5 minutes")
@@ -200,7 +200,7 @@ def _age_audits(stage: Stage, by: str) -> None:
         connection.exec_driver_sql(f"UPDATE audits SET created_at = created_at - interval '{by}'")  # noqa: S608
 
 
-def test_an_operation_that_nobody_wakes_tells_of_the_sweeper(well: Stage) -> None:
+def test_an_overdue_operation_shows_that_the_sweeper_does_not_run(well: Stage) -> None:
     agent = well.wiring.agents.create("late", None, {})
     well.sandbox.number("+15145550001")
     with well.wiring.sessions.begin() as session:
@@ -215,7 +215,7 @@ def test_an_operation_that_nobody_wakes_tells_of_the_sweeper(well: Stage) -> Non
     assert found["workers"]["detail"] == "no worker starts what is queued: 1 operations wait"
 
 
-def test_half_an_api_key_is_a_problem_and_no_dead_end(well: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_an_api_key_is_reported_and_the_other_checks_run(well: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWILIO_API_KEY_SID", "SK" + "0" * 32)
 
     found = _check(1)

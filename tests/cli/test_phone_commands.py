@@ -1,4 +1,4 @@
-"""One agent's number at the command line: connected, looked at, looked after, moved and disconnected."""
+"""One agent's number at the command line: provision, status, verify, repair, move, deprovision."""
 
 import json
 import uuid
@@ -39,7 +39,7 @@ def test_json_is_the_operation_as_the_api_shows_it(shell: Shell, desk: str, word
     assert len(shown["steps"]) == 7
 
 
-def test_without_waiting_the_command_says_how_to_come_back(shell: Shell, desk: str) -> None:
+def test_without_waiting_the_command_says_how_to_watch(shell: Shell, desk: str) -> None:
     result = shell.run("provision", "desk", FREE, "--no-wait")
 
     assert (result.exit_code, "is queued." in result.stdout) == (0, True)
@@ -49,7 +49,7 @@ def test_without_waiting_the_command_says_how_to_come_back(shell: Shell, desk: s
     assert "PROVISIONED" in watched.stdout
 
 
-def test_ctrl_c_ends_only_the_looking(shell: Shell, desk: str) -> None:
+def test_ctrl_c_ends_only_the_display(shell: Shell, desk: str) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
@@ -104,7 +104,7 @@ def test_a_number_that_is_no_e164_is_a_wrong_command_line(shell: Shell, desk: st
     assert (result.exit_code, "'5145550001' must be E.164" in result.stderr) == (2, True)
 
 
-def test_a_dry_run_shows_the_calls_and_what_is_in_the_way(shell: Shell, desk: str) -> None:
+def test_a_dry_run_shows_the_calls_and_the_obstacles(shell: Shell, desk: str) -> None:
     free = shell.run("provision", "desk", FREE, "--dry-run")
     assert (free.exit_code, "No obstacles." in free.stdout) == (0, True)
     assert "/twirp/livekit.SIP/CreateSIPDispatchRule" in free.stdout
@@ -133,7 +133,7 @@ def test_a_number_is_disconnected_after_a_question(shell: Shell) -> None:
     assert shell.json("deprovision", "front desk")["success"] is True
 
 
-def test_deprovisioning_cancels_what_is_under_way(shell: Shell, desk: str) -> None:
+def test_deprovisioning_cancels_a_provisioning_in_progress(shell: Shell, desk: str) -> None:
     shell.run("provision", "desk", FREE, "--no-wait")
 
     done = shell.run("deprovision", "desk", "--yes")
@@ -142,7 +142,7 @@ def test_deprovisioning_cancels_what_is_under_way(shell: Shell, desk: str) -> No
     assert [one["status"] for one in shell.json("operations", "list", "--agent", desk)["items"]] == ["cancelled"]
 
 
-def test_drift_is_found_by_verify_and_ended_by_repair(shell: Shell) -> None:
+def test_drift_is_found_by_verify_and_fixed_by_repair(shell: Shell) -> None:
     assert shell.run("verify", "front desk").exit_code == 0
     assert shell.run("repair", "front desk").stdout == "Nothing to repair.\n"
     shell.stage.wiring.platform.delete_dispatch_rule(str(shell.stage.agent.livekit_dispatch_rule_id))
@@ -166,7 +166,7 @@ def test_a_number_is_moved(shell: Shell, desk: str) -> None:
     assert shell.stage.rings() == "desk"
 
 
-def test_operations_are_listed_and_one_is_shown_with_its_trail(shell: Shell) -> None:
+def test_operations_are_listed_and_one_is_shown_with_its_event_log(shell: Shell) -> None:
     (one,) = shell.json("operations", "list", "--agent", "front desk", "--status", "succeeded")["items"]
     rows = shell.run("operations", "list").stdout.splitlines()
     assert rows[1].split()[:4] == [one["id"], "provision", "succeeded", NUMBER]
@@ -181,13 +181,13 @@ def test_operations_are_listed_and_one_is_shown_with_its_trail(shell: Shell) -> 
     assert shell.run("operations", "show", str(uuid.uuid4())).exit_code == 1
 
 
-def test_an_audit_is_json_and_its_exit_code_tells_of_drift(shell: Shell) -> None:
+def test_an_audit_prints_json_and_its_exit_code_shows_drift(shell: Shell) -> None:
     assert json.loads(shell.run("audit", "--json").stdout)["requestedBy"] == "trunkline audit"
     shell.stage.wiring.platform.delete_dispatch_rule(str(shell.stage.agent.livekit_dispatch_rule_id))
     assert shell.run("audit").exit_code == 3
 
 
-def test_an_agent_without_a_number_is_told_what_to_do_next(shell: Shell, desk: str) -> None:
+def test_the_status_of_an_agent_without_a_number_says_what_to_do_next(shell: Shell, desk: str) -> None:
     result = shell.run("status", "desk")
 
     assert (result.exit_code, result.stderr) == (0, "No number yet: trunkline provision AGENT NUMBER\n")

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from app import create_app
 from app.access import KeyService, Scope
-from app.cli.doctor_checks import STORE_CHECKS, Finding, Verdict
+from app.cli.doctor_checks import STORE_CHECKS, CheckOutcome, CheckStatus
 from app.db.engine import Statements, make_engine
 from app.dev.localstack.processes import free_port, poll_until
 from app.web.readiness import newest_migration
@@ -136,7 +136,7 @@ def test_migrations_run_through_a_pooler(empty_database_url: str, postgres_serve
     engine.dispose()
 
 
-def _examined(url: str, *, pooler: bool) -> Finding:
+def _checked(url: str, *, pooler: bool) -> CheckOutcome:
     settings = make_settings(url).model_copy(update={"database_pooler": pooler})
     nobody = Pinged()
     wiring = build(settings, publisher=RecordingPublisher(), carrier=nobody, platform=nobody)  # type: ignore[arg-type]
@@ -148,12 +148,12 @@ def _examined(url: str, *, pooler: bool) -> Finding:
 
 
 def test_the_doctor_finds_a_pooler_that_refuses_our_options(database_url: str) -> None:
-    found = _examined(database_url, pooler=False)
+    found = _checked(database_url, pooler=False)
 
-    assert (found.verdict, "a connection pooler refused" in found.detail) == (Verdict.FAILED, True)
-    assert "DATABASE_POOLER=true" in found.mend
-    told = _examined(database_url, pooler=True)
-    assert (told.verdict, told.detail.endswith("responds through a pooler")) == (Verdict.OK, True)
+    assert (found.status, "a connection pooler refused" in found.detail) == (CheckStatus.FAILED, True)
+    assert "DATABASE_POOLER=true" in found.fix
+    told = _checked(database_url, pooler=True)
+    assert (told.status, told.detail.endswith("responds through a pooler")) == (CheckStatus.OK, True)
 
 
 def test_the_doctor_finds_a_pooler_that_ignores_our_options(
@@ -162,14 +162,14 @@ def test_the_doctor_finds_a_pooler_that_ignores_our_options(
     with running_pooler(postgres_server, ignore_startup_parameters="options,extra_float_digits") as address:
         url = database_url.replace(pooler, address)
 
-        found = _examined(url, pooler=False)
+        found = _checked(url, pooler=False)
 
-    assert (found.verdict, found.detail) == (Verdict.FAILED, "the connection goes through a pooler")
-    assert "DATABASE_POOLER=true" in found.mend
+    assert (found.status, found.detail) == (CheckStatus.FAILED, "the connection goes through a pooler")
+    assert "DATABASE_POOLER=true" in found.fix
 
 
 def test_postgresql_itself_is_no_pooler(postgres_server: PostgresServer, template_database: str) -> None:
     assert template_database
-    found = _examined(postgres_server.url("postgres"), pooler=False)
+    found = _checked(postgres_server.url("postgres"), pooler=False)
 
-    assert (found.verdict, "pooler" in found.detail) == (Verdict.OK, False)
+    assert (found.status, "pooler" in found.detail) == (CheckStatus.OK, False)

@@ -10,7 +10,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.output import PlainConsole
+from app.cli.output import EscapingConsole
 from app.domain.texts import (
     MAX_METADATA_BYTES,
     InvalidTextError,
@@ -166,7 +166,7 @@ def test_what_a_terminal_would_obey_is_written_out() -> None:
 
 def test_a_terminal_gets_rich_s_own_codes_and_no_others() -> None:
     screen = io.StringIO()
-    console = PlainConsole(file=screen, force_terminal=True, color_system="standard", width=200)
+    console = EscapingConsole(file=screen, force_terminal=True, color_system="standard", width=200)
     table = Table("agent")
     table.add_row("[red]\x1bc")
 
