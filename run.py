@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Runs Trunkline on this machine: ./run.py starts everything, ./run.py test runs the tests.
+"""Runs Trunkline on this machine: ./run.py starts everything, ./run.py test runs the tests, ./run.py check the tools.
 
-Makes .venv from requirements.lock when needed, then hands over to app.dev.localstack. Standard library only; parses on
-any Python 3, so that an old one gets a sentence instead of a syntax error.
+Makes .venv from requirements.lock when needed, then hands over to app.dev.localstack. Only the checks run from here: a
+module that cannot be imported must not stop the tools that say why. Standard library only; parses on any Python 3, so
+that an old one gets a sentence instead of a syntax error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -16,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -52,6 +54,15 @@ REASON_LINES = 12
 COMMANDS = ("serve", "test", "soak", "bench")
 """What app.dev.localstack offers; a new one needs its name here and a line in USAGE."""
 
+CHECKS = {
+    "format": ("ruff", "format", "--check", "--quiet", "--diff", "."),
+    "lint": ("ruff", "check", "--quiet", "."),
+    "types": ("mypy",),
+    "imports": ("lint-imports",),
+}
+"""What must hold before a commit, apart from the tests: name -> the tool of .venv/bin and its arguments. The only
+list; .ci/run and .pre-commit-config.yaml call `./run.py check`."""
+
 LAUNCHER_TEXT = """\
 #!/bin/sh
 # The command line of Trunkline (docs/cli.md), from any folder; made by ./run.py prepare.
@@ -63,6 +74,7 @@ PYTHONPATH="$bin/../..${PYTHONPATH:+:$PYTHONPATH}" exec "$bin/python" -P -m app.
 USAGE = """\
 usage: ./run.py [-v]             start everything and provision a demo number; Ctrl-C ends it
        ./run.py test [ARGS]      run the tests; ARGS go to pytest, paths relative to the project
+       ./run.py check            check format, lint, types and imports, side by side; for every commit
        ./run.py soak [--operations N] [--seed S] [--json]
                                 500 operations under faults and kills, on a stack of its own; exit 0 if all is well
        ./run.py bench [NAMES...] [--json] [--quick]
@@ -89,14 +101,12 @@ def main(arguments: list[str]) -> int:
         return 0
     command = "serve" if not arguments or arguments[0].startswith("-") else arguments[0]
     rest = arguments[1:] if arguments[:1] == [command] else arguments
-    if command not in (*COMMANDS, "prepare"):
+    if command not in (*COMMANDS, "check", "prepare"):
         sys.stderr.write(f"unknown command {command!r}\n{USAGE}")
         return 2
     try:
         _end_on_signals()
-        prepare()
-        if command != "prepare":
-            become(command, rest)
+        return _perform(command, rest)
     except PrepareError as error:
         sys.stderr.write(f"run.py: {error}\n")
         return 1
@@ -107,6 +117,14 @@ def main(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _perform(command: str, arguments: list[str]) -> int:
+    prepare()
+    if command == "check":
+        return check()
+    if command != "prepare":
+        become(command, arguments)
     return 0
 
 
@@ -147,6 +165,36 @@ def become(command: str, arguments: list[str]) -> NoReturn:
     # Bytecode lies in ignored folders; without it every process compiles all it imports: a start takes 16 s, not 4.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.execv(PYTHON, [str(PYTHON), "-m", "app.dev.localstack", command, *arguments])  # noqa: S606 - our own interpreter
+
+
+def check() -> int:
+    """Run all checks side by side; print a line for each, then all that the failed ones said. 1 if one failed."""
+    started = time.monotonic()
+    with contextlib.ExitStack() as ended:
+        running = {name: ended.enter_context(_started(arguments)) for name, arguments in CHECKS.items()}
+        for process in running.values():
+            ended.callback(process.kill)  # one that has ended is left alone
+        told = {name: process.communicate()[0] for name, process in running.items()}
+    failed = [name for name, process in running.items() if process.returncode]
+    for name, arguments in CHECKS.items():
+        _say(f"{'FAILED' if name in failed else 'ok':<6}  {name:<7}  {' '.join(arguments)}")
+    for name in failed:
+        _say(f"\n== {name}: .venv/bin/{' '.join(CHECKS[name])}\n{told[name].rstrip()}")
+    _say(f"\n{len(failed)} of {len(CHECKS)} failed" if failed else f"all passed in {time.monotonic() - started:.1f} s")
+    return 1 if failed else 0
+
+
+def _started(arguments: Sequence[str]) -> subprocess.Popen[str]:
+    program, *rest = arguments
+    return subprocess.Popen(  # noqa: S603 - a tool of the environment
+        [VENV / "bin" / program, *rest],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
 
 
 def prepare() -> None:

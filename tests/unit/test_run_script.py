@@ -3,6 +3,7 @@
 import fcntl
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -136,3 +137,61 @@ def test_an_installer_ends_with_the_run_that_started_it(run_script: ModuleType, 
     assert done.returncode == 143
     with held.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _checked(**checks: str) -> subprocess.CompletedProcess[str]:
+    """Run `check` with shell commands in place of the tools."""
+    replaced = {name: ("sh", "-c", command) for name, command in checks.items()}
+    return _called("check", setup=f"setattr(run, 'CHECKS', {replaced!r}), setattr(run, 'VENV', run.Path('/'))")
+
+
+def test_every_check_that_fails_is_told_whole_and_last() -> None:
+    done = _checked(one="echo wrong here; exit 1", two="echo never shown", three="echo and there >&2; exit 3")
+
+    assert done.returncode == 1
+    assert [line.split()[:2] for line in done.stdout.splitlines()[:3]] == [
+        ["FAILED", "one"],
+        ["ok", "two"],
+        ["FAILED", "three"],
+    ]
+    assert re.findall(r"^(?:== \w+|wrong here|and there)", done.stdout, re.MULTILINE) == [
+        "== one",
+        "wrong here",
+        "== three",
+        "and there",
+    ]
+    assert "\nnever shown" not in done.stdout
+    assert done.stdout.endswith("\n2 of 3 failed\n")
+
+
+def test_checks_that_pass_say_no_more_than_that() -> None:
+    done = _checked(one="exit 0", two="exit 0")
+
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 3)
+    assert re.search(r"^all passed in \d+\.\d s$", done.stdout, re.MULTILINE)
+
+
+def test_checks_run_side_by_side(tmp_path: Path) -> None:
+    """Each waits for the other: one after the other they would wait until they are ended."""
+    wait = f"echo > {tmp_path}/$0; n=0; until [ -e {tmp_path}/{{}} ] || [ $n = 200 ]; do n=$((n+1)); sleep .05; done; "
+    wait += f"[ -e {tmp_path}/{{}} ]"
+    first, second = (f"sh -c '{wait.format(theirs, theirs)}' {own}" for own, theirs in ("ab", "ba"))
+
+    assert _checked(one=first, two=second).returncode == 0
+
+
+def test_a_tool_that_is_missing_is_one_sentence() -> None:
+    done = _called("check", setup="setattr(run, 'VENV', run.Path('/nowhere'))")
+
+    assert (done.returncode, done.stderr) == (1, "run.py: No such file or directory: /nowhere/bin/ruff\n")
+
+
+def test_the_build_and_the_hook_call_the_one_list_of_checks(run_script: ModuleType) -> None:
+    build = (SCRIPT.parent / ".ci" / "run").read_text(encoding="utf-8")
+    hooks = (SCRIPT.parent / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+
+    assert "\nstep check ./run.py check\n" in build
+    assert re.findall(r"(?:repo|entry|language): (.+)", hooks) == ["local", "./run.py check", "system"]
+    for program, *_ in run_script.CHECKS.values():
+        assert not re.search(rf"^step .*\b{program}\b", build, re.MULTILINE)
+        assert program not in hooks
