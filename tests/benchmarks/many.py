@@ -179,7 +179,7 @@ def _cpu_s(bench: Bench, installation: Installation) -> dict[str, float]:
 
 def _rows(bench: Bench, latency: Latency, rounds: Rounds) -> list[Row]:
     name, ours, slots = f"many numbers {latency.name}", median(rounds.ours), bench.scale.concurrency
-    note = "of " + ", ".join(f"{one:.1f}" for one in rounds.ours)
+    note = "; ".join("of " + ", ".join(f"{one:.1f}" for one in side) for side in (rounds.ours, rounds.dbos))
     bar = Bar(">=", 2) if latency is NO_LATENCY else None
     rows = [Row(name, ours, "/s", "DBOS", median(rounds.dbos), bar, note)]
     path = needed(latency)
