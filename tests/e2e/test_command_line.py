@@ -1,4 +1,4 @@
-"""A stranger's path with the command line alone, against a running stack: from the doctor to the number and back."""
+"""A stranger's path against a running stack: with the command line alone, and with what the README says to paste."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from run import LAUNCHER_TEXT
+from run import LAUNCHER_TEXT, ROOT
 from tests.e2e.subjects import SHARED, next_number
 from tests.support.sandbox import Sandbox, SandboxServer
 from tests.support.servers import running_valkey
@@ -143,3 +143,35 @@ def test_the_launcher_starts_the_command_line_from_any_folder(stack: Stack, tmp_
 
     assert done.returncode == 0, done.stderr
     assert isinstance(json.loads(done.stdout)["items"], list)
+
+
+def test_what_the_readme_says_to_paste_can_be_pasted_twice(stack: Stack, sandbox: Sandbox, tmp_path: Path) -> None:
+    """Word for word: a folder as ./run.py leaves it, and a curl that finds port 8080 at the stack's own."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", readme.split("\n## Use it\n")[1], re.MULTILINE | re.DOTALL)
+    (number,) = set(re.findall(r"\+1\d{10}", "".join(blocks)))
+    sandbox.number(number)
+    (tmp_path / ".data").mkdir()
+    (tmp_path / ".data" / "dev-key").write_text(stack.api.key + "\n", encoding="utf-8")
+    (tmp_path / ".venv").symlink_to(Path(sys.prefix))
+    port = stack.api.base_url.rpartition(":")[2]
+    (tmp_path / ".curlrc").write_text(f'connect-to = "localhost:8080:127.0.0.1:{port}"\n', encoding="utf-8")
+
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail"],  # noqa: S607 - whichever the person has
+        input="".join(blocks) * 2,
+        env={**stack.environ, "CURL_HOME": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"success": false' not in done.stdout
+    assert done.stdout.count('"status": "PENDING"') == 2
+    assert done.stdout.count('"hasPhone": true') == 2
+    assert done.stdout.count(f"{number} rings Front desk.") == 2
+    left = sandbox.state()
+    assert [left[kind] for kind in ("trunks", "originationUrls", "livekitTrunks", "livekitRules")] == [[], [], [], []]

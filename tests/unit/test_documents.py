@@ -25,8 +25,15 @@ from app.web.problems import KINDS as PROBLEMS
 from tests.support.reference import reference_page
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+DECISIONS = ROOT / "docs" / "decisions"
 REFERENCE = ROOT / "docs" / "api.md"
+
+README_WORDS = 1200
+"""What somebody reads in five minutes; the rest has a page of its own."""
+
+PICTURE_BYTES = 150_000
+"""It is fetched with the page, and stays in the repository's history for ever."""
 
 WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # of the standard's own examples
 
@@ -167,29 +174,54 @@ def test_the_receiver_in_the_page_loses_no_event_whose_work_failed(monkeypatch: 
     assert worked == ["phone.failed"] * 2
 
 
-def test_the_readme_says_why_each_dependency_is_there() -> None:
+def test_a_decision_says_why_each_dependency_is_there() -> None:
     project = tomllib.loads(text_of("pyproject.toml"))
     wanted = [
         *project["project"]["dependencies"],
         *(one for group in project["dependency-groups"].values() for one in group),
     ]
-    told = set(
-        re.findall(
-            r"[a-z][\w-]*",
-            " ".join(re.findall(r"^\| ([^|]+) \|", section("README.md", "Why these libraries"), re.MULTILINE)),
-        )
-    )
+    table = re.findall(r"^\| ([^|]+) \|", text_of("docs/decisions/0010-libraries.md"), re.MULTILINE)
 
-    assert {re.split(r"[^\w-]", one)[0] for one in wanted} - told == set()
+    assert {re.split(r"[^\w-]", one)[0] for one in wanted} - set(re.findall(r"[a-z][\w-]*", " ".join(table))) == set()
+
+
+def test_every_decision_is_listed_by_its_title_and_status() -> None:
+    listed = re.findall(
+        r"^\| (\d+) \| \[(.+)\]\((\S+)\) \| (.+) \|$", text_of("docs/decisions/README.md"), re.MULTILINE
+    )
+    files = sorted(path.name for path in DECISIONS.glob("[0-9]*.md"))
+
+    assert [file for _, _, file, _ in listed] == files
+    assert [int(number) for number, *_ in listed] == list(range(1, len(files) + 1))
+    for number, title, file, status in listed:
+        assert file.startswith(f"{int(number):04}-")
+        head = re.match(r"# (\d+)\. (.+)\n\nStatus: ([^;\n]+)", text_of(f"docs/decisions/{file}"))
+        assert head is not None, file
+        assert head.groups() == (number, title, status)
+
+
+@pytest.mark.parametrize("page", sorted(DECISIONS.glob("[0-9]*.md")), ids=lambda page: page.name)
+def test_every_decision_has_the_same_parts(page: Path) -> None:
+    heads = re.findall(r"^## (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert heads == ["Context", "Decision", "Consequences", "What would change it"]
 
 
 def test_the_readme_leads_to_every_document() -> None:
     linked = set(re.findall(r"\]\((docs/[^)#]+\.md)\)", text_of("README.md")))
 
-    assert linked == {f"docs/{page.name}" for page in PAGES[1:]}
+    assert linked == {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} | {"docs/decisions/README.md"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_readme_is_short_and_shows_the_console() -> None:
+    text = text_of("README.md")
+    (picture,) = re.findall(r"^!\[[^\]]+\]\((\S+\.png)\)$", text, re.MULTILINE)
+
+    assert len(text.split()) <= README_WORDS
+    assert (ROOT / picture).stat().st_size <= PICTURE_BYTES
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_link_is_dead(page: Path) -> None:
     dead = []
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
@@ -203,7 +235,7 @@ def test_no_link_is_dead(page: Path) -> None:
     assert dead == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_that_a_document_names_exists(page: Path) -> None:
     named = re.findall(
         r"`((?:app|tests|tasks|migrations|docs|\.ci)/[\w./-]+?\.(?:py|md|json))`", page.read_text(encoding="utf-8")
