@@ -22,10 +22,11 @@ from app.numbers.inventory import HeadroomService, InventoryService
 from app.numbers.maintenance import MaintenanceService
 from app.numbers.service import ProvisioningService, Publisher
 from app.observability.counters import make_counters
-from app.observability.tracing import Telemetry, make_tracing
+from app.observability.tracing import NO_TELEMETRY, Telemetry, make_tracing
 from app.providers.base import Carrier, VoicePlatform
 from app.providers.livekit import LiveKitPlatform
 from app.providers.rate_limiter import RateLimiter, make_rate_limiter
+from app.providers.request_recorder import RecordedLiveKitConnection, RecordedTwilioHttp, RequestRecorder
 from app.providers.twilio import TwilioCarrier
 from app.saga.context import Toolbox
 from app.saga.instrumentation import StepInstrumentation
@@ -142,7 +143,13 @@ def build(
         sweeper=Sweeper(sessions, service, audits, dispatcher, deliveries, purges),
         maintenance=maintenance,
         audits=audits,
-        planning=PlanningService(sessions, tools, settings.twilio_trunk_limit),
+        planning=PlanningService(
+            sessions,
+            tools,
+            settings.twilio_trunk_limit,
+            settings.twilio_account_sid,
+            partial(_recording_adapters, settings),
+        ),
         headroom=HeadroomService(sessions, tools.carrier, settings.twilio_trunk_limit),
         inventory=InventoryService(sessions, tools.carrier),
         bulk=BulkService(sessions, rows),
@@ -156,7 +163,7 @@ def build(
 def _providers(
     settings: Settings, carrier: Carrier | None, platform: VoicePlatform | None
 ) -> tuple[Telemetry, dict[str, RateLimiter], Toolbox]:
-    """Build what reaches the providers, as far as it is not given, with what watches and paces it."""
+    """Build what reaches the providers, as far as it is not given, with telemetry and rate limiters."""
     tracing = make_tracing(settings.otel_exporter_otlp_endpoint, settings.instance_name)
     telemetry = Telemetry(make_counters(settings.redis_url), tracing)
     rate_limiters = {} if carrier and platform else _rate_limiters(settings)
@@ -167,7 +174,17 @@ def _providers(
     return telemetry, rate_limiters, Toolbox(carrier, platform, settings.instance_name, sip_uri, timing, addresses)
 
 
-def _carrier(settings: Settings, rate_limiter: RateLimiter | None, telemetry: Telemetry) -> Carrier:
+def _recording_adapters(settings: Settings, recorder: RequestRecorder) -> tuple[Carrier, VoicePlatform]:
+    """Build the adapters for a dry run: they record their requests and send none."""
+    secret = settings.livekit_api_secret.get_secret_value()
+    connection = RecordedLiveKitConnection(recorder, settings.livekit_url, settings.livekit_api_key, secret)
+    carrier = _carrier(settings, None, NO_TELEMETRY, RecordedTwilioHttp(recorder))
+    return carrier, _platform(settings, None, NO_TELEMETRY, connection)
+
+
+def _carrier(
+    settings: Settings, rate_limiter: RateLimiter | None, telemetry: Telemetry, http: RecordedTwilioHttp | None = None
+) -> Carrier:
     return TwilioCarrier(
         settings.twilio_account_sid,
         settings.twilio_username,
@@ -176,10 +193,16 @@ def _carrier(settings: Settings, rate_limiter: RateLimiter | None, telemetry: Te
         base_url=settings.twilio_base_url,
         rate_limiter=rate_limiter,
         telemetry=telemetry,
+        http=http,
     )
 
 
-def _platform(settings: Settings, rate_limiter: RateLimiter | None, telemetry: Telemetry) -> VoicePlatform:
+def _platform(
+    settings: Settings,
+    rate_limiter: RateLimiter | None,
+    telemetry: Telemetry,
+    connection: RecordedLiveKitConnection | None = None,
+) -> VoicePlatform:
     return LiveKitPlatform(
         settings.livekit_url,
         settings.livekit_api_key,
@@ -189,6 +212,7 @@ def _platform(settings: Settings, rate_limiter: RateLimiter | None, telemetry: T
         ringing_timeout_s=RINGING_TIMEOUT_S,
         rate_limiter=rate_limiter,
         telemetry=telemetry,
+        connection=connection,
     )
 
 

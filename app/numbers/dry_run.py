@@ -2,7 +2,8 @@
 
 import json
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import select
@@ -12,17 +13,25 @@ from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, agent_not_found
 from app.domain.marks import mark_in
 from app.domain.statuses import PhoneStatus
-from app.domain.steps import INBOUND_TRUNK, STEPS, TRUNK
+from app.domain.steps import STEPS, VERIFICATION
 from app.domain.texts import shown
 from app.numbers.agents import is_open_for
-from app.providers.base import CarrierNumber, Unreadable
+from app.providers.base import Carrier, CarrierNumber, Unreadable, VoicePlatform
 from app.providers.errors import RejectedError
+from app.providers.request_recorder import RecordedRequest, RequestRecorder
 from app.saga.context import StepContext, Toolbox
+from app.saga.steps import ACTIONS
+
+NO_OPERATION = uuid.UUID(int=0)
+"""Stands for the operation, which does not exist yet."""
+
+RecordingAdapters = Callable[[RequestRecorder], tuple[Carrier, VoicePlatform]]
+"""Builds the adapters of both providers over a recorder, with the settings of the real ones."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request; `{step}` in a path or body stands for the id that that step will have made."""
+    """One request. In a path or body `{step}` stands for the id that this step will have made."""
 
     step: str
     provider: str
@@ -57,11 +66,13 @@ class Preview:
 
 @dataclass(frozen=True)
 class PlanningService:
-    """Looks at rows and providers, read only."""
+    """Plans a provisioning and writes nothing: reads rows and providers, and records what the steps would send."""
 
     sessions: Sessions
     tools: Toolbox
     trunk_limit: int
+    account_sid: str
+    recording_adapters: RecordingAdapters
 
     def preview(self, agent_id: uuid.UUID, phone_number: str, *, takeover: bool) -> Preview:
         """Say what provisioning would do; 404 `agent_not_found`, or a provider's error where one cannot be read."""
@@ -79,11 +90,13 @@ class PlanningService:
         trunks = len(self.tools.carrier.list_trunks(unreadable)) + len(unreadable)
         if trunks >= self.trunk_limit:
             obstacles.append(Obstacle(ErrorCode.TWILIO_TRUNK_LIMIT, f"The account has {trunks} trunks already."))
-        context = _context(self.tools, agent, phone_number, number)
+        context = _context(self.tools, agent, phone_number)
         obstacles += self._livekit_obstacles(context)
-        return Preview(
-            [call for step in STEPS for call in _CALLS[step.name](context)], obstacles, trunks, self.trunk_limit
+        recorder = RequestRecorder(
+            phone_number, number.sid if number else None, self.account_sid, {str(NO_OPERATION): "{operation}"}
         )
+        calls = planned_calls(context, recorder, self.recording_adapters)
+        return Preview(calls, obstacles, trunks, self.trunk_limit)
 
     def _rows(self, agent_id: uuid.UUID, phone_number: str) -> tuple[Agent, list[Obstacle]]:
         obstacles = []
@@ -127,19 +140,16 @@ def _number_obstacles(number: CarrierNumber, *, takeover: bool) -> list[Obstacle
     return found
 
 
-def _context(tools: Toolbox, agent: Agent, phone_number: str, number: CarrierNumber | None) -> StepContext:
-    ids = {step.name: f"{{{step.name}}}" for step in STEPS}
-    if number:
-        ids["twilio_number"] = number.sid
+def _context(tools: Toolbox, agent: Agent, phone_number: str) -> StepContext:
     return StepContext(
         tools=tools,
         agent_id=agent.id,
-        operation_id=uuid.UUID(int=0),
+        operation_id=NO_OPERATION,
         phone_number=phone_number,
         takeover=False,
         agent_name=agent.livekit_agent_name,
         job_metadata=json.dumps(agent.agent_metadata),
-        ids=ids,
+        ids={},
         parents={},
         ledger={},
         previous_routing=None,
@@ -147,64 +157,22 @@ def _context(tools: Toolbox, agent: Agent, phone_number: str, number: CarrierNum
     )
 
 
-def _twilio(step: str, method: str, path: str, **body: str) -> Call:
-    return Call(step, "twilio", method, path, body)
+def planned_calls(context: StepContext, recorder: RequestRecorder, adapters: RecordingAdapters) -> list[Call]:
+    """Run every step of a provisioning on adapters that record their requests; return these, step by step."""
+    carrier, platform = adapters(recorder)
+    tools = replace(context.tools, carrier=carrier, platform=platform, clock=lambda: context.started)
+    ids: dict[str, str] = {}
+    calls: list[Call] = []
+    for step in STEPS:
+        done = len(recorder.requests)
+        result = ACTIONS[step.name].do(replace(context, tools=tools, ids=dict(ids)))
+        if result.resource_id:
+            ids[step.name] = result.resource_id
+        # Those of verification go out side by side, in any order.
+        own = sorted(recorder.requests[done:], key=_by_path) if step.name == VERIFICATION else recorder.requests[done:]
+        calls += [Call(step.name, one.provider, one.method, one.path, one.parameters) for one in own]
+    return calls
 
 
-def _livekit(step: str, method: str, **body: Any) -> Call:
-    return Call(step, "livekit", "POST", f"/twirp/livekit.SIP/{method}", body)
-
-
-_ACCOUNT = "/2010-04-01/Accounts/{account}/IncomingPhoneNumbers"
-
-_CALLS = {
-    "twilio_number": lambda ctx: [_twilio("twilio_number", "GET", f"{_ACCOUNT}.json", PhoneNumber=ctx.phone_number)],
-    "twilio_trunk": lambda ctx: [_twilio("twilio_trunk", "POST", "/v1/Trunks", FriendlyName=ctx.label.tag)],
-    "twilio_origination_url": lambda ctx: [
-        _twilio(
-            "twilio_origination_url",
-            "POST",
-            f"/v1/Trunks/{ctx.ids[TRUNK]}/OriginationUrls",
-            SipUrl=ctx.tools.sip_uri,
-            FriendlyName=ctx.label.tag,
-            Enabled="true",
-        )
-    ],
-    "livekit_inbound_trunk": lambda ctx: [
-        _livekit(
-            "livekit_inbound_trunk",
-            "CreateSIPInboundTrunk",
-            trunk={
-                "name": ctx.label.tag,
-                "numbers": [ctx.phone_number],
-                "allowed_addresses": list(ctx.tools.allowed_addresses),
-            },
-        )
-    ],
-    "livekit_dispatch_rule": lambda ctx: [
-        _livekit(
-            "livekit_dispatch_rule",
-            "CreateSIPDispatchRule",
-            dispatch_rule={
-                "name": ctx.label.tag,
-                "trunk_ids": [ctx.ids[INBOUND_TRUNK]],
-                "room_config": {"agents": [{"agent_name": ctx.agent_name, "metadata": ctx.job_metadata}]},
-            },
-        )
-    ],
-    "twilio_number_attachment": lambda ctx: [
-        _twilio("twilio_number_attachment", "GET", f"{_ACCOUNT}/{ctx.ids['twilio_number']}.json"),
-        _twilio(
-            "twilio_number_attachment",
-            "POST",
-            f"/v1/Trunks/{ctx.ids[TRUNK]}/PhoneNumbers",
-            PhoneNumberSid=ctx.ids["twilio_number"],
-        ),
-    ],
-    "verification": lambda ctx: [
-        _twilio("verification", "GET", f"{_ACCOUNT}/{ctx.ids['twilio_number']}.json"),
-        _twilio("verification", "GET", f"/v1/Trunks/{ctx.ids[TRUNK]}/OriginationUrls"),
-        _livekit("verification", "ListSIPInboundTrunk", numbers=[ctx.phone_number]),
-        _livekit("verification", "ListSIPDispatchRule", trunk_ids=[ctx.ids[INBOUND_TRUNK]]),
-    ],
-}
+def _by_path(request: RecordedRequest) -> tuple[bool, str]:
+    return request.provider != "twilio", request.path

@@ -37,7 +37,8 @@ class LiveKitPlatform:
 
     `allowed_addresses` are the CIDR blocks that may call our trunks (none: all). `ringing_timeout_s` is how long a
     caller hears it ring when no agent answers; LiveKit's own default is 3 minutes. Rooms are named
-    `{room_prefix}_{caller}_{random}`. The connections belong to the process: after a fork the child opens its own.
+    `{room_prefix}_{caller}_{random}`. A dry run gives a `connection` that only records. The connections belong to the
+    process: after a fork the child opens its own.
     """
 
     def __init__(
@@ -52,10 +53,10 @@ class LiveKitPlatform:
         room_prefix: str = "call",
         rate_limiter: RateLimiter | None = None,
         telemetry: Telemetry = NO_TELEMETRY,
+        connection: LiveKitConnection | None = None,
     ) -> None:
-        self._livekit = LiveKitConnection(
-            url, api_key, api_secret, timeout_s, CallInstrumentation("livekit", rate_limiter, telemetry)
-        )
+        instrumentation = CallInstrumentation("livekit", rate_limiter, telemetry)
+        self._livekit = connection or LiveKitConnection(url, api_key, api_secret, timeout_s, instrumentation)
         self._allowed_addresses = tuple(allowed_addresses)
         self._ringing_timeout = timedelta(seconds=ringing_timeout_s)
         self._room_prefix = room_prefix

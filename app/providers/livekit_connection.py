@@ -159,6 +159,11 @@ class LiveKitConnection:
             future.cancel()
             raise CallFailedError(Outcome.LOST) from None
 
+    def service(self, session: aiohttp.ClientSession) -> SipService:
+        """Return the SDK's SIP service over a session."""
+        # failover: the SDK would send a create again after a lost response.
+        return _ShortLivedSip(session, self._url, self._api_key, self._api_secret, failover=False)
+
     def _new_loop(self) -> "_LoopThread":
         try:
             proxy = environment_proxy(self._url)
@@ -177,8 +182,7 @@ class LiveKitConnection:
             trace_configs=[sent],
             proxy=proxy,
         )
-        # failover: the SDK would send a create again after a lost answer.
-        return session, _ShortLivedSip(session, self._url, self._api_key, self._api_secret, failover=False)
+        return session, self.service(session)
 
     async def _bounded(
         self, thread: "_LoopThread", sip_call: SipCall[Answer], exchange: Exchange, timeout_s: float

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from twilio.http import HttpClient
+
 from app.domain.errors import ErrorCode
 from app.observability.tracing import NO_TELEMETRY, Telemetry
 from app.providers.base import (
@@ -42,7 +44,8 @@ class TwilioCarrier:
     """Numbers, trunks and origination URLs of the account that owns the credentials; safe to share between threads.
 
     `username` is the account sid or an API key sid (`SK` + 32 hex). `base_url` sends everything there instead of to
-    Twilio. The connections belong to the process: after a fork the child opens its own.
+    Twilio; a dry run gives an `http` that only records. The connections belong to the process: after a fork the child
+    opens its own.
     """
 
     def __init__(
@@ -55,9 +58,10 @@ class TwilioCarrier:
         base_url: str | None = None,
         rate_limiter: RateLimiter | None = None,
         telemetry: Telemetry = NO_TELEMETRY,
+        http: HttpClient | None = None,
     ) -> None:
         instrumentation = CallInstrumentation("twilio", rate_limiter, telemetry)
-        self._twilio = TwilioConnection(account_sid, username, password, timeout_s, base_url, instrumentation)
+        self._twilio = TwilioConnection(account_sid, username, password, timeout_s, base_url, instrumentation, http)
 
     def find_number(self, e164: str) -> CarrierNumber:
         """Return the account's number with exactly this text; `RejectedError(number_not_in_account)` when none has."""

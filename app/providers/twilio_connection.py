@@ -216,6 +216,7 @@ class TwilioConnection:
         timeout_s: float,
         base_url: str | None,
         instrumentation: CallInstrumentation | None = None,
+        http: HttpClient | None = None,
     ) -> None:
         self.account_sid = checked_sid(account_sid, "AC")
         self._username = checked_sid(username, "SK" if username.startswith("SK") else "AC")
@@ -223,6 +224,7 @@ class TwilioConnection:
         self._timeout_s = timeout_s
         self._base_url = base_url
         self._instrumentation = instrumentation
+        self._http = http
         # By process id. A child keeps its parent's entry and never uses it: closing it would disturb shared sockets.
         self._clients: dict[int, Any] = {}
 
@@ -262,7 +264,7 @@ class TwilioConnection:
                 self._username,
                 self._password,
                 self.account_sid,
-                http_client=TwilioHttp(self._timeout_s, self._base_url, self._instrumentation),
+                http_client=self._http or TwilioHttp(self._timeout_s, self._base_url, self._instrumentation),
                 # An empty mapping would make the SDK read TWILIO_REGION and TWILIO_EDGE of the process.
                 environment={"_": ""},
             )

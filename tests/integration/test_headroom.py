@@ -4,10 +4,12 @@ import threading
 
 import pytest
 
+from app.dev.sandbox import ACCOUNT_SID
 from app.domain.errors import ErrorCode
 from app.numbers.dry_run import PlanningService
 from app.numbers.inventory import FRESH_S, PAUSE_AFTER_FAILURE_S, HeadroomService
 from app.providers.errors import TransientError
+from tests.support.adapters import recording_adapters
 from tests.support.saga import E164, Saga
 
 LIST = "carrier.list_trunks"
@@ -36,7 +38,8 @@ def test_trunks_of_others_count_and_so_do_numbers_that_wait(saga: Saga) -> None:
 def test_the_dry_run_goes_by_the_same_limit(saga: Saga) -> None:
     saga.world.carrier.own_number(E164)
     saga.world.carrier.own_trunk("somebody else's")
-    plans = [PlanningService(saga.sessions, saga.runner.tools, limit) for limit in (1, 2)]
+    tools = saga.runner.tools
+    plans = [PlanningService(saga.sessions, tools, limit, ACCOUNT_SID, recording_adapters) for limit in (1, 2)]
     full, raised = [plan.preview(saga.agent(), E164, takeover=False) for plan in plans]
 
     assert (full.would_succeed, full.trunks_limit) == (False, 1)

@@ -8,6 +8,7 @@ from livekit import api
 from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET
 from app.providers.base import Label
 from app.providers.livekit import LiveKitPlatform
+from app.providers.request_recorder import RecordedLiveKitConnection, RecordedTwilioHttp, RequestRecorder
 from app.providers.twilio import TwilioCarrier
 from tests.support.sandbox import Sandbox
 
@@ -30,6 +31,22 @@ def platform_at(
     return LiveKitPlatform(
         sandbox.base_url, key, secret, timeout_s=timeout_s, allowed_addresses=ADDRESSES, room_prefix="call"
     )
+
+
+def recording_adapters(recorder: RequestRecorder) -> tuple[TwilioCarrier, LiveKitPlatform]:
+    """Both adapters over a recorder, with the settings of `carrier_at` and `platform_at`."""
+    connection = RecordedLiveKitConnection(recorder, "http://127.0.0.1", LIVEKIT_API_KEY, LIVEKIT_API_SECRET)
+    carrier = TwilioCarrier(ACCOUNT_SID, ACCOUNT_SID, AUTH_TOKEN, timeout_s=5, http=RecordedTwilioHttp(recorder))
+    platform = LiveKitPlatform(
+        "http://127.0.0.1",
+        LIVEKIT_API_KEY,
+        LIVEKIT_API_SECRET,
+        timeout_s=5,
+        allowed_addresses=ADDRESSES,
+        room_prefix="call",
+        connection=connection,
+    )
+    return carrier, platform
 
 
 def last_seen(sandbox: Sandbox) -> int:

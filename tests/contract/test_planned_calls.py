@@ -1,0 +1,102 @@
+"""The calls of a dry run are those that the sandbox then receives: method, path and parameters."""
+
+import json
+import uuid
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+from google.protobuf.json_format import MessageToDict, ParseDict
+from livekit.protocol import sip
+
+from app.dev.sandbox import ACCOUNT_SID
+from app.domain.steps import STEPS, VERIFICATION
+from app.numbers.dry_run import NO_OPERATION, Call, planned_calls
+from app.providers.livekit import LiveKitPlatform
+from app.providers.request_recorder import RequestRecorder
+from app.providers.twilio import TwilioCarrier
+from app.saga.context import StepContext, Toolbox
+from app.saga.steps import ACTIONS
+from tests.support.adapters import ADDRESSES, E164, SIP_URL, recording_adapters
+from tests.support.saga import TIMING
+from tests.support.sandbox import Sandbox
+
+Shown = tuple[str, str, str, dict[str, Any]]
+
+
+@pytest.fixture
+def context(carrier: TwilioCarrier, platform: LiveKitPlatform) -> StepContext:
+    tools = Toolbox(carrier, platform, "contract", SIP_URL, TIMING, ADDRESSES, clock=lambda: 0.0)
+    return StepContext(
+        tools=tools,
+        agent_id=uuid.uuid4(),
+        operation_id=NO_OPERATION,
+        phone_number=E164,
+        takeover=False,
+        agent_name="front-desk",
+        job_metadata='{"team": "support"}',
+        ids={},
+        parents={},
+        ledger={},
+        previous_routing=None,
+        is_uncertain=False,
+    )
+
+
+def planned(context: StepContext, number_sid: str | None) -> list[Call]:
+    recorder = RequestRecorder(E164, number_sid, ACCOUNT_SID, {str(NO_OPERATION): "{operation}"})
+    return planned_calls(context, recorder, recording_adapters)
+
+
+def without_time(body: dict[str, Any]) -> dict[str, Any]:
+    """Take the moment out of a LiveKit trunk's mark: the plan was made a little earlier."""
+    if "trunk" in body and "metadata" in body["trunk"]:
+        mark = json.loads(body["trunk"]["metadata"])
+        del mark["createdAt"]
+        return {"trunk": body["trunk"] | {"metadata": mark}}
+    return body
+
+
+def received(sandbox: Sandbox, ids: dict[str, str]) -> list[Shown]:
+    """Return the sandbox's requests with the ids replaced as a plan shows them."""
+    text = json.dumps(sandbox.requests())
+    for step, resource_id in ids.items():
+        text = text.replace(resource_id, f"{{{step}}}")
+    text = text.replace(ACCOUNT_SID, "{account}").replace(str(NO_OPERATION), "{operation}")
+    return [_shown(one) for one in json.loads(text)]
+
+
+def _shown(request: dict[str, Any]) -> Shown:
+    path, _, query = request["path"].partition("?")
+    body = request["body"] or {}
+    if request["provider"] == "livekit":
+        # The sandbox shows a message with all of its fields; a plan shows those that are set.
+        message = getattr(sip, f"{path.rpartition('/')[2]}Request")()
+        body = MessageToDict(ParseDict(body, message), preserving_proto_field_name=True)
+    return request["provider"], request["method"], path, without_time(dict(parse_qsl(query)) | body)
+
+
+def test_what_is_planned_is_what_the_providers_receive(context: StepContext, sandbox: Sandbox) -> None:
+    sandbox.number(E164)
+    calls = planned(context, None)
+    ids: dict[str, str] = {}
+    for step in STEPS:
+        result = ACTIONS[step.name].do(replace(context, ids=dict(ids)))
+        if result.resource_id:
+            ids[step.name] = result.resource_id
+
+    seen = received(sandbox, ids)
+    expected = [(one.provider, one.method, one.path, without_time(one.body)) for one in calls]
+
+    # Verification's reads go out side by side, in any order.
+    reads = sum(one.step == VERIFICATION for one in calls)
+    assert seen[:-reads] == expected[:-reads]
+    assert sorted(seen[-reads:], key=str) == sorted(expected[-reads:], key=str)
+
+
+def test_a_plan_sends_nothing_and_names_a_known_number_by_its_sid(context: StepContext, sandbox: Sandbox) -> None:
+    number_sid = sandbox.number(E164)["sid"]
+    calls = planned(context, number_sid)
+    assert sandbox.requests() == []
+    assert {"PhoneNumberSid": number_sid} in [one.body for one in calls]
