@@ -132,13 +132,17 @@ class ProvisionQuery(Query):
 
 
 class CallOut(Schema):
-    """One request that provisioning would make; `{step}` stands for the id that that step will have made."""
+    """One request that provisioning would make.
+
+    `{step}` stands for the id that this step will have made, `{account}` for the Twilio account and `{operation}` for
+    the operation.
+    """
 
     step = text("The step that makes it.", "twilio_trunk")
     provider = text("`twilio` or `livekit`.", "twilio")
     method = text("The HTTP method.", "POST")
     path = text("The path.", "/v1/Trunks")
-    body = fields.Dict(metadata={"description": "Form fields or JSON.", "example": {}})
+    body = fields.Dict(metadata={"description": "Query or form fields, or JSON.", "example": {}})
 
 
 class ObstacleOut(Schema):
