@@ -88,7 +88,7 @@ class Bench:
     def owned_numbers(self, count: int) -> list[str]:
         """Return numbers that the sandbox's account owns."""
         numbers = self.numbers(count)
-        self.stack.own_numbers(numbers)
+        self.stack.sandbox.numbers(numbers)
         return numbers
 
 

@@ -31,11 +31,11 @@ def measure(bench: Bench) -> Findings:
     found = Findings()
     for name, rate in RATES.items():
         bench.say("bulk", f"{bench.scale.bulk_items:,} items, {bench.scale.bulk_s:g} s, {name}")
-        bench.stack.order("PUT", "/sandbox/switches", limit)
+        bench.stack.sandbox.switch(**limit)
         try:
             found.rows += _play(bench, name, rate)
         finally:
-            bench.stack.order("PUT", "/sandbox/switches", dict.fromkeys(limit))
+            bench.stack.sandbox.switch(**dict.fromkeys(limit))
     return found
 
 
@@ -54,14 +54,14 @@ def _play(bench: Bench, name: str, rate: str) -> list[Row]:
 
 
 def _watch(bench: Bench, installation: Installation, name: str, items: Sequence[Mapping[str, str]]) -> list[Row]:
-    bench.stack.forget_requests()
+    bench.stack.sandbox.forget_requests()
     began = time.perf_counter()
     status, body = ApiClient(installation).post(PATH, {"items": items})
     took_s = time.perf_counter() - began
     if status != 202:
         return [Row("bulk under a limit", None, "/s", note=f"POST {PATH}: {status} {body.get('code', '')}")]
     time.sleep(min(RAMP_S, bench.scale.bulk_s / 4) + bench.scale.bulk_s)
-    requests = bench.stack.requests()
+    requests = bench.stack.sandbox.requests()
     with installation.connect() as connection:
         row = connection.execute("SELECT count(*) FROM operations WHERE status = 'succeeded'").fetchone()
     accepted = Row(f"bulk: answer to a POST of {len(items):,} items", took_s, "s")

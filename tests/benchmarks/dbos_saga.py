@@ -18,8 +18,8 @@ from sqlalchemy import Engine, text
 
 from app.settings import load_settings
 from app.wiring import build
-from tests.benchmarks.installation import Unpublished
 from tests.benchmarks.straight import Saga
+from tests.support.stack import NoPublisher
 
 QUEUE = "saga"
 
@@ -77,7 +77,7 @@ def main() -> None:
     A process that is given no numbers only helps, until its standard input ends.
     """
     order = json.loads(sys.stdin.readline())
-    wiring = build(load_settings(), publisher=Unpublished())
+    wiring = build(load_settings(), publisher=NoPublisher())
     config: DBOSConfig = {
         "name": APPLICATION,
         "system_database_url": os.environ["DATABASE_URL"],

@@ -34,7 +34,7 @@ def measure(bench: Bench) -> Findings:
                 add_past(connection, agents)
                 settle(connection)
             installations[agents] = installation
-        bench.stack.latency(0, 0)
+        bench.stack.sandbox.latency(0, 0)
         found = {"one number (a)": _one(bench, installations)}
         found |= _upkeep(bench, installations)
         found["accept, one post, 16 connections"] = _accept(bench, installations)

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from honcho.environ import parse_procfile
 from app.access import KeyService, Scope
 from app.dev.localstack.machine import StackError
 from app.dev.localstack.processes import JsonClient, ServerProcess, free_port
-from app.settings import Settings
-from app.wiring import Wiring, build
+from app.wiring import Wiring
 from tests.benchmarks.stack import START_S, BenchStack
+from tests.support.stack import services_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,18 +36,6 @@ BULK = (*ALL, "bulk")
 
 CALL_S = 90.0
 """Seconds for one answer: above the longest `Prefer: wait`."""
-
-
-class Unpublished:
-    """Publishes nothing: what is measured in this process must not reach the workers."""
-
-    def publish(self, _plan: object) -> bool:
-        """Drop the plan."""
-        return False
-
-    def publish_audit(self, _audit_id: object) -> bool:
-        """Drop the audit."""
-        return False
 
 
 class Installation:
@@ -114,16 +103,9 @@ class Installation:
         with redis.Redis.from_url(self._settings["REDIS_URL"]) as client:
             client.flushdb()
 
-    @contextlib.contextmanager
-    def wiring(self) -> Iterator[Wiring]:
+    def wiring(self) -> AbstractContextManager[Wiring]:
         """Yield the application's own services over this installation, publishing nothing."""
-        names = {name.lower(): value for name, value in self._settings.items()}
-        settings = Settings(_env_file=None, **names)  # type: ignore[call-arg,arg-type]  # parsed by pydantic
-        wiring = build(settings, publisher=Unpublished())
-        try:
-            yield wiring
-        finally:
-            wiring.close()
+        return services_of(self._settings)
 
     def _launch(self, line: str, command: str, environ: dict[str, str]) -> None:
         stem = self.stack.folder / f"{self.name}-{line}"

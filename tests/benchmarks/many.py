@@ -58,14 +58,14 @@ def measure(bench: Bench) -> Findings:
     for latency in bench.scale.many_latencies:
         rounds = Rounds()
         for place in range(bench.scale.many_rounds):
-            bench.stack.latency(0, 0)
+            bench.stack.sandbox.latency(0, 0)
             bench.say("many", f"{latency.name}, round {place + 1}")
             _play_ours(bench, latency, rounds)
-            bench.stack.latency(latency.twilio_ms, latency.livekit_ms)
+            bench.stack.sandbox.latency(latency.twilio_ms, latency.livekit_ms)
             _play_dbos(bench, rounds)
         found.rows += _rows(bench, latency, rounds)
         found.details.append(_cpu(latency, rounds))
-    bench.stack.latency(0, 0)
+    bench.stack.sandbox.latency(0, 0)
     return found
 
 
@@ -73,10 +73,10 @@ def _play_ours(bench: Bench, latency: Latency, rounds: Rounds) -> None:
     scale, name = bench.scale, f"many_{next(_databases)}"
     with running(bench.stack, name, ALL, concurrency=scale.concurrency, workers=scale.workers) as installation:
         _provision(bench, installation, 2 * scale.workers)  # pools fill, everything is imported
-        bench.stack.latency(latency.twilio_ms, latency.livekit_ms)
+        bench.stack.sandbox.latency(latency.twilio_ms, latency.livekit_ms)
         with _stopped(installation):
             _queue(bench, installation, scale.many_numbers)
-            bench.stack.forget_requests()
+            bench.stack.sandbox.forget_requests()
             before = _cpu_s(bench, installation)
         seconds = _drain(installation, scale.many_numbers)
         after = _cpu_s(bench, installation)
@@ -84,8 +84,8 @@ def _play_ours(bench: Bench, latency: Latency, rounds: Rounds) -> None:
         rounds.cpu_ms.append({one: (after[one] - before[one]) * 1000 / scale.many_numbers for one in after})
         rounds.swept.append(installation.log("sweeper").count("operation_swept") / scale.many_numbers)
         rounds.resident_mb.append(largest_mb([worker.pid for worker in installation.workers()]))
-    rounds.opened.append(bench.stack.connections_opened())
-    rounds.calls.append(path_of(bench.stack.requests(), scale.many_numbers, latency).calls)
+    rounds.opened.append(bench.stack.sandbox.connections_opened())
+    rounds.calls.append(path_of(bench.stack.sandbox.requests(), scale.many_numbers, latency).calls)
 
 
 @contextlib.contextmanager
@@ -172,7 +172,7 @@ def _cpu_s(bench: Bench, installation: Installation) -> dict[str, float]:
         **installation.processes,
         "PostgreSQL": bench.stack.postgres.process,
         "Valkey": bench.stack.valkey.process,
-        "sandbox": bench.stack.sandbox,
+        "sandbox": bench.stack.sandbox_server.process,
     }
     return {name: cpu_s([server.pid]) for name, server in servers.items() if descendants(server.pid)}
 

@@ -31,13 +31,13 @@ def measure(bench: Bench) -> Findings:
     found = Findings()
     with running(bench.stack, "one") as installation, installation.wiring() as wiring:
         saga = Saga.of(wiring)
-        bench.stack.latency(0, 0)
+        bench.stack.sandbox.latency(0, 0)
         Provisioner(bench, installation, 4).run()
         for latency in LATENCIES:
             bench.say("one", latency.name)
-            bench.stack.latency(latency.twilio_ms, latency.livekit_ms)
+            bench.stack.sandbox.latency(latency.twilio_ms, latency.livekit_ms)
             found.rows += _side_by_side(bench, installation, saga, latency)
-        bench.stack.latency(0, 0)
+        bench.stack.sandbox.latency(0, 0)
     return found
 
 
@@ -98,10 +98,10 @@ def _side_by_side(bench: Bench, installation: Installation, saga: Saga, latency:
     path: Path | None = None
     opened = 0
     for number in others:
-        bench.stack.forget_requests()
+        bench.stack.sandbox.forget_requests()
         took["ours"].append(own.time_one())
-        opened += sum(bench.stack.connections_opened().values())
-        path = path_of(bench.stack.requests(), 1, latency)
+        opened += sum(bench.stack.sandbox.connections_opened().values())
+        path = path_of(bench.stack.sandbox.requests(), 1, latency)
         took["script"].append(timed(lambda number=number: saga.provision(number)))  # type: ignore[misc]  # called at once
         took["waiting"].append(own.time_waiting())
     rows = _rows(latency, took, path.critical_ms if path else 0)

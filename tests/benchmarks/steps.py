@@ -31,14 +31,14 @@ def measure(bench: Bench) -> Findings:
         Provisioner(bench, installation, 4).run()
         for latency in LATENCIES:
             bench.say("steps", latency.name)
-            bench.stack.latency(latency.twilio_ms, latency.livekit_ms)
+            bench.stack.sandbox.latency(latency.twilio_ms, latency.livekit_ms)
             probe.unlink(missing_ok=True)
             with installation.connect() as connection:
                 connection.execute("TRUNCATE events")
                 own = Provisioner(bench, installation, bench.scale.single_numbers)
                 wholes = own.run()
                 found.add(_findings(latency, _records(probe), _queued_at(connection), own.posts_ms, wholes))
-        bench.stack.latency(0, 0)
+        bench.stack.sandbox.latency(0, 0)
     return found
 
 

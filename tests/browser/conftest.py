@@ -10,11 +10,11 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from app.access import KeyService, Scope
-from app.dev.localstack.stores import PostgresServer
+from app.dev.localstack.servers import PostgresServer
 from tests.browser.person import Person
 from tests.browser.subjects import forget_all
 from tests.support.receiver import LOOPBACK
-from tests.support.sandbox import Sandbox, SandboxServer
+from tests.support.sandbox import ControlledSandbox, Sandbox
 from tests.support.servers import ROOT, running_valkey
 from tests.support.stack import Stack, Timings, running_stack
 
@@ -51,7 +51,7 @@ def shared_stack(
     chromium: Browser,
     postgres_server: PostgresServer,
     template_database: str,
-    sandbox_server: SandboxServer,
+    sandbox_server: ControlledSandbox,
 ) -> Iterator[Stack]:
     """Web, worker and sweeper; only where there is a browser to look at them."""
     postgres_server.create_database("browser", template_database)

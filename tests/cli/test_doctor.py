@@ -16,7 +16,7 @@ from app.domain.findings import AuditStatus
 from app.settings import Settings
 from app.wiring import build
 from tests.support.api import make_settings
-from tests.support.sandbox import SandboxServer
+from tests.support.sandbox import ControlledSandbox
 from tests.support.servers import PostgresServer, ValkeyServer
 from tests.support.stage import Stage
 
@@ -77,7 +77,7 @@ def test_every_missing_setting_is_named_at_once_and_the_rest_is_still_checked(
 
 @pytest.mark.parametrize("name", list(Settings.model_fields))
 def test_the_doctor_runs_whichever_setting_is_wrong(
-    sandbox_server: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+    sandbox_server: ControlledSandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     stores = {"DATABASE_URL": f"postgresql://nobody@{NOWHERE}/none", "REDIS_URL": f"redis://{NOWHERE}/0"}

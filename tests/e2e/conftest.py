@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from app.dev.localstack.stores import PostgresServer
+from app.dev.localstack.servers import PostgresServer
 from tests.e2e.invariants import Foreigners, Subject
-from tests.e2e.subjects import SHARED, new_subject, next_number, wiring_of
-from tests.support.sandbox import Sandbox, SandboxServer
+from tests.e2e.subjects import SHARED, new_subject, next_number
+from tests.support.sandbox import ControlledSandbox, Sandbox
 from tests.support.servers import running_valkey
-from tests.support.stack import Stack, running_stack
+from tests.support.stack import Stack, running_stack, services_of
 
 _databases = itertools.count(1)
 
@@ -29,7 +29,7 @@ def make_database(postgres_server: PostgresServer, template_database: str) -> Ca
 
 
 @pytest.fixture(scope="session")
-def shared_stack(make_database: Callable[[], str], sandbox_server: SandboxServer) -> Iterator[Stack]:
+def shared_stack(make_database: Callable[[], str], sandbox_server: ControlledSandbox) -> Iterator[Stack]:
     """Web, worker and sweeper, started once per xdist worker; booting them takes seconds.
 
     Their Valkey is their own: the worker would take what another test puts into a queue.
@@ -51,11 +51,8 @@ def stack(shared_stack: Stack, sandbox: Sandbox) -> Stack:
 def foreigners(sandbox: Sandbox) -> Iterator[Foreigners]:
     """Somebody else's objects in the same accounts, which must be untouched at the end of the test."""
     nowhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "REDIS_URL": "redis://127.0.0.1:1/0"}
-    wiring = wiring_of({**sandbox.settings(), **nowhere})
-    try:
+    with services_of({**sandbox.settings(), **nowhere}) as wiring:
         theirs = Foreigners(wiring, sandbox, next_number())
-    finally:
-        wiring.close()
     yield theirs
     theirs.check()
 

@@ -38,7 +38,7 @@ USUAL = (Path.PROVISION, Path.ROLLBACK, Path.DEPROVISION)
 
 def withdraw(sandbox: Sandbox, fault_id: str) -> None:
     """Take one fault away, and let go what it holds."""
-    sandbox._call("DELETE", f"/sandbox/faults/{fault_id}")
+    sandbox.delete_fault(fault_id)
 
 
 class Play:

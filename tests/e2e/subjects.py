@@ -1,11 +1,8 @@
-"""New agents and numbers, and this process's own wiring beside a running stack."""
+"""New agents and numbers."""
 
 import itertools
 from typing import Any
 
-from app.saga.chain_plan import Plan
-from app.settings import Settings
-from app.wiring import Wiring, build
 from tests.e2e.invariants import Subject
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, Timings
@@ -14,19 +11,6 @@ SHARED = Timings(provider_timeout=3)
 """Long enough that a busy machine does not make a provider call late, and a test count one more."""
 
 _numbers = itertools.count(1000)
-
-
-class NoPublisher:
-    """Takes every hint and does nothing with it."""
-
-    def publish(self, plan: Plan) -> bool:
-        return False
-
-
-def wiring_of(environ: dict[str, str], **parts: Any) -> Wiring:
-    """Wire up in this process what a stack's processes run on."""
-    values = {name.lower(): value for name, value in environ.items() if name.lower() in Settings.model_fields}
-    return build(Settings(_env_file=None, **values), **{"publisher": NoPublisher(), **parts})
 
 
 def next_number() -> str:

@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 from tests.e2e.subjects import next_number
-from tests.support.sandbox import Sandbox, SandboxServer
+from tests.support.sandbox import ControlledSandbox, Sandbox
 from tests.support.stack import Stack, Timings, eventually, running_stack
 
 SIZE = 30
@@ -58,7 +58,7 @@ def assert_each_stands_once(sandbox: Sandbox, wanted: list[str]) -> None:
 
 
 def test_a_bulk_survives_the_death_of_its_worker_and_its_sweeper(
-    make_database: Any, own_valkey: Any, own_sandbox: SandboxServer
+    make_database: Any, own_valkey: Any, own_sandbox: ControlledSandbox
 ) -> None:
     sandbox, wanted = own_sandbox.control, numbers(SIZE)
     sandbox.numbers(wanted)
@@ -78,7 +78,7 @@ def test_a_bulk_survives_the_death_of_its_worker_and_its_sweeper(
 
 
 def test_a_bulk_that_is_cancelled_before_a_sweeper_comes_is_resumed_whole(
-    make_database: Any, own_valkey: Any, own_sandbox: SandboxServer
+    make_database: Any, own_valkey: Any, own_sandbox: ControlledSandbox
 ) -> None:
     sandbox, wanted = own_sandbox.control, numbers(6)
     sandbox.numbers(wanted[:-1])

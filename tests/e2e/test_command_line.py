@@ -13,7 +13,7 @@ import pytest
 
 from run import LAUNCHER_TEXT, ROOT
 from tests.e2e.subjects import SHARED, next_number
-from tests.support.sandbox import Sandbox, SandboxServer
+from tests.support.sandbox import ControlledSandbox, Sandbox
 from tests.support.servers import running_valkey
 from tests.support.stack import Stack, running_stack
 
@@ -25,7 +25,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @pytest.fixture(scope="module")
-def own_stack(make_database: Callable[[], str], sandbox_server: SandboxServer) -> Iterator[Stack]:
+def own_stack(make_database: Callable[[], str], sandbox_server: ControlledSandbox) -> Iterator[Stack]:
     """A stack on which nobody was before: the shared one has rows whose resources are gone with another test."""
     providers = sandbox_server.control
     with running_valkey() as valkey, running_stack(make_database(), valkey.url, providers, SHARED) as stack:

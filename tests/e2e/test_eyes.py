@@ -11,7 +11,7 @@ from app.dev.localstack.processes import JsonClient
 from app.domain.steps import STEP_BY_NAME
 from tests.e2e.rows import statuses
 from tests.support.collector import Collector, Seen, running_collector
-from tests.support.sandbox import SandboxServer, running_sandbox
+from tests.support.sandbox import ControlledSandbox, running_sandbox
 from tests.support.servers import running_valkey
 from tests.support.stack import Stack, eventually, running_stack
 
@@ -40,13 +40,13 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def sandbox_server() -> Iterator[SandboxServer]:
+def sandbox_server() -> Iterator[ControlledSandbox]:
     with running_sandbox() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def stack(make_database: Callable[[], str], sandbox_server: SandboxServer, collector: Collector) -> Iterator[Stack]:
+def stack(make_database: Callable[[], str], sandbox_server: ControlledSandbox, collector: Collector) -> Iterator[Stack]:
     database_url = make_database()
     with (
         running_valkey() as valkey,
@@ -70,7 +70,7 @@ def post(stack: Stack, number: str, **headers: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def operation_id(stack: Stack, sandbox_server: SandboxServer) -> str:
+def operation_id(stack: Stack, sandbox_server: ControlledSandbox) -> str:
     """One number that is connected, asked for by a client that traces."""
     sandbox_server.control.number(NUMBER)
     traceparent = f"00-{CALLERS_TRACE}-{CALLERS_SPAN}-01"
@@ -97,7 +97,7 @@ def test_an_operation_is_one_trace_with_a_span_per_step(trace: list[Seen], opera
         assert (span.attributes["trunkline.attempt"], span.attributes["trunkline.outcome"]) == (1, "done")
 
 
-def test_every_provider_call_is_a_span_under_its_step(trace: list[Seen], sandbox_server: SandboxServer) -> None:
+def test_every_provider_call_is_a_span_under_its_step(trace: list[Seen], sandbox_server: ControlledSandbox) -> None:
     by_id = {span.span_id: span for span in trace}
     calls = [span for span in trace if span.kind == "client"]
     assert all(by_id[span.parent_id].kind == "consumer" for span in calls)

@@ -11,13 +11,13 @@ import pytest
 
 from app.dev.localstack.machine import StackError
 from app.dev.localstack.processes import poll_until
-from app.dev.localstack.stores import PostgresServer, ValkeyServer
+from app.dev.localstack.servers import PostgresServer, ValkeyServer
 from app.domain.statuses import PhoneStatus
 from tests.e2e.invariants import Foreigners, Subject, check
 from tests.e2e.rows import finished, rows_of
 from tests.e2e.scenarios import lose_every_message
 from tests.e2e.subjects import SHARED, new_subject
-from tests.support.sandbox import Sandbox, SandboxServer
+from tests.support.sandbox import ControlledSandbox, Sandbox
 from tests.support.servers import migrate, running_postgres, running_valkey
 from tests.support.stack import Stack, eventually, running_stack
 
@@ -66,7 +66,7 @@ class Fragile:
 
 
 @pytest.fixture(scope="module")
-def fragile_servers(sandbox_server: SandboxServer) -> Iterator[Fragile]:
+def fragile_servers(sandbox_server: ControlledSandbox) -> Iterator[Fragile]:
     with running_postgres() as database, running_valkey(durable=True) as broker:
         database.create_database("trunkline")
         migrate(database.url())

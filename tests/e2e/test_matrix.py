@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.dev.localstack.stores import ValkeyServer
+from app.dev.localstack.servers import ValkeyServer
 from app.domain.statuses import OperationStatus, PhoneStatus
 from tests.e2e.cases import Case, Path, Trouble
 from tests.e2e.invariants import Foreigners

@@ -2,21 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.orm import Session
 
-from app.db.models import OperationStep
 from app.domain.statuses import PhoneStatus
-from app.saga import first_tries, steps
+from app.saga.machine import Timing
+from app.saga.rows import Rows
+from app.saga.steps import ACTIONS
 from app.wiring import Wiring
 from tests.e2e.invariants import Foreigners, check, check_made_once
 from tests.e2e.rows import finished
 from tests.e2e.scenarios import deliver_twice, lose_an_answer, lose_every_message
-from tests.e2e.subjects import new_subject, next_number, wiring_of
+from tests.e2e.subjects import new_subject, next_number
 from tests.support.sandbox import Sandbox
-from tests.support.stack import Stack
+from tests.support.stack import Stack, services_of
 
 NO_SWEEP_S = 12
 """Seconds without a sweeper: with one, twice what the lost operations take."""
@@ -26,35 +26,30 @@ NO_SWEEP_S = 12
 def wiring(make_database: Callable[[], str], sandbox: Sandbox) -> Iterator[Wiring]:
     """A worker's inside without Celery, on a database of its own."""
     stores = {"DATABASE_URL": make_database(), "REDIS_URL": "redis://127.0.0.1:1/0", "PROVIDER_TIMEOUT_S": "2"}
-    wiring = wiring_of({**sandbox.settings(), **stores})
-    yield wiring
-    wiring.close()
+    with services_of({**sandbox.settings(), **stores}) as wiring:
+        yield wiring
+
+
+class NoLease(Timing):
+    """Timing under which a lease ends when it is taken, and nothing is expected to be applied after it."""
+
+    lease = timedelta()
+    settle = quiet = lands = timedelta()
 
 
 @pytest.fixture
-def no_lease(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make every lease end the moment it is taken, by the ORM or by the one statement of a first try."""
-    taking = "lease_until = clock_timestamp() + %(lease)s"
-    assert taking in first_tries._CLAIM
-    monkeypatch.setattr(first_tries, "_CLAIM", first_tries._CLAIM.replace(taking, "lease_until = NULL"))
-
-    def end_leases(session: Session, *_: object) -> None:
-        for row in session.dirty:
-            if isinstance(row, OperationStep):
-                row.lease_until = None
-
-    event.listen(Session, "before_flush", end_leases)
-    yield
-    event.remove(Session, "before_flush", end_leases)
+def wiring_without_lease(wiring: Wiring) -> Wiring:
+    """The services with a runner that holds no step."""
+    timing = wiring.runner.tools.timing
+    tools = replace(wiring.runner.tools, timing=NoLease(timing.provider_timeout, timing.budget))
+    return replace(wiring, runner=replace(wiring.runner, tools=tools, rows=Rows(wiring.sessions)))
 
 
 @pytest.fixture
 def no_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the look-up out of the step table."""
-    blind = tuple(replace(step, find=None) for step in steps.STEPS)
-    monkeypatch.setattr(steps, "STEPS", blind)
-    for step in blind:
-        monkeypatch.setitem(steps.STEP_BY_NAME, step.name, step)
+    """Take the look-up away from every step."""
+    for name, actions in ACTIONS.items():
+        monkeypatch.setitem(ACTIONS, name, replace(actions, find=None))
 
 
 def test_without_a_sweeper_lost_messages_leave_operations_stuck(
@@ -77,9 +72,8 @@ def test_with_the_lease_two_deliveries_make_one_trunk(wiring: Wiring, sandbox: S
     check_made_once(sandbox, deliver_twice(wiring, sandbox, next_number()))
 
 
-@pytest.mark.usefixtures("no_lease")
-def test_without_the_lease_two_deliveries_make_two_trunks(wiring: Wiring, sandbox: Sandbox) -> None:
-    subject = deliver_twice(wiring, sandbox, next_number())
+def test_without_the_lease_two_deliveries_make_two_trunks(wiring_without_lease: Wiring, sandbox: Sandbox) -> None:
+    subject = deliver_twice(wiring_without_lease, sandbox, next_number())
     with pytest.raises(AssertionError, match=r"'twilio\.create_trunk': 2"):
         check_made_once(sandbox, subject)
 
@@ -89,7 +83,7 @@ def test_with_the_look_up_a_lost_answer_is_adopted(wiring: Wiring, sandbox: Sand
 
 
 @pytest.mark.usefixtures("no_look_up")
-def test_without_the_look_up_a_lost_answer_becomes_a_twin(wiring: Wiring, sandbox: Sandbox) -> None:
+def test_without_the_look_up_a_lost_answer_becomes_a_duplicate(wiring: Wiring, sandbox: Sandbox) -> None:
     subject = lose_an_answer(wiring, sandbox, next_number())
     with pytest.raises(AssertionError, match="not exactly one set"):
         check(wiring.sessions, sandbox, subject, PhoneStatus.PROVISIONED)

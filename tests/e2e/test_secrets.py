@@ -14,7 +14,7 @@ from app.dev import sandbox as defaults
 from app.dev.localstack.processes import JsonClient
 from tests.e2e.rows import finished, statuses
 from tests.support.receiver import receiver
-from tests.support.sandbox import Sandbox, SandboxServer, running_sandbox
+from tests.support.sandbox import ControlledSandbox, Sandbox, running_sandbox
 from tests.support.servers import running_valkey
 from tests.support.stack import Api, Stack, Timings, eventually, running_stack
 from tests.support.stage import Console
@@ -85,7 +85,7 @@ class NotingApi(Api):
 
 
 @pytest.fixture(scope="module")
-def marked_sandbox() -> Iterator[SandboxServer]:
+def marked_sandbox() -> Iterator[ControlledSandbox]:
     given = {"auth-token": AUTH_TOKEN, "api-key-secret": API_KEY_SECRET, "livekit-api-secret": LIVEKIT_SECRET}
     options = [part for name, value in given.items() for part in (f"--{name}", value)]
     with running_sandbox(options=options) as server:
@@ -93,7 +93,7 @@ def marked_sandbox() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture(scope="module")
-def marked_stack(make_database: Callable[[], str], marked_sandbox: SandboxServer) -> Iterator[Stack]:
+def marked_stack(make_database: Callable[[], str], marked_sandbox: ControlledSandbox) -> Iterator[Stack]:
     database_url, timings = make_database(), Timings(provider_timeout=2)
     with (
         running_valkey() as valkey,
@@ -114,7 +114,7 @@ def marked_stack(make_database: Callable[[], str], marked_sandbox: SandboxServer
 
 
 @pytest.fixture(scope="module")
-def heard(marked_stack: Stack, marked_sandbox: SandboxServer) -> Heard:
+def heard(marked_stack: Stack, marked_sandbox: ControlledSandbox) -> Heard:
     """Let everything happen once, and collect what was put out."""
     sandbox, api = marked_sandbox.control, NotingApi(marked_stack.api.base_url, marked_stack.api.key)
     for number in NUMBERS:

@@ -1,4 +1,4 @@
-"""A short soak with a fixed seed: load, faults and kills on a stack of its own, then nothing may be wrong."""
+"""A short soak with a fixed seed: load, faults and kills on a stack of its own, then no difference may be left."""
 
 import json
 import os
@@ -11,7 +11,7 @@ LONGEST_S = 240
 """Seconds until the run is given up: a minute as a rule, most of it booting six processes."""
 
 
-def test_after_a_hostile_minute_rows_and_providers_agree() -> None:
+def test_after_a_minute_of_chaos_rows_and_providers_agree() -> None:
     command = [sys.executable, "-m", "app.dev.localstack", "soak", "--operations", str(OPERATIONS)]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(  # noqa: S603 - our own interpreter and module

@@ -9,15 +9,15 @@ from sqlalchemy import func, select, update
 
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.dev.localstack.processes import free_port
-from app.dev.localstack.stores import ValkeyServer
+from app.dev.localstack.servers import ValkeyServer
 from app.domain.events import DeliveryStatus
 from tests.e2e.rows import finished
-from tests.e2e.subjects import SHARED, new_subject, wiring_of
+from tests.e2e.subjects import SHARED, new_subject
 from tests.support.receiver import LOOPBACK, receiver
 from tests.support.sandbox import Sandbox
 from tests.support.scripted_server import Hang
 from tests.support.servers import running_valkey
-from tests.support.stack import Stack, eventually, running_stack
+from tests.support.stack import Stack, eventually, running_stack, services_of
 
 NUMBERS = 5
 
@@ -58,9 +58,8 @@ def all_delivered(stack: Stack, count: int) -> bool:
 
 def test_a_dead_receiver_loses_nothing(stack: Stack, broker: ValkeyServer, sandbox: Sandbox) -> None:
     port = free_port()
-    wiring = wiring_of(stack.environ)
-    secret = wiring.webhooks.create(f"http://127.0.0.1:{port}/hook", None, None).secret
-    wiring.close()
+    with services_of(stack.environ) as wiring:
+        secret = wiring.webhooks.create(f"http://127.0.0.1:{port}/hook", None, None).secret
     subjects = [new_subject(stack, sandbox) for _ in range(NUMBERS)]
 
     # Nobody is there.

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.core import Metric
 from redis import Redis
 
-from app.dev.localstack.stores import ValkeyServer
+from app.dev.localstack.servers import ValkeyServer
 from app.observability.counters import KEY, LEASE_LOSSES, STEP_RUNS, STEP_SECONDS, Counters, make_counters
 from app.observability.metrics import counted
 

@@ -22,6 +22,7 @@ from app.cli.doctor_checks import PROCESS_CHECKS
 from app.dev.localstack import demo
 from app.dev.localstack.machine import StackError, kept_password
 from app.dev.localstack.processes import JsonClient, ServerProcess, free_port, is_running, poll_until, port_is_free
+from app.dev.localstack.servers import PostgresServer, ValkeyServer
 from app.dev.localstack.stack import (
     Given,
     Stack,
@@ -32,7 +33,6 @@ from app.dev.localstack.stack import (
     running_stack,
     write_stack_env,
 )
-from app.dev.localstack.stores import PostgresServer, ValkeyServer
 from app.dev.localstack.supervision import WORTH_A_LOOK
 from app.dev.localstack.terminal import ERRORS, Terminal
 from tests.support.servers import running_postgres, running_valkey, server_folder

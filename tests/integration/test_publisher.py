@@ -11,7 +11,7 @@ import redis
 from celery import Celery
 from kombu import Consumer, Message
 
-from app.dev.localstack.stores import ValkeyServer
+from app.dev.localstack.servers import ValkeyServer
 from app.domain.statuses import Direction, OperationKind
 from app.domain.steps import steps_towards
 from app.saga.chain_plan import Plan

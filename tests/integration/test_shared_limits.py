@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from app.dev.localstack.processes import free_port, poll_until
-from app.dev.localstack.stores import ValkeyServer
+from app.dev.localstack.servers import ValkeyServer
 from app.providers.errors import CallFailedError, Outcome
 from app.providers.rate_limiter import (
     BURST_S,

@@ -12,7 +12,7 @@ from sqlalchemy import func, update
 
 from app.db.engine import make_engine, make_sessions
 from app.db.models import Operation
-from app.dev.localstack.stores import PostgresServer
+from app.dev.localstack.servers import PostgresServer
 from app.domain.errors import ErrorCode
 from app.domain.statuses import Direction, OperationStatus, PhoneStatus
 from app.domain.steps import NUMBER

@@ -35,7 +35,7 @@ def test_an_audit_takes_a_page_of_requests_for_a_thousand_agents_and_one_for_eac
     with ThreadPoolExecutor(8) as pool:
         rows = list(pool.map(lambda index: _path(stage, index), range(AGENTS)))
     numbers = [{"phoneNumber": row["twilio_phone_number"], "trunkSid": row["twilio_trunk_sid"]} for row in rows]
-    stage.sandbox._call("POST", "/sandbox/numbers", {"numbers": numbers})
+    stage.sandbox.seed(numbers)
     sids = {each["phone_number"]: each["sid"] for each in stage.sandbox.state()["numbers"]}
     with stage.wiring.sessions.begin() as session:
         session.execute(

@@ -1,4 +1,4 @@
-"""`./run.py soak`: a throw-away stack under load, faults and kills, then healed and compared with the providers."""
+"""`./run.py soak`: load, faults and kills on a temporary stack, then a comparison of its rows with the providers."""
 
 import argparse
 import sys

@@ -1,25 +1,27 @@
-"""What goes wrong during a soak: faults at both providers, servers and processes killed; then the healing."""
+"""What goes wrong during a soak: faults at both providers, servers and processes killed; then the recovery."""
 
 import random
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 
 from tests.soak.stack import PROVIDER_TIMEOUT_S, SoakStack
+from tests.support.sandbox import Sandbox
 
-FAULTS = (
-    # Together a fifth of all calls: each draws in turn, the first that strikes wins.
+FAULTS: tuple[dict[str, Any], ...] = (
+    # Together a fifth of all calls: each draws in turn, and the first that matches wins.
     {"operation": "*.create_*", "kind": "reject", "probability": 0.02},
     {"operation": "*.delete_*", "kind": "reject", "probability": 0.01},
     {"operation": "*", "kind": "hang", "seconds": 4 * PROVIDER_TIMEOUT_S, "probability": 0.015},
-    # Lands after the client has given up, and after the quiet period as well.
+    # Applied after the client has given up, and after the quiet period as well.
     {"operation": "*", "kind": "slow", "seconds": 2.5 * PROVIDER_TIMEOUT_S, "probability": 0.01},
     {"operation": "*", "kind": "slow", "seconds": 0.5 * PROVIDER_TIMEOUT_S, "probability": 0.03},
     {"operation": "*", "kind": "429", "retryAfterS": 1, "probability": 0.015},
-    # Lands (or answers) whenever `strike` lets go: long after its client, its lease or its whole operation is gone.
+    # Applied (or answered) when `disrupt` releases it: long after its client, its lease or its operation is gone.
     {"operation": "*", "kind": "hold_before", "probability": 0.01},
     {"operation": "*", "kind": "hold_after", "probability": 0.01},
     {
@@ -30,139 +32,135 @@ FAULTS = (
     },
 )
 
-LATENCY = {"twilioMs": 60, "livekitMs": 30, "jitter": 1.0}
-"""What the providers think about an answer, milliseconds."""
-
-CALM = {"twilioMs": 0, "livekitMs": 0, "jitter": 0.0}
+LATENCY: dict[str, float] = {"twilio_ms": 60, "livekit_ms": 30, "jitter": 1.0}
+"""How long the providers take for a response, milliseconds, and by what share that varies."""
 
 PAUSE_S = (0.8, 3.0)
-"""Seconds between two blows."""
+"""Seconds between two disruptions."""
 
 OUTAGE_S = (0.1, 2.5)
 """Seconds until what was killed is started again."""
 
-STANDS = (0.6, 1.5, 3.0, 5.0)
-"""How long a provider stands still, in calls: within one, past it, past its quiet period, and past two of them."""
+PROVIDER_PAUSES = (0.6, 1.5, 3.0, 5.0)
+"""How long a provider hangs, in call timeouts: within one, past it, past its quiet period, and past two of them."""
 
 KILLED_MEANWHILE = 0.5
-"""How often a worker dies while a provider stands still."""
+"""How often a worker is killed while a provider hangs."""
 
 FREEZE_S = (1.0, 4.0)
-"""Seconds that a stopped broker stays silent: its clients give up after two."""
+"""Seconds that a frozen broker stays silent: its clients give up after two."""
 
 
 @dataclass
 class Chaos:
-    """Draws blows by the seed and counts them; call it from the main thread, which the processes die with."""
+    """Draws disruptions by the seed and counts them; call it from the main thread, with which the processes end."""
 
     stack: SoakStack
     seed: int
-    kills: Counter[str] = field(default_factory=Counter)
-    _holds: list[str] = field(default_factory=list)
-    """The faults whose requests wait to be let go."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Disruptions by name."""
+    _hold_faults: list[str] = field(default_factory=list)
+    """The faults whose requests wait to be released."""
 
     def __post_init__(self) -> None:
-        self._dice = random.Random(self.seed + 1)  # noqa: S311 - repeatable on purpose
-        self._blows: dict[str, tuple[int, Callable[[], None]]] = {
+        self._random = random.Random(self.seed + 1)  # noqa: S311 - repeatable on purpose
+        self._disruptions: dict[str, tuple[int, Callable[[], None]]] = {
             "worker SIGKILL": (30, self._kill_worker),
-            "sweeper SIGKILL": (10, lambda: self._kill(self._dice.choice(["sweeper-1", "sweeper-2"]))),
+            "sweeper SIGKILL": (10, lambda: self._kill(self._random.choice(["sweeper-1", "sweeper-2"]))),
             "web SIGKILL": (8, lambda: self._kill("web")),
             "broker SIGKILL": (12, self._kill_broker),
             "broker SIGSTOP": (8, self._freeze_broker),
             "broker FLUSHALL": (14, self.stack.flush_broker),
             "PostgreSQL SIGKILL": (9, self._kill_postgres),
             "PostgreSQL restart": (9, self._restart_postgres),
-            "provider stands still": (12, self._pause_provider),
+            "provider hangs": (12, self._pause_provider),
         }
+        """Name -> weight and function."""
 
     def begin(self) -> None:
         """Put latency and faults in force."""
-        self.stack.order("PUT", "/sandbox/latency", LATENCY)
+        self.stack.sandbox.latency(**LATENCY)
         for number, fault in enumerate(FAULTS):
-            seed = self.seed * 100 + number
-            order = self.stack.order("POST", "/sandbox/faults", {**fault, "times": None, "seed": seed})
+            fault_id = self.stack.sandbox.fault(**fault, times=None, seed=self.seed * 100 + number)
             if str(fault["kind"]).startswith("hold"):
-                self._holds.append(order["id"])
+                self._hold_faults.append(fault_id)
 
-    def strike(self) -> str:
-        """Wait a moment, let held requests go, deal one blow, undo it a moment later; return its name."""
-        time.sleep(self._dice.uniform(*PAUSE_S))
-        self.stack.order("POST", f"/sandbox/faults/{self._dice.choice(self._holds)}/release")
-        names = list(self._blows)
-        (name,) = self._dice.choices(names, [self._blows[each][0] for each in names])
-        self._blows[name][1]()
-        self.kills[name] += 1
+    def disrupt(self) -> str:
+        """Wait a moment, release held requests, cause one disruption, undo it a moment later; return its name."""
+        time.sleep(self._random.uniform(*PAUSE_S))
+        self.stack.sandbox.release(self._random.choice(self._hold_faults))
+        names = list(self._disruptions)
+        (name,) = self._random.choices(names, [self._disruptions[each][0] for each in names])
+        self._disruptions[name][1]()
+        self.counts[name] += 1
         return name
 
-    def heal(self) -> None:
-        """Withdraw every fault and see that everything runs."""
-        self.stack.order("DELETE", "/sandbox/faults")
-        self.stack.order("PUT", "/sandbox/latency", CALM)
+    def end(self) -> None:
+        """Remove every fault and see that everything runs."""
+        self.stack.sandbox.clear_faults()
+        self.stack.sandbox.latency()
         for name, process in self.stack.processes.items():
             if not process.is_alive:
                 self.stack.launch(name)
         self.stack.await_web()
 
-    def _rest(self) -> None:
-        time.sleep(self._dice.uniform(*OUTAGE_S))
+    def _wait_for_outage(self) -> None:
+        time.sleep(self._random.uniform(*OUTAGE_S))
 
     def _kill(self, name: str) -> None:
         self.stack.processes[name].kill()
-        self._rest()
+        self._wait_for_outage()
         self.stack.launch(name)
 
     def _pause_provider(self) -> None:
-        """Hold everything at one provider, shorter or longer than a call and its quiet period; then all of it lands."""
-        order = {
-            "operation": f"{self._dice.choice(['twilio', 'livekit'])}.*",
-            "kind": "pause",
-            "times": None,
-            "seconds": self._dice.choice(STANDS) * PROVIDER_TIMEOUT_S,
-            "landing": self._dice.choice(["arrival", "reversed", "shuffled"]),
-            "seed": self._dice.randrange(1000),
-        }
-        self.stack.order("POST", "/sandbox/faults", order)
-        if self._dice.random() < KILLED_MEANWHILE:
-            self._rest()
+        """Hold everything at one provider, for less or more than a call and its quiet period; then apply all of it."""
+        self.stack.sandbox.pause(
+            f"{self._random.choice(['twilio', 'livekit'])}.*",
+            seconds=self._random.choice(PROVIDER_PAUSES) * PROVIDER_TIMEOUT_S,
+            landing=self._random.choice(["arrival", "reversed", "shuffled"]),
+            seed=self._random.randrange(1000),
+        )
+        if self._random.random() < KILLED_MEANWHILE:
+            self._wait_for_outage()
             self._kill_worker()
 
     def _kill_worker(self) -> None:
-        self._kill(self._dice.choice(["worker-1", "worker-2", "cleanup"]))
+        self._kill(self._random.choice(["worker-1", "worker-2", "cleanup"]))
 
     def _kill_broker(self) -> None:
         self.stack.valkey.kill()
-        self._rest()
+        self._wait_for_outage()
         self.stack.valkey.start()
 
     def _freeze_broker(self) -> None:
         self.stack.valkey.pause()
-        time.sleep(self._dice.uniform(*FREEZE_S))
+        time.sleep(self._random.uniform(*FREEZE_S))
         self.stack.valkey.resume()
 
     def _kill_postgres(self) -> None:
         self.stack.postgres.kill()
-        self._rest()
+        self._wait_for_outage()
         self.stack.postgres.start()
 
     def _restart_postgres(self) -> None:
         self.stack.postgres.stop()
-        self._rest()
+        self._wait_for_outage()
         self.stack.postgres.start()
 
 
-def served(stack: SoakStack) -> Counter[str]:
+def count_faults(sandbox: Sandbox) -> Counter[str]:
     """Count the faults that the providers have served, by kind, and all requests under "requests"."""
-    requests = stack.order("GET", "/sandbox/requests?since=0")["requests"]
+    requests = sandbox.requests()
     counts = Counter(str(each["fault"]) for each in requests if each["fault"])
     counts["requests"] = len(requests)
     return counts
 
 
-def open_operations(stack: SoakStack) -> int | None:
+def count_open_operations(dsn: str) -> int | None:
     """Count the operations that are not final; None while the database does not answer."""
     query = "SELECT count(*) FROM operations WHERE finished_at IS NULL"
     try:
-        with psycopg.connect(stack.postgres.dsn("soak"), connect_timeout=2) as connection:
+        with psycopg.connect(dsn, connect_timeout=2) as connection:
             found = connection.execute(query).fetchone()
     except psycopg.Error:
         return None

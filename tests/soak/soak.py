@@ -1,4 +1,4 @@
-"""One soak from start to verdict, and what it prints."""
+"""One soak from start to comparison, and what it prints."""
 
 import json
 import time
@@ -13,22 +13,22 @@ from rich.table import Table
 from app.dev.localstack.terminal import Terminal
 from app.domain.events import Origin
 from app.providers.base import Label
-from tests.soak.chaos import Chaos, open_operations, served
-from tests.soak.load import Load, Plan, Play, plans
+from tests.soak.chaos import Chaos, count_faults, count_open_operations
+from tests.soak.comparison import Differences, ForeignObjects, compare, count_results, events_of_agent
+from tests.soak.load import Load, Plan, Scenario, draw_plans
 from tests.soak.stack import SoakStack, soak_stack
-from tests.soak.verdict import Foreign, Verdict, ended, judge, story
 
 SETTLE_S = 120.0
-"""Seconds after healing until what is still open counts as stuck: twice the longest pause before a refused undo."""
+"""Seconds after the chaos until what is still open counts as stuck: twice the longest pause before a refused undo."""
 
 CHAOS_S_PER_OPERATION = 1.5
-"""Seconds of chaos for each operation, at the most: clients that mean to see a number ring could wait for ever."""
+"""Seconds of chaos for each operation, at the most: clients that wait for a final status could wait for ever."""
 
-SHOW_S = 5.0
+PROGRESS_S = 5.0
 """Seconds between two lines of progress."""
 
-LANDING_S = 5.0
-"""Seconds after the last operation for the slowest request of a dead worker to land before the comparison."""
+LATE_REQUESTS_S = 5.0
+"""Seconds after the last operation in which the slowest request of a dead worker is applied before the comparison."""
 
 FREE_ROUTING = {"voiceUrl": "https://example.com/before"}
 
@@ -40,104 +40,107 @@ class Report:
     seed: int
     operations: int
     chaos_s: float
-    kills: Counter[str]
+    disruptions: Counter[str]
     faults: Counter[str]
-    ended: dict[str, int]
+    results: dict[str, int]
+    """Agents by status, operations by kind and status, failed ones by error."""
     settled_s: float | None
-    """Seconds from healing to the last operation's end; None when some never ended."""
-    surprises: Counter[str]
-    first: Verdict
+    """Seconds from the end of the chaos to the last operation's; None when some never ended."""
+    unexpected: Counter[str]
+    """Responses that no client expects."""
+    first: Differences
     """Before the audit."""
-    final: Verdict
+    final: Differences
     """After one audit with fix."""
 
     @property
-    def is_clean(self) -> bool:
+    def is_passed(self) -> bool:
         """Whether the soak has passed."""
-        return self.final.is_clean and not self.surprises
+        return self.final.is_empty and not self.unexpected
 
     def as_json(self) -> dict[str, Any]:
         """Return everything, for machines."""
-        verdicts = {name: vars(verdict) for name, verdict in (("beforeAudit", self.first), ("afterAudit", self.final))}
         return {
             "seed": self.seed,
             "operations": self.operations,
             "chaosSeconds": round(self.chaos_s, 1),
-            "kills": dict(self.kills),
+            "kills": dict(self.disruptions),
             "faults": dict(self.faults),
-            "ended": self.ended,
+            "ended": self.results,
             "settledSeconds": None if self.settled_s is None else round(self.settled_s, 1),
-            "unexpectedAnswers": dict(self.surprises),
-            **verdicts,
-            "passed": self.is_clean,
+            "unexpectedResponses": dict(self.unexpected),
+            "beforeAudit": vars(self.first),
+            "afterAudit": vars(self.final),
+            "passed": self.is_passed,
         }
 
 
 def soak(operations: int, seed: int, *, is_json: bool) -> int:
-    """Run a soak and print what it found; 0 when nothing is stuck, left over, doubled, broken or touched."""
+    """Run a soak and print what it found; 0 when there are no differences and no unexpected responses."""
     terminal = Terminal(Console(highlight=False, soft_wrap=True, stderr=is_json))
     terminal.heading(f"Soak of {operations} operations, seed {seed}")
     with soak_stack() as stack:
-        report = run(stack, operations, seed, terminal)
+        report = run_soak(stack, operations, seed, terminal)
     if is_json:
         Console(highlight=False, soft_wrap=True).print_json(json.dumps(report.as_json()))
     else:
-        terminal.console.print(table_of(report))
-    terminal.plain("PASSED" if report.is_clean else "FAILED")
-    return 0 if report.is_clean else 1
+        terminal.console.print(report_table(report))
+    terminal.plain("PASSED" if report.is_passed else "FAILED")
+    return 0 if report.is_passed else 1
 
 
-def run(stack: SoakStack, operations: int, seed: int, terminal: Terminal) -> Report:
-    """Seed the providers, let the load run under chaos, heal, wait, compare, audit, compare again."""
-    drawn = plans(operations, seed)
+def run_soak(stack: SoakStack, operations: int, seed: int, terminal: Terminal) -> Report:
+    """Seed the providers, run the load under chaos, end the chaos, wait, compare, audit, compare again."""
+    drawn = draw_plans(operations, seed)
     original, foreign = seed_providers(stack, drawn)
     load, chaos = Load(stack.api_url, stack.key, list(drawn)), Chaos(stack, seed)
     started = time.monotonic()
     chaos.begin()
     load.start()
-    _rage(load, chaos, started + CHAOS_S_PER_OPERATION * operations, terminal)
-    faults, chaos_s = served(stack), time.monotonic() - started
-    chaos.heal()
+    _disrupt_until_done(load, chaos, started + CHAOS_S_PER_OPERATION * operations, terminal)
+    faults, chaos_s = count_faults(stack.sandbox), time.monotonic() - started
+    chaos.end()
     settled_s = _settle(stack, load, terminal)
     load.stop.set()
-    time.sleep(LANDING_S)
-    first = judge(stack, foreign, original)
+    time.sleep(LATE_REQUESTS_S)
+    first = compare(stack.sandbox, stack.dsn, foreign, original)
     _audit(stack, terminal)
     _settle(stack, load, terminal)
-    final = judge(stack, foreign, original)
+    final = compare(stack.sandbox, stack.dsn, foreign, original)
     for line in [line for lines in vars(first).values() for line in lines]:
         terminal.problem(line)
-        for event in story(stack, line):
+        for event in events_of_agent(stack.dsn, line):
             terminal.plain(f"    {event}")
-    ends = ended(stack)
-    return Report(seed, operations, chaos_s, chaos.kills, faults, ends, settled_s, load.surprises, first, final)
+    results = count_results(stack.dsn)
+    return Report(seed, operations, chaos_s, chaos.counts, faults, results, settled_s, load.unexpected, first, final)
 
 
-def seed_providers(stack: SoakStack, drawn: list[Plan]) -> tuple[dict[str, dict[str, Any]], Foreign]:
+def seed_providers(stack: SoakStack, drawn: list[Plan]) -> tuple[dict[str, dict[str, Any]], ForeignObjects]:
     """Make the numbers of the plans, and what others own; return each number's record and the others' objects."""
     label = Label("somebody-else", '{"owner": "somebody else"}')
     taken: set[str] = set()
-    orders: list[dict[str, Any]] = []
+    numbers: list[dict[str, Any]] = []
     with stack.wiring() as wiring:
         theirs = wiring.carrier.create_trunk(label).sid
         wiring.carrier.create_origination_url(theirs, "sip:elsewhere.example.com;transport=tcp", label)
         for plan in drawn:
-            order: dict[str, Any] = {"phoneNumber": plan.number, **FREE_ROUTING}
-            if plan.play is Play.NOT_VOICE:
-                order["voice"] = False
-            elif plan.play is Play.FOREIGN_TRUNK:
-                order = {"phoneNumber": plan.number, "trunkSid": theirs}
+            number: dict[str, Any] = {"phoneNumber": plan.number, **FREE_ROUTING}
+            if plan.scenario is Scenario.NOT_VOICE:
+                number["voice"] = False
+            elif plan.scenario is Scenario.FOREIGN_TRUNK:
+                number = {"phoneNumber": plan.number, "trunkSid": theirs}
                 taken.add(plan.number)
-            elif plan.play is Play.FOREIGN_INBOUND:
+            elif plan.scenario is Scenario.FOREIGN_INBOUND:
                 trunk = wiring.platform.create_inbound_trunk(plan.number, label)
                 wiring.platform.create_dispatch_rule(trunk.id, "their-agent", "{}", label)
                 taken.add(plan.number)
-            orders += [order] if plan.play is not Play.UNKNOWN_NUMBER else []
-    records = stack.order("POST", "/sandbox/numbers", {"numbers": orders})["numbers"]
-    return {item["phone_number"]: item for item in records}, Foreign.remember(stack, taken)
+            if plan.scenario is not Scenario.UNKNOWN_NUMBER:
+                numbers.append(number)
+    records = stack.sandbox.seed(numbers)
+    return {item["phone_number"]: item for item in records}, ForeignObjects.remember(stack.sandbox, taken)
 
 
-def table_of(report: Report) -> Table:
+def report_table(report: Report) -> Table:
     """Lay the report out."""
     table = Table(title=f"Soak, seed {report.seed}", title_justify="left")
     table.add_column("what")
@@ -146,50 +149,50 @@ def table_of(report: Report) -> Table:
     faults = Counter(report.faults)
     requests = faults.pop("requests")
     table.add_row("operations", str(report.operations), f"{report.chaos_s:.0f} s under chaos")
-    table.add_row("kills", str(report.kills.total()), _listed(report.kills))
+    table.add_row("disruptions", str(report.disruptions.total()), _listed(report.disruptions))
     table.add_row("faults served", str(faults.total()), f"of {requests} requests: {_listed(faults)}")
     for status in ("PROVISIONED", "FAILED", "NOT_PROVISIONED"):
-        table.add_row(f"ended {status}", str(report.ended.get(status, 0)), "")
-    table.add_row("operations by end", "", _listed({k: v for k, v in report.ended.items() if " " in k}))
+        table.add_row(f"ended {status}", str(report.results.get(status, 0)), "")
+    table.add_row("operations by status", "", _listed({k: v for k, v in report.results.items() if " " in k}))
     settled = "never" if report.settled_s is None else f"{report.settled_s:.1f} s"
-    table.add_row("longest time to settle", settled, "after healing")
+    table.add_row("longest time to settle", settled, "after the chaos")
     for name, count in report.final.counts().items():
         before = report.first.counts()[name]
         table.add_row(LABELS[name], str(count), f"{before} before the audit" if before else "")
-    table.add_row("unexpected answers", str(report.surprises.total()), _listed(report.surprises))
+    table.add_row("unexpected responses", str(report.unexpected.total()), _listed(report.unexpected))
     return table
 
 
 LABELS = {
     "stuck": "stuck",
     "leftovers": "leftovers",
-    "twins": "twins",
+    "duplicates": "duplicates",
     "broken": "provisioned but unreachable",
-    "touched": "foreign objects touched",
+    "foreign": "foreign objects touched",
 }
 
 
-def _rage(load: Load, chaos: Chaos, until: float, terminal: Terminal) -> None:
-    """Deal blows until every client is through, or the monotonic clock says `until`."""
+def _disrupt_until_done(load: Load, chaos: Chaos, until: float, terminal: Terminal) -> None:
+    """Cause disruptions until every client is done, or the monotonic clock says `until`."""
     shown = time.monotonic()
     while load.is_running and time.monotonic() < until:
-        blow = chaos.strike()
-        if time.monotonic() - shown >= SHOW_S:
+        disruption = chaos.disrupt()
+        if time.monotonic() - shown >= PROGRESS_S:
             shown = time.monotonic()
-            seen = f"{load.finished} of {load.agents} agents, {chaos.kills.total()} blows"
-            terminal.line("Chaos", seen, f"last: {blow}")
+            seen = f"{load.finished} of {load.agents} agents, {chaos.counts.total()} disruptions"
+            terminal.line("Chaos", seen, f"last: {disruption}")
 
 
 def _settle(stack: SoakStack, load: Load, terminal: Terminal) -> float | None:
-    """Wait until every client is through and every operation final; return how long, None when it took too long."""
+    """Wait until every client is done and every operation final; return how long, None when it took too long."""
     started = shown = time.monotonic()
-    while (left := open_operations(stack)) != 0 or load.is_running:
+    while (left := count_open_operations(stack.dsn)) != 0 or load.is_running:
         now = time.monotonic()
         if now - started > SETTLE_S:
             return None
-        if now - shown >= SHOW_S:
+        if now - shown >= PROGRESS_S:
             shown = now
-            terminal.line("Healed", f"{left} operations open", f"{now - started:.0f} s")
+            terminal.line("Settling", f"{left} operations open", f"{now - started:.0f} s")
         time.sleep(0.25)
     return time.monotonic() - started
 

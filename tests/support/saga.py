@@ -15,7 +15,7 @@ from app.bulk.dispatcher import BulkDispatcher
 from app.db.engine import Sessions, make_engine, make_sessions
 from app.db.models import Agent, Bulk, BulkItem, Event, Operation, OperationStep, Resource
 from app.db.webhooks import WebhookEndpoint
-from app.dev.localstack.stores import PostgresServer
+from app.dev.localstack.servers import PostgresServer
 from app.domain.events import EventName, Origin
 from app.domain.statuses import Direction, OperationStatus, PhoneStatus
 from app.domain.steps import (

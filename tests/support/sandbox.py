@@ -1,28 +1,28 @@
 """The sandbox for tests: one process per xdist worker, emptied for each test, with its control API as methods."""
 
-import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from app.dev import sandbox as defaults
-from app.dev.localstack.processes import JsonClient, ServerProcess, free_port
+from app.dev.localstack.machine import StackError
+from app.dev.localstack.processes import JsonClient
+from app.dev.localstack.servers import SandboxServer, running_server, sandbox_settings
 from tests.support.servers import server_folder
 
-START_S = 30.0
-"""Seconds until the sandbox is given up: under 1 as a rule."""
+CONTROL_S = 120.0
+"""Seconds that a control call may take: listing the 200,000 requests of a long run is the slowest."""
 
-CONTROL_S = 30.0
-"""Seconds that a control call may take: listing 200,000 requests is the slowest."""
+NUMBERS_PER_CALL = 2_000
+"""Numbers added by one control call: well under its limit for a body."""
 
 
 class Sandbox:
-    """The control API of a running sandbox; every method fails the test on an unexpected status."""
+    """The control API of a running sandbox; every method raises StackError on an unexpected status."""
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
@@ -30,15 +30,7 @@ class Sandbox:
 
     def settings(self) -> dict[str, str]:
         """The environment variables that lead an application to this sandbox."""
-        return {
-            "TWILIO_ACCOUNT_SID": defaults.ACCOUNT_SID,
-            "TWILIO_AUTH_TOKEN": defaults.AUTH_TOKEN,
-            "TWILIO_BASE_URL": self.base_url,
-            "LIVEKIT_URL": self.base_url,
-            "LIVEKIT_API_KEY": defaults.LIVEKIT_API_KEY,
-            "LIVEKIT_API_SECRET": defaults.LIVEKIT_API_SECRET,
-            "LIVEKIT_SIP_URI": f"sip:{defaults.SIP_HOST};transport=tcp",
-        }
+        return sandbox_settings(self.base_url)
 
     def reset(self) -> None:
         """Empty it: objects, faults (held requests are let go), switches, latency, request log."""
@@ -49,9 +41,14 @@ class Sandbox:
         """Have the account own a number; return its record. `fields` as in the control API: voice=False, trunkSid."""
         return self._call("POST", "/sandbox/numbers", {"phoneNumber": phone_number, **fields})
 
-    def numbers(self, phone_numbers: list[str]) -> Any:
+    def numbers(self, phone_numbers: Sequence[str]) -> None:
         """Have the account own many numbers."""
-        return self._call("POST", "/sandbox/numbers", {"numbers": [{"phoneNumber": each} for each in phone_numbers]})
+        for start in range(0, len(phone_numbers), NUMBERS_PER_CALL):
+            self.seed([{"phoneNumber": each} for each in phone_numbers[start : start + NUMBERS_PER_CALL]])
+
+    def seed(self, numbers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Have the account own numbers with the fields of the control API; return their records."""
+        return list(self._call("POST", "/sandbox/numbers", {"numbers": list(numbers)})["numbers"])
 
     def state(self) -> dict[str, list[dict[str, Any]]]:
         """Return every object at both providers: numbers, trunks, originationUrls, livekitTrunks, livekitRules, ..."""
@@ -79,11 +76,15 @@ class Sandbox:
         """Let the requests go that this fault holds."""
         self._call("POST", f"/sandbox/faults/{fault_id}/release", {})
 
+    def delete_fault(self, fault_id: str) -> None:
+        """Remove one fault and release the requests that it holds."""
+        self._call("DELETE", f"/sandbox/faults/{fault_id}")
+
     def clear_faults(self) -> None:
         """Heal everything: remove every fault and let every held request go."""
         self._call("DELETE", "/sandbox/faults")
 
-    def latency(self, *, twilio_ms: float = 0, livekit_ms: float = 0, jitter: float = 0) -> None:
+    def latency(self, twilio_ms: float = 0, livekit_ms: float = 0, *, jitter: float = 0) -> None:
         """Set how long the providers think about an answer."""
         self._call("PUT", "/sandbox/latency", {"twilioMs": twilio_ms, "livekitMs": livekit_ms, "jitter": jitter})
 
@@ -96,8 +97,12 @@ class Sandbox:
         seen = self._call("GET", f"/sandbox/requests?since={since}")["requests"]
         return [each for each in seen if operation in (None, each["operation"])]
 
+    def forget_requests(self) -> None:
+        """Empty the request log and start the count of connections afresh."""
+        self._call("DELETE", "/sandbox/requests")
+
     def connections_opened(self) -> dict[str, int]:
-        """Return how many connections each provider has seen."""
+        """Return how many connections each provider has seen since `forget_requests`."""
         return self._call("GET", "/sandbox/requests?since=0")["connectionsOpened"]
 
     def call(self, phone_number: str) -> dict[str, Any]:
@@ -106,56 +111,38 @@ class Sandbox:
 
     def _call(self, method: str, path: str, body: object = None) -> Any:
         status, answer = self._client.call(method, path, body)
-        assert status < 300, f"{method} {path}: {status} {answer}"
+        if status >= HTTPStatus.MULTIPLE_CHOICES:
+            raise StackError(f"{method} {path}: {status} {answer}")
         return answer
 
 
-class SandboxServer:
-    """A sandbox process; the port stays through a restart, the state too where it has a journal."""
+class ControlledSandbox(SandboxServer):
+    """The sandbox's process, with its control API; `kill` takes both providers down until `start`."""
 
     def __init__(self, folder: Path, *, journal: bool = False, options: Sequence[str] = ()) -> None:
-        self._port = free_port()
-        self._options = [*options, *(["--state", str(folder / "sandbox.journal")] if journal else [])]
-        self.process = ServerProcess("the sandbox", folder / "sandbox.pid", folder / "sandbox.log")
-        self.control = Sandbox(f"http://127.0.0.1:{self._port}")
-
-    def start(self) -> None:
-        """Start it and return when it answers."""
-        command = [sys.executable, "-m", "app.dev.sandbox", "--port", str(self._port), *self._options]
-        self.process.start(command, os.environ)
-        client = JsonClient(self.control.base_url)
-        self.process.wait_until(lambda: client.answers("/sandbox/health"), START_S)
-
-    def stop(self) -> None:
-        """End it cleanly."""
-        self.process.stop()
-
-    def kill(self) -> None:
-        """SIGKILL it: both providers are down until `start`."""
-        self.process.kill()
+        super().__init__(folder, journal=journal, options=options)
+        self.control = Sandbox(self.url)
 
 
 @contextmanager
-def running_sandbox(*, journal: bool = False, options: Sequence[str] = ()) -> Iterator[SandboxServer]:
+def running_sandbox(*, journal: bool = False, options: Sequence[str] = ()) -> Iterator[ControlledSandbox]:
     """Yield a new sandbox process; `options` are more of its command line."""
-    with server_folder() as folder:
-        server = SandboxServer(folder, journal=journal, options=options)
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
+    with (
+        server_folder() as folder,
+        running_server(ControlledSandbox(folder, journal=journal, options=options)) as server,
+    ):
+        yield server
 
 
 @pytest.fixture(scope="session")
-def sandbox_server() -> Iterator[SandboxServer]:
+def sandbox_server() -> Iterator[ControlledSandbox]:
     """The sandbox that the tests of one xdist worker share; do not stop it."""
     with running_sandbox() as server:
         yield server
 
 
 @pytest.fixture
-def sandbox(sandbox_server: SandboxServer) -> Iterator[Sandbox]:
+def sandbox(sandbox_server: ControlledSandbox) -> Iterator[Sandbox]:
     """An empty sandbox without faults; faults are healed afterwards, so that nothing hangs in the next test."""
     sandbox_server.control.reset()
     yield sandbox_server.control
@@ -163,7 +150,7 @@ def sandbox(sandbox_server: SandboxServer) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def own_sandbox() -> Iterator[SandboxServer]:
+def own_sandbox() -> Iterator[ControlledSandbox]:
     """A sandbox of this test's own, to be killed and restarted; it keeps its state."""
     with running_sandbox(journal=True) as server:
         yield server

@@ -18,7 +18,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, event
 
 from app.db.engine import Sessions
-from app.dev.localstack.stores import PostgresServer, ValkeyServer
+from app.dev.localstack.servers import PostgresServer, ValkeyServer, running_server
 
 ROOT = Path(__file__).resolve().parents[2]
 """The project."""
@@ -43,25 +43,15 @@ def server_folder() -> Iterator[Path]:
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
     """Yield a new PostgreSQL that forgets everything at the end; 0.4 s."""
-    with server_folder() as folder:
-        server = PostgresServer(folder, throwaway=True)
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
+    with server_folder() as folder, running_server(PostgresServer(folder, throwaway=True)) as server:
+        yield server
 
 
 @contextmanager
 def running_valkey(*, durable: bool = False) -> Iterator[ValkeyServer]:
     """Yield a new Valkey; with `durable`, what it holds survives `kill`, as in ./run.py."""
-    with server_folder() as folder:
-        server = ValkeyServer(folder, throwaway=not durable)
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
+    with server_folder() as folder, running_server(ValkeyServer(folder, throwaway=not durable)) as server:
+        yield server
 
 
 def migrate(database_url: str, revision: str = "head") -> None:

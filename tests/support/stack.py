@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from app.access import KeyService, Scope
 from app.db.engine import Sessions, make_engine, make_sessions
 from app.dev.localstack.processes import JsonClient, ServerProcess, free_port, poll_until
+from app.settings import Settings
+from app.wiring import Wiring, build
 from tests.support.sandbox import Sandbox
 from tests.support.servers import server_folder
 
@@ -21,7 +23,7 @@ PATIENCE_S = 60.0
 """Seconds that anything awaited may take: what is promised is a minute after everything is back."""
 
 THREADS = 64
-"""Worker threads: a matrix holds one case per thread at the point where the worker dies."""
+"""Threads of the web server and of the worker: one for each case of a matrix when the worker is killed."""
 
 PROCESSES = ("web", "worker", "sweeper")
 
@@ -96,6 +98,54 @@ class Timings:
     budget: float = 900
 
 
+def web_command(port: int, threads: int) -> list[str]:
+    """Return the command of a web server with one process."""
+    return [
+        *(sys.executable, "-m", "gunicorn", "app:create_app()", "--config", "python:app.web.server"),
+        *("--bind", f"127.0.0.1:{port}", "--workers", "1", "--threads", str(threads)),
+        *("--timeout", "75", "--no-control-socket"),
+    ]
+
+
+def worker_command(name: str, queues: str, threads: int, log_level: str = "INFO") -> list[str]:
+    """Return the command of a worker for these queues, separated by commas."""
+    return [
+        *(sys.executable, "-m", "celery", "-A", "tasks", "worker", "-Q", queues, "-P", "threads", "-c", str(threads)),
+        *("--without-gossip", "--without-mingle", "-l", log_level, "-n", f"{name}@%h"),
+    ]
+
+
+SWEEPER_COMMAND = [sys.executable, "-m", "flask", "--app", "app", "sweep"]
+
+
+class NoPublisher:
+    """Takes every message and sends none: for services in this process that must not reach a stack's workers."""
+
+    def publish(self, _plan: object) -> bool:
+        return False
+
+    def publish_audit(self, _audit_id: object) -> bool:
+        return False
+
+    def publish_webhooks(self, _endpoint_id: object) -> bool:
+        return False
+
+
+@contextmanager
+def services_of(environ: Mapping[str, str], **parts: Any) -> Iterator[Wiring]:
+    """Yield the application's services in this process, over the settings that a stack's processes have.
+
+    They publish nothing unless `publisher=None` asks for the application's own publisher.
+    """
+    values: dict[str, Any] = {name.lower(): value for name, value in environ.items()}
+    known = {name: value for name, value in values.items() if name in Settings.model_fields}
+    wiring = build(Settings(_env_file=None, **known), **{"publisher": NoPublisher(), **parts})
+    try:
+        yield wiring
+    finally:
+        wiring.close()
+
+
 class Stack:
     """Web, worker and sweeper on one database, one broker and one sandbox; each can be killed and started alone."""
 
@@ -163,21 +213,14 @@ class Stack:
         return "\n".join(f"{each.name}:\n{each.log_tail(lines)}" for each in processes)
 
     def _launch_web(self) -> None:
-        command = ["-m", "gunicorn", "app:create_app()", "--config", "python:app.web.server"]
-        command += ["--bind", f"127.0.0.1:{self._port}", "--workers", "1", "--threads", "64"]
-        command += ["--timeout", "75", "--no-control-socket"]
-        self._launch(self.web, command)
+        self.web.start(web_command(self._port, THREADS), self.environ)
 
     def _launch_worker(self) -> None:
-        command = ["-m", "celery", "-A", "tasks", "worker", "-Q", "ops,rollback,provision,bulk", "-P", "threads"]
-        command += ["-c", str(THREADS), "--without-gossip", "--without-mingle", "-l", "INFO", "-n", "tests@%h"]
-        self._launch(self.worker, command)
+        command = worker_command("tests", "ops,rollback,provision,bulk", THREADS)
+        self.worker.start(command, self.environ)
 
     def _launch_sweeper(self) -> None:
-        self._launch(self.sweeper, ["-m", "flask", "--app", "app", "sweep"])
-
-    def _launch(self, process: ServerProcess, command: list[str]) -> None:
-        process.start([sys.executable, *command], self.environ)
+        self.sweeper.start(SWEEPER_COMMAND, self.environ)
 
     def _await_web(self) -> None:
         client = JsonClient(self.api.base_url)

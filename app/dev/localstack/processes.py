@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -215,15 +215,6 @@ class ServerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signum)
         return members
-
-
-@contextlib.contextmanager
-def stopped_at_exit(server: ServerProcess) -> Iterator[None]:
-    """Stop `server` when the block ends, however it ends."""
-    try:
-        yield
-    finally:
-        server.stop()
 
 
 CALL_S = 10.0

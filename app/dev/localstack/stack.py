@@ -16,8 +16,8 @@ from dotenv import dotenv_values
 
 from app.dev import sandbox
 from app.dev.localstack.machine import StackError, kept_password, sentence_of, write_private
-from app.dev.localstack.processes import JsonClient, ServerProcess, free_port, poll_until, port_is_free, stopped_at_exit
-from app.dev.localstack.stores import PostgresServer, ValkeyServer
+from app.dev.localstack.processes import poll_until, port_is_free
+from app.dev.localstack.servers import PostgresServer, SandboxServer, ValkeyServer, running_server, sandbox_settings
 from app.dev.localstack.terminal import Terminal
 from app.setting_values import redis_url
 from app.settings import Settings, SettingsError, load_settings
@@ -101,9 +101,6 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace("'", "\\'")
 
 
-SANDBOX_START_S = 30.0
-"""Seconds until the sandbox is given up: under 1 as a rule, the imports of a cold disk included."""
-
 PORT_WAIT_S = 10.0
 """Seconds for the processes of a run that was killed to finish their shutdown and free its ports."""
 
@@ -147,15 +144,15 @@ def running_stack(given: Given, terminal: Terminal) -> Iterator[Stack]:
         made |= _flower_login(given, data_dir)
         made |= _postgres(given, data_dir, terminal, running)
         made |= _valkey(given, data_dir, terminal, running)
-        sandbox = _sandbox(data_dir, given, terminal, running) if uses_sandbox else {}
-        made |= sandbox
+        providers = _sandbox(data_dir, given, terminal, running) if uses_sandbox else {}
+        made |= providers
         made |= {name: value for name, value in LOCAL_DEFAULTS.items() if not given.values.get(name)}
         environ = child_environment(given, made)
         _check_settings(environ)
         _migrate(environ, terminal)
         write_stack_env(data_dir / "stack.env", made)
         running.callback((data_dir / "stack.env").unlink, missing_ok=True)
-        yield Stack(data_dir, environ, sandbox.get("TWILIO_BASE_URL"), port, flower_port)
+        yield Stack(data_dir, environ, providers.get("TWILIO_BASE_URL"), port, flower_port)
 
 
 @contextlib.contextmanager
@@ -214,8 +211,7 @@ def _postgres(given: Given, data_dir: Path, terminal: Terminal, running: context
     server = PostgresServer(data_dir, log_file=data_dir / "logs" / "postgres.log")
     first_time = not (data_dir / "postgres.password").exists()
     with terminal.stage("PostgreSQL", "making its data directory" if first_time else "starting") as report:
-        running.enter_context(stopped_at_exit(server.process))
-        server.start()
+        running.enter_context(running_server(server))
         if not server.has_database(DATABASE):
             server.create_database(DATABASE)
         report(server.address)
@@ -235,36 +231,21 @@ def _valkey(given: Given, data_dir: Path, terminal: Terminal, running: contextli
         return {}
     server = ValkeyServer(data_dir, log_file=data_dir / "logs" / "valkey.log")
     with terminal.stage("Valkey", "starting") as report:
-        running.enter_context(stopped_at_exit(server.process))
-        server.start()
+        running.enter_context(running_server(server))
         report(server.address)
     return {"REDIS_URL": server.url}
 
 
 def _sandbox(data_dir: Path, given: Given, terminal: Terminal, running: contextlib.ExitStack) -> dict[str, str]:
     """Start the stand-in for both providers and return the settings that lead to it."""
-    port = free_port(sandbox.PORT)
-    url = f"http://127.0.0.1:{port}"
-    journal = data_dir / "sandbox.journal"
-    server = ServerProcess("the sandbox", data_dir / "sandbox.pid", data_dir / "logs" / "sandbox.log")
-    command = [sys.executable, "-m", "app.dev.sandbox", "--port", str(port), "--state", str(journal), "--seed-demo"]
+    log_file = data_dir / "logs" / "sandbox.log"
+    server = SandboxServer(data_dir, log_file=log_file, port=sandbox.PORT, journal=True, options=["--seed-demo"])
     with terminal.stage("Sandbox", "starting") as report:
-        server.end_orphan(str(journal))
-        running.enter_context(stopped_at_exit(server))
-        server.start(command, given.values)
-        server.wait_until(lambda: JsonClient(url).answers("/sandbox/health"), SANDBOX_START_S)
-        report(url)
-    return {
-        "TWILIO_ACCOUNT_SID": sandbox.ACCOUNT_SID,
-        "TWILIO_AUTH_TOKEN": sandbox.AUTH_TOKEN,
-        "TWILIO_BASE_URL": url,
-        "LIVEKIT_URL": url,
-        "LIVEKIT_API_KEY": sandbox.LIVEKIT_API_KEY,
-        "LIVEKIT_API_SECRET": sandbox.LIVEKIT_API_SECRET,
-        "LIVEKIT_SIP_URI": f"sip:{sandbox.SIP_HOST};transport=tcp",
-        # A receiver that is tried out stands on the same machine.
-        "WEBHOOK_ALLOWED_NETWORKS": given.values.get("WEBHOOK_ALLOWED_NETWORKS") or "127.0.0.0/8,::1/128",
-    }
+        running.enter_context(running_server(server))
+        report(server.url)
+    # A webhook receiver that is tried out listens on the same machine.
+    networks = given.values.get("WEBHOOK_ALLOWED_NETWORKS") or "127.0.0.0/8,::1/128"
+    return sandbox_settings(server.url) | {"WEBHOOK_ALLOWED_NETWORKS": networks}
 
 
 def _check_settings(environ: Mapping[str, str]) -> None:

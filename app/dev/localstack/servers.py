@@ -1,18 +1,22 @@
-"""PostgreSQL and Valkey, started for this project alone."""
+"""PostgreSQL, Valkey and the sandbox: the one way in which ./run.py, tests and benchmarks start them."""
 
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 import redis
 from psycopg import sql
 
+from app.dev import sandbox
 from app.dev.localstack.machine import (
     Account,
     PostgresBinaries,
@@ -26,7 +30,64 @@ from app.dev.localstack.machine import (
     unprivileged_account,
     write_private,
 )
-from app.dev.localstack.processes import ServerProcess, command_line, free_port, is_running
+from app.dev.localstack.processes import JsonClient, ServerProcess, command_line, free_port, is_running
+
+
+class Server:
+    """A server of one process, which can be stopped, killed, paused and started again on the same port."""
+
+    def __init__(self, process: ServerProcess, port: int) -> None:
+        self.process = process
+        self._port = port
+
+    @property
+    def pid(self) -> int:
+        """The process id: PostgreSQL's postmaster, the sandbox's gunicorn master."""
+        return self.process.pid
+
+    @property
+    def address(self) -> str:
+        """`127.0.0.1:PORT`."""
+        return f"127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Start the server and return when it takes requests."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End all sessions and shut down cleanly."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """SIGKILL the server and its children."""
+        self.process.kill()
+
+    def restart(self) -> None:
+        """Stop and start on the same port, as an upgrade of the host would."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze the server: connections stay open and no request is answered."""
+        self.process.pause()
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self.process.resume()
+
+
+ServerT = TypeVar("ServerT", bound=Server)
+
+
+@contextmanager
+def running_server(server: ServerT) -> Iterator[ServerT]:
+    """Start a server, and stop it when the block ends, however it ends."""
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
 
 SUPERUSER = "app"
 """The one role: the store serves one application on one machine."""
@@ -53,26 +114,17 @@ THROWAWAY_SETTINGS = ("-cfsync=off", "-cfull_page_writes=off")
 killed server forgets its last commits (seen), and a test would blame the code for it."""
 
 
-class PostgresServer:
+class PostgresServer(Server):
     """One server under `folder` (password, log and pid file beside the data); the port stays through a restart."""
 
     def __init__(self, folder: Path, *, log_file: Path | None = None, throwaway: bool = False) -> None:
         self._folder = folder.resolve()
         self._throwaway = throwaway
-        self._port = free_port()
-        log_file = log_file or self._folder / "postgres.log"
-        self.process = ServerProcess("PostgreSQL", self._folder / "postgres.pid", log_file, signal.SIGINT)
         self._password = ""
-
-    @property
-    def pid(self) -> int:
-        """The postmaster's process id."""
-        return self.process.pid
-
-    @property
-    def address(self) -> str:
-        """`127.0.0.1:PORT`."""
-        return f"127.0.0.1:{self._port}"
+        log_file = log_file or self._folder / "postgres.log"
+        super().__init__(
+            ServerProcess("PostgreSQL", self._folder / "postgres.pid", log_file, signal.SIGINT), free_port()
+        )
 
     def url(self, database: str = "trunkline") -> str:
         """Return the SQLAlchemy URL of a database on this server."""
@@ -96,27 +148,6 @@ class PostgresServer:
             self._initialise(binaries, data, account)
         self.process.start(self._command(binaries, data), _clean_environment(), account)
         self.process.wait_until(self._answers, POSTGRES_START_S)
-
-    def stop(self) -> None:
-        """End all sessions and shut down cleanly."""
-        self.process.stop()
-
-    def kill(self) -> None:
-        """SIGKILL the postmaster and every backend; the next start recovers."""
-        self.process.kill()
-
-    def restart(self) -> None:
-        """Stop and start on the same port, as an upgrade of the host would."""
-        self.stop()
-        self.start()
-
-    def pause(self) -> None:
-        """Freeze the server: connections stay open, nothing answers."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        """Undo `pause`."""
-        self.process.resume()
 
     def create_database(self, name: str, template: str | None = None) -> None:
         """Create a database, as a copy of `template` when given (nobody may be connected to that one)."""
@@ -243,26 +274,16 @@ PERSISTENT = ("appendonly yes", "appendfsync everysec")
 """A killed server has lost none of 100 queued tasks with these; a power cut costs at most the last second."""
 
 
-class ValkeyServer:
+class ValkeyServer(Server):
     """One server under `folder`; the port and the password stay through a restart."""
 
     def __init__(self, folder: Path, *, log_file: Path | None = None, throwaway: bool = False) -> None:
         self._folder = folder.resolve()
         self._throwaway = throwaway
-        self._port = free_port()
         self._password = ""
         self._config = self._folder / "valkey.conf"
-        self.process = ServerProcess("Valkey", self._folder / "valkey.pid", log_file or self._folder / "valkey.log")
-
-    @property
-    def pid(self) -> int:
-        """The server's process id."""
-        return self.process.pid
-
-    @property
-    def address(self) -> str:
-        """`127.0.0.1:PORT`."""
-        return f"127.0.0.1:{self._port}"
+        log_file = log_file or self._folder / "valkey.log"
+        super().__init__(ServerProcess("Valkey", self._folder / "valkey.pid", log_file), free_port())
 
     @property
     def url(self) -> str:
@@ -278,27 +299,6 @@ class ValkeyServer:
         write_private(self._config, self._settings(data))
         self.process.start([find_valkey(), self._config], {"PATH": "/usr/bin:/bin"})
         self.process.wait_until(self._answers, VALKEY_START_S)
-
-    def stop(self) -> None:
-        """Shut down cleanly."""
-        self.process.stop()
-
-    def kill(self) -> None:
-        """SIGKILL the server."""
-        self.process.kill()
-
-    def restart(self) -> None:
-        """Stop and start on the same port."""
-        self.stop()
-        self.start()
-
-    def pause(self) -> None:
-        """Freeze the server: connections stay open, nothing answers."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        """Undo `pause`."""
-        self.process.resume()
 
     def _settings(self, data: Path) -> str:
         """Return the settings; in a file, since a command line is everybody's to read."""
@@ -326,3 +326,55 @@ class ValkeyServer:
 
 def _escaped(path: Path) -> str:
     return str(path).replace("\\", "\\\\").replace('"', '\\"')
+
+
+SANDBOX_START_S = 60.0
+"""Seconds until a start is given up: under 1 as a rule, several times that where tests use all cores."""
+
+
+class SandboxServer(Server):
+    """The sandbox under `folder`; the port stays through a restart, and with a journal the objects do too."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        log_file: Path | None = None,
+        port: int | None = None,
+        journal: bool = False,
+        options: Sequence[str] = (),
+    ) -> None:
+        """`port` is used when it is free; `options` are more of the sandbox's command line."""
+        self._journal = folder.resolve() / "sandbox.journal" if journal else None
+        self._options = options
+        log_file = log_file or folder / "sandbox.log"
+        super().__init__(ServerProcess("the sandbox", folder / "sandbox.pid", log_file), free_port(port))
+
+    @property
+    def url(self) -> str:
+        """Where it stands in for both providers, and takes control calls under /sandbox/."""
+        return f"http://{self.address}"
+
+    def start(self) -> None:
+        """Start the sandbox and return when it answers."""
+        state: list[str] = []
+        if self._journal:
+            self.process.end_orphan(str(self._journal))
+            state = ["--state", str(self._journal)]
+        command = [sys.executable, "-m", "app.dev.sandbox", "--port", str(self._port), *state, *self._options]
+        self.process.start(command, os.environ)
+        client = JsonClient(self.url)
+        self.process.wait_until(lambda: client.answers("/sandbox/health"), SANDBOX_START_S)
+
+
+def sandbox_settings(url: str) -> dict[str, str]:
+    """Return the environment variables that lead the application to the sandbox at `url`."""
+    return {
+        "TWILIO_ACCOUNT_SID": sandbox.ACCOUNT_SID,
+        "TWILIO_AUTH_TOKEN": sandbox.AUTH_TOKEN,
+        "TWILIO_BASE_URL": url,
+        "LIVEKIT_URL": url,
+        "LIVEKIT_API_KEY": sandbox.LIVEKIT_API_KEY,
+        "LIVEKIT_API_SECRET": sandbox.LIVEKIT_API_SECRET,
+        "LIVEKIT_SIP_URI": f"sip:{sandbox.SIP_HOST};transport=tcp",
+    }

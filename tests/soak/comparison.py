@@ -1,15 +1,14 @@
-"""The comparison at the end of a soak: every agent's rows against everything at both providers that bears its mark."""
+"""The comparison at the end of a soak: every agent's rows against everything at both providers that has our tag."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.soak.stack import DATABASE, SoakStack
+from tests.support.sandbox import Sandbox
 
 COLUMN_OF = {
     "trunks": ("sid", "twilio_trunk_sid"),
@@ -21,7 +20,7 @@ COLUMN_OF = {
 
 ROUTING = ("trunk_sid", "voice_application_sid", "voice_url")
 
-AT_REST = {"PROVISIONED", "FAILED", "NOT_PROVISIONED"}
+FINAL_STATUSES = {"PROVISIONED", "FAILED", "NOT_PROVISIONED"}
 
 READS = ("twilio.list", "twilio.fetch", "livekit.list", "livekit.get")
 
@@ -29,116 +28,117 @@ State = dict[str, list[dict[str, Any]]]
 
 
 @dataclass
-class Verdict:
+class Differences:
     """What is wrong, one line each."""
 
     stuck: list[str] = field(default_factory=list)
+    """Operations that did not end, and agents without one whose status is not final."""
     leftovers: list[str] = field(default_factory=list)
-    """Ours at a provider, and no row knows it; or a number that has not its old routing back."""
-    twins: list[str] = field(default_factory=list)
-    """A second one beside what a provisioned agent has."""
+    """Objects of ours at a provider that no row knows; or a number that has not got its old routing back."""
+    duplicates: list[str] = field(default_factory=list)
+    """A second object beside what a provisioned agent has."""
     broken: list[str] = field(default_factory=list)
     """An agent that is PROVISIONED by its row and does not get its calls."""
-    touched: list[str] = field(default_factory=list)
-    """Somebody else's, changed or written to."""
+    foreign: list[str] = field(default_factory=list)
+    """An object of somebody else that was changed, or named in a write."""
 
     @property
-    def is_clean(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether nothing is wrong."""
-        return not any((self.stuck, self.leftovers, self.twins, self.broken, self.touched))
+        return not any(self.counts().values())
 
     def counts(self) -> dict[str, int]:
-        """Count each kind of wrong."""
+        """Count the lines of each kind."""
         return {name: len(lines) for name, lines in vars(self).items()}
 
 
 @dataclass(frozen=True)
-class Foreign:
-    """What others own in the same accounts, as it was before we came."""
+class ForeignObjects:
+    """What others own in the same accounts, as it was before the soak."""
 
     ids: frozenset[str]
     before: tuple[str, ...]
     since: int
-    """The last request before ours."""
+    """The last request before the soak."""
 
     @classmethod
-    def remember(cls, stack: SoakStack, numbers: set[str]) -> "Foreign":
-        """Take everything that is there now but the numbers that are free."""
-        state: State = stack.order("GET", "/sandbox/state")
+    def remember(cls, sandbox: Sandbox, numbers: set[str]) -> "ForeignObjects":
+        """Take everything that exists now, but of the numbers only these."""
+        state = sandbox.state()
         state["numbers"] = [item for item in state["numbers"] if item["phone_number"] in numbers]
         ids = frozenset(_id(item) for item in _all(state))
-        seen = stack.order("GET", "/sandbox/requests?since=0")["requests"]
-        return cls(ids, _as_text(state, ids), seen[-1]["seq"] if seen else 0)
+        requests = sandbox.requests()
+        return cls(ids, _as_text(state, ids), requests[-1]["seq"] if requests else 0)
 
-    def touched(self, stack: SoakStack, state: State) -> list[str]:
-        """Say what of theirs differs, and which writes named any of it."""
+    def changes(self, sandbox: Sandbox, state: State) -> list[str]:
+        """Return which of them differ, and which writes named any of them."""
         now = _as_text(state, self.ids)
         found = [f"changed or gone: {text}" for text in set(self.before) - set(now)]
-        for request in stack.order("GET", f"/sandbox/requests?since={self.since}")["requests"]:
+        for request in sandbox.requests(self.since):
             if not request["operation"].startswith(READS):
                 text = request["path"] + json.dumps(request["body"])
                 found += [f"{request['operation']} on {one}" for one in self.ids if one in text]
         return found
 
 
-def judge(stack: SoakStack, foreign: Foreign, original: dict[str, dict[str, Any]]) -> Verdict:
+def compare(sandbox: Sandbox, dsn: str, foreign: ForeignObjects, original: dict[str, dict[str, Any]]) -> Differences:
     """Compare rows and providers; `original` has each number's record before the soak."""
-    state: State = stack.order("GET", "/sandbox/state")
-    verdict = Verdict(touched=foreign.touched(stack, state))
-    with psycopg.connect(stack.postgres.dsn(DATABASE), row_factory=dict_row) as connection:
+    state = sandbox.state()
+    found = Differences(foreign=foreign.changes(sandbox, state))
+    with psycopg.connect(dsn, row_factory=dict_row) as connection:
         agents = {str(row["id"]): row for row in connection.execute("SELECT * FROM agents")}
         unfinished = connection.execute("SELECT * FROM operations WHERE finished_at IS NULL").fetchall()
-    verdict.stuck += [f"{row['kind']} {row['id']} is {row['status']}: {row['error_detail']}" for row in unfinished]
+    found.stuck += [f"{row['kind']} {row['id']} is {row['status']}: {row['error_detail']}" for row in unfinished]
     busy = {str(row["agent_id"]) for row in unfinished}
     owners = _owners(state, foreign.ids)
     for agent_id, agent in agents.items():
         if agent_id in busy:
             continue
-        if agent["phone_provisioning_status"] not in AT_REST:
-            verdict.stuck.append(f"agent {agent_id} is {agent['phone_provisioning_status']} without an operation")
-        _judge_agent(stack, verdict, agent, owners.pop(agent_id, {}))
+        if agent["phone_provisioning_status"] not in FINAL_STATUSES:
+            found.stuck.append(f"agent {agent_id} is {agent['phone_provisioning_status']} without an operation")
+        _compare_agent(sandbox, found, agent, owners.pop(agent_id, {}))
     left = {owner: kinds for owner, kinds in owners.items() if owner not in busy}
-    verdict.leftovers += [f"nobody's: {owner} {kinds}" for owner, kinds in left.items()]
+    found.leftovers += [f"no agent's: {owner} {kinds}" for owner, kinds in left.items()]
     held = {agent["twilio_phone_number"] for agent in agents.values()}
-    verdict.leftovers += list(_misrouted(state, original, held))
-    return verdict
+    found.leftovers += list(_misrouted(state, original, held))
+    return found
 
 
-def ended(stack: SoakStack) -> dict[str, int]:
-    """Count agents by their status, operations by kind and end, failed ones by their error."""
+def count_results(dsn: str) -> dict[str, int]:
+    """Count agents by their status, operations by kind and status, failed ones by their error."""
     agents = "SELECT phone_provisioning_status, count(*) FROM agents GROUP BY 1 ORDER BY 1"
     operations = "SELECT kind || ' ' || status, count(*) FROM operations GROUP BY 1 ORDER BY 1"
     codes = "SELECT 'failed: ' || error_code, count(*) FROM operations WHERE status = 'failed' GROUP BY 1 ORDER BY 1"
-    with psycopg.connect(stack.postgres.dsn(DATABASE)) as connection:
+    with psycopg.connect(dsn) as connection:
         return {str(name): int(n) for query in (agents, operations, codes) for name, n in connection.execute(query)}
 
 
-def story(stack: SoakStack, text: str) -> list[str]:
-    """Tell what the trail and the provider's log have about the one agent that `text` names."""
+def events_of_agent(dsn: str, text: str) -> list[str]:
+    """Return the event log of the one agent that `text` names."""
     query = (
         "SELECT to_char(e.at, 'HH24:MI:SS.MS'), e.event, e.step, e.detail::text FROM events e "
         "JOIN operations o ON o.id = e.operation_id WHERE %s LIKE '%%' || o.agent_id || '%%' ORDER BY e.id"
     )
-    with psycopg.connect(stack.postgres.dsn(DATABASE)) as connection:
+    with psycopg.connect(dsn) as connection:
         return [" ".join(str(part) for part in row) for row in connection.execute(query, [text])]
 
 
-def _judge_agent(stack: SoakStack, verdict: Verdict, agent: dict[str, Any], owned: dict[str, list[str]]) -> None:
-    is_up = agent["phone_provisioning_status"] == "PROVISIONED"
+def _compare_agent(sandbox: Sandbox, found: Differences, agent: dict[str, Any], owned: dict[str, list[str]]) -> None:
+    is_provisioned = agent["phone_provisioning_status"] == "PROVISIONED"
     known = {kind: agent[column] for kind, (_, column) in COLUMN_OF.items()}
     for kind, ids in owned.items():
-        extra = [one for one in ids if one != known[kind]]
-        (verdict.twins if is_up else verdict.leftovers).extend(f"{kind} {one} of agent {agent['id']}" for one in extra)
-    if not is_up:
-        verdict.leftovers += [f"row of {agent['id']} names {kind} {one}" for kind, one in known.items() if one]
+        extra = [f"{kind} {one} of agent {agent['id']}" for one in ids if one != known[kind]]
+        (found.duplicates if is_provisioned else found.leftovers).extend(extra)
+    if not is_provisioned:
+        found.leftovers += [f"row of {agent['id']} names {kind} {one}" for kind, one in known.items() if one]
         return
-    call = stack.order("GET", f"/sandbox/call?number={quote(agent['twilio_phone_number'])}")
+    call = sandbox.call(agent["twilio_phone_number"])
     if not call["reaches"]:
-        verdict.broken.append(f"agent {agent['id']}: {call['reason']}")
+        found.broken.append(f"agent {agent['id']}: {call['reason']}")
 
 
 def _owners(state: State, foreign: frozenset[str]) -> dict[str, dict[str, list[str]]]:
-    """Return what bears our mark: agent id -> kind -> ids."""
+    """Return what has our tag: agent id -> kind -> ids."""
     owners: dict[str, dict[str, list[str]]] = {}
     for kind in COLUMN_OF:
         for item in state[kind]:
