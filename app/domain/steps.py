@@ -58,6 +58,18 @@ The number is attached last, so that a caller never meets a half-built path; ver
 
 STEP_BY_NAME = {step.name: step for step in STEPS}
 
+
+def _all_needs(name: str) -> frozenset[str]:
+    needs = STEP_BY_NAME[name].needs
+    return frozenset(needs).union(*map(_all_needs, needs))
+
+
+ALL_NEEDS = {step.name: _all_needs(step.name) for step in STEPS}
+"""Step -> every step that it needs, directly or through others.
+
+A repair and a move work on some steps only: what lies between two of those counts as done from the start.
+"""
+
 COLUMNS = {step.name: step.column for step in STEPS if step.column}
 """Step -> the agent's column that holds the id of its resource."""
 

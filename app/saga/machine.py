@@ -19,7 +19,7 @@ from app.domain.events import INTERNAL, Action, Channel, EventName, Origin, Webh
 from app.domain.findings import Health
 from app.domain.kinds import KINDS, Kind, direction_of
 from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState, check_move
-from app.domain.steps import JOINS, LAST, STEP_BY_NAME, STEPS, Step, steps_towards
+from app.domain.steps import ALL_NEEDS, JOINS, LAST, STEP_BY_NAME, STEPS, Step, steps_towards
 
 LEASE_MARGIN = timedelta(seconds=1)
 """How long after a lease's end the sweep looks: the holder's own last transaction may be a moment late."""
@@ -603,8 +603,8 @@ def retry(saga: Saga, origin: Origin, now: datetime) -> Change:
 def _is_ready(step: Step, rows: Mapping[str, StepRow], direction: Direction) -> bool:
     """Say whether all that must be finished before this step is: what it needs, or what needs it."""
     if direction is Direction.DO:
-        return all(rows[name].state is StepState.DONE for name in step.needs)
-    above = (rows.get(other.name) for other in STEPS if step.name in other.needs)
+        return all(rows[name].state is StepState.DONE for name in ALL_NEEDS[step.name])
+    above = (rows.get(other) for other, needs in ALL_NEEDS.items() if step.name in needs)
     return all(row is None or row.state is StepState.UNDONE for row in above)
 
 
