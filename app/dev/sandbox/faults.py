@@ -170,7 +170,7 @@ class Faults:
     def add(self, order: dict[str, Any]) -> Fault:
         """Put a fault in force; raise FaultError when its description does not make sense.
 
-        docs/changing.md says what an order may ask for.
+        docs/CONTRIBUTING.md says what an order may ask for.
         """
         _check(order)
         fault = Fault(
