@@ -10,6 +10,8 @@ FOREIGN_SETTINGS = ("DATABASE_URL", "REDIS_URL", "TWILIO_", "LIVEKIT_", "INSTANC
 for foreign in [name for name in os.environ if name.startswith(FOREIGN_SETTINGS)]:
     del os.environ[foreign]
 
+pytest.register_assert_rewrite("tests.support")
+
 pytest_plugins = ["tests.support.servers", "tests.support.sandbox", "tests.support.matrix_size", "tests.support.stage"]
 
 

@@ -53,6 +53,8 @@ def end_rest(saga: Saga, operation_id: uuid.UUID, step: str) -> None:
     with saga.sessions.begin() as session:
         which = (OperationStep.operation_id == operation_id, OperationStep.name == step)
         session.execute(update(OperationStep).where(*which).values(lease_until=None))
+        # As everybody does who changes steps.
+        session.execute(update(Operation).values(idle_kicks=Operation.idle_kicks))
 
 
 @MADE
@@ -151,9 +153,8 @@ def test_a_worker_killed_in_a_write_leaves_a_doubt_that_its_undo_waits_out(
         which = (OperationStep.operation_id == operation_id, OperationStep.name == step)
         now = saga.look(operation_id).now
         session.execute(update(OperationStep).where(*which).values(lease_until=now - end_lease))
-        session.execute(
-            update(Operation).values(idle_kicks=Operation.idle_kicks)
-        )  # as everybody does who changes steps
+        # As everybody does who changes steps.
+        session.execute(update(Operation).values(idle_kicks=Operation.idle_kicks))
     assert lease_until is not None
     assert saga.run(operation_id, step, Direction.UNDO) == Outcome(Verdict.STALE)
     waits = saga.look(operation_id).rows[step].unsettled_until

@@ -4,7 +4,9 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -183,10 +185,14 @@ def test_undo_deletes_what_only_the_ledger_knows(saga: Saga, number_sid: str, st
     snapshot = saga.look(operation_id)
     late = (set(saga.world.ours()[step]) - {snapshot.rows[step].resource_id}).pop()
     assert snapshot.ledger[late].deleted_at is None
+    # Somebody gives it another name: no list shows that it is ours.
+    there: dict[str, Any] = saga.world.carrier.trunks if step == TRUNK else saga.world.carrier.urls
+    there[late] = replace(there[late], tag="renamed", **({} if step == TRUNK else {"is_enabled": False}))
     assert snapshot.told(EventName.RESOURCE_SEEN_LATE, step) == [{"resource_id": late}]
     assert snapshot.rows[step].state is StepState.DONE
     saga.deprovision(snapshot.agent.id)
     saga.drive(operation_id)
+    assert late not in there, f"{late} is left, which only the ledger knew"
     saga.assert_clean(snapshot.agent.id, PhoneStatus.NOT_PROVISIONED)
 
 
