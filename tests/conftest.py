@@ -12,7 +12,7 @@ for foreign in [name for name in os.environ if name.startswith(FOREIGN_SETTINGS)
 
 pytest.register_assert_rewrite("tests.support")
 
-pytest_plugins = ["tests.support.servers", "tests.support.sandbox", "tests.support.matrix_size", "tests.support.stage"]
+pytest_plugins = ["tests.support.servers", "tests.support.sandbox", "tests.support.case_counts", "tests.support.stage"]
 
 
 LONG = ("test_matrix.py", "test_soak.py")

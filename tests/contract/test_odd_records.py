@@ -18,7 +18,7 @@ from app.providers.livekit import LiveKitPlatform
 from app.providers.twilio import TwilioCarrier
 from app.providers.twilio_records import read_number, read_origination_url, read_trunk, unreadable_record
 from tests.support.livekit_failures import protobuf
-from tests.support.odd_texts import ANY_JSON, ODD_URIS, id_of
+from tests.support.malformed_texts import ANY_JSON, MALFORMED_URIS, id_of
 from tests.support.scripted_server import Answer, ScriptedServer, scripted_server
 from tests.support.twilio_failures import ACCOUNT, LABEL, NUMBER, TRUNK, URL
 
@@ -265,7 +265,7 @@ def test_what_does_not_decode_is_tried_again_or_of_unknown_outcome(
         platform.create_inbound_trunk(E164, LABEL)
 
 
-@pytest.mark.parametrize("uri", ODD_URIS, ids=id_of)
+@pytest.mark.parametrize("uri", MALFORMED_URIS, ids=id_of)
 def test_every_text_is_read_as_it_is_but_for_what_no_database_holds(uri: str) -> None:
     url = read_origination_url(changed("urls", sip_url=uri, friendly_name=uri))
     assert url.sip_url == uri.replace("\0", "\ufffd").replace("\ud800", "\ufffd")

@@ -1,65 +1,65 @@
-"""One case of the failure matrix: a path, a step on it, and the trouble that it meets there."""
+"""One case of the failure matrix: a path, a provider call on it, and the failure that happens there."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from app.domain.statuses import PhoneStatus
-from tests.e2e.invariants import Subject
+from tests.e2e.invariants import Assignment
 from tests.e2e.rows import AgentRows
 
 
 class Path(StrEnum):
-    """Where the trouble is met: on the way down, on the way back after a failure, or when the number is taken off."""
+    """Where the failure happens: while provisioning, during the rollback after a failure, or while deprovisioning."""
 
     PROVISION = "provision"
     ROLLBACK = "rollback"
     DEPROVISION = "deprovision"
     CANCEL = "cancel"
-    """On the way down, of a provisioning that a client cancels meanwhile."""
+    """While provisioning; a client cancels the operation meanwhile."""
 
 
-class Trouble(StrEnum):
-    """What happens at the point."""
+class Failure(StrEnum):
+    """What happens at the call."""
 
     REFUSED = "refused"
-    PASSING = "transient then fine"
-    LASTING = "transient for ever"
-    LOST = "answer lost after the write"
+    TRANSIENT = "transient, then fine"
+    PERMANENT = "transient for ever"
+    RESPONSE_LOST = "response lost after the write"
     KILLED_BEFORE = "worker killed before the call"
     KILLED_AFTER = "worker killed after the call"
     KILLED_STORED = "worker killed after the store"
-    STOOD_STILL = "the provider stood still, then all landed"
+    PROVIDER_HUNG = "the provider hung, then applied everything"
 
 
 @dataclass(frozen=True)
-class Point:
-    """A provider call of a step, and what in the request tells whose it is."""
+class CallPoint:
+    """A provider call of a step, and what in the request identifies the case."""
 
     step: str
     operation: str
     mark: str
     """"agent" (its id is in our tag), "number", "number_sid", or the agent's column with the resource's id."""
     name: str = ""
-    """Where one step has two points."""
+    """Tells two calls of one step apart."""
 
 
-DOWN = (
-    Point("twilio_number", "twilio.list_numbers", "number"),
-    Point("twilio_trunk", "twilio.create_trunk", "agent"),
-    Point("twilio_origination_url", "twilio.create_origination_url", "agent"),
-    Point("livekit_inbound_trunk", "livekit.create_inbound_trunk", "agent"),
-    Point("livekit_dispatch_rule", "livekit.create_dispatch_rule", "agent"),
-    Point("twilio_number_attachment", "twilio.attach_number", "number_sid"),
-    Point("verification", "livekit.list_inbound_trunks", "number"),
+DO_POINTS = (
+    CallPoint("twilio_number", "twilio.list_numbers", "number"),
+    CallPoint("twilio_trunk", "twilio.create_trunk", "agent"),
+    CallPoint("twilio_origination_url", "twilio.create_origination_url", "agent"),
+    CallPoint("livekit_inbound_trunk", "livekit.create_inbound_trunk", "agent"),
+    CallPoint("livekit_dispatch_rule", "livekit.create_dispatch_rule", "agent"),
+    CallPoint("twilio_number_attachment", "twilio.attach_number", "number_sid"),
+    CallPoint("verification", "livekit.list_inbound_trunks", "number"),
 )
 
-UP = (
-    Point("twilio_number_attachment", "twilio.detach_number", "number_sid"),
-    Point("twilio_number_attachment", "twilio.update_number", "number_sid", "restore"),
-    Point("livekit_dispatch_rule", "livekit.delete_dispatch_rule", "livekit_dispatch_rule_id"),
-    Point("livekit_inbound_trunk", "livekit.delete_trunk", "livekit_inbound_trunk_id"),
-    Point("twilio_origination_url", "twilio.delete_origination_url", "twilio_origination_url_sid"),
-    Point("twilio_trunk", "twilio.delete_trunk", "twilio_trunk_sid"),
+UNDO_POINTS = (
+    CallPoint("twilio_number_attachment", "twilio.detach_number", "number_sid"),
+    CallPoint("twilio_number_attachment", "twilio.update_number", "number_sid", "restore"),
+    CallPoint("livekit_dispatch_rule", "livekit.delete_dispatch_rule", "livekit_dispatch_rule_id"),
+    CallPoint("livekit_inbound_trunk", "livekit.delete_trunk", "livekit_inbound_trunk_id"),
+    CallPoint("twilio_origination_url", "twilio.delete_origination_url", "twilio_origination_url_sid"),
+    CallPoint("twilio_trunk", "twilio.delete_trunk", "twilio_trunk_sid"),
 )
 
 
@@ -68,23 +68,23 @@ class Case:
     """One case with its own agent, number and faults, so that all cases of a test run at the same time."""
 
     path: Path
-    point: Point
-    trouble: Trouble
-    subject: Subject
+    point: CallPoint
+    failure: Failure
+    assignment: Assignment
     operation_id: str = ""
     faults: list[str] = field(default_factory=list)
 
     @property
     def label(self) -> str:
-        """How the case is called in a report."""
-        return f"{self.path}, {self.point.step} {self.point.name}, {self.trouble}".replace(" ,", ",")
+        """The name of the case in a report."""
+        return f"{self.path}, {self.point.step} {self.point.name}, {self.failure}".replace(" ,", ",")
 
     @property
-    def ends(self) -> PhoneStatus:
-        """How it must end."""
+    def expected_status(self) -> PhoneStatus:
+        """The agent's status that the case must end in."""
         if self.path in {Path.DEPROVISION, Path.CANCEL}:
             return PhoneStatus.NOT_PROVISIONED
-        fails = self.path is Path.ROLLBACK or self.trouble in {Trouble.REFUSED, Trouble.LASTING}
+        fails = self.path is Path.ROLLBACK or self.failure in {Failure.REFUSED, Failure.PERMANENT}
         return PhoneStatus.FAILED if fails else PhoneStatus.PROVISIONED
 
     @property
@@ -93,11 +93,11 @@ class Case:
         provider = self.point.operation.partition(".")[0]
         if self.path is Path.CANCEL:
             return "cancelled"
-        if self.path is Path.DEPROVISION or self.ends is PhoneStatus.PROVISIONED:
+        if self.path is Path.DEPROVISION or self.expected_status is PhoneStatus.PROVISIONED:
             return None
         if self.path is Path.ROLLBACK:
-            return "livekit_rejected"  # the failure that sent it back
-        return "provider_unavailable" if self.trouble is Trouble.LASTING else f"{provider}_rejected"
+            return "livekit_rejected"  # the failure that started the rollback
+        return "provider_unavailable" if self.failure is Failure.PERMANENT else f"{provider}_rejected"
 
     @property
     def stored(self) -> str:
@@ -105,13 +105,18 @@ class Case:
         return "DONE" if self.path is Path.PROVISION else "UNDONE"
 
     def mark(self, rows: AgentRows) -> str:
-        """Return the text by which the sandbox knows the point's request."""
+        """Return the text by which the sandbox recognises the request."""
         own = {
-            "agent": self.subject.agent_id,
-            "number": self.subject.number,
-            "number_sid": str(self.subject.before["sid"]),
+            "agent": self.assignment.agent_id,
+            "number": self.assignment.number,
+            "number_sid": str(self.assignment.before["sid"]),
         }
         return own.get(self.point.mark) or str(getattr(rows.agent, self.point.mark))
 
 
-ALL_POINTS = tuple((path, point) for path in Path for point in (DOWN if path in {Path.PROVISION, Path.CANCEL} else UP))
+POINTS_ON = {
+    Path.PROVISION: DO_POINTS,
+    Path.ROLLBACK: UNDO_POINTS,
+    Path.DEPROVISION: UNDO_POINTS,
+    Path.CANCEL: DO_POINTS,
+}

@@ -1,4 +1,4 @@
-"""The running stack that tests share unless they kill something, and what every e2e test needs beside it."""
+"""The running stack that tests share unless they kill something, and the fixtures of every e2e test."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from app.dev.localstack.servers import PostgresServer
-from tests.e2e.invariants import Foreigners, Subject
-from tests.e2e.subjects import SHARED, new_subject, next_number
+from tests.e2e.assignments import SHARED_TIMINGS, new_assignment, next_number
+from tests.e2e.invariants import Assignment, ForeignObjects
 from tests.support.sandbox import ControlledSandbox, Sandbox
 from tests.support.servers import running_valkey
 from tests.support.stack import Stack, running_stack, services_of
@@ -30,37 +30,37 @@ def make_database(postgres_server: PostgresServer, template_database: str) -> Ca
 
 @pytest.fixture(scope="session")
 def shared_stack(make_database: Callable[[], str], sandbox_server: ControlledSandbox) -> Iterator[Stack]:
-    """Web, worker and sweeper, started once per xdist worker; booting them takes seconds.
+    """Web, worker and sweeper, started once per xdist worker, since a start takes seconds.
 
     Their Valkey is their own: the worker would take what another test puts into a queue.
     """
     with (
         running_valkey() as broker,
-        running_stack(make_database(), broker.url, sandbox_server.control, SHARED) as stack,
+        running_stack(make_database(), broker.url, sandbox_server.control, SHARED_TIMINGS) as stack,
     ):
         yield stack
 
 
 @pytest.fixture
 def stack(shared_stack: Stack, sandbox: Sandbox) -> Stack:
-    """The shared stack over an emptied sandbox; kill nothing of it."""
+    """The shared stack over an emptied sandbox; do not kill its processes."""
     return shared_stack
 
 
 @pytest.fixture
-def foreigners(sandbox: Sandbox) -> Iterator[Foreigners]:
-    """Somebody else's objects in the same accounts, which must be untouched at the end of the test."""
+def foreign_objects(sandbox: Sandbox) -> Iterator[ForeignObjects]:
+    """Somebody else's objects in the same accounts, which must be unchanged at the end of the test."""
     nowhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "REDIS_URL": "redis://127.0.0.1:1/0"}
     with services_of({**sandbox.settings(), **nowhere}) as wiring:
-        theirs = Foreigners(wiring, sandbox, next_number())
+        theirs = ForeignObjects(wiring, sandbox, next_number())
     yield theirs
     theirs.check()
 
 
 @pytest.fixture
-def subject(stack: Stack, sandbox: Sandbox) -> Subject:
-    """One agent, and one free number whose calls went to a web hook until now."""
-    return new_subject(stack, sandbox)
+def assignment(stack: Stack, sandbox: Sandbox) -> Assignment:
+    """One agent, and one free number whose calls go to a voice URL so far."""
+    return new_assignment(stack, sandbox)
 
 
 @pytest.hookimpl(wrapper=True)

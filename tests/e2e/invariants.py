@@ -1,4 +1,4 @@
-"""What must hold when an operation has ended: status, rows and both providers agree, and nobody else was touched."""
+"""What must hold when an operation has ended: status, rows and providers agree, and nothing of others is changed."""
 
 import json
 from collections import Counter
@@ -41,7 +41,7 @@ State = dict[str, list[dict[str, Any]]]
 
 IDS = ("sid", "sip_trunk_id", "sip_dispatch_rule_id")
 
-END_OF = {
+OPERATION_STATUSES_OF = {
     PhoneStatus.PROVISIONED: {OperationStatus.SUCCEEDED},
     PhoneStatus.FAILED: {OperationStatus.FAILED},
     PhoneStatus.NOT_PROVISIONED: {OperationStatus.SUCCEEDED, OperationStatus.CANCELLED},
@@ -49,55 +49,55 @@ END_OF = {
 
 
 @dataclass(frozen=True)
-class Subject:
-    """An agent with the number it is to get, and how that number was routed before."""
+class Assignment:
+    """An agent, the number that it is to get, and how that number was routed before."""
 
     agent_id: str
     number: str
     name: str
     before: dict[str, Any]
-    """The number's record before we came."""
+    """The number's record before it was provisioned."""
 
 
 def owned(state: State, agent_id: str) -> dict[str, list[str]]:
-    """Return the ids at both providers that carry this agent's mark, by kind."""
+    """Return the ids at both providers that have this agent's tag, by kind."""
     return {
         kind: [str(item[id_name]) for item in state[kind] if agent_id in json.dumps(item)]
         for kind, id_name in ID_OF.items()
     }
 
 
-def check(sessions: Sessions, sandbox: Sandbox, subject: Subject, expected: PhoneStatus) -> None:
+def check(sessions: Sessions, sandbox: Sandbox, assignment: Assignment, expected: PhoneStatus) -> None:
     """Raise AssertionError unless everything about this agent has ended as `expected`, everywhere."""
-    rows, state = rows_of(sessions, subject.agent_id), sandbox.state()
+    rows, state = rows_of(sessions, assignment.agent_id), sandbox.state()
     check_rows(rows, expected)
     if expected is PhoneStatus.PROVISIONED:
-        check_path(rows, state, subject)
-        check_call(sandbox, subject)
+        check_path(rows, state, assignment)
+        check_call(sandbox, assignment)
         return
     check_clean(rows, state)
-    now = routing_of(state, subject.number)
-    then = {name: subject.before[name] or None for name in ROUTING}
+    now = routing_of(state, assignment.number)
+    then = {name: assignment.before[name] or None for name in ROUTING}
     assert now == then, f"the number's routing is {now}, it was {then}"
 
 
-def check_path(rows: AgentRows, state: State, subject: Subject) -> None:
+def check_path(rows: AgentRows, state: State, assignment: Assignment) -> None:
     """Raise unless an agent has exactly one path, and rows, ledger and providers agree on it."""
-    ours, known = owned(state, subject.agent_id), known_ids(rows)
-    number = next(item for item in state["numbers"] if item["phone_number"] == subject.number)
+    ours, known = owned(state, assignment.agent_id), known_ids(rows)
+    number = next(item for item in state["numbers"] if item["phone_number"] == assignment.number)
     live = sorted(entry.external_id for entry in rows.ledger if entry.deleted_at is None)
     assert ours == {kind: [each] for kind, each in known.items()}, f"not exactly one set: {ours}, rows {known}"
     assert number["trunk_sid"] == rows.agent.twilio_trunk_sid, "the number is not on our trunk"
     assert rows.agent.twilio_phone_number_sid == number["sid"]
-    assert rows.agent.twilio_phone_number == subject.number
+    assert rows.agent.twilio_phone_number == assignment.number
     assert live == sorted(str(each) for each in known.values()), f"ledger {live}, rows {known}"
 
 
-def check_call(sandbox: Sandbox, subject: Subject) -> None:
+def check_call(sandbox: Sandbox, assignment: Assignment) -> None:
     """Raise unless a call to the number reaches the agent."""
-    call = sandbox.call(subject.number)
+    call = sandbox.call(assignment.number)
     assert call["reaches"], call["reason"]
-    assert call["agentName"] == subject.name
+    assert call["agentName"] == assignment.name
 
 
 def check_clean(rows: AgentRows, state: State) -> None:
@@ -123,22 +123,22 @@ def routing_of(state: State, phone_number: str) -> dict[str, Any]:
 
 
 def check_rows(rows: AgentRows, expected: PhoneStatus) -> None:
-    """Raise unless the agent's own rows are at rest and say the same."""
+    """Raise unless the agent's rows are final and consistent."""
     assert rows.agent.phone_provisioning_status is expected, (
         f"{rows.agent.phone_provisioning_status}, not {expected}; "
         f"operation {rows.operation.status} {rows.operation.error_code}: {rows.operation.error_detail}; "
         f"steps { {row.name: row.state.value for row in rows.steps} }"
     )
-    assert rows.operation.status in END_OF[expected], rows.operation.status
+    assert rows.operation.status in OPERATION_STATUSES_OF[expected], rows.operation.status
     assert all(operation.status.is_final for operation in rows.operations)
     assert rows.operation.wake_at is None
     assert rows.operation.finished_at is not None
-    assert all(row.lease_token is None for row in rows.steps), "somebody still holds a lease"
+    assert all(row.lease_token is None for row in rows.steps), "a lease is still held"
     end = StepState.DONE if expected is PhoneStatus.PROVISIONED else StepState.UNDONE
     assert {row.state for row in rows.steps} == {end}, {row.name: row.state.value for row in rows.steps}
 
 
-class Foreigners:
+class ForeignObjects:
     """What others own in the same accounts: a number on their trunk, and a LiveKit trunk with its rule."""
 
     def __init__(self, wiring: Wiring, sandbox: Sandbox, number: str) -> None:
@@ -155,7 +155,7 @@ class Foreigners:
         assert len(self._before) == len(self._ids)
 
     def check(self) -> None:
-        """Raise unless every byte of theirs is as it was, and no write of ours named anything of theirs."""
+        """Raise unless every byte of theirs is as it was, and no write of ours named one of their ids."""
         now = self._objects()
         assert now == self._before, "somebody else's objects were changed"
         reads = ("twilio.list", "twilio.fetch", "livekit.list", "livekit.get")
@@ -165,13 +165,13 @@ class Foreigners:
             assert not named or request["operation"].startswith(reads), f"{request['operation']} on {named}"
 
     def _objects(self) -> list[str]:
-        """Return their objects as bytes would show them."""
+        """Return their objects as JSON."""
         everything = [item for objects in self._sandbox.state().values() for item in objects]
         return sorted(json.dumps(item) for item in everything if self._ids & {item.get(name) for name in IDS})
 
 
-def check_made_once(sandbox: Sandbox, subject: Subject) -> None:
+def check_created_once(sandbox: Sandbox, assignment: Assignment) -> None:
     """Raise unless each of the four creates was sent once for this agent, whatever is left of it."""
-    sent = [item["operation"] for item in sandbox.requests() if subject.agent_id in json.dumps(item["body"])]
+    sent = [item["operation"] for item in sandbox.requests() if assignment.agent_id in json.dumps(item["body"])]
     made = Counter(operation for operation in sent if ".create_" in operation)
     assert made == dict.fromkeys(CREATES, 1), made

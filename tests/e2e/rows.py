@@ -1,4 +1,4 @@
-"""What the rows say: an agent, its latest operation and the ledger, read in one transaction."""
+"""Reads rows for the checks: an agent, its latest operation and the ledger, in one transaction."""
 
 import uuid
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from sqlalchemy import select
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation, OperationStep, Resource
 from app.domain.statuses import OperationStatus
-from tests.support.stack import PATIENCE_S, Stack, eventually
+from tests.support.stack import TIMEOUT_S, Stack, eventually
 
 
 @dataclass(frozen=True)
 class AgentRows:
-    """Everything that the database knows of one agent."""
+    """Everything that the database has of one agent."""
 
     agent: Agent
     operations: list[Operation]
@@ -63,8 +63,8 @@ def step_states(sessions: Sessions, operation_ids: Sequence[str]) -> dict[tuple[
         return {(str(key), name): state.value for key, name, state in found}
 
 
-def resting(sessions: Sessions, operation_ids: Sequence[str], step: str) -> set[str]:
-    """Return the operations whose `step` has failed at least once and rests, held by nobody."""
+def failed_and_waiting(sessions: Sessions, operation_ids: Sequence[str], step: str) -> set[str]:
+    """Return the operations whose `step` has failed at least once and waits for its retry, without a lease."""
     keys = [uuid.UUID(each) for each in operation_ids]
     with sessions.begin() as session:
         found = session.scalars(
@@ -78,7 +78,7 @@ def resting(sessions: Sessions, operation_ids: Sequence[str], step: str) -> set[
         return {str(key) for key in found}
 
 
-def finished(stack: Stack, operation_ids: Sequence[str], within_s: float = PATIENCE_S) -> None:
+def wait_until_finished(stack: Stack, operation_ids: Sequence[str], within_s: float = TIMEOUT_S) -> None:
     """Wait until all these operations have ended."""
 
     def all_final() -> bool:

@@ -1,4 +1,4 @@
-"""The benchmarks' stack at its smallest: the Procfile's own line still starts under it, and a measure comes through."""
+"""The smallest benchmark: the Procfile's web line still starts on the benchmarks' stack, and a measure succeeds."""
 
 import dataclasses
 import io

@@ -1,15 +1,15 @@
-"""Bulks over real processes: killed in the middle, cancelled, resumed; every number ends once and whole."""
+"""Bulks with real processes: killed in the middle, cancelled, resumed; every number is connected exactly once."""
 
 import itertools
 from typing import Any
 
-from tests.e2e.subjects import next_number
+from tests.e2e.assignments import next_number
 from tests.support.sandbox import ControlledSandbox, Sandbox
 from tests.support.stack import Stack, Timings, eventually, running_stack
 
 SIZE = 30
 
-BULK_PATIENCE_S = 180.0
+BULK_TIMEOUT_S = 180.0
 """Seconds for a whole bulk: 10 as a rule, a kill included; thirty numbers share two cores with all other tests."""
 
 _names = itertools.count(1)
@@ -24,30 +24,32 @@ def numbers(count: int) -> list[str]:
 
 
 def start(stack: Stack, wanted: list[str]) -> str:
-    """Post a bulk; return where it is found."""
+    """Post a bulk; return its status URL."""
     status, body = stack.api.call("POST", "/api/provisionings", {"items": [item(number) for number in wanted]})
     assert status == 202, body
     return str(body["statusUrl"])
 
 
-def look(stack: Stack, url: str) -> dict[str, Any]:
+def read_bulk(stack: Stack, url: str) -> dict[str, Any]:
     status, body = stack.api.call("GET", url)
     assert status == 200, body
     return dict(body)
 
 
-def over(stack: Stack, url: str) -> dict[str, Any]:
-    """Return the bulk once it is over."""
-    eventually(lambda: look(stack, url)["finishedAt"], lambda: f"the bulk ends: {look(stack, url)}", BULK_PATIENCE_S)
-    return look(stack, url)
+def wait_until_bulk_finished(stack: Stack, url: str) -> dict[str, Any]:
+    """Return the bulk once it has finished."""
+    eventually(
+        lambda: read_bulk(stack, url)["finishedAt"], lambda: f"the bulk ends: {read_bulk(stack, url)}", BULK_TIMEOUT_S
+    )
+    return read_bulk(stack, url)
 
 
 def items(stack: Stack, url: str) -> list[dict[str, Any]]:
     return list(stack.api.call("GET", f"{url}/items?limit=200")[1]["items"])
 
 
-def assert_each_stands_once(sandbox: Sandbox, wanted: list[str]) -> None:
-    """Each number rings its agent, over one trunk, one URL, one LiveKit trunk and one rule of its own."""
+def assert_each_is_connected_once(sandbox: Sandbox, wanted: list[str]) -> None:
+    """Each number reaches its agent, over one trunk, one URL, one LiveKit trunk and one rule of its own."""
     assert all(sandbox.call(number)["reaches"] for number in wanted)
     made = {
         kind: len(objects)
@@ -65,19 +67,19 @@ def test_a_bulk_survives_the_death_of_its_worker_and_its_sweeper(
     sandbox.latency(twilio_ms=30, livekit_ms=20)
     with running_stack(make_database(), own_valkey.url, sandbox, Timings(provider_timeout=1)) as stack:
         url = start(stack, wanted)
-        eventually(lambda: look(stack, url)["counts"]["running"], "items begin")
+        eventually(lambda: read_bulk(stack, url)["counts"]["running"], "items begin")
         eventually(lambda: len(sandbox.state()["trunks"]) >= 3, "the first trunks are made")
         stack.worker.kill()
         stack.sweeper.kill()
         stack.start_sweeper()
         stack.start_worker()
 
-        assert over(stack, url)["status"] == "succeeded"
-        assert_each_stands_once(sandbox, wanted)
+        assert wait_until_bulk_finished(stack, url)["status"] == "succeeded"
+        assert_each_is_connected_once(sandbox, wanted)
         assert len({each["operationId"] for each in items(stack, url)}) == SIZE
 
 
-def test_a_bulk_that_is_cancelled_before_a_sweeper_comes_is_resumed_whole(
+def test_a_bulk_that_is_cancelled_before_a_sweeper_runs_can_be_resumed(
     make_database: Any, own_valkey: Any, own_sandbox: ControlledSandbox
 ) -> None:
     sandbox, wanted = own_sandbox.control, numbers(6)
@@ -90,11 +92,11 @@ def test_a_bulk_that_is_cancelled_before_a_sweeper_comes_is_resumed_whole(
         stack.start_worker()
         stack.start_sweeper()
         assert stack.api.call("POST", f"{url}/resume")[0] == 202
-        done = over(stack, url)
+        done = wait_until_bulk_finished(stack, url)
         assert (done["status"], done["counts"]["succeeded"], done["counts"]["failed"]) == ("failed", 5, 1)
         assert items(stack, url)[-1]["error"]["code"] == "number_not_in_account"
 
         sandbox.numbers(wanted[-1:])
         assert stack.api.call("POST", f"{url}/resume")[0] == 202
-        assert over(stack, url)["status"] == "succeeded"
-        assert_each_stands_once(sandbox, wanted)
+        assert wait_until_bulk_finished(stack, url)["status"] == "succeeded"
+        assert_each_is_connected_once(sandbox, wanted)

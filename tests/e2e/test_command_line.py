@@ -1,4 +1,4 @@
-"""A stranger's path against a running stack: with the command line alone, and with what the README says to paste."""
+"""The command line alone, against a running stack: from `doctor` to a connected number and back."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from run import LAUNCHER_TEXT, ROOT
-from tests.e2e.subjects import SHARED, next_number
+from tests.e2e.assignments import SHARED_TIMINGS, next_number
 from tests.support.sandbox import ControlledSandbox, Sandbox
 from tests.support.servers import running_valkey
 from tests.support.stack import Stack, running_stack
@@ -26,9 +26,9 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 @pytest.fixture(scope="module")
 def own_stack(make_database: Callable[[], str], sandbox_server: ControlledSandbox) -> Iterator[Stack]:
-    """A stack on which nobody was before: the shared one has rows whose resources are gone with another test."""
+    """A stack of its own: the shared one has rows of other tests, whose resources are gone."""
     providers = sandbox_server.control
-    with running_valkey() as valkey, running_stack(make_database(), valkey.url, providers, SHARED) as stack:
+    with running_valkey() as valkey, running_stack(make_database(), valkey.url, providers, SHARED_TIMINGS) as stack:
         yield stack
 
 
@@ -39,7 +39,7 @@ def stack(own_stack: Stack, sandbox: Sandbox) -> Stack:
 
 
 def trunkline(stack: Stack, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command as a process of its own, its output in a pipe."""
+    """Run a command as a process of its own, with its output in a pipe."""
     command = [sys.executable, "-m", "app.cli", *words]
     done = subprocess.run(  # noqa: S603
         command,
@@ -67,13 +67,13 @@ def on_a_terminal(stack: Stack, *words: str) -> str:
         while chunk := os.read(ours, 65536):
             written += chunk
     except OSError:
-        pass  # how Linux says that the other end was closed
+        pass  # Linux reports a closed terminal so
     os.close(ours)
     assert process.wait(LIMIT_S) == 0, written.decode()
     return written.decode()
 
 
-def test_a_strangers_path_needs_nothing_but_the_command_line(stack: Stack, sandbox: Sandbox) -> None:
+def test_a_number_is_connected_with_the_command_line_alone(stack: Stack, sandbox: Sandbox) -> None:
     number, name = next_number(), "Front desk, e2e"
     sandbox.number(number)
     assert trunkline(stack, "doctor").stdout.splitlines()[-1] == "All checks passed."

@@ -1,20 +1,21 @@
-"""With the sweeper, the lease or the look-up switched off, the checks of the other tests fail: they can fail."""
+"""With the sweeper, the lease or the look-up switched off, the checks of the other tests fail, as they must."""
 
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime
 
 import pytest
 
 from app.domain.statuses import PhoneStatus
-from app.saga.machine import Timing
-from app.saga.rows import Rows
+from app.saga.machine import Change, Saga
+from app.saga.rows import Loaded, Rows
 from app.saga.steps import ACTIONS
 from app.wiring import Wiring
-from tests.e2e.invariants import Foreigners, check, check_made_once
-from tests.e2e.rows import finished
-from tests.e2e.scenarios import deliver_twice, lose_an_answer, lose_every_message
-from tests.e2e.subjects import new_subject, next_number
+from tests.e2e.assignments import new_assignment, next_number
+from tests.e2e.invariants import ForeignObjects, check, check_created_once
+from tests.e2e.rows import wait_until_finished
+from tests.e2e.scenarios import deliver_twice, lose_a_response, lose_every_message
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, services_of
 
@@ -24,25 +25,31 @@ NO_SWEEP_S = 12
 
 @pytest.fixture
 def wiring(make_database: Callable[[], str], sandbox: Sandbox) -> Iterator[Wiring]:
-    """A worker's inside without Celery, on a database of its own."""
+    """What a worker runs on, without Celery, over a database of its own."""
     stores = {"DATABASE_URL": make_database(), "REDIS_URL": "redis://127.0.0.1:1/0", "PROVIDER_TIMEOUT_S": "2"}
     with services_of({**sandbox.settings(), **stores}) as wiring:
         yield wiring
 
 
-class NoLease(Timing):
-    """Timing under which a lease ends when it is taken, and nothing is expected to be applied after it."""
+class RowsWithoutLeases(Rows):
+    """Rows that show no lease to the rules, so that every claim is granted."""
 
-    lease = timedelta()
-    settle = quiet = lands = timedelta()
+    def change(
+        self, operation_id: uuid.UUID, decide: Callable[[Saga, datetime], Change | None]
+    ) -> tuple[Change, Loaded] | None:
+        return super().change(operation_id, lambda saga, now: decide(without_leases(saga), now))
+
+
+def without_leases(saga: Saga) -> Saga:
+    """Return the operation with no lease on any step."""
+    return replace(saga, steps={name: replace(row, lease_until=None) for name, row in saga.steps.items()})
 
 
 @pytest.fixture
 def wiring_without_lease(wiring: Wiring) -> Wiring:
-    """The services with a runner that holds no step."""
-    timing = wiring.runner.tools.timing
-    tools = replace(wiring.runner.tools, timing=NoLease(timing.provider_timeout, timing.budget))
-    return replace(wiring, runner=replace(wiring.runner, tools=tools, rows=Rows(wiring.sessions)))
+    """The services with a runner that does not see leases."""
+    rows = RowsWithoutLeases(wiring.sessions, wiring.runner.tools.timing.lands)
+    return replace(wiring, runner=replace(wiring.runner, rows=rows))
 
 
 @pytest.fixture
@@ -53,37 +60,37 @@ def no_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_sweeper_lost_messages_leave_operations_stuck(
-    stack: Stack, sandbox: Sandbox, foreigners: Foreigners
+    stack: Stack, sandbox: Sandbox, foreign_objects: ForeignObjects
 ) -> None:
-    subjects = [new_subject(stack, sandbox) for _ in range(4)]
+    assignments = [new_assignment(stack, sandbox) for _ in range(4)]
     stack.sweeper.kill()
     try:
-        operations = lose_every_message(stack, sandbox, subjects[:2], subjects[2:])
+        operations = lose_every_message(stack, sandbox, assignments[:2], assignments[2:])
         with pytest.raises(AssertionError, match="every operation ends"):
-            finished(stack, operations, NO_SWEEP_S)
+            wait_until_finished(stack, operations, NO_SWEEP_S)
     finally:
         stack.start_sweeper()
-    finished(stack, operations)
-    for each in subjects:
+    wait_until_finished(stack, operations)
+    for each in assignments:
         check(stack.sessions, sandbox, each, PhoneStatus.PROVISIONED)
 
 
 def test_with_the_lease_two_deliveries_make_one_trunk(wiring: Wiring, sandbox: Sandbox) -> None:
-    check_made_once(sandbox, deliver_twice(wiring, sandbox, next_number()))
+    check_created_once(sandbox, deliver_twice(wiring, sandbox, next_number()))
 
 
 def test_without_the_lease_two_deliveries_make_two_trunks(wiring_without_lease: Wiring, sandbox: Sandbox) -> None:
-    subject = deliver_twice(wiring_without_lease, sandbox, next_number())
+    assignment = deliver_twice(wiring_without_lease, sandbox, next_number())
     with pytest.raises(AssertionError, match=r"'twilio\.create_trunk': 2"):
-        check_made_once(sandbox, subject)
+        check_created_once(sandbox, assignment)
 
 
-def test_with_the_look_up_a_lost_answer_is_adopted(wiring: Wiring, sandbox: Sandbox) -> None:
-    check(wiring.sessions, sandbox, lose_an_answer(wiring, sandbox, next_number()), PhoneStatus.PROVISIONED)
+def test_with_the_look_up_a_lost_response_is_adopted(wiring: Wiring, sandbox: Sandbox) -> None:
+    check(wiring.sessions, sandbox, lose_a_response(wiring, sandbox, next_number()), PhoneStatus.PROVISIONED)
 
 
 @pytest.mark.usefixtures("no_look_up")
-def test_without_the_look_up_a_lost_answer_becomes_a_duplicate(wiring: Wiring, sandbox: Sandbox) -> None:
-    subject = lose_an_answer(wiring, sandbox, next_number())
+def test_without_the_look_up_a_lost_response_becomes_a_duplicate(wiring: Wiring, sandbox: Sandbox) -> None:
+    assignment = lose_a_response(wiring, sandbox, next_number())
     with pytest.raises(AssertionError, match="not exactly one set"):
-        check(wiring.sessions, sandbox, subject, PhoneStatus.PROVISIONED)
+        check(wiring.sessions, sandbox, assignment, PhoneStatus.PROVISIONED)

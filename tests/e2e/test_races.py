@@ -10,28 +10,28 @@ from redis import Redis
 
 from app.domain.queues import QueueName
 from app.domain.statuses import OperationStatus, PhoneStatus
-from tests.e2e.cases import DOWN, Point
-from tests.e2e.invariants import Foreigners, Subject, check, check_made_once
-from tests.e2e.rows import finished, rows_of, step_states
-from tests.e2e.subjects import SHARED, new_subject
+from tests.e2e.assignments import SHARED_TIMINGS, new_assignment
+from tests.e2e.cases import DO_POINTS, CallPoint
+from tests.e2e.invariants import Assignment, ForeignObjects, check, check_created_once
+from tests.e2e.rows import rows_of, step_states, wait_until_finished
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, eventually
 
 CLIENTS = 50
 DELIVERIES = 5
 
-WRITES = tuple(point for point in DOWN if point.mark in {"agent", "number_sid"})
+WRITES = tuple(point for point in DO_POINTS if point.mark in {"agent", "number_sid"})
 """The four creates and the attachment."""
 
-LATE_S = SHARED.provider_timeout * 1.15
-"""Seconds after which a write lands that its sender has given up: within the quiet period of 1.2 timeouts."""
+LATE_S = SHARED_TIMINGS.provider_timeout * 1.15
+"""Seconds after which a write is applied whose sender has timed out: within the quiet period of 1.2 timeouts."""
 
 
 def test_one_step_delivered_again_and_again_makes_one_trunk(
-    stack: Stack, sandbox: Sandbox, subject: Subject, foreigners: Foreigners
+    stack: Stack, sandbox: Sandbox, assignment: Assignment, foreign_objects: ForeignObjects
 ) -> None:
-    held = sandbox.fault("twilio.create_trunk", "hold_before", contains=subject.agent_id)
-    operation_id = stack.api.provision(subject.agent_id, subject.number)
+    held = sandbox.fault("twilio.create_trunk", "hold_before", contains=assignment.agent_id)
+    operation_id = stack.api.provision(assignment.agent_id, assignment.number)
     eventually(lambda: sandbox.held(held), "the create is held")
     with Celery(broker=stack.environ["REDIS_URL"]) as celery:
         arguments = [operation_id, 0]
@@ -42,49 +42,51 @@ def test_one_step_delivered_again_and_again_makes_one_trunk(
         waiting = QueueName.PROVISION.lists
         eventually(lambda: not broker.exists(*waiting) and broker.hlen("unacked") == 1, "all are refused")
     sandbox.release(held)
-    finished(stack, [operation_id])
-    check(stack.sessions, sandbox, subject, PhoneStatus.PROVISIONED)
-    check_made_once(sandbox, subject)
+    wait_until_finished(stack, [operation_id])
+    check(stack.sessions, sandbox, assignment, PhoneStatus.PROVISIONED)
+    check_created_once(sandbox, assignment)
 
 
 def test_the_whole_chain_published_many_times_at_once_runs_once(
-    stack: Stack, sandbox: Sandbox, subject: Subject, foreigners: Foreigners
+    stack: Stack, sandbox: Sandbox, assignment: Assignment, foreign_objects: ForeignObjects
 ) -> None:
     stack.worker.pause()
-    operation_id = stack.api.provision(subject.agent_id, subject.number)
+    operation_id = stack.api.provision(assignment.agent_id, assignment.number)
     for _ in range(DELIVERIES):
         stack.api.retry(operation_id)
     stack.worker.resume()
-    finished(stack, [operation_id])
-    check(stack.sessions, sandbox, subject, PhoneStatus.PROVISIONED)
-    check_made_once(sandbox, subject)
+    wait_until_finished(stack, [operation_id])
+    check(stack.sessions, sandbox, assignment, PhoneStatus.PROVISIONED)
+    check_created_once(sandbox, assignment)
 
 
-def test_a_cancellation_that_overtakes_a_write_leaves_nothing(
-    stack: Stack, sandbox: Sandbox, foreigners: Foreigners, subtests: pytest.Subtests
+def test_a_cancellation_during_a_write_leaves_nothing(
+    stack: Stack, sandbox: Sandbox, foreign_objects: ForeignObjects, subtests: pytest.Subtests
 ) -> None:
     """For every write: held until after the cancellation, before or after it is applied."""
-    cancelled = [overtake(stack, sandbox, write, kind) for write in WRITES for kind in ("hold_before", "hold_after")]
+    cancelled = [
+        start_slow_write(stack, sandbox, write, kind) for write in WRITES for kind in ("hold_before", "hold_after")
+    ]
     eventually(lambda: all(each["held"] for each in sandbox.faults()), "every write is under way")
     for each in cancelled:
-        stack.api.deprovision(each.subject.agent_id)
+        stack.api.deprovision(each.assignment.agent_id)
     for each in cancelled:
         sandbox.release(each.fault)
     check_cancelled(stack, sandbox, cancelled, subtests)
 
 
-def test_a_write_that_lands_after_its_sender_gave_up_and_was_cancelled_leaves_nothing(
-    stack: Stack, sandbox: Sandbox, foreigners: Foreigners, subtests: pytest.Subtests
+def test_a_write_that_is_applied_after_a_timeout_and_a_cancellation_leaves_nothing(
+    stack: Stack, sandbox: Sandbox, foreign_objects: ForeignObjects, subtests: pytest.Subtests
 ) -> None:
-    """The way back is kicked the moment the sender has given up: it has to wait by itself until nothing can land."""
-    cancelled = [overtake(stack, sandbox, write, "slow") for write in WRITES]
+    """The rollback is published the moment the call times out: it must wait until nothing can be applied any more."""
+    cancelled = [start_slow_write(stack, sandbox, write, "slow") for write in WRITES]
     eventually(lambda: all(each["hits"] for each in sandbox.faults()), "every write is under way")
     for each in cancelled:
-        stack.api.deprovision(each.subject.agent_id)
+        stack.api.deprovision(each.assignment.agent_id)
     waiting = {each.operation_id: each.write.step for each in cancelled}
     with Celery(broker=stack.environ["REDIS_URL"]) as celery:
 
-        def all_kicked() -> bool:
+        def all_republished() -> bool:
             states = step_states(stack.sessions, list(waiting))
             for operation_id, step in list(waiting.items()):
                 if states[operation_id, step] != "RUNNING":
@@ -92,58 +94,62 @@ def test_a_write_that_lands_after_its_sender_gave_up_and_was_cancelled_leaves_no
                     celery.send_task("upkeep.kick", [operation_id], queue="ops")
             return not waiting
 
-        eventually(all_kicked, "every sender gives up")
+        eventually(all_republished, "every call times out")
     check_cancelled(stack, sandbox, cancelled, subtests)
 
 
 @dataclass(frozen=True)
-class Cancelled:
-    """An operation that is turned round while a write of it is at the provider."""
+class CancelledWrite:
+    """An operation that is cancelled while a write of it is at the provider."""
 
-    write: Point
+    write: CallPoint
     kind: str
-    subject: Subject
+    assignment: Assignment
     fault: str
     operation_id: str
 
 
-def overtake(stack: Stack, sandbox: Sandbox, write: Point, kind: str) -> Cancelled:
-    """Start an operation of which this write takes long."""
-    subject = new_subject(stack, sandbox)
-    mark = subject.agent_id if write.mark == "agent" else subject.before["sid"]
+def start_slow_write(stack: Stack, sandbox: Sandbox, write: CallPoint, kind: str) -> CancelledWrite:
+    """Start an operation with a slow write."""
+    assignment = new_assignment(stack, sandbox)
+    mark = assignment.agent_id if write.mark == "agent" else assignment.before["sid"]
     fault = sandbox.fault(write.operation, kind, contains=mark, seconds=LATE_S)
-    return Cancelled(write, kind, subject, fault, stack.api.provision(subject.agent_id, subject.number))
+    return CancelledWrite(write, kind, assignment, fault, stack.api.provision(assignment.agent_id, assignment.number))
 
 
-def check_cancelled(stack: Stack, sandbox: Sandbox, cancelled: list[Cancelled], subtests: pytest.Subtests) -> None:
+def check_cancelled(stack: Stack, sandbox: Sandbox, cancelled: list[CancelledWrite], subtests: pytest.Subtests) -> None:
     """Wait for the end of all, and check each."""
-    finished(stack, [each.operation_id for each in cancelled])
+    wait_until_finished(stack, [each.operation_id for each in cancelled])
     for each in cancelled:
         with subtests.test(f"{each.write.operation}, {each.kind}"):
-            check(stack.sessions, sandbox, each.subject, PhoneStatus.NOT_PROVISIONED)
-            assert rows_of(stack.sessions, each.subject.agent_id).operation.status is OperationStatus.CANCELLED
+            check(stack.sessions, sandbox, each.assignment, PhoneStatus.NOT_PROVISIONED)
+            assert rows_of(stack.sessions, each.assignment.agent_id).operation.status is OperationStatus.CANCELLED
 
 
-def test_of_fifty_agents_that_ask_for_one_number_at_once_one_gets_it(stack: Stack, sandbox: Sandbox) -> None:
-    subjects = [new_subject(stack, sandbox) for _ in range(CLIENTS)]
-    wanted = subjects[0].number
+def test_of_fifty_agents_that_request_one_number_at_once_one_gets_it(stack: Stack, sandbox: Sandbox) -> None:
+    assignments = [new_assignment(stack, sandbox) for _ in range(CLIENTS)]
+    wanted = assignments[0].number
     with ThreadPoolExecutor(CLIENTS) as clients:
-        answers = list(clients.map(lambda each: stack.api.post_number(each.agent_id, wanted), subjects))
+        answers = list(clients.map(lambda each: stack.api.post_number(each.agent_id, wanted), assignments))
     outcomes = Counter((status, body.get("code")) for status, body in answers)
     assert outcomes == {(202, None): 1, (409, "number_in_use"): CLIENTS - 1}
-    winner = next(each for each, (status, _) in zip(subjects, answers, strict=True) if status == 202)
-    finished(stack, [body["operationId"] for status, body in answers if status == 202])
-    connected = Subject(winner.agent_id, wanted, winner.name, subjects[0].before)
+    winner = next(each for each, (status, _) in zip(assignments, answers, strict=True) if status == 202)
+    wait_until_finished(stack, [body["operationId"] for status, body in answers if status == 202])
+    connected = Assignment(winner.agent_id, wanted, winner.name, assignments[0].before)
     check(stack.sessions, sandbox, connected, PhoneStatus.PROVISIONED)
     assert len(sandbox.state()["trunks"]) == 1
 
 
-def test_of_fifty_posts_for_one_agent_at_once_one_is_taken(stack: Stack, sandbox: Sandbox, subject: Subject) -> None:
+def test_of_fifty_posts_for_one_agent_at_once_one_is_taken(
+    stack: Stack, sandbox: Sandbox, assignment: Assignment
+) -> None:
     with ThreadPoolExecutor(CLIENTS) as clients:
-        answers = list(clients.map(lambda _: stack.api.post_number(subject.agent_id, subject.number), range(CLIENTS)))
+        answers = list(
+            clients.map(lambda _: stack.api.post_number(assignment.agent_id, assignment.number), range(CLIENTS))
+        )
     assert Counter(status for status, _ in answers) == {202: 1, 409: CLIENTS - 1}
     codes = {body["code"] for status, body in answers if status == 409}
     assert codes <= {"operation_in_progress", "agent_has_phone"}
-    finished(stack, [body["operationId"] for status, body in answers if status == 202])
-    check(stack.sessions, sandbox, subject, PhoneStatus.PROVISIONED)
-    check_made_once(sandbox, subject)
+    wait_until_finished(stack, [body["operationId"] for status, body in answers if status == 202])
+    check(stack.sessions, sandbox, assignment, PhoneStatus.PROVISIONED)
+    check_created_once(sandbox, assignment)

@@ -1,4 +1,4 @@
-"""Nothing that is secret, and no full phone number, in anything that the processes put out."""
+"""No secret and no full phone number in any output of the processes."""
 
 import subprocess
 import sys
@@ -12,13 +12,13 @@ from sqlalchemy import text
 from app.access import KeyService, Scope
 from app.dev import sandbox as defaults
 from app.dev.localstack.processes import JsonClient
-from tests.e2e.rows import finished, statuses
+from tests.e2e.rows import statuses, wait_until_finished
 from tests.support.receiver import receiver
+from tests.support.redis_monitor import RedisMonitor, monitored_redis
 from tests.support.sandbox import ControlledSandbox, Sandbox, running_sandbox
 from tests.support.servers import running_valkey
 from tests.support.stack import Api, Stack, Timings, eventually, running_stack
 from tests.support.stage import Console
-from tests.support.wiretap import Wiretap, wiretap
 
 AUTH_TOKEN = "marked-auth-token-0123456789abcdef"
 API_KEY_SECRET = "marked-key-secret-0123456789abcdef"
@@ -28,20 +28,20 @@ JOB_SECRET = "marked-webhook-secret"
 """What a client keeps in an agent's metadata, for the agent only."""
 
 VOICE_URL = "https://example.com/voice?token=marked-url-token"
-"""Where a number's calls went before us: kept as a row, told to nobody."""
+"""Where a number's calls went before it was provisioned: kept in a row, shown to nobody."""
 
 HOOK_TOKEN = "token=marked-hook-token"
 NOBODY = "http://127.0.0.1:1/hook?from=trunkline"
 
 WRONG_KEY = "tl_" + "marked0wrong0key0" * 3
-WHOLE, REFUSED, STUCK, ORPHANED, ODD = (f"+1514777{n:04d}" for n in range(1111, 1116))
-NUMBERS = (WHOLE, REFUSED, STUCK, ORPHANED, ODD)
+CONNECTED, REFUSED, STUCK, ORPHANED, DRIFTED = (f"+1514777{n:04d}" for n in range(1111, 1116))
+NUMBERS = (CONNECTED, REFUSED, STUCK, ORPHANED, DRIFTED)
 QUOTING = f"Basic {AUTH_TOKEN} may not use {REFUSED} (%2B{REFUSED[1:]}); secret {LIVEKIT_SECRET}"
-"""A provider's message that repeats what it was sent."""
+"""A provider's message that repeats the request."""
 
 FOR_EVER = None
 
-SAVED = (
+SAVED_TEXTS = (
     "SELECT detail::text FROM events",
     "SELECT coalesce(error_detail, '') FROM operations",
     "SELECT coalesce(error_detail, '') FROM operation_steps",
@@ -49,19 +49,19 @@ SAVED = (
     "SELECT health_findings::text FROM agents",
     "SELECT coalesce(error, '') FROM webhook_deliveries",
 )
-"""What the rows tell to others."""
+"""Columns whose texts are shown to others."""
 
 
 @dataclass
-class Heard:
-    """Everything put out, by where."""
+class Outputs:
+    """Every output, by where it was found."""
 
     outputs: dict[str, str] = field(default_factory=dict)
     hook_secrets: list[str] = field(default_factory=list)
-    """What the webhooks of the test are signed with."""
+    """The signing secrets of the test's webhooks."""
 
     def leaks(self, secrets: dict[str, str]) -> list[str]:
-        """Say which secret is in which output, with what stands before it."""
+        """Return which secret is in which output, with the text before it."""
         return [
             f"{name} in {where}: ...{output[max(output.index(secret) - 120, 0) : output.index(secret)]}"
             for where, output in self.outputs.items()
@@ -70,8 +70,8 @@ class Heard:
         ]
 
 
-class NotingApi(Api):
-    """Keeps the body of every problem."""
+class RecordingApi(Api):
+    """Records the body of every problem."""
 
     def __init__(self, base_url: str, key: str) -> None:
         super().__init__(base_url, key)
@@ -114,26 +114,26 @@ def marked_stack(make_database: Callable[[], str], marked_sandbox: ControlledSan
 
 
 @pytest.fixture(scope="module")
-def heard(marked_stack: Stack, marked_sandbox: ControlledSandbox) -> Heard:
+def outputs(marked_stack: Stack, marked_sandbox: ControlledSandbox) -> Outputs:
     """Let everything happen once, and collect what was put out."""
-    sandbox, api = marked_sandbox.control, NotingApi(marked_stack.api.base_url, marked_stack.api.key)
+    sandbox, api = marked_sandbox.control, RecordingApi(marked_stack.api.base_url, marked_stack.api.key)
     for number in NUMBERS:
         sandbox.number(number, voiceUrl=VOICE_URL)
-    with wiretap(marked_stack.environ["REDIS_URL"]) as tap, receiver() as hook:
-        hook_secrets = [_hook(marked_stack, f"{url}&{HOOK_TOKEN}") for url in (hook.url, NOBODY)]
-        _succeed(marked_stack, sandbox, api)
+    with monitored_redis(marked_stack.environ["REDIS_URL"]) as monitor, receiver() as webhook_receiver:
+        hook_secrets = [_webhook(marked_stack, f"{url}&{HOOK_TOKEN}") for url in (webhook_receiver.url, NOBODY)]
+        _provision_with_retry(marked_stack, sandbox, api)
         _fail(marked_stack, sandbox, api)
-        _ask_wrongly(api)
+        _send_bad_requests(api)
         _get_stuck(marked_stack, sandbox, api)
-        _drift(marked_stack, sandbox, api)
-        eventually(lambda: hook.server.seen, "the webhook is told")
+        _cause_drift(marked_stack, sandbox, api)
+        eventually(lambda: webhook_receiver.server.seen, "the webhook is delivered")
     metrics = str(api.call("GET", "/metrics")[1])
-    return Heard(_collected(marked_stack, api, tap, metrics), hook_secrets)
+    return Outputs(_collected(marked_stack, api, monitor, metrics), hook_secrets)
 
 
 @pytest.fixture(scope="module")
-def secrets(marked_stack: Stack, heard: Heard) -> dict[str, str]:
-    """What must not be seen; numbers without their plus, since it may be written in another way."""
+def secrets(marked_stack: Stack, outputs: Outputs) -> dict[str, str]:
+    """What must not be in any output; numbers without their plus, which may be encoded."""
     database = marked_stack.database_url.partition("://")[2].partition("@")[0].partition(":")[2]
     found = {
         "the auth token": AUTH_TOKEN,
@@ -143,7 +143,7 @@ def secrets(marked_stack: Stack, heard: Heard) -> dict[str, str]:
         "a secret of the agent's": JOB_SECRET,
         "the former webhook": "marked-url-token",
         "a token in a webhook's address": HOOK_TOKEN,
-        **{f"the secret of webhook {n}": secret for n, secret in enumerate(heard.hook_secrets)},
+        **{f"the secret of webhook {n}": secret for n, secret in enumerate(outputs.hook_secrets)},
         "a client's key": marked_stack.api.key,
         "a wrong key": WRONG_KEY,
         "a token of LiveKit's": "eyJhbGciOi",
@@ -152,8 +152,8 @@ def secrets(marked_stack: Stack, heard: Heard) -> dict[str, str]:
     return {**found, **({"the database's password": database} if database else {})}
 
 
-def test_everything_happened(heard: Heard) -> None:
-    """What was never put out cannot leak: each output has what it is there for."""
+def test_everything_happened(outputs: Outputs) -> None:
+    """What was never written cannot leak: each output has the texts that it is expected to have."""
     expected = {
         "problems": ["number_in_use", "validation_failed", "unauthenticated", "livekit_bad_credentials"],
         "redis": ["provision.twilio_trunk", "deprovision.twilio_trunk", "task-received", "celeryev"],
@@ -170,19 +170,19 @@ def test_everything_happened(heard: Heard) -> None:
             "connection_failed",
         ],
     }
-    missing = {where: [one for one in words if one not in heard.outputs[where]] for where, words in expected.items()}
+    missing = {where: [one for one in words if one not in outputs.outputs[where]] for where, words in expected.items()}
     assert missing == {where: [] for where in expected}
 
 
-def test_no_output_has_a_secret_or_a_full_number(heard: Heard, secrets: dict[str, str]) -> None:
-    assert heard.leaks(secrets) == []
+def test_no_output_has_a_secret_or_a_full_number(outputs: Outputs, secrets: dict[str, str]) -> None:
+    assert outputs.leaks(secrets) == []
 
 
 @pytest.mark.parametrize("where", ["worker", "redis", "problems", "rows"])
-def test_a_leak_is_found_wherever_it_is(heard: Heard, secrets: dict[str, str], where: str) -> None:
-    leaking = Heard({**heard.outputs, where: heard.outputs[where] + f'"number": "%2B{WHOLE[1:]}"'})
+def test_a_leak_is_found_wherever_it_is(outputs: Outputs, secrets: dict[str, str], where: str) -> None:
+    leaking = Outputs({**outputs.outputs, where: outputs.outputs[where] + f'"number": "%2B{CONNECTED[1:]}"'})
     (leak,) = leaking.leaks(secrets)
-    assert leak.startswith(f"number {WHOLE} in {where}: ")
+    assert leak.startswith(f"number {CONNECTED} in {where}: ")
 
 
 def test_malformed_settings_are_named_and_not_shown(marked_stack: Stack) -> None:
@@ -210,34 +210,34 @@ def _agent(api: Api, name: str) -> str:
 
 def _provisioned(stack: Stack, api: Api, number: str) -> str:
     agent_id = _agent(api, f"agent of {number[-4:]}")
-    finished(stack, [api.provision(agent_id, number)])
+    wait_until_finished(stack, [api.provision(agent_id, number)])
     assert api.phone(agent_id)["hasPhone"]
     return agent_id
 
 
-def _hook(stack: Stack, url: str) -> str:
-    """Register a webhook; its secret."""
+def _webhook(stack: Stack, url: str) -> str:
+    """Register a webhook; return its secret."""
     key = KeyService(stack.sessions).create("admin", [Scope.ADMIN])[1]
     status, body = Api(stack.api.base_url, key).call("POST", "/api/webhooks", {"url": url})
     assert status == 201, body
     return str(body["secret"])
 
 
-def _succeed(stack: Stack, sandbox: Sandbox, api: Api) -> None:
-    """One lost answer, then a path; one agent is refused its number, and the path is verified."""
+def _provision_with_retry(stack: Stack, sandbox: Sandbox, api: Api) -> None:
+    """One lost response, then a whole path; a second agent is refused the number, and the path is verified."""
     sandbox.fault("twilio.create_trunk", "apply_then_drop")
-    agent_id = _provisioned(stack, api, WHOLE)
-    assert api.post_number(_agent(api, "second"), WHOLE)[0] == 409
+    agent_id = _provisioned(stack, api, CONNECTED)
+    assert api.post_number(_agent(api, "second"), CONNECTED)[0] == 409
     assert api.call("POST", f"/api/agents/{agent_id}/verify")[0] == 200
 
 
 def _fail(stack: Stack, sandbox: Sandbox, api: Api) -> None:
-    """A refusal that quotes what it was sent: the operation is rolled back, and the client who waits is told."""
+    """A refusal that quotes the request: the operation is rolled back, and the waiting client gets the error."""
     sandbox.fault("livekit.create_dispatch_rule", "reject", code="unauthenticated", message=QUOTING)
     sandbox.fault("twilio.create_origination_url", "429", message=QUOTING)
     agent_id = _agent(api, "refused")
     operation_id = api.provision(agent_id, REFUSED)
-    finished(stack, [operation_id])
+    wait_until_finished(stack, [operation_id])
     assert api.phone(agent_id)["phoneProvisioningStatus"] == "FAILED"
     sandbox.fault("twilio.list_trunks", "reject", status=401, code=20003, message=QUOTING)
     status, body = api.call("POST", f"/api/agents/{agent_id}/provision-phone?dryRun=true", {"phoneNumber": REFUSED})
@@ -249,43 +249,48 @@ def _fail(stack: Stack, sandbox: Sandbox, api: Api) -> None:
     api.problems.append(str(body))
 
 
-def _ask_wrongly(api: NotingApi) -> None:
-    agent_id = _agent(api, "asks wrongly")
+def _send_bad_requests(api: RecordingApi) -> None:
+    agent_id = _agent(api, "sends bad requests")
     path = f"/api/agents/{agent_id}/provision-phone"
-    for body in ({"phoneNumber": WHOLE + "0"}, {"phoneNumber": WHOLE, WHOLE: 1}, {WHOLE: WHOLE}, WHOLE):
+    for body in (
+        {"phoneNumber": CONNECTED + "0"},
+        {"phoneNumber": CONNECTED, CONNECTED: 1},
+        {CONNECTED: CONNECTED},
+        CONNECTED,
+    ):
         assert api.call("POST", path, body)[0] == 422
-    assert api.call("GET", f"/api/agents/{WHOLE}")[0] == 404
-    assert api.call("GET", f"/api/agents?{WHOLE.replace('+', '%2B')}=1")[0] == 422
-    stranger = NotingApi(api.base_url, WRONG_KEY)
+    assert api.call("GET", f"/api/agents/{CONNECTED}")[0] == 404
+    assert api.call("GET", f"/api/agents?{CONNECTED.replace('+', '%2B')}=1")[0] == 422
+    stranger = RecordingApi(api.base_url, WRONG_KEY)
     assert stranger.call("GET", "/api/agents")[0] == 401
     api.problems += stranger.problems
 
 
 def _get_stuck(stack: Stack, sandbox: Sandbox, api: Api) -> None:
-    """An undo that is refused for ever."""
+    """An undo that is refused again and again."""
     agent_id = _provisioned(stack, api, STUCK)
     sandbox.fault("twilio.delete_trunk", "reject", times=FOR_EVER, status=400, code=20001, message=QUOTING)
     operation_id = api.deprovision(agent_id)
     eventually(lambda: statuses(stack.sessions, [operation_id])[operation_id] == "needs_attention", "it gets stuck")
 
 
-def _drift(stack: Stack, sandbox: Sandbox, api: Api) -> None:
-    """Numbers in what somebody writes at a console, and an audit that finds it."""
-    ids, console = api.phone(_provisioned(stack, api, ODD)), Console(sandbox, AUTH_TOKEN, LIVEKIT_SECRET)
+def _cause_drift(stack: Stack, sandbox: Sandbox, api: Api) -> None:
+    """Numbers in what somebody sets at a provider's console, and an audit that finds it."""
+    ids, console = api.phone(_provisioned(stack, api, DRIFTED)), Console(sandbox, AUTH_TOKEN, LIVEKIT_SECRET)
     path = f"/v1/Trunks/{ids['twilioTrunkSid']}/OriginationUrls/{ids['twilioOriginationUrlSid']}"
-    console.twilio("POST", path, SipUrl=f"sip:{ODD}@elsewhere.example.com")
+    console.twilio("POST", path, SipUrl=f"sip:{DRIFTED}@elsewhere.example.com")
     mark = '{"managedBy": "trunkline", "instance": "marked", "agentId": "%s", "createdAt": "2020-01-01T00:00:00Z"}'
     trunk = {"name": "orphan", "numbers": [ORPHANED], "metadata": mark % "00000000-0000-4000-8000-000000000000"}
     console.livekit("CreateSIPInboundTrunk", trunk=trunk)
     status, asked = api.call("POST", "/api/audit", {"fix": False})
     assert status == 202, asked
-    look = lambda: api.call("GET", asked["statusUrl"])[1]  # noqa: E731
-    eventually(lambda: look()["status"] == "done", lambda: f"the audit ends: {look()}")
+    read_audit = lambda: api.call("GET", asked["statusUrl"])[1]  # noqa: E731
+    eventually(lambda: read_audit()["status"] == "done", lambda: f"the audit ends: {read_audit()}")
 
 
-def _collected(stack: Stack, api: NotingApi, tap: Wiretap, metrics: str) -> dict[str, str]:
+def _collected(stack: Stack, api: RecordingApi, monitor: RedisMonitor, metrics: str) -> dict[str, str]:
     with stack.sessions.begin() as session:
-        rows = [str(value) for query in SAVED for value in session.scalars(text(query))]
+        rows = [str(value) for query in SAVED_TEXTS for value in session.scalars(text(query))]
     logs = {name: stack.log(name) for name in ("web", "worker", "sweeper")}
-    others = {"problems": "\n".join(api.problems), "redis": tap.text, "metrics": metrics, "rows": "\n".join(rows)}
+    others = {"problems": "\n".join(api.problems), "redis": monitor.text, "metrics": metrics, "rows": "\n".join(rows)}
     return {**logs, **others}

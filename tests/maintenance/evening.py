@@ -7,7 +7,7 @@ from app.domain.errors import ErrorCode
 from app.domain.findings import AuditStatus, FindingCode
 from app.domain.statuses import OPEN_STATUSES, OperationKind, PhoneStatus
 from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK
-from tests.e2e.invariants import Subject, check_call, check_clean, check_path, known_ids, owned, routing_of
+from tests.e2e.invariants import Assignment, check_call, check_clean, check_path, known_ids, owned, routing_of
 from tests.e2e.rows import AgentRows, rows_of
 from tests.maintenance.hostile_day import NAMES, NUMBERS, WEBHOOK, HostileDay
 
@@ -53,7 +53,7 @@ def check(day: HostileDay) -> None:
         number = str(rows.agent.twilio_phone_number)
         held.add(number)
         assert number == WEBHOOK or number in day.taken_over, f"{number} was taken over unasked"
-        subject = Subject(str(agent_id), number, name, {})
+        subject = Assignment(str(agent_id), number, name, {})
         check_path(rows, state, subject)
         check_call(day.sandbox, subject)
     for number in set(NUMBERS) - held:

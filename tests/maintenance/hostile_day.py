@@ -21,7 +21,7 @@ from app.saga.runner import BACKOFF_CAP_S, Runner
 from app.settings import load_settings
 from app.sweeper import Sweeper
 from app.wiring import Wiring, build
-from tests.e2e.invariants import Foreigners, routing_of
+from tests.e2e.invariants import ForeignObjects, routing_of
 from tests.maintenance.outsider import Outsider
 from tests.support.api import empty_tables
 from tests.support.mishaps import Fate, Fateful, Mishap
@@ -93,7 +93,7 @@ class HostileDay:
         empty_tables(self.plain)
         self.sandbox.clear_faults()
         self.sandbox.reset()
-        self.foreigners = Foreigners(self.plain, self.sandbox, FOREIGN_NUMBER)
+        self.foreigners = ForeignObjects(self.plain, self.sandbox, FOREIGN_NUMBER)
         self.their_trunk = self.plain.carrier.create_trunk(Label("theirs")).sid
         self.sandbox.number(WEBHOOK, voiceUrl="https://example.com/voice")
         self.sandbox.number(APPLICATION, voiceApplicationSid="AP" + "0" * 32)

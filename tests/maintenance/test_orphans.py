@@ -11,7 +11,7 @@ from app.db.models import Agent
 from app.domain.events import Origin
 from app.domain.findings import FindingCode
 from app.domain.marks import tag_of
-from tests.support.odd_texts import ODD_URIS, damaged_marks
+from tests.support.malformed_texts import MALFORMED_URIS, damaged_marks
 from tests.support.stage import FOREIGN_NUMBER, NUMBER, Stage, unknown_agent
 
 SPARE = "+15145550042"
@@ -143,7 +143,7 @@ def test_odd_texts_at_both_providers_end_nothing(stage: Stage) -> None:
         odd.add(stage.console.livekit("CreateSIPInboundTrunk", trunk=trunk)["sip_trunk_id"])
         odd.add(_orphan_rule(stage, metadata, name="theirs too", trunk_ids=[f"ST_odd{index:09}"]))
     path = f"/v1/Trunks/{stage.agent.twilio_trunk_sid}/OriginationUrls"
-    for uri in ODD_URIS[:8]:
+    for uri in MALFORMED_URIS[:8]:
         url = {"SipUrl": uri, "Weight": "1", "Priority": "20", "Enabled": "true", "FriendlyName": "theirs"}
         stage.console.twilio("POST", path, **url)
     own = f"{path}/{stage.agent.twilio_origination_url_sid}"

@@ -13,7 +13,7 @@ import pytest
 
 from app.domain.errors import RefusedError
 from app.domain.statuses import PhoneStatus
-from tests.e2e.invariants import Subject, check_call, check_clean, check_path, routing_of
+from tests.e2e.invariants import Assignment, check_call, check_clean, check_path, routing_of
 from tests.e2e.rows import rows_of
 from tests.maintenance.evening import check, check_nothing_unknown, heal, settle
 from tests.maintenance.hostile_day import NAMES, WEBHOOK, HostileDay, Parts, hostile_day
@@ -100,7 +100,7 @@ def _ends_well(day: HostileDay, flow: Flow) -> None:
     assert rows.agent.phone_provisioning_status is flow.ends, operations
     check_nothing_unknown(day)
     if flow.ends is PhoneStatus.PROVISIONED:
-        subject = Subject(str(rows.agent.id), WEBHOOK, NAMES[flow.holder], {})
+        subject = Assignment(str(rows.agent.id), WEBHOOK, NAMES[flow.holder], {})
         check_path(rows, state, subject)
         check_call(day.sandbox, subject)
     else:

@@ -1,4 +1,4 @@
-"""A receiver of webhooks as a customer writes one: the library of Standard Webhooks decides what is genuine."""
+"""A webhook receiver as a customer writes one: the library of Standard Webhooks verifies the signatures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ class Message:
 
 @dataclass
 class Receiver:
-    """A server on loopback, and the secret that was given for it."""
+    """A server on loopback, and the webhook's secret."""
 
     server: ScriptedServer
     secret: str = ""
@@ -34,7 +34,7 @@ class Receiver:
         return f"{self.server.url}/hook?from=trunkline"
 
     def messages(self) -> list[Message]:
-        """Return what arrived, verified; raises for anything that is not genuine."""
+        """Return what arrived, verified; raise where a signature is wrong."""
         found = []
         for seen in list(self.server.seen):
             body = Webhook(self.secret).verify(seen.body, seen.headers)
@@ -45,7 +45,7 @@ class Receiver:
 
 @contextmanager
 def receiver(port: int = 0, secret: str = "") -> Iterator[Receiver]:
-    """Yield a receiver that takes everything, at a port of its own or at this one."""
+    """Yield a receiver that accepts everything, at `port` or at a free one."""
     server = ScriptedServer(port)
     server.default = RECEIVED
     try:

@@ -33,7 +33,7 @@ class Sandbox:
         return sandbox_settings(self.base_url)
 
     def reset(self) -> None:
-        """Empty it: objects, faults (held requests are let go), switches, latency, request log."""
+        """Empty it: objects, faults (held requests are released), switches, latency, request log."""
         self._call("DELETE", "/sandbox/faults")
         self._call("POST", "/sandbox/reset", {})
 
@@ -60,7 +60,7 @@ class Sandbox:
         return str(self._call("POST", "/sandbox/faults", body)["id"])
 
     def pause(self, operation: str, *, seconds: float | None = None, landing: str = "arrival", **fields: Any) -> str:
-        """Hold all calls (`twilio.*`, `livekit.*`) for `seconds` or until released; then all land as `landing` says."""
+        """Hold the calls of `operation`, a glob, for `seconds` or until released; apply them in the order `landing`."""
         return self.fault(operation, "pause", times=None, seconds=seconds, landing=landing, **fields)
 
     def faults(self) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ class Sandbox:
         return next((int(each.get("held", 0)) for each in self.faults() if str(each["id"]) == fault_id), 0)
 
     def release(self, fault_id: str) -> None:
-        """Let the requests go that this fault holds."""
+        """Release the requests that this fault holds."""
         self._call("POST", f"/sandbox/faults/{fault_id}/release", {})
 
     def delete_fault(self, fault_id: str) -> None:
@@ -81,11 +81,11 @@ class Sandbox:
         self._call("DELETE", f"/sandbox/faults/{fault_id}")
 
     def clear_faults(self) -> None:
-        """Heal everything: remove every fault and let every held request go."""
+        """Remove every fault and release every held request."""
         self._call("DELETE", "/sandbox/faults")
 
     def latency(self, twilio_ms: float = 0, livekit_ms: float = 0, *, jitter: float = 0) -> None:
-        """Set how long the providers think about an answer."""
+        """Set how long the providers take for a response, milliseconds."""
         self._call("PUT", "/sandbox/latency", {"twilioMs": twilio_ms, "livekitMs": livekit_ms, "jitter": jitter})
 
     def switch(self, **switches: Any) -> None:
@@ -143,7 +143,7 @@ def sandbox_server() -> Iterator[ControlledSandbox]:
 
 @pytest.fixture
 def sandbox(sandbox_server: ControlledSandbox) -> Iterator[Sandbox]:
-    """An empty sandbox without faults; faults are healed afterwards, so that nothing hangs in the next test."""
+    """An empty sandbox without faults; faults are removed afterwards, so that no request hangs in the next test."""
     sandbox_server.control.reset()
     yield sandbox_server.control
     sandbox_server.control.clear_faults()

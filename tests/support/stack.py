@@ -17,10 +17,10 @@ from tests.support.sandbox import Sandbox
 from tests.support.servers import server_folder
 
 START_S = 60.0
-"""Seconds until a process is given up: 2 as a rule, several times that where two cores boot four of them."""
+"""Seconds until a process is given up: 2 as a rule, several times that where two cores start four of them."""
 
-PATIENCE_S = 60.0
-"""Seconds that anything awaited may take: what is promised is a minute after everything is back."""
+TIMEOUT_S = 60.0
+"""Seconds that anything awaited may take: recovery is promised within a minute."""
 
 THREADS = 64
 """Threads of the web server and of the worker: one for each case of a matrix when the worker is killed."""
@@ -30,12 +30,12 @@ PROCESSES = ("web", "worker", "sweeper")
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], what: str | Callable[[], str], within_s: float = PATIENCE_S) -> T:
-    """Return what `look` gives as soon as it is true; fail the test with `what` (then) when it never is."""
+def eventually(read: Callable[[], T], what: str | Callable[[], str], within_s: float = TIMEOUT_S) -> T:
+    """Return what `read` returns as soon as it is true; fail the test with `what` when it never is."""
     seen: list[T] = []
 
     def is_so() -> bool:
-        seen[:] = [look()]
+        seen[:] = [read()]
         return bool(seen[0])
 
     if not poll_until(is_so, within_s):
@@ -44,7 +44,7 @@ def eventually(look: Callable[[], T], what: str | Callable[[], str], within_s: f
 
 
 class Api:
-    """A client of the HTTP API with a key that may write; answers are (status, body)."""
+    """A client of the HTTP API with a key that may write; responses are (status, body)."""
 
     def __init__(self, base_url: str, key: str) -> None:
         self.base_url, self.key = base_url, key
@@ -62,24 +62,24 @@ class Api:
         return str(body["id"])
 
     def post_number(self, agent_id: str, number: str, *, takeover: bool = False) -> tuple[int, Any]:
-        """Ask for a number, and return whatever the answer is."""
+        """Request a number, and return the response."""
         body = {"phoneNumber": number, "takeover": takeover}
         return self.call("POST", f"/api/agents/{agent_id}/provision-phone", body)
 
     def provision(self, agent_id: str, number: str, *, takeover: bool = False) -> str:
-        """Ask for a number; return the operation's id."""
+        """Request a number; return the operation's id."""
         status, body = self.post_number(agent_id, number, takeover=takeover)
         assert status == 202, body
         return str(body["operationId"])
 
     def deprovision(self, agent_id: str) -> str:
-        """Ask for the number's removal; return the operation's id."""
+        """Request the number's removal; return the operation's id."""
         status, body = self.call("DELETE", f"/api/agents/{agent_id}/deprovision-phone")
         assert status == 202, body
         return str(body["operationId"])
 
     def retry(self, operation_id: str) -> None:
-        """Re-enqueue by hand."""
+        """Retry an operation by hand."""
         status, body = self.call("POST", f"/api/operations/{operation_id}/retry")
         assert status == 202, body
 
@@ -198,7 +198,7 @@ class Stack:
         self._await_line(self.sweeper, "sweeper_started")
 
     def stop(self) -> None:
-        """End what runs, by force: nothing here has anything to lose; and close the test's own connections."""
+        """Kill what runs, since there is nothing to lose, and close the test's own connections."""
         for process in (self.web, self.worker, self.sweeper):
             process.kill()
         self._engine.dispose()

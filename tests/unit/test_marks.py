@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.domain.marks import Mark, agent_of, is_damaged, mark_in, metadata_of, tag_of, without_mark
 from app.domain.texts import read_time, shown, storable
-from tests.support.odd_texts import ANY_JSON, ANY_TEXT, DEEP, ODD_URIS, damaged_marks, id_of
+from tests.support.malformed_texts import ANY_JSON, ANY_TEXT, DEEP, MALFORMED_URIS, damaged_marks, id_of
 
 AGENT = uuid.UUID("00000000-0000-4000-8000-0000000000ab")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -98,7 +98,7 @@ def test_what_is_stored_or_shown_of_a_providers_text_can_be(text: str) -> None:
     assert len(shown(text)) <= 301 or not text.isprintable()
 
 
-@pytest.mark.parametrize("uri", ODD_URIS, ids=id_of)
+@pytest.mark.parametrize("uri", MALFORMED_URIS, ids=id_of)
 def test_a_text_that_can_be_stored_is_left_as_it_is(uri: str) -> None:
     assert (storable(uri) == uri) is ("\0" not in uri and "\ud800" not in uri)
 

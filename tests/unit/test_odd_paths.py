@@ -17,7 +17,7 @@ from app.providers.base import NumberRouting, Unreadable
 from app.saga.context import StepContext
 from app.saga.steps import ACTIONS
 from app.saga.verification import checks
-from tests.support.odd_texts import ANY_TEXT, ODD_URIS, damaged_marks, id_of
+from tests.support.malformed_texts import ANY_TEXT, MALFORMED_URIS, damaged_marks, id_of
 from tests.support.providers import World
 from tests.support.saga import E164, SIP_URI
 from tests.support.step import AGENT, make_context
@@ -103,7 +103,7 @@ def test_no_text_in_any_field_breaks_a_look(data: st.DataObject) -> None:
 ROUTING = NumberRouting.__slots__
 
 
-@pytest.mark.parametrize("uri", ODD_URIS, ids=id_of)
+@pytest.mark.parametrize("uri", MALFORMED_URIS, ids=id_of)
 def test_an_origination_url_that_is_no_uri_is_wrong_and_not_the_end(uri: str) -> None:
     world, context, path = whole()
     url = context.ids[ORIGINATION_URL]

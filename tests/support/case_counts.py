@@ -1,4 +1,4 @@
-"""Prints one line at the end of a run: how many cases the failure matrix has played, and by which tests."""
+"""Prints one line at the end of a run: how many cases of the failure matrix have run, and by which tests."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ PROPERTY = "matrix_cases"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Add up what the tests noted; under xdist their notes travel with the reports."""
+    """Add up what the tests recorded; under xdist that comes with the reports."""
     outcomes: dict[str, int] = {}
     for outcome in ("passed", "failed"):
         for report in terminalreporter.stats.get(outcome, []):

@@ -1,11 +1,11 @@
-"""Texts that somebody may have written at a provider, each of which stopped something once, and more of their kinds."""
+"""Malformed texts that may be stored at a provider, each of which caused a failure once, and similar ones."""
 
 import json
 from collections.abc import Iterator
 
 from hypothesis import strategies as st
 
-ODD_URIS = (
+MALFORMED_URIS = (
     "sip:[::1",
     "sip:x]",
     "sip:[v1.x]",
@@ -30,7 +30,7 @@ _NO_AGENTS = ("hello", None, [1], 7, True, {}, "", "\0", "\ud800", "{%s}", "urn:
 
 
 def damaged_marks(instance: str, agent: str) -> Iterator[str]:
-    """Yield metadata that calls itself a mark of the instance, and names no agent as we name one."""
+    """Yield metadata that looks like a tag of the instance and does not name an agent as we do."""
     yield from DEEP
     for name in (*_NO_AGENTS, agent.upper()):
         agent_id = name % agent if isinstance(name, str) and "%s" in name else name
@@ -44,12 +44,12 @@ def id_of(text: object) -> str:
     return ascii(text)[:40]
 
 
-ANY_TEXT = st.one_of(st.sampled_from(ODD_URIS), st.text(st.characters(), max_size=20), st.text(max_size=20))
-"""Every kind of text, halves of surrogate pairs among them."""
+ANY_TEXT = st.one_of(st.sampled_from(MALFORMED_URIS), st.text(st.characters(), max_size=20), st.text(max_size=20))
+"""Texts of every kind, including halves of surrogate pairs."""
 
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT,
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
     max_leaves=4,
 )
-"""What may stand where a text is expected."""
+"""Values that may be found where a text is expected."""

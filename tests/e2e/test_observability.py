@@ -1,4 +1,4 @@
-"""One operation as its watchers see it: one trace, lines that belong together, and counts of what workers did."""
+"""One operation in traces, logs and metrics: one trace, correlated log lines, and counts of what workers did."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from tests.support.servers import running_valkey
 from tests.support.stack import Stack, eventually, running_stack
 
 NUMBER, REFUSED = "+15147770123", "+15147770124"
-REQUEST_ID = "watched-request-1"
+REQUEST_ID = "observed-request-1"
 CALLERS_TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLERS_SPAN = "b7ad6b7169203331"
 
@@ -58,20 +58,20 @@ def stack(make_database: Callable[[], str], sandbox_server: ControlledSandbox, c
 
 
 def post(stack: Stack, number: str, **headers: str) -> str:
-    """Ask for a number with headers of one's own; return the operation's id once it is over."""
+    """Request a number with these headers; return the operation's id once it has ended."""
     agent_id = stack.api.agent(number[-4:])
     client = JsonClient(stack.api.base_url, {"Authorization": f"Bearer {stack.api.key}", **headers}, timeout_s=90)
     status, body = client.call("POST", f"/api/agents/{agent_id}/provision-phone", {"phoneNumber": number})
     assert status == 202, body
     operation_id = str(body["operationId"])
-    ends = {"succeeded", "failed"}
-    eventually(lambda: statuses(stack.sessions, [operation_id])[operation_id] in ends, stack.log_tails)
+    expected_status = {"succeeded", "failed"}
+    eventually(lambda: statuses(stack.sessions, [operation_id])[operation_id] in expected_status, stack.log_tails)
     return operation_id
 
 
 @pytest.fixture(scope="module")
 def operation_id(stack: Stack, sandbox_server: ControlledSandbox) -> str:
-    """One number that is connected, asked for by a client that traces."""
+    """One number that is connected, requested by a client that traces."""
     sandbox_server.control.number(NUMBER)
     traceparent = f"00-{CALLERS_TRACE}-{CALLERS_SPAN}-01"
     return post(stack, NUMBER, **{"X-Request-ID": REQUEST_ID, "traceparent": traceparent})
@@ -108,7 +108,7 @@ def test_every_provider_call_is_a_span_under_its_step(trace: list[Seen], sandbox
     assert str(made.attributes["url.full"]).endswith("/v1/Trunks")
 
 
-def test_an_operation_that_goes_back_is_one_trace_and_says_why(
+def test_an_operation_that_is_rolled_back_is_one_trace_with_the_error(
     stack: Stack, collector: Collector, operation_id: str
 ) -> None:
     refused = post(stack, REFUSED)
@@ -147,7 +147,7 @@ def test_a_workers_lines_name_the_operation_the_step_and_the_request(stack: Stac
     assert of_request == ["provision_queued", "request"]
 
 
-def test_the_page_tells_what_the_workers_did(stack: Stack, operation_id: str) -> None:
+def test_the_metrics_page_has_the_workers_counts(stack: Stack, operation_id: str) -> None:
     client = JsonClient(stack.api.base_url, {"Authorization": f"Bearer {stack.api.key}"})
 
     def runs() -> dict[str, float]:
@@ -155,4 +155,4 @@ def test_the_page_tells_what_the_workers_did(stack: Stack, operation_id: str) ->
         samples = next(family for family in page if family.name == "trunkline_step_runs").samples
         return {sample.labels["step"]: sample.value for sample in samples if sample.labels["outcome"] == "done"}
 
-    eventually(lambda: set(runs()) == set(STEP_BY_NAME), "the workers hand over their counts")
+    eventually(lambda: set(runs()) == set(STEP_BY_NAME), "the workers report their counts")

@@ -1,0 +1,179 @@
+"""Runs many cases of the matrix side by side: brings each to its call, causes the failure, lets them end."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.e2e.assignments import new_assignment
+from tests.e2e.cases import POINTS_ON, Case, Failure, Path
+from tests.e2e.invariants import check
+from tests.e2e.rows import failed_and_waiting, rows_of, statuses, step_states
+from tests.support.sandbox import Sandbox
+from tests.support.stack import Stack, eventually
+
+POSTS_AT_ONCE = 8
+"""Clients: enough that the first case has not passed its call when the last one starts."""
+
+FAULTS_OF: dict[Failure, tuple[tuple[str, int | None], ...]] = {
+    Failure.REFUSED: (("reject", None),),
+    Failure.TRANSIENT: (("429", 1), ("503_html", 1), ("drop_before", 1)),
+    Failure.PERMANENT: (("503_html", None),),
+    Failure.RESPONSE_LOST: (("apply_then_drop", 1),),
+    Failure.KILLED_BEFORE: (("hang", None),),
+    Failure.KILLED_AFTER: (("hold_after", None),),
+    Failure.KILLED_STORED: (("hold_after", None),),
+    Failure.PROVIDER_HUNG: (("pause", None),),
+}
+"""What the sandbox does, and how many times; None: until the fault is removed."""
+
+GATE = "twilio_number_attachment"
+"""The step at which a rollback case waits, so that the ids of what is to be undone are known."""
+
+
+MOST_PATHS = (Path.PROVISION, Path.ROLLBACK, Path.DEPROVISION)
+"""The paths of most failures; a cancellation is of interest where something is under way for long."""
+
+
+class CaseRunner:
+    """A set of cases on one stack."""
+
+    def __init__(self, stack: Stack, sandbox: Sandbox, failures: Sequence[Failure], *paths: Path) -> None:
+        self._stack = stack
+        self._sandbox = sandbox
+        self._gates: list[str] = []
+        self.cases: list[Case] = []
+        for failure in failures:
+            self.add(failure, *(paths or MOST_PATHS))
+
+    def add(self, failure: Failure, *paths: Path) -> None:
+        """Add a case for every call on these paths."""
+        for path in paths:
+            for point in POINTS_ON[path]:
+                # Attaching removes a voice application from the number, not a voice URL: only that is restored.
+                has_application = point.name == "restore" or len(self.cases) % 2
+                routing = {"voiceApplicationSid": f"AP{len(self.cases):032x}"} if has_application else {}
+                self.cases.append(Case(path, point, failure, new_assignment(self._stack, self._sandbox, **routing)))
+
+    def on_paths(self, *paths: Path) -> list[Case]:
+        """Return the cases on these paths."""
+        return [case for case in self.cases if case.path in paths]
+
+    def prepare(self) -> None:
+        """Bring rollback's cases to the gate and deprovisioning's to PROVISIONED; add the faults."""
+        back, off = self.on_paths(Path.ROLLBACK), self.on_paths(Path.DEPROVISION)
+        for case in back:
+            sid = case.assignment.before["sid"]
+            self._gates.append(self._sandbox.fault("twilio.attach_number", "429", times=None, contains=sid))
+        self._in_parallel(self._provision, back + off)
+        waiting = [case.operation_id for case in back]
+        eventually(
+            lambda: len(failed_and_waiting(self._stack.sessions, waiting, GATE)) == len(waiting),
+            "all wait at the gate",
+        )
+        self.await_end(off)
+        for case in self.cases:
+            self._add_faults(case)
+
+    def start_cases(self) -> None:
+        """Start every case on its way to its call."""
+        for gate in self._gates:
+            self._sandbox.delete_fault(gate)
+        self._in_parallel(self._start, self.cases)
+
+    def await_held(self) -> None:
+        """Wait until the sandbox holds every case's request at the same time."""
+        ours = {fault for case in self.cases for fault in case.faults}
+
+        def held() -> bool:
+            waiting = {str(each["id"]) for each in self._sandbox.faults() if each["held"]}
+            return ours <= waiting
+
+        eventually(held, "every case's request is held")
+
+    def cancel(self) -> None:
+        """Cancel the provisionings of these cases, whose requests are held."""
+        self._in_parallel(self._cancel, self.on_paths(Path.CANCEL))
+
+    def await_stored(self) -> None:
+        """Wait until the rows say that every case's step is finished."""
+        ids = [case.operation_id for case in self.cases]
+
+        def stored() -> bool:
+            states = step_states(self._stack.sessions, ids)
+            return all(states[case.operation_id, case.point.step] == case.stored for case in self.cases)
+
+        eventually(stored, "every outcome is stored")
+
+    def await_statuses(self, cases: Sequence[Case], condition: Callable[[Any], bool], what: str) -> None:
+        """Wait until the status of each case's operation satisfies `condition`."""
+        ids = [case.operation_id for case in cases]
+
+        def all_satisfy() -> bool:
+            return all(condition(status) for status in statuses(self._stack.sessions, ids).values())
+
+        eventually(all_satisfy, lambda: f"{what}; they are: {self._shown(cases)}")
+
+    def await_end(self, cases: Sequence[Case] | None = None) -> None:
+        """Wait until the operations of these cases (all) are final."""
+        self.await_statuses(self.cases if cases is None else cases, lambda status: status.is_final, "every case ends")
+
+    def clear_faults(self, cases: Sequence[Case] | None = None) -> None:
+        """Remove these cases' faults, once it is certain that each has been hit."""
+        hits = {str(each["id"]): each["hits"] for each in self._sandbox.faults()}
+        for case in self.cases if cases is None else cases:
+            for fault in case.faults:
+                assert hits[fault] > 0, f"{case.label}: the fault was not hit"
+                self._sandbox.delete_fault(fault)
+            case.faults.clear()
+
+    def retry(self, cases: Sequence[Case]) -> None:
+        """Retry these operations by hand."""
+        self._in_parallel(lambda case: self._stack.api.retry(case.operation_id), cases)
+
+    def check(self, subtests: pytest.Subtests) -> None:
+        """Check each case on its own."""
+        for case in self.cases:
+            with subtests.test(case.label):
+                check(self._stack.sessions, self._sandbox, case.assignment, case.expected_status)
+                assert (
+                    rows_of(self._stack.sessions, case.assignment.agent_id).operation.error_code == case.expected_error
+                )
+
+    def _add_faults(self, case: Case) -> None:
+        if case.path is Path.ROLLBACK:
+            # Verification fails, so that the whole path is rolled back.
+            self._sandbox.fault("livekit.list_inbound_trunks", "reject", contains=case.assignment.number)
+        mark = case.mark(rows_of(self._stack.sessions, case.assignment.agent_id))
+        # While provisioning, one refusal is final, and the rollback may need the same call.
+        once = case.path is Path.PROVISION and case.failure is Failure.REFUSED
+        for kind, times in FAULTS_OF[case.failure]:
+            case.faults.append(
+                self._sandbox.fault(case.point.operation, kind, times=1 if once else times, contains=mark)
+            )
+
+    def _cancel(self, case: Case) -> None:
+        # 200 where nothing has been requested yet that might have to be undone.
+        status, body = self._stack.api.call("DELETE", f"/api/agents/{case.assignment.agent_id}/deprovision-phone")
+        assert status in {200, 202}, body
+
+    def _provision(self, case: Case) -> None:
+        assignment, takeover = case.assignment, bool(case.assignment.before["voice_application_sid"])
+        case.operation_id = self._stack.api.provision(assignment.agent_id, assignment.number, takeover=takeover)
+
+    def _start(self, case: Case) -> None:
+        if case.path in {Path.PROVISION, Path.CANCEL}:
+            self._provision(case)
+        elif case.path is Path.ROLLBACK:
+            self._stack.api.retry(case.operation_id)
+        else:
+            case.operation_id = self._stack.api.deprovision(case.assignment.agent_id)
+
+    def _in_parallel(self, act: Callable[[Case], None], cases: Sequence[Case]) -> None:
+        with ThreadPoolExecutor(POSTS_AT_ONCE) as clients:
+            list(clients.map(act, cases))
+
+    def _shown(self, cases: Sequence[Case]) -> list[str]:
+        found = statuses(self._stack.sessions, [case.operation_id for case in cases])
+        return [f"{case.label}: {found[case.operation_id]} ({case.operation_id})" for case in cases]
