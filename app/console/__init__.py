@@ -1,1 +1,1 @@
-"""The console: the pages at `/` on which people see and act, rendered on the server."""
+"""The console: the web pages at `/`, rendered on the server."""

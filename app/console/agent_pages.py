@@ -1,4 +1,4 @@
-"""Numbers and agents: the list, a form for a new one, and the page of one agent with its path and buttons."""
+"""Pages of numbers and agents: the list, the form for a new agent, and the page and forms of one agent."""
 
 import uuid
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from flask.typing import ResponseReturnValue
 
 from app.access import Scope
 from app.console.forms import (
-    STANDING_WORDS,
+    STATUS_FILTER_LABELS,
     NumbersQuery,
-    Standing,
+    StatusFilter,
     is_checked,
     read_agent_form,
     read_move_form,
@@ -21,10 +21,10 @@ from app.console.forms import (
     read_provision_form,
     read_search,
 )
-from app.console.operation_pages import agent_actions, can_retry, draw_chart
-from app.console.pages import desk, done, origin, page, polled, visitor
-from app.console.path_picture import draw_path
-from app.console.presentation import Trouble, health_card, tally, trouble_of
+from app.console.operation_pages import agent_actions, build_timeline, can_retry
+from app.console.pages import console_services, live_fragment, origin, page, redirect_with_message, signed_in_caller
+from app.console.path_diagram import build_path_diagram
+from app.console.presentation import ErrorNotice, agent_counts, error_notice, health_card
 from app.domain.errors import RefusedError
 from app.domain.findings import Health
 from app.numbers.dry_run import Preview
@@ -35,69 +35,71 @@ from app.web.problems import status_of
 
 
 def register_numbers(blueprint: Blueprint) -> None:
-    """Add the page and what its form does."""
+    """Register the list and its form."""
     blueprint.get("/", endpoint="numbers")(numbers)
     blueprint.post("/", endpoint="create_agent")(create_agent)
 
 
 def numbers() -> ResponseReturnValue:
-    """Show one page of agents."""
+    """Show the list of agents."""
     return numbers_page(read_numbers_query(request.args))
 
 
 def create_agent() -> ResponseReturnValue:
-    """Create an agent, and go on to its page."""
+    """Create an agent and redirect to its page."""
     name, livekit_name = read_agent_form(request.form)
     agent = wiring().agents.create(name, livekit_name, {}, origin=origin())
-    return done(f"{agent.name} was created. Provision a number for it.", "console.agent", agent_id=agent.id)
+    return redirect_with_message(
+        f"{agent.name} was created. Provision a number for it.", "console.agent", agent_id=agent.id
+    )
 
 
 def numbers_page(wanted: NumbersQuery | None = None, refusal: RefusedError | None = None) -> Response:
-    """Render the page."""
+    """Render the list, or its form with the error that refused it."""
     query = wanted or NumbersQuery(None, None, "", None)
-    reader = desk().reader
+    reader = console_services().reader
     return page(
         "numbers.html",
         status_of(refusal),
         query=query,
         found=reader.numbers(query.filter, query.cursor),
-        tally=tally(reader.counts()),
-        standings=[(one, STANDING_WORDS[one]) for one in Standing],
+        agent_counts=agent_counts(reader.counts()),
+        status_filters=[(one, STATUS_FILTER_LABELS[one]) for one in StatusFilter],
         healths=list(Health),
-        trouble=trouble_of(refusal),
+        notice=error_notice(refusal),
         errors=refusal.errors if refusal else {},
     )
 
 
 @dataclass(frozen=True, slots=True)
-class NumberChoices:
-    """What the account owns; `trouble` where it could not be asked, and a number must be typed."""
+class AccountNumbers:
+    """The numbers of the Twilio account; `notice` if they could not be read, so that a number must be typed."""
 
     free: Sequence[OwnedNumber]
     routed: Sequence[OwnedNumber]
-    """On somebody else's trunk or application: only with takeover."""
-    others: Sequence[OwnedNumber]
-    """Not to be had: an agent's, or without voice."""
-    trouble: Trouble | None
+    """On somebody else's trunk or application: needs takeover."""
+    unavailable: Sequence[OwnedNumber]
+    """Connected to an agent, or without voice."""
+    notice: ErrorNotice | None
 
 
-def number_choices(inventory: InventoryService) -> NumberChoices:
-    """Ask for the account's numbers; a provider that does not answer leaves the choice to the keyboard."""
+def account_numbers(inventory: InventoryService) -> AccountNumbers:
+    """Read the account's numbers; if the provider fails, return the error as `notice`."""
     try:
         numbers = inventory.numbers()
     except ProviderError as error:
-        return NumberChoices((), (), (), trouble_of(RefusedError(error.code, error.detail)))
+        return AccountNumbers((), (), (), error_notice(RefusedError(error.code, error.detail)))
     routed = {NumberUse.TRUNK, NumberUse.APPLICATION}
-    return NumberChoices(
+    return AccountNumbers(
         free=[one for one in numbers if one.use is NumberUse.FREE],
         routed=[one for one in numbers if one.use in routed],
-        others=[one for one in numbers if one.use is not NumberUse.FREE and one.use not in routed],
-        trouble=None,
+        unavailable=[one for one in numbers if one.use is not NumberUse.FREE and one.use not in routed],
+        notice=None,
     )
 
 
 def register_agents(blueprint: Blueprint) -> None:
-    """Add the pages of one agent and what their buttons do."""
+    """Register the pages, forms and actions of one agent."""
     for path, endpoint, view in (
         ("", "agent", agent),
         ("/live", "agent_live", agent_live),
@@ -106,7 +108,7 @@ def register_agents(blueprint: Blueprint) -> None:
         ("/move", "agent_move", move_form),
     ):
         blueprint.get(f"/agents/<agent_id>{path}", endpoint=endpoint)(view)
-    for name, press in (
+    for name, handler in (
         ("provision", provision),
         ("plan", plan),
         ("deprovision", deprovision),
@@ -114,7 +116,7 @@ def register_agents(blueprint: Blueprint) -> None:
         ("repair", repair),
         ("move", move),
     ):
-        blueprint.post(f"/agents/<agent_id>/{name}", endpoint=name)(press)
+        blueprint.post(f"/agents/<agent_id>/{name}", endpoint=name)(handler)
 
 
 def agent(agent_id: uuid.UUID) -> ResponseReturnValue:
@@ -123,112 +125,114 @@ def agent(agent_id: uuid.UUID) -> ResponseReturnValue:
 
 
 def agent_live(agent_id: uuid.UUID) -> ResponseReturnValue:
-    """Show the part of the page that changes, for our script."""
+    """Return the live part of the page, which the script polls."""
     etag = web_services().reader.phone_etag(agent_id)
-    return polled("agent_live.html", etag, **_sheet(agent_id))
+    return live_fragment("agent_live.html", etag, **_page_data(agent_id))
 
 
 def provision_form(agent_id: uuid.UUID) -> ResponseReturnValue:
-    """Show the numbers to choose from."""
+    """Show the form for choosing a number."""
     return provision_page(agent_id)
 
 
 def plan(agent_id: uuid.UUID) -> ResponseReturnValue:
-    """Say what provisioning would do, and do nothing."""
+    """Preview a provisioning; read-only."""
     wanted = read_provision_form(request.form)
     preview = wiring().planning.preview(agent_id, wanted.phone_number, takeover=wanted.takeover)
     return provision_page(agent_id, preview=preview)
 
 
 def provision(agent_id: uuid.UUID) -> ResponseReturnValue:
-    """Queue the provisioning."""
+    """Queue a provisioning."""
     wanted = read_provision_form(request.form)
     wiring().provisioning.provision(agent_id, wanted.phone_number, takeover=wanted.takeover, origin=origin())
-    return done(f"Provisioning of {wanted.phone_number} is queued.", "console.agent", agent_id=agent_id)
+    return redirect_with_message(
+        f"Provisioning of {wanted.phone_number} is queued.", "console.agent", agent_id=agent_id
+    )
 
 
 def deprovision_form(agent_id: uuid.UUID) -> ResponseReturnValue:
-    """Ask whether the number is really to go."""
-    return page("deprovision.html", **_sheet(agent_id))
+    """Ask for confirmation."""
+    return page("deprovision.html", **_page_data(agent_id))
 
 
 def deprovision(agent_id: uuid.UUID) -> ResponseReturnValue:
-    """Queue the way down, cancel a provisioning, or clear a failure."""
+    """Queue a deprovisioning, cancel a provisioning, or clear a failure."""
     operation = wiring().provisioning.deprovision(agent_id, origin=origin())
     message = "The number is being disconnected." if operation else "The agent has no number."
-    return done(message, "console.agent", agent_id=agent_id)
+    return redirect_with_message(message, "console.agent", agent_id=agent_id)
 
 
 def verify(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Compare the path with both providers now."""
     result = wiring().maintenance.verify(agent_id)
     message = "Some checks failed: see below." if result.findings else "Every check passed."
-    return done(message, "console.agent", agent_id=agent_id)
+    return redirect_with_message(message, "console.agent", agent_id=agent_id)
 
 
 def repair(agent_id: uuid.UUID) -> ResponseReturnValue:
-    """Queue the repair of what is missing or changed."""
+    """Queue a repair of what is missing or changed."""
     takeover = is_checked(request.form, "takeover")
     operation = wiring().maintenance.repair(agent_id, takeover=takeover, origin=origin())
     message = "The repair is queued." if operation else "Nothing to repair."
-    return done(message, "console.agent", agent_id=agent_id)
+    return redirect_with_message(message, "console.agent", agent_id=agent_id)
 
 
 def move_form(agent_id: uuid.UUID) -> ResponseReturnValue:
-    """Show the agents that can take the number."""
+    """Show the agents that the number can be moved to."""
     return move_page(agent_id, read_search(request.args))
 
 
 def move(agent_id: uuid.UUID) -> ResponseReturnValue:
-    """Queue the hand-over of the number to another agent."""
+    """Queue a move of the number to another agent."""
     to_agent_id = read_move_form(request.form)
     wiring().maintenance.move(agent_id, to_agent_id, origin=origin())
-    return done("The move is queued.", "console.agent", agent_id=agent_id)
+    return redirect_with_message("The move is queued.", "console.agent", agent_id=agent_id)
 
 
 def agent_page(agent_id: uuid.UUID, refusal: RefusedError | None = None) -> Response:
     """Render the page."""
-    return page("agent.html", status_of(refusal), refusal=trouble_of(refusal), **_sheet(agent_id))
+    return page("agent.html", status_of(refusal), refusal=error_notice(refusal), **_page_data(agent_id))
 
 
 def provision_page(
     agent_id: uuid.UUID, *, preview: Preview | None = None, refusal: RefusedError | None = None
 ) -> Response:
-    """Render the form, with what was typed, a preview, or what was wrong."""
+    """Render the form with the submitted values, and with a preview or an error."""
     return page(
         "provision.html",
         status_of(refusal),
         agent=wiring().agents.get(agent_id),
-        choices=number_choices(wiring().inventory),
+        account_numbers=account_numbers(wiring().inventory),
         given=request.form,
         preview=preview,
-        refusal=trouble_of(refusal),
+        refusal=error_notice(refusal),
         errors=refusal.errors if refusal else {},
     )
 
 
 def move_page(agent_id: uuid.UUID, search: str) -> Response:
-    """Render the form, with the agents that match."""
+    """Render the form with the agents that match the search."""
     return page(
         "move.html",
         agent=wiring().agents.get(agent_id),
         search=search,
-        targets=desk().reader.free_agents(search, but=agent_id),
+        targets=console_services().reader.free_agents(search, exclude=agent_id),
     )
 
 
-def _sheet(agent_id: uuid.UUID) -> dict[str, Any]:
-    sheet, who = desk().reader.agent(agent_id), visitor()
-    phone, may_write = sheet.phone, who is not None and who.may(Scope.WRITE)
+def _page_data(agent_id: uuid.UUID) -> dict[str, Any]:
+    details, who = console_services().reader.agent(agent_id), signed_in_caller()
+    phone, may_write = details.phone, who is not None and who.may(Scope.WRITE)
     operation = phone.operation
     return {
         "agent": phone.agent,
         "operation": operation,
-        "history": sheet.history,
-        "names": sheet.names,
-        "path": draw_path(phone),
-        "chart": draw_chart(operation, datetime.now(UTC)) if operation else None,
-        "trouble": trouble_of(operation.error) if operation else None,
+        "history": details.history,
+        "names": details.names,
+        "path": build_path_diagram(phone),
+        "timeline": build_timeline(operation, datetime.now(UTC)) if operation else None,
+        "notice": error_notice(operation.error) if operation else None,
         "actions": agent_actions(phone, may_write=may_write),
         "can_retry": operation is not None and can_retry(operation, phone.agent, may_write=may_write),
         "health": health_card(phone),

@@ -1,4 +1,4 @@
-"""Puts the console into the application: cookie, form protection, pages, and every failure as a page."""
+"""Adds the console to the application: session cookie, CSRF protection, pages and error pages."""
 
 from collections.abc import Callable, Mapping
 
@@ -17,8 +17,8 @@ from app.console.agent_pages import register_agents, register_numbers
 from app.console.audit_pages import register_audits
 from app.console.bulk_pages import register_bulks
 from app.console.operation_pages import register_operations
-from app.console.pages import DESK, Desk, page, register_words, visitor
-from app.console.reads import ConsoleReader
+from app.console.pages import CONSOLE_SERVICES, ConsoleServices, page, register_filters, signed_in_caller
+from app.console.reader import ConsoleReader
 from app.console.sign_in import configure_cookies, register_guard, register_sign_in
 from app.console.webhook_pages import register_webhooks
 from app.domain.errors import ErrorCode, RefusedError
@@ -36,36 +36,36 @@ from app.web.problems import (
     status_of,
 )
 
-_NO_FORM_TO_RETURN_TO = frozenset({401, 403, 404})
-"""Statuses of a refused form after which its page would not be shown either."""
+_STATUSES_WITHOUT_FORM = frozenset({401, 403, 404})
+"""Statuses for which the form's page cannot be shown again with the error."""
 
 
-_SHEETS: Mapping[str, Callable[..., Response]] = {
+_DETAIL_PAGES: Mapping[str, Callable[..., Response]] = {
     "agent_id": agent_pages.agent_page,
     "operation_id": operation_pages.operation_page,
     "bulk_id": bulk_pages.bulk_page,
     "webhook_id": webhook_pages.webhook_page,
 }
-"""Id in the path -> the page that its forms are on."""
+"""Id in the path -> the page that has its forms."""
 
-_LISTS: Mapping[str | None, Callable[..., Response]] = {
+_LIST_PAGES: Mapping[str | None, Callable[..., Response]] = {
     "console.start_audit": audit_pages.audit_page,
     "console.create_bulk": bulk_pages.bulks_page,
     "console.check_bulk": bulk_pages.bulks_page,
     "console.create_webhook": webhook_pages.webhooks_page,
 }
-"""Endpoint of a form without an id -> the page that it is on."""
+"""Endpoint of a form without an id -> the page that has it."""
 
 
 def register_errors(app: APIFlask, blueprint: Blueprint) -> None:
-    """Show every failure of the console's requests, and unknown paths, as pages."""
+    """Show errors of console requests, and unknown paths, as pages."""
     register_error_handlers(blueprint, refused=_refused, failed=error_page)
     blueprint.register_error_handler(CSRFError, _expired_form)
     app.register_error_handler(NotFound, _no_such_page)
 
 
 def error_page(code: ErrorCode, detail: str, *, headers: Mapping[str, str] | None = None) -> Response:
-    """Render an error as a page of its own, with the Retry-After of its code."""
+    """Render an error page, with the Retry-After of its code."""
     kind = KINDS[code]
     response = page("error.html", kind.status, code=code, title=kind.title, detail=detail, advice=ADVICE[code])
     response.headers.update(retry_after(kind.retry_after_s) | dict(headers or {}))
@@ -73,79 +73,79 @@ def error_page(code: ErrorCode, detail: str, *, headers: Mapping[str, str] | Non
 
 
 def _refused(error: RefusedError) -> ResponseReturnValue:
-    response = _page_of(error)
+    response = _refusal_page(error)
     response.headers.update(headers_of(error))
     return response
 
 
-def _page_of(error: RefusedError) -> Response:
-    """Choose the page that a refusal is shown on."""
-    if request.endpoint == "console.enter":
-        return page("sign_in.html", status_of(error), wanted=_wanted(), refusal=error)
-    # Some checks come before the guard: what is refused there is refused to a stranger, who must see no page.
-    if request.method == "POST" and visitor() is not None and status_of(error) not in _NO_FORM_TO_RETURN_TO:
+def _refusal_page(error: RefusedError) -> Response:
+    """Return the page that shows a refusal: the form's own page where possible, else an error page."""
+    if request.endpoint == "console.submit_sign_in":
+        return page("sign_in.html", status_of(error), wanted=_wanted_path(), refusal=error)
+    # Some checks run before authentication: a caller who is not signed in must not see the page.
+    if request.method == "POST" and signed_in_caller() is not None and status_of(error) not in _STATUSES_WITHOUT_FORM:
         try:
-            return _form_again(error)
+            return _redisplay_form(error)
         except RefusedError as gone:
-            # The page that the form was on cannot be shown: there is no such agent, say.
+            # The page with the form cannot be shown, for example because the agent was deleted.
             return error_page(gone.code, gone.detail)
         except LOST_DATABASE as away:
             return error_page(*explain(away))
     return error_page(error.code, error.detail)
 
 
-def _wanted() -> str:
-    """Return the page that a person who signs in wants; of a form that is too large to be read, the first one."""
+def _wanted_path() -> str:
+    """Return the path to open after signing in; `/` if the form is too large to read."""
     try:
         return request.form.get("next", "/")
     except RequestEntityTooLarge:
         return "/"
 
 
-def _form_again(error: RefusedError) -> Response:
-    """Show the page that the form was on, with what is wrong with it and what was typed."""
+def _redisplay_form(error: RefusedError) -> Response:
+    """Render the page with the form again, with the error and the submitted values."""
     ids = request.view_args or {}
     if request.endpoint in {"console.provision", "console.plan"}:
         return agent_pages.provision_page(ids["agent_id"], refusal=error)
-    for name, sheet in _SHEETS.items():
+    for name, details in _DETAIL_PAGES.items():
         if name in ids:
-            return sheet(ids[name], refusal=error)
-    return _LISTS.get(request.endpoint, agent_pages.numbers_page)(refusal=error)
+            return details(ids[name], refusal=error)
+    return _LIST_PAGES.get(request.endpoint, agent_pages.numbers_page)(refusal=error)
 
 
 def _expired_form(_error: CSRFError) -> ResponseReturnValue:
-    """Answer a form whose cookie is gone or was another's: most often a page left open for a day."""
+    """Handle a form without a valid CSRF token: most often a page that was left open for a day."""
     return error_page(
         ErrorCode.MALFORMED_REQUEST, "The page was open too long, or cookies are disabled. Nothing was changed."
     )
 
 
 def _no_such_page(error: NotFound) -> ResponseReturnValue:
-    """Answer an address that nothing serves: in HTML for a browser, as a problem for everybody else."""
+    """Handle an unknown path: an HTML page for browsers, a problem document otherwise."""
     wants_page = request.accept_mimetypes.best_match(["application/problem+json", "text/html"]) == "text/html"
     if request.path.startswith("/api/") or not wants_page:
         return problem(ErrorCode.NOT_FOUND, f"{error.name}.")
     return error_page(ErrorCode.NOT_FOUND, "This page does not exist.")
 
 
-SIGN_INS = "20/minute"
-"""Wrong keys from one address, and with one beginning: a person mistypes a few times."""
+SIGN_IN_RATE = "20/minute"
+"""Wrong keys per address, and per first characters of the key: enough for a person who mistypes."""
 
 
 def register_console(app: APIFlask) -> None:
-    """Add the console to an application that has its wiring and its web services."""
+    """Register the console on an application that has its wiring and web services."""
     settings = app.extensions[WIRING].settings
     configure_cookies(app, settings)
-    # The API's bearer keys are sent by no browser on its own: only our forms need the token, and the guard asks for it.
-    # It lives as long as the cookie. Behind a proxy the Referer that flask-wtf would compare names another host.
+    # No browser sends the API's bearer keys by itself, so only our forms need a CSRF token; `register_guard` checks it.
+    # It is valid as long as the cookie. The Referer check is off: behind a proxy the Referer names another host.
     app.config |= {"WTF_CSRF_CHECK_DEFAULT": False, "WTF_CSRF_TIME_LIMIT": None, "WTF_CSRF_SSL_STRICT": False}
-    app.extensions[DESK] = Desk(
+    app.extensions[CONSOLE_SERVICES] = ConsoleServices(
         reader=ConsoleReader(app.extensions[WIRING].sessions, app.extensions[WEB_SERVICES].reader),
         csrf=CSRFProtect(app),
         sessions=ConsoleSessions(app.extensions[WIRING].sessions),
-        sign_in_limit=RateLimit(parse(SIGN_INS), settings.redis_url),
+        sign_in_limit=RateLimit(parse(SIGN_IN_RATE), settings.redis_url),
     )
-    # A misspelt name in a template is a defect that must show, not an empty place.
+    # A misspelt name in a template must raise an error, not render as empty.
     app.jinja_env.undefined = StrictUndefined
     blueprint = APIBlueprint(
         "console",
@@ -163,6 +163,6 @@ def register_console(app: APIFlask) -> None:
     register_bulks(blueprint)
     register_audits(blueprint)
     register_webhooks(blueprint)
-    register_words(blueprint)
+    register_filters(blueprint)
     register_errors(app, blueprint)
     app.register_blueprint(blueprint)

@@ -1,4 +1,4 @@
-"""Renders a page with what every page has: navigation, who is signed in, and what was just done."""
+"""What all pages share: rendering, navigation, the signed-in caller, and redirects with a message."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from flask_wtf import CSRFProtect
 
 from app.access import Caller, ConsoleSessions, Scope
 from app.console import presentation
-from app.console.reads import ConsoleReader
+from app.console.reader import ConsoleReader
 from app.domain.events import Channel, Origin
 from app.setting_values import is_loopback
 from app.settings import Settings
@@ -20,15 +20,15 @@ from app.web.context import caller, client_address, wiring
 from app.web.context import origin as request_origin
 from app.web.limits import RateLimit
 
-DESK = "trunkline.console"
+CONSOLE_SERVICES = "trunkline.console"
 
-TOKEN = "token"  # noqa: S105  # a name
-"""Name of the session's token in the cookie."""
+TOKEN_KEY = "token"  # noqa: S105  # a name
+"""Key of the session token in the cookie."""
 
 
 @dataclass(frozen=True)
-class Desk:
-    """The services that only the console has."""
+class ConsoleServices:
+    """The services that only the console uses."""
 
     reader: ConsoleReader
     csrf: CSRFProtect
@@ -36,69 +36,71 @@ class Desk:
     sign_in_limit: RateLimit
 
 
-def desk() -> Desk:
+def console_services() -> ConsoleServices:
     """Return the console's own services."""
-    found: Desk = current_app.extensions[DESK]
+    found: ConsoleServices = current_app.extensions[CONSOLE_SERVICES]
     return found
 
 
 def origin() -> Origin:
-    """Return what is remembered of the person who pressed the button: their key's name, and that it was here."""
+    """Return the origin recorded for an action: the key's name, and the console as the channel."""
     return replace(request_origin(), requested_by=f"{caller().name} (console)", channel=Channel.CONSOLE)
 
 
-def visitor() -> Caller | None:
-    """Return who is signed in, if anybody."""
+def signed_in_caller() -> Caller | None:
+    """Return the signed-in caller, or None."""
     found: Caller | None = g.get("caller")
     return found
 
 
-def stranger() -> Origin:
-    """Return what is remembered of somebody who is not signed in."""
+def anonymous_origin() -> Origin:
+    """Return the origin of a request that is not signed in."""
     return Origin(request_id=g.request_id, channel=Channel.CONSOLE, address=client_address(request))
 
 
 def token_in_cookie() -> str | None:
-    """Return the token of the session that this browser began by signing in."""
-    found = session.get(TOKEN)
+    """Return the session token in this browser's cookie, or None."""
+    found = session.get(TOKEN_KEY)
     return found if isinstance(found, str) else None
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One entry of the navigation; it is current on every endpoint that begins with `marks`."""
+class NavigationItem:
+    """One link of the navigation; it is current on endpoints that start with one of `endpoint_prefixes`."""
 
-    words: str
+    label: str
     endpoint: str
-    marks: tuple[str, ...]
+    endpoint_prefixes: tuple[str, ...]
 
 
-NAVIGATION: Sequence[Place] = (
-    Place(
+NAVIGATION: Sequence[NavigationItem] = (
+    NavigationItem(
         "Numbers",
         "console.numbers",
         ("console.numbers", "console.create_agent", "console.agent", "console.provision", "console.plan"),
     ),
-    Place("Operations", "console.operations", ("console.operation",)),
-    Place(
+    NavigationItem("Operations", "console.operations", ("console.operation",)),
+    NavigationItem(
         "Bulk",
         "console.bulks",
         ("console.bulk", "console.create_bulk", "console.check_bulk", "console.cancel_bulk", "console.resume_bulk"),
     ),
-    Place("Audit", "console.audit", ("console.audit", "console.start_audit")),
-    Place("Webhooks", "console.webhooks", ("console.webhook", "console.create_webhook", "console.rotate_webhook")),
+    NavigationItem("Audit", "console.audit", ("console.audit", "console.start_audit")),
+    NavigationItem(
+        "Webhooks", "console.webhooks", ("console.webhook", "console.create_webhook", "console.rotate_webhook")
+    ),
 )
-"""What the head of every page offers, in its order; a new page adds its line."""
+"""The links in the header of every page, in order; a new page adds its line."""
 
 
 def page(template: str, status: int = 200, **values: Any) -> Response:
     """Render a whole page."""
-    return Response(fragment(template, **values), status, mimetype="text/html")
+    return Response(render(template, **values), status, mimetype="text/html")
 
 
-def fragment(template: str, **values: Any) -> str:
-    """Render a template with what every page and every polled part knows."""
-    who = visitor()
+def render(template: str, **values: Any) -> str:
+    """Render a template with the variables that all pages and live parts have."""
+    who = signed_in_caller()
     return render_template(
         template,
         who=who,
@@ -112,9 +114,9 @@ def fragment(template: str, **values: Any) -> str:
     )
 
 
-def polled(template: str, etag: str, **values: Any) -> Response:
-    """Render the part of a page that our script asks for again and again; 304 while `etag` stays."""
-    who = visitor()
+def live_fragment(template: str, etag: str, **values: Any) -> Response:
+    """Render the part of a page that the script polls; 304 while `etag` is unchanged."""
+    who = signed_in_caller()
     may = "".join(scope.value[0] for scope in Scope if who and who.may(scope))
     tag = f"{etag}-{may}"
     is_known = request.if_none_match.contains_weak(tag)
@@ -123,14 +125,14 @@ def polled(template: str, etag: str, **values: Any) -> Response:
     return response
 
 
-def done(message: str, endpoint: str, **values: Any) -> ResponseReturnValue:
-    """Go on to a page and say there what was done: reloading it does nothing twice."""
+def redirect_with_message(message: str, endpoint: str, **values: Any) -> ResponseReturnValue:
+    """Redirect to a page that shows the message, so that a reload does not repeat the action."""
     flash(message)
     return redirect(url_for(endpoint, **values), 303)
 
 
 def flower_url(settings: Settings) -> str | None:
-    """Return where the browser that asks finds Flower; None where it would not reach it."""
+    """Return Flower's URL for this browser, or None if the browser could not reach it."""
     if settings.flower_url:
         return settings.flower_url
     host = urlsplit(request.host_url).hostname
@@ -139,7 +141,11 @@ def flower_url(settings: Settings) -> str | None:
     return f"http://{host}:{settings.flower_port}/"
 
 
-def register_words(blueprint: Blueprint) -> None:
-    """Make our words known to the templates."""
-    for name in ("badge", "plain", "step_words", "kind_words", "ago", "took", "figure"):
-        blueprint.app_template_filter(name)(getattr(presentation, name))
+def register_filters(blueprint: Blueprint) -> None:
+    """Register the templates' filters."""
+    blueprint.app_template_filter("ago")(presentation.ago)
+    blueprint.app_template_filter("badge")(presentation.badge)
+    blueprint.app_template_filter("duration")(presentation.format_duration)
+    blueprint.app_template_filter("humanize")(presentation.humanize)
+    blueprint.app_template_filter("kind_label")(presentation.kind_label)
+    blueprint.app_template_filter("step_label")(presentation.step_label)

@@ -1,4 +1,4 @@
-"""Puts statuses, steps, times, errors, findings and figures into the words and tones that the pages use."""
+"""Labels, colours and formats for everything that the templates show: statuses, times, errors, findings, counts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from app.console.forms import STANDING_WORDS, STATUSES, Standing
-from app.console.reads import TAB_STATUSES, Tab
+from app.console.forms import FILTERED_STATUSES, STATUS_FILTER_LABELS, StatusFilter
+from app.console.reader import TAB_STATUSES, Tab
 from app.db.console_queries import COUNTED_TO
 from app.db.models import Bulk
 from app.db.webhooks import WebhookEndpoint
@@ -33,12 +33,12 @@ from app.views.operations import Failure, PhoneView
 from app.web.problems import KINDS as PROBLEMS
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-DAYS_TOLD = 60
-"""Days after which a date says more than "n days ago"."""
+MAX_DAYS_AGO = 60
+"""Days after which a date is shown instead of "n d ago"."""
 
 
 class Tone(StrEnum):
-    """How a thing looks; style.css has one colour, and base.html one sign, for each."""
+    """The look of a status; console.css has a colour and a symbol for each."""
 
     GOOD = "good"
     BUSY = "busy"
@@ -49,9 +49,9 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Badge:
-    """A status as it is shown."""
+    """The label and tone of a status."""
 
-    words: str
+    label: str
     tone: Tone
 
 
@@ -121,57 +121,57 @@ _STEPS: Mapping[str, str] = {
     "twilio_number_attachment": "Number attachment",
     "verification": "Verification",
 }
-CHECK_WORDS: Mapping[str, str] = {
+CHECK_LABELS: Mapping[str, str] = {
     NUMBER_CHECK: "The number is on our trunk",
     TRUNK_CHECK: "The Twilio trunk exists",
     URL_CHECK: "The origination URL points to LiveKit",
     INBOUND_CHECK: "The LiveKit trunk accepts the number",
     RULE_CHECK: "The dispatch rule names the agent",
 }
-"""The named checks, in words; one for each of `findings.CHECKS`."""
+"""Label of each of `findings.CHECKS`."""
 
-if set(CHECK_WORDS) != set(CHECKS):
-    raise LookupError("a named check has no words")
+if set(CHECK_LABELS) != set(CHECKS):
+    raise LookupError("a named check has no label")
 
 
 def badge(status: StrEnum) -> Badge:
-    """Return how any status of ours is shown."""
+    """Return the badge of any status."""
     for table in (_PHONE, _OPERATION, _STEP, _HEALTH, _BULK, _ITEM, _DELIVERY):
-        # StrEnum members of different classes compare by text ("running"): the class decides.
+        # StrEnum members of different classes compare equal ("running"), so choose the table by class.
         if isinstance(status, type(next(iter(table)))):
-            return table[status]  # type: ignore[index]  # the line above has looked
-    return Badge(plain(status), Tone.QUIET)
+            return table[status]  # type: ignore[index]  # the class was checked above
+    return Badge(humanize(status), Tone.QUIET)
 
 
 def endpoint_badge(endpoint: WebhookEndpoint) -> Badge:
-    """Return how a webhook stands: on, off and why, or without success for some time."""
+    """Return the badge of a webhook: enabled, failing, or disabled and why."""
     if endpoint.disabled_at is not None:
-        words = {
+        labels = {
             DisabledReason.GONE: "Disabled: it responded 410",
             DisabledReason.FAILING: "Disabled: it kept failing",
         }
-        by_itself = words.get(DisabledReason(endpoint.disabled_reason or DisabledReason.REQUESTED))
-        return Badge(by_itself, Tone.BAD) if by_itself else Badge("Disabled", Tone.QUIET)
+        label = labels.get(DisabledReason(endpoint.disabled_reason or DisabledReason.REQUESTED))
+        return Badge(label, Tone.BAD) if label else Badge("Disabled", Tone.QUIET)
     return Badge("Failing", Tone.WARN) if endpoint.failing_since else Badge("Enabled", Tone.GOOD)
 
 
-def plain(name: str) -> str:
-    """Write a code or name of ours as people would: `step_rests` is "Step rests"."""
+def humanize(name: str) -> str:
+    """Turn a code into words: `step_rests` becomes "Step rests"."""
     return name.replace("_", " ").capitalize()
 
 
-def step_words(name: str) -> str:
-    """Return a step's name for people."""
-    return _STEPS.get(name) or plain(name)
+def step_label(name: str) -> str:
+    """Return the label of a step."""
+    return _STEPS.get(name) or humanize(name)
 
 
-def kind_words(kind: OperationKind) -> str:
-    """Return what an operation does, for people."""
-    return _KINDS.get(kind) or plain(kind)
+def kind_label(kind: OperationKind) -> str:
+    """Return the label of an operation's kind."""
+    return _KINDS.get(kind) or humanize(kind)
 
 
 def ago(moment: datetime, now: datetime) -> str:
-    """Say how long ago a moment was."""
+    """Format how long ago a time was."""
     span = now - moment
     if span < MINUTE:
         return "just now"
@@ -179,13 +179,13 @@ def ago(moment: datetime, now: datetime) -> str:
         return f"{span // MINUTE} min ago"
     if span < DAY:
         return f"{span // HOUR} h ago"
-    if span < DAY * DAYS_TOLD:
+    if span < DAY * MAX_DAYS_AGO:
         return f"{span // DAY} d ago"
     return moment.strftime("%Y-%m-%d")
 
 
-def took(span: timedelta) -> str:
-    """Write a span as short as it can be read: "0.4 s", "12 s", "3 min 20 s", "5 h 2 min", "3 d 4 h"."""
+def format_duration(span: timedelta) -> str:
+    """Format a duration: "0.4 s", "12 s", "3 min 20 s", "5 h 2 min", "3 d 4 h"."""
     seconds = max(span.total_seconds(), 0)
     if seconds < 10:  # noqa: PLR2004 - below it a tenth is worth showing
         return f"{seconds:.1f} s"
@@ -198,13 +198,13 @@ def took(span: timedelta) -> str:
     return f"{span // DAY} d {span % DAY // HOUR} h"
 
 
-def figure(count: int, most: int) -> str:
-    """Write a count that was not carried beyond `most`."""
+def format_count(count: int, most: int) -> str:
+    """Format a count that was counted up to `most`: "1,000+" beyond it."""
     return f"{most:,}+" if count > most else f"{count:,}"
 
 
-MOST_SHOWN = 200
-"""Findings of one report on the page: beyond that they are a single cause, and the API has them all."""
+MAX_FINDINGS_SHOWN = 200
+"""Findings of one report on the page: more of them have a common cause, and the API returns all."""
 
 _SEVERITY: Mapping[Severity, Badge] = {
     Severity.CRITICAL: Badge("Critical", Tone.BAD),
@@ -213,8 +213,8 @@ _SEVERITY: Mapping[Severity, Badge] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """An error for a person: what, why, and what to do."""
+class ErrorNotice:
+    """An error as a page shows it: what, why, and what to do."""
 
     title: str
     detail: str
@@ -226,13 +226,13 @@ class Trouble:
 class Check:
     """One named check of a path."""
 
-    words: str
+    label: str
     state: Badge
 
 
 @dataclass(frozen=True, slots=True)
 class FindingLine:
-    """One finding, with what mends it and what was done."""
+    """One finding with its advice, and how it was fixed."""
 
     sentence: str
     detail: str
@@ -247,7 +247,7 @@ class FindingLine:
 
 @dataclass(frozen=True, slots=True)
 class HealthCard:
-    """What the last look at the providers found of one path."""
+    """The result of the last check of one path."""
 
     state: Badge
     checked_at: datetime | None
@@ -255,28 +255,28 @@ class HealthCard:
     findings: Sequence[FindingLine]
 
 
-def trouble_of(error: RefusedError | Failure | None) -> Trouble | None:
-    """Put an error into a person's words."""
+def error_notice(error: RefusedError | Failure | None) -> ErrorNotice | None:
+    """Return what a page shows of an error, or None."""
     if error is None:
         return None
     code = ErrorCode(error.code)
-    return Trouble(PROBLEMS[code].title, error.detail, ADVICE[code], code)
+    return ErrorNotice(PROBLEMS[code].title, error.detail, ADVICE[code], code)
 
 
 def health_card(phone: PhoneView) -> HealthCard:
-    """Read the agent's health off its row; without a path that stands there is nothing to check."""
+    """Build the health card from the agent's row; every check is unknown while there is no provisioned path."""
     agent = phone.agent
     health = agent.health_state if phone.has_phone else Health.UNKNOWN
     found = (agent.health_findings or []) if phone.has_phone else []
     lines = [finding_line(finding) for finding in found]
     failed = {check_of(FindingCode(one["code"]), (one["resource"] or {}).get("kind", "")) for one in found}
     is_known = phone.has_phone and agent.health_checked_at is not None
-    checks = [Check(text, _check_state(name in failed, is_known=is_known)) for name, text in CHECK_WORDS.items()]
+    checks = [Check(text, _check_state(name in failed, is_known=is_known)) for name, text in CHECK_LABELS.items()]
     return HealthCard(badge(health), agent.health_checked_at if phone.has_phone else None, checks, lines)
 
 
 def finding_line(finding: Mapping[str, Any]) -> FindingLine:
-    """Put a stored finding into a person's words."""
+    """Return what a page shows of a stored finding."""
     code, resource = FindingCode(finding["code"]), finding["resource"]
     return FindingLine(
         sentence=finding["sentence"],
@@ -285,16 +285,16 @@ def finding_line(finding: Mapping[str, Any]) -> FindingLine:
         advice=advice_on_finding(code),
         code=code,
         agent_id=finding["agentId"],
-        resource=step_words(resource["kind"]) if resource else None,
+        resource=step_label(resource["kind"]) if resource else None,
         resource_id=resource["id"] if resource else None,
         fixed=finding["fixed"],
     )
 
 
-def worst_first(findings: Sequence[Mapping[str, Any]]) -> list[FindingLine]:
+def most_severe_first(findings: Sequence[Mapping[str, Any]]) -> list[FindingLine]:
     """Return up to `MOST_SHOWN` findings, critical ones first."""
     lines = [finding_line(finding) for finding in findings]
-    return sorted(lines, key=lambda line: line.severity.tone is not Tone.BAD)[:MOST_SHOWN]
+    return sorted(lines, key=lambda line: line.severity.tone is not Tone.BAD)[:MAX_FINDINGS_SHOWN]
 
 
 def _check_state(has_failed: bool, *, is_known: bool) -> Badge:
@@ -303,14 +303,14 @@ def _check_state(has_failed: bool, *, is_known: bool) -> Badge:
     return Badge("Broken", Tone.BAD) if has_failed else Badge("OK", Tone.GOOD)
 
 
-_TONES: Mapping[Standing, Tone] = {
-    Standing.PROVISIONED: Tone.GOOD,
-    Standing.MOVING: Tone.BUSY,
-    Standing.FAILED: Tone.BAD,
-    Standing.EMPTY: Tone.QUIET,
+_TONES: Mapping[StatusFilter, Tone] = {
+    StatusFilter.PROVISIONED: Tone.GOOD,
+    StatusFilter.MOVING: Tone.BUSY,
+    StatusFilter.FAILED: Tone.BAD,
+    StatusFilter.EMPTY: Tone.QUIET,
 }
 
-TAB_WORDS: Mapping[Tab, str] = {
+TAB_LABELS: Mapping[Tab, str] = {
     Tab.RUNNING: "Running",
     Tab.ATTENTION: "Needs attention",
     Tab.FAILED: "Failed",
@@ -319,52 +319,53 @@ TAB_WORDS: Mapping[Tab, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """One figure, and what a press on it shows: `where` is the query of the page that it leads to."""
+class CountLink:
+    """One count, linked to the page that lists it with these query parameters."""
 
-    words: str
+    label: str
     count: str
     tone: Tone
     endpoint: str
-    where: Mapping[str, str]
+    query: Mapping[str, str]
 
 
-def tally(counts: Mapping[str, int]) -> Sequence[Figure]:
-    """Return the figures of Numbers; one that counts trouble is loud only where there is some."""
+def agent_counts(counts: Mapping[str, int]) -> Sequence[CountLink]:
+    """Return the counts at the top of Numbers; those of failures are coloured only if they are not zero."""
     found = [
-        _figure(STANDING_WORDS[one], [counts[each] for each in STATUSES[one]], _TONES[one], status=one.value)
-        for one in Standing
+        _agent_count(
+            STATUS_FILTER_LABELS[one], [counts[each] for each in FILTERED_STATUSES[one]], _TONES[one], status=one.value
+        )
+        for one in StatusFilter
     ]
-    found.append(_figure("Drifted", [counts[Health.DRIFTED]], Tone.BAD, health=Health.DRIFTED.value))
-    stuck = _total([counts[each] for each in TAB_STATUSES[Tab.ATTENTION]])
-    tone = Tone.BAD if stuck else Tone.QUIET
-    found.append(Figure("Needs attention", figure(stuck, COUNTED_TO), tone, "console.operations", {"tab": "attention"}))
+    found.append(_agent_count("Drifted", [counts[Health.DRIFTED]], Tone.BAD, health=Health.DRIFTED.value))
+    attention = sum(counts[each] for each in TAB_STATUSES[Tab.ATTENTION])
+    tone = Tone.BAD if attention else Tone.QUIET
+    found.append(
+        CountLink(
+            "Needs attention", format_count(attention, COUNTED_TO), tone, "console.operations", {"tab": "attention"}
+        )
+    )
     return found
 
 
-def tab_figures(counts: Mapping[str, int]) -> Mapping[Tab, str]:
-    """Return how many operations a tab holds, of those tabs that should be short."""
+def tab_counts(counts: Mapping[str, int]) -> Mapping[Tab, str]:
+    """Return the number of operations in each tab; the last tab has none, since counting it would be slow."""
     tabs = (Tab.RUNNING, Tab.ATTENTION, Tab.FAILED)
-    return {tab: figure(_total([counts[each] for each in TAB_STATUSES[tab]]), COUNTED_TO) for tab in tabs}
+    return {tab: format_count(sum(counts[each] for each in TAB_STATUSES[tab]), COUNTED_TO) for tab in tabs}
 
 
-def bulk_tally(bulk: Bulk) -> Sequence[Figure]:
-    """Return the figures of a bulk: all of its items, and those of each state."""
-    whole = Figure("Total", f"{bulk.total:,}", Tone.QUIET, "console.bulk", {"bulk_id": str(bulk.id)})
-    return [whole, *(_state_figure(bulk, status) for status in ItemStatus)]
+def bulk_counts(bulk: Bulk) -> Sequence[CountLink]:
+    """Return the counts of a bulk: all items, and those in each status."""
+    whole = CountLink("Total", f"{bulk.total:,}", Tone.QUIET, "console.bulk", {"bulk_id": str(bulk.id)})
+    return [whole, *(_item_count(bulk, status) for status in ItemStatus)]
 
 
-def _state_figure(bulk: Bulk, status: ItemStatus) -> Figure:
+def _item_count(bulk: Bulk, status: ItemStatus) -> CountLink:
     count, shown = getattr(bulk, status.value), badge(status)
-    where = {"bulk_id": str(bulk.id), "status": status.value}
-    return Figure(shown.words, f"{count:,}", shown.tone if count else Tone.QUIET, "console.bulk", where)
+    query = {"bulk_id": str(bulk.id), "status": status.value}
+    return CountLink(shown.label, f"{count:,}", shown.tone if count else Tone.QUIET, "console.bulk", query)
 
 
-def _figure(words: str, counts: Sequence[int], tone: Tone, **where: str) -> Figure:
-    count = _total(counts)
-    return Figure(words, figure(count, COUNTED_TO), tone if count else Tone.QUIET, "console.numbers", where)
-
-
-def _total(counts: Sequence[int]) -> int:
-    """Add up counts none of which went beyond `COUNTED_TO` + 1."""
-    return sum(counts)
+def _agent_count(label: str, counts: Sequence[int], tone: Tone, **query: str) -> CountLink:
+    count = sum(counts)
+    return CountLink(label, format_count(count, COUNTED_TO), tone if count else Tone.QUIET, "console.numbers", query)

@@ -21,7 +21,7 @@ from app.numbers.maintenance import MaintenanceService, VerifyResult
 from app.web.context import WIRING
 from tests.cli.test_command_list import ALL as ALL_COMMANDS
 from tests.support.api import NOBODY, NUMBER, OTHER_NUMBER, Api
-from tests.support.console import Visitor
+from tests.support.console import BrowserClient
 
 READS_ONLY = {"care.verify_phone", "console.verify", "console.plan"}
 """Endpoints that a POST asks to look, and that change nothing that anybody asked for."""
@@ -132,12 +132,12 @@ def test_every_call_of_the_api_that_changes_something_is_remembered_with_its_act
 
 def test_every_button_of_the_console_is_remembered_with_its_actor(drifting: Api) -> None:
     api = drifting
-    visitor = Visitor(api)
-    visitor.client.environ_base["REMOTE_ADDR"] = "192.0.2.7"
+    browser = BrowserClient(api)
+    browser.client.environ_base["REMOTE_ADDR"] = "192.0.2.7"
     key = api.new_key(Scope.ADMIN, name="Ada")
 
     def send(path: str, page: str = "/audit", **fields: Any) -> TestResponse:
-        return visitor.post(path, page, **fields)
+        return browser.post(path, page, **fields)
 
     did = Watched(api, Channel.CONSOLE, "Ada (console)", "Ada", send)
     did(Action.SIGN_IN, "/sign-in", "/sign-in", key=key)
@@ -246,16 +246,16 @@ def test_operations_that_a_bulk_opens_name_the_key_that_asked_for_the_bulk(api: 
 
 
 def test_a_refused_sign_in_is_remembered_without_the_key(api: Api) -> None:
-    visitor = Visitor(api)
+    browser = BrowserClient(api)
     wrong = "tl_" + "A" * 43
 
-    visitor.sign_in(wrong)
-    visitor.sign_in(api.new_key(name="nothing"))
+    browser.sign_in(wrong)
+    browser.sign_in(api.new_key(name="nothing"))
 
     forbidden, unknown = told(api)
     assert [unknown.detail, forbidden.detail] == [{"reason": "unauthenticated"}, {"reason": "forbidden"}]
     assert {unknown.action, forbidden.action} == {Action.SIGN_IN_REFUSED}
-    assert unknown.address == visitor.client.environ_base["REMOTE_ADDR"]
+    assert unknown.address == browser.client.environ_base["REMOTE_ADDR"]
     assert (unknown.actor, unknown.key_id, unknown.channel) == (None, None, Channel.CONSOLE)
     assert wrong not in str(vars(unknown))
 
@@ -340,7 +340,7 @@ def test_keys_made_and_revoked_at_the_command_line_are_remembered(api: Api) -> N
 
 def test_the_command_shows_what_is_remembered(api: Api) -> None:
     agent = api.agent("desk")
-    Visitor(api).sign_in("nonsense")
+    BrowserClient(api).sign_in("nonsense")
     runner = api.app.test_cli_runner()
 
     shown = runner.invoke(args=["activity"]).stdout.splitlines()

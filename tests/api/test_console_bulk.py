@@ -6,44 +6,44 @@ import pytest
 from werkzeug.test import TestResponse
 
 from app.access import Scope
-from app.console.reads import PAGE_ROWS
+from app.console.reader import PAGE_ROWS
 from app.web.bodies import MAX_BULK_BODY_BYTES
 from tests.support.api import NOBODY, Api
-from tests.support.console import Visitor, signed_in
+from tests.support.console import BrowserClient, signed_in
 
 SCRIPT = "<script>alert(1)</script>"
 CSV = "phoneNumber,agent\n+15145551001,desk one\n+15145551002,desk two\n12,desk three\n"
 
 
 @pytest.fixture
-def visitor(api: Api) -> Visitor:
+def browser(api: Api) -> BrowserClient:
     return signed_in(api, Scope.WRITE)
 
 
-def upload(visitor: Visitor, content: str | bytes, name: str = "numbers.csv") -> TestResponse:
+def upload(browser: BrowserClient, content: str | bytes, name: str = "numbers.csv") -> TestResponse:
     raw = content.encode() if isinstance(content, str) else content
-    answer = visitor.post("/bulks", file=(io.BytesIO(raw), name))
-    answer.request.environ["wsgi.input"].close()  # the test client writes a large form to a file of its own
-    return answer
+    response = browser.post("/bulks", file=(io.BytesIO(raw), name))
+    response.request.environ["wsgi.input"].close()  # the test client writes a large form to a file of its own
+    return response
 
 
-def accepted(visitor: Visitor, content: str = CSV, name: str = "numbers.csv") -> str:
+def accepted(browser: BrowserClient, content: str = CSV, name: str = "numbers.csv") -> str:
     """Upload a file, and return the page of its bulk."""
-    answer = upload(visitor, content, name)
-    assert answer.status_code == 303, answer.text
-    return answer.headers["Location"]
+    response = upload(browser, content, name)
+    assert response.status_code == 303, response.text
+    return response.headers["Location"]
 
 
-def test_the_empty_page_shows_the_columns(visitor: Visitor) -> None:
-    page = visitor.get("/bulks").text
+def test_the_empty_page_shows_the_columns(browser: BrowserClient) -> None:
+    page = browser.get("/bulks").text
 
     assert "No bulks yet" in page
     assert "phoneNumber,agent,livekitAgentName,agentId,takeover" in page
     assert 'type="file"' in page
 
 
-def test_a_csv_file_becomes_a_bulk_whose_page_shows_every_row(api: Api, visitor: Visitor) -> None:
-    page = visitor.get(accepted(visitor)).text
+def test_a_csv_file_becomes_a_bulk_whose_page_shows_every_row(api: Api, browser: BrowserClient) -> None:
+    page = browser.get(accepted(browser)).text
 
     assert "The file is accepted. 2 of 2 numbers fit: each takes a trunk" in page
     assert '<progress id="progress" max="3" value="1">33 %</progress>' in page
@@ -51,12 +51,12 @@ def test_a_csv_file_becomes_a_bulk_whose_page_shows_every_row(api: Api, visitor:
     assert "desk two" in page
     assert "phoneNumber: must be E.164" in page
     assert api.get("/api/provisionings").json["items"][0]["createdBy"] == "write-person (console)"
-    assert "3 numbers" in visitor.get("/bulks").text
+    assert "3 numbers" in browser.get("/bulks").text
 
 
 @pytest.mark.parametrize("content", ['{"items": [{"phoneNumber": "+15145551001", "agent": "one"}]}', "\ufeff[7]"])
-def test_a_json_file_is_read_too(visitor: Visitor, content: str) -> None:
-    assert "Bulk of 1 number" in visitor.get(accepted(visitor, content, "numbers.JSON")).text
+def test_a_json_file_is_read_too(browser: BrowserClient, content: str) -> None:
+    assert "Bulk of 1 number" in browser.get(accepted(browser, content, "numbers.JSON")).text
 
 
 @pytest.mark.parametrize(
@@ -73,126 +73,126 @@ def test_a_json_file_is_read_too(visitor: Visitor, content: str) -> None:
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_beside_its_field(
-    api: Api, visitor: Visitor, content: str | bytes, name: str, words: str
+    api: Api, browser: BrowserClient, content: str | bytes, name: str, words: str
 ) -> None:
-    answer = upload(visitor, content, name)
+    response = upload(browser, content, name)
 
-    assert answer.status_code == 422
-    assert words in answer.text
-    assert 'aria-describedby="file-wrong"' in answer.text
+    assert response.status_code == 422
+    assert words in response.text
+    assert 'aria-describedby="file-wrong"' in response.text
     assert api.count("bulks") == 0
 
 
-def test_a_file_may_be_as_large_as_the_api_takes_and_no_larger(api: Api, visitor: Visitor) -> None:
+def test_a_file_may_be_as_large_as_the_api_takes_and_no_larger(api: Api, browser: BrowserClient) -> None:
     padding = "\n" * (MAX_BULK_BODY_BYTES // 2)
-    accepted(visitor, CSV + padding)
+    accepted(browser, CSV + padding)
 
-    assert upload(visitor, CSV + padding * 2).status_code == 413
+    assert upload(browser, CSV + padding * 2).status_code == 413
     assert api.count("bulks") == 1
 
 
-def test_what_was_uploaded_is_text_wherever_it_stands(visitor: Visitor) -> None:
-    page = accepted(visitor, f"phoneNumber,agent\n+15145551001,{SCRIPT}\n{SCRIPT},desk\n")
+def test_what_was_uploaded_is_text_wherever_it_stands(browser: BrowserClient) -> None:
+    page = accepted(browser, f"phoneNumber,agent\n+15145551001,{SCRIPT}\n{SCRIPT},desk\n")
 
     for path in (page, f"{page}/live", f"{page}/cancel", "/bulks"):
-        assert SCRIPT not in visitor.get(path).text, path
-    assert "&lt;script&gt;" in visitor.get(page).text
+        assert SCRIPT not in browser.get(path).text, path
+    assert "&lt;script&gt;" in browser.get(page).text
 
 
-def test_rows_come_in_pages_and_by_their_status(visitor: Visitor) -> None:
+def test_rows_come_in_pages_and_by_their_status(browser: BrowserClient) -> None:
     rows = "".join(f"+1514555{n},desk {n}\n" for n in range(1000, 1003 + PAGE_ROWS))
-    page = accepted(visitor, "phoneNumber,agent\n12,bad\n" + rows)
+    page = accepted(browser, "phoneNumber,agent\n12,bad\n" + rows)
 
-    first = visitor.get(page).text
+    first = browser.get(page).text
     assert first.count("<tr>") == PAGE_ROWS + 1
     following = first.split('rel="next" href="')[1].split('"')[0].replace("&amp;", "&")
-    second = visitor.get(following).text
+    second = browser.get(following).text
     assert second.count("<tr>") == 5
     assert "/live?cursor=" in second
-    assert visitor.get(f"{page}?status=failed").text.count("<tr>") == 2
-    assert "/live?status=failed" in visitor.get(f"{page}?status=failed").text
-    assert "No matching rows" in visitor.get(f"{page}?status=succeeded").text
+    assert browser.get(f"{page}?status=failed").text.count("<tr>") == 2
+    assert "/live?status=failed" in browser.get(f"{page}?status=failed").text
+    assert "No matching rows" in browser.get(f"{page}?status=succeeded").text
 
 
-def test_the_live_part_is_sent_once_until_a_row_changes(api: Api, visitor: Visitor) -> None:
-    page = accepted(visitor)
-    first = visitor.get(f"{page}/live")
+def test_the_live_part_is_sent_once_until_a_row_changes(api: Api, browser: BrowserClient) -> None:
+    page = accepted(browser)
+    first = browser.get(f"{page}/live")
     known = {"If-None-Match": first.headers["ETag"]}
     assert 'data-open="yes"' in first.text
-    assert visitor.get(f"{page}/live", headers=known).status_code == 304
+    assert browser.get(f"{page}/live", headers=known).status_code == 304
 
     api.wiring.sweeper.dispatcher.advance()
 
-    moved = visitor.get(f"{page}/live", headers=known)
+    moved = browser.get(f"{page}/live", headers=known)
     assert moved.status_code == 200
     assert "Timeline" in moved.text
     assert "<html" not in moved.text
 
 
-def test_cancelling_asks_first_and_what_was_cancelled_can_be_resumed(api: Api, visitor: Visitor) -> None:
-    page = accepted(visitor)
-    assert f"{page}/cancel" in visitor.get(page).text
-    assert "2 of 3 numbers have not started" in visitor.get(f"{page}/cancel").text
+def test_cancelling_asks_first_and_what_was_cancelled_can_be_resumed(api: Api, browser: BrowserClient) -> None:
+    page = accepted(browser)
+    assert f"{page}/cancel" in browser.get(page).text
+    assert "2 of 3 numbers have not started" in browser.get(f"{page}/cancel").text
 
-    visitor.post(f"{page}/cancel")
-    cancelled = visitor.get(page).text
+    browser.post(f"{page}/cancel")
+    cancelled = browser.get(page).text
     assert "2 cancelled, 0 still running, 1 already done. No further numbers are started." in cancelled
     assert f"{page}/cancel" not in cancelled
     assert 'data-open="no"' in cancelled
 
-    visitor.post(f"{page}/resume")
-    resumed = visitor.get(page).text
+    browser.post(f"{page}/resume")
+    resumed = browser.get(page).text
     assert "2 waiting to be retried." in resumed
     assert 'data-open="yes"' in resumed
 
 
-def test_what_waits_in_a_queue_can_be_cancelled_and_what_has_begun_cannot(api: Api, visitor: Visitor) -> None:
-    page = accepted(visitor)
+def test_what_waits_in_a_queue_can_be_cancelled_and_what_has_begun_cannot(api: Api, browser: BrowserClient) -> None:
+    page = accepted(browser)
     api.wiring.sweeper.dispatcher.advance()
     begun = api.publisher.plans[0].operation_id
     api.begin(str(begun))
-    assert f"{page}/cancel" in visitor.get(page).text
-    asked = visitor.get(f"{page}/cancel").text
+    assert f"{page}/cancel" in browser.get(page).text
+    asked = browser.get(f"{page}/cancel").text
     assert "1 of 3 numbers have not started" in asked
     assert "1 have started and will finish, 1 are done" in asked
 
-    known = {"If-None-Match": visitor.get(f"{page}/live").headers["ETag"]}
+    known = {"If-None-Match": browser.get(f"{page}/live").headers["ETag"]}
     api.begin(str(api.publisher.plans[1].operation_id))
-    assert f"{page}/cancel" not in visitor.get(f"{page}/live", headers=known).text
-    assert "Nothing to cancel" in visitor.get(f"{page}/cancel").text
+    assert f"{page}/cancel" not in browser.get(f"{page}/live", headers=known).text
+    assert "Nothing to cancel" in browser.get(f"{page}/cancel").text
 
 
-def test_a_file_is_checked_without_being_stored(api: Api, visitor: Visitor) -> None:
-    answer = visitor.post("/bulks/check", file=(io.BytesIO(CSV.encode()), "numbers.csv"))
+def test_a_file_is_checked_without_being_stored(api: Api, browser: BrowserClient) -> None:
+    response = browser.post("/bulks/check", file=(io.BytesIO(CSV.encode()), "numbers.csv"))
 
-    assert answer.status_code == 200
-    assert "numbers.csv: 3 rows, 1 invalid" in answer.text
-    assert "2 of 2 numbers fit: each takes a trunk" in answer.text
-    assert "Row 3 (" in answer.text
-    assert "phoneNumber: must be E.164" in answer.text
+    assert response.status_code == 200
+    assert "numbers.csv: 3 rows, 1 invalid" in response.text
+    assert "2 of 2 numbers fit: each takes a trunk" in response.text
+    assert "Row 3 (" in response.text
+    assert "phoneNumber: must be E.164" in response.text
     assert api.count("bulks") == 0
-    assert "Choose a file." in visitor.post("/bulks/check", file=(io.BytesIO(b""), "")).text
+    assert "Choose a file." in browser.post("/bulks/check", file=(io.BytesIO(b""), "")).text
 
 
-def test_what_never_can_work_is_not_tried_again(visitor: Visitor) -> None:
-    page = accepted(visitor, "phoneNumber,agent\n12,bad\n")
+def test_what_never_can_work_is_not_tried_again(browser: BrowserClient) -> None:
+    page = accepted(browser, "phoneNumber,agent\n12,bad\n")
 
-    visitor.post(f"{page}/resume")
+    browser.post(f"{page}/resume")
 
-    assert "Nothing to retry" in visitor.get(page).text
+    assert "Nothing to retry" in browser.get(page).text
 
 
-def test_the_report_is_the_file_that_the_api_gives(api: Api, visitor: Visitor) -> None:
-    page = accepted(visitor)
+def test_the_report_is_the_file_that_the_api_gives(api: Api, browser: BrowserClient) -> None:
+    page = accepted(browser)
 
-    report = visitor.get(f"{page}/report")
+    report = browser.get(f"{page}/report")
 
     assert report.headers["Content-Disposition"].startswith("attachment;")
     assert report.text == api.get(f"/api/provisionings/{page.removeprefix('/bulks/')}/report").text
 
 
-def test_a_key_that_only_reads_sees_bulks_and_starts_none(api: Api, visitor: Visitor) -> None:
-    page, reader = accepted(visitor), signed_in(api, Scope.READ)
+def test_a_key_that_only_reads_sees_bulks_and_starts_none(api: Api, browser: BrowserClient) -> None:
+    page, reader = accepted(browser), signed_in(api, Scope.READ)
 
     assert 'type="file"' not in reader.get("/bulks").text
     assert f"{page}/cancel" not in reader.get(page).text
@@ -202,14 +202,14 @@ def test_a_key_that_only_reads_sees_bulks_and_starts_none(api: Api, visitor: Vis
 
 
 @pytest.mark.parametrize("path", [f"/bulks/{NOBODY}", f"/bulks/{NOBODY}/report", "/bulks/nonsense"])
-def test_a_bulk_that_there_is_not_is_said_plainly(visitor: Visitor, path: str) -> None:
-    answer = visitor.get(path)
+def test_a_bulk_that_there_is_not_is_said_plainly(browser: BrowserClient, path: str) -> None:
+    response = browser.get(path)
 
-    assert answer.status_code == 404
-    assert "No such bulk" in answer.text
+    assert response.status_code == 404
+    assert "No such bulk" in response.text
 
 
 @pytest.mark.parametrize("query", ["?status=x", "?cursor=x"])
-def test_a_query_that_we_cannot_read_is_an_error_page(visitor: Visitor, query: str) -> None:
-    assert visitor.get(f"{accepted(visitor)}{query}").status_code == 422
-    assert visitor.get("/bulks?cursor=x").status_code == 422
+def test_a_query_that_we_cannot_read_is_an_error_page(browser: BrowserClient, query: str) -> None:
+    assert browser.get(f"{accepted(browser)}{query}").status_code == 422
+    assert browser.get("/bulks?cursor=x").status_code == 422

@@ -3,33 +3,33 @@
 import pytest
 
 from app.access import Scope
-from app.console.reads import ConsoleReader
+from app.console.reader import ConsoleReader
 from app.db.models import Operation
 from app.domain.errors import ErrorCode
 from app.providers.errors import TransientError
 from tests.support.api import NOBODY, NUMBER, OTHER_NUMBER, Api
-from tests.support.console import Visitor, signed_in
+from tests.support.console import BrowserClient, signed_in
 
 SCRIPT = "<script>alert(1)</script>"
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"
 
 
 @pytest.fixture
-def visitor(api: Api) -> Visitor:
+def browser(api: Api) -> BrowserClient:
     api.carrier.list_numbers = list  # type: ignore[attr-defined]  # an account without numbers
     return signed_in(api, Scope.WRITE)
 
 
-def test_empty_pages_say_what_to_do_next(visitor: Visitor) -> None:
-    assert "No agents yet" in visitor.get("/").text
-    assert "Nothing is running" in visitor.get("/operations").text
-    assert "Nothing needs attention" in visitor.get("/operations?tab=attention").text
-    assert "Never audited" in visitor.get("/audit").text
-    assert "flask --app app keys create" in Visitor(visitor.api).get("/sign-in").text
+def test_empty_pages_say_what_to_do_next(browser: BrowserClient) -> None:
+    assert "No agents yet" in browser.get("/").text
+    assert "Nothing is running" in browser.get("/operations").text
+    assert "Nothing needs attention" in browser.get("/operations?tab=attention").text
+    assert "Never audited" in browser.get("/audit").text
+    assert "flask --app app keys create" in BrowserClient(browser.api).get("/sign-in").text
 
 
-def test_a_name_is_text_wherever_it_stands(api: Api, visitor: Visitor) -> None:
-    made = visitor.post("/", "/", name=SCRIPT)
+def test_a_name_is_text_wherever_it_stands(api: Api, browser: BrowserClient) -> None:
+    made = browser.post("/", "/", name=SCRIPT)
     page = made.headers["Location"]
     operation_id = api.provision(page.rpartition("/")[2]).json["operationId"]
     with api.wiring.sessions.begin() as session:
@@ -38,82 +38,82 @@ def test_a_name_is_text_wherever_it_stands(api: Api, visitor: Visitor) -> None:
     shown = ["/", page, f"{page}/live", f"{page}/deprovision", "/operations", f"/operations/{operation_id}"]
 
     for path in shown:
-        text = visitor.get(path).text
+        text = browser.get(path).text
         assert SCRIPT not in text, path
         assert ESCAPED in text, path
-    assert SCRIPT not in visitor.get(f"/?q={SCRIPT}").text
+    assert SCRIPT not in browser.get(f"/?q={SCRIPT}").text
 
 
-def test_a_new_agent_leads_to_its_page(api: Api, visitor: Visitor) -> None:
-    answer = visitor.post("/", "/", name="Front desk", livekitAgentName="front-desk")
+def test_a_new_agent_leads_to_its_page(api: Api, browser: BrowserClient) -> None:
+    response = browser.post("/", "/", name="Front desk", livekitAgentName="front-desk")
 
-    assert answer.status_code == 303
-    page = visitor.get(answer.headers["Location"]).text
+    assert response.status_code == 303
+    page = browser.get(response.headers["Location"]).text
     assert "Front desk was created." in page
     assert "front-desk" in page
     assert "Provision a number" in page
-    assert "Front desk was created." not in visitor.get(answer.headers["Location"]).text
+    assert "Front desk was created." not in browser.get(response.headers["Location"]).text
 
 
 @pytest.mark.parametrize("name", ["", " ", "a" * 201, "a\x00b"])
-def test_a_wrong_name_is_shown_beside_its_field(api: Api, visitor: Visitor, name: str) -> None:
-    answer = visitor.post("/", "/", name=name)
+def test_a_wrong_name_is_shown_beside_its_field(api: Api, browser: BrowserClient, name: str) -> None:
+    response = browser.post("/", "/", name=name)
 
-    assert answer.status_code == 422
-    assert 'aria-describedby="name-wrong"' in answer.text
+    assert response.status_code == 422
+    assert 'aria-describedby="name-wrong"' in response.text
     assert api.count("agents") == 0
 
 
-def test_what_is_asked_for_here_remembers_who_pressed(api: Api, visitor: Visitor) -> None:
+def test_what_is_asked_for_here_remembers_who_pressed(api: Api, browser: BrowserClient) -> None:
     agent_id = api.agent()
 
-    answer = visitor.post(f"/agents/{agent_id}/provision", typed=NUMBER)
+    response = browser.post(f"/agents/{agent_id}/provision", typed=NUMBER)
 
-    assert answer.headers["Location"] == f"/agents/{agent_id}"
+    assert response.headers["Location"] == f"/agents/{agent_id}"
     assert api.status(agent_id).json["phoneNumber"] == NUMBER
     with api.wiring.sessions() as session:
         assert session.query(Operation).one().requested_by == "write-person (console)"
     assert len(api.publisher.plans) == 1
 
 
-@pytest.mark.parametrize(("typed", "words"), [("", "Choose a number"), ("514 555 1234", "must be E.164")])
+@pytest.mark.parametrize(("typed", "words"), [("", "Choose or enter a number"), ("514 555 1234", "must be E.164")])
 def test_a_wrong_number_is_shown_beside_its_field_with_what_was_typed(
-    api: Api, visitor: Visitor, typed: str, words: str
+    api: Api, browser: BrowserClient, typed: str, words: str
 ) -> None:
-    answer = visitor.post(f"/agents/{api.agent()}/provision", typed=typed)
+    response = browser.post(f"/agents/{api.agent()}/provision", typed=typed)
 
-    assert answer.status_code == 422
-    assert words in answer.text
-    assert f'value="{typed}"' in answer.text
+    assert response.status_code == 422
+    assert words in response.text
+    assert f'value="{typed}"' in response.text
     assert api.count("operations") == 0
 
 
-def test_a_refusal_is_said_plainly_with_what_to_do(api: Api, visitor: Visitor) -> None:
+def test_a_refusal_is_said_plainly_with_what_to_do(api: Api, browser: BrowserClient) -> None:
     api.provision(api.agent("first"), NUMBER)
     second = api.agent("second")
 
-    answer = visitor.post(f"/agents/{second}/provision", typed=NUMBER)
+    response = browser.post(f"/agents/{second}/provision", typed=NUMBER)
 
-    assert answer.status_code == 409
-    assert "The number belongs to another agent" in answer.text
-    assert "move this one from" in answer.text
-    assert "number_in_use" in answer.text
+    assert response.status_code == 409
+    assert "The number belongs to another agent" in response.text
+    assert "move this one from" in response.text
+    assert "number_in_use" in response.text
 
 
-def test_numbers_that_cannot_be_read_leave_the_keyboard(api: Api, visitor: Visitor) -> None:
+def test_numbers_that_cannot_be_read_leave_the_keyboard(api: Api, browser: BrowserClient) -> None:
     def list_numbers(_: object) -> None:
         raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Twilio does not answer.")
 
     api.carrier.list_numbers = list_numbers  # type: ignore[attr-defined]
 
-    page = visitor.get(f"/agents/{api.agent()}/provision")
+    page = browser.get(f"/agents/{api.agent()}/provision")
 
     assert page.status_code == 200
     assert "Twilio does not answer." in page.text
     assert 'name="typed"' in page.text
 
 
-def test_a_provider_that_is_away_is_said_on_the_page(api: Api, visitor: Visitor) -> None:
+def test_a_provider_that_is_away_is_said_on_the_page(api: Api, browser: BrowserClient) -> None:
     agent_id = api.agent()
     api.succeed(api.provision(agent_id).json["operationId"])
 
@@ -122,80 +122,80 @@ def test_a_provider_that_is_away_is_said_on_the_page(api: Api, visitor: Visitor)
 
     api.carrier.get_number = get_number  # type: ignore[attr-defined]
 
-    answer = visitor.post(f"/agents/{agent_id}/verify")
+    response = browser.post(f"/agents/{agent_id}/verify")
 
-    assert answer.status_code == 503
-    assert "Twilio does not answer." in answer.text
-    assert "status page" in answer.text
+    assert response.status_code == 503
+    assert "Twilio does not answer." in response.text
+    assert "status page" in response.text
 
 
-def test_the_live_part_is_sent_once_until_something_changes(api: Api, visitor: Visitor) -> None:
+def test_the_live_part_is_sent_once_until_something_changes(api: Api, browser: BrowserClient) -> None:
     agent_id = api.agent()
     operation_id = api.provision(agent_id).json["operationId"]
     for path in (f"/agents/{agent_id}/live", f"/operations/{operation_id}/live"):
-        first = visitor.get(path)
+        first = browser.get(path)
         known = {"If-None-Match": first.headers["ETag"]}
 
-        again = visitor.get(path, headers=known)
+        again = browser.get(path, headers=known)
 
         assert (first.status_code, again.status_code, again.text) == (200, 304, "")
         assert 'data-open="yes"' in first.text
     api.succeed(operation_id)
-    last = visitor.get(path, headers=known)
+    last = browser.get(path, headers=known)
     assert last.status_code == 200
     assert 'data-open="no"' in last.text
     assert "<html" not in last.text
 
 
-def test_while_something_runs_a_page_without_script_comes_anew(api: Api, visitor: Visitor) -> None:
+def test_while_something_runs_a_page_without_script_comes_anew(api: Api, browser: BrowserClient) -> None:
     agent_id = api.agent()
     refresh = '<noscript><meta http-equiv="refresh"'
-    assert refresh not in visitor.get(f"/agents/{agent_id}").text
+    assert refresh not in browser.get(f"/agents/{agent_id}").text
 
     api.provision(agent_id)
 
-    assert refresh in visitor.get(f"/agents/{agent_id}").text
+    assert refresh in browser.get(f"/agents/{agent_id}").text
 
 
-def test_a_failed_provisioning_is_retried_from_its_page(api: Api, visitor: Visitor) -> None:
+def test_a_failed_provisioning_is_retried_from_its_page(api: Api, browser: BrowserClient) -> None:
     agent_id = api.agent("night line")
     operation_id = api.provision(agent_id).json["operationId"]
     api.fail(operation_id, "number_not_voice", "The number cannot take voice calls.")
-    tab = visitor.get("/operations?tab=failed").text
+    tab = browser.get("/operations?tab=failed").text
     assert "night line" in tab
     assert f"/operations/{operation_id}/retry" in tab
 
-    answer = visitor.post(f"/operations/{operation_id}/retry")
+    response = browser.post(f"/operations/{operation_id}/retry")
 
-    assert answer.status_code == 303
-    assert operation_id not in answer.headers["Location"]
+    assert response.status_code == 303
+    assert operation_id not in response.headers["Location"]
     assert api.status(agent_id).json["phoneProvisioningStatus"] == "PENDING"
-    assert f"/operations/{operation_id}/retry" not in visitor.get("/operations?tab=failed").text
+    assert f"/operations/{operation_id}/retry" not in browser.get("/operations?tab=failed").text
 
 
-def test_what_needs_attention_stands_in_its_tab_with_its_leftovers(api: Api, visitor: Visitor) -> None:
+def test_what_needs_attention_stands_in_its_tab_with_its_leftovers(api: Api, browser: BrowserClient) -> None:
     operation_id = api.provision(api.agent()).json["operationId"]
     api.get_stuck(operation_id)
 
-    assert f"/operations/{operation_id}" in visitor.get("/operations?tab=attention").text
-    page = visitor.get(f"/operations/{operation_id}").text
+    assert f"/operations/{operation_id}" in browser.get("/operations?tab=attention").text
+    page = browser.get(f"/operations/{operation_id}").text
     assert "Still at the providers" in page
     assert "TK" + "2" * 32 in page
 
 
-def test_a_failure_is_cleared_by_one_press(api: Api, visitor: Visitor) -> None:
+def test_a_failure_is_cleared_by_one_press(api: Api, browser: BrowserClient) -> None:
     agent_id = api.agent()
     api.fail(api.provision(agent_id).json["operationId"], "number_not_voice", "No voice.")
 
-    visitor.post(f"/agents/{agent_id}/deprovision")
+    browser.post(f"/agents/{agent_id}/deprovision")
 
     assert api.status(agent_id).json["phoneProvisioningStatus"] == "NOT_PROVISIONED"
 
 
-def test_an_audit_is_asked_for_with_and_without_fix(api: Api, visitor: Visitor) -> None:
-    visitor.post("/audit")
-    assert "Queued" in visitor.get("/audit").text
-    visitor.post("/audit", fix="on")
+def test_an_audit_is_asked_for_with_and_without_fix(api: Api, browser: BrowserClient) -> None:
+    browser.post("/audit")
+    assert "Queued" in browser.get("/audit").text
+    browser.post("/audit", fix="on")
 
     assert len(api.publisher.audits) == 2
     asked = [api.app.extensions["trunkline.web"].reader.audit(audit_id) for audit_id in api.publisher.audits]
@@ -205,74 +205,74 @@ def test_an_audit_is_asked_for_with_and_without_fix(api: Api, visitor: Visitor) 
     ]
 
 
-def test_numbers_come_in_pages_and_filters(api: Api, visitor: Visitor) -> None:
+def test_numbers_come_in_pages_and_filters(api: Api, browser: BrowserClient) -> None:
     for count in range(53):
         api.agent(f"desk {count}")
     api.provision(api.agent("busy"), OTHER_NUMBER)
 
-    first = visitor.get("/").text
+    first = browser.get("/").text
     assert first.count("<tr>") == 51
     assert "desk 0<" not in first
     older = first.split('rel="next" href="')[1].split('"')[0].replace("&amp;", "&")
-    assert visitor.get(older).text.count("<tr>") == 5
-    assert visitor.get("/?status=moving").text.count("<tr>") == 2
-    assert visitor.get("/?status=failed").text.count("No matches") == 1
-    assert visitor.get("/?health=DRIFTED").text.count("No matches") == 1
+    assert browser.get(older).text.count("<tr>") == 5
+    assert browser.get("/?status=moving").text.count("<tr>") == 2
+    assert browser.get("/?status=failed").text.count("No matches") == 1
+    assert browser.get("/?health=DRIFTED").text.count("No matches") == 1
 
 
 @pytest.mark.parametrize("query", ["?status=x", "?health=x", "?cursor=x", "?q=" + "a" * 201, "?q=%00"])
-def test_a_query_that_we_cannot_read_is_an_error_page(visitor: Visitor, query: str) -> None:
-    answer = visitor.get(f"/{query}")
+def test_a_query_that_we_cannot_read_is_an_error_page(browser: BrowserClient, query: str) -> None:
+    response = browser.get(f"/{query}")
 
-    assert answer.status_code == 422
-    assert answer.content_type.startswith("text/html")
+    assert response.status_code == 422
+    assert response.content_type.startswith("text/html")
 
 
 @pytest.mark.parametrize("path", ["/agents/nonsense", f"/agents/{NOBODY}", f"/operations/{NOBODY}", "/nonsense"])
-def test_a_missing_page_is_html_for_a_browser(visitor: Visitor, path: str) -> None:
-    answer = visitor.get(path)
+def test_a_missing_page_is_html_for_a_browser(browser: BrowserClient, path: str) -> None:
+    response = browser.get(path)
 
-    assert answer.status_code == 404
-    assert answer.content_type.startswith("text/html")
-    assert "What to do" in answer.text
+    assert response.status_code == 404
+    assert response.content_type.startswith("text/html")
+    assert "What to do" in response.text
 
 
 @pytest.mark.parametrize("path", ["/api/nonsense", "/nonsense"])
 def test_a_missing_page_is_a_problem_for_a_program(api: Api, path: str) -> None:
-    answer = api.get(path)
+    response = api.get(path)
 
-    assert (answer.status_code, answer.content_type) == (404, "application/problem+json")
+    assert (response.status_code, response.content_type) == (404, "application/problem+json")
 
 
 def test_under_api_a_browser_too_gets_a_problem(api: Api) -> None:
-    answer = api.get("/api/nonsense", headers={"Accept": "text/html"})
+    response = api.get("/api/nonsense", headers={"Accept": "text/html"})
 
-    assert answer.content_type == "application/problem+json"
+    assert response.content_type == "application/problem+json"
 
 
 def test_a_defect_of_ours_is_a_page_that_tells_nothing_but_its_request(
-    api: Api, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+    api: Api, browser: BrowserClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def numbers(*_: object) -> None:
         raise RuntimeError("secret detail")
 
     monkeypatch.setattr(ConsoleReader, "numbers", numbers)
 
-    answer = visitor.get("/")
+    response = browser.get("/")
 
-    assert answer.status_code == 500
-    assert answer.content_type.startswith("text/html")
-    assert "secret detail" not in answer.text
-    assert answer.headers["X-Request-ID"] in answer.text
+    assert response.status_code == 500
+    assert response.content_type.startswith("text/html")
+    assert "secret detail" not in response.text
+    assert response.headers["X-Request-ID"] in response.text
 
 
 @pytest.mark.parametrize(("name", "shown"), [("127.0.0.1", "http://127.0.0.1:5555/"), ("console.example.com", None)])
-def test_flower_is_linked_where_the_browser_can_reach_it(visitor: Visitor, name: str, shown: str | None) -> None:
-    held = visitor.client.get_cookie("trunkline_console")
+def test_flower_is_linked_where_the_browser_can_reach_it(browser: BrowserClient, name: str, shown: str | None) -> None:
+    held = browser.client.get_cookie("trunkline_console")
     assert held
-    visitor.client.set_cookie("trunkline_console", held.value, domain=name)
+    browser.client.set_cookie("trunkline_console", held.value, domain=name)
 
-    page = visitor.get("/", base_url=f"http://{name}:8080").text
+    page = browser.get("/", base_url=f"http://{name}:8080").text
 
     assert (">Flower" in page) == (shown is not None)
     if shown:

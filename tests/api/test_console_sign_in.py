@@ -12,23 +12,23 @@ from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
 from app.access import ABSOLUTE_LIMIT, IDLE_LIMIT, LAST_SEEN_RESOLUTION, ConsoleSessions, KeyService, Scope
-from app.console.sign_in import COOKIE, HOST_COOKIE, cookie_secret, own_path
+from app.console.sign_in import COOKIE, HOST_COOKIE, cookie_secret, local_path
 from app.db.access import ConsoleSession
 from tests.support.api import Api, make_settings
-from tests.support.console import Visitor, signed_in
+from tests.support.console import BrowserClient, signed_in
 
 PAGES = ["/", "/operations", "/audit", "/agents/7c1f5a52-3c0e-4c42-9a53-0f3a1d0b6c11"]
 
 
 @pytest.mark.parametrize("path", PAGES)
 def test_without_signing_in_every_page_leads_to_the_form_and_back(api: Api, path: str) -> None:
-    visitor = Visitor(api)
+    browser = BrowserClient(api)
 
-    answer = visitor.get(path)
+    response = browser.get(path)
 
-    assert answer.status_code == 303
-    assert answer.headers["Location"].startswith("/sign-in")
-    form = visitor.get(answer.headers["Location"])
+    assert response.status_code == 303
+    assert response.headers["Location"].startswith("/sign-in")
+    form = browser.get(response.headers["Location"])
     wanted = re.search(r'name="next" value="([^"]*)"', form.text)
     assert wanted
     assert wanted[1] == path
@@ -39,33 +39,33 @@ def test_without_signing_in_every_page_leads_to_the_form_and_back(api: Api, path
 def test_a_stranger_s_form_shows_nothing_and_does_nothing(api: Api, action: str, query: str) -> None:
     path = f"/agents/{api.agent('hush')}{action}" if action else "/"
 
-    answer = Visitor(api).client.post(path + query, data={"name": "b", "typed": "+15145551234"})
+    response = BrowserClient(api).client.post(path + query, data={"name": "b", "typed": "+15145551234"})
 
-    assert answer.status_code in {400, 422}
-    assert "hush" not in answer.text
+    assert response.status_code in {400, 422}
+    assert "hush" not in response.text
     assert (api.count("agents"), api.count("operations")) == (1 if action else 0, 0)
 
 
 def test_a_person_signs_in_with_a_key_and_out_again(api: Api) -> None:
-    visitor = Visitor(api)
+    browser = BrowserClient(api)
 
-    answer = visitor.sign_in(next="/operations")
+    response = browser.sign_in(next="/operations")
 
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/operations")
-    assert visitor.get("/").status_code == 200
-    assert visitor.post("/sign-out").status_code == 303
-    assert visitor.get("/").status_code == 303
+    assert (response.status_code, response.headers["Location"]) == (303, "/operations")
+    assert browser.get("/").status_code == 200
+    assert browser.post("/sign-out").status_code == 303
+    assert browser.get("/").status_code == 303
 
 
 def test_the_cookie_holds_a_token_and_is_for_this_site_s_own_requests(api: Api) -> None:
-    visitor = Visitor(api)
+    browser = BrowserClient(api)
 
-    cookie = visitor.sign_in().headers["Set-Cookie"]
+    cookie = browser.sign_in().headers["Set-Cookie"]
 
     assert cookie.startswith(f"{COOKIE}=")
     assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= {part.strip() for part in cookie.split(";")}
     assert "Secure" not in cookie
-    held = visitor.client.get_cookie(COOKIE)
+    held = browser.client.get_cookie(COOKIE)
     assert held
     with api.app.test_request_context(headers={"Cookie": f"{COOKIE}={held.value}"}) as context:
         assert set(dict(context.session)) <= {"token", "until", "csrf_token", "_permanent"}
@@ -82,10 +82,10 @@ def test_behind_https_the_cookie_is_secure_and_this_host_s_alone(api: Api) -> No
     token = re.search(r'name="csrf_token" value="([^"]+)"', page.text)
     assert token
 
-    answer = client.post("/sign-in", base_url=https, data={"csrf_token": token[1], "key": api.key})
+    response = client.post("/sign-in", base_url=https, data={"csrf_token": token[1], "key": api.key})
 
-    assert answer.status_code == 303
-    for each in (page, answer):
+    assert response.status_code == 303
+    for each in (page, response):
         name, _, attributes = each.headers["Set-Cookie"].partition("=")
         assert name == HOST_COOKIE == "__Host-trunkline_console"
         assert {"Secure", "Path=/", "HttpOnly"} <= {part.strip() for part in attributes.split(";")}
@@ -105,38 +105,38 @@ def test_over_https_a_cookie_that_a_plain_page_may_have_set_counts_for_nothing(a
 
 @pytest.mark.parametrize("key", ["", "x", "tl_" + "A" * 43, "tl_" + "A" * 500, "\x00"])
 def test_a_wrong_key_is_refused_on_the_form(api: Api, key: str) -> None:
-    visitor = Visitor(api)
+    browser = BrowserClient(api)
 
-    answer = visitor.post("/sign-in", "/sign-in", key=key)
+    response = browser.post("/sign-in", "/sign-in", key=key)
 
-    assert answer.status_code == 401
-    assert "unknown or was revoked" in answer.text
-    assert visitor.get("/").status_code == 303
+    assert response.status_code == 401
+    assert "unknown or was revoked" in response.text
+    assert browser.get("/").status_code == 303
 
 
 def test_a_key_without_any_scope_sees_nothing(api: Api) -> None:
-    assert Visitor(api).sign_in(api.new_key()).status_code == 403
+    assert BrowserClient(api).sign_in(api.new_key()).status_code == 403
 
 
 def test_a_revoked_key_is_out_at_the_next_request(api: Api) -> None:
-    visitor = signed_in(api, Scope.WRITE)
-    assert visitor.get("/").status_code == 200
+    browser = signed_in(api, Scope.WRITE)
+    assert browser.get("/").status_code == 200
 
     KeyService(api.wiring.sessions).revoke("write-person")
 
-    assert visitor.get("/").status_code == 303
-    assert visitor.client.get("/audit/live", headers={"X-Poll": "1"}).status_code == 401
+    assert browser.get("/").status_code == 303
+    assert browser.client.get("/audit/live", headers={"X-Poll": "1"}).status_code == 401
     assert session_rows(api)[0].ended_at is not None
 
 
 def test_a_cookie_that_somebody_wrote_himself_is_none(api: Api) -> None:
-    visitor = signed_in(api, Scope.READ)
-    held = visitor.client.get_cookie(COOKIE)
+    browser = signed_in(api, Scope.READ)
+    held = browser.client.get_cookie(COOKIE)
     assert held
     payload, _, signature = held.value.rpartition(".")
-    visitor.client.set_cookie(COOKIE, f"{payload}.{signature[::-1]}")
+    browser.client.set_cookie(COOKIE, f"{payload}.{signature[::-1]}")
 
-    assert visitor.get("/").status_code == 303
+    assert browser.get("/").status_code == 303
 
 
 def test_the_secret_follows_from_what_all_web_processes_share() -> None:
@@ -159,28 +159,28 @@ def let_pass(api: Api, **ages: timedelta) -> None:
         session.execute(update(ConsoleSession).values(values))
 
 
-def copy_of(visitor: Visitor) -> Visitor:
+def copy_of(browser: BrowserClient) -> BrowserClient:
     """Return another browser with the same cookie."""
-    held = visitor.client.get_cookie(COOKIE)
+    held = browser.client.get_cookie(COOKIE)
     assert held
-    copy = Visitor(visitor.api)
+    copy = BrowserClient(browser.api)
     copy.client.set_cookie(COOKIE, held.value)
     return copy
 
 
-def is_out(visitor: Visitor) -> bool:
+def is_out(browser: BrowserClient) -> bool:
     """Say whether the cookie opens neither a page, nor a polled part, nor a form."""
-    page, poll = visitor.get("/"), visitor.client.get("/audit/live", headers={"X-Poll": "1"})
+    page, poll = browser.get("/"), browser.client.get("/audit/live", headers={"X-Poll": "1"})
     return (page.status_code, poll.status_code) == (303, 401)
 
 
 def test_a_copied_cookie_is_worth_nothing_after_signing_out(api: Api) -> None:
-    visitor = signed_in(api, Scope.WRITE)
-    thief = copy_of(visitor)
+    browser = signed_in(api, Scope.WRITE)
+    thief = copy_of(browser)
     form = {"csrf_token": thief.token("/audit"), "name": "a"}
     assert thief.get("/").status_code == 200
 
-    visitor.post("/sign-out")
+    browser.post("/sign-out")
 
     again = copy_of(thief)
     assert thief.client.post("/", data=form).headers["Location"].startswith("/sign-in")
@@ -189,18 +189,18 @@ def test_a_copied_cookie_is_worth_nothing_after_signing_out(api: Api) -> None:
 
 
 def test_signing_in_anew_ends_the_session_before_and_its_forms(api: Api) -> None:
-    visitor = signed_in(api, Scope.WRITE)
-    before, token = copy_of(visitor), visitor.token("/audit")
+    browser = signed_in(api, Scope.WRITE)
+    before, token = copy_of(browser), browser.token("/audit")
 
-    visitor.sign_in()
+    browser.sign_in()
 
     assert is_out(before)
-    assert visitor.client.post("/", data={"csrf_token": token, "name": "a"}).status_code == 400
-    assert visitor.get("/").status_code == 200
+    assert browser.client.post("/", data={"csrf_token": token, "name": "a"}).status_code == 400
+    assert browser.get("/").status_code == 200
 
 
 def test_signing_out_ends_one_browser_and_not_the_others(api: Api) -> None:
-    one, other = Visitor(api), Visitor(api)
+    one, other = BrowserClient(api), BrowserClient(api)
     one.sign_in()
     other.sign_in()
 
@@ -221,48 +221,48 @@ def test_signing_out_ends_one_browser_and_not_the_others(api: Api) -> None:
 def test_a_session_ends_when_idle_for_hours_and_after_a_week_however_busy(
     api: Api, idle: timedelta, age: timedelta, stays: bool
 ) -> None:
-    visitor = signed_in(api, Scope.READ)
+    browser = signed_in(api, Scope.READ)
     let_pass(api, last_seen_at=idle, created_at=age)
 
-    assert is_out(visitor) is not stays
+    assert is_out(browser) is not stays
 
 
 def test_no_answer_lets_the_cookie_live_beyond_the_session(api: Api) -> None:
-    visitor = signed_in(api, Scope.WRITE)
+    browser = signed_in(api, Scope.WRITE)
     end = session_rows(api)[0].created_at + ABSOLUTE_LIMIT
 
-    changed = visitor.post("/", "/", name="desk").headers["Set-Cookie"]
+    changed = browser.post("/", "/", name="desk").headers["Set-Cookie"]
 
     expires = re.search(r"Expires=([^;]+)", changed)
     assert expires
     assert abs(parsedate_to_datetime(expires[1]).astimezone(UTC) - end) <= timedelta(seconds=1)
-    visitor.get("/audit")  # takes the message of what was done out of it
-    assert "Set-Cookie" not in visitor.get("/audit").headers
+    browser.get("/audit")  # takes the message of what was done out of it
+    assert "Set-Cookie" not in browser.get("/audit").headers
 
 
 def test_a_visit_is_noted_at_most_once_a_minute_and_a_poll_never(api: Api) -> None:
-    visitor = signed_in(api, Scope.READ)
+    browser = signed_in(api, Scope.READ)
 
     def seen() -> datetime:
         return session_rows(api)[0].last_seen_at
 
     first = seen()
-    visitor.get("/")
+    browser.get("/")
     assert seen() == first
     let_pass(api, last_seen_at=LAST_SEEN_RESOLUTION * 2)
     long_ago = seen()
-    visitor.client.get("/audit/live", headers={"X-Poll": "1"})
+    browser.client.get("/audit/live", headers={"X-Poll": "1"})
     assert seen() == long_ago
-    visitor.get("/")
+    browser.get("/")
     assert seen() > first
 
 
 def test_sessions_that_are_over_are_deleted(api: Api) -> None:
-    visitor = signed_in(api, Scope.READ)
+    browser = signed_in(api, Scope.READ)
     sessions = ConsoleSessions(api.wiring.sessions)
     let_pass(api, created_at=ABSOLUTE_LIMIT - timedelta(minutes=1))
     assert sessions.purge() == 0
-    assert visitor.get("/").status_code == 200
+    assert browser.get("/").status_code == 200
     let_pass(api, created_at=ABSOLUTE_LIMIT + timedelta(days=2))
 
     assert sessions.purge() == 1
@@ -281,19 +281,19 @@ def test_sessions_that_are_over_are_deleted(api: Api) -> None:
     ],
 )
 def test_signing_in_leads_nowhere_else(wanted: str, path: str) -> None:
-    assert own_path(wanted) == path
+    assert local_path(wanted) == path
 
 
 @pytest.mark.parametrize("varied", ["key", "address"])
 def test_whoever_tries_keys_is_slowed_down_and_locks_nobody_out(api: Api, varied: str) -> None:
-    visitor = Visitor(api)
-    token, address = visitor.token(), visitor.client.environ_base["REMOTE_ADDR"]
+    browser = BrowserClient(api)
+    token, address = browser.token(), browser.client.environ_base["REMOTE_ADDR"]
 
     def try_key(key: str, address: str) -> TestResponse:
         # Nobody is believed who says whom he speaks for, without TRUSTED_PROXIES.
         headers = {"X-Forwarded-For": str(uuid.uuid4())}
         base = {"REMOTE_ADDR": address}
-        return visitor.client.post(
+        return browser.client.post(
             "/sign-in", data={"csrf_token": token, "key": key}, headers=headers, environ_base=base
         )
 
@@ -311,21 +311,21 @@ def test_whoever_tries_keys_is_slowed_down_and_locks_nobody_out(api: Api, varied
 @pytest.mark.parametrize("token", [None, "", "nonsense"])
 @pytest.mark.parametrize("path", ["/sign-in", "/sign-out", "/", "/audit"])
 def test_a_form_that_no_page_of_ours_sent_does_nothing(api: Api, path: str, token: str | None) -> None:
-    visitor = signed_in(api, Scope.WRITE)
+    browser = signed_in(api, Scope.WRITE)
     fields = {"name": "a", "key": api.key} | ({} if token is None else {"csrf_token": token})
 
-    answer = visitor.client.post(path, data=fields)
+    response = browser.client.post(path, data=fields)
 
-    assert answer.status_code == 400
-    assert "Nothing was changed." in answer.text
+    assert response.status_code == 400
+    assert "Nothing was changed." in response.text
     assert (api.count("agents"), api.count("audits")) == (0, 0)
-    assert visitor.get("/").status_code == 200
+    assert browser.get("/").status_code == 200
 
 
 def test_the_api_knows_neither_cookie_nor_token(api: Api) -> None:
-    visitor = signed_in(api, Scope.WRITE)
+    browser = signed_in(api, Scope.WRITE)
 
-    with_cookie = visitor.client.get("/api/agents")
+    with_cookie = browser.client.get("/api/agents")
     bearer = api.post("/api/agents", {"name": "a"})
 
     assert (with_cookie.status_code, with_cookie.json["code"]) == (401, "unauthenticated")
@@ -335,10 +335,10 @@ def test_the_api_knows_neither_cookie_nor_token(api: Api) -> None:
 
 @pytest.mark.parametrize("scope", list(Scope))
 def test_a_scope_sees_or_acts(api: Api, scope: Scope) -> None:
-    visitor = signed_in(api, scope)
+    browser = signed_in(api, scope)
 
-    seen = visitor.get("/")
-    acted = visitor.post("/", "/", name="desk")
+    seen = browser.get("/")
+    acted = browser.post("/", "/", name="desk")
 
     may_write = scope is not Scope.READ
     assert (seen.status_code, acted.status_code) == (200, 303 if may_write else 403)
@@ -347,16 +347,16 @@ def test_a_scope_sees_or_acts(api: Api, scope: Scope) -> None:
 
 
 def test_every_answer_lets_a_browser_run_and_load_only_what_is_ours(api: Api) -> None:
-    visitor = signed_in(api, Scope.READ)
+    browser = signed_in(api, Scope.READ)
 
     for path in ("/", "/sign-in", "/nonsense", "/agents/nonsense", "/console/static/console.js"):
-        with visitor.get(path) as answer:
-            policy = answer.headers["Content-Security-Policy"]
+        with browser.get(path) as response:
+            policy = response.headers["Content-Security-Policy"]
         loads = dict(each.split(None, 1) for each in policy.split("; "))
         assert loads["default-src"] == "'none'", path
         assert {loads.get(what, "'self'") for what in ("script-src", "style-src", "connect-src")} == {"'self'"}, path
         assert "unsafe" not in policy
-    page = visitor.get("/").text
+    page = browser.get("/").text
     assert not re.search(r"<script(?![^>]* src=)|\son[a-z]+=|\sstyle=|<style", page)
     assert all(
         url.startswith("/") or "127.0.0.1" in url or "localhost" in url

@@ -10,7 +10,7 @@ from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.events import DeliveryStatus, DisabledReason
 from app.webhooks.endpoints import MAX_ENDPOINTS
 from tests.support.api import NOBODY, Api
-from tests.support.console import Visitor, signed_in
+from tests.support.console import BrowserClient, signed_in
 
 SCRIPT = "<script>alert(1)</script>"
 URL = "https://93.184.215.14/hook"
@@ -18,17 +18,17 @@ SECRET = re.compile(r"whsec_[A-Za-z0-9+/=]{44}")
 
 
 @pytest.fixture
-def visitor(api: Api) -> Visitor:
+def browser(api: Api) -> BrowserClient:
     return signed_in(api, Scope.ADMIN)
 
 
-def register(visitor: Visitor, url: str = URL, **more: object) -> TestResponse:
-    return visitor.post("/webhooks", url=url, description="", **more)
+def register(browser: BrowserClient, url: str = URL, **more: object) -> TestResponse:
+    return browser.post("/webhooks", url=url, description="", **more)
 
 
-def registered(api: Api, visitor: Visitor, **more: object) -> str:
+def registered(api: Api, browser: BrowserClient, **more: object) -> str:
     """Register an endpoint, and return its page."""
-    assert register(visitor, **more).status_code == 201
+    assert register(browser, **more).status_code == 201
     return f"/webhooks/{api.wiring.webhooks.all()[-1].id}"
 
 
@@ -46,90 +46,90 @@ def set_delivery(api: Api, **values: object) -> None:
             setattr(delivery, name, value)
 
 
-def test_the_empty_page_says_what_a_webhook_is_for(api: Api, visitor: Visitor) -> None:
-    assert "No webhooks yet" in visitor.get("/webhooks").text
+def test_the_empty_page_says_what_a_webhook_is_for(api: Api, browser: BrowserClient) -> None:
+    assert "No webhooks yet" in browser.get("/webhooks").text
     assert "needs a key with the scope" in signed_in(api, Scope.WRITE).get("/webhooks").text
 
 
-def test_a_secret_is_shown_once_and_kept_by_no_browser(api: Api, visitor: Visitor) -> None:
-    answer = register(visitor, events=["phone.failed", "phone.drifted"])
+def test_a_secret_is_shown_once_and_kept_by_no_browser(api: Api, browser: BrowserClient) -> None:
+    response = register(browser, events=["phone.failed", "phone.drifted"])
 
-    assert answer.status_code == 201
-    assert answer.headers["Cache-Control"] == "no-store"
+    assert response.status_code == 201
+    assert response.headers["Cache-Control"] == "no-store"
     endpoint = api.wiring.webhooks.all()[0]
-    assert endpoint.secret in answer.text
+    assert endpoint.secret in response.text
     assert (endpoint.url, endpoint.events, endpoint.description) == (URL, ["phone.failed", "phone.drifted"], None)
     for path in ("/webhooks", f"/webhooks/{endpoint.id}", f"/webhooks/{endpoint.id}/live"):
-        page = visitor.get(path).text
+        page = browser.get(path).text
         assert URL in page, path
         assert "phone.drifted" in page, path
         assert not SECRET.search(page), path
 
 
-def test_with_no_event_chosen_it_is_told_of_every_one(api: Api, visitor: Visitor) -> None:
-    page = registered(api, visitor)
+def test_with_no_event_chosen_it_is_told_of_every_one(api: Api, browser: BrowserClient) -> None:
+    page = registered(api, browser)
 
     assert api.wiring.webhooks.all()[0].events is None
-    assert "every event" in visitor.get(page).text
+    assert "every event" in browser.get(page).text
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "http://127.0.0.1/", "https://10.0.0.1/", "https://a/" + "x" * 2000])
-def test_a_wrong_url_is_shown_beside_its_field_with_what_was_typed(api: Api, visitor: Visitor, url: str) -> None:
-    answer = register(visitor, url, events="phone.failed")
+def test_a_wrong_url_is_shown_beside_its_field_with_what_was_typed(api: Api, browser: BrowserClient, url: str) -> None:
+    response = register(browser, url, events="phone.failed")
 
-    assert answer.status_code == 422
-    assert 'aria-describedby="url-wrong"' in answer.text
-    assert f'value="{url}"' in answer.text
-    assert 'value="phone.failed" checked' in answer.text
+    assert response.status_code == 422
+    assert 'aria-describedby="url-wrong"' in response.text
+    assert f'value="{url}"' in response.text
+    assert 'value="phone.failed" checked' in response.text
     assert api.count("webhook_endpoints") == 0
 
 
-def test_an_event_that_there_is_not_is_refused(api: Api, visitor: Visitor) -> None:
-    assert register(visitor, events="phone.rang").status_code == 422
+def test_an_event_that_there_is_not_is_refused(api: Api, browser: BrowserClient) -> None:
+    assert register(browser, events="phone.rang").status_code == 422
     assert api.count("webhook_endpoints") == 0
 
 
-def test_one_too_many_is_refused_on_the_page(api: Api, visitor: Visitor) -> None:
+def test_one_too_many_is_refused_on_the_page(api: Api, browser: BrowserClient) -> None:
     with api.wiring.sessions.begin() as session:
         session.add_all(WebhookEndpoint(url=URL, secret="whsec_") for _ in range(MAX_ENDPOINTS))
 
-    answer = register(visitor)
+    response = register(browser)
 
-    assert answer.status_code == 409
-    assert "delete one" in answer.text
+    assert response.status_code == 409
+    assert "delete one" in response.text
 
 
-def test_a_new_secret_is_shown_once_and_the_old_one_goes_on_for_a_day(api: Api, visitor: Visitor) -> None:
-    page = registered(api, visitor)
+def test_a_new_secret_is_shown_once_and_the_old_one_goes_on_for_a_day(api: Api, browser: BrowserClient) -> None:
+    page = registered(api, browser)
     old = api.wiring.webhooks.all()[0].secret
 
-    answer = visitor.post(f"{page}/rotate")
+    response = browser.post(f"{page}/rotate")
 
     now = api.wiring.webhooks.all()[0].secret
     assert now != old
-    assert now in answer.text
-    assert old not in answer.text
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert "the old secret also signs until" in visitor.get(page).text
+    assert now in response.text
+    assert old not in response.text
+    assert response.headers["Cache-Control"] == "no-store"
+    assert "the old secret also signs until" in browser.get(page).text
 
 
-def test_a_test_is_queued_logged_and_sent_again(api: Api, visitor: Visitor) -> None:
-    page = registered(api, visitor)
-    assert "No deliveries yet" in visitor.get(page).text
-    visitor.post(f"{page}/ping")
-    shown = visitor.get(page).text
+def test_a_test_is_queued_logged_and_sent_again(api: Api, browser: BrowserClient) -> None:
+    page = registered(api, browser)
+    assert "No deliveries yet" in browser.get(page).text
+    browser.post(f"{page}/ping")
+    shown = browser.get(page).text
     assert "A test event is queued." in shown
     assert "<code>ping</code>" in shown
     assert 'data-open="yes"' in shown
     assert "/redeliver" not in shown
     set_delivery(api, status=DeliveryStatus.FAILED, attempts=8, response_status=503, next_at=None)
 
-    over = visitor.get(f"{page}?status=failed").text
+    over = browser.get(f"{page}?status=failed").text
     assert "Failed" in over
     assert "503" in over
     assert 'data-open="no"' in over
     again = re.findall(r'action="([^"]+/redeliver)"', over)
-    visitor.post(again[0])
+    browser.post(again[0])
 
     with api.wiring.sessions() as session:
         delivery = session.query(WebhookDelivery).one()
@@ -137,15 +137,15 @@ def test_a_test_is_queued_logged_and_sent_again(api: Api, visitor: Visitor) -> N
     assert len(api.publisher.webhooks) == 2
 
 
-def test_the_live_part_is_sent_once_until_a_delivery_changes(api: Api, visitor: Visitor) -> None:
-    page = registered(api, visitor)
-    visitor.post(f"{page}/ping")
-    known = {"If-None-Match": visitor.get(f"{page}/live").headers["ETag"]}
-    assert visitor.get(f"{page}/live", headers=known).status_code == 304
+def test_the_live_part_is_sent_once_until_a_delivery_changes(api: Api, browser: BrowserClient) -> None:
+    page = registered(api, browser)
+    browser.post(f"{page}/ping")
+    known = {"If-None-Match": browser.get(f"{page}/live").headers["ETag"]}
+    assert browser.get(f"{page}/live", headers=known).status_code == 304
 
     set_delivery(api, attempts=1, error="connection_failed")
 
-    assert "Connection failed" in visitor.get(f"{page}/live", headers=known).text
+    assert "Connection failed" in browser.get(f"{page}/live", headers=known).text
 
 
 @pytest.mark.parametrize(
@@ -153,50 +153,50 @@ def test_the_live_part_is_sent_once_until_a_delivery_changes(api: Api, visitor: 
     [(DisabledReason.GONE, "it responded 410"), (DisabledReason.FAILING, "it kept failing")],
 )
 def test_what_was_disabled_says_why_and_is_enabled_again(
-    api: Api, visitor: Visitor, reason: DisabledReason, words: str
+    api: Api, browser: BrowserClient, reason: DisabledReason, words: str
 ) -> None:
-    page = registered(api, visitor)
-    visitor.post(f"{page}/disable")
+    page = registered(api, browser)
+    browser.post(f"{page}/disable")
     assert api.wiring.webhooks.all()[0].disabled_reason == DisabledReason.REQUESTED
     set_endpoint(api, disabled_reason=reason)
-    shown = visitor.get(page).text
+    shown = browser.get(page).text
     assert words in shown
     assert f"{page}/ping" not in shown
-    refused = visitor.post(f"{page}/ping")
+    refused = browser.post(f"{page}/ping")
     assert refused.status_code == 409
     assert "Enable the webhook, then" in refused.text
 
-    visitor.post(f"{page}/enable")
+    browser.post(f"{page}/enable")
 
     assert api.wiring.webhooks.all()[0].disabled_at is None
-    assert f"{page}/ping" in visitor.get(page).text
+    assert f"{page}/ping" in browser.get(page).text
 
 
-def test_deleting_asks_first(api: Api, visitor: Visitor) -> None:
-    page = registered(api, visitor)
-    assert "Delete this webhook?" in visitor.get(f"{page}/delete").text
+def test_deleting_asks_first(api: Api, browser: BrowserClient) -> None:
+    page = registered(api, browser)
+    assert "Delete this webhook?" in browser.get(f"{page}/delete").text
     assert api.count("webhook_endpoints") == 1
 
-    visitor.post(f"{page}/delete")
+    browser.post(f"{page}/delete")
 
     assert api.count("webhook_endpoints") == 0
-    assert "The webhook is deleted." in visitor.get("/webhooks").text
+    assert "The webhook is deleted." in browser.get("/webhooks").text
 
 
-def test_what_came_from_outside_is_text_wherever_it_stands(api: Api, visitor: Visitor) -> None:
-    page = registered(api, visitor)
-    visitor.post(f"{page}/ping")
+def test_what_came_from_outside_is_text_wherever_it_stands(api: Api, browser: BrowserClient) -> None:
+    page = registered(api, browser)
+    browser.post(f"{page}/ping")
     set_endpoint(api, url=f"{URL}?{SCRIPT}", description=SCRIPT)
     set_delivery(api, error=SCRIPT)
 
     for path in ("/webhooks", page, f"{page}/live", f"{page}/delete"):
-        text = visitor.get(path).text
+        text = browser.get(path).text
         assert SCRIPT not in text, path
         assert "&lt;script&gt;" in text, path
 
 
-def test_a_key_that_may_not_administer_sees_and_presses_nothing(api: Api, visitor: Visitor) -> None:
-    page = registered(api, visitor)
+def test_a_key_that_may_not_administer_sees_and_presses_nothing(api: Api, browser: BrowserClient) -> None:
+    page = registered(api, browser)
     writer = signed_in(api, Scope.WRITE)
     for path in ("/webhooks", page):
         shown = writer.get(path).text
@@ -212,21 +212,21 @@ def test_a_key_that_may_not_administer_sees_and_presses_nothing(api: Api, visito
     assert api.count("webhook_endpoints") == 1
 
 
-def test_a_form_that_none_of_our_pages_sent_registers_nothing(api: Api, visitor: Visitor) -> None:
-    assert visitor.client.post("/webhooks", data={"url": URL}).status_code == 400
+def test_a_form_that_none_of_our_pages_sent_registers_nothing(api: Api, browser: BrowserClient) -> None:
+    assert browser.client.post("/webhooks", data={"url": URL}).status_code == 400
     assert api.count("webhook_endpoints") == 0
 
 
 @pytest.mark.parametrize("path", [f"/webhooks/{NOBODY}", f"/webhooks/{NOBODY}/live", "/webhooks/nonsense"])
-def test_a_webhook_that_there_is_not_is_said_plainly(visitor: Visitor, path: str) -> None:
-    answer = visitor.get(path)
+def test_a_webhook_that_there_is_not_is_said_plainly(browser: BrowserClient, path: str) -> None:
+    response = browser.get(path)
 
-    assert answer.status_code == 404
-    assert "No such webhook" in answer.text
+    assert response.status_code == 404
+    assert "No such webhook" in response.text
 
 
-def test_a_delivery_that_there_is_not_is_said_plainly(api: Api, visitor: Visitor) -> None:
-    answer = visitor.post(f"{registered(api, visitor)}/deliveries/{NOBODY}/redeliver")
+def test_a_delivery_that_there_is_not_is_said_plainly(api: Api, browser: BrowserClient) -> None:
+    response = browser.post(f"{registered(api, browser)}/deliveries/{NOBODY}/redeliver")
 
-    assert answer.status_code == 404
-    assert "No such delivery" in answer.text
+    assert response.status_code == 404
+    assert "No such delivery" in response.text

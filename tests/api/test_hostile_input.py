@@ -13,7 +13,7 @@ from werkzeug.routing import Rule
 
 from app.access import Scope
 from tests.support.api import NOBODY, Api
-from tests.support.console import Visitor, signed_in
+from tests.support.console import BrowserClient, signed_in
 
 PARAMETERS = ("q", "status", "tab", "health", "cursor", "limit", "next", "agentId", "dryRun")
 FORM_FIELDS = ("name", "livekitAgentName", "typed", "chosen", "takeover", "to", "url", "events", "description")
@@ -64,7 +64,7 @@ numbers = itertools.count()
 
 
 @pytest.fixture
-def visitor(api: Api) -> Visitor:
+def browser(api: Api) -> BrowserClient:
     api.carrier.list_numbers = list  # type: ignore[attr-defined]  # an account without numbers
     return signed_in(api, Scope.ADMIN)
 
@@ -113,8 +113,8 @@ def defects(answers: Iterator[tuple[str, Any]]) -> list[str]:
     return [f"{answer.status_code} {what[:200]}" for what, answer in answers if answer.status_code >= 500]
 
 
-def test_no_form_of_the_console_meets_a_defect(api: Api, visitor: Visitor) -> None:
-    token, known = visitor.token("/audit"), rows(api)
+def test_no_form_of_the_console_meets_a_defect(api: Api, browser: BrowserClient) -> None:
+    token, known = browser.token("/audit"), rows(api)
     nobody = dict.fromkeys(known, NOBODY)
 
     def answers() -> Iterator[tuple[str, Any]]:
@@ -123,7 +123,7 @@ def test_no_form_of_the_console_meets_a_defect(api: Api, visitor: Visitor) -> No
                 given = "".join(f"&{name}={text}" for name in FORM_FIELDS) if text else ""
                 path, data = path_of(rule, ids), urlencode({"csrf_token": token}) + given
                 kind = "application/x-www-form-urlencoded"
-                answer = visitor.client.post(path, data=data, content_type=kind, headers={"Accept": "text/html"})
+                answer = browser.client.post(path, data=data, content_type=kind, headers={"Accept": "text/html"})
                 yield f"POST {path} {text}", answer
                 assert answer.status_code != 400, "the token of the form did not count"
                 if rule.arguments and ids is nobody:
@@ -133,17 +133,17 @@ def test_no_form_of_the_console_meets_a_defect(api: Api, visitor: Visitor) -> No
     assert defects(answers()) == []
 
 
-def test_no_page_of_the_console_meets_a_defect(api: Api, visitor: Visitor) -> None:
+def test_no_page_of_the_console_meets_a_defect(api: Api, browser: BrowserClient) -> None:
     known = rows(api)
 
     def answers() -> Iterator[tuple[str, Any]]:
         for rule in routes(api, "GET", console=True):
             for query in QUERIES:
                 path = f"{path_of(rule, known)}?{query}"
-                yield f"GET {path}", visitor.get(path)
+                yield f"GET {path}", browser.get(path)
             for bad in BAD_IDS if rule.arguments else ():
                 path = path_of(rule, dict.fromkeys(known, bad))
-                answer = visitor.get(path)
+                answer = browser.get(path)
                 yield f"GET {path}", answer
                 assert answer.status_code == 404, path
 
@@ -151,8 +151,8 @@ def test_no_page_of_the_console_meets_a_defect(api: Api, visitor: Visitor) -> No
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.csv", "\u202ea\x1b.json"])
-def test_no_upload_meets_a_defect(api: Api, visitor: Visitor, name: str) -> None:
-    token = visitor.token("/audit")
+def test_no_upload_meets_a_defect(api: Api, browser: BrowserClient, name: str) -> None:
+    token = browser.token("/audit")
 
     def answers() -> Iterator[tuple[str, Any]]:
         for text in (
@@ -163,7 +163,7 @@ def test_no_upload_meets_a_defect(api: Api, visitor: Visitor, name: str) -> None
             "phoneNumber\n" + "x" * 200_000,
         ):
             data = {"csrf_token": token, "file": (BytesIO(text.encode()), name)}
-            answer = visitor.client.post("/bulks", data=data, headers={"Accept": "text/html"})
+            answer = browser.client.post("/bulks", data=data, headers={"Accept": "text/html"})
             answer.request.environ["wsgi.input"].close()
             yield text, answer
 

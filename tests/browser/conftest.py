@@ -1,4 +1,4 @@
-"""Chromium before the running stack: a person who is signed in, and pictures of what they saw."""
+"""Fixtures of the browser tests: Chromium, the running stack, a signed-in user, and screenshots."""
 
 import itertools
 import shutil
@@ -11,8 +11,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from app.access import KeyService, Scope
 from app.dev.localstack.servers import PostgresServer
-from tests.browser.person import Person
-from tests.browser.subjects import forget_all
+from tests.browser.console_user import ConsoleUser
+from tests.browser.fixtures import delete_rows
 from tests.support.receiver import LOOPBACK
 from tests.support.sandbox import ControlledSandbox, Sandbox
 from tests.support.servers import ROOT, running_valkey
@@ -20,28 +20,28 @@ from tests.support.stack import Stack, Timings, running_stack
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
-SWITCHES += ["--no-first-run"]
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+CHROMIUM_FLAGS += ["--no-first-run"]
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
-"""Build output: what every page looked like, for people to look at."""
+"""Build output: a screenshot of every page, for people to look at."""
 
-PATIENCE_MS = 30_000
-"""Milliseconds that anything awaited in the browser may take: one or two seconds as a rule."""
+TIMEOUT_MS = 30_000
+"""Milliseconds to wait for anything in the browser; it usually takes one or two seconds."""
 
-THINKING_MS = 120
-"""Milliseconds that the providers take for an answer, as real ones do: so that there is something to watch."""
+PROVIDER_LATENCY_MS = 120
+"""Latency of the sandbox's providers in milliseconds, like that of the real ones, so that progress is visible."""
 
 _numbers = itertools.count(4000)
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """One Chromium for all tests of one xdist worker."""
+    """One Chromium per xdist worker."""
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
 
@@ -53,7 +53,7 @@ def shared_stack(
     template_database: str,
     sandbox_server: ControlledSandbox,
 ) -> Iterator[Stack]:
-    """Web, worker and sweeper; only where there is a browser to look at them."""
+    """Web, worker and sweeper, started only if there is a browser."""
     postgres_server.create_database("browser", template_database)
     url = postgres_server.url("browser")
     timings = Timings(provider_timeout=3)
@@ -68,15 +68,15 @@ def shared_stack(
 
 @pytest.fixture
 def stack(shared_stack: Stack, sandbox: Sandbox) -> Stack:
-    """The stack over an emptied sandbox that takes its time."""
-    forget_all(shared_stack)
-    sandbox.latency(twilio_ms=THINKING_MS, livekit_ms=THINKING_MS)
+    """The stack, with no rows and an empty sandbox that has latency."""
+    delete_rows(shared_stack)
+    sandbox.latency(twilio_ms=PROVIDER_LATENCY_MS, livekit_ms=PROVIDER_LATENCY_MS)
     return shared_stack
 
 
 @pytest.fixture
 def number(sandbox: Sandbox) -> str:
-    """A free number of the account that no other test has."""
+    """A free number of the account that no other test uses."""
     found = f"+1514555{next(_numbers)}"
     sandbox.number(found, voiceUrl="https://example.com/voice")
     return found
@@ -84,7 +84,7 @@ def number(sandbox: Sandbox) -> str:
 
 @pytest.fixture
 def numbers(sandbox: Sandbox) -> list[str]:
-    """Three of them."""
+    """Three free numbers."""
     found = [f"+1514555{next(_numbers)}" for _ in range(3)]
     for one in found:
         sandbox.number(one, voiceUrl="https://example.com/voice")
@@ -93,51 +93,53 @@ def numbers(sandbox: Sandbox) -> list[str]:
 
 @pytest.fixture(scope="session")
 def key(shared_stack: Stack) -> str:
-    """A key that may do everything."""
+    """A key with the scope `admin`."""
     return KeyService(shared_stack.sessions).create("Ada", [Scope.ADMIN])[1]
 
 
 @pytest.fixture
 def context(chromium: Browser, stack: Stack) -> Iterator[BrowserContext]:
-    """A window of its own: no cookies yet."""
+    """A new browser context, without cookies."""
     found = chromium.new_context(base_url=stack.api.base_url, viewport={"width": 1280, "height": 900})
-    found.set_default_timeout(PATIENCE_MS)
+    found.set_default_timeout(TIMEOUT_MS)
     yield found
     found.close()
 
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
-    """An empty tab; a fault of a script, or anything that the page's own policy stops, fails the test."""
-    faults: list[str] = []
+    """An empty tab; a script error or a violation of the content security policy fails the test."""
+    script_errors: list[str] = []
     page = context.new_page()
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda message: faults.append(message.text) if "Content Security" in message.text else None)
+    page.on("pageerror", lambda error: script_errors.append(str(error)))
+    page.on(
+        "console", lambda message: script_errors.append(message.text) if "Content Security" in message.text else None
+    )
     yield page
-    assert faults == []
+    assert script_errors == []
 
 
 @pytest.fixture(scope="session")
 def cookies(chromium: Browser, shared_stack: Stack, key: str) -> Any:
-    """What a browser holds once somebody has signed in: tries are counted, so that this is done once."""
+    """The cookies of a signed-in browser; sign-ins are rate-limited, so this signs in once."""
     context = chromium.new_context(base_url=shared_stack.api.base_url)
-    Person(context.new_page(), SCREENSHOTS).sign_in(key)
+    ConsoleUser(context.new_page(), SCREENSHOTS).sign_in(key)
     found = context.cookies()
     context.close()
     return found
 
 
 @pytest.fixture
-def person(page: Page, cookies: Any, stack: Stack) -> Person:
-    """Somebody who is signed in, and sees Numbers."""
+def user(page: Page, cookies: Any, stack: Stack) -> ConsoleUser:
+    """A signed-in user on Numbers."""
     page.context.add_cookies(cookies)
     page.goto("/")
-    return Person(page, SCREENSHOTS)
+    return ConsoleUser(page, SCREENSHOTS)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """Keep a picture and the processes' last log lines where a test has failed."""
+    """Save a screenshot and the processes' last log lines when a test has failed."""
     report = yield
     page, stack = getattr(item, "funcargs", {}).get("page"), getattr(item, "funcargs", {}).get("stack")
     if report.failed and call.when == "call" and page and stack:

@@ -14,7 +14,7 @@ _hosts = itertools.count()
 _TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
 
 
-class Visitor:
+class BrowserClient:
     """One browser."""
 
     def __init__(self, api: Api) -> None:
@@ -45,9 +45,9 @@ class Visitor:
         return self.post("/sign-in", "/sign-in", key=key or self.api.key, **fields)
 
 
-def signed_in(api: Api, *scopes: Scope) -> Visitor:
+def signed_in(api: Api, *scopes: Scope) -> BrowserClient:
     """Return a browser that is signed in with a new key of these scopes."""
-    visitor = Visitor(api)
+    browser = BrowserClient(api)
     name = f"{'-'.join(scopes)}-person"
-    assert visitor.sign_in(api.new_key(*scopes, name=name)).status_code == 303
-    return visitor
+    assert browser.sign_in(api.new_key(*scopes, name=name)).status_code == 303
+    return browser

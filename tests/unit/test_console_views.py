@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from app.console.operation_pages import agent_actions, can_retry, draw_chart
-from app.console.path_picture import draw_path
-from app.console.presentation import ago, badge, figure, health_card, took, trouble_of
+from app.console.operation_pages import agent_actions, build_timeline, can_retry
+from app.console.path_diagram import build_path_diagram
+from app.console.presentation import ago, badge, error_notice, format_count, format_duration, health_card
 from app.db.models import Agent, Event, Operation, OperationStep
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import DeliveryStatus, EventName
@@ -31,7 +31,7 @@ def event(seconds: float, name: EventName, step: str | None = TRUNK, **detail: A
 
 
 def make_operation(
-    *trail: Event,
+    *events: Event,
     status: OperationStatus = OperationStatus.RUNNING,
     kind: OperationKind = OperationKind.PROVISION,
     states: dict[str, StepState] | None = None,
@@ -44,7 +44,7 @@ def make_operation(
         row.steps.append(OperationStep(name=step.name, position=position, state=state, attempts=0))
     if step_started_s is not None:
         row.steps[1].started_at = at(step_started_s)
-    return OperationView.of(row, trail)
+    return OperationView.of(row, events)
 
 
 def make_agent(status: PhoneStatus, *findings: FindingCode) -> Agent:
@@ -59,8 +59,8 @@ def make_agent(status: PhoneStatus, *findings: FindingCode) -> Agent:
     )
 
 
-def lane(operation: OperationView, now_s: float = 10) -> Any:
-    return next(one for one in draw_chart(operation, at(now_s)).lanes if one.words == "Twilio trunk")
+def timeline_row(operation: OperationView, now_s: float = 10) -> Any:
+    return next(one for one in build_timeline(operation, at(now_s)).rows if one.label == "Twilio trunk")
 
 
 def test_a_step_that_waits_and_tries_again_is_three_bars() -> None:
@@ -73,15 +73,15 @@ def test_a_step_that_waits_and_tries_again_is_three_bars() -> None:
         ended_s=10,
     )
 
-    found = lane(operation)
+    found = timeline_row(operation)
 
-    assert [(bar.x, bar.width, bar.look) for bar in found.bars] == [
+    assert [(bar.x, bar.width, bar.style) for bar in found.bars] == [
         (10, 10, "work"),
         (20, 40, "wait"),
         (60, 40, "work"),
     ]
-    assert (found.attempts, found.took) == (2, "5.0 s")
-    assert "Twilio does not answer." in found.bars[1].words
+    assert (found.attempts, found.duration) == (2, "5.0 s")
+    assert "Twilio does not answer." in found.bars[1].label
 
 
 def test_a_failure_is_red_and_what_is_taken_down_is_not_work() -> None:
@@ -97,19 +97,19 @@ def test_a_failure_is_red_and_what_is_taken_down_is_not_work() -> None:
         step_started_s=6,
     )
 
-    found = lane(operation)
+    found = timeline_row(operation)
 
-    assert [bar.look for bar in found.bars] == ["fail", "undo"]
-    assert (found.state.words, found.note) == ("Failed", "no")
-    assert draw_chart(operation, at(99)).turns == [50]
-    never = draw_chart(operation, at(99)).lanes[0]
-    assert never.state.words == "Waiting"
+    assert [bar.style for bar in found.bars] == ["fail", "undo"]
+    assert (found.state.label, found.note) == ("Failed", "no")
+    assert build_timeline(operation, at(99)).rollback_starts == [50]
+    never = build_timeline(operation, at(99)).rows[0]
+    assert never.state.label == "Waiting"
 
 
 def test_what_is_open_reaches_to_now() -> None:
     operation = make_operation(event(2, EventName.STEP_STARTED), states={TRUNK: StepState.RUNNING})
 
-    found = lane(operation, now_s=8)
+    found = timeline_row(operation, now_s=8)
 
     assert [(bar.x, bar.width, bar.is_open) for bar in found.bars] == [(25, 75, True)]
 
@@ -119,24 +119,24 @@ def test_a_bar_is_seen_however_short_and_never_leaves_its_lane() -> None:
         event(10, EventName.STEP_STARTED), event(10, EventName.STEP_DONE), status=OperationStatus.SUCCEEDED, ended_s=10
     )
 
-    bar = lane(operation).bars[0]
+    bar = timeline_row(operation).bars[0]
 
     assert bar.width > 0
     assert bar.x + bar.width <= 100
 
 
 def test_the_way_down_is_listed_in_the_order_in_which_it_goes() -> None:
-    lanes = draw_chart(make_operation(kind=OperationKind.DEPROVISION), at(1)).lanes
+    rows = build_timeline(make_operation(kind=OperationKind.DEPROVISION), at(1)).rows
 
-    assert [one.words for one in lanes[-2:]] == ["Twilio trunk", "Twilio number"]
+    assert [one.label for one in rows[-2:]] == ["Twilio trunk", "Twilio number"]
 
 
 def test_an_operation_without_any_event_is_drawn() -> None:
-    assert draw_chart(make_operation(), START).summary == "Running. 0 of 7 steps done."
+    assert build_timeline(make_operation(), START).summary == "Running. 0 of 7 steps done."
 
 
 def tones(agent: Agent, operation: OperationView | None = None) -> list[str]:
-    return [hop.link.tone.value for hop in draw_path(PhoneView.of(agent, operation))]
+    return [hop.link.tone.value for hop in build_path_diagram(PhoneView.of(agent, operation))]
 
 
 def test_a_path_in_sync_is_green_and_none_is_grey() -> None:
@@ -172,7 +172,7 @@ def test_the_link_that_failed_is_red_when_all_is_taken_down() -> None:
 def test_the_checks_of_a_path_say_what_broke() -> None:
     card = health_card(PhoneView.of(make_agent(PhoneStatus.PROVISIONED, FindingCode.NUMBER_DETACHED), None))
 
-    assert [check.state.words for check in card.checks] == ["Broken", "OK", "OK", "OK", "OK"]
+    assert [check.state.label for check in card.checks] == ["Broken", "OK", "OK", "OK", "OK"]
     assert card.findings[0].advice == "Repair fixes it."
 
 
@@ -210,28 +210,28 @@ def test_every_code_finding_and_status_has_its_words() -> None:
     assert set(ADVICE) == set(ErrorCode)
     assert all(advice_on_finding(code) for code in FindingCode)
     for status in (*PhoneStatus, *OperationStatus, *StepState, *Health, *BulkStatus, *ItemStatus, *DeliveryStatus):
-        assert badge(status).words
+        assert badge(status).label
     assert badge(OperationStatus.RUNNING) != badge(StepState.PENDING)
-    shown = trouble_of(RefusedError(ErrorCode.NUMBER_IN_USE, "The number belongs to another agent."))
+    shown = error_notice(RefusedError(ErrorCode.NUMBER_IN_USE, "The number belongs to another agent."))
     assert shown
     assert shown.code == "number_in_use"
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "label"),
     [(0.44, "0.4 s"), (12, "12 s"), (200, "3 min 20 s"), (18_120, "5 h 2 min"), (273_600, "3 d 4 h"), (-1, "0.0 s")],
 )
-def test_a_span_is_short_to_read(seconds: float, words: str) -> None:
-    assert took(timedelta(seconds=seconds)) == words
+def test_a_span_is_short_to_read(seconds: float, label: str) -> None:
+    assert format_duration(timedelta(seconds=seconds)) == label
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "label"),
     [(5, "just now"), (90, "1 min ago"), (7300, "2 h ago"), (200_000, "2 d ago"), (9_000_000, "2026-11-24")],
 )
-def test_a_moment_is_told_from_now(seconds: float, words: str) -> None:
-    assert ago(START, at(seconds)) == words
+def test_a_moment_is_told_from_now(seconds: float, label: str) -> None:
+    assert ago(START, at(seconds)) == label
 
 
 def test_a_count_stops_where_counting_would_take_long() -> None:
-    assert (figure(7, 1000), figure(1000, 1000), figure(1001, 1000)) == ("7", "1,000", "1,000+")
+    assert (format_count(7, 1000), format_count(1000, 1000), format_count(1001, 1000)) == ("7", "1,000", "1,000+")

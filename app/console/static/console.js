@@ -1,38 +1,38 @@
-// The console's one script: keeps the live part of a page fresh, counts seconds, copies ids. Pages work without it.
+// The console's only script: refreshes the live part of a page, counts seconds and copies ids. Pages work without it.
 "use strict";
 
 (() => {
-  const POLL_MS = 1000; // a step takes about half a second: this shows each
-  const CALM_MS = 5000; // between looks at an operation that rests, perhaps for days
-  const CALMER = 1.2; // times the pause grows by while nothing changes
-  const SLOWEST_MS = 10000; // between tries while the server does not answer
-  const COPIED_MS = 1500; // how long a button says that it has copied
+  const POLL_MS = 1000; // a step takes about half a second: short enough to show each one
+  const MAX_POLL_MS = 5000; // between polls of an operation that is waiting, perhaps for days
+  const POLL_GROWTH = 1.2; // factor by which the interval grows while nothing changes
+  const MAX_RETRY_MS = 10000; // between attempts while the server does not respond
+  const COPIED_MS = 1500; // how long a button shows "Copied"
 
   const root = document.documentElement;
   const live = document.getElementById("live");
-  const said = document.getElementById("said");
+  const announcement = document.getElementById("announcement");
   root.classList.add("scripted");
 
-  const seconds = (ms) => {
+  const formatDuration = (ms) => {
     const all = Math.max(Math.floor(ms / 1000), 0);
     if (all < 60) return `${all} s`;
     const minutes = Math.floor(all / 60);
     return minutes < 60 ? `${minutes} min ${all % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
   };
 
-  const count = () => {
+  const updateTimes = () => {
     for (const cell of document.querySelectorAll("[data-since]")) {
-      cell.textContent = seconds(Date.now() - Date.parse(cell.dataset.since));
+      cell.textContent = formatDuration(Date.now() - Date.parse(cell.dataset.since));
     }
     for (const cell of document.querySelectorAll("[data-until]")) {
       const left = Date.parse(cell.dataset.until) - Date.now();
-      cell.textContent = left > 0 ? `again in ${seconds(left + 999)}` : "now";
+      cell.textContent = left > 0 ? `retry in ${formatDuration(left + 999)}` : "now";
     }
   };
 
-  // A screen reader hears one line, and only when it has changed; the pictures beside it say nothing aloud.
-  const say = (words) => {
-    if (said && words && said.textContent !== words) said.textContent = words;
+  // Screen readers get one line, and only when it has changed; the diagrams are hidden from them.
+  const announce = (text) => {
+    if (announcement && text && announcement.textContent !== text) announcement.textContent = text;
   };
 
   const replace = (html) => {
@@ -41,41 +41,41 @@
     live.innerHTML = html;
     for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
     if (focused) (document.getElementById(focused) || document.getElementById("main")).focus({ preventScroll: true });
-    const sheet = live.querySelector(".sheet");
-    live.dataset.open = sheet ? sheet.dataset.open : "no";
-    say(sheet ? sheet.dataset.say : "");
-    // "… is queued" is no longer true once it is over.
+    const content = live.querySelector(".page-content");
+    live.dataset.open = content ? content.dataset.open : "no";
+    announce(content ? content.dataset.announce : "");
+    // A message like "… is queued" is outdated once the operation has finished.
     if (live.dataset.open === "no") document.querySelector(".flash")?.remove();
-    count();
+    updateTimes();
   };
 
-  const follow = () => {
+  const startPolling = () => {
     let etag = "";
-    let pause = POLL_MS;
-    const again = () => window.setTimeout(look, pause);
-    const look = async () => {
-      if (document.hidden) return again();
+    let interval = POLL_MS;
+    const schedule = () => window.setTimeout(poll, interval);
+    const poll = async () => {
+      if (document.hidden) return schedule();
       try {
         const headers = etag ? { "X-Poll": "1", "If-None-Match": etag } : { "X-Poll": "1" };
-        const answer = await fetch(live.dataset.live, { headers, cache: "no-store", redirect: "error" });
-        if (answer.status === 401) return window.location.reload();
-        if (answer.status === 304) {
-          pause = Math.max(Math.min(pause * CALMER, CALM_MS), POLL_MS);
+        const response = await fetch(live.dataset.live, { headers, cache: "no-store", redirect: "error" });
+        if (response.status === 401) return window.location.reload();
+        if (response.status === 304) {
+          interval = Math.max(Math.min(interval * POLL_GROWTH, MAX_POLL_MS), POLL_MS);
         } else {
-          if (!answer.ok) throw new Error(String(answer.status));
-          etag = answer.headers.get("ETag") || "";
-          replace(await answer.text());
-          pause = POLL_MS;
+          if (!response.ok) throw new Error(String(response.status));
+          etag = response.headers.get("ETag") || "";
+          replace(await response.text());
+          interval = POLL_MS;
         }
         root.classList.remove("stale");
       } catch {
         root.classList.add("stale");
-        say("The server does not respond. Retrying.");
-        pause = Math.min(pause * 2, SLOWEST_MS);
+        announce("The server does not respond. Retrying.");
+        interval = Math.min(interval * 2, MAX_RETRY_MS);
       }
-      return live.dataset.open === "yes" ? again() : undefined;
+      return live.dataset.open === "yes" ? schedule() : undefined;
     };
-    again();
+    schedule();
   };
 
   const copy = async (button) => {
@@ -83,7 +83,7 @@
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      // Without https there is no clipboard for scripts: select the id, so that the keyboard can copy it.
+      // Scripts have no clipboard without https: select the id, so that it can be copied from the keyboard.
       window.getSelection().selectAllChildren(button.previousElementSibling);
       return;
     }
@@ -95,7 +95,7 @@
     const button = event.target.closest("[data-copy]");
     if (button) copy(button);
   });
-  count();
-  window.setInterval(count, 1000);
-  if (live && live.dataset.open === "yes") follow();
+  updateTimes();
+  window.setInterval(updateTimes, 1000);
+  if (live && live.dataset.open === "yes") startPolling();
 })();

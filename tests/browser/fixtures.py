@@ -1,4 +1,4 @@
-"""Agents to look at, and what people do at Twilio's own console."""
+"""Rows for the browser tests, and changes made directly at Twilio."""
 
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ from tests.support.stage import Console
 
 
 def provisioned(stack: Stack, name: str, number: str) -> str:
-    """Bring an agent's number up over the API; return the agent's id."""
+    """Create an agent and provision its number through the API; return the agent's id."""
     agent_id = stack.api.agent(name)
     stack.api.provision(agent_id, number)
     eventually(lambda: stack.api.phone(agent_id)["hasPhone"], "the number is provisioned")
@@ -22,23 +22,23 @@ def provisioned(stack: Stack, name: str, number: str) -> str:
 
 
 def take_off_trunk(stack: Stack, sandbox: Sandbox, agent_id: str) -> None:
-    """Take the agent's number off its trunk behind our back."""
+    """Detach the agent's number from its trunk directly at Twilio."""
     ids = stack.api.phone(agent_id)
     Console(sandbox).twilio("DELETE", f"/v1/Trunks/{ids['twilioTrunkSid']}/PhoneNumbers/{ids['twilioPhoneNumberSid']}")
 
 
-def a_bulk(stack: Stack) -> str:
-    """Have a bulk run into trouble, row by row; return its id."""
+def create_failed_bulk(stack: Stack) -> str:
+    """Create a bulk whose rows all fail, and wait until it has finished; return its id."""
     numbers = ["+15005550001", "+15005550002", "no number at all", "+15005550004"]
-    items = [{"phoneNumber": number, "agent": f"Desk {place}"} for place, number in enumerate(numbers)]
+    items = [{"phoneNumber": number, "agent": f"Desk {index}"} for index, number in enumerate(numbers)]
     bulk_id = str(stack.api.call("POST", "/api/provisionings", {"items": items})[1]["bulkId"])
-    look = f"/api/provisionings/{bulk_id}"
-    eventually(lambda: stack.api.call("GET", look)[1]["status"] == "failed", "the bulk is over")
+    path = f"/api/provisionings/{bulk_id}"
+    eventually(lambda: stack.api.call("GET", path)[1]["status"] == "failed", "the bulk is over")
     return bulk_id
 
 
-def a_webhook(stack: Stack) -> str:
-    """Have a webhook of which one delivery is still to be tried and one was given up; return its id."""
+def create_failing_webhook(stack: Stack) -> str:
+    """Create a webhook with one pending and one failed delivery; return its id."""
     events = [WebhookEvent.FAILED, WebhookEvent.NEEDS_ATTENTION]
     with stack.sessions.begin() as session:
         now = session.scalars(select(func.now())).one()
@@ -55,10 +55,10 @@ def a_webhook(stack: Stack) -> str:
         return str(endpoint.id)
 
 
-def forget_all(stack: Stack) -> None:
-    """Delete every row but keys and sessions: agents of an earlier test are gone from the sandbox too."""
+def delete_rows(stack: Stack) -> None:
+    """Delete every row but keys and sessions, since the sandbox was emptied too."""
     with stack.sessions.begin() as session:
-        # Whoever is at work takes this lock first: it ends, and we do not meet half-way.
+        # Workers lock this table first, so this waits for them and avoids a deadlock.
         session.execute(text("LOCK TABLE operations IN ACCESS EXCLUSIVE MODE"))
         for table in reversed(Base.metadata.sorted_tables):
             if table not in (ApiKey.__table__, ConsoleSession.__table__):

@@ -1,4 +1,4 @@
-"""The path from caller to agent as a picture: every resource with its id, every link with its tone."""
+"""Builds the diagram of a call's path from caller to agent: every resource with its id, every link with its status."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,9 +44,9 @@ _LINKS: Sequence[tuple[str, str, frozenset[FindingCode]]] = (
     ),
     ("verification", "livekit_agent_name", frozenset({_Code.RULE_LOST_AGENT})),
 )
-"""From left to right: the step that makes a link, the agent's column with what it leads to, the findings that break it.
+"""From left to right: the step that creates a link, the agent's column with the next id, the findings that break it.
 
-The number's own link to the trunk is made last, so that a caller never meets a half-built path.
+The number is attached to the trunk last, so that no call reaches a partly built path.
 """
 
 _NODES: Mapping[str, tuple[str, str]] = {
@@ -80,13 +80,13 @@ class Hop:
     title: str
     owner: str
     id: str | None
-    """What can be copied."""
+    """The id, with a copy button."""
     shown: str | None
-    """What is shown large above the id: the number itself."""
+    """Shown above the id: the phone number."""
 
 
-def draw_path(phone: PhoneView) -> list[Hop]:
-    """Draw the agent's path as rows, steps and health findings tell it."""
+def build_path_diagram(phone: PhoneView) -> list[Hop]:
+    """Build the diagram from the agent's row, the open operation's steps and the health findings."""
     agent = phone.agent
     hops = []
     for step, column, breaks in _LINKS:
@@ -99,20 +99,22 @@ def draw_path(phone: PhoneView) -> list[Hop]:
 def _link(phone: PhoneView, step: str, breaks: frozenset[FindingCode]) -> Badge:
     state = _open_state(phone, step)
     if state is not None:
-        return _WAITS if _rests(phone, step) else _BY_STATE[state]
+        return _WAITS if _is_waiting(phone, step) else _BY_STATE[state]
     status = phone.agent.phone_provisioning_status
     if status is PhoneStatus.PROVISIONED:
         findings = phone.agent.health_findings or []
         found = {finding["code"] for finding in findings}
-        odd = {(finding["resource"] or {}).get("kind") for finding in findings if finding["code"] == _Code.UNREADABLE}
-        return _BROKEN if found & breaks or step in odd else _WHOLE
+        unreadable = {
+            (finding["resource"] or {}).get("kind") for finding in findings if finding["code"] == _Code.UNREADABLE
+        }
+        return _BROKEN if found & breaks or step in unreadable else _WHOLE
     if status is PhoneStatus.FAILED and _failed_at(phone, step):
         return _BY_STATE[StepState.FAILED]
     return _NONE
 
 
 def _open_state(phone: PhoneView, step: str) -> StepState | None:
-    """Return the state of the step that makes the link while an operation works at this very agent's path."""
+    """Return the state of the link's step while an operation changes this agent's path; else None."""
     operation = phone.operation
     if operation is None or operation.status.is_final:
         return None
@@ -120,21 +122,23 @@ def _open_state(phone: PhoneView, step: str) -> StepState | None:
         return StepState.PENDING
     states = {one.name: one.state for one in operation.steps}
     if operation.kind is OperationKind.DEPROVISION and states.get(step) is StepState.PENDING:
-        return StepState.DONE  # it stands until its turn comes
+        return StepState.DONE  # it exists until its step runs
     if operation.kind is OperationKind.DEPROVISION:
         return states.get(step, states.get("twilio_number_attachment"))
     return states.get(step)
 
 
-def _rests(phone: PhoneView, step: str) -> bool:
-    """Say whether the step rests between two tries."""
+def _is_waiting(phone: PhoneView, step: str) -> bool:
+    """Return whether the step waits for its next attempt."""
     steps = phone.operation.steps if phone.operation else []
     return any(one.name == step and one.attempts and one.next_attempt_at is not None for one in steps)
 
 
 def _failed_at(phone: PhoneView, step: str) -> bool:
-    """Say whether this step is what turned the operation round: its trail says so, its rows all read UNDONE."""
-    trail = list(phone.operation.timeline) if phone.operation else []
-    turned = next((at for at, event in enumerate(trail) if event.event == EventName.OPERATION_TURNED), 0)
-    troubles = [event.step for event in trail[:turned] if event.event in {EventName.STEP_FAILED, EventName.STEP_RESTS}]
-    return troubles[-1:] == [step]
+    """Return whether this step caused the rollback. Only the events say so: after it every step is UNDONE."""
+    events = list(phone.operation.timeline) if phone.operation else []
+    rollback_start = next((at for at, event in enumerate(events) if event.event == EventName.OPERATION_TURNED), 0)
+    failing_steps = [
+        event.step for event in events[:rollback_start] if event.event in {EventName.STEP_FAILED, EventName.STEP_RESTS}
+    ]
+    return failing_steps[-1:] == [step]

@@ -1,4 +1,4 @@
-"""The read side of the console: each call is one transaction that writes nothing."""
+"""The console's queries; each call is one read-only transaction."""
 
 import uuid
 from collections.abc import Collection, Mapping, Sequence
@@ -17,10 +17,10 @@ PAGE_ROWS = 50
 """Rows of one page: two screens."""
 
 HISTORY_ROWS = 20
-"""Operations shown beneath an agent."""
+"""Operations in an agent's history."""
 
-CHOICES = 50
-"""Agents offered when a number moves; search finds the others."""
+MAX_MOVE_TARGETS = 50
+"""Agents listed when a number is moved; search finds others."""
 
 
 class Tab(StrEnum):
@@ -38,7 +38,7 @@ TAB_STATUSES: Mapping[Tab, Sequence[OperationStatus]] = {
     Tab.FAILED: (OperationStatus.FAILED,),
     Tab.DONE: (OperationStatus.SUCCEEDED, OperationStatus.CANCELLED),
 }
-"""Tab -> what it lists; every status has its tab."""
+"""Tab -> its statuses; every status is in one tab."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ class OperationsPage:
 
 
 @dataclass(frozen=True, slots=True)
-class AgentSheet:
-    """All that an agent's page shows; `names` has those of every agent that a move names."""
+class AgentDetails:
+    """The data of an agent's page; `names` has the names of the agents in moves."""
 
     phone: PhoneView
     history: Sequence[Operation]
@@ -83,8 +83,8 @@ class AgentSheet:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditSheet:
-    """The newest report, the audit that is under way if any, and the names of the agents in the report."""
+class AuditDetails:
+    """The newest report, the audit in progress if any, and the names of the agents in the report."""
 
     report: Audit | None
     under_way: Audit | None
@@ -92,7 +92,7 @@ class AuditSheet:
 
 
 class ConsoleReader:
-    """Reads what the pages show."""
+    """Reads the data of the pages."""
 
     def __init__(self, sessions: Sessions, reader: Reader) -> None:
         self._sessions = sessions
@@ -106,17 +106,17 @@ class ConsoleReader:
         return NumbersPage([NumberRow(agent, last.get(agent.id)) for agent in page.items], page.next_cursor)
 
     def counts(self) -> Mapping[str, int]:
-        """Return the figures at the head of the pages: `console_queries.count_up_to`."""
+        """Return the counts at the top of the pages: `console_queries.count_up_to`."""
         with self._sessions() as session:
             return queries.count_up_to(session)
 
-    def agent(self, agent_id: uuid.UUID) -> AgentSheet:
+    def agent(self, agent_id: uuid.UUID) -> AgentDetails:
         """Return an agent with its path, operation and history; `RefusedError` 404."""
         phone = self._reader.phone(agent_id)
         with self._sessions() as session:
             history = queries.history_of(session, agent_id, limit=HISTORY_ROWS)
             movers = {one for row in history for one in (row.agent_id, row.target_agent_id) if one}
-            return AgentSheet(phone, history, queries.names_of(session, movers))
+            return AgentDetails(phone, history, queries.names_of(session, movers))
 
     def operations(self, tab: Tab, cursor: Position | None) -> OperationsPage:
         """Return one page of a tab."""
@@ -127,24 +127,24 @@ class ConsoleReader:
                 [OperationRow(OperationView.of(row), row.agent) for row in page.items], page.next_cursor
             )
 
-    def free_agents(self, search: str, *, but: uuid.UUID) -> Sequence[Agent]:
-        """Return agents that can take a number, the newest first."""
+    def free_agents(self, search: str, *, exclude: uuid.UUID) -> Sequence[Agent]:
+        """Return agents without a number, newest first."""
         empty = queries.AgentFilter((PhoneStatus.NOT_PROVISIONED, PhoneStatus.FAILED), search=search)
         with self._sessions() as session:
-            found = queries.list_agents(session, empty, after=None, limit=CHOICES + 1)
-        return [agent for agent in found if agent.id != but][:CHOICES]
+            found = queries.list_agents(session, empty, after=None, limit=MAX_MOVE_TARGETS + 1)
+        return [agent for agent in found if agent.id != exclude][:MAX_MOVE_TARGETS]
 
     def names(self, agent_ids: Collection[uuid.UUID]) -> Mapping[uuid.UUID, str]:
-        """Return the names of these agents, deleted ones too."""
+        """Return the names of these agents, including deleted ones."""
         with self._sessions() as session:
             return queries.names_of(session, agent_ids)
 
-    def audit(self) -> AuditSheet:
-        """Return the newest report and what is under way."""
+    def audit(self) -> AuditDetails:
+        """Return the newest report, and the audit in progress if any."""
         with self._sessions() as session:
             newest, report = queries.newest_audit(session), latest_report(session)
             under_way = newest if newest is not None and newest.finished_at is None else None
-            return AuditSheet(report, under_way, queries.names_of(session, _agents_in(report)))
+            return AuditDetails(report, under_way, queries.names_of(session, _agents_in(report)))
 
 
 def _agents_in(report: Audit | None) -> Collection[uuid.UUID]:

@@ -1,0 +1,225 @@
+"""Each task of the console, done in Chromium against the running stack."""
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from app.access import KeyService, Scope
+from tests.browser.conftest import SCREENSHOTS
+from tests.browser.console_user import ConsoleUser
+from tests.browser.fixtures import provisioned, take_off_trunk
+from tests.support.receiver import receiver
+from tests.support.sandbox import Sandbox
+from tests.support.stack import Stack, eventually
+
+ALL_CONNECTED = ["good"] * 6
+
+
+def test_a_provisioning_is_watched_from_click_to_provisioned(user: ConsoleUser, number: str, sandbox: Sandbox) -> None:
+    page = user.page
+    page.locator("summary", has_text="New agent").click()
+    page.get_by_label("Name", exact=True).fill("Front desk")
+    user.press("Create")
+    user.sees_status("No number")
+    user.press("Provision a number…")
+    page.get_by_label("Number in the Twilio account").select_option(number)
+    user.press("Preview")
+    user.sees("No obstacles")
+    user.save_screenshot("provision-preview")
+    slow = sandbox.fault("livekit.create_dispatch_rule", "hold_before", times=1)
+    user.press("Provision")
+    user.mark_page()
+    eventually(lambda: sandbox.held(slow) == 1, "the rule is being made")
+    expect(page.locator(".bar.open").first).to_be_visible()
+    user.save_screenshot("agent-provisioning")
+    sandbox.release(slow)
+    user.sees_status("Provisioned")
+    assert user.was_not_reloaded()
+    assert user.links() == ALL_CONNECTED
+    assert sandbox.call(number)["agentName"] == "Front desk"
+    expect(page.locator("#announcement")).to_have_text("Succeeded.")
+    user.save_screenshot("agent-provisioned")
+
+
+def test_a_failure_and_its_rollback_are_watched_and_retried(
+    user: ConsoleUser, stack: Stack, number: str, sandbox: Sandbox
+) -> None:
+    agent_id = stack.api.agent("Night line")
+    sandbox.fault("livekit.create_dispatch_rule", "500", times=1)
+    sandbox.fault("livekit.create_dispatch_rule", "reject", times=1)
+    slow = sandbox.fault("twilio.delete_trunk", "hold_before", times=1)
+    user.page.goto(f"/agents/{agent_id}/provision")
+    user.page.get_by_label("Or enter a number").fill(number)
+    user.press("Provision")
+    user.mark_page()
+    user.sees_status("Rolling back")
+    eventually(lambda: sandbox.held(slow) == 1, "the rollback waits at Twilio")
+    expect(user.page.locator(".bar.undo.open")).to_be_visible()
+    user.save_screenshot("agent-rolling-back")
+    sandbox.release(slow)
+    user.sees_status("Failed")
+    user.sees("What to do:")
+    assert user.was_not_reloaded()
+    assert user.links()[4] == "bad"
+    assert user.page.locator(".bar.wait").count() >= 1
+    user.save_screenshot("agent-failed")
+    user.press(f"Retry with {number}")
+    user.sees_status("Succeeded")
+    user.save_screenshot("operation-succeeded")
+
+
+def test_drift_is_found_by_verify_and_repaired(user: ConsoleUser, stack: Stack, number: str, sandbox: Sandbox) -> None:
+    agent_id = provisioned(stack, "Sales", number)
+    user.open_agent(agent_id)
+    user.press("Verify")
+    user.sees("Every check passed.")
+    take_off_trunk(stack, sandbox, agent_id)
+    user.press("Verify")
+    user.sees("The number is on no trunk.")
+    assert user.links() == ["good", "bad", "good", "good", "good", "good"]
+    user.save_screenshot("agent-drifted")
+    user.mark_page()
+    user.press("Repair")
+    expect(user.page.get_by_role("heading", name="Repair")).to_be_visible()
+    expect(user.page.locator(".link.bad")).to_have_count(0)
+    eventually(lambda: sandbox.call(number)["reaches"], "the number rings again")
+
+
+def test_a_number_moves_to_another_agent(user: ConsoleUser, stack: Stack, number: str) -> None:
+    agent_id, target = provisioned(stack, "Old crew", number), stack.api.agent("New crew")
+    user.open_agent(agent_id)
+    user.press("Move…")
+    user.page.get_by_label("Find an agent").fill("new crew")
+    user.press("Find")
+    user.page.get_by_label("New crew").check()
+    user.save_screenshot("move")
+    user.press("Move the number")
+    user.sees_status("No number")
+    user.open_agent(target)
+    user.sees_status("Provisioned")
+    user.sees("from Old crew")
+
+
+def test_a_deprovisioning_asks_first(user: ConsoleUser, stack: Stack, number: str, sandbox: Sandbox) -> None:
+    agent_id = provisioned(stack, "Pop-up", number)
+    user.open_agent(agent_id)
+    user.press("Deprovision…")
+    user.sees(f"Disconnect {number}?")
+    assert stack.api.phone(agent_id)["hasPhone"]
+    user.save_screenshot("deprovision")
+    user.press("Disconnect the number")
+    user.sees_status("No number")
+    assert not sandbox.call(number)["reaches"]
+
+
+def test_what_needs_attention_is_shown_with_its_leftovers_and_goes_on_when_pressed(
+    user: ConsoleUser, stack: Stack, number: str, sandbox: Sandbox
+) -> None:
+    agent_id = provisioned(stack, "Stuck", number)
+    trunk = stack.api.phone(agent_id)["twilioTrunkSid"]
+    sandbox.fault("twilio.delete_trunk", "reject", times=None)
+    stack.api.deprovision(agent_id)
+    eventually(lambda: stack.api.phone(agent_id)["operation"]["status"] == "needs_attention", "it needs attention")
+    user.page.goto("/operations?tab=attention")
+    user.sees("Stuck")
+    user.save_screenshot("operations-attention")
+    user.press("Deprovision")
+    user.sees_status("Needs attention")
+    user.sees("Still at the providers")
+    user.sees(trunk)
+    user.save_screenshot("operation-needs-attention")
+    sandbox.clear_faults()
+    user.press("Retry now")
+    user.sees_status("Succeeded")
+
+
+def test_an_audit_finds_drift_and_fixes_it_on_request(
+    user: ConsoleUser, stack: Stack, number: str, sandbox: Sandbox
+) -> None:
+    agent_id = provisioned(stack, "Branch office", number)
+    take_off_trunk(stack, sandbox, agent_id)
+    user.page.goto("/audit")
+    user.press("Run")
+    user.sees("The number is on no trunk.")
+    expect(user.page.locator("#live")).to_have_attribute("data-open", "no")
+    user.save_screenshot("audit")
+    user.press("Run with fix")
+    user.sees("Repair ")
+    eventually(lambda: sandbox.call(number)["reaches"], "the number rings again")
+
+
+def test_an_agent_is_found_by_name_number_and_status(user: ConsoleUser, stack: Stack, number: str) -> None:
+    provisioned(stack, "Harbour pilots", number)
+    stack.api.agent("Harbour masters")
+    for typed in ("harbour pil", number, number[-7:], number.replace("+1514", "+1 (514) ")):
+        user.page.goto("/")
+        user.page.get_by_label("Search").fill(typed)
+        user.press("Show")
+        expect(user.page.locator("tbody tr")).to_have_count(1)
+        user.sees("Harbour pilots")
+    user.page.get_by_label("Search").fill("harbour")
+    user.page.get_by_label("Status").select_option("No number")
+    user.press("Show")
+    expect(user.page.locator("tbody tr")).to_have_count(1)
+    user.sees("Harbour masters")
+
+
+def test_a_bulk_is_uploaded_and_watched_to_its_end(user: ConsoleUser, numbers: list[str], sandbox: Sandbox) -> None:
+    page = user.page
+    slow = sandbox.fault("livekit.create_dispatch_rule", "hold_before", times=1)
+    rows = "".join(f"{number},Desk {index}\n" for index, number in enumerate(numbers, start=1))
+    page.get_by_role("link", name="Bulk").click()
+    page.get_by_label("CSV or JSON file").set_input_files(
+        {"name": "numbers.csv", "mimeType": "text/csv", "buffer": f"phoneNumber,agent\n{rows}".encode()}
+    )
+    user.press("Upload and start")
+    user.mark_page()
+    user.sees("2 of 3 done (66 %)")
+    user.save_screenshot("bulk-running")
+    sandbox.release(slow)
+    user.sees_status("Succeeded")
+    user.sees("3 of 3 done (100 %)")
+    assert user.was_not_reloaded()
+    expect(page.get_by_role("progressbar")).to_have_js_property("value", 3)
+    assert all(sandbox.call(number)["reaches"] for number in numbers)
+    with page.expect_download() as report:
+        user.press("Report (CSV)")
+    assert report.value.path().read_text(encoding="utf-8").count("succeeded") == len(numbers)
+
+
+def test_a_webhook_is_registered_and_its_test_is_logged(user: ConsoleUser) -> None:
+    page = user.page
+    with receiver() as hook:
+        page.get_by_role("link", name="Webhooks").click()
+        page.locator("summary", has_text="New webhook").click()
+        page.get_by_label("URL").fill(hook.url)
+        page.get_by_label("phone.failed").check()
+        user.save_screenshot("webhook-new")
+        user.press("Register")
+        hook.secret = page.locator(".secret code").inner_text()
+        user.save_screenshot("webhook-secret")
+        user.press("I have copied it")
+        expect(page.get_by_text(hook.secret)).to_have_count(0)
+        user.press("Send a test")
+        user.mark_page()
+        expect(page.locator("tbody .badge")).to_have_text("Delivered")
+        assert user.was_not_reloaded()
+        user.save_screenshot("webhook-delivered")
+        user.press("Redeliver")
+        eventually(lambda: [one.type for one in hook.messages()] == ["ping", "ping"], "it is sent again")
+    user.press("Delete…")
+    user.press("Delete the webhook")
+    user.sees("No webhooks yet")
+
+
+def test_a_page_left_open_after_its_key_was_revoked_shows_nothing_more(page: Page, stack: Stack) -> None:
+    keys = KeyService(stack.sessions)
+    made, text = keys.create("temporary", [Scope.READ])
+    user = ConsoleUser(page, SCREENSHOTS)
+    user.sign_in(text)
+    expect(page.get_by_text("(read-only)")).to_be_visible()
+    expect(page.locator("summary", has_text="New agent")).to_have_count(0)
+    keys.revoke(str(made.id))
+    page.get_by_role("link", name="Audit").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    assert re.search(r"next=%2Faudit|next=/audit", page.url)
