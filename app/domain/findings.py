@@ -107,7 +107,7 @@ _Code = FindingCode
 FINDING_KINDS: Mapping[FindingCode, FindingKind] = {
     _Code.NUMBER_GONE: FindingKind(_CRITICAL, "The Twilio account no longer owns the number.", Fix.NONE, NUMBER_CHECK),
     _Code.NUMBER_DETACHED: FindingKind(
-        _CRITICAL, "The number is not on any trunk.", Fix.REPAIR, NUMBER_CHECK, ("twilio_number_attachment",)
+        _CRITICAL, "The number is on no trunk.", Fix.REPAIR, NUMBER_CHECK, ("twilio_number_attachment",)
     ),
     _Code.NUMBER_MOVED: FindingKind(
         _CRITICAL,
