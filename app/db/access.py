@@ -1,4 +1,4 @@
-"""The rows of keys, signed-in browsers, idempotent requests, and of who asked for what."""
+"""The rows of API keys, console sessions, idempotent requests and activity."""
 
 import uuid
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class ConsoleSession(Base):
 
 
 class IdempotencyKey(Base):
-    """The first answer given to an `Idempotency-Key`, per API key, for 24 hours; no status yet means still running."""
+    """The first response to an `Idempotency-Key`, per API key, for 24 hours; without a status it is still running."""
 
     __tablename__ = "idempotency_keys"
 
@@ -57,7 +57,7 @@ class IdempotencyKey(Base):
     headers: Mapped[dict[str, Any] | None]
     body: Mapped[dict[str, Any] | None]
     locked_until: Mapped[datetime]
-    """Until when a request without an answer counts as running; after that its process has died."""
+    """Until when a request without a response counts as running; after that its process has died."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
@@ -78,10 +78,10 @@ class Activity(Base):
     at: Mapped[datetime] = mapped_column(server_default=func.now())
     action: Mapped[str]
     subject_id: Mapped[uuid.UUID | None]
-    """What was changed; no foreign key, since the row outlives it."""
+    """What was changed; no foreign key, since this row is kept longer."""
     channel: Mapped[str]
     actor: Mapped[str | None]
-    """The key's name, or the command; null for a stranger."""
+    """The key's name, or the command; null where no key was given."""
     key_id: Mapped[uuid.UUID | None]
     address: Mapped[str | None]
     request_id: Mapped[str | None]
@@ -91,7 +91,7 @@ class Activity(Base):
 def record_activity(
     session: Session, origin: Origin, action: Action, subject_id: uuid.UUID | None, **detail: Any
 ) -> None:
-    """Remember in the caller's transaction who asked for this; nothing where nobody did."""
+    """Record in the caller's transaction who requested this; internal requests are not recorded."""
     if origin.channel is Channel.INTERNAL:
         return
     session.add(
@@ -115,5 +115,5 @@ def list_activity(session: Session, *, subject_id: uuid.UUID | None, limit: int)
 
 
 def purge_activity(sessions: Sessions) -> int:
-    """Delete the rows that have had their day; return how many."""
+    """Delete the rows older than `KEPT`; return how many."""
     return purge_rows(sessions, Activity.at < func.now() - KEPT, Activity.id)

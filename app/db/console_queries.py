@@ -1,4 +1,4 @@
-"""The reads behind the console: pages that stay quick with a million agents, each led by an index."""
+"""The reads behind the console: pages that stay quick with a million agents, each read through an index."""
 
 import re
 import uuid
@@ -15,16 +15,16 @@ from app.domain.findings import Health
 from app.domain.statuses import OPEN_STATUSES, OperationStatus, PhoneStatus
 
 COUNTED_TO = 1000
-"""Rows up to which a figure is exact: beyond it "1000+" says as much, and counting a million takes long."""
+"""Rows up to which a figure is exact: beyond it "1000+" is enough, and counting a million takes long."""
 
-LOOKED_THROUGH = 2000
-"""Agents that a search looks through one by one, the newest: some 30 ms; a word on one in forty fills a page."""
+SEARCHED_ROWS = 2000
+"""Agents that a search reads one by one, the newest: some 30 ms; a word in every fortieth name fills a page."""
 
 _NEWEST_AGENT = (Agent.created_at.desc(), Agent.id.desc())
 _NEWEST_OPERATION = (Operation.created_at.desc(), Operation.id.desc())
 
 MOVING_STATUSES = (PhoneStatus.PENDING, PhoneStatus.PROVISIONING, PhoneStatus.ROLLING_BACK, PhoneStatus.DEPROVISIONING)
-"""Agents at whose number something is happening."""
+"""Statuses of agents whose number is being changed."""
 
 _PHONE = re.compile(r"\+?[0-9]{3,15}", re.ASCII)
 _PUNCTUATION = str.maketrans("", "", " ().-/")
@@ -79,15 +79,15 @@ def list_agents(session: Session, wanted: AgentFilter, *, after: Position | None
 def _search(
     session: Session, wanted: AgentFilter, conditions: Sequence[ColumnElement[bool]], limit: int
 ) -> Sequence[Agent]:
-    """Look among the newest first, which answers for a common word; then let the search's own index lead.
+    """Search the newest first, which is enough for a common word; then search through the index of words.
 
-    One query for both would leave the choice to the planner, which takes a word that it has never met for a common one
-    and reads every agent: 12 s with a million.
+    With one query for both the planner takes an unknown word for a common one and reads every agent: 12 s with a
+    million.
     """
     matches = [_found_by(wanted.search)]
     if wanted.statuses:
         matches.append(Agent.phone_provisioning_status.in_(wanted.statuses))
-    newest = select(Agent.id).where(*conditions).order_by(*_NEWEST_AGENT).limit(LOOKED_THROUGH).subquery()
+    newest = select(Agent.id).where(*conditions).order_by(*_NEWEST_AGENT).limit(SEARCHED_ROWS).subquery()
     page = select(Agent).order_by(*_NEWEST_AGENT).limit(limit)
     found = session.scalars(page.join(newest, newest.c.id == Agent.id).where(*matches)).all()
     if len(found) == limit:
@@ -137,7 +137,7 @@ def history_of(session: Session, agent_id: uuid.UUID, *, limit: int) -> Sequence
 
 
 def count_up_to(session: Session) -> Mapping[str, int]:
-    """Return how many agents stand in each phone status, how many drifted, how many operations in each status.
+    """Return how many agents are in each phone status, how many drifted, and how many operations are in each status.
 
     No figure exceeds `COUNTED_TO` + 1.
     """
@@ -157,7 +157,7 @@ def count_up_to(session: Session) -> Mapping[str, int]:
 
 
 def newest_audit(session: Session) -> Audit | None:
-    """Return the audit that was asked for last, whatever its status."""
+    """Return the audit that was requested last, whatever its status."""
     return session.scalar(select(Audit).order_by(Audit.created_at.desc(), Audit.id.desc()).limit(1))
 
 

@@ -1,9 +1,8 @@
 """The engine, its sessions, and single statements: one connection pool per process.
 
-Behind a pooler it takes four: what a session is told once otherwise is said in each transaction.
-
 A session's transaction costs a round trip for BEGIN, one for COMMIT and the ORM's work on every row: 4 to 8 ms of CPU
-for the claim of a step, where the same change as one statement costs a tenth.
+for the claim of a step, where the same change as one statement costs a tenth. Behind a pooler each transaction sets
+what a connection otherwise sets once, which costs a round trip more.
 """
 
 import time
@@ -33,27 +32,31 @@ CONNECT_TIMEOUT_S = 5
 """Seconds to wait for PostgreSQL to accept a connection."""
 
 PLANS = "-c enable_seqscan=off -c jit=off"
-"""PostgreSQL keeps the plan of a statement that is run often, as it was made: one made while a table was tiny reads all
-of it, and goes on when it has grown, until the next ANALYZE. A POST then cost ten times the CPU after 8,000 others, and
-twenty times after 14,000 (measured). Every statement of ours that is run often has an index; what must read a whole
-table still can (counting 600,000 agents takes 107 ms instead of 75), and older releases would compile such a plan first
-(jit), so dear does it look to them.
+"""No sequential scan where an index serves, on every connection.
+
+PostgreSQL keeps the plan of a prepared statement. One made while a table was tiny reads all of it, and still does when
+the table has grown, until the next ANALYZE: accepting a POST and running a step then costs 13 ms of CPU after 1,200
+numbers and 21 ms after 2,000, instead of 4. Every statement that runs often has an index. Planning each time instead
+(`plan_cache_mode`) costs a third more CPU, `SET LOCAL` a round trip a statement, and a pool for the busy statements
+alone twice the connections. Large reads lose little and some gain (docs/benchmarks.md, "Plans").
+
+`jit=off`: releases before PostgreSQL 18 rate a scan that cannot be avoided so high that they would compile it first.
 """
 
 POOLED_SETTINGS = (
     "SELECT set_config('timezone', 'UTC', true) AS timezone, "
     f"set_config('statement_timeout', '{STATEMENT_TIMEOUT_MS}', true) AS statement_timeout"
 )
-"""What a session is told otherwise, for one transaction: behind a pooler the next one may be on another session.
+"""The connection's settings, for one transaction: behind a pooler the next one may run on another connection.
 
-`PLANS` is not among it: no plan is kept where no statement is prepared.
+`PLANS` is not part of it: without prepared statements no plan is kept.
 """
 
 TRUSTED_S = 0.1
-"""Seconds after its last use in which a pooled connection is taken for alive; later it is asked first.
+"""Seconds after its last use in which a pooled connection counts as alive; later it is tested first.
 
-Asking each time costs a round trip per transaction. No restart of PostgreSQL is over within a tenth of a second; one
-that were would cost each connection one failed request or claim at most.
+A test costs a round trip per transaction. No restart of PostgreSQL is over within a tenth of a second; if one were,
+each connection would fail one request or claim at most.
 """
 
 _RETURNED_AT = "trunkline.returned_at"
@@ -77,7 +80,7 @@ def make_engine(url: str, *, pooler: bool = False) -> Engine:
         pool_size=POOL_SIZE,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
-        # The one used last is the one most surely alive, and those of a burst grow old and are asked.
+        # The one used last is the one most surely alive, and those of a burst grow old and are tested.
         pool_use_lifo=True,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
@@ -92,12 +95,12 @@ def make_engine(url: str, *, pooler: bool = False) -> Engine:
     )
     if pooler:
         event.listen(engine, "begin", _set_for_transaction)
-    _ask_idle_connections(engine)
+    _test_idle_connections(engine)
     return engine
 
 
 def is_pooled(engine: Engine) -> bool:
-    """Say whether the engine was built for a pooler."""
+    """Return whether the engine was built for a pooler."""
     return event.contains(engine, "begin", _set_for_transaction)
 
 
@@ -105,23 +108,23 @@ def _set_for_transaction(connection: Connection) -> None:
     connection.exec_driver_sql(POOLED_SETTINGS)
 
 
-def _ask_idle_connections(engine: Engine) -> None:
-    """Have every connection that rested longer than `TRUSTED_S` answer before it is used again."""
+def _test_idle_connections(engine: Engine) -> None:
+    """Test every connection that was idle for longer than `TRUSTED_S` before it is used again."""
 
-    def note(_connection: Any, entry: ConnectionPoolEntry) -> None:
+    def record(_connection: Any, entry: ConnectionPoolEntry) -> None:
         entry.info[_RETURNED_AT] = time.monotonic()
 
-    def ask(connection: Any, entry: ConnectionPoolEntry, _proxy: Any) -> None:
+    def test(connection: Any, entry: ConnectionPoolEntry, _proxy: Any) -> None:
         if time.monotonic() - entry.info.get(_RETURNED_AT, time.monotonic()) <= TRUSTED_S:
             return
         try:
             engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as error:
-            # All that were opened before are as dead as this one; the pool opens another and asks us again.
+            # All that were opened before are as dead as this one; the pool opens another and calls this again.
             raise InvalidatePoolError from error
 
-    event.listen(engine, "checkin", note)
-    event.listen(engine, "checkout", ask)
+    event.listen(engine, "checkin", record)
+    event.listen(engine, "checkout", test)
 
 
 def make_sessions(engine: Engine) -> Sessions:

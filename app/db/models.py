@@ -131,7 +131,7 @@ class Agent(Base):
 
 
 class Operation(Base):
-    """One run of provisioning or deprovisioning for an agent: the row is the truth, a message only a hint."""
+    """One run of provisioning or deprovisioning for an agent: the row is the truth, a message only names it."""
 
     __tablename__ = "operations"
     __table_args__ = (
@@ -158,13 +158,13 @@ class Operation(Base):
     target_agent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("agents.id"))
     """The agent that a move hands the number to; null for every other kind."""
     bulk_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("bulks.id"))
-    """The bulk that it was opened for: it stands behind the operations of single requests."""
+    """The bulk that it was opened for: operations of single requests go first."""
     takeover: Mapped[bool] = mapped_column(default=False)
     status: Mapped[OperationStatus] = mapped_column(
         status_column(OperationStatus, "status"), default=OperationStatus.QUEUED
     )
     epoch: Mapped[int] = mapped_column(default=0)
-    """Turns of direction so far: a message of an older epoch is stale."""
+    """Changes of direction so far: a message of an older epoch is stale."""
     wake_at: Mapped[datetime | None]
     """When the sweep looks again; null once final."""
     idle_kicks: Mapped[int] = mapped_column(default=0)
@@ -174,7 +174,7 @@ class Operation(Base):
     request_id: Mapped[str | None]
     requested_by: Mapped[str | None]
     traceparent: Mapped[str | None]
-    """The request's span (W3C Trace Context), under which every task of the operation stands in its trace."""
+    """The request's span (W3C Trace Context), the parent of every task of the operation in its trace."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     """When the first step was claimed; the budget for retries runs from here."""
@@ -214,10 +214,10 @@ class OperationStep(Base):
     lease_until: Mapped[datetime | None]
     """Nobody claims the step before this moment: a worker holds it, or it rests between two tries."""
     intent: Mapped[dict[str, Any] | None]
-    """Written before a provider call, cleared when its outcome is known: where it stands, look before you write."""
+    """Written before a provider call, cleared when its outcome is known: while it is set, read before writing."""
     unsettled_until: Mapped[datetime | None]
-    """Until then a request that got no answer may take effect; kept when it is past, since no look proves for ever that
-    nothing landed: an undo looks for what this step makes, and not before this moment."""
+    """Until then a request without a response may take effect. Kept when it is past, since no read proves for ever that
+    nothing landed: an undo reads what this step makes, and not before this moment."""
     resource_id: Mapped[str | None]
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
@@ -260,7 +260,7 @@ class Event(Base):
 
 
 class Audit(Base):
-    """One comparison of all rows with both providers: asked for, run by one worker, kept as a report."""
+    """One comparison of all rows with both providers: requested, run by one worker, kept as a report."""
 
     __tablename__ = "audits"
     __table_args__ = (Index("ix_audits_created_at", "created_at"),)
@@ -282,17 +282,17 @@ class Audit(Base):
 
 
 BULK_IS_OPEN = "status IN (" + ", ".join(f"'{status}'" for status in sorted(OPEN_BULKS)) + ")"
-"""SQL for a bulk that a sweeper must look at."""
+"""SQL for a bulk that a sweeper must process."""
 
 IS_LIVE = "status IN ('pending', 'running')"
 """SQL for an item that waits or runs: two of them may not want the same number or agent."""
 
 COUNTS = tuple(status.value for status in ItemStatus)
-"""The columns that count a bulk's items, named as the states they count."""
+"""The columns that count a bulk's items, named after the statuses."""
 
 
 class Bulk(Base):
-    """Many numbers asked for in one request; the counts are those of its items as last looked at."""
+    """Many numbers asked for in one request; the counts of its items as last read."""
 
     __tablename__ = "bulks"
     __table_args__ = (

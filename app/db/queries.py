@@ -1,4 +1,4 @@
-"""The reads behind the API: pages, one operation with its trail, what a poll compares; and the purge of old rows."""
+"""The reads behind the API: pages, one operation with its trail, the version for polls; and the purge of old rows."""
 
 import uuid
 from collections.abc import Sequence
@@ -31,14 +31,14 @@ def autocommitting(sessions: Sessions) -> Engine:
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
-def purge_rows(sessions: Sessions, have_had_their_day: ColumnElement[bool], *key: InstrumentedAttribute[Any]) -> int:
+def purge_rows(sessions: Sessions, are_expired: ColumnElement[bool], *key: InstrumentedAttribute[Any]) -> int:
     """Delete the rows that match, a batch at a time; return how many. `key` is the table's primary key.
 
     Any number of processes may do it at the same time.
     """
     count = 0
     while True:
-        old = select(*key).where(have_had_their_day).limit(PURGE_BATCH).with_for_update(skip_locked=True).cte("old")
+        old = select(*key).where(are_expired).limit(PURGE_BATCH).with_for_update(skip_locked=True).cte("old")
         statement = delete(key[0].class_).where(tuple_(*key).in_(select(old)))
         with sessions.begin() as session:
             result = session.execute(statement.execution_options(synchronize_session=False))
@@ -95,7 +95,7 @@ def list_operations(
     limit: int,
 ) -> Sequence[Operation]:
     """Return up to `limit` operations with their steps, of agents that are not deleted, the newest first."""
-    query = select(Operation).options(selectinload(Operation.steps)).where(_agent_lives())
+    query = select(Operation).options(selectinload(Operation.steps)).where(_agent_exists())
     if status is not None:
         query = query.where(Operation.status == status)
     if agent_id is not None:
@@ -132,14 +132,14 @@ def agents_between(session: Session, low: uuid.UUID, high: uuid.UUID, limit: int
 
 def operations_between(session: Session, low: uuid.UUID, high: uuid.UUID, limit: int) -> Sequence[Operation]:
     """Return up to `limit` operations whose ids lie between these two, of agents that are not deleted."""
-    query = select(Operation).where(Operation.id.between(low, high), _agent_lives())
+    query = select(Operation).where(Operation.id.between(low, high), _agent_exists())
     return session.scalars(query.limit(limit)).all()
 
 
 def get_operation(session: Session, operation_id: uuid.UUID) -> Operation | None:
     """Return the operation with its steps, unless its agent is deleted."""
     query = select(Operation).options(selectinload(Operation.steps))
-    return session.scalar(query.where(Operation.id == operation_id, _agent_lives()))
+    return session.scalar(query.where(Operation.id == operation_id, _agent_exists()))
 
 
 def latest_operation(session: Session, agent_id: uuid.UUID) -> Operation | None:
@@ -190,12 +190,12 @@ def status_version(connection: Connection, agent_id: uuid.UUID) -> str | None:
     return None if row is None else "|".join("" if part is None else str(part) for part in row)
 
 
-def _agent_lives() -> ColumnElement[bool]:
+def _agent_exists() -> ColumnElement[bool]:
     return select(Agent.id).where(Agent.id == Operation.agent_id, Agent.deleted_at.is_(None)).exists()
 
 
 def page_of(query: Select[Row], row: type[Row], after: Position | None, limit: int) -> Select[Row]:
-    """Take the rows behind `after`, the newest first."""
+    """Limit a query to the rows after `after`, the newest first."""
     if after is not None:
         query = query.where(tuple_(row.created_at, row.id) < (after.created_at, after.id))
     return query.order_by(row.created_at.desc(), row.id.desc()).limit(limit)

@@ -1,4 +1,4 @@
-"""The rows of webhooks: who wants to be told, and the outbox of what is to be told."""
+"""The rows of webhooks: endpoints and the outbox of their deliveries."""
 
 import uuid
 from datetime import datetime
@@ -31,7 +31,7 @@ class WebhookEndpoint(Base):
     failing_since: Mapped[datetime | None]
     """The first failed try after the last that succeeded."""
     wake_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    """Before this moment the sweep publishes no hint about it."""
+    """Before this moment the sweep publishes no message about it."""
     idle_kicks: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     """How often the sweep published one since a worker last came."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -62,7 +62,7 @@ class WebhookDelivery(Base):
     endpoint_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"))
     event: Mapped[str]
     payload: Mapped[str]
-    """The body, letter for letter: every try sends the same."""
+    """The body, byte for byte: every try sends the same."""
     status: Mapped[DeliveryStatus] = mapped_column(
         Enum(
             DeliveryStatus,
@@ -80,11 +80,11 @@ class WebhookDelivery(Base):
     """When the next try is due; null once it is over."""
     lease_token: Mapped[uuid.UUID | None]
     lease_until: Mapped[datetime | None]
-    """A worker is at it until this moment."""
+    """A worker holds it until this moment."""
     last_attempt_at: Mapped[datetime | None]
     response_status: Mapped[int | None]
     response_body: Mapped[str | None]
-    """The first KiB of the last answer."""
+    """The first KiB of the last response."""
     error: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]

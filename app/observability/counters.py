@@ -47,7 +47,7 @@ OPERATIONS = Metric("trunkline_operations", Kind.GAUGE, "Operations by kind and 
 OPEN_OPERATIONS = Metric(
     "trunkline_open_operations",
     Kind.GAUGE,
-    "Operations that are not over, by status and by how long ago they were asked for.",
+    "Operations that are not over, by status and by how long ago they were requested.",
     ("status", "age"),
 )
 OLDEST_OPEN = Metric("trunkline_oldest_open_operation_seconds", Kind.GAUGE, "Age of the oldest open operation.")
@@ -69,7 +69,7 @@ AGENTS_HEALTH = Metric(
 STEP_SECONDS = Metric(
     "trunkline_step_duration_seconds",
     Kind.HISTOGRAM,
-    "One run of a step, from its claim to what was kept of it; rests are not part of it.",
+    "One run of a step, from its claim to the storing of its result; rests are not part of it.",
     ("step", "direction"),
 )
 STEP_RUNS = Metric(
@@ -81,7 +81,7 @@ STEP_RETRIES = Metric(
 LEASE_LOSSES = Metric(
     "trunkline_lease_losses_total",
     Kind.COUNTER,
-    "Runs whose lease had ended, or whose operation had turned, before their outcome could be kept.",
+    "Runs whose lease had ended, or whose operation had changed direction, before their outcome could be stored.",
     ("step", "direction"),
 )
 PROVIDER_CALLS = Metric(
@@ -93,13 +93,13 @@ PROVIDER_CALLS = Metric(
 PROVIDER_SECONDS = Metric(
     "trunkline_provider_call_duration_seconds",
     Kind.HISTOGRAM,
-    "One request to a provider, without the wait for its turn.",
+    "One request to a provider, without the wait in the rate limiter.",
     ("provider",),
 )
 PROVIDER_ALLOWED = Metric(
     "trunkline_provider_allowed_requests_per_second",
     Kind.GAUGE,
-    "Requests per second that the provider is given at most; absent while no limit is in force.",
+    "Requests per second that the provider is sent at most; absent while no limit is in force.",
     ("provider",),
 )
 PROVIDER_SENT = Metric(
@@ -124,11 +124,11 @@ QUEUE_MESSAGES = Metric("trunkline_queue_messages", Kind.GAUGE, "Messages that n
 UNACKED_MESSAGES = Metric(
     "trunkline_unacknowledged_messages", Kind.GAUGE, "Messages that workers have taken and not finished."
 )
-BROKER_UP = Metric("trunkline_broker_up", Kind.GAUGE, "Whether Redis answered; 0: what is counted there is absent.")
+BROKER_UP = Metric("trunkline_broker_up", Kind.GAUGE, "Whether Redis responded; 0: what is counted there is absent.")
 CHECK_OK = Metric(
     "trunkline_check_ok",
     Kind.GAUGE,
-    "Whether each check of /readyz was passed, as the web process that answers finds it.",
+    "Whether each check of /readyz was passed, in the web process that responds.",
     ("check",),
 )
 AUDIT_FINDINGS = Metric("trunkline_audit_findings", Kind.GAUGE, "Findings of the newest audit, by code.", ("code",))
@@ -137,7 +137,7 @@ AUDIT_AGE = Metric(
 )
 DELIVERIES = Metric("trunkline_webhook_deliveries", Kind.GAUGE, "Deliveries of webhooks by status.", ("status",))
 OLDEST_DELIVERY = Metric(
-    "trunkline_oldest_pending_delivery_seconds", Kind.GAUGE, "Age of the oldest delivery that is still tried."
+    "trunkline_oldest_pending_delivery_seconds", Kind.GAUGE, "Age of the oldest delivery that is still being tried."
 )
 WEBHOOKS = Metric("trunkline_webhooks", Kind.GAUGE, "Webhooks by whether anything is sent to them.", ("state",))
 BULKS = Metric("trunkline_bulks", Kind.GAUGE, "Bulks by status.", ("status",))

@@ -24,12 +24,12 @@ QUIET = (
     "celery.worker.strategy",
     "celery.app.trace",
 )
-"""Libraries whose INFO says nothing that our own lines do not."""
+"""Libraries whose INFO lines only repeat our own."""
 
 ADOPTED = ("gunicorn.error",)
 
 TRACEBACKS = frozenset({"exception", "stack"})
-"""Values of several lines of our own making."""
+"""Fields that may have several lines."""
 
 _SECRET = re.compile(r"\bwhsec_[A-Za-z0-9+/=]{8,}")
 _KEY = re.compile(r"\btl_[A-Za-z0-9_-]{20,}")
@@ -83,12 +83,12 @@ def _formatter(log_format: Literal["json", "console"], shared: list[Processor]) 
 
 
 def _as_json(event: EventDict, **options: Any) -> str:
-    """Write a line; what a terminal would obey stands in strings, where JSON has the same escapes."""
+    """Write a line; control characters only occur in strings, where JSON escapes them the same way."""
     return escaped(json.dumps(event, **options))
 
 
 def _escape_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Write out what a terminal would obey, before the renderer adds its colours; the rest it writes by `repr`."""
+    """Escape control characters before the renderer adds its colours; it writes other values by `repr`."""
     for name, value in event.items():
         if isinstance(value, str):
             event[name] = escaped(value, keep="\n" if name in TRACEBACKS else "")
@@ -96,7 +96,7 @@ def _escape_values(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
 
 
 def mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Hide phone numbers, keys and signing secrets in every value, however deep: the net below each caller's care."""
+    """Hide phone numbers, keys and signing secrets in every value, however deep, even where a caller forgot to."""
     for name, value in event.items():
         event[name] = _masked(value)
     return event
@@ -105,7 +105,7 @@ def mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 def _masked(value: object) -> object:
     if isinstance(value, str):
         if "+" not in value and "%" not in value and "_" not in value:
-            # One of them is in everything that is masked; looking costs a tenth of the patterns.
+            # Everything that is masked contains one of these; this check costs a tenth of the patterns.
             return value
         return _SECRET.sub("whsec_***", _KEY.sub("tl_***", mask_numbers(value)))
     if isinstance(value, dict):

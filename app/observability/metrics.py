@@ -44,7 +44,7 @@ Key = TypeVar("Key", bound=Labels)
 
 
 def gauge(metric: Metric, values: Mapping[Key, float], every: Iterable[Labels] = ((),)) -> Family:
-    """Write a gauge: for each of `every` combination of labels, and 0 where none was counted."""
+    """Build a gauge with a value for each combination of labels in `every`, 0 where nothing was counted."""
     found: dict[Labels, float] = dict(values.items())
     family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
     for labels in every:
@@ -53,7 +53,7 @@ def gauge(metric: Metric, values: Mapping[Key, float], every: Iterable[Labels] =
 
 
 def counted(metric: Metric, counts: Mapping[str, float], zeros: Iterable[Labels] = ()) -> Family:
-    """Write a counter or histogram from the counts; those of `zeros` that were never counted as 0."""
+    """Build a counter or histogram from the counts; those of `zeros` that were never counted as 0."""
     prefix = f"{metric.name}|"
     fields = {
         tuple(field.removeprefix(prefix).split("|")): value
@@ -81,7 +81,7 @@ def _histogram(metric: Metric, fields: Mapping[Labels, float]) -> Family:
 
 
 class Age(StrEnum):
-    """How long ago something was asked for."""
+    """How long ago an operation was requested."""
 
     UNDER_A_MINUTE = "under_1m"
     MINUTES = "1m_to_15m"
@@ -118,7 +118,7 @@ def count_open_operations(session: Session) -> Sequence[Row[OperationStatus, str
 
 
 def open_operation_ages(session: Session) -> tuple[float, float]:
-    """Return, in seconds, the age of the oldest open operation, and how long the most overdue one has gone unwoken."""
+    """Return, in seconds, the age of the oldest open operation and how long the most overdue one waits for a sweep."""
     ages = select(_age_of_oldest(Operation.created_at), _age_of_oldest(Operation.wake_at))
     oldest, overdue = session.execute(ages.where(Operation.status.in_(OPEN_STATUSES))).one()
     return float(oldest), float(overdue)
@@ -174,13 +174,13 @@ def count_bulks(session: Session) -> Sequence[Row[str, int]]:
 
 
 def count_open_items(session: Session) -> dict[ItemStatus, int]:
-    """Return how many items of the bulks that are not over stand where, as last looked at."""
+    """Return how many items of the open bulks are in each status, as last counted."""
     sums = [func.coalesce(func.sum(getattr(Bulk, status.value)), 0) for status in ItemStatus]
     return dict(zip(ItemStatus, session.execute(select(*sums).where(Bulk.status.in_(OPEN_BULKS))).one(), strict=True))
 
 
 OPERATION_QUEUES = (QueueName.PROVISION, QueueName.BULK, QueueName.ROLLBACK)
-"""Where operations wait; `ops` has none."""
+"""The queues in which operations wait; `ops` has none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +190,7 @@ class RowCollector(Collector):
     sessions: Sessions
 
     def describe(self) -> Iterable[Family]:
-        """Name nothing in advance, so that registering does not need a database."""
+        """Describe nothing in advance, so that registering does not need a database."""
         return ()
 
     def collect(self) -> Iterable[Family]:
@@ -258,7 +258,7 @@ UNACKED = "unacked"
 
 @dataclass(frozen=True, eq=False)
 class BrokerCollector(Collector):
-    """Reads Redis; while it is away the rest of the page is there, and says that it is away."""
+    """Reads Redis; while it is away only `trunkline_broker_up` is shown, as 0."""
 
     redis_url: str = field(repr=False)
     counters: Counters
@@ -267,7 +267,7 @@ class BrokerCollector(Collector):
     """The names of all steps: a counter that starts at 0 shows its first count as a rise."""
 
     def describe(self) -> Iterable[Family]:
-        """Name nothing in advance, so that registering does not need a broker."""
+        """Describe nothing in advance, so that registering does not need a broker."""
         return ()
 
     def collect(self) -> Iterable[Family]:
@@ -317,22 +317,22 @@ class BrokerCollector(Collector):
         yield gauge(counters.PROVIDER_IN_FLIGHT, {labels: load.in_flight for labels, load in known.items()}, known)
 
 
-KEPT_S = 5.0
-"""Seconds that one count serves every scrape: the page needs no key, and counting a million rows takes a while."""
+CACHED_S = 5.0
+"""Seconds for which a page is cached: it may be public, and counting a million rows takes a while."""
 
 
 def make_metrics(*collectors: Collector) -> Callable[[], bytes]:
-    """Return a function that writes the metrics in Prometheus' text format, from a count at most `KEPT_S` old."""
+    """Return a function that writes the metrics in Prometheus' text format, from a count at most `CACHED_S` old."""
     registry = CollectorRegistry(auto_describe=False)
     for collector in collectors:
         registry.register(collector)
     lock = threading.Lock()
-    kept: list[tuple[float, bytes]] = []
+    cached: list[tuple[float, bytes]] = []
 
     def metrics() -> bytes:
         with lock:
-            if not kept or time.monotonic() - kept[0][0] > KEPT_S:
-                kept[:] = [(time.monotonic(), generate_latest(registry))]
-            return kept[0][1]
+            if not cached or time.monotonic() - cached[0][0] > CACHED_S:
+                cached[:] = [(time.monotonic(), generate_latest(registry))]
+            return cached[0][1]
 
     return metrics

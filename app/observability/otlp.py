@@ -40,7 +40,7 @@ class _OtlpSpan:
 
 
 class OtlpTracing:
-    """Sends spans in batches from a thread of its own; an endpoint that does not answer costs the spans, no work.
+    """Sends spans in batches from a thread of its own; when the endpoint does not respond only spans are lost.
 
     The SDK reads the rest of its variables itself: OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER, OTEL_BSP_*.
     """
@@ -57,7 +57,7 @@ class OtlpTracing:
 
     @property
     def is_inside(self) -> bool:
-        """Whether there is a span around."""
+        """Whether a span is open."""
         return trace.get_current_span().get_span_context().is_valid
 
     @contextmanager
@@ -78,20 +78,20 @@ class OtlpTracing:
             attributes=attributes,
             start_time=time.time_ns() - int(started_s_ago * NS),
         )
-        told = _OtlpSpan(span)
+        exported = _OtlpSpan(span)
         with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
             try:
-                yield told
+                yield exported
             except Exception as error:
-                told.fail(type(error).__name__)
+                exported.fail(type(error).__name__)
                 raise
 
     def traceparent(self) -> str | None:
-        """Return the header of the present span."""
+        """Return the header of the open span."""
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier)
         return carrier.get(_HEADER)
 
     def close(self) -> None:
-        """Send what is left, and end the thread."""
+        """Send the remaining spans and end the thread."""
         self._provider.shutdown()

@@ -1,6 +1,6 @@
-"""Traces as the rest of the code sees them, and the two ways together in which a process tells of itself.
+"""The tracing interface, and `Telemetry`: the counters and traces of one process.
 
-OpenTelemetry is imported only where an endpoint is set, for the sake of start and memory.
+OpenTelemetry is imported only where an endpoint is set, since it costs start-up time and memory.
 """
 
 import re
@@ -18,7 +18,7 @@ TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-
 
 
 class SpanKind(StrEnum):
-    """Which side of a conversation a span is."""
+    """Which side of a request a span is on."""
 
     SERVER = "server"
     CONSUMER = "consumer"
@@ -32,7 +32,7 @@ class Span(Protocol):
         """Add attributes; `__` in a name stands for a dot, and None for nothing."""
 
     def fail(self, why: str) -> None:
-        """Say that the work did not succeed."""
+        """Mark the work as failed."""
 
 
 class Tracing(Protocol):
@@ -40,11 +40,11 @@ class Tracing(Protocol):
 
     @property
     def is_on(self) -> bool:
-        """Whether anybody is told."""
+        """Whether spans are exported."""
 
     @property
     def is_inside(self) -> bool:
-        """Whether there is a span around."""
+        """Whether a span is open."""
 
     def span(
         self,
@@ -55,10 +55,10 @@ class Tracing(Protocol):
         started_s_ago: float = 0,
         attributes: Mapping[str, str | int | float] | None = None,
     ) -> AbstractContextManager[Span]:
-        """Run the block as a span, under the one of the block around it or under `parent` (a traceparent)."""
+        """Run the block as a span, a child of the open one or of `parent` (a traceparent)."""
 
     def traceparent(self) -> str | None:
-        """Return what ties later work to the span of the block around; None outside of one."""
+        """Return the traceparent of the open span, for later work; None where there is none."""
 
     def close(self) -> None:
         """Send what was not sent yet."""
@@ -76,7 +76,7 @@ _NO_SPAN = _NoSpan()
 
 
 class NoTracing:
-    """Tells nobody."""
+    """Does nothing."""
 
     is_on = False
     is_inside = False
@@ -111,7 +111,7 @@ def checked_traceparent(header: str | None) -> str | None:
 
 
 def traceparent_of(operation_id: uuid.UUID, stored: str | None) -> str:
-    """Return what all spans of an operation stand under.
+    """Return the traceparent that all spans of an operation have as their parent.
 
     Where no request was traced (a bulk, a command, an audit, an older version's row) the operation's own id makes the
     trace, so that all of its tasks meet in one.
@@ -130,7 +130,7 @@ def make_tracing(endpoint: str | None, instance: str) -> Tracing:
 
 @dataclass(frozen=True)
 class Telemetry:
-    """The two ways in which a process tells; safe to use from many threads."""
+    """The counters and traces of one process; safe to use from many threads."""
 
     counters: Counters
     tracing: Tracing = NO_TRACING
@@ -142,4 +142,4 @@ class Telemetry:
 
 
 NO_TELEMETRY = Telemetry(Counters(None))
-"""Tells nobody: for commands and tests that have no broker."""
+"""Counts and traces nothing: for commands and tests that have no broker."""

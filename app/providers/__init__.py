@@ -1,1 +1,1 @@
-"""The two providers behind Protocols: what the saga may ask of them, and the three ways in which they fail."""
+"""The two providers behind Protocols: what the saga calls, and the three kinds of errors that a call raises."""

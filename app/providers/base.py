@@ -1,12 +1,12 @@
-"""What the saga asks of a telephony carrier and of a voice platform; records are plain values, never SDK objects.
+"""The calls that the saga makes to a telephony carrier and a voice platform; records are plain values, no SDK objects.
 
 Every call may raise `TransientError`, `RejectedError` or `UnknownOutcomeError` (writes only) and nothing else, has a
 timeout of its own, and is never repeated by the adapter: retries belong to the rows.
 
 A list may hold a record that cannot be read. It goes to `unreadable` where the caller gives one, and the rest is
-returned. Without it a record that may be ours fails the call as an answer that cannot be read (`TransientError`): what
-is missing from such a list is not known to be gone. Texts are as the provider has them, but for what no database holds
-(`app.domain.texts.storable`).
+returned. Without it a record that may be ours fails the call as an unreadable response (`TransientError`): what is
+missing from such a list is not known to be gone. Texts are as the provider has them, except for characters that the
+database cannot store (`app.domain.texts.storable`).
 """
 
 from collections.abc import Callable, Iterable
@@ -92,7 +92,7 @@ class Unreadable:
     external_id: str
     """Empty where the id cannot be read either."""
     may_be_ours: bool
-    """False where its name or metadata could be read and no mark of Trunkline stands there."""
+    """False where its name or metadata could be read and Trunkline's mark is not in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class VoicePlatform(Protocol):
         """Replace the trunk by what `create_inbound_trunk` makes, in place; False when it is gone."""
 
     def delete_trunk(self, trunk_id: str) -> None:
-        """Delete the trunk; one already gone is success (LiveKit answers 200 for unknown ids too)."""
+        """Delete the trunk; one already gone is success (LiveKit responds with 200 for unknown ids too)."""
 
     def create_dispatch_rule(self, trunk_id: str, agent_name: str, job_metadata: str, label: Label) -> DispatchRule:
         """Create an individual rule for this one trunk that starts the named agent, its job given `job_metadata`.

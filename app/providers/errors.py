@@ -1,4 +1,4 @@
-"""The three ways in which a provider call fails, and how a table row turns what happened into one of them."""
+"""The three kinds of errors of provider calls, and the rows that map a failed call to one of them."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ class ProviderError(Exception):
 
 
 class TransientError(ProviderError):
-    """Nothing was changed and the same call may work later; `retry_after_s` is the provider's wish, if any."""
+    """Nothing was changed and the same call may work later; `retry_after_s` is what the provider asks for."""
 
 
 class RejectedError(ProviderError):
@@ -34,13 +34,13 @@ class UnknownOutcomeError(ProviderError):
 
 
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""How an SDK and our own readers fail on an answer that is not what the provider documents."""
+"""How an SDK and our own readers fail on a response that is not what the provider documents."""
 
 MAX_ERROR_BYTES = 64 * 1024
 """Bytes of an error's body that are read: both providers' have a code and a sentence."""
 
 RETRY_AFTER_CAP_S = 300.0
-"""The longest wish of a provider that we grant, in seconds: beyond it our own backoff (60 s) is the better guess."""
+"""The longest Retry-After that we follow, in seconds: beyond it our own backoff (60 s) is the better guess."""
 
 
 class Outcome(StrEnum):
@@ -49,17 +49,17 @@ class Outcome(StrEnum):
     NOT_SENT = "not_sent"
     """Refused, unresolved or not connected in time: the provider has not seen the request."""
     HELD_BACK = "held_back"
-    """The account bears no more for now: our rate limiter has not let the request out."""
+    """Our rate limiter has not let the request out: the account takes no more for now."""
     LOST = "lost"
-    """It left, and no complete answer came."""
+    """It was sent, and no complete response came."""
     UNREADABLE = "unreadable"
     """A 2xx whose body is not what the call returns; the write most likely happened."""
     STATUS = "status"
-    """An answer with a status outside 2xx."""
+    """A response with a status outside 2xx."""
 
 
 class CallFailedError(Exception):
-    """One call that failed, in the words of the wire. Never leaves an adapter.
+    """One call that failed: its status, code and text as the provider sent them. Never leaves an adapter.
 
     `text` is matched against the table and goes no further: it may quote a token (LiveKit's 401 does).
     """
@@ -99,7 +99,7 @@ class Row:
     """How the provider's message must begin."""
 
     def matches(self, operation: str, failure: CallFailedError) -> bool:
-        """Say whether this row speaks about the failure."""
+        """Say whether this row applies to the failure."""
         return (
             self.outcome is failure.outcome
             and (self.statuses is None or failure.status in self.statuses)
@@ -110,7 +110,7 @@ class Row:
 
 
 def ambiguous(name: str, outcome: Outcome, statuses: Sequence[int] | None = None) -> Row:
-    """Build the row of a call that may have worked: again for a read or delete, unknown for a write."""
+    """Build the row of a call that may have worked: transient for a read or delete, unknown for a write."""
     return Row(
         name,
         outcome,

@@ -27,7 +27,7 @@ _NO_TRUNK = "ST_000000000000"
 
 _GONE = (404, "not_found")
 
-Answer = TypeVar("Answer")
+Response = TypeVar("Response")
 Info = TypeVar("Info", api.SIPInboundTrunkInfo, api.SIPDispatchRuleInfo)
 Record = TypeVar("Record")
 
@@ -65,8 +65,8 @@ class LiveKitPlatform:
         """Create a trunk for this one number; `RejectedError(livekit_number_conflict)` when another trunk has it."""
         request = api.CreateSIPInboundTrunkRequest(trunk=self._trunk(e164, label))
         operation = "create_inbound_trunk"
-        answer = self._call(operation, lambda sip: sip.create_inbound_trunk(request), is_write=True)
-        return _made(operation, answer, _read_trunk)
+        response = self._call(operation, lambda sip: sip.create_inbound_trunk(request), is_write=True)
+        return _made(operation, response, _read_trunk)
 
     def list_inbound_trunks(
         self, e164: str | None = None, unreadable: list[Unreadable] | None = None
@@ -75,9 +75,9 @@ class LiveKitPlatform:
         # Never with a page: LiveKit ends the list at the first page on which nothing matches.
         request = api.ListSIPInboundTrunkRequest(numbers=[e164] if e164 else [])
         operation = "list_inbound_trunks"
-        answer = self._call(operation, lambda sip: sip.list_inbound_trunk(request))
+        response = self._call(operation, lambda sip: sip.list_inbound_trunk(request))
         # LiveKit's filter lets trunks without numbers through, and ignores spaces and dashes.
-        named = [item for item in answer.items if not e164 or e164 in item.numbers]
+        named = [item for item in response.items if not e164 or e164 in item.numbers]
         return sorted(_read(operation, named, _read_trunk, unreadable), key=lambda trunk: trunk.id)
 
     def update_inbound_trunk(self, trunk_id: str, e164: str, label: Label) -> bool:
@@ -87,7 +87,7 @@ class LiveKitPlatform:
         return self._update("update_inbound_trunk", lambda sip: sip.update_inbound_trunk(checked, trunk))
 
     def delete_trunk(self, trunk_id: str) -> None:
-        """Delete the trunk; one already gone is success (LiveKit answers 200 for unknown ids too)."""
+        """Delete the trunk; one already gone is success (LiveKit responds with 200 for unknown ids too)."""
         request = api.DeleteSIPTrunkRequest(sip_trunk_id=_checked_id(trunk_id, "ST"))
         self._delete("delete_trunk", lambda sip: sip.delete_trunk(request))
 
@@ -99,8 +99,8 @@ class LiveKitPlatform:
         # Inside dispatch_rule: LiveKit ignores every field beside it.
         request = api.CreateSIPDispatchRuleRequest(dispatch_rule=self._rule(trunk_id, agent_name, job_metadata, label))
         operation = "create_dispatch_rule"
-        answer = self._call(operation, lambda sip: sip.create_dispatch_rule(request), is_write=True)
-        return _made(operation, answer, _read_rule)
+        response = self._call(operation, lambda sip: sip.create_dispatch_rule(request), is_write=True)
+        return _made(operation, response, _read_rule)
 
     def list_dispatch_rules(
         self, trunk_id: str | None = None, unreadable: list[Unreadable] | None = None
@@ -108,8 +108,8 @@ class LiveKitPlatform:
         """Return the rules that name this trunk (all rules without one, wildcards included), sorted by id."""
         request = api.ListSIPDispatchRuleRequest(trunk_ids=[_checked_id(trunk_id, "ST")] if trunk_id else [])
         operation = "list_dispatch_rules"
-        answer = self._call(operation, lambda sip: sip.list_dispatch_rule(request))
-        naming = [item for item in answer.items if not trunk_id or trunk_id in item.trunk_ids]
+        response = self._call(operation, lambda sip: sip.list_dispatch_rule(request))
+        naming = [item for item in response.items if not trunk_id or trunk_id in item.trunk_ids]
         return sorted(_read(operation, naming, _read_rule, unreadable), key=lambda rule: rule.id)
 
     def update_dispatch_rule(
@@ -123,8 +123,8 @@ class LiveKitPlatform:
         rule = self._rule(trunk_id, agent_name, job_metadata, label)
         checked, operation = _checked_id(rule_id, "SDR"), "update_dispatch_rule"
         request = api.ListSIPDispatchRuleRequest(dispatch_rule_ids=[checked])
-        answer = self._call("list_dispatch_rules", lambda sip: sip.list_dispatch_rule(request))
-        now = next((item for item in answer.items if item.sip_dispatch_rule_id == checked), None)
+        response = self._call("list_dispatch_rules", lambda sip: sip.list_dispatch_rule(request))
+        now = next((item for item in response.items if item.sip_dispatch_rule_id == checked), None)
         if now is None:
             # Not replaced unseen: the metadata that it may have would be lost.
             if not self._update(operation, lambda sip: sip.update_dispatch_rule_fields(checked, name=label.tag)):
@@ -147,7 +147,7 @@ class LiveKitPlatform:
         """Close connections; the object is not used afterwards."""
         self._livekit.close()
 
-    def _call(self, operation: str, sip_call: SipCall[Answer], *, is_write: bool = False) -> Answer:
+    def _call(self, operation: str, sip_call: SipCall[Response], *, is_write: bool = False) -> Response:
         try:
             return self._livekit.call(operation, sip_call)
         except CallFailedError as failure:
@@ -191,7 +191,7 @@ class LiveKitPlatform:
         try:
             self._livekit.call(operation, sip_call)
         except CallFailedError as failure:
-            # The code as well as the status: a wrong LIVEKIT_URL answers 404 to everything.
+            # The code as well as the status: a wrong LIVEKIT_URL responds with 404 to everything.
             if (failure.status, failure.code) != _GONE:
                 raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=False) from None
             return False
@@ -208,10 +208,10 @@ def _read(
         raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=False) from None
 
 
-def _made(operation: str, answer: Info, read: Callable[[Info], Record]) -> Record:
-    """Read what was created; one without a proper id is no answer."""
+def _made(operation: str, response: Info, read: Callable[[Info], Record]) -> Record:
+    """Read what was created; one without a proper id counts as an unreadable response."""
     try:
-        return read(answer)
+        return read(response)
     except ValueError:
         failure = CallFailedError(Outcome.UNREADABLE)
         raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=True) from None
@@ -226,7 +226,7 @@ def _checked_id(value: str, kind: str) -> str:
 
 
 def _describe(info: api.SIPInboundTrunkInfo | api.SIPDispatchRuleInfo) -> Unreadable:
-    """Say what can be said of an object whose id is none: all its texts can be read."""
+    """Describe an object without a valid id; its name and metadata say whether it may be ours."""
     return Unreadable("", may_be_ours=TAG_PREFIX in info.name or TAG_PREFIX in info.metadata)
 
 

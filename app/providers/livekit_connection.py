@@ -36,7 +36,7 @@ IDLE_S = 30.0
 """Seconds until an idle connection is closed: before a load balancer (60 s as a rule) closes it under a request."""
 
 MARGIN_S = 2.0
-"""Seconds that a caller waits longer than the call itself may take: only a stuck loop uses them up."""
+"""Seconds that a caller waits beyond the call's own timeout: only a stuck event loop uses them up."""
 
 TOKEN_LIFE = timedelta(minutes=5)
 """How long a token opens the project: a call takes a minute at most, and its token is up to a minute old; the rest is
@@ -47,20 +47,20 @@ TOKEN_REUSE_S = 60.0
 """Seconds for which calls share a token: signing one for each call took 5 % of a worker's CPU (py-spy)."""
 
 MAX_BODY_BYTES = 128 * 1024 * 1024
-"""Bytes of an answer that are read: its lists have no pages, and 5,000 rules may carry 16 KiB of job metadata each."""
+"""Bytes of a response that are read: its lists have no pages, and 5,000 rules may carry 16 KiB of job metadata each."""
 
 _TWIRP_CODE = re.compile(r"[a-z_]{2,32}")
 
 _OK = 200
 _UNAUTHORIZED = 401
 
-Answer = TypeVar("Answer")
-SipCall = Callable[[SipService], Coroutine[Any, Any, Answer]]
+Response = TypeVar("Response")
+SipCall = Callable[[SipService], Coroutine[Any, Any, Response]]
 
 
 @dataclass
 class _Progress:
-    """How far the current call got; a timeout alone does not tell."""
+    """How far the current call got; a timeout alone does not say it."""
 
     exchange: Exchange
     was_sent: bool = False
@@ -105,10 +105,10 @@ def environment_proxy(url: str) -> str | None:
 
 
 class _BoundedResponse(aiohttp.ClientResponse):
-    """A response whose body has an end; the SDK reads the whole of it at once."""
+    """A response whose body is limited; the SDK reads the whole of it at once."""
 
     async def read(self) -> bytes:
-        """Return the body; an error's is cut, and a longer answer than any list is no answer."""
+        """Return the body; an error's is cut, and one that is longer than any list is refused as unreadable."""
         body = bytearray()
         async for chunk in self.content.iter_any():
             body += chunk
@@ -138,18 +138,18 @@ class LiveKitConnection:
         # By process id: threads and locks of a parent do not live in its child.
         self._loops: dict[int, _LoopThread] = {}
 
-    def call(self, operation: str, sip_call: SipCall[Answer]) -> Answer:
+    def call(self, operation: str, sip_call: SipCall[Response]) -> Response:
         """Return what the call returns; raise `CallFailedError`."""
         with self._instrumentation.request(operation, "POST", self._url) as exchange:
             return self._call(sip_call, exchange)
 
     def close(self) -> None:
-        """Close this process's connections and end its loop; calls still under way are given up."""
+        """Close this process's connections and end its loop; calls still under way fail."""
         thread = self._loops.pop(os.getpid(), None)
         if thread is not None:
             thread.close()
 
-    def _call(self, sip_call: SipCall[Answer], exchange: Exchange) -> Answer:
+    def _call(self, sip_call: SipCall[Response], exchange: Exchange) -> Response:
         timeout_s = time_for_call(self._timeout_s)
         thread = self._loops.get(os.getpid()) or self._loops.setdefault(os.getpid(), self._new_loop())
         future = asyncio.run_coroutine_threadsafe(self._bounded(thread, sip_call, exchange, timeout_s), thread.loop())
@@ -185,8 +185,8 @@ class LiveKitConnection:
         return session, self.service(session)
 
     async def _bounded(
-        self, thread: "_LoopThread", sip_call: SipCall[Answer], exchange: Exchange, timeout_s: float
-    ) -> Answer:
+        self, thread: "_LoopThread", sip_call: SipCall[Response], exchange: Exchange, timeout_s: float
+    ) -> Response:
         progress = _Progress(exchange)
         _progress.set(progress)
         try:
@@ -255,7 +255,7 @@ async def _note_sent(*_: object) -> None:
 async def _refuse_failures(
     request: aiohttp.ClientRequest, handler: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 ) -> aiohttp.ClientResponse:
-    """Raise for every answer that is no protobuf, while its headers are at hand; the SDK drops them."""
+    """Raise for every response that is not protobuf, while its headers are at hand; the SDK drops them."""
     exchange = _progress.get().exchange
     exchange.url = str(request.url)
     response = await handler(request)

@@ -1,4 +1,4 @@
-"""The table from what LiveKit answers to our three errors, first match wins (reference: livekit-server, Twirp)."""
+"""Maps LiveKit's failures to our three errors; the first match wins (reference: livekit-server, Twirp)."""
 
 from app.domain.errors import ErrorCode
 from app.providers.errors import Outcome, RejectedError, Row, TransientError, ambiguous
@@ -13,7 +13,7 @@ LIVEKIT_TABLE = (
     Row("held_back", Outcome.HELD_BACK, TransientError, ErrorCode.PROVIDER_BUSY),
     ambiguous("lost", Outcome.LOST),
     ambiguous("unreadable", Outcome.UNREADABLE),
-    # Wrong key, wrong secret, expired, and a key without sip.admin all answer 401; the SDK shows no text for most.
+    # Wrong key, wrong secret, expired, and a key without sip.admin all get 401; the SDK shows no text for most.
     Row("unauthorized", Outcome.STATUS, RejectedError, ErrorCode.LIVEKIT_BAD_CREDENTIALS, statuses=(401, 403)),
     Row("rate_limited", Outcome.STATUS, TransientError, ErrorCode.PROVIDER_UNAVAILABLE, statuses=(429,)),
     # 451: the project is pinned to another region.

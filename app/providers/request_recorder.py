@@ -20,10 +20,10 @@ from google.protobuf.message import Message
 from livekit import api
 from livekit.protocol import sip
 from twilio.http import HttpClient
-from twilio.http.response import Response
+from twilio.http.response import Response as TwilioResponse
 
 from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
-from app.providers.livekit_connection import Answer, LiveKitConnection, SipCall
+from app.providers.livekit_connection import LiveKitConnection, Response, SipCall
 
 MADE_UP_IDS = {
     NUMBER: "PN" + "0" * 31 + "1",
@@ -134,10 +134,10 @@ class RecordedTwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no ty
         params: Mapping[str, object] | None = None,
         data: Mapping[str, object] | None = None,
         **_others: object,
-    ) -> Response:
+    ) -> TwilioResponse:
         """Record one request and return its response."""
         body = self._recorder.twilio(method, uri, params or {}, data or {})
-        return Response(201 if method == "POST" else 200, json.dumps(body))
+        return TwilioResponse(201 if method == "POST" else 200, json.dumps(body))
 
     def close(self) -> None:
         """Do nothing: there are no connections."""
@@ -150,7 +150,7 @@ class RecordedLiveKitConnection(LiveKitConnection):
         super().__init__(url, api_key, api_secret, timeout_s=1)
         self._session = _RecordedSession(recorder)
 
-    def call(self, operation: str, sip_call: SipCall[Answer]) -> Answer:
+    def call(self, operation: str, sip_call: SipCall[Response]) -> Response:
         """Return what the call returns, without an event loop of its own."""
         del operation
         return asyncio.run(sip_call(self.service(self._session)))  # type: ignore[arg-type]  # all that the SDK uses of a session

@@ -69,7 +69,7 @@ class TwilioCarrier:
         with self._twilio.call("find_number"):
             odd: list[Unreadable] = []
             rows = records_of(self._twilio.numbers().page(phone_number=e164, page_size=PAGE_SIZE))
-            # The filter is a pattern, so that it may answer with longer numbers as well.
+            # The filter is a pattern, so it may return longer numbers as well.
             exact = _numbers((row for row in rows if may_be_number(row, e164)), odd)
             if odd and not exact:
                 raise CallFailedError(Outcome.UNREADABLE)
@@ -188,7 +188,7 @@ class TwilioCarrier:
                 row = self._twilio.trunks()(trunk_sid).phone_numbers.create(phone_number_sid=number_sid)
                 checked_sid(row.sid, "PN")
         except RejectedError as error:
-            # What Twilio answers for a number that is on this trunk already is not documented: the number decides.
+            # Twilio does not document its response for a number that is on this trunk already: the number decides.
             if error.code is not ErrorCode.TWILIO_REJECTED or not self._is_on(trunk_sid, number_sid):
                 raise
 

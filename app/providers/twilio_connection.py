@@ -1,7 +1,7 @@
 """How the adapter reaches Twilio: one SDK client and connection pool per process; only our errors get out.
 
-Built on the SDK's `HttpClient` and not on its `TwilioHttpClient`: that one hands its answer over in an attribute, so
-that two threads may swap answers (twilio 9.13 http/http_client.py, `_test_only_last_response`), and drops the headers.
+Built on the SDK's `HttpClient` and not on its `TwilioHttpClient`: that one hands its response over in an attribute, so
+that two threads may swap theirs (twilio 9.13 http/http_client.py, `_test_only_last_response`), and drops the headers.
 """
 
 import json
@@ -49,10 +49,10 @@ IDLE_PROBE_S = 45
 """Seconds of silence before TCP asks whether the other end lives: under the 60 s after which common NATs forget."""
 
 _CHUNK_BYTES = 65536
-"""How much of a body is read between two looks at the deadline."""
+"""How much of a body is read between two checks of the deadline."""
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
-"""Bytes of an answer that are read: ten times a page of 1,000 numbers, at 3 KB each. What is longer is no page."""
+"""Bytes of a response that are read: ten times a page of 1,000 numbers, at 3 KB each."""
 
 HOSTS = frozenset({"api.twilio.com", "trunking.twilio.com"})
 """Where our credentials may go, on https's own port."""
@@ -61,15 +61,15 @@ _PLAIN = re.compile(r"[!-\[\]-~]+")
 """What an address consists of: visible ASCII. A backslash is read as a slash by some and as a letter by others."""
 
 OPERATION: ContextVar[str] = ContextVar("operation", default="other")
-"""What the adapter is at: the SDK hands on a method and an address only."""
+"""The adapter's current operation: the SDK passes on a method and an address only."""
 
 _NOT_SENT = (NewConnectionError, ProxyError, ssl.SSLCertVerificationError)
 
 _FIRST_ERROR_STATUS = 300
-"""Redirects are errors too: none is followed, because a POST behind one may or may not have happened."""
+"""Redirects are errors too: none is followed, because a redirected POST may or may not have been run."""
 
 
-class _PatientAdapter(HTTPAdapter):
+class _KeepAliveAdapter(HTTPAdapter):
     """An adapter whose idle connections are probed: one that a NAT forgot would cost a whole timeout."""
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
@@ -85,12 +85,12 @@ def open_session(*, trust_env: bool) -> requests.Session:
     session.trust_env = trust_env
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
     for scheme in ("https://", "http://"):
-        session.mount(scheme, _PatientAdapter(pool_maxsize=POOL_CONNECTIONS))
+        session.mount(scheme, _KeepAliveAdapter(pool_maxsize=POOL_CONNECTIONS))
     return session
 
 
 class TwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no types
-    """Sends what the SDK builds; raises `CallFailedError` for every answer but 2xx.
+    """Sends what the SDK builds; raises `CallFailedError` for every response but 2xx.
 
     With `base_url` everything goes there, `Host` kept, so that one port can stand for all of Twilio's hosts.
     """
@@ -116,33 +116,33 @@ class TwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no types
         timeout: float | None = None,
         allow_redirects: bool = False,
     ) -> Response:
-        """Send one request and return its 2xx answer; `timeout` and `allow_redirects` are ours to decide."""
+        """Send one request and return its 2xx response; `timeout` and `allow_redirects` are ours to decide."""
         del timeout, allow_redirects
         target, sent_headers = self._redirected(uri, dict(headers or {}))
         with self._instrumentation.request(OPERATION.get(), method, target) as exchange:
-            answer = self._answered(
+            response = self._respond(
                 method=method, url=target, params=params, data=data, headers=sent_headers, auth=auth
             )
-            exchange.status = answer.status_code
-            return answer
+            exchange.status = response.status_code
+            return response
 
     def close(self) -> None:
         """Close the idle connections."""
         self._session.close()
 
-    def _answered(self, **request: Any) -> Response:
+    def _respond(self, **request: Any) -> Response:
         try:
-            status, answer_headers, body = self._exchange(**request)
+            status, headers, body = self._exchange(**request)
         except (requests.RequestException, TransportError) as error:
             raise CallFailedError(Outcome.NOT_SENT if _was_not_sent(error) else Outcome.LOST) from error
         if status >= _FIRST_ERROR_STATUS:
-            retry_after_s = parse_retry_after(answer_headers.get("Retry-After"))
+            retry_after_s = parse_retry_after(headers.get("Retry-After"))
             raise CallFailedError(Outcome.STATUS, status=status, code=_provider_code(body), retry_after_s=retry_after_s)
-        return Response(status, body.decode(), answer_headers)
+        return Response(status, body.decode(), headers)
 
     def _exchange(self, **request: Any) -> tuple[int, Mapping[str, str], bytes]:
         """Send and read within the time of one call: requests' own timeout starts anew with every packet."""
-        # The turn may have come at the last moment; urllib3 refuses a time of nothing.
+        # The rate limiter may have let the call out at the last moment; urllib3 refuses a timeout of 0.
         timeout_s = max(time_for_call(self._timeout_s), SHORTEST_S)
         deadline = time.monotonic() + timeout_s
         timeout = Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), total=timeout_s)
@@ -161,8 +161,8 @@ class TwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no types
             return response.status_code, response.headers, bytes(body)
 
     def _redirected(self, uri: str, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
-        # The next page's address comes from an answer, and our credentials go where it points. So it is parsed once, by
-        # the parser of the library that connects, and what is sent is put together again from the parts.
+        # The next page's address comes from a response, and our credentials go where it points. So it is parsed once,
+        # by the parser of the library that connects, and what is sent is put together again from the parts.
         parts = parse_url(uri) if _PLAIN.fullmatch(uri) else Url()
         if self._base is None:
             is_https = parts.scheme == "https" and parts.port in {None, 443} and parts.auth is None
@@ -238,7 +238,7 @@ class TwilioConnection:
 
     @contextmanager
     def call(self, operation: str, *, is_write: bool = False) -> Iterator[None]:
-        """Let nothing but our three errors out of the block, whose requests count as `operation`."""
+        """Turn every failure in the block into one of our three errors; its requests count as `operation`."""
         token = OPERATION.set(operation)
         try:
             yield
@@ -274,7 +274,7 @@ class TwilioConnection:
 
 @contextmanager
 def gone_is_fine() -> Iterator[None]:
-    """Leave the block quietly on 404; stands inside `call`."""
+    """Leave the block quietly on 404; used inside `call`."""
     try:
         yield
     except CallFailedError as failure:
@@ -283,14 +283,14 @@ def gone_is_fine() -> Iterator[None]:
 
 
 def records_of(page: Any) -> Iterator[Json]:
-    """Yield every record from this page of the SDK's on, as JSON has it; stands inside `call`."""
+    """Yield every record from this page of the SDK's on, as JSON has it; used inside `call`."""
     seen: set[str] = set()
     while page is not None:
         page.get_instance = _as_it_came
         yield from page
         following = page.next_page_url
         if following in seen or len(seen) == MAX_PAGES:
-            raise CallFailedError(Outcome.UNREADABLE)  # pages that lead in a circle, or nowhere
+            raise CallFailedError(Outcome.UNREADABLE)  # pages that repeat, or never end
         seen.add(following)
         page = page.next_page()
 

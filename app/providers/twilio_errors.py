@@ -1,4 +1,4 @@
-"""The table from what Twilio answers to our three errors, first match wins (reference: Twilio's error dictionary)."""
+"""Maps Twilio's failures to our three errors; the first match wins (reference: Twilio's error dictionary)."""
 
 from app.domain.errors import ErrorCode
 from app.providers.errors import Outcome, RejectedError, Row, TransientError, ambiguous
@@ -65,6 +65,6 @@ TWILIO_TABLE = (
     ),
     ambiguous("request_timeout", Outcome.STATUS, (408,)),
     Row("rejected", Outcome.STATUS, RejectedError, ErrorCode.TWILIO_REJECTED, statuses=_ANY_4XX),
-    # 5xx, and 3xx: no redirect is followed, and what stands behind one is not known.
+    # 5xx, and 3xx: no redirect is followed, so what one leads to is not known.
     ambiguous("other_status", Outcome.STATUS),
 )

@@ -17,7 +17,7 @@ _E164 = re.compile(r"\+[1-9][0-9]{1,14}")
 _SID = re.compile(r"(?P<kind>[A-Z]{2})[0-9a-f]{32}")
 
 _AGES = datetime.max.replace(tzinfo=UTC)
-"""Stands for an unknown date in sorting, so that what we know to be old comes first."""
+"""An unknown date in sorting, so that what we know to be old comes first."""
 
 
 def is_sid(value: object, kind: str) -> bool:
@@ -92,16 +92,16 @@ def read_origination_url(record: Json) -> OriginationUrl:
 
 
 def unreadable_record(record: object, kind: str) -> Unreadable:
-    """Say what can be said of a record that cannot be read: its sid, and whether its name is surely not ours."""
+    """Describe a record that cannot be read: its sid, and whether its name shows that it is not ours."""
     values = record if isinstance(record, Mapping) else {}
     sid, name = values.get("sid"), values.get("friendly_name")
-    # A number has no mark of ours: which one it is, its sid alone tells.
+    # A number has no mark of ours: only its sid identifies it.
     is_theirs = kind != "PN" and isinstance(name, str) and not name.startswith(f"{TAG_PREFIX}/")
     return Unreadable(str(sid) if is_sid(sid, kind) else "", may_be_ours=not is_theirs)
 
 
 def by_age(record: CarrierTrunk | OriginationUrl) -> tuple[datetime, str]:
-    """Sort key: oldest first; Twilio's dates are whole seconds, so the sid decides between twins."""
+    """Sort key: oldest first; Twilio's dates are whole seconds, so the sid decides between equal ones."""
     return (record.created_at or _AGES, record.sid)
 
 
@@ -109,7 +109,7 @@ def _text(record: Json, name: str) -> str:
     """Return the text, or "" for null: Twilio uses both for what is not set."""
     value = record.get(name)
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"{name} is no text")  # the answer is at fault, not the types of the caller
+        raise ValueError(f"{name} is no text")  # the response is at fault, not the types of the caller
     return storable(value or "")
 
 

@@ -1,4 +1,4 @@
-"""One run of a step as others see it: its lines in the log, its metrics, its span in the operation's trace."""
+"""Instruments each run of a step: ids in its log lines, metrics, and a span in the operation's trace."""
 
 import time
 from collections.abc import Iterator
@@ -14,24 +14,21 @@ from app.saga.context import Claim
 from app.saga.machine import Verdict
 
 WAITS, BROKE = "waits", "broke"
-"""A rest until the provider takes requests again; a run that left by an exception, as when the database is away."""
+"""A rest until the provider takes requests again; a run that ended with an exception, such as a lost database."""
 
-OUTCOMES = tuple(
-    str(one)
-    for one in (
-        Verdict.DONE,
-        Verdict.RESTS,
-        WAITS,
-        Verdict.ROLLING_BACK,
-        Verdict.ATTENTION,
-        Verdict.LOST,
-        BROKE,
-    )
-)
-"""The label `outcome`: what was kept of the run."""
+OUTCOMES: dict[str, str] = {
+    Verdict.DONE: "done",
+    Verdict.RESTS: "rests",
+    WAITS: "waits",
+    Verdict.ROLLING_BACK: "turned",
+    Verdict.ATTENTION: "attention",
+    Verdict.LOST: "lost",
+    BROKE: "broke",
+}
+"""How a run ended -> the label `outcome` of metrics and traces (docs/metrics.md), which does not follow our names."""
 
-_IN_ORDER = (Verdict.DONE, WAITS)
-"""What is no failure in a trace."""
+_NO_FAILURES = (OUTCOMES[Verdict.DONE], OUTCOMES[WAITS])
+"""Labels of runs that are no failures in a trace."""
 
 
 @dataclass
@@ -42,6 +39,11 @@ class StepRun:
     """Set by the runner before the block ends."""
     error_code: str | None = None
 
+    @property
+    def label(self) -> str:
+        """The label `outcome`."""
+        return OUTCOMES.get(self.outcome, self.outcome)
+
 
 @dataclass(frozen=True)
 class StepInstrumentation:
@@ -51,7 +53,7 @@ class StepInstrumentation:
 
     @contextmanager
     def run(self, claim: Claim, claimed_s: float) -> Iterator[StepRun]:
-        """Carry out a claimed step in the block; `claimed_s` is how long the claim took."""
+        """Run a claimed step in the block; `claimed_s` is how long the claim took, in seconds."""
         run, began = StepRun(), time.perf_counter() - claimed_s
         labels = (claim.step.name, claim.direction.value)
         ids = {"operation_id": str(claim.context.operation_id), "step": claim.step.name, "attempt": claim.lease.attempt}
@@ -64,7 +66,7 @@ class StepInstrumentation:
             finally:
                 counters = self.telemetry.counters
                 counters.observe(STEP_SECONDS, *labels, seconds=time.perf_counter() - began)
-                counters.count(STEP_RUNS, *labels, run.outcome)
+                counters.count(STEP_RUNS, *labels, run.label)
                 if claim.lease.attempt > 1:
                     counters.count(STEP_RETRIES, *labels)
                 if run.outcome == Verdict.LOST:
@@ -91,17 +93,17 @@ class StepInstrumentation:
             try:
                 yield
             finally:
-                span.note(trunkline__outcome=run.outcome)
-                if run.outcome not in _IN_ORDER:
-                    span.fail(run.error_code or run.outcome)
+                span.note(trunkline__outcome=run.label)
+                if run.label not in _NO_FAILURES:
+                    span.fail(run.error_code or run.label)
 
 
 NOT_INSTRUMENTED = StepInstrumentation()
-"""Tells nobody but the log."""
+"""Writes to the log only."""
 
 
 def _task_prefix(claim: Claim) -> str:
-    """Return what the step's task is called by: Flower and traces speak of the same."""
+    """Return the prefix of the step's Celery task, so that Flower and traces show the same name."""
     if claim.direction is Direction.UNDO and claim.operation.kind is not OperationKind.DEPROVISION:
         return "rollback"
     return claim.operation.kind.value

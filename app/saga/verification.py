@@ -1,4 +1,4 @@
-"""Reads the whole path and says what is wrong with it."""
+"""Reads the whole path at both providers and checks it."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -52,15 +52,15 @@ def verify(ctx: StepContext) -> None:
 
 
 def checks(ctx: StepContext) -> list[Check]:
-    """Look at every resource of the path once.
+    """Read every resource of the path once.
 
-    The looks need nothing of each other, so they go out side by side: the path is verified in the time of the longest.
+    The reads do not depend on each other, so they run side by side: verification takes as long as the slowest.
     """
-    looks = (_number, _origination_url, _inbound_trunk, _dispatch_rule)
-    with ThreadPoolExecutor(len(looks), "verification") as threads:
-        # Each in a copy of this thread's context variables, for whatever the providers' adapters keep there.
-        asked = [threads.submit(copy_context().run, look, ctx) for look in looks]
-        return [answer.result() for answer in asked]
+    reads = (_number, _origination_url, _inbound_trunk, _dispatch_rule)
+    with ThreadPoolExecutor(len(reads), "verification") as threads:
+        # Each runs in a copy of this thread's context variables, where the adapters find the caller and the trace.
+        pending = [threads.submit(copy_context().run, read, ctx) for read in reads]
+        return [check.result() for check in pending]
 
 
 def _number(ctx: StepContext) -> Check:

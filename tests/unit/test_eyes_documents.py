@@ -13,6 +13,7 @@ import pytest
 from app.domain.events import EventName, WebhookEvent
 from app.observability import counters
 from app.observability.counters import METRICS, Kind, Metric
+from app.saga.instrumentation import OUTCOMES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -56,6 +57,12 @@ def test_the_list_of_metrics_is_that_of_the_code() -> None:
 def test_no_metric_is_missing_from_the_list() -> None:
     assert set(METRICS) == {value for value in vars(counters).values() if isinstance(value, Metric)}
     assert len(set(METRICS)) == len(METRICS)
+
+
+def test_the_outcomes_of_a_run_are_those_of_the_document() -> None:
+    described = re.search(r"^- `outcome` of a run:(.*?)^- ", text_of("metrics.md"), re.MULTILINE | re.DOTALL)
+    assert described is not None
+    assert set(re.findall(r"`(\w+)`", described[1])) == set(OUTCOMES.values())
 
 
 def test_every_metric_is_named_after_its_unit_or_counts() -> None:
