@@ -12,7 +12,12 @@ for foreign in [name for name in os.environ if name.startswith(FOREIGN_SETTINGS)
 
 pytest.register_assert_rewrite("tests.support")
 
-pytest_plugins = ["tests.support.servers", "tests.support.sandbox", "tests.support.case_counts", "tests.support.stage"]
+pytest_plugins = [
+    "tests.support.servers",
+    "tests.support.sandbox",
+    "tests.support.case_counts",
+    "tests.support.sandbox_app",
+]
 
 
 LONG = ("test_matrix.py", "test_soak.py")

@@ -17,8 +17,8 @@ from app.wiring import Wiring, build
 from tests.support.api import NOBODY, NUMBER, OTHER_NUMBER, Api, RecordingPublisher, empty_tables, make_settings
 from tests.support.saga import FINISHED
 from tests.support.sandbox import Sandbox
+from tests.support.sandbox_app import ProviderConsole
 from tests.support.servers import ValkeyServer
-from tests.support.stage import Console
 
 WAIT = {"Prefer": "wait=20"}
 
@@ -79,7 +79,7 @@ def test_a_drift_is_named_and_repaired(real: Api, agent_id: str, sandbox: Sandbo
 
     failed = [check for check in answer["checks"] if not check["ok"]]
     assert [check["name"] for check in failed] == ["number_on_trunk"]
-    assert failed[0]["detail"] == "The number is on no trunk."
+    assert failed[0]["detail"] == "The number is not on any trunk."
     shown = real.status(agent_id, headers={"If-None-Match": before.headers["ETag"]})
     assert (shown.status_code, shown.json["health"]["findings"][0]["code"]) == (200, "number_detached")
     repaired = real.post(f"/api/agents/{agent_id}/repair", headers=WAIT)
@@ -93,7 +93,7 @@ def test_a_number_that_was_released_is_the_422_that_the_document_has(
     real: Api, agent_id: str, sandbox: Sandbox
 ) -> None:
     sid = real.status(agent_id).json["twilioPhoneNumberSid"]
-    Console(sandbox).twilio("DELETE", f"/2010-04-01/Accounts/{ACCOUNT_SID}/IncomingPhoneNumbers/{sid}.json")
+    ProviderConsole(sandbox).twilio("DELETE", f"/2010-04-01/Accounts/{ACCOUNT_SID}/IncomingPhoneNumbers/{sid}.json")
 
     answer = real.post(f"/api/agents/{agent_id}/repair")
 

@@ -37,7 +37,7 @@ from app.views.bulk_schemas import item_cursor
 from app.wiring import Wiring, build
 from tests.support.saga import RecordingPublisher
 from tests.support.sandbox import Sandbox
-from tests.support.stage import NUMBER, Stage
+from tests.support.sandbox_app import NUMBER, SandboxApp
 
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "5"))
 """Random cases of each call, beside the five hundred that follow from the document alone."""
@@ -76,19 +76,19 @@ ITEM_BY_ITEM = "POST /api/provisionings"
 class InstantWorker(RecordingPublisher):
     """Does what is published before it returns, as if workers were that quick."""
 
-    stage: Stage
+    live: SandboxApp
     lock = RLock()
 
     def publish(self, plan: Plan) -> bool:
         with self.lock:
             self.plans.append(plan)
             if len(self.plans) == 1:
-                self.stage.drive()
+                self.live.drive()
         return True
 
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
         with self.lock:
-            self.stage.wiring.audits.run_audit(audit_id)
+            self.live.wiring.audits.run_audit(audit_id)
         return True
 
 
@@ -176,7 +176,7 @@ def rows(database_url: str, redis_url: str, sandbox: Sandbox) -> Iterator[Rows]:
     given = {name.lower(): value for name, value in sandbox.settings().items()}
     worker = InstantWorker()
     wiring = build(Settings(_env_file=None, database_url=database_url, redis_url=redis_url, **given), publisher=worker)
-    worker.stage = Stage(wiring, worker, sandbox)
+    worker.live = SandboxApp(wiring, worker, sandbox)
     for number in (NUMBER, *CONNECTED):
         sandbox.number(number)
     for number in (*CONNECTED, NOT_OURS):

@@ -9,8 +9,8 @@ from app.db.models import Base
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.events import DeliveryStatus, WebhookEvent
 from tests.support.sandbox import Sandbox
+from tests.support.sandbox_app import ProviderConsole
 from tests.support.stack import Stack, eventually
-from tests.support.stage import Console
 
 
 def provisioned(stack: Stack, name: str, number: str) -> str:
@@ -24,7 +24,9 @@ def provisioned(stack: Stack, name: str, number: str) -> str:
 def take_off_trunk(stack: Stack, sandbox: Sandbox, agent_id: str) -> None:
     """Detach the agent's number from its trunk directly at Twilio."""
     ids = stack.api.phone(agent_id)
-    Console(sandbox).twilio("DELETE", f"/v1/Trunks/{ids['twilioTrunkSid']}/PhoneNumbers/{ids['twilioPhoneNumberSid']}")
+    ProviderConsole(sandbox).twilio(
+        "DELETE", f"/v1/Trunks/{ids['twilioTrunkSid']}/PhoneNumbers/{ids['twilioPhoneNumberSid']}"
+    )
 
 
 def create_failed_bulk(stack: Stack) -> str:

@@ -9,7 +9,7 @@ from app.db.models import Agent, Event, Operation, OperationStep
 from app.db.webhooks import WebhookEndpoint
 from app.domain.statuses import OperationStatus, StepState
 from tests.support.commands import Shell
-from tests.support.stage import FOREIGN_NUMBER, NUMBER
+from tests.support.sandbox_app import FOREIGN_NUMBER, NUMBER
 
 FREE = "+15145550001"
 
@@ -44,7 +44,7 @@ def test_agents_are_listed_a_row_each_with_their_whole_ids_in_a_pipe(shell: Shel
 
 
 def test_an_agent_is_named_by_the_beginning_of_its_id(shell: Shell) -> None:
-    agent_id = str(shell.stage.agent_id)
+    agent_id = str(shell.live.agent_id)
 
     assert shell.json("agents", "show", agent_id[:8])["id"] == agent_id
     assert shell.json("agents", "show", agent_id[:13])["id"] == agent_id
@@ -80,13 +80,13 @@ def test_an_agent_that_the_api_would_refuse_is_a_usage_error(shell: Shell, words
 
 
 def test_the_accounts_numbers_are_listed_with_their_use(shell: Shell) -> None:
-    shell.stage.sandbox.number(FREE)
+    shell.live.sandbox.number(FREE)
     result = shell.run("numbers", "list")
 
     uses = {line.split()[0]: line.split()[1] for line in result.stdout.splitlines()[1:]}
     assert uses[FREE] == "free"
     assert (uses[NUMBER], uses[FOREIGN_NUMBER]) == ("agent", "trunk")
-    assert f"front desk ({shell.stage.agent_id})" in result.stdout
+    assert f"front desk ({shell.live.agent_id})" in result.stdout
     free = shell.json("numbers", "list", "--free")
     assert FREE in [one["phoneNumber"] for one in free]
     assert {one["use"] for one in free} == {"free"}
@@ -94,7 +94,7 @@ def test_the_accounts_numbers_are_listed_with_their_use(shell: Shell) -> None:
 
 
 def test_a_provider_that_refuses_is_one_line(shell: Shell) -> None:
-    shell.stage.sandbox.fault("twilio.list_numbers", "reject", status=401, code=20003)
+    shell.live.sandbox.fault("twilio.list_numbers", "reject", status=401, code=20003)
 
     result = shell.run("numbers", "list")
 
@@ -128,9 +128,9 @@ SHOWING = [
 
 
 def test_no_command_prints_control_characters_from_stored_text(shell: Shell) -> None:
-    stage = shell.stage
-    with stage.wiring.sessions.begin() as session:
-        agent = session.get_one(Agent, stage.agent_id)
+    live = shell.live
+    with live.wiring.sessions.begin() as session:
+        agent = session.get_one(Agent, live.agent_id)
         agent.name = agent.livekit_agent_name = HOSTILE
         operation = session.query(Operation).one()
         operation.status, operation.error_code, operation.error_detail = OperationStatus.FAILED, "x", HOSTILE
@@ -142,8 +142,8 @@ def test_no_command_prints_control_characters_from_stored_text(shell: Shell) -> 
         session.add(WebhookEndpoint(url=f"https://x/{HOSTILE}", secret="whsec_x"))
         ids = {"agent": str(agent.id), "operation": str(operation.id)}
 
-    path = f"/v1/Trunks/{stage.agent.twilio_trunk_sid}/OriginationUrls/{stage.agent.twilio_origination_url_sid}"
-    stage.console.twilio("POST", path, SipUrl="sip:\x1bc@evil")
+    path = f"/v1/Trunks/{live.agent.twilio_trunk_sid}/OriginationUrls/{live.agent.twilio_origination_url_sid}"
+    live.console.twilio("POST", path, SipUrl="sip:\x1bc@evil")
 
     shown = ""
     for words in SHOWING:

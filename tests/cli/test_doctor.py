@@ -17,20 +17,20 @@ from app.settings import Settings
 from app.wiring import build
 from tests.support.api import make_settings
 from tests.support.sandbox import ControlledSandbox
+from tests.support.sandbox_app import SandboxApp
 from tests.support.servers import PostgresServer, ValkeyServer
-from tests.support.stage import Stage
 
 NOWHERE = "127.0.0.1:1"
 
 
 @pytest.fixture
-def well(stage: Stage, valkey_server: ValkeyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
+def well(live: SandboxApp, valkey_server: ValkeyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SandboxApp:
     """A working installation; its settings are in the environment."""
     monkeypatch.setenv("REDIS_URL", valkey_server.url)
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
-    return stage
+    return live
 
 
 def _run(*words: str) -> Result:
@@ -48,7 +48,7 @@ def _check(code: int) -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in shown["checks"] if one["verdict"] != "ok"}
 
 
-def test_every_check_passes_on_a_working_installation(well: Stage) -> None:
+def test_every_check_passes_on_a_working_installation(well: SandboxApp) -> None:
     result = _run()
 
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "All checks passed."), result.output
@@ -57,7 +57,7 @@ def test_every_check_passes_on_a_working_installation(well: Stage) -> None:
 
 
 def test_every_missing_setting_is_named_at_once_and_the_rest_is_still_checked(
-    well: Stage, monkeypatch: pytest.MonkeyPatch
+    well: SandboxApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "LIVEKIT_API_SECRET"):
         monkeypatch.delenv(name)
@@ -90,7 +90,7 @@ def test_the_doctor_runs_whichever_setting_is_wrong(
     assert name.upper() in problems
 
 
-def test_a_wrong_token_is_told_from_a_missing_permission(well: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_token_is_told_from_a_missing_permission(well: SandboxApp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWILIO_AUTH_TOKEN", "of somebody else")
     monkeypatch.setenv("LIVEKIT_API_SECRET", "of another project, forty bytes and more")
     found = _check(1)
@@ -103,7 +103,7 @@ def test_a_wrong_token_is_told_from_a_missing_permission(well: Stage, monkeypatc
     assert "of somebody else" not in _run().output
 
 
-def test_a_key_that_may_not_list_numbers_is_found_though_trunks_answer(well: Stage) -> None:
+def test_a_key_that_may_not_list_numbers_is_found_though_trunks_answer(well: SandboxApp) -> None:
     well.sandbox.fault("twilio.list_numbers", "reject", times=None, status=403, code=20003)
 
     found = _check(1)
@@ -112,7 +112,7 @@ def test_a_key_that_may_not_list_numbers_is_found_though_trunks_answer(well: Sta
     assert "a restricted API key needs Phone Numbers" in found["numbers"]["mend"]
 
 
-def test_an_account_that_is_nearly_full_is_a_warning(well: Stage) -> None:
+def test_an_account_that_is_nearly_full_is_a_warning(well: SandboxApp) -> None:
     for number in range(90):
         well.console.twilio("POST", "/v1/Trunks", FriendlyName=f"theirs-{number}")
 
@@ -121,7 +121,7 @@ def test_an_account_that_is_nearly_full_is_a_warning(well: Stage) -> None:
     assert found["trunks"]["detail"] == "8 of 100 trunks are free, and each agent needs one"
 
 
-def test_a_rule_that_matches_every_call_is_a_warning(well: Stage) -> None:
+def test_a_rule_that_matches_every_call_is_a_warning(well: SandboxApp) -> None:
     kind = {"dispatch_rule_individual": {"room_prefix": "all"}}
     made = well.console.livekit("CreateSIPDispatchRule", dispatch_rule={"name": "all", "rule": kind})
 
@@ -158,7 +158,7 @@ def test_the_sip_host_is_compared_with_the_project(url: str, host: str, wrong: s
 
 
 def test_a_database_without_the_schema_says_how_to_migrate(
-    well: Stage, monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer
+    well: SandboxApp, monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer
 ) -> None:
     postgres_server.create_database("doctor_empty")
     monkeypatch.setenv("DATABASE_URL", postgres_server.url("doctor_empty"))
@@ -169,7 +169,9 @@ def test_a_database_without_the_schema_says_how_to_migrate(
     assert set(found) == {"migrations", "sweeper", "workers", "API keys"}
 
 
-def test_stores_that_are_down_are_named_without_their_passwords(well: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stores_that_are_down_are_named_without_their_passwords(
+    well: SandboxApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://app:hidden@{NOWHERE}/none")
     monkeypatch.setenv("REDIS_URL", f"redis://:hidden@{NOWHERE}/0")
 
@@ -182,7 +184,7 @@ def test_stores_that_are_down_are_named_without_their_passwords(well: Stage, mon
     assert "Twilio" not in found
 
 
-def test_late_audits_show_that_sweeper_and_workers_do_not_run(well: Stage) -> None:
+def test_late_audits_show_that_sweeper_and_workers_do_not_run(well: SandboxApp) -> None:
     well.wiring.audits.request_audit(fix=False, origin=Origin(requested_by="sweeper"))
     assert _check(0) == {}
     _age_audits(well, "5 minutes")
@@ -195,12 +197,12 @@ def test_late_audits_show_that_sweeper_and_workers_do_not_run(well: Stage) -> No
     assert found["sweeper"]["mend"].endswith("trunkline sweep")
 
 
-def _age_audits(stage: Stage, by: str) -> None:
-    with stage.wiring.engine.begin() as connection:
+def _age_audits(live: SandboxApp, by: str) -> None:
+    with live.wiring.engine.begin() as connection:
         connection.exec_driver_sql(f"UPDATE audits SET created_at = created_at - interval '{by}'")  # noqa: S608
 
 
-def test_an_overdue_operation_shows_that_the_sweeper_does_not_run(well: Stage) -> None:
+def test_an_overdue_operation_shows_that_the_sweeper_does_not_run(well: SandboxApp) -> None:
     agent = well.wiring.agents.create("late", None, {})
     well.sandbox.number("+15145550001")
     with well.wiring.sessions.begin() as session:
@@ -215,7 +217,9 @@ def test_an_overdue_operation_shows_that_the_sweeper_does_not_run(well: Stage) -
     assert found["workers"]["detail"] == "no worker starts what is queued: 1 operations wait"
 
 
-def test_half_an_api_key_is_reported_and_the_other_checks_run(well: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_an_api_key_is_reported_and_the_other_checks_run(
+    well: SandboxApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TWILIO_API_KEY_SID", "SK" + "0" * 32)
 
     found = _check(1)

@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from tests.support.commands import Shell
-from tests.support.stage import FOREIGN_NUMBER, NUMBER
+from tests.support.sandbox_app import FOREIGN_NUMBER, NUMBER
 
 FREE = "+15145550001"
 RULE = "livekit.create_dispatch_rule"
@@ -15,7 +15,7 @@ RULE = "livekit.create_dispatch_rule"
 @pytest.fixture
 def desk(shell: Shell) -> str:
     """An agent without a number, in an account with a free one."""
-    shell.stage.sandbox.number(FREE)
+    shell.live.sandbox.number(FREE)
     return shell.run("agents", "create", "desk").stdout.strip()
 
 
@@ -27,7 +27,7 @@ def test_a_number_is_connected_with_a_line_for_each_step(shell: Shell, desk: str
     assert steps[0] == ["DONE", "twilio_number"]
     assert steps[-1] == ["DONE", "verification"]
     assert len(steps) == 7
-    assert shell.stage.sandbox.call(FREE)["reaches"]
+    assert shell.live.sandbox.call(FREE)["reaches"]
 
 
 @pytest.mark.parametrize("words", [("provision", "desk", FREE), ("provision", "number", "--takeover", "desk", FREE)])
@@ -56,12 +56,12 @@ def test_ctrl_c_ends_only_the_display(shell: Shell, desk: str) -> None:
     shell.meanwhile = interrupt
     result = shell.run("provision", "desk", FREE)
     assert (result.exit_code, "The operation continues: trunkline operations show" in result.stderr) == (130, True)
-    shell.meanwhile = shell.stage.drive
+    shell.meanwhile = shell.live.drive
     assert shell.run("status", "desk", "--watch").exit_code == 0
 
 
 def test_a_failure_says_why_and_that_nothing_is_left(shell: Shell, desk: str) -> None:
-    shell.stage.sandbox.fault(RULE, "reject")
+    shell.live.sandbox.fault(RULE, "reject")
 
     result = shell.run("provision", "desk", FREE)
 
@@ -75,8 +75,8 @@ def test_a_failure_says_why_and_that_nothing_is_left(shell: Shell, desk: str) ->
 
 
 def test_an_undo_that_is_stuck_needs_attention(shell: Shell, desk: str) -> None:
-    shell.stage.sandbox.fault(RULE, "reject")
-    shell.stage.sandbox.fault("twilio.delete_trunk", "reject", times=None)
+    shell.live.sandbox.fault(RULE, "reject")
+    shell.live.sandbox.fault("twilio.delete_trunk", "reject", times=None)
 
     result = shell.run("provision", "desk", FREE)
 
@@ -86,7 +86,7 @@ def test_an_undo_that_is_stuck_needs_attention(shell: Shell, desk: str) -> None:
     assert "operations retry" in result.stderr
     assert shell.run("status", "desk").exit_code == 3
     (stuck,) = shell.json("operations", "list", "--status", "needs_attention")["items"]
-    shell.stage.sandbox.clear_faults()
+    shell.live.sandbox.clear_faults()
     retried = shell.run("operations", "retry", stuck["id"][:8], "--wait")
     assert (retried.exit_code, "the provisioning failed" in retried.stderr) == (1, True), retried.output
 
@@ -122,12 +122,12 @@ def test_a_dry_run_shows_the_calls_and_the_obstacles(shell: Shell, desk: str) ->
 def test_a_number_is_disconnected_after_a_question(shell: Shell) -> None:
     asked = shell.run("deprovision", "front desk", typed="n\n")
     assert (asked.exit_code, f"Disconnect {NUMBER} from front desk?" in asked.stderr) == (1, True)
-    assert shell.stage.rings() == "front-desk"
+    assert shell.live.rings() == "front-desk"
 
     done = shell.run("deprovision", "front desk", typed="y\n")
 
     assert (done.exit_code, done.stdout) == (0, "front desk no longer has a number.\n")
-    assert shell.stage.rings() is None
+    assert shell.live.rings() is None
     again = shell.run("deprovision", "front desk")
     assert (again.exit_code, again.stdout) == (0, "front desk has no number.\n")
     assert shell.json("deprovision", "front desk")["success"] is True
@@ -145,7 +145,7 @@ def test_deprovisioning_cancels_a_provisioning_in_progress(shell: Shell, desk: s
 def test_drift_is_found_by_verify_and_fixed_by_repair(shell: Shell) -> None:
     assert shell.run("verify", "front desk").exit_code == 0
     assert shell.run("repair", "front desk").stdout == "Nothing to repair.\n"
-    shell.stage.wiring.platform.delete_dispatch_rule(str(shell.stage.agent.livekit_dispatch_rule_id))
+    shell.live.wiring.platform.delete_dispatch_rule(str(shell.live.agent.livekit_dispatch_rule_id))
 
     drifted = shell.run("verify", "front desk")
     assert (drifted.exit_code, "✗ dispatch_rule" in drifted.stdout) == (3, True)
@@ -156,14 +156,14 @@ def test_drift_is_found_by_verify_and_fixed_by_repair(shell: Shell) -> None:
 
     repaired = shell.run("repair", "front desk")
     assert (repaired.exit_code, repaired.stdout) == (0, "The path was repaired.\n")
-    assert shell.stage.rings() == "front-desk"
+    assert shell.live.rings() == "front-desk"
 
 
 def test_a_number_is_moved(shell: Shell, desk: str) -> None:
     result = shell.run("move", "front desk", "desk")
 
     assert (result.exit_code, result.stdout) == (0, f"{NUMBER} is connected to desk.\n"), result.output
-    assert shell.stage.rings() == "desk"
+    assert shell.live.rings() == "desk"
 
 
 def test_operations_are_listed_and_one_is_shown_with_its_event_log(shell: Shell) -> None:
@@ -183,7 +183,7 @@ def test_operations_are_listed_and_one_is_shown_with_its_event_log(shell: Shell)
 
 def test_an_audit_prints_json_and_its_exit_code_shows_drift(shell: Shell) -> None:
     assert json.loads(shell.run("audit", "--json").stdout)["requestedBy"] == "trunkline audit"
-    shell.stage.wiring.platform.delete_dispatch_rule(str(shell.stage.agent.livekit_dispatch_rule_id))
+    shell.live.wiring.platform.delete_dispatch_rule(str(shell.live.agent.livekit_dispatch_rule_id))
     assert shell.run("audit").exit_code == 3
 
 
@@ -197,7 +197,7 @@ def test_the_status_of_an_agent_without_a_number_says_what_to_do_next(shell: She
 
 def test_webhooks_are_listed_without_their_secrets(shell: Shell) -> None:
     assert "No webhooks" in shell.run("webhooks", "list").stderr
-    endpoint = shell.stage.wiring.webhooks.create("https://example.com/hook", None, None)
+    endpoint = shell.live.wiring.webhooks.create("https://example.com/hook", None, None)
 
     result = shell.run("webhooks", "list")
 

@@ -12,7 +12,7 @@ from app.domain.steps import STEPS
 from app.wiring import Wiring
 from tests.e2e.invariants import Assignment
 from tests.e2e.rows import step_states
-from tests.support.queue import keys_of
+from tests.support.broker import keys_of
 from tests.support.saga import FINISHED
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, eventually

@@ -16,9 +16,9 @@ from tests.e2e.rows import statuses, wait_until_finished
 from tests.support.receiver import receiver
 from tests.support.redis_monitor import RedisMonitor, monitored_redis
 from tests.support.sandbox import ControlledSandbox, Sandbox, running_sandbox
+from tests.support.sandbox_app import ProviderConsole
 from tests.support.servers import running_valkey
 from tests.support.stack import Api, Stack, Timings, eventually, running_stack
-from tests.support.stage import Console
 
 AUTH_TOKEN = "marked-auth-token-0123456789abcdef"
 API_KEY_SECRET = "marked-key-secret-0123456789abcdef"
@@ -276,7 +276,7 @@ def _get_stuck(stack: Stack, sandbox: Sandbox, api: Api) -> None:
 
 def _cause_drift(stack: Stack, sandbox: Sandbox, api: Api) -> None:
     """Numbers in what somebody sets at a provider's console, and an audit that finds it."""
-    ids, console = api.phone(_provisioned(stack, api, DRIFTED)), Console(sandbox, AUTH_TOKEN, LIVEKIT_SECRET)
+    ids, console = api.phone(_provisioned(stack, api, DRIFTED)), ProviderConsole(sandbox, AUTH_TOKEN, LIVEKIT_SECRET)
     path = f"/v1/Trunks/{ids['twilioTrunkSid']}/OriginationUrls/{ids['twilioOriginationUrlSid']}"
     console.twilio("POST", path, SipUrl=f"sip:{DRIFTED}@elsewhere.example.com")
     mark = '{"managedBy": "trunkline", "instance": "marked", "agentId": "%s", "createdAt": "2020-01-01T00:00:00Z"}'

@@ -67,11 +67,11 @@ def test_what_waits_in_a_queue_is_cancelled_without_a_provider_call_and_the_rest
     assert (told.cancelled_now, told.still_running, told.already_done) == (3, 1, 1)
     assert told.bulk.status is BulkStatus.CANCELLING
     assert statuses(bulks, bulk_id) == ["running", "succeeded", *["cancelled"] * 3]
-    ended = saga.look(operations[2])
+    ended = saga.snapshot(operations[2])
     assert (ended.operation.status, ended.operation.started_at) == (OperationStatus.CANCELLED, None)
     assert ended.operation.finished_at is not None
     assert ended.operation.finished_at >= ended.operation.created_at
-    assert ended.told(EventName.OPERATION_CANCELLED) == [{"code": "cancelled"}]
+    assert ended.event_details(EventName.OPERATION_CANCELLED) == [{"code": "cancelled"}]
     assert (ended.agent.phone_provisioning_status, ended.agent.twilio_phone_number) == ("NOT_PROVISIONED", None)
     assert len(saga.world.log.order) == calls
     saga.drive(operations[0])
@@ -105,7 +105,7 @@ def test_a_second_cancel_changes_nothing(saga: Saga) -> None:
 
     assert (second.cancelled_now, second.still_running, second.already_done) == (0, 1, 2)
     assert second.bulk.cancelled_at == first.bulk.cancelled_at
-    assert [len(saga.look(one).told(EventName.OPERATION_CANCELLED)) for one in operations] == [0, 1, 1]
+    assert [len(saga.snapshot(one).event_details(EventName.OPERATION_CANCELLED)) for one in operations] == [0, 1, 1]
 
 
 def test_a_bulk_of_which_everything_has_begun_is_not_called_cancelled(saga: Saga) -> None:
@@ -136,7 +136,7 @@ def test_what_was_cancelled_in_its_queue_is_resumed_with_the_same_agents(saga: S
 
 def test_one_number_taken_out_of_its_queue_ends_at_once_and_the_others_go_on(saga: Saga) -> None:
     bulks, bulk_id, operations = opened(saga, 2)
-    agent_id = saga.look(operations[0]).agent.id
+    agent_id = saga.snapshot(operations[0]).agent.id
 
     ended = saga.service.deprovision(agent_id, origin=ORIGIN)
 

@@ -250,7 +250,7 @@ def put_bulk(saga: Saga, **values: Any) -> uuid.UUID:
 
 def put_item(saga: Saga, status: StrEnum | str, **values: Any) -> None:
     operation_id = saga.provision()
-    whole = {"agent_id": saga.look(operation_id).agent.id, "phone_number": E164, "error_code": "cancelled"}
+    whole = {"agent_id": saga.snapshot(operation_id).agent.id, "phone_number": E164, "error_code": "cancelled"}
     row = {"bulk_id": put_bulk(saga), "position": 1, "status": status, **whole, "operation_id": operation_id} | values
     with saga.sessions.begin() as session:
         session.execute(insert(BulkItem).values(row))

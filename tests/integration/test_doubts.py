@@ -18,7 +18,7 @@ from app.saga.machine import Verdict
 from app.saga.runner import Outcome
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import DO_CALL, MAKERS, SIP_URI, TIMING, UNDO_CALL, Saga
-from tests.support.step import make_context
+from tests.support.step_context import make_context
 
 LOST = UnknownOutcomeError(ErrorCode.PROVIDER_UNAVAILABLE, "No answer.")
 REFUSED = RejectedError(ErrorCode.PATH_NOT_VERIFIED, "No path.")
@@ -28,7 +28,7 @@ MADE = pytest.mark.parametrize("step", MAKERS)
 
 def land(saga: Saga, operation_id: uuid.UUID, step: str) -> str:
     """Let an earlier request of this step take effect now."""
-    agent = saga.look(operation_id).agent
+    agent = saga.snapshot(operation_id).agent
     tag, context = tag_of("test", agent.id), make_context(saga.world, agent_id=agent.id)
     trunk, inbound = str(agent.twilio_trunk_sid), str(agent.livekit_inbound_trunk_id)
     landing: dict[str, Callable[[], str]] = {
@@ -44,7 +44,7 @@ def lose(saga: Saga, step: str) -> uuid.UUID:
     """Provision as far as this step, whose request gets no answer."""
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], before=LOST)
-    saga.drive_to(operation_id, lambda: saga.look(operation_id).rows[step].unsettled_until is not None)
+    saga.drive_to(operation_id, lambda: saga.snapshot(operation_id).rows[step].unsettled_until is not None)
     return operation_id
 
 
@@ -65,17 +65,17 @@ def test_what_lands_after_an_empty_look_is_found_by_the_undo(saga: Saga, number_
     assert len(saga.world.ours()[step]) == 1
     land(saga, operation_id, step)
     saga.drive(operation_id)
-    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.FAILED)
+    saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.FAILED)
 
 
 @MADE
 def test_an_undo_waits_until_nothing_can_land_any_more(saga: Saga, number_sid: str, step: str) -> None:
     operation_id = lose(saga, step)
-    saga.deprovision(saga.look(operation_id).agent.id)
+    saga.deprovision(saga.snapshot(operation_id).agent.id)
     end_rest(saga, operation_id, step)
     before = saga.world.log.started.total()
     assert saga.run(operation_id, step) == Outcome(Verdict.STALE)
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     waits = snapshot.rows[step].unsettled_until
     assert waits is not None
     assert TIMING.settle - timedelta(seconds=5) < waits - snapshot.now <= TIMING.settle
@@ -89,7 +89,7 @@ def test_an_undo_waits_until_nothing_can_land_any_more(saga: Saga, number_sid: s
 @MADE
 def test_a_look_that_was_answered_late_proves_nothing(saga: Saga, number_sid: str, step: str) -> None:
     operation_id = lose(saga, step)
-    saga.let_rests_end(operation_id)
+    saga.expire_leases(operation_id)
     look = {TRUNK: "carrier.list_trunks", ORIGINATION_URL: "carrier.list_origination_urls"}
     look |= {INBOUND_TRUNK: "platform.list_inbound_trunks", DISPATCH_RULE: "platform.list_dispatch_rules"}
     late = TIMING.stall.total_seconds() + 0.1
@@ -100,20 +100,20 @@ def test_a_look_that_was_answered_late_proves_nothing(saga: Saga, number_sid: st
     landed = land(saga, operation_id, step)
     saga.drive(operation_id)
     assert saga.world.ours()[step] == [landed]
-    saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
+    saga.assert_provisioned(saga.snapshot(operation_id).agent.id, number_sid)
 
 
 @MADE
 def test_a_number_is_not_called_provisioned_while_a_twin_may_land(saga: Saga, number_sid: str, step: str) -> None:
     operation_id = lose(saga, step)
-    for row in saga.look(operation_id).rows:
+    for row in saga.snapshot(operation_id).rows:
         end_rest(saga, operation_id, row)
     saga.advance(operation_id)
-    assert saga.look(operation_id).rows[VERIFICATION].state is StepState.PENDING
+    assert saga.snapshot(operation_id).rows[VERIFICATION].state is StepState.PENDING
     if step in {TRUNK, ORIGINATION_URL}:  # LiveKit refuses a second one
         land(saga, operation_id, step)
     saga.drive(operation_id)
-    saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
+    saga.assert_provisioned(saga.snapshot(operation_id).agent.id, number_sid)
 
 
 @pytest.mark.parametrize("step", [INBOUND_TRUNK, DISPATCH_RULE])
@@ -123,7 +123,7 @@ def test_a_conflict_with_what_landed_between_the_look_and_the_create_is_adoption
     operation_id = lose(saga, step)
     saga.world.log.plan(DO_CALL[step], before=lambda: land(saga, operation_id, step))
     saga.drive(operation_id)
-    saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
+    saga.assert_provisioned(saga.snapshot(operation_id).agent.id, number_sid)
 
 
 @MADE
@@ -132,8 +132,8 @@ def test_a_deprovisioning_looks_for_what_an_older_operation_may_have_made(
 ) -> None:
     provisioning = lose(saga, step)
     saga.drive(provisioning)
-    agent_id = saga.look(provisioning).agent.id
-    saga.assert_whole(agent_id, number_sid)
+    agent_id = saga.snapshot(provisioning).agent.id
+    saga.assert_provisioned(agent_id, number_sid)
     land(saga, provisioning, step)
     saga.drive(saga.deprovision(agent_id))
     saga.assert_clean(agent_id, PhoneStatus.NOT_PROVISIONED)
@@ -145,22 +145,22 @@ def test_a_worker_killed_in_a_write_leaves_a_doubt_that_its_undo_waits_out(
 ) -> None:
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], before=WorkerDiedError())
-    saga.drive_to(operation_id, lambda: saga.look(operation_id).rows[step].state is StepState.RUNNING)
-    saga.deprovision(saga.look(operation_id).agent.id)
-    lease_until = saga.look(operation_id).rows[step].lease_until
+    saga.drive_to(operation_id, lambda: saga.snapshot(operation_id).rows[step].state is StepState.RUNNING)
+    saga.deprovision(saga.snapshot(operation_id).agent.id)
+    lease_until = saga.snapshot(operation_id).rows[step].lease_until
     end_lease = timedelta(seconds=1)
     with saga.sessions.begin() as session:
         which = (OperationStep.operation_id == operation_id, OperationStep.name == step)
-        now = saga.look(operation_id).now
+        now = saga.snapshot(operation_id).now
         session.execute(update(OperationStep).where(*which).values(lease_until=now - end_lease))
         # As everybody does who changes steps.
         session.execute(update(Operation).values(idle_kicks=Operation.idle_kicks))
     assert lease_until is not None
     assert saga.run(operation_id, step, Direction.UNDO) == Outcome(Verdict.STALE)
-    waits = saga.look(operation_id).rows[step].unsettled_until
+    waits = saga.snapshot(operation_id).rows[step].unsettled_until
     assert waits == now - end_lease + TIMING.settle - TIMING.provider_timeout
     saga.drive(operation_id)
-    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.NOT_PROVISIONED)
+    saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.NOT_PROVISIONED)
 
 
 def test_an_attachment_that_lands_after_the_number_was_moved_goes_back_to_where_it_was_moved(
@@ -169,9 +169,9 @@ def test_an_attachment_that_lands_after_the_number_was_moved_goes_back_to_where_
     theirs = saga.world.carrier.own_trunk("theirs")
     operation_id = lose(saga, NUMBER_ATTACHMENT)
     saga.world.carrier.route(number_sid, trunk_sid=theirs)
-    saga.let_rests_end(operation_id)
+    saga.expire_leases(operation_id)
     assert saga.run(operation_id, NUMBER_ATTACHMENT).verdict is Verdict.ROLLING_BACK
-    saga.world.carrier.route(number_sid, trunk_sid=saga.look(operation_id).agent.twilio_trunk_sid)
+    saga.world.carrier.route(number_sid, trunk_sid=saga.snapshot(operation_id).agent.twilio_trunk_sid)
     saga.drive(operation_id)
     assert saga.world.routing(number_sid).trunk_sid == theirs
-    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.FAILED)
+    saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.FAILED)

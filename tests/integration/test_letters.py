@@ -14,7 +14,7 @@ from celery import Celery
 from app.domain.statuses import Direction, OperationKind
 from app.domain.steps import STEPS, steps_towards
 from app.saga.chain_plan import Plan
-from tests.support.queue import keys_of
+from tests.support.broker import keys_of
 
 Lead = Callable[[str], None]
 

@@ -20,8 +20,8 @@ from app.dev.localstack.processes import free_port, poll_until
 from app.web.readiness import newest_migration
 from app.wiring import build
 from tests.support.api import Pinged, RecordingPublisher, make_settings
+from tests.support.sandbox_app import SandboxApp
 from tests.support.servers import PostgresServer, migrate, server_folder
-from tests.support.stage import Stage
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
@@ -90,9 +90,9 @@ def database_url(
     return database_url.replace(postgres_server.address, pooler)
 
 
-def test_a_number_is_connected_and_requests_are_taken_from_many_threads(stage: Stage) -> None:
-    app = create_app(stage.wiring)
-    headers = {"Authorization": f"Bearer {KeyService(stage.wiring.sessions).create('tests', [Scope.WRITE])[1]}"}
+def test_a_number_is_connected_and_requests_are_taken_from_many_threads(live: SandboxApp) -> None:
+    app = create_app(live.wiring)
+    headers = {"Authorization": f"Bearer {KeyService(live.wiring.sessions).create('tests', [Scope.WRITE])[1]}"}
 
     def post(number: int) -> int:
         return app.test_client().post("/api/agents", json={"name": f"agent {number}"}, headers=headers).status_code
@@ -102,7 +102,7 @@ def test_a_number_is_connected_and_requests_are_taken_from_many_threads(stage: S
         statuses = list(threads.map(post, range(40)))
 
     assert statuses == [201] * 40
-    assert stage.rings() == "front-desk"
+    assert live.rings() == "front-desk"
 
 
 def test_every_transaction_has_its_limit_and_its_clock_in_utc(

@@ -15,7 +15,7 @@ from app.dev.localstack.servers import ValkeyServer
 from app.domain.statuses import Direction, OperationKind
 from app.domain.steps import steps_towards
 from app.saga.chain_plan import Plan
-from tests.support.queue import messages
+from tests.support.broker import messages
 
 LIMIT_S = 4.0
 """Seconds that a request may lose to a broker that is down."""

@@ -165,4 +165,4 @@ def test_without_reading_the_ledger_nobody_is_told_what_is_left(saga: Saga, numb
 def test_without_writing_the_ledger_a_whole_path_is_not_in_it(saga: Saga, number_sid: str) -> None:
     broken = with_rows(saga, UnwrittenLedger)
     with pytest.raises(AssertionError, match=r"Right contains 4 more items"):
-        broken.assert_whole(broken.provisioned(), number_sid)
+        broken.assert_provisioned(broken.provisioned(), number_sid)

@@ -59,11 +59,11 @@ def stands_before(saga: Saga, step: str) -> uuid.UUID:
 @DOWN
 def test_a_message_of_another_epoch_stops_without_a_call(saga: Saga, number_sid: str, step: str) -> None:
     operation_id = stands_before(saga, step)
-    before = saga.look(operation_id)
+    before = saga.snapshot(operation_id)
     calls = len(saga.world.log.order)
     for epoch in (-1, 1):
         assert saga.runner.run_step(operation_id, epoch, step, Direction.DO) == STALE
-    after = saga.look(operation_id)
+    after = saga.snapshot(operation_id)
     assert len(saga.world.log.order) == calls
     assert (after.rows[step].attempts, len(after.events)) == (0, len(before.events))
 
@@ -74,7 +74,7 @@ def test_a_message_of_the_other_direction_stops_without_a_call(saga: Saga, numbe
     saga.advance(operation_id, until=NUMBER_ATTACHMENT)
     calls = len(saga.world.log.order)
     assert saga.run(operation_id, step, Direction.UNDO) == STALE
-    down = saga.deprovision(saga.look(operation_id).agent.id)
+    down = saga.deprovision(saga.snapshot(operation_id).agent.id)
     assert saga.run(down, step, Direction.DO) == STALE
     assert len(saga.world.log.order) == calls
 
@@ -96,12 +96,12 @@ def test_a_live_lease_stops_a_second_delivery(saga: Saga, number_sid: str, step:
     operation_id = stands_before(saga, step)
     saga.world.log.plan(DO_CALL[step], before=WorkerDiedError())
     saga.advance(operation_id)
-    before = saga.look(operation_id)
+    before = saga.snapshot(operation_id)
     calls = len(saga.world.log.order)
     with saga.sessions.begin() as session:
         session.get_one(Operation, operation_id).wake_at = before.now + timedelta(hours=1)
     assert saga.run(operation_id, step) == STALE
-    after = saga.look(operation_id)
+    after = saga.snapshot(operation_id)
     assert len(saga.world.log.order) == calls
     assert (after.rows[step].lease_token, after.rows[step].attempts) == (before.rows[step].lease_token, 1)
     assert after.rows[step].lease_until is not None
@@ -113,7 +113,7 @@ def test_a_claim_writes_lease_intent_and_wake_up_before_the_call(saga: Saga, num
     operation_id = stands_before(saga, step)
     saga.world.log.plan(DO_CALL[step], before=WorkerDiedError())
     saga.advance(operation_id)
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     row = snapshot.rows[step]
     assert (row.state, row.attempts, row.intent) == (StepState.RUNNING, 1, {"do": step, "attempt": 1})
     assert row.lease_token is not None
@@ -121,7 +121,7 @@ def test_a_claim_writes_lease_intent_and_wake_up_before_the_call(saga: Saga, num
     assert timedelta() < row.lease_until - snapshot.now <= TIMING.lease
     assert snapshot.operation.wake_at == row.lease_until + LEASE_MARGIN
     assert snapshot.operation.idle_kicks == 0
-    assert snapshot.told(EventName.STEP_STARTED, step) == [{"attempt": 1}]
+    assert snapshot.event_details(EventName.STEP_STARTED, step) == [{"attempt": 1}]
 
 
 @DOWN
@@ -138,7 +138,7 @@ def test_a_step_before_its_turn_stops_both_ways(saga: Saga, number_sid: str) -> 
     operation_id = saga.provision()
     assert saga.run(operation_id, ORIGINATION_URL) == STALE
     saga.drive(operation_id)
-    down = saga.deprovision(saga.look(operation_id).agent.id)
+    down = saga.deprovision(saga.snapshot(operation_id).agent.id)
     assert saga.run(down, TRUNK) == STALE
     assert sum(saga.world.log.started[call] for call in UNDO_CALL.values()) == 0
 
@@ -177,18 +177,18 @@ def test_undo_deletes_what_only_the_ledger_knows(saga: Saga, number_sid: str, st
     operation_id = stands_before(saga, step)
 
     def be_overtaken() -> None:
-        saga.let_rests_end(operation_id)
+        saga.expire_leases(operation_id)
         assert saga.run(operation_id, step).verdict in FINISHED
 
     saga.world.log.plan(DO_CALL[step], before=be_overtaken)
     assert saga.runner.run_step(operation_id, 0, step, Direction.DO) == LOST
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     late = (set(saga.world.ours()[step]) - {snapshot.rows[step].resource_id}).pop()
     assert snapshot.ledger[late].deleted_at is None
     # Somebody gives it another name: no list shows that it is ours.
     there: dict[str, Any] = saga.world.carrier.trunks if step == TRUNK else saga.world.carrier.urls
     there[late] = replace(there[late], tag="renamed", **({} if step == TRUNK else {"is_enabled": False}))
-    assert snapshot.told(EventName.RESOURCE_SEEN_LATE, step) == [{"resource_id": late}]
+    assert snapshot.event_details(EventName.RESOURCE_SEEN_LATE, step) == [{"resource_id": late}]
     assert snapshot.rows[step].state is StepState.DONE
     saga.deprovision(snapshot.agent.id)
     saga.drive(operation_id)
@@ -202,19 +202,19 @@ def test_a_lost_lease_writes_the_ledger_and_leaves_the_row_alone(saga: Saga, num
     operation_id = stands_before(saga, step)
 
     def be_undone() -> None:
-        saga.let_rests_end(operation_id)
-        saga.deprovision(saga.look(operation_id).agent.id)
+        saga.expire_leases(operation_id)
+        saga.deprovision(saga.snapshot(operation_id).agent.id)
         saga.drive(operation_id)
 
     saga.world.log.plan(DO_CALL[step], before=be_undone)
     assert saga.runner.run_step(operation_id, 0, step, Direction.DO) == LOST
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     (late,) = saga.world.ours()[step]
     assert (snapshot.operation.status, snapshot.rows[step].state) == (OperationStatus.CANCELLED, StepState.UNDONE)
     assert snapshot.rows[step].resource_id is None
     assert (snapshot.agent.twilio_trunk_sid, snapshot.agent.livekit_inbound_trunk_id) == (None, None)
     assert snapshot.ledger[late].deleted_at is None
-    assert snapshot.told(EventName.RESOURCE_SEEN_LATE, step) == [{"resource_id": late}]
+    assert snapshot.event_details(EventName.RESOURCE_SEEN_LATE, step) == [{"resource_id": late}]
 
 
 @pytest.mark.parametrize("step", [TRUNK, INBOUND_TRUNK])
@@ -234,13 +234,13 @@ def test_a_late_duplicate_that_conflicts_with_itself_turns_nothing_round(
     operation_id = stands_before(saga, step)
 
     def be_overtaken() -> None:
-        saga.let_rests_end(operation_id)
+        saga.expire_leases(operation_id)
         assert saga.run(operation_id, step).verdict in FINISHED
 
     saga.world.log.plan(DO_CALL[step], before=be_overtaken)
     assert saga.runner.run_step(operation_id, 0, step, Direction.DO) == LOST
     saga.drive(operation_id)
-    saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
+    saga.assert_provisioned(saga.snapshot(operation_id).agent.id, number_sid)
 
 
 def test_a_late_undo_marks_the_ledger_and_leaves_the_row_alone(saga: Saga, number_sid: str) -> None:
@@ -248,12 +248,12 @@ def test_a_late_undo_marks_the_ledger_and_leaves_the_row_alone(saga: Saga, numbe
     saga.advance(operation_id, until=ORIGINATION_URL)
 
     def be_overtaken() -> None:
-        saga.let_rests_end(operation_id)
+        saga.expire_leases(operation_id)
         assert saga.run(operation_id, TRUNK) == DONE
 
     saga.world.log.plan(UNDO_CALL[TRUNK], before=be_overtaken)
     assert saga.run(operation_id, TRUNK) == LOST
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     assert snapshot.operation.status is OperationStatus.SUCCEEDED
     saga.assert_clean(snapshot.agent.id, PhoneStatus.NOT_PROVISIONED)
 
@@ -263,12 +263,12 @@ def test_a_resource_that_arrives_while_undo_waits_for_it_is_taken_down(saga: Sag
     operation_id = stands_before(saga, TRUNK)
 
     def be_cancelled() -> None:
-        saga.deprovision(saga.look(operation_id).agent.id)
+        saga.deprovision(saga.snapshot(operation_id).agent.id)
         assert saga.run(operation_id, TRUNK, Direction.UNDO) == STALE
 
     saga.world.log.plan(DO_CALL[TRUNK], before=be_cancelled)
     assert saga.runner.run_step(operation_id, 0, TRUNK, Direction.DO) == Outcome(Verdict.ROLLING_BACK)
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     assert (snapshot.rows[TRUNK].state, snapshot.operation.status) == (StepState.DONE, OperationStatus.ROLLING_BACK)
     assert snapshot.operation.wake_at is not None
     assert snapshot.operation.wake_at <= snapshot.now
@@ -285,14 +285,14 @@ def test_a_failure_that_arrives_while_undo_waits_for_it_is_looked_after(
     operation_id = stands_before(saga, TRUNK)
     saga.world.log.plan(DO_CALL[TRUNK], before=lambda: _cancelled(saga, operation_id, error))
     assert saga.runner.run_step(operation_id, 0, TRUNK, Direction.DO).verdict is Verdict.ROLLING_BACK
-    assert saga.look(operation_id).operation.status is OperationStatus.ROLLING_BACK
+    assert saga.snapshot(operation_id).operation.status is OperationStatus.ROLLING_BACK
     saga.drive(operation_id)
-    assert saga.look(operation_id).operation.error_code == ErrorCode.CANCELLED
-    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.NOT_PROVISIONED)
+    assert saga.snapshot(operation_id).operation.error_code == ErrorCode.CANCELLED
+    saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.NOT_PROVISIONED)
 
 
 def _cancelled(saga: Saga, operation_id: uuid.UUID, error: ProviderError) -> None:
-    saga.deprovision(saga.look(operation_id).agent.id)
+    saga.deprovision(saga.snapshot(operation_id).agent.id)
     raise error
 
 
@@ -308,21 +308,21 @@ def test_the_oldest_is_adopted_and_the_others_are_deleted(saga: Saga, number_sid
 
     saga.world.log.plan(DO_CALL[step], before=leave_another)
     saga.advance(operation_id)
-    saga.let_rests_end(operation_id)
+    saga.expire_leases(operation_id)
     assert saga.run(operation_id, step).verdict in FINISHED
     assert saga.world.ours()[step] == [oldest]
     saga.drive(operation_id)
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     assert snapshot.rows[step].resource_id == oldest
-    (twin,) = snapshot.told(EventName.TWINS_REMOVED, step)[0]["ids"]
+    (twin,) = snapshot.event_details(EventName.TWINS_REMOVED, step)[0]["ids"]
     assert twin != oldest
     assert saga.world.log.applied[DO_CALL[step]] == 0
-    saga.assert_whole(snapshot.agent.id, number_sid)
+    saga.assert_provisioned(snapshot.agent.id, number_sid)
 
 
 def _twin_maker(saga: Saga, operation_id: uuid.UUID, step: str) -> Callable[[], str]:
     """Return what puts another one of ours at the provider, without a call of ours."""
-    agent = saga.look(operation_id).agent
+    agent = saga.snapshot(operation_id).agent
     tag = tag_of("test", agent.id)
     if step == TRUNK:
         return lambda: saga.world.carrier.own_trunk(tag)
@@ -336,9 +336,9 @@ def test_verification_deletes_the_twins_of_an_uncertain_operation(saga: Saga, nu
     saga.advance(operation_id)
     twin = _twin_maker(saga, operation_id, step)()
     saga.drive(operation_id)
-    snapshot = saga.look(operation_id)
-    assert snapshot.told(EventName.TWINS_REMOVED, VERIFICATION) == [{"ids": [twin]}]
-    saga.assert_whole(snapshot.agent.id, number_sid)
+    snapshot = saga.snapshot(operation_id)
+    assert snapshot.event_details(EventName.TWINS_REMOVED, VERIFICATION) == [{"ids": [twin]}]
+    saga.assert_provisioned(snapshot.agent.id, number_sid)
 
 
 def test_verification_of_an_uncertain_operation_deletes_nobody_elses(saga: Saga, number_sid: str) -> None:
@@ -347,6 +347,6 @@ def test_verification_of_an_uncertain_operation_deletes_nobody_elses(saga: Saga,
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[INBOUND_TRUNK], after=unknown())
     saga.drive(operation_id)
-    assert saga.look(operation_id).told(EventName.TWINS_REMOVED) == []
+    assert saga.snapshot(operation_id).event_details(EventName.TWINS_REMOVED) == []
     assert foreign in saga.world.carrier.trunks
     assert len(saga.world.platform.rules) == len(saga.world.platform.trunks) == 2

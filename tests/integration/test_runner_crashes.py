@@ -45,9 +45,9 @@ def test_a_provisioning_broken_off_ends_with_exactly_one_path(
     operation_id = saga.provision()
     break_(saga.world.log, DO_CALL[step])
     saga.drive(operation_id)
-    assert saga.look(operation_id).rows[step].attempts == 2
+    assert saga.snapshot(operation_id).rows[step].attempts == 2
     assert {call: saga.world.log.applied[call] for call in WRITES} == dict.fromkeys(WRITES, 1)
-    saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
+    saga.assert_provisioned(saga.snapshot(operation_id).agent.id, number_sid)
 
 
 @DOWN
@@ -55,9 +55,9 @@ def test_a_worker_that_dies_after_the_store_leaves_the_step_done(saga: Saga, num
     operation_id = saga.provision()
     saga.advance(operation_id, until=step)
     saga.drive(operation_id)
-    assert {row.attempts for row in saga.look(operation_id).rows.values()} == {1}
+    assert {row.attempts for row in saga.snapshot(operation_id).rows.values()} == {1}
     assert {call: saga.world.log.started[call] for call in WRITES} == dict.fromkeys(WRITES, 1)
-    saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
+    saga.assert_provisioned(saga.snapshot(operation_id).agent.id, number_sid)
 
 
 @POINTS
@@ -69,7 +69,7 @@ def test_a_rollback_broken_off_ends_failed_with_nothing_left(
     saga.world.log.plan(DO_CALL[VERIFICATION], before=RejectedError(ErrorCode.PATH_NOT_VERIFIED, "No path."))
     break_(saga.world.log, UNDO_CALL[step])
     saga.drive(operation_id)
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     assert snapshot.rows[step].attempts == 2
     assert (snapshot.operation.status, snapshot.operation.error_code) == (OperationStatus.FAILED, "path_not_verified")
     saga.assert_clean(snapshot.agent.id, PhoneStatus.FAILED)
@@ -85,8 +85,8 @@ def test_a_deprovisioning_broken_off_ends_with_nothing_left(
     operation_id = saga.deprovision(agent_id)
     break_(saga.world.log, UNDO_CALL[step])
     saga.drive(operation_id)
-    assert saga.look(operation_id).rows[step].attempts == 2
-    assert saga.look(operation_id).operation.status is OperationStatus.SUCCEEDED
+    assert saga.snapshot(operation_id).rows[step].attempts == 2
+    assert saga.snapshot(operation_id).operation.status is OperationStatus.SUCCEEDED
     saga.assert_clean(agent_id, PhoneStatus.NOT_PROVISIONED)
     assert saga.world.routing(number_sid) == UNTOUCHED
 
@@ -110,10 +110,10 @@ def test_a_provisioning_broken_off_and_then_cancelled_leaves_nothing(
     operation_id = saga.provision()
     break_(saga.world.log, DO_CALL[step])
     saga.advance(operation_id)
-    agent_id = saga.look(operation_id).agent.id
+    agent_id = saga.snapshot(operation_id).agent.id
     assert saga.deprovision(agent_id) == operation_id
     saga.drive(operation_id)
-    assert saga.look(operation_id).operation.status is OperationStatus.CANCELLED
+    assert saga.snapshot(operation_id).operation.status is OperationStatus.CANCELLED
     saga.assert_clean(agent_id, PhoneStatus.NOT_PROVISIONED)
     assert saga.world.routing(number_sid) == UNTOUCHED
 
@@ -123,10 +123,10 @@ def test_an_undo_waits_for_a_dead_worker_whose_call_may_still_land(saga: Saga, n
     operation_id = saga.provision()
     dies_before_the_call(saga.world.log, DO_CALL[step])
     saga.advance(operation_id)
-    lease_until = saga.look(operation_id).rows[step].lease_until
-    saga.deprovision(saga.look(operation_id).agent.id)
+    lease_until = saga.snapshot(operation_id).rows[step].lease_until
+    saga.deprovision(saga.snapshot(operation_id).agent.id)
     saga.advance(operation_id)
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     assert snapshot.rows[step].lease_until == lease_until
     assert saga.world.log.applied[UNDO_CALL[step]] == 0
     assert snapshot.operation.status is OperationStatus.ROLLING_BACK

@@ -49,7 +49,7 @@ def test_a_transient_error_lets_the_step_rest_with_nothing_to_look_for(saga: Sag
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], before=transient())
     assert saga.advance(operation_id) == Outcome(Verdict.RESTS, timedelta(seconds=0.5))
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     row, operation = snapshot.rows[step], snapshot.operation
     assert (row.state, row.lease_token, row.intent) == (StepState.PENDING, None, None)
     assert (row.error_code, row.error_detail) == (UNAVAILABLE, "Twilio is busy.")
@@ -57,7 +57,7 @@ def test_a_transient_error_lets_the_step_rest_with_nothing_to_look_for(saga: Sag
     assert row.lease_until < snapshot.now + timedelta(seconds=0.5)
     assert operation.wake_at == row.lease_until + MESSAGE_GRACE
     assert (operation.status, operation.epoch, operation.error_code) == (OperationStatus.RUNNING, 0, None)
-    assert snapshot.told(EventName.STEP_RESTS, step) == [
+    assert snapshot.event_details(EventName.STEP_RESTS, step) == [
         {"code": UNAVAILABLE, "reason": "Twilio is busy.", "rest_s": 0.5, "attempt": 1}
     ]
 
@@ -67,10 +67,10 @@ def test_a_provider_that_comes_back_is_waited_out(saga: Saga, number_sid: str, s
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], before=transient(), times=6)
     saga.drive(operation_id)
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     assert (snapshot.rows[step].attempts, snapshot.rows[step].error_code) == (7, None)
     assert {call: saga.world.log.applied[call] for call in WRITES} == dict.fromkeys(WRITES, 1)
-    saga.assert_whole(snapshot.agent.id, number_sid)
+    saga.assert_provisioned(snapshot.agent.id, number_sid)
 
 
 @UNCERTAIN
@@ -78,10 +78,10 @@ def test_an_unknown_outcome_rests_the_quiet_period_and_keeps_the_intent(saga: Sa
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], before=unknown())
     assert saga.advance(operation_id) == Outcome(Verdict.RESTS, QUIET)
-    row = saga.look(operation_id).rows[step]
+    row = saga.snapshot(operation_id).rows[step]
     assert (row.state, row.intent) == (StepState.PENDING, {"do": step, "attempt": 1})
     assert row.lease_until is not None
-    assert row.lease_until > saga.look(operation_id).now + QUIET - timedelta(seconds=2)
+    assert row.lease_until > saga.snapshot(operation_id).now + QUIET - timedelta(seconds=2)
 
 
 @UNCERTAIN
@@ -99,12 +99,12 @@ def test_a_second_failure_before_the_look_keeps_the_question_open(saga: Saga, nu
     saga.world.log.plan(look_call, before=transient())
     for _ in range(2):
         saga.advance(operation_id)
-        saga.let_rests_end(operation_id)
-    assert saga.look(operation_id).rows[step].attempts == 2
-    assert saga.look(operation_id).rows[step].intent == {"do": step, "attempt": 2}
+        saga.expire_leases(operation_id)
+    assert saga.snapshot(operation_id).rows[step].attempts == 2
+    assert saga.snapshot(operation_id).rows[step].intent == {"do": step, "attempt": 2}
     saga.drive(operation_id)
     assert saga.world.log.applied[DO_CALL[step]] == 1
-    saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
+    saga.assert_provisioned(saga.snapshot(operation_id).agent.id, number_sid)
 
 
 @DOWN
@@ -112,7 +112,7 @@ def test_a_refusal_turns_the_operation_round(saga: Saga, number_sid: str, step: 
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], before=rejected())
     assert saga.advance(operation_id) == Outcome(Verdict.ROLLING_BACK)
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     row, operation = snapshot.rows[step], snapshot.operation
     # A refused step wrote nothing, so there is nothing of it to undo; on the first two, nothing at all.
     assert (row.state, row.intent, row.lease_until) == (StepState.UNDONE, None, None)
@@ -120,8 +120,8 @@ def test_a_refusal_turns_the_operation_round(saga: Saga, number_sid: str, step: 
     expected = OperationStatus.FAILED if step in {NUMBER, TRUNK} else OperationStatus.ROLLING_BACK
     assert (operation.status, operation.epoch) == (expected, 1)
     assert (operation.error_code, operation.error_detail) == (REFUSED, "Twilio refused.")
-    assert snapshot.told(EventName.STEP_FAILED, step) == [{"code": REFUSED, "reason": "Twilio refused."}]
-    assert snapshot.told(EventName.OPERATION_TURNED) == [{"code": REFUSED, "reason": "Twilio refused."}]
+    assert snapshot.event_details(EventName.STEP_FAILED, step) == [{"code": REFUSED, "reason": "Twilio refused."}]
+    assert snapshot.event_details(EventName.OPERATION_TURNED) == [{"code": REFUSED, "reason": "Twilio refused."}]
 
 
 @DOWN
@@ -129,10 +129,10 @@ def test_a_refused_provisioning_ends_failed_with_nothing_left(saga: Saga, number
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], before=rejected())
     saga.drive(operation_id)
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     assert (snapshot.operation.status, snapshot.operation.wake_at) == (OperationStatus.FAILED, None)
     assert snapshot.operation.finished_at is not None
-    assert snapshot.told(EventName.OPERATION_FAILED) == [{"code": REFUSED}]
+    assert snapshot.event_details(EventName.OPERATION_FAILED) == [{"code": REFUSED}]
     saga.assert_clean(snapshot.agent.id, PhoneStatus.FAILED)
     assert saga.world.routing(number_sid) == NumberRouting(None, None, VOICE_URL)
 
@@ -143,13 +143,13 @@ def test_a_defect_of_ours_turns_round_and_is_looked_after(saga: Saga, number_sid
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], after=RuntimeError("a defect"))
     assert saga.advance(operation_id) == Outcome(Verdict.ROLLING_BACK)
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     assert snapshot.operation.error_code == ErrorCode.INTERNAL_STEP_ERROR
     if step in UNDO_CALL:
         assert (snapshot.rows[step].state, snapshot.rows[step].lease_until) == (StepState.FAILED, None)
         assert snapshot.rows[step].intent is not None
     saga.drive(operation_id)
-    assert saga.look(operation_id).operation.status is OperationStatus.FAILED
+    assert saga.snapshot(operation_id).operation.status is OperationStatus.FAILED
     saga.assert_clean(snapshot.agent.id, PhoneStatus.FAILED)
 
 
@@ -167,7 +167,7 @@ def rests(saga: Saga, tries: int) -> list[float]:
         outcome = saga.advance(operation_id)
         assert outcome is not None
         found.append(outcome.rest.total_seconds())
-        saga.let_rests_end(operation_id)
+        saga.expire_leases(operation_id)
     return found
 
 
@@ -203,15 +203,15 @@ def test_a_spent_budget_rolls_back_with_provider_unavailable(
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], before=error, times=FOREVER)
     saga.advance(operation_id)
-    saga.let_rests_end(operation_id)
+    saga.expire_leases(operation_id)
     saga.age(operation_id, TIMING.budget - QUIET / 2)
     assert saga.advance(operation_id) == Outcome(Verdict.ROLLING_BACK, QUIET)
-    operation = saga.look(operation_id).operation
+    operation = saga.snapshot(operation_id).operation
     assert operation.error_code == UNAVAILABLE
     assert operation.error_detail == f"Gave up after repeated failures at {step}. {error.detail}"
     saga.drive(operation_id)
-    assert saga.look(operation_id).operation.status is OperationStatus.FAILED
-    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.FAILED)
+    assert saga.snapshot(operation_id).operation.status is OperationStatus.FAILED
+    saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.FAILED)
 
 
 @DOWN
@@ -221,15 +221,15 @@ def test_a_budget_spent_by_dying_workers_turns_round_without_another_call(
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], before=WorkerDiedError())
     saga.advance(operation_id)
-    saga.let_rests_end(operation_id)
+    saga.expire_leases(operation_id)
     saga.age(operation_id, TIMING.budget)
     calls = len(saga.world.log.order)
     assert saga.advance(operation_id) == Outcome(Verdict.ROLLING_BACK)
     assert len(saga.world.log.order) == calls
-    operation = saga.look(operation_id).operation
+    operation = saga.snapshot(operation_id).operation
     assert operation.error_detail == f"Gave up after repeated failures at {step}. Its workers died."
     saga.drive(operation_id)
-    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.FAILED)
+    saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.FAILED)
 
 
 def test_an_attachment_that_never_shows_fails_verification(saga: Saga, number_sid: str) -> None:
@@ -238,9 +238,9 @@ def test_an_attachment_that_never_shows_fails_verification(saga: Saga, number_si
     outcome = saga.advance(operation_id)
     assert outcome == Outcome(Verdict.ROLLING_BACK)
     assert saga.clock.sleeps == [0.5, 1.0, 2.0, 4.0]
-    assert saga.look(operation_id).operation.error_detail == "The number is not on our trunk."
+    assert saga.snapshot(operation_id).operation.error_detail == "The number is not on our trunk."
     saga.drive(operation_id)
-    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.FAILED)
+    saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.FAILED)
 
 
 def test_a_path_that_never_becomes_whole_fails(saga: Saga, number_sid: str) -> None:
@@ -248,8 +248,8 @@ def test_a_path_that_never_becomes_whole_fails(saga: Saga, number_sid: str) -> N
     saga.advance(operation_id, until=NUMBER_ATTACHMENT)
     saga.world.carrier.urls.clear()
     assert saga.run(operation_id, VERIFICATION).verdict is Verdict.ROLLING_BACK
-    operation = saga.look(operation_id).operation
+    operation = saga.snapshot(operation_id).operation
     assert operation.error_code == ErrorCode.PATH_NOT_VERIFIED
     assert operation.error_detail == "The origination URL is missing, disabled or changed."
     saga.drive(operation_id)
-    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.FAILED)
+    saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.FAILED)

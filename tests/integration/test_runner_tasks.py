@@ -127,7 +127,7 @@ def test_the_error_callback_may_run_any_number_of_times(
 ) -> None:
     operation_id = saga.provision()
     saga.advance(operation_id, until=TRUNK)
-    saga.deprovision(saga.look(operation_id).agent.id)
+    saga.deprovision(saga.snapshot(operation_id).agent.id)
     monkeypatch.setattr(worker, "_wiring", lambda: Process(saga.runner, saga.service))
     before = len(saga.publisher.plans)
     for _ in range(times):
@@ -137,7 +137,7 @@ def test_the_error_callback_may_run_any_number_of_times(
     for plan in published:
         saga.run_chain(plan)
     saga.drive(operation_id)
-    assert saga.look(operation_id).operation.status is OperationStatus.CANCELLED
+    assert saga.snapshot(operation_id).operation.status is OperationStatus.CANCELLED
 
 
 def test_the_ops_task_publishes_an_open_operation_and_no_other(

@@ -29,12 +29,12 @@ def test_a_step_that_was_held_back_has_not_been_tried(saga: Saga, number_sid: st
     saga.world.log.plan(DO_CALL[step], before=held_back(), times=3)
     for _ in range(3):
         assert saga.advance(operation_id) == Outcome(Verdict.RESTS, timedelta(seconds=2 * HELD_S))
-        row = saga.look(operation_id).rows[step]
+        row = saga.snapshot(operation_id).rows[step]
         assert (row.state, row.intent, row.attempts) == (StepState.PENDING, None, 0)
         assert row.error_code == ErrorCode.PROVIDER_BUSY
-        saga.let_rests_end(operation_id)
+        saga.expire_leases(operation_id)
     saga.drive(operation_id)
-    assert {row.attempts for row in saga.look(operation_id).rows.values()} == {1}
+    assert {row.attempts for row in saga.snapshot(operation_id).rows.values()} == {1}
 
 
 @DOWN
@@ -42,10 +42,10 @@ def test_time_spent_waiting_for_a_turn_is_not_the_operations(saga: Saga, number_
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], before=held_back(), times=2)
     assert saga.advance(operation_id).verdict is Verdict.RESTS
-    saga.let_rests_end(operation_id)
+    saga.expire_leases(operation_id)
     saga.age(operation_id, TIMING.budget + timedelta(seconds=HELD_S))
     assert saga.advance(operation_id).verdict is Verdict.RESTS
-    saga.let_rests_end(operation_id)
+    saga.expire_leases(operation_id)
     saga.drive(operation_id)
     assert saga.status(operation_id) is OperationStatus.SUCCEEDED
 
@@ -54,7 +54,7 @@ def test_time_spent_otherwise_is(saga: Saga, number_sid: str) -> None:
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[TRUNK], before=held_back())
     saga.advance(operation_id)
-    saga.let_rests_end(operation_id)
+    saga.expire_leases(operation_id)
     saga.age(operation_id, TIMING.budget + timedelta(seconds=3 * HELD_S))
     assert saga.advance(operation_id).verdict is Verdict.ROLLING_BACK
 
@@ -66,8 +66,8 @@ def test_an_undo_that_is_held_back_asks_for_nobodys_attention(saga: Saga, number
     saga.world.log.plan(UNDO_CALL[step], before=held_back(), times=2 * UNDO_TRIES)
     for _ in range(2 * UNDO_TRIES):
         assert saga.advance(operation_id).verdict is Verdict.RESTS
-        saga.let_rests_end(operation_id)
-    assert saga.look(operation_id).told(EventName.OPERATION_NEEDS_ATTENTION) == []
+        saga.expire_leases(operation_id)
+    assert saga.snapshot(operation_id).event_details(EventName.OPERATION_NEEDS_ATTENTION) == []
     saga.drive(operation_id)
     saga.assert_clean(agent_id, PhoneStatus.NOT_PROVISIONED)
 
@@ -81,7 +81,7 @@ def test_a_step_held_back_half_way_looks_first_when_it_comes_again(saga: Saga, n
 
     saga.world.log.plan("carrier.attach_number", after=half_way)
     assert saga.advance(operation_id).verdict is Verdict.RESTS
-    row = saga.look(operation_id).rows[NUMBER_ATTACHMENT]
+    row = saga.snapshot(operation_id).rows[NUMBER_ATTACHMENT]
     assert (row.attempts, row.intent is not None) == (1, True)
 
 

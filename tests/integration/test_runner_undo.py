@@ -40,7 +40,7 @@ def open_statuses(way: str) -> tuple[OperationStatus, PhoneStatus]:
 
 
 def assert_ended(saga: Saga, operation_id: uuid.UUID, way: str, number_sid: str) -> None:
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     if way == "deprovision":
         assert (snapshot.operation.status, snapshot.operation.error_code) == (OperationStatus.SUCCEEDED, None)
         saga.assert_clean(snapshot.agent.id, PhoneStatus.NOT_PROVISIONED)
@@ -59,7 +59,7 @@ def test_a_transient_error_lets_the_undo_rest(saga: Saga, number_sid: str, step:
     operation_id = going_up(saga, way)
     saga.world.log.plan(UNDO_CALL[step], before=TransientError(UNAVAILABLE, "Busy."))
     assert saga.advance(operation_id) == Outcome(Verdict.RESTS, timedelta(seconds=0.5))
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     row, operation = snapshot.rows[step], snapshot.operation
     assert (row.state, row.lease_token, row.error_code) == (StepState.UNDOING, None, UNAVAILABLE)
     assert row.lease_until is not None
@@ -75,14 +75,14 @@ def test_an_undo_that_keeps_failing_needs_attention_and_names_what_is_left(
     saga: Saga, number_sid: str, step: str, way: str
 ) -> None:
     operation_id = going_up(saga, way)
-    before = saga.look(operation_id).operation.error_code
+    before = saga.snapshot(operation_id).operation.error_code
     saga.world.log.plan(UNDO_CALL[step], before=TransientError(UNAVAILABLE, "Busy."), times=FOREVER)
     snapshot = saga.drive_until(operation_id, OperationStatus.NEEDS_ATTENTION)
     assert snapshot.rows[step].attempts == UNDO_TRIES
     assert snapshot.agent.phone_provisioning_status is open_statuses(way)[1]
     assert snapshot.operation.error_code == (before or UNAVAILABLE)
     live = {entry.external_id for entry in snapshot.ledger.values() if entry.deleted_at is None}
-    (told,) = snapshot.told(EventName.OPERATION_NEEDS_ATTENTION)
+    (told,) = snapshot.event_details(EventName.OPERATION_NEEDS_ATTENTION)
     assert set(told.pop("leftovers")) == live == {sid for kind in saga.world.ours().values() for sid in kind}
     assert told == {"code": UNAVAILABLE, "reason": "Busy."}
     saga.world.log.heal()
@@ -102,9 +102,9 @@ def test_an_undo_refused_needs_attention_at_once_and_is_tried_again_twice_a_minu
     saga.world.log.plan(UNDO_CALL[step], before=error, times=2)
     for verdict in (Verdict.ATTENTION, Verdict.RESTS):
         assert saga.advance(operation_id) == Outcome(verdict, timedelta(seconds=BACKOFF_CAP_S))
-        assert saga.look(operation_id).operation.status is OperationStatus.NEEDS_ATTENTION
-        saga.let_rests_end(operation_id)
-    assert len(saga.look(operation_id).told(EventName.OPERATION_NEEDS_ATTENTION)) == 1
+        assert saga.snapshot(operation_id).operation.status is OperationStatus.NEEDS_ATTENTION
+        saga.expire_leases(operation_id)
+    assert len(saga.snapshot(operation_id).event_details(EventName.OPERATION_NEEDS_ATTENTION)) == 1
     saga.drive(operation_id)
     assert_ended(saga, operation_id, way, number_sid)
 
@@ -115,9 +115,9 @@ def test_an_undo_that_works_again_needs_nobody_any_more(saga: Saga, number_sid: 
     first = next(iter(UNDO_CALL))
     saga.world.log.plan(UNDO_CALL[first], before=RejectedError(ErrorCode.TWILIO_REJECTED, "No."))
     saga.drive_until(operation_id, OperationStatus.NEEDS_ATTENTION)
-    saga.let_rests_end(operation_id)
+    saga.expire_leases(operation_id)
     assert saga.run(operation_id, first) == Outcome(Verdict.DONE)
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     assert (snapshot.operation.status, snapshot.agent.phone_provisioning_status) == open_statuses(way)
 
 
@@ -130,7 +130,7 @@ def test_an_undo_is_tried_for_ever_whatever_the_budget(saga: Saga, number_sid: s
         outcome = saga.advance(operation_id)
         assert outcome is not None
         rests.append(outcome.rest.total_seconds())
-        saga.let_rests_end(operation_id)
+        saga.expire_leases(operation_id)
     assert rests == [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30]
     saga.world.log.heal()
     saga.drive(operation_id)
@@ -143,7 +143,7 @@ def test_a_trunk_that_somebody_put_a_number_on_is_not_deleted(saga: Saga, number
     guest = saga.world.carrier.own_number("+15145550000", trunk_sid=trunk_sid)
     snapshot = saga.drive_until(operation_id, OperationStatus.NEEDS_ATTENTION)
     assert snapshot.operation.error_code == ErrorCode.TWILIO_TRUNK_IN_USE
-    assert snapshot.told(EventName.OPERATION_NEEDS_ATTENTION)[0]["leftovers"] == [trunk_sid]
+    assert snapshot.event_details(EventName.OPERATION_NEEDS_ATTENTION)[0]["leftovers"] == [trunk_sid]
     assert saga.world.routing(guest).trunk_sid == trunk_sid
     saga.world.carrier.route(guest, trunk_sid=None)
     saga.drive(operation_id)
@@ -162,14 +162,14 @@ def test_a_number_that_was_moved_away_is_left_alone(
     saga.drive(operation_id)
     assert saga.world.routing(number_sid) == moved
     assert saga.world.log.started["carrier.detach_number"] == saga.world.log.started["carrier.restore_routing"] == 0
-    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.NOT_PROVISIONED)
+    saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.NOT_PROVISIONED)
 
 
 def test_a_number_that_left_the_account_stops_nobody(saga: Saga, number_sid: str) -> None:
     operation_id = going_up(saga, "deprovision")
     del saga.world.carrier.numbers[number_sid]
     saga.drive(operation_id)
-    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.NOT_PROVISIONED)
+    saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.NOT_PROVISIONED)
 
 
 @pytest.mark.parametrize("way", ["rollback", "deprovision"])
@@ -180,10 +180,10 @@ def test_a_takeover_puts_the_old_trunk_back(saga: Saga, way: str) -> None:
     if way == "rollback":
         saga.world.log.plan(DO_CALL[VERIFICATION], before=RejectedError(ErrorCode.PATH_NOT_VERIFIED, "No path."))
     saga.drive(operation_id)
-    agent = saga.look(operation_id).agent
+    agent = saga.snapshot(operation_id).agent
     if way == "deprovision":
         assert agent.previous_routing == {"trunk_sid": foreign, "voice_application_sid": None, "voice_url": None}
-        saga.assert_whole(agent.id, number)
+        saga.assert_provisioned(agent.id, number)
         saga.drive(saga.deprovision(agent.id))
     assert saga.world.routing(number).trunk_sid == foreign
     saga.assert_clean(agent.id, PhoneStatus.FAILED if way == "rollback" else PhoneStatus.NOT_PROVISIONED)
@@ -196,7 +196,7 @@ def test_the_snapshot_of_a_takeover_survives_a_second_look(saga: Saga) -> None:
     operation_id = saga.provision(takeover=True)
     saga.world.log.plan(DO_CALL[NUMBER_ATTACHMENT], after=TransientError(UNAVAILABLE, "Busy."), times=3)
     saga.drive(operation_id)
-    saga.drive(saga.deprovision(saga.look(operation_id).agent.id))
+    saga.drive(saga.deprovision(saga.snapshot(operation_id).agent.id))
     assert saga.world.routing(number).trunk_sid == foreign
 
 
@@ -206,6 +206,6 @@ def test_a_number_in_use_elsewhere_is_refused_and_not_touched(saga: Saga, place:
     before = saga.world.routing(number)
     operation_id = saga.provision()
     saga.drive(operation_id)
-    assert saga.look(operation_id).operation.error_code == ErrorCode.NUMBER_ALREADY_ROUTED
+    assert saga.snapshot(operation_id).operation.error_code == ErrorCode.NUMBER_ALREADY_ROUTED
     assert saga.world.log.order == ["carrier.find_number"]
     assert saga.world.routing(number) == before

@@ -32,13 +32,13 @@ def failed(saga: Saga) -> uuid.UUID:
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[TRUNK], before=RejectedError(ErrorCode.TWILIO_TRUNK_LIMIT, "Full."))
     saga.drive(operation_id)
-    assert saga.look(operation_id).operation.status is OperationStatus.FAILED
+    assert saga.snapshot(operation_id).operation.status is OperationStatus.FAILED
     return operation_id
 
 
 def test_provisioning_claims_the_number_and_publishes_every_step(saga: Saga) -> None:
     operation_id = saga.provision(takeover=True)
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     operation = snapshot.operation
     assert (operation.kind, operation.status, operation.epoch) == (OperationKind.PROVISION, OperationStatus.QUEUED, 0)
     assert (operation.phone_number, operation.takeover) == (E164, True)
@@ -57,7 +57,7 @@ def test_the_rows_are_committed_before_the_message_goes_out(saga: Saga) -> None:
 
     class Looking:
         def publish(self, plan: Plan) -> bool:
-            seen.append(saga.look(plan.operation_id).operation.status)
+            seen.append(saga.snapshot(plan.operation_id).operation.status)
             return True
 
     service = ProvisioningService(saga.sessions, Looking(), saga.rows)
@@ -68,9 +68,9 @@ def test_the_rows_are_committed_before_the_message_goes_out(saga: Saga) -> None:
 
 
 def test_a_dead_broker_refuses_nothing(saga: Saga, number_sid: str) -> None:
-    saga.publisher.takes = False
+    saga.publisher.accepts = False
     operation_id = saga.provision()
-    assert saga.look(operation_id).operation.status is OperationStatus.QUEUED
+    assert saga.snapshot(operation_id).operation.status is OperationStatus.QUEUED
 
 
 @pytest.mark.parametrize("ask", ["provision", "deprovision"])
@@ -92,13 +92,13 @@ def test_a_deleted_agent_is_not_found(saga: Saga) -> None:
 def test_an_agent_with_a_number_gets_no_second_one(saga: Saga, number_sid: str, e164: str) -> None:
     agent_id = saga.provisioned()
     assert refusal(saga, agent_id, e164) is ErrorCode.AGENT_HAS_PHONE
-    saga.assert_whole(agent_id, number_sid)
+    saga.assert_provisioned(agent_id, number_sid)
 
 
 @pytest.mark.parametrize("e164", [E164, OTHER])
 def test_an_agent_with_an_open_operation_is_busy(saga: Saga, e164: str) -> None:
     operation_id = saga.provision()
-    agent_id = saga.look(operation_id).agent.id
+    agent_id = saga.snapshot(operation_id).agent.id
     assert refusal(saga, agent_id, e164) is ErrorCode.OPERATION_IN_PROGRESS
     assert len(saga.publisher.plans) == 1
 
@@ -119,7 +119,7 @@ def test_a_number_stays_claimed_until_its_last_resource_is_gone(saga: Saga, numb
         assert refusal(saga, second) is ErrorCode.NUMBER_IN_USE
         saga.run(down, step)
     saga.provisioned(agent_id=second)
-    saga.assert_whole(second, number_sid)
+    saga.assert_provisioned(second, number_sid)
 
 
 def test_a_number_stays_claimed_while_a_rollback_cannot_finish(saga: Saga, number_sid: str) -> None:
@@ -134,15 +134,15 @@ def test_a_number_stays_claimed_while_a_rollback_cannot_finish(saga: Saga, numbe
 
 
 def test_a_failed_agent_starts_afresh(saga: Saga, number_sid: str) -> None:
-    agent_id = saga.look(failed(saga)).agent.id
+    agent_id = saga.snapshot(failed(saga)).agent.id
     saga.provisioned(agent_id=agent_id)
-    saga.assert_whole(agent_id, number_sid)
+    saga.assert_provisioned(agent_id, number_sid)
 
 
 def test_deprovisioning_publishes_the_way_up_with_the_ids_of_what_stands(saga: Saga, number_sid: str) -> None:
     agent_id = saga.provisioned()
     operation_id = saga.deprovision(agent_id)
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     assert snapshot.agent.phone_provisioning_status is PhoneStatus.DEPROVISIONING
     plan = Plan(operation_id, 0, OperationKind.DEPROVISION, Direction.UNDO, tuple(UNDO_CALL))
     assert saga.publisher.plans[-1] == plan
@@ -163,7 +163,7 @@ def test_an_agent_without_a_number_has_nothing_to_deprovision(saga: Saga) -> Non
 
 
 def test_deprovisioning_a_failed_agent_clears_the_status(saga: Saga, number_sid: str) -> None:
-    agent_id = saga.look(failed(saga)).agent.id
+    agent_id = saga.snapshot(failed(saga)).agent.id
     assert saga.service.deprovision(agent_id, origin=ORIGIN) is None
     assert saga.status_of(agent_id) is PhoneStatus.NOT_PROVISIONED
 
@@ -173,9 +173,9 @@ def test_a_cancelled_provisioning_takes_down_what_it_built(saga: Saga, number_si
     operation_id = saga.provision()
     if done:
         saga.advance(operation_id, until=STEPS[done - 1].name)
-    agent_id = saga.look(operation_id).agent.id
+    agent_id = saga.snapshot(operation_id).agent.id
     assert saga.deprovision(agent_id) == operation_id
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     # Before the trunk there is nothing to undo, and no worker is needed to say so.
     immediate = done < 2
     expected = OperationStatus.CANCELLED if immediate else OperationStatus.ROLLING_BACK
@@ -186,7 +186,7 @@ def test_a_cancelled_provisioning_takes_down_what_it_built(saga: Saga, number_si
         assert saga.publisher.plans[-1].direction is Direction.UNDO
         assert saga.publisher.plans[-1].epoch == 1
         saga.drive(operation_id)
-    assert saga.look(operation_id).operation.status is OperationStatus.CANCELLED
+    assert saga.snapshot(operation_id).operation.status is OperationStatus.CANCELLED
     saga.assert_clean(agent_id, PhoneStatus.NOT_PROVISIONED)
     assert saga.service.deprovision(agent_id, origin=ORIGIN) is None
 
@@ -195,11 +195,11 @@ def test_a_rollback_that_a_client_joins_ends_cancelled(saga: Saga, number_sid: s
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[NUMBER_ATTACHMENT], before=RejectedError(ErrorCode.TWILIO_REJECTED, "No."))
     saga.advance(operation_id)
-    agent_id = saga.look(operation_id).agent.id
+    agent_id = saga.snapshot(operation_id).agent.id
     assert saga.deprovision(agent_id) == operation_id
-    assert saga.look(operation_id).operation.epoch == 1
+    assert saga.snapshot(operation_id).operation.epoch == 1
     saga.drive(operation_id)
-    assert saga.look(operation_id).operation.status is OperationStatus.CANCELLED
+    assert saga.snapshot(operation_id).operation.status is OperationStatus.CANCELLED
     saga.assert_clean(agent_id, PhoneStatus.NOT_PROVISIONED)
 
 
@@ -210,22 +210,22 @@ def test_retry_publishes_an_open_operation_at_once(saga: Saga, number_sid: str) 
     )
     saga.advance(operation_id)
     assert saga.service.retry(operation_id, origin=ORIGIN).id == operation_id
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     assert snapshot.operation.wake_at is not None
     assert snapshot.operation.wake_at <= snapshot.now
-    assert snapshot.told(EventName.OPERATION_RETRIED) == [ORIGIN.in_trail()]
+    assert snapshot.event_details(EventName.OPERATION_RETRIED) == [ORIGIN.in_trail()]
     saga.run_chain(saga.publisher.plans[-1])
-    saga.assert_whole(snapshot.agent.id, number_sid)
+    saga.assert_provisioned(snapshot.agent.id, number_sid)
 
 
 def test_retry_does_not_cut_short_the_quiet_period(saga: Saga, number_sid: str) -> None:
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[TRUNK], before=UnknownOutcomeError(ErrorCode.PROVIDER_UNAVAILABLE, "No answer."))
     saga.advance(operation_id)
-    rest = saga.look(operation_id).rows[TRUNK].lease_until
+    rest = saga.snapshot(operation_id).rows[TRUNK].lease_until
     saga.service.retry(operation_id, origin=ORIGIN)
     saga.run_chain(saga.publisher.plans[-1])
-    assert saga.look(operation_id).rows[TRUNK].lease_until == rest
+    assert saga.snapshot(operation_id).rows[TRUNK].lease_until == rest
     assert saga.world.log.started[DO_CALL[TRUNK]] == 1
 
 
@@ -238,19 +238,19 @@ def test_retry_tries_an_undo_that_needs_attention_at_once(saga: Saga, number_sid
     saga.drive_until(operation_id, OperationStatus.NEEDS_ATTENTION)
     saga.service.retry(operation_id, origin=ORIGIN)
     saga.run_chain(saga.publisher.plans[-1])
-    assert saga.look(operation_id).operation.status is OperationStatus.FAILED
+    assert saga.snapshot(operation_id).operation.status is OperationStatus.FAILED
 
 
 @pytest.mark.parametrize("end", ["failed", "cancelled"])
 def test_retry_of_a_provisioning_that_ended_starts_a_new_one(saga: Saga, number_sid: str, end: str) -> None:
     old = failed(saga) if end == "failed" else saga.provision(takeover=True)
     if end == "cancelled":
-        saga.deprovision(saga.look(old).agent.id)
+        saga.deprovision(saga.snapshot(old).agent.id)
     new = saga.service.retry(old, origin=ORIGIN)
     assert new.id != old
     assert (new.phone_number, new.takeover) == (E164, end == "cancelled")
     saga.drive(new.id)
-    saga.assert_whole(new.agent_id, number_sid)
+    saga.assert_provisioned(new.agent_id, number_sid)
 
 
 def test_retry_of_what_succeeded_is_refused(saga: Saga, number_sid: str) -> None:

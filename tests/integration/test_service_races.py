@@ -92,10 +92,10 @@ def test_random_rounds_of_clients_against_workers_never_deadlock(saga: Saga, num
             calls.append(lambda plan=plans[-1]: saga.service.retry(plan.operation_id, origin=ORIGIN))
         at_once(calls)
         for agent in agents:
-            saga.let_rests_end_of(agent)
+            saga.expire_leases_of(agent)
     saga.world.log.heal()
     for agent_id in agents:
-        saga.let_rests_end_of(agent_id)
+        saga.expire_leases_of(agent_id)
         operation = saga.service.deprovision(agent_id, origin=ORIGIN)
         if operation is not None:
             saga.drive(operation.id)

@@ -46,13 +46,13 @@ def test_what_is_not_due_is_left_alone(saga: Saga) -> None:
 
 
 def test_a_lost_message_costs_one_sweep(saga: Saga, number_sid: str) -> None:
-    saga.publisher.takes = False
+    saga.publisher.accepts = False
     operation_id = saga.provision()
-    saga.publisher.takes = True
+    saga.publisher.accepts = True
     make_due(saga, operation_id)
     assert saga.sweeper.sweep() == 1
     saga.run_chain(saga.publisher.plans[-1])
-    saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
+    saga.assert_provisioned(saga.snapshot(operation_id).agent.id, number_sid)
 
 
 def begin(saga: Saga, operation_id: uuid.UUID) -> None:
@@ -123,11 +123,11 @@ def test_an_operation_that_does_not_move_is_published_ever_more_seldom(saga: Sag
     for _ in range(5):
         make_due(saga, operation_id)
         saga.sweeper.sweep()
-        snapshot = saga.look(operation_id)
+        snapshot = saga.snapshot(operation_id)
         assert snapshot.operation.wake_at is not None
         pauses.append(round((snapshot.operation.wake_at - snapshot.now).total_seconds()))
     assert pauses == [5, 10, 20, 30, 30]
-    assert saga.look(operation_id).operation.idle_kicks == 5
+    assert saga.snapshot(operation_id).operation.idle_kicks == 5
 
 
 def test_the_pause_stays_at_its_cap_after_months(saga: Saga) -> None:
@@ -136,7 +136,7 @@ def test_the_pause_stays_at_its_cap_after_months(saga: Saga) -> None:
         session.get_one(Operation, operation_id).idle_kicks = 1_000_000
     make_due(saga, operation_id)
     assert saga.sweeper.sweep() == 1
-    snapshot = saga.look(operation_id)
+    snapshot = saga.snapshot(operation_id)
     assert snapshot.operation.wake_at is not None
     assert snapshot.operation.wake_at - snapshot.now <= timedelta(seconds=30)
 
@@ -147,7 +147,7 @@ def test_an_operation_that_moves_again_is_looked_at_soon_again(saga: Saga, numbe
         make_due(saga, operation_id)
         saga.sweeper.sweep()
     saga.advance(operation_id, until=TRUNK)
-    assert saga.look(operation_id).operation.idle_kicks == 0
+    assert saga.snapshot(operation_id).operation.idle_kicks == 0
 
 
 @pytest.mark.parametrize("end", [OperationStatus.SUCCEEDED, OperationStatus.FAILED, OperationStatus.CANCELLED])
@@ -156,10 +156,10 @@ def test_what_has_ended_is_never_published(saga: Saga, number_sid: str, end: Ope
     if end is OperationStatus.FAILED:
         saga.world.log.plan(DO_CALL[TRUNK], before=RejectedError(ErrorCode.TWILIO_REJECTED, "No."))
     if end is OperationStatus.CANCELLED:
-        saga.deprovision(saga.look(operation_id).agent.id)
+        saga.deprovision(saga.snapshot(operation_id).agent.id)
     saga.drive(operation_id)
-    assert saga.look(operation_id).operation.status is end
-    assert saga.look(operation_id).operation.wake_at is None
+    assert saga.snapshot(operation_id).operation.status is end
+    assert saga.snapshot(operation_id).operation.wake_at is None
     make_due(saga, operation_id)
     saga.publisher.plans.clear()
     assert saga.sweeper.sweep() == 0
@@ -171,16 +171,16 @@ def test_what_needs_attention_is_swept_for_ever(saga: Saga, number_sid: str) -> 
     saga.world.log.plan(UNDO_CALL[TRUNK], before=RejectedError(ErrorCode.TWILIO_REJECTED, "No."), times=FOREVER)
     saga.drive_until(operation_id, OperationStatus.NEEDS_ATTENTION)
     saga.world.log.heal()
-    saga.let_rests_end(operation_id)
+    saga.expire_leases(operation_id)
     make_due(saga, operation_id)
     assert saga.sweeper.sweep() == 1
     saga.run_chain(saga.publisher.plans[-1])
-    saga.assert_clean(saga.look(operation_id).agent.id, PhoneStatus.NOT_PROVISIONED)
+    saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.NOT_PROVISIONED)
 
 
 def test_a_broker_that_takes_nothing_does_not_stop_the_sweep(saga: Saga) -> None:
     operations = many(saga, 3)
-    saga.publisher.takes = False
+    saga.publisher.accepts = False
     assert saga.sweeper.sweep() == 3
     assert {plan.operation_id for plan in saga.publisher.plans} == set(operations)
 

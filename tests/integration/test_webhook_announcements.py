@@ -14,7 +14,7 @@ from app.domain.statuses import OperationStatus, PhoneStatus
 from app.domain.steps import TRUNK
 from app.providers.errors import RejectedError, TransientError
 from tests.support.saga import DO_CALL, E164, UNDO_CALL, Saga
-from tests.support.stage import NUMBER, Stage
+from tests.support.sandbox_app import NUMBER, SandboxApp
 
 FOREVER = 10**6
 
@@ -85,7 +85,7 @@ def test_an_undo_that_keeps_failing_is_told_once_however_often_it_is_tried(saga:
     operation_id = saga.deprovision(agent_id)
     saga.drive_until(operation_id, OperationStatus.NEEDS_ATTENTION)
     for _ in range(3):
-        saga.let_rests_end(operation_id)
+        saga.expire_leases(operation_id)
         saga.advance(operation_id)
 
     ((event, data),) = told(saga.sessions)
@@ -99,7 +99,7 @@ def test_an_endpoint_is_told_what_it_asked_for_and_nothing_while_it_is_disabled(
     listen(saga.sessions, WebhookEvent.FAILED)
     disabled = listen(saga.sessions)
     with saga.sessions.begin() as session:
-        session.get_one(WebhookEndpoint, disabled).disabled_at = saga.look(saga.provision()).now
+        session.get_one(WebhookEndpoint, disabled).disabled_at = saga.snapshot(saga.provision()).now
     agent_id = saga.agent()
     other = "+15145550009"
     saga.world.carrier.own_number(other)
@@ -111,66 +111,66 @@ def test_an_endpoint_is_told_what_it_asked_for_and_nothing_while_it_is_disabled(
     assert [tuple(row) for row in rows] == [(wanted, WebhookEvent.DEPROVISIONED)]
 
 
-def _cut(stage: Stage) -> None:
-    account, number = stage.wiring.settings.twilio_account_sid, stage.agent.twilio_phone_number_sid
-    stage.console.twilio("POST", f"/2010-04-01/Accounts/{account}/IncomingPhoneNumbers/{number}.json", TrunkSid="")
+def _cut(live: SandboxApp) -> None:
+    account, number = live.wiring.settings.twilio_account_sid, live.agent.twilio_phone_number_sid
+    live.console.twilio("POST", f"/2010-04-01/Accounts/{account}/IncomingPhoneNumbers/{number}.json", TrunkSid="")
 
 
-def test_a_drift_is_told_once_and_again_only_after_it_was_mended(stage: Stage) -> None:
-    listen(stage.wiring.sessions)
-    stage.audit()
-    assert told(stage.wiring.sessions) == []
-    _cut(stage)
+def test_a_drift_is_told_once_and_again_only_after_it_was_mended(live: SandboxApp) -> None:
+    listen(live.wiring.sessions)
+    live.audit()
+    assert told(live.wiring.sessions) == []
+    _cut(live)
     for _ in range(2):
-        stage.audit()
-        stage.wiring.maintenance.verify(stage.agent_id)
+        live.audit()
+        live.wiring.maintenance.verify(live.agent_id)
 
-    ((event, data),) = told(stage.wiring.sessions)
+    ((event, data),) = told(live.wiring.sessions)
 
     assert (event, data["phoneNumber"], data["operationId"]) == (WebhookEvent.DRIFTED, NUMBER, None)
     assert [finding["code"] for finding in data["findings"]] == ["number_detached"]
-    stage.audit(fix=True)
-    assert len(told(stage.wiring.sessions)) == 1
-    _cut(stage)
-    stage.wiring.maintenance.verify(stage.agent_id)
-    assert [event for event, _ in told(stage.wiring.sessions)] == [WebhookEvent.DRIFTED] * 2
+    live.audit(fix=True)
+    assert len(told(live.wiring.sessions)) == 1
+    _cut(live)
+    live.wiring.maintenance.verify(live.agent_id)
+    assert [event for event, _ in told(live.wiring.sessions)] == [WebhookEvent.DRIFTED] * 2
 
 
-def test_a_repair_that_fails_needs_attention(stage: Stage) -> None:
-    listen(stage.wiring.sessions, WebhookEvent.NEEDS_ATTENTION)
-    stage.wiring.platform.delete_dispatch_rule(str(stage.agent.livekit_dispatch_rule_id))
-    stage.sandbox.fault("livekit.create_dispatch_rule", "reject", status=400, code="invalid_argument", message="no")
-    operation = stage.wiring.maintenance.repair(stage.agent_id, takeover=False, origin=Origin())
+def test_a_repair_that_fails_needs_attention(live: SandboxApp) -> None:
+    listen(live.wiring.sessions, WebhookEvent.NEEDS_ATTENTION)
+    live.wiring.platform.delete_dispatch_rule(str(live.agent.livekit_dispatch_rule_id))
+    live.sandbox.fault("livekit.create_dispatch_rule", "reject", status=400, code="invalid_argument", message="no")
+    operation = live.wiring.maintenance.repair(live.agent_id, takeover=False, origin=Origin())
     assert operation is not None
-    stage.drive()
+    live.drive()
 
-    ((_, data),) = told(stage.wiring.sessions)
+    ((_, data),) = told(live.wiring.sessions)
 
     assert (data["operationId"], data["operationKind"]) == (str(operation.id), "repair")
 
 
-def test_a_move_takes_the_number_from_one_agent_and_gives_it_to_another(stage: Stage) -> None:
-    listen(stage.wiring.sessions)
-    other = stage.wiring.agents.create("back office", "back-office", {}).id
-    stage.wiring.maintenance.move(stage.agent_id, other, origin=Origin())
-    stage.drive()
+def test_a_move_takes_the_number_from_one_agent_and_gives_it_to_another(live: SandboxApp) -> None:
+    listen(live.wiring.sessions)
+    other = live.wiring.agents.create("back office", "back-office", {}).id
+    live.wiring.maintenance.move(live.agent_id, other, origin=Origin())
+    live.drive()
 
-    told_of = {event: (data["agentId"], data["phoneNumber"]) for event, data in told(stage.wiring.sessions)}
+    told_of = {event: (data["agentId"], data["phoneNumber"]) for event, data in told(live.wiring.sessions)}
 
     assert told_of == {
-        WebhookEvent.DEPROVISIONED: (str(stage.agent_id), NUMBER),
+        WebhookEvent.DEPROVISIONED: (str(live.agent_id), NUMBER),
         WebhookEvent.PROVISIONED: (str(other), NUMBER),
     }
 
 
-def test_a_move_that_fails_is_told_of_the_agent_that_did_not_get_the_number(stage: Stage) -> None:
-    listen(stage.wiring.sessions)
-    other = stage.wiring.agents.create("back office", "back-office", {}).id
-    stage.sandbox.fault("livekit.update_dispatch_rule", "reject", status=400, code="invalid_argument", message="no")
-    stage.wiring.maintenance.move(stage.agent_id, other, origin=Origin())
-    stage.drive()
+def test_a_move_that_fails_is_told_of_the_agent_that_did_not_get_the_number(live: SandboxApp) -> None:
+    listen(live.wiring.sessions)
+    other = live.wiring.agents.create("back office", "back-office", {}).id
+    live.sandbox.fault("livekit.update_dispatch_rule", "reject", status=400, code="invalid_argument", message="no")
+    live.wiring.maintenance.move(live.agent_id, other, origin=Origin())
+    live.drive()
 
-    ((event, data),) = told(stage.wiring.sessions)
+    ((event, data),) = told(live.wiring.sessions)
 
     assert (event, data["agentId"], data["phoneProvisioningStatus"]) == (
         WebhookEvent.FAILED,

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of care."""
+"""Fixtures of the maintenance tests."""
 
 from tests.support.saga import plain_logs
 

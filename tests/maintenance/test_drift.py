@@ -1,4 +1,4 @@
-"""Each finding: caused from outside, named by the audit, mended by --fix; then a caller gets through."""
+"""Each finding: caused at a provider, reported by the audit, fixed by --fix; then a call gets through."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,161 +11,163 @@ from app.domain.findings import FINDING_KINDS, AuditStatus, FindingCode, Fix, He
 from app.domain.marks import tag_of
 from app.domain.statuses import PhoneStatus
 from tests.support.providers import WorkerDiedError
-from tests.support.stage import NUMBER, Stage, unknown_agent
+from tests.support.sandbox_app import NUMBER, SandboxApp, unknown_agent
 
-Deed = Callable[[Stage], object]
+Deed = Callable[[SandboxApp], object]
 ACCOUNT = "AC00000000000000000000000000000001"
 _Code = FindingCode
 
 
-def _url(stage: Stage) -> str:
-    return f"/v1/Trunks/{stage.agent.twilio_trunk_sid}/OriginationUrls/{stage.agent.twilio_origination_url_sid}"
+def _url(live: SandboxApp) -> str:
+    return f"/v1/Trunks/{live.agent.twilio_trunk_sid}/OriginationUrls/{live.agent.twilio_origination_url_sid}"
 
 
-def _trunk(stage: Stage) -> str:
-    return f"/v1/Trunks/{stage.agent.twilio_trunk_sid}"
+def _trunk(live: SandboxApp) -> str:
+    return f"/v1/Trunks/{live.agent.twilio_trunk_sid}"
 
 
-def _number(stage: Stage) -> str:
-    return f"/2010-04-01/Accounts/{ACCOUNT}/IncomingPhoneNumbers/{stage.agent.twilio_phone_number_sid}.json"
+def _number(live: SandboxApp) -> str:
+    return f"/2010-04-01/Accounts/{ACCOUNT}/IncomingPhoneNumbers/{live.agent.twilio_phone_number_sid}.json"
 
 
-def _inbound(stage: Stage, **update: object) -> object:
+def _inbound(live: SandboxApp, **update: object) -> object:
     call = "UpdateSIPInboundTrunk"
-    return stage.console.livekit(call, sip_trunk_id=stage.agent.livekit_inbound_trunk_id, update=update)
+    return live.console.livekit(call, sip_trunk_id=live.agent.livekit_inbound_trunk_id, update=update)
 
 
-def _rule(stage: Stage, **changes: object) -> None:
+def _rule(live: SandboxApp, **changes: object) -> None:
     whole = {
         "name": "ours",
-        "trunk_ids": [stage.agent.livekit_inbound_trunk_id],
+        "trunk_ids": [live.agent.livekit_inbound_trunk_id],
         "room_config": {"agents": [{"agent_name": "front-desk"}]},
     }
-    stage.console.rule(str(stage.agent.livekit_dispatch_rule_id), **{**whole, **changes})
+    live.console.rule(str(live.agent.livekit_dispatch_rule_id), **{**whole, **changes})
 
 
-def _move_away(stage: Stage) -> None:
-    trunk = stage.console.twilio("POST", "/v1/Trunks", FriendlyName="also theirs")["sid"]
-    number_sid = str(stage.agent.twilio_phone_number_sid)
-    stage.console.twilio("POST", f"/v1/Trunks/{trunk}/PhoneNumbers", PhoneNumberSid=number_sid)
+def _move_away(live: SandboxApp) -> None:
+    trunk = live.console.twilio("POST", "/v1/Trunks", FriendlyName="also theirs")["sid"]
+    number_sid = str(live.agent.twilio_phone_number_sid)
+    live.console.twilio("POST", f"/v1/Trunks/{trunk}/PhoneNumbers", PhoneNumberSid=number_sid)
 
 
-def _foreign_inbound(stage: Stage) -> None:
+def _foreign_inbound(live: SandboxApp) -> None:
     trunk = {"name": "theirs too", "numbers": [NUMBER], "allowed_numbers": ["+15005550001"]}
-    stage.console.livekit("CreateSIPInboundTrunk", trunk=trunk)
+    live.console.livekit("CreateSIPInboundTrunk", trunk=trunk)
 
 
-def _catch_all(stage: Stage) -> None:
+def _catch_all(live: SandboxApp) -> None:
     kind = {"dispatch_rule_individual": {"room_prefix": "all"}}
-    stage.console.livekit("CreateSIPDispatchRule", dispatch_rule={"name": "all", "rule": kind})
+    live.console.livekit("CreateSIPDispatchRule", dispatch_rule={"name": "all", "rule": kind})
 
 
-def _delete_rule(stage: Stage) -> object:
-    return stage.console.livekit("DeleteSIPDispatchRule", sip_dispatch_rule_id=stage.agent.livekit_dispatch_rule_id)
+def _delete_rule(live: SandboxApp) -> object:
+    return live.console.livekit("DeleteSIPDispatchRule", sip_dispatch_rule_id=live.agent.livekit_dispatch_rule_id)
 
 
 DEEDS: dict[FindingCode, Deed] = {
-    _Code.NUMBER_GONE: lambda stage: stage.console.twilio("DELETE", _number(stage)),
-    _Code.NUMBER_DETACHED: lambda stage: stage.console.twilio("POST", _number(stage), TrunkSid=""),
+    _Code.NUMBER_GONE: lambda live: live.console.twilio("DELETE", _number(live)),
+    _Code.NUMBER_DETACHED: lambda live: live.console.twilio("POST", _number(live), TrunkSid=""),
     _Code.NUMBER_MOVED: _move_away,
-    _Code.TRUNK_GONE: lambda stage: stage.console.twilio("DELETE", _trunk(stage)),
-    _Code.TRUNK_SECURE: lambda stage: stage.console.twilio("POST", _trunk(stage), Secure="true"),
-    _Code.ORIGINATION_URL_MISSING: lambda stage: stage.console.twilio("DELETE", _url(stage)),
-    _Code.ORIGINATION_URL_DISABLED: lambda stage: stage.console.twilio("POST", _url(stage), Enabled="false"),
-    _Code.ORIGINATION_URL_CHANGED: lambda stage: stage.console.twilio(
-        "POST", _url(stage), SipUrl="sip:sandbox.sip.livekit.cloud;transport=udp"
+    _Code.TRUNK_GONE: lambda live: live.console.twilio("DELETE", _trunk(live)),
+    _Code.TRUNK_SECURE: lambda live: live.console.twilio("POST", _trunk(live), Secure="true"),
+    _Code.ORIGINATION_URL_MISSING: lambda live: live.console.twilio("DELETE", _url(live)),
+    _Code.ORIGINATION_URL_DISABLED: lambda live: live.console.twilio("POST", _url(live), Enabled="false"),
+    _Code.ORIGINATION_URL_CHANGED: lambda live: live.console.twilio(
+        "POST", _url(live), SipUrl="sip:sandbox.sip.livekit.cloud;transport=udp"
     ),
-    _Code.ORIGINATION_HOST_WRONG: lambda stage: stage.console.twilio(
-        "POST", _url(stage), SipUrl="sip:elsewhere.example;transport=tcp"
+    _Code.ORIGINATION_HOST_WRONG: lambda live: live.console.twilio(
+        "POST", _url(live), SipUrl="sip:elsewhere.example;transport=tcp"
     ),
-    _Code.LIVEKIT_TRUNK_GONE: lambda stage: stage.console.livekit(
-        "DeleteSIPTrunk", sip_trunk_id=stage.agent.livekit_inbound_trunk_id
+    _Code.LIVEKIT_TRUNK_GONE: lambda live: live.console.livekit(
+        "DeleteSIPTrunk", sip_trunk_id=live.agent.livekit_inbound_trunk_id
     ),
-    _Code.LIVEKIT_TRUNK_LOST_NUMBER: lambda stage: _inbound(stage, numbers={"set": ["+15145550077"]}),
-    _Code.LIVEKIT_TRUNK_CHANGED: lambda stage: _inbound(stage, auth_username="user", auth_password="password"),
+    _Code.LIVEKIT_TRUNK_LOST_NUMBER: lambda live: _inbound(live, numbers={"set": ["+15145550077"]}),
+    _Code.LIVEKIT_TRUNK_CHANGED: lambda live: _inbound(live, auth_username="user", auth_password="password"),
     _Code.LIVEKIT_TRUNK_FOREIGN: _foreign_inbound,
     _Code.RULE_GONE: _delete_rule,
-    _Code.RULE_DEAD_TRUNK: lambda stage: _rule(stage, trunk_ids=["ST_abcdefghijkm"]),
-    _Code.RULE_LOST_AGENT: lambda stage: _rule(stage, room_config={}),
-    _Code.RULE_WILDCARD: lambda stage: _rule(stage, trunk_ids=[]),
-    _Code.RULE_FILTERED: lambda stage: _rule(stage, inbound_numbers=["+15005550001"]),
+    _Code.RULE_DEAD_TRUNK: lambda live: _rule(live, trunk_ids=["ST_abcdefghijkm"]),
+    _Code.RULE_LOST_AGENT: lambda live: _rule(live, room_config={}),
+    _Code.RULE_WILDCARD: lambda live: _rule(live, trunk_ids=[]),
+    _Code.RULE_FILTERED: lambda live: _rule(live, inbound_numbers=["+15005550001"]),
     _Code.RULE_FOREIGN_CATCH_ALL: _catch_all,
-    _Code.TWIN: lambda stage: stage.console.twilio("POST", "/v1/Trunks", FriendlyName=tag_of("stage", stage.agent_id)),
-    _Code.ORPHAN: lambda stage: stage.console.twilio(
+    _Code.TWIN: lambda live: live.console.twilio("POST", "/v1/Trunks", FriendlyName=tag_of("stage", live.agent_id)),
+    _Code.ORPHAN: lambda live: live.console.twilio(
         "POST", "/v1/Trunks", FriendlyName=f"trunkline/stage/{unknown_agent()}"
     ),
-    _Code.UNREADABLE: lambda stage: stage.console.twilio("POST", "/v1/Trunks", FriendlyName="trunkline/stage/by-hand"),
+    _Code.UNREADABLE: lambda live: live.console.twilio("POST", "/v1/Trunks", FriendlyName="trunkline/stage/by-hand"),
 }
 HARMLESS = {_Code.RULE_WILDCARD, _Code.RULE_FOREIGN_CATCH_ALL, _Code.TWIN, _Code.ORPHAN, _Code.LIVEKIT_TRUNK_FOREIGN}
-"""What a caller does not notice, at the sandbox."""
+"""Findings that do not stop calls at the sandbox."""
 
 LASTING = {_Code.ORIGINATION_URL_CHANGED}
-"""Found, but the sandbox connects the call all the same: transport is not modelled."""
+"""Findings with which the sandbox still connects the call: it does not model transports."""
 
-MENDED = [code for code in FindingCode if FINDING_KINDS[code].fix in {Fix.REPAIR, Fix.DELETE}]
-DECIDED = [code for code in FindingCode if code not in MENDED]
+FIXABLE = [code for code in FindingCode if FINDING_KINDS[code].fix in {Fix.REPAIR, Fix.DELETE}]
+DECIDED = [code for code in FindingCode if code not in FIXABLE]
 
 
-def test_every_finding_has_its_deed() -> None:
+def test_every_finding_code_is_caused_here() -> None:
     assert set(DEEDS) == set(FindingCode)
 
 
-def test_a_path_that_nobody_touched_is_in_sync(stage: Stage) -> None:
-    audit = stage.audit(fix=True)
+def test_an_unchanged_path_is_in_sync(live: SandboxApp) -> None:
+    audit = live.audit(fix=True)
     assert (audit.findings, audit.agents_checked) == ([], 1)
-    assert stage.agent.health_state is Health.IN_SYNC
+    assert live.agent.health_state is Health.IN_SYNC
 
 
-@pytest.mark.parametrize("code", MENDED)
-def test_what_drifted_is_named_and_mended_and_a_caller_gets_through(stage: Stage, code: FindingCode) -> None:
-    foreign = stage.foreign()
-    DEEDS[code](stage)
+@pytest.mark.parametrize("code", FIXABLE)
+def test_drift_is_reported_and_fixed_and_a_call_gets_through(live: SandboxApp, code: FindingCode) -> None:
+    foreign = live.foreign()
+    DEEDS[code](live)
     if code not in HARMLESS | LASTING:
-        assert stage.rings() is None
-    seen = stage.audit()
+        assert live.rings() is None
+    seen = live.audit()
     assert code in {finding["code"] for finding in seen.findings}
     if FINDING_KINDS[code].fix is Fix.REPAIR:
-        assert stage.agent.health_state is Health.DRIFTED
-        assert code in {finding["code"] for finding in stage.agent.health_findings}
-    fixed = stage.audit(fix=True)
+        assert live.agent.health_state is Health.DRIFTED
+        assert code in {finding["code"] for finding in live.agent.health_findings}
+    fixed = live.audit(fix=True)
     assert all(finding["fixed"] for finding in fixed.findings)
-    assert stage.rings() == "front-desk"
-    assert stage.audit().findings == []
-    assert stage.agent.health_state is Health.IN_SYNC
-    _assert_one_set(stage)
-    assert stage.foreign() == foreign
+    assert live.rings() == "front-desk"
+    assert live.audit().findings == []
+    assert live.agent.health_state is Health.IN_SYNC
+    _assert_one_set(live)
+    assert live.foreign() == foreign
 
 
 @pytest.mark.parametrize("code", DECIDED)
-def test_what_is_not_ours_to_mend_is_named_and_left_alone(stage: Stage, code: FindingCode) -> None:
-    DEEDS[code](stage)
-    before = stage.sandbox.state()
-    audit = stage.audit(fix=True)
+def test_what_is_not_ours_is_reported_and_left_alone(live: SandboxApp, code: FindingCode) -> None:
+    DEEDS[code](live)
+    before = live.sandbox.state()
+    audit = live.audit(fix=True)
     assert code in {finding["code"] for finding in audit.findings}
-    assert stage.sandbox.state() == before
-    assert stage.agent.phone_provisioning_status is PhoneStatus.PROVISIONED
+    assert live.sandbox.state() == before
+    assert live.agent.phone_provisioning_status is PhoneStatus.PROVISIONED
 
 
-def test_a_number_that_was_moved_is_taken_back_with_takeover(stage: Stage) -> None:
-    _move_away(stage)
-    assert stage.wiring.maintenance.repair(stage.agent_id, takeover=True, origin=Origin()) is not None
-    stage.drive()
-    assert stage.rings() == "front-desk"
-    assert stage.audit().findings == []
+def test_a_number_that_was_moved_is_taken_back_with_takeover(live: SandboxApp) -> None:
+    _move_away(live)
+    assert live.wiring.maintenance.repair(live.agent_id, takeover=True, origin=Origin()) is not None
+    live.drive()
+    assert live.rings() == "front-desk"
+    assert live.audit().findings == []
 
 
-def test_an_audit_whose_worker_died_is_run_by_the_next_worker(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_audit_whose_worker_died_is_run_by_the_next_worker(
+    live: SandboxApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def die(_: object) -> None:
         raise WorkerDiedError
 
-    audits = stage.wiring.audits
+    audits = live.wiring.audits
     audit_id = audits.request_audit(fix=False, origin=Origin(requested_by="test"))
     with monkeypatch.context() as patch:
-        patch.setattr(stage.wiring.carrier, "list_numbers", die)
+        patch.setattr(live.wiring.carrier, "list_numbers", die)
         with pytest.raises(WorkerDiedError):
             audits.run_audit(audit_id)
     assert audits.take_due() == []
-    with stage.wiring.sessions.begin() as session:
+    with live.wiring.sessions.begin() as session:
         session.get_one(Audit, audit_id).lease_until = datetime.now(UTC) - timedelta(seconds=1)
     assert audits.take_due() == [audit_id]
     audit = audits.run_audit(audit_id)
@@ -173,15 +175,15 @@ def test_an_audit_whose_worker_died_is_run_by_the_next_worker(stage: Stage, monk
     assert audit.status is AuditStatus.DONE
 
 
-def test_what_somebody_wrote_at_a_console_is_quoted_without_its_number(stage: Stage) -> None:
-    path = f"/v1/Trunks/{stage.agent.twilio_trunk_sid}/OriginationUrls/{stage.agent.twilio_origination_url_sid}"
-    stage.console.twilio("POST", path, SipUrl=f"sip:{NUMBER}@elsewhere.example.com")
-    (finding,) = stage.audit().findings
+def test_what_somebody_wrote_at_a_console_is_quoted_without_its_number(live: SandboxApp) -> None:
+    path = f"/v1/Trunks/{live.agent.twilio_trunk_sid}/OriginationUrls/{live.agent.twilio_origination_url_sid}"
+    live.console.twilio("POST", path, SipUrl=f"sip:{NUMBER}@elsewhere.example.com")
+    (finding,) = live.audit().findings
     assert finding["detail"] == "It is sip:********1234@elsewhere.example.com."
 
 
-def _assert_one_set(stage: Stage) -> None:
-    ours = [str(stage.agent_id) in str(one) for one in stage.sandbox.state()["trunks"]]
+def _assert_one_set(live: SandboxApp) -> None:
+    ours = [str(live.agent_id) in str(one) for one in live.sandbox.state()["trunks"]]
     assert sum(ours) == 1
     for kind in ("originationUrls", "livekitTrunks", "livekitRules"):
-        assert sum(str(stage.agent_id) in str(one) for one in stage.sandbox.state()[kind]) == 1, kind
+        assert sum(str(live.agent_id) in str(one) for one in live.sandbox.state()[kind]) == 1, kind

@@ -1,15 +1,15 @@
 """What the account's numbers are used for."""
 
 from app.numbers.inventory import NumberUse
-from tests.support.stage import FOREIGN_NUMBER, NUMBER, Stage
+from tests.support.sandbox_app import FOREIGN_NUMBER, NUMBER, SandboxApp
 
 
-def test_every_number_of_the_account_is_listed_with_its_use(stage: Stage) -> None:
-    stage.sandbox.number("+15145550001", voiceUrl="https://example.com/voice")
-    stage.sandbox.number("+15145550002", voice=False)
-    found = {one.phone_number: one for one in stage.wiring.inventory.numbers()}
+def test_every_number_of_the_account_is_listed_with_its_use(live: SandboxApp) -> None:
+    live.sandbox.number("+15145550001", voiceUrl="https://example.com/voice")
+    live.sandbox.number("+15145550002", voice=False)
+    found = {one.phone_number: one for one in live.wiring.inventory.numbers()}
     assert found["+15145550001"].use is NumberUse.FREE
     assert found["+15145550002"].use is NumberUse.NO_VOICE
     assert found[FOREIGN_NUMBER].use is NumberUse.TRUNK
-    assert (found[NUMBER].use, found[NUMBER].agent_id) == (NumberUse.AGENT, stage.agent_id)
+    assert (found[NUMBER].use, found[NUMBER].agent_id) == (NumberUse.AGENT, live.agent_id)
     assert found[NUMBER].agent_name == "front desk"

@@ -19,33 +19,33 @@ from app.db.models import Agent
 from app.domain.marks import tag_of
 from app.domain.statuses import PhoneStatus
 from app.providers.base import Label
-from tests.support.stage import Stage
+from tests.support.sandbox_app import SandboxApp
 
 AGENTS = int(os.environ.get("AUDIT_AGENTS", "300"))
 PAGE_SIZE = 1000
 LIVEKIT_LISTS = 2
 BESIDE = 2
-"""The stage's own agent, and somebody else's trunk and number."""
+"""The agent of `SandboxApp`, and the foreign trunk and number."""
 
 
 def test_an_audit_takes_a_page_of_requests_for_a_thousand_agents_and_one_for_each_trunk(
-    stage: Stage, capsys: pytest.CaptureFixture[str]
+    live: SandboxApp, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage.sandbox.switch(trunkLimit=AGENTS + 10)
+    live.sandbox.switch(trunkLimit=AGENTS + 10)
     with ThreadPoolExecutor(8) as pool:
-        rows = list(pool.map(lambda index: _path(stage, index), range(AGENTS)))
+        rows = list(pool.map(lambda index: _path(live, index), range(AGENTS)))
     numbers = [{"phoneNumber": row["twilio_phone_number"], "trunkSid": row["twilio_trunk_sid"]} for row in rows]
-    stage.sandbox.seed(numbers)
-    sids = {each["phone_number"]: each["sid"] for each in stage.sandbox.state()["numbers"]}
-    with stage.wiring.sessions.begin() as session:
+    live.sandbox.seed(numbers)
+    sids = {each["phone_number"]: each["sid"] for each in live.sandbox.state()["numbers"]}
+    with live.wiring.sessions.begin() as session:
         session.execute(
             insert(Agent), [row | {"twilio_phone_number_sid": sids[row["twilio_phone_number"]]} for row in rows]
         )
-    seen = max(each["seq"] for each in stage.sandbox.requests())
+    seen = max(each["seq"] for each in live.sandbox.requests())
     started = time.monotonic()
-    audit = stage.audit()
+    audit = live.audit()
     took_s = time.monotonic() - started
-    asked = len(stage.sandbox.requests(seen))
+    asked = len(live.sandbox.requests(seen))
     bound = 2 * math.ceil((AGENTS + BESIDE) / PAGE_SIZE) + (AGENTS + 1) + LIVEKIT_LISTS
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     line = f"audit of {AGENTS + 1} agents: {asked} requests (at most {bound}), {took_s:.1f} s, peak {peak_mib:.0f} MiB"
@@ -55,14 +55,14 @@ def test_an_audit_takes_a_page_of_requests_for_a_thousand_agents_and_one_for_eac
     assert asked <= bound
 
 
-def _path(stage: Stage, index: int) -> dict[str, Any]:
+def _path(live: SandboxApp, index: int) -> dict[str, Any]:
     agent_id, number = uuid.uuid4(), f"+1514600{index:04d}"
     label = Label(
         tag_of("stage", agent_id), f'{{"managedBy": "trunkline", "instance": "stage", "agentId": "{agent_id}"}}'
     )
-    carrier, platform = stage.wiring.carrier, stage.wiring.platform
+    carrier, platform = live.wiring.carrier, live.wiring.platform
     trunk = carrier.create_trunk(label).sid
-    url = carrier.create_origination_url(trunk, stage.wiring.settings.livekit_sip_uri, label).sid
+    url = carrier.create_origination_url(trunk, live.wiring.settings.livekit_sip_uri, label).sid
     inbound = platform.create_inbound_trunk(number, label).id
     return {
         "id": agent_id,

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from tests.soak.comparison import ForeignObjects, compare
-from tests.support.stage import FOREIGN_NUMBER, NUMBER, Stage
+from tests.support.sandbox_app import FOREIGN_NUMBER, NUMBER, SandboxApp
 
 
 @pytest.fixture
@@ -16,28 +16,28 @@ def dsn(database_url: str) -> str:
 
 
 @pytest.fixture
-def found(stage: Stage, dsn: str) -> Callable[[], set[str]]:
+def found(live: SandboxApp, dsn: str) -> Callable[[], set[str]]:
     """Return what compares now with the state before the test, and names the kinds of differences."""
-    foreign, original = foreign_objects(stage), original_records(stage)
+    foreign, original = foreign_objects(live), original_records(live)
 
     def compared() -> set[str]:
-        counts = compare(stage.sandbox, dsn, foreign, original).counts()
+        counts = compare(live.sandbox, dsn, foreign, original).counts()
         return {name for name, count in counts.items() if count}
 
     return compared
 
 
-def original_records(stage: Stage) -> dict[str, dict[str, Any]]:
+def original_records(live: SandboxApp) -> dict[str, dict[str, Any]]:
     """Return each number's record before it was provisioned."""
     untouched = {"trunk_sid": None, "voice_application_sid": None, "voice_url": "https://example.com/voice"}
-    records = {item["phone_number"]: item for item in stage.sandbox.state()["numbers"]}
+    records = {item["phone_number"]: item for item in live.sandbox.state()["numbers"]}
     return records | {NUMBER: {**records[NUMBER], **untouched}}
 
 
-def foreign_objects(stage: Stage) -> ForeignObjects:
+def foreign_objects(live: SandboxApp) -> ForeignObjects:
     """Return somebody else's number, trunk, LiveKit trunk and rule: everything but the agent's own."""
-    everything = ForeignObjects.remember(stage.sandbox, {FOREIGN_NUMBER})
-    own = {value for value in vars(stage.agent).values() if isinstance(value, str)}
+    everything = ForeignObjects.remember(live.sandbox, {FOREIGN_NUMBER})
+    own = {value for value in vars(live.agent).values() if isinstance(value, str)}
     before = tuple(text for text in everything.before if not any(one in text for one in own if len(one) > 12))
     return ForeignObjects(everything.ids - own, before, everything.since)
 
@@ -46,24 +46,24 @@ def test_a_whole_path_has_no_differences(found: Callable[[], set[str]]) -> None:
     assert found() == set()
 
 
-def test_a_second_trunk_of_the_agent_is_a_duplicate(stage: Stage, found: Callable[[], set[str]]) -> None:
-    stage.console.twilio("POST", "/v1/Trunks", FriendlyName=f"trunkline/stage/{stage.agent_id}")
+def test_a_second_trunk_of_the_agent_is_a_duplicate(live: SandboxApp, found: Callable[[], set[str]]) -> None:
+    live.console.twilio("POST", "/v1/Trunks", FriendlyName=f"trunkline/stage/{live.agent_id}")
     assert found() == {"duplicates"}
 
 
-def test_a_trunk_that_no_agent_has_is_a_leftover(stage: Stage, found: Callable[[], set[str]]) -> None:
-    stage.console.twilio("POST", "/v1/Trunks", FriendlyName="trunkline/stage/nobody")
+def test_a_trunk_that_no_agent_has_is_a_leftover(live: SandboxApp, found: Callable[[], set[str]]) -> None:
+    live.console.twilio("POST", "/v1/Trunks", FriendlyName="trunkline/stage/nobody")
     assert found() == {"leftovers"}
 
 
-def test_a_path_without_its_rule_is_broken(stage: Stage, found: Callable[[], set[str]]) -> None:
-    stage.console.livekit("DeleteSIPDispatchRule", sip_dispatch_rule_id=stage.agent.livekit_dispatch_rule_id)
+def test_a_path_without_its_rule_is_broken(live: SandboxApp, found: Callable[[], set[str]]) -> None:
+    live.console.livekit("DeleteSIPDispatchRule", sip_dispatch_rule_id=live.agent.livekit_dispatch_rule_id)
     assert "broken" in found()
 
 
-def test_a_change_to_somebody_elses_trunk_is_found(stage: Stage, found: Callable[[], set[str]]) -> None:
-    theirs = next(one for one in stage.sandbox.state()["trunks"] if one["friendly_name"] == "theirs")
-    stage.console.twilio("POST", f"/v1/Trunks/{theirs['sid']}", FriendlyName="ours now")
+def test_a_change_to_somebody_elses_trunk_is_found(live: SandboxApp, found: Callable[[], set[str]]) -> None:
+    theirs = next(one for one in live.sandbox.state()["trunks"] if one["friendly_name"] == "theirs")
+    live.console.twilio("POST", f"/v1/Trunks/{theirs['sid']}", FriendlyName="ours now")
     assert "foreign" in found()
 
 

@@ -1,7 +1,7 @@
-"""Whatever clients, workers, networks, the broker and people at the consoles do: after healing, all agree.
+"""Random days: whatever clients, workers, providers, broker and people do, rows and providers agree in the end.
 
 By hand, for longer: `STATEFUL_EXAMPLES=2000 pytest tests/maintenance/test_stateful.py -k any`; with
-`STATEFUL_SHRINK=1`, which takes minutes, a day that ends badly is made as short as it can be.
+`STATEFUL_SHRINK=1` a failing day is shrunk, which takes minutes.
 """
 
 import os
@@ -22,75 +22,75 @@ from app.saga.context import Claim
 from app.saga.runner import Runner
 from app.saga.steps import Actions
 from app.sweeper import Sweeper
-from tests.maintenance.evening import check, heal
-from tests.maintenance.happenings import draw, draw_loss
-from tests.maintenance.hostile_day import NAMES, NUMBERS, Event, HostileDay, Parts, hostile_day
+from tests.maintenance.consistency import check_consistency, recover
+from tests.maintenance.random_day import NAMES, NUMBERS, Event, Parts, RandomDay, random_day
+from tests.maintenance.random_events import draw_event, draw_lost_response
 from tests.support.sandbox import Sandbox
 
 EXAMPLES = int(os.environ.get("STATEFUL_EXAMPLES", "10"))
-"""Days played: in the suite 10, the same each time, under a second each on an idle machine."""
+"""Days to run: in the suite 10, the same each time, under a second each on an idle machine."""
 
-BAD_DAYS = 60
-"""Days after which a broken part must have done harm: each of them needs less than a dozen."""
+CONTROL_DAYS = 60
+"""Days within which a broken part must be noticed: each needs less than a dozen."""
 
 PHASES = (Phase.generate, Phase.shrink) if os.environ.get("STATEFUL_SHRINK") else (Phase.generate,)
 
-ACTIONS = 20
-"""Things that happen in a day."""
+EVENTS_PER_DAY = 20
+"""Events of one day."""
 
 
 SEEDS = st.integers(0, 2**64 - 1)
 
 
-class Day(RuleBasedStateMachine):
-    """One day: `happens` again and again, then the evening."""
+class DayMachine(RuleBasedStateMachine):
+    """One day: `apply_event` again and again, then recovery and the check."""
 
-    def __init__(self, day: HostileDay) -> None:
+    def __init__(self, day: RandomDay) -> None:
         super().__init__()
         self.day = day
-        day.begin()
+        day.reset()
 
     @initialize(count=st.integers(0, len(NAMES)))
-    def wake_up(self, count: int) -> None:
-        """Begin with some numbers provisioned."""
+    def provision_some(self, count: int) -> None:
+        """Start with some numbers provisioned."""
         for agent in range(count):
-            self.day.happens(("provision", agent, NUMBERS[agent], True))
-        self.day.work()
+            self.day.apply_event(("provision", agent, NUMBERS[agent], True))
+        self.day.run_messages()
 
-    @rule(event=SEEDS.map(draw))
-    def happens(self, event: Event) -> None:
-        self.day.happens(event)
+    @rule(event=SEEDS.map(draw_event))
+    def apply_event(self, event: Event) -> None:
+        self.day.apply_event(event)
 
     def teardown(self) -> None:
-        """End the day well."""
-        heal(self.day)
-        check(self.day)
+        """Recover and check."""
+        recover(self.day)
+        check_consistency(self.day)
 
 
-class LossyDay(Day):
-    """A day on which every request loses an answer: bad soon for whoever does not look, or does not put back."""
+class LossyDayMachine(DayMachine):
+    """A day on which every request loses a response: it soon shows a missing search or a missing restore."""
 
-    @rule(event=SEEDS.map(draw_loss))
-    def happens(self, event: Event) -> None:
-        self.day.happens(event)
+    @rule(event=SEEDS.map(draw_lost_response))
+    def apply_event(self, event: Event) -> None:
+        self.day.apply_event(event)
 
 
 class BlindRunner(Runner):
-    """Never looks at what an earlier try has left behind."""
+    """Never searches for what an earlier try left behind."""
 
     def _look(self, claim: Claim, actions: Actions) -> list[str]:
         return []
 
 
 class IdleSweeper(Sweeper):
-    """Never publishes anything again."""
+    """Never publishes an operation again."""
 
     def sweep(self) -> int:
         return 0
 
 
-class CarelessCarrier:
-    """Takes numbers off trunks, and forgets what they were used for before."""
+class ForgetfulCarrier:
+    """Detaches numbers without restoring their earlier routing."""
 
     def __init__(self, carrier: Carrier) -> None:
         self._carrier = carrier
@@ -103,22 +103,24 @@ class CarelessCarrier:
 
 
 class IdleAudits(AuditService):
-    """Finds everything, and fixes nothing."""
+    """Reports everything and fixes nothing."""
 
     def request_audit(self, *, fix: bool, origin: Origin) -> uuid.UUID:
         return super().request_audit(fix=False, origin=origin)
 
 
 @contextmanager
-def playing(sandbox: Sandbox, parts: Parts, kind: type[Day] = Day) -> Iterator[Callable[[settings], None]]:
-    """Yield a function that plays days of this kind with these parts; the same ones each time."""
-    with hostile_day(sandbox, parts) as day:
+def day_runner(
+    sandbox: Sandbox, parts: Parts, kind: type[DayMachine] = DayMachine
+) -> Iterator[Callable[[settings], None]]:
+    """Yield a function that runs days of this kind with these parts; the same ones each time."""
+    with random_day(sandbox, parts) as day:
         yield lambda options: run_state_machine_as_test(lambda: kind(day), settings=options)
 
 
 @pytest.fixture
-def place(database_url: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, plain_logs: None) -> Sandbox:
-    """Lead the settings to a database and a sandbox of the test's own."""
+def own_sandbox(database_url: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, plain_logs: None) -> Sandbox:
+    """Set the settings to a database and a sandbox of the test's own."""
     stores = {"DATABASE_URL": database_url, "REDIS_URL": "redis://127.0.0.1:1/0"}
     limits = {"INSTANCE_NAME": "stage", "ORPHAN_GRACE_S": "0", "PROVIDER_TIMEOUT_S": "5"}
     limits |= {"TWILIO_RATE": "off", "LIVEKIT_RATE": "off"}  # there is no Redis to keep the rate in
@@ -131,7 +133,7 @@ def options(examples: int, *phases: Phase) -> settings:
     """Return the settings of a deterministic run."""
     return settings(
         max_examples=examples,
-        stateful_step_count=ACTIONS,
+        stateful_step_count=EVENTS_PER_DAY,
         derandomize="STATEFUL_EXAMPLES" not in os.environ,
         print_blob=False,
         deadline=None,
@@ -141,24 +143,22 @@ def options(examples: int, *phases: Phase) -> settings:
     )
 
 
-@pytest.mark.parametrize("kind", [Day, LossyDay])
-def test_after_any_day_rows_and_providers_agree(place: Sandbox, kind: type[Day]) -> None:
-    with playing(place, Parts(), kind) as play:
-        play(options(EXAMPLES, *PHASES))
+@pytest.mark.parametrize("kind", [DayMachine, LossyDayMachine])
+def test_after_any_day_rows_and_providers_agree(own_sandbox: Sandbox, kind: type[DayMachine]) -> None:
+    with day_runner(own_sandbox, Parts(), kind) as run_days:
+        run_days(options(EXAMPLES, *PHASES))
 
 
 @pytest.mark.parametrize(
     ("parts", "kind", "complaint"),
     [
-        (Parts(runner=BlindRunner), LossyDay, "nobody knows|not fixed|stuck"),
-        (Parts(sweeper=IdleSweeper), Day, "stuck"),
-        (Parts(carrier=CarelessCarrier), LossyDay, "is routed"),
-        (Parts(audits=IdleAudits), Day, "not fixed"),
+        (Parts(runner=BlindRunner), LossyDayMachine, "no row refers|not fixed|stuck"),
+        (Parts(sweeper=IdleSweeper), DayMachine, "stuck"),
+        (Parts(carrier=ForgetfulCarrier), LossyDayMachine, "is routed"),
+        (Parts(audits=IdleAudits), DayMachine, "not fixed"),
     ],
-    ids=["never looks", "never sweeps", "never restores", "never fixes"],
+    ids=["never searches", "never sweeps", "never restores", "never fixes"],
 )
-def test_with_a_part_that_does_not_do_its_duty_the_days_end_badly(
-    place: Sandbox, parts: Parts, kind: type[Day], complaint: str
-) -> None:
-    with playing(place, parts, kind) as play, pytest.raises(AssertionError, match=complaint):
-        play(options(BAD_DAYS))
+def test_a_broken_part_is_noticed(own_sandbox: Sandbox, parts: Parts, kind: type[DayMachine], complaint: str) -> None:
+    with day_runner(own_sandbox, parts, kind) as run_days, pytest.raises(AssertionError, match=complaint):
+        run_days(options(CONTROL_DAYS))

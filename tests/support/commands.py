@@ -1,4 +1,4 @@
-"""Commands run in this process over a stage: workers run in the pauses between two looks."""
+"""Runs commands in this process; workers run in the pauses between two reads."""
 
 import json
 from collections.abc import Callable
@@ -9,16 +9,16 @@ from click.testing import Result
 
 from app import create_app
 from app.cli import progress
-from tests.support.stage import Stage
+from tests.support.sandbox_app import SandboxApp
 
 
 class Shell:
-    """A command line over a stage; `meanwhile` runs in every pause of a command that watches."""
+    """A command line over a `SandboxApp`; `meanwhile` runs in every pause of a command that waits."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self._app = create_app(stage.wiring)
-        self.meanwhile: Callable[[], Any] = stage.drive
+    def __init__(self, live: SandboxApp) -> None:
+        self.live = live
+        self._app = create_app(live.wiring)
+        self.meanwhile: Callable[[], Any] = live.drive
 
     def run(self, *words: str, typed: str = "") -> Result:
         """Run a command, with `typed` on its standard input; a traceback fails the test."""
@@ -34,9 +34,9 @@ class Shell:
 
 
 @pytest.fixture
-def shell(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Shell:
-    """A command line over the stage."""
-    shell = Shell(stage)
+def shell(live: SandboxApp, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """A command line over the application."""
+    shell = Shell(live)
     monkeypatch.setattr(progress.time, "sleep", lambda _seconds: shell.meanwhile())
     monkeypatch.setenv("COLUMNS", "200")
     return shell

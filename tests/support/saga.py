@@ -55,7 +55,7 @@ DO_CALL = {
     NUMBER_ATTACHMENT: "carrier.attach_number",
     VERIFICATION: "carrier.list_origination_urls",
 }
-"""The call that each step stands or falls with, on the way down."""
+"""The main call of each step when it is done."""
 
 UNDO_CALL = {
     NUMBER_ATTACHMENT: "carrier.detach_number",
@@ -64,36 +64,36 @@ UNDO_CALL = {
     ORIGINATION_URL: "carrier.delete_origination_url",
     TRUNK: "carrier.delete_trunk",
 }
-"""The same on the way up."""
+"""The main call of each step when it is undone."""
 
 WRITES = tuple(call for step, call in DO_CALL.items() if step not in {NUMBER, VERIFICATION})
 MAKERS = (TRUNK, ORIGINATION_URL, INBOUND_TRUNK, DISPATCH_RULE)
 
 DATABASE = "sagas"
 
-END_OF_RESTS = """
+EXPIRE_LEASES = """
     WITH written AS (UPDATE operations SET idle_kicks = idle_kicks WHERE finished_at IS NULL)
     UPDATE operation_steps SET lease_until = least(lease_until, now() - interval '1 h'),
                                unsettled_until = least(unsettled_until, now() - interval '1 h')
 """
-"""SQL that makes every lease, rest and wait for something to land a thing of the past, and writes each operation's
-row too, as everybody does who changes its steps."""
+"""SQL that ends every lease, pause and quiet period, and also writes each operation's row, as every change of steps
+does."""
 
 ROUNDS = 60
-"""Publications after which an operation that still has not ended is stuck."""
+"""Publications after which an operation that has not ended is stuck."""
 
 FINISHED = {Verdict.DONE, Verdict.OTHER_BRANCH}
-"""After these goes on what takes one branch behind the other, in one line."""
+"""The verdicts after which the branches, run one after the other, go on."""
 
 
 @dataclass
 class RecordingPublisher:
-    """Takes every plan, sends none."""
+    """Records every plan and sends none."""
 
     plans: list[Plan] = field(default_factory=list)
     audits: list[uuid.UUID] = field(default_factory=list)
     webhooks: list[uuid.UUID] = field(default_factory=list)
-    takes: bool = True
+    accepts: bool = True
 
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
         self.audits.append(audit_id)
@@ -105,12 +105,12 @@ class RecordingPublisher:
 
     def publish(self, plan: Plan) -> bool:
         self.plans.append(plan)
-        return self.takes
+        return self.accepts
 
 
 @dataclass
 class ManualClock:
-    """A monotonic clock that moves when somebody sleeps, and remembers the sleeps."""
+    """A monotonic clock that advances by sleeping, and records the sleeps."""
 
     now: float = 1000.0
     sleeps: list[float] = field(default_factory=list)
@@ -124,7 +124,7 @@ class ManualClock:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class OperationSnapshot:
     """Every row of one operation, as committed."""
 
     operation: Operation
@@ -134,14 +134,14 @@ class Snapshot:
     ledger: dict[str, Resource]
     now: Any
 
-    def told(self, event: EventName, step: str | None = None) -> list[dict[str, Any]]:
-        """Return the details of every such event."""
+    def event_details(self, event: EventName, step: str | None = None) -> list[dict[str, Any]]:
+        """Return the details of all events of this name."""
         return [each.detail for each in self.events if each.event == event and step in {None, each.step}]
 
 
 @dataclass
 class Saga:
-    """One database and one world; the methods are what clients, workers and time do."""
+    """One database and in-memory providers; the methods do what clients, workers and time do."""
 
     sessions: Sessions
     rows: Rows
@@ -156,7 +156,7 @@ class Saga:
         return AgentService(self.sessions).create(name, None, {"language": "fr"}).id
 
     def provision(self, *, takeover: bool = False, e164: str = E164, agent_id: uuid.UUID | None = None) -> uuid.UUID:
-        """Open a provisioning, of a new agent unless told which; return the operation's id."""
+        """Open a provisioning, by default of a new agent; return the operation's id."""
         agent_id = agent_id or self.agent()
         return self.service.provision(agent_id, e164, takeover=takeover, origin=ORIGIN).id
 
@@ -164,7 +164,7 @@ class Saga:
         """Provision to the end; return the agent's id."""
         operation_id = self.provision(**options)
         self.drive(operation_id)
-        snapshot = self.look(operation_id)
+        snapshot = self.snapshot(operation_id)
         assert snapshot.agent.phone_provisioning_status is PhoneStatus.PROVISIONED
         return snapshot.agent.id
 
@@ -174,17 +174,17 @@ class Saga:
         return operation.id
 
     def run(self, operation_id: uuid.UUID, step: str, direction: Direction | None = None) -> Outcome:
-        """Run one step as the message that is current now would."""
-        operation = self.look(operation_id).operation
+        """Run one step as a current message would."""
+        operation = self.snapshot(operation_id).operation
         return self.runner.run_step(operation_id, operation.epoch, step, direction or operation.direction)
 
     def plan(self, operation_id: uuid.UUID) -> Plan:
-        """Return what would be published now."""
-        assert self.service.republish(operation_id) is self.publisher.takes
+        """Publish the operation again, and return its plan."""
+        assert self.service.republish(operation_id) is self.publisher.accepts
         return self.publisher.plans[-1]
 
     def run_chain(self, plan: Plan, *, until: str | None = None) -> Outcome | None:
-        """Do what Celery does with a chain: step after step, one branch behind the other, until one does not go on."""
+        """Run a chain as Celery does: step after step, one branch after the other, until one does not go on."""
         outcome = None
         for name in plan.steps:
             try:
@@ -196,44 +196,44 @@ class Saga:
         return outcome
 
     def advance(self, operation_id: uuid.UUID, *, until: str | None = None) -> Outcome | None:
-        """Publish once, and run that chain; the last outcome, or None where the worker died."""
+        """Publish once and run that chain; return the last outcome, or None when the worker died."""
         return self.run_chain(self.plan(operation_id), until=until)
 
     def drive(self, operation_id: uuid.UUID) -> None:
-        """Publish again and again, every lease and rest over in between, until the operation has ended."""
+        """Publish again, with every lease and pause ended in between, until the operation has ended."""
         for _ in range(ROUNDS):
             if self.status(operation_id).is_final:
                 return
-            self.let_rests_end(operation_id)
+            self.expire_leases(operation_id)
             self.advance(operation_id)
         raise AssertionError(f"stuck: {self.status(operation_id)}")
 
-    def drive_until(self, operation_id: uuid.UUID, status: OperationStatus) -> Snapshot:
+    def drive_until(self, operation_id: uuid.UUID, status: OperationStatus) -> OperationSnapshot:
         for _ in range(ROUNDS):
             if self.status(operation_id) is status:
-                return self.look(operation_id)
-            self.let_rests_end(operation_id)
+                return self.snapshot(operation_id)
+            self.expire_leases(operation_id)
             self.advance(operation_id)
         raise AssertionError(f"never {status}: {self.status(operation_id)}")
 
     def drive_to(self, operation_id: uuid.UUID, is_there: Callable[[], bool]) -> None:
-        """Publish until `is_there()`, rests over in between but not after."""
+        """Publish until `is_there()`, with leases ended in between but not after."""
         for _ in range(ROUNDS):
             self.advance(operation_id)
             if is_there():
                 return
-            self.let_rests_end(operation_id)
+            self.expire_leases(operation_id)
         raise AssertionError(f"never there: {self.status(operation_id)}")
 
-    def let_rests_end(self, operation_id: uuid.UUID) -> None:
-        """Make every lease and every rest a thing of the past; the database's clock is the only one they know."""
-        self._end_rests(OperationStep.operation_id == operation_id)
+    def expire_leases(self, operation_id: uuid.UUID) -> None:
+        """Move the operation's leases and pauses into the past; only the database's clock counts for them."""
+        self._expire_leases(OperationStep.operation_id == operation_id)
 
-    def let_rests_end_of(self, agent_id: uuid.UUID) -> None:
-        """The same for every operation of an agent's."""
-        self._end_rests(OperationStep.operation_id.in_(select(Operation.id).where(Operation.agent_id == agent_id)))
+    def expire_leases_of(self, agent_id: uuid.UUID) -> None:
+        """The same for every operation of an agent."""
+        self._expire_leases(OperationStep.operation_id.in_(select(Operation.id).where(Operation.agent_id == agent_id)))
 
-    def _end_rests(self, which: ColumnElement[bool]) -> None:
+    def _expire_leases(self, which: ColumnElement[bool]) -> None:
         now = func.clock_timestamp()
         past = now - timedelta(hours=1)
         with self.sessions.begin() as session:
@@ -250,7 +250,7 @@ class Saga:
             session.execute(update(Operation).values(idle_kicks=Operation.idle_kicks))
 
     def age(self, operation_id: uuid.UUID, by: timedelta) -> None:
-        """Make the operation have started that much earlier."""
+        """Move the operation's start that far into the past."""
         with self.sessions.begin() as session:
             session.execute(
                 update(Operation).where(Operation.id == operation_id).values(started_at=Operation.started_at - by)
@@ -260,13 +260,13 @@ class Saga:
         with self.sessions.begin() as session:
             return session.get_one(Operation, operation_id).status
 
-    def look(self, operation_id: uuid.UUID) -> Snapshot:
+    def snapshot(self, operation_id: uuid.UUID) -> OperationSnapshot:
         with self.sessions.begin() as session:
             operation = session.get_one(Operation, operation_id)
             rows = session.scalars(select(OperationStep).where(OperationStep.operation_id == operation_id)).all()
             events = session.scalars(select(Event).where(Event.operation_id == operation_id).order_by(Event.id)).all()
             ledger = session.scalars(select(Resource).where(Resource.agent_id == operation.agent_id)).all()
-            return Snapshot(
+            return OperationSnapshot(
                 operation,
                 session.get_one(Agent, operation.agent_id),
                 {row.name: row for row in rows},
@@ -279,8 +279,8 @@ class Saga:
         with self.sessions.begin() as session:
             return session.get_one(Agent, agent_id).phone_provisioning_status
 
-    def assert_whole(self, agent_id: uuid.UUID, number_sid: str) -> None:
-        """Exactly one path stands, and rows, ledger and providers agree about it."""
+    def assert_provisioned(self, agent_id: uuid.UUID, number_sid: str) -> None:
+        """Exactly one path exists, and rows, ledger and providers agree about it."""
         with self.sessions.begin() as session:
             agent = session.get_one(Agent, agent_id)
             live = session.scalars(select(Resource).where(Resource.deleted_at.is_(None))).all()
@@ -298,7 +298,7 @@ class Saga:
         assert self.world.routing(number_sid).trunk_sid == agent.twilio_trunk_sid
 
     def assert_clean(self, agent_id: uuid.UUID, status: PhoneStatus) -> None:
-        """Nothing of ours is left, the row claims nothing, and the ledger knows that all is gone."""
+        """Nothing of ours is left at the providers, in the agent's row or in the ledger."""
         with self.sessions.begin() as session:
             agent = session.get_one(Agent, agent_id)
             live = session.scalars(select(Resource.external_id).where(Resource.deleted_at.is_(None))).all()
@@ -318,7 +318,7 @@ class Saga:
 
 
 def wire(sessions: Sessions, timing: Timing = TIMING) -> Saga:
-    """Wire a saga with a new world; back-off takes its upper bound, so that it can be foretold."""
+    """Wire a saga with new in-memory providers; back-off takes its upper bound, so that it is predictable."""
     world, clock, publisher = World.new(), ManualClock(), RecordingPublisher()
     tools = Toolbox(world.carrier, world.platform, "test", SIP_URI, timing, sleep=clock.sleep, clock=clock)
     rows = Rows(sessions, timing.lands)
@@ -332,7 +332,7 @@ def wire(sessions: Sessions, timing: Timing = TIMING) -> Saga:
 
 @pytest.fixture(scope="session")
 def plain_logs() -> None:
-    """Log in one line: structlog's own default draws every frame of an error with its locals, for seconds."""
+    """Log in one line: structlog's default renders every frame of an error with its locals, which takes seconds."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -344,7 +344,7 @@ def plain_logs() -> None:
 
 @pytest.fixture(scope="session")
 def saga_sessions(postgres_server: PostgresServer, template_database: str) -> Iterator[Sessions]:
-    """One database for all sagas of this xdist worker: a copy for each test would cost more than the test."""
+    """One database for all sagas of this xdist worker: a copy for each test would take longer than the test."""
     postgres_server.create_database(DATABASE, template_database)
     engine = make_engine(postgres_server.url(DATABASE))
     yield make_sessions(engine)
@@ -353,7 +353,7 @@ def saga_sessions(postgres_server: PostgresServer, template_database: str) -> It
 
 @pytest.fixture
 def saga(saga_sessions: Sessions, plain_logs: None) -> Saga:
-    """An empty database and an empty world."""
+    """A saga over an empty database and empty providers."""
     with saga_sessions.begin() as session:
         for table in (WebhookEndpoint, BulkItem, Event, Resource, OperationStep, Operation, Bulk, Agent):
             session.execute(delete(table))
@@ -362,5 +362,5 @@ def saga(saga_sessions: Sessions, plain_logs: None) -> Saga:
 
 @pytest.fixture
 def number_sid(saga: Saga) -> str:
-    """A number of the account that rings a web hook of its owner's."""
+    """A number of the account that its owner routed to a voice URL."""
     return saga.world.carrier.own_number(E164, voice_url=VOICE_URL)

@@ -1,5 +1,5 @@
 """Fixtures of the unit tests."""
 
-from tests.support.queue import celery_app
+from tests.support.broker import celery_app
 
 __all__ = ["celery_app"]

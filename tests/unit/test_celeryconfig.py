@@ -11,7 +11,7 @@ from app.domain.queues import QueueName
 from app.domain.statuses import Direction, OperationKind
 from app.domain.steps import STEPS, steps_towards
 from app.saga.chain_plan import Plan
-from tests.support.queue import keys_of
+from tests.support.broker import keys_of
 
 DOWN = [step.name for step in STEPS]
 UP = [step.name for step in reversed(STEPS) if step.is_undone]

@@ -10,7 +10,7 @@ import pytest
 from app.domain.marks import mark_in, tag_of
 from app.providers.errors import TransientError
 from app.saga.machine import Timing
-from tests.support.step import AGENT, make_context
+from tests.support.step_context import AGENT, make_context
 
 LONGEST_INSTANCE = "a" * 16
 TAG_LIMIT = 64

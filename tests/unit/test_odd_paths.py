@@ -20,7 +20,7 @@ from app.saga.verification import checks
 from tests.support.malformed_texts import ANY_TEXT, MALFORMED_URIS, damaged_marks, id_of
 from tests.support.providers import World
 from tests.support.saga import E164, SIP_URI
-from tests.support.step import AGENT, make_context
+from tests.support.step_context import AGENT, make_context
 
 TAG = tag_of("test", AGENT)
 NOW = datetime(2026, 2, 1, tzinfo=UTC)

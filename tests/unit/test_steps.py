@@ -28,7 +28,7 @@ from app.saga.steps import ACTIONS
 from app.saga.verification import checks, same_sip_uri
 from tests.support.providers import World
 from tests.support.saga import E164, SIP_URI
-from tests.support.step import AGENT, make_context
+from tests.support.step_context import AGENT, make_context
 
 TAG = tag_of("test", AGENT)
 FOREIGN_TRUNK = "TK" + "f" * 32

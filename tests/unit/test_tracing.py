@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from app.observability.tracing import NO_TRACING, TRACEPARENT, checked_traceparent, make_tracing, traceparent_of
-from tests.support.queue import NOWHERE
+from tests.support.broker import NOWHERE
 
 GIVEN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OPERATION = uuid.UUID("0f0e0d0c-0b0a-4090-8807-060504030201")

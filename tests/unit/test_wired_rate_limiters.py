@@ -4,7 +4,7 @@ import pytest
 
 from app.settings import Settings
 from app.wiring import _rate_limiters
-from tests.support.queue import NOWHERE
+from tests.support.broker import NOWHERE
 
 
 def settings(**changes: str) -> Settings:

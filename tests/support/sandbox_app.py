@@ -25,8 +25,8 @@ FOREIGN_NUMBER = "+15145559999"
 ROUNDS = 40
 
 
-class Console:
-    """Somebody at the providers' own consoles: the same APIs and credentials, none of our code."""
+class ProviderConsole:
+    """Calls the providers' APIs with the same credentials but none of our code, as somebody at their consoles."""
 
     def __init__(
         self,
@@ -38,33 +38,33 @@ class Console:
         self._auth_token, self._livekit_secret = auth_token, livekit_secret
 
     def twilio(self, method: str, path: str, **data: str) -> dict[str, Any]:
-        """Call Twilio by path; the answer's body."""
+        """Call Twilio by path; return the response's body."""
         auth = (defaults.ACCOUNT_SID, self._auth_token)
-        answer = requests.request(method, self.url + path, data=data, auth=auth, timeout=10)
-        assert answer.ok, answer.text
-        return answer.json() if answer.text else {}
+        response = requests.request(method, self.url + path, data=data, auth=auth, timeout=10)
+        assert response.ok, response.text
+        return response.json() if response.text else {}
 
     def livekit(self, call: str, **body: Any) -> dict[str, Any]:
-        """Call LiveKit's SIP service with JSON; the answer's body."""
+        """Call LiveKit's SIP service with JSON; return the response's body."""
         claims = {"iss": defaults.LIVEKIT_API_KEY, "exp": int(time.time()) + 60, "sip": {"admin": True}}
         token = jwt.encode(claims, self._livekit_secret, algorithm="HS256")
         path = f"{self.url}/twirp/livekit.SIP/{call}"
-        answer = requests.post(path, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=10)
-        assert answer.ok, answer.text
-        return answer.json()
+        response = requests.post(path, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+        assert response.ok, response.text
+        return response.json()
 
     def rule(self, rule_id: str, **fields: Any) -> None:
-        """Replace a dispatch rule by one with these fields beside its kind."""
+        """Replace a dispatch rule by one with these fields."""
         kind = {"dispatch_rule_individual": {"room_prefix": "call"}}
         self.livekit("UpdateSIPDispatchRule", sip_dispatch_rule_id=rule_id, replace={"rule": kind, **fields})
 
 
-class Stage:
-    """The application, its sandbox, and the agent whose number is provisioned."""
+class SandboxApp:
+    """The application with real adapters against the sandbox, and one agent whose number is provisioned."""
 
     def __init__(self, wiring: Wiring, publisher: RecordingPublisher, sandbox: Sandbox) -> None:
         self.wiring, self.publisher, self.sandbox = wiring, publisher, sandbox
-        self.console = Console(sandbox)
+        self.console = ProviderConsole(sandbox)
         self.agent_id = wiring.agents.create("front desk", "front-desk", {"tone": "kind"}).id
 
     @property
@@ -73,7 +73,7 @@ class Stage:
         return self.wiring.agents.get(self.agent_id)
 
     def provision(self) -> None:
-        """Provision the agent's number, and see that it rings."""
+        """Provision the agent's number, and check that it rings."""
         self.wiring.provisioning.provision(self.agent_id, NUMBER, takeover=False, origin=Origin())
         self.drive()
         assert self.agent.phone_provisioning_status is PhoneStatus.PROVISIONED
@@ -103,12 +103,12 @@ class Stage:
         return audit
 
     def rings(self) -> str | None:
-        """Call the number: the agent that answers, or None."""
+        """Call the number; return the agent that answers, or None."""
         call = self.sandbox.call(NUMBER)
         return call["agentName"] if call["reaches"] else None
 
     def foreign_trunk(self) -> str:
-        """Return the id of somebody else's LiveKit trunk."""
+        """Return the id of the foreign LiveKit trunk."""
         trunks = self.sandbox.state()["livekitTrunks"]
         return str(next(one["sip_trunk_id"] for one in trunks if FOREIGN_NUMBER in one["numbers"]))
 
@@ -119,31 +119,31 @@ class Stage:
         return [one for one in objects if ours not in str(one) and NUMBER not in str(one)]
 
 
-def hurried(wiring: Wiring) -> Wiring:
-    """Return the wiring with steps that do not wait between two looks: the sandbox shows a write at once."""
+def without_pauses(wiring: Wiring) -> Wiring:
+    """Return the wiring with steps that do not wait between two reads: the sandbox shows a write at once."""
     tools = replace(wiring.runner.tools, sleep=lambda _seconds: None)
     return replace(wiring, runner=replace(wiring.runner, tools=tools))
 
 
 @pytest.fixture
-def stage(database_url: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    """An application with one provisioned agent, and somebody else's trunk, number and LiveKit path beside it."""
+def live(database_url: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxApp]:
+    """An application with one provisioned agent, and a foreign trunk, number and LiveKit path beside it."""
     stores = {"DATABASE_URL": database_url, "REDIS_URL": "redis://127.0.0.1:1/0"}
     limits = {"INSTANCE_NAME": "stage", "ORPHAN_GRACE_S": "0", "PROVIDER_TIMEOUT_S": "5"}
     for name, value in {**sandbox.settings(), **stores, **limits}.items():
         monkeypatch.setenv(name, value)
     publisher = RecordingPublisher()
-    wiring = hurried(build(load_settings(), publisher=publisher))
-    stage = Stage(wiring, publisher, sandbox)
+    wiring = without_pauses(build(load_settings(), publisher=publisher))
+    live = SandboxApp(wiring, publisher, sandbox)
     sandbox.number(NUMBER, voiceUrl="https://example.com/voice")
-    trunk = stage.console.twilio("POST", "/v1/Trunks", FriendlyName="theirs")["sid"]
+    trunk = live.console.twilio("POST", "/v1/Trunks", FriendlyName="theirs")["sid"]
     sandbox.number(FOREIGN_NUMBER, trunkSid=trunk)
-    inbound = stage.console.livekit("CreateSIPInboundTrunk", trunk={"name": "theirs", "numbers": [FOREIGN_NUMBER]})
+    inbound = live.console.livekit("CreateSIPInboundTrunk", trunk={"name": "theirs", "numbers": [FOREIGN_NUMBER]})
     kind = {"dispatch_rule_individual": {"room_prefix": "theirs"}}
     rule = {"name": "theirs", "rule": kind, "trunk_ids": [inbound["sip_trunk_id"]]}
-    stage.console.livekit("CreateSIPDispatchRule", dispatch_rule=rule)
-    stage.provision()
-    yield stage
+    live.console.livekit("CreateSIPDispatchRule", dispatch_rule=rule)
+    live.provision()
+    yield live
     wiring.close()
 
 

@@ -1,4 +1,4 @@
-"""A day on which everything happens to a few agents and numbers at once."""
+"""A random day: requests, faults, edits and time, in random order, over a few agents and numbers."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,28 +22,28 @@ from app.settings import load_settings
 from app.sweeper import Sweeper
 from app.wiring import Wiring, build
 from tests.e2e.invariants import ForeignObjects, routing_of
-from tests.maintenance.outsider import Outsider
+from tests.maintenance.console_edits import ConsoleEditor
 from tests.support.api import empty_tables
-from tests.support.mishaps import Fate, Fateful, Mishap
+from tests.support.fault_plan import FaultPlan, FaultyAdapter, WorkerFault
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import FINISHED, ManualClock, RecordingPublisher
 from tests.support.sandbox import Sandbox
 
 WEBHOOK, APPLICATION, TRUNK = NUMBERS = ("+15145550001", "+15145550002", "+15145550003")
-"""Named by what their calls go to in the morning; the last two are somebody else's without `takeover`."""
+"""Named by their routing at the start of the day; the last two need `takeover`."""
 
 FOREIGN_NUMBER = "+15145559999"
 NAMES = ("front-desk", "back-office", "night-watch")
 ORIGIN = Origin(requested_by="tests")
 
-A_WHILE = timedelta(seconds=2 * BACKOFF_CAP_S)
-"""Longer than every lease, rest and back-off."""
+LONGEST_REST = timedelta(seconds=2 * BACKOFF_CAP_S)
+"""Longer than every lease, pause and back-off."""
 
-THE_BUDGET = timedelta(seconds=1000)
-"""Longer than an operation may spend on retries."""
+RETRY_BUDGET = timedelta(seconds=1000)
+"""Longer than an operation may spend on retries, 900 s."""
 
 MESSAGES = 60
-"""Plans run in one go; more means that one leads to the next for ever."""
+"""Messages run at a time; more means that they publish each other forever."""
 
 _TIMES = {
     "operations": ("wake_at", "created_at", "started_at"),
@@ -51,16 +51,16 @@ _TIMES = {
     "audits": ("lease_until", "created_at", "started_at"),
     "agents": ("updated_at",),
 }
-"""Every time that decides when something is done."""
+"""Every column with a time that decides when something is done."""
 
 
 Event = tuple[Any, ...]
-"""The name of a method of `HostileDay`, and its arguments."""
+"""The name of a method of `RandomDay`, and its arguments."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a negative control breaks."""
+    """The parts that a negative control replaces."""
 
     runner: type[Runner] = Runner
     sweeper: type[Sweeper] = Sweeper
@@ -69,24 +69,24 @@ class Parts:
 
 
 @dataclass
-class HostileDay:
-    """One installation and everybody who does something to it: every method is something that may happen."""
+class RandomDay:
+    """One installation and all that may happen to it: most methods are events."""
 
     wiring: Wiring
     plain: Wiring
-    """The same stores and providers, spared by fate."""
+    """The same stores and providers, without the fault plan."""
     sandbox: Sandbox
     publisher: RecordingPublisher
     clock: ManualClock
-    fate: Fate
+    fault_plan: FaultPlan
     agents: list[uuid.UUID] = field(default_factory=list)
     taken_over: set[str] = field(default_factory=set)
-    """Numbers that somebody asked for with `takeover`."""
+    """Numbers that were requested with `takeover`."""
 
-    def begin(self) -> None:
-        """Start with no rows, three agents, three numbers, and somebody else's things beside them."""
-        self.fate.heal()
-        self.fate.under_way.clear()
+    def reset(self) -> None:
+        """Start with no rows, three agents, three numbers, and foreign resources beside them."""
+        self.fault_plan.clear()
+        self.fault_plan.late_requests.clear()
         self.publisher.plans.clear()
         self.publisher.audits.clear()
         self.taken_over.clear()
@@ -99,34 +99,34 @@ class HostileDay:
         self.sandbox.number(APPLICATION, voiceApplicationSid="AP" + "0" * 32)
         self.sandbox.number(TRUNK, trunkSid=self.their_trunk)
         state = self.sandbox.state()
-        self.outsider = Outsider(self.plain, self.sandbox, self.their_trunk)
+        self.console_editor = ConsoleEditor(self.plain, self.sandbox, self.their_trunk)
         self.routings = {number: [routing_of(state, number)] for number in NUMBERS}
         self.agents[:] = [self.wiring.agents.create(name, name, {}).id for name in NAMES]
 
-    def happens(self, event: Event) -> None:
-        """Let something happen; a refusal, a provider's error and the death of whoever serves it are all answers."""
+    def apply_event(self, event: Event) -> None:
+        """Apply one event; a refusal, a provider's error and a worker's death are expected results."""
         with suppress(RefusedError, ProviderError, WorkerDiedError):
             getattr(self, event[0])(*event[1:])
 
-    def in_trouble(self, trouble: Event, asked: Event) -> None:
-        """Ask for something while something goes wrong, and let the workers have a go at it."""
-        self.happens(trouble)
-        self.happens(asked)
-        self.work()
+    def with_fault(self, fault: Event, request: Event) -> None:
+        """Schedule a fault, make a request, and run the workers."""
+        self.apply_event(fault)
+        self.apply_event(request)
+        self.run_messages()
 
-    def break_a_call(self, call: str, kind: str, times: int) -> None:
-        """Let a provider fail at one of its calls."""
+    def fail_provider_call(self, call: str, kind: str, times: int) -> None:
+        """Make a provider's call fail."""
         self.sandbox.fault(call, kind, times=times, **({"retryAfterS": 1} if kind == "429" else {}))
 
-    def strike_a_worker(self, mishap: Mishap, calls: int, meanwhile: Event) -> None:
-        """Let the worker that makes one of the next calls die, lose its answer, or stall for longer than its lease."""
+    def schedule_worker_fault(self, fault: WorkerFault, calls: int, meanwhile: Event) -> None:
+        """Make the worker of one of the next calls die, lose its response, or stall for longer than its lease."""
 
-        def others_go_on() -> None:
-            self.happens(meanwhile)
+        def run_others() -> None:
+            self.apply_event(meanwhile)
             self.pass_time()
-            self.work()
+            self.run_messages()
 
-        self.fate.plan(mishap, calls, others_go_on)
+        self.fault_plan.schedule(fault, calls, run_others)
 
     def provision(self, agent: int, number: str, takeover: bool) -> None:
         if takeover:
@@ -159,20 +159,20 @@ class HostileDay:
         return self.wiring.audits.run_audit(self.wiring.audits.request_audit(fix=fix, origin=ORIGIN))
 
     def edit(self, kind: str, agent: int) -> None:
-        """Let somebody change one thing of an agent's at the providers' consoles."""
+        """Edit one resource of an agent at the providers' consoles."""
         row = self.plain.agents.get(self.agents[agent])
-        self.outsider.edit(kind, row)
+        self.console_editor.edit(kind, row)
         if kind == "move_number" and row.twilio_phone_number:
             now = routing_of(self.sandbox.state(), row.twilio_phone_number)
             if now["trunk_sid"] == self.their_trunk:
-                # Whoever put it there wants it there: releasing the number leaves it alone.
+                # This routing is intended: releasing the number leaves it alone.
                 self.routings[row.twilio_phone_number].append(now)
 
     def number_sid(self, number: str) -> str:
         return next(str(one["sid"]) for one in self.sandbox.state()["numbers"] if one["phone_number"] == number)
 
-    def run(self, plan: Plan) -> None:
-        """Do what Celery and its workers do with one chain."""
+    def run_plan(self, plan: Plan) -> None:
+        """Run the steps of one message as Celery and its workers do."""
         with suppress(WorkerDiedError):
             for name in plan.steps:
                 outcome = self.wiring.runner.run_step(plan.operation_id, plan.epoch, name, plan.direction)
@@ -181,46 +181,46 @@ class HostileDay:
                 if outcome.verdict not in FINISHED:
                     return
 
-    def work(self) -> None:
-        """Run every message there is, and those that they lead to."""
+    def run_messages(self) -> None:
+        """Run all messages, and those that they publish."""
         for _ in range(MESSAGES):
             if self.publisher.plans:
-                self.run(self.publisher.plans.pop(0))
+                self.run_plan(self.publisher.plans.pop(0))
             elif self.publisher.audits:
                 with suppress(WorkerDiedError):
                     self.wiring.audits.run_audit(self.publisher.audits.pop(0))
             else:
                 return
-        raise AssertionError("one message leads to the next for ever")
+        raise AssertionError("messages publish each other forever")
 
-    def work_a_little(self, which: int, length: int) -> None:
-        """Run the first steps of one message, and leave the rest of it in the queue."""
+    def run_part_of_message(self, which: int, length: int) -> None:
+        """Run the first steps of one message, and queue the rest."""
         for plan in self._message(which):
             self.publisher.plans.remove(plan)
-            self.run(replace(plan, steps=plan.steps[:length]))
+            self.run_plan(replace(plan, steps=plan.steps[:length]))
             self.publisher.plans.append(replace(plan, steps=plan.steps[length:]))
 
-    def work_out_of_order(self, which: int, order: list[str]) -> None:
-        """Run the steps of one message in any order, as if each were a message of its own."""
+    def run_steps_out_of_order(self, which: int, order: list[str]) -> None:
+        """Run the steps of one message in any order, each as a message of its own."""
         for plan in self._message(which):
             for name in order:
                 if name in plan.steps:
-                    self.run(replace(plan, steps=(name,)))
+                    self.run_plan(replace(plan, steps=(name,)))
 
-    def lose(self, which: int) -> None:
+    def lose_message(self, which: int) -> None:
         for plan in self._message(which):
             self.publisher.plans.remove(plan)
 
-    def deliver_twice(self, which: int) -> None:
+    def duplicate_message(self, which: int) -> None:
         self.publisher.plans.extend(self._message(which))
 
     def _message(self, which: int) -> list[Plan]:
         plans = self.publisher.plans
         return [plans[which % len(plans)]] if plans else []
 
-    def pass_time(self, span: timedelta = A_WHILE) -> None:
-        """Let time pass, and the sweeper look: requests under way land, and all times are further in the past."""
-        self.fate.land()
+    def pass_time(self, span: timedelta = LONGEST_REST) -> None:
+        """Let time pass and run the sweeper: late requests land, and all times move into the past."""
+        self.fault_plan.deliver_late_requests()
         self.clock.sleep(span.total_seconds())
         with self.plain.sessions.begin() as session:
             for table, columns in _TIMES.items():
@@ -230,11 +230,14 @@ class HostileDay:
 
 
 @contextmanager
-def hostile_day(sandbox: Sandbox, parts: Parts) -> Iterator[HostileDay]:
-    """Wire an installation from the environment; nothing in it really waits."""
-    publisher, fate, clock = RecordingPublisher(), Fate(), ManualClock()
+def random_day(sandbox: Sandbox, parts: Parts) -> Iterator[RandomDay]:
+    """Wire an installation from the environment; nothing in it waits in real time."""
+    publisher, fault_plan, clock = RecordingPublisher(), FaultPlan(), ManualClock()
     plain = build(load_settings(), publisher=publisher)
-    carrier, platform = Fateful(parts.carrier(plain.carrier), fate), Fateful(plain.platform, fate)
+    carrier, platform = (
+        FaultyAdapter(parts.carrier(plain.carrier), fault_plan),
+        FaultyAdapter(plain.platform, fault_plan),
+    )
     wiring = build(load_settings(), publisher=publisher, carrier=carrier, platform=platform)
     tools = replace(wiring.runner.tools, sleep=clock.sleep, clock=clock)
     maintenance = replace(wiring.maintenance, tools=tools)
@@ -243,7 +246,7 @@ def hostile_day(sandbox: Sandbox, parts: Parts) -> Iterator[HostileDay]:
     sweeper = parts.sweeper(**{**vars(wiring.sweeper), "audits": audits})
     wiring = replace(wiring, runner=runner, sweeper=sweeper, maintenance=maintenance, audits=audits)
     try:
-        yield HostileDay(wiring, plain, sandbox, publisher, clock, fate)
+        yield RandomDay(wiring, plain, sandbox, publisher, clock, fault_plan)
     finally:
         wiring.close()
         plain.close()

@@ -1,6 +1,6 @@
-"""What may happen on a hostile day, drawn by weight from one seed each.
+"""The events of a random day, each drawn by weight from a seed of its own.
 
-Drawn by us, not by Hypothesis: its own draws repeat one another so much that a day has one kind of edit and few faults.
+Not drawn by Hypothesis: its draws repeat each other so much that a day has one kind of edit and few faults.
 """
 
 import random
@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from app.domain.steps import STEPS
-from tests.maintenance.hostile_day import A_WHILE, NAMES, NUMBERS, THE_BUDGET, Event
-from tests.maintenance.outsider import EDITS
-from tests.support.mishaps import Mishap
+from tests.maintenance.console_edits import EDITS
+from tests.maintenance.random_day import LONGEST_REST, NAMES, NUMBERS, RETRY_BUDGET, Event
+from tests.support.fault_plan import WorkerFault
 
 CALLS = (
     "twilio.list_numbers",
@@ -40,25 +40,25 @@ CALLS = (
 )
 
 FAULTS = ("reject", "429", "500", "503_html", "drop_before", "apply_then_drop", "malformed")
-"""Those that take no real time; what a hanging or late call does, `Mishap` plays without waiting."""
+"""Sandbox faults that take no real time; `WorkerFault` simulates hanging and late calls without waiting."""
 
-LOSSES = (Mishap.DIES_AFTER, Mishap.LANDS_LATE, Mishap.DIES_AND_LANDS_LATE)
-"""The mishaps after which nobody knows what has been made."""
+LOST_RESPONSES = (WorkerFault.DIES_AFTER, WorkerFault.LANDS_LATE, WorkerFault.DIES_AND_LANDS_LATE)
+"""The faults after which it is unknown what was created."""
 
 Draw = Callable[[random.Random], Event]
 Weighted = tuple[tuple[int, Draw], ...]
 
 
-def draw(seed: int) -> Event:
+def draw_event(seed: int) -> Event:
     """Return one event; the same for the same seed."""
-    return _one_of(HAPPENS, random.Random(seed))  # noqa: S311 - repeatable on purpose
+    return _one_of(EVENTS, random.Random(seed))  # noqa: S311 - repeatable on purpose
 
 
-def draw_loss(seed: int) -> Event:
-    """Return one event of a day on which every request loses an answer."""
+def draw_lost_response(seed: int) -> Event:
+    """Return one event of a day on which every request loses a response."""
     dice = random.Random(seed)  # noqa: S311 - repeatable on purpose
-    loss = ("strike_a_worker", dice.choice(LOSSES), dice.randrange(6), ("work",))
-    return ("in_trouble", loss, _one_of(ASKED, dice))
+    fault = ("schedule_worker_fault", dice.choice(LOST_RESPONSES), dice.randrange(6), ("run_messages",))
+    return ("with_fault", fault, _one_of(REQUESTS, dice))
 
 
 def _one_of(kinds: Weighted, dice: random.Random) -> Event:
@@ -82,7 +82,7 @@ def _yes_or_no(dice: random.Random) -> bool:
     return dice.random() < 0.5
 
 
-ASKED: Weighted = (
+REQUESTS: Weighted = (
     (6, _one("provision", _agent, lambda dice: dice.choice(NUMBERS), _yes_or_no)),
     (5, _one("deprovision", _agent)),
     (3, _one("repair", _agent, _yes_or_no)),
@@ -91,23 +91,23 @@ ASKED: Weighted = (
     (3, _one("retry", _some)),
     (2, _one("audit", _yes_or_no)),
 )
-"""What clients ask for."""
+"""Requests of clients."""
 
-DELIVERED: Weighted = (
-    (4, _one("work")),
-    (2, _one("work_a_little", _some, lambda dice: dice.randint(1, len(STEPS)))),
-    (1, _one("work_out_of_order", _some, lambda dice: dice.sample([step.name for step in STEPS], len(STEPS)))),
-    (1, _one("lose", _some)),
-    (1, _one("deliver_twice", _some)),
-    (4, _one("pass_time", lambda dice: dice.choice([A_WHILE, A_WHILE, A_WHILE, THE_BUDGET]))),
+MESSAGE_EVENTS: Weighted = (
+    (4, _one("run_messages")),
+    (2, _one("run_part_of_message", _some, lambda dice: dice.randint(1, len(STEPS)))),
+    (1, _one("run_steps_out_of_order", _some, lambda dice: dice.sample([step.name for step in STEPS], len(STEPS)))),
+    (1, _one("lose_message", _some)),
+    (1, _one("duplicate_message", _some)),
+    (4, _one("pass_time", lambda dice: dice.choice([LONGEST_REST, LONGEST_REST, LONGEST_REST, RETRY_BUDGET]))),
 )
-"""What becomes of messages."""
+"""Events of messages and workers."""
 
-TROUBLE: Weighted = (
+FAULT_EVENTS: Weighted = (
     (
         1,
         _one(
-            "break_a_call",
+            "fail_provider_call",
             lambda dice: dice.choice(CALLS),
             lambda dice: dice.choice(FAULTS),
             lambda dice: dice.randint(1, 4),
@@ -116,18 +116,18 @@ TROUBLE: Weighted = (
     (
         1,
         _one(
-            "strike_a_worker",
-            lambda dice: dice.choice(list(Mishap)),
+            "schedule_worker_fault",
+            lambda dice: dice.choice(list(WorkerFault)),
             lambda dice: dice.randrange(12),
-            lambda dice: _one_of(ASKED, dice),
+            lambda dice: _one_of(REQUESTS, dice),
         ),
     ),
 )
-"""What goes wrong at the next provider calls."""
+"""Faults of the next provider calls."""
 
-HAPPENS: Weighted = (
-    (4, lambda dice: _one_of(ASKED, dice)),
-    (4, lambda dice: _one_of(DELIVERED, dice)),
+EVENTS: Weighted = (
+    (4, lambda dice: _one_of(REQUESTS, dice)),
+    (4, lambda dice: _one_of(MESSAGE_EVENTS, dice)),
     (2, _one("edit", lambda dice: dice.choice(sorted(EDITS)), _agent)),
-    (6, _one("in_trouble", lambda dice: _one_of(TROUBLE, dice), lambda dice: _one_of(ASKED, dice))),
+    (6, _one("with_fault", lambda dice: _one_of(FAULT_EVENTS, dice), lambda dice: _one_of(REQUESTS, dice))),
 )

@@ -1,4 +1,4 @@
-"""The project's Celery application inside a test: settings that lead nowhere, and a broker that can be changed."""
+"""The Celery application in tests: settings that point nowhere, and a broker that can be changed."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ NOWHERE = {
 
 @pytest.fixture(scope="session")
 def celery_app() -> Iterator[Celery]:
-    """The application with all its tasks; it reads its settings once, when it is first used."""
+    """The application with all its tasks; it reads its settings once, at first use."""
     before = {name: os.environ.get(name) for name in NOWHERE}
     os.environ.update(NOWHERE)
     from tasks import app, provisioning, rollback, upkeep, webhooks  # noqa: F401, PLC0415  # only now are there settings to read
@@ -44,14 +44,14 @@ def celery_app() -> Iterator[Celery]:
 
 @pytest.fixture
 def broker_at(celery_app: Celery) -> Iterator[Callable[[str], None]]:
-    """Lead the application to another broker, with no connection kept from the one before."""
+    """Point the application at another broker, without connections to the previous one."""
 
-    def lead(url: str) -> None:
+    def use_broker(url: str) -> None:
         _forget_connections(celery_app)
         celery_app.conf.broker_url = url
 
-    yield lead
-    lead(NOWHERE["REDIS_URL"])
+    yield use_broker
+    use_broker(NOWHERE["REDIS_URL"])
 
 
 def _forget_connections(app: Celery) -> None:
@@ -60,12 +60,12 @@ def _forget_connections(app: Celery) -> None:
 
 
 def keys_of(queue: str) -> list[str]:
-    """Return the Redis lists that a queue consists of, in the order in which workers empty them."""
+    """Return the Redis lists of a queue, in the order in which workers read them."""
     return [queue, *(f"{queue}{Channel.sep}{priority}" for priority in Channel.priority_steps[1:])]
 
 
 def messages(url: str, queue: str) -> list[dict[str, Any]]:
-    """Return the messages that wait in a queue, the next first: task, args, the rest of the chain, error callbacks."""
+    """Return the messages in a queue, the next first: task, args, the rest of the chain, error callbacks."""
     with redis.Redis.from_url(url) as client:
         waiting = [json.loads(each) for key in keys_of(queue) for each in reversed(client.lrange(key, 0, -1))]
     return [_message(each) for each in waiting]

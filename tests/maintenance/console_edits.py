@@ -1,4 +1,4 @@
-"""Somebody at the providers' own consoles who changes things of ours, and knows nothing of us."""
+"""Edits of our resources at the providers' own consoles, by somebody who does not know of us."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,19 +10,19 @@ from app.dev import sandbox as defaults
 from app.providers.errors import ProviderError
 from app.wiring import Wiring
 from tests.support.sandbox import Sandbox
-from tests.support.stage import Console
+from tests.support.sandbox_app import ProviderConsole
 
 
-class Outsider:
-    """Edits one thing of an agent's path, where it stands."""
+class ConsoleEditor:
+    """Edits one resource of an agent's path, if it exists."""
 
     def __init__(self, plain: Wiring, sandbox: Sandbox, their_trunk: str) -> None:
         self._plain, self._sandbox, self._their_trunk = plain, sandbox, their_trunk
-        self._console = Console(sandbox)
+        self._console = ProviderConsole(sandbox)
 
     def edit(self, kind: str, agent: Agent) -> None:
-        """Make one of `EDITS`; nothing happens where the row does not know what would be edited, or it is gone."""
-        # What the providers fail at when we ask, they fail at when others do.
+        """Make one of `EDITS`; nothing happens when the row has no id of the resource, or it is gone."""
+        # The sandbox's faults apply to everybody's calls.
         with suppress(ProviderError, AssertionError, RequestException):
             EDITS[kind](self, agent)
 
@@ -31,7 +31,7 @@ class Outsider:
             self._plain.carrier.detach_number(agent.twilio_trunk_sid, agent.twilio_phone_number_sid)
 
     def move_to_theirs(self, number_sid: str) -> None:
-        """Put a number on their trunk, wherever it is."""
+        """Put a number on the foreign trunk."""
         path = f"/2010-04-01/Accounts/{defaults.ACCOUNT_SID}/IncomingPhoneNumbers/{number_sid}.json"
         self._console.twilio("POST", path, TrunkSid=self._their_trunk)
 
@@ -44,7 +44,7 @@ class Outsider:
             self._plain.carrier.delete_trunk(agent.twilio_trunk_sid)
 
     def _secure_trunk(self, agent: Agent) -> None:
-        if self._stands(agent.twilio_trunk_sid):
+        if self._exists(agent.twilio_trunk_sid):
             self._console.twilio("POST", f"/v1/Trunks/{agent.twilio_trunk_sid}", Secure="true")
 
     def _delete_url(self, agent: Agent) -> None:
@@ -58,7 +58,7 @@ class Outsider:
         self._change_url(agent, SipUrl="sip:elsewhere.example.com;transport=tcp")
 
     def _change_url(self, agent: Agent, **changes: str) -> None:
-        if self._stands(agent.twilio_origination_url_sid):
+        if self._exists(agent.twilio_origination_url_sid):
             path = f"/v1/Trunks/{agent.twilio_trunk_sid}/OriginationUrls/{agent.twilio_origination_url_sid}"
             self._console.twilio("POST", path, **changes)
 
@@ -71,23 +71,23 @@ class Outsider:
             self._plain.platform.delete_dispatch_rule(agent.livekit_dispatch_rule_id)
 
     def _empty_rule(self, agent: Agent) -> None:
-        if self._stands(agent.livekit_dispatch_rule_id):
+        if self._exists(agent.livekit_dispatch_rule_id):
             self._console.rule(str(agent.livekit_dispatch_rule_id), trunk_ids=[agent.livekit_inbound_trunk_id])
 
-    def _stands(self, external_id: str | None) -> bool:
+    def _exists(self, external_id: str | None) -> bool:
         return bool(external_id) and str(external_id) in str(self._sandbox.state())
 
 
-EDITS: dict[str, Callable[[Outsider, Agent], None]] = {
-    "detach_number": Outsider._detach_number,
-    "move_number": Outsider._move_number,
-    "delete_trunk": Outsider._delete_trunk,
-    "secure_trunk": Outsider._secure_trunk,
-    "delete_url": Outsider._delete_url,
-    "disable_url": Outsider._disable_url,
-    "divert_url": Outsider._divert_url,
-    "delete_inbound_trunk": Outsider._delete_inbound_trunk,
-    "delete_rule": Outsider._delete_rule,
-    "empty_rule": Outsider._empty_rule,
+EDITS: dict[str, Callable[[ConsoleEditor, Agent], None]] = {
+    "detach_number": ConsoleEditor._detach_number,
+    "move_number": ConsoleEditor._move_number,
+    "delete_trunk": ConsoleEditor._delete_trunk,
+    "secure_trunk": ConsoleEditor._secure_trunk,
+    "delete_url": ConsoleEditor._delete_url,
+    "disable_url": ConsoleEditor._disable_url,
+    "divert_url": ConsoleEditor._divert_url,
+    "delete_inbound_trunk": ConsoleEditor._delete_inbound_trunk,
+    "delete_rule": ConsoleEditor._delete_rule,
+    "empty_rule": ConsoleEditor._empty_rule,
 }
-"""Kind of edit -> how it is made."""
+"""Kind of edit -> its method."""
