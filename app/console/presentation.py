@@ -12,7 +12,7 @@ from app.db.console_queries import COUNTED_TO
 from app.db.models import Bulk
 from app.db.webhooks import WebhookEndpoint
 from app.domain.errors import ErrorCode, RefusedError
-from app.domain.events import DeliveryStatus, DisabledReason
+from app.domain.events import DeliveryStatus, DisabledReason, EventName
 from app.domain.findings import (
     ADVICE,
     CHECKS,
@@ -121,6 +121,12 @@ _STEPS: Mapping[str, str] = {
     "twilio_number_attachment": "Number attachment",
     "verification": "Verification",
 }
+_EVENTS: Mapping[str, str] = {
+    EventName.OPERATION_TURNED: "Rollback started",
+    EventName.STEP_RESTS: "Step waiting to retry",
+}
+"""Labels of the events whose names do not read well in words."""
+
 CHECK_LABELS: Mapping[str, str] = {
     NUMBER_CHECK: "The number is on our trunk",
     TRUNK_CHECK: "The Twilio trunk exists",
@@ -156,7 +162,7 @@ def endpoint_badge(endpoint: WebhookEndpoint) -> Badge:
 
 
 def humanize(name: str) -> str:
-    """Turn a code into words: `step_rests` becomes "Step rests"."""
+    """Turn a code into words: `step_started` becomes "Step started"."""
     return name.replace("_", " ").capitalize()
 
 
@@ -168,6 +174,11 @@ def step_label(name: str) -> str:
 def kind_label(kind: OperationKind) -> str:
     """Return the label of an operation's kind."""
     return _KINDS.get(kind) or humanize(kind)
+
+
+def event_label(name: str) -> str:
+    """Return the label of an event in an operation's event log."""
+    return _EVENTS.get(name) or humanize(name)
 
 
 def ago(moment: datetime, now: datetime) -> str:

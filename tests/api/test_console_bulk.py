@@ -1,4 +1,4 @@
-"""Bulk in the console: what an upload does, what the pages show of it, and what their buttons do."""
+"""Bulks in the console: uploads, pages and actions."""
 
 import io
 
@@ -91,7 +91,7 @@ def test_a_file_may_be_as_large_as_the_api_takes_and_no_larger(api: Api, browser
     assert api.count("bulks") == 1
 
 
-def test_what_was_uploaded_is_text_wherever_it_stands(browser: BrowserClient) -> None:
+def test_uploaded_text_is_escaped_on_every_page(browser: BrowserClient) -> None:
     page = accepted(browser, f"phoneNumber,agent\n+15145551001,{SCRIPT}\n{SCRIPT},desk\n")
 
     for path in (page, f"{page}/live", f"{page}/cancel", "/bulks"):
@@ -146,7 +146,7 @@ def test_cancelling_asks_first_and_what_was_cancelled_can_be_resumed(api: Api, b
     assert 'data-open="yes"' in resumed
 
 
-def test_what_waits_in_a_queue_can_be_cancelled_and_what_has_begun_cannot(api: Api, browser: BrowserClient) -> None:
+def test_queued_items_can_be_cancelled_and_started_ones_cannot(api: Api, browser: BrowserClient) -> None:
     page = accepted(browser)
     api.wiring.sweeper.dispatcher.advance()
     begun = api.publisher.plans[0].operation_id
@@ -174,7 +174,7 @@ def test_a_file_is_checked_without_being_stored(api: Api, browser: BrowserClient
     assert "Choose a file." in browser.post("/bulks/check", file=(io.BytesIO(b""), "")).text
 
 
-def test_what_never_can_work_is_not_tried_again(browser: BrowserClient) -> None:
+def test_an_invalid_row_is_not_retried(browser: BrowserClient) -> None:
     page = accepted(browser, "phoneNumber,agent\n12,bad\n")
 
     browser.post(f"{page}/resume")
@@ -191,7 +191,7 @@ def test_the_report_is_the_file_that_the_api_gives(api: Api, browser: BrowserCli
     assert report.text == api.get(f"/api/provisionings/{page.removeprefix('/bulks/')}/report").text
 
 
-def test_a_key_that_only_reads_sees_bulks_and_starts_none(api: Api, browser: BrowserClient) -> None:
+def test_a_read_only_key_sees_bulks_and_starts_none(api: Api, browser: BrowserClient) -> None:
     page, reader = accepted(browser), signed_in(api, Scope.READ)
 
     assert 'type="file"' not in reader.get("/bulks").text
@@ -202,7 +202,7 @@ def test_a_key_that_only_reads_sees_bulks_and_starts_none(api: Api, browser: Bro
 
 
 @pytest.mark.parametrize("path", [f"/bulks/{NOBODY}", f"/bulks/{NOBODY}/report", "/bulks/nonsense"])
-def test_a_bulk_that_there_is_not_is_said_plainly(browser: BrowserClient, path: str) -> None:
+def test_a_missing_bulk_is_an_error_page(browser: BrowserClient, path: str) -> None:
     response = browser.get(path)
 
     assert response.status_code == 404
@@ -210,6 +210,6 @@ def test_a_bulk_that_there_is_not_is_said_plainly(browser: BrowserClient, path: 
 
 
 @pytest.mark.parametrize("query", ["?status=x", "?cursor=x"])
-def test_a_query_that_we_cannot_read_is_an_error_page(browser: BrowserClient, query: str) -> None:
+def test_an_invalid_query_is_an_error_page(browser: BrowserClient, query: str) -> None:
     assert browser.get(f"{accepted(browser)}{query}").status_code == 422
     assert browser.get("/bulks?cursor=x").status_code == 422

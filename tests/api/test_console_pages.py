@@ -1,4 +1,4 @@
-"""The console's pages over real rows: what they show, what their buttons do, and how they fail."""
+"""The console's pages over real rows: what they show, their actions, and their errors."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_empty_pages_say_what_to_do_next(browser: BrowserClient) -> None:
     assert "flask --app app keys create" in BrowserClient(browser.api).get("/sign-in").text
 
 
-def test_a_name_is_text_wherever_it_stands(api: Api, browser: BrowserClient) -> None:
+def test_a_name_is_escaped_on_every_page(api: Api, browser: BrowserClient) -> None:
     made = browser.post("/", "/", name=SCRIPT)
     page = made.headers["Location"]
     operation_id = api.provision(page.rpartition("/")[2]).json["operationId"]
@@ -64,7 +64,7 @@ def test_a_wrong_name_is_shown_beside_its_field(api: Api, browser: BrowserClient
     assert api.count("agents") == 0
 
 
-def test_what_is_asked_for_here_remembers_who_pressed(api: Api, browser: BrowserClient) -> None:
+def test_an_action_records_the_key_that_requested_it(api: Api, browser: BrowserClient) -> None:
     agent_id = api.agent()
 
     response = browser.post(f"/agents/{agent_id}/provision", typed=NUMBER)
@@ -88,7 +88,7 @@ def test_a_wrong_number_is_shown_beside_its_field_with_what_was_typed(
     assert api.count("operations") == 0
 
 
-def test_a_refusal_is_said_plainly_with_what_to_do(api: Api, browser: BrowserClient) -> None:
+def test_a_refusal_is_shown_with_advice(api: Api, browser: BrowserClient) -> None:
     api.provision(api.agent("first"), NUMBER)
     second = api.agent("second")
 
@@ -100,7 +100,7 @@ def test_a_refusal_is_said_plainly_with_what_to_do(api: Api, browser: BrowserCli
     assert "number_in_use" in response.text
 
 
-def test_numbers_that_cannot_be_read_leave_the_keyboard(api: Api, browser: BrowserClient) -> None:
+def test_a_number_can_be_entered_when_the_list_cannot_be_read(api: Api, browser: BrowserClient) -> None:
     def list_numbers(_: object) -> None:
         raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Twilio does not answer.")
 
@@ -113,7 +113,7 @@ def test_numbers_that_cannot_be_read_leave_the_keyboard(api: Api, browser: Brows
     assert 'name="typed"' in page.text
 
 
-def test_a_provider_that_is_away_is_said_on_the_page(api: Api, browser: BrowserClient) -> None:
+def test_an_unavailable_provider_is_shown_on_the_page(api: Api, browser: BrowserClient) -> None:
     agent_id = api.agent()
     api.succeed(api.provision(agent_id).json["operationId"])
 
@@ -147,7 +147,7 @@ def test_the_live_part_is_sent_once_until_something_changes(api: Api, browser: B
     assert "<html" not in last.text
 
 
-def test_while_something_runs_a_page_without_script_comes_anew(api: Api, browser: BrowserClient) -> None:
+def test_without_javascript_a_page_refreshes_while_an_operation_runs(api: Api, browser: BrowserClient) -> None:
     agent_id = api.agent()
     refresh = '<noscript><meta http-equiv="refresh"'
     assert refresh not in browser.get(f"/agents/{agent_id}").text
@@ -173,7 +173,7 @@ def test_a_failed_provisioning_is_retried_from_its_page(api: Api, browser: Brows
     assert f"/operations/{operation_id}/retry" not in browser.get("/operations?tab=failed").text
 
 
-def test_what_needs_attention_stands_in_its_tab_with_its_leftovers(api: Api, browser: BrowserClient) -> None:
+def test_an_operation_that_needs_attention_is_listed_with_its_leftovers(api: Api, browser: BrowserClient) -> None:
     operation_id = api.provision(api.agent()).json["operationId"]
     api.get_stuck(operation_id)
 
@@ -192,7 +192,7 @@ def test_a_failure_is_cleared_by_one_press(api: Api, browser: BrowserClient) -> 
     assert api.status(agent_id).json["phoneProvisioningStatus"] == "NOT_PROVISIONED"
 
 
-def test_an_audit_is_asked_for_with_and_without_fix(api: Api, browser: BrowserClient) -> None:
+def test_an_audit_is_requested_with_and_without_fix(api: Api, browser: BrowserClient) -> None:
     browser.post("/audit")
     assert "Queued" in browser.get("/audit").text
     browser.post("/audit", fix="on")
@@ -221,7 +221,7 @@ def test_numbers_come_in_pages_and_filters(api: Api, browser: BrowserClient) -> 
 
 
 @pytest.mark.parametrize("query", ["?status=x", "?health=x", "?cursor=x", "?q=" + "a" * 201, "?q=%00"])
-def test_a_query_that_we_cannot_read_is_an_error_page(browser: BrowserClient, query: str) -> None:
+def test_an_invalid_query_is_an_error_page(browser: BrowserClient, query: str) -> None:
     response = browser.get(f"/{query}")
 
     assert response.status_code == 422
@@ -250,7 +250,7 @@ def test_under_api_a_browser_too_gets_a_problem(api: Api) -> None:
     assert response.content_type == "application/problem+json"
 
 
-def test_a_defect_of_ours_is_a_page_that_tells_nothing_but_its_request(
+def test_an_unexpected_error_page_shows_only_the_request_id(
     api: Api, browser: BrowserClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def numbers(*_: object) -> None:

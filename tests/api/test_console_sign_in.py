@@ -36,7 +36,7 @@ def test_without_signing_in_every_page_leads_to_the_form_and_back(api: Api, path
 
 @pytest.mark.parametrize("query", ["", "?x=1"])
 @pytest.mark.parametrize("action", ["", "/provision", "/repair", "/verify"])
-def test_a_stranger_s_form_shows_nothing_and_does_nothing(api: Api, action: str, query: str) -> None:
+def test_a_form_sent_without_signing_in_shows_and_does_nothing(api: Api, action: str, query: str) -> None:
     path = f"/agents/{api.agent('hush')}{action}" if action else "/"
 
     response = BrowserClient(api).client.post(path + query, data={"name": "b", "typed": "+15145551234"})
@@ -129,7 +129,7 @@ def test_a_revoked_key_is_out_at_the_next_request(api: Api) -> None:
     assert session_rows(api)[0].ended_at is not None
 
 
-def test_a_cookie_that_somebody_wrote_himself_is_none(api: Api) -> None:
+def test_a_forged_cookie_is_rejected(api: Api) -> None:
     browser = signed_in(api, Scope.READ)
     held = browser.client.get_cookie(COOKIE)
     assert held
@@ -152,8 +152,8 @@ def session_rows(api: Api) -> list[ConsoleSession]:
         return list(session.scalars(select(ConsoleSession).order_by(ConsoleSession.created_at)))
 
 
-def let_pass(api: Api, **ages: timedelta) -> None:
-    """Make moments of every session that long ago."""
+def set_ages(api: Api, **ages: timedelta) -> None:
+    """Set times of every session to that long ago."""
     values: Any = {name: func.now() - age for name, age in ages.items()}
     with api.wiring.sessions.begin() as session:
         session.execute(update(ConsoleSession).values(values))
@@ -168,8 +168,8 @@ def copy_of(browser: BrowserClient) -> BrowserClient:
     return copy
 
 
-def is_out(browser: BrowserClient) -> bool:
-    """Say whether the cookie opens neither a page, nor a polled part, nor a form."""
+def is_signed_out(browser: BrowserClient) -> bool:
+    """Return whether the cookie is refused for pages and for polling."""
     page, poll = browser.get("/"), browser.client.get("/audit/live", headers={"X-Poll": "1"})
     return (page.status_code, poll.status_code) == (303, 401)
 
@@ -185,7 +185,7 @@ def test_a_copied_cookie_is_worth_nothing_after_signing_out(api: Api) -> None:
     again = copy_of(thief)
     assert thief.client.post("/", data=form).headers["Location"].startswith("/sign-in")
     assert api.count("agents") == 0
-    assert is_out(again)
+    assert is_signed_out(again)
 
 
 def test_signing_in_anew_ends_the_session_before_and_its_forms(api: Api) -> None:
@@ -194,7 +194,7 @@ def test_signing_in_anew_ends_the_session_before_and_its_forms(api: Api) -> None
 
     browser.sign_in()
 
-    assert is_out(before)
+    assert is_signed_out(before)
     assert browser.client.post("/", data={"csrf_token": token, "name": "a"}).status_code == 400
     assert browser.get("/").status_code == 200
 
@@ -222,12 +222,12 @@ def test_a_session_ends_when_idle_for_hours_and_after_a_week_however_busy(
     api: Api, idle: timedelta, age: timedelta, stays: bool
 ) -> None:
     browser = signed_in(api, Scope.READ)
-    let_pass(api, last_seen_at=idle, created_at=age)
+    set_ages(api, last_seen_at=idle, created_at=age)
 
-    assert is_out(browser) is not stays
+    assert is_signed_out(browser) is not stays
 
 
-def test_no_answer_lets_the_cookie_live_beyond_the_session(api: Api) -> None:
+def test_no_response_extends_the_cookie_beyond_the_session(api: Api) -> None:
     browser = signed_in(api, Scope.WRITE)
     end = session_rows(api)[0].created_at + ABSOLUTE_LIMIT
 
@@ -249,7 +249,7 @@ def test_a_visit_is_noted_at_most_once_a_minute_and_a_poll_never(api: Api) -> No
     first = seen()
     browser.get("/")
     assert seen() == first
-    let_pass(api, last_seen_at=LAST_SEEN_RESOLUTION * 2)
+    set_ages(api, last_seen_at=LAST_SEEN_RESOLUTION * 2)
     long_ago = seen()
     browser.client.get("/audit/live", headers={"X-Poll": "1"})
     assert seen() == long_ago
@@ -260,10 +260,10 @@ def test_a_visit_is_noted_at_most_once_a_minute_and_a_poll_never(api: Api) -> No
 def test_sessions_that_are_over_are_deleted(api: Api) -> None:
     browser = signed_in(api, Scope.READ)
     sessions = ConsoleSessions(api.wiring.sessions)
-    let_pass(api, created_at=ABSOLUTE_LIMIT - timedelta(minutes=1))
+    set_ages(api, created_at=ABSOLUTE_LIMIT - timedelta(minutes=1))
     assert sessions.purge() == 0
     assert browser.get("/").status_code == 200
-    let_pass(api, created_at=ABSOLUTE_LIMIT + timedelta(days=2))
+    set_ages(api, created_at=ABSOLUTE_LIMIT + timedelta(days=2))
 
     assert sessions.purge() == 1
 
@@ -280,17 +280,17 @@ def test_sessions_that_are_over_are_deleted(api: Api) -> None:
         ("javascript:alert(1)", "/"),
     ],
 )
-def test_signing_in_leads_nowhere_else(wanted: str, path: str) -> None:
+def test_signing_in_redirects_only_to_this_site(wanted: str, path: str) -> None:
     assert local_path(wanted) == path
 
 
 @pytest.mark.parametrize("varied", ["key", "address"])
-def test_whoever_tries_keys_is_slowed_down_and_locks_nobody_out(api: Api, varied: str) -> None:
+def test_wrong_keys_are_rate_limited_and_a_valid_key_is_accepted(api: Api, varied: str) -> None:
     browser = BrowserClient(api)
     token, address = browser.token(), browser.client.environ_base["REMOTE_ADDR"]
 
     def try_key(key: str, address: str) -> TestResponse:
-        # Nobody is believed who says whom he speaks for, without TRUSTED_PROXIES.
+        # X-Forwarded-For is ignored without TRUSTED_PROXIES.
         headers = {"X-Forwarded-For": str(uuid.uuid4())}
         base = {"REMOTE_ADDR": address}
         return browser.client.post(
@@ -310,7 +310,7 @@ def test_whoever_tries_keys_is_slowed_down_and_locks_nobody_out(api: Api, varied
 
 @pytest.mark.parametrize("token", [None, "", "nonsense"])
 @pytest.mark.parametrize("path", ["/sign-in", "/sign-out", "/", "/audit"])
-def test_a_form_that_no_page_of_ours_sent_does_nothing(api: Api, path: str, token: str | None) -> None:
+def test_a_form_without_a_valid_token_does_nothing(api: Api, path: str, token: str | None) -> None:
     browser = signed_in(api, Scope.WRITE)
     fields = {"name": "a", "key": api.key} | ({} if token is None else {"csrf_token": token})
 
@@ -322,7 +322,7 @@ def test_a_form_that_no_page_of_ours_sent_does_nothing(api: Api, path: str, toke
     assert browser.get("/").status_code == 200
 
 
-def test_the_api_knows_neither_cookie_nor_token(api: Api) -> None:
+def test_the_api_ignores_cookies_and_csrf_tokens(api: Api) -> None:
     browser = signed_in(api, Scope.WRITE)
 
     with_cookie = browser.client.get("/api/agents")
@@ -346,7 +346,7 @@ def test_a_scope_sees_or_acts(api: Api, scope: Scope) -> None:
     assert api.count("agents") == int(may_write)
 
 
-def test_every_answer_lets_a_browser_run_and_load_only_what_is_ours(api: Api) -> None:
+def test_every_response_restricts_a_browser_to_this_site(api: Api) -> None:
     browser = signed_in(api, Scope.READ)
 
     for path in ("/", "/sign-in", "/nonsense", "/agents/nonsense", "/console/static/console.js"):

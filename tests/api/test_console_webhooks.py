@@ -1,4 +1,4 @@
-"""Webhooks in the console: a secret that is shown once, the log, and who may press what."""
+"""Webhooks in the console: the secret that is shown once, the delivery log, and the actions each scope allows."""
 
 import re
 
@@ -66,7 +66,7 @@ def test_a_secret_is_shown_once_and_kept_by_no_browser(api: Api, browser: Browse
         assert not SECRET.search(page), path
 
 
-def test_with_no_event_chosen_it_is_told_of_every_one(api: Api, browser: BrowserClient) -> None:
+def test_with_no_event_chosen_it_receives_every_event(api: Api, browser: BrowserClient) -> None:
     page = registered(api, browser)
 
     assert api.wiring.webhooks.all()[0].events is None
@@ -84,7 +84,7 @@ def test_a_wrong_url_is_shown_beside_its_field_with_what_was_typed(api: Api, bro
     assert api.count("webhook_endpoints") == 0
 
 
-def test_an_event_that_there_is_not_is_refused(api: Api, browser: BrowserClient) -> None:
+def test_an_unknown_event_is_refused(api: Api, browser: BrowserClient) -> None:
     assert register(browser, events="phone.rang").status_code == 422
     assert api.count("webhook_endpoints") == 0
 
@@ -152,7 +152,7 @@ def test_the_live_part_is_sent_once_until_a_delivery_changes(api: Api, browser: 
     ("reason", "words"),
     [(DisabledReason.GONE, "it responded 410"), (DisabledReason.FAILING, "it kept failing")],
 )
-def test_what_was_disabled_says_why_and_is_enabled_again(
+def test_a_disabled_webhook_shows_why_and_can_be_enabled(
     api: Api, browser: BrowserClient, reason: DisabledReason, words: str
 ) -> None:
     page = registered(api, browser)
@@ -183,7 +183,7 @@ def test_deleting_asks_first(api: Api, browser: BrowserClient) -> None:
     assert "The webhook is deleted." in browser.get("/webhooks").text
 
 
-def test_what_came_from_outside_is_text_wherever_it_stands(api: Api, browser: BrowserClient) -> None:
+def test_foreign_text_is_escaped_on_every_page(api: Api, browser: BrowserClient) -> None:
     page = registered(api, browser)
     browser.post(f"{page}/ping")
     set_endpoint(api, url=f"{URL}?{SCRIPT}", description=SCRIPT)
@@ -195,7 +195,7 @@ def test_what_came_from_outside_is_text_wherever_it_stands(api: Api, browser: Br
         assert "&lt;script&gt;" in text, path
 
 
-def test_a_key_that_may_not_administer_sees_and_presses_nothing(api: Api, browser: BrowserClient) -> None:
+def test_a_key_without_the_admin_scope_has_no_actions(api: Api, browser: BrowserClient) -> None:
     page = registered(api, browser)
     writer = signed_in(api, Scope.WRITE)
     for path in ("/webhooks", page):
@@ -212,20 +212,20 @@ def test_a_key_that_may_not_administer_sees_and_presses_nothing(api: Api, browse
     assert api.count("webhook_endpoints") == 1
 
 
-def test_a_form_that_none_of_our_pages_sent_registers_nothing(api: Api, browser: BrowserClient) -> None:
+def test_a_form_without_a_token_registers_nothing(api: Api, browser: BrowserClient) -> None:
     assert browser.client.post("/webhooks", data={"url": URL}).status_code == 400
     assert api.count("webhook_endpoints") == 0
 
 
 @pytest.mark.parametrize("path", [f"/webhooks/{NOBODY}", f"/webhooks/{NOBODY}/live", "/webhooks/nonsense"])
-def test_a_webhook_that_there_is_not_is_said_plainly(browser: BrowserClient, path: str) -> None:
+def test_a_missing_webhook_is_an_error_page(browser: BrowserClient, path: str) -> None:
     response = browser.get(path)
 
     assert response.status_code == 404
     assert "No such webhook" in response.text
 
 
-def test_a_delivery_that_there_is_not_is_said_plainly(api: Api, browser: BrowserClient) -> None:
+def test_a_missing_delivery_is_an_error_page(api: Api, browser: BrowserClient) -> None:
     response = browser.post(f"{registered(api, browser)}/deliveries/{NOBODY}/redeliver")
 
     assert response.status_code == 404

@@ -1,4 +1,4 @@
-"""What the console's pages make of the rows: bars, links, buttons, words."""
+"""What the console's pages show of the rows: timelines, paths, actions and labels."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -84,7 +84,7 @@ def test_a_step_that_waits_and_tries_again_is_three_bars() -> None:
     assert "Twilio does not answer." in found.bars[1].label
 
 
-def test_a_failure_is_red_and_what_is_taken_down_is_not_work() -> None:
+def test_a_failure_and_an_undo_have_their_own_bars() -> None:
     operation = make_operation(
         event(1, EventName.STEP_STARTED),
         event(5, EventName.STEP_FAILED, reason="no"),
@@ -106,7 +106,7 @@ def test_a_failure_is_red_and_what_is_taken_down_is_not_work() -> None:
     assert never.state.label == "Waiting"
 
 
-def test_what_is_open_reaches_to_now() -> None:
+def test_an_open_bar_reaches_to_now() -> None:
     operation = make_operation(event(2, EventName.STEP_STARTED), states={TRUNK: StepState.RUNNING})
 
     found = timeline_row(operation, now_s=8)
@@ -114,7 +114,7 @@ def test_what_is_open_reaches_to_now() -> None:
     assert [(bar.x, bar.width, bar.is_open) for bar in found.bars] == [(25, 75, True)]
 
 
-def test_a_bar_is_seen_however_short_and_never_leaves_its_lane() -> None:
+def test_a_bar_is_visible_however_short_and_stays_within_its_row() -> None:
     operation = make_operation(
         event(10, EventName.STEP_STARTED), event(10, EventName.STEP_DONE), status=OperationStatus.SUCCEEDED, ended_s=10
     )
@@ -125,13 +125,13 @@ def test_a_bar_is_seen_however_short_and_never_leaves_its_lane() -> None:
     assert bar.x + bar.width <= 100
 
 
-def test_the_way_down_is_listed_in_the_order_in_which_it_goes() -> None:
+def test_a_deprovisioning_lists_its_steps_in_the_order_in_which_they_run() -> None:
     rows = build_timeline(make_operation(kind=OperationKind.DEPROVISION), at(1)).rows
 
     assert [one.label for one in rows[-2:]] == ["Twilio trunk", "Twilio number"]
 
 
-def test_an_operation_without_any_event_is_drawn() -> None:
+def test_an_operation_without_events_has_a_timeline() -> None:
     assert build_timeline(make_operation(), START).summary == "Running. 0 of 7 steps done."
 
 
@@ -151,14 +151,14 @@ def test_every_finding_about_a_path_breaks_one_link(code: FindingCode) -> None:
     assert sorted(tones(make_agent(PhoneStatus.PROVISIONED, code))) == ["bad"] + ["good"] * 5
 
 
-def test_while_it_is_built_each_link_is_as_far_as_its_step() -> None:
+def test_during_provisioning_each_link_shows_the_state_of_its_step() -> None:
     states = {"twilio_number": StepState.DONE, TRUNK: StepState.DONE, "twilio_origination_url": StepState.RUNNING}
     operation = make_operation(states=states | {"livekit_inbound_trunk": StepState.UNDOING})
 
     assert tones(make_agent(PhoneStatus.PROVISIONING), operation) == ["good", "quiet", "busy", "warn", "quiet", "quiet"]
 
 
-def test_the_link_that_failed_is_red_when_all_is_taken_down() -> None:
+def test_the_link_that_failed_is_red_after_the_rollback() -> None:
     operation = make_operation(
         event(1, EventName.STEP_FAILED, "livekit_dispatch_rule"),
         event(1, EventName.OPERATION_TURNED, None),
@@ -169,7 +169,7 @@ def test_the_link_that_failed_is_red_when_all_is_taken_down() -> None:
     assert tones(make_agent(PhoneStatus.FAILED), operation) == ["quiet"] * 4 + ["bad", "quiet"]
 
 
-def test_the_checks_of_a_path_say_what_broke() -> None:
+def test_the_checks_of_a_path_show_what_is_broken() -> None:
     card = health_card(PhoneView.of(make_agent(PhoneStatus.PROVISIONED, FindingCode.NUMBER_DETACHED), None))
 
     assert [check.state.label for check in card.checks] == ["Broken", "OK", "OK", "OK", "OK"]
@@ -177,7 +177,7 @@ def test_the_checks_of_a_path_say_what_broke() -> None:
 
 
 @pytest.mark.parametrize("status", list(PhoneStatus))
-def test_a_key_that_only_reads_is_offered_nothing(status: PhoneStatus) -> None:
+def test_a_read_only_key_is_offered_no_action(status: PhoneStatus) -> None:
     offered = agent_actions(PhoneView.of(make_agent(status), None), may_write=False)
 
     assert not any([offered.provision, offered.clear, offered.cancel, offered.verify, offered.repair])
@@ -206,7 +206,7 @@ def test_a_failure_is_retried_only_while_its_agent_is_without_a_number() -> None
     assert not can_retry(failed, make_agent(PhoneStatus.FAILED), may_write=False)
 
 
-def test_every_code_finding_and_status_has_its_words() -> None:
+def test_every_code_finding_and_status_has_a_label() -> None:
     assert set(ADVICE) == set(ErrorCode)
     assert all(advice_on_finding(code) for code in FindingCode)
     for status in (*PhoneStatus, *OperationStatus, *StepState, *Health, *BulkStatus, *ItemStatus, *DeliveryStatus):
@@ -221,7 +221,7 @@ def test_every_code_finding_and_status_has_its_words() -> None:
     ("seconds", "label"),
     [(0.44, "0.4 s"), (12, "12 s"), (200, "3 min 20 s"), (18_120, "5 h 2 min"), (273_600, "3 d 4 h"), (-1, "0.0 s")],
 )
-def test_a_span_is_short_to_read(seconds: float, label: str) -> None:
+def test_a_duration_is_short_to_read(seconds: float, label: str) -> None:
     assert format_duration(timedelta(seconds=seconds)) == label
 
 
@@ -229,9 +229,9 @@ def test_a_span_is_short_to_read(seconds: float, label: str) -> None:
     ("seconds", "label"),
     [(5, "just now"), (90, "1 min ago"), (7300, "2 h ago"), (200_000, "2 d ago"), (9_000_000, "2026-11-24")],
 )
-def test_a_moment_is_told_from_now(seconds: float, label: str) -> None:
+def test_a_time_is_shown_relative_to_now(seconds: float, label: str) -> None:
     assert ago(START, at(seconds)) == label
 
 
-def test_a_count_stops_where_counting_would_take_long() -> None:
+def test_a_count_is_exact_only_up_to_its_limit() -> None:
     assert (format_count(7, 1000), format_count(1000, 1000), format_count(1001, 1000)) == ("7", "1,000", "1,000+")
