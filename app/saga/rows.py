@@ -3,7 +3,8 @@
 Nothing is locked in between. A read is one statement, so that it shows one moment; a write names the version of the
 operation's row that it was made of (PostgreSQL's `xmin`), and writes nothing at all where there is a newer one: then
 all begins again with a read. Whatever changes a step, a lease or the ledger of an operation writes its row too, so that
-one version stands for all of it.
+one version stands for all of it. What becomes of one that has ended, when a worker comes back late, writes the row of
+the next one of its agents' too.
 
 So a process may begin with the operation as it has left it itself, without a read: if anybody else has written it
 since, the write does not fit. Only a change that is written is believed on those terms; a refusal is read for.
@@ -251,10 +252,15 @@ def _written(change: Change, version: str | None) -> tuple[str, dict[str, object
         "ledger": [_as_resource(entry, before.agent.id) for entry in change.ledger],
         "deleted": list(change.deleted),
         "announcements": lines_of([(one.event, one.data) for one in change.announcements]),
+        "ended": _agents_of(operation) if before.operation.status.is_final else [],
         "holder": before.agent.id,
     }
-    parts = (part for part in ("steps", "agents", "ledger", "deleted", "announcements") if document[part])
+    parts = (part for part in ("steps", "agents", "ledger", "deleted", "ended", "announcements") if document[part])
     return _write_sql(*parts), {"id": operation.id, "version": version, "change": _json(document)}
+
+
+def _agents_of(operation: OperationRow) -> list[uuid.UUID]:
+    return [one for one in (operation.agent_id, operation.target_agent_id) if one]
 
 
 def _target(change: Change) -> dict[str, Any]:

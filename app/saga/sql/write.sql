@@ -55,6 +55,16 @@ deleted AS (
      WHERE agent_id = (change ->> 'holder')::uuid AND deleted_at IS NULL AND external_id = gone
 ),
 -- [end]
+-- [ended]
+-- What becomes of an operation after its end is read by the next one of the same agent: nobody goes on with that from
+-- memory.
+next AS (
+    UPDATE operations SET idle_kicks = idle_kicks
+      FROM fits, jsonb_array_elements_text(change -> 'ended') AS owner
+     WHERE operations.agent_id = owner::uuid AND operations.id <> fits.id
+       AND status IN ('needs_attention', 'queued', 'rolling_back', 'running')
+),
+-- [end]
 -- [announcements]
 announced AS (
     {announce}
