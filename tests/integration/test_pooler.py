@@ -15,12 +15,15 @@ from sqlalchemy import text
 from app import create_app
 from app.access import KeyService, Scope
 from app.cli.doctor_checks import STORE_CHECKS, CheckOutcome, CheckStatus
-from app.db.engine import Statements, make_engine
+from app.db.engine import Statements, make_engine, make_sessions
 from app.dev.localstack.processes import free_port, poll_until
+from app.saga.rows import Rows
 from app.web.readiness import newest_migration
 from app.wiring import build
+from tests.integration import test_rows
 from tests.support.api import Pinged, RecordingPublisher, make_settings
 from tests.support.sandbox_app import SandboxApp
+from tests.support.saga import wire
 from tests.support.servers import PostgresServer, migrate, server_folder
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -145,6 +148,14 @@ def _checked(url: str, *, pooler: bool) -> CheckOutcome:
         return check.run(wiring)
     finally:
         wiring.close()
+
+
+def test_no_change_of_many_threads_is_lost(database_url: str, plain_logs: None) -> None:
+    engine = make_engine(database_url, pooler=True)
+    saga = wire(make_sessions(engine))
+    changed = test_rows.count_up(saga.provision(), [Rows(saga.sessions) for _ in range(test_rows.THREADS)])
+    test_rows.assert_counted(changed, saga.sessions)
+    engine.dispose()
 
 
 def test_the_doctor_finds_a_pooler_that_refuses_our_options(database_url: str) -> None:
