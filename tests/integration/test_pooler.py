@@ -22,8 +22,8 @@ from app.web.readiness import newest_migration
 from app.wiring import build
 from tests.integration import test_rows
 from tests.support.api import Pinged, RecordingPublisher, make_settings
-from tests.support.sandbox_app import SandboxApp
 from tests.support.saga import wire
+from tests.support.sandbox_app import SandboxApp
 from tests.support.servers import PostgresServer, migrate, server_folder
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

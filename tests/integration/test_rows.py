@@ -115,7 +115,7 @@ def test_a_worker_and_many_who_retry_lose_nothing(saga: Saga, number_sid: str) -
         finally:
             is_over.set()
         assert all(one.result(DEADLINE_S) for one in retries)
-    saga.assert_whole(saga.look(operation_id).agent.id, number_sid)
+    saga.assert_provisioned(saga.snapshot(operation_id).agent.id, number_sid)
 
 
 def _retry(saga: machine.Saga, now: datetime) -> Change | None:
