@@ -94,7 +94,7 @@ def test_every_error_code_is_documented_with_its_status() -> None:
 
 
 def test_every_event_of_the_trail_is_documented() -> None:
-    assert in_order(names(section("docs/events.md", "The trail of an operation"))) == in_order(EventName)
+    assert in_order(names(section("docs/events.md", "The events of an operation"))) == in_order(EventName)
 
 
 @pytest.mark.parametrize(("page", "heading"), [("docs/events.md", "Webhooks"), ("docs/webhooks.md", "Events")])

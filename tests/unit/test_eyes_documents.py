@@ -113,7 +113,7 @@ def test_prometheus_accepts_the_alert_rules() -> None:
 
 def test_the_list_of_events_is_that_of_the_code() -> None:
     text = text_of("events.md")
-    assert first_words(table_below(text, "## The trail of an operation")) == [event.value for event in EventName]
+    assert first_words(table_below(text, "## The events of an operation")) == [event.value for event in EventName]
     assert first_words(table_below(text, "## Webhooks")) == [event.value for event in WebhookEvent]
 
 
