@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from app.dev.localstack.machine import StackError
+from app.dev.localstack.host import StackError
 from app.dev.localstack.terminal import Terminal
 from tests.benchmarks import accept, bulk, growth, many, one, status, steps
 from tests.benchmarks.bench import QUICK, Bench, Scale
@@ -71,7 +71,7 @@ def _tried(name: str, measure: Callable[[Bench], Findings], bench: Bench) -> Fin
     try:
         return measure(bench)
     except StackError as error:
-        bench.terminal.problem(f"{name}: {error}")
+        bench.terminal.error_line(f"{name}: {error}")
         return Findings([Row(name, None, "", note=str(error).partition("\n")[0], is_broken=True)])
 
 

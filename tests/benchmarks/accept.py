@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.dev.localstack.machine import StackError
+from app.dev.localstack.host import StackError
 from tests.benchmarks import load
 from tests.benchmarks.bare import TABLE
 from tests.benchmarks.bench import Bench, median, percentile

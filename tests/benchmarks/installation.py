@@ -16,7 +16,7 @@ import redis
 from honcho.environ import parse_procfile
 
 from app.access import KeyService, Scope
-from app.dev.localstack.machine import StackError
+from app.dev.localstack.host import StackError
 from app.dev.localstack.processes import JsonClient, ServerProcess, free_port
 from app.wiring import Wiring
 from tests.benchmarks.stack import START_S, BenchStack

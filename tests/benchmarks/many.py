@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from app.dev.localstack.machine import StackError
+from app.dev.localstack.host import StackError
 from app.dev.localstack.processes import ServerProcess
 from tests.benchmarks import load
 from tests.benchmarks.accept import posts_for

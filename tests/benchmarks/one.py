@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from app.dev.localstack.machine import StackError
+from app.dev.localstack.host import StackError
 from tests.benchmarks.bench import LATENCIES, NO_LATENCY, Bench, Latency, median, percentile
 from tests.benchmarks.critical_path import Path, path_of
 from tests.benchmarks.installation import ApiClient, Installation, running

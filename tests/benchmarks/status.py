@@ -2,7 +2,7 @@
 
 import uuid
 
-from app.dev.localstack.machine import StackError
+from app.dev.localstack.host import StackError
 from tests.benchmarks import load
 from tests.benchmarks.bare import TABLE
 from tests.benchmarks.bench import Bench, median

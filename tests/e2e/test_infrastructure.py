@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.dev.localstack.machine import StackError
+from app.dev.localstack.host import StackError
 from app.dev.localstack.processes import poll_until
 from app.dev.localstack.servers import PostgresServer, ValkeyServer
 from app.domain.statuses import PhoneStatus

@@ -20,20 +20,20 @@ from rich.console import Console
 
 from app.cli.doctor_checks import PROCESS_CHECKS
 from app.dev.localstack import demo
-from app.dev.localstack.machine import StackError, kept_password
+from app.dev.localstack.host import StackError, load_or_make_password
 from app.dev.localstack.processes import JsonClient, ServerProcess, free_port, is_running, poll_until, port_is_free
 from app.dev.localstack.servers import PostgresServer, ValkeyServer
 from app.dev.localstack.stack import (
-    Given,
     Stack,
+    UserSettings,
     _check_settings,
     child_environment,
-    locked,
-    read_given,
+    locked_data_dir,
+    read_user_settings,
     running_stack,
     write_stack_env,
 )
-from app.dev.localstack.supervision import WORTH_A_LOOK
+from app.dev.localstack.supervision import NOTABLE_LINE
 from app.dev.localstack.terminal import ERRORS, Terminal
 from tests.support.servers import running_postgres, running_valkey, server_folder
 
@@ -154,10 +154,10 @@ def test_an_orphan_is_ended_only_when_it_is_what_the_pid_file_means(tmp_path: Pa
     try:
         server = ServerProcess("x", tmp_path / "pid", tmp_path / "log")
         (tmp_path / "pid").write_text(f"{stranger.pid}\n")
-        assert not server.end_orphan("no such marker")
+        assert not server.stop_orphan("no such marker")
         assert is_running(stranger.pid)
         (tmp_path / "pid").write_text(f"{stranger.pid}\n")
-        assert server.end_orphan("time.sleep(600)")
+        assert server.stop_orphan("time.sleep(600)")
         assert not is_running(stranger.pid)
     finally:
         stranger.kill()
@@ -172,15 +172,19 @@ def test_a_server_that_ends_at_once_is_reported_with_its_last_words(tmp_path: Pa
 
 
 def test_two_runs_do_not_share_a_data_directory(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(StackError, match=f"process {os.getpid()}"), locked(tmp_path):
+    with (
+        locked_data_dir(tmp_path),
+        pytest.raises(StackError, match=f"process {os.getpid()}"),
+        locked_data_dir(tmp_path),
+    ):
         pass
-    with locked(tmp_path):
+    with locked_data_dir(tmp_path):
         pass
 
 
 def test_a_password_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
-    first = kept_password(tmp_path / "password")
-    assert kept_password(tmp_path / "password") == first
+    first = load_or_make_password(tmp_path / "password")
+    assert load_or_make_password(tmp_path / "password") == first
     assert stat.S_IMODE((tmp_path / "password").stat().st_mode) == 0o600
 
 
@@ -193,7 +197,7 @@ def test_a_password_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> 
     ],
 )
 def test_the_sandbox_stands_in_for_both_providers_or_for_none(values: dict[str, str], expected: bool) -> None:
-    assert Given(values, Path()).uses_sandbox is expected
+    assert UserSettings(values, Path()).uses_sandbox is expected
 
 
 @pytest.mark.parametrize(
@@ -201,17 +205,17 @@ def test_the_sandbox_stands_in_for_both_providers_or_for_none(values: dict[str, 
 )
 def test_one_provider_without_the_other_is_refused_by_name(present: str, missing: str) -> None:
     with pytest.raises(StackError, match=f"{missing} is missing"):
-        _ = Given({present: "x"}, Path()).uses_sandbox
+        _ = UserSettings({present: "x"}, Path()).uses_sandbox
 
 
 @pytest.mark.parametrize("text", ["http", "0", "65536", "-1", "8080 "])
 def test_an_impossible_port_is_refused(text: str) -> None:
     with pytest.raises(StackError, match="PORT must be a port number"):
-        Given({"PORT": text}, Path()).port("PORT", 8080)
+        UserSettings({"PORT": text}, Path()).port("PORT", 8080)
 
 
 def test_the_file_for_a_second_terminal_holds_nothing_that_the_user_set(tmp_path: Path) -> None:
-    given = Given({"TWILIO_AUTH_TOKEN": "theirs"}, tmp_path)
+    given = UserSettings({"TWILIO_AUTH_TOKEN": "theirs"}, tmp_path)
     made = {"DATABASE_URL": "postgresql+psycopg://app:x@127.0.0.1:1/trunkline"}
     environ = child_environment(given, made)
     write_stack_env(tmp_path / "stack.env", made)
@@ -240,7 +244,7 @@ def test_a_preferred_port_is_taken_only_when_it_is_free() -> None:
     ],
 )
 def test_only_lines_that_matter_reach_the_terminal(line: str, worth: bool) -> None:
-    assert bool(WORTH_A_LOOK.search(line)) is worth
+    assert bool(NOTABLE_LINE.search(line)) is worth
 
 
 def test_valkey_comes_back_with_its_password_and_port(own_valkey: ValkeyServer) -> None:
@@ -288,19 +292,19 @@ def test_no_phone_number_stands_in_postgresqls_log() -> None:
 def test_a_data_directory_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(StackError, match=r"cannot hold our data \(Not a directory"), locked(place):
+        with pytest.raises(StackError, match=r"cannot hold our data \(Not a directory"), locked_data_dir(place):
             pass
 
 
 def test_a_dotenv_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes("NAME=caf\u00e9".encode("latin-1"))
     with pytest.raises(StackError, match="is not UTF-8"):
-        read_given(tmp_path)
+        read_user_settings(tmp_path)
 
 
 def test_one_port_for_two_servers_is_refused(tmp_path: Path) -> None:
     port = str(free_port())
-    given = Given({"PORT": port, "FLOWER_PORT": port, "DATA_DIR": str(tmp_path / "data")}, tmp_path)
+    given = UserSettings({"PORT": port, "FLOWER_PORT": port, "DATA_DIR": str(tmp_path / "data")}, tmp_path)
     with pytest.raises(StackError, match=f"PORT and FLOWER_PORT are both {port}"), running_stack(given, _silent()):
         pass
 
@@ -329,7 +333,7 @@ def test_valkey_runs_in_a_folder_of_any_name(tmp_path: Path) -> None:
 
 
 def test_children_write_what_their_logs_can_hold() -> None:
-    environ = child_environment(Given({"PYTHONIOENCODING": "ascii"}, Path()), {})
+    environ = child_environment(UserSettings({"PYTHONIOENCODING": "ascii"}, Path()), {})
     done = subprocess.run(
         [sys.executable, "-c", r"print('\u2713 \ud800')"], env=environ, capture_output=True, check=True
     )
@@ -348,8 +352,8 @@ def test_marks_have_a_plain_form_where_the_terminal_lacks_them(encoding: str, sh
 
 LOSER = """
 import os, signal, sys
-from app.dev.localstack.terminal import Terminal, lasting_output
-sys.stdout = lasting_output(lambda error: sys.stderr.write(error.strerror + "!"))
+from app.dev.localstack.terminal import Terminal, robust_output
+sys.stdout = robust_output(lambda error: sys.stderr.write(error.strerror + "!"))
 terminal = Terminal()
 for _ in range(3):
     terminal.plain("x")
@@ -449,7 +453,7 @@ def test_a_doctor_that_fails_is_no_good_news() -> None:
 
 def test_the_sandbox_needs_no_doctor(tmp_path: Path) -> None:
     stack = Stack(tmp_path, {}, "http://127.0.0.1:1", 1, 2)
-    with demo.checked_providers(stack, _silent(), threading.Event()) as is_well:
+    with demo.provider_check(stack, _silent(), threading.Event()) as is_well:
         assert is_well()
 
 
@@ -460,7 +464,7 @@ def test_what_only_starting_processes_decide_is_left_out_by_its_name() -> None:
 def test_a_private_file_that_cannot_be_written_leaves_nothing_beside_it(tmp_path: Path) -> None:
     (tmp_path / "password").mkdir()
     with contextlib.suppress(OSError):
-        kept_password(tmp_path / "password")
+        load_or_make_password(tmp_path / "password")
     with pytest.raises(OSError, match="directory"):
         write_stack_env(tmp_path / "password", {})
     assert [path.name for path in tmp_path.iterdir()] == ["password"]

@@ -22,7 +22,7 @@ WAIT_S = 20
 RUNNER = """
 import os, sys
 from pathlib import Path
-from app.dev.localstack.machine import StackError
+from app.dev.localstack.host import StackError
 from app.dev.localstack.supervision import LogFiles, run_procfile
 from app.dev.localstack.terminal import Terminal
 folder = Path(sys.argv[1])

@@ -108,7 +108,7 @@ def run_soak(stack: SoakStack, operations: int, seed: int, terminal: Terminal) -
     _settle(stack, load, terminal)
     final = compare(stack.sandbox, stack.dsn, foreign, original)
     for line in [line for lines in vars(first).values() for line in lines]:
-        terminal.problem(line)
+        terminal.error_line(line)
         for event in events_of_agent(stack.dsn, line):
             terminal.plain(f"    {event}")
     results = count_results(stack.dsn)

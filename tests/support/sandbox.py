@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from app.dev.localstack.machine import StackError
+from app.dev.localstack.host import StackError
 from app.dev.localstack.processes import JsonClient
 from app.dev.localstack.servers import SandboxServer, running_server, sandbox_settings
 from tests.support.servers import server_folder

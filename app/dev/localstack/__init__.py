@@ -1,1 +1,1 @@
-"""Starts everything Trunkline needs on one machine: stores, sandbox, and the processes of the Procfile."""
+"""The local stack: everything that Trunkline needs on one machine, from the stores to the processes of the Procfile."""

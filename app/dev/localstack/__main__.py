@@ -8,26 +8,26 @@ import sys
 import threading
 from pathlib import Path
 
-# Ctrl-C while the rest is imported ends the process as it ends any other; nothing is started yet.
+# Until everything is imported, Ctrl-C ends the process at once: nothing is started yet.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import psycopg  # noqa: E402
 import redis  # noqa: E402
 
-from app.dev.localstack.demo import Demo, checked_providers  # noqa: E402
-from app.dev.localstack.machine import StackError, sentence_of  # noqa: E402
+from app.dev.localstack.demo import Demo, provider_check  # noqa: E402
+from app.dev.localstack.host import StackError, describe_error  # noqa: E402
 from app.dev.localstack.stack import (  # noqa: E402
     Stack,
-    read_given,
+    read_user_settings,
     running_stack,
 )
 from app.dev.localstack.supervision import LogFiles, run_procfile  # noqa: E402
-from app.dev.localstack.terminal import ERRORS, Terminal, lasting_output  # noqa: E402
+from app.dev.localstack.terminal import ERRORS, Terminal, robust_output  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 """The project: where the Procfile lies."""
 
-BESIDE_THE_TESTS = {"bench": "tests.benchmarks", "soak": "tests.soak"}
+PACKAGES = {"bench": "tests.benchmarks", "soak": "tests.soak"}
 """Command -> the package that reads the rest of its arguments."""
 
 
@@ -46,8 +46,8 @@ def main() -> int:
     arguments, rest = parser.parse_known_args()
     if arguments.command == "test":
         run_tests(rest)
-    if arguments.command in BESIDE_THE_TESTS:
-        run_beside_the_tests(BESIDE_THE_TESTS[arguments.command], rest)
+    if arguments.command in PACKAGES:
+        run_package(PACKAGES[arguments.command], rest)
     if rest:
         parser.error(f"unknown argument: {rest[0]}")
     return serve(verbose=arguments.verbose)
@@ -57,71 +57,71 @@ def serve(*, verbose: bool) -> int:
     """Run the stack until a signal ends it (0) or something fails (1)."""
     lost: list[OSError] = []
 
-    def end_unread(error: OSError) -> None:
-        # Everything ends, as on a signal: without a reader nobody learns the key, nor that it runs.
+    def stop_without_reader(error: OSError) -> None:
+        # Stop as on a signal: without a reader nobody sees the key, nor that the stack runs.
         lost.append(error)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    sys.stdout = lasting_output(end_unread)
+    sys.stdout = robust_output(stop_without_reader)
     code = _serve(Terminal(), verbose=verbose)
     if lost:
         with contextlib.suppress(OSError):
-            sys.stderr.write(f"run.py: nobody takes the output ({sentence_of(lost[0])}): everything is stopped\n")
+            sys.stderr.write(f"run.py: nobody reads the output ({describe_error(lost[0])}): everything is stopped\n")
     return 1 if lost else code
 
 
 def _serve(terminal: Terminal, *, verbose: bool) -> int:
-    # Until honcho takes over, every way to be asked to stop is the one that unwinds.
+    # Until honcho handles signals, each of them raises KeyboardInterrupt, so that everything is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         # nohup ignores it.
         signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     try:
         terminal.heading("Trunkline")
-        with running_stack(read_given(ROOT), terminal) as stack:
+        with running_stack(read_user_settings(ROOT), terminal) as stack:
             _run_processes(stack, terminal, verbose=verbose)
             terminal.plain("\nstopping the stores ...")
-        problem = ""
+        failure = ""
     except StackError as error:
-        problem = str(error)
+        failure = str(error)
     except (OSError, UnicodeError, psycopg.Error, redis.RedisError) as error:
-        problem = f"the start failed: {sentence_of(error)}"
+        failure = f"the start failed: {describe_error(error)}"
     except KeyboardInterrupt:
-        problem = ""
+        failure = ""
         terminal.plain("\nstopped")
-    # All has ended: nothing is left to unwind.
+    # Everything has been stopped.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if problem:
-        terminal.problem(f"\n{problem}")
-    return 1 if problem else 0
+    if failure:
+        terminal.error_line(f"\n{failure}")
+    return 1 if failure else 0
 
 
 def run_tests(arguments: list[str]) -> None:
-    """Become pytest over the whole suite, two tests at a time; the user's arguments come last and win."""
+    """Become pytest over the whole suite, two tests at a time; the user's arguments come last, so that they win."""
     command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal", *arguments]
     os.execv(sys.executable, command)  # noqa: S606 - our own interpreter
 
 
-def run_beside_the_tests(package: str, arguments: list[str]) -> None:
-    """Become the benchmarks or the soak, which are no part of the application: they lie among the tests."""
+def run_package(package: str, arguments: list[str]) -> None:
+    """Become the benchmarks or the soak, which lie among the tests, not in the application."""
     os.execv(sys.executable, [sys.executable, "-m", package, *arguments])  # noqa: S606 - our own interpreter
 
 
 def _run_processes(stack: Stack, terminal: Terminal, *, verbose: bool) -> None:
     logs = LogFiles(stack.data_dir / "logs", terminal, verbose=verbose)
     try:
-        run_procfile(ROOT / "Procfile", stack.environ, logs, lambda stopping: _welcome(stack, terminal, stopping))
+        run_procfile(ROOT / "Procfile", stack.environ, logs, lambda stopping: _after_start(stack, terminal, stopping))
     finally:
         logs.close()
 
 
-def _welcome(stack: Stack, terminal: Terminal, stopping: threading.Event) -> None:
-    """Wait for the API, bring up the demo number on the sandbox, and say where everything is."""
+def _after_start(stack: Stack, terminal: Terminal, stopping: threading.Event) -> None:
+    """Wait for the API, provision the demo number on the sandbox, and print where everything is."""
     demo = Demo(stack, terminal, stopping)
-    is_well = True
+    is_ready = True
     try:
-        with checked_providers(stack, terminal, stopping) as findings:
-            is_well = findings()
+        with provider_check(stack, terminal, stopping) as findings:
+            is_ready = findings()
             demo.wait_for_web()
         if stopping.is_set():
             return
@@ -136,7 +136,7 @@ def _welcome(stack: Stack, terminal: Terminal, stopping: threading.Event) -> Non
         raise StackError(f"the API stopped answering: {error}") from error
     if not stopping.is_set():
         _print_addresses(stack, terminal, key, agent_id)
-        terminal.plain("\nREADY" if is_well else "\nREADY, but no number can be connected: see above (✗)")
+        terminal.plain("\nREADY" if is_ready else "\nREADY, but no number can be connected: see above (✗)")
 
 
 def _print_addresses(stack: Stack, terminal: Terminal, key: str, agent_id: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What a start shows: the API's coming up, what the providers say, and the first number, made as every client does."""
+"""What a start shows: the API becoming ready, the provider check, and the demo number, provisioned over the API."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
-from app.dev.localstack.machine import StackError, read_private, sentence_of, write_private
+from app.dev.localstack.host import StackError, describe_error, read_private, write_private
 from app.dev.localstack.processes import JsonClient
 from app.dev.localstack.stack import Stack
 from app.dev.localstack.terminal import LABEL_WIDTH, Terminal
@@ -28,31 +28,31 @@ AGENT = {"name": "demo", "livekitAgentName": "demo-agent"}
 """The agent that the demo number rings."""
 
 READY_S = 60.0
-"""Seconds for the web process to come up: 2 as a rule, more on the first run, when nothing is compiled yet."""
+"""Seconds for the web process to start: 2 as a rule, more on the first run, when nothing is compiled yet."""
 
-SETTLED_S = 60.0
-"""Seconds that the demo may take: 1 to 2 as a rule; a sweep after a crash adds some."""
+PROVISION_S = 60.0
+"""Seconds until the demo number must be provisioned: 1 to 2 as a rule; a sweep after a crash adds some."""
 
 POLL_S = 0.1
-"""Seconds between two looks at the status."""
+"""Seconds between two reads of the status."""
 
-SETTLED = frozenset({"PROVISIONED", "FAILED", "NOT_PROVISIONED"})
-"""Statuses that nothing is going to change by itself."""
+FINAL_STATUSES = frozenset({"PROVISIONED", "FAILED", "NOT_PROVISIONED"})
+"""Statuses that do not change by themselves."""
 
 PROVIDERS = frozenset({"twilio", "livekit"})
-"""Checks of /readyz that do not keep the API from working: an outage or a wrong credential is told, not waited for."""
+"""Checks of /readyz without which the API works: an outage or a wrong credential is reported, not waited for."""
 
 STARTING = frozenset({"sweeper", "workers", "API keys"})
-"""Checks of doctor that say nothing yet: the processes are only starting, and the key is made after them."""
+"""Checks of doctor that are left out: the processes are still starting, and the key is made after them."""
 
 DOCTOR_S = 45.0
-"""Seconds for doctor: 2 as a rule; two providers of which neither answers take 20 and the start of Python."""
+"""Seconds for doctor: 2 as a rule; two providers that do not answer take 20, and the start of Python some."""
 
 MARKS = {"DONE": "[green]✓[/]", "FAILED": "[red]✗[/]", "UNDONE": "[yellow]↶[/]", "PENDING": "[dim]·[/]"}
 
 
 class Demo:
-    """Shows the demo number's way to PROVISIONED; gives up quietly when `stopping` is set."""
+    """Provisions the demo number and shows its steps; returns early when `stopping` is set."""
 
     def __init__(self, stack: Stack, terminal: Terminal, stopping: threading.Event) -> None:
         self._stack = stack
@@ -60,10 +60,10 @@ class Demo:
         self._stopping = stopping
 
     def wait_for_web(self) -> None:
-        """Return when the API can work, providers aside; StackError with what is missing when it cannot in time."""
+        """Return when the API is ready, providers aside; StackError says what is missing when it is not in time."""
         api = JsonClient(self._stack.api_url)
         deadline = time.monotonic() + READY_S
-        with self._terminal.stage("Processes", "starting") as report:
+        with self._terminal.progress("Processes", "starting") as report:
             while missing := _missing(api):
                 if self._stopping.wait(POLL_S):
                     return
@@ -72,7 +72,7 @@ class Demo:
             report("web, worker, bulk, cleanup, sweeper, flower")
 
     def development_key(self) -> str:
-        """Return the kept development key, or make one where it is missing or no longer known to the database."""
+        """Return the stored development key, or make one where it is missing or not in the database."""
         path = self._stack.data_dir / "dev-key"
         known = read_private(path)
         if known and self._client(known).call("GET", "/api/agents")[0] == HTTPStatus.OK:
@@ -84,7 +84,7 @@ class Demo:
         return made
 
     def provision(self, key: str) -> str | None:
-        """Bring the demo number up unless it is, with progress; return the agent's id, None when it did not work."""
+        """Provision the demo number unless it is, and show its steps; return the agent's id, None when that failed."""
         client = self._client(key)
         agent_id = self._agent(client)
         path = f"/api/agents/{agent_id}/phone-status"
@@ -94,18 +94,18 @@ class Demo:
         if found in {"FAILED", "NOT_PROVISIONED"}:
             code, answer = client.call("POST", f"/api/agents/{agent_id}/provision-phone", {"phoneNumber": NUMBER})
             if code != HTTPStatus.ACCEPTED:
-                self._terminal.problem(f"  {code}: {_reason(answer)}")
+                self._terminal.error_line(f"  {code}: {_reason(answer)}")
                 return None
-        return agent_id if self._watch(client, path) else None
+        return agent_id if self._follow(client, path) else None
 
     def show_call(self) -> None:
-        """Print the way that a caller of the number takes."""
+        """Print the path of a call to the number."""
         if self._stack.sandbox_url is None:
             return
-        walk = JsonClient(self._stack.sandbox_url).get(f"/sandbox/call?number={quote(NUMBER)}")
-        end = f"reaches {walk['agentName']}" if walk["reaches"] else f"reaches nobody: {walk['reason']}"
+        call = JsonClient(self._stack.sandbox_url).get(f"/sandbox/call?number={quote(NUMBER)}")
+        end = f"reaches {call['agentName']}" if call["reaches"] else f"reaches nobody: {call['reason']}"
         self._terminal.heading(f"A call to {NUMBER} {end}")
-        for hop in walk["path"]:
+        for hop in call["path"]:
             text = " ".join(str(hop[part]) for part in ("id", "detail") if hop.get(part))
             self._terminal.console.print(f"  {MARKS['DONE' if hop['ok'] else 'FAILED']} {hop['hop']:<16}", end=" ")
             self._terminal.plain(text)
@@ -128,7 +128,7 @@ class Demo:
             return None
 
     def _agent(self, client: JsonClient) -> str:
-        """Return the id of the demo agent, made at the first call and whenever the database is a new one."""
+        """Return the id of the demo agent, created where the database does not have it."""
         path = self._stack.data_dir / "demo-agent"
         known = read_private(path)
         if known and client.call("GET", f"/api/agents/{known}")[0] == HTTPStatus.OK:
@@ -139,8 +139,8 @@ class Demo:
         write_private(path, f"{answer['id']}\n")
         return str(answer["id"])
 
-    def _watch(self, client: JsonClient, path: str) -> bool:
-        """Show the steps until the status settles; True when it settles as PROVISIONED."""
+    def _follow(self, client: JsonClient, path: str) -> bool:
+        """Show the steps until the status is final; True when it is PROVISIONED."""
         started = time.monotonic()
         view = StepView(self._terminal)
         with view.live:
@@ -148,19 +148,23 @@ class Demo:
                 status = client.get(path)
                 view.show((status.get("operation") or {}).get("steps", []))
                 took = time.monotonic() - started
-                if status["phoneProvisioningStatus"] in SETTLED or took > SETTLED_S or self._stopping.wait(POLL_S):
+                if (
+                    status["phoneProvisioningStatus"] in FINAL_STATUSES
+                    or took > PROVISION_S
+                    or self._stopping.wait(POLL_S)
+                ):
                     break
         final = status["phoneProvisioningStatus"]
         if final == "PROVISIONED":
             self._terminal.console.print(f"  [bold green]PROVISIONED[/] [dim]{took:.1f} s[/]")
         elif not self._stopping.is_set():
             error = (status.get("operation") or {}).get("error")
-            self._terminal.problem(f"  {final} {_reason(error) if error else f'after {took:.0f} s'}")
+            self._terminal.error_line(f"  {final} {_reason(error) if error else f'after {took:.0f} s'}")
         return bool(final == "PROVISIONED")
 
 
 class StepView:
-    """A table of steps that changes in place on a terminal, and a line for each change elsewhere."""
+    """Shows the steps: on a terminal as a table that changes in place, elsewhere as a line for each change."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
@@ -169,7 +173,7 @@ class StepView:
         self.live = Live(console=terminal.console, refresh_per_second=12, transient=False)
 
     def show(self, steps: Sequence[Mapping[str, Any]]) -> None:
-        """Take the newest timeline."""
+        """Show the steps as they are now."""
         if self._terminal.console.is_terminal:
             self.live.update(self._table(steps))
             return
@@ -188,9 +192,9 @@ class StepView:
         return table
 
 
-def _reason(problem: Any) -> str:
-    """Return the sentence of a problem document, or what came instead of one."""
-    return str(problem.get("detail") or problem.get("title")) if isinstance(problem, dict) else str(problem)
+def _reason(error_line: Any) -> str:
+    """Return the sentence of a problem document, or the body itself where it is none."""
+    return str(error_line.get("detail") or error_line.get("title")) if isinstance(error_line, dict) else str(error_line)
 
 
 def _flask(*arguments: str) -> list[str]:
@@ -198,11 +202,11 @@ def _flask(*arguments: str) -> list[str]:
 
 
 def _missing(api: JsonClient) -> str:
-    """Return what keeps the API from working, in one line; "" when nothing does. The body decides, not the status."""
+    """Return what the API is not ready for, in one line, "" when it is ready; by the body, not by the status."""
     try:
         status, body = api.call("GET", "/readyz")
     except OSError as error:
-        return sentence_of(error)
+        return describe_error(error)
     checks = body.get("checks") if isinstance(body, dict) else None
     if not isinstance(checks, list):
         return f"/readyz answers {status}"
@@ -211,11 +215,11 @@ def _missing(api: JsonClient) -> str:
 
 
 @contextmanager
-def checked_providers(stack: Stack, terminal: Terminal, stopping: threading.Event) -> Iterator[Callable[[], bool]]:
-    """Ask doctor about the user's own providers beside the block; yield what shows its findings, False if any is bad.
+def provider_check(stack: Stack, terminal: Terminal, stopping: threading.Event) -> Iterator[Callable[[], bool]]:
+    """Run doctor on the user's own providers beside the block; yield a function that prints its findings.
 
-    A wrong credential does not end the start: console, polling and what is stored work without the providers, as they
-    do in production, and nothing that is accepted meanwhile is lost.
+    It returns False when a check failed. A wrong credential does not end the start: console, polling and stored data
+    work without the providers, as in production, and nothing that is accepted meanwhile is lost.
     """
     if stack.sandbox_url:
         yield lambda: True
@@ -235,8 +239,8 @@ def checked_providers(stack: Stack, terminal: Terminal, stopping: threading.Even
 
 
 def _show_findings(doctor: "subprocess.Popen[str]", terminal: Terminal, stopping: threading.Event) -> bool:
-    """Print what doctor found to be wrong; True when that is nothing."""
-    with terminal.stage("Providers", "asking both") as report:
+    """Print the checks that doctor did not pass; True when none of them failed."""
+    with terminal.progress("Providers", "asking both") as report:
         deadline = time.monotonic() + DOCTOR_S
         while doctor.poll() is None and time.monotonic() < deadline and not stopping.wait(POLL_S):
             pass
@@ -254,10 +258,10 @@ def _show_findings(doctor: "subprocess.Popen[str]", terminal: Terminal, stopping
     return all(each["verdict"] != "failed" for each in found)
 
 
-def _findings(told: str) -> list[dict[str, str]]:
+def _findings(output: str) -> list[dict[str, str]]:
     try:
-        checks = json.loads(told)["checks"]
+        checks = json.loads(output)["checks"]
     except (ValueError, KeyError):
-        detail = "doctor did not come to an end"
+        detail = "doctor did not finish"
         return [{"name": "doctor", "verdict": "failed", "detail": detail, "mend": "run .venv/bin/trunkline doctor"}]
     return [each for each in checks if each["verdict"] in {"failed", "warning"} and each["name"] not in STARTING]

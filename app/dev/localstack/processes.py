@@ -1,4 +1,4 @@
-"""Server processes that end with the command that started them, and the remains of those that could not."""
+"""Local server processes: started, called over HTTP, ended with the command that started them, or found again later."""
 
 import contextlib
 import ctypes
@@ -17,13 +17,13 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from app.dev.localstack.machine import Account, StackError
+from app.dev.localstack.host import Account, StackError
 
 POLL_S = 0.02
-"""Seconds between two looks at something that is starting or ending: a start takes 50 ms at best."""
+"""Seconds between two checks of something that is starting or ending: a start takes 50 ms at best."""
 
 STOP_S = 20.0
-"""Seconds a server has for its own clean end; a PostgreSQL with a busy checkpoint was seen to take 3."""
+"""Seconds for a clean shutdown; a PostgreSQL with a busy checkpoint was seen to take 3."""
 
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal the kernel sends to a process when its parent dies."""
@@ -34,7 +34,7 @@ _prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" el
 def die_with_parent(signum: signal.Signals) -> Callable[[], None] | None:
     """Return a `preexec_fn` after which the child gets `signum` when we die, even by SIGKILL; None where unsupported.
 
-    Linux ties this to the *thread* that forks, so a server started from a short-lived thread goes without.
+    Linux ties this to the *thread* that forks, so only servers that the main thread starts have it.
     """
     if _prctl is None or threading.current_thread() is not threading.main_thread():
         return None
@@ -64,7 +64,7 @@ def port_is_free(port: int) -> bool:
 
 
 def poll_until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Look again and again until `condition` holds; False when it does not within `timeout_s`."""
+    """Check `condition` until it holds; False when it does not within `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -74,7 +74,7 @@ def poll_until(condition: Callable[[], bool], timeout_s: float) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Say whether the process exists and is more than a zombie that nobody reaps."""
+    """Say whether the process exists and is not a zombie."""
     stat = Path(f"/proc/{pid}/stat")
     try:
         if Path("/proc/self/stat").exists():
@@ -88,7 +88,7 @@ def is_running(pid: int) -> bool:
 
 
 def family(pid: int) -> list[int]:
-    """Return `pid` and its direct children, which in PostgreSQL lead sessions of their own."""
+    """Return `pid` and its direct children, which in PostgreSQL are leaders of their own sessions."""
     with contextlib.suppress(OSError):
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8")
         return [pid, *map(int, children.split())]
@@ -106,7 +106,7 @@ def command_line(pid: int) -> str:
 
 
 class ServerProcess:
-    """One server: started in a session of its own, watched, ended; its pid on disk so that the next run finds it."""
+    """One server process in a session of its own; its pid is on disk, so that the next run finds it."""
 
     def __init__(self, name: str, pid_file: Path, log_file: Path, stop_signal: signal.Signals = signal.SIGTERM) -> None:
         self.name = name
@@ -124,7 +124,7 @@ class ServerProcess:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process runs; a paused one does."""
+        """Whether the process runs; a paused one counts as running."""
         return self._popen is not None and self._popen.poll() is None
 
     def start(self, command: Sequence[str | Path], environ: Mapping[str, str], account: Account | None = None) -> None:
@@ -149,7 +149,7 @@ class ServerProcess:
         self._pid_file.write_text(f"{self._popen.pid}\n", encoding="utf-8")
 
     def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
-        """Wait for `ready`; StackError with the log's last lines when the server ends or stays silent."""
+        """Wait for `ready`; StackError with the log's last lines when the server ends or does not get ready."""
         if poll_until(lambda: not self.is_alive or ready(), timeout_s) and self.is_alive:
             return
         ended = "does not answer" if self.is_alive else "ended at once"
@@ -164,7 +164,7 @@ class ServerProcess:
         return "    (no log)"
 
     def stop(self) -> None:
-        """End the server cleanly, by force after STOP_S; a stopped one stays stopped."""
+        """Shut the server down cleanly, by force after STOP_S; does nothing when it is stopped."""
         if self._popen is not None and self._popen.poll() is None:
             self.resume()
             self._popen.send_signal(self._stop_signal)
@@ -193,8 +193,8 @@ class ServerProcess:
         """Undo `pause`."""
         self._signal_family(signal.SIGCONT)
 
-    def end_orphan(self, marker: str) -> bool:
-        """End what an earlier run left behind, if `marker` is in its command line; True when there was one."""
+    def stop_orphan(self, marker: str) -> bool:
+        """End a server that an earlier run left, if `marker` is in its command line; True when there was one."""
         try:
             pid = int(self._pid_file.read_text(encoding="utf-8").split()[0])
         except (OSError, ValueError, IndexError):
@@ -220,7 +220,7 @@ class ServerProcess:
 CALL_S = 10.0
 """Seconds until a call to a server on this machine is given up."""
 
-# A proxy that the user has set for the outside world has no business between us and ourselves.
+# The user's proxy is for other hosts.
 _opener = build_opener(ProxyHandler({}))
 
 
@@ -251,7 +251,7 @@ class JsonClient:
         return body
 
     def answers(self, path: str) -> bool:
-        """Say whether a GET is answered with 200 now."""
+        """Say whether a GET returns 200 now."""
         try:
             return self.call("GET", path)[0] == HTTPStatus.OK
         except OSError:
@@ -259,7 +259,7 @@ class JsonClient:
 
 
 def _decoded(body: bytes) -> Any:
-    """Decode JSON; a body that is something else is given back as text."""
+    """Decode JSON; another body is returned as text."""
     text = body.decode("utf-8", "replace")
     try:
         return json.loads(text) if text else None

@@ -17,13 +17,13 @@ import redis
 from psycopg import sql
 
 from app.dev import sandbox
-from app.dev.localstack.machine import (
+from app.dev.localstack.host import (
     Account,
     PostgresBinaries,
     StackError,
     find_postgres,
     find_valkey,
-    kept_password,
+    load_or_make_password,
     reachable_copy,
     reachable_state,
     read_private,
@@ -96,7 +96,7 @@ POSTGRES_START_S = 120.0
 """Seconds until a start is given up: 60 ms as a rule, 0.3 s after a SIGKILL, longer on a loaded disk."""
 
 MAX_CONNECTIONS = 300
-"""Web (2 x 16 threads), two workers (24), sweeper and a developer's own sessions, with room for tests that push."""
+"""Web (2 x 16 threads), two workers (24), sweeper and a developer's own sessions, with room for load tests."""
 
 BUILTIN_LOCALES_SINCE = 17
 """The first major version whose `builtin` provider has C.UTF-8: same order everywhere, whatever the libc."""
@@ -107,11 +107,11 @@ LOG_SETTINGS = (
     "-clog_parameter_max_length=0",  # no value of a statement that is logged, whoever turns that on
     "-clog_parameter_max_length_on_error=0",
 )
-"""What keeps phone numbers and metadata out of the server's log: errors stand there without the rows they met."""
+"""These keep phone numbers and metadata out of the server's log: errors are logged without the rows they concern."""
 
 THROWAWAY_SETTINGS = ("-cfsync=off", "-cfull_page_writes=off")
 """For tests: what is committed survives a SIGKILL, though not a power cut. `synchronous_commit` stays on: without it a
-killed server forgets its last commits (seen), and a test would blame the code for it."""
+killed server forgets its last commits (seen), and a test would fail for it."""
 
 
 class PostgresServer(Server):
@@ -137,13 +137,13 @@ class PostgresServer(Server):
     def start(self) -> None:
         """Start the server, making its data directory at the first call; returns when it takes connections."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._password = kept_password(self._folder / "postgres.password")
-        account, data = self._placed(unprivileged_account(self._folder / "postgres"))
+        self._password = load_or_make_password(self._folder / "postgres.password")
+        account, data = self._account_and_data(unprivileged_account(self._folder / "postgres"))
         binaries = _readable(find_postgres(), account)
-        self.process.end_orphan(str(data))
+        self.process.stop_orphan(str(data))
         if data.exists():
             _check_version(data, binaries)
-            _forget_dead_postmaster(data)
+            _remove_stale_pid_file(data)
         else:
             self._initialise(binaries, data, account)
         self.process.start(self._command(binaries, data), _clean_environment(), account)
@@ -172,8 +172,8 @@ class PostgresServer(Server):
         with psycopg.connect(self.dsn(), autocommit=True) as connection:
             connection.execute(statement)
 
-    def _placed(self, account: Account | None) -> tuple[Account | None, Path]:
-        """Return who runs the server and where its data lies: under `folder`, unless that user cannot get there."""
+    def _account_and_data(self, account: Account | None) -> tuple[Account | None, Path]:
+        """Return who runs the server and where its data lies: under `folder`, unless that user cannot enter it."""
         data = self._folder / "postgres"
         if account is None or account.can_use(self._folder):
             return account, data
@@ -181,7 +181,7 @@ class PostgresServer(Server):
         return unprivileged_account(elsewhere), elsewhere
 
     def _initialise(self, binaries: PostgresBinaries, data: Path, account: Account | None) -> None:
-        """Make the data directory under another name first: an interrupted initdb leaves nothing that looks whole."""
+        """Make the data directory under another name first, so that an interrupted initdb leaves no partial one."""
         partial = data.with_name(data.name + ".new")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(mode=0o700)
@@ -249,8 +249,8 @@ def _check_version(data: Path, binaries: PostgresBinaries) -> None:
         )
 
 
-def _forget_dead_postmaster(data: Path) -> None:
-    """Remove a pid file after a crash: its number may belong to a stranger by now, and PostgreSQL would refuse."""
+def _remove_stale_pid_file(data: Path) -> None:
+    """Remove a pid file after a crash: another process may have its number now, and PostgreSQL would not start."""
     pid_file = data / "postmaster.pid"
     text = read_private(pid_file) or "0"
     pid = int(text.split()[0])
@@ -271,7 +271,7 @@ PROBE_S = 1.0
 """Seconds that one probe of a starting server may take."""
 
 PERSISTENT = ("appendonly yes", "appendfsync everysec")
-"""A killed server has lost none of 100 queued tasks with these; a power cut costs at most the last second."""
+"""With these a killed server lost none of 100 queued tasks; a power cut costs at most the last second."""
 
 
 class ValkeyServer(Server):
@@ -291,17 +291,17 @@ class ValkeyServer(Server):
         return f"redis://:{self._password}@{self.address}/0"
 
     def start(self) -> None:
-        """Start the server and return when it answers; a killed one comes back with what it had."""
+        """Start the server and return when it answers; a killed one has its data again."""
         data = self._folder / "valkey"
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._password = kept_password(self._folder / "valkey.password")
-        self.process.end_orphan(str(self._config))
+        self._password = load_or_make_password(self._folder / "valkey.password")
+        self.process.stop_orphan(str(self._config))
         write_private(self._config, self._settings(data))
         self.process.start([find_valkey(), self._config], {"PATH": "/usr/bin:/bin"})
         self.process.wait_until(self._answers, VALKEY_START_S)
 
     def _settings(self, data: Path) -> str:
-        """Return the settings; in a file, since a command line is everybody's to read."""
+        """Return the settings; they go into a file, since other users can read a command line."""
         lines = [
             "bind 127.0.0.1",
             f"port {self._port}",
@@ -310,7 +310,7 @@ class ValkeyServer(Server):
             'save ""',
             # Losing a message for lack of memory must be an error at the publisher, not a silent eviction.
             "maxmemory-policy noeviction",
-            # The command line names the settings file, by which a later run recognises what an earlier one left.
+            # Keep the settings file on the command line, by which a later run recognises a server that was left.
             "set-proc-title no",
             *(["appendonly no"] if self._throwaway else PERSISTENT),
         ]
@@ -359,7 +359,7 @@ class SandboxServer(Server):
         """Start the sandbox and return when it answers."""
         state: list[str] = []
         if self._journal:
-            self.process.end_orphan(str(self._journal))
+            self.process.stop_orphan(str(self._journal))
             state = ["--state", str(self._journal)]
         command = [sys.executable, "-m", "app.dev.sandbox", "--port", str(self._port), *state, *self._options]
         self.process.start(command, os.environ)

@@ -1,4 +1,4 @@
-"""The stores and the sandbox of one data directory, up for as long as a block runs."""
+"""The local stack: the user's settings, and the servers of one data directory for as long as a block runs."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,7 @@ import redis
 from dotenv import dotenv_values
 
 from app.dev import sandbox
-from app.dev.localstack.machine import StackError, kept_password, sentence_of, write_private
+from app.dev.localstack.host import StackError, describe_error, load_or_make_password, write_private
 from app.dev.localstack.processes import poll_until, port_is_free
 from app.dev.localstack.servers import PostgresServer, SandboxServer, ValkeyServer, running_server, sandbox_settings
 from app.dev.localstack.terminal import Terminal
@@ -30,7 +30,7 @@ FLOWER_PORT = 5555
 
 
 @dataclass(frozen=True)
-class Given:
+class UserSettings:
     """The user's settings: `.env` under the environment."""
 
     values: Mapping[str, str]
@@ -38,17 +38,17 @@ class Given:
 
     @property
     def data_dir(self) -> Path:
-        """Where everything that survives a restart lies; relative to the project, not to the caller's folder."""
+        """Where everything that survives a restart lies; relative to the project, not to the working directory."""
         return self.root / (self.values.get("DATA_DIR") or ".data")
 
     @property
     def embeds_postgres(self) -> bool:
-        """Whether PostgreSQL is ours to start."""
+        """Whether we start PostgreSQL."""
         return not self.values.get("DATABASE_URL")
 
     @property
     def embeds_valkey(self) -> bool:
-        """Whether Valkey is ours to start."""
+        """Whether we start Valkey."""
         return not self.values.get("REDIS_URL")
 
     @property
@@ -69,29 +69,29 @@ class Given:
         return int(text)
 
 
-def read_given(root: Path) -> Given:
-    """Read what the user has set, before any setting of the application can be complete."""
+def read_user_settings(root: Path) -> UserSettings:
+    """Read what the user has set, before the application's settings are complete."""
     try:
         in_file = {name: value for name, value in dotenv_values(root / ".env").items() if value is not None}
     except OSError as error:
         raise StackError(f"{root / '.env'} cannot be read: {error.strerror}") from error
     except UnicodeError as error:
         raise StackError(f"{root / '.env'} is not UTF-8: save it as that") from error
-    return Given(values={**in_file, **os.environ}, root=root)
+    return UserSettings(values={**in_file, **os.environ}, root=root)
 
 
-def child_environment(given: Given, made: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of the processes: what the user set, what we made, and the tools of this Python first."""
+def child_environment(given: UserSettings, made: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of the processes: the user's settings, then ours; this Python's tools first in PATH."""
     values = {**given.values, **made}
     values["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), values.get("PATH", os.defpath)])
     values["PYTHONUNBUFFERED"] = "1"
-    # Their output comes to us, and into logs, whatever the user's terminal can show.
+    # Their output goes into logs, whatever the user's terminal can show.
     values["PYTHONIOENCODING"] = "utf-8:backslashreplace"
     return values
 
 
 def write_stack_env(path: Path, made: Mapping[str, str]) -> None:
-    """Write what we made (not what the user set: no copy of a secret of theirs) for commands in a second terminal."""
+    """Write the settings that we made for commands in a second terminal; none of the user's, which may be secrets."""
     lines = ["# Written by ./run.py while it runs; read by the flask command. Removed at its end."]
     lines += [f"{name}='{_escaped(value)}'" for name, value in made.items()]
     write_private(path, "\n".join(lines) + "\n")
@@ -102,13 +102,13 @@ def _escaped(value: str) -> str:
 
 
 PORT_WAIT_S = 10.0
-"""Seconds for the processes of a run that was killed to finish their shutdown and free its ports."""
+"""Seconds for the processes of a killed run to shut down and free its ports."""
 
 LOCAL_DEFAULTS = {"INSTANCE_NAME": "dev", "LOG_FORMAT": "console"}
 """Settings whose defaults are meant for production."""
 
-THEIRS_S = 5
-"""Seconds for a store of the user's to answer before we say that it does not."""
+USER_STORE_S = 5
+"""Seconds for a store of the user's to answer."""
 
 DATABASE = "trunkline"
 """The database within the embedded PostgreSQL."""
@@ -131,12 +131,12 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack(given: Given, terminal: Terminal) -> Iterator[Stack]:
-    """Start what the user has not set, migrate, and end it all when the block ends."""
+def running_stack(given: UserSettings, terminal: Terminal) -> Iterator[Stack]:
+    """Start the servers that the user has not set, migrate, and stop all of them when the block ends."""
     uses_sandbox = given.uses_sandbox
     data_dir = given.data_dir
     with contextlib.ExitStack() as running:
-        running.enter_context(locked(data_dir))
+        running.enter_context(locked_data_dir(data_dir))
         port, flower_port = (_usable_port(given, *each) for each in (("PORT", PORT), ("FLOWER_PORT", FLOWER_PORT)))
         if port == flower_port:
             raise StackError(f"PORT and FLOWER_PORT are both {port}: choose another for one of them")
@@ -156,10 +156,10 @@ def running_stack(given: Given, terminal: Terminal) -> Iterator[Stack]:
 
 
 @contextlib.contextmanager
-def locked(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory for one run; StackError names the process that has it. SIGKILL frees it as well."""
+def locked_data_dir(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory for one run; StackError names the process that has it. A SIGKILL releases it too."""
     try:
-        # Others may pass through (PostgreSQL runs as another user when we are root), not look around.
+        # Others may enter (PostgreSQL runs as another user when we are root), not list it.
         if not data_dir.exists():
             data_dir.mkdir(parents=True)
             data_dir.chmod(0o711)
@@ -168,7 +168,9 @@ def locked(data_dir: Path) -> Iterator[None]:
     except PermissionError as error:
         raise StackError(f"{data_dir} belongs to another user: set DATA_DIR, or run as that user") from error
     except OSError as error:
-        raise StackError(f"{data_dir} cannot hold our data ({sentence_of(error)}): set DATA_DIR to a folder") from error
+        raise StackError(
+            f"{data_dir} cannot hold our data ({describe_error(error)}): set DATA_DIR to a folder"
+        ) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -184,33 +186,33 @@ def locked(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _usable_port(given: Given, name: str, default: int) -> int:
+def _usable_port(given: UserSettings, name: str, default: int) -> int:
     port = given.port(name, default)
-    # stack.env outlives its run only when that run was killed: its processes may still be on their way out.
+    # stack.env outlives its run only when that run was killed: its processes may still be shutting down.
     killed_before = (given.data_dir / "stack.env").exists()
     if not poll_until(lambda: port_is_free(port), PORT_WAIT_S if killed_before else 0):
         raise StackError(f"port {port} is taken by another program: choose another, as in {name}={port + 1} ./run.py")
     return port
 
 
-def _flower_login(given: Given, data_dir: Path) -> dict[str, str]:
+def _flower_login(given: UserSettings, data_dir: Path) -> dict[str, str]:
     if given.values.get("FLOWER_BASIC_AUTH"):
         return {}
-    return {"FLOWER_BASIC_AUTH": f"flower:{kept_password(data_dir / 'flower.password')}"}
+    return {"FLOWER_BASIC_AUTH": f"flower:{load_or_make_password(data_dir / 'flower.password')}"}
 
 
-def _postgres(given: Given, data_dir: Path, terminal: Terminal, running: contextlib.ExitStack) -> dict[str, str]:
+def _postgres(given: UserSettings, data_dir: Path, terminal: Terminal, running: contextlib.ExitStack) -> dict[str, str]:
     if not given.embeds_postgres:
         url = given.values["DATABASE_URL"]
         try:
-            psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://"), connect_timeout=THEIRS_S).close()
+            psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://"), connect_timeout=USER_STORE_S).close()
         except psycopg.Error as error:
             raise StackError(f"DATABASE_URL: {' '.join(str(error).split())}") from error
         terminal.line("PostgreSQL", _without_password(url), "yours")
         return {}
     server = PostgresServer(data_dir, log_file=data_dir / "logs" / "postgres.log")
     first_time = not (data_dir / "postgres.password").exists()
-    with terminal.stage("PostgreSQL", "making its data directory" if first_time else "starting") as report:
+    with terminal.progress("PostgreSQL", "making its data directory" if first_time else "starting") as report:
         running.enter_context(running_server(server))
         if not server.has_database(DATABASE):
             server.create_database(DATABASE)
@@ -218,29 +220,29 @@ def _postgres(given: Given, data_dir: Path, terminal: Terminal, running: context
     return {"DATABASE_URL": server.url(DATABASE)}
 
 
-def _valkey(given: Given, data_dir: Path, terminal: Terminal, running: contextlib.ExitStack) -> dict[str, str]:
+def _valkey(given: UserSettings, data_dir: Path, terminal: Terminal, running: contextlib.ExitStack) -> dict[str, str]:
     if not given.embeds_valkey:
         url = given.values["REDIS_URL"]
         try:
             url = redis_url(url.strip())
-            with redis.Redis.from_url(url, socket_connect_timeout=THEIRS_S, socket_timeout=THEIRS_S) as client:
+            with redis.Redis.from_url(url, socket_connect_timeout=USER_STORE_S, socket_timeout=USER_STORE_S) as client:
                 client.ping()
         except (redis.RedisError, ValueError) as error:
             raise StackError(f"REDIS_URL: {error}") from error
         terminal.line("Redis", _without_password(url), "yours")
         return {}
     server = ValkeyServer(data_dir, log_file=data_dir / "logs" / "valkey.log")
-    with terminal.stage("Valkey", "starting") as report:
+    with terminal.progress("Valkey", "starting") as report:
         running.enter_context(running_server(server))
         report(server.address)
     return {"REDIS_URL": server.url}
 
 
-def _sandbox(data_dir: Path, given: Given, terminal: Terminal, running: contextlib.ExitStack) -> dict[str, str]:
+def _sandbox(data_dir: Path, given: UserSettings, terminal: Terminal, running: contextlib.ExitStack) -> dict[str, str]:
     """Start the stand-in for both providers and return the settings that lead to it."""
     log_file = data_dir / "logs" / "sandbox.log"
     server = SandboxServer(data_dir, log_file=log_file, port=sandbox.PORT, journal=True, options=["--seed-demo"])
-    with terminal.stage("Sandbox", "starting") as report:
+    with terminal.progress("Sandbox", "starting") as report:
         running.enter_context(running_server(server))
         report(server.url)
     # A webhook receiver that is tried out listens on the same machine.
@@ -249,17 +251,17 @@ def _sandbox(data_dir: Path, given: Given, terminal: Terminal, running: contextl
 
 
 def _check_settings(environ: Mapping[str, str]) -> None:
-    """Say which settings are malformed before a process ends of them."""
+    """Raise StackError for malformed settings before a process fails because of them."""
     known = {name: environ[name.upper()] for name in Settings.model_fields if name.upper() in environ}
     try:
         load_settings(**known)
     except SettingsError as error:
-        told = "".join(f"\n    {problem}" for problem in error.problems)
-        raise StackError(f"the settings (environment and .env) are not right:{told}") from error
+        problems = "".join(f"\n    {problem}" for problem in error.problems)
+        raise StackError(f"the settings (environment and .env) are not right:{problems}") from error
 
 
 def _migrate(environ: Mapping[str, str], terminal: Terminal) -> None:
-    with terminal.stage("Schema", "migrating") as report:
+    with terminal.progress("Schema", "migrating") as report:
         command = [sys.executable, "-m", "alembic", "upgrade", "head"]
         done = subprocess.run(  # noqa: S603 - our own command
             command, env=environ, capture_output=True, encoding="utf-8", errors="replace", check=False

@@ -1,4 +1,4 @@
-"""Runs the lines of the Procfile through honcho until one of them dies or a person stops them."""
+"""Runs the lines of the Procfile through honcho until one of them ends or the user stops them."""
 
 import contextlib
 import functools
@@ -15,7 +15,7 @@ import honcho.manager
 from honcho.environ import parse_procfile
 from honcho.process import Popen, Process
 
-from app.dev.localstack.machine import StackError, sentence_of
+from app.dev.localstack.host import StackError, describe_error
 from app.dev.localstack.processes import die_with_parent
 from app.dev.localstack.terminal import Terminal
 
@@ -23,32 +23,32 @@ SHUTDOWN_S = 30
 """Seconds until a process that was asked to stop is killed: a warm shutdown lets a provider call (20) finish."""
 
 TAIL_LINES = 12
-"""Lines of a dead process's log that are shown."""
+"""Lines of a failed process's log that are shown."""
 
-WORTH_A_LOOK = re.compile(
+NOTABLE_LINE = re.compile(
     r"\b(WARNING|ERROR|CRITICAL)\b|\[(warning|error|critical)\s*\]|\"level\": ?\"(warning|error|critical)\""
 )
-"""A log line that a person at the terminal should see: Python's, structlog's or JSON's way to say so."""
+"""A log line that is shown at the terminal: a warning or an error of Python's, structlog's or JSON."""
 
 honcho.manager.KILL_WAIT = SHUTDOWN_S
 
 
-class LeashedProcess(Process):  # type: ignore[misc]  # honcho carries no types
-    """A process that ends when the command that runs the stack dies without a word."""
+class DependentProcess(Process):  # type: ignore[misc]  # honcho carries no types
+    """A process that ends when the command that runs the stack is killed."""
 
     def run(self, events: Any = None, ignore_signals: bool = False) -> None:
         """Start the child and relay its output; runs in a process of its own."""
-        # SIGKILL, not SIGTERM: a worker whose broker went first waits for it for ever instead of shutting down, and a
-        # process killed at any moment is what the rows are made for.
-        leash = die_with_parent(signal.SIGKILL)
-        if leash:
-            leash()
-        self._child_ctor = functools.partial(Popen, preexec_fn=leash)
+        # SIGKILL, not SIGTERM: a worker whose broker ended first waits for it for ever instead of shutting down, and a
+        # kill at any moment loses nothing.
+        preexec = die_with_parent(signal.SIGKILL)
+        if preexec:
+            preexec()
+        self._child_ctor = functools.partial(Popen, preexec_fn=preexec)
         super().run(events, ignore_signals)
 
 
 class LogFiles:
-    """Honcho's printer: every line goes to the process's own log, and to the terminal when it matters (or always)."""
+    """Honcho's printer: writes every line to the process's own log, and notable lines (or all) to the terminal."""
 
     def __init__(self, folder: Path, terminal: Terminal, *, verbose: bool) -> None:
         self.width = 0
@@ -57,14 +57,14 @@ class LogFiles:
         self._verbose = verbose
         self._files: dict[str, TextIO] = {}
         self._begun: set[str] = set()
-        self._is_losing = False
+        self._is_dropping = False
 
     def write(self, message: Any) -> None:
-        """Take one message of honcho's, its own remarks (`system`) included."""
+        """Write one message of honcho's; its own have the name `system`."""
         data = message.data.decode("utf-8", "replace") if isinstance(message.data, bytes) else message.data
         for line in data.splitlines():
-            self._keep(message.name, line)
-            if self._verbose or (message.name != "system" and WORTH_A_LOOK.search(line)):
+            self._append(message.name, line)
+            if self._verbose or (message.name != "system" and NOTABLE_LINE.search(line)):
                 self._terminal.plain(f"{message.name:<{self.width}} | {line}")
 
     def tail(self, name: str) -> str:
@@ -72,18 +72,18 @@ class LogFiles:
         try:
             lines = (self._folder / f"{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as error:
-            return f"    (no log: {sentence_of(error)})"
+            return f"    (no log: {describe_error(error)})"
         return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
 
     def close(self) -> None:
         """Close every log."""
         for file in self._files.values():
-            # What a full disk has not taken by now it will not take.
+            # What a full disk has not stored by now is lost.
             with contextlib.suppress(OSError):
                 file.close()
 
-    def _keep(self, name: str, line: str) -> None:
-        """Write a line to the log; while that fails (a full disk) the line is dropped, and a person is told once."""
+    def _append(self, name: str, line: str) -> None:
+        """Write a line to the log; while that fails (a full disk) the line is dropped, which is reported once."""
         try:
             file = self._file(name)
             file.write(line + "\n")
@@ -92,11 +92,11 @@ class LogFiles:
             if broken := self._files.pop(name, None):
                 with contextlib.suppress(OSError):
                     broken.close()
-            if not self._is_losing:
-                self._terminal.problem(f"the logs cannot be written, and are not until they can: {sentence_of(error)}")
-            self._is_losing = True
+            if not self._is_dropping:
+                self._terminal.error_line(f"the logs cannot be written: {describe_error(error)}")
+            self._is_dropping = True
         else:
-            self._is_losing = False
+            self._is_dropping = False
 
     def _file(self, name: str) -> TextIO:
         if name not in self._files:
@@ -110,54 +110,54 @@ class LogFiles:
 
 
 class Supervisor(honcho.manager.Manager):  # type: ignore[misc]  # honcho carries no types
-    """Runs all processes, and `companion` beside them in a thread; remembers who died first."""
+    """Runs all processes, and `companion` beside them in a thread; records which process ended first."""
 
     def __init__(self, logs: LogFiles, companion: Callable[[], None]) -> None:
         super().__init__(logs)
-        self._process_ctor = LeashedProcess
-        self._companion = threading.Thread(target=self._accompany, args=(companion,), daemon=True)
-        self.died: dict[str, int] = {}
+        self._process_ctor = DependentProcess
+        self._companion = threading.Thread(target=self._run_companion, args=(companion,), daemon=True)
+        self.ended: dict[str, int] = {}
         self.failure: StackError | None = None
         self.stopping = threading.Event()
-        self._is_asked_early = False
+        self._stop_requested_early = False
 
     def terminate(self) -> None:
-        """Ask every process to stop; whoever had stopped before this did so by itself."""
-        if not self._all_known():
-            # Honcho has not heard every process id yet, and would fail on the first that it lacks.
-            self._is_asked_early = True
+        """Ask every process to stop; those that had ended before ended by themselves."""
+        if not self._has_all_pids():
+            # Honcho does not have every process id yet, and would fail on the first missing one.
+            self._stop_requested_early = True
             return
         if not self.stopping.is_set():
-            self.died = {name: each["returncode"] for name, each in self._processes.items() if "returncode" in each}
+            self.ended = {name: each["returncode"] for name, each in self._processes.items() if "returncode" in each}
             self.stopping.set()
         super().terminate()
 
-    def abandon(self) -> None:
-        """End every process at once, where the loop that watches them has failed."""
+    def kill_all(self) -> None:
+        """Kill every process, when the loop that supervises them has failed."""
         self.stopping.set()
         for each in self._processes.values():
-            # The relay's end is the process's end: it is on a leash.
+            # The process is killed with its parent, the relay.
             if relay := each.get("process"):
                 relay.kill()
                 relay.join()
 
     def join_companion(self) -> None:
-        """Wait for the companion to notice the end, so that it leaves the terminal as it found it."""
+        """Wait for the companion to end, so that it restores the terminal."""
         self._companion.join(timeout=2)
 
     def _start(self) -> None:
         super()._start()
-        # After the forks: a thread of ours must not be copied into them with a lock in its hand.
+        # After the forks: a fork must not copy a thread that holds a lock.
         self._companion.start()
 
-    def _all_known(self) -> bool:
+    def _has_all_pids(self) -> bool:
         return all("pid" in each for each in self._processes.values())
 
     def _all_started(self) -> bool:
-        """Say whether honcho knows of every process; it asks after each message, and ten times a second."""
-        if self._all_known():
-            if self._is_asked_early:
-                self._is_asked_early = False
+        """Say whether every process has started; honcho calls this after each message, and ten times a second."""
+        if self._has_all_pids():
+            if self._stop_requested_early:
+                self._stop_requested_early = False
                 self.terminate()
             return True
         lost = [name for name, each in self._processes.items() if "pid" not in each and not each["process"].is_alive()]
@@ -165,14 +165,14 @@ class Supervisor(honcho.manager.Manager):  # type: ignore[misc]  # honcho carrie
             raise StackError(f"{', '.join(lost)} could not be started: out of memory or processes?")
         return False
 
-    def _accompany(self, companion: Callable[[], None]) -> None:
+    def _run_companion(self, companion: Callable[[], None]) -> None:
         try:
             companion()
-        except Exception as error:  # noqa: BLE001 - whatever it is, without the companion the start never ends
+        except Exception as error:  # noqa: BLE001 - whatever it is, the start would never end without the companion
             self.failure = (
                 error
                 if isinstance(error, StackError)
-                else StackError(f"the start failed: {sentence_of(error)} ({type(error).__name__})")
+                else StackError(f"the start failed: {describe_error(error)} ({type(error).__name__})")
             )
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -185,7 +185,7 @@ def run_procfile(
 ) -> None:
     """Run every line until a signal ends them; StackError when a process or the companion failed."""
     if multiprocessing.get_start_method(allow_none=True) is None and "fork" in multiprocessing.get_all_start_methods():
-        # The leash is tied to the forking parent, which must be us and not a fork server.
+        # A process dies with the parent that forks it, which must be this process and not a fork server.
         multiprocessing.set_start_method("fork")
     supervisor = Supervisor(logs, lambda: companion(supervisor.stopping))
     for name, command in parse_procfile(procfile.read_text(encoding="utf-8")).processes.items():
@@ -193,14 +193,16 @@ def run_procfile(
     try:
         supervisor.loop()
     except BaseException:
-        supervisor.abandon()
+        supervisor.kill_all()
         raise
     supervisor.join_companion()
     if supervisor.failure:
         raise supervisor.failure
-    if supervisor.died:
-        told = (f"{name} {_ending(code)}; its last lines:\n{logs.tail(name)}" for name, code in supervisor.died.items())
-        raise StackError("\n".join(told))
+    if supervisor.ended:
+        endings = (
+            f"{name} {_ending(code)}; its last lines:\n{logs.tail(name)}" for name, code in supervisor.ended.items()
+        )
+        raise StackError("\n".join(endings))
 
 
 def _ending(code: int) -> str:

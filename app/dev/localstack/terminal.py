@@ -1,4 +1,4 @@
-"""What a person sees while the stack starts: one aligned line for each part, a spinner where it takes time."""
+"""The output of a start: one aligned line for each part, with a spinner while it takes time."""
 
 import codecs
 import io
@@ -15,13 +15,13 @@ LABEL_WIDTH = 12
 """Columns of the first word of a line."""
 
 NOTABLE_S = 0.1
-"""Seconds from which the time that a part took is worth a mention."""
+"""Seconds from which the time that a part took is shown."""
 
 PLAIN = {"✓": "+", "✗": "x", "↶": "<", "·": "-", "…": "...", "→": "->"}
-"""Our marks where the terminal's encoding has none of them."""
+"""Replacements for our symbols where the terminal's encoding lacks them."""
 
 ERRORS = "trunkline.plain"
-"""The name of the rule for characters that the terminal's encoding lacks."""
+"""The name of the codec error handler that replaces characters which the terminal's encoding lacks."""
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
@@ -33,8 +33,8 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(ERRORS, _plain)
 
 
-class _LastingFile(io.FileIO):
-    """Standard output; once nobody takes what is written it is dropped, and `on_loss` is called."""
+class _RobustFile(io.FileIO):
+    """Standard output; when it cannot be written any more, output is dropped and `on_loss` is called once."""
 
     def __init__(self, on_loss: Callable[[OSError], None]) -> None:
         super().__init__(1, "w", closefd=False)
@@ -45,15 +45,15 @@ class _LastingFile(io.FileIO):
         try:
             return super().write(data)  # type: ignore[arg-type]  # whatever the buffer above holds
         except OSError as error:
-            told, self._on_loss = self._on_loss, None
-            if told:
-                told(error)
+            on_loss, self._on_loss = self._on_loss, None
+            if on_loss:
+                on_loss(error)
             return len(data)  # type: ignore[arg-type]
 
 
-def lasting_output(on_loss: Callable[[OSError], None]) -> TextIO:
-    """Return a standard output on which no print fails: not for a character, nor for a reader that has gone."""
-    raw = io.BufferedWriter(_LastingFile(on_loss))
+def robust_output(on_loss: Callable[[OSError], None]) -> TextIO:
+    """Return a standard output on which no print fails, neither for a character nor for a closed pipe."""
+    raw = io.BufferedWriter(_RobustFile(on_loss))
     return io.TextIOWrapper(raw, encoding=sys.stdout.encoding, errors=ERRORS, line_buffering=True)
 
 
@@ -64,7 +64,7 @@ class Terminal:
         self.console = console or Console(highlight=False, soft_wrap=True)
 
     @contextmanager
-    def stage(self, label: str, doing: str) -> Iterator[Callable[[str], None]]:
+    def progress(self, label: str, doing: str) -> Iterator[Callable[[str], None]]:
         """Show `doing` while the block runs, then its line with what the block reported and the time it took."""
         details: list[str] = []
         started = time.monotonic()
@@ -86,6 +86,6 @@ class Terminal:
         """Print text to be copied: no markup, no folding."""
         self.console.print(text, markup=False)
 
-    def problem(self, text: str) -> None:
-        """Print what went wrong."""
+    def error_line(self, text: str) -> None:
+        """Print an error."""
         self.console.print(f"[bold red]{escape(text)}[/]")

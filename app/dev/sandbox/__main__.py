@@ -18,8 +18,8 @@ from app.dev.sandbox.control import seed_demo
 from app.dev.sandbox.state import Credentials
 
 THREADS = 1024
-"""Threads: each held, hung, paused or slow request keeps one, whether its client still waits or not, and the control
-API needs its own besides. They are started as they are needed."""
+"""Threads: each held, hung, paused or slow request occupies one, whether its client still waits or not, and the control
+API needs some too. They are started as needed."""
 
 CONNECTIONS = 2048
 """Open connections at once, kept-alive ones included."""
@@ -35,21 +35,21 @@ PR_SET_PDEATHSIG = 1
 
 
 class SandboxWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
-    """A gthread worker that lets held requests go when it is told to stop."""
+    """A gthread worker that releases held requests when it is told to stop."""
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Release what is held, then stop as gunicorn does."""
+        """Release held requests, then stop as gunicorn does."""
         application = self.app.callable
         if isinstance(application, SandboxApp):
             application.sandbox.faults.clear()
         super().handle_exit(sig, frame)
 
     def _cap_keepalive(self, _deadline: float) -> None:
-        """Close idle connections at once: a stand-in that stops has nobody to be polite to."""
+        """Close idle connections at once when the sandbox stops."""
         super()._cap_keepalive(time.monotonic())
 
 
-class SandboxServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
+class SandboxGunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
     """Gunicorn set up for one sandbox; `make` runs in the worker, so that it alone opens the journal."""
 
     def __init__(self, host: str, port: int, make: Callable[[], SandboxApp]) -> None:
@@ -84,7 +84,7 @@ class SandboxServer(BaseApplication):  # type: ignore[misc]  # gunicorn ships no
 
 
 def _die_with_parent(_arbiter: Any, _worker: Any) -> None:
-    """Let the worker go down with a killed master, so that it frees port and journal at once (Linux only)."""
+    """Kill the worker when its master is killed, so that port and journal are free at once (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -103,7 +103,7 @@ def _close(_arbiter: Any, worker: Any) -> None:
 
 def serve(host: str, port: int, make: Callable[[], SandboxApp]) -> None:
     """Serve until SIGTERM or SIGINT."""
-    SandboxServer(host, port, make).run()
+    SandboxGunicorn(host, port, make).run()
 
 
 def parser() -> argparse.ArgumentParser:

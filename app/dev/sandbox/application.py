@@ -1,4 +1,4 @@
-"""The sandbox as one WSGI application: each request meets the rate limit, faults, latency, then the provider."""
+"""The sandbox as one WSGI application: each request passes rate limits, faults and latency, then the provider."""
 
 import errno
 import select
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from app.dev.sandbox import faults, livekit, twilio
 from app.dev.sandbox.control import Control
-from app.dev.sandbox.exchange import LIVEKIT, TWILIO, Answer, Entry, Exchange, RequestLog, json_answer
-from app.dev.sandbox.faults import ERROR_500, HTML_503, TOO_MANY, Strike, Turn
+from app.dev.sandbox.exchange import LIVEKIT, TWILIO, Exchange, LoggedRequest, RequestLog, Response, json_response
+from app.dev.sandbox.faults import ERROR_500, HTML_503, TOO_MANY, BurstSlot, FaultHit
 from app.dev.sandbox.livekit_wire import STATUS
 from app.dev.sandbox.state import Credentials, Sandbox
 from app.dev.sandbox.store import Store
@@ -32,62 +32,62 @@ HTTP_NO_CONTENT = 204
 HTTP_ERROR_FROM = 400
 
 
-def too_many(provider: str, retry_after_s: float | None = None) -> Answer:
+def rate_limit_response(provider: str, retry_after_s: float | None = None) -> Response:
     """Return a 429, with Retry-After when it is given."""
     headers = () if retry_after_s is None else (("Retry-After", f"{retry_after_s:g}"),)
     if provider == TWILIO:
-        return TwilioError(429, 20429, "Too Many Requests").answer(headers)
-    return json_answer(429, {"code": "resource_exhausted", "msg": "too many requests"}, headers)
+        return TwilioError(429, 20429, "Too Many Requests").response(headers)
+    return json_response(429, {"code": "resource_exhausted", "msg": "too many requests"}, headers)
 
 
-def failure(provider: str, strike: Strike) -> Answer:
-    """Return the answer of a fault that applies nothing."""
-    order = strike.fault.order
-    if strike.kind == TOO_MANY:
-        return too_many(provider, order.get("retryAfterS"))
-    if strike.kind == HTML_503:
-        return Answer(503, HTML, "text/html; charset=utf-8")
-    if strike.kind == ERROR_500:
+def fault_response(provider: str, hit: FaultHit) -> Response:
+    """Return the response of a fault that applies nothing."""
+    spec = hit.fault.spec
+    if hit.kind == TOO_MANY:
+        return rate_limit_response(provider, spec.get("retryAfterS"))
+    if hit.kind == HTML_503:
+        return Response(503, HTML, "text/html; charset=utf-8")
+    if hit.kind == ERROR_500:
         if provider == TWILIO:
-            return TwilioError(500, 20500, "An internal server error has occurred").answer()
-        return json_answer(500, {"code": "internal", "msg": "internal error"})
-    return _rejection(provider, order)
+            return TwilioError(500, 20500, "An internal server error has occurred").response()
+        return json_response(500, {"code": "internal", "msg": "internal error"})
+    return _rejection(provider, spec)
 
 
-def _rejection(provider: str, order: dict[str, Any]) -> Answer:
-    message = str(order.get("message") or "Rejected by the sandbox")
+def _rejection(provider: str, spec: dict[str, Any]) -> Response:
+    message = str(spec.get("message") or "Rejected by the sandbox")
     if provider == TWILIO:
-        return TwilioError(int(order.get("status") or 400), order.get("code", 20001), message).answer()
-    code = str(order.get("code") or "invalid_argument")
-    return json_answer(int(order.get("status") or STATUS.get(code, 400)), {"code": code, "msg": message})
+        return TwilioError(int(spec.get("status") or 400), spec.get("code", 20001), message).response()
+    code = str(spec.get("code") or "invalid_argument")
+    return json_response(int(spec.get("status") or STATUS.get(code, 400)), {"code": code, "msg": message})
 
 
-def malformed(provider: str, answer: Answer) -> Answer:
-    """Break the body of an answer that tells of success; a refusal stays as it is."""
-    if answer.status >= HTTP_ERROR_FROM:
-        return answer
-    status = 200 if answer.status == HTTP_NO_CONTENT else answer.status
+def malformed_response(provider: str, response: Response) -> Response:
+    """Replace the body of a successful response by a malformed one; an error stays as it is."""
+    if response.status >= HTTP_ERROR_FROM:
+        return response
+    status = 200 if response.status == HTTP_NO_CONTENT else response.status
     body = NOT_JSON if provider == TWILIO else NOT_PROTOBUF
-    return Answer(status, body, answer.content_type)
+    return Response(status, body, response.content_type)
 
 
-GONE_POLL_S = 0.1
-"""Seconds between two looks whether the client of a hung request is still there."""
+DISCONNECT_POLL_S = 0.1
+"""Seconds between two checks whether the client of a hung request is still connected."""
 
 BLOCKING = faults.REFUSALS | {faults.HANG, faults.SLOW, faults.HOLD_BEFORE}
-"""Kinds that take their time before anything is done: in a burst the next request does not wait for them."""
+"""Kinds that wait before anything is applied: in a burst the next request does not wait for them."""
 
 
 class Provider(Protocol):
     """One side of the sandbox."""
 
-    def answer(self, exchange: Exchange) -> Answer:
-        """Apply and answer a request."""
+    def response(self, exchange: Exchange) -> Response:
+        """Apply a request and return the response."""
         ...
 
 
 class Pipeline:
-    """Serves both providers' sides; `None` as an answer means: close the connection without a word."""
+    """Serves both providers' sides; the response `None` means: close the connection without one."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -96,89 +96,93 @@ class Pipeline:
             LIVEKIT: livekit.LiveKit(sandbox),
         }
 
-    def serve(self, exchange: Exchange) -> Answer | None:
-        """Serve a request that one of the providers recognised.
+    def serve(self, exchange: Exchange) -> Response | None:
+        """Serve a request that matched a route of one of the providers.
 
-        A paused provider has not read it yet: rate limits and other faults meet it when the pause is over. It is
-        carried out then, whether its client still waits or not; only a reset in between lets it drop.
+        A paused provider has not read it yet: rate limits and other faults apply when the pause is over. The request
+        is applied then, whether its client still waits or not, unless the sandbox was reset in between.
         """
         entry, generation = self._sandbox.requests.arrive(exchange), self._sandbox.generation
-        turn = self._sandbox.faults.stand_still(exchange)
-        if turn:
+        slot = self._sandbox.faults.wait_while_paused(exchange)
+        if slot:
             entry.fault = faults.PAUSE
-        seats = self._sandbox.seats[exchange.provider]
+        limit = self._sandbox.concurrency_limits[exchange.provider]
         try:
-            if not seats.take():
-                answer: Answer | None = too_many(exchange.provider)
+            if not limit.acquire():
+                response: Response | None = rate_limit_response(exchange.provider)
             else:
                 try:
-                    answer = self._admitted(exchange, entry, generation, turn)
+                    response = self._serve_within_rate(exchange, entry, generation, slot)
                 finally:
-                    seats.leave()
+                    limit.release()
         finally:
-            if turn:
-                turn.pass_on()
-        entry.status = answer.status if answer else None
+            if slot:
+                slot.release_next()
+        entry.status = response.status if response else None
         exchange.socket = None
-        return answer
+        return response
 
-    def _admitted(self, exchange: Exchange, entry: Entry, generation: int, turn: Turn | None) -> Answer | None:
-        if not self._sandbox.buckets[exchange.provider].take():
-            return too_many(exchange.provider)
-        strike = self._sandbox.faults.strike(exchange)
-        if strike is None:
-            return self._apply(exchange, generation, turn)
-        entry.fault = strike.kind
-        exchange.hidden = strike.hidden(self._sandbox.store.written_at)
-        if turn and strike.kind in BLOCKING:
-            turn.pass_on()
-        return self._struck(exchange, strike, generation, turn)
+    def _serve_within_rate(
+        self, exchange: Exchange, entry: LoggedRequest, generation: int, slot: BurstSlot | None
+    ) -> Response | None:
+        if not self._sandbox.rate_limits[exchange.provider].take():
+            return rate_limit_response(exchange.provider)
+        hit = self._sandbox.faults.match(exchange)
+        if hit is None:
+            return self._apply(exchange, generation, slot)
+        entry.fault = hit.kind
+        exchange.hidden = hit.hidden(self._sandbox.store.written_at)
+        if slot and hit.kind in BLOCKING:
+            slot.release_next()
+        return self._serve_fault(exchange, hit, generation, slot)
 
-    def _struck(self, exchange: Exchange, strike: Strike, generation: int, turn: Turn | None) -> Answer | None:
-        if strike.kind in faults.REFUSALS:
+    def _serve_fault(
+        self, exchange: Exchange, hit: FaultHit, generation: int, slot: BurstSlot | None
+    ) -> Response | None:
+        if hit.kind in faults.REFUSALS:
             time.sleep(self._sandbox.latency.seconds(exchange.provider))
-            return failure(exchange.provider, strike)
-        if strike.kind == faults.DROP_BEFORE:
+            return fault_response(exchange.provider, hit)
+        if hit.kind == faults.DROP_BEFORE:
             return None
-        if strike.kind == faults.HANG:
-            self._hang(exchange.socket, strike)
+        if hit.kind == faults.HANG:
+            self._hang(exchange.socket, hit)
             return None
-        if strike.kind == faults.SLOW:
-            self._sandbox.faults.wait(strike.fault, strike.seconds)
-        elif strike.kind == faults.HOLD_BEFORE:
-            self._sandbox.faults.wait(strike.fault)
-        answer = self._apply(exchange, generation, turn)
-        if strike.kind == faults.HOLD_AFTER:
-            self._sandbox.faults.wait(strike.fault)
-        if strike.kind == faults.APPLY_THEN_DROP or answer is None:
+        if hit.kind == faults.SLOW:
+            self._sandbox.faults.wait(hit.fault, hit.seconds)
+        elif hit.kind == faults.HOLD_BEFORE:
+            self._sandbox.faults.wait(hit.fault)
+        response = self._apply(exchange, generation, slot)
+        if hit.kind == faults.HOLD_AFTER:
+            self._sandbox.faults.wait(hit.fault)
+        if hit.kind == faults.APPLY_THEN_DROP or response is None:
             return None
-        return malformed(exchange.provider, answer) if strike.kind == faults.MALFORMED else answer
+        return malformed_response(exchange.provider, response) if hit.kind == faults.MALFORMED else response
 
-    def _apply(self, exchange: Exchange, generation: int, turn: Turn | None) -> Answer | None:
-        """Carry a request out; half of the latency passes before, unless the request lands with a burst."""
+    def _apply(self, exchange: Exchange, generation: int, slot: BurstSlot | None) -> Response | None:
+        """Apply a request; half of the latency passes before, unless the request belongs to a burst."""
         pause_s = self._sandbox.latency.seconds(exchange.provider) / 2
-        if pause_s and not turn:
+        if pause_s and not slot:
             time.sleep(pause_s)
         with self._sandbox.store.transaction():
             if generation != self._sandbox.generation:
                 return None
-            answer = self._providers[exchange.provider].answer(exchange)
-        if turn:
-            turn.pass_on()
+            response = self._providers[exchange.provider].response(exchange)
+        if slot:
+            slot.release_next()
         if pause_s:
             time.sleep(pause_s)
-        return answer
+        return response
 
-    def _hang(self, client: socket | None, strike: Strike) -> None:
-        """Stay silent until the time is up, the fault is withdrawn or the client is gone."""
-        ends_at = time.monotonic() + strike.seconds
-        event = self._sandbox.faults.enter(strike.fault)
-        while time.monotonic() < ends_at and not event.wait(GONE_POLL_S) and not _is_gone(client):
+    def _hang(self, client: socket | None, hit: FaultHit) -> None:
+        """Send nothing until the time is up, the fault is deleted or the client has disconnected."""
+        ends_at = time.monotonic() + hit.seconds
+        event = self._sandbox.faults.add_waiting(hit.fault)
+        while time.monotonic() < ends_at and not event.wait(DISCONNECT_POLL_S) and not _is_disconnected(client):
             pass
-        self._sandbox.faults.leave(strike.fault, event)
+        self._sandbox.faults.remove_waiting(hit.fault, event)
 
 
-def _is_gone(client: socket | None) -> bool:
+def _is_disconnected(client: socket | None) -> bool:
     if client is None:
         return False
     try:
@@ -197,7 +201,7 @@ STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HT
 
 
 class SandboxApp:
-    """WSGI callable; `sandbox` is what tests in the same process look into."""
+    """WSGI callable; `sandbox` is for tests in the same process."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
@@ -207,22 +211,22 @@ class SandboxApp:
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer one request, or drop its connection."""
         exchange = _read(environ)
-        answer = self._answer(exchange, environ) if exchange else Answer(413, b"body too large", "text/plain")
-        if answer is None:
-            _drop(environ.get("gunicorn.socket"))
-        headers = [("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body)))]
-        start_response(STATUS_LINES.get(answer.status, f"{answer.status} Sandbox"), [*headers, *answer.headers])
-        return [answer.body]
+        response = self._respond(exchange, environ) if exchange else Response(413, b"body too large", "text/plain")
+        if response is None:
+            _drop_connection(environ.get("gunicorn.socket"))
+        headers = [("Content-Type", response.content_type), ("Content-Length", str(len(response.body)))]
+        start_response(STATUS_LINES.get(response.status, f"{response.status} Sandbox"), [*headers, *response.headers])
+        return [response.body]
 
-    def _answer(self, exchange: Exchange, environ: "WSGIEnvironment") -> Answer | None:
+    def _respond(self, exchange: Exchange, environ: "WSGIEnvironment") -> Response | None:
         if exchange.path.startswith(CONTROL_PREFIX):
-            return self._control.answer(exchange, str(environ.get("REMOTE_ADDR", "")))
-        if livekit.recognise(exchange) or twilio.recognise(exchange):
+            return self._control.response(exchange, str(environ.get("REMOTE_ADDR", "")))
+        if livekit.match_route(exchange) or twilio.match_route(exchange):
             return self._pipeline.serve(exchange)
-        return json_answer(404, {"message": "The sandbox serves Twilio, LiveKit and /sandbox/", "status": 404})
+        return json_response(404, {"message": "The sandbox serves Twilio, LiveKit and /sandbox/", "status": 404})
 
     def close(self) -> None:
-        """Let every held request go and close the journal."""
+        """Release every held request and close the journal."""
         self.sandbox.faults.clear()
         self.sandbox.store.close()
 
@@ -241,8 +245,8 @@ def _read(environ: "WSGIEnvironment") -> Exchange | None:
             return None
         body = environ["wsgi.input"].read(int(length))
         if len(body) < int(length):
-            # Its client died while it was sending: no server takes half a request for a whole one.
-            _drop(environ.get("gunicorn.socket"))
+            # Its client died while it was sending: no server accepts half a request.
+            _drop_connection(environ.get("gunicorn.socket"))
     elif environ.get("HTTP_TRANSFER_ENCODING"):
         body = environ["wsgi.input"].read(MAX_BODY_BYTES)
     return Exchange(
@@ -258,8 +262,8 @@ def _read(environ: "WSGIEnvironment") -> Exchange | None:
     )
 
 
-def _drop(client: socket | None) -> NoReturn:
-    """Close the connection under the client, and leave by the error that gunicorn takes for a client gone away."""
+def _drop_connection(client: socket | None) -> NoReturn:
+    """Close the client's connection, and raise the error that gunicorn treats as a disconnected client."""
     if client is not None:
         try:
             client.shutdown(SHUT_RDWR)

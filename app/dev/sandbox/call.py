@@ -1,4 +1,4 @@
-"""Walks the path of a call from the Twilio number to the agent and says whether it arrives, and if not, why."""
+"""Follows a call from the Twilio number to the agent: whether it arrives, and if not, why."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ TWILIO_SIGNALLING = tuple(
         "177.71.206.192/30",
     )
 )
-"""Where Twilio's SIP signalling comes from (twilio.com/docs/sip-trunking/ip-addresses, 2026-03-09)."""
+"""Twilio's SIP signalling addresses (twilio.com/docs/sip-trunking/ip-addresses, 2026-03-09)."""
 
 DISCARDED = re.compile(r"[()+*;, \t\r\n]|://")
 """An address with any of these is ignored; when nothing else remains, every address is allowed
@@ -54,8 +54,8 @@ class MatchError(Exception):
     """The call ends here; the text says why."""
 
 
-def admits_twilio(addresses: Sequence[str]) -> bool:
-    """Tell whether a trunk's allowed addresses let at least one Twilio signalling address in."""
+def allows_twilio(addresses: Sequence[str]) -> bool:
+    """Say whether a trunk's allowed addresses include at least one Twilio signalling address."""
     entries = [entry for entry in addresses if not DISCARDED.search(entry)]
     return not entries or any(_overlaps(entry) for entry in entries)
 
@@ -71,7 +71,7 @@ def _overlaps(entry: str) -> bool:
 def matching_trunk(
     trunks: Iterable[sip.SIPInboundTrunkInfo], called: str, caller: str
 ) -> tuple[sip.SIPInboundTrunkInfo | None, str]:
-    """Return the one trunk that takes the call, or None and why none does (livekit/protocol sip/sip.go:509-600).
+    """Return the one trunk that accepts the call, or None and why none does (livekit/protocol sip/sip.go:509-600).
 
     Raise MatchError when two do.
     """
@@ -81,7 +81,7 @@ def matching_trunk(
     for trunk in trunks:
         if trunk.allowed_numbers and normalised(caller) not in map(normalised, trunk.allowed_numbers):
             refusals.append(f"{trunk.sip_trunk_id} does not allow the caller {caller}")
-        elif not admits_twilio(trunk.allowed_addresses):
+        elif not allows_twilio(trunk.allowed_addresses):
             refusals.append(f"{trunk.sip_trunk_id} allows no Twilio signalling address")
         elif number in called_numbers(trunk):
             specific.append(trunk)
@@ -97,7 +97,7 @@ def matching_trunk(
 
 
 def check_media(media: sip.SIPMediaConfig, *, is_secure: bool) -> None:
-    """Raise MatchError when a call from a Twilio trunk, secure or not, cannot agree with LiveKit on its media."""
+    """Raise MatchError when a call from a Twilio trunk, secure or not, has no media settings in common with LiveKit."""
     if is_secure and media.encryption == DISABLE:
         raise MatchError("the Twilio trunk is secure and the LiveKit trunk does not encrypt media, nor does the rule")
     if not is_secure and media.encryption == REQUIRE:
@@ -110,7 +110,7 @@ def check_media(media: sip.SIPMediaConfig, *, is_secure: bool) -> None:
 
 
 def matching_rule(rules: Iterable[sip.SIPDispatchRuleInfo], called: str, caller: str) -> sip.SIPDispatchRuleInfo | None:
-    """Return the rule that takes the call: one that names the trunk beats wildcards, then the lower rank wins."""
+    """Return the rule for the call: one that names the trunk beats wildcards, then the lower rank wins."""
     fitting = [
         rule
         for rule in rules
@@ -132,34 +132,34 @@ def _rank(rule: sip.SIPDispatchRuleInfo) -> int:
 Record = dict[str, Any]
 
 DEFAULT_CALLER = "+15005550006"
-"""Who calls when nobody is named: Twilio's own magic number for a valid one."""
+"""The caller when none is given: Twilio's magic number for a valid one."""
 
 SIP_URL = re.compile(r"sip:(?:(?P<user>[^@;?]*)@)?(?P<host>[^@:;?]+)(?::\d+)?(?:[;?].*)?", re.IGNORECASE)
 
 
-class DeadEndError(Exception):
-    """The call does not get any further than this hop; the text is the reason."""
+class CallEndedError(Exception):
+    """The call ends at this hop; the text is the reason."""
 
 
-class Path:
-    """The hops that a call has passed, and the one where it ended."""
+class CallPath:
+    """The hops that a call has passed, and the hop where it ended."""
 
     def __init__(self) -> None:
         self.hops: list[dict[str, Any]] = []
 
     def passed(self, hop: str, resource_id: str | None, detail: str) -> None:
-        """Note a hop that the call passed."""
+        """Record a hop that the call passed."""
         self.hops.append({"hop": hop, "id": resource_id, "ok": True, "detail": detail})
 
-    def ended(self, hop: str, resource_id: str | None, reason: str) -> DeadEndError:
-        """Note the hop where the call ended, and return what to raise."""
+    def ended(self, hop: str, resource_id: str | None, reason: str) -> CallEndedError:
+        """Record the hop where the call ended, and return the error to raise."""
         self.hops.append({"hop": hop, "id": resource_id, "ok": False, "detail": reason})
-        return DeadEndError(reason)
+        return CallEndedError(reason)
 
 
-def walk(sandbox: Sandbox, called: str, caller: str | None = None) -> dict[str, Any]:
+def trace_call(sandbox: Sandbox, called: str, caller: str | None = None) -> dict[str, Any]:
     """Follow a call to a number; runs under the store's lock."""
-    path, caller = Path(), caller or DEFAULT_CALLER
+    path, caller = CallPath(), caller or DEFAULT_CALLER
     agent_name, reason = None, ""
     try:
         number = _number(sandbox, path, called)
@@ -168,12 +168,12 @@ def walk(sandbox: Sandbox, called: str, caller: str | None = None) -> dict[str, 
         livekit_trunk = _livekit_trunk(sandbox, path, (called, caller))
         rule = _dispatch_rule(sandbox, path, (called, caller), livekit_trunk, is_secure=trunk["secure"])
         agent_name = _agent(path, rule)
-    except DeadEndError as end:
+    except CallEndedError as end:
         reason = str(end)
     return {"reaches": not reason, "agentName": agent_name, "reason": reason, "path": path.hops}
 
 
-def _number(sandbox: Sandbox, path: Path, called: str) -> Record:
+def _number(sandbox: Sandbox, path: CallPath, called: str) -> Record:
     ids = sandbox.store.number_by_phone.ids(called)
     if not ids:
         raise path.ended("twilioNumber", None, f"{called} is not a number of this account")
@@ -189,7 +189,7 @@ def _number(sandbox: Sandbox, path: Path, called: str) -> Record:
     return number
 
 
-def _twilio_trunk(sandbox: Sandbox, path: Path, number: Record) -> Record:
+def _twilio_trunk(sandbox: Sandbox, path: CallPath, number: Record) -> Record:
     trunk: Record | None = sandbox.store.trunks.get(number["trunk_sid"])
     if trunk is None:
         raise path.ended("twilioTrunk", number["trunk_sid"], f"trunk {number['trunk_sid']} does not exist")
@@ -197,8 +197,8 @@ def _twilio_trunk(sandbox: Sandbox, path: Path, number: Record) -> Record:
     return trunk
 
 
-def _origination_url(sandbox: Sandbox, path: Path, trunk: Record) -> None:
-    """Find the first URL that gets an answer: a foreign host stays silent, so Twilio goes on to the next one."""
+def _origination_url(sandbox: Sandbox, path: CallPath, trunk: Record) -> None:
+    """Find the first URL that answers: another host does not, so Twilio tries the next URL."""
     store = sandbox.store
     urls = [store.origination_urls.rows[sid] for sid in store.urls_by_trunk.ids(trunk["sid"])]
     enabled = sorted((url for url in urls if url["enabled"]), key=lambda url: (url["priority"], -url["weight"]))
@@ -218,8 +218,8 @@ def _origination_url(sandbox: Sandbox, path: Path, trunk: Record) -> None:
     raise path.ended("originationUrl", first["sid"], f"{first['sip_url']} does not lead to the SIP host {host}")
 
 
-def _livekit_trunk(sandbox: Sandbox, path: Path, numbers: tuple[str, str]) -> sip.SIPInboundTrunkInfo | None:
-    """Find the trunk that takes the call; an open-source LiveKit goes on without one."""
+def _livekit_trunk(sandbox: Sandbox, path: CallPath, numbers: tuple[str, str]) -> sip.SIPInboundTrunkInfo | None:
+    """Find the trunk that accepts the call; an open-source LiveKit continues without one."""
     store, (called, caller) = sandbox.store, numbers
     ids = {row_id for key in (normalised(called), WILDCARD) for row_id in store.inbound_by_number.ids(key)}
     trunks = [store.livekit_trunks.rows[row_id] for row_id in sorted(ids)]
@@ -240,9 +240,14 @@ def _livekit_trunk(sandbox: Sandbox, path: Path, numbers: tuple[str, str]) -> si
 
 
 def _dispatch_rule(
-    sandbox: Sandbox, path: Path, numbers: tuple[str, str], trunk: sip.SIPInboundTrunkInfo | None, *, is_secure: bool
+    sandbox: Sandbox,
+    path: CallPath,
+    numbers: tuple[str, str],
+    trunk: sip.SIPInboundTrunkInfo | None,
+    *,
+    is_secure: bool,
 ) -> sip.SIPDispatchRuleInfo:
-    """Find the rule that takes the call: without a trunk only a catch-all can, but any conflict of rules ends it."""
+    """Find the rule for the call: without a trunk only a catch-all matches, but any conflict of rules ends the call."""
     store, rows = sandbox.store, sandbox.store.livekit_rules.rows
     keys = (trunk.sip_trunk_id, WILDCARD) if trunk else ()
     ids = {row_id for key in keys for row_id in store.rules_by_trunk.ids(key)} if trunk else rows.keys()
@@ -263,13 +268,13 @@ def _dispatch_rule(
 
 
 def _unmatched(sandbox: Sandbox) -> str:
-    """Say what the caller of a call that no rule takes meets."""
+    """Return what happens to a call that no rule matches."""
     if sandbox.switches.livekit_server == OPEN_SOURCE_1_13_7:
         return "LiveKit rings once (180) and gives no final answer, the caller hears silence"
     return "LiveKit answers 404 (Does not match Trunks or Dispatch Rules)"
 
 
-def _agent(path: Path, rule: sip.SIPDispatchRuleInfo) -> str:
+def _agent(path: CallPath, rule: sip.SIPDispatchRuleInfo) -> str:
     agents = [agent.agent_name for agent in rule.room_config.agents]
     if not agents or not agents[0]:
         raise path.ended("agent", None, f"rule {rule.sip_dispatch_rule_id} names no agent")

@@ -1,4 +1,4 @@
-"""The control API under /sandbox/: seeds, faults, switches, and looks at what is there. JSON, loopback only."""
+"""The control API under /sandbox/: adds numbers, sets faults and switches, reads objects. JSON, loopback only."""
 
 import json
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from typing import Any
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import Map, Rule
 
-from app.dev.sandbox.call import walk
-from app.dev.sandbox.exchange import Answer, Exchange, json_answer
+from app.dev.sandbox.call import trace_call
+from app.dev.sandbox.exchange import Exchange, Response, json_response
 from app.dev.sandbox.faults import Fault, FaultError
 from app.dev.sandbox.livekit_wire import plain
-from app.dev.sandbox.state import Latency, Sandbox, SettingError, changed, shown
+from app.dev.sandbox.state import Latency, Sandbox, SettingError, settings_json, updated_settings
 from app.dev.sandbox.twilio_wire import Record, number_record, number_type
 
 DEMO_NUMBERS: tuple[dict[str, Any], ...] = (
@@ -24,7 +24,7 @@ DEMO_NUMBERS: tuple[dict[str, Any], ...] = (
     {"phoneNumber": "+15145550199", "voice": False},
     {"phoneNumber": "+16045550110", "voiceApplicationSid": "AP" + "0" * 31 + "1"},
 )
-"""The first has a webhook, four are free, one cannot take voice calls, one follows a voice application."""
+"""The first has a voice URL, four are free, one cannot take voice calls, one belongs to a voice application."""
 
 
 SEED_FIELDS = frozenset(
@@ -41,41 +41,41 @@ SEED_FIELDS = frozenset(
         "type",
     )
 )
-"""What the description of a seeded number may say."""
+"""Fields that the description of a number may have."""
 
 
-def seed_number(sandbox: Sandbox, order: dict[str, Any]) -> tuple[Record, bool]:
-    """Put a number into the account as the control API describes it; return it, and whether it is new."""
-    store, phone_number = sandbox.store, str(order["phoneNumber"])
+def seed_number(sandbox: Sandbox, spec: dict[str, Any]) -> tuple[Record, bool]:
+    """Add a number to the account as the control API describes it; return it, and whether it is new."""
+    store, phone_number = sandbox.store, str(spec["phoneNumber"])
     for sid in store.number_by_phone.ids(phone_number):
         return store.numbers.rows[sid], False
-    is_voice, is_fax = bool(order.get("voice", True)), bool(order.get("fax", False))
+    is_voice, is_fax = bool(spec.get("voice", True)), bool(spec.get("fax", False))
     record = number_record(
         sandbox.credentials.account_sid,
         phone_number,
         capabilities={"voice": is_voice, "sms": True, "mms": True, "fax": is_fax},
-        voice_receive_mode=order.get("voiceReceiveMode", "voice"),
-        voice_url=order.get("voiceUrl"),
-        voice_application_sid=order.get("voiceApplicationSid") or "",
-        trunk_sid=order.get("trunkSid"),
-        emergency_status=order.get("emergencyStatus", "Inactive"),
-        status=order.get("status", "in-use"),
-        type=order.get("type") or number_type(phone_number),
+        voice_receive_mode=spec.get("voiceReceiveMode", "voice"),
+        voice_url=spec.get("voiceUrl"),
+        voice_application_sid=spec.get("voiceApplicationSid") or "",
+        trunk_sid=spec.get("trunkSid"),
+        emergency_status=spec.get("emergencyStatus", "Inactive"),
+        status=spec.get("status", "in-use"),
+        type=spec.get("type") or number_type(phone_number),
     )
     store.put("numbers", record["sid"], record)
     return record, True
 
 
 def seed_demo(sandbox: Sandbox) -> None:
-    """Fill an account that owns no number with the demonstration's numbers."""
+    """Add the demonstration's numbers to an account without numbers."""
     with sandbox.store.transaction():
         if not sandbox.store.numbers.rows:
-            for order in DEMO_NUMBERS:
-                seed_number(sandbox, order)
+            for spec in DEMO_NUMBERS:
+                seed_number(sandbox, spec)
 
 
 class ControlError(ValueError):
-    """The control request cannot be carried out as it stands."""
+    """The control request is invalid; the text says why."""
 
 
 class Control:
@@ -83,7 +83,7 @@ class Control:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
-        routes: tuple[tuple[str, str, Callable[..., Answer]], ...] = (
+        routes: tuple[tuple[str, str, Callable[..., Response]], ...] = (
             ("GET", "/sandbox/health", self._health),
             ("POST", "/sandbox/reset", self._reset),
             ("POST", "/sandbox/numbers", self._add_numbers),
@@ -105,43 +105,43 @@ class Control:
         rules = [Rule(path, methods=[method], endpoint=f"{method} {path}") for method, path, _ in routes]
         self._adapter = Map(rules).bind("sandbox")
 
-    def answer(self, exchange: Exchange, remote_address: str) -> Answer:
-        """Carry out a control request of a client on this machine."""
+    def response(self, exchange: Exchange, remote_address: str) -> Response:
+        """Run a control request of a client on this machine."""
         if not remote_address or not ip_address(remote_address).is_loopback:
-            return json_answer(403, {"error": "the control API serves loopback clients only"})
+            return json_response(403, {"error": "the control API serves loopback clients only"})
         try:
             endpoint, arguments = self._adapter.match(exchange.path, exchange.method)
             return self._handlers[str(endpoint)](exchange, **arguments)
         except MethodNotAllowed:
-            return json_answer(405, {"error": f"{exchange.method} is not served here"})
+            return json_response(405, {"error": f"{exchange.method} is not served here"})
         except HTTPException:
-            return json_answer(404, {"error": f"no such control call: {exchange.path}"})
+            return json_response(404, {"error": f"no such control call: {exchange.path}"})
         except (ControlError, FaultError, SettingError) as error:
-            return json_answer(400, {"error": str(error)})
+            return json_response(400, {"error": str(error)})
 
-    def _health(self, _exchange: Exchange) -> Answer:
-        return json_answer(200, {"status": "ok"})
+    def _health(self, _exchange: Exchange) -> Response:
+        return json_response(200, {"status": "ok"})
 
-    def _reset(self, _exchange: Exchange) -> Answer:
+    def _reset(self, _exchange: Exchange) -> Response:
         self._sandbox.reset()
-        return json_answer(200, {"status": "ok"})
+        return json_response(200, {"status": "ok"})
 
-    def _add_numbers(self, exchange: Exchange) -> Answer:
+    def _add_numbers(self, exchange: Exchange) -> Response:
         content = _content(exchange)
-        orders = content.get("numbers", [content])
-        if not isinstance(orders, list) or not all(isinstance(order, dict) for order in orders):
+        specs = content.get("numbers", [content])
+        if not isinstance(specs, list) or not all(isinstance(spec, dict) for spec in specs):
             raise ControlError("numbers must be a list of objects")
-        if not all(isinstance(order.get("phoneNumber"), str) for order in orders):
+        if not all(isinstance(spec.get("phoneNumber"), str) for spec in specs):
             raise ControlError("phoneNumber is missing")
-        if unknown := {name for order in orders for name in order} - SEED_FIELDS:
+        if unknown := {name for spec in specs for name in spec} - SEED_FIELDS:
             raise ControlError(f"a number has no {', '.join(sorted(unknown))}")
         with self._sandbox.store.transaction():
-            seeded = [seed_number(self._sandbox, order) for order in orders]
+            seeded = [seed_number(self._sandbox, spec) for spec in specs]
         records = [record for record, _ in seeded]
         status = 201 if any(is_new for _, is_new in seeded) else 200
-        return json_answer(status, {"numbers": records} if "numbers" in content else records[0])
+        return json_response(status, {"numbers": records} if "numbers" in content else records[0])
 
-    def _state(self, _exchange: Exchange) -> Answer:
+    def _state(self, _exchange: Exchange) -> Response:
         store = self._sandbox.store
         with store.lock:
             numbers, trunks = list(store.numbers.rows.values()), list(store.trunks.rows.values())
@@ -149,7 +149,7 @@ class Control:
             livekit_trunks = list(store.livekit_trunks.rows.values())
             livekit_outbound_trunks = list(store.livekit_outbound_trunks.rows.values())
             livekit_rules = list(store.livekit_rules.rows.values())
-        return json_answer(
+        return json_response(
             200,
             {
                 "numbers": numbers,
@@ -161,55 +161,55 @@ class Control:
             },
         )
 
-    def _list_faults(self, _exchange: Exchange) -> Answer:
-        return json_answer(200, {"faults": self._sandbox.faults.shown()})
+    def _list_faults(self, _exchange: Exchange) -> Response:
+        return json_response(200, {"faults": self._sandbox.faults.as_json()})
 
-    def _add_fault(self, exchange: Exchange) -> Answer:
-        return json_answer(201, self._sandbox.faults.add(_content(exchange)).shown())
+    def _add_fault(self, exchange: Exchange) -> Response:
+        return json_response(201, self._sandbox.faults.add(_content(exchange)).as_json())
 
-    def _clear_faults(self, _exchange: Exchange) -> Answer:
+    def _clear_faults(self, _exchange: Exchange) -> Response:
         self._sandbox.faults.clear()
-        return json_answer(200, {"faults": []})
+        return json_response(200, {"faults": []})
 
-    def _delete_fault(self, _exchange: Exchange, fault_id: str) -> Answer:
-        return _fault_answer(self._sandbox.faults.delete(fault_id), fault_id)
+    def _delete_fault(self, _exchange: Exchange, fault_id: str) -> Response:
+        return _fault_response(self._sandbox.faults.delete(fault_id), fault_id)
 
-    def _release_fault(self, _exchange: Exchange, fault_id: str) -> Answer:
-        return _fault_answer(self._sandbox.faults.release(fault_id), fault_id)
+    def _release_fault(self, _exchange: Exchange, fault_id: str) -> Response:
+        return _fault_response(self._sandbox.faults.release(fault_id), fault_id)
 
-    def _show_latency(self, _exchange: Exchange) -> Answer:
-        return json_answer(200, shown(self._sandbox.latency))
+    def _show_latency(self, _exchange: Exchange) -> Response:
+        return json_response(200, settings_json(self._sandbox.latency))
 
-    def _set_latency(self, exchange: Exchange) -> Answer:
-        latency: Latency = changed(self._sandbox.latency, _content(exchange))
+    def _set_latency(self, exchange: Exchange) -> Response:
+        latency: Latency = updated_settings(self._sandbox.latency, _content(exchange))
         if latency.jitter > 1:
             raise ControlError("jitter is a share from 0 to 1")
         self._sandbox.latency = latency
-        return json_answer(200, shown(latency))
+        return json_response(200, settings_json(latency))
 
-    def _show_switches(self, _exchange: Exchange) -> Answer:
-        return json_answer(200, shown(self._sandbox.switches))
+    def _show_switches(self, _exchange: Exchange) -> Response:
+        return json_response(200, settings_json(self._sandbox.switches))
 
-    def _set_switches(self, exchange: Exchange) -> Answer:
-        self._sandbox.switch(changed(self._sandbox.switches, _content(exchange)))
-        return json_answer(200, shown(self._sandbox.switches))
+    def _set_switches(self, exchange: Exchange) -> Response:
+        self._sandbox.set_switches(updated_settings(self._sandbox.switches, _content(exchange)))
+        return json_response(200, settings_json(self._sandbox.switches))
 
-    def _list_requests(self, exchange: Exchange) -> Answer:
+    def _list_requests(self, exchange: Exchange) -> Response:
         since = exchange.parameters().get("since", "0")
         if not since.isdigit():
             raise ControlError("since must be a sequence number")
-        return json_answer(200, self._sandbox.requests.since(int(since)))
+        return json_response(200, self._sandbox.requests.since(int(since)))
 
-    def _clear_requests(self, _exchange: Exchange) -> Answer:
+    def _clear_requests(self, _exchange: Exchange) -> Response:
         self._sandbox.requests.clear()
-        return json_answer(200, {"status": "ok"})
+        return json_response(200, {"status": "ok"})
 
-    def _call(self, exchange: Exchange) -> Answer:
+    def _call(self, exchange: Exchange) -> Response:
         parameters = exchange.parameters()
         if "number" not in parameters:
             raise ControlError("number is missing")
         with self._sandbox.store.lock:
-            return json_answer(200, walk(self._sandbox, parameters["number"], parameters.get("caller")))
+            return json_response(200, trace_call(self._sandbox, parameters["number"], parameters.get("caller")))
 
 
 def _content(exchange: Exchange) -> dict[str, Any]:
@@ -222,5 +222,5 @@ def _content(exchange: Exchange) -> dict[str, Any]:
     return content
 
 
-def _fault_answer(fault: Fault | None, fault_id: str) -> Answer:
-    return json_answer(200, fault.shown()) if fault else json_answer(404, {"error": f"no fault {fault_id}"})
+def _fault_response(fault: Fault | None, fault_id: str) -> Response:
+    return json_response(200, fault.as_json()) if fault else json_response(404, {"error": f"no fault {fault_id}"})

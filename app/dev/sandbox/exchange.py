@@ -1,4 +1,4 @@
-"""One request to the sandbox and the answer to it, free of WSGI, and the log of all that was asked."""
+"""One request to the sandbox and its response, independent of WSGI, and the log of all requests."""
 
 import json
 import math
@@ -19,8 +19,8 @@ LIVEKIT = "livekit"
 
 
 @dataclass(slots=True, frozen=True)
-class Hidden:
-    """Objects that an answer passes over: those written at `since` or later, on the monotonic clock."""
+class HiddenObjects:
+    """Objects that a response leaves out: those written at `since` or later, on the monotonic clock."""
 
     since: float
     written_at: Mapping[str, float]
@@ -28,13 +28,13 @@ class Hidden:
 
     @property
     def is_everything(self) -> bool:
-        """Tell whether nothing at all is shown."""
+        """Whether every object is left out."""
         return self.since == -math.inf
 
 
 @dataclass(slots=True)
 class Exchange:
-    """A request, read to its end, and what routing made of it."""
+    """A request, read to its end, and the route that it matched."""
 
     method: str
     path: str
@@ -48,7 +48,7 @@ class Exchange:
     provider: str = ""
     operation: str = ""
     arguments: Mapping[str, str] = field(default_factory=dict)
-    hidden: Hidden | None = None
+    hidden: HiddenObjects | None = None
 
     @property
     def verb(self) -> str:
@@ -56,7 +56,7 @@ class Exchange:
         return self.operation.partition(".")[2].partition("_")[0]
 
     def hides(self, object_id: str) -> bool:
-        """Tell whether a fault keeps this object out of the answer."""
+        """Say whether a fault leaves this object out of the response."""
         hidden = self.hidden
         return hidden is not None and hidden.written_at.get(object_id, -math.inf) >= hidden.since
 
@@ -69,14 +69,14 @@ class Exchange:
         return dict(parse_qsl(self.query, keep_blank_values=True))
 
     def contains(self, text: str) -> bool:
-        """Tell whether the path, query or body holds the text, plain or percent-encoded."""
+        """Say whether the path, query or body holds the text, plain or percent-encoded."""
         whole = f"{self.path}?{self.query}\n{self.body.decode('utf-8', 'replace')}"
         return text in whole or text in unquote_plus(whole)
 
 
 @dataclass(slots=True, frozen=True)
-class Answer:
-    """What goes back: `None` in its place means that the connection is dropped."""
+class Response:
+    """An HTTP response; `None` in its place means that the connection is dropped."""
 
     status: int
     body: bytes = b""
@@ -84,17 +84,17 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def json_answer(status: int, content: Any, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
-    """Pack plain data into an answer."""
-    return Answer(status, json.dumps(content, separators=(",", ":")).encode(), headers=headers)
+def json_response(status: int, content: Any, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    """Return plain data as a JSON response."""
+    return Response(status, json.dumps(content, separators=(",", ":")).encode(), headers=headers)
 
 
 KEPT_REQUESTS = 200_000
-"""Requests remembered: a soak of 10,000 operations with its retries; some 200 MB at most."""
+"""Requests kept: those of a soak of 10,000 operations with its retries; some 200 MB at most."""
 
 
 @dataclass(slots=True)
-class Entry:
+class LoggedRequest:
     """One request; `status` stays None while it is open and when the connection was dropped."""
 
     seq: int
@@ -105,21 +105,21 @@ class Entry:
 
 
 class RequestLog:
-    """The newest requests. `read_body` turns a request into its fields, only when somebody looks."""
+    """The newest requests. `read_body` decodes a request's fields, only when the log is read."""
 
     def __init__(self, read_body: Callable[[Exchange], dict[str, Any]]) -> None:
         self._read_body = read_body
-        self._entries: deque[Entry] = deque(maxlen=KEPT_REQUESTS)
+        self._entries: deque[LoggedRequest] = deque(maxlen=KEPT_REQUESTS)
         self._last_seq = 0
         self._opened = {TWILIO: 0, LIVEKIT: 0}
         self._sockets: dict[str, WeakSet[socket]] = {TWILIO: WeakSet(), LIVEKIT: WeakSet()}
         self._lock = threading.Lock()
 
-    def arrive(self, exchange: Exchange) -> Entry:
-        """Note a request; the caller fills in how it ended."""
+    def arrive(self, exchange: Exchange) -> LoggedRequest:
+        """Record a request; the caller sets its status later."""
         with self._lock:
             self._last_seq += 1
-            entry = Entry(self._last_seq, time.time(), exchange)
+            entry = LoggedRequest(self._last_seq, time.time(), exchange)
             self._entries.append(entry)
             sockets = self._sockets[exchange.provider]
             if exchange.socket is not None and exchange.socket not in sockets:
@@ -128,21 +128,21 @@ class RequestLog:
         return entry
 
     def since(self, seq: int) -> dict[str, Any]:
-        """Return the requests after `seq`, the number to go on from, and the connections opened since the clear."""
+        """Return the requests after `seq`, the last number, and the connections opened since `clear`."""
         with self._lock:
             first = self._entries[0].seq if self._entries else self._last_seq + 1
             entries = list(islice(self._entries, max(0, seq + 1 - first), None))
-            answer: dict[str, Any] = {"next": self._last_seq, "connectionsOpened": dict(self._opened)}
-        answer["requests"] = [self._shown(entry) for entry in entries]
-        return answer
+            response: dict[str, Any] = {"next": self._last_seq, "connectionsOpened": dict(self._opened)}
+        response["requests"] = [self._shown(entry) for entry in entries]
+        return response
 
     def clear(self) -> None:
-        """Forget the requests and start the count of connections afresh; `seq` goes on."""
+        """Delete the requests and restart the count of connections; `seq` continues."""
         with self._lock:
             self._entries.clear()
             self._opened = dict.fromkeys(self._opened, 0)
 
-    def _shown(self, entry: Entry) -> dict[str, Any]:
+    def _shown(self, entry: LoggedRequest) -> dict[str, Any]:
         exchange = entry.exchange
         path = f"{exchange.path}?{exchange.query}" if exchange.query else exchange.path
         return {

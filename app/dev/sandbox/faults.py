@@ -1,4 +1,4 @@
-"""Faults on request: which request is struck, by what, and the requests that wait to be let go."""
+"""Faults on request: which requests they hit, in which way, and the requests that wait for their release."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from app.dev.sandbox.exchange import Exchange, Hidden
+from app.dev.sandbox.exchange import Exchange, HiddenObjects
 
 TOO_MANY, ERROR_500, HTML_503, REJECT = "429", "500", "503_html", "reject"
 HANG, DROP_BEFORE, APPLY_THEN_DROP = "hang", "drop_before", "apply_then_drop"
@@ -18,23 +18,23 @@ SLOW, MALFORMED, HOLD_BEFORE, HOLD_AFTER, RANDOM = "slow", "malformed", "hold_be
 PAUSE, NOT_FOUND, EMPTY_LIST, LATE_LIST = "pause", "not_found", "empty_list", "late_list"
 
 REFUSALS = frozenset({TOO_MANY, ERROR_500, HTML_503, REJECT})
-"""Kinds that answer with an error and apply nothing."""
+"""Kinds that respond with an error and apply nothing."""
 
-LIES = frozenset({NOT_FOUND, EMPTY_LIST, LATE_LIST})
-"""Kinds whose answer hides objects that are there."""
+HIDING_KINDS = frozenset({NOT_FOUND, EMPTY_LIST, LATE_LIST})
+"""Kinds whose response leaves out objects that exist."""
 
-KINDS = REFUSALS | LIES | {HANG, DROP_BEFORE, APPLY_THEN_DROP, SLOW, MALFORMED, HOLD_BEFORE, HOLD_AFTER}
-"""Kinds that strike one request; a pause strikes a provider."""
+KINDS = REFUSALS | HIDING_KINDS | {HANG, DROP_BEFORE, APPLY_THEN_DROP, SLOW, MALFORMED, HOLD_BEFORE, HOLD_AFTER}
+"""Kinds that hit one request; a pause hits a provider."""
 
 READS = frozenset({"fetch", "get"})
 """Verbs of operations that read one object."""
 
 SINGLE = READS | {"update", "delete", "release", "detach"}
-"""Verbs of operations on one object that is there."""
+"""Verbs of operations on one object that exists."""
 
 ARRIVAL, REVERSED, SHUFFLED = "arrival", "reversed", "shuffled"
 LANDINGS = (ARRIVAL, REVERSED, SHUFFLED)
-"""Orders in which the requests of a pause land."""
+"""Orders in which the requests of a pause are applied."""
 
 FIELDS = frozenset(
     (
@@ -54,19 +54,19 @@ FIELDS = frozenset(
         "reads",
     )
 )
-"""What an order may say."""
+"""Fields that a fault's description may have."""
 
 NUMBERS = ("probability", "retryAfterS", "seconds", "status")
-"""Fields of an order that must be numbers, none of them negative, when they are given."""
+"""Fields of a description that must be numbers, none of them negative, when they are set."""
 
 HANG_S = 120.0
-"""Seconds that a hung request stays silent: far beyond any client's timeout."""
+"""Seconds until a hung request is dropped: far beyond any client's timeout."""
 
 SLOW_S = 1.0
-"""Seconds that a slow answer takes when the fault does not say."""
+"""Seconds that a slow response takes when the fault does not say."""
 
 LATE_S = 5.0
-"""Seconds that a late list is behind when the fault does not say: longer than an operation waits between two looks."""
+"""Seconds that a late list is behind when the fault does not say: longer than an operation waits between two reads."""
 
 DEFAULT_SECONDS = {HANG: HANG_S, SLOW: SLOW_S, LATE_LIST: LATE_S}
 
@@ -77,16 +77,16 @@ class FaultError(ValueError):
 
 @dataclass(eq=False)
 class Fault:
-    """One order for trouble, and what has come of it."""
+    """One fault, and the requests that it has hit."""
 
     id: str
-    order: dict[str, Any]
+    spec: dict[str, Any]
     operation: str
     kinds: list[str]
     contains: str | None
     remaining: int | None
     probability: float
-    dice: random.Random
+    generator: random.Random
     hits: int = 0
     is_deleted: bool = False
     ends_at: float = math.inf
@@ -95,38 +95,38 @@ class Fault:
     """Requests that wait, in order of arrival."""
 
     def kinds_for(self, exchange: Exchange) -> list[str]:
-        """Return the kinds in which the fault strikes this request; none when it is not meant for it."""
+        """Return the kinds in which the fault can hit this request; empty when it does not match."""
         fits = (
             self.remaining != 0
             and fnmatchcase(exchange.operation, self.operation)
             and (self.contains is None or exchange.contains(self.contains))
         )
-        kinds = [kind for kind in self.kinds if self._suits(kind, exchange)] if fits else []
-        return kinds if kinds and (self.probability >= 1 or self.dice.random() < self.probability) else []
+        kinds = [kind for kind in self.kinds if self._applies_to(kind, exchange)] if fits else []
+        return kinds if kinds and (self.probability >= 1 or self.generator.random() < self.probability) else []
 
-    def _suits(self, kind: str, exchange: Exchange) -> bool:
-        if kind not in LIES:
+    def _applies_to(self, kind: str, exchange: Exchange) -> bool:
+        if kind not in HIDING_KINDS:
             return True
         if kind == NOT_FOUND:
             return exchange.verb in SINGLE
         return exchange.verb == "list" or (
-            kind == LATE_LIST and bool(self.order.get("reads")) and exchange.verb in READS
+            kind == LATE_LIST and bool(self.spec.get("reads")) and exchange.verb in READS
         )
 
     def count(self) -> None:
-        """Count a request that is struck."""
+        """Count a request that is hit."""
         self.hits += 1
         if self.remaining is not None:
             self.remaining -= 1
 
-    def shown(self) -> dict[str, Any]:
-        """Return the order with what has come of it."""
+    def as_json(self) -> dict[str, Any]:
+        """Return the description with the fault's counts."""
         remaining = 0 if time.monotonic() >= self.ends_at else self.remaining
-        return {**self.order, "id": self.id, "hits": self.hits, "held": len(self.waiting), "remaining": remaining}
+        return {**self.spec, "id": self.id, "hits": self.hits, "held": len(self.waiting), "remaining": remaining}
 
 
 @dataclass(slots=True)
-class Strike:
+class FaultHit:
     """A fault and the kind in which it hit one request."""
 
     fault: Fault
@@ -134,91 +134,91 @@ class Strike:
 
     @property
     def seconds(self) -> float:
-        """How long a slow or hung request takes, and how far behind a late list is."""
-        return float(self.fault.order.get("seconds") or DEFAULT_SECONDS[self.kind])
+        """How long a slow or hung request takes, or how far behind a late list is."""
+        return float(self.fault.spec.get("seconds") or DEFAULT_SECONDS[self.kind])
 
-    def hidden(self, written_at: Mapping[str, float]) -> Hidden | None:
-        """Return what the answer hides, given when each object was last written."""
-        if self.kind not in LIES:
+    def hidden(self, written_at: Mapping[str, float]) -> HiddenObjects | None:
+        """Return what the response leaves out, given when each object was last written."""
+        if self.kind not in HIDING_KINDS:
             return None
-        return Hidden(time.monotonic() - self.seconds if self.kind == LATE_LIST else -math.inf, written_at)
+        return HiddenObjects(time.monotonic() - self.seconds if self.kind == LATE_LIST else -math.inf, written_at)
 
 
-class Turn:
-    """A place in the burst after a pause: whoever has it is carried out, then lets the next one go."""
+class BurstSlot:
+    """A request's slot in the burst after a pause: the request is applied, then the next one is released."""
 
     def __init__(self, following: threading.Event | None = None) -> None:
         self._following = following
 
-    def pass_on(self) -> None:
-        """Let the next request of the burst go; a second call does nothing."""
+    def release_next(self) -> None:
+        """Release the next request of the burst; a second call does nothing."""
         if self._following:
             self._following.set()
             self._following = None
 
 
 class Faults:
-    """The faults in force, oldest first; the first that matches strikes."""
+    """The faults in force, oldest first; the first that matches hits."""
 
     def __init__(self) -> None:
         self._faults: dict[str, Fault] = {}
         self._bursts: dict[threading.Event, threading.Event | None] = {}
-        """Requests that land, each with the one that comes after it."""
+        """Requests of a burst, each with the one after it."""
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
 
-    def add(self, order: dict[str, Any]) -> Fault:
-        """Put a fault in force; raise FaultError when its description does not make sense.
+    def add(self, spec: dict[str, Any]) -> Fault:
+        """Put a fault in force; raise FaultError when its description is invalid.
 
         docs/CONTRIBUTING.md says what an order may ask for.
         """
-        _check(order)
+        _check(spec)
         fault = Fault(
             id=f"fault-{next(self._ids)}",
-            order=dict(order),
-            operation=str(order.get("operation") or "*"),
-            kinds=order["kinds"] if order["kind"] == RANDOM else [order["kind"]],
-            contains=order.get("contains"),
-            remaining=order.get("times"),
-            probability=1 if order.get("probability") is None else order["probability"],
-            dice=random.Random(order.get("seed")),  # noqa: S311 - repeatable on purpose
+            spec=dict(spec),
+            operation=str(spec.get("operation") or "*"),
+            kinds=spec["kinds"] if spec["kind"] == RANDOM else [spec["kind"]],
+            contains=spec.get("contains"),
+            remaining=spec.get("times"),
+            probability=1 if spec.get("probability") is None else spec["probability"],
+            generator=random.Random(spec.get("seed")),  # noqa: S311 - repeatable on purpose
         )
-        if order["kind"] == PAUSE and order.get("seconds") is not None:
-            fault.ends_at = time.monotonic() + order["seconds"]
+        if spec["kind"] == PAUSE and spec.get("seconds") is not None:
+            fault.ends_at = time.monotonic() + spec["seconds"]
         with self._lock:
             self._faults[fault.id] = fault
         return fault
 
-    def strike(self, exchange: Exchange) -> Strike | None:
-        """Return what hits this request, counting the hit."""
+    def match(self, exchange: Exchange) -> FaultHit | None:
+        """Return the fault that hits this request, and count the hit."""
         if not self._faults:
             return None
         with self._lock:
             for fault in self._faults.values():
-                if fault.order["kind"] != PAUSE and (kinds := fault.kinds_for(exchange)):
+                if fault.spec["kind"] != PAUSE and (kinds := fault.kinds_for(exchange)):
                     fault.count()
-                    return Strike(fault, fault.dice.choice(kinds))
+                    return FaultHit(fault, fault.generator.choice(kinds))
         return None
 
-    def stand_still(self, exchange: Exchange) -> Turn | None:
-        """Hold a request as long as its provider pauses; return its turn in the burst, None when nothing paused it."""
-        turn: Turn | None = None
+    def wait_while_paused(self, exchange: Exchange) -> BurstSlot | None:
+        """Hold a request while its provider is paused; return its slot in the burst, None when nothing paused it."""
+        slot: BurstSlot | None = None
         while self._faults and (entered := self._enter_pause(exchange)):
             fault, event = entered
-            if turn:
-                turn.pass_on()
+            if slot:
+                slot.release_next()
             seconds = None if fault.ends_at == math.inf else max(0.0, fault.ends_at - time.monotonic())
             if not event.wait(seconds):
                 self.release(fault.id)
                 event.wait()
             with self._lock:
-                turn = Turn(self._bursts.pop(event))
-        return turn
+                slot = BurstSlot(self._bursts.pop(event))
+        return slot
 
     def _enter_pause(self, exchange: Exchange) -> tuple[Fault, threading.Event] | None:
         with self._lock:
             for fault in self._faults.values():
-                if fault.order["kind"] != PAUSE or time.monotonic() >= fault.ends_at:
+                if fault.spec["kind"] != PAUSE or time.monotonic() >= fault.ends_at:
                     continue
                 if fault.kinds_for(exchange):
                     fault.count()
@@ -229,12 +229,12 @@ class Faults:
 
     def wait(self, fault: Fault, seconds: float | None = None) -> None:
         """Hold the calling request until its fault is released or deleted, at most `seconds` when given."""
-        event = self.enter(fault)
+        event = self.add_waiting(fault)
         event.wait(seconds)
-        self.leave(fault, event)
+        self.remove_waiting(fault, event)
 
-    def enter(self, fault: Fault) -> threading.Event:
-        """Register a waiting request; the event is set when it may go on."""
+    def add_waiting(self, fault: Fault) -> threading.Event:
+        """Register a waiting request; the event is set when it is released."""
         event = threading.Event()
         with self._lock:
             if fault.is_deleted:
@@ -243,91 +243,91 @@ class Faults:
                 fault.waiting[event] = None
         return event
 
-    def leave(self, fault: Fault, event: threading.Event) -> None:
-        """Take a request off the list of those that wait."""
+    def remove_waiting(self, fault: Fault, event: threading.Event) -> None:
+        """Remove a request from those that wait."""
         with self._lock:
             fault.waiting.pop(event, None)
 
     def release(self, fault_id: str) -> Fault | None:
-        """Let the requests go that wait at this moment.
+        """Release the requests that wait at this moment.
 
         A pause is over then; any other fault stays in force for as many times as it has left.
         """
         with self._lock:
             fault = self._faults.get(fault_id)
             if fault:
-                self._let_go([fault])
+                self._release([fault])
             return fault
 
     def delete(self, fault_id: str) -> Fault | None:
-        """Withdraw one fault and let its requests go."""
+        """Delete one fault and release its requests."""
         with self._lock:
             fault = self._faults.pop(fault_id, None)
             if fault:
                 fault.is_deleted = True
-                self._let_go([fault])
+                self._release([fault])
             return fault
 
     def clear(self) -> None:
-        """Withdraw every fault and let every request go."""
+        """Delete every fault and release every request."""
         with self._lock:
             for fault in self._faults.values():
                 fault.is_deleted = True
-            self._let_go(self._faults.values())
+            self._release(self._faults.values())
             self._faults = {}
 
-    def shown(self) -> list[dict[str, Any]]:
+    def as_json(self) -> list[dict[str, Any]]:
         """Return every fault with its hits and held requests."""
         with self._lock:
-            return [fault.shown() for fault in self._faults.values()]
+            return [fault.as_json() for fault in self._faults.values()]
 
-    def _let_go(self, faults: Iterable[Fault]) -> None:
+    def _release(self, faults: Iterable[Fault]) -> None:
         for fault in faults:
-            if fault.order["kind"] == PAUSE:
+            if fault.spec["kind"] == PAUSE:
                 fault.remaining = 0
-                self._land(fault)
+                self._start_burst(fault)
             else:
                 for event in fault.waiting:
                     event.set()
             fault.waiting.clear()
 
-    def _land(self, fault: Fault) -> None:
-        """Start the burst: each request learns who comes after it, and the first one goes."""
+    def _start_burst(self, fault: Fault) -> None:
+        """Start the burst: link each request to the one after it, and release the first."""
         events = list(fault.waiting)
-        if fault.order.get("landing") == REVERSED:
+        if fault.spec.get("landing") == REVERSED:
             events.reverse()
-        elif fault.order.get("landing") == SHUFFLED:
-            fault.dice.shuffle(events)
+        elif fault.spec.get("landing") == SHUFFLED:
+            fault.generator.shuffle(events)
         self._bursts.update(itertools.zip_longest(events, events[1:]))
         if events:
             events[0].set()
 
 
-def _check(order: dict[str, Any]) -> None:
-    if unknown := order.keys() - FIELDS:
+def _check(spec: dict[str, Any]) -> None:
+    if unknown := spec.keys() - FIELDS:
         raise FaultError(f"a fault has no {', '.join(sorted(unknown))}")
-    is_pause = order.get("kind") == PAUSE
-    kinds = order.get("kinds") if order.get("kind") == RANDOM else [order.get("kind")]
+    is_pause = spec.get("kind") == PAUSE
+    kinds = spec.get("kinds") if spec.get("kind") == RANDOM else [spec.get("kind")]
     if not isinstance(kinds, list) or not kinds or not (is_pause or set(kinds) <= KINDS):
         raise FaultError(f"kind must be pause or (as each of kinds) one of {', '.join(sorted(KINDS))}")
-    _check_options(order, kinds, is_pause=is_pause)
-    times, contains = order.get("times"), order.get("contains")
+    _check_options(spec, kinds, is_pause=is_pause)
+    times, contains = spec.get("times"), spec.get("contains")
     if times is not None and (not isinstance(times, int) or times < 0):
         raise FaultError("times must be a count or null")
     if contains is not None and not isinstance(contains, str):
         raise FaultError("contains must be a text")
     for name in NUMBERS:
-        if order.get(name) is not None and (not isinstance(order[name], int | float) or order[name] < 0):
+        if spec.get(name) is not None and (not isinstance(spec[name], int | float) or spec[name] < 0):
             raise FaultError(f"{name} must be a number")
-    if (order.get("probability") or 0) > 1:
+    if (spec.get("probability") or 0) > 1:
         raise FaultError("probability must be a number from 0 to 1")
 
 
-def _check_options(order: dict[str, Any], kinds: list[str], *, is_pause: bool) -> None:
-    """Check the fields that belong to one kind alone."""
-    if is_pause and order.get("times") is not None:
+def _check_options(spec: dict[str, Any], kinds: list[str], *, is_pause: bool) -> None:
+    """Check the fields that belong to one kind only."""
+    if is_pause and spec.get("times") is not None:
         raise FaultError("a pause holds every request that fits: it takes no times")
-    if order.get("landing") not in (None, *LANDINGS) or ("landing" in order and not is_pause):
+    if spec.get("landing") not in (None, *LANDINGS) or ("landing" in spec and not is_pause):
         raise FaultError(f"landing belongs to a pause and is one of {', '.join(LANDINGS)}")
-    if not isinstance(order.get("reads", False), bool) or ("reads" in order and LATE_LIST not in kinds):
+    if not isinstance(spec.get("reads", False), bool) or ("reads" in spec and LATE_LIST not in kinds):
         raise FaultError("reads belongs to late_list and is true or false")

@@ -1,4 +1,4 @@
-"""LiveKit's side of the sandbox: Twirp routing, who may call, and which method does what."""
+"""LiveKit's side of the sandbox: Twirp routing, authentication, and the handler of each method."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, Message
 from livekit.protocol import sip
 
 from app.dev.sandbox import livekit_rules, livekit_trunks
-from app.dev.sandbox.exchange import LIVEKIT, Answer, Exchange
+from app.dev.sandbox.exchange import LIVEKIT, Exchange, Response
 from app.dev.sandbox.livekit_wire import JSON, PROTOBUF, TwirpError, bad_route, decode, encode, media_type, plain
 from app.dev.sandbox.state import Credentials, Sandbox
 
@@ -29,15 +29,15 @@ SIP_GRANTS = ("admin", "call")
 
 
 class TokenError(Exception):
-    """The token is refused before the request is looked at: 401 with a text body."""
+    """The token is refused before the request is read: 401 with a text body."""
 
-    def answer(self) -> Answer:
-        """Return LiveKit's text/plain answer."""
-        return Answer(401, str(self).encode(), "text/plain; charset=utf-8")
+    def response(self) -> Response:
+        """Return LiveKit's text/plain response."""
+        return Response(401, str(self).encode(), "text/plain; charset=utf-8")
 
 
-def grants(exchange: Exchange, credentials: Credentials) -> dict[str, Any]:
-    """Return the claims of a request; no token at all, or an empty one, means no claims, and is refused later."""
+def verified_claims(exchange: Exchange, credentials: Credentials) -> dict[str, Any]:
+    """Return the claims of a request; a missing or empty token means no claims, and is refused later."""
     if not exchange.authorization:
         token = exchange.parameters().get("access_token", "")
     elif not exchange.authorization.startswith(BEARER):
@@ -49,7 +49,7 @@ def grants(exchange: Exchange, credentials: Credentials) -> dict[str, Any]:
     try:
         claims = _verified(token, credentials.livekit_api_secret)
     except jwt.InvalidTokenError as error:
-        raise _diagnosed(token, error, credentials.livekit_api_key) from None
+        raise _token_error(token, error, credentials.livekit_api_key) from None
     if claims.get("iss") != credentials.livekit_api_key:
         raise TokenError(UNKNOWN_KEY)
     _check_types(claims)
@@ -62,8 +62,8 @@ def _verified(token: str, secret: str) -> dict[str, Any]:
     return claims
 
 
-def _diagnosed(token: str, error: jwt.InvalidTokenError, api_key: str) -> TokenError:
-    """Say what is wrong in LiveKit's order: unreadable, then a foreign key, then signature and times."""
+def _token_error(token: str, error: jwt.InvalidTokenError, api_key: str) -> TokenError:
+    """Return the error in LiveKit's order of checks: unreadable, unknown key, then signature and times."""
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
     except jwt.InvalidTokenError:
@@ -90,7 +90,7 @@ def _check_types(claims: dict[str, Any]) -> None:
 
 
 def is_sip_admin(claims: dict[str, Any]) -> bool:
-    """Tell whether the claims allow the management of trunks and rules."""
+    """Say whether the claims allow the management of trunks and rules."""
     sip = claims.get("sip")
     return isinstance(sip, dict) and sip.get("admin") is True
 
@@ -98,7 +98,7 @@ def is_sip_admin(claims: dict[str, Any]) -> bool:
 PREFIX = "/twirp/"
 SERVICE = "/twirp/livekit.SIP/"
 UNKNOWN = f"{LIVEKIT}.unknown"
-"""Operation of a request that no route knows."""
+"""Operation of a request that matches no route."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ METHODS = {
 OPERATIONS = {method.operation: method for method in METHODS.values()}
 
 
-def recognise(exchange: Exchange) -> bool:
-    """Fill in provider and operation if the request is for LiveKit; say whether it is."""
+def match_route(exchange: Exchange) -> bool:
+    """Set provider and operation if the request is for LiveKit; say whether it is."""
     if not exchange.path.startswith(PREFIX):
         return False
     method = METHODS.get(exchange.path.removeprefix(SERVICE)) if exchange.method == "POST" else None
@@ -163,15 +163,15 @@ class LiveKit:
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
-    def answer(self, exchange: Exchange) -> Answer:
-        """Do what a request asks and answer it; runs inside a transaction."""
+    def response(self, exchange: Exchange) -> Response:
+        """Apply a request and return the response; runs inside a transaction."""
         try:
             return self._handle(exchange)
         except (TwirpError, TokenError) as error:
-            return error.answer()
+            return error.response()
 
-    def _handle(self, exchange: Exchange) -> Answer:
-        claims = grants(exchange, self._sandbox.credentials)
+    def _handle(self, exchange: Exchange) -> Response:
+        claims = verified_claims(exchange, self._sandbox.credentials)
         method = OPERATIONS.get(exchange.operation)
         if exchange.method != "POST":
             raise bad_route(f'unsupported method "{exchange.method}" (only POST is allowed)', exchange)
@@ -187,7 +187,7 @@ class LiveKit:
         _check_hidden(exchange, request)
         response = method.handler(self._sandbox, request)
         if exchange.hidden and exchange.verb == "list":
-            _leave_out(exchange, response)
+            _remove_hidden(exchange, response)
         return encode(exchange, response)
 
 
@@ -198,14 +198,14 @@ def _id_of(message: Any) -> str:
 
 
 def _check_hidden(exchange: Exchange, request: Message) -> None:
-    """Raise the 404 of an object that a fault hides, whatever the real server says about unknown ones."""
+    """Raise the 404 of an object that a fault hides, whatever the real server does for unknown ones."""
     if exchange.hidden and exchange.verb != "list" and exchange.hides(_id_of(request)):
         is_rule = exchange.operation.endswith("dispatch_rule")
         raise TwirpError("not_found", livekit_rules.UNKNOWN if is_rule else livekit_trunks.UNKNOWN)
 
 
-def _leave_out(exchange: Exchange, response: Any) -> None:
-    """Take the objects that a fault hides out of a list's response."""
+def _remove_hidden(exchange: Exchange, response: Any) -> None:
+    """Remove the objects that a fault hides from a list's response."""
     shown = [item for item in response.items if not exchange.hides(_id_of(item))]
     del response.items[:]
     response.items.extend(shown)

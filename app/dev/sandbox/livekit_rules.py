@@ -1,4 +1,4 @@
-"""LiveKit's SIP dispatch rules, with the conflict check of livekit/protocol, holes included."""
+"""LiveKit's SIP dispatch rules, with the conflict check of livekit/protocol, gaps included."""
 
 from collections.abc import Iterable
 
@@ -42,7 +42,7 @@ def create_dispatch_rule(sandbox: Sandbox, request: sip.CreateSIPDispatchRuleReq
 
 
 def list_dispatch_rules(sandbox: Sandbox, request: sip.ListSIPDispatchRuleRequest) -> sip.ListSIPDispatchRuleResponse:
-    """List rules by id; a filter by trunk lets wildcard rules through too."""
+    """List rules by id; a filter by trunk returns wildcard rules too."""
     rows = sandbox.store.livekit_rules.rows
     ids, trunk_ids = set(request.dispatch_rule_ids), set(request.trunk_ids)
 
@@ -75,7 +75,7 @@ def update_dispatch_rule(sandbox: Sandbox, request: sip.UpdateSIPDispatchRuleReq
     if action == "replace":
         _check(request.replace)
     else:
-        check_list_update(request.update.trunk_ids, is_given=request.update.HasField("trunk_ids"))
+        check_list_update(request.update.trunk_ids, is_set=request.update.HasField("trunk_ids"))
         check_media(request.update.media)
     current, changed = _rule(sandbox, rule_id), DispatchRule()
     changed.CopyFrom(request.replace if action == "replace" else current)
@@ -99,7 +99,7 @@ def delete_dispatch_rule(sandbox: Sandbox, request: sip.DeleteSIPDispatchRuleReq
 
 
 def check_conflicts(rules: Iterable[DispatchRule]) -> None:
-    """Walk the rules in LiveKit's order; the earlier one is quoted (livekit/protocol sip/sip.go:185-237).
+    """Check the rules in LiveKit's order; the error names the earlier one (livekit/protocol sip/sip.go:185-237).
 
     A rule that names a trunk, number or caller twice conflicts with itself.
     """
@@ -154,7 +154,7 @@ def _rules_of(sandbox: Sandbox, trunk_ids: list[str]) -> list[DispatchRule]:
 
 
 def _check_against_all(sandbox: Sandbox, rule: DispatchRule) -> None:
-    """Check a new rule against every rule; the index spares the walk as long as there is nothing to find."""
+    """Check a new rule against every rule; the index avoids the full check while there is no conflict."""
     index, keys = sandbox.store.rules_by_key, list(rule_keys(rule))
     if index.shared or len(set(keys)) < len(keys) or any(index.ids(key) for key in keys):
         _check_among(rule, _rules_of(sandbox, []))

@@ -48,7 +48,7 @@ OWN_HEADERS = frozenset(
 
 
 def create_inbound_trunk(sandbox: Sandbox, request: sip.CreateSIPInboundTrunkRequest) -> InboundTrunk:
-    """Create a trunk, unless it conflicts with one that is there."""
+    """Create a trunk, unless it conflicts with an existing one."""
     if not request.HasField("trunk"):
         raise invalid("missing trunk")
     trunk = request.trunk
@@ -57,15 +57,15 @@ def create_inbound_trunk(sandbox: Sandbox, request: sip.CreateSIPInboundTrunkReq
     _check_inbound(trunk)
     existing = _candidates(sandbox, trunk)
     _check_conflicts([*existing[:1], trunk, *existing[1:]])
-    made = InboundTrunk()
-    made.CopyFrom(trunk)
-    made.sip_trunk_id = new_id("ST_")
-    sandbox.store.put("livekit_trunks", made.sip_trunk_id, made)
-    return made
+    created = InboundTrunk()
+    created.CopyFrom(trunk)
+    created.sip_trunk_id = new_id("ST_")
+    sandbox.store.put("livekit_trunks", created.sip_trunk_id, created)
+    return created
 
 
 def list_inbound_trunks(sandbox: Sandbox, request: sip.ListSIPInboundTrunkRequest) -> sip.ListSIPInboundTrunkResponse:
-    """List trunks by id; a filter by number lets wildcard trunks through too."""
+    """List trunks by id; a filter by number returns wildcard trunks too."""
     store = sandbox.store
     wanted = {normalised(number) for number in request.numbers}
     ids = set(request.trunk_ids)
@@ -99,7 +99,7 @@ def update_inbound_trunk(sandbox: Sandbox, request: sip.UpdateSIPInboundTrunkReq
     """Replace a trunk or patch it.
 
     The conflict check lists candidates by the new numbers among the kept ones, so a trunk whose numbers are all new is
-    not checked at all: LiveKit's own hole (pkg/service/sip.go:222-236), kept on purpose.
+    not checked at all: LiveKit's own gap (pkg/service/sip.go:222-236), kept on purpose.
     """
     if not request.sip_trunk_id:
         raise invalid("trunk id must be set")
@@ -112,7 +112,7 @@ def update_inbound_trunk(sandbox: Sandbox, request: sip.UpdateSIPInboundTrunkReq
         _check_inbound(request.replace)
     else:
         for name in LISTS:
-            check_list_update(getattr(request.update, name), is_given=request.update.HasField(name))
+            check_list_update(getattr(request.update, name), is_set=request.update.HasField(name))
         check_media(request.update.media)
     current, changed = _inbound_trunk(sandbox, request.sip_trunk_id), InboundTrunk()
     changed.CopyFrom(request.replace if action == "replace" else current)
@@ -159,7 +159,7 @@ def _check_inbound(trunk: InboundTrunk) -> None:
 
 
 def check_headers(trunk: sip.SIPInboundTrunkInfo | sip.SIPOutboundTrunkInfo) -> None:
-    """Raise LiveKit's 400 for a header that it refuses: those that it sends, and those that it maps."""
+    """Raise LiveKit's 400 for a header that it refuses, among those that it sends and those that it maps."""
     for name, value in trunk.headers.items():
         _check_header_name(name)
         if name.lower() in OWN_HEADERS:
@@ -183,7 +183,7 @@ def _check_header_name(name: str) -> None:
 
 
 def _forbidden(allowed: re.Pattern[str], text: str) -> str:
-    """Say which character is the first that a pattern of single characters does not allow."""
+    """Describe the first character that a pattern of single characters does not allow."""
     character = next(character for character in text if not allowed.fullmatch(character))
     return f"char {ord(character)} {'not allowed' if character.isascii() else 'out of range'}"
 
@@ -193,7 +193,7 @@ def _quoted(text: str) -> str:
 
 
 def _check_conflicts(trunks: Iterable[InboundTrunk]) -> None:
-    """Walk the trunks in LiveKit's order; the later one is quoted first (livekit/protocol sip/sip.go:292-338)."""
+    """Check the trunks in LiveKit's order; the error names the later one first (livekit/protocol sip.go:292-338)."""
     owners: dict[tuple[str, str], InboundTrunk] = {}
     for trunk in trunks:
         own_id = _quoted(trunk.sip_trunk_id or "<new>")
@@ -244,11 +244,11 @@ def create_outbound_trunk(sandbox: Sandbox, request: sip.CreateSIPOutboundTrunkR
     if request.trunk.sip_trunk_id:
         raise invalid("trunk id must not be set")
     _check_outbound(request.trunk)
-    made = OutboundTrunk()
-    made.CopyFrom(request.trunk)
-    made.sip_trunk_id = new_id("ST_")
-    sandbox.store.put("livekit_outbound_trunks", made.sip_trunk_id, made)
-    return made
+    created = OutboundTrunk()
+    created.CopyFrom(request.trunk)
+    created.sip_trunk_id = new_id("ST_")
+    sandbox.store.put("livekit_outbound_trunks", created.sip_trunk_id, created)
+    return created
 
 
 def list_outbound_trunks(
@@ -287,7 +287,7 @@ def update_outbound_trunk(sandbox: Sandbox, request: sip.UpdateSIPOutboundTrunkR
             raise invalid("trunk id in the info must be empty or match the id in the update")
         _check_outbound(request.replace)
     else:
-        check_list_update(request.update.numbers, is_given=request.update.HasField("numbers"))
+        check_list_update(request.update.numbers, is_set=request.update.HasField("numbers"))
         check_media(request.update.media)
     current, changed = _outbound_trunk(sandbox, request.sip_trunk_id), OutboundTrunk()
     changed.CopyFrom(request.replace if action == "replace" else current)

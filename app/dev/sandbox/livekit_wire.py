@@ -1,4 +1,4 @@
-"""LiveKit on the wire: errors, messages as protobuf or JSON, pages, and values that its objects share."""
+"""LiveKit's wire format: errors, messages as protobuf or JSON, pages, and values that its objects share."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError, Message
 from livekit.protocol import sip
 from livekit.protocol.models import ListUpdate, Pagination
 
-from app.dev.sandbox.exchange import Answer, Exchange, json_answer
+from app.dev.sandbox.exchange import Exchange, Response, json_response
 
 PROTOBUF = "application/protobuf"
 JSON = "application/json"
@@ -40,18 +40,18 @@ STATUS = {
 
 @dataclass
 class TwirpError(Exception):
-    """An error answer: always JSON, whatever the request was."""
+    """An error response: always JSON, whatever the request was."""
 
     code: str
     message: str
     meta: dict[str, str] = field(default_factory=dict)
 
-    def answer(self) -> Answer:
+    def response(self) -> Response:
         """Return the body that the SDKs read."""
         content: dict[str, Any] = {"code": self.code, "msg": self.message}
         if self.meta:
             content["meta"] = self.meta
-        return json_answer(STATUS.get(self.code, 500), content)
+        return json_response(STATUS.get(self.code, 500), content)
 
 
 def invalid(message: str) -> TwirpError:
@@ -60,12 +60,12 @@ def invalid(message: str) -> TwirpError:
 
 
 def unknown(message: str) -> TwirpError:
-    """Return the error for an object that is not there."""
+    """Return the error for an object that does not exist."""
     return TwirpError("not_found", message)
 
 
 def bad_route(message: str, exchange: Exchange) -> TwirpError:
-    """Return the error for a request that leads to no method."""
+    """Return the error for a request that matches no method."""
     return TwirpError("bad_route", message, {"twirp_invalid_route": f"{exchange.method} {exchange.path}"})
 
 
@@ -77,7 +77,7 @@ def media_type(exchange: Exchange) -> str:
 def decode(exchange: Exchange, kind: type[Message]) -> Message:
     """Read the request's message; JSON keys may be snake_case or camelCase, unknown ones are dropped.
 
-    Like Twirp's own reader, what follows the first JSON value is not looked at.
+    As in Twirp, what follows the first JSON value is ignored.
     """
     message = kind()
     if media_type(exchange) == PROTOBUF:
@@ -95,10 +95,10 @@ def decode(exchange: Exchange, kind: type[Message]) -> Message:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its pairs; raise ValueError when a key comes twice."""
+    """Make an object of its pairs; raise ValueError for a repeated key."""
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise ValueError("a key comes twice")
+        raise ValueError("a key is repeated")
     return content
 
 
@@ -106,14 +106,14 @@ JSON_READER = json.JSONDecoder(object_pairs_hook=_once)
 
 
 def _check_object(content: Any, kind: Any) -> None:
-    """Raise ValueError unless this is an object that names no field in both spellings, all the way down.
+    """Raise ValueError unless this is an object that names no field in both spellings, at any depth.
 
     `kind` is the descriptor of the message that it stands for.
     """
     if kind.file.package == "google.protobuf":
         return
     if not isinstance(content, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 - a fault of the request, as any other here
+        raise ValueError("not a JSON object")  # noqa: TRY004 - an error of the request, as any other here
     names = [
         each for each in kind.fields if {each.name, each.json_name} <= content.keys() and each.name != each.json_name
     ]
@@ -132,17 +132,17 @@ def plain(message: Message) -> dict[str, Any]:
     return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
 
-def encode(exchange: Exchange, message: Message) -> Answer:
-    """Pack a message in the encoding of the request."""
+def encode(exchange: Exchange, message: Message) -> Response:
+    """Encode a message as the request was encoded."""
     if media_type(exchange) == PROTOBUF:
-        return Answer(200, message.SerializeToString(), PROTOBUF)
+        return Response(200, message.SerializeToString(), PROTOBUF)
     content = plain(message)
     _add_nulls(content, message)
-    return json_answer(200, content)
+    return json_response(200, content)
 
 
 def _add_nulls(content: dict[str, Any], message: Message) -> None:
-    """Show unset messages as null, as Go's protojson does (EmitUnpopulated); members of a oneof stay away."""
+    """Show unset messages as null, as Go's protojson does (EmitUnpopulated); members of a oneof are left out."""
     for each in message.DESCRIPTOR.fields:
         if each.message_type is None or each.message_type.GetOptions().map_entry:
             continue
@@ -191,9 +191,9 @@ def paged(
     return found
 
 
-def check_list_update(change: ListUpdate, *, is_given: bool) -> None:
-    """Raise LiveKit's 400 when a ListUpdate says nothing or contradicts itself (livekit/types.go:448-478)."""
-    if not is_given:
+def check_list_update(change: ListUpdate, *, is_set: bool) -> None:
+    """Raise LiveKit's 400 when a ListUpdate is empty or contradicts itself (livekit/types.go:448-478)."""
+    if not is_set:
         return
     wanted, edits = list(change.set), [*change.add, *change.remove]
     if not (change.clear or wanted or edits):
@@ -207,7 +207,7 @@ def check_list_update(change: ListUpdate, *, is_given: bool) -> None:
 
 
 def updated(current: Iterable[str], change: ListUpdate) -> list[str]:
-    """Apply a ListUpdate that makes sense: of a text that is there twice, the first goes (livekit/types.go:500-530)."""
+    """Apply a valid ListUpdate: of a repeated text the first is removed (livekit/types.go:500-530)."""
     if change.clear or change.set:
         return list(change.set)
     kept = list(current)
@@ -230,7 +230,7 @@ RuleKey = tuple[str, str, str, str]
 
 
 def normalised(number: str) -> str:
-    """Return `+` and digits for anything that reads as a phone number, all else untouched.
+    """Return `+` and digits for anything that reads as a phone number, anything else unchanged.
 
     Source: livekit/protocol livekit/sip.go:1177-1202.
     """
@@ -283,14 +283,14 @@ def check_media(media: sip.SIPMediaConfig) -> None:
 
 
 def upgrade(info: Any) -> None:
-    """Give a trunk or rule its media settings; the old `media_encryption` counts where the new field is not set."""
+    """Set the media settings of a trunk or rule; the old `media_encryption` applies where the new field is not set."""
     info.media.SetInParent()
     if not info.media.HasField("encryption") and info.media_encryption != DISABLE:
         info.media.encryption = info.media_encryption
 
 
 def patch_media(info: Any, change: Any) -> None:
-    """Apply a partial update of a trunk or rule; new and old field say the same afterwards."""
+    """Apply a partial update of a trunk or rule; the new and the old field agree afterwards."""
     if change.HasField("media"):
         info.media.CopyFrom(change.media)
     if change.HasField("media_encryption"):
@@ -300,7 +300,7 @@ def patch_media(info: Any, change: Any) -> None:
 
 
 def effective_media(trunk: sip.SIPInboundTrunkInfo | None, rule: sip.SIPDispatchRuleInfo) -> sip.SIPMediaConfig:
-    """Return the settings of a call: the rule's win where they say something (livekit/protocol sip.go, Merge)."""
+    """Return the settings of a call: the rule's win where they are set (livekit/protocol sip.go, Merge)."""
     media = sip.SIPMediaConfig()
     for info in filter(None, (trunk, rule)):
         own: Any = type(info).FromString(info.SerializeToString())

@@ -1,4 +1,4 @@
-"""The sandbox as a whole: credentials, objects, and everything that changes its behaviour."""
+"""The sandbox's state: credentials, objects, and everything that changes its behaviour."""
 
 import math
 import random
@@ -36,10 +36,10 @@ class SettingError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Switches:
-    """Provider policies; where the providers' documents leave a question open, both answers are on offer."""
+    """Provider policies; where the providers' documents leave a question open, both behaviours can be chosen."""
 
     attach_conflict: str = MOVE
-    """`move`: attaching takes the number from its trunk; `reject409`: a number that is on a trunk stays there."""
+    """`move`: attaching moves the number from its trunk; `reject409`: a number that is on a trunk is refused."""
     stale_read_s: float = 0.0
     """Seconds for which the 2010 API still shows the trunk_sid from before a write."""
     trunk_subresource: bool = True
@@ -47,10 +47,10 @@ class Switches:
     livekit_redis: bool = True
     """False: every SIP call answers 500, as a LiveKit server without Redis does."""
     delete_unknown_trunk_status: int = 200
-    """Answer to the deletion of an unknown LiveKit trunk: 200 (open source) or 404 (some Cloud versions)."""
+    """Status of the deletion of an unknown LiveKit trunk: 200 (open source) or 404 (some Cloud versions)."""
     livekit_server: str = CLOUD
-    """Who takes the calls. `cloud` answers 404 to a call that no trunk takes. `openSource` (1.13.8 and later) goes on
-    without a trunk, so that a catch-all rule may take it, and answers 404 when no rule does; `openSource1.13.7` (and
+    """The server that gets the calls. `cloud` answers 404 when no trunk matches. `openSource` (1.13.8 and later) then
+    goes on without one, so that a catch-all rule may match, and answers 404 when no rule does; `openSource1.13.7` (and
     earlier) rings once then and falls silent, without any final answer."""
     trunk_limit: int = 100
     """Twilio trunks per account (twilio.com/docs/sip-trunking/scale-and-limits)."""
@@ -59,19 +59,19 @@ class Switches:
     livekit_requests_per_s: float | None = None
     """Beyond this rate LiveKit answers 429; None: no limit."""
     twilio_concurrency: int | None = None
-    """With so many requests under way Twilio answers 429 to one more; None: no limit."""
+    """Beyond so many requests at once Twilio answers 429; None: no limit."""
     livekit_concurrency: int | None = None
     """The same at LiveKit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long a provider takes, in milliseconds; half of it passes before a write is applied, half after."""
+    """How long a provider takes for a response, in milliseconds; half of it before a write is applied, half after."""
 
     twilio_ms: float = 0.0
     livekit_ms: float = 0.0
     jitter: float = 0.0
-    """Share of the time, 0 to 1, by which one answer may be slower or faster."""
+    """Share of the time, 0 to 1, by which one response may be slower or faster."""
 
     def seconds(self, provider: str) -> float:
         """Draw the time that one request takes."""
@@ -86,7 +86,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 }
 
 
-def changed(settings: Any, content: dict[str, Any]) -> Any:
+def updated_settings(settings: Any, content: dict[str, Any]) -> Any:
     """Return the settings with the camelCase values of `content`; raise SettingError on any that does not fit."""
     known = {_camel(field.name): field for field in fields(settings)}
     values: dict[str, Any] = {}
@@ -100,7 +100,7 @@ def changed(settings: Any, content: dict[str, Any]) -> Any:
     return replace(settings, **values)
 
 
-def shown(settings: Any) -> dict[str, Any]:
+def settings_json(settings: Any) -> dict[str, Any]:
     """Return the settings with camelCase names."""
     return {_camel(name): value for name, value in asdict(settings).items()}
 
@@ -120,29 +120,29 @@ def _fits(name: str, default: Any, value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
-class Seats:
-    """A limit of requests under way at once."""
+class ConcurrencyLimit:
+    """A limit on the requests under way at once."""
 
-    def __init__(self, seats: int | None) -> None:
-        self._left = math.inf if seats is None else seats
+    def __init__(self, limit: int | None) -> None:
+        self._left = math.inf if limit is None else limit
         self._lock = threading.Lock()
 
-    def take(self) -> bool:
-        """Take a seat, or say that there is none."""
+    def acquire(self) -> bool:
+        """Count a request, or return False when the limit is reached."""
         with self._lock:
             if self._left < 1:
                 return False
             self._left -= 1
             return True
 
-    def leave(self) -> None:
-        """Give the seat back."""
+    def release(self) -> None:
+        """End a request."""
         with self._lock:
             self._left += 1
 
 
-class TokenBucket:
-    """A rate limit with room for one second's worth at once."""
+class RateLimit:
+    """A rate limit as a token bucket that holds one second's requests."""
 
     def __init__(self, per_s: float | None) -> None:
         self._per_s = per_s
@@ -151,7 +151,7 @@ class TokenBucket:
         self._lock = threading.Lock()
 
     def take(self) -> bool:
-        """Take one request's place, or say that there is none."""
+        """Take one token, or return False when there is none."""
         if self._per_s is None:
             return True
         with self._lock:
@@ -167,7 +167,7 @@ class TokenBucket:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who may use the two providers' sides, and the SIP host that reaches the LiveKit side."""
+    """The credentials of both providers' sides, and the SIP host of the LiveKit side."""
 
     account_sid: str = ACCOUNT_SID
     auth_token: str = AUTH_TOKEN
@@ -178,18 +178,18 @@ class Credentials:
     sip_host: str = SIP_HOST
 
 
-class StaleTrunks:
+class FormerTrunks:
     """Former trunk_sids of numbers, for reads that lag behind writes."""
 
     def __init__(self) -> None:
         self._former: dict[str, list[tuple[float, str | None]]] = {}
 
-    def note(self, number_sid: str, trunk_sid: str | None) -> None:
-        """Remember what a number's trunk_sid was until now."""
+    def record(self, number_sid: str, trunk_sid: str | None) -> None:
+        """Record a number's trunk_sid before a write."""
         self._former.setdefault(number_sid, []).append((time.monotonic(), trunk_sid))
 
     def as_of(self, number: dict[str, Any], lag_s: float) -> dict[str, Any]:
-        """Return the number as a read sees it that lags so many seconds behind."""
+        """Return the number as it was `lag_s` seconds ago."""
         former = self._former.get(number["sid"])
         if not former:
             return number
@@ -201,7 +201,7 @@ class StaleTrunks:
 
 @dataclass
 class Sandbox:
-    """Everything that a handler may need. `generation` counts resets: a request of an older one applies nothing."""
+    """Everything that a handler may need. `generation` counts resets: a request from before a reset applies nothing."""
 
     credentials: Credentials
     store: Store
@@ -209,31 +209,34 @@ class Sandbox:
     faults: Faults = field(default_factory=Faults)
     switches: Switches = field(default_factory=Switches)
     latency: Latency = field(default_factory=Latency)
-    stale: StaleTrunks = field(default_factory=StaleTrunks)
-    buckets: dict[str, TokenBucket] = field(default_factory=dict)
-    seats: dict[str, Seats] = field(default_factory=dict)
+    former_trunks: FormerTrunks = field(default_factory=FormerTrunks)
+    rate_limits: dict[str, RateLimit] = field(default_factory=dict)
+    concurrency_limits: dict[str, ConcurrencyLimit] = field(default_factory=dict)
     generation: int = 0
 
     def __post_init__(self) -> None:
-        """Make the rate limits that the switches name."""
-        self.switch(self.switches)
+        """Make the limits that the switches set."""
+        self.set_switches(self.switches)
 
-    def switch(self, switches: Switches) -> None:
-        """Put other switches in force."""
+    def set_switches(self, switches: Switches) -> None:
+        """Set the switches, and make their limits anew."""
         self.switches = switches
-        self.buckets = {
-            TWILIO: TokenBucket(switches.twilio_requests_per_s),
-            LIVEKIT: TokenBucket(switches.livekit_requests_per_s),
+        self.rate_limits = {
+            TWILIO: RateLimit(switches.twilio_requests_per_s),
+            LIVEKIT: RateLimit(switches.livekit_requests_per_s),
         }
-        self.seats = {TWILIO: Seats(switches.twilio_concurrency), LIVEKIT: Seats(switches.livekit_concurrency)}
+        self.concurrency_limits = {
+            TWILIO: ConcurrencyLimit(switches.twilio_concurrency),
+            LIVEKIT: ConcurrencyLimit(switches.livekit_concurrency),
+        }
 
     def reset(self) -> None:
-        """Go back to an empty sandbox; requests that are still held are dropped, not applied."""
+        """Empty the sandbox; requests that are still held are dropped, not applied."""
         with self.store.lock:
             self.generation += 1
             self.store.wipe()
-            self.stale = StaleTrunks()
+            self.former_trunks = FormerTrunks()
         self.faults.clear()
         self.latency = Latency()
-        self.switch(Switches())
+        self.set_switches(Switches())
         self.requests.clear()

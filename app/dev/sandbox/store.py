@@ -1,4 +1,4 @@
-"""Every object that the sandbox keeps: rows in memory behind one lock, and the journal that outlives the process."""
+"""The sandbox's objects: rows in memory behind one lock, and a journal on disk."""
 
 import fcntl
 import json
@@ -29,7 +29,7 @@ class Index(Generic[Row]):
         """Keys that more than one row has."""
 
     def add(self, row_id: str, row: Row) -> None:
-        """Enter a row under each of its keys."""
+        """Add a row under each of its keys."""
         for key in set(self._keys_of(row)):
             ids = self._ids.setdefault(key, {})
             ids[row_id] = None
@@ -37,7 +37,7 @@ class Index(Generic[Row]):
                 self.shared.add(key)
 
     def discard(self, row_id: str, row: Row) -> None:
-        """Take a row out from under each of its keys."""
+        """Remove a row from each of its keys."""
         for key in set(self._keys_of(row)):
             ids = self._ids[key]
             ids.pop(row_id, None)
@@ -52,7 +52,7 @@ class Index(Generic[Row]):
 
 
 class PrefixIndex(Index[Row]):
-    """An index over one text per row that also answers by the beginning of the text."""
+    """An index over one text per row that can also be read by a prefix of the text."""
 
     def __init__(self, key_of: Callable[[Row], str]) -> None:
         super().__init__(lambda row: (key_of(row),))
@@ -60,19 +60,19 @@ class PrefixIndex(Index[Row]):
         self._sorted: list[str] = []
 
     def add(self, row_id: str, row: Row) -> None:
-        """Enter a row under its text."""
+        """Add a row under its text."""
         if not self.ids(self._key_of(row)):
             insort(self._sorted, self._key_of(row))
         super().add(row_id, row)
 
     def discard(self, row_id: str, row: Row) -> None:
-        """Take a row out from under its text."""
+        """Remove a row from its text."""
         super().discard(row_id, row)
         if not self.ids(self._key_of(row)):
             del self._sorted[bisect_left(self._sorted, self._key_of(row))]
 
     def starting_with(self, prefix: str) -> Iterator[str]:
-        """Yield the ids of rows whose text starts so."""
+        """Yield the ids of rows whose text has this prefix."""
         for position in range(bisect_left(self._sorted, prefix), len(self._sorted)):
             if not self._sorted[position].startswith(prefix):
                 return
@@ -80,7 +80,7 @@ class PrefixIndex(Index[Row]):
 
 
 class Table(Generic[Row]):
-    """Rows by id. A row is never changed in place: a write puts a new one, so readers need no lock to hold one."""
+    """Rows by id. A row is never changed in place: a write puts a new one, so a row that was read needs no lock."""
 
     def __init__(self, *indexes: Index[Row]) -> None:
         self.rows: dict[str, Row] = {}
@@ -91,7 +91,7 @@ class Table(Generic[Row]):
         self._next = 1
 
     def put(self, row_id: str, row: Row) -> None:
-        """Insert or replace a row; a replaced one keeps its place."""
+        """Insert or replace a row; a replaced one keeps its position."""
         old = self.rows.get(row_id)
         if old is not None:
             for index in self._indexes:
@@ -106,7 +106,7 @@ class Table(Generic[Row]):
             index.add(row_id, row)
 
     def delete(self, row_id: str) -> None:
-        """Remove a row that is there."""
+        """Remove an existing row."""
         row = self.rows.pop(row_id)
         for index in self._indexes:
             index.discard(row_id, row)
@@ -119,7 +119,7 @@ class Table(Generic[Row]):
         return len(self._order)
 
     def __getitem__(self, position: int) -> tuple[int, Row]:
-        """Return the row at a place in the order of creation, with its cursor."""
+        """Return the row at a position in the order of creation, with its cursor."""
         return self._order[position], self.rows[self._order_ids[position]]
 
     def ordered(self, ids: Iterable[str]) -> list[tuple[int, Row]]:
@@ -136,21 +136,21 @@ Change = tuple[Any, ...]
 """`("put", kind, id, object)` or `("del", kind, id)`."""
 
 LOCK_WAIT_S = 10.0
-"""Seconds to wait for a predecessor that is still going down; past that two sandboxes share one file by mistake."""
+"""Seconds to wait for an earlier sandbox that is shutting down; after that two sandboxes share one file by mistake."""
 
 LOCK_POLL_S = 0.02
-"""Seconds between two tries for the lock: short beside the start of a Python process."""
+"""Seconds between two tries for the lock: short compared with the start of a Python process."""
 
 
 class JournalInUseError(RuntimeError):
-    """Another living sandbox writes to the same file."""
+    """Another running sandbox writes to the same file."""
 
 
 class Journal:
-    """One JSON line per transaction, written in one call and flushed to the kernel before the answer leaves.
+    """One JSON line per transaction, written in one call and passed to the kernel before the response is sent.
 
-    A line is whole or it does not count, so a SIGKILL never leaves half a transaction. It does not fsync: the promise
-    is about the process, not about the machine.
+    An incomplete line is ignored, so a SIGKILL never leaves half a transaction. It does not fsync: it survives the
+    process, not the machine.
     """
 
     def __init__(self, path: Path) -> None:
@@ -174,7 +174,7 @@ class Journal:
                 return lock
 
     def replay(self) -> Iterator[Change]:
-        """Yield every change on file, oldest first; a torn last line is left out."""
+        """Yield every change in the file, oldest first; an incomplete last line is ignored."""
         if not self._path.exists():
             return
         with self._path.open("rb") as lines:
@@ -187,7 +187,7 @@ class Journal:
                     yield tuple(change)
 
     def rewrite(self, changes: Iterable[Change]) -> None:
-        """Replace the file by these changes and stand ready to append."""
+        """Replace the file by these changes and open it for appending."""
         compact = self._path.with_name(self._path.name + ".new")
         with compact.open("wb") as file:
             for change in changes:
@@ -200,11 +200,11 @@ class Journal:
     def append(self, changes: list[Change]) -> None:
         """Write one transaction."""
         if self._file is None:
-            raise RuntimeError("rewrite() opens the journal, and has not run")
+            raise RuntimeError("rewrite() opens the journal, and was not called")
         os.write(self._file.fileno(), _line(changes))
 
     def close(self) -> None:
-        """Let the file and its lock go."""
+        """Close the file and release its lock."""
         if self._file is not None:
             self._file.close()
         self._lock.close()
@@ -231,7 +231,7 @@ class Store:
 
     def _make_tables(self) -> None:
         self.written_at: dict[str, float] = {}
-        """When each object was last written, on the monotonic clock; what the journal held is not here."""
+        """When each object was last written, on the monotonic clock; objects loaded from the journal are not here."""
         self.number_by_phone: PrefixIndex[Record] = PrefixIndex(lambda row: str(row["phone_number"]))
         self.numbers_by_trunk: Index[Record] = Index(lambda row: [row["trunk_sid"]] if row["trunk_sid"] else [])
         self.trunks_by_domain: Index[Record] = Index(lambda row: [row["domain_name"]] if row["domain_name"] else [])
@@ -263,7 +263,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Hold the lock; what was put or deleted inside reaches the journal as one line."""
+        """Hold the lock; changes inside are written to the journal as one line."""
         with self.lock:
             try:
                 yield
@@ -280,21 +280,21 @@ class Store:
             self._pending.append(("put", kind, row_id, _dump(kind, row)))
 
     def delete(self, kind: str, row_id: str) -> None:
-        """Remove a row that is there."""
+        """Remove an existing row."""
         self._tables[kind].delete(row_id)
         self.written_at.pop(row_id, None)
         if self._journal:
             self._pending.append(("del", kind, row_id))
 
     def wipe(self) -> None:
-        """Forget everything, on file too."""
+        """Delete everything, in the journal too."""
         self._make_tables()
         self._pending = []
         if self._journal:
             self._journal.rewrite([])
 
     def close(self) -> None:
-        """Let the journal go."""
+        """Close the journal."""
         if self._journal:
             self._journal.close()
 

@@ -1,10 +1,10 @@
-"""Twilio's side of the sandbox: which host and path mean which operation, and who may call."""
+"""Twilio's side of the sandbox: authentication, and the operation of each host and path."""
 
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, MapAdapter, Rule
 
 from app.dev.sandbox import twilio_numbers, twilio_trunks
-from app.dev.sandbox.exchange import TWILIO, Answer, Exchange, json_answer
+from app.dev.sandbox.exchange import TWILIO, Exchange, Response, json_response
 from app.dev.sandbox.state import Sandbox
 from app.dev.sandbox.twilio_auth_lists import AUTH_LISTS, Handler
 from app.dev.sandbox.twilio_wire import TwilioError, accepted_headers, account_record, not_found
@@ -15,7 +15,7 @@ API_PREFIX = "/2010-04-01"
 TRUNKING_PREFIX = "/v1/Trunks"
 
 UNKNOWN = f"{TWILIO}.unknown"
-"""Operation of a request that no route knows."""
+"""Operation of a request that matches no route."""
 
 ACCOUNT = "/2010-04-01/Accounts/<account>"
 NUMBERS = f"{ACCOUNT}/IncomingPhoneNumbers"
@@ -23,9 +23,9 @@ NUMBERS_OF_A_KIND = f"{NUMBERS}/<any(Local, Mobile, TollFree):kind>"
 TRUNK = "/v1/Trunks/<trunk>"
 
 
-def fetch_account(sandbox: Sandbox, _exchange: Exchange) -> Answer:
+def fetch_account(sandbox: Sandbox, _exchange: Exchange) -> Response:
     """Fetch the account."""
-    return json_answer(200, account_record(sandbox.credentials.account_sid, sandbox.credentials.auth_token))
+    return json_response(200, account_record(sandbox.credentials.account_sid, sandbox.credentials.auth_token))
 
 
 HANDLERS_BY_ROUTE: tuple[tuple[str, str, Handler], ...] = (
@@ -76,8 +76,8 @@ def _map(prefix: str) -> MapAdapter:
 ADAPTERS = {API_PREFIX: _map(API_PREFIX), TRUNKING_PREFIX: _map(TRUNKING_PREFIX)}
 
 
-def recognise(exchange: Exchange) -> bool:
-    """Fill in provider, operation and arguments if the request is for Twilio; say whether it is."""
+def match_route(exchange: Exchange) -> bool:
+    """Set provider, operation and arguments if the request is for Twilio; say whether it is."""
     host = exchange.host.partition(":")[0]
     if host == API_HOST or (host != TRUNKING_HOST and exchange.path.startswith(API_PREFIX)):
         adapter = ADAPTERS[API_PREFIX]
@@ -101,14 +101,14 @@ class Twilio:
         self._sandbox = sandbox
         self._accepted = accepted_headers(sandbox.credentials)
 
-    def answer(self, exchange: Exchange) -> Answer:
-        """Do what a request asks and answer it; runs inside a transaction."""
+    def response(self, exchange: Exchange) -> Response:
+        """Apply a request and return the response; runs inside a transaction."""
         try:
             return self._handle(exchange)
         except TwilioError as error:
-            return error.answer()
+            return error.response()
 
-    def _handle(self, exchange: Exchange) -> Answer:
+    def _handle(self, exchange: Exchange) -> Response:
         if exchange.authorization not in self._accepted:
             raise TwilioError(401, 20003, "Authenticate")
         account_sid = self._sandbox.credentials.account_sid
@@ -120,7 +120,7 @@ class Twilio:
         return handler(self._sandbox, exchange)
 
     def _is_hidden(self, exchange: Exchange) -> bool:
-        """Tell whether a fault hides the one object that the path names; what a list hides, its page leaves out."""
+        """Say whether a fault hides the object that the path names; a list leaves hidden objects out of its page."""
         if exchange.hidden is None or exchange.verb == "list":
             return False
         named = exchange.path.rpartition("/")[2].removesuffix(".json")

@@ -1,10 +1,10 @@
-"""Twilio's credential lists and IP access control lists: those of the account, and which trunks use them."""
+"""Twilio's credential lists and IP access control lists: those of the account, and the trunks that use them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from app.dev.sandbox.exchange import Answer, Exchange, json_answer
+from app.dev.sandbox.exchange import Exchange, Response, json_response
 from app.dev.sandbox.state import Sandbox
 from app.dev.sandbox.twilio_trunks import find_trunk
 from app.dev.sandbox.twilio_wire import (
@@ -21,15 +21,15 @@ from app.dev.sandbox.twilio_wire import (
     page_v1,
 )
 
-Handler = Callable[[Sandbox, Exchange], Answer]
+Handler = Callable[[Sandbox, Exchange], Response]
 
 ALREADY_THERE = 21245
-"""Twilio's code for a list that the trunk has already."""
+"""Twilio's code for a list that the trunk already uses."""
 
 
 @dataclass(frozen=True)
 class AuthLists:
-    """One of the two kinds of lists, with the handlers of its routes. Who is on a list is not kept."""
+    """One of the two kinds of lists, with the handlers of its routes. The members of a list are not kept."""
 
     noun: str
     """Singular, as in operations; with an `s` it is the key of a list's page."""
@@ -40,7 +40,7 @@ class AuthLists:
     members: tuple[str, str]
     """Name and path of the sub-resource that is not served."""
     auth_type: str
-    """What a trunk's `auth_type` says when it uses such a list."""
+    """The `auth_type` of a trunk that uses such a list."""
     invalid: int
     in_use: int
     """Twilio's codes for a name that is taken, and for a list that a trunk uses."""
@@ -66,12 +66,12 @@ class AuthLists:
             ("DELETE", f"{trunk}/<list>", f"detach_{noun}", self.detach),
         )
 
-    def list_all(self, sandbox: Sandbox, exchange: Exchange) -> Answer:
+    def list_all(self, sandbox: Sandbox, exchange: Exchange) -> Response:
         """List the account's lists of this kind."""
         table = sandbox.store.auth_lists
         return page_2010(exchange, page_request(exchange), self.key, table.ordered(self._sids(sandbox)))
 
-    def create(self, sandbox: Sandbox, exchange: Exchange) -> Answer:
+    def create(self, sandbox: Sandbox, exchange: Exchange) -> Response:
         """Create a list; its name must be new among those of its kind."""
         name, sid, now = self._name(sandbox, exchange, None), new_sid(self.prefix), now_2010()
         account_sid = sandbox.credentials.account_sid
@@ -87,36 +87,36 @@ class AuthLists:
             "uri": f"{uri}.json",
         }
         sandbox.store.put("auth_lists", sid, record)
-        return json_answer(201, record)
+        return json_response(201, record)
 
-    def fetch(self, sandbox: Sandbox, exchange: Exchange) -> Answer:
+    def fetch(self, sandbox: Sandbox, exchange: Exchange) -> Response:
         """Fetch one list."""
-        return json_answer(200, self._find(sandbox, exchange))
+        return json_response(200, self._find(sandbox, exchange))
 
-    def update(self, sandbox: Sandbox, exchange: Exchange) -> Answer:
+    def update(self, sandbox: Sandbox, exchange: Exchange) -> Response:
         """Rename one list."""
         record = self._find(sandbox, exchange)
         name = self._name(sandbox, exchange, record)
         updated = record | {"friendly_name": name, "date_updated": now_2010()}
         sandbox.store.put("auth_lists", record["sid"], updated)
-        return json_answer(200, updated)
+        return json_response(200, updated)
 
-    def delete(self, sandbox: Sandbox, exchange: Exchange) -> Answer:
+    def delete(self, sandbox: Sandbox, exchange: Exchange) -> Response:
         """Delete a list that no trunk uses."""
         record = self._find(sandbox, exchange)
         if any(use["sid"] == record["sid"] for use in sandbox.store.trunk_auth_lists.rows.values()):
             raise bad_parameter(f"{record['sid']} is in use by a trunk", self.in_use)
         sandbox.store.delete("auth_lists", record["sid"])
-        return Answer(204)
+        return Response(204)
 
-    def list_on_trunk(self, sandbox: Sandbox, exchange: Exchange) -> Answer:
-        """List those that a trunk uses."""
+    def list_on_trunk(self, sandbox: Sandbox, exchange: Exchange) -> Response:
+        """List the lists that a trunk uses."""
         trunk, table = find_trunk(sandbox, exchange), sandbox.store.trunk_auth_lists
         rows = table.ordered(self._uses(sandbox, trunk))
         return page_v1(exchange, page_request(exchange), self.key, rows, lambda use: self._shown(sandbox, use))
 
-    def attach(self, sandbox: Sandbox, exchange: Exchange) -> Answer:
-        """Have a trunk use a list."""
+    def attach(self, sandbox: Sandbox, exchange: Exchange) -> Response:
+        """Attach a list to a trunk."""
         trunk, sid = find_trunk(sandbox, exchange), exchange.form().get(self.parameter)
         if not sid:
             raise bad_parameter(f"Missing required parameter {self.parameter} in the post body")
@@ -135,18 +135,18 @@ class AuthLists:
         }
         sandbox.store.put("trunk_auth_lists", use_id, use)
         _set_auth_type(sandbox, trunk)
-        return json_answer(201, self._shown(sandbox, use))
+        return json_response(201, self._shown(sandbox, use))
 
-    def fetch_on_trunk(self, sandbox: Sandbox, exchange: Exchange) -> Answer:
-        """Fetch one that a trunk uses."""
-        return json_answer(200, self._shown(sandbox, self._use(sandbox, exchange)))
+    def fetch_on_trunk(self, sandbox: Sandbox, exchange: Exchange) -> Response:
+        """Fetch one list that a trunk uses."""
+        return json_response(200, self._shown(sandbox, self._use(sandbox, exchange)))
 
-    def detach(self, sandbox: Sandbox, exchange: Exchange) -> Answer:
-        """Have a trunk use a list no longer; the account keeps it."""
+    def detach(self, sandbox: Sandbox, exchange: Exchange) -> Response:
+        """Detach a list from a trunk; the account keeps it."""
         use = self._use(sandbox, exchange)
         sandbox.store.delete("trunk_auth_lists", f"{use['trunk_sid']}/{use['sid']}")
         _set_auth_type(sandbox, find_trunk(sandbox, exchange))
-        return Answer(204)
+        return Response(204)
 
     def _sids(self, sandbox: Sandbox) -> list[str]:
         return [sid for sid in sandbox.store.auth_lists.rows if sid.startswith(self.prefix)]
@@ -182,7 +182,7 @@ class AuthLists:
 
 
 def _set_auth_type(sandbox: Sandbox, trunk: Record) -> None:
-    """Have a trunk say by which kinds of lists it admits calls."""
+    """Set a trunk's `auth_type` to the kinds of lists that it uses."""
     kinds = [kind.auth_type for kind in AUTH_LISTS if kind._uses(sandbox, trunk)]  # noqa: SLF001 - its own module
     changes: dict[str, Any] = {"auth_type": ",".join(kinds), "auth_type_set": kinds, "date_updated": now_v1()}
     sandbox.store.put("trunks", trunk["sid"], trunk | changes)

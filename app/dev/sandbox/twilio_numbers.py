@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from app.dev.sandbox.exchange import Answer, Exchange, json_answer
+from app.dev.sandbox.exchange import Exchange, Response, json_response
 from app.dev.sandbox.state import Sandbox
 from app.dev.sandbox.twilio_wire import (
     LOCAL,
@@ -60,46 +60,46 @@ E164 = re.compile(r"\+[1-9]\d{6,14}")
 PATTERN = re.compile(r"[+\d*]+")
 
 
-def route(sandbox: Sandbox, number: Record, changes: Record) -> Record:
-    """Write changes to a number, keeping the rule that a trunk and a voice application exclude each other."""
+def write_routing(sandbox: Sandbox, number: Record, changes: Record) -> Record:
+    """Write changes to a number; a trunk and a voice application exclude each other."""
     if changes.get("trunk_sid"):
         changes["voice_application_sid"] = ""
     elif changes.get("voice_application_sid"):
         changes["trunk_sid"] = None
     updated = number | changes | {"date_updated": now_2010()}
     if updated["trunk_sid"] != number["trunk_sid"] and sandbox.switches.stale_read_s:
-        sandbox.stale.note(number["sid"], number["trunk_sid"])
+        sandbox.former_trunks.record(number["sid"], number["trunk_sid"])
     sandbox.store.put("numbers", number["sid"], updated)
     return updated
 
 
-def list_numbers(sandbox: Sandbox, exchange: Exchange) -> Answer:
+def list_numbers(sandbox: Sandbox, exchange: Exchange) -> Response:
     """List numbers, all or those of one kind; `PhoneNumber` is a pattern and may match many."""
     page, kind = page_request(exchange), exchange.arguments.get("kind")
     table = sandbox.store.numbers
     rows: Rows = table
     if kind or page.filters.keys() & {"PhoneNumber", "FriendlyName"}:
         rows = [pair for pair in table.ordered(_matching(sandbox, page.filters)) if _is_of_kind(pair[1], kind)]
-    return page_2010(exchange, page, "incoming_phone_numbers", rows, lambda number: _seen(sandbox, number))
+    return page_2010(exchange, page, "incoming_phone_numbers", rows, lambda number: _as_read(sandbox, number))
 
 
-def fetch_number(sandbox: Sandbox, exchange: Exchange) -> Answer:
+def fetch_number(sandbox: Sandbox, exchange: Exchange) -> Response:
     """Fetch one number."""
-    return json_answer(200, _seen(sandbox, _number(sandbox, exchange)))
+    return json_response(200, _as_read(sandbox, _number(sandbox, exchange)))
 
 
-def update_number(sandbox: Sandbox, exchange: Exchange) -> Answer:
-    """Update one number: an empty TrunkSid takes it off its trunk."""
+def update_number(sandbox: Sandbox, exchange: Exchange) -> Response:
+    """Update one number: an empty TrunkSid detaches it from its trunk."""
     number = _number(sandbox, exchange)
-    return json_answer(200, route(sandbox, number, _changes(sandbox, exchange.form())))
+    return json_response(200, write_routing(sandbox, number, _changes(sandbox, exchange.form())))
 
 
-def buy_number(sandbox: Sandbox, exchange: Exchange) -> Answer:
-    """Buy a number by its E.164 text; one that the account owns is answered as it is, and nothing changes."""
+def buy_number(sandbox: Sandbox, exchange: Exchange) -> Response:
+    """Buy a number by its E.164 text; one that the account owns already is returned unchanged."""
     form = exchange.form()
     wanted = form.get("PhoneNumber", "")
     for sid in sandbox.store.number_by_phone.ids(wanted):
-        return json_answer(201, sandbox.store.numbers.rows[sid])
+        return json_response(201, sandbox.store.numbers.rows[sid])
     if wanted in UNAVAILABLE:
         raise bad_parameter(f"{wanted} is not available", UNAVAILABLE[wanted])
     if not E164.fullmatch(wanted):
@@ -108,13 +108,13 @@ def buy_number(sandbox: Sandbox, exchange: Exchange) -> Answer:
     if TOLL_FREE in (kind, number_type(wanted)) and kind != number_type(wanted):
         raise bad_parameter(f"{wanted} is no {kind} number", 21458)
     record = number_record(sandbox.credentials.account_sid, wanted, type=kind)
-    return json_answer(201, route(sandbox, record, _changes(sandbox, form)))
+    return json_response(201, write_routing(sandbox, record, _changes(sandbox, form)))
 
 
-def release_number(sandbox: Sandbox, exchange: Exchange) -> Answer:
-    """Give a number back."""
+def release_number(sandbox: Sandbox, exchange: Exchange) -> Response:
+    """Release a number."""
     sandbox.store.delete("numbers", _number(sandbox, exchange)["sid"])
-    return Answer(204)
+    return Response(204)
 
 
 def _changes(sandbox: Sandbox, form: dict[str, str]) -> dict[str, Any]:
@@ -136,9 +136,9 @@ def _is_of_kind(number: Record, kind: str | None) -> bool:
     return kind is None or number["type"] == KINDS[kind]
 
 
-def _seen(sandbox: Sandbox, number: Record) -> Record:
+def _as_read(sandbox: Sandbox, number: Record) -> Record:
     lag_s = sandbox.switches.stale_read_s
-    return sandbox.stale.as_of(number, lag_s) if lag_s else number
+    return sandbox.former_trunks.as_of(number, lag_s) if lag_s else number
 
 
 def _matching(sandbox: Sandbox, filters: dict[str, str]) -> Iterable[str]:

@@ -3,9 +3,9 @@
 import re
 from datetime import UTC, datetime, timedelta
 
-from app.dev.sandbox.exchange import Answer, Exchange, json_answer
+from app.dev.sandbox.exchange import Exchange, Response, json_response
 from app.dev.sandbox.state import REJECT_409, Sandbox
-from app.dev.sandbox.twilio_numbers import route
+from app.dev.sandbox.twilio_numbers import write_routing
 from app.dev.sandbox.twilio_wire import (
     Reader,
     Record,
@@ -23,7 +23,7 @@ from app.dev.sandbox.twilio_wire import (
     read_fields,
     text_or_null,
     trunk_record,
-    trunk_side,
+    trunk_view,
 )
 
 MAX_URLS = 10
@@ -48,15 +48,15 @@ URL_FIELDS: dict[str, Reader] = {
 }
 
 
-def list_origination_urls(sandbox: Sandbox, exchange: Exchange) -> Answer:
+def list_origination_urls(sandbox: Sandbox, exchange: Exchange) -> Response:
     """List the URLs of a trunk."""
     trunk = find_trunk(sandbox, exchange)
     rows = sandbox.store.origination_urls.ordered(sandbox.store.urls_by_trunk.ids(trunk["sid"]))
     return page_v1(exchange, page_request(exchange), "origination_urls", rows)
 
 
-def create_origination_url(sandbox: Sandbox, exchange: Exchange) -> Answer:
-    """Create a URL: all five parameters are required, and the same URL may be there already."""
+def create_origination_url(sandbox: Sandbox, exchange: Exchange) -> Response:
+    """Create a URL: all five parameters are required, and URLs need not be unique."""
     trunk, form = find_trunk(sandbox, exchange), exchange.form()
     missing = [name for name in URL_FIELDS if not form.get(name)]
     if missing:
@@ -66,26 +66,26 @@ def create_origination_url(sandbox: Sandbox, exchange: Exchange) -> Answer:
         raise bad_parameter("Maximum number of origination URLs reached for this trunk", 21249)
     record = origination_url_record(sandbox.credentials.account_sid, trunk["sid"], fields)
     sandbox.store.put("origination_urls", record["sid"], record)
-    return json_answer(201, record)
+    return json_response(201, record)
 
 
-def fetch_origination_url(sandbox: Sandbox, exchange: Exchange) -> Answer:
+def fetch_origination_url(sandbox: Sandbox, exchange: Exchange) -> Response:
     """Fetch one URL."""
-    return json_answer(200, _url(sandbox, exchange))
+    return json_response(200, _url(sandbox, exchange))
 
 
-def update_origination_url(sandbox: Sandbox, exchange: Exchange) -> Answer:
+def update_origination_url(sandbox: Sandbox, exchange: Exchange) -> Response:
     """Update any of a URL's five fields."""
     url = _url(sandbox, exchange)
     updated = url | read_fields(exchange.form(), URL_FIELDS) | {"date_updated": now_v1()}
     sandbox.store.put("origination_urls", url["sid"], updated)
-    return json_answer(200, updated)
+    return json_response(200, updated)
 
 
-def delete_origination_url(sandbox: Sandbox, exchange: Exchange) -> Answer:
+def delete_origination_url(sandbox: Sandbox, exchange: Exchange) -> Response:
     """Delete one URL."""
     sandbox.store.delete("origination_urls", _url(sandbox, exchange)["sid"])
-    return Answer(204)
+    return Response(204)
 
 
 def _url(sandbox: Sandbox, exchange: Exchange) -> Record:
@@ -96,15 +96,15 @@ def _url(sandbox: Sandbox, exchange: Exchange) -> Record:
     return url
 
 
-def list_trunk_numbers(sandbox: Sandbox, exchange: Exchange) -> Answer:
+def list_trunk_numbers(sandbox: Sandbox, exchange: Exchange) -> Response:
     """List the numbers on a trunk."""
     trunk = _trunk(sandbox, exchange)
     rows = sandbox.store.numbers.ordered(sandbox.store.numbers_by_trunk.ids(trunk["sid"]))
-    return page_v1(exchange, page_request(exchange), "phone_numbers", rows, trunk_side)
+    return page_v1(exchange, page_request(exchange), "phone_numbers", rows, trunk_view)
 
 
-def attach_number(sandbox: Sandbox, exchange: Exchange) -> Answer:
-    """Put a number on a trunk; one that is on a trunk moves, or is refused, as the switch says."""
+def attach_number(sandbox: Sandbox, exchange: Exchange) -> Response:
+    """Attach a number to a trunk; one that is on another trunk moves, or is refused, as the switch says."""
     trunk = _trunk(sandbox, exchange)
     sid = exchange.form().get("PhoneNumberSid")
     if not sid:
@@ -114,18 +114,18 @@ def attach_number(sandbox: Sandbox, exchange: Exchange) -> Answer:
         raise TwilioError(404, 20404, f"The requested resource {sid} was not found")
     if number["trunk_sid"] and sandbox.switches.attach_conflict == REJECT_409:
         raise TwilioError(409, None, f"Phone Number {sid} is already associated with Trunk {number['trunk_sid']}")
-    return json_answer(201, trunk_side(route(sandbox, number, {"trunk_sid": trunk["sid"]})))
+    return json_response(201, trunk_view(write_routing(sandbox, number, {"trunk_sid": trunk["sid"]})))
 
 
-def fetch_trunk_number(sandbox: Sandbox, exchange: Exchange) -> Answer:
+def fetch_trunk_number(sandbox: Sandbox, exchange: Exchange) -> Response:
     """Fetch one number of a trunk."""
-    return json_answer(200, trunk_side(_attached(sandbox, exchange)))
+    return json_response(200, trunk_view(_attached(sandbox, exchange)))
 
 
-def detach_number(sandbox: Sandbox, exchange: Exchange) -> Answer:
-    """Take a number off its trunk; the account keeps it."""
-    route(sandbox, _attached(sandbox, exchange), {"trunk_sid": None})
-    return Answer(204)
+def detach_number(sandbox: Sandbox, exchange: Exchange) -> Response:
+    """Detach a number from its trunk; the account keeps it."""
+    write_routing(sandbox, _attached(sandbox, exchange), {"trunk_sid": None})
+    return Response(204)
 
 
 def _trunk(sandbox: Sandbox, exchange: Exchange) -> Record:
@@ -146,7 +146,7 @@ DOMAIN_SUFFIX = ".pstn.twilio.com"
 DOMAIN = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)?\.pstn\.twilio\.com", re.IGNORECASE)
 
 DOMAIN_RESERVE = timedelta(days=30)
-"""How long a deleted trunk's domain stays taken (support.twilio.com 51034176439707)."""
+"""How long a deleted trunk's domain stays reserved (support.twilio.com 51034176439707)."""
 
 TRUNK_FIELDS: dict[str, Reader] = {
     "FriendlyName": ("friendly_name", friendly_name),
@@ -175,52 +175,52 @@ def find_trunk(sandbox: Sandbox, exchange: Exchange) -> Record:
     return trunk
 
 
-def list_trunks(sandbox: Sandbox, exchange: Exchange) -> Answer:
+def list_trunks(sandbox: Sandbox, exchange: Exchange) -> Response:
     """List trunks; there is no filter."""
     return page_v1(exchange, page_request(exchange), "trunks", sandbox.store.trunks)
 
 
-def create_trunk(sandbox: Sandbox, exchange: Exchange) -> Answer:
-    """Create a trunk; names need not be unique, so a repeated request makes a twin."""
+def create_trunk(sandbox: Sandbox, exchange: Exchange) -> Response:
+    """Create a trunk; names need not be unique, so a repeated request makes a duplicate."""
     fields = read_fields(exchange.form(), TRUNK_FIELDS)
     if len(sandbox.store.trunks.rows) >= sandbox.switches.trunk_limit:
         raise bad_parameter("Maximum number of trunks reached for this account", 21244)
     _check_domain(sandbox, fields.get("domain_name"), None)
     trunk = trunk_record(sandbox.credentials.account_sid) | fields
     sandbox.store.put("trunks", trunk["sid"], trunk)
-    return json_answer(201, trunk)
+    return json_response(201, trunk)
 
 
-def fetch_trunk(sandbox: Sandbox, exchange: Exchange) -> Answer:
+def fetch_trunk(sandbox: Sandbox, exchange: Exchange) -> Response:
     """Fetch one trunk."""
-    return json_answer(200, find_trunk(sandbox, exchange))
+    return json_response(200, find_trunk(sandbox, exchange))
 
 
-def update_trunk(sandbox: Sandbox, exchange: Exchange) -> Answer:
+def update_trunk(sandbox: Sandbox, exchange: Exchange) -> Response:
     """Update one trunk."""
     trunk = find_trunk(sandbox, exchange)
     fields = read_fields(exchange.form(), TRUNK_FIELDS)
     _check_domain(sandbox, fields.get("domain_name"), trunk)
     updated = trunk | fields | {"date_updated": now_v1()}
     sandbox.store.put("trunks", trunk["sid"], updated)
-    return json_answer(200, updated)
+    return json_response(200, updated)
 
 
-def fetch_recording(sandbox: Sandbox, exchange: Exchange) -> Answer:
+def fetch_recording(sandbox: Sandbox, exchange: Exchange) -> Response:
     """Fetch how a trunk's calls are recorded."""
-    return json_answer(200, find_trunk(sandbox, exchange)["recording"])
+    return json_response(200, find_trunk(sandbox, exchange)["recording"])
 
 
-def update_recording(sandbox: Sandbox, exchange: Exchange) -> Answer:
+def update_recording(sandbox: Sandbox, exchange: Exchange) -> Response:
     """Change how a trunk's calls are recorded; the trunk itself shows it too."""
     trunk = find_trunk(sandbox, exchange)
     recording = trunk["recording"] | read_fields(exchange.form(), RECORDING)
     sandbox.store.put("trunks", trunk["sid"], trunk | {"recording": recording, "date_updated": now_v1()})
-    return json_answer(200, recording)
+    return json_response(200, recording)
 
 
-def delete_trunk(sandbox: Sandbox, exchange: Exchange) -> Answer:
-    """Delete a trunk, and with it its origination URLs, its use of lists and every number's place on it."""
+def delete_trunk(sandbox: Sandbox, exchange: Exchange) -> Response:
+    """Delete a trunk with its origination URLs and its use of lists, and detach its numbers."""
     trunk, store = find_trunk(sandbox, exchange), sandbox.store
     numbers = [store.numbers.rows[sid] for sid in store.numbers_by_trunk.ids(trunk["sid"])]
     if any(number["emergency_status"] == "Active" for number in numbers):
@@ -229,7 +229,7 @@ def delete_trunk(sandbox: Sandbox, exchange: Exchange) -> Answer:
     if domain and any((row["domain_name"] or "").endswith("." + domain) for row in store.trunks.rows.values()):
         raise bad_parameter("Trunk domain has sub-domains", 21247)
     for number in numbers:
-        route(sandbox, number, {"trunk_sid": None})
+        write_routing(sandbox, number, {"trunk_sid": None})
     for sid in store.urls_by_trunk.ids(trunk["sid"]):
         store.delete("origination_urls", sid)
     for use_id in store.trunk_auth_lists_by_trunk.ids(trunk["sid"]):
@@ -238,7 +238,7 @@ def delete_trunk(sandbox: Sandbox, exchange: Exchange) -> Answer:
     if domain:
         until = datetime.now(UTC) + DOMAIN_RESERVE
         store.put("reserved_domains", domain, {"until": until.isoformat()})
-    return Answer(204)
+    return Response(204)
 
 
 def _check_domain(sandbox: Sandbox, domain: str | None, trunk: Record | None) -> None:

@@ -1,4 +1,4 @@
-"""Twilio's error bodies and its two styles of pages."""
+"""Twilio's wire format: error bodies, its two styles of pages, and the records of its resources."""
 
 import base64
 import secrets
@@ -10,7 +10,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
-from app.dev.sandbox.exchange import Answer, Exchange, json_answer
+from app.dev.sandbox.exchange import Exchange, Response, json_response
 from app.dev.sandbox.state import Credentials
 
 DEFAULT_PAGE_SIZE = 50
@@ -24,22 +24,22 @@ TOKEN_PREFIX = "PT"  # noqa: S105 - a cursor, not a secret
 
 @dataclass
 class TwilioError(Exception):
-    """An error answer; `code` None leaves the code out, as Twilio sometimes does."""
+    """An error response; `code` None leaves the code out, as Twilio sometimes does."""
 
     status: int
     code: int | str | None
     message: str
 
-    def answer(self, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
+    def response(self, headers: tuple[tuple[str, str], ...] = ()) -> Response:
         """Return the body that the SDKs read."""
         content: dict[str, Any] = {"message": self.message, "status": self.status}
         if self.code is not None:
             content |= {"code": self.code, "more_info": f"https://www.twilio.com/docs/errors/{self.code}"}
-        return json_answer(self.status, content, headers)
+        return json_response(self.status, content, headers)
 
 
 def not_found(path: str) -> TwilioError:
-    """Return the error for whatever is not there, or belongs to another account."""
+    """Return the error for whatever does not exist, or belongs to another account."""
     return TwilioError(404, 20404, f"The requested resource {path} was not found")
 
 
@@ -75,7 +75,7 @@ class PageRequest:
 
 
 def page_request(exchange: Exchange) -> PageRequest:
-    """Read PageSize, Page and PageToken; everything else is a filter to repeat in links."""
+    """Read PageSize, Page and PageToken; everything else is a filter that links repeat."""
     filters = exchange.parameters()
     size, number = filters.pop("PageSize", ""), filters.pop("Page", "")
     token = filters.pop("PageToken", "")
@@ -91,8 +91,8 @@ def page_request(exchange: Exchange) -> PageRequest:
     return PageRequest(int(cursor or 0), rows, page, filters)
 
 
-Show = Callable[[Any], Any]
-"""What makes of a row what its list shows."""
+RowView = Callable[[Any], Any]
+"""Converts a row to what its list returns."""
 
 
 class Rows(Protocol):
@@ -103,17 +103,17 @@ class Rows(Protocol):
         ...
 
     def __getitem__(self, position: int, /) -> tuple[int, Any]:
-        """Return the cursor and the row at a place."""
+        """Return the cursor and the row at a position."""
         ...
 
 
 def _start(page: PageRequest, rows: Rows) -> int:
-    """Return the place of the page's first row: the first one after the cursor."""
+    """Return the position of the page's first row: the first one after the cursor."""
     return bisect_right(range(len(rows)), page.cursor, key=lambda place: rows[place][0])
 
 
 def _shown(exchange: Exchange, page: PageRequest, rows: Rows) -> list[Any]:
-    """Return what a page shows: its rows but those that a fault hides."""
+    """Return the rows of a page without those that a fault hides."""
     start = _start(page, rows)
     window = [rows[place][1] for place in range(start, min(start + page.size, len(rows)))]
     return [row for row in window if not exchange.hides(row["sid"])]
@@ -130,8 +130,8 @@ def _links(exchange: Exchange, page: PageRequest, rows: Rows) -> tuple[str, str,
     return page.query(0, 0), page.query(page.number, page.cursor), following, previous
 
 
-def page_2010(exchange: Exchange, page: PageRequest, key: str, rows: Rows, show: Show = lambda row: row) -> Answer:
-    """Pack a page of the 2010 API, with relative links; `rows` are all of the list, `show` shapes those of the page."""
+def page_2010(exchange: Exchange, page: PageRequest, key: str, rows: Rows, show: RowView = lambda row: row) -> Response:
+    """Return a page of the 2010 API, with relative links, from the rows of the whole list."""
     items = [show(row) for row in _shown(exchange, page, rows)]
     first, this, following, previous = _links(exchange, page, rows)
     start = page.number * page.size if items else 0
@@ -149,11 +149,11 @@ def page_2010(exchange: Exchange, page: PageRequest, key: str, rows: Rows, show:
         "start": start,
         "end": start + len(items) - 1 if items else 0,
     }
-    return json_answer(200, {**envelope, key: items})
+    return json_response(200, {**envelope, key: items})
 
 
-def page_v1(exchange: Exchange, page: PageRequest, key: str, rows: Rows, show: Show = lambda row: row) -> Answer:
-    """Pack a page of a v1 API likewise, with absolute links under `meta`, on the host that was asked."""
+def page_v1(exchange: Exchange, page: PageRequest, key: str, rows: Rows, show: RowView = lambda row: row) -> Response:
+    """Return a page of a v1 API, with absolute links under `meta` on the host of the request."""
     first, this, following, previous = _links(exchange, page, rows)
     scheme = "https" if exchange.host.endswith(".twilio.com") else "http"
 
@@ -169,7 +169,7 @@ def page_v1(exchange: Exchange, page: PageRequest, key: str, rows: Rows, show: S
         "next_page_url": url(following),
         "key": key,
     }
-    return json_answer(200, {key: [show(row) for row in _shown(exchange, page, rows)], "meta": meta})
+    return json_response(200, {key: [show(row) for row in _shown(exchange, page, rows)], "meta": meta})
 
 
 Record = dict[str, Any]
@@ -182,12 +182,12 @@ FRIENDLY_NAME_LENGTH = 64
 """Characters; longer names are refused (twilio-oai)."""
 
 ACCOUNT_CREATED = "Thu, 01 Jan 2026 00:00:00 +0000"
-"""When the one account was opened, as far as anybody asks."""
+"""When the one account was opened."""
 
 NANP_LENGTH = 12
 """Characters of a North American number: `+1` and 10 digits."""
 
-TRUNK_SIDE_HIDDEN = frozenset(
+HIDDEN_IN_TRUNK_VIEW = frozenset(
     {
         "address_sid",
         "bundle_sid",
@@ -202,7 +202,7 @@ TRUNK_SIDE_HIDDEN = frozenset(
         "uri",
     }
 )
-"""Fields that a number's record lacks when it is read through its trunk."""
+"""Fields that a number's record does not have when it is read through its trunk."""
 
 
 MESSAGING: Record = {
@@ -214,7 +214,7 @@ MESSAGING: Record = {
     "status_callback": "",
     "status_callback_method": "POST",
 }
-"""Fields of a new number that have nothing to do with voice."""
+"""Fields of a new number that do not concern voice."""
 
 LOCAL, MOBILE, TOLL_FREE = "local", "mobile", "toll-free"
 
@@ -284,12 +284,12 @@ def one_of(*choices: str) -> Callable[[str, str], str]:
 
 
 def read_fields(form: dict[str, str], readers: dict[str, Reader]) -> Record:
-    """Return the record's fields that a form sets; parameters that nobody knows are ignored."""
+    """Return the record's fields that a form sets; unknown parameters are ignored."""
     return {field: read(name, form[name]) for name, (field, read) in readers.items() if name in form}
 
 
 def number_type(phone_number: str) -> str:
-    """Return the kind of a number as far as its digits tell: North America's free ones, all others count as local."""
+    """Return the kind of a number by its digits: toll-free in North America, else local."""
     return TOLL_FREE if phone_number[:5] in TOLL_FREE_PREFIXES else LOCAL
 
 
@@ -332,9 +332,9 @@ def number_record(account_sid: str, phone_number: str, **given: Any) -> Record:
     return record | given
 
 
-def trunk_side(number: Record) -> Record:
+def trunk_view(number: Record) -> Record:
     """Return a number's record as its trunk shows it: fewer fields, ISO dates, other links."""
-    shown = {name: value for name, value in number.items() if name not in TRUNK_SIDE_HIDDEN}
+    shown = {name: value for name, value in number.items() if name not in HIDDEN_IN_TRUNK_VIEW}
     for name in ("date_created", "date_updated"):
         shown[name] = parsedate_to_datetime(number[name]).strftime("%Y-%m-%dT%H:%M:%SZ")
     shown["url"] = f"{TRUNKING}/v1/Trunks/{number['trunk_sid']}/PhoneNumbers/{number['sid']}"

@@ -1,4 +1,4 @@
-"""What the machine gives: binaries, accounts, private files, and errors that say what a person can do."""
+"""The host: server binaries, accounts and private files, and the error that says what the user can do."""
 
 import hashlib
 import importlib.util
@@ -14,11 +14,11 @@ from pathlib import Path
 
 
 class StackError(Exception):
-    """Something on this machine stands in the way; the message says what, and what to do about it."""
+    """Something on this machine prevents the start; the message says what, and what to do about it."""
 
 
-def sentence_of(error: Exception) -> str:
-    """Return what an exception says, on one line: of the system's errors the reason and the file, without a number."""
+def describe_error(error: Exception) -> str:
+    """Return an exception as one line: for an OSError the reason and the file, without its number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
@@ -29,7 +29,7 @@ PASSWORD_BYTES = 24
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write `path` with mode 0600 in one move: a reader sees the old text or the new, and nobody else sees either."""
+    """Write `path` with mode 0600, by a rename: a reader sees the old text or the new."""
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     partial.unlink(missing_ok=True)
     try:
@@ -49,8 +49,8 @@ def read_private(path: Path) -> str | None:
         return None
 
 
-def kept_password(path: Path) -> str:
-    """Return the password in `path`, making it at the first call."""
+def load_or_make_password(path: Path) -> str:
+    """Return the password in `path`; the first call makes it."""
     known = read_private(path)
     if known is None:
         known = secrets.token_urlsafe(PASSWORD_BYTES)
@@ -68,7 +68,7 @@ class PostgresBinaries:
 
     @property
     def postgres(self) -> Path:
-        """The server itself; `pg_ctl` would put another process between us and it."""
+        """The server itself; with `pg_ctl` it would not be our child."""
         return self.bin_dir / "postgres"
 
     @property
@@ -130,19 +130,19 @@ def _postgres_major(bin_dir: Path) -> int:
 
 
 SHARED_STATE = Path("/var/lib/trunkline")
-"""Where root keeps the store when the project lies in a folder (such as /root) that the other account cannot enter."""
+"""Where root keeps the data when the project lies in a folder (such as /root) that the other account cannot enter."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """A user of this machine without rights of its own."""
+    """An unprivileged user of this machine."""
 
     name: str
     uid: int
     gid: int
 
     def can_use(self, *paths: Path) -> bool:
-        """Ask the kernel, as that account, whether it may enter or execute every path: that knows of ACLs too."""
+        """Check as that account whether it may enter or execute every path; this respects ACLs too."""
         script = 'for path; do test -x "$path" || exit 1; done'
         probe = subprocess.run(  # noqa: S603 - a fixed script; the paths are arguments, not code
             ["/bin/sh", "-c", script, "sh", *paths],
@@ -185,7 +185,7 @@ def reachable_copy(folder: Path, siblings: list[Path], account: Account) -> Path
 
 
 def reachable_state(data_dir: Path) -> Path:
-    """Return the folder under SHARED_STATE that belongs to this data directory and to no other checkout's."""
+    """Return the folder under SHARED_STATE that belongs to this data directory alone."""
     place = SHARED_STATE / f"state-{hashlib.sha256(str(data_dir).encode()).hexdigest()[:12]}"
     place.mkdir(parents=True, exist_ok=True)
     for folder in (SHARED_STATE, place):
