@@ -226,8 +226,8 @@ def reader() -> Reader:
 def origin() -> Origin:
     """Return the origin that operations record for this command."""
     context = click.get_current_context()
-    words = context.command_path.removeprefix(context.find_root().info_name or "").strip()
-    return Origin(requested_by=f"{program()} {words}", channel=Channel.COMMAND_LINE)
+    command = context.command_path.removeprefix(context.find_root().info_name or "").strip()
+    return Origin(requested_by=f"{program()} {command}", channel=Channel.COMMAND_LINE)
 
 
 def program() -> str:
@@ -236,6 +236,6 @@ def program() -> str:
     return "flask" if name.endswith("flask") else "trunkline"
 
 
-def command_line(words: str) -> str:
+def command_line(arguments: str) -> str:
     """Return a full command line for these arguments, to be shown to a person, with this program's name."""
-    return f"flask --app app {words}" if program() == "flask" else f"trunkline {words}"
+    return f"flask --app app {arguments}" if program() == "flask" else f"trunkline {arguments}"

@@ -94,7 +94,7 @@ def numbers(sandbox: Sandbox) -> list[str]:
 @pytest.fixture(scope="session")
 def key(shared_stack: Stack) -> str:
     """A key with the scope `admin`."""
-    return KeyService(shared_stack.sessions).create("Ada", [Scope.ADMIN])[1]
+    return KeyService(shared_stack.sessions).create("operator", [Scope.ADMIN])[1]
 
 
 @pytest.fixture
