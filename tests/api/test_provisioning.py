@@ -134,7 +134,7 @@ def test_only_so_many_wait_at_once_and_the_others_are_told_to_poll(api: Api) -> 
     assert answers == [False] + [True] * MAX_WAITERS
 
 
-def test_a_failed_agent_starts_afresh(api: Api) -> None:
+def test_a_failed_agent_can_be_provisioned_again(api: Api) -> None:
     agent_id = api.agent()
     api.fail(api.provision(agent_id).json["operationId"], "number_not_in_account", "No such number.")
 

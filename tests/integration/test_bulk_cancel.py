@@ -1,4 +1,4 @@
-"""Cancelling a bulk: what has called no provider ends at once, whoever claims it meanwhile; the rest goes on."""
+"""Cancelling a bulk: what has called no provider ends at once, also under concurrent claims; the rest goes on."""
 
 import threading
 import time
@@ -56,16 +56,16 @@ def wait_for_a_waiter(saga: Saga) -> None:
     raise AssertionError("nobody waits")
 
 
-def test_what_waits_in_a_queue_is_cancelled_without_a_provider_call_and_the_rest_ends(saga: Saga) -> None:
+def test_queued_items_are_cancelled_without_a_provider_call_and_the_rest_runs_to_its_end(saga: Saga) -> None:
     bulks, bulk_id, operations = opened(saga, 5)
     begin(saga, operations[0])
     saga.drive(operations[1])
     calls = len(saga.world.log.order)
 
-    told = bulks.cancel(bulk_id)
+    result = bulks.cancel(bulk_id)
 
-    assert (told.cancelled_now, told.still_running, told.already_done) == (3, 1, 1)
-    assert told.bulk.status is BulkStatus.CANCELLING
+    assert (result.cancelled_now, result.still_running, result.already_done) == (3, 1, 1)
+    assert result.bulk.status is BulkStatus.CANCELLING
     assert statuses(bulks, bulk_id) == ["running", "succeeded", *["cancelled"] * 3]
     ended = saga.snapshot(operations[2])
     assert (ended.operation.status, ended.operation.started_at) == (OperationStatus.CANCELLED, None)
@@ -80,7 +80,7 @@ def test_what_waits_in_a_queue_is_cancelled_without_a_provider_call_and_the_rest
     assert (bulk.status, bulk.succeeded, bulk.cancelled) == (BulkStatus.CANCELLED, 2, 3)
 
 
-def test_messages_and_sweeps_of_what_was_cancelled_end_in_silence(saga: Saga) -> None:
+def test_messages_and_sweeps_of_cancelled_operations_do_nothing(saga: Saga) -> None:
     bulks, bulk_id, operations = opened(saga, 2)
     plans = list(saga.publisher.plans)
     bulks.cancel(bulk_id)
@@ -108,7 +108,7 @@ def test_a_second_cancel_changes_nothing(saga: Saga) -> None:
     assert [len(saga.snapshot(one).event_details(EventName.OPERATION_CANCELLED)) for one in operations] == [0, 1, 1]
 
 
-def test_a_bulk_of_which_everything_has_begun_is_not_called_cancelled(saga: Saga) -> None:
+def test_a_bulk_whose_items_have_all_started_is_not_called_cancelled(saga: Saga) -> None:
     bulks, bulk_id, operations = opened(saga, 1)
     begin(saga, operations[0])
 
@@ -134,7 +134,7 @@ def test_what_was_cancelled_in_its_queue_is_resumed_with_the_same_agents(saga: S
     assert [item.agent_id for item in bulks.items(bulk_id)] == before
 
 
-def test_one_number_taken_out_of_its_queue_ends_at_once_and_the_others_go_on(saga: Saga) -> None:
+def test_one_queued_number_that_is_deprovisioned_ends_at_once_and_the_others_go_on(saga: Saga) -> None:
     bulks, bulk_id, operations = opened(saga, 2)
     agent_id = saga.snapshot(operations[0]).agent.id
 
@@ -148,7 +148,7 @@ def test_one_number_taken_out_of_its_queue_ends_at_once_and_the_others_go_on(sag
     assert statuses(bulks, bulk_id) == ["cancelled", "succeeded"]
 
 
-def test_an_item_that_is_retried_by_hand_after_a_cancel_goes_on(saga: Saga) -> None:
+def test_an_item_that_is_retried_after_a_cancel_goes_on(saga: Saga) -> None:
     bulks, bulk_id, operations = opened(saga, 1)
     bulks.cancel(bulk_id)
 
@@ -177,16 +177,16 @@ def test_workers_that_claim_at_the_same_moment_have_it_or_find_it_cancelled(
 
     with ThreadPoolExecutor(9) as pool:
         workers = [pool.submit(work, operations[n::8]) for n in range(8)]
-        told = pool.submit(cancel).result(DEADLINE_S)
+        result = pool.submit(cancel).result(DEADLINE_S)
         begun = sum(worker.result(DEADLINE_S) for worker in workers)
 
-    assert told.cancelled_now + begun == 24
-    assert (told.bulk.cancelled, told.still_running) == (told.cancelled_now, begun)
+    assert result.cancelled_now + begun == 24
+    assert (result.bulk.cancelled, result.still_running) == (result.cancelled_now, begun)
     with saga.sessions.begin() as session:
         started = session.scalars(select(Operation.started_at.is_not(None)).where(Operation.status == "cancelled"))
         assert set(started) <= {False}
         free = session.scalars(select(Agent).where(Agent.phone_provisioning_status == PhoneStatus.NOT_PROVISIONED))
-        assert len(free.all()) == told.cancelled_now
+        assert len(free.all()) == result.cancelled_now
     assert len(saga.world.log.order) == begun
 
 
@@ -195,9 +195,9 @@ def test_a_claim_that_holds_the_lock_is_waited_for_and_has_its_operation(saga: S
     with ThreadPoolExecutor(1) as pool:
         with saga.sessions.begin() as session:
             session.execute(update(Operation).where(Operation.id == operations[0]).values(status="running"))
-            told = pool.submit(bulks.cancel, bulk_id)
+            result = pool.submit(bulks.cancel, bulk_id)
             wait_for_a_waiter(saga)
-        assert told.result(DEADLINE_S).cancelled_now == 1
+        assert result.result(DEADLINE_S).cancelled_now == 1
     assert saga.status(operations[0]) is OperationStatus.RUNNING
 
 
@@ -241,8 +241,8 @@ def test_a_cancel_that_dies_half_way_is_finished_by_the_next(saga: Saga, monkeyp
         dying.cancel(bulk_id)
     assert bulks.get(bulk_id).cancelled == 2
 
-    told = bulks.cancel(bulk_id)
-    assert (told.cancelled_now, told.already_done, told.bulk.status) == (3, 2, BulkStatus.CANCELLED)
+    result = bulks.cancel(bulk_id)
+    assert (result.cancelled_now, result.already_done, result.bulk.status) == (3, 2, BulkStatus.CANCELLED)
     assert {saga.status(one) for one in operations} == {OperationStatus.CANCELLED}
 
 

@@ -1,4 +1,4 @@
-"""The sweeper's part in a bulk: a window of open operations, each item once, whatever is killed at any point."""
+"""The dispatcher of bulks: a limited number of open operations, and each item once, whatever is killed."""
 
 import threading
 import uuid
@@ -91,7 +91,7 @@ def test_a_bulk_runs_to_its_end_through_the_steps_of_a_single_request(saga: Saga
     assert all(saga.world.routing(sid).trunk_sid for sid in sids)
 
 
-def test_a_retry_by_hand_of_an_item_that_failed_is_the_items_own(saga: Saga) -> None:
+def test_a_retry_of_a_failed_items_operation_belongs_to_the_item(saga: Saga) -> None:
     bulk_id, item, operation_id = failed_item(saga)
     saga.sweeper.dispatcher.advance()
     assert BulkService(saga.sessions, saga.rows).get(bulk_id).failed == 1
@@ -110,7 +110,7 @@ def test_a_retry_by_hand_of_an_item_that_failed_is_the_items_own(saga: Saga) -> 
     assert (bulk.status, bulk.succeeded) == (BulkStatus.SUCCEEDED, 1)
 
 
-def test_a_retry_by_hand_that_is_refused_leaves_the_item_with_the_reason(saga: Saga) -> None:
+def test_a_refused_retry_leaves_the_item_with_the_reason(saga: Saga) -> None:
     bulk_id, item, operation_id = failed_item(saga)
     saga.world.carrier.own_number(E164)
     saga.provisioned(agent_id=item.agent_id)
@@ -124,7 +124,7 @@ def test_a_retry_by_hand_that_is_refused_leaves_the_item_with_the_reason(saga: S
     assert BulkService(saga.sessions, saga.rows).get(bulk_id).status is BulkStatus.FAILED
 
 
-def test_a_retry_by_hand_that_meets_a_sweeper_is_told_so(saga: Saga, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retry_that_meets_a_sweeper_is_refused(saga: Saga, monkeypatch: pytest.MonkeyPatch) -> None:
     bulk_id, _, operation_id = failed_item(saga)
 
     def sweep_first(sessions: Sessions, operation: Operation) -> BulkItemRef | None:
@@ -154,7 +154,7 @@ def test_a_small_bulk_does_not_wait_behind_a_large_one(saga: Saga) -> None:
     assert {item.status for item in items(saga, small)} == {ItemStatus.RUNNING}
 
 
-def test_what_waits_for_a_person_does_not_hold_up_the_bulk(saga: Saga) -> None:
+def test_an_operation_that_needs_attention_does_not_hold_up_the_bulk(saga: Saga) -> None:
     bulk_id = accept(saga, 2)
     sweeper = admission(saga, window=1)
     sweeper.advance()
@@ -165,7 +165,7 @@ def test_what_waits_for_a_person_does_not_hold_up_the_bulk(saga: Saga) -> None:
 
 @dataclass
 class DyingPublisher:
-    """The process dies when it is about to publish, this once."""
+    """The process dies once, before it publishes."""
 
     then: Any
     plans: list[Plan] = field(default_factory=list)
@@ -197,7 +197,7 @@ def test_a_sweeper_killed_before_its_message_loses_no_item_and_opens_none_twice(
     assert {plan.operation_id for plan in saga.publisher.plans} == {operation.id for operation in operations(saga)}
 
 
-def test_two_sweepers_with_the_same_items_in_hand_open_each_once(saga: Saga) -> None:
+def test_two_sweepers_with_the_same_items_open_each_once(saga: Saga) -> None:
     bulk_id = accept(saga, 12)
     gate = threading.Barrier(2)
 
@@ -218,7 +218,7 @@ def test_two_sweepers_with_the_same_items_in_hand_open_each_once(saga: Saga) -> 
     assert len(saga.publisher.plans) == 12
 
 
-def test_a_cancel_between_the_turn_and_the_item_wins(saga: Saga) -> None:
+def test_a_cancel_between_the_batch_and_the_item_wins(saga: Saga) -> None:
     bulk_id = accept(saga, 3)
     turn = saga.sweeper.dispatcher._take_batch(bulk_id, 200, 200)
     assert turn is not None
@@ -257,12 +257,12 @@ def put_item(saga: Saga, status: StrEnum | str, **values: Any) -> None:
 
 
 @pytest.mark.parametrize("status", BulkStatus)
-def test_every_status_of_a_bulk_has_its_place(saga: Saga, status: BulkStatus) -> None:
+def test_the_database_takes_every_status_of_a_bulk(saga: Saga, status: BulkStatus) -> None:
     put_bulk(saga, status=status)
 
 
 @pytest.mark.parametrize("status", ItemStatus)
-def test_every_status_of_an_item_has_its_place(saga: Saga, status: ItemStatus) -> None:
+def test_the_database_takes_every_status_of_an_item(saga: Saga, status: ItemStatus) -> None:
     put_item(saga, status, **({"operation_id": None} if status is ItemStatus.PENDING else {}))
 
 
@@ -277,7 +277,7 @@ def test_every_status_of_an_item_has_its_place(saga: Saga, status: ItemStatus) -
         (ItemStatus.FAILED, {"error_code": None}),
     ],
 )
-def test_the_database_refuses_an_item_that_cannot_be(saga: Saga, status: ItemStatus, values: dict[str, Any]) -> None:
+def test_the_database_refuses_an_inconsistent_item(saga: Saga, status: ItemStatus, values: dict[str, Any]) -> None:
     with pytest.raises(IntegrityError, match="ck_bulk_items"):
         put_item(saga, status, **values)
 
@@ -287,15 +287,15 @@ def test_the_database_refuses_counts_that_do_not_add_up(saga: Saga) -> None:
         put_bulk(saga, failed=1)
 
 
-@pytest.mark.parametrize("twin", ["number", "agent"])
-def test_two_items_that_wait_may_not_want_the_same(saga: Saga, twin: str) -> None:
+@pytest.mark.parametrize("duplicate", ["number", "agent"])
+def test_two_pending_items_may_not_have_the_same(saga: Saga, duplicate: str) -> None:
     bulk_id = put_bulk(saga, total=2, pending=2)
     same = saga.agent()
-    agents = [same, same] if twin == "agent" else [same, saga.agent()]
-    numbers = [E164, E164] if twin == "number" else [E164, "+15145551235"]
+    agents = [same, same] if duplicate == "agent" else [same, saga.agent()]
+    numbers = [E164, E164] if duplicate == "number" else [E164, "+15145551235"]
     rows = [
         {"bulk_id": bulk_id, "position": n, "status": "pending", "agent_id": agents[n], "phone_number": numbers[n]}
         for n in range(2)
     ]
-    with pytest.raises(IntegrityError, match=f"uq_bulk_items_live_{twin}"), saga.sessions.begin() as session:
+    with pytest.raises(IntegrityError, match=f"uq_bulk_items_live_{duplicate}"), saga.sessions.begin() as session:
         session.execute(insert(BulkItem), rows)

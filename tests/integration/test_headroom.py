@@ -1,4 +1,4 @@
-"""Room at the Twilio account: counted in the background, never waited for long, right about what we made since."""
+"""The headroom of the Twilio account: counted in the background, and corrected by what we created since."""
 
 import threading
 
@@ -24,7 +24,7 @@ def listed(saga: Saga) -> int:
     return saga.world.log.started[LIST]
 
 
-def test_trunks_of_others_count_and_so_do_numbers_that_wait(saga: Saga) -> None:
+def test_foreign_trunks_and_pending_numbers_count(saga: Saga) -> None:
     saga.world.carrier.own_trunk("somebody else's")
     saga.provision()
 
@@ -35,7 +35,7 @@ def test_trunks_of_others_count_and_so_do_numbers_that_wait(saga: Saga) -> None:
     assert [room.for_numbers(wanted).fits for wanted in (0, 1, 2)] == [0, 1, 1]
 
 
-def test_the_dry_run_goes_by_the_same_limit(saga: Saga) -> None:
+def test_the_dry_run_uses_the_same_limit(saga: Saga) -> None:
     saga.world.carrier.own_number(E164)
     saga.world.carrier.own_trunk("somebody else's")
     tools = saga.runner.tools
@@ -82,7 +82,7 @@ def test_a_list_serves_for_a_minute(saga: Saga) -> None:
     assert (old.trunks_in_use, new.trunks_in_use, listed(saga)) == (0, 1, 2)
 
 
-def test_a_provider_that_hangs_holds_up_the_first_for_its_patience_and_nobody_else(saga: Saga) -> None:
+def test_a_hanging_provider_delays_only_the_first_request_and_only_for_the_timeout(saga: Saga) -> None:
     goes_on = threading.Event()
     saga.world.log.plan(LIST, before=lambda: goes_on.wait(DEADLINE_S))
     rooms = service(saga, list_timeout_s=0.01)
@@ -99,7 +99,7 @@ def test_a_provider_that_hangs_holds_up_the_first_for_its_patience_and_nobody_el
 
 
 @pytest.mark.parametrize("error", [TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Down."), ValueError("a defect")])
-def test_a_list_that_fails_is_unknown_and_asked_for_again_after_a_pause(saga: Saga, error: Exception) -> None:
+def test_after_a_failed_list_the_figures_are_unknown_until_a_pause_is_over(saga: Saga, error: Exception) -> None:
     saga.world.log.plan(LIST, before=error)
     rooms = service(saga)
 

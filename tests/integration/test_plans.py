@@ -1,4 +1,4 @@
-"""What runs for every request and step is looked up by an index, whatever PostgreSQL knew of the tables at the time."""
+"""The statements of every request and step use indexes, also when they were planned while the tables were empty."""
 
 import uuid
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ STATEMENTS = {
     "announce": announcements._ANNOUNCE,
 }
 
-HANDFUL = "webhook_endpoints"
-"""A few rows for ever, which have no index that helps."""
+SMALL_TABLE = "webhook_endpoints"
+"""Always a few rows, without a useful index."""
 
 MOMENT, ID = timedelta(seconds=1), uuid.uuid4()
 
@@ -65,6 +65,6 @@ def emptied(postgres_server: PostgresServer, template_database: str) -> Iterator
 def test_a_plan_made_while_the_tables_were_empty_reads_no_whole_table(
     emptied: psycopg.Connection[Any], name: str
 ) -> None:
-    """PostgreSQL keeps it for the connection, and the tables grow."""
+    """PostgreSQL keeps a plan for the connection, while the tables grow."""
     plan = "\n".join(row[0] for row in emptied.execute(f"EXPLAIN {STATEMENTS[name]}", VALUES).fetchall())
-    assert "Seq Scan" not in plan.replace(f"Seq Scan on {HANDFUL}", ""), plan
+    assert "Seq Scan" not in plan.replace(f"Seq Scan on {SMALL_TABLE}", ""), plan

@@ -18,10 +18,10 @@ from app.saga import machine
 from app.saga.machine import Change, Timing
 from app.saga.rows import Loaded, Rows
 from app.saga.runner import Outcome, Runner
-from tests.integration import test_doubts as doubts
 from tests.integration import test_runner_claims as claims
 from tests.integration import test_runner_crashes as crashes
 from tests.integration import test_runner_undo as undo
+from tests.integration import test_unknown_outcomes as unknown_outcomes
 from tests.support.saga import E164, TIMING, Saga, wire
 
 Decide = Callable[[machine.Saga, datetime], Change | None]
@@ -126,26 +126,28 @@ def test_without_intents_what_was_made_is_made_again(saga: Saga, number_sid: str
 
 def test_without_intents_alone_a_dead_worker_is_not_waited_for(saga: Saga, number_sid: str) -> None:
     with pytest.raises(AssertionError, match=NOT_STALE):
-        doubts.test_a_worker_killed_in_a_write_leaves_a_doubt_that_its_undo_waits_out(
+        unknown_outcomes.test_an_undo_waits_for_the_quiet_period_of_a_worker_killed_in_a_write(
             with_rows(saga, NoIntents), number_sid, TRUNK
         )
 
 
 def test_without_quiet_periods_an_undo_does_not_wait(saga: Saga, number_sid: str) -> None:
     with pytest.raises(AssertionError, match=NOT_STALE):
-        doubts.test_an_undo_waits_until_nothing_can_land_any_more(with_rows(saga, NoQuietPeriods), number_sid, TRUNK)
+        unknown_outcomes.test_an_undo_waits_until_nothing_can_land_any_more(
+            with_rows(saga, NoQuietPeriods), number_sid, TRUNK
+        )
 
 
 def test_with_times_of_zero_an_undo_does_not_wait(saga: Saga) -> None:
     broken = wire(saga.sessions, NoSettling(TIMING.provider_timeout, TIMING.budget))
     number_sid = broken.world.carrier.own_number(E164)
     with pytest.raises(AssertionError, match=NOT_STALE):
-        doubts.test_an_undo_waits_until_nothing_can_land_any_more(broken, number_sid, TRUNK)
+        unknown_outcomes.test_an_undo_waits_until_nothing_can_land_any_more(broken, number_sid, TRUNK)
 
 
 def test_without_quiet_periods_what_an_older_operation_asked_for_is_left_over(saga: Saga, number_sid: str) -> None:
     with pytest.raises(AssertionError, match="twilio_trunk"):
-        doubts.test_a_deprovisioning_looks_for_what_an_older_operation_may_have_made(
+        unknown_outcomes.test_a_deprovisioning_searches_for_what_an_older_operation_may_have_created(
             with_rows(saga, NoQuietPeriods), number_sid, TRUNK
         )
 

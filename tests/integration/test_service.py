@@ -1,4 +1,4 @@
-"""What a client may ask for, and what is refused: rows first, the message after, 404 and 409 where they belong."""
+"""The requests of clients: rows before messages, and refusals with 404 and 409."""
 
 import uuid
 from datetime import timedelta
@@ -67,7 +67,7 @@ def test_the_rows_are_committed_before_the_message_goes_out(saga: Saga) -> None:
     assert seen == [OperationStatus.QUEUED]
 
 
-def test_a_dead_broker_refuses_nothing(saga: Saga, number_sid: str) -> None:
+def test_requests_are_accepted_without_a_broker(saga: Saga, number_sid: str) -> None:
     saga.publisher.accepts = False
     operation_id = saga.provision()
     assert saga.snapshot(operation_id).operation.status is OperationStatus.QUEUED
@@ -133,13 +133,13 @@ def test_a_number_stays_claimed_while_a_rollback_cannot_finish(saga: Saga, numbe
     saga.provisioned(agent_id=saga.agent("next"))
 
 
-def test_a_failed_agent_starts_afresh(saga: Saga, number_sid: str) -> None:
+def test_a_failed_agent_can_be_provisioned_again(saga: Saga, number_sid: str) -> None:
     agent_id = saga.snapshot(failed(saga)).agent.id
     saga.provisioned(agent_id=agent_id)
     saga.assert_provisioned(agent_id, number_sid)
 
 
-def test_deprovisioning_publishes_the_way_up_with_the_ids_of_what_stands(saga: Saga, number_sid: str) -> None:
+def test_deprovisioning_publishes_the_undo_steps_and_keeps_the_ids(saga: Saga, number_sid: str) -> None:
     agent_id = saga.provisioned()
     operation_id = saga.deprovision(agent_id)
     snapshot = saga.snapshot(operation_id)
@@ -169,14 +169,14 @@ def test_deprovisioning_a_failed_agent_clears_the_status(saga: Saga, number_sid:
 
 
 @pytest.mark.parametrize("done", range(len(STEPS)))
-def test_a_cancelled_provisioning_takes_down_what_it_built(saga: Saga, number_sid: str, done: int) -> None:
+def test_a_cancelled_provisioning_undoes_what_it_built(saga: Saga, number_sid: str, done: int) -> None:
     operation_id = saga.provision()
     if done:
         saga.advance(operation_id, until=STEPS[done - 1].name)
     agent_id = saga.snapshot(operation_id).agent.id
     assert saga.deprovision(agent_id) == operation_id
     snapshot = saga.snapshot(operation_id)
-    # Before the trunk there is nothing to undo, and no worker is needed to say so.
+    # Before the trunk there is nothing to undo, and no worker is needed.
     immediate = done < 2
     expected = OperationStatus.CANCELLED if immediate else OperationStatus.ROLLING_BACK
     assert (snapshot.operation.status, snapshot.operation.epoch) == (expected, 1)
@@ -231,7 +231,7 @@ def test_retry_does_not_cut_short_the_quiet_period(saga: Saga, number_sid: str) 
 
 @pytest.mark.parametrize("broken", [TRUNK, NUMBER_ATTACHMENT])
 def test_retry_tries_an_undo_that_needs_attention_at_once(saga: Saga, number_sid: str, broken: str) -> None:
-    """Also where the step's own try had no known outcome: its quiet period was over before the undo began."""
+    """Also when the step itself ended with an unknown outcome: its quiet period ended before the undo began."""
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[broken], after=RuntimeError("a defect"))
     saga.world.log.plan(UNDO_CALL[broken], before=RejectedError(ErrorCode.TWILIO_REJECTED, "No."))
@@ -261,13 +261,13 @@ def test_retry_of_what_succeeded_is_refused(saga: Saga, number_sid: str) -> None
     assert caught.value.code is ErrorCode.OPERATION_FINISHED
 
 
-def test_retry_of_no_operation_is_not_found(saga: Saga) -> None:
+def test_retry_of_an_unknown_operation_is_not_found(saga: Saga) -> None:
     with pytest.raises(RefusedError) as caught:
         saga.service.retry(uuid.uuid4(), origin=ORIGIN)
     assert caught.value.code is ErrorCode.OPERATION_NOT_FOUND
 
 
-def test_a_kick_publishes_only_what_is_open(saga: Saga, number_sid: str) -> None:
+def test_only_an_open_operation_is_republished(saga: Saga, number_sid: str) -> None:
     operation_id = saga.provision()
     saga.advance(operation_id, until=TRUNK)
     assert saga.plan(operation_id).steps == tuple(step.name for step in STEPS[2:])
@@ -284,7 +284,7 @@ def test_waiting_ends_with_the_operation(saga: Saga, number_sid: str) -> None:
     assert service.wait(operation_id, timedelta(seconds=5)).status is OperationStatus.SUCCEEDED
 
 
-def test_waiting_ends_where_a_person_is_needed(saga: Saga, number_sid: str) -> None:
+def test_waiting_ends_when_the_operation_needs_attention(saga: Saga, number_sid: str) -> None:
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[NUMBER_ATTACHMENT], before=RejectedError(ErrorCode.TWILIO_REJECTED, "No."))
     saga.world.log.plan(UNDO_CALL[TRUNK], before=RejectedError(ErrorCode.TWILIO_REJECTED, "No."), times=FOREVER)
@@ -293,7 +293,7 @@ def test_waiting_ends_where_a_person_is_needed(saga: Saga, number_sid: str) -> N
     assert saga.clock.sleeps == []
 
 
-def test_waiting_gives_up_at_its_timeout_and_not_after(saga: Saga) -> None:
+def test_waiting_ends_at_its_timeout(saga: Saga) -> None:
     operation_id = saga.provision()
     start = saga.clock.now
     assert saga.service.wait(operation_id, timedelta(seconds=1)).status is OperationStatus.QUEUED

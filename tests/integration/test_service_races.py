@@ -1,4 +1,4 @@
-"""Clients and workers at the same moment: one wins, the others are told so, and nobody waits for ever."""
+"""Concurrent clients and workers: one wins, the others are refused, and nothing deadlocks."""
 
 import random
 import threading
@@ -36,7 +36,7 @@ def provision(saga: Saga, agent_id: uuid.UUID, e164: str = E164) -> Callable[[],
     return lambda: saga.service.provision(agent_id, e164, takeover=False, origin=ORIGIN)
 
 
-def test_of_many_who_want_one_number_one_gets_it(saga: Saga) -> None:
+def test_of_many_requests_for_one_number_one_gets_it(saga: Saga) -> None:
     agents = [saga.agent() for _ in range(10)]
     ends = at_once([provision(saga, agent_id) for agent_id in agents])
     assert Counter(ends) == {"ok": 1, ErrorCode.NUMBER_IN_USE: 9}
@@ -44,7 +44,7 @@ def test_of_many_who_want_one_number_one_gets_it(saga: Saga) -> None:
     assert statuses == {PhoneStatus.PENDING: 1, PhoneStatus.NOT_PROVISIONED: 9}
 
 
-def test_of_many_requests_for_one_agent_one_is_taken(saga: Saga) -> None:
+def test_of_many_requests_for_one_agent_one_is_accepted(saga: Saga) -> None:
     agent_id = saga.agent()
     ends = at_once([provision(saga, agent_id, f"+1514555{n:04}") for n in range(10)])
     assert Counter(ends) == {"ok": 1, ErrorCode.OPERATION_IN_PROGRESS: 9}
@@ -54,7 +54,7 @@ def test_many_deprovisionings_at_once_are_one_operation(saga: Saga, number_sid: 
     agent_id = saga.provisioned()
     found: list[uuid.UUID] = []
     ends = at_once([lambda: found.append(saga.deprovision(agent_id)) for _ in range(8)])
-    # Whoever comes between the opening of the operation and its commit is told that one was opened just now.
+    # A request between the opening of the operation and its commit is refused: another one was just opened.
     assert set(ends) <= {"ok", ErrorCode.OPERATION_IN_PROGRESS}
     assert len(set(found)) == 1
     saga.drive(found[0])

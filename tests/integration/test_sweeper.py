@@ -1,4 +1,4 @@
-"""The sweeper finds what no message speaks of any more: once each, ever slower while nothing moves, through outages."""
+"""The sweeper republishes operations whose message was lost: once each, with growing pauses, through outages."""
 
 import threading
 import uuid
@@ -60,7 +60,7 @@ def begin(saga: Saga, operation_id: uuid.UUID) -> None:
     assert saga.status(operation_id) is OperationStatus.RUNNING
 
 
-def test_an_operation_that_waits_its_turn_is_not_taken_for_lost(saga: Saga) -> None:
+def test_an_operation_that_waits_in_a_moving_queue_is_not_republished(saga: Saga) -> None:
     saga.world.carrier.own_number("+15145560000")
     running, waiting = (saga.provision(e164=f"+1514556000{number}") for number in range(2))
     begin(saga, running)
@@ -72,7 +72,7 @@ def test_an_operation_that_waits_its_turn_is_not_taken_for_lost(saga: Saga) -> N
     assert saga.sweeper.sweep() == 1
 
 
-def test_an_operation_whose_turn_has_passed_is_lost(saga: Saga) -> None:
+def test_an_operation_that_a_later_one_overtook_is_republished(saga: Saga) -> None:
     saga.world.carrier.own_number("+15145560001")
     lost, running = (saga.provision(e164=f"+1514556000{number}") for number in range(2))
     begin(saga, running)
@@ -117,7 +117,7 @@ def test_a_sweeper_does_not_wait_for_a_locked_operation(saga: Saga) -> None:
     assert [plan.operation_id for plan in saga.publisher.plans] == [free]
 
 
-def test_an_operation_that_does_not_move_is_published_ever_more_seldom(saga: Saga) -> None:
+def test_an_operation_without_progress_is_republished_after_growing_pauses(saga: Saga) -> None:
     operation_id = saga.provision()
     pauses = []
     for _ in range(5):
@@ -141,7 +141,7 @@ def test_the_pause_stays_at_its_cap_after_months(saga: Saga) -> None:
     assert snapshot.operation.wake_at - snapshot.now <= timedelta(seconds=30)
 
 
-def test_an_operation_that_moves_again_is_looked_at_soon_again(saga: Saga, number_sid: str) -> None:
+def test_progress_resets_the_pause(saga: Saga, number_sid: str) -> None:
     operation_id = saga.provision()
     for _ in range(3):
         make_due(saga, operation_id)
@@ -151,7 +151,7 @@ def test_an_operation_that_moves_again_is_looked_at_soon_again(saga: Saga, numbe
 
 
 @pytest.mark.parametrize("end", [OperationStatus.SUCCEEDED, OperationStatus.FAILED, OperationStatus.CANCELLED])
-def test_what_has_ended_is_never_published(saga: Saga, number_sid: str, end: OperationStatus) -> None:
+def test_an_ended_operation_is_never_published(saga: Saga, number_sid: str, end: OperationStatus) -> None:
     operation_id = saga.provision()
     if end is OperationStatus.FAILED:
         saga.world.log.plan(DO_CALL[TRUNK], before=RejectedError(ErrorCode.TWILIO_REJECTED, "No."))
@@ -166,7 +166,7 @@ def test_what_has_ended_is_never_published(saga: Saga, number_sid: str, end: Ope
     assert saga.publisher.plans == []
 
 
-def test_what_needs_attention_is_swept_for_ever(saga: Saga, number_sid: str) -> None:
+def test_what_needs_attention_is_republished_without_limit(saga: Saga, number_sid: str) -> None:
     operation_id = saga.deprovision(saga.provisioned())
     saga.world.log.plan(UNDO_CALL[TRUNK], before=RejectedError(ErrorCode.TWILIO_REJECTED, "No."), times=FOREVER)
     saga.drive_until(operation_id, OperationStatus.NEEDS_ATTENTION)
@@ -178,7 +178,7 @@ def test_what_needs_attention_is_swept_for_ever(saga: Saga, number_sid: str) -> 
     saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.NOT_PROVISIONED)
 
 
-def test_a_broker_that_takes_nothing_does_not_stop_the_sweep(saga: Saga) -> None:
+def test_a_broker_that_accepts_nothing_does_not_stop_the_sweep(saga: Saga) -> None:
     operations = many(saga, 3)
     saga.publisher.accepts = False
     assert saga.sweeper.sweep() == 3
@@ -186,7 +186,7 @@ def test_a_broker_that_takes_nothing_does_not_stop_the_sweep(saga: Saga) -> None
 
 
 class StoppedAfter(threading.Event):
-    """A stop that comes by itself after some passes, and lets something happen at each pause."""
+    """A stop event that is set after some passes, and runs a function at each pause."""
 
     def __init__(self, *pauses: object) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class StoppedAfter(threading.Event):
         return self.is_set()
 
 
-def test_what_has_had_its_day_is_purged_at_the_start_and_each_hour(saga: Saga) -> None:
+def test_expired_rows_are_purged_at_the_start_and_each_hour(saga: Saga) -> None:
     purged: list[float] = []
 
     def purge() -> int:

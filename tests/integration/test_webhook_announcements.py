@@ -1,4 +1,4 @@
-"""Each change of a number is told once, in the transaction that makes it, to those who asked for it."""
+"""Each change of a number queues one webhook event, in its own transaction, for the endpoints that subscribe to it."""
 
 import json
 import uuid
@@ -19,7 +19,7 @@ from tests.support.sandbox_app import NUMBER, SandboxApp
 FOREVER = 10**6
 
 
-def listen(sessions: Sessions, *events: WebhookEvent) -> uuid.UUID:
+def subscribe(sessions: Sessions, *events: WebhookEvent) -> uuid.UUID:
     """Register an endpoint for these events, or for all."""
     endpoint = WebhookEndpoint(url="https://example.com/", secret="whsec_AAAA", events=list(events) or None)
     with sessions.begin() as session:
@@ -27,21 +27,21 @@ def listen(sessions: Sessions, *events: WebhookEvent) -> uuid.UUID:
     return endpoint.id
 
 
-def told(sessions: Sessions) -> list[tuple[str, dict[str, Any]]]:
-    """Return (type, data) of everything that waits to be sent, in order."""
+def pending_events(sessions: Sessions) -> list[tuple[str, dict[str, Any]]]:
+    """Return (type, data) of all pending deliveries, in order."""
     with sessions() as session:
         payloads = [json.loads(each) for each in session.scalars(select(WebhookDelivery.payload))]
     payloads.sort(key=lambda payload: payload["timestamp"])
     return [(payload["type"], payload["data"]) for payload in payloads]
 
 
-def test_a_number_that_rings_and_one_that_is_taken_down_are_told(saga: Saga, number_sid: str) -> None:
-    listen(saga.sessions)
+def test_provisioning_and_deprovisioning_queue_their_events(saga: Saga, number_sid: str) -> None:
+    subscribe(saga.sessions)
     agent_id = saga.provisioned()
     up = saga.deprovision(agent_id)
     saga.drive(up)
 
-    (first, second) = told(saga.sessions)
+    (first, second) = pending_events(saga.sessions)
 
     assert first[0] == WebhookEvent.PROVISIONED
     about = {"agentId": str(agent_id), "agentName": "support", "phoneNumber": E164, "operationKind": "provision"}
@@ -52,13 +52,13 @@ def test_a_number_that_rings_and_one_that_is_taken_down_are_told(saga: Saga, num
     assert second[1].items() >= (about | {"phoneProvisioningStatus": PhoneStatus.NOT_PROVISIONED}).items()
 
 
-def test_a_provisioning_that_failed_is_told_with_its_error_once_nothing_is_left(saga: Saga, number_sid: str) -> None:
-    listen(saga.sessions)
+def test_a_failed_provisioning_queues_its_error_once_nothing_is_left(saga: Saga, number_sid: str) -> None:
+    subscribe(saga.sessions)
     saga.world.log.plan(DO_CALL[TRUNK], before=RejectedError(ErrorCode.TWILIO_TRUNK_LIMIT, "Full."))
     operation_id = saga.provision()
     saga.drive(operation_id)
 
-    ((event, data),) = told(saga.sessions)
+    ((event, data),) = pending_events(saga.sessions)
 
     assert (event, data["operationId"]) == (WebhookEvent.FAILED, str(operation_id))
     assert data["error"] == {"code": "twilio_trunk_limit", "detail": "Full."}
@@ -66,21 +66,21 @@ def test_a_provisioning_that_failed_is_told_with_its_error_once_nothing_is_left(
 
 
 def test_a_provisioning_that_was_cancelled_was_deprovisioned(saga: Saga, number_sid: str) -> None:
-    listen(saga.sessions)
+    subscribe(saga.sessions)
     agent_id = saga.agent()
     operation_id = saga.provision(agent_id=agent_id)
     saga.advance(operation_id, until=TRUNK)
     saga.service.deprovision(agent_id, origin=Origin())
     saga.drive(operation_id)
 
-    ((event, data),) = told(saga.sessions)
+    ((event, data),) = pending_events(saga.sessions)
 
     assert (event, data["error"]["code"]) == (WebhookEvent.DEPROVISIONED, ErrorCode.CANCELLED)
 
 
-def test_an_undo_that_keeps_failing_is_told_once_however_often_it_is_tried(saga: Saga, number_sid: str) -> None:
+def test_an_undo_that_keeps_failing_queues_one_event(saga: Saga, number_sid: str) -> None:
     agent_id = saga.provisioned()
-    listen(saga.sessions)
+    subscribe(saga.sessions)
     saga.world.log.plan(UNDO_CALL[TRUNK], before=TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Busy."), times=FOREVER)
     operation_id = saga.deprovision(agent_id)
     saga.drive_until(operation_id, OperationStatus.NEEDS_ATTENTION)
@@ -88,16 +88,16 @@ def test_an_undo_that_keeps_failing_is_told_once_however_often_it_is_tried(saga:
         saga.expire_leases(operation_id)
         saga.advance(operation_id)
 
-    ((event, data),) = told(saga.sessions)
+    ((event, data),) = pending_events(saga.sessions)
 
     assert (event, data["error"]["code"]) == (WebhookEvent.NEEDS_ATTENTION, ErrorCode.PROVIDER_UNAVAILABLE)
     assert data["phoneProvisioningStatus"] == PhoneStatus.DEPROVISIONING
 
 
-def test_an_endpoint_is_told_what_it_asked_for_and_nothing_while_it_is_disabled(saga: Saga, number_sid: str) -> None:
-    wanted = listen(saga.sessions, WebhookEvent.DEPROVISIONED)
-    listen(saga.sessions, WebhookEvent.FAILED)
-    disabled = listen(saga.sessions)
+def test_an_endpoint_gets_its_events_and_none_while_it_is_disabled(saga: Saga, number_sid: str) -> None:
+    wanted = subscribe(saga.sessions, WebhookEvent.DEPROVISIONED)
+    subscribe(saga.sessions, WebhookEvent.FAILED)
+    disabled = subscribe(saga.sessions)
     with saga.sessions.begin() as session:
         session.get_one(WebhookEndpoint, disabled).disabled_at = saga.snapshot(saga.provision()).now
     agent_id = saga.agent()
@@ -116,61 +116,63 @@ def _cut(live: SandboxApp) -> None:
     live.console.twilio("POST", f"/2010-04-01/Accounts/{account}/IncomingPhoneNumbers/{number}.json", TrunkSid="")
 
 
-def test_a_drift_is_told_once_and_again_only_after_it_was_mended(live: SandboxApp) -> None:
-    listen(live.wiring.sessions)
+def test_a_drift_queues_one_event_and_another_only_after_a_fix(live: SandboxApp) -> None:
+    subscribe(live.wiring.sessions)
     live.audit()
-    assert told(live.wiring.sessions) == []
+    assert pending_events(live.wiring.sessions) == []
     _cut(live)
     for _ in range(2):
         live.audit()
         live.wiring.maintenance.verify(live.agent_id)
 
-    ((event, data),) = told(live.wiring.sessions)
+    ((event, data),) = pending_events(live.wiring.sessions)
 
     assert (event, data["phoneNumber"], data["operationId"]) == (WebhookEvent.DRIFTED, NUMBER, None)
     assert [finding["code"] for finding in data["findings"]] == ["number_detached"]
     live.audit(fix=True)
-    assert len(told(live.wiring.sessions)) == 1
+    assert len(pending_events(live.wiring.sessions)) == 1
     _cut(live)
     live.wiring.maintenance.verify(live.agent_id)
-    assert [event for event, _ in told(live.wiring.sessions)] == [WebhookEvent.DRIFTED] * 2
+    assert [event for event, _ in pending_events(live.wiring.sessions)] == [WebhookEvent.DRIFTED] * 2
 
 
 def test_a_repair_that_fails_needs_attention(live: SandboxApp) -> None:
-    listen(live.wiring.sessions, WebhookEvent.NEEDS_ATTENTION)
+    subscribe(live.wiring.sessions, WebhookEvent.NEEDS_ATTENTION)
     live.wiring.platform.delete_dispatch_rule(str(live.agent.livekit_dispatch_rule_id))
     live.sandbox.fault("livekit.create_dispatch_rule", "reject", status=400, code="invalid_argument", message="no")
     operation = live.wiring.maintenance.repair(live.agent_id, takeover=False, origin=Origin())
     assert operation is not None
     live.drive()
 
-    ((_, data),) = told(live.wiring.sessions)
+    ((_, data),) = pending_events(live.wiring.sessions)
 
     assert (data["operationId"], data["operationKind"]) == (str(operation.id), "repair")
 
 
 def test_a_move_takes_the_number_from_one_agent_and_gives_it_to_another(live: SandboxApp) -> None:
-    listen(live.wiring.sessions)
+    subscribe(live.wiring.sessions)
     other = live.wiring.agents.create("back office", "back-office", {}).id
     live.wiring.maintenance.move(live.agent_id, other, origin=Origin())
     live.drive()
 
-    told_of = {event: (data["agentId"], data["phoneNumber"]) for event, data in told(live.wiring.sessions)}
+    agents_by_event = {
+        event: (data["agentId"], data["phoneNumber"]) for event, data in pending_events(live.wiring.sessions)
+    }
 
-    assert told_of == {
+    assert agents_by_event == {
         WebhookEvent.DEPROVISIONED: (str(live.agent_id), NUMBER),
         WebhookEvent.PROVISIONED: (str(other), NUMBER),
     }
 
 
-def test_a_move_that_fails_is_told_of_the_agent_that_did_not_get_the_number(live: SandboxApp) -> None:
-    listen(live.wiring.sessions)
+def test_a_failed_move_queues_an_event_of_the_agent_that_did_not_get_the_number(live: SandboxApp) -> None:
+    subscribe(live.wiring.sessions)
     other = live.wiring.agents.create("back office", "back-office", {}).id
     live.sandbox.fault("livekit.update_dispatch_rule", "reject", status=400, code="invalid_argument", message="no")
     live.wiring.maintenance.move(live.agent_id, other, origin=Origin())
     live.drive()
 
-    ((event, data),) = told(live.wiring.sessions)
+    ((event, data),) = pending_events(live.wiring.sessions)
 
     assert (event, data["agentId"], data["phoneProvisioningStatus"]) == (
         WebhookEvent.FAILED,
@@ -179,7 +181,7 @@ def test_a_move_that_fails_is_told_of_the_agent_that_did_not_get_the_number(live
     )
 
 
-def test_there_are_five_events_to_listen_for() -> None:
+def test_there_are_five_events_to_subscribe_to() -> None:
     assert [event.value.removeprefix("phone.") for event in PHONE_EVENTS] == [
         "provisioned",
         "failed",

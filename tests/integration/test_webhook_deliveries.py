@@ -1,4 +1,4 @@
-"""The outbox as a queue: what a try leaves behind, who may try, and what a dead or a slow receiver costs."""
+"""The outbox as a queue: attempts and their results, leases, and dead or slow receivers."""
 
 import logging
 import threading
@@ -72,7 +72,7 @@ class Outbox:
             session.execute(update(WebhookDelivery).where(WebhookDelivery.id == delivery_id).values(**values))
 
     def let_time_pass(self) -> None:
-        """Make every rest, pause and lease a thing of the past."""
+        """Move every pause and lease into the past."""
         before = func.now() - timedelta(seconds=1)
         with self.sessions.begin() as session:
             session.execute(update(WebhookEndpoint).values(wake_at=before))
@@ -99,7 +99,7 @@ def outbox(saga: Saga) -> Iterator[Outbox]:
         yield Outbox(saga.sessions, target)
 
 
-def test_a_message_arrives_signed_and_is_done_with(outbox: Outbox) -> None:
+def test_a_message_arrives_signed_and_its_delivery_ends(outbox: Outbox) -> None:
     delivery_id = outbox.ping()
     assert outbox.publisher.webhooks == [outbox.endpoint_id]
 
@@ -113,7 +113,7 @@ def test_a_message_arrives_signed_and_is_done_with(outbox: Outbox) -> None:
     assert outbox.deliveries.deliver(outbox.endpoint_id) == 0
 
 
-def test_every_try_carries_the_same_id_and_body(outbox: Outbox) -> None:
+def test_every_attempt_has_the_same_id_and_body(outbox: Outbox) -> None:
     outbox.receiver.server.answer(Scripted(500), Scripted(503))
     outbox.ping()
     for _ in range(3):
@@ -155,7 +155,7 @@ def test_during_a_rotation_both_secrets_verify_and_afterwards_the_new_one(outbox
 
 
 def signed_by(outbox: Outbox, *secrets: str) -> list[bool]:
-    """Say of each secret whether the next message is signed with it."""
+    """Tell for each secret whether the next message is signed with it."""
     outbox.receiver.server.seen.clear()
     outbox.ping()
     assert outbox.deliveries.deliver(outbox.endpoint_id) == 1
@@ -211,7 +211,7 @@ def test_more_old_secrets_than_a_header_should_hold_are_refused(outbox: Outbox) 
     assert outbox.deliveries.deliver(outbox.endpoint_id) == 0
 
 
-def test_of_many_that_register_at_once_no_more_get_in_than_there_is_room_for(outbox: Outbox) -> None:
+def test_concurrent_registrations_do_not_exceed_the_limit(outbox: Outbox) -> None:
     room = 3
     for _ in range(MAX_ENDPOINTS - 1 - room):
         outbox.webhooks.create(outbox.receiver.url, None, None)
@@ -235,7 +235,7 @@ def test_of_many_that_register_at_once_no_more_get_in_than_there_is_room_for(out
     assert len(outbox.webhooks.all()) == MAX_ENDPOINTS
 
 
-def test_the_rests_follow_the_schedule_and_then_it_is_given_up(outbox: Outbox) -> None:
+def test_the_pauses_follow_the_schedule_and_then_it_is_given_up(outbox: Outbox) -> None:
     delivery_id, rests = outbox.ping(), []
     for _ in RETRIES:
         attempt = claim_delivery(outbox.sessions, outbox.endpoint_id)
@@ -255,7 +255,7 @@ def test_the_rests_follow_the_schedule_and_then_it_is_given_up(outbox: Outbox) -
     assert outbox.endpoint.disabled_at is None
 
 
-def test_a_wish_to_be_left_alone_is_granted(outbox: Outbox) -> None:
+def test_retry_after_is_respected(outbox: Outbox) -> None:
     delivery_id = outbox.ping()
     attempt = claim_delivery(outbox.sessions, outbox.endpoint_id)
     assert attempt is not None
@@ -268,7 +268,7 @@ def test_a_wish_to_be_left_alone_is_granted(outbox: Outbox) -> None:
     assert outbox.deliveries.sweep() == 0
 
 
-def test_a_receiver_that_is_gone_is_told_no_more(outbox: Outbox) -> None:
+def test_a_receiver_that_responds_410_gets_nothing_more(outbox: Outbox) -> None:
     first, second = outbox.ping(), outbox.ping()
     attempt = claim_delivery(outbox.sessions, outbox.endpoint_id)
     assert attempt is not None
@@ -292,7 +292,7 @@ def test_only_an_endpoint_that_fails_for_days_is_disabled(
     delivery_id = outbox.ping()
     with outbox.sessions.begin() as session:
         session.execute(update(WebhookEndpoint).values(failing_since=func.now() - failing_for))
-    # A single failure after a long silence disables nothing: the delivery must have been given up.
+    # A single failure after a long pause disables nothing: the delivery must have been given up.
     for attempts, expected in ((0, None), (len(RETRIES), disabled)):
         outbox.change(delivery_id, attempts=attempts, next_at=func.now() - timedelta(seconds=1))
         attempt = claim_delivery(outbox.sessions, outbox.endpoint_id)
@@ -301,7 +301,7 @@ def test_only_an_endpoint_that_fails_for_days_is_disabled(
     assert outbox.endpoint.disabled_reason == disabled
 
 
-def test_a_delivery_is_tried_by_one_worker_until_its_lease_ends(outbox: Outbox) -> None:
+def test_a_delivery_is_leased_to_one_worker(outbox: Outbox) -> None:
     delivery_id = outbox.ping()
     dead = claim_delivery(outbox.sessions, outbox.endpoint_id)
     assert dead is not None
@@ -321,7 +321,7 @@ def test_a_delivery_is_tried_by_one_worker_until_its_lease_ends(outbox: Outbox) 
     assert outbox.row(delivery_id).status is DeliveryStatus.DELIVERED
 
 
-def test_one_endpoint_is_tried_by_a_few_at_a_time(outbox: Outbox) -> None:
+def test_an_endpoint_has_a_limited_number_of_concurrent_attempts(outbox: Outbox) -> None:
     for _ in range(MAX_PARALLEL + 1):
         outbox.ping()
 
@@ -330,7 +330,7 @@ def test_one_endpoint_is_tried_by_a_few_at_a_time(outbox: Outbox) -> None:
     assert [each is not None for each in held] == [True] * MAX_PARALLEL + [False]
 
 
-def test_receivers_that_hang_delay_no_other(outbox: Outbox) -> None:
+def test_hanging_receivers_delay_no_other(outbox: Outbox) -> None:
     patient = replace(outbox.deliveries.sender, timeout_s=30)
     service = DeliveryService(outbox.sessions, outbox.publisher, patient)
     with receiver() as hanging:
@@ -350,7 +350,7 @@ def test_receivers_that_hang_delay_no_other(outbox: Outbox) -> None:
         assert [each.result() for each in under_way if each] == [0] * len(slow)
 
 
-def test_a_process_is_at_an_endpoint_once_at_a_time(outbox: Outbox) -> None:
+def test_a_process_makes_one_attempt_at_a_time_for_an_endpoint(outbox: Outbox) -> None:
     outbox.receiver.server.answer(Hang())
     for _ in range(2):
         outbox.ping()
@@ -366,7 +366,7 @@ def test_a_process_is_at_an_endpoint_once_at_a_time(outbox: Outbox) -> None:
     assert again.result() == 1
 
 
-def test_a_thread_that_breaks_says_so_and_the_endpoint_goes_on(
+def test_a_thread_that_raises_is_logged_and_the_endpoint_goes_on(
     outbox: Outbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     outbox.ping()
@@ -385,7 +385,7 @@ def test_a_thread_that_breaks_says_so_and_the_endpoint_goes_on(
     assert [line["event"] for line in lines] == ["webhook_thread_broke"] * 2
 
 
-def test_a_process_that_ends_finishes_its_try_and_begins_no_other(outbox: Outbox) -> None:
+def test_a_process_that_stops_finishes_its_attempt_and_starts_no_other(outbox: Outbox) -> None:
     for _ in range(2):
         outbox.ping()
     service = DeliveryService(outbox.sessions, outbox.publisher, outbox.deliveries.sender)
@@ -403,7 +403,7 @@ def test_a_process_that_ends_finishes_its_try_and_begins_no_other(outbox: Outbox
     assert len(outbox.receiver.server.seen) == 1
 
 
-def test_a_failure_ends_the_worker_s_turn(outbox: Outbox) -> None:
+def test_a_worker_stops_after_a_failure(outbox: Outbox) -> None:
     outbox.receiver.server.answer(Scripted(500))
     for _ in range(3):
         outbox.ping()
@@ -413,7 +413,7 @@ def test_a_failure_ends_the_worker_s_turn(outbox: Outbox) -> None:
     assert outbox.deliveries.deliver(outbox.endpoint_id) == 2
 
 
-def test_the_sweep_gives_one_hint_and_ever_fewer_while_no_worker_comes(outbox: Outbox) -> None:
+def test_the_sweep_publishes_once_and_then_after_growing_pauses(outbox: Outbox) -> None:
     outbox.ping()
     outbox.publisher.webhooks.clear()
     pauses = []
@@ -430,7 +430,7 @@ def test_the_sweep_gives_one_hint_and_ever_fewer_while_no_worker_comes(outbox: O
     assert outbox.endpoint.idle_kicks == 0
 
 
-def test_one_pass_hints_at_a_batch_of_endpoints(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_pass_publishes_a_batch_of_endpoints(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(5):
         outbox.webhooks.test(outbox.webhooks.create(outbox.receiver.url, None, None).id)
     outbox.let_time_pass()
@@ -441,7 +441,7 @@ def test_one_pass_hints_at_a_batch_of_endpoints(outbox: Outbox, monkeypatch: pyt
     assert len(set(outbox.publisher.webhooks)) == 3
 
 
-def test_the_log_forgets_after_a_month_what_is_over_and_nothing_else(outbox: Outbox) -> None:
+def test_ended_deliveries_are_deleted_after_a_month(outbox: Outbox) -> None:
     old, young, pending = outbox.ping(), outbox.ping(), outbox.ping()
     for delivery_id, days in ((old, 31), (young, 29)):
         over = {"status": DeliveryStatus.DELIVERED, "finished_at": func.now() - timedelta(days=days)}
@@ -454,7 +454,7 @@ def test_the_log_forgets_after_a_month_what_is_over_and_nothing_else(outbox: Out
         assert set(session.scalars(select(WebhookDelivery.id))) == {young, pending}
 
 
-def test_no_log_line_tells_a_secret_a_url_or_a_number(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_log_line_contains_a_secret_a_url_or_a_number(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
     number = "+15145551234"
     outbox.receiver.server.answer(Scripted(500, number.encode(), "text/plain"))
     with logged(caplog) as lines:
@@ -469,7 +469,7 @@ def test_no_log_line_tells_a_secret_a_url_or_a_number(outbox: Outbox, caplog: py
         assert secret not in str(lines)
 
 
-def test_deleting_an_endpoint_while_it_is_tried_harms_nobody(outbox: Outbox) -> None:
+def test_deleting_an_endpoint_during_an_attempt_is_safe(outbox: Outbox) -> None:
     outbox.receiver.server.answer(Hang())
     outbox.ping()
     worker = threading.Thread(target=outbox.deliveries.deliver, args=(outbox.endpoint_id,))
@@ -483,7 +483,7 @@ def test_deleting_an_endpoint_while_it_is_tried_harms_nobody(outbox: Outbox) -> 
     assert claim_delivery(outbox.sessions, outbox.endpoint_id) is None
 
 
-def test_the_signature_is_made_at_the_time_of_the_try(outbox: Outbox) -> None:
+def test_the_signature_has_the_time_of_the_attempt(outbox: Outbox) -> None:
     outbox.change(outbox.ping(), created_at=datetime(2020, 1, 1, tzinfo=UTC))
     outbox.deliveries.deliver(outbox.endpoint_id)
 

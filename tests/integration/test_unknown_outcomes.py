@@ -1,4 +1,4 @@
-"""Requests without an answer: every undo looks for what they may have made, last of all once nothing can land."""
+"""Requests without a response: every undo searches for what they may have created, until nothing can land any more."""
 
 import uuid
 from collections.abc import Callable
@@ -27,7 +27,7 @@ MADE = pytest.mark.parametrize("step", MAKERS)
 
 
 def land(saga: Saga, operation_id: uuid.UUID, step: str) -> str:
-    """Let an earlier request of this step take effect now."""
+    """Make an earlier request of this step take effect now."""
     agent = saga.snapshot(operation_id).agent
     tag, context = tag_of("test", agent.id), make_context(saga.world, agent_id=agent.id)
     trunk, inbound = str(agent.twilio_trunk_sid), str(agent.livekit_inbound_trunk_id)
@@ -41,7 +41,7 @@ def land(saga: Saga, operation_id: uuid.UUID, step: str) -> str:
 
 
 def lose(saga: Saga, step: str) -> uuid.UUID:
-    """Provision as far as this step, whose request gets no answer."""
+    """Provision up to this step, whose request gets no response."""
     operation_id = saga.provision()
     saga.world.log.plan(DO_CALL[step], before=LOST)
     saga.drive_to(operation_id, lambda: saga.snapshot(operation_id).rows[step].unsettled_until is not None)
@@ -49,7 +49,7 @@ def lose(saga: Saga, step: str) -> uuid.UUID:
 
 
 def end_rest(saga: Saga, operation_id: uuid.UUID, step: str) -> None:
-    """Let the step's rest be over, but not the time in which something may land."""
+    """End the step's pause, but not its quiet period."""
     with saga.sessions.begin() as session:
         which = (OperationStep.operation_id == operation_id, OperationStep.name == step)
         session.execute(update(OperationStep).where(*which).values(lease_until=None))
@@ -58,7 +58,7 @@ def end_rest(saga: Saga, operation_id: uuid.UUID, step: str) -> None:
 
 
 @MADE
-def test_what_lands_after_an_empty_look_is_found_by_the_undo(saga: Saga, number_sid: str, step: str) -> None:
+def test_what_lands_after_an_empty_search_is_found_by_the_undo(saga: Saga, number_sid: str, step: str) -> None:
     operation_id = lose(saga, step)
     saga.world.log.plan(DO_CALL[NUMBER_ATTACHMENT], before=REFUSED)
     saga.drive_until(operation_id, OperationStatus.ROLLING_BACK)
@@ -87,13 +87,13 @@ def test_an_undo_waits_until_nothing_can_land_any_more(saga: Saga, number_sid: s
 
 
 @MADE
-def test_a_look_that_was_answered_late_proves_nothing(saga: Saga, number_sid: str, step: str) -> None:
+def test_a_search_with_a_slow_response_proves_nothing(saga: Saga, number_sid: str, step: str) -> None:
     operation_id = lose(saga, step)
     saga.expire_leases(operation_id)
-    look = {TRUNK: "carrier.list_trunks", ORIGINATION_URL: "carrier.list_origination_urls"}
-    look |= {INBOUND_TRUNK: "platform.list_inbound_trunks", DISPATCH_RULE: "platform.list_dispatch_rules"}
+    search = {TRUNK: "carrier.list_trunks", ORIGINATION_URL: "carrier.list_origination_urls"}
+    search |= {INBOUND_TRUNK: "platform.list_inbound_trunks", DISPATCH_RULE: "platform.list_dispatch_rules"}
     late = TIMING.stall.total_seconds() + 0.1
-    saga.world.log.plan(look[step], before=lambda: current_caller().record_response(late, is_lost=False))
+    saga.world.log.plan(search[step], before=lambda: current_caller().record_response(late, is_lost=False))
     made = saga.world.log.started[DO_CALL[step]]
     assert saga.run(operation_id, step) == Outcome(Verdict.RESTS, TIMING.quiet)
     assert saga.world.log.started[DO_CALL[step]] == made
@@ -104,7 +104,7 @@ def test_a_look_that_was_answered_late_proves_nothing(saga: Saga, number_sid: st
 
 
 @MADE
-def test_a_number_is_not_called_provisioned_while_a_twin_may_land(saga: Saga, number_sid: str, step: str) -> None:
+def test_a_number_is_not_provisioned_while_a_duplicate_may_land(saga: Saga, number_sid: str, step: str) -> None:
     operation_id = lose(saga, step)
     for row in saga.snapshot(operation_id).rows:
         end_rest(saga, operation_id, row)
@@ -117,7 +117,7 @@ def test_a_number_is_not_called_provisioned_while_a_twin_may_land(saga: Saga, nu
 
 
 @pytest.mark.parametrize("step", [INBOUND_TRUNK, DISPATCH_RULE])
-def test_a_conflict_with_what_landed_between_the_look_and_the_create_is_adoption(
+def test_a_conflict_with_what_landed_between_search_and_create_is_adopted(
     saga: Saga, number_sid: str, step: str
 ) -> None:
     operation_id = lose(saga, step)
@@ -127,7 +127,7 @@ def test_a_conflict_with_what_landed_between_the_look_and_the_create_is_adoption
 
 
 @MADE
-def test_a_deprovisioning_looks_for_what_an_older_operation_may_have_made(
+def test_a_deprovisioning_searches_for_what_an_older_operation_may_have_created(
     saga: Saga, number_sid: str, step: str
 ) -> None:
     provisioning = lose(saga, step)
@@ -140,7 +140,7 @@ def test_a_deprovisioning_looks_for_what_an_older_operation_may_have_made(
 
 
 @pytest.mark.parametrize("step", UNDO_CALL)
-def test_a_worker_killed_in_a_write_leaves_a_doubt_that_its_undo_waits_out(
+def test_an_undo_waits_for_the_quiet_period_of_a_worker_killed_in_a_write(
     saga: Saga, number_sid: str, step: str
 ) -> None:
     operation_id = saga.provision()
@@ -163,9 +163,7 @@ def test_a_worker_killed_in_a_write_leaves_a_doubt_that_its_undo_waits_out(
     saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.NOT_PROVISIONED)
 
 
-def test_an_attachment_that_lands_after_the_number_was_moved_goes_back_to_where_it_was_moved(
-    saga: Saga, number_sid: str
-) -> None:
+def test_a_late_attachment_is_undone_to_the_routing_that_the_number_was_moved_to(saga: Saga, number_sid: str) -> None:
     theirs = saga.world.carrier.own_trunk("theirs")
     operation_id = lose(saga, NUMBER_ATTACHMENT)
     saga.world.carrier.route(number_sid, trunk_sid=theirs)
