@@ -54,7 +54,7 @@ PURGE_INTERVAL_S = 3600.0
 
 @dataclass(frozen=True)
 class Sweeper:
-    """One sweeper; `run` until told to stop."""
+    """One sweeper; `run` sweeps until it is stopped."""
 
     sessions: Sessions
     service: ProvisioningService

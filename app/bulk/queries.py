@@ -87,9 +87,9 @@ def _queued(bulk_id: uuid.UUID) -> Select[uuid.UUID]:
 
 
 def lock_queued(session: Session, operation_ids: Collection[uuid.UUID]) -> Sequence[uuid.UUID]:
-    """Lock those of the operations that still nobody has begun, and return their ids.
+    """Lock those of the operations that are still queued, and return their ids.
 
-    A worker that is claiming one of them is waited for, and its operation is left out; one that comes later waits.
+    Waits for a worker that is claiming one of them, and leaves its operation out; later workers wait for this lock.
     """
     wanted = bindparam("operation_ids", list(operation_ids), type_=ARRAY(Uuid))
     query = (

@@ -79,7 +79,7 @@ def accept(
         "key_id": origin.key_id,
         "address": origin.address,
         "detail": json.dumps(detail | origin.in_trail()),
-        "asked": json.dumps({"operation_id": str(operation_id)} | detail),
+        "trail": json.dumps({"operation_id": str(operation_id)} | detail),
         "traceparent": origin.traceparent,
     }
     if statements.one(_ACCEPT, values) is None:

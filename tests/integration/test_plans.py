@@ -34,7 +34,7 @@ VALUES = {
     **dict.fromkeys(("operation", "agent", "bulk", "key_id", "id", "holder", "heir"), ID),
     **dict.fromkeys(("grace", "lands"), MOMENT),
     **dict.fromkeys(("number", "requested_by", "request_id", "traceparent", "channel", "address", "action"), "x"),
-    **dict.fromkeys(("change", "detail", "asked", "target"), Jsonb({})),
+    **dict.fromkeys(("change", "detail", "trail", "target"), Jsonb({})),
     "free": [STEPS[0].name],
     "steps": [STEPS[0].name],
     "version": "1",

@@ -1,9 +1,9 @@
--- Takes a number for an agent and opens its provisioning: what every POST waits for. Nothing that the saga's rules decide
--- is decided here, since an operation that does not exist yet has no state. Of two requests the second waits for the
--- agent's row, reads it anew and finds it taken; whatever the conditions miss in that moment meets the unique indexes.
+-- Claims a number for an agent and opens its provisioning, while the client of the POST waits. No rule of the state
+-- machine is repeated here, since an operation that does not exist yet has no state. Of two concurrent requests the
+-- second waits for the agent's row, reads it again and finds it busy; the unique indexes catch what this misses.
 
--- The item of a bulk for which it is opened, if any: only while it waits.
-WITH place AS MATERIALIZED (
+-- The item of a bulk that it is opened for, if any: only while it is pending.
+WITH bulk_item AS MATERIALIZED (
     SELECT position FROM bulk_items
      WHERE bulk_id = %(bulk)s AND position = %(position)s AND status = 'pending'
        FOR UPDATE
@@ -13,7 +13,7 @@ agent AS (
     UPDATE agents
        SET phone_provisioning_status = 'PENDING', twilio_phone_number = %(number)s, updated_at = now()
      WHERE id = %(agent)s AND deleted_at IS NULL AND phone_provisioning_status = ANY(%(free)s)
-       AND (%(bulk)s::uuid IS NULL OR EXISTS (SELECT FROM place))
+       AND (%(bulk)s::uuid IS NULL OR EXISTS (SELECT FROM bulk_item))
        AND NOT EXISTS (SELECT FROM operations WHERE agent_id = %(agent)s
                           AND status IN ('needs_attention', 'queued', 'rolling_back', 'running'))
        AND NOT EXISTS (SELECT FROM operations WHERE target_agent_id = %(agent)s
@@ -30,22 +30,22 @@ operation AS (
 ),
 steps AS (
     INSERT INTO operation_steps (operation_id, name, position, state, attempts)
-    SELECT operation.id, step.name, step.place - 1, 'PENDING', 0
-      FROM operation, unnest(%(steps)s::text[]) WITH ORDINALITY AS step (name, place)
+    SELECT operation.id, step.name, step.number - 1, 'PENDING', 0
+      FROM operation, unnest(%(steps)s::text[]) WITH ORDINALITY AS step (name, number)
 ),
-item AS (
+started_item AS (
     UPDATE bulk_items SET status = 'running', operation_id = operation.id
       FROM operation WHERE bulk_items.bulk_id = %(bulk)s AND position = %(position)s
 ),
-trail AS (
+queued_event AS (
     INSERT INTO events (operation_id, event, detail)
     SELECT id, 'operation_queued', %(detail)s::jsonb FROM operation
 ),
--- Who asked; nobody did where the item of a bulk is opened.
-asked AS (
+-- The audit trail, for requests only: not when the sweeper opens the item of a bulk.
+trail AS (
     INSERT INTO activity (action, subject_id, channel, actor, key_id, address, request_id, detail)
     SELECT %(action)s, %(agent)s, %(channel)s, %(requested_by)s, %(key_id)s, %(address)s, %(request_id)s,
-           %(asked)s::jsonb
+           %(trail)s::jsonb
       FROM operation WHERE %(channel)s::text <> 'internal'
 )
 SELECT id FROM operation
