@@ -17,7 +17,7 @@ from app.domain.events import Origin
 from app.domain.findings import CHECKS, Finding, FindingCode, Fix, Health
 from app.domain.numbers import mask_numbers
 from app.domain.statuses import OperationKind, PhoneStatus
-from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK, VERIFICATION
+from app.domain.steps import LAST, STEPS
 from app.numbers.agents import lock_agent, refuse_busy
 from app.numbers.service import Publisher, refusal_of
 from app.saga import machine
@@ -28,7 +28,7 @@ from app.webhooks.announcements import announce_drift
 
 log = structlog.get_logger(__name__)
 
-MOVED_STEPS = frozenset({TRUNK, ORIGINATION_URL, INBOUND_TRUNK, DISPATCH_RULE, VERIFICATION})
+MOVED_STEPS = frozenset({*(step.name for step in STEPS if step.makes and step.column), LAST})
 """The steps whose resources carry the agent's mark or name; callers reach the new agent as soon as the rule changes."""
 
 
@@ -95,7 +95,7 @@ class MaintenanceService:
                 agent, now = lock_agent(session, agent_id)
                 refuse_busy(session, agent_id)
                 _check_has_number(agent)
-                kind, only, row = OperationKind.REPAIR, steps | {VERIFICATION}, agent_row(agent)
+                kind, only, row = OperationKind.REPAIR, steps | {LAST}, agent_row(agent)
                 change = machine.open_operation(kind, row, now, origin, takeover=takeover, only=only)
                 saga = self.rows.open(change, session)
         except IntegrityError as error:

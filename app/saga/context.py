@@ -199,6 +199,8 @@ def _context(saga: Saga, direction: Direction, tools: Toolbox) -> StepContext:
     operation, agent = saga.operation, saga.agent
     # A move works under the identity of the agent that gets the number, and its undo under the old one's again.
     identity = saga.target if saga.target is not None and direction is Direction.DO else agent
+    # A step without a column on the agent is known by its row.
+    made = {name: row.resource_id for name, row in saga.steps.items() if row.resource_id and STEP_BY_NAME[name].makes}
     ledger: dict[str, tuple[str, ...]] = {}
     for entry in saga.ledger:
         ledger[entry.kind] = (*ledger.get(entry.kind, ()), entry.external_id)
@@ -210,7 +212,7 @@ def _context(saga: Saga, direction: Direction, tools: Toolbox) -> StepContext:
         takeover=operation.takeover,
         agent_name=identity.livekit_agent_name,
         job_metadata=json.dumps(identity.metadata),
-        ids=agent.ids,
+        ids={**made, **agent.ids},
         parents={entry.external_id: entry.parent_id for entry in saga.ledger if entry.parent_id},
         ledger=ledger,
         previous_routing=NumberRouting(**agent.previous_routing) if agent.previous_routing else None,

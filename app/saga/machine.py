@@ -19,7 +19,7 @@ from app.domain.events import INTERNAL, Action, Channel, EventName, Origin, Webh
 from app.domain.findings import Health
 from app.domain.kinds import KINDS, Kind, direction_of
 from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState, check_move
-from app.domain.steps import ALL_NEEDS, JOINS, LAST, STEP_BY_NAME, STEPS, Step, steps_towards
+from app.domain.steps import ALL_NEEDS, COLUMNS, JOINS, LAST, STEP_BY_NAME, STEPS, Step, steps_towards
 
 LEASE_MARGIN = timedelta(seconds=1)
 """How long after a lease's end the sweep looks: the holder's own last transaction may be a moment late."""
@@ -796,7 +796,7 @@ def _finish_if_undone(change: Change) -> bool:
     else:
         _close(change, OperationStatus.CANCELLED if operation.cancelled_at else OperationStatus.FAILED)
     if operation.rules.keeps_path and any(
-        STEP_BY_NAME[row.name].makes and not row.resource_id for row in change.steps.values()
+        row.name in COLUMNS and STEP_BY_NAME[row.name].makes and not row.resource_id for row in change.steps.values()
     ):
         _repair_after(change)
     return True

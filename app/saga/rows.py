@@ -251,7 +251,7 @@ def _written(change: Change, version: str | None) -> tuple[str, dict[str, object
         ],
         "ledger": [_as_resource(entry, before.agent.id) for entry in change.ledger],
         "deleted": list(change.deleted),
-        "announcements": lines_of([(one.event, one.data) for one in change.announcements]),
+        "announcements": change.announcements and lines_of([(one.event, one.data) for one in change.announcements]),
         "ended": _agents_of(operation) if before.operation.status.is_final else [],
         "holder": before.agent.id,
     }

@@ -47,7 +47,7 @@ def _remove_duplicates(ctx: StepContext) -> list[str]:
     removed = []
     for step in steps_towards(Direction.UNDO):
         actions = ACTIONS[step.name]
-        if not step.makes or not actions.find or not actions.undo:
+        if not step.makes or not actions.find or not actions.undo or step.name not in ctx.ids:
             continue
         ctx.check_time()
         for duplicate in sorted({*actions.find(ctx), *ctx.ledger.get(step.name, ())} - {ctx.ids[step.name]}):

@@ -11,8 +11,10 @@ from app.domain.errors import ErrorCode
 from app.domain.marks import tag_of
 from app.domain.statuses import Direction
 from app.domain.steps import (
+    ALL_NEEDS,
     DISPATCH_RULE,
     INBOUND_TRUNK,
+    LAST,
     NUMBER,
     NUMBER_ATTACHMENT,
     ORIGINATION_URL,
@@ -56,6 +58,11 @@ def test_every_step_needs_only_what_stands_above_it() -> None:
     for step in STEPS:
         assert set(step.needs) <= seen
         seen.add(step.name)
+
+
+def test_the_last_step_needs_every_other() -> None:
+    """A step that none needs would be left out where branches meet, and run only once a sweep has found it."""
+    assert ALL_NEEDS[LAST] == {step.name for step in STEPS} - {LAST}
 
 
 def test_every_column_of_the_table_is_a_column_of_the_agent() -> None:
