@@ -39,7 +39,7 @@ from app.numbers.inventory import NumberUse, OwnedNumber
 from app.numbers.service import OpenedOperation
 from app.views.operation_schemas import OperationOut, PhoneOut, PlanOut, VerifiedOut
 from app.views.operations import OperationView, PhoneView
-from app.views.reports import plan_body, verification_body
+from app.views.operations import plan_body, verification_body
 
 KIND_NAMES = {
     OperationKind.PROVISION: "provisioning",

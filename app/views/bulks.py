@@ -1,10 +1,12 @@
-"""The read side of bulks: pages of bulks and of items."""
+"""The read side of bulks: pages of bulks and of items, and the report as a file."""
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from app.bulk import queries
+from app.bulk.files import report_text
 from app.db.engine import Sessions
 from app.db.models import COUNTS, Bulk, BulkItem
 from app.db.queries import Position
@@ -131,3 +133,12 @@ class BulkReader:
 def bulk_url(bulk_id: uuid.UUID) -> str:
     """Return where a bulk is found."""
     return f"/api/provisionings/{bulk_id}"
+
+
+def report_download(bulk_id: uuid.UUID, items: Iterable[BulkItem]) -> tuple[str, dict[str, str]]:
+    """Return a bulk's report as CSV, with the headers that make a browser save it as a file."""
+    headers = {
+        "Content-Disposition": f'attachment; filename="provisioning-{bulk_id}.csv"',
+        "Content-Type": "text/csv; charset=utf-8; header=present",
+    }
+    return report_text(items), headers

@@ -1,8 +1,8 @@
-"""Operations and phone status as API, console and command line show them."""
+"""Operations, phone status, verification and dry run as API, console and command line show them."""
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,8 @@ from app.db.models import Agent, BulkItem, Event, Operation, OperationStep, Reso
 from app.domain.findings import Health
 from app.domain.kinds import KINDS
 from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.numbers.dry_run import Preview
+from app.numbers.maintenance import VerifyResult, finding_json
 
 _MADE = frozenset({StepState.RUNNING, StepState.DONE, StepState.FAILED})
 """The states of a step that may have made something: a rollback has to undo it."""
@@ -194,3 +196,35 @@ def phone_status_of(operation: Operation) -> PhoneStatus:
 def status_url(agent_id: uuid.UUID) -> str:
     """Return where to poll: a path, so that it holds behind any proxy."""
     return f"/api/agents/{agent_id}/phone-status"
+
+
+def verification_body(result: VerifyResult) -> dict[str, Any]:
+    """Return the body of `VerifiedOut`: every named check, and the health that was stored."""
+    details: dict[str, list[str]] = {}
+    for finding in result.findings:
+        shown = finding_json(finding)
+        details.setdefault(finding.check, []).append(f"{shown['sentence']} {shown['detail']}".strip())
+    checks = [
+        {"name": name, "ok": ok, "detail": " ".join(details.get(name, ())) or None}
+        for name, ok in result.checks.items()
+    ]
+    health = {
+        "state": result.health,
+        "checked_at": result.checked_at,
+        "findings": [finding_json(finding) for finding in result.findings],
+    }
+    success = all(result.checks.values())
+    return {"success": success, "checks": checks, "health": health}
+
+
+def plan_body(preview: Preview) -> dict[str, Any]:
+    """Return the body of `PlanOut`."""
+    used, limit = preview.trunks_used, preview.trunks_limit
+    return {
+        "success": True,
+        "is_dry_run": True,
+        "would_succeed": preview.would_succeed,
+        "calls": [asdict(call) for call in preview.calls],
+        "obstacles": [asdict(obstacle) for obstacle in preview.obstacles],
+        "trunks": {"used": used, "limit": limit, "free": max(limit - used, 0)},
+    }
