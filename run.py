@@ -46,7 +46,7 @@ SYSTEM_ROOTS = (
     "/etc/ssl/ca-bundle.pem",  # SUSE
 )
 """Files of the certificates that the machine trusts, a company's own among them. uv and pip before 24.2 bring their own
-list instead, with which every download fails where a network inspects TLS."""
+list instead, with which every download fails in a network that inspects TLS."""
 
 REASON_LINES = 12
 """Lines of a failure that are shown: pip names the requirement and where it comes from below its error."""
@@ -90,7 +90,7 @@ State lies in .data (DATA_DIR) and survives a restart; the API listens on port 8
 
 
 class PrepareError(Exception):
-    """The environment cannot be made; the message is what the user sees."""
+    """The environment cannot be made; the user sees the message."""
 
 
 def main(arguments: list[str]) -> int:
@@ -129,7 +129,7 @@ def _perform(command: str, arguments: list[str]) -> int:
 
 
 def _repair_streams() -> None:
-    """Make output fail on no character, and give each standard stream that the caller closed a place to go.
+    """Let output fail on no character, and open /dev/null for each standard stream that the caller has closed.
 
     A file that is opened later would get the number of a closed one, and with it what is printed.
     """
@@ -144,7 +144,7 @@ def _repair_streams() -> None:
 
 
 def _drop_output() -> None:
-    """Let the interpreter end without a second complaint where standard output cannot be written."""
+    """Let the interpreter exit without a second error where standard output cannot be written."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -152,14 +152,14 @@ def _drop_output() -> None:
 
 
 def _end_on_signals() -> None:
-    """Unwind on SIGTERM and SIGHUP as on Ctrl-C: an installer that goes on alone would spoil the next one's .venv."""
+    """Exit on SIGTERM and SIGHUP as on Ctrl-C: an installer that goes on alone would damage the next one's .venv."""
     for signum in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, lambda number, _: sys.exit(128 + number))
 
 
 def become(command: str, arguments: list[str]) -> NoReturn:
-    """Go on as the environment's Python, under the same process id: signals and exit codes need no relay."""
+    """Replace this process by the environment's Python: the process id stays, so signals need no relay."""
     os.chdir(ROOT)
     sys.stdout.flush()
     # Bytecode lies in ignored folders; without it every process compiles all it imports: a start takes 16 s, not 4.
@@ -168,7 +168,7 @@ def become(command: str, arguments: list[str]) -> NoReturn:
 
 
 def check() -> int:
-    """Run all checks side by side; print a line for each, then all that the failed ones said. 1 if one failed."""
+    """Run all checks side by side; print a line for each, then the output of the failed ones. 1 if one failed."""
     started = time.monotonic()
     with contextlib.ExitStack() as ended:
         running = {name: ended.enter_context(_started(arguments)) for name, arguments in CHECKS.items()}
@@ -198,7 +198,7 @@ def _started(arguments: Sequence[str]) -> subprocess.Popen[str]:
 
 
 def prepare() -> None:
-    """Make or refresh .venv unless it already is what requirements.lock asks for; one run at a time."""
+    """Make or refresh .venv unless it is up to date with requirements.lock; one run at a time."""
     if sys.version_info < OLDEST_PYTHON:
         wanted, found = ".".join(map(str, OLDEST_PYTHON)), sys.version.split()[0]
         raise PrepareError(f"needs Python {wanted} or newer; {sys.executable} is {found}. Try: python{wanted} run.py")
@@ -221,7 +221,7 @@ def prepare() -> None:
 
 
 def _write_launcher() -> None:
-    """Put `trunkline` into .venv/bin unless it is there as it should be; whole or not at all."""
+    """Write `trunkline` into .venv/bin unless it is up to date; atomically, by a rename."""
     if LAUNCHER.exists() and LAUNCHER.read_text(encoding="utf-8") == LAUNCHER_TEXT:
         return
     fresh = LAUNCHER.with_name(f".trunkline.{os.getpid()}")
@@ -231,7 +231,7 @@ def _write_launcher() -> None:
 
 
 def _stamp() -> str:
-    """Return what the environment is made of; its path too, since the scripts in it carry theirs."""
+    """Return what the environment depends on; its path too, since the scripts in it contain it."""
     made_of = [hashlib.sha256(LOCK.read_bytes()).hexdigest(), sys.version, sys.base_prefix, str(VENV)]
     return "\n".join(made_of) + "\n"
 
@@ -322,7 +322,7 @@ def _run(command: list[str], environ: Mapping[str, str]) -> subprocess.Completed
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:
-    """Return why: no network, or all that stands from the first error on, since what follows names the culprit."""
+    """Return the reason: no network, or the output from the first error on, since what follows names the cause."""
     if UNREACHABLE.search(done.stderr):
         return "the package index cannot be reached (network, proxy or certificates)"
     lines = [line.rstrip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]

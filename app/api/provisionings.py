@@ -23,8 +23,7 @@ from app.views.bulk_schemas import (
     BulkPage,
     BulkQuery,
 )
-from app.views.bulks import BulkView, bulk_url
-from app.views.bulks import report_download
+from app.views.bulks import BulkView, bulk_url, report_download
 from app.web.authentication import charge_items
 from app.web.context import origin, web_services, wiring
 from app.web.documented import responds_with

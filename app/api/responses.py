@@ -24,8 +24,7 @@ from app.numbers.service import OpenedOperation
 from app.views.agent_schemas import Accepted, Done, Provisioned
 from app.views.fields import WHOLE_NUMBER
 from app.views.operation_schemas import AuditAccepted, AuditOut, MovedOut, PlanOut, RepairedOut, VerifiedOut, is_dry_run
-from app.views.operations import phone_status_of, status_url
-from app.views.operations import plan_body, verification_body
+from app.views.operations import phone_status_of, plan_body, status_url, verification_body
 from app.web.bodies import read_body
 from app.web.context import caller, web_services, wiring
 from app.web.documented import note_idempotent

@@ -38,8 +38,7 @@ from app.numbers.dry_run import Preview
 from app.numbers.inventory import NumberUse, OwnedNumber
 from app.numbers.service import OpenedOperation
 from app.views.operation_schemas import OperationOut, PhoneOut, PlanOut, VerifiedOut
-from app.views.operations import OperationView, PhoneView
-from app.views.operations import plan_body, verification_body
+from app.views.operations import OperationView, PhoneView, plan_body, verification_body
 
 KIND_NAMES = {
     OperationKind.PROVISION: "provisioning",

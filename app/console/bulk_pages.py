@@ -20,8 +20,7 @@ from app.console.presentation import bulk_counts, error_notice
 from app.console.reader import PAGE_ROWS
 from app.domain.errors import RefusedError
 from app.numbers.inventory import headroom_sentence
-from app.views.bulks import BulkView
-from app.views.bulks import report_download
+from app.views.bulks import BulkView, report_download
 from app.web.authentication import charge_items
 from app.web.bodies import parse_json
 from app.web.context import web_services, wiring

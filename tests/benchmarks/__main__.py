@@ -1,4 +1,4 @@
-"""`./run.py bench`: runs the measures that were asked for, and prints what they found."""
+"""`./run.py bench`: runs the chosen benchmarks and prints their results."""
 
 import argparse
 import dataclasses
@@ -25,7 +25,7 @@ MEASURES = {
     "growth": growth.measure,
     "bulk": bulk.measure,
 }
-"""In the order in which they run; memory is told by accept (web) and many (worker)."""
+"""In the order in which they run; memory is measured by accept (web) and many (worker)."""
 
 
 def parser() -> argparse.ArgumentParser:

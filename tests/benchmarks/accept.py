@@ -22,7 +22,7 @@ WARM_UP_S = 1.0
 """Seconds of load before the first round: pools fill, and the wiring is built at the first request."""
 
 GENERATOR_SHARE = 0.35
-"""Of one core: beyond it the generator would take from the servers what it is to measure."""
+"""Of one core: beyond it the generator would take CPU from the servers that it measures."""
 
 MOST_PER_S = 2_000
 """Posts a second that a round has ready: several times what two cores accept."""
@@ -40,13 +40,13 @@ class Side:
     is_repeated: bool = False
     """Whether a post may be sent again; else each is sent once."""
     servers: dict[str, int] = field(default_factory=dict)
-    """The process ids of what works for it, by name."""
+    """The process ids of its servers, by name."""
     rounds: dict[int, list[Load]] = field(default_factory=dict)
     cpu_s: Counter[str] = field(default_factory=Counter)
     sent: int = 0
 
     def play(self, connections: int, seconds: float) -> Load:
-        """Post for some seconds; every answer must be 202."""
+        """Post for some seconds; every response must be 202."""
         posts = self.posts if self.is_repeated else self.posts[self.sent : self.sent + int(seconds * MOST_PER_S)]
         before = self._cpu_s()
         played = load.run(Plan(self.port, connections, seconds, self.headers, posts, self.is_repeated))
@@ -68,7 +68,7 @@ class Side:
 
 
 def measure(bench: Bench) -> Findings:
-    """Post to agents of their own, workers stopped, broker running; rounds of both sides in turn."""
+    """Post with a new agent each time, workers stopped, broker running; rounds of both sides in turn."""
     with running(bench.stack, "accept", ["web"]) as installation:
         ours, bare = sides(bench, installation)
         for side in (ours, bare):
@@ -131,7 +131,7 @@ def _rows(ours: Side, bare: Side, connections: int) -> list[Row]:
 
 
 def _cpu(ours: Side, bare: Side) -> Detail:
-    """Tell what a post costs in CPU time: a figure that busy neighbours change little."""
+    """Return what a post costs in CPU time: a figure that a busy machine changes little."""
     lines: list[list[str | float]] = [
         [name, *(side.cpu_s[name] * 1000 / side.sent if side.sent else 0.0 for side in (ours, bare))]
         for name in ours.servers

@@ -1,4 +1,4 @@
-"""The floor under every answer of the API: a Flask view that commits one row, and one that reads one."""
+"""The lower bound of the API's response times: a Flask view that commits one row, and one that reads one."""
 
 import os
 import uuid

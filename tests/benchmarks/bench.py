@@ -1,4 +1,4 @@
-"""What every measure is given: the servers, how much of everything, and a way to say what it is doing."""
+"""What every benchmark gets: the servers, the scale, and a terminal for its progress."""
 
 import itertools
 import statistics
@@ -11,7 +11,7 @@ from tests.benchmarks.stack import BenchStack
 
 @dataclass(frozen=True)
 class Latency:
-    """How long the providers take for an answer, milliseconds."""
+    """How long the providers take for a response, milliseconds."""
 
     name: str
     twilio_ms: float
@@ -20,7 +20,7 @@ class Latency:
 
 NO_LATENCY = Latency("(a) no latency", 0, 0)
 REAL_LATENCY = Latency("(b) 150/50 ms", 150, 50)
-"""Twilio and LiveKit as they were met over the public internet, rounded."""
+"""Twilio and LiveKit as measured over the public internet, rounded."""
 
 LATENCIES = (NO_LATENCY, REAL_LATENCY)
 
@@ -78,7 +78,7 @@ class Bench:
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(2_000_000))
 
     def say(self, measure: str, text: str) -> None:
-        """Tell what is being done."""
+        """Print what is being done."""
         self.terminal.line(measure, text)
 
     def numbers(self, count: int) -> list[str]:

@@ -17,7 +17,7 @@ LIMIT_PER_S = 20
 """Requests a second that each provider allows."""
 
 RATES = {"rate set": str(LIMIT_PER_S), "rate found": "auto"}
-"""What an operator sets who knows the limit, and what is left to the rate_limiter."""
+"""The rate set by an operator who knows the limit, and the rate that the rate limiter finds."""
 
 RAMP_S = 10.0
 """Seconds at the start that do not count: the sandbox lets one second's worth through at once."""
@@ -33,13 +33,13 @@ def measure(bench: Bench) -> Findings:
         bench.say("bulk", f"{bench.scale.bulk_items:,} items, {bench.scale.bulk_s:g} s, {name}")
         bench.stack.sandbox.switch(**limit)
         try:
-            found.rows += _play(bench, name, rate)
+            found.rows += _run_bulk(bench, name, rate)
         finally:
             bench.stack.sandbox.switch(**dict.fromkeys(limit))
     return found
 
 
-def _play(bench: Bench, name: str, rate: str) -> list[Row]:
+def _run_bulk(bench: Bench, name: str, rate: str) -> list[Row]:
     scale, database = bench.scale, f"bulk_{rate}"
     with running(bench.stack, database, [], concurrency=scale.concurrency, workers=scale.workers) as installation:
         installation.environ |= {"TWILIO_RATE": rate, "LIVEKIT_RATE": rate}
@@ -50,10 +50,10 @@ def _play(bench: Bench, name: str, rate: str) -> list[Row]:
             {"agentId": agent, "phoneNumber": number}
             for agent, number in zip(agents, bench.owned_numbers(len(agents)), strict=True)
         ]
-        return _watch(bench, installation, name, items)
+        return _measure_bulk(bench, installation, name, items)
 
 
-def _watch(bench: Bench, installation: Installation, name: str, items: Sequence[Mapping[str, str]]) -> list[Row]:
+def _measure_bulk(bench: Bench, installation: Installation, name: str, items: Sequence[Mapping[str, str]]) -> list[Row]:
     bench.stack.sandbox.forget_requests()
     began = time.perf_counter()
     status, body = ApiClient(installation).post(PATH, {"items": items})
@@ -69,7 +69,7 @@ def _watch(bench: Bench, installation: Installation, name: str, items: Sequence[
 
 
 def rows_of(name: str, requests: Sequence[Mapping[str, Any]], window_s: float, ended: int) -> list[Row]:
-    """Work out the share of the limit that was used, and of answers that were refused, in the last `window_s`."""
+    """Work out the share of the limit that was used, and of refused calls, in the last `window_s`."""
     last = max((_at(request) for request in requests), default=0.0)
     counted = [request for request in requests if _at(request) > last - window_s]
     served = Counter(str(each["provider"]) for each in counted if each["status"] != HTTP_TOO_MANY)

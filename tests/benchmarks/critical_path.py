@@ -1,4 +1,4 @@
-"""The time below which no provisioning can be: the longest way through the calls that it made, at the set latency."""
+"""The least time of a provisioning: the longest chain of its calls that wait for each other, at the set latency."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,16 +7,16 @@ from typing import Any
 
 from tests.benchmarks.bench import Latency
 
-LOOK_UP = "twilio.list_numbers"
+FIND = "twilio.list_numbers"
 TWILIO_BRANCH = ("twilio.create_trunk", "twilio.create_origination_url")
 LIVEKIT_BRANCH = ("livekit.create_inbound_trunk", "livekit.create_dispatch_rule")
-LOOK = "twilio.fetch_number"
+READ = "twilio.fetch_number"
 ATTACH = "twilio.attach_number"
-READS = (LOOK, "twilio.list_origination_urls", "livekit.list_inbound_trunks", "livekit.list_dispatch_rules")
-"""Verification's reads: none needs another's answer, so that the longest of them is what it costs."""
+READS = (READ, "twilio.list_origination_urls", "livekit.list_inbound_trunks", "livekit.list_dispatch_rules")
+"""Verification's reads: none waits for another, so that only the longest of them counts."""
 
-CALLS = (LOOK_UP, *TWILIO_BRANCH, *LIVEKIT_BRANCH, LOOK, ATTACH, *READS)
-"""What a provisioning needs that nothing goes wrong with; the number is looked at directly before it is attached."""
+CALLS = (FIND, *TWILIO_BRANCH, *LIVEKIT_BRANCH, READ, ATTACH, *READS)
+"""The calls of a provisioning without failures; the number is read directly before it is attached."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Path:
 
 
 def path_of(requests: Sequence[Mapping[str, Any]], operations: int, latency: Latency) -> Path:
-    """Work the path out from what the providers were asked for `operations` provisionings without a failure."""
+    """Compute the path from the providers' requests for `operations` provisionings without failures."""
     counts = Counter(str(request["operation"]) for request in requests)
     if strange := set(counts) - set(CALLS):
         raise ValueError(f"calls that are no part of the path: {', '.join(sorted(strange))}")
@@ -39,8 +39,8 @@ def path_of(requests: Sequence[Mapping[str, Any]], operations: int, latency: Lat
         for name in set(CALLS)
     }
     branches = (sum(ms[name] for name in branch) for branch in (TWILIO_BRANCH, LIVEKIT_BRANCH))
-    once = ms | {LOOK: ms[LOOK] / 2}
-    critical = ms[LOOK_UP] + max(branches) + once[LOOK] + ms[ATTACH] + max(once[name] for name in READS)
+    once = ms | {READ: ms[READ] / 2}
+    critical = ms[FIND] + max(branches) + once[READ] + ms[ATTACH] + max(once[name] for name in READS)
     return Path(critical, sum(ms.values()), sum(counts.values()) / operations)
 
 

@@ -24,7 +24,7 @@ from tests.support.stack import NoPublisher
 QUEUE = "saga"
 
 POLL_S = 0.1
-"""Seconds between two looks at the queue: with the default of 1 s no more than `concurrency` would start a second."""
+"""Seconds between two reads of the queue: with the default of 1 s no more than `concurrency` would start a second."""
 
 APPLICATION = "trunkline-bench"
 
@@ -72,7 +72,7 @@ def _step(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def main() -> None:
-    """Queue all numbers while nothing takes them, let the queue go, and say how long it took.
+    """Queue all numbers while nothing takes them, let the queue go, and write how long it took.
 
     A process that is given no numbers only helps, until its standard input ends.
     """

@@ -29,13 +29,13 @@ BARE = '"tests.benchmarks.bare:create_app()"'
 """What gunicorn serves in place of the application, on the same command line."""
 
 ALL = ("web", "worker", "cleanup", "sweeper")
-"""The lines of the Procfile that connect a number; Flower only looks on."""
+"""The lines of the Procfile that connect a number; Flower is not needed."""
 
 BULK = (*ALL, "bulk")
-"""The same with the line that works off bulks."""
+"""The same with the line for bulks."""
 
 CALL_S = 90.0
-"""Seconds for one answer: above the longest `Prefer: wait`."""
+"""Seconds for one response: above the longest `Prefer: wait`."""
 
 
 class Installation:
@@ -86,7 +86,7 @@ class Installation:
         return [process for line, process in self.processes.items() if line.startswith("worker")]
 
     def stop(self) -> None:
-        """End every process, by force: nothing here has anything to lose."""
+        """Kill every process, since there is nothing to lose."""
         for process in self.processes.values():
             process.kill()
 
@@ -132,7 +132,7 @@ class ApiClient:
         return answer.status, json.loads(answer.read())
 
     def provision(self, agent_id: str, number: str, *, wait_s: int = 0) -> int:
-        """Ask for a number; return the status of the answer, or raise where it is neither 200 nor 202."""
+        """Request a number; return the status, or raise where it is neither 200 nor 202."""
         prefer = {"Prefer": f"wait={wait_s}"} if wait_s else {}
         status, body = self.post(f"/api/agents/{agent_id}/provision-phone", {"phoneNumber": number}, prefer)
         if status not in {200, 202}:

@@ -23,7 +23,7 @@ from typing import Any
 READ_BYTES = 65536
 
 SILENCE_S = 30.0
-"""Seconds without any answer after which a server is given up."""
+"""Seconds without any response after which a server is given up."""
 
 BODILESS = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
@@ -42,7 +42,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Load:
-    """What came back; latencies in milliseconds, in order of arrival."""
+    """The responses; latencies in milliseconds, in order of arrival."""
 
     seconds: float
     cpu_s: float
@@ -51,7 +51,7 @@ class Load:
 
     @property
     def per_s(self) -> float:
-        """Answers per second."""
+        """Responses per second."""
         return len(self.latencies_ms) / self.seconds
 
     @property
@@ -76,7 +76,7 @@ class Connection:
         self.socket.sendall(request)
 
     def receive(self) -> int | None:
-        """Read what is there; return the status once the answer is whole."""
+        """Read what has arrived; return the status once the response is complete."""
         chunk = self.socket.recv(READ_BYTES)
         if not chunk:
             raise ConnectionError("the server closed the connection within an answer")
@@ -126,7 +126,7 @@ def drive(plan: Plan) -> Load:
 
 
 def _answers(selector: selectors.BaseSelector) -> Iterator[tuple[Connection, int]]:
-    """Yield the connections whose answer is whole now, with its status."""
+    """Yield the connections whose response is complete, with its status."""
     ready = selector.select(SILENCE_S)
     if not ready:
         raise TimeoutError(f"no answer for {SILENCE_S:g} s")

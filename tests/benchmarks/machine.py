@@ -19,7 +19,7 @@ DURABILITY = ("fsync", "synchronous_commit", "full_page_writes", "wal_sync_metho
 """PostgreSQL's settings that decide what a commit costs; all at their defaults here, so that a commit is on disk."""
 
 COMMITS = 40
-"""Commits of one row whose median is told: every step pays two of them."""
+"""Commits of one row whose median is shown: every step needs two of them."""
 
 
 def facts(stack: BenchStack) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def facts(stack: BenchStack) -> dict[str, Any]:
 
 
 class Others:
-    """How much of the machine others use while a run goes on: figures taken beside a busy neighbour say less."""
+    """How much of the machine others use while a run goes on: figures from a busy machine say less."""
 
     def __init__(self) -> None:
         self._started, self._busy, self._own = time.monotonic(), _busy_s(), cpu_s([os.getpid()])

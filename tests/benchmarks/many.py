@@ -49,27 +49,27 @@ class Rounds:
     calls: list[float] = field(default_factory=list)
     """Calls to the providers per operation."""
     swept: list[float] = field(default_factory=list)
-    """Publications by the sweeper per operation: what it takes for lost while it only waits its turn."""
+    """Publications by the sweeper per operation: messages that it takes for lost while they only wait in the queue."""
 
 
 def measure(bench: Bench) -> Findings:
-    """Queue all numbers while the workers are stopped, let them go; ours and DBOS in turn."""
+    """Queue all numbers while the workers are stopped, then resume them; ours and DBOS in turn."""
     found = Findings()
     for latency in bench.scale.many_latencies:
         rounds = Rounds()
         for place in range(bench.scale.many_rounds):
             bench.stack.sandbox.latency(0, 0)
             bench.say("many", f"{latency.name}, round {place + 1}")
-            _play_ours(bench, latency, rounds)
+            _run_ours(bench, latency, rounds)
             bench.stack.sandbox.latency(latency.twilio_ms, latency.livekit_ms)
-            _play_dbos(bench, rounds)
+            _run_dbos(bench, rounds)
         found.rows += _rows(bench, latency, rounds)
         found.details.append(_cpu(latency, rounds))
     bench.stack.sandbox.latency(0, 0)
     return found
 
 
-def _play_ours(bench: Bench, latency: Latency, rounds: Rounds) -> None:
+def _run_ours(bench: Bench, latency: Latency, rounds: Rounds) -> None:
     scale, name = bench.scale, f"many_{next(_databases)}"
     with running(bench.stack, name, ALL, concurrency=scale.concurrency, workers=scale.workers) as installation:
         _provision(bench, installation, 2 * scale.workers)  # pools fill, everything is imported
@@ -136,7 +136,7 @@ def _provision(bench: Bench, installation: Installation, count: int) -> None:
     _drain(installation, count)
 
 
-def _play_dbos(bench: Bench, rounds: Rounds) -> None:
+def _run_dbos(bench: Bench, rounds: Rounds) -> None:
     """Have DBOS provision as many numbers, on a database of its own."""
     scale, database = bench.scale, f"dbos_{next(_databases)}"
     bench.stack.postgres.create_database(database)
@@ -161,9 +161,9 @@ def _play_dbos(bench: Bench, rounds: Rounds) -> None:
     if not answer:
         raise StackError("the DBOS process ended without a result")
     bench.stack.postgres.drop_database(database)
-    played = json.loads(answer)
-    rounds.dbos.append(scale.many_numbers / float(played["seconds"]))
-    rounds.dbos_cpu_ms.append(float(played["cpuSeconds"]) * 1000 / scale.many_numbers * scale.workers)
+    result = json.loads(answer)
+    rounds.dbos.append(scale.many_numbers / float(result["seconds"]))
+    rounds.dbos_cpu_ms.append(float(result["cpuSeconds"]) * 1000 / scale.many_numbers * scale.workers)
 
 
 def _cpu_s(bench: Bench, installation: Installation) -> dict[str, float]:

@@ -16,8 +16,8 @@ from tests.benchmarks.straight import Saga
 
 PROVISIONED = "PROVISIONED"
 
-LOOK_S = 0.002
-"""Seconds between two looks at the agent's row, by primary key: what the measure itself may add."""
+POLL_S = 0.002
+"""Seconds between two reads of the agent's row, by primary key: what the benchmark itself may add."""
 
 PATIENCE_S = 60.0
 """Seconds until a number is given up."""
@@ -87,7 +87,7 @@ def _await(connection: psycopg.Connection[Any], agent: str) -> None:
     while (status := status_of(connection, agent)) != PROVISIONED:
         if status == "FAILED" or time.perf_counter() > deadline:
             raise StackError(f"agent {agent} is {status}")
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
 
 
 def _side_by_side(bench: Bench, installation: Installation, saga: Saga, latency: Latency) -> list[Row]:

@@ -1,6 +1,6 @@
 """Loaded into a worker (`-I tests.benchmarks.probe`), and only for a benchmark: writes a line per task with its times.
 
-It looks on from outside: Celery's signals, SQLAlchemy's events, and a clock around the adapters' calls and around the
+It measures from outside: Celery's signals, SQLAlchemy's events, and a clock around the adapters' calls and around the
 statements that go past SQLAlchemy.
 """
 
@@ -21,7 +21,7 @@ from app.saga import verification
 from tasks import worker
 
 CALLS = ("find", "get", "list", "create", "update", "delete", "attach", "detach", "restore")
-"""How the adapters' methods begin that make a call."""
+"""Prefixes of the adapters' methods that make a call."""
 
 _now = threading.local()
 _written = threading.Lock()
@@ -68,7 +68,7 @@ def _time_methods(owner: Any, name: str, beginnings: tuple[str, ...]) -> None:
 
 
 @signals.worker_ready.connect
-def _look_on(**_: object) -> None:
+def _instrument(**_: object) -> None:
     wiring = worker.wiring()
     for adapter in (wiring.carrier, wiring.platform):
         _time_methods(adapter, "provider_ms", CALLS)

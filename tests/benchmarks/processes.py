@@ -1,4 +1,4 @@
-"""What the kernel knows of our processes: resident memory and CPU time, from /proc."""
+"""Resident memory and CPU time of our processes, from /proc."""
 
 import os
 from collections.abc import Iterable

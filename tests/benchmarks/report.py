@@ -1,4 +1,4 @@
-"""What a run has found: rows of figures beside their floors, tables of detail; as a table and as JSON."""
+"""The results of a run: rows of figures beside their lower bounds, tables of detail; as a table and as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -11,7 +11,7 @@ _AGENTS = """
 """
 
 HAD_A_NUMBER = 5
-"""Every fifth agent of the past had a number once: an operation, its steps, its trail and its ledger."""
+"""Every fifth agent of the past had a number once: an operation, its steps, its events and its ledger."""
 
 _PAST = (
     """
@@ -65,7 +65,7 @@ def add_agents(connection: psycopg.Connection[Any], count: int) -> list[str]:
 
 
 def add_past(connection: psycopg.Connection[Any], agents: int) -> None:
-    """Fill the tables as `agents` agents without a number leave them, and have PostgreSQL know it."""
+    """Fill the tables with the rows that `agents` agents without a number leave."""
     if not agents:
         return
     # What refers to what is right by construction: looking up a million foreign keys would take minutes.
@@ -77,6 +77,6 @@ def add_past(connection: psycopg.Connection[Any], agents: int) -> None:
 
 
 def settle(connection: psycopg.Connection[Any]) -> None:
-    """Have the housekeeping done that would otherwise fall into the measure."""
+    """Do the housekeeping that would otherwise run during the measurement."""
     connection.execute("VACUUM ANALYZE")
     connection.execute("CHECKPOINT")

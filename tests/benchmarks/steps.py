@@ -18,13 +18,13 @@ COLUMNS = ("step", "queue", "database", "provider", "publish", "other", "togethe
 
 TRANSACTIONS_PER_STEP = 2
 MESSAGES_PER_STEP = 1
-"""What a step may cost; two branches need one message more where they part."""
+"""What a step may cost; two branches need one more message where they split."""
 
 Record = Mapping[str, Any]
 
 
 def measure(bench: Bench) -> Findings:
-    """Provision numbers one at a time with the probe in the worker, and add up what it has seen."""
+    """Provision numbers one at a time with the probe in the worker, and add up what it has recorded."""
     found = Findings()
     probe = bench.stack.folder / "probe.jsonl"
     with running(bench.stack, "steps", probe=probe) as installation:

@@ -1,4 +1,4 @@
-"""The same saga without Trunkline: the same calls through the same adapters, one after the other, and nothing kept."""
+"""The same saga without Trunkline: the same calls through the same adapters, in sequence, and nothing stored."""
 
 import json
 import uuid
@@ -15,7 +15,7 @@ class NotBuiltError(Exception):
 
 
 class Saga:
-    """One function per resource; each returns plain text, so that an engine can keep it."""
+    """One function per resource; each returns plain text, so that an engine can store it."""
 
     def __init__(self, carrier: Carrier, platform: VoicePlatform, sip_uri: str) -> None:
         self._carrier, self._platform, self._sip_uri = carrier, platform, sip_uri
@@ -55,7 +55,7 @@ class Saga:
             raise NotBuiltError("the number is not on the trunk")
 
     def verify(self, number: str, trunk_sid: str, inbound_id: str, rule_id: str) -> None:
-        """Read the whole path once more."""
+        """Read the whole path."""
         urls = self._carrier.list_origination_urls(trunk_sid)
         trunks = self._platform.list_inbound_trunks(number)
         rules = self._platform.list_dispatch_rules(inbound_id)

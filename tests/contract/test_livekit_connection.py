@@ -161,12 +161,12 @@ def test_both_providers_are_asked_through_the_proxy_that_the_environment_names(
                 provider.ping()
             provider.close()
 
-    heads = bytes(relay.heard).split(b"\r\n\r\n")[:-1]
+    heads = bytes(relay.received).split(b"\r\n\r\n")[:-1]
     asked = [head.split(b" HTTP/")[0] for head in heads]
     assert asked == [b"CONNECT livekit.invalid:443", b"CONNECT api.twilio.com:443"]
     # user:p@ss, and nothing of ours.
     assert all(b"proxy-authorization: basic dxnlcjpwqhnz" in head.lower() for head in heads)
-    assert b"Bearer" not in relay.heard
+    assert b"Bearer" not in relay.received
 
 
 @pytest.mark.parametrize(

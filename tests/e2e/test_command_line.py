@@ -90,7 +90,7 @@ def test_a_number_is_connected_with_the_command_line_alone(stack: Stack, sandbox
     assert "PROVISIONED" in status.stdout
     assert trunkline(stack, "verify", agent_id).stdout.count("✓") == 5
     assert trunkline(stack, "audit").stdout.endswith("0 findings.\n")
-    assert trunkline(stack, "deprovision", agent_id, "--yes").stdout == f"{name} has no number any more.\n"
+    assert trunkline(stack, "deprovision", agent_id, "--yes").stdout == f"{name} no longer has a number.\n"
     assert not sandbox.call(number)["reaches"]
     kinds = [one["kind"] for one in json.loads(trunkline(stack, "operations", "list", "--json").stdout)["items"]]
     assert kinds[:2] == ["deprovision", "provision"]

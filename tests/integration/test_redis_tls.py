@@ -159,12 +159,12 @@ def celery_settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict
 def test_every_client_checks_the_certificate_and_sends_no_password_before(
     place: Place, reaches: Callable[[Client, str], bool], client: Client
 ) -> None:
-    place.relay.heard.clear()
+    place.relay.received.clear()
     for query in ("", "ssl_cert_reqs=CERT_REQUIRED", f"ssl_ca_certs={place.wrong}"):
         assert not reaches(client, place.url(query))
     # The certificate is for 127.0.0.1 only.
     assert not reaches(client, place.url(f"ssl_ca_certs={place.right}", "localhost"))
-    assert place.relay.heard == b""
+    assert place.relay.received == b""
 
 
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS)
@@ -174,4 +174,4 @@ def test_every_client_is_told_otherwise_by_the_same_url(
     for query in (f"ssl_cert_reqs=CERT_REQUIRED&ssl_ca_certs={place.right}", "ssl_cert_reqs=none"):
         assert reaches(client, place.url(query)), query
     assert reaches(client, place.url(f"ssl_check_hostname=false&ssl_ca_certs={place.right}", "localhost"))
-    assert b"AUTH" in place.relay.heard
+    assert b"AUTH" in place.relay.received

@@ -39,7 +39,7 @@ class Seen:
 
 @dataclass
 class Collector:
-    """What came in so far, and where it is to be sent."""
+    """The spans received so far, and the endpoint for them."""
 
     endpoint: str
     spans: list[Seen] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Relays on loopback that a client meets on its way: one that ends TLS, and a proxy as companies have them."""
+"""Relays on loopback: one that terminates TLS, and an HTTP proxy."""
 
 import select
 import socket
@@ -14,14 +14,14 @@ OPENSSL = "/usr/bin/openssl"
 CHUNK_BYTES = 65536
 
 PATIENCE_S = 10.0
-"""Seconds until a connection that says nothing is given up: no test waits for as long."""
+"""Seconds until an idle connection is given up: longer than any test waits."""
 
 
 class Relay:
-    """Takes connections at `port` and hands each to `meet`; `heard` is what the clients sent, TLS taken off."""
+    """Takes connections at `port` and hands each to `meet`; `received` is what the clients sent, without TLS."""
 
     def __init__(self, meet: "Callable[[Relay, socket.socket], None]") -> None:
-        self.heard = bytearray()
+        self.received = bytearray()
         self._meet = meet
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._server.getsockname()[1])
@@ -36,7 +36,7 @@ class Relay:
         self._server.close()
 
     def join(self, client: socket.socket, server: socket.socket) -> None:
-        """Carry bytes both ways until one end closes: in one thread, since a TLS socket is not for two."""
+        """Copy bytes both ways until one end closes; in one thread, since a TLS socket is not thread-safe."""
         others = {client: server, server: client}
         while True:
             pending = [end for end in others if isinstance(end, ssl.SSLSocket) and end.pending()]
@@ -45,7 +45,7 @@ class Relay:
                 if not chunk:
                     return
                 if end is client:
-                    self.heard += chunk
+                    self.received += chunk
                 others[end].sendall(chunk)
 
     def _serve(self) -> None:
@@ -61,7 +61,7 @@ class Relay:
 
 
 def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """Return a certificate for 127.0.0.1 that vouches for itself, and its key."""
+    """Return a self-signed certificate for 127.0.0.1, and its key."""
     certificate, key = folder / f"{name}.pem", folder / f"{name}-key.pem"
     command = [OPENSSL, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", f"/CN={name}"]
@@ -71,7 +71,7 @@ def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
 
 @contextmanager
 def tls_relay(certificate: Path, key: Path, target: tuple[str, int]) -> Iterator[Relay]:
-    """Yield a relay that ends TLS before `target`."""
+    """Yield a relay that terminates TLS before `target`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
 
@@ -88,13 +88,13 @@ def tls_relay(certificate: Path, key: Path, target: tuple[str, int]) -> Iterator
 
 @contextmanager
 def proxy() -> Iterator[Relay]:
-    """Yield an HTTP proxy that hears what it is asked for, and leads nowhere."""
+    """Yield an HTTP proxy that records its requests, and answers 502 to all of them."""
 
     def meet(relay: Relay, client: socket.socket) -> None:
         head = b""
         while b"\r\n\r\n" not in head and (chunk := client.recv(CHUNK_BYTES)):
             head += chunk
-        relay.heard += head
+        relay.received += head
         client.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
     relay = Relay(meet)

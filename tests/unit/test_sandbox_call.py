@@ -1,11 +1,11 @@
-"""The walk of a call through the sandbox: every way to break the path gives its own reason."""
+"""A call through the sandbox: every way to break the path gives its own reason."""
 
 from typing import Any
 
 import pytest
 from livekit import api
 from livekit.protocol.models import ListUpdate
-from test_sandbox_process import Stage, emptied_stage
+from test_sandbox_process import RunningSandbox, emptied_sandbox
 
 N = "+15145551234"
 APPLICATION = "AP" + "a" * 32
@@ -16,11 +16,11 @@ HOPS = ["twilioNumber", "twilioTrunk", "originationUrl", "livekitTrunk", "dispat
 class Path:
     """A whole path, built with the two SDKs, to be broken in one place."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.number = stage.add_number(N)["sid"]
-        self.trunk = stage.twilio().trunking.v1.trunks.create(friendly_name="ours").sid
-        self.on_trunk = stage.twilio().trunking.v1.trunks(self.trunk)
+    def __init__(self, sandbox: RunningSandbox) -> None:
+        self.sandbox = sandbox
+        self.number = sandbox.add_number(N)["sid"]
+        self.trunk = sandbox.twilio().trunking.v1.trunks.create(friendly_name="ours").sid
+        self.on_trunk = sandbox.twilio().trunking.v1.trunks(self.trunk)
         self.url = self.add_url(SIP_URL)
         self.on_trunk.phone_numbers.create(self.number)
         self.inbound = self.add_inbound(numbers=[N])
@@ -32,11 +32,11 @@ class Path:
 
     def add_inbound(self, **fields: Any) -> str:
         request = api.CreateSIPInboundTrunkRequest(trunk=api.SIPInboundTrunkInfo(**fields))
-        return self.stage.livekit(lambda sip: sip.create_inbound_trunk(request)).sip_trunk_id
+        return self.sandbox.livekit(lambda sip: sip.create_inbound_trunk(request)).sip_trunk_id
 
     def replace_inbound(self, **fields: Any) -> None:
         info = api.SIPInboundTrunkInfo(**{"numbers": [N], **fields})
-        self.stage.livekit(lambda sip: sip.update_inbound_trunk(self.inbound, info))
+        self.sandbox.livekit(lambda sip: sip.update_inbound_trunk(self.inbound, info))
 
     def info(self, trunk_ids: list[str], agent: str = "inbound-agent", **fields: Any) -> api.SIPDispatchRuleInfo:
         agents = [api.RoomAgentDispatch(agent_name=agent)] if agent else []
@@ -47,22 +47,22 @@ class Path:
 
     def add_rule(self, trunk_ids: list[str], **fields: Any) -> str:
         request = api.CreateSIPDispatchRuleRequest(dispatch_rule=self.info(trunk_ids, **fields))
-        return self.stage.livekit(lambda sip: sip.create_dispatch_rule(request)).sip_dispatch_rule_id
+        return self.sandbox.livekit(lambda sip: sip.create_dispatch_rule(request)).sip_dispatch_rule_id
 
     def replace_rule(self, **fields: Any) -> None:
         info = self.info([self.inbound], **fields)
-        self.stage.livekit(lambda sip: sip.update_dispatch_rule(self.rule, info))
+        self.sandbox.livekit(lambda sip: sip.update_dispatch_rule(self.rule, info))
 
     def serve_by(self, server: str) -> None:
         """Have calls taken by LiveKit Cloud, or by an open-source server."""
-        self.stage.control("PUT", "switches", {"livekitServer": server})
+        self.sandbox.control("PUT", "switches", {"livekitServer": server})
 
     def call(self, **parameters: Any) -> dict[str, Any]:
         query = "&".join(f"{name}={value.replace('+', '%2B')}" for name, value in {"number": N, **parameters}.items())
-        return self.stage.control("GET", f"call?{query}")
+        return self.sandbox.control("GET", f"call?{query}")
 
     def ends_at(self, hop: str, *words: str) -> bool:
-        """Tell whether the call ends at a hop, for a reason with these words."""
+        """Say whether the call ends at a hop, for a reason that contains this text."""
         call = self.call()
         assert not call["reaches"]
         assert call["agentName"] is None
@@ -73,13 +73,13 @@ class Path:
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return emptied_stage()
+def sandbox() -> RunningSandbox:
+    return emptied_sandbox()
 
 
 @pytest.fixture
-def path(stage: Stage) -> Path:
-    return Path(stage)
+def path(sandbox: RunningSandbox) -> Path:
+    return Path(sandbox)
 
 
 def test_a_whole_path_reaches_the_agent(path: Path) -> None:
@@ -91,21 +91,21 @@ def test_a_whole_path_reaches_the_agent(path: Path) -> None:
     ]
 
 
-def test_a_number_of_nobody_reaches_nobody(stage: Stage) -> None:
-    call = stage.control("GET", "call?number=%2B19995550000")
+def test_a_number_of_nobody_reaches_nobody(sandbox: RunningSandbox) -> None:
+    call = sandbox.control("GET", "call?number=%2B19995550000")
     assert (call["reaches"], len(call["path"])) == (False, 1)
-    assert "error" in stage.control("GET", "call", status=400)
+    assert "error" in sandbox.control("GET", "call", status=400)
 
 
-def test_a_detached_number_follows_what_else_it_has(path: Path) -> None:
+def test_a_detached_number_uses_its_other_routing(path: Path) -> None:
     path.on_trunk.phone_numbers(path.number).delete()
     assert path.ends_at("twilioNumber", "on no trunk", "nothing answers")
-    path.stage.twilio().incoming_phone_numbers(path.number).update(voice_application_sid=APPLICATION)
+    path.sandbox.twilio().incoming_phone_numbers(path.number).update(voice_application_sid=APPLICATION)
     assert path.ends_at("twilioNumber", APPLICATION)
 
 
 def test_a_number_without_voice_reaches_nobody(path: Path) -> None:
-    path.stage.twilio().incoming_phone_numbers(path.number).update(voice_receive_mode="fax")
+    path.sandbox.twilio().incoming_phone_numbers(path.number).update(voice_receive_mode="fax")
     assert path.ends_at("twilioNumber", "voice")
 
 
@@ -128,7 +128,7 @@ def test_an_origination_url_must_lead_to_the_project_and_name_no_user(path: Path
     assert path.ends_at("originationUrl", word)
 
 
-def test_a_silent_host_is_passed_over_and_a_wrong_answer_is_final(path: Path) -> None:
+def test_an_unreachable_host_is_skipped_and_a_wrong_response_is_final(path: Path) -> None:
     path.add_url("sip:elsewhere.example.com", priority=0)
     assert path.call()["reaches"]
     path.add_url("sip:agent@sandbox.sip.livekit.cloud", priority=0)
@@ -152,7 +152,7 @@ def test_two_trunks_with_one_number_are_503(path: Path) -> None:
     assert path.call(caller="+13105550100")["reaches"]
 
 
-def test_a_wildcard_trunk_takes_what_nobody_else_takes(path: Path) -> None:
+def test_a_wildcard_trunk_accepts_what_no_other_trunk_accepts(path: Path) -> None:
     path.replace_inbound(numbers=[], allowed_addresses=["54.172.60.0/30"])
     assert path.call()["reaches"]
 
@@ -175,7 +175,7 @@ def test_a_trunk_that_asks_for_a_password_is_407(path: Path) -> None:
         (["54.172.60.1"], True),
     ],
 )
-def test_a_trunk_must_admit_an_address_of_twilio(path: Path, addresses: list[str], is_open: bool) -> None:
+def test_a_trunk_must_allow_an_address_of_twilio(path: Path, addresses: list[str], is_open: bool) -> None:
     path.replace_inbound(allowed_addresses=addresses)
     assert path.call()["reaches"] is is_open
 
@@ -238,10 +238,10 @@ UNMATCHED = [
 
 
 @pytest.mark.parametrize(("server", "answer"), UNMATCHED)
-def test_without_a_rule_the_caller_meets_what_the_server_does(path: Path, server: str, answer: str) -> None:
+def test_without_a_rule_the_call_ends_as_on_the_server(path: Path, server: str, answer: str) -> None:
     path.serve_by(server)
     request = api.DeleteSIPDispatchRuleRequest(sip_dispatch_rule_id=path.rule)
-    path.stage.livekit(lambda sip: sip.delete_dispatch_rule(request))
+    path.sandbox.livekit(lambda sip: sip.delete_dispatch_rule(request))
     assert path.ends_at("dispatchRule", answer)
 
 
@@ -254,7 +254,7 @@ REFUSING = [
 
 @pytest.mark.parametrize(("fields", "refusal"), REFUSING)
 @pytest.mark.parametrize(("server", "answer"), UNMATCHED)
-def test_a_call_that_no_trunk_takes_ends_as_on_the_server(
+def test_a_call_that_no_trunk_accepts_ends_as_on_the_server(
     path: Path, server: str, answer: str, fields: dict[str, Any], refusal: str
 ) -> None:
     path.serve_by(server)
@@ -267,7 +267,7 @@ def test_a_call_that_no_trunk_takes_ends_as_on_the_server(
 
 
 @pytest.mark.parametrize(("server", "agent"), [("cloud", None), ("openSource", "all"), ("openSource1.13.7", "all")])
-def test_a_catch_all_rule_takes_calls_that_no_trunk_takes_on_open_source(
+def test_a_catch_all_rule_accepts_calls_that_no_trunk_accepts_on_open_source(
     path: Path, server: str, agent: str | None
 ) -> None:
     path.serve_by(server)
@@ -286,7 +286,7 @@ def test_without_a_trunk_a_conflict_of_any_two_rules_is_503(path: Path) -> None:
     path.add_rule([], agent="all")
     mover = path.add_rule(["ST_else"])
     change = ListUpdate(set=[path.inbound])
-    path.stage.livekit(lambda sip: sip.update_dispatch_rule_fields(mover, trunk_ids=change))
+    path.sandbox.livekit(lambda sip: sip.update_dispatch_rule_fields(mover, trunk_ids=change))
     path.replace_inbound(numbers=["+15145559999"])
     assert path.ends_at("dispatchRule", "503")
 

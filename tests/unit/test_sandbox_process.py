@@ -1,4 +1,4 @@
-"""The sandbox as a process, and the stage on which the other sandbox tests drive it with the real SDKs."""
+"""The sandbox as a process, and the fixture with which the other sandbox tests drive it with the real SDKs."""
 
 import asyncio
 import atexit
@@ -25,7 +25,7 @@ from twilio.http.http_client import TwilioHttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
 
-from app.dev import sandbox
+from app.dev import sandbox as defaults
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 10
@@ -44,8 +44,8 @@ class RedirectedHttpClient(TwilioHttpClient):
         return super().request(method, url, headers=headers, **kwargs)
 
 
-class Stage:
-    """A running sandbox and the ways to talk to it."""
+class RunningSandbox:
+    """A running sandbox, with clients of both SDKs and of HTTP."""
 
     def __init__(self, *options: str) -> None:
         command = [sys.executable, "-m", "app.dev.sandbox", "--port", "0", *options]
@@ -80,24 +80,24 @@ class Stage:
         return sum(fault["held"] for fault in self.control("GET", "faults")["faults"])
 
     def twilio(
-        self, username: str = sandbox.ACCOUNT_SID, password: str = sandbox.AUTH_TOKEN, account_sid: str | None = None
+        self, username: str = defaults.ACCOUNT_SID, password: str = defaults.AUTH_TOKEN, account_sid: str | None = None
     ) -> Client:
         return Client(username, password, account_sid, http_client=self.twilio_http, environment={"_": ""})
 
     def raw_twilio(self, method: str, path: str, host: str = "api.twilio.com", **kwargs: Any) -> requests.Response:
-        kwargs = {"auth": (sandbox.ACCOUNT_SID, sandbox.AUTH_TOKEN), "timeout": WAIT_S, **kwargs}
+        kwargs = {"auth": (defaults.ACCOUNT_SID, defaults.AUTH_TOKEN), "timeout": WAIT_S, **kwargs}
         return self.http.request(method, self.url + path, headers={"Host": host}, **kwargs)
 
     def livekit(self, call: Callable[[Any], Any], **credentials: Any) -> Any:
         async def work() -> Any:
-            secrets = {"api_key": sandbox.LIVEKIT_API_KEY, "api_secret": sandbox.LIVEKIT_API_SECRET, **credentials}
+            secrets = {"api_key": defaults.LIVEKIT_API_KEY, "api_secret": defaults.LIVEKIT_API_SECRET, **credentials}
             async with api.LiveKitAPI(self.url, **secrets, failover=False) as client:
                 return await asyncio.wait_for(call(client.sip), WAIT_S)
 
         return asyncio.run(work())
 
     def twirp(self, method: str, body: Any, **headers: str) -> requests.Response:
-        token = api.AccessToken(sandbox.LIVEKIT_API_KEY, sandbox.LIVEKIT_API_SECRET)
+        token = api.AccessToken(defaults.LIVEKIT_API_KEY, defaults.LIVEKIT_API_SECRET)
         jwt = token.with_sip_grants(api.SIPGrants(admin=True)).to_jwt()
         headers = {"Authorization": f"Bearer {jwt}", "Content-Type": "application/json", **headers}
         path = method if method.startswith("/") else f"/twirp/livekit.SIP/{method}"
@@ -106,7 +106,7 @@ class Stage:
 
 
 def eventually(claim: Callable[[], bool]) -> None:
-    """Wait until a claim about another process holds."""
+    """Wait until a condition of another process holds."""
     ends_at = time.monotonic() + WAIT_S
     while not claim():
         assert time.monotonic() < ends_at, "it never came true"
@@ -114,27 +114,27 @@ def eventually(claim: Callable[[], bool]) -> None:
 
 
 @functools.cache
-def shared_stage() -> Stage:
-    stage = Stage()
-    atexit.register(stage.stop)
-    return stage
+def shared_sandbox() -> RunningSandbox:
+    sandbox = RunningSandbox()
+    atexit.register(sandbox.stop)
+    return sandbox
 
 
-def emptied_stage() -> Stage:
+def emptied_sandbox() -> RunningSandbox:
     """Return the one sandbox of this test session, emptied."""
-    shared = shared_stage()
+    shared = shared_sandbox()
     shared.control("POST", "reset", {})
     return shared
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return emptied_stage()
+def sandbox() -> RunningSandbox:
+    return emptied_sandbox()
 
 
 @contextmanager
-def running(*options: str) -> Iterator[Stage]:
-    own = Stage(*options)
+def running(*options: str) -> Iterator[RunningSandbox]:
+    own = RunningSandbox(*options)
     try:
         yield own
     finally:
@@ -142,13 +142,13 @@ def running(*options: str) -> Iterator[Stage]:
             own.stop()
 
 
-def test_it_says_when_it_is_ready_and_that_it_is_well(stage: Stage) -> None:
-    assert stage.control("GET", "health") == {"status": "ok"}
+def test_it_says_when_it_is_ready_and_healthy(sandbox: RunningSandbox) -> None:
+    assert sandbox.control("GET", "health") == {"status": "ok"}
 
 
-def test_half_a_request_of_a_client_that_died_is_not_applied(stage: Stage) -> None:
-    address = urlsplit(stage.url)
-    credentials = base64.b64encode(f"{sandbox.ACCOUNT_SID}:{sandbox.AUTH_TOKEN}".encode()).decode()
+def test_half_a_request_of_a_client_that_died_is_not_applied(sandbox: RunningSandbox) -> None:
+    address = urlsplit(sandbox.url)
+    credentials = base64.b64encode(f"{defaults.ACCOUNT_SID}:{defaults.AUTH_TOKEN}".encode()).decode()
     head = f"POST /v1/Trunks HTTP/1.1\r\nHost: trunking.twilio.com\r\nAuthorization: Basic {credentials}\r\n"
     head += "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 18\r\n\r\n"
     for body, made in ((b"", 0), (b"FriendlyN", 0), (b"FriendlyName=whole", 1)):
@@ -157,7 +157,7 @@ def test_half_a_request_of_a_client_that_died_is_not_applied(stage: Stage) -> No
             client.shutdown(socket.SHUT_WR)
             while client.recv(4096):
                 pass
-        assert len(stage.http.get(f"{stage.url}/sandbox/state").json()["trunks"]) == made
+        assert len(sandbox.http.get(f"{sandbox.url}/sandbox/state").json()["trunks"]) == made
 
 
 def test_objects_survive_a_kill_and_are_the_same_afterwards(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_objects_survive_a_kill_and_are_the_same_afterwards(tmp_path: Path) -> N
     assert [row["sid"] for row in before["trunks"]] == [trunk.sid]
 
 
-def test_a_half_written_line_at_the_end_of_the_journal_does_not_count(tmp_path: Path) -> None:
+def test_an_incomplete_line_at_the_end_of_the_journal_is_ignored(tmp_path: Path) -> None:
     state = tmp_path / "sandbox.jsonl"
     with running("--state", str(state)) as first:
         first.add_number("+15145551234")
@@ -218,7 +218,7 @@ def test_the_demo_account_keeps_its_ids_across_restarts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_cleanly_even_while_a_request_is_held(how: int) -> None:
-    own = Stage()
+    own = RunningSandbox()
     own.fault("twilio.list_trunks", "hold_before")
 
     def ask() -> None:
@@ -234,7 +234,7 @@ def test_it_ends_cleanly_even_while_a_request_is_held(how: int) -> None:
     asking.join(WAIT_S)
 
 
-def test_a_second_sandbox_may_take_over_the_port_and_the_file_of_a_killed_one(tmp_path: Path) -> None:
+def test_a_second_sandbox_can_use_the_port_and_the_file_of_a_killed_one(tmp_path: Path) -> None:
     state = str(tmp_path / "sandbox.jsonl")
     with running("--state", state) as first:
         port = first.url.rsplit(":", 1)[1]
@@ -251,7 +251,7 @@ def test_credentials_and_sip_host_can_be_chosen() -> None:
         assert own.raw_twilio("GET", "/v1/Trunks").status_code == 401
 
 
-def test_the_constants_are_importable_without_anything_heavy() -> None:
+def test_the_constants_are_importable_without_large_libraries() -> None:
     code = "import sys, app.dev.sandbox; print({'flask', 'livekit', 'gunicorn', 'werkzeug'} & set(sys.modules))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]

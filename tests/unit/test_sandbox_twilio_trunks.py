@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from test_sandbox_process import Stage, emptied_stage
+from test_sandbox_process import RunningSandbox, emptied_sandbox
 from test_sandbox_twilio_numbers import NUMBER, TRUNKING, URL, V1_TRUNKS, refused, trunk_of
 from twilio.base.exceptions import TwilioRestException
 from twilio.rest.trunking.v1.trunk import TrunkList
@@ -22,63 +22,65 @@ SPECIFIED = {
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return emptied_stage()
+def sandbox() -> RunningSandbox:
+    return emptied_sandbox()
 
 
 @pytest.fixture
-def trunks(stage: Stage) -> TrunkList:
-    return stage.twilio().trunking.v1.trunks
+def trunks(sandbox: RunningSandbox) -> TrunkList:
+    return sandbox.twilio().trunking.v1.trunks
 
 
-def test_attach_and_detach_write_the_row_that_the_other_host_shows(stage: Stage, trunks: TrunkList) -> None:
-    sid, trunk = stage.add_number(NUMBER)["sid"], trunks.create()
+def test_attach_and_detach_write_the_row_that_the_other_host_shows(sandbox: RunningSandbox, trunks: TrunkList) -> None:
+    sid, trunk = sandbox.add_number(NUMBER)["sid"], trunks.create()
     attached = trunks(trunk.sid).phone_numbers.create(sid)
     assert attached.url == f"https://{TRUNKING}/v1/Trunks/{trunk.sid}/PhoneNumbers/{sid}"
-    raw = stage.raw_twilio("GET", f"{V1_TRUNKS}/{trunk.sid}/PhoneNumbers/{sid}", TRUNKING).json()
+    raw = sandbox.raw_twilio("GET", f"{V1_TRUNKS}/{trunk.sid}/PhoneNumbers/{sid}", TRUNKING).json()
     assert raw.keys() == SPECIFIED["phone_number"]
     assert raw["address_requirements"] == "none"
-    assert trunk_of(stage, sid) == trunk.sid
+    assert trunk_of(sandbox, sid) == trunk.sid
     assert [row.sid for row in trunks(trunk.sid).phone_numbers.list()] == [sid]
     assert trunks(trunk.sid).phone_numbers(sid).delete()
-    assert trunk_of(stage, sid) is None
+    assert trunk_of(sandbox, sid) is None
     with refused(404, 20404):
         trunks(trunk.sid).phone_numbers(sid).delete()
 
 
-def test_detaching_from_the_wrong_trunk_is_not_found_and_moves_nothing(stage: Stage, trunks: TrunkList) -> None:
-    sid, right, wrong = stage.add_number(NUMBER)["sid"], trunks.create(), trunks.create()
+def test_detaching_from_the_wrong_trunk_is_not_found_and_moves_nothing(
+    sandbox: RunningSandbox, trunks: TrunkList
+) -> None:
+    sid, right, wrong = sandbox.add_number(NUMBER)["sid"], trunks.create(), trunks.create()
     trunks(right.sid).phone_numbers.create(sid)
     with refused(404, 20404):
         trunks(wrong.sid).phone_numbers(sid).delete()
-    assert trunk_of(stage, sid) == right.sid
+    assert trunk_of(sandbox, sid) == right.sid
 
 
-def test_attaching_moves_a_number_or_is_refused_as_the_switch_says(stage: Stage, trunks: TrunkList) -> None:
-    sid, one, two = stage.add_number(NUMBER)["sid"], trunks.create(), trunks.create()
+def test_attaching_moves_a_number_or_is_refused_as_the_switch_says(sandbox: RunningSandbox, trunks: TrunkList) -> None:
+    sid, one, two = sandbox.add_number(NUMBER)["sid"], trunks.create(), trunks.create()
     trunks(one.sid).phone_numbers.create(sid)
     trunks(two.sid).phone_numbers.create(sid)
-    assert trunk_of(stage, sid) == two.sid
-    stage.control("PUT", "switches", {"attachConflict": "reject409"})
+    assert trunk_of(sandbox, sid) == two.sid
+    sandbox.control("PUT", "switches", {"attachConflict": "reject409"})
     with pytest.raises(TwilioRestException, match="already associated", check=lambda error: error.status == 409):
         trunks(one.sid).phone_numbers.create(sid)
-    assert trunk_of(stage, sid) == two.sid
+    assert trunk_of(sandbox, sid) == two.sid
 
 
-def test_the_sub_resource_is_missing_where_the_region_lacks_it(stage: Stage, trunks: TrunkList) -> None:
-    sid, trunk = stage.add_number(NUMBER)["sid"], trunks.create()
-    stage.control("PUT", "switches", {"trunkSubresource": False})
+def test_the_sub_resource_is_missing_where_the_region_lacks_it(sandbox: RunningSandbox, trunks: TrunkList) -> None:
+    sid, trunk = sandbox.add_number(NUMBER)["sid"], trunks.create()
+    sandbox.control("PUT", "switches", {"trunkSubresource": False})
     with refused(404, 20404):
         trunks(trunk.sid).phone_numbers.create(sid)
-    assert stage.twilio().incoming_phone_numbers(sid).update(trunk_sid=trunk.sid).trunk_sid == trunk.sid
+    assert sandbox.twilio().incoming_phone_numbers(sid).update(trunk_sid=trunk.sid).trunk_sid == trunk.sid
 
 
 @pytest.mark.parametrize("missing", ["Weight", "Priority", "Enabled", "FriendlyName", "SipUrl"])
-def test_an_origination_url_needs_all_five_parameters(stage: Stage, trunks: TrunkList, missing: str) -> None:
+def test_an_origination_url_needs_all_five_parameters(sandbox: RunningSandbox, trunks: TrunkList, missing: str) -> None:
     path = f"{V1_TRUNKS}/{trunks.create().sid}/OriginationUrls"
     form = {"Weight": "1", "Priority": "1", "Enabled": "true", "FriendlyName": "f", "SipUrl": "sip:h"}
-    assert stage.raw_twilio("POST", path, TRUNKING, data=form).status_code == 201
-    answer = stage.raw_twilio("POST", path, TRUNKING, data={k: v for k, v in form.items() if k != missing})
+    assert sandbox.raw_twilio("POST", path, TRUNKING, data=form).status_code == 201
+    answer = sandbox.raw_twilio("POST", path, TRUNKING, data={k: v for k, v in form.items() if k != missing})
     assert (answer.status_code, answer.json()["code"]) == (400, 20001)
     assert missing in answer.json()["message"]
 
@@ -113,8 +115,8 @@ def test_the_eleventh_origination_url_is_one_too_many(trunks: TrunkList) -> None
         urls.create(**URL)
 
 
-def test_trunks_of_one_name_are_twins_until_the_account_is_full(stage: Stage, trunks: TrunkList) -> None:
-    stage.control("PUT", "switches", {"trunkLimit": 2})
+def test_trunks_may_have_the_same_name_until_the_account_is_full(sandbox: RunningSandbox, trunks: TrunkList) -> None:
+    sandbox.control("PUT", "switches", {"trunkLimit": 2})
     assert trunks.create(friendly_name="same").sid != trunks.create(friendly_name="same").sid
     with refused(400, 21244):
         trunks.create(friendly_name="same")
@@ -129,24 +131,24 @@ def test_a_trunk_can_be_read_and_changed(trunks: TrunkList) -> None:
         trunks("TK" + "0" * 32).fetch()
 
 
-def test_deleting_a_trunk_frees_its_numbers_and_takes_its_urls_along(stage: Stage, trunks: TrunkList) -> None:
-    sid, trunk = stage.add_number(NUMBER)["sid"], trunks.create()
+def test_deleting_a_trunk_detaches_its_numbers_and_deletes_its_urls(sandbox: RunningSandbox, trunks: TrunkList) -> None:
+    sid, trunk = sandbox.add_number(NUMBER)["sid"], trunks.create()
     trunks(trunk.sid).phone_numbers.create(sid)
     trunks(trunk.sid).origination_urls.create(**URL)
     assert trunks(trunk.sid).delete()
-    assert trunk_of(stage, sid) is None
-    state = stage.control("GET", "state")
+    assert trunk_of(sandbox, sid) is None
+    state = sandbox.control("GET", "state")
     assert (state["trunks"], state["originationUrls"]) == ([], [])
     with refused(404, 20404):
         trunks(trunk.sid).delete()
 
 
-def test_a_trunk_with_an_emergency_number_stays(stage: Stage, trunks: TrunkList) -> None:
-    sid, trunk = stage.add_number(NUMBER, emergencyStatus="Active")["sid"], trunks.create()
+def test_a_trunk_with_an_emergency_number_stays(sandbox: RunningSandbox, trunks: TrunkList) -> None:
+    sid, trunk = sandbox.add_number(NUMBER, emergencyStatus="Active")["sid"], trunks.create()
     trunks(trunk.sid).phone_numbers.create(sid)
     with refused(400, 21634):
         trunks(trunk.sid).delete()
-    assert trunk_of(stage, sid) == trunk.sid
+    assert trunk_of(sandbox, sid) == trunk.sid
 
 
 @pytest.mark.parametrize(
@@ -197,9 +199,15 @@ KINDS = [
 
 @pytest.mark.parametrize(("of_account", "of_trunk", "prefix", "taken", "in_use"), KINDS)
 def test_a_trunk_uses_lists_of_the_account(
-    stage: Stage, trunks: TrunkList, of_account: str, of_trunk: str, prefix: str, taken: int | str, in_use: int | str
+    sandbox: RunningSandbox,
+    trunks: TrunkList,
+    of_account: str,
+    of_trunk: str,
+    prefix: str,
+    taken: int | str,
+    in_use: int | str,
 ) -> None:
-    lists, trunk = getattr(stage.twilio().sip, of_account), trunks(trunks.create().sid)
+    lists, trunk = getattr(sandbox.twilio().sip, of_account), trunks(trunks.create().sid)
     uses = getattr(trunk, of_trunk)
     made = lists.create(friendly_name="office")
     assert made.sid.startswith(prefix)
@@ -207,7 +215,7 @@ def test_a_trunk_uses_lists_of_the_account(
         lists.create(friendly_name="office")
     use = uses.create(made.sid)
     assert (use.sid, use.friendly_name, use.trunk_sid) == (made.sid, "office", trunk.fetch().sid)
-    raw = stage.raw_twilio("GET", use.url.removeprefix(f"https://{TRUNKING}"), TRUNKING).json()
+    raw = sandbox.raw_twilio("GET", use.url.removeprefix(f"https://{TRUNKING}"), TRUNKING).json()
     assert raw.keys() == SPECIFIED["list"]
     with refused(400, 21245):
         uses.create(made.sid)
@@ -227,10 +235,10 @@ def test_a_trunk_uses_lists_of_the_account(
         lists(made.sid).fetch()
 
 
-def test_lists_of_both_kinds_stand_beside_each_other_and_stay_when_their_trunk_goes(
-    stage: Stage, trunks: TrunkList
+def test_a_trunk_uses_lists_of_both_kinds_which_remain_when_it_is_deleted(
+    sandbox: RunningSandbox, trunks: TrunkList
 ) -> None:
-    sip, trunk = stage.twilio().sip, trunks(trunks.create().sid)
+    sip, trunk = sandbox.twilio().sip, trunks(trunks.create().sid)
     credentials, addresses = sip.credential_lists.create("same"), sip.ip_access_control_lists.create("same")
     trunk.credentials_lists.create(credentials.sid)
     trunk.ip_access_control_lists.create(addresses.sid)

@@ -10,10 +10,10 @@ from app.dev.sandbox.state import REJECT_409, Sandbox
 from app.dev.sandbox.twilio_wire import (
     LOCAL,
     MOBILE,
+    TOLL_FREE,
     Reader,
     Record,
     Rows,
-    TOLL_FREE,
     TwilioError,
     bad_parameter,
     boolean,
