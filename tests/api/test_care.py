@@ -79,7 +79,7 @@ def test_a_drift_is_named_and_repaired(real: Api, agent_id: str, sandbox: Sandbo
 
     failed = [check for check in answer["checks"] if not check["ok"]]
     assert [check["name"] for check in failed] == ["number_on_trunk"]
-    assert failed[0]["detail"] == "The number is not on any trunk."
+    assert failed[0]["detail"] == "The number is on no trunk."
     shown = real.status(agent_id, headers={"If-None-Match": before.headers["ETag"]})
     assert (shown.status_code, shown.json["health"]["findings"][0]["code"]) == (200, "number_detached")
     repaired = real.post(f"/api/agents/{agent_id}/repair", headers=WAIT)
