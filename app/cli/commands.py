@@ -7,12 +7,11 @@ import click
 from flask.cli import with_appcontext
 
 from app.cli.agents import agents
-from app.cli.audit import audit
 from app.cli.bulk import import_file, provision
 from app.cli.context import one_line_errors, wiring
 from app.cli.doctor import doctor
 from app.cli.keys import keys, webhooks
-from app.cli.operations import activity, operations
+from app.cli.operations import activity, audit, operations
 from app.cli.phones import deprovision, move, numbers, repair, status, verify
 
 
