@@ -844,8 +844,6 @@ def _open_next(change: Change, opening: Change) -> None:
 
 
 def _close(change: Change, end: OperationStatus) -> None:
-    if change.operation.status is OperationStatus.NEEDS_ATTENTION:
-        change.move_to(_at_work(change.operation))
     change.move_to(end)
     change.set_operation(finished_at=change.now, wake_at=None)
     change.tell(_END_EVENTS[end], code=change.operation.error_code)
