@@ -424,7 +424,7 @@ def keep(saga: Saga, lease: Lease, result: Result, now: datetime) -> Change:
         parent = saga.agent.ids.get(step.under) if step.under else None
         change.ledger.append(LedgerEntry(step.name, result.resource_id, parent))
     change.deleted.update(result.removed)
-    if saga.steps[step.name].lease_token != lease.token or _is_path_gone(saga):
+    if saga.steps[step.name].lease_token != lease.token or _is_path_changed(saga, step):
         change.tell(EventName.RESOURCE_SEEN_LATE, step.name, resource_id=result.resource_id)
         return change.end(Verdict.LOST)
     change.set_step(
@@ -693,9 +693,12 @@ def _with_id(ids: Mapping[str, str], name: str, found: str | None) -> dict[str, 
     return kept | {name: found} if found else kept
 
 
-def _is_path_gone(saga: Saga) -> bool:
-    """Say whether a repair ended while one of its steps was under way, and the path was taken down since."""
-    return saga.operation.status.is_final and saga.agent.phone_provisioning_status is not PhoneStatus.PROVISIONED
+def _is_path_changed(saga: Saga, step: Step) -> bool:
+    """Say whether a repair ended while this step was under way, and the path was taken down or repaired since."""
+    if not saga.operation.status.is_final:
+        return False
+    is_replaced = step.column is not None and saga.agent.ids.get(step.name) != saga.steps[step.name].resource_id
+    return is_replaced or saga.agent.phone_provisioning_status is not PhoneStatus.PROVISIONED
 
 
 def _needs_a_person(lease: Lease, failure: Failure) -> bool:

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
 from app.domain.kinds import KINDS
-from app.domain.statuses import Direction, OperationKind, PhoneStatus
-from app.domain.steps import DISPATCH_RULE, LAST, ORIGINATION_URL, TRUNK
+from app.domain.statuses import Direction, OperationKind, PhoneStatus, StepState
+from app.domain.steps import DISPATCH_RULE, LAST, NUMBER, ORIGINATION_URL, TRUNK
 from app.saga import machine
-from app.saga.machine import Saga, Verdict
+from app.saga.machine import Lease, Result, Saga, Verdict
 from tests.support.machine_model import BEGINNING, E164, ORIGIN, TIMING, Dice, Life
 
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "250"))
@@ -152,3 +152,24 @@ def test_verification_waits_for_steps_that_it_needs_through_others(kind: Operati
     assert opening.opened
     change = machine.claim(opening.opened, LAST, Direction.DO, 0, TIMING, BEGINNING, uuid.uuid4())
     assert (change.verdict, change.is_empty) == (Verdict.STALE, True)
+
+
+@pytest.mark.parametrize("since", ["TK1", "TK2"])
+def test_a_late_worker_of_a_repair_that_ended_does_not_replace_what_was_repaired_since(since: str) -> None:
+    agent, _ = Life().agents.values()
+    agent = replace(
+        agent, phone_provisioning_status=PhoneStatus.PROVISIONED, twilio_phone_number=E164, ids={TRUNK: "TK1"}
+    )
+    opened = machine.open_operation(
+        OperationKind.REPAIR, agent, BEGINNING, ORIGIN, only=frozenset({TRUNK, LAST})
+    ).opened
+    assert opened
+    steps = dict(opened.steps) | {NUMBER: replace(opened.steps[NUMBER], state=StepState.DONE)}
+    token = uuid.uuid4()
+    claimed = machine.claim(replace(opened, steps=steps), TRUNK, Direction.DO, 0, TIMING, BEGINNING, token)
+    ended = machine.cancel(claimed.after, ORIGIN, BEGINNING, "Cancelled.").after
+    ended = replace(ended, agent=replace(ended.agent, ids={TRUNK: since}))
+    kept = machine.keep(ended, Lease(TRUNK, Direction.DO, token, 1), Result("TK3", removed=("TK1",)), BEGINNING)
+    assert kept.agent.ids == {TRUNK: "TK3" if since == "TK1" else "TK2"}
+    assert kept.verdict is (Verdict.DONE if since == "TK1" else Verdict.LOST)
+    assert [entry.external_id for entry in kept.after.ledger] == ["TK3"]
