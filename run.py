@@ -174,12 +174,12 @@ def check() -> int:
         running = {name: ended.enter_context(_started(arguments)) for name, arguments in CHECKS.items()}
         for process in running.values():
             ended.callback(process.kill)  # one that has ended is left alone
-        told = {name: process.communicate()[0] for name, process in running.items()}
+        outputs = {name: process.communicate()[0] for name, process in running.items()}
     failed = [name for name, process in running.items() if process.returncode]
     for name, arguments in CHECKS.items():
         _say(f"{'FAILED' if name in failed else 'ok':<6}  {name:<7}  {' '.join(arguments)}")
     for name in failed:
-        _say(f"\n== {name}: .venv/bin/{' '.join(CHECKS[name])}\n{told[name].rstrip()}")
+        _say(f"\n== {name}: .venv/bin/{' '.join(CHECKS[name])}\n{outputs[name].rstrip()}")
     _say(f"\n{len(failed)} of {len(CHECKS)} failed" if failed else f"all passed in {time.monotonic() - started:.1f} s")
     return 1 if failed else 0
 

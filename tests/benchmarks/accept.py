@@ -45,16 +45,16 @@ class Side:
     cpu_s: Counter[str] = field(default_factory=Counter)
     sent: int = 0
 
-    def play(self, connections: int, seconds: float) -> Load:
+    def run_load(self, connections: int, seconds: float) -> Load:
         """Post for some seconds; every response must be 202."""
         posts = self.posts if self.is_repeated else self.posts[self.sent : self.sent + int(seconds * MOST_PER_S)]
         before = self._cpu_s()
-        played = load.run(Plan(self.port, connections, seconds, self.headers, posts, self.is_repeated))
+        result = load.run(Plan(self.port, connections, seconds, self.headers, posts, self.is_repeated))
         self.cpu_s.update(self._cpu_s() - before)
-        self.sent += len(played.latencies_ms)
-        if set(played.statuses) != {"202"}:
-            raise StackError(f"not every post was accepted: {dict(played.statuses)}")
-        return played
+        self.sent += len(result.latencies_ms)
+        if set(result.statuses) != {"202"}:
+            raise StackError(f"not every post was accepted: {dict(result.statuses)}")
+        return result
 
     def _cpu_s(self) -> Counter[str]:
         return Counter({name: cpu_s([pid]) for name, pid in self.servers.items()})
@@ -72,12 +72,12 @@ def measure(bench: Bench) -> Findings:
     with running(bench.stack, "accept", ["web"]) as installation:
         ours, bare = sides(bench, installation)
         for side in (ours, bare):
-            side.play(BARRED, min(WARM_UP_S, bench.scale.load_s))
+            side.run_load(BARRED, min(WARM_UP_S, bench.scale.load_s))
         for place in range(bench.scale.load_rounds):
             for connections in bench.scale.connections:
                 bench.say("accept", f"round {place + 1}, {connections} connections")
                 for side in (bare, ours):
-                    side.rounds.setdefault(connections, []).append(side.play(connections, bench.scale.load_s))
+                    side.rounds.setdefault(connections, []).append(side.run_load(connections, bench.scale.load_s))
                 installation.flush_broker()
         resident = largest_mb([installation.processes["web"].pid])
     found = Findings([row for connections in bench.scale.connections for row in _rows(ours, bare, connections)])

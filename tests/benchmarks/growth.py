@@ -88,7 +88,7 @@ def _accept(bench: Bench, installations: dict[int, Installation]) -> Times:
     for place in range(bench.scale.load_rounds):
         bench.say("growth", f"accept, round {place + 1}")
         for agents, side in sides.items():
-            times[agents] += side.play(CONNECTIONS, bench.scale.load_s).latencies_ms
+            times[agents] += side.run_load(CONNECTIONS, bench.scale.load_s).latencies_ms
             installations[agents].flush_broker()
     return times
 

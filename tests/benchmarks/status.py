@@ -25,11 +25,11 @@ def measure(bench: Bench) -> Findings:
         for place in range(bench.scale.load_rounds):
             bench.say("status", f"round {place + 1}")
             for name, (plan, status) in plans.items():
-                played = load.run(plan)
-                if set(played.statuses) != {status}:
-                    raise StackError(f"{name}: expected {status}, got {dict(played.statuses)}")
-                rounds[name].append(played)
-    rates = {name: median([one.per_s for one in played]) for name, played in rounds.items()}
+                result = load.run(plan)
+                if set(result.statuses) != {status}:
+                    raise StackError(f"{name}: expected {status}, got {dict(result.statuses)}")
+                rounds[name].append(result)
+    rates = {name: median([one.per_s for one in result]) for name, result in rounds.items()}
     return Findings(
         [
             Row(f"status, {CONNECTIONS} connections: whole", rates["whole"], "/s", "bare read", rates["bare"]),

@@ -54,7 +54,7 @@ def wiring_without_lease(wiring: Wiring) -> Wiring:
 
 @pytest.fixture
 def no_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the look-up away from every step."""
+    """Remove the look-up from every step."""
     for name, actions in ACTIONS.items():
         monkeypatch.setitem(ACTIONS, name, replace(actions, find=None))
 

@@ -261,9 +261,9 @@ def _send_bad_requests(api: RecordingApi) -> None:
         assert api.call("POST", path, body)[0] == 422
     assert api.call("GET", f"/api/agents/{CONNECTED}")[0] == 404
     assert api.call("GET", f"/api/agents?{CONNECTED.replace('+', '%2B')}=1")[0] == 422
-    stranger = RecordingApi(api.base_url, WRONG_KEY)
-    assert stranger.call("GET", "/api/agents")[0] == 401
-    api.problems += stranger.problems
+    unknown_client = RecordingApi(api.base_url, WRONG_KEY)
+    assert unknown_client.call("GET", "/api/agents")[0] == 401
+    api.problems += unknown_client.problems
 
 
 def _get_stuck(stack: Stack, sandbox: Sandbox, api: Api) -> None:

@@ -11,7 +11,7 @@ from tests.benchmarks.load import Plan, drive, run
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers a POST with 202 and what it was sent, a GET with 304 where it is told to."""
+    """Answers a POST with 202 and its body, a GET with 304 where the request has If-None-Match."""
 
     protocol_version = "HTTP/1.1"
     seen: "list[tuple[str, str]]"
@@ -48,24 +48,24 @@ def server() -> Iterator[ThreadingHTTPServer]:
         thread.join()
 
 
-def test_every_request_is_sent_once_and_every_answer_is_timed(server: ThreadingHTTPServer) -> None:
+def test_every_request_is_sent_once_and_every_response_is_timed(server: ThreadingHTTPServer) -> None:
     posts = [("POST", f"/{number}", json.dumps({"number": number})) for number in range(50)]
-    played = run(Plan(server.server_port, 4, 30, {"Authorization": "Bearer x"}, posts))
-    assert played.statuses == {"202": 50}
-    assert len(played.latencies_ms) == 50
-    assert min(played.latencies_ms) > 0
+    result = run(Plan(server.server_port, 4, 30, {"Authorization": "Bearer x"}, posts))
+    assert result.statuses == {"202": 50}
+    assert len(result.latencies_ms) == 50
+    assert min(result.latencies_ms) > 0
     assert sorted(server.seen) == sorted((f"/{number}", "Bearer x") for number in range(50))  # type: ignore[attr-defined]  # ours
 
 
 def test_repeated_requests_go_on_until_the_time_is_up(server: ThreadingHTTPServer) -> None:
-    played = drive(Plan(server.server_port, 2, 0.3, {"If-None-Match": '"x"'}, [("GET", "/", "")], is_repeated=True))
-    assert set(played.statuses) == {"304"}
-    assert len(played.latencies_ms) > 4
-    assert played.per_s == pytest.approx(len(played.latencies_ms) / played.seconds)
-    assert 0.3 <= played.seconds < 5
+    result = drive(Plan(server.server_port, 2, 0.3, {"If-None-Match": '"x"'}, [("GET", "/", "")], is_repeated=True))
+    assert set(result.statuses) == {"304"}
+    assert len(result.latencies_ms) > 4
+    assert result.per_s == pytest.approx(len(result.latencies_ms) / result.seconds)
+    assert 0.3 <= result.seconds < 5
 
 
-def test_a_server_that_closes_within_an_answer_fails_the_run() -> None:
+def test_a_server_that_closes_within_a_response_fails_the_run() -> None:
     class Liar(Handler):
         def _answer(self, status: int, body: bytes) -> None:
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort")

@@ -112,7 +112,7 @@ def test_queued_messages_survive_a_sigkill_of_a_durable_valkey_within_a_second()
             assert client.llen("queue") == 100
 
 
-def test_a_paused_valkey_answers_nobody_until_it_is_resumed() -> None:
+def test_a_paused_valkey_does_not_answer_until_it_is_resumed() -> None:
     with running_valkey() as server, redis.Redis.from_url(server.url, socket_timeout=0.2, retry=None) as client:
         assert client.ping()
         server.pause()
@@ -122,12 +122,12 @@ def test_a_paused_valkey_answers_nobody_until_it_is_resumed() -> None:
         assert client.ping()
 
 
-def test_valkey_refuses_whoever_has_no_password(valkey_server: ValkeyServer) -> None:
+def test_valkey_refuses_clients_without_the_password(valkey_server: ValkeyServer) -> None:
     with redis.Redis.from_url(f"redis://{valkey_server.address}/0") as client, pytest.raises(redis.AuthenticationError):
         client.ping()
 
 
-def test_no_password_stands_on_a_command_line(postgres_server: PostgresServer, valkey_server: ValkeyServer) -> None:
+def test_no_password_is_on_a_command_line(postgres_server: PostgresServer, valkey_server: ValkeyServer) -> None:
     passwords = [
         server.process._pid_file.with_suffix(".password").read_text().strip()
         for server in (postgres_server, valkey_server)
@@ -149,22 +149,22 @@ def test_a_server_ends_when_the_process_that_started_it_is_killed(tmp_path: Path
     assert poll_until(lambda: not is_running(pid), WAIT_S)
 
 
-def test_an_orphan_is_ended_only_when_it_is_what_the_pid_file_means(tmp_path: Path) -> None:
-    stranger = subprocess.Popen(SLEEPER)  # noqa: S603 - ours
+def test_an_orphan_is_ended_only_when_its_command_line_matches(tmp_path: Path) -> None:
+    other = subprocess.Popen(SLEEPER)  # noqa: S603 - ours
     try:
         server = ServerProcess("x", tmp_path / "pid", tmp_path / "log")
-        (tmp_path / "pid").write_text(f"{stranger.pid}\n")
+        (tmp_path / "pid").write_text(f"{other.pid}\n")
         assert not server.stop_orphan("no such marker")
-        assert is_running(stranger.pid)
-        (tmp_path / "pid").write_text(f"{stranger.pid}\n")
+        assert is_running(other.pid)
+        (tmp_path / "pid").write_text(f"{other.pid}\n")
         assert server.stop_orphan("time.sleep(600)")
-        assert not is_running(stranger.pid)
+        assert not is_running(other.pid)
     finally:
-        stranger.kill()
-        stranger.wait()
+        other.kill()
+        other.wait()
 
 
-def test_a_server_that_ends_at_once_is_reported_with_its_last_words(tmp_path: Path) -> None:
+def test_a_server_that_ends_at_once_is_reported_with_its_last_log_lines(tmp_path: Path) -> None:
     server = ServerProcess("the thing", tmp_path / "pid", tmp_path / "log")
     server.start([sys.executable, "-c", "raise SystemExit('no licence')"], os.environ)
     with pytest.raises(StackError, match=r"(?s)the thing ended at once.*no licence"):
@@ -214,7 +214,7 @@ def test_an_impossible_port_is_refused(text: str) -> None:
         UserSettings({"PORT": text}, Path()).port("PORT", 8080)
 
 
-def test_the_file_for_a_second_terminal_holds_nothing_that_the_user_set(tmp_path: Path) -> None:
+def test_the_file_for_a_second_terminal_has_none_of_the_users_settings(tmp_path: Path) -> None:
     given = UserSettings({"TWILIO_AUTH_TOKEN": "theirs"}, tmp_path)
     made = {"DATABASE_URL": "postgresql+psycopg://app:x@127.0.0.1:1/trunkline"}
     environ = child_environment(given, made)
@@ -243,18 +243,18 @@ def test_a_preferred_port_is_taken_only_when_it_is_free() -> None:
         ('{"event": "step_done", "level": "info", "errors": 0}', False),
     ],
 )
-def test_only_lines_that_matter_reach_the_terminal(line: str, worth: bool) -> None:
+def test_only_notable_lines_are_shown_at_the_terminal(line: str, worth: bool) -> None:
     assert bool(NOTABLE_LINE.search(line)) is worth
 
 
-def test_valkey_comes_back_with_its_password_and_port(own_valkey: ValkeyServer) -> None:
+def test_valkey_restarts_with_its_password_and_port(own_valkey: ValkeyServer) -> None:
     with redis.Redis.from_url(own_valkey.url) as client:
         client.set("kept", "1")
         own_valkey.restart()
         assert client.get("kept") == b"1"
 
 
-def test_a_second_valkey_takes_over_from_an_orphan_of_the_first() -> None:
+def test_a_second_valkey_ends_an_orphan_of_the_first() -> None:
     with server_folder() as folder:
         first, second = ValkeyServer(folder), ValkeyServer(folder)
         first.start()
@@ -268,7 +268,7 @@ def test_a_second_valkey_takes_over_from_an_orphan_of_the_first() -> None:
             first.stop()
 
 
-def test_no_phone_number_stands_in_postgresqls_log() -> None:
+def test_no_phone_number_is_in_postgresqls_log() -> None:
     number = "+15145550042"
     with running_postgres() as server:
         with psycopg.connect(server.dsn(), autocommit=True) as connection:
@@ -289,7 +289,7 @@ def test_no_phone_number_stands_in_postgresqls_log() -> None:
     assert number not in log
 
 
-def test_a_data_directory_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unusable_data_directory_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(StackError, match=r"cannot hold our data \(Not a directory"), locked_data_dir(place):
@@ -309,14 +309,14 @@ def test_one_port_for_two_servers_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_malformed_settings_are_told_before_a_process_ends_of_them() -> None:
+def test_malformed_settings_are_reported_before_a_process_fails_because_of_them() -> None:
     environ = {"DATABASE_URL": "postgresql://x@127.0.0.1/x", "OPERATION_BUDGET_S": "soon"}
     with pytest.raises(StackError, match=r"(?s)settings .* are not right:.*\n    OPERATION_BUDGET_S: "):
         _check_settings(environ)
 
 
 @pytest.mark.parametrize("value", ["/home/o'brien/it", "C:\\folder", '/tr\u00e4nk line/"x"', "'"])
-def test_the_file_for_a_second_terminal_is_read_back_as_it_was_meant(tmp_path: Path, value: str) -> None:
+def test_the_file_for_a_second_terminal_is_read_back_unchanged(tmp_path: Path, value: str) -> None:
     write_stack_env(tmp_path / "stack.env", {"DATA_DIR": value, "PORT": "1"})
 
     assert dotenv_values(tmp_path / "stack.env") == {"DATA_DIR": value, "PORT": "1"}
@@ -342,7 +342,7 @@ def test_children_write_what_their_logs_can_hold() -> None:
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("iso-8859-1", "+ x caf\u00e9 ?"), ("ascii", "+ x caf? ?")])
-def test_marks_have_a_plain_form_where_the_terminal_lacks_them(encoding: str, shown: str) -> None:
+def test_symbols_are_replaced_where_the_terminal_lacks_them(encoding: str, shown: str) -> None:
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, encoding=encoding, errors=ERRORS, write_through=True)
     Terminal(Console(file=out)).plain("\u2713 \u2717 caf\u00e9 \u6f22")
@@ -361,7 +361,7 @@ sys.stderr.write("end")
 """
 
 
-def test_an_output_that_nobody_takes_fails_no_print_and_is_told_once() -> None:
+def test_an_output_that_nobody_reads_fails_no_print_and_is_reported_once() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(  # noqa: S603 - ours
             [sys.executable, "-c", LOSER], stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -407,10 +407,10 @@ def _silent() -> Terminal:
     return Terminal(Console(file=io.StringIO(), width=400))
 
 
-def _shown(told: str) -> tuple[bool, str]:
+def _shown(output: str) -> tuple[bool, str]:
     terminal = _silent()
     doctor = subprocess.Popen(  # noqa: S603 - ours
-        [sys.executable, "-c", f"print({told!r})"], stdout=subprocess.PIPE, encoding="utf-8"
+        [sys.executable, "-c", f"print({output!r})"], stdout=subprocess.PIPE, encoding="utf-8"
     )
     with doctor:
         is_well = demo._show_findings(doctor, terminal, threading.Event())
@@ -418,7 +418,7 @@ def _shown(told: str) -> tuple[bool, str]:
     return is_well, terminal.console.file.getvalue()
 
 
-def test_a_wrong_credential_is_told_in_doctors_words_and_the_start_goes_on() -> None:
+def test_a_wrong_credential_is_reported_as_doctor_does_and_the_start_goes_on() -> None:
     checks = [
         {"name": "settings", "verdict": "ok", "detail": "fine", "mend": ""},
         {"name": "Twilio", "verdict": "failed", "detail": "Twilio refused ping: HTTP 401.", "mend": "Copy it again."},
@@ -433,7 +433,7 @@ def test_a_wrong_credential_is_told_in_doctors_words_and_the_start_goes_on() -> 
     assert not [each for each in ("fine", "not checked", "nobody works") if each in shown]
 
 
-def test_providers_that_only_warn_or_are_well_leave_the_start_well() -> None:
+def test_warnings_of_providers_do_not_make_a_start_fail() -> None:
     warning = {"name": "trunks", "verdict": "warning", "detail": "5 are free", "mend": "Ask for more."}
 
     is_well, shown = _shown('{"checks": []}')
@@ -444,7 +444,7 @@ def test_providers_that_only_warn_or_are_well_leave_the_start_well() -> None:
     assert "5 are free" in shown
 
 
-def test_a_doctor_that_fails_is_no_good_news() -> None:
+def test_a_doctor_that_crashes_counts_as_a_failure() -> None:
     is_well, shown = _shown("Traceback")
 
     assert not is_well
@@ -457,7 +457,7 @@ def test_the_sandbox_needs_no_doctor(tmp_path: Path) -> None:
         assert is_well()
 
 
-def test_what_only_starting_processes_decide_is_left_out_by_its_name() -> None:
+def test_checks_that_depend_on_starting_processes_are_left_out() -> None:
     assert {check.name for check in PROCESS_CHECKS} == demo.STARTING
 
 

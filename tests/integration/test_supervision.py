@@ -58,15 +58,15 @@ def pid_in_log(folder: Path, name: str) -> int:
     return int(log.read_text().split()[0])
 
 
-def test_a_process_that_dies_is_named_with_its_last_lines_and_takes_the_others_along(tmp_path: Path) -> None:
+def test_a_process_that_dies_is_named_with_its_last_lines_and_ends_the_others(tmp_path: Path) -> None:
     dying = f"""exec '{sys.executable}' -c "import sys, time; print('out of luck'); time.sleep(0.5); sys.exit(3)\""""
     with supervised(tmp_path, f"steady: {SLEEPER}\ndying: {dying}\n") as running:
         steady = pid_in_log(tmp_path, "steady")
-        _, told = running.communicate(timeout=WAIT_S)
+        _, output = running.communicate(timeout=WAIT_S)
     assert running.returncode == 1
-    assert "StackError: dying ended with exit code 3" in told
-    assert "out of luck" in told
-    assert "steady" not in told
+    assert "StackError: dying ended with exit code 3" in output
+    assert "out of luck" in output
+    assert "steady" not in output
     assert not is_running(steady)
 
 
@@ -75,8 +75,8 @@ def test_a_signal_ends_every_process_and_is_no_failure(tmp_path: Path, signum: s
     with supervised(tmp_path, f"one: {SLEEPER}\ntwo: {SLEEPER}\n") as running:
         pids = [pid_in_log(tmp_path, name) for name in ("one", "two")]
         running.send_signal(signum)
-        _, told = running.communicate(timeout=WAIT_S)
-    assert (running.returncode, told) == (0, "")
+        _, output = running.communicate(timeout=WAIT_S)
+    assert (running.returncode, output) == (0, "")
     assert not any(map(is_running, pids))
 
 
@@ -97,21 +97,21 @@ def test_the_terminal_shows_a_warning_and_the_log_file_everything(tmp_path: Path
 
 def test_whatever_fails_beside_the_processes_ends_them_with_a_sentence(tmp_path: Path) -> None:
     with supervised(tmp_path, f"one: {SLEEPER}\n", "int('x')") as running:
-        _, told = running.communicate(timeout=WAIT_S)
+        _, output = running.communicate(timeout=WAIT_S)
     assert running.returncode == 1
-    assert told == "StackError: the start failed: invalid literal for int() with base 10: 'x' (ValueError)\n"
+    assert output == "StackError: the start failed: invalid literal for int() with base 10: 'x' (ValueError)\n"
     assert not any(map(is_running, [pid_in_log(tmp_path, "one")] if (tmp_path / "one.log").exists() else []))
 
 
 def test_whatever_fails_in_the_loop_ends_every_process(tmp_path: Path) -> None:
     breaking = "write = logs.write; logs.write = lambda message: write(message) or 1 / (message.name != 'one')"
     with supervised(tmp_path, f"one: {SLEEPER}\n", setup=breaking) as running:
-        _, told = running.communicate(timeout=WAIT_S)
-    assert "ZeroDivisionError" in told
+        _, output = running.communicate(timeout=WAIT_S)
+    assert "ZeroDivisionError" in output
     assert not is_running(pid_in_log(tmp_path, "one"))
 
 
-def test_a_signal_before_every_process_is_known_waits_until_it_is() -> None:
+def test_a_signal_before_every_process_id_is_known_waits_until_it_is() -> None:
     supervisor = Supervisor(_logs(Path()), lambda: None)
     supervisor.add_process("one", "true")
     supervisor._processes["one"]["process"] = Alive()
@@ -136,7 +136,7 @@ def _logs(folder: Path) -> LogFiles:
     return LogFiles(folder, Terminal(Console(file=io.StringIO())), verbose=False)
 
 
-def test_a_log_that_cannot_be_written_is_told_once_and_goes_on_when_it_can(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_is_reported_once_and_continues_when_it_can(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     logs = _logs(folder)
     lines = [Message(type="line", data=f"{number}\n", time=None, name="web", colour=None) for number in range(4)]
@@ -152,7 +152,7 @@ def test_a_log_that_cannot_be_written_is_told_once_and_goes_on_when_it_can(tmp_p
     assert logs._terminal.console.file.getvalue().count("the logs cannot be written") == 1
 
 
-def test_a_disk_that_is_full_costs_lines_and_not_the_processes(tmp_path: Path) -> None:
+def test_a_full_disk_loses_log_lines_and_ends_no_process(tmp_path: Path) -> None:
     logs = _logs(tmp_path)
     logs._files["web"] = Path("/dev/full").open("w")  # noqa: SIM115 - the log's own business from here
     for text in ("lost", "kept"):

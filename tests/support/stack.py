@@ -159,7 +159,7 @@ class Stack:
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
             "DATA_DIR": str(folder),
-            # The 429s that some tests play must not slow all others down: the rate limiter has tests of its own.
+            # The 429s of some tests must not slow the others down: the rate limiter has tests of its own.
             "TWILIO_RATE": "off",
             "LIVEKIT_RATE": "off",
             "PROVIDER_TIMEOUT_S": str(timings.provider_timeout),

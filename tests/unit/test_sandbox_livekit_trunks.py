@@ -227,7 +227,7 @@ def test_an_outbound_trunk_can_be_made_listed_read_changed_and_deleted(sandbox: 
         )
     )
     own = {"sip_trunk_id": made.sip_trunk_id}
-    twin = sandbox.twirp("CreateSIPOutboundTrunk", {"trunk": OUTBOUND}).json()["sip_trunk_id"]
+    duplicate = sandbox.twirp("CreateSIPOutboundTrunk", {"trunk": OUTBOUND}).json()["sip_trunk_id"]
     inbound = add_trunk(sandbox, N, name="in").sip_trunk_id
     assert sandbox.twirp("GetSIPOutboundTrunk", own).json()["trunk"]["address"] == "sip.example.com"
     patched = sandbox.twirp(
@@ -238,13 +238,13 @@ def test_an_outbound_trunk_can_be_made_listed_read_changed_and_deleted(sandbox: 
     def listed(method: str, **filters: Any) -> list[str]:
         return [row["sip_trunk_id"] for row in sandbox.twirp(method, filters).json()["items"]]
 
-    assert listed("ListSIPOutboundTrunk") == sorted([made.sip_trunk_id, twin])
+    assert listed("ListSIPOutboundTrunk") == sorted([made.sip_trunk_id, duplicate])
     assert listed("ListSIPOutboundTrunk", numbers=[M]) == [made.sip_trunk_id]
-    assert listed("ListSIPOutboundTrunk", trunk_ids=[twin, inbound]) == [twin]
-    assert listed("ListSIPTrunk") == sorted([made.sip_trunk_id, twin, inbound])
+    assert listed("ListSIPOutboundTrunk", trunk_ids=[duplicate, inbound]) == [duplicate]
+    assert listed("ListSIPTrunk") == sorted([made.sip_trunk_id, duplicate, inbound])
     assert trunk_ids(sandbox) == [inbound]
     old = {row["sip_trunk_id"]: row for row in sandbox.twirp("ListSIPTrunk", {}).json()["items"]}
-    assert (old[twin]["kind"], old[twin]["outbound_username"], old[twin]["outbound_number"]) == (
+    assert (old[duplicate]["kind"], old[duplicate]["outbound_username"], old[duplicate]["outbound_number"]) == (
         "TRUNK_OUTBOUND",
         "u",
         N,
@@ -258,7 +258,7 @@ def test_an_outbound_trunk_can_be_made_listed_read_changed_and_deleted(sandbox: 
             "code": "not_found",
             "msg": "requested sip trunk does not exist",
         }
-    assert listed("ListSIPOutboundTrunk") == [twin]
+    assert listed("ListSIPOutboundTrunk") == [duplicate]
 
 
 @pytest.mark.parametrize(
