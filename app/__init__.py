@@ -9,16 +9,16 @@ if TYPE_CHECKING:
     from app.wiring import Wiring
 
 GUNICORN_BOOT_FAILED = 3
-"""Exit code at which gunicorn halts; with any other it starts the failing worker again, for ever."""
+"""The exit code at which gunicorn stops; after any other it restarts the failing worker for ever."""
 
 
 def create_app(wiring: "Wiring | None" = None) -> "Flask":
-    """Build the web application, on `wiring` or on what the settings say; in a server without the commands.
+    """Build the web application, with `wiring` or from the settings; a server's has no commands.
 
-    Wrong settings end the process with one line each on stderr, and no traceback; but not where `flask` looks for a
-    command, since `doctor` must run then, too.
+    Invalid settings end the process with one line each on stderr and no traceback, except under the `flask` command:
+    `doctor` must run then, too.
     """
-    # Imported late: worker, sandbox and ./run.py import this package too, and need no web framework.
+    # Imported here: worker, sandbox and ./run.py import this package too, and need no web framework.
     from app.api.application import build_application  # noqa: PLC0415
     from app.cli.context import has_loaded_dotenv, is_command_lookup, make_misconfigured_app  # noqa: PLC0415
     from app.console.application import register_console  # noqa: PLC0415
@@ -44,7 +44,7 @@ def create_app(wiring: "Wiring | None" = None) -> "Flask":
 
 
 def _register_commands(app: "Flask") -> None:
-    """Give the application what the `flask` command offers; a server is spared the memory."""
+    """Add the commands of `flask`; a server saves their memory."""
     from app.cli.commands import COMMANDS  # noqa: PLC0415
 
     for command in COMMANDS:

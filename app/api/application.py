@@ -1,4 +1,4 @@
-"""Puts the web application together: hooks in their order, problems, blueprints, reference."""
+"""Assembles the web application: hooks in their order, error handlers, blueprints, API reference."""
 
 from apiflask import APIFlask
 
@@ -13,7 +13,7 @@ from app.views.bulks import BulkReader
 from app.views.reader import Reader
 from app.web import health
 from app.web.authentication import register_authentication, register_rate_limit
-from app.web.bodies import MAX_BODY_BYTES, with_whole_bodies
+from app.web.bodies import MAX_BODY_BYTES, buffer_bodies
 from app.web.context import WEB_SERVICES, WIRING, WebServices
 from app.web.limits import make_rate_limit, register_provider_calls
 from app.web.problems import problem, refused_problem, register_error_handlers
@@ -36,7 +36,7 @@ def build_application(wiring: Wiring) -> APIFlask:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
     app.url_map.merge_slashes = False
-    # A slash at the end means the same path: a redirect would lose what some clients send with it.
+    # A trailing slash is the same path: a redirect would lose the body or method of some clients.
     app.url_map.strict_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1
     app.extensions[WIRING] = wiring
@@ -54,7 +54,7 @@ def build_application(wiring: Wiring) -> APIFlask:
         metrics=make_metrics(RowCollector(sessions), broker, ReadinessCollector(readiness)),
         rate_limit=make_rate_limit(wiring.settings),
     )
-    app.wsgi_app = with_whole_bodies(app.wsgi_app)  # type: ignore[assignment, method-assign]  # Flask's way
+    app.wsgi_app = buffer_bodies(app.wsgi_app)  # type: ignore[assignment, method-assign]  # Flask's way
     register_requests(app)
     register_provider_calls(app)
     register_authentication(app)

@@ -1,4 +1,4 @@
-"""Reads bodies whole, and JSON strictly: what another parser might read differently is refused, never guessed."""
+"""Reads request bodies: in full, within a size limit, and JSON strictly (nothing that parsers read differently)."""
 
 from collections.abc import Callable, Iterable
 from io import BytesIO
@@ -17,72 +17,72 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 MAX_BODY_BYTES = 64 * 1024
-"""Bytes: far above any request of ours, far below what hurts a worker."""
+"""Bytes: far more than any request needs, far less than what harms a worker."""
 
 MAX_BULK_BODY_BYTES = 4 * 1024 * 1024
-"""Bytes of a bulk: 10,000 items of some 200 bytes are 2 MiB, with room for agents with a little metadata."""
+"""Bytes of a bulk: 10,000 items of some 200 bytes are 2 MiB; the rest is for agents with some metadata."""
 
 BODY_LIMITS = {
     "provisionings.start_bulk": MAX_BULK_BODY_BYTES,
     "console.create_bulk": MAX_BULK_BODY_BYTES,
     "console.check_bulk": MAX_BULK_BODY_BYTES,
 }
-"""Endpoint -> its own limit, bytes."""
+"""Endpoint -> its own limit in bytes."""
 
 
-BROKEN = "trunkline.broken_body"
-"""Set in the WSGI environment of a request whose body does not keep to HTTP."""
+MALFORMED_BODY = "trunkline.malformed_body"
+"""Set in the WSGI environment of a request whose body violates HTTP."""
 
 FromCsv = Callable[[str], list[object]]
-"""How a schema that takes CSV too reads it: into its `items`. A `ValueError` says what is wrong with the whole."""
+"""How a schema that also takes CSV converts it to its `items`; `ValueError` if the file as a whole is invalid."""
 
 
-def with_whole_bodies(application: "WSGIApplication") -> "WSGIApplication":
-    """Wrap a WSGI application so that nothing in it meets a body that ends early or is cut into chunks wrongly.
+def buffer_bodies(application: "WSGIApplication") -> "WSGIApplication":
+    """Wrap a WSGI application so that it never sees a body that ends early or has malformed chunks.
 
-    Whatever reads a body, a view, a form or an error's page, would else have to know what each server raises then.
+    Otherwise every reader of a body (a view, a form, an error page) would have to handle what each server raises.
     """
 
     def respond(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ:
-            _read_whole(environ)
+            _buffer_body(environ)
         return application(environ, start_response)
 
     return respond
 
 
-def _read_whole(environ: "WSGIEnvironment") -> None:
+def _buffer_body(environ: "WSGIEnvironment") -> None:
     is_chunked = "HTTP_TRANSFER_ENCODING" in environ
     try:
         length = MAX_BULK_BODY_BYTES + 1 if is_chunked else int(environ["CONTENT_LENGTH"])
     except ValueError:
         length = -1
     if length > MAX_BULK_BODY_BYTES + is_chunked or (is_chunked and not environ.get("wsgi.input_terminated")):
-        # It is refused by its length alone; or its server cannot tell where it ends, and Werkzeug takes it for empty.
+        # It is refused for its length; or the server cannot tell where it ends, and Werkzeug treats it as empty.
         return
     raw = b""
     try:
         raw = environ["wsgi.input"].read(length) if length >= 0 else b""
-        is_broken = length < 0 or (len(raw) < length and not is_chunked)
+        is_malformed = length < 0 or (len(raw) < length and not is_chunked)
     except (ParseException, OSError):
-        is_broken = True
-    if is_broken:
-        raw, environ[BROKEN] = b"", True
+        is_malformed = True
+    if is_malformed:
+        raw, environ[MALFORMED_BODY] = b"", True
     environ.pop("HTTP_TRANSFER_ENCODING", None)
     environ |= {"wsgi.input": BytesIO(raw), "CONTENT_LENGTH": str(len(raw))}
 
 
-def refuse_broken_body(request: Request) -> None:
-    """Raise the 400 for a body that does not keep to HTTP, also on a call that would not read it."""
-    if BROKEN in request.environ:
+def refuse_malformed_body(request: Request) -> None:
+    """Raise the 400 for a body that violates HTTP, even on a call that would not read it."""
+    if MALFORMED_BODY in request.environ:
         raise _malformed("ends early, or is not chunked as HTTP/1.1 has it")
 
 
 def read_body(request: Request) -> bytes:
     """Return the body; raise the 413 for one that is too large.
 
-    Werkzeug cuts a chunked body at its limit without a word (werkzeug wsgi.py LimitedStream.readall), so the limit
-    given to it is one byte more than ours.
+    Werkzeug silently truncates a chunked body at its limit (werkzeug wsgi.py LimitedStream.readall), so the limit
+    that it is given is one byte more than ours.
     """
     raw = request.get_data(cache=True)
     if len(raw) > (limit := body_limit(request)):
@@ -91,7 +91,7 @@ def read_body(request: Request) -> bytes:
 
 
 def body_limit(request: Request) -> int:
-    """Return how many bytes a body may have on this call."""
+    """Return the limit of this call's body in bytes."""
     return BODY_LIMITS.get(request.endpoint or "", MAX_BODY_BYTES)
 
 
@@ -103,9 +103,9 @@ def too_large(limit: int) -> RefusedError:
 
 @parser.location_loader("json")
 def load_json_object(request: Request, schema: Schema) -> dict[str, object]:
-    """Return the body, a JSON object; raise the 400, 413, 415 or 422 that says what is wrong with it.
+    """Return the body, a JSON object; raise a 400, 413, 415 or 422 that says what is wrong with it.
 
-    Where no field is required the body may be left out.
+    The body may be left out where no field is required.
     """
     if not (request.mimetype or any(field.required for field in schema.fields.values()) or read_body(request)):
         return {}
@@ -139,7 +139,7 @@ def _check_encoding(request: Request, mime_type: str) -> None:
 
 
 def parse_json(raw: bytes) -> object:
-    """Read JSON strictly, a byte order mark before it left out; raise the 400 that says what is wrong with it."""
+    """Parse JSON strictly, ignoring a byte order mark; raise a 400 that says what is wrong with it."""
     try:
         return read_json(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

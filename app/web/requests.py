@@ -1,4 +1,4 @@
-"""What every request and response has: checked ids and parameters, an id, one line in the log, careful headers."""
+"""Hooks around every request: valid ids and parameters, a request id, a log line, a span, security headers."""
 
 import re
 import time
@@ -22,7 +22,7 @@ from app.observability.tracing import SpanKind, checked_traceparent
 from app.views.fields import repeated_parameters
 from app.views.operation_schemas import DRY_RUN
 from app.web.authentication import SAFE_METHODS
-from app.web.bodies import body_limit, refuse_broken_body, too_large
+from app.web.bodies import body_limit, refuse_malformed_body, too_large
 from app.web.context import client_address, wiring
 from app.web.problems import FIRST_SERVER_ERROR, validation_failed
 
@@ -42,15 +42,15 @@ KNOWN_PARAMETERS = {"phones.provision_phone": frozenset({DRY_RUN})}
 
 
 def register_paths(app: Flask) -> None:
-    """Put the checks before every view; after the check of the key, so that a stranger learns nothing."""
+    """Check body, ids and parameters before every view; after the key, so that nobody learns anything without one."""
     app.before_request(_refuse_body)
     app.before_request(_read_ids)
     app.before_request(_refuse_unknown_parameters)
 
 
 def _refuse_body() -> None:
-    """Refuse a body that is broken or says it is too large, even on a call that would not read it."""
-    refuse_broken_body(request)
+    """Refuse a body that is malformed or announced as too large, even on a call that would not read it."""
+    refuse_malformed_body(request)
     limit = body_limit(request)
     request.max_content_length = limit + 1
     if (request.content_length or 0) > limit:
@@ -58,7 +58,7 @@ def _refuse_body() -> None:
 
 
 def _read_ids() -> None:
-    """Make uuids of the ids in the path; what is no uuid is an id that no row has."""
+    """Parse the ids in the path; a malformed one is a 404, since no row has it."""
     arguments = request.view_args or {}
     for name, text in arguments.items():
         if (missing := _MISSING.get(name)) is not None:
@@ -69,8 +69,8 @@ def _read_ids() -> None:
 
 
 def _refuse_unknown_parameters() -> None:
-    """Refuse query parameters on calls that write: a `dryRun` that we do not know must not become the real thing."""
-    # Where the router found nothing, its 404 or 405 is the answer.
+    """Refuse unknown query parameters of writing calls: a misspelt `dryRun` must not provision for real."""
+    # Where no route matches, the response is the router's 404 or 405.
     if request.routing_exception is not None or request.method in SAFE_METHODS:
         return
     known = KNOWN_PARAMETERS.get(request.endpoint or "", frozenset())
@@ -83,41 +83,41 @@ def _refuse_unknown_parameters() -> None:
 HEADER = "X-Request-ID"
 
 TRACE_HEADER = "traceparent"
-"""W3C Trace Context: a client that traces sees our work in its own trace."""
+"""W3C Trace Context: a client that traces sees our spans in its own trace."""
 
 TRACED = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-"""Requests that change something; a poll every second would bury them."""
+"""Methods that change something; polls would outnumber them by far."""
 
 UNMATCHED = "unmatched"
-"""The route of a request that no call of ours answers."""
+"""The route of a request that matches none."""
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
-"""For answers that are data: a browser that shows one runs nothing and loads nothing."""
+"""For responses that are data: a browser that displays one runs and loads nothing."""
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""For pages: scripts, styles and forms of our own host, in files; nothing inline, nothing from elsewhere."""
+"""For pages: scripts, styles and forms from our own host, in files; nothing inline, nothing from elsewhere."""
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # Not "no-referrer": a form's protection against forgery looks at the referrer when it comes over TLS.
+    # Not "no-referrer": over TLS the CSRF check of a form compares the referrer.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""What every answer carries."""
+"""The headers of every response."""
 
-TLS_ONLY = "max-age=31536000"
-"""Seconds, a year: for so long a browser that came over TLS comes over nothing else."""
+STRICT_TRANSPORT_SECURITY = "max-age=31536000"
+"""A year, in seconds: how long a browser that has come over TLS uses nothing else."""
 
 
 def register_requests(app: Flask) -> None:
-    """Put the hooks before and after every request."""
+    """Add the hooks that run before and after every request."""
     app.before_request(_begin)
     app.after_request(_finish)
 
@@ -138,15 +138,15 @@ def _finish(response: Response) -> Response:
     headers.setdefault("Content-Security-Policy", PAGE_POLICY if response.mimetype == "text/html" else DATA_POLICY)
     headers.setdefault("Cache-Control", "no-store")
     if request.is_secure:
-        headers["Strict-Transport-Security"] = TLS_ONLY
-    who = getattr(g, "caller", None)
+        headers["Strict-Transport-Security"] = STRICT_TRANSPORT_SECURITY
+    caller = getattr(g, "caller", None)
     log.info(
         "request",
         method=request.method,
         route=route(),
         status=response.status_code,
         took_ms=round((time.perf_counter() - g.started) * 1000, 1),
-        caller=who.name if who else None,
+        caller=caller.name if caller else None,
         address=client_address(request),
     )
     if response.status_code in REFUSED_STATUSES:
@@ -156,7 +156,7 @@ def _finish(response: Response) -> Response:
 
 
 def route() -> str:
-    """Return the template of the request's path: what a path itself says may be a number."""
+    """Return the route's template: a path itself may contain a phone number."""
     return request.url_rule.rule if request.url_rule else UNMATCHED
 
 
@@ -183,6 +183,6 @@ def _end_span(response: Response) -> None:
     with g.spans:
         if "span" in g:
             g.span.note(http__response__status_code=response.status_code)
-            # A client's mistake is no failure of ours, in OpenTelemetry's conventions too.
+            # OpenTelemetry's conventions: a 4xx is not an error of the server.
             if response.status_code >= FIRST_SERVER_ERROR:
                 g.span.fail(str(response.status_code))

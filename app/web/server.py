@@ -1,4 +1,4 @@
-"""What gunicorn is told beyond the Procfile's options: the worker, its descriptors, and what it must not believe."""
+"""gunicorn's configuration beyond the Procfile's options; gunicorn loads this module by name (`-c`)."""
 
 import resource
 from typing import Any
@@ -8,14 +8,14 @@ from app.web.worker import BufferingWorker
 worker_class = BufferingWorker
 
 forwarder_headers = ""
-"""gunicorn takes `SCRIPT_NAME` and `PATH_INFO` from a header of that name; nobody has a reason to send us one."""
+"""gunicorn would take `SCRIPT_NAME` and `PATH_INFO` from headers of these names; no client may set them."""
 
 DESCRIPTORS = 4096
-"""Open files of a process: 1,000 connections and what the application has open are more than the usual 1,024."""
+"""Open files of a process: 1,000 connections and the application's own files exceed the usual limit of 1,024."""
 
 
 def on_starting(_server: Any) -> None:
-    """Let this process and its workers open more files, as far as the system lets them."""
+    """Raise the limit of open files for this process and its workers, as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
