@@ -1,4 +1,4 @@
-"""/api/agents and /api/agents/{id}/...: an agent, its number, and the path between them."""
+"""/api/agents and /api/agents/{id}/...: agents, their numbers, and the path between them."""
 
 import uuid
 from typing import Any
@@ -66,10 +66,10 @@ def get_agent(agent_id: uuid.UUID) -> object:
 
 
 @blueprint.delete("/<agent_id>")
-@blueprint.output({}, 204, description="It is gone.")
+@blueprint.output({}, 204, description="Deleted.")
 @responds_with(ErrorCode.AGENT_NOT_FOUND, ErrorCode.AGENT_HAS_PHONE, ErrorCode.OPERATION_IN_PROGRESS)
 def delete_agent(agent_id: uuid.UUID) -> ResponseReturnValue:
-    """Delete an agent that holds no number."""
+    """Delete an agent that has no number."""
     wiring().agents.delete(agent_id, origin=origin())
     return "", 204
 
@@ -94,7 +94,7 @@ _PHONE = PhoneOut()
     headers={200: ["Preference-Applied"], 202: ["Location", "Retry-After", "Preference-Applied"]},
 )
 def provision_phone(agent_id: uuid.UUID, json_data: dict[str, Any], query_data: dict[str, Any]) -> Response:
-    """Connect a number to the agent, or say with `dryRun` what that would do."""
+    """Connect a number to the agent; with `dryRun`, only return the plan."""
     number, takeover = json_data["phone_number"], json_data["takeover"]
     if query_data["dry_run"]:
         return plan_response(wiring().planning.preview(agent_id, number, takeover=takeover))
@@ -103,10 +103,10 @@ def provision_phone(agent_id: uuid.UUID, json_data: dict[str, Any], query_data: 
 
 
 @phones_blueprint.get("/phone-status")
-@phones_blueprint.output(PhoneOut, description="Where the agent's number stands.")
+@phones_blueprint.output(PhoneOut, description="The status of the agent's number.")
 @responds_with(
     ErrorCode.AGENT_NOT_FOUND,
-    bodies={304: (None, "Nothing has changed since the answer whose `ETag` was sent in `If-None-Match`.")},
+    bodies={304: (None, "Nothing has changed since the response whose `ETag` was sent in `If-None-Match`.")},
     headers={200: ["ETag"], 304: ["ETag"]},
 )
 def phone_status(agent_id: uuid.UUID) -> Response:
@@ -130,7 +130,7 @@ def phone_status(agent_id: uuid.UUID) -> Response:
     headers={200: ["Preference-Applied"], 202: ["Location", "Retry-After", "Preference-Applied"]},
 )
 def deprovision_phone(agent_id: uuid.UUID) -> Response:
-    """Disconnect the agent's number; while it is being connected, cancel that."""
+    """Disconnect the agent's number; cancel the operation if it is being connected."""
     operation = wiring().provisioning.deprovision(agent_id, origin=origin())
     return deprovisioning_response(operation)
 
@@ -157,7 +157,7 @@ def verify_phone(agent_id: uuid.UUID) -> Response:
     ErrorCode.AGENT_HAS_NO_PHONE,
     ErrorCode.OPERATION_IN_PROGRESS,
     *OPERATION_ERROR_CODES,
-    bodies={200: (RepairedOut, "All is well: nothing was to do, or `Prefer: wait` was long enough.")},
+    bodies={200: (RepairedOut, "Nothing needed repair, or `Prefer: wait` was long enough.")},
     headers=HEADERS,
 )
 def repair_phone(agent_id: uuid.UUID, json_data: dict[str, Any]) -> Response:
@@ -179,5 +179,5 @@ def repair_phone(agent_id: uuid.UUID, json_data: dict[str, Any]) -> Response:
     headers=HEADERS,
 )
 def move_phone(agent_id: uuid.UUID, json_data: dict[str, Any]) -> Response:
-    """Hand the agent's number to another agent, with no moment at which a caller reaches nobody."""
+    """Move the agent's number to another agent; callers reach one of them at every moment."""
     return move_response(wiring().maintenance.move(agent_id, json_data["to_agent_id"], origin=origin()))

@@ -21,10 +21,10 @@ from app.web.documented import HEADERS, IDEMPOTENT, PROBLEMS
 from app.web.problems import KINDS, MIME_TYPE, problem_body
 
 DELIVERY_HEADERS = {
-    "webhook-id": {"description": "The same on every try: the key to tell repetitions by.", "example": MESSAGE_ID},
-    "webhook-timestamp": {"description": "When this try was signed, in Unix seconds.", "example": "1674087231"},
+    "webhook-id": {"description": "The same on every attempt: use it to recognise repetitions.", "example": MESSAGE_ID},
+    "webhook-timestamp": {"description": "When this attempt was signed, in Unix seconds.", "example": "1674087231"},
     "webhook-signature": {
-        "description": "One or more, with blanks between: `v1,` and the base64 HMAC-SHA256 of "
+        "description": "One or more, separated by blanks: `v1,` and the base64 HMAC-SHA256 of "
         "`{webhook-id}.{webhook-timestamp}.{body}` under the secret.",
         "example": "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
     },
@@ -41,7 +41,7 @@ _ABOUT_OPERATION = {
     "operationKind": {"enum": [kind.value for kind in OperationKind]},
     "error": {
         "type": "object",
-        "description": "Why, where something went wrong.",
+        "description": "Why it failed, if it did.",
         "properties": {"code": {"type": "string"}, "detail": {"type": "string"}},
     },
 }
@@ -74,11 +74,11 @@ def _post(event: WebhookEvent) -> dict[str, Any]:
     return {
         "summary": SUMMARIES[event],
         "tags": ["Webhooks"],
-        # A receiver knows us by the signature in the headers: no scheme of OpenAPI's says that.
+        # A receiver authenticates us by the signature in the headers, which no OpenAPI security scheme describes.
         "security": [],
         "parameters": headers,
         "requestBody": {"required": True, "content": {"application/json": {"schema": _body(event)}}},
-        "responses": {"2XX": {"description": "Received. Anything else is tried again; 410 disables the endpoint."}},
+        "responses": {"2XX": {"description": "Received. Any other status is retried; 410 disables the endpoint."}},
     }
 
 
@@ -107,25 +107,23 @@ VERSION = "0.1.0"
 DESCRIPTION = """\
 Connects Twilio phone numbers to LiveKit voice agents, and keeps them connected.
 
-Work is asynchronous: a call that starts some answers 202 with a `statusUrl` to poll. `Prefer: wait=N` makes it wait up
-to 60 seconds for the end. Every error is `application/problem+json` with a `code` from a closed list. Every answer
-carries `X-Request-ID`, the client's own if it sent one.
+Work is asynchronous: a call that starts an operation responds with 202 and a `statusUrl` to poll. With
+`Prefer: wait=N` it waits up to 60 seconds for the result. Every error is `application/problem+json` with a `code` from
+a closed list. Every response has an `X-Request-ID`, the client's own if it sent one.
 """
 
 EVERY_CALL = (_C.UNAUTHENTICATED, _C.FORBIDDEN, _C.REQUEST_TOO_LARGE, _C.INTERNAL_ERROR, _C.SERVICE_UNAVAILABLE)
 WRITING_CALL = (_C.RATE_LIMITED, _C.VALIDATION_FAILED)
-"""The second for a query parameter that it does not know."""
+"""The second for an unknown query parameter."""
 
 WITH_BODY = (_C.MALFORMED_REQUEST, _C.UNSUPPORTED_MEDIA_TYPE, _C.VALIDATION_FAILED)
 WITH_KEY = (_C.IDEMPOTENCY_KEY_REUSED, _C.IDEMPOTENCY_KEY_IN_PROGRESS, _C.VALIDATION_FAILED)
 
-"""Where the paths begin that are for holders of a key; /metrics is for everybody with METRICS_PUBLIC only."""
-
 CSV_BODIES = {("/api/provisionings", "post"): ",".join(COLUMNS) + "\n" + f"{NUMBER},{AGENT_ID},,,false\n"}
-"""Which call takes CSV too -> an example of it."""
+"""The calls that also take CSV -> an example."""
 
 NEEDS_NO_KEY = {"/healthz", "/readyz"}
-"""The paths that answer everybody."""
+"""The paths that need no key."""
 
 _ID = {"type": "string", "format": "uuid", "example": AGENT_ID}
 
@@ -133,20 +131,20 @@ PARAMETERS: Mapping[str, dict[str, Any]] = {
     "IdempotencyKey": {
         "in": "header",
         "name": "Idempotency-Key",
-        "description": "1 to 255 visible ASCII characters. For 24 hours the same request with the same key gives the "
-        "first answer again, marked `Idempotency-Replayed: true`; answers of 500 and above are not kept.",
+        "description": "1 to 255 visible ASCII characters. For 24 hours the same request with the same key gets the "
+        "first response again, marked `Idempotency-Replayed: true`; responses of 500 and above are not stored.",
         "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
     },
     "Prefer": {
         "in": "header",
         "name": "Prefer",
-        "description": "`wait=N`: answer when the operation has ended, or after N seconds, at most 60 (RFC 7240).",
+        "description": "`wait=N`: respond when the operation has ended, or after N seconds, at most 60 (RFC 7240).",
         "schema": {"type": "string", "examples": ["wait=30"]},
     },
     "IfNoneMatch": {
         "in": "header",
         "name": "If-None-Match",
-        "description": "The `ETag` of the last answer: 304 without a body when nothing has changed.",
+        "description": "The `ETag` of the last response: 304 without a body if nothing has changed.",
         "schema": {"type": "string"},
     },
 }
@@ -171,8 +169,8 @@ PROBLEM = {
 }
 
 RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
-    "Location": {"description": "Where the result is found.", "schema": {"type": "string", "examples": [STATUS_URL]}},
-    "Retry-After": {"description": "Seconds until it is worth coming back.", "schema": {"type": "integer"}},
+    "Location": {"description": "The URL of the result.", "schema": {"type": "string", "examples": [STATUS_URL]}},
+    "Retry-After": {"description": "Seconds until the next attempt is useful.", "schema": {"type": "integer"}},
     "ETag": {"description": "Changes whenever the body does.", "schema": {"type": "string"}},
     "Preference-Applied": {"description": "`wait=N` when the wait took place.", "schema": {"type": "string"}},
     "WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}},
@@ -189,7 +187,7 @@ _HEADER_PARAMETERS = {
 
 
 def configure_openapi(app: APIFlask) -> None:
-    """Set what APIFlask generates, and complete it."""
+    """Configure what APIFlask generates, and complete it."""
     app.config.update(
         OPENAPI_VERSION="3.1.0",
         DESCRIPTION=DESCRIPTION,
@@ -220,7 +218,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete_schema(name: str, schema: dict[str, Any]) -> None:
-    """Say of what goes out that every field is always there, and that more may come with a later version."""
+    """Mark every field of a response as always present; later versions may add fields."""
     if name != "Problem" and not name.endswith("In"):
         schema["required"] = list(schema["properties"])
         schema.pop("additionalProperties", None)
@@ -294,7 +292,7 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-"""Swagger UI writes style attributes; scripts come from files of ours alone."""
+"""Swagger UI writes style attributes; scripts come only from our own files."""
 
 ASSETS = frozenset({"swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"})
 ASSET_AGE_S = 3600
@@ -334,7 +332,7 @@ _building = threading.Lock()
 @blueprint.get("/openapi.json")
 def openapi() -> Response:
     """Send the OpenAPI 3.1 document, built at the first request."""
-    # apispec keeps state while it builds: two threads at once would mix their documents.
+    # apispec keeps state while it builds: two threads at the same time would mix their documents.
     with _building:
         document = current_app.json.dumps(current_app._get_spec("json"))  # type: ignore[attr-defined]  # noqa: SLF001 - the public `spec` builds anew each time
     return Response(document, mimetype="application/json")
@@ -361,7 +359,7 @@ def asset(name: str) -> Response:
 
 
 def _assets() -> Path:
-    """Find the files without importing the package: it is an untyped Flask extension that we do not use."""
+    """Find the files without importing the package, an untyped Flask extension that we do not use."""
     found = find_spec("flask_swagger_ui")
     if found is None or not found.submodule_search_locations:
         raise FileNotFoundError("flask_swagger_ui")

@@ -30,12 +30,12 @@ def list_operations(query_data: dict[str, Any]) -> object:
 @blueprint.output(OperationOut, description="The operation.")
 @responds_with(ErrorCode.OPERATION_NOT_FOUND)
 def get_operation(operation_id: uuid.UUID) -> object:
-    """Get one operation with its steps and timeline."""
+    """Get one operation with its steps and events."""
     return web_services().reader.operation(operation_id)
 
 
 @blueprint.post("/<operation_id>/retry")
-@blueprint.output(Accepted, 202, description="Queued again, or afresh under a new id.")
+@blueprint.output(Accepted, 202, description="Queued again, or started again under a new id.")
 @responds_with(
     ErrorCode.OPERATION_NOT_FOUND,
     ErrorCode.AGENT_NOT_FOUND,
@@ -46,7 +46,7 @@ def get_operation(operation_id: uuid.UUID) -> object:
     headers={202: ["Location", "Retry-After"]},
 )
 def retry_operation(operation_id: uuid.UUID) -> Response:
-    """Queue an open operation again; start a failed or cancelled provisioning afresh."""
+    """Queue an open operation again; start a failed or cancelled provisioning again."""
     operation = wiring().provisioning.retry(operation_id, origin=origin())
     return retry_response(operation)
 
@@ -73,7 +73,7 @@ def start_audit(json_data: dict[str, Any]) -> Response:
 @audits_blueprint.output(AuditOut, description="The newest report.")
 @responds_with(ErrorCode.AUDIT_NOT_FOUND)
 def latest_audit() -> object:
-    """Get the newest audit that is over."""
+    """Get the newest finished audit."""
     return web_services().reader.report()
 
 
@@ -81,5 +81,5 @@ def latest_audit() -> object:
 @audits_blueprint.output(AuditOut, description="The audit.")
 @responds_with(ErrorCode.AUDIT_NOT_FOUND)
 def get_audit(audit_id: uuid.UUID) -> object:
-    """Get one audit, over or not."""
+    """Get one audit, finished or not."""
     return web_services().reader.audit(audit_id)

@@ -36,13 +36,13 @@ _ACCEPTED, _BULK, _CANCELLED = BulkAccepted(), BulkOut(), BulkCancelled()
 @blueprint.post("")
 @idempotent
 @blueprint.input(BulkIn)
-@blueprint.output(BulkAccepted, 202, description="Stored: poll `statusUrl`. Items that cannot work failed already.")
+@blueprint.output(BulkAccepted, 202, description="Stored: poll `statusUrl`. Invalid items have failed already.")
 @responds_with(headers={202: ["Location", "Retry-After"]})
 def start_bulk(json_data: dict[str, Any]) -> Response:
     """Connect up to 10,000 numbers, as JSON or CSV."""
     items = read_items(json_data["items"])
     charge_items(len(items))
-    room = wiring().headroom.now()  # before anything is stored: after that, nothing may fail any more
+    room = wiring().headroom.now()  # before anything is stored: after that, nothing may fail
     bulk = wiring().bulk.accept(items, origin=origin())
     return _accepted(bulk, room)
 
@@ -76,31 +76,31 @@ def list_bulks(query_data: dict[str, Any]) -> object:
 @blueprint.output(BulkItemPage, description="One page.")
 @responds_with(ErrorCode.BULK_NOT_FOUND, ErrorCode.VALIDATION_FAILED)
 def list_bulk_items(bulk_id: uuid.UUID, query_data: dict[str, Any]) -> object:
-    """List what became of each item, in the order of the request."""
+    """List the items and their results, in the order of the request."""
     return web_services().bulk_reader.items(bulk_id, **query_data)
 
 
 @blueprint.get("/<bulk_id>/report")
 @responds_with(ErrorCode.BULK_NOT_FOUND, texts={200: ("text/csv", "Every item, one line each, with a header row.")})
 def get_bulk_report(bulk_id: uuid.UUID) -> ResponseReturnValue:
-    """Get what became of each item as a CSV file."""
+    """Get the result of each item as a CSV file."""
     return report_download(bulk_id, wiring().bulk.items(bulk_id))
 
 
 @blueprint.post("/<bulk_id>/cancel")
-@blueprint.output(BulkCancelled, 202, description="Nothing more begins; what had begun runs to its end.")
+@blueprint.output(BulkCancelled, 202, description="No further item starts; items that have started run to completion.")
 @responds_with(ErrorCode.BULK_NOT_FOUND, headers={202: ["Location", "Retry-After"]})
 def cancel_bulk(bulk_id: uuid.UUID) -> Response:
-    """Cancel every item for which no provider was called yet."""
+    """Cancel every item for which no provider has been called yet."""
     told = wiring().bulk.cancel(bulk_id, origin=origin())
     return _changed(_CANCELLED, told.bulk, cancellation=told)
 
 
 @blueprint.post("/<bulk_id>/resume")
-@blueprint.output(BulkOut, 202, description="They wait again.")
+@blueprint.output(BulkOut, 202, description="The items are pending again.")
 @responds_with(ErrorCode.BULK_NOT_FOUND, headers={202: ["Location", "Retry-After"]})
 def resume_bulk(bulk_id: uuid.UUID) -> Response:
-    """Try again every item that failed or was cancelled, but for those that never can work."""
+    """Retry every item that failed or was cancelled, except invalid ones."""
     charge_items(wiring().bulk.resumable(bulk_id))
     return _changed(_BULK, wiring().bulk.resume(bulk_id, origin=origin()))
 

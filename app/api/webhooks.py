@@ -1,4 +1,4 @@
-"""/api/webhooks: who is told of what happens, and the log of telling."""
+"""/api/webhooks: endpoints that receive events, and the log of deliveries."""
 
 import uuid
 from typing import Any
@@ -31,7 +31,7 @@ blueprint = APIBlueprint("webhooks", __name__, url_prefix="/api/webhooks", tag="
 @responds_with(ErrorCode.WEBHOOK_LIMIT, headers={201: ["Location"]})
 def create_webhook(json_data: dict[str, Any]) -> ResponseReturnValue:
     """Register an endpoint; needs the scope `admin`."""
-    # No Idempotency-Key: the answers that it keeps would keep the secret as well.
+    # No Idempotency-Key: the stored response would contain the secret.
     endpoint = wiring().webhooks.create(**json_data, origin=origin())
     return endpoint, 201, {"Location": f"/api/webhooks/{endpoint.id}"}  # type: ignore[return-value]  # APIFlask packs the row
 
@@ -54,15 +54,15 @@ def list_webhooks() -> object:
 
 @blueprint.patch("/<webhook_id>")
 @blueprint.input(WebhookChangeIn)
-@blueprint.output(WebhookOut, description="The endpoint as it is now.")
+@blueprint.output(WebhookOut, description="The changed endpoint.")
 @responds_with(ErrorCode.WEBHOOK_NOT_FOUND)
 def change_webhook(webhook_id: uuid.UUID, json_data: dict[str, Any]) -> object:
-    """Change an endpoint, disable it or enable it again; needs the scope `admin`."""
+    """Change, disable or enable an endpoint; needs the scope `admin`."""
     return wiring().webhooks.change(webhook_id, json_data, origin=origin())
 
 
 @blueprint.delete("/<webhook_id>")
-@blueprint.output({}, 204, description="It is gone, and its log with it.")
+@blueprint.output({}, 204, description="Deleted, with its log.")
 @responds_with(ErrorCode.WEBHOOK_NOT_FOUND)
 def delete_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
     """Delete an endpoint; needs the scope `admin`."""
@@ -74,7 +74,7 @@ def delete_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
 @blueprint.output(WebhookSecretOut, description="The endpoint, with its new secret.")
 @responds_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.WEBHOOK_LIMIT)
 def rotate_webhook_secret(webhook_id: uuid.UUID) -> object:
-    """Give an endpoint a new secret; each old one signs too for a day. Needs the scope `admin`."""
+    """Give an endpoint a new secret; old ones also sign for a day. Needs the scope `admin`."""
     return wiring().webhooks.rotate_secret(webhook_id, origin=origin())
 
 
@@ -91,7 +91,7 @@ def ping_webhook(webhook_id: uuid.UUID) -> object:
 @blueprint.output(WebhookDeliveryPage, description="One page.")
 @responds_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.VALIDATION_FAILED)
 def list_webhook_deliveries(webhook_id: uuid.UUID, query_data: dict[str, Any]) -> object:
-    """List what an endpoint was told, the newest first; deliveries that are over are kept for 30 days."""
+    """List an endpoint's deliveries, the newest first; finished ones are kept for 30 days."""
     status, after, limit = query_data.get("status"), query_data.get("cursor"), query_data["limit"]
     return cut(wiring().webhooks.deliveries(webhook_id, status=status, after=after, limit=limit + 1), limit)
 

@@ -1,1 +1,1 @@
-"""What API, console and command line show: the read model, and the schemas of bodies."""
+"""The read model that API, console and command line share, and the schemas of request and response bodies."""

@@ -1,4 +1,4 @@
-"""The bodies and queries of the API, but for operations: what may come in, and what goes out."""
+"""Request and response bodies of agents, provisioning and health, and what all schemas share."""
 
 import uuid
 from datetime import UTC, datetime
@@ -42,16 +42,16 @@ def text(description: str, example: object = None, **more: object) -> fields.Str
 
 
 def moment(description: str, **more: object) -> fields.AwareDateTime:
-    """Return a field for a time: ISO 8601 with its zone, UTC."""
+    """Return a field for a time in UTC, as ISO 8601 with its offset."""
     metadata = {"description": description, "example": "2026-11-23T09:15:04.120000+00:00"}
     return fields.AwareDateTime(format="iso", metadata=metadata, **more)  # type: ignore[arg-type]  # passed on
 
 
 class Strict(Schema):
-    """Refuses what it does not know."""
+    """Refuses unknown fields."""
 
     class Meta:
-        """marshmallow's own options."""
+        """marshmallow's options."""
 
         unknown = RAISE
 
@@ -82,7 +82,7 @@ class AgentIn(Strict):
         data_key="livekitAgentName",
         validate=validate.Length(1, MAX_NAME),
         metadata={
-            "description": "The agent name that LiveKit dispatches calls to; the name, where it is left out.",
+            "description": "The agent name that LiveKit dispatches calls to; defaults to `name`.",
             "example": "front-desk",
             "pattern": VISIBLE_LINE,
         },
@@ -90,8 +90,8 @@ class AgentIn(Strict):
     agent_metadata = Metadata(
         data_key="metadata",
         metadata={
-            "description": "Given to the agent with every call, unread; at most 16 KiB as JSON with every number and "
-            "escape written out. A number that would come back rounded is refused.",
+            "description": "Passed to the agent with every call; at most 16 KiB as JSON with every number and "
+            "escape written out. A number that would be rounded is refused.",
             "example": {"lang": "fr"},
         },
     )
@@ -104,7 +104,7 @@ class AgentOut(Schema):
     name = text("What people call the agent.", "Front desk")
     livekit_agent_name = text("The agent name that LiveKit dispatches to.", "front-desk", data_key="livekitAgentName")
     agent_metadata = fields.Dict(data_key="metadata", metadata={"example": {"lang": "fr"}})
-    phone_provisioning_status = choice(PhoneStatus, "Where its number stands.", data_key="phoneProvisioningStatus")
+    phone_provisioning_status = choice(PhoneStatus, "The status of its number.", data_key="phoneProvisioningStatus")
     twilio_phone_number = text("Its number, if any.", NUMBER, data_key="phoneNumber", allow_none=True)
     created_at = moment("When it was created.", data_key="createdAt")
     updated_at = moment("When it last changed.", data_key="updatedAt")
@@ -148,7 +148,7 @@ class PageQuery(Query):
 class AgentQuery(PageQuery):
     """Which agents to list."""
 
-    status = choice(PhoneStatus, "Only agents whose number stands so.")
+    status = choice(PhoneStatus, "Only agents with this status.")
 
 
 class AgentPage(Schema):
@@ -177,7 +177,7 @@ class Accepted(Schema):
     """The work is queued; poll `statusUrl`."""
 
     success = fields.Boolean(metadata={"example": True})
-    status = choice(PhoneStatus, "Where the agent's number stands now.")
+    status = choice(PhoneStatus, "The current status of the agent's number.")
     phone_number = text("The number.", NUMBER, data_key="phoneNumber")
     operation_id = fields.UUID(data_key="operationId", metadata={"example": OPERATION_ID})
     status_url = text("Where to poll.", STATUS_URL, data_key="statusUrl")
@@ -198,40 +198,40 @@ class Provisioned(Schema):
 
 
 class Done(Schema):
-    """Nothing is left of the path."""
+    """Nothing of the path is left."""
 
     success = fields.Boolean(metadata={"example": True})
     message = text("What happened.", "The number was disconnected from the agent.")
 
 
 class Check(Schema):
-    """One thing that must be reachable."""
+    """One check of readiness."""
 
-    name = text("What was tried.", "database")
+    name = text("What was checked.", "database")
     ok = fields.Boolean()
-    detail = text("Why not, in our words; null when it is.", allow_none=True)
-    took_ms = fields.Float(data_key="tookMs", metadata={"description": "Milliseconds that the try took."})
+    detail = text("Why it failed; null if it did not.", allow_none=True)
+    took_ms = fields.Float(data_key="tookMs", metadata={"description": "Duration in milliseconds."})
 
 
 class ReadyQuery(Schema):
-    """What decides; a parameter that is not known is ignored, as load balancers may add some."""
+    """Which checks count; unknown parameters are ignored, since load balancers may add some."""
 
     deep = fields.Boolean(
         load_default=False,
         truthy={"1", "true"},
         falsy={"0", "false"},
-        metadata={"description": "Whether broker and providers decide the status, too; without it only the database."},
+        metadata={"description": "Whether broker and providers count, too; otherwise only the database does."},
     )
 
 
 class Ready(Schema):
-    """What is there of all that this installation needs."""
+    """The checks of everything that this installation needs."""
 
-    ok = fields.Boolean(metadata={"description": "Whether all is there that decides the status."})
+    ok = fields.Boolean(metadata={"description": "Whether every check that counts has succeeded."})
     checks = fields.List(fields.Nested(Check))
 
 
 class Live(Schema):
-    """The process answers."""
+    """The process responds."""
 
     ok = fields.Boolean(metadata={"example": True})

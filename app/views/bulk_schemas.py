@@ -1,4 +1,4 @@
-"""Bulk provisioning: what may come in, and what goes out."""
+"""Request and response bodies of bulks."""
 
 import base64
 import binascii
@@ -41,16 +41,16 @@ ITEM_REFUSALS = (
 
 
 class BulkItemIn(Strict):
-    """One number; exactly one of `agentId` and `agent` says who gets it. Each item is read by itself."""
+    """One number, with exactly one of `agentId` and `agent`. Each item is validated separately."""
 
     phone_number = text("A number of the Twilio account, in E.164.", NUMBER, data_key="phoneNumber", required=True)
     agent_id = Id(data_key="agentId", metadata={"description": "An agent that exists.", "example": AGENT_ID})
-    agent = fields.Nested(AgentIn, metadata={"description": "An agent to make; its name alone will do."})
+    agent = fields.Nested(AgentIn, metadata={"description": "An agent to create; its name alone is enough."})
     takeover = takeover_flag()
 
 
 class Items(fields.List):  # type: ignore[type-arg]  # marshmallow types it by its items, which stay unread
-    """A list of 1 to 10,000 items, handed on unread: what is wrong with one must not refuse the others."""
+    """A list of 1 to 10,000 items, not validated here: an invalid item must not refuse the others."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[Any]:
         if not isinstance(value, list) or not 1 <= len(value) <= MAX_ITEMS:
@@ -59,16 +59,16 @@ class Items(fields.List):  # type: ignore[type-arg]  # marshmallow types it by i
 
 
 class BulkIn(Strict):
-    """Many numbers to connect."""
+    """Numbers to connect."""
 
     from_csv = staticmethod(items_from_csv)
-    """How `text/csv` becomes the items."""
+    """Converts `text/csv` to items."""
 
     items = Items(
         fields.Nested(BulkItemIn),
         required=True,
         metadata={
-            "description": "What to connect. An item that cannot work fails by itself, the others go on.",
+            "description": "What to connect. An invalid item fails by itself, the others continue.",
             "minItems": 1,
             "maxItems": MAX_ITEMS,
         },
@@ -76,38 +76,40 @@ class BulkIn(Strict):
 
 
 class BulkCounts(Schema):
-    """How many items stand where."""
+    """Number of items by status."""
 
-    pending = fields.Integer(metadata={"description": "Wait to begin.", "example": 6200})
-    running = fields.Integer(metadata={"description": "Have an open operation.", "example": 200})
+    pending = fields.Integer(metadata={"description": "Not started.", "example": 6200})
+    running = fields.Integer(metadata={"description": "With an open operation.", "example": 200})
     succeeded = fields.Integer(metadata={"description": "The number rings the agent.", "example": 3580})
-    failed = fields.Integer(metadata={"description": "Did not work, and nothing of ours is left.", "example": 20})
-    cancelled = fields.Integer(metadata={"description": "Never began, or were taken back.", "example": 0})
+    failed = fields.Integer(metadata={"description": "Failed; nothing of ours is left.", "example": 20})
+    cancelled = fields.Integer(metadata={"description": "Cancelled before or after they started.", "example": 0})
 
 
 class BulkLinks(Schema):
-    """Where the rest is."""
+    """Related URLs."""
 
     status = text("This bulk.", BULK_URL)
     items = text("Its items, in pages.", f"{BULK_URL}/items")
     report = text("All items as CSV.", f"{BULK_URL}/report")
-    cancel = text("POST: begin nothing more.", f"{BULK_URL}/cancel")
-    resume = text("POST: try again what failed or was cancelled.", f"{BULK_URL}/resume")
+    cancel = text("POST: start no further item.", f"{BULK_URL}/cancel")
+    resume = text("POST: retry what failed or was cancelled.", f"{BULK_URL}/resume")
 
 
 class BulkSummary(Schema):
     """One bulk in a list; its counts are at most a few seconds old."""
 
     id = fields.UUID(metadata={"example": BULK_ID})
-    status = choice(BulkStatus, "Where the whole stands.")
+    status = choice(BulkStatus, "The status of the bulk.")
     total = fields.Integer(metadata={"description": "Items.", "example": MAX_ITEMS})
     counts = fields.Nested(BulkCounts)
-    progress = fields.Float(metadata={"description": "The part of the items that is over, 0 to 1.", "example": 0.36})
-    created_by = text("The name of the key that asked.", "ops", data_key="createdBy", allow_none=True)
+    progress = fields.Float(
+        metadata={"description": "Fraction of the items that are finished, 0 to 1.", "example": 0.36}
+    )
+    created_by = text("Name of the API key.", "ops", data_key="createdBy", allow_none=True)
     created_at = moment("When it was accepted.", data_key="createdAt")
-    started_at = moment("When the first item began.", data_key="startedAt", allow_none=True)
+    started_at = moment("When the first item started.", data_key="startedAt", allow_none=True)
     cancelled_at = moment("When a client cancelled it.", data_key="cancelledAt", allow_none=True)
-    finished_at = moment("When the last item was over.", data_key="finishedAt", allow_none=True)
+    finished_at = moment("When the last item finished.", data_key="finishedAt", allow_none=True)
     links = fields.Nested(BulkLinks)
 
 
@@ -116,22 +118,22 @@ class BulkOut(BulkSummary):
 
 
 class CancellationOut(Schema):
-    """What became of each item when the bulk was cancelled; the three make up the total."""
+    """What the cancellation did to the items; the three add up to the total."""
 
     cancelled_now = fields.Integer(
         data_key="cancelledNow",
-        metadata={"description": "Cancelled by this request: no provider was called for them.", "example": 84},
+        metadata={"description": "Cancelled by this request; no provider was called for them.", "example": 84},
     )
     still_running = fields.Integer(
-        data_key="stillRunning", metadata={"description": "Had begun, and run to their end.", "example": 16}
+        data_key="stillRunning", metadata={"description": "Started already; they run to completion.", "example": 16}
     )
     already_done = fields.Integer(
-        data_key="alreadyDone", metadata={"description": "Were over before, however they ended.", "example": 0}
+        data_key="alreadyDone", metadata={"description": "Finished already, whatever the result.", "example": 0}
     )
 
 
 class BulkCancelled(BulkSummary):
-    """A bulk that was cancelled, and what that did."""
+    """A cancelled bulk, and what the cancellation did."""
 
     cancellation = fields.Nested(CancellationOut)
 
@@ -160,18 +162,18 @@ class HeadroomOut(Schema):
 
 
 class BulkAccepted(Schema):
-    """The bulk is stored; poll `statusUrl`. Items that cannot work count as failed already."""
+    """The bulk is stored; poll `statusUrl`. Invalid items count as failed already."""
 
     success = fields.Boolean(metadata={"example": True})
     bulk_id = fields.UUID(data_key="bulkId", metadata={"example": BULK_ID})
-    status = choice(BulkStatus, "Where the whole stands.")
+    status = choice(BulkStatus, "The status of the bulk.")
     total = fields.Integer(metadata={"description": "Items.", "example": MAX_ITEMS})
     counts = fields.Nested(BulkCounts)
     status_url = text("Where to poll.", BULK_URL, data_key="statusUrl")
     headroom = fields.Nested(
         HeadroomOut,
         allow_none=True,
-        metadata={"description": "Whether the account has room for all; null where Twilio did not say so in time."},
+        metadata={"description": "Whether the account has room for all items; null if Twilio did not respond in time."},
     )
 
 
@@ -185,7 +187,7 @@ class BulkPage(Schema):
 class BulkQuery(PageQuery):
     """Which bulks to list."""
 
-    status = choice(BulkStatus, "Only bulks that stand so.")
+    status = choice(BulkStatus, "Only bulks with this status.")
 
 
 class ItemFailureOut(Schema):
@@ -203,10 +205,10 @@ class ItemFailureOut(Schema):
 class BulkItemOut(Schema):
     """One item of a bulk."""
 
-    position = fields.Integer(metadata={"description": "Its place in the request, from 1.", "example": 1})
+    position = fields.Integer(metadata={"description": "Its position in the request, from 1.", "example": 1})
     phone_number = text("The number, as it was sent.", NUMBER, data_key="phoneNumber", allow_none=True)
     agent_id = fields.UUID(data_key="agentId", allow_none=True, metadata={"example": AGENT_ID})
-    status = choice(ItemStatus, "Where it stands.")
+    status = choice(ItemStatus, "Its status.")
     operation_id = fields.UUID(data_key="operationId", allow_none=True, metadata={"example": OPERATION_ID})
     error = fields.Nested(ItemFailureOut, allow_none=True)
 
@@ -219,11 +221,11 @@ class BulkItemPage(Schema):
 
 
 ITEM_CURSOR_PATTERN = "^[A-Za-z0-9_=-]+$"
-"""What a cursor of items looks like: base64url."""
+"""A cursor of items is base64url."""
 
 
 class ItemCursorField(fields.Field[int]):
-    """Reads what `item_cursor` wrote."""
+    """Decodes what `item_cursor` returned."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
         try:
@@ -236,14 +238,14 @@ class ItemCursorField(fields.Field[int]):
 
 
 def item_cursor(position: int) -> str:
-    """Write the position of the last item of a page as text that is safe in a URL."""
+    """Encode the position of the last item of a page as text that is safe in a URL."""
     return base64.urlsafe_b64encode(f"item:{position}".encode()).decode()
 
 
 class BulkItemQuery(Query):
     """Which items to list."""
 
-    status = choice(ItemStatus, "Only items that stand so.")
+    status = choice(ItemStatus, "Only items with this status.")
     limit = page_limit()
     cursor = ItemCursorField(
         data_key="cursor",

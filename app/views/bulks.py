@@ -1,4 +1,4 @@
-"""The read side of bulks: pages of bulks and of items, and the report as a file."""
+"""Reads bulks and their items for display, and returns the report of a bulk as a file."""
 
 import uuid
 from collections.abc import Iterable
@@ -110,7 +110,7 @@ class ItemPage:
 
 @dataclass(frozen=True, slots=True)
 class BulkReader:
-    """Reads bulks and their items; each call is one transaction that writes nothing."""
+    """Reads bulks and their items; each call is one read-only transaction."""
 
     sessions: Sessions
 
@@ -121,7 +121,7 @@ class BulkReader:
         return BulkPage([BulkView.of(row) for row in page.items], page.next_cursor)
 
     def items(self, bulk_id: uuid.UUID, *, limit: int, status: ItemStatus | None = None, cursor: int = 0) -> ItemPage:
-        """Return one page of items in their order; `RefusedError` 404."""
+        """Return one page of items in the order of the request; `RefusedError` 404."""
         with self.sessions() as session:
             if session.get(Bulk, bulk_id) is None:
                 raise bulk_not_found(bulk_id)
@@ -131,7 +131,7 @@ class BulkReader:
 
 
 def bulk_url(bulk_id: uuid.UUID) -> str:
-    """Return where a bulk is found."""
+    """Return the path of a bulk."""
     return f"/api/provisionings/{bulk_id}"
 
 

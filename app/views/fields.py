@@ -1,4 +1,4 @@
-"""Fields that take a value as it is or not at all: no `"true"` for true, no text that a database cannot hold."""
+"""Strict marshmallow fields: no `"true"` for true, no text that a database cannot store."""
 
 import re
 import uuid
@@ -14,13 +14,13 @@ from app.domain.numbers import InvalidNumberError, parse_e164
 from app.domain.texts import STEERING, UNSEEN, InvalidTextError, check_metadata, read_uuid, visible_line
 
 VISIBLE_LINE = rf"^[^{STEERING}]*[^\s{STEERING}{UNSEEN}][^{STEERING}]*$"
-"""What `Name` takes, for the API reference; beyond the basic plane, and of marks, `visible_line` says more."""
+"""The pattern of `Name` in the API reference; `visible_line` also covers combining marks and supplementary planes."""
 
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
-"""An integer of a URL, a header or a command; `int()` takes blanks, `_`, `+` and the digits of every script too."""
+"""An integer in a URL, header or command; `int()` would also take blanks, `_`, `+` and digits of other scripts."""
 
 E164_PATTERN = r"^\+[1-9][0-9]{1,14}$"
-"""What a number looks like; whether its country has such is the code's to say."""
+"""The pattern of a number in the API reference; `parse_e164` also checks it against its country's numbering plan."""
 
 
 def repeated_parameters(query: MultiDict[str, str] | MultiDictProxy, names: Iterable[str]) -> dict[str, list[str]]:
@@ -29,7 +29,7 @@ def repeated_parameters(query: MultiDict[str, str] | MultiDictProxy, names: Iter
 
 
 class StrictBoolean(fields.Boolean):
-    """True or false; marshmallow's own also takes 1, "yes" and "on"."""
+    """True or false only; marshmallow's own field also takes 1, "yes" and "on"."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
         if not isinstance(value, bool):
@@ -38,7 +38,7 @@ class StrictBoolean(fields.Boolean):
 
 
 class WholeNumber(fields.Integer):
-    """An integer of a URL, in plain digits."""
+    """An integer in a URL, in plain digits."""
 
     def _validated(self, value: Any) -> int:
         if isinstance(value, str) and not WHOLE_NUMBER.fullmatch(value):
@@ -57,7 +57,7 @@ class Id(fields.UUID):
 
 
 class Name(fields.String):
-    """One line of visible text; blanks around it are dropped."""
+    """One line of visible text, stripped."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **more: Any) -> str:
         try:
@@ -67,7 +67,7 @@ class Name(fields.String):
 
 
 class PhoneNumberField(fields.String):
-    """A number that is E.164 already."""
+    """A phone number in E.164 form; no other form is converted."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **more: Any) -> str:
         try:
@@ -77,7 +77,7 @@ class PhoneNumberField(fields.String):
 
 
 class Metadata(fields.Dict):
-    """A JSON object of the client's own, kept and passed on unread."""
+    """A JSON object of the client, stored and passed on unread."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **more: Any) -> Any:
         found = super()._deserialize(value, attr, data, **more)  # type: ignore[no-untyped-call]  # marshmallow's own
@@ -89,5 +89,5 @@ class Metadata(fields.Dict):
 
 
 def choice(values: type[StrEnum], description: str, **more: Any) -> fields.Enum[StrEnum]:
-    """Return a field for one status of a closed list."""
+    """Return a field for a value of a closed list."""
     return fields.Enum(values, by_value=True, metadata={"description": description}, **more)

@@ -1,4 +1,4 @@
-"""Operations, phone status, health, verification and audit: what may come in, and what goes out."""
+"""Request and response bodies of operations, phone status, health, verification and audits."""
 
 from collections.abc import Mapping
 
@@ -33,17 +33,17 @@ def closed(values: list[str], description: str) -> fields.String:
 class FoundResource(Schema):
     """A resource at a provider."""
 
-    kind = text("The step that makes such.", "twilio_trunk")
+    kind = text("The step that creates it.", "twilio_trunk")
     id = text("Its id at the provider.", TRUNK_SID)
 
 
 class FindingOut(Schema):
-    """One thing that is not as it was built; docs/operations.md says what each code means."""
+    """One difference from what was built; docs/operations.md says what each code means."""
 
     code = closed(list(FindingCode), "What, from a closed list.")
     severity = closed(list(Severity), "critical: no caller reaches the agent.")
     sentence = text("The code in words.", "The number is on no trunk.")
-    detail = text("What was seen, where the sentence does not say it.", "")
+    detail = text("What was found, if the sentence does not say it.", "")
     fix = closed(list(Fix), "What an audit with `fix` does about it.")
     fixed = text("What was done about it; empty for nothing.", f"repair {OPERATION_ID}")
     agent_id = text("The agent concerned.", AGENT_ID, data_key="agentId", attribute="agentId", allow_none=True)
@@ -51,9 +51,9 @@ class FindingOut(Schema):
 
 
 class HealthOut(Schema):
-    """Whether the path is as it was built, when somebody last looked."""
+    """Whether the path is as it was built, as of the last check."""
 
-    state = choice(Health, "UNKNOWN until somebody has looked.")
+    state = choice(Health, "UNKNOWN until the first check.")
     checked_at = moment("When that was.", data_key="checkedAt", allow_none=True)
     findings = fields.List(fields.Nested(FindingOut))
 
@@ -63,11 +63,11 @@ class PathCheck(Schema):
 
     name = closed(list(CHECKS), "Which part.")
     ok = fields.Boolean(metadata={"example": True})
-    detail = text("Why not; null when it is.", allow_none=True)
+    detail = text("Why not; null if it is ok.", allow_none=True)
 
 
 class VerifiedOut(Schema):
-    """What a look at both providers found; `success` is true only where every check is ok."""
+    """The result of a verification; `success` is true only if every check is ok."""
 
     success = fields.Boolean(metadata={"example": True})
     checks = fields.List(fields.Nested(PathCheck))
@@ -90,7 +90,7 @@ class RepairedOut(Schema):
 
 
 class MoveIn(Strict):
-    """Where the number goes."""
+    """The agent that gets the number."""
 
     to_agent_id = Id(
         data_key="toAgentId",
@@ -127,7 +127,7 @@ class ProvisionQuery(Query):
         load_default=False,
         truthy={_TRUE},
         falsy={"false"},
-        metadata={"description": "Answer with the plan and write nothing anywhere."},
+        metadata={"description": "Return the plan and write nothing anywhere."},
     )
 
 
@@ -138,7 +138,7 @@ class CallOut(Schema):
     the operation.
     """
 
-    step = text("The step that makes it.", "twilio_trunk")
+    step = text("The step that sends it.", "twilio_trunk")
     provider = text("`twilio` or `livekit`.", "twilio")
     method = text("The HTTP method.", "POST")
     path = text("The path.", "/v1/Trunks")
@@ -146,7 +146,7 @@ class CallOut(Schema):
 
 
 class ObstacleOut(Schema):
-    """Something in the way."""
+    """A reason why provisioning would fail, or something to know before."""
 
     code = fields.String(
         metadata={
@@ -160,7 +160,7 @@ class ObstacleOut(Schema):
         }
     )
     detail = text("One sentence for a person.", "The number is on a trunk already.")
-    blocks = fields.Boolean(metadata={"description": "Whether the provisioning would fail on it."})
+    blocks = fields.Boolean(metadata={"description": "Whether provisioning would fail because of it."})
 
 
 class TrunkRoom(Schema):
@@ -176,17 +176,19 @@ class PlanOut(Schema):
 
     success = fields.Boolean(metadata={"example": True})
     is_dry_run = fields.Boolean(data_key="dryRun", metadata={"example": True})
-    would_succeed = fields.Boolean(data_key="wouldSucceed", metadata={"description": "Nothing seen now stops it."})
+    would_succeed = fields.Boolean(
+        data_key="wouldSucceed", metadata={"description": "Whether nothing known now prevents it."}
+    )
     calls = fields.List(fields.Nested(CallOut))
     obstacles = fields.List(fields.Nested(ObstacleOut))
     trunks = fields.Nested(TrunkRoom)
 
 
 class AuditIn(Strict):
-    """What an audit is to do."""
+    """Options of an audit."""
 
     fix = StrictBoolean(
-        load_default=False, metadata={"description": "Queue repairs, and delete what is ours and no row knows."}
+        load_default=False, metadata={"description": "Queue repairs, and delete resources of ours that no row knows."}
     )
 
 
@@ -203,10 +205,10 @@ class AuditOut(Schema):
 
     id = fields.UUID(metadata={"example": OPERATION_ID})
     status = choice(AuditStatus, "failed: a provider could not be read; `error` says why.")
-    fix = fields.Boolean(metadata={"description": "Whether it also mended what it could."})
-    created_at = moment("When it was asked for.", data_key="createdAt")
-    started_at = moment("When it began.", data_key="startedAt", allow_none=True)
-    finished_at = moment("When it was over.", data_key="finishedAt", allow_none=True)
+    fix = fields.Boolean(metadata={"description": "Whether it also fixed what it could."})
+    created_at = moment("When it was requested.", data_key="createdAt")
+    started_at = moment("When it started.", data_key="startedAt", allow_none=True)
+    finished_at = moment("When it finished.", data_key="finishedAt", allow_none=True)
     agents_checked = fields.Integer(data_key="agentsChecked", metadata={"example": 12})
     findings = fields.List(fields.Nested(FindingOut))
     requested_by = text("Name of the API key, or `sweeper`.", "ops", data_key="requestedBy", allow_none=True)
@@ -223,20 +225,20 @@ class FailureOut(Schema):
 
 
 class StepOut(Schema):
-    """One step: one resource, looked for, made, or taken away."""
+    """One step: one resource that is found, created, or deleted."""
 
     name = text("Its name in the step table.", "twilio_trunk")
-    state = choice(StepState, "Where it stands.")
-    attempts = fields.Integer(metadata={"description": "Tries in the present direction.", "example": 1})
-    resource_id = text("What it made or found.", TRUNK_SID, data_key="resourceId", allow_none=True)
-    started_at = moment("When it was first tried.", data_key="startedAt", allow_none=True)
+    state = choice(StepState, "Its status.")
+    attempts = fields.Integer(metadata={"description": "Attempts in the current direction.", "example": 1})
+    resource_id = text("The id that it created or found.", TRUNK_SID, data_key="resourceId", allow_none=True)
+    started_at = moment("When it was first attempted.", data_key="startedAt", allow_none=True)
     finished_at = moment("When it was done or undone.", data_key="finishedAt", allow_none=True)
-    next_attempt_at = moment("When a resting step may be tried again.", data_key="nextAttemptAt", allow_none=True)
+    next_attempt_at = moment("When a waiting step may be retried.", data_key="nextAttemptAt", allow_none=True)
     error = fields.Nested(FailureOut, allow_none=True)
 
 
 class EventOut(Schema):
-    """One thing that happened."""
+    """One event."""
 
     at = moment("When.")
     event = text("What, from a closed list.", "step_done")
@@ -248,7 +250,7 @@ class LeftoverOut(Schema):
     """A resource of ours that is still at a provider while the path is being taken down."""
 
     provider = text("`twilio` or `livekit`.", "twilio")
-    kind = text("The step that made it.", "twilio_trunk")
+    kind = text("The step that created it.", "twilio_trunk")
     external_id = text("Its id at the provider.", TRUNK_SID, data_key="id")
 
 
@@ -263,26 +265,29 @@ class OperationSummary(Schema):
         metadata={"description": "The agent that a move hands the number to.", "example": AGENT_ID},
     )
     kind = choice(OperationKind, "What it is for.")
-    status = choice(OperationStatus, "Where it stands.")
+    status = choice(OperationStatus, "Its status.")
     phone_number = text("The number.", NUMBER, data_key="phoneNumber")
     current_step = text(
-        "The step at work or next to go; null once final.", "twilio_trunk", data_key="currentStep", allow_none=True
+        "The step in progress or the next one; null once final.",
+        "twilio_trunk",
+        data_key="currentStep",
+        allow_none=True,
     )
-    attempts = fields.Integer(metadata={"description": "Tries in the present direction, all steps.", "example": 3})
+    attempts = fields.Integer(metadata={"description": "Attempts in the current direction, all steps.", "example": 3})
     error = fields.Nested(FailureOut, allow_none=True, metadata={"description": "Why it failed or is stuck."})
     requested_by = text("Name of the API key.", "ops", data_key="requestedBy", allow_none=True)
     request_id = text("`X-Request-ID` of the request.", data_key="requestId", allow_none=True)
-    created_at = moment("When it was asked for.", data_key="createdAt")
+    created_at = moment("When it was requested.", data_key="createdAt")
     started_at = moment("When its first step started.", data_key="startedAt", allow_none=True)
     finished_at = moment("When it became final.", data_key="finishedAt", allow_none=True)
 
 
 class OperationOut(OperationSummary):
-    """One operation with its steps and its trail."""
+    """One operation with its steps and events."""
 
     steps = fields.List(fields.Nested(StepOut))
     timeline = fields.List(
-        fields.Nested(EventOut), metadata={"description": "What happened, oldest first; at most the last 200."}
+        fields.Nested(EventOut), metadata={"description": "Its events, the oldest first; at most the last 200."}
     )
     leftovers = fields.List(fields.Nested(LeftoverOut))
 

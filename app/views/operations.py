@@ -194,7 +194,7 @@ def phone_status_of(operation: Operation) -> PhoneStatus:
 
 
 def status_url(agent_id: uuid.UUID) -> str:
-    """Return where to poll: a path, so that it holds behind any proxy."""
+    """Return the path to poll; without a host, so that it is right behind any proxy."""
     return f"/api/agents/{agent_id}/phone-status"
 
 

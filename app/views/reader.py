@@ -1,4 +1,4 @@
-"""The read side of the API: pages of a list and single objects; each call is one transaction that writes nothing."""
+"""Reads agents, operations and audits for display, single or in pages; each call is one read-only transaction."""
 
 import base64
 import hashlib
@@ -23,12 +23,12 @@ from app.views.operations import OperationView, PhoneView
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
-"""Rows of one page: a page of operations with steps is then well below a megabyte."""
+"""Rows of one page: a page of operations with steps then stays well below a megabyte."""
 
 INVALID_CURSOR = "is not a cursor of ours: take it from nextCursor"
 
 CURSOR_PATTERN = "^[A-Za-z0-9_-]+$"
-"""What a cursor looks like: base64url without padding."""
+"""A cursor is base64url without padding."""
 
 Item = TypeVar("Item", Agent, Operation, Bulk, WebhookDelivery)
 
@@ -42,20 +42,20 @@ class Page(Generic[Item]):
 
 
 def cut(rows: Sequence[Item], limit: int) -> Page[Item]:
-    """Make a page of rows that were read with `limit + 1`: the one too many says that there is a next page."""
+    """Make a page of rows that were read with `limit + 1`: the extra row says that there is a next page."""
     items = rows[:limit]
     more = len(rows) > limit
     return Page(items, encode_cursor(Position(items[-1].created_at, items[-1].id)) if more else None)
 
 
 def encode_cursor(position: Position) -> str:
-    """Write a position as text that is safe in a URL."""
+    """Encode a position as text that is safe in a URL."""
     text = json.dumps([position.created_at.isoformat(), str(position.id)])
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 class CursorField(fields.Field[Position]):
-    """Reads what `encode_cursor` wrote."""
+    """Decodes what `encode_cursor` returned."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Position:
         try:
@@ -75,14 +75,14 @@ def _aware(moment: datetime) -> datetime:
     return moment
 
 
-SHAPE = "2"
-"""Goes into every ETag: raise it when the body of phone-status changes shape."""
+ETAG_VERSION = "2"
+"""Part of every ETag: raise it when the body of phone-status changes its shape."""
 
 AUDIT_POLL_S = 0.1
-"""Seconds between looks at an audit that a client waits for: it takes seconds, not milliseconds."""
+"""Seconds between polls of an audit that a client waits for: it takes seconds, not milliseconds."""
 
 SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-"""Several reads, one moment: an agent is never shown beside an operation that it has not met yet."""
+"""Several reads of one snapshot: an agent is never shown with an operation that began later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Reader:
             return OperationPage([OperationView.of(row) for row in page.items], page.next_cursor)
 
     def operation(self, operation_id: uuid.UUID) -> OperationView:
-        """Return one operation with its trail; `RefusedError` 404."""
+        """Return one operation with its events; `RefusedError` 404."""
         with self._sessions() as session:
             session.connection(execution_options=SNAPSHOT)
             row = queries.get_operation(session, operation_id)
@@ -140,7 +140,7 @@ class Reader:
         return found
 
     def report(self) -> Audit:
-        """Return the newest audit that is over; `RefusedError` 404 when there is none."""
+        """Return the newest finished audit; `RefusedError` 404 if there is none."""
         with self._sessions() as session:
             found = queries.latest_report(session)
         if found is None:
@@ -148,7 +148,7 @@ class Reader:
         return found
 
     def wait_for_audit(self, audit_id: uuid.UUID, timeout: timedelta) -> Audit:
-        """Return the audit when it is over, or as it is at the timeout."""
+        """Return the audit once it has finished, or as it is at the timeout."""
         deadline = time.monotonic() + timeout.total_seconds()
         while True:
             found, left_s = self.audit(audit_id), deadline - time.monotonic()
@@ -162,10 +162,10 @@ class Reader:
             version = queries.status_version(connection, agent_id)
         if version is None:
             raise agent_not_found(agent_id)
-        return hashlib.sha256(f"{SHAPE}|{agent_id}|{version}".encode()).hexdigest()[:32]
+        return hashlib.sha256(f"{ETAG_VERSION}|{agent_id}|{version}".encode()).hexdigest()[:32]
 
     def phone(self, agent_id: uuid.UUID) -> PhoneView:
-        """Return the agent's phone status whole; `RefusedError` 404."""
+        """Return the agent's phone status with its operation; `RefusedError` 404."""
         with self._sessions() as session:
             session.connection(execution_options=SNAPSHOT)
             agent = queries.get_agent(session, agent_id)

@@ -1,4 +1,4 @@
-"""Webhooks: what may come in, and what goes out; never a secret but in the one answer that shows it."""
+"""Request and response bodies of webhooks; a secret is only in the response that creates it."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwQ1Z9Vn5cJrE="  # noqa: S105  # n
 MESSAGE_ID = "msg_b2d2c8a88c2e4a5c9f0e6f2a5d1f7e42"
 
 MAX_URL = 2000
-"""Characters of a URL: what every server and proxy takes."""
+"""Characters of a URL: what every server and proxy accepts."""
 
 
 def _url(**more: Any) -> Name:
@@ -36,7 +36,7 @@ def _events(**more: Any) -> fields.List[str]:
         validate=validate.OneOf([event.value for event in PHONE_EVENTS]),
         metadata={"enum": [event.value for event in PHONE_EVENTS], "example": WebhookEvent.FAILED.value},
     )
-    wanted = "Which events; null: every one, those of later versions too."
+    wanted = "Which events; null: all, including those of later versions."
     return fields.List(one, allow_none=True, metadata={"description": wanted}, **more)
 
 
@@ -51,9 +51,9 @@ def _description(**more: Any) -> Name:
 
 SUMMARIES = {
     WebhookEvent.PROVISIONED: "A number rings an agent.",
-    WebhookEvent.FAILED: "A number could not be connected or moved; nothing of the try is left.",
-    WebhookEvent.DEPROVISIONED: "A number no longer rings an agent, as was asked for.",
-    WebhookEvent.DRIFTED: "A path was found changed behind our back.",
+    WebhookEvent.FAILED: "A number could not be connected or moved; nothing of the attempt is left.",
+    WebhookEvent.DEPROVISIONED: "A number was disconnected on request.",
+    WebhookEvent.DRIFTED: "A path differs from what was built.",
     WebhookEvent.NEEDS_ATTENTION: "Something keeps failing, and a person should look.",
 }
 
@@ -72,7 +72,9 @@ class WebhookChangeIn(Strict):
     url = _url()
     events = _events(validate=validate.Length(1))
     description = _description()
-    enabled = StrictBoolean(metadata={"description": "False: nothing is recorded or sent. True: go on."})
+    enabled = StrictBoolean(
+        metadata={"description": "False: no event is recorded or sent. True: events are sent again."}
+    )
 
 
 class WebhookSummary(Schema):
@@ -90,7 +92,7 @@ class WebhookSummary(Schema):
         allow_none=True,
         metadata={"description": "Why not.", "enum": [*(reason.value for reason in DisabledReason), None]},
     )
-    failing_since = moment("The first failed try since the last success.", data_key="failingSince", allow_none=True)
+    failing_since = moment("The first failed attempt since the last success.", data_key="failingSince", allow_none=True)
     created_at = moment("When it was registered.", data_key="createdAt")
 
 
@@ -98,14 +100,14 @@ class WebhookOut(WebhookSummary):
     """An endpoint."""
 
     previous_secret_until = moment(
-        "Until when messages are signed with the old secret too.", data_key="previousSecretUntil", allow_none=True
+        "Until when messages are also signed with the old secret.", data_key="previousSecretUntil", allow_none=True
     )
 
 
 class WebhookSecretOut(WebhookOut):
     """An endpoint with its new secret, which is shown this once."""
 
-    secret = text("What messages are signed with: keep it now.", SECRET)
+    secret = text("The signing secret: store it now.", SECRET)
 
 
 class WebhookList(Schema):
@@ -121,26 +123,26 @@ class WebhookDeliveryQuery(PageQuery):
 
 
 class WebhookDeliveryOut(Schema):
-    """One event for one endpoint, and what became of it."""
+    """The delivery of one event to one endpoint."""
 
     id = fields.UUID(metadata={"example": OPERATION_ID})
-    message_id = text("`webhook-id`: the same on every try.", MESSAGE_ID, data_key="webhookId")
+    message_id = text("`webhook-id`: the same on every attempt.", MESSAGE_ID, data_key="webhookId")
     event = fields.String(
         metadata={"enum": [event.value for event in WebhookEvent], "example": WebhookEvent.FAILED.value}
     )
-    status = choice(DeliveryStatus, "failed: given up; it can be sent again by hand.")
-    attempts = fields.Integer(metadata={"description": "Tries since it was queued.", "example": 1})
+    status = choice(DeliveryStatus, "failed: given up; it can be redelivered.")
+    attempts = fields.Integer(metadata={"description": "Attempts since it was queued.", "example": 1})
     created_at = moment("When it happened.", data_key="createdAt")
-    last_attempt_at = moment("When it was last tried.", data_key="lastAttemptAt", allow_none=True)
-    next_at = moment("When it is tried next; null once it is over.", data_key="nextAttemptAt", allow_none=True)
+    last_attempt_at = moment("The last attempt.", data_key="lastAttemptAt", allow_none=True)
+    next_at = moment("The next attempt; null once it has finished.", data_key="nextAttemptAt", allow_none=True)
     finished_at = moment("When it was received or given up.", data_key="finishedAt", allow_none=True)
     response_status = fields.Integer(
         data_key="responseStatus",
         allow_none=True,
-        metadata={"description": "HTTP status of the last answer; null where there was none.", "example": 204},
+        metadata={"description": "HTTP status of the last response; null if there was none.", "example": 204},
     )
-    response_body = text("The first KiB of the last answer.", "", data_key="responseBody", allow_none=True)
-    error = text("Why there was no answer.", "connection_failed", allow_none=True)
+    response_body = text("The first KiB of the last response.", "", data_key="responseBody", allow_none=True)
+    error = text("Why there was no response.", "connection_failed", allow_none=True)
     payload = fields.Function(
         lambda row: json.loads(row.payload), metadata={"type": "object", "description": "The body that is posted."}
     )

@@ -1,8 +1,8 @@
-"""A gunicorn worker that no slow client can hold: a thread gets whole requests, and hands over whole responses.
+"""A gunicorn worker that slow clients cannot block: threads get complete requests and return complete responses.
 
-gunicorn's own threads read a request and write its response with blocking sockets, and its event loop waits for a
-client that is asked to close: a few clients that are slow on purpose stop it. Here the event loop does all reading and
-writing, without ever waiting for one client, and sets every client a deadline.
+gunicorn's own threads read requests and write responses with blocking sockets, and its event loop waits for clients to
+close: a few deliberately slow clients stop it. Here the event loop does all reading and writing, never waits for a
+single client, and gives every client a deadline.
 """
 
 import errno
@@ -19,26 +19,26 @@ from typing import Any
 from gunicorn import util
 from gunicorn.workers.gthread import ThreadWorker
 
-from app.web.connections import MAX_BODY_BYTES, BodyTooLongError, Connection, State
+from app.web.connections import MAX_BUFFERED_BODY_BYTES, BodyTooLongError, Connection, State
 
 SILENCE_S = 10.0
-"""Seconds without a byte from a client that sends or receives; and all that the head of a request may take."""
+"""Seconds without a byte from a client that sends or receives; also the limit for a whole request head."""
 
 TRANSFER_S = 120.0
 """Seconds that one body or one response may take: 4 MiB at 35 kB/s."""
 
 LINGER_S = 2.0
-"""Seconds that a client has to close its side, so that it can read the last response; and until idle ones are closed
-when the worker stops. gunicorn's own numbers."""
+"""Seconds for a client to close its side after the last response; also until idle ones are closed when the worker
+stops. gunicorn uses the same numbers."""
 
 TICK_S = 0.5
-"""Seconds between two looks at the deadlines."""
+"""Seconds between two checks of the deadlines."""
 
 MAX_LARGE = 16
-"""Large bodies that are being read at once: 80 MiB of a process's memory."""
+"""Large bodies that may be read at the same time: 80 MiB of a process's memory."""
 
-MAX_OWED_BYTES = 64 * 1024 * 1024
-"""Bytes of responses that clients have not taken yet; beyond it whoever takes longest is given up."""
+MAX_UNSENT_BYTES = 64 * 1024 * 1024
+"""Bytes of responses that clients have not received yet; beyond it the slowest client is dropped."""
 
 READ_BYTES = 64 * 1024
 """Bytes read from a client at a time."""
@@ -49,31 +49,31 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # A file goes the way of every response: sendfile(2) would block a thread on the client.
+        # Files are buffered like every response: sendfile(2) would block a thread on the client.
         self.cfg.set("sendfile", False)
         self._waiting: set[Connection] = set()
-        """Whoever is waited for: every connection that no thread has."""
-        self._next_look = 0.0
+        """The connections that the event loop waits for: all that no thread is handling."""
+        self._next_check_at = 0.0
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Refuse what only a blocking socket can do."""
+        """Refuse settings that need blocking sockets."""
         super().check_config(cfg, log)
         if cfg.is_ssl or cfg.http2_cleartext != "off":
             raise RuntimeError("This worker speaks plain HTTP/1.1: TLS and HTTP/2 belong to the proxy in front of it.")
 
     def run(self) -> None:
-        """Serve until told to stop; then end what is under way, within gunicorn's graceful timeout."""
+        """Serve until stopped; then finish open requests within gunicorn's graceful timeout."""
         self.poller.register(self.method_queue.fileno(), selectors.EVENT_READ, self.method_queue.run_callbacks)
         while self.alive and self.is_parent_alive():
             self.set_accept_enabled(self.nr_conns < self.worker_connections or bool(self._waiting))
-            self._turn()
+            self._run_loop_once()
         self.set_accept_enabled(False)
         for conn in [one for one in self._waiting if one.state is State.IDLE]:
             conn.enter(State.IDLE, LINGER_S)
         give_up_at = time.monotonic() + self.cfg.graceful_timeout
         while self.nr_conns and time.monotonic() < give_up_at:
-            self._turn()
+            self._run_loop_once()
         self.tpool.shutdown(wait=False)
         self.poller.close()
         self.method_queue.close()
@@ -81,15 +81,15 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
             listener.close()
 
     def accept(self, listener: Any) -> None:
-        """Take a client in; where there is no room, whoever is waited for longest goes."""
+        """Accept a client; if there is no room, drop the one that has been idle longest."""
         if self.nr_conns >= self.worker_connections:
-            self._give_up_on_one(self._waiting)
+            self._drop_idlest(self._waiting)
         try:
             raw, client = listener.accept()
         except OSError as error:
-            # The client is gone again (man 2 accept: "treat them like EAGAIN"), or the process is out of descriptors.
+            # The client has gone (man 2 accept: "treat them like EAGAIN"), or the process is out of descriptors.
             if error.errno in {errno.EMFILE, errno.ENFILE}:
-                self._give_up_on_one(self._waiting)
+                self._drop_idlest(self._waiting)
             return
         raw.setblocking(False)
         self.nr_conns += 1
@@ -97,13 +97,13 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
         conn.enter(State.IDLE, SILENCE_S)
         self._read(conn)
 
-    def _turn(self) -> None:
+    def _run_loop_once(self) -> None:
         self.notify()
         self.wait_for_and_dispatch_events(TICK_S)
         now = time.monotonic()
-        if now < self._next_look:
+        if now < self._next_check_at:
             return
-        self._next_look = now + TICK_S
+        self._next_check_at = now + TICK_S
         for conn in [one for one in self._waiting if one.deadline <= now]:
             if conn.state is State.READING:
                 self.log.info("A client was silent within a request and was cut off.")
@@ -113,7 +113,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
                 self._drop(conn)
 
     def _wait(self, conn: Connection, events: int) -> None:
-        """Have the event loop look at the connection."""
+        """Let the event loop wait for events of the connection."""
         if conn in self._waiting:
             self.poller.modify(conn.raw, events, partial(self._ready, conn))
         else:
@@ -130,15 +130,15 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
         self.nr_conns -= 1
         util.close(conn.raw)
 
-    def _give_up_on_one(self, connections: Collection[Connection]) -> None:
-        """Drop whoever has done nothing for the longest time: the newest client is the last to go."""
+    def _drop_idlest(self, connections: Collection[Connection]) -> None:
+        """Drop the connection that has been inactive longest; the newest client goes last."""
         if connections:
             self._drop(min(connections, key=lambda one: one.since))
 
     def _ready(self, conn: Connection, _raw: Any) -> None:
-        """Go on with a connection that can be read from or written to."""
+        """Continue with a connection that is ready for reading or writing."""
         if conn not in self._waiting:
-            # It was dropped within this turn.
+            # It was dropped earlier in this loop.
             return
         if conn.state is State.SENDING:
             conn.note_progress()
@@ -157,13 +157,13 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
         except OSError:
             data = b""
         if not data:
-            # It may have closed its own side only, and wait for a response.
+            # It may have closed only its own side, and wait for a response.
             if conn.has_head:
                 self._advance(conn, at_end=True)
             else:
                 self._drop(conn)
             return
-        conn.inbox += data
+        conn.received += data
         if conn.state is State.IDLE:
             conn.enter(State.READING, SILENCE_S)
         else:
@@ -171,18 +171,18 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
         self._advance(conn)
 
     def _advance(self, conn: Connection, *, at_end: bool = False) -> None:
-        """Hand the next request to a thread if all of it is here."""
+        """Hand the next request to a thread once it is complete."""
         had_head = conn.has_head
         try:
             request = conn.take(self.cfg, at_end=at_end)
         except BodyTooLongError:
-            self._refuse(conn, 413, "Content Too Large", f"The body has more than {MAX_BODY_BYTES} bytes.")
+            self._refuse(conn, 413, "Content Too Large", f"The body has more than {MAX_BUFFERED_BODY_BYTES} bytes.")
             return
         except OSError:
             # The client is gone.
             self._drop(conn)
             return
-        except Exception as error:  # noqa: BLE001 - gunicorn knows which of its errors is what to the client
+        except Exception as error:  # noqa: BLE001 - gunicorn maps its own errors to responses
             self._release(conn)
             self.handle_error(None, conn.sock, conn.client, error)
             self._finish(conn, keep=False)
@@ -199,20 +199,20 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
             self._refuse(conn, 503, "Service Unavailable", "Too many large requests at once: try again.")
 
     def _refuse(self, conn: Connection, status: int, reason: str, message: str) -> None:
-        """Answer in the application's place, and close."""
+        """Respond instead of the application, and close."""
         self._release(conn)
         with suppress(OSError):
             util.write_error(conn.sock, status, reason, message)
         self._finish(conn, keep=False)
 
     def _serve(self, conn: Connection, request: Any) -> bool:
-        """Have the application answer, in a thread; say whether another request may follow."""
+        """Run the application in a thread; say whether another request may follow."""
         try:
-            # In a context of its own, so that what is logged for one request never stands in the lines of another.
+            # In its own context, so that log fields of one request never appear in lines of another.
             keep = Context().run(self.handle_request, request, conn)
             conn.sock.flush()
         except StopIteration:
-            # gunicorn's word for a response that broke off.
+            # gunicorn raises it for a response that was aborted.
             return False
         except OSError as error:
             self.log.debug("A client went away: %s", error)
@@ -226,7 +226,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
         self._finish(conn, keep=future.exception() is None and future.result())
 
     def _finish(self, conn: Connection, *, keep: bool) -> None:
-        """Send what is left of a response, and go on as `keep` says."""
+        """Send the rest of a response; then keep the connection open or close it."""
         conn.keep = keep
         conn.enter(State.SENDING, TRANSFER_S, SILENCE_S)
         self._send(conn)
@@ -239,11 +239,11 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
             return
         if not is_sent:
             self._wait(conn, selectors.EVENT_WRITE)
-            slow = [one for one in self._waiting if one.sock.owed]
-            if sum(len(one.sock.owed) for one in slow) > MAX_OWED_BYTES:
-                self._give_up_on_one(slow)
+            slow = [one for one in self._waiting if one.sock.unsent]
+            if sum(len(one.sock.unsent) for one in slow) > MAX_UNSENT_BYTES:
+                self._drop_idlest(slow)
         elif conn.keep:
-            conn.enter(State.READING, SILENCE_S) if conn.inbox else conn.enter(State.IDLE, self._idle_s())
+            conn.enter(State.READING, SILENCE_S) if conn.received else conn.enter(State.IDLE, self._idle_s())
             self._advance(conn)
         else:
             with suppress(OSError):
@@ -255,7 +255,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
         return float(self.cfg.keepalive) if self.alive else LINGER_S
 
     def _drain(self, conn: Connection) -> None:
-        """Read on until the client closes: with bytes unread the kernel would take back what it has not read yet."""
+        """Read until the client closes: unread bytes would make the kernel reset the connection before the response."""
         try:
             if conn.raw.recv(READ_BYTES):
                 return

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from app.dev.localstack.processes import ServerProcess, free_port
-from app.web.connections import LARGE_BYTES, MAX_BODY_BYTES, MAX_HEAD_BYTES
+from app.web.connections import LARGE_BYTES, MAX_BUFFERED_BODY_BYTES, MAX_HEAD_BYTES
 from app.web.worker import MAX_LARGE
 from tests.support.servers import ROOT
 
@@ -285,7 +285,7 @@ def test_a_broken_body_reaches_the_application_at_once_and_nothing_follows_it(
         (_request("GET /", "A: " + "b" * 9000), False, 431),
         (_request("GET /", *(f"A{n}: {'b' * 8000}" for n in range(10))), False, 431),
         (b"GET / HTTP/1.1\r\nA: " + b"b" * (MAX_HEAD_BYTES + 1), False, 431),
-        (CHUNKED + b"%x\r\nabc" % (MAX_BODY_BYTES + 1), False, 413),
+        (CHUNKED + b"%x\r\nabc" % (MAX_BUFFERED_BODY_BYTES + 1), False, 413),
         (CHUNKED + b"8000\r\n" + b"a" * 0x8000, True, 200),
         (_request("POST /", "Content-Length: 9000000") + b"abc", False, 200),
         (_request("POST /", "Content-Length: 10") + b"abc", True, 200),
