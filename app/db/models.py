@@ -193,11 +193,6 @@ class Operation(Base):
         """Which way it goes now."""
         return direction_of(self.kind, self.status)
 
-    def move_to(self, status: OperationStatus) -> None:
-        """Change the status; `IllegalMoveError` when the table of moves does not allow it."""
-        check_move(self.status, status)
-        self.status = status
-
 
 class OperationStep(Base):
     """One resource of one operation, and who may act on it now."""
