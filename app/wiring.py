@@ -52,7 +52,7 @@ BROKER_TRY = "trunkline-try"
 """The key that a try writes; gone by itself a minute later."""
 
 RINGING_TIMEOUT_S = 30
-"""Seconds that LiveKit lets a caller ring when no agent answers; its own default is three minutes (livekit.md 6)."""
+"""Seconds that LiveKit lets a caller ring when no agent answers; its own default is three minutes."""
 
 
 @dataclass(frozen=True)

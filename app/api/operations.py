@@ -63,7 +63,7 @@ audits_blueprint = APIBlueprint("audits", __name__, url_prefix="/api/audit", tag
     headers={200: ["Preference-Applied"], 202: ["Location", "Retry-After", "Preference-Applied"]},
 )
 def start_audit(json_data: dict[str, Any]) -> Response:
-    """Compare every row with both providers; with `fix`, mend what can be mended."""
+    """Compare every row with both providers; with `fix`, repair what can be repaired."""
     audit_id = wiring().audits.request_audit(fix=json_data["fix"], origin=origin())
     wiring().publisher.publish_audit(audit_id)
     return audit_response(audit_id)

@@ -34,7 +34,7 @@ def tag_of(instance: str, agent_id: uuid.UUID) -> str:
 
 
 def metadata_of(instance: str, agent_id: uuid.UUID, operation_id: uuid.UUID, now: datetime) -> str:
-    """Return the mark as JSON, with the time: LiveKit's server never fills in `created_at` (livekit.md 1)."""
+    """Return the mark as JSON, with the time: LiveKit's server never fills in `created_at`."""
     values = (TAG_PREFIX, instance, str(agent_id), str(operation_id), now.isoformat(timespec="seconds"))
     return json.dumps(dict(zip(_KEYS, values, strict=True)))
 

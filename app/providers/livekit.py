@@ -94,7 +94,7 @@ class LiveKitPlatform:
     def create_dispatch_rule(self, trunk_id: str, agent_name: str, job_metadata: str, label: Label) -> DispatchRule:
         """Create an individual rule for this one trunk that starts the named agent, its job given `job_metadata`.
 
-        Its metadata is left empty: everybody in the room reads it (livekit.md, "Corrections and news").
+        Its metadata is left empty: everybody in the room reads it.
         """
         # Inside dispatch_rule: LiveKit ignores every field beside it.
         request = api.CreateSIPDispatchRuleRequest(dispatch_rule=self._rule(trunk_id, agent_name, job_metadata, label))

@@ -76,7 +76,7 @@ def _update(
 
 
 def delete_inbound_trunk(ctx: StepContext, trunk_id: str) -> None:
-    """Delete and confirm by list: LiveKit responds with 200 to a delete of any id (livekit.md 3)."""
+    """Delete and confirm by list: LiveKit responds with 200 to a delete of any id."""
     ctx.tools.platform.delete_trunk(trunk_id)
     ctx.check_time()
 

@@ -95,7 +95,7 @@ def _trunk_by_sid(ctx: StepContext, trunk_sid: str) -> list[str]:
 
 
 def delete_trunk(ctx: StepContext, trunk_sid: str) -> None:
-    """Delete the trunk when it is empty: Twilio silently detaches every number that is on it (twilio.md 2).
+    """Delete the trunk when it is empty: Twilio silently detaches every number that is on it.
 
     Our own number may be on it again, by an attach request that landed after its undo: it is detached first.
     """

@@ -1,4 +1,4 @@
-"""What one failed call does to the rows on the way down: rest, turn round, give up; and that it heals."""
+"""What one failed call does to the rows on the way down: rest, roll back, give up; and that it heals."""
 
 from collections.abc import Iterator
 from datetime import timedelta

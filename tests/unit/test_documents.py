@@ -20,6 +20,7 @@ from app.domain.errors import ErrorCode
 from app.domain.events import EventName, WebhookEvent, payload_of
 from app.domain.findings import FINDING_KINDS, FindingCode, Fix
 from app.domain.statuses import OperationStatus, PhoneStatus
+from app.saga.machine import Verdict
 from app.settings import Settings
 from app.web.problems import KINDS as PROBLEMS
 from tests.support.reference import reference_page
@@ -116,6 +117,13 @@ def test_every_status_is_documented() -> None:
 
     assert in_order(names(states)) == in_order(PhoneStatus)
     assert {status.value for status in OperationStatus} <= set(re.findall(r"`(\w+)`", states))
+
+
+def test_every_result_that_flower_shows_is_documented() -> None:
+    results = section("docs/operations.md", "Flower").split("in its result how it went on:")[1].split(".\n")[0]
+    told = set(re.findall(r"`(\w+)`", results))
+
+    assert told == {verdict.value for verdict in Verdict} - {Verdict.CLAIMED, Verdict.ROLLING_BACK}
 
 
 def test_the_reference_is_the_openapi_document() -> None:
