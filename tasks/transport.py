@@ -3,6 +3,8 @@
 kombu 5.7 builds a redis-py client for every command that it sends (`transport/redis.py`, `_create_client`), and
 redis-py 8 copies a table of 170 answers' readers into each: a third of the CPU of a worker's main thread (measured),
 which receives, acknowledges and reports every task. A client is only a face of its pool and safe to share.
+
+A module of its own because it replaces a part of kombu: it goes when kombu keeps its client.
 """
 
 from typing import Any

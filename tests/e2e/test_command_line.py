@@ -172,6 +172,6 @@ def test_what_the_readme_says_to_paste_can_be_pasted_twice(stack: Stack, sandbox
     assert '"success": false' not in done.stdout
     assert done.stdout.count('"status": "PENDING"') == 2
     assert done.stdout.count('"hasPhone": true') == 2
-    assert done.stdout.count(f"{number} rings Front desk.") == 2
+    assert done.stdout.count(f"{number} is connected to Front desk.") == 2
     left = sandbox.state()
     assert [left[kind] for kind in ("trunks", "originationUrls", "livekitTrunks", "livekitRules")] == [[], [], [], []]
