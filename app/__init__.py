@@ -23,11 +23,11 @@ def create_app(wiring: "Wiring | None" = None) -> "Flask":
     from app.cli.context import has_loaded_dotenv, is_command_lookup, make_misconfigured_app  # noqa: PLC0415
     from app.console.application import register_console  # noqa: PLC0415
     from app.domain.texts import escaped  # noqa: PLC0415
-    from app.settings import SettingsError, forget_files_above, load_settings  # noqa: PLC0415
+    from app.settings import SettingsError, load_settings, unset_parent_env_files  # noqa: PLC0415
     from app.wiring import build, build_web  # noqa: PLC0415
 
     if has_loaded_dotenv():
-        forget_files_above()
+        unset_parent_env_files()
     is_server = "gunicorn.arbiter" in sys.modules
     app: Flask
     try:

@@ -1,6 +1,6 @@
-"""How the text of each setting must look: returns what is kept, or a `ValueError` that ends the variable's line.
+"""Validates the text of each setting: returns the normalized value, or raises `ValueError` with the reason.
 
-No message quotes the value: where a port should stand there may be a piece of a password.
+No message quotes the value: in place of a port there may be part of a password.
 """
 
 import re
@@ -18,17 +18,17 @@ _SIP_URI = re.compile(
 _DATABASE = re.compile(
     r"(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[^/:?@\[\]]*)(?::[0-9]{1,5})?(?:/[^?]*)?(?:\?.*)?",
 )
-"""What stands behind `postgresql://`, as SQLAlchemy reads it: a `/` or `#` may be part of the password."""
+"""What follows `postgresql://`, as SQLAlchemy parses it: a `/` or `#` may be part of the password."""
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9.])?")
 
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
-"""Digits and one point, in ASCII: Python's own reading also takes `inf`, `nan`, `1e999`, `1_0` and other scripts."""
+"""Digits and one point, in ASCII: Python's parser also takes `inf`, `nan`, `1e999`, `1_0` and other scripts."""
 
 _RATE_LIMIT = re.compile(r"[1-9][0-9]{0,8}/(?:second|minute|hour)")
 
 PROVIDER_RATES = (0.01, 100_000.0)
-"""Requests per second that may be set: one in 100 seconds, and far more than any provider takes."""
+"""Range of requests per second: from one in 100 seconds to far more than any provider accepts."""
 
 PRIVATE_NETWORKS = tuple(
     ip_network(each)
@@ -42,12 +42,12 @@ PRIVATE_NETWORKS = tuple(
         "fc00::/7",
     )
 )
-"""Where a receiver of webhooks may be that is not on the internet. Link-local addresses are not among them: that is
-where clouds tell a machine its credentials.
+"""Private networks in which a webhook receiver may be. Link-local addresses are excluded: clouds serve a machine's
+credentials there.
 """
 
 CERTIFICATE_CHECKS = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
-"""redis-py's words for `ssl_cert_reqs`, and what they are to Python; Celery's own are CERT_REQUIRED and so on."""
+"""redis-py's values of `ssl_cert_reqs` -> Python's; Celery spells them CERT_REQUIRED and so on."""
 
 _YES_OR_NO = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -57,7 +57,7 @@ _Network = IPv4Network | IPv6Network
 
 
 def plain(value: str, *, in_ascii: bool) -> str:
-    """Refuse what a copy or a mounted file may leave in a value, and what no header or address can carry."""
+    """Refuse what copying or a mounted file may leave in a value, and what no header or URL can contain."""
     for position, character in enumerate(value, 1):
         if character in "\r\n":
             raise ValueError(f"holds a line break (its character {position}): it must be one line")
@@ -85,7 +85,7 @@ def whole_number(value: object) -> object:
 
 
 def database_url(value: str) -> str:
-    """Accept the usual spellings and name the driver that we ship."""
+    """Accept the usual schemes; return the URL with the driver that we ship."""
     scheme, separator, rest = value.partition("://")
     is_ours = bool(separator) and scheme in {"postgres", "postgresql", "postgresql+psycopg"}
     if not is_ours or not _DATABASE.fullmatch(rest):
@@ -94,9 +94,9 @@ def database_url(value: str) -> str:
 
 
 def redis_url(value: str) -> str:
-    """Return `redis[s]://[user:password@]host[:port]/db[?ssl_...]` in redis-py's spelling; Celery's is taken, too.
+    """Return `redis[s]://[user:password@]host[:port]/db[?ssl_...]` in redis-py's spelling; accept Celery's, too.
 
-    Each client reads a URL in its own way, so that what one of them ignores would hold for the others only.
+    Unknown parameters are refused: each client parses a URL in its own way, and might ignore what others obey.
     """
     example = "redis://:password@host:6379/0"
     parts = _split(value, {"redis", "rediss"}, example)
@@ -130,7 +130,7 @@ def _check_redis_option(name: str, text: str) -> None:
 
 
 def redis_tls(url: str) -> dict[str, object]:
-    """Return what Celery and Flower must be told of TLS for a `redis_url`: nothing without it, checked by default."""
+    """Return the TLS options of a `redis_url` for Celery and Flower: empty without TLS, verified by default."""
     parts = urlsplit(url)
     if parts.scheme != "rediss":
         return {}
@@ -142,7 +142,7 @@ def redis_tls(url: str) -> dict[str, object]:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Say whether `host` names this machine only."""
+    """Say whether `host` is loopback."""
     try:
         return host == "localhost" or ip_address(host or "").is_loopback
     except ValueError:
@@ -150,20 +150,20 @@ def is_loopback(host: str | None) -> bool:
 
 
 def host_name(value: str) -> str:
-    """Accept an address or a name of a host."""
+    """Accept an address or a host name."""
     if not _is_host(value):
         raise ValueError("must be an address or a host name, such as 127.0.0.1")
     return value
 
 
 def web_url(value: str) -> str:
-    """Accept what a browser and a collector can be sent to."""
+    """Accept an HTTP URL without credentials."""
     _split(value, {"http", "https"}, "https://host.example.com", with_login=False)
     return value
 
 
 def base_url(value: str) -> str:
-    """Accept an address without a path; credentials go in clear to loopback only."""
+    """Accept a base URL without a path; without TLS only on loopback, since credentials are sent there."""
     example = "http://127.0.0.1:8190, without a path"
     parts = _split(value, {"http", "https"}, example, with_login=False)
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
@@ -173,7 +173,7 @@ def base_url(value: str) -> str:
 
 
 def livekit_url(value: str) -> str:
-    """Accept what the SDK accepts; tokens go in clear to loopback only."""
+    """Accept what the SDK accepts; without TLS only on loopback, since tokens are sent there."""
     example = "wss://your-project.livekit.cloud"
     parts = _split(value, {"http", "https", "ws", "wss"}, example, with_login=False)
     if parts.query or parts.fragment:
@@ -183,7 +183,7 @@ def livekit_url(value: str) -> str:
 
 
 def _split(value: str, schemes: Collection[str], example: str, *, with_login: bool = True) -> SplitResult:
-    """Return the parts of a URL that has one of the schemes and a host."""
+    """Parse a URL that must have one of the schemes and a host."""
     try:
         parts = urlsplit(value)
         is_right = parts.scheme in schemes and _is_host(parts.hostname or "") and (parts.port is None or parts.port > 0)
@@ -207,9 +207,9 @@ def _refuse_clear_text(parts: SplitResult) -> None:
 
 
 def sip_uri(value: str) -> str:
-    """Return `sip:host[:port];transport=...`, the one form that we write at Twilio.
+    """Return `sip:host[:port];transport=...`, the only form that we write to Twilio.
 
-    What is refused is what people have written by mistake: https://docs.livekit.io/telephony/start/sip-trunk-setup.
+    Refuses common mistakes: https://docs.livekit.io/telephony/start/sip-trunk-setup.
     """
     match = _SIP_URI.fullmatch(value)
     if match is None:
@@ -242,7 +242,7 @@ def networks(value: str) -> str:
 
 
 def entries(value: str) -> tuple[str, ...]:
-    """Return what stands between the commas; an empty text has none, and one of commas only is a mistake."""
+    """Split at commas; an empty text has no entries, and one of commas only is an error."""
     found = tuple(entry.strip() for entry in value.split(",") if entry.strip())
     if value and not found:
         raise ValueError("has no entry")
@@ -250,14 +250,14 @@ def entries(value: str) -> tuple[str, ...]:
 
 
 def proxies(value: str) -> str:
-    """Accept CIDR blocks with commas, or nothing; not one of all addresses, whose header anybody writes."""
+    """Accept CIDR blocks with commas, or nothing; not all addresses, since then anybody could set the header."""
     if any(_network(entry).prefixlen == 0 for entry in entries(value)):
         raise ValueError("must name proxies, not every address")
     return value
 
 
 def networks_of(value: str) -> tuple[_Network, ...]:
-    """Return the CIDR blocks that were accepted."""
+    """Parse CIDR blocks that were accepted before."""
     return tuple(_network(entry) for entry in entries(value))
 
 

@@ -1,7 +1,7 @@
 """Every setting: its variable, type, unit and default. The only reader of the environment.
 
 Order of precedence: the environment, `.env` in the working directory, `DATA_DIR/stack.env` (which ./run.py writes while
-its stack is up). No folder above is looked into: whoever may write there would say where our credentials go.
+its stack is up). Parent folders are not searched: whoever can write there could redirect our credentials.
 """
 
 import os
@@ -38,36 +38,36 @@ TWILIO_SIGNALLING_ADDRESSES = (
     "54.252.254.64/30",
     "177.71.206.192/30",
 )
-"""Where Twilio's SIP trunks call from, all eight regions (https://www.twilio.com/docs/sip-trunking/ip-addresses)."""
+"""The addresses that Twilio's SIP trunks call from, in all eight regions (https://www.twilio.com/docs/sip-trunking/ip-addresses)."""
 
 ENV_FILE = Path(".env")
 """In the working directory."""
 
 LONGEST_BUDGET_S = 604_800
-"""Seconds, a week: what is retried for longer than that should be seen by a person."""
+"""Seconds, a week: what fails for longer needs a person."""
 
 LONGEST_GRACE_S = 2_592_000
-"""Seconds, 30 days: an orphan's trunk costs nothing, but a number stays taken."""
+"""Seconds, 30 days: an orphaned trunk costs nothing, but its number stays in use."""
 
 SHORTEST_S = 0.1
-"""Seconds below which no provider can answer."""
+"""Seconds: no provider responds faster."""
 
 MOST_IN_FLIGHT = 10_000
-"""Requests at once: far more than all workers of an installation have threads."""
+"""Concurrent requests: far more than the threads of all workers of an installation."""
 
 MOST_TRUNKS = 1_000_000
-"""Trunks of one account: far more than Twilio has raised the limit to for anybody that we know of."""
+"""Trunks of one account: far more than any limit of Twilio's that we know of."""
 
 Whole = Annotated[int, BeforeValidator(values.whole_number)]
 Seconds = Annotated[float, BeforeValidator(values.number)]
 
 
 _ENCODING = "utf-8-sig"
-"""UTF-8, with or without the mark that some editors put before it."""
+"""UTF-8, with or without a byte order mark, which some editors write."""
 
 
 class SettingsError(Exception):
-    """One or more settings are missing or malformed; `problems` has one line for each, naming the variable."""
+    """One or more settings are missing or invalid; `problems` has one line for each, with the variable's name."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -75,20 +75,20 @@ class SettingsError(Exception):
 
 
 class DatabaseSettings(BaseSettings):
-    """What the migrations need: they run where nobody has a provider's secrets."""
+    """The settings of the migrations, which run without any provider's credentials."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     database_url: Annotated[str, AfterValidator(values.database_url)]
     database_pooler: bool = False
-    """Whether a pooler that shares connections by transaction (PgBouncer and its like) stands before PostgreSQL."""
+    """Whether PostgreSQL is behind a pooler that shares connections by transaction, such as PgBouncer."""
 
     @model_validator(mode="before")
     @classmethod
     def _stripped(cls, given: dict[str, object]) -> dict[str, object]:
-        """Drop white space around every value, as a mounted file ends in, and take an empty variable for an unset one.
+        """Strip every value, since mounted files end in a line break, and treat an empty variable as unset.
 
-        Except where empty says something.
+        Except where empty has a meaning.
         """
         found = {name: value.strip() if isinstance(value, str) else value for name, value in given.items()}
         return {name: value for name, value in found.items() if value != "" or name == "livekit_allowed_addresses"}
@@ -102,10 +102,10 @@ class DatabaseSettings(BaseSettings):
 
 
 class Settings(DatabaseSettings):
-    """The settings of one process; see `.env.example` for the same list with comments."""
+    """The settings of one process; `.env.example` has the same list with comments."""
 
     redis_url: Annotated[str, AfterValidator(values.redis_url)]
-    """As redis-py takes it; Celery and Flower take `broker_url` and `broker_tls`."""
+    """In redis-py's form; Celery and Flower use `broker_url` and `broker_tls`."""
 
     twilio_account_sid: Annotated[str, Field(pattern=r"^AC[0-9a-f]{32}$")]
     twilio_api_key_sid: Annotated[str, Field(pattern=r"^SK[0-9a-f]{32}$")] | None = None
@@ -127,38 +127,38 @@ class Settings(DatabaseSettings):
     port: Annotated[Whole, Field(ge=1, le=65535)] = 8080
     data_dir: Path = Path(".data")
     flower_address: Annotated[str, AfterValidator(values.host_name)] = "127.0.0.1"
-    """Where Flower listens; off loopback only with FLOWER_BASIC_AUTH."""
+    """The address that Flower listens on; other than loopback only with FLOWER_BASIC_AUTH."""
     flower_port: Annotated[Whole, Field(ge=1, le=65535)] = 5555
     flower_url: Annotated[str, AfterValidator(values.web_url)] | None = None
-    """Where a browser finds Flower, for the console's link; unset, FLOWER_PORT on the host that the browser asked."""
+    """Flower's URL for the console's link; if unset, FLOWER_PORT on the host of the request."""
     flower_basic_auth: Annotated[str | None, Field(pattern=r"^[^:\s]+:\S+$", validate_default=True)] = None
     log_format: Literal["json", "console"] = "json"
 
     rate_limit: Annotated[str, AfterValidator(values.rate_limit)] = "6000/minute"
-    """Writing calls of one API key; "off" for none. 100 a second: no sane client comes near, a loop gone wild does."""
+    """Writing calls per API key; "off" for no limit. 100 a second: only a runaway loop reaches it."""
     trusted_proxies: Annotated[str, AfterValidator(values.proxies)] = ""
-    """Proxies (CIDR blocks with commas) whose X-Forwarded-For says who the client is; none is believed without it."""
+    """Proxies (CIDR blocks with commas) whose X-Forwarded-For is trusted; none by default."""
     metrics_public: bool = False
-    """Whether /metrics answers everybody, not only holders of a key."""
+    """Whether /metrics needs no key."""
 
     twilio_rate: Annotated[str, AfterValidator(values.provider_rate)] = "auto"
     livekit_rate: Annotated[str, AfterValidator(values.provider_rate)] = "auto"
-    """Requests per second of all processes; "auto": found from the provider's 429s; "off": not governed at all."""
+    """Requests per second of all processes; "auto": found from the provider's 429s; "off": not limited."""
     twilio_in_flight: Annotated[Whole, Field(ge=1, le=MOST_IN_FLIGHT)] | None = None
     livekit_in_flight: Annotated[Whole, Field(ge=1, le=MOST_IN_FLIGHT)] | None = None
-    """Requests under way at once of all processes; not limited when unset."""
+    """Concurrent requests of all processes; not limited if unset."""
 
     otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(values.web_url)] | None = None
-    """Where traces go, OTLP over HTTP, without /v1/traces; none are made when unset."""
+    """The OTLP/HTTP endpoint for traces, without /v1/traces; no traces if unset."""
 
     operation_budget_s: Annotated[Seconds, Field(ge=SHORTEST_S, le=LONGEST_BUDGET_S)] = 900
     """Seconds that one operation may spend on retries of transient failures before it is rolled back."""
     orphan_grace_s: Annotated[Seconds, Field(ge=0, le=LONGEST_GRACE_S)] = 3600
-    """Seconds that a resource with our mark and no row is left alone before an audit with --fix deletes it."""
+    """Seconds before an audit with --fix deletes a resource with our mark and no row."""
     webhook_allowed_networks: Annotated[str, AfterValidator(values.networks)] = ""
-    """Private networks (CIDR blocks with commas) that webhooks may go to, there without TLS too; none without it."""
+    """Private networks (CIDR blocks with commas) that webhooks may be sent to, also without TLS; none by default."""
     provider_timeout_s: Annotated[Seconds, Field(ge=SHORTEST_S, le=60)] = 10
-    """Seconds until a provider call is given up; the lease and the quiet period follow from it."""
+    """Timeout of a provider call in seconds; the lease and the quiet period are derived from it."""
 
     @field_validator("twilio_api_key_secret", mode="after")
     @classmethod
@@ -183,18 +183,18 @@ class Settings(DatabaseSettings):
 
     @property
     def twilio_username(self) -> str:
-        """The user of Twilio's Basic auth: the API key where there is one, else the account."""
+        """The user name for Twilio: the API key if there is one, else the account."""
         return self.twilio_api_key_sid or self.twilio_account_sid
 
     @property
     def twilio_password(self) -> str:
-        """The secret that goes with `twilio_username`."""
+        """The password for `twilio_username`."""
         secret = self.twilio_api_key_secret if self.twilio_api_key_sid else self.twilio_auth_token
         return secret.get_secret_value() if secret else ""
 
     @cached_property
     def allowed_addresses(self) -> tuple[str, ...]:
-        """The CIDR blocks that LiveKit lets call our trunks; empty means all (Cloud must enable the field first)."""
+        """The CIDR blocks that may call our LiveKit trunks; empty means all (Cloud must enable the field first)."""
         value = self.livekit_allowed_addresses
         if value is None:
             on_cloud = (urlsplit(self.livekit_url).hostname or "").endswith(".livekit.cloud")
@@ -208,22 +208,22 @@ class Settings(DatabaseSettings):
 
     @property
     def webhook_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
-        """The private networks that webhooks may go to."""
+        """The private networks that webhooks may be sent to."""
         return values.networks_of(self.webhook_allowed_networks)
 
     @cached_property
     def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
-        """Where the proxies are whose X-Forwarded-For is believed."""
+        """The networks of proxies whose X-Forwarded-For is trusted."""
         return values.networks_of(self.trusted_proxies)
 
     @property
     def broker_url(self) -> str:
-        """`redis_url` without what is said of TLS: Celery's clients take that from `broker_tls`."""
+        """`redis_url` without TLS parameters, which Celery's clients take from `broker_tls`."""
         return self.redis_url.partition("?")[0]
 
     @property
     def broker_tls(self) -> dict[str, object]:
-        """Celery's `broker_use_ssl`: empty where the broker is asked without TLS."""
+        """Celery's `broker_use_ssl`: empty for a broker without TLS."""
         return values.redis_tls(self.redis_url)
 
     @property
@@ -232,8 +232,8 @@ class Settings(DatabaseSettings):
         return timedelta(seconds=self.provider_timeout_s)
 
 
-def forget_files_above() -> None:
-    """Take out of the environment what the `flask` command put there from a `.env` above the working directory."""
+def unset_parent_env_files() -> None:
+    """Unset what the `flask` command has read from a `.env` above the working directory."""
     for name in (ENV_FILE.name, ".flaskenv"):
         found = Path(find_dotenv(name, usecwd=True))
         if not found.name or found.parent == Path.cwd():
@@ -251,26 +251,26 @@ def forget_files_above() -> None:
 Read = TypeVar("Read", bound=DatabaseSettings)
 
 
-def load_settings(**instead: object) -> Settings:
-    """Read the settings, `instead` before all; raise `SettingsError` that lists every problem at once."""
-    return _load(Settings, instead)
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings; `overrides` come first. Raise a `SettingsError` that lists every problem."""
+    return _load(Settings, overrides)
 
 
 def load_database_settings() -> DatabaseSettings:
-    """Read what the database needs, whatever the other settings are; raise `SettingsError` likewise."""
+    """Read the database settings, whatever the others are; raise `SettingsError` likewise."""
     return _load(DatabaseSettings, {})
 
 
-def _load(kind: type[Read], instead: dict[str, object]) -> Read:
+def _load(kind: type[Read], overrides: dict[str, object]) -> Read:
     files = _files()
     try:
-        return kind(_env_file=files, _env_file_encoding=_ENCODING, **instead)  # type: ignore[call-arg, arg-type]  # the rest comes from the environment
+        return kind(_env_file=files, _env_file_encoding=_ENCODING, **overrides)  # type: ignore[call-arg, arg-type]  # the rest comes from the environment
     except ValidationError as error:
         raise SettingsError([_line(problem["loc"], problem["msg"]) for problem in error.errors()]) from error
 
 
 def _files() -> tuple[Path, Path]:
-    """Return the files behind the environment, the strongest last; DATA_DIR itself may stand in `.env`."""
+    """Return the files of settings, in ascending precedence; DATA_DIR itself may be set in `.env`."""
     try:
         in_file = dotenv_values(ENV_FILE, encoding=_ENCODING).get("DATA_DIR") if ENV_FILE.is_file() else None
         stack = Path((os.environ.get("DATA_DIR") or in_file or "").strip() or ".data") / "stack.env"

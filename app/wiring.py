@@ -1,4 +1,4 @@
-"""The one place that builds engine, sessions, providers and services; web, workers, CLI and tests start here."""
+"""Builds engine, sessions, provider clients and services; the only place that does, for web, workers, CLI and tests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,16 +40,16 @@ from app.webhooks.endpoints import WebhookService
 from app.webhooks.sending import AddressRule, Sender
 
 PUBLISHER = "tasks.publisher:publisher"
-"""Who queues the Celery chain: named, not imported, since tasks know the app and the app knows only the Protocol."""
+"""Publishes Celery messages; named, not imported, since `tasks` imports `app` and `app` knows only the Protocol."""
 
 WEB_PUBLISHER = "tasks.publisher:background"
-"""Who queues it for a process that answers clients: they are not kept waiting by a broker that hangs."""
+"""Publishes in the background for web processes: a broker that hangs must not delay a response."""
 
-BROKER_TRY_TIMEOUT_S = 1.0
-"""Seconds that a try of the broker may take."""
+BROKER_CHECK_TIMEOUT_S = 1.0
+"""Seconds that a check of the broker may take."""
 
-BROKER_TRY = "trunkline-try"
-"""The key that a try writes; gone by itself a minute later."""
+BROKER_CHECK_KEY = "trunkline-try"
+"""The key that the check writes; it expires after a minute."""
 
 RINGING_TIMEOUT_S = 30
 """Seconds that LiveKit lets a caller ring when no agent answers; its own default is three minutes."""
@@ -76,22 +76,22 @@ class Wiring:
     inventory: InventoryService
     bulk: BulkService
     rate_limiters: Mapping[str, RateLimiter]
-    """By provider; one that is "off", or that a test replaced, has none."""
+    """By provider; none for one whose rate is "off" or that a test replaced."""
     webhooks: WebhookService
     deliveries: DeliveryService
     telemetry: Telemetry
 
-    def try_broker(self) -> None:
+    def check_broker(self) -> None:
         """Raise `RedisError` or OSError unless the broker takes a write, within about a second.
 
-        A broker that is full, or a replica after a failover, answers every PING.
+        A PING is not enough: a broker that is full, or a replica after a failover, answers every PING.
         """
-        limit = BROKER_TRY_TIMEOUT_S
+        limit = BROKER_CHECK_TIMEOUT_S
         with Redis.from_url(self.settings.redis_url, socket_timeout=limit, socket_connect_timeout=limit) as client:
-            client.set(BROKER_TRY, "", ex=60)
+            client.set(BROKER_CHECK_KEY, "", ex=60)
 
     def close(self) -> None:
-        """Give back every connection."""
+        """Close every connection."""
         self.deliveries.close()
         self.telemetry.close()
         self.platform.close()
@@ -99,7 +99,7 @@ class Wiring:
 
 
 def build_web(settings: Settings) -> Wiring:
-    """Wire up a process that answers HTTP requests."""
+    """Build the wiring of a web process."""
     return build(settings, publisher=resolve_name(WEB_PUBLISHER))
 
 
@@ -110,7 +110,7 @@ def build(
     carrier: Carrier | None = None,
     platform: VoicePlatform | None = None,
 ) -> Wiring:
-    """Wire up one process; a test passes what it wants to see or to break."""
+    """Build the wiring of one process; a test passes its own publisher or providers."""
     engine = make_engine(settings.database_url, pooler=settings.database_pooler)
     sessions = make_sessions(engine)
     telemetry, rate_limiters, tools = _providers(settings, carrier, platform)

@@ -182,7 +182,7 @@ def _check_database(wiring: Wiring) -> None:
 def check_broker(wiring: Wiring) -> None:
     """Raise `NotReadyError` if Redis refuses a write, and the driver's error if it does not respond."""
     try:
-        wiring.try_broker()
+        wiring.check_broker()
     except OutOfMemoryError:
         raise NotReadyError("Redis takes no writes: it is full") from None
     except ReadOnlyError:

@@ -10,7 +10,7 @@ from app.domain.errors import ErrorCode
 from app.domain.statuses import OperationKind, OperationStatus
 from app.providers.errors import RejectedError
 from app.web import readiness
-from tests.support.api import NOWHERE, OTHER_NUMBER, Api, Pinged, running_api
+from tests.support.api import NOWHERE, OTHER_NUMBER, Api, PingOnlyProvider, running_api
 from tests.support.servers import ValkeyServer
 
 
@@ -67,7 +67,7 @@ def test_the_results_of_the_checks_are_a_metric(api: Api) -> None:
 
 
 def test_a_provider_that_hangs_delays_only_deep_requests() -> None:
-    is_over, provider = Event(), Pinged()
+    is_over, provider = Event(), PingOnlyProvider()
     twilio = readiness.Check("twilio", provider.ping, is_required=False)
     checks = readiness.Readiness([twilio, readiness.Check("database", lambda: None)], timeout_s=0.2)
     assert [result.ok for result in checks.results()] == [True, True]
@@ -152,7 +152,7 @@ def test_a_check_that_hangs_times_out_and_is_not_started_twice(api: Api) -> None
 
 
 def test_a_success_is_cached_for_its_ttl_and_a_failure_for_two_seconds() -> None:
-    now, provider = [0.0], Pinged()
+    now, provider = [0.0], PingOnlyProvider()
     checks = readiness.Readiness([readiness.Check("twilio", provider.ping, ttl_s=15)], clock=lambda: now[0])
 
     def pings_at(moment: float) -> int:

@@ -21,7 +21,7 @@ from app.saga.rows import Rows
 from app.web.readiness import newest_migration
 from app.wiring import build
 from tests.integration import test_rows
-from tests.support.api import Pinged, RecordingPublisher, make_settings
+from tests.support.api import PingOnlyProvider, RecordingPublisher, make_settings
 from tests.support.saga import wire
 from tests.support.sandbox_app import SandboxApp
 from tests.support.servers import PostgresServer, migrate, server_folder
@@ -141,7 +141,7 @@ def test_migrations_run_through_a_pooler(empty_database_url: str, postgres_serve
 
 def _checked(url: str, *, pooler: bool) -> CheckOutcome:
     settings = make_settings(url).model_copy(update={"database_pooler": pooler})
-    nobody = Pinged()
+    nobody = PingOnlyProvider()
     wiring = build(settings, publisher=RecordingPublisher(), carrier=nobody, platform=nobody)  # type: ignore[arg-type]
     (check,) = [check for check in STORE_CHECKS if check.name == "database"]
     try:

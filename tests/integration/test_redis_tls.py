@@ -20,7 +20,7 @@ from app.providers.rate_limiter import make_rate_limiter
 from app.settings import Settings
 from app.web.limits import make_rate_limit
 from app.wiring import build
-from tests.support.api import Pinged, RecordingPublisher, make_settings
+from tests.support.api import PingOnlyProvider, RecordingPublisher, make_settings
 from tests.support.relay import Relay, make_certificate, tls_relay
 from tests.support.servers import ROOT, ValkeyServer
 
@@ -53,12 +53,12 @@ def place(valkey_server: ValkeyServer, tmp_path_factory: pytest.TempPathFactory)
 Client = Callable[[Settings, Celery], object]
 
 
-def _try_broker(settings: Settings, _: Celery) -> object:
+def _check_broker(settings: Settings, _: Celery) -> object:
     """What /readyz and the doctor do."""
-    publisher, nobody = RecordingPublisher(), Pinged()
+    publisher, nobody = RecordingPublisher(), PingOnlyProvider()
     wiring = build(settings, publisher=publisher, carrier=nobody, platform=nobody)  # type: ignore[arg-type]
     try:
-        wiring.try_broker()
+        wiring.check_broker()
     finally:
         wiring.close()
     return True
@@ -113,7 +113,7 @@ def _show(_: Settings, app: Celery) -> object:
 
 
 CLIENTS = {
-    "readiness": _try_broker,
+    "readiness": _check_broker,
     "counters": _read_counters,
     "rate limiter": _limit_rate,
     "rate limit": _limit_rates,

@@ -1,4 +1,4 @@
-"""The application for API tests: real rows, a publisher that remembers, providers that only answer a ping."""
+"""The application for API tests: real rows, a publisher that records, providers that only respond to a ping."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ NUMBER = "+15145551234"
 OTHER_NUMBER = "+15145551235"
 
 NOWHERE = "redis://127.0.0.1:1/0"
-"""Where no Redis is."""
+"""A URL without a Redis."""
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 """An id that no row has."""
@@ -42,13 +42,13 @@ IDS = {
 
 @dataclass
 class RecordingPublisher:
-    """Takes every plan, sends none."""
+    """Records every plan and publishes none."""
 
     plans: list[Plan] = field(default_factory=list)
     audits: list[uuid.UUID] = field(default_factory=list)
     webhooks: list[uuid.UUID] = field(default_factory=list)
     on_publish: Callable[[Plan], Any] = lambda _plan: None
-    """What happens to the rows at once, as if a worker were that quick."""
+    """Called at once with each plan, like a very quick worker."""
 
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
         self.audits.append(audit_id)
@@ -65,8 +65,8 @@ class RecordingPublisher:
 
 
 @dataclass
-class Pinged:
-    """A provider that answers pings as told, and nothing else."""
+class PingOnlyProvider:
+    """A provider that responds to pings as configured, and to nothing else."""
 
     error: Exception | None = None
     pings: int = 0
@@ -98,8 +98,8 @@ class Api:
     app: APIFlask
     wiring: Wiring
     publisher: RecordingPublisher
-    carrier: Pinged
-    platform: Pinged
+    carrier: PingOnlyProvider
+    platform: PingOnlyProvider
     key: str
 
     @property
@@ -160,7 +160,7 @@ class Api:
                 step.state = StepState.DONE
 
     def fail(self, operation_id: str, code: str, detail: str) -> None:
-        """Write what a worker writes when everything was taken down again."""
+        """Write what a worker writes at the end of a rollback."""
         with self.wiring.sessions.begin() as session:
             operation = session.get_one(Operation, operation_id)
             agent = session.get_one(Agent, operation.agent_id)
@@ -230,7 +230,7 @@ def api_database_url(postgres_server: PostgresServer, template_database: str) ->
 @contextmanager
 def running_api(database_url: str, redis_url: str) -> Iterator[Api]:
     """Yield a new application, without a key."""
-    publisher, carrier, platform = RecordingPublisher(), Pinged(), Pinged()
+    publisher, carrier, platform = RecordingPublisher(), PingOnlyProvider(), PingOnlyProvider()
     settings = make_settings(database_url, redis_url)
     wiring = build(settings, publisher=publisher, carrier=carrier, platform=platform)
     try:
@@ -240,7 +240,7 @@ def running_api(database_url: str, redis_url: str) -> Iterator[Api]:
 
 
 def emptied(api: Api) -> Api:
-    """Return the application as on its first day, with a key that may read and write."""
+    """Return the application on empty tables, with a key that may read and write."""
     empty_tables(api.wiring)
     for part in (api.publisher, api.carrier, api.platform):
         vars(part).update(vars(type(part)()))
@@ -263,6 +263,6 @@ def api(shared_api: Api) -> Api:
 
 @pytest.fixture
 def own_api(api_database_url: str, valkey_server: ValkeyServer) -> Iterator[Api]:
-    """An application of this test's own, which has nothing in its caches."""
+    """An application for this test alone, with empty caches."""
     with running_api(api_database_url, valkey_server.url) as api:
         yield emptied(api)

@@ -10,9 +10,9 @@ from app.settings import (
     TWILIO_SIGNALLING_ADDRESSES,
     Settings,
     SettingsError,
-    forget_files_above,
     load_database_settings,
     load_settings,
+    unset_parent_env_files,
 )
 
 Load = Callable[..., Settings]
@@ -379,11 +379,11 @@ def test_what_flask_read_above_is_taken_back_and_what_was_set_is_kept(
     (tmp_path / ".env").write_text("TWILIO_BASE_URL=https://evil.example.com\nPORT=1111\nEMPTY\n")
     monkeypatch.setenv("TWILIO_BASE_URL", "https://evil.example.com")
     monkeypatch.setenv("PORT", "2222")
-    forget_files_above()
+    unset_parent_env_files()
     assert os.environ["TWILIO_BASE_URL"] == "https://evil.example.com"
 
     monkeypatch.chdir(below)
-    forget_files_above()
+    unset_parent_env_files()
 
     assert ("TWILIO_BASE_URL" in os.environ, os.environ["PORT"]) == (False, "2222")
     assert f"{tmp_path / '.env'} (TWILIO_BASE_URL)" in capsys.readouterr().err
