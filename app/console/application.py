@@ -12,11 +12,10 @@ from limits import parse
 from werkzeug.exceptions import NotFound, RequestEntityTooLarge
 
 from app.access import ConsoleSessions
-from app.console import agent_pages, audit_pages, bulk_pages, operation_pages, webhook_pages
+from app.console import agent_pages, bulk_pages, operation_pages, webhook_pages
 from app.console.agent_pages import register_agents, register_numbers
-from app.console.audit_pages import register_audits
 from app.console.bulk_pages import register_bulks
-from app.console.operation_pages import register_operations
+from app.console.operation_pages import register_audits, register_operations
 from app.console.pages import CONSOLE_SERVICES, ConsoleServices, page, register_filters, signed_in_caller
 from app.console.reader import ConsoleReader
 from app.console.sign_in import configure_cookies, register_guard, register_sign_in
@@ -49,7 +48,7 @@ _DETAIL_PAGES: Mapping[str, Callable[..., Response]] = {
 """Id in the path -> the page that has its forms."""
 
 _LIST_PAGES: Mapping[str | None, Callable[..., Response]] = {
-    "console.start_audit": audit_pages.audit_page,
+    "console.start_audit": operation_pages.audit_page,
     "console.create_bulk": bulk_pages.bulks_page,
     "console.check_bulk": bulk_pages.bulks_page,
     "console.create_webhook": webhook_pages.webhooks_page,
