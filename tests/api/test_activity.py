@@ -71,17 +71,17 @@ class Watched:
 
     def __call__(self, action: Action, path: str, *rest: Any, **more: Any) -> TestResponse:
         before = len(told(self.api))
-        answer = self.send(path, *rest, **more)
-        assert answer.status_code < 400, answer.text
+        response = self.send(path, *rest, **more)
+        assert response.status_code < 400, response.text
         newest, *_ = rows = told(self.api)
         assert len(rows) == before + 1, path
         key = key_named(self.api, self.key_name)
         assert (newest.action, newest.channel, newest.actor) == (action, self.channel, self.actor)
         assert (newest.key_id, newest.address) == (key.id, "192.0.2.7")
-        assert newest.request_id == answer.headers["X-Request-ID"]
-        endpoint, _ = self.api.app.url_map.bind("localhost").match(answer.request.path, answer.request.method)
+        assert newest.request_id == response.headers["X-Request-ID"]
+        endpoint, _ = self.api.app.url_map.bind("localhost").match(response.request.path, response.request.method)
         self.done.add(endpoint)
-        return answer
+        return response
 
 
 def unsafe_endpoints(api: Api) -> set[str]:

@@ -8,25 +8,25 @@ from tests.support.api import NOBODY, NUMBER, Api
 
 
 def test_an_agent_is_created_with_its_name_as_the_livekit_name(api: Api) -> None:
-    answer = api.post("/api/agents", {"name": "  Front desk ", "metadata": {"lang": "fr", "n": [1, None]}})
+    response = api.post("/api/agents", {"name": "  Front desk ", "metadata": {"lang": "fr", "n": [1, None]}})
 
-    assert answer.status_code == 201
-    assert answer.headers["Location"] == f"/api/agents/{answer.json['id']}"
-    shown = {name: answer.json[name] for name in ("name", "livekitAgentName", "metadata", "phoneNumber")}
+    assert response.status_code == 201
+    assert response.headers["Location"] == f"/api/agents/{response.json['id']}"
+    shown = {name: response.json[name] for name in ("name", "livekitAgentName", "metadata", "phoneNumber")}
     assert shown == {
         "name": "Front desk",
         "livekitAgentName": "Front desk",
         "metadata": {"lang": "fr", "n": [1, None]},
         "phoneNumber": None,
     }
-    assert answer.json["phoneProvisioningStatus"] == "NOT_PROVISIONED"
-    assert api.get(answer.headers["Location"]).json == answer.json
+    assert response.json["phoneProvisioningStatus"] == "NOT_PROVISIONED"
+    assert api.get(response.headers["Location"]).json == response.json
 
 
 def test_an_agent_may_have_a_livekit_name_of_its_own(api: Api) -> None:
-    answer = api.post("/api/agents", {"name": "Front desk", "livekitAgentName": "desk-agent"})
+    response = api.post("/api/agents", {"name": "Front desk", "livekitAgentName": "desk-agent"})
 
-    assert answer.json["livekitAgentName"] == "desk-agent"
+    assert response.json["livekitAgentName"] == "desk-agent"
 
 
 @pytest.mark.parametrize("agent_id", [NOBODY, "nonsense", "%00", "x" * 500, "{}", "1"])
@@ -34,9 +34,9 @@ def test_an_agent_may_have_a_livekit_name_of_its_own(api: Api) -> None:
     ("method", "suffix"), [("GET", ""), ("DELETE", ""), ("GET", "/phone-status"), ("DELETE", "/deprovision-phone")]
 )
 def test_an_agent_that_no_row_has_is_404(api: Api, method: str, suffix: str, agent_id: str) -> None:
-    answer = api.call(method, f"/api/agents/{agent_id}{suffix}")
+    response = api.call(method, f"/api/agents/{agent_id}{suffix}")
 
-    assert (answer.status_code, answer.json["code"]) == (404, "agent_not_found")
+    assert (response.status_code, response.json["code"]) == (404, "agent_not_found")
 
 
 def test_a_deleted_agent_is_gone_from_everywhere(api: Api) -> None:
@@ -44,9 +44,9 @@ def test_a_deleted_agent_is_gone_from_everywhere(api: Api) -> None:
     operation_id = api.provision(agent_id).json["operationId"]
     api.fail(operation_id, "number_not_in_account", "No such number.")
 
-    answer = api.delete(f"/api/agents/{agent_id}")
+    response = api.delete(f"/api/agents/{agent_id}")
 
-    assert (answer.status_code, answer.data) == (204, b"")
+    assert (response.status_code, response.data) == (204, b"")
     assert api.get(f"/api/agents/{agent_id}").status_code == 404
     assert api.status(agent_id).status_code == 404
     assert api.provision(agent_id).status_code == 404
@@ -61,8 +61,8 @@ def test_an_agent_that_holds_a_number_cannot_be_deleted(api: Api) -> None:
 
     assert api.delete(f"/api/agents/{agent_id}").json["code"] == "operation_in_progress"
     api.succeed(operation_id)
-    answer = api.delete(f"/api/agents/{agent_id}")
-    assert (answer.status_code, answer.json["code"]) == (409, "agent_has_phone")
+    response = api.delete(f"/api/agents/{agent_id}")
+    assert (response.status_code, response.json["code"]) == (409, "agent_has_phone")
     assert api.get(f"/api/agents/{agent_id}").json["phoneNumber"] == NUMBER
 
 
@@ -149,7 +149,7 @@ def test_what_an_older_release_left_of_deleted_agents_is_erased(api: Api) -> Non
 )
 @pytest.mark.parametrize("path", ["/api/agents", "/api/operations"])
 def test_a_query_that_makes_no_sense_is_422(api: Api, path: str, query: str, field: str) -> None:
-    answer = api.get(f"{path}?{query}")
+    response = api.get(f"{path}?{query}")
 
-    assert (answer.status_code, answer.json["code"]) == (422, "validation_failed")
-    assert list(answer.json["errors"]) == [field]
+    assert (response.status_code, response.json["code"]) == (422, "validation_failed")
+    assert list(response.json["errors"]) == [field]

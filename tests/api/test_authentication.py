@@ -24,10 +24,10 @@ CALLS = [
 
 @pytest.mark.parametrize(("method", "path"), CALLS)
 def test_without_a_key_everything_under_api_is_401(api: Api, method: str, path: str) -> None:
-    answer = api.client.open(path, method=method)
+    response = api.client.open(path, method=method)
 
-    assert (answer.status_code, answer.json["code"]) == (401, "unauthenticated")
-    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="trunkline"'
+    assert (response.status_code, response.json["code"]) == (401, "unauthenticated")
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="trunkline"'
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,10 @@ def test_without_a_key_everything_under_api_is_401(api: Api, method: str, path: 
     ],
 )
 def test_a_wrong_key_is_401(api: Api, header: str) -> None:
-    answer = api.client.get("/api/agents", headers={"Authorization": header})
+    response = api.client.get("/api/agents", headers={"Authorization": header})
 
-    assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
 def test_the_scheme_is_read_in_any_case(api: Api) -> None:

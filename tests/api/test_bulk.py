@@ -39,8 +39,8 @@ def start(api: Api, items: object, **more: Any) -> TestResponse:
     return api.post(URL, {"items": items}, **more)
 
 
-def items_of(api: Api, answer: TestResponse, query: str = "") -> list[dict[str, Any]]:
-    page = api.get(f"{answer.json['statusUrl']}/items{query}")
+def items_of(api: Api, response: TestResponse, query: str = "") -> list[dict[str, Any]]:
+    page = api.get(f"{response.json['statusUrl']}/items{query}")
     assert page.status_code == 200, page.text
     return list(page.json["items"])
 
@@ -51,22 +51,22 @@ def advance(api: Api, window: int = WINDOW) -> int:
 
 
 def test_a_bulk_is_accepted_and_opens_nothing_by_itself(api: Api) -> None:
-    answer = start(api, fresh(3))
+    response = start(api, fresh(3))
 
-    assert answer.status_code == 202
-    url = f"{URL}/{answer.json['bulkId']}"
-    assert (answer.headers["Location"], answer.headers["Retry-After"]) == (url, "1")
+    assert response.status_code == 202
+    url = f"{URL}/{response.json['bulkId']}"
+    assert (response.headers["Location"], response.headers["Retry-After"]) == (url, "1")
     counts = {"pending": 3, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0}
-    expected = {"success": True, "bulkId": answer.json["bulkId"], "status": "queued", "total": 3}
-    room = answer.json["headroom"]
-    assert answer.json == expected | {"counts": counts, "statusUrl": url, "headroom": room}
+    expected = {"success": True, "bulkId": response.json["bulkId"], "status": "queued", "total": 3}
+    room = response.json["headroom"]
+    assert response.json == expected | {"counts": counts, "statusUrl": url, "headroom": room}
     assert (room["trunkLimit"], room["fits"]) == (100, 3)
     assert (api.count("agents"), api.count("operations"), api.publisher.plans) == (3, 0, [])
 
 
 def test_a_bulk_shows_counts_progress_times_and_links(api: Api) -> None:
-    answer = start(api, [*fresh(2), {"phoneNumber": "12"}])
-    shown = api.get(answer.json["statusUrl"]).json
+    response = start(api, [*fresh(2), {"phoneNumber": "12"}])
+    shown = api.get(response.json["statusUrl"]).json
 
     assert (shown["total"], shown["progress"], shown["createdBy"]) == (3, 0.3333, "tests")
     assert (shown["startedAt"], shown["finishedAt"], shown["cancelledAt"]) == (None, None, None)
@@ -76,35 +76,35 @@ def test_a_bulk_shows_counts_progress_times_and_links(api: Api) -> None:
 
 
 def test_items_follow_their_operations(api: Api) -> None:
-    answer = start(api, fresh(3))
+    response = start(api, fresh(3))
     assert advance(api) == 3
-    good, bad, running = [item["operationId"] for item in items_of(api, answer)]
+    good, bad, running = [item["operationId"] for item in items_of(api, response)]
     api.succeed(good)
     api.fail(bad, "number_not_in_account", "The account has no such number.")
     advance(api)
 
-    first, second, third = items_of(api, answer)
+    first, second, third = items_of(api, response)
     assert (first["status"], first["error"]) == ("succeeded", None)
     error = {"code": "number_not_in_account", "detail": "The account has no such number."}
     assert (second["status"], second["error"]) == ("failed", error)
     assert (third["status"], third["operationId"]) == ("running", running)
     assert api.get(f"/api/operations/{running}").json["agentId"] == third["agentId"]
-    shown = api.get(answer.json["statusUrl"]).json
+    shown = api.get(response.json["statusUrl"]).json
     assert (shown["status"], shown["progress"]) == ("running", 0.6666)
     api.succeed(running)
     advance(api)
-    shown = api.get(answer.json["statusUrl"]).json
+    shown = api.get(response.json["statusUrl"]).json
     assert (shown["status"], shown["progress"], shown["finishedAt"] is not None) == ("failed", 1.0, True)
 
 
 def test_a_bulk_of_which_every_item_succeeds_has_succeeded(api: Api) -> None:
-    answer = start(api, fresh(2))
+    response = start(api, fresh(2))
     advance(api)
-    for item in items_of(api, answer):
+    for item in items_of(api, response):
         api.succeed(item["operationId"])
     advance(api)
 
-    assert api.get(answer.json["statusUrl"]).json["status"] == "succeeded"
+    assert api.get(response.json["statusUrl"]).json["status"] == "succeeded"
 
 
 BAD_ITEMS: dict[str, tuple[Any, str]] = {
@@ -136,10 +136,10 @@ def test_an_item_takes_the_fields_that_the_reference_shows(names: frozenset[str]
 @pytest.mark.parametrize("name", BAD_ITEMS)
 def test_an_item_that_cannot_work_fails_by_itself_and_says_why(api: Api, name: str) -> None:
     bad, detail = BAD_ITEMS[name]
-    answer = start(api, [*fresh(1), bad])
+    response = start(api, [*fresh(1), bad])
 
-    assert (answer.status_code, answer.json["counts"]["pending"], answer.json["counts"]["failed"]) == (202, 1, 1)
-    good, failed = items_of(api, answer)
+    assert (response.status_code, response.json["counts"]["pending"], response.json["counts"]["failed"]) == (202, 1, 1)
+    good, failed = items_of(api, response)
     assert (good["status"], failed["status"], failed["position"]) == ("pending", "failed", 2)
     assert failed["error"]["code"] == "validation_failed"
     assert detail in failed["error"]["detail"]
@@ -150,12 +150,12 @@ def test_an_unknown_agent_fails_at_the_door_and_never_begins(api: Api) -> None:
     deleted = api.agent()
     api.delete(f"/api/agents/{deleted}")
     wanted = [{"agentId": NOBODY, "phoneNumber": number(1)}, {"agentId": deleted, "phoneNumber": number(2)}]
-    answer = start(api, wanted)
+    response = start(api, wanted)
 
-    assert (answer.json["status"], answer.json["counts"]["failed"]) == ("failed", 2)
-    assert {item["error"]["code"] for item in items_of(api, answer)} == {"agent_not_found"}
-    api.post(f"{answer.json['statusUrl']}/resume")
-    assert api.get(answer.json["statusUrl"]).json["status"] == "failed"
+    assert (response.json["status"], response.json["counts"]["failed"]) == ("failed", 2)
+    assert {item["error"]["code"] for item in items_of(api, response)} == {"agent_not_found"}
+    api.post(f"{response.json['statusUrl']}/resume")
+    assert api.get(response.json["statusUrl"]).json["status"] == "failed"
 
 
 def test_a_number_or_agent_that_comes_twice_is_the_later_item_s_problem(api: Api) -> None:
@@ -165,9 +165,9 @@ def test_a_number_or_agent_that_comes_twice_is_the_later_item_s_problem(api: Api
         {"agent": "b", "phoneNumber": number(1)},
         {"agentId": agent_id, "phoneNumber": number(2)},
     ]
-    answer = start(api, items)
+    response = start(api, items)
 
-    first, second, third = items_of(api, answer)
+    first, second, third = items_of(api, response)
     assert first["status"] == "pending"
     assert second["error"]["detail"] == "phoneNumber: is in item 1 already."
     assert third["error"]["detail"] == "agentId: is in item 1 already."
@@ -183,12 +183,12 @@ def test_what_a_single_request_would_be_refused_fails_the_item_with_the_same_cod
         {"agentId": provisioned, "phoneNumber": number(4)},
         {"agentId": busy, "phoneNumber": number(5)},
     ]
-    answer = start(api, items)
+    response = start(api, items)
     advance(api)
 
-    codes = [item["error"]["code"] for item in items_of(api, answer)]
+    codes = [item["error"]["code"] for item in items_of(api, response)]
     assert codes == ["number_in_use", "agent_has_phone", "operation_in_progress"]
-    assert api.get(answer.json["statusUrl"]).json["status"] == "failed"
+    assert api.get(response.json["statusUrl"]).json["status"] == "failed"
 
 
 @pytest.mark.parametrize(
@@ -196,9 +196,9 @@ def test_what_a_single_request_would_be_refused_fails_the_item_with_the_same_cod
     [{}, {"items": []}, {"items": {}}, {"items": None}, {"items": [], "x": 1}, {"items": [{}] * (MAX_ITEMS + 1)}],
 )
 def test_a_bulk_that_is_not_well_formed_is_refused_whole(api: Api, body: object) -> None:
-    answer = api.post(URL, body)
+    response = api.post(URL, body)
 
-    assert (answer.status_code, answer.json["code"]) == (422, "validation_failed")
+    assert (response.status_code, response.json["code"]) == (422, "validation_failed")
     assert api.count("bulks") == 0
 
 
@@ -220,10 +220,10 @@ def test_csv_is_read_like_json(api: Api) -> None:
         f"{number(4)},,x,,maybe",
         f"{number(5)},,x,,,,,",
     ]
-    answer = post_csv(api, "\ufeff" + CSV + "\r\n".join(rows))
+    response = post_csv(api, "\ufeff" + CSV + "\r\n".join(rows))
 
-    assert answer.status_code == 202, answer.text
-    one, two, three, four, five = items_of(api, answer)
+    assert response.status_code == 202, response.text
+    one, two, three, four, five = items_of(api, response)
     assert (one["agentId"], one["status"], two["status"]) == (agent_id, "pending", "pending")
     made = api.get(f"/api/agents/{two['agentId']}").json
     assert (made["name"], made["livekitAgentName"]) == ("Desk, front", "front-desk")
@@ -232,7 +232,7 @@ def test_csv_is_read_like_json(api: Api) -> None:
     assert "must be an object" in five["error"]["detail"]
     advance(api)
     with api.wiring.sessions() as session:
-        assert session.get_one(Operation, items_of(api, answer)[0]["operationId"]).takeover is True
+        assert session.get_one(Operation, items_of(api, response)[0]["operationId"]).takeover is True
 
 
 @pytest.mark.parametrize(
@@ -248,16 +248,16 @@ def test_csv_is_read_like_json(api: Api) -> None:
     ],
 )
 def test_a_csv_without_its_header_or_without_rows_is_refused_whole(api: Api, text: str) -> None:
-    answer = post_csv(api, text)
+    response = post_csv(api, text)
 
-    assert (answer.status_code, answer.json["code"]) == (422, "validation_failed")
+    assert (response.status_code, response.json["code"]) == (422, "validation_failed")
     assert api.count("bulks") == 0
 
 
 def test_csv_is_for_this_call_only(api: Api) -> None:
-    answer = api.call("POST", "/api/agents", data=b"name\na\n", headers={"Content-Type": "text/csv"})
+    response = api.call("POST", "/api/agents", data=b"name\na\n", headers={"Content-Type": "text/csv"})
 
-    assert answer.status_code == 415
+    assert response.status_code == 415
 
 
 def test_the_larger_body_is_for_this_call_only(api: Api) -> None:
@@ -280,11 +280,11 @@ def test_the_same_key_makes_one_bulk(api: Api) -> None:
 
 
 def test_a_key_that_may_only_read_may_look_and_not_start(api: Api) -> None:
-    answer = start(api, fresh(1))
+    response = start(api, fresh(1))
     reader = {"Authorization": f"Bearer {api.new_key(Scope.READ)}"}
 
-    assert api.get(answer.json["statusUrl"], headers=reader).status_code == 200
-    for path in (URL, f"{answer.json['statusUrl']}/cancel", f"{answer.json['statusUrl']}/resume"):
+    assert api.get(response.json["statusUrl"], headers=reader).status_code == 200
+    for path in (URL, f"{response.json['statusUrl']}/cancel", f"{response.json['statusUrl']}/resume"):
         assert api.post(path, headers=reader).status_code == 403
 
 
@@ -292,9 +292,9 @@ def test_a_key_that_may_only_read_may_look_and_not_start(api: Api) -> None:
 @pytest.mark.parametrize("bulk_id", [NOBODY, "7"])
 def test_a_bulk_that_there_is_not_is_404(api: Api, path: str, bulk_id: str) -> None:
     method = "POST" if path in {"/cancel", "/resume"} else "GET"
-    answer = api.call(method, f"{URL}/{bulk_id}{path}")
+    response = api.call(method, f"{URL}/{bulk_id}{path}")
 
-    assert (answer.status_code, answer.json["code"]) == (404, "bulk_not_found")
+    assert (response.status_code, response.json["code"]) == (404, "bulk_not_found")
 
 
 def test_bulks_and_items_come_in_pages(api: Api) -> None:
@@ -315,10 +315,10 @@ def test_bulks_and_items_come_in_pages(api: Api) -> None:
 
 
 def test_cancel_takes_back_what_has_not_begun_and_lets_the_rest_end(api: Api) -> None:
-    answer = start(api, fresh(3))
-    url = answer.json["statusUrl"]
+    response = start(api, fresh(3))
+    url = response.json["statusUrl"]
     assert advance(api, window=2) == 2
-    begun = items_of(api, answer)[0]["operationId"]
+    begun = items_of(api, response)[0]["operationId"]
     api.begin(begun)
 
     cancelled = api.post(f"{url}/cancel")
@@ -327,7 +327,7 @@ def test_cancel_takes_back_what_has_not_begun_and_lets_the_rest_end(api: Api) ->
     assert (cancelled.json["status"], cancelled.json["counts"]["cancelled"]) == ("cancelling", 2)
     assert cancelled.json["cancellation"] == {"cancelledNow": 2, "stillRunning": 1, "alreadyDone": 0}
     assert advance(api) == 0
-    _, queued, pending = items_of(api, answer)
+    _, queued, pending = items_of(api, response)
     assert (queued["status"], queued["error"]["code"]) == ("cancelled", "cancelled")
     assert (pending["status"], pending["operationId"]) == ("cancelled", None)
     operation = api.get(f"/api/operations/{queued['operationId']}").json
@@ -345,29 +345,29 @@ def test_a_number_that_waits_in_its_queue_is_disconnected_at_once(api: Api) -> N
     agent_id = api.agent()
     api.provision(agent_id)
 
-    answer = api.deprovision(agent_id)
+    response = api.deprovision(agent_id)
 
-    assert (answer.status_code, answer.json["success"]) == (200, True)
+    assert (response.status_code, response.json["success"]) == (200, True)
     assert api.status(agent_id).json["phoneProvisioningStatus"] == "NOT_PROVISIONED"
 
 
 def test_resume_begins_again_what_failed_or_was_cancelled_with_the_same_agents(api: Api) -> None:
-    answer = start(api, [*fresh(3), {"phoneNumber": "12"}])
-    url = answer.json["statusUrl"]
+    response = start(api, [*fresh(3), {"phoneNumber": "12"}])
+    url = response.json["statusUrl"]
     advance(api, window=2)
-    before = items_of(api, answer)
+    before = items_of(api, response)
     api.succeed(before[0]["operationId"])
     api.fail(before[1]["operationId"], "number_not_in_account", "No.")
     api.post(f"{url}/cancel")
     advance(api)
-    assert [item["status"] for item in items_of(api, answer)] == ["succeeded", "failed", "cancelled", "failed"]
+    assert [item["status"] for item in items_of(api, response)] == ["succeeded", "failed", "cancelled", "failed"]
 
     resumed = api.post(f"{url}/resume")
 
     assert (resumed.status_code, resumed.json["status"], resumed.json["finishedAt"]) == (202, "running", None)
     assert resumed.json["counts"] == {"pending": 2, "running": 0, "succeeded": 1, "failed": 1, "cancelled": 0}
     assert advance(api) == 2
-    after = items_of(api, answer)
+    after = items_of(api, response)
     assert [item["agentId"] for item in after] == [item["agentId"] for item in before]
     assert [item["status"] for item in after] == ["succeeded", "running", "running", "failed"]
     assert after[1]["operationId"] != before[1]["operationId"]
@@ -375,8 +375,8 @@ def test_resume_begins_again_what_failed_or_was_cancelled_with_the_same_agents(a
 
 
 def test_the_report_has_a_line_for_every_item_and_no_formula(api: Api) -> None:
-    answer = start(api, [*fresh(1), {"phoneNumber": "=1+1"}, {"phoneNumber": "+cmd|x", "agent": "a"}])
-    report = api.get(f"{answer.json['statusUrl']}/report")
+    response = start(api, [*fresh(1), {"phoneNumber": "=1+1"}, {"phoneNumber": "+cmd|x", "agent": "a"}])
+    report = api.get(f"{response.json['statusUrl']}/report")
 
     assert report.content_type.startswith("text/csv")
     assert "attachment" in report.headers["Content-Disposition"]
@@ -418,9 +418,9 @@ def test_no_cell_of_any_column_begins_a_formula_however_its_line_is_parted(text:
 
 
 def test_the_reason_of_an_item_is_no_formula_either(api: Api) -> None:
-    answer = start(api, [{"phoneNumber": number(1), "agent": "a", "=1+1": 1}])
+    response = start(api, [{"phoneNumber": number(1), "agent": "a", "=1+1": 1}])
 
-    [row] = csv.DictReader(io.StringIO(api.get(f"{answer.json['statusUrl']}/report").text))
+    [row] = csv.DictReader(io.StringIO(api.get(f"{response.json['statusUrl']}/report").text))
 
     assert (row["phoneNumber"], row["errorDetail"]) == (number(1), "'=1+1: is not known.")
 

@@ -30,9 +30,9 @@ def test_the_answer_says_how_many_the_account_has_room_for_and_why(own_api: Api)
 
 def test_room_that_twilio_does_not_tell_of_is_unknown_and_refuses_nothing(own_api: Api) -> None:
     own_api.carrier.error = TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Twilio is down.")
-    answer = start(own_api, fresh(1))
+    response = start(own_api, fresh(1))
 
-    assert (answer.status_code, answer.json["headroom"]) == (202, None)
+    assert (response.status_code, response.json["headroom"]) == (202, None)
 
 
 def limited(api: Api, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
@@ -43,9 +43,9 @@ def limited(api: Api, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
 
 def test_a_bulk_counts_as_many_calls_as_it_has_items(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     limited(api, monkeypatch, "20/hour")
-    answers = [start(api, fresh(8, first)).status_code for first in (1000, 2000, 3000, 4000)]
+    responses = [start(api, fresh(8, first)).status_code for first in (1000, 2000, 3000, 4000)]
 
-    assert answers == [202, 202, 202, 429]
+    assert responses == [202, 202, 202, 429]
     assert api.post("/api/agents", {"name": "one call"}).status_code == 429
     assert api.count("bulks") == 3
 

@@ -21,23 +21,23 @@ def api(own_api: Api) -> Api:
 
 
 def test_a_live_process_says_so(api: Api) -> None:
-    answer = api.client.get("/healthz")
+    response = api.client.get("/healthz")
 
-    assert (answer.status_code, answer.json) == (200, {"ok": True})
+    assert (response.status_code, response.json) == (200, {"ok": True})
 
 
 def test_a_ready_process_names_its_checks(api: Api) -> None:
-    answer = api.client.get("/readyz")
+    response = api.client.get("/readyz")
 
-    assert (answer.status_code, answer.json["ok"]) == (200, True)
-    assert [check["name"] for check in answer.json["checks"]] == [
+    assert (response.status_code, response.json["ok"]) == (200, True)
+    assert [check["name"] for check in response.json["checks"]] == [
         "database",
         "migrations",
         "broker",
         "twilio",
         "livekit",
     ]
-    assert all(check["ok"] and check["detail"] is None and check["tookMs"] >= 0 for check in answer.json["checks"])
+    assert all(check["ok"] and check["detail"] is None and check["tookMs"] >= 0 for check in response.json["checks"])
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,10 @@ def test_a_ready_process_names_its_checks(api: Api) -> None:
 def test_a_provider_that_refuses_us_is_reported_and_counts_only_on_request(api: Api, query: str, status: int) -> None:
     api.carrier.error = RejectedError(ErrorCode.TWILIO_BAD_CREDENTIALS, "Twilio refuses the credentials.")
 
-    answer = api.client.get(f"/readyz{query}")
+    response = api.client.get(f"/readyz{query}")
 
-    assert (answer.status_code, answer.json["ok"]) == (status, status == 200)
-    failed = [check for check in answer.json["checks"] if not check["ok"]]
+    assert (response.status_code, response.json["ok"]) == (status, status == 200)
+    failed = [check for check in response.json["checks"] if not check["ok"]]
     assert [(check["name"], check["detail"]) for check in failed] == [("twilio", "Twilio refuses the credentials.")]
 
 
@@ -110,12 +110,12 @@ def test_a_broker_that_takes_no_writes_is_reported(
 ) -> None:
     break_valkey(valkey_server)
     try:
-        answer, deep = api.client.get("/readyz"), api.client.get("/readyz?deep=1")
+        response, deep = api.client.get("/readyz"), api.client.get("/readyz?deep=1")
     finally:
         _recover(valkey_server)
 
-    assert (answer.status_code, deep.status_code) == (200, 503)
-    checks = {check["name"]: check for check in answer.json["checks"]}
+    assert (response.status_code, deep.status_code) == (200, 503)
+    checks = {check["name"]: check for check in response.json["checks"]}
     assert (checks["broker"]["ok"], checks["broker"]["detail"]) == (False, f"Redis takes no writes: {reason}")
     assert api.client.get("/readyz?deep=1").status_code == 200
 
@@ -123,10 +123,10 @@ def test_a_broker_that_takes_no_writes_is_reported(
 def test_the_text_of_a_driver_is_not_shown(api: Api) -> None:
     api.platform.error = OSError("10.0.0.7:443 refused, token abc")
 
-    answer = api.client.get("/readyz")
+    response = api.client.get("/readyz")
 
-    assert "10.0.0.7" not in answer.text
-    assert [check["detail"] for check in answer.json["checks"] if not check["ok"]] == ["unreachable (OSError)"]
+    assert "10.0.0.7" not in response.text
+    assert [check["detail"] for check in response.json["checks"] if not check["ok"]] == ["unreachable (OSError)"]
 
 
 def test_a_provider_is_not_called_again_within_seconds(api: Api) -> None:
@@ -185,13 +185,13 @@ def test_a_database_behind_the_code_is_not_ready(api: Api) -> None:
         head = connection.scalar(text("SELECT version_num FROM alembic_version"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     try:
-        answer = api.client.get("/readyz")
+        response = api.client.get("/readyz")
     finally:
         with api.wiring.engine.begin() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = :head"), {"head": head})
 
-    assert answer.status_code == 503
-    assert f"the database is at revision 0001, the code at {head}" in answer.text
+    assert response.status_code == 503
+    assert f"the database is at revision 0001, the code at {head}" in response.text
 
 
 def test_metrics_count_rows(api: Api) -> None:

@@ -73,7 +73,7 @@ def routes(api: Api, method: str, *, console: bool) -> list[Rule]:
     """Return every route with this method, but for files and the one that signs out; what deletes comes last."""
     found = [rule for rule in api.app.url_map.iter_rules() if method in (rule.methods or ())]
     wanted = [rule for rule in found if rule.endpoint.startswith("console.") == console]
-    left_out = {"console.static", "console.leave", "documentation.asset"}
+    left_out = {"console.static", "console.sign_out", "documentation.asset"}
     found = [rule for rule in wanted if rule.endpoint not in left_out]
     return sorted(found, key=lambda rule: "delete" in rule.endpoint)
 
@@ -108,53 +108,53 @@ def bad_bodies(document: dict[str, Any], shown: dict[str, Any]) -> Iterator[str]
             yield "{" + ", ".join(f'"{each}": {value}' for each, value in (good | {field: bad}).items()) + "}"
 
 
-def defects(answers: Iterator[tuple[str, Any]]) -> list[str]:
+def defects(responses: Iterator[tuple[str, Any]]) -> list[str]:
     """Return which requests met a defect of ours."""
-    return [f"{answer.status_code} {what[:200]}" for what, answer in answers if answer.status_code >= 500]
+    return [f"{response.status_code} {what[:200]}" for what, response in responses if response.status_code >= 500]
 
 
 def test_no_form_of_the_console_meets_a_defect(api: Api, browser: BrowserClient) -> None:
     token, known = browser.token("/audit"), rows(api)
     nobody = dict.fromkeys(known, NOBODY)
 
-    def answers() -> Iterator[tuple[str, Any]]:
+    def responses() -> Iterator[tuple[str, Any]]:
         for rule in routes(api, "POST", console=True):
             for text, ids in [*((text, known) for text in ("", *BAD_TEXTS[::2])), ("", nobody), (BAD_TEXTS[0], nobody)]:
                 given = "".join(f"&{name}={text}" for name in FORM_FIELDS) if text else ""
                 path, data = path_of(rule, ids), urlencode({"csrf_token": token}) + given
                 kind = "application/x-www-form-urlencoded"
-                answer = browser.client.post(path, data=data, content_type=kind, headers={"Accept": "text/html"})
-                yield f"POST {path} {text}", answer
-                assert answer.status_code != 400, "the token of the form did not count"
+                response = browser.client.post(path, data=data, content_type=kind, headers={"Accept": "text/html"})
+                yield f"POST {path} {text}", response
+                assert response.status_code != 400, "the token of the form did not count"
                 if rule.arguments and ids is nobody:
-                    assert answer.status_code in {404, 422}, (path, answer.status_code)
-                assert answer.status_code == 303 or answer.content_type.startswith("text/html"), path
+                    assert response.status_code in {404, 422}, (path, response.status_code)
+                assert response.status_code == 303 or response.content_type.startswith("text/html"), path
 
-    assert defects(answers()) == []
+    assert defects(responses()) == []
 
 
 def test_no_page_of_the_console_meets_a_defect(api: Api, browser: BrowserClient) -> None:
     known = rows(api)
 
-    def answers() -> Iterator[tuple[str, Any]]:
+    def responses() -> Iterator[tuple[str, Any]]:
         for rule in routes(api, "GET", console=True):
             for query in QUERIES:
                 path = f"{path_of(rule, known)}?{query}"
                 yield f"GET {path}", browser.get(path)
             for bad in BAD_IDS if rule.arguments else ():
                 path = path_of(rule, dict.fromkeys(known, bad))
-                answer = browser.get(path)
-                yield f"GET {path}", answer
-                assert answer.status_code == 404, path
+                response = browser.get(path)
+                yield f"GET {path}", response
+                assert response.status_code == 404, path
 
-    assert defects(answers()) == []
+    assert defects(responses()) == []
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.csv", "\u202ea\x1b.json"])
 def test_no_upload_meets_a_defect(api: Api, browser: BrowserClient, name: str) -> None:
     token = browser.token("/audit")
 
-    def answers() -> Iterator[tuple[str, Any]]:
+    def responses() -> Iterator[tuple[str, Any]]:
         for text in (
             *BAD_JSON,
             "phoneNumber\n\0\n",
@@ -163,37 +163,37 @@ def test_no_upload_meets_a_defect(api: Api, browser: BrowserClient, name: str) -
             "phoneNumber\n" + "x" * 200_000,
         ):
             data = {"csrf_token": token, "file": (BytesIO(text.encode()), name)}
-            answer = browser.client.post("/bulks", data=data, headers={"Accept": "text/html"})
-            answer.request.environ["wsgi.input"].close()
-            yield text, answer
+            response = browser.client.post("/bulks", data=data, headers={"Accept": "text/html"})
+            response.request.environ["wsgi.input"].close()
+            yield text, response
 
-    assert defects(answers()) == []
+    assert defects(responses()) == []
 
 
 def test_no_field_of_the_api_meets_a_defect(api: Api) -> None:
     admin = {"Authorization": f"Bearer {api.new_key(Scope.ADMIN)}"}
     known, document = rows(api), api.client.get("/openapi.json").json
 
-    def answers() -> Iterator[tuple[str, Any]]:
+    def responses() -> Iterator[tuple[str, Any]]:
         for method in ("POST", "PATCH", "DELETE"):
             for rule in routes(api, method, console=False):
                 shown = document["paths"][re.sub(r"<(\w+)>", r"{\1}", rule.rule)][method.lower()]
                 for body in bad_bodies(document, shown):
                     headers = admin | {"Idempotency-Key": str(next(numbers))}
                     path = path_of(rule, known)
-                    answer = api.client.open(
+                    response = api.client.open(
                         path, method=method, data=body, headers=headers, content_type="application/json"
                     )
-                    yield f"{method} {path} {body[:80]}", answer
+                    yield f"{method} {path} {body[:80]}", response
 
-    assert defects(answers()) == []
+    assert defects(responses()) == []
 
 
 def test_no_query_or_header_of_the_api_meets_a_defect(api: Api) -> None:
     admin = {"Authorization": f"Bearer {api.new_key(Scope.ADMIN)}"}
     known = rows(api)
 
-    def answers() -> Iterator[tuple[str, Any]]:
+    def responses() -> Iterator[tuple[str, Any]]:
         for rule in routes(api, "GET", console=False):
             for query in QUERIES:
                 path = f"{path_of(rule, known)}?{query}"
@@ -208,4 +208,4 @@ def test_no_query_or_header_of_the_api_meets_a_defect(api: Api) -> None:
             headers = dict.fromkeys(HEADERS, value) | admin
             yield f"DELETE {value[:20]!r}", api.deprovision(known["agent_id"], headers=headers)
 
-    assert defects(answers()) == []
+    assert defects(responses()) == []

@@ -74,13 +74,13 @@ def test_the_same_key_for_another_request_is_422(api: Api) -> None:
     agent_id, other = api.agent(), api.agent("other")
     api.provision(agent_id, headers=KEY)
 
-    for answer in (
+    for response in (
         api.provision(agent_id, OTHER_NUMBER, headers=KEY),
         api.provision(other, headers=KEY),
         api.deprovision(agent_id, headers=KEY),
         api.post("/api/agents", {"name": "desk"}, headers=KEY),
     ):
-        assert (answer.status_code, answer.json["code"]) == (422, "idempotency_key_reused")
+        assert (response.status_code, response.json["code"]) == (422, "idempotency_key_reused")
     assert api.count("operations") == 1
 
 
@@ -119,10 +119,10 @@ def test_of_many_requests_with_one_key_one_runs(api: Api) -> None:
         return api.provision(agent_id, headers=KEY)
 
     with ThreadPoolExecutor(12) as threads:
-        answers = list(threads.map(post, range(12)))
+        responses = list(threads.map(post, range(12)))
 
-    ran = [each for each in answers if each.status_code == 202 and "Idempotency-Replayed" not in each.headers]
-    others = {(each.status_code, each.json.get("code")) for each in answers if each is not ran[0]}
+    ran = [each for each in responses if each.status_code == 202 and "Idempotency-Replayed" not in each.headers]
+    others = {(each.status_code, each.json.get("code")) for each in responses if each is not ran[0]}
     assert len(ran) == 1
     assert others <= {(409, "idempotency_key_in_progress"), (202, None)}
     assert (api.count("operations"), len(api.publisher.plans)) == (1, 1)
@@ -145,10 +145,10 @@ def test_a_request_whose_process_died_is_taken_over(api: Api) -> None:
         session.execute(text("UPDATE agents SET phone_provisioning_status='NOT_PROVISIONED', twilio_phone_number=NULL"))
         session.execute(update(IdempotencyKey).values(status=None, body=None, locked_until=func.now()))
 
-    answer = api.provision(agent_id, headers=KEY)
+    response = api.provision(agent_id, headers=KEY)
 
-    assert answer.status_code == 202
-    _same(answer, api.provision(agent_id, headers=KEY))
+    assert response.status_code == 202
+    _same(response, api.provision(agent_id, headers=KEY))
 
 
 def test_a_request_that_was_taken_over_does_not_overwrite_the_answer(api: Api) -> None:
@@ -168,9 +168,9 @@ def test_after_a_day_the_key_is_new_again(api: Api) -> None:
     with api.wiring.sessions.begin() as session:
         session.execute(update(IdempotencyKey).values(created_at=func.now() - KEPT_FOR))
 
-    answer = api.provision(agent_id, OTHER_NUMBER, headers=KEY)
+    response = api.provision(agent_id, OTHER_NUMBER, headers=KEY)
 
-    assert (answer.status_code, answer.json["phoneNumber"]) == (202, OTHER_NUMBER)
+    assert (response.status_code, response.json["phoneNumber"]) == (202, OTHER_NUMBER)
 
 
 def test_old_keys_are_purged_and_others_stay(api: Api) -> None:
@@ -206,19 +206,19 @@ def test_a_backlog_of_old_keys_is_purged_in_batches_past_what_is_locked(api: Api
 
 @pytest.mark.parametrize("key", ["", "a b", "é", "x" * 256, "tab\t"], ids=repr)
 def test_a_key_that_is_no_key_is_422(api: Api, key: str) -> None:
-    answer = api.provision(api.agent(), NUMBER, headers={"Idempotency-Key": key})
+    response = api.provision(api.agent(), NUMBER, headers={"Idempotency-Key": key})
 
-    assert (answer.status_code, list(answer.json["errors"])) == (422, ["Idempotency-Key"])
+    assert (response.status_code, list(response.json["errors"])) == (422, ["Idempotency-Key"])
 
 
 def test_a_dry_run_does_not_take_a_key_that_is_no_key(api: Api) -> None:
-    answer = api.post(
+    response = api.post(
         f"/api/agents/{api.agent()}/provision-phone?dryRun=true",
         {"phoneNumber": NUMBER},
         headers={"Idempotency-Key": "a b"},
     )
 
-    assert (answer.status_code, list(answer.json["errors"])) == (422, ["Idempotency-Key"])
+    assert (response.status_code, list(response.json["errors"])) == (422, ["Idempotency-Key"])
 
 
 @pytest.mark.parametrize("key", ["!", "~" * 255, '"8e03978e-40d5-43dd-bc93-6894a57f9324"'])
@@ -230,9 +230,9 @@ def test_nobody_without_an_api_key_gets_a_kept_answer(api: Api) -> None:
     agent_id = api.agent()
     api.provision(agent_id, headers=KEY)
 
-    answer = api.client.post(f"/api/agents/{agent_id}/provision-phone", json={"phoneNumber": NUMBER}, headers=KEY)
+    response = api.client.post(f"/api/agents/{agent_id}/provision-phone", json={"phoneNumber": NUMBER}, headers=KEY)
 
-    assert answer.status_code == 401
+    assert response.status_code == 401
 
 
 def _only_key(api: Api) -> UUID:

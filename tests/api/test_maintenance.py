@@ -63,21 +63,21 @@ def _detach(real: Api, agent_id: str) -> None:
 
 
 def test_a_path_in_sync_verifies(real: Api, agent_id: str) -> None:
-    answer = real.post(f"/api/agents/{agent_id}/verify")
+    response = real.post(f"/api/agents/{agent_id}/verify")
 
-    assert (answer.status_code, answer.json["success"]) == (200, True)
-    assert [check["ok"] for check in answer.json["checks"]] == [True] * 5
-    assert real.status(agent_id).json["health"] == answer.json["health"]
-    assert answer.json["health"]["state"] == "IN_SYNC"
+    assert (response.status_code, response.json["success"]) == (200, True)
+    assert [check["ok"] for check in response.json["checks"]] == [True] * 5
+    assert real.status(agent_id).json["health"] == response.json["health"]
+    assert response.json["health"]["state"] == "IN_SYNC"
 
 
 def test_a_drift_is_named_and_repaired(real: Api, agent_id: str, sandbox: Sandbox) -> None:
     before = real.status(agent_id)
     _detach(real, agent_id)
 
-    answer = real.post(f"/api/agents/{agent_id}/verify").json
+    response = real.post(f"/api/agents/{agent_id}/verify").json
 
-    failed = [check for check in answer["checks"] if not check["ok"]]
+    failed = [check for check in response["checks"] if not check["ok"]]
     assert [check["name"] for check in failed] == ["number_on_trunk"]
     assert failed[0]["detail"] == "The number is on no trunk."
     shown = real.status(agent_id, headers={"If-None-Match": before.headers["ETag"]})
@@ -95,25 +95,25 @@ def test_a_number_that_was_released_is_the_422_that_the_document_has(
     sid = real.status(agent_id).json["twilioPhoneNumberSid"]
     ProviderConsole(sandbox).twilio("DELETE", f"/2010-04-01/Accounts/{ACCOUNT_SID}/IncomingPhoneNumbers/{sid}.json")
 
-    answer = real.post(f"/api/agents/{agent_id}/repair")
+    response = real.post(f"/api/agents/{agent_id}/repair")
 
-    assert (answer.status_code, answer.json["code"], answer.json["status"]) == (422, "number_not_in_account", 422)
+    assert (response.status_code, response.json["code"], response.json["status"]) == (422, "number_not_in_account", 422)
 
 
 def test_a_repair_without_a_wish_to_wait_is_accepted(real: Api, agent_id: str) -> None:
     _detach(real, agent_id)
 
-    answer = real.post(f"/api/agents/{agent_id}/repair")
+    response = real.post(f"/api/agents/{agent_id}/repair")
 
-    assert (answer.status_code, answer.json["status"]) == (202, "PROVISIONED")
-    assert real.get(f"/api/operations/{answer.json['operationId']}").json["kind"] == "repair"
+    assert (response.status_code, response.json["status"]) == (202, "PROVISIONED")
+    assert real.get(f"/api/operations/{response.json['operationId']}").json["kind"] == "repair"
 
 
 @pytest.mark.parametrize("call", ["verify", "repair"])
 def test_an_agent_without_a_number_has_nothing_to_look_at(real: Api, call: str) -> None:
-    answer = real.post(f"/api/agents/{real.agent()}/{call}")
+    response = real.post(f"/api/agents/{real.agent()}/{call}")
 
-    assert (answer.status_code, answer.json["code"]) == (409, "agent_has_no_phone")
+    assert (response.status_code, response.json["code"]) == (409, "agent_has_no_phone")
     assert real.post(f"/api/agents/{NOBODY}/{call}").json["code"] == "agent_not_found"
 
 
@@ -126,19 +126,19 @@ def test_a_provider_that_is_away_is_a_503(api: Api) -> None:
 
     api.carrier.get_number = get_number  # type: ignore[attr-defined]
 
-    answer = api.post(f"/api/agents/{agent_id}/verify")
+    response = api.post(f"/api/agents/{agent_id}/verify")
 
-    assert (answer.status_code, answer.json["code"]) == (503, "provider_unavailable")
-    assert answer.headers["Retry-After"] == "7"
+    assert (response.status_code, response.json["code"]) == (503, "provider_unavailable")
+    assert response.headers["Retry-After"] == "7"
 
 
 def test_a_number_moves_to_another_agent(real: Api, agent_id: str, sandbox: Sandbox) -> None:
     target = real.agent("second")
 
-    answer = real.post(f"/api/agents/{agent_id}/move-phone", {"toAgentId": target}, headers=WAIT)
+    response = real.post(f"/api/agents/{agent_id}/move-phone", {"toAgentId": target}, headers=WAIT)
 
     moved = {"success": True, "phoneNumber": NUMBER, "fromAgentId": agent_id, "toAgentId": target}
-    assert (answer.status_code, answer.json) == (200, moved)
+    assert (response.status_code, response.json) == (200, moved)
     assert sandbox.call(NUMBER)["agentName"] == "second"
     for each, has_phone in ((agent_id, False), (target, True)):
         shown = real.status(each).json
@@ -170,9 +170,9 @@ def test_a_dry_run_tells_and_writes_nothing(real: Api, sandbox: Sandbox) -> None
 
 @pytest.mark.parametrize("query", ["dryRun=1", "dryRun=yes", "dryRun=true&dryRun=false", "dry_run=true", "dryRun="])
 def test_a_dry_run_that_we_cannot_read_is_not_the_real_thing(real: Api, query: str) -> None:
-    answer = real.post(f"/api/agents/{real.agent()}/provision-phone?{query}", {"phoneNumber": NUMBER})
+    response = real.post(f"/api/agents/{real.agent()}/provision-phone?{query}", {"phoneNumber": NUMBER})
 
-    assert (answer.status_code, real.count("operations")) == (422, 0)
+    assert (response.status_code, real.count("operations")) == (422, 0)
 
 
 def test_an_audit_is_asked_for_and_read(real: Api, agent_id: str) -> None:
@@ -212,11 +212,11 @@ def test_a_key_that_writes_too_fast_is_told_when_to_come_back(
     api_database_url: str, valkey_server: ValkeyServer, sandbox: Sandbox
 ) -> None:
     api = _build(api_database_url, valkey_server.url, sandbox, rate_limit="2/minute")
-    answers = [api.post("/api/agents", {"name": "a"}) for _ in range(3)]
+    responses = [api.post("/api/agents", {"name": "a"}) for _ in range(3)]
 
-    assert [answer.status_code for answer in answers] == [201, 201, 429]
-    assert answers[2].json["code"] == "rate_limited"
-    assert 1 <= int(answers[2].headers["Retry-After"]) <= 60
+    assert [response.status_code for response in responses] == [201, 201, 429]
+    assert responses[2].json["code"] == "rate_limited"
+    assert 1 <= int(responses[2].headers["Retry-After"]) <= 60
     assert api.get("/api/agents").status_code == 200
     api.key = api.new_key(Scope.WRITE)
     assert api.post("/api/agents", {"name": "a"}).status_code == 201

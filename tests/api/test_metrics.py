@@ -151,9 +151,9 @@ def without_broker(api_database_url: str) -> Iterator[Api]:
 def test_the_rows_are_told_while_redis_is_away(without_broker: Api) -> None:
     without_broker.wiring.telemetry.counters.count(STEP_RUNS, "twilio_trunk", "do", "done")
 
-    answer = without_broker.get("/metrics")
+    response = without_broker.get("/metrics")
 
-    shown = families(answer.text)
-    assert (answer.status_code, values(shown["trunkline_broker_up"])) == (200, {(): 0})
+    shown = families(response.text)
+    assert (response.status_code, values(shown["trunkline_broker_up"])) == (200, {(): 0})
     assert "trunkline_operations" in shown
     assert "trunkline_queue_messages" not in shown

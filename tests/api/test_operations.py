@@ -42,19 +42,19 @@ def test_a_filter_that_makes_no_sense_is_422(api: Api, query: str) -> None:
 @pytest.mark.parametrize("operation_id", [NOBODY, "nonsense", "%00"])
 @pytest.mark.parametrize(("method", "suffix"), [("GET", ""), ("POST", "/retry")])
 def test_an_operation_that_no_row_has_is_404(api: Api, method: str, suffix: str, operation_id: str) -> None:
-    answer = api.call(method, f"/api/operations/{operation_id}{suffix}")
+    response = api.call(method, f"/api/operations/{operation_id}{suffix}")
 
-    assert (answer.status_code, answer.json["code"]) == (404, "operation_not_found")
+    assert (response.status_code, response.json["code"]) == (404, "operation_not_found")
 
 
 def test_retry_publishes_an_open_operation_again(api: Api) -> None:
     agent_id = api.agent()
     accepted = api.provision(agent_id)
 
-    answer = api.post(f"/api/operations/{accepted.json['operationId']}/retry")
+    response = api.post(f"/api/operations/{accepted.json['operationId']}/retry")
 
-    assert (answer.status_code, answer.json) == (202, accepted.json)
-    assert answer.headers["Location"] == accepted.headers["Location"]
+    assert (response.status_code, response.json) == (202, accepted.json)
+    assert response.headers["Location"] == accepted.headers["Location"]
     assert len(api.publisher.plans) == 2
 
 
@@ -63,25 +63,25 @@ def test_retry_starts_a_failed_provisioning_afresh(api: Api) -> None:
     failed = api.provision(agent_id).json["operationId"]
     api.fail(failed, "number_not_voice", "No voice.")
 
-    answer = api.post(f"/api/operations/{failed}/retry")
+    response = api.post(f"/api/operations/{failed}/retry")
 
-    assert (answer.status_code, answer.json["phoneNumber"], answer.json["status"]) == (202, NUMBER, "PENDING")
-    assert answer.json["operationId"] != failed
+    assert (response.status_code, response.json["phoneNumber"], response.json["status"]) == (202, NUMBER, "PENDING")
+    assert response.json["operationId"] != failed
 
 
 def test_retry_of_what_succeeded_is_409(api: Api) -> None:
     done = api.provision(api.agent()).json["operationId"]
     api.succeed(done)
 
-    answer = api.post(f"/api/operations/{done}/retry")
+    response = api.post(f"/api/operations/{done}/retry")
 
-    assert (answer.status_code, answer.json["code"]) == (409, "operation_finished")
+    assert (response.status_code, response.json["code"]) == (409, "operation_finished")
 
 
 def test_retry_of_what_is_stuck_says_where_it_stands(api: Api) -> None:
     stuck = api.provision(api.agent()).json["operationId"]
     api.get_stuck(stuck)
 
-    answer = api.post(f"/api/operations/{stuck}/retry")
+    response = api.post(f"/api/operations/{stuck}/retry")
 
-    assert (answer.status_code, answer.json["status"], answer.json["operationId"]) == (202, "ROLLING_BACK", stuck)
+    assert (response.status_code, response.json["status"], response.json["operationId"]) == (202, "ROLLING_BACK", stuck)

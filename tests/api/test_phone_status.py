@@ -21,10 +21,10 @@ CLEAN = {
 
 
 def test_a_clean_agent_has_no_phone(api: Api) -> None:
-    answer = api.status(api.agent())
+    response = api.status(api.agent())
 
-    assert answer.json == CLEAN
-    assert answer.headers["Cache-Control"] == "no-cache"
+    assert response.json == CLEAN
+    assert response.headers["Cache-Control"] == "no-cache"
 
 
 def test_a_provisioned_agent_shows_every_id(api: Api) -> None:
@@ -83,8 +83,8 @@ def test_a_poll_that_finds_no_change_is_304(api: Api) -> None:
     etag = api.status(agent_id).headers["ETag"]
 
     for header in (etag, f'"other", {etag}', f"W/{etag}", "*"):
-        answer = api.status(agent_id, headers={"If-None-Match": header})
-        assert (answer.status_code, answer.data, answer.headers["ETag"]) == (304, b"", etag)
+        response = api.status(agent_id, headers={"If-None-Match": header})
+        assert (response.status_code, response.data, response.headers["ETag"]) == (304, b"", etag)
     for header in ('"other"', "nonsense", ""):
         assert api.status(agent_id, headers={"If-None-Match": header}).status_code == 200
 

@@ -49,20 +49,20 @@ BAD_NUMBERS = [
 NOT_TEXT: list[Any] = [None, 15145551234, 1.5, True, [], {}, [NUMBER]]
 
 
-def _refused(answer: Any, status: int, code: str, *fields: str) -> None:
-    assert (answer.status_code, answer.json["code"]) == (status, code), answer.text
-    assert answer.content_type == "application/problem+json"
-    assert answer.json["success"] is False
-    assert set(answer.json["errors"]) == set(fields)
+def _refused(response: Any, status: int, code: str, *fields: str) -> None:
+    assert (response.status_code, response.json["code"]) == (status, code), response.text
+    assert response.content_type == "application/problem+json"
+    assert response.json["success"] is False
+    assert set(response.json["errors"]) == set(fields)
 
 
 @pytest.mark.parametrize("number", [*BAD_NUMBERS, *NOT_TEXT], ids=repr)
 def test_a_number_that_is_not_e164_is_422(api: Api, number: Any) -> None:
     agent_id = api.agent()
 
-    answer = api.post(f"/api/agents/{agent_id}/provision-phone", {"phoneNumber": number})
+    response = api.post(f"/api/agents/{agent_id}/provision-phone", {"phoneNumber": number})
 
-    _refused(answer, 422, "validation_failed", "phoneNumber")
+    _refused(response, 422, "validation_failed", "phoneNumber")
     assert api.count("operations") == 0
     assert api.publisher.plans == []
 
@@ -76,9 +76,9 @@ def test_a_number_in_e164_is_taken(api: Api, number: str) -> None:
 def test_takeover_is_true_or_false_and_nothing_else(api: Api, takeover: Any) -> None:
     body = {"phoneNumber": NUMBER, "takeover": takeover}
 
-    answer = api.post(f"/api/agents/{api.agent()}/provision-phone", body)
+    response = api.post(f"/api/agents/{api.agent()}/provision-phone", body)
 
-    _refused(answer, 422, "validation_failed", "takeover")
+    _refused(response, 422, "validation_failed", "takeover")
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_every_field_at_fault_is_named(api: Api, body: dict[str, Any], fields: l
 
 @pytest.mark.parametrize("body", ["[]", "null", "1", '"text"', "true", f'[{{"phoneNumber": "{NUMBER}"}}]'])
 def test_a_body_that_is_no_object_is_422(api: Api, body: str) -> None:
-    answer = api.post(f"/api/agents/{api.agent()}/provision-phone", data=body, content_type=JSON)
+    response = api.post(f"/api/agents/{api.agent()}/provision-phone", data=body, content_type=JSON)
 
-    _refused(answer, 422, "validation_failed", "body")
+    _refused(response, 422, "validation_failed", "body")
 
 
 @pytest.mark.parametrize(
@@ -126,20 +126,20 @@ def test_a_body_that_is_no_object_is_422(api: Api, body: str) -> None:
     ids=lambda body: repr(body[:40]),
 )
 def test_a_body_that_is_not_strict_json_is_400(api: Api, body: bytes) -> None:
-    answer = api.post(f"/api/agents/{api.agent()}/provision-phone", data=body, content_type=JSON)
+    response = api.post(f"/api/agents/{api.agent()}/provision-phone", data=body, content_type=JSON)
 
-    _refused(answer, 400, "malformed_request", "body")
+    _refused(response, 400, "malformed_request", "body")
     assert api.count("operations") == 0
 
 
 def test_a_byte_order_mark_before_the_body_is_left_out(api: Api) -> None:
     body = BOM_UTF8 + json.dumps({"phoneNumber": NUMBER}).encode()
 
-    answer = api.post(f"/api/agents/{api.agent()}/provision-phone", data=body, content_type=JSON)
+    response = api.post(f"/api/agents/{api.agent()}/provision-phone", data=body, content_type=JSON)
     rows = BOM_UTF8 + f"phoneNumber,agent\n{NUMBER},desk\n".encode()
     bulk = api.post("/api/provisionings", data=rows, content_type="text/csv")
 
-    assert (answer.status_code, answer.json["phoneNumber"]) == (202, NUMBER)
+    assert (response.status_code, response.json["phoneNumber"]) == (202, NUMBER)
     assert (bulk.status_code, bulk.json["total"]) == (202, 1)
 
 
@@ -188,9 +188,9 @@ def _broken(error: Exception | None) -> dict[str, Any]:
 @pytest.mark.parametrize("error", [None, *BROKEN], ids=repr)
 def test_a_broken_body_is_400_on_every_call(api: Api, error: Exception | None) -> None:
     for method, path in EVERYWHERE:
-        answer = api.call(method, path, content_type=JSON, **_broken(error))
+        response = api.call(method, path, content_type=JSON, **_broken(error))
 
-        _refused(answer, 400, "malformed_request", "body")
+        _refused(response, 400, "malformed_request", "body")
     assert api.client.post("/api/agents", **_broken(error)).status_code == 401
 
 
@@ -199,9 +199,9 @@ def test_a_broken_form_is_a_page(api: Api, error: Exception | None) -> None:
     visitor = signed_in(api, Scope.WRITE)
     for browser in (visitor.client, api.client):
         for path in ("/sign-in", "/sign-out", "/", "/bulks", "/audit", f"/agents/{NOBODY}/provision"):
-            answer = browser.post(path, content_type="application/x-www-form-urlencoded", **_broken(error))
+            response = browser.post(path, content_type="application/x-www-form-urlencoded", **_broken(error))
 
-            assert (answer.status_code, answer.mimetype) == (400, "text/html"), path
+            assert (response.status_code, response.mimetype) == (400, "text/html"), path
     assert visitor.get("/").status_code == 200
 
 
@@ -226,10 +226,10 @@ def test_a_form_that_cannot_be_read_is_the_sender_s_mistake(api: Api, content_ty
     visitor = signed_in(api, Scope.WRITE)
     for browser in (visitor.client, api.client):
         for path in ("/sign-in", "/", "/bulks", f"/agents/{NOBODY}/provision"):
-            answer = browser.post(path, data=body, environ_overrides={"CONTENT_TYPE": content_type})
+            response = browser.post(path, data=body, environ_overrides={"CONTENT_TYPE": content_type})
 
-            assert answer.status_code in {400, 413}, path
-            assert answer.mimetype == "text/html"
+            assert response.status_code in {400, 413}, path
+            assert response.mimetype == "text/html"
 
 
 @pytest.mark.parametrize(
@@ -248,27 +248,27 @@ def test_a_form_that_cannot_be_read_is_the_sender_s_mistake(api: Api, content_ty
 def test_another_content_type_is_415(api: Api, content_type: str) -> None:
     body = json.dumps({"phoneNumber": NUMBER})
 
-    answer = api.post(f"/api/agents/{api.agent()}/provision-phone", data=body, content_type=content_type)
+    response = api.post(f"/api/agents/{api.agent()}/provision-phone", data=body, content_type=content_type)
 
-    _refused(answer, 415, "unsupported_media_type", "Content-Type")
+    _refused(response, 415, "unsupported_media_type", "Content-Type")
 
 
 def test_a_compressed_body_is_415(api: Api) -> None:
     body, headers = json.dumps({"phoneNumber": NUMBER}), {"Content-Encoding": "gzip"}
 
-    answer = api.post(f"/api/agents/{api.agent()}/provision-phone", data=body, content_type=JSON, headers=headers)
+    response = api.post(f"/api/agents/{api.agent()}/provision-phone", data=body, content_type=JSON, headers=headers)
 
-    _refused(answer, 415, "unsupported_media_type", "Content-Type")
+    _refused(response, 415, "unsupported_media_type", "Content-Type")
 
 
 def test_a_charset_that_is_utf8_by_another_name_is_taken(api: Api) -> None:
     body = json.dumps({"phoneNumber": NUMBER})
 
-    answer = api.post(
+    response = api.post(
         f"/api/agents/{api.agent()}/provision-phone", data=body, content_type='Application/JSON; charset="UTF-8"'
     )
 
-    assert answer.status_code == 202
+    assert response.status_code == 202
 
 
 @pytest.mark.parametrize("path", ["provision-phone", "deprovision-phone"])
@@ -276,9 +276,9 @@ def test_a_body_over_64_kib_is_413(api: Api, path: str) -> None:
     body = json.dumps({"phoneNumber": NUMBER, "padding": "x" * 64 * 1024})
     method = "POST" if path == "provision-phone" else "DELETE"
 
-    answer = api.call(method, f"/api/agents/{api.agent()}/{path}", data=body, content_type=JSON)
+    response = api.call(method, f"/api/agents/{api.agent()}/{path}", data=body, content_type=JSON)
 
-    assert (answer.status_code, answer.json["code"]) == (413, "request_too_large")
+    assert (response.status_code, response.json["code"]) == (413, "request_too_large")
 
 
 def test_a_body_that_does_not_say_how_long_it_is_is_measured(api: Api) -> None:
@@ -347,9 +347,9 @@ def test_metadata_comes_back_as_it_was_sent(api: Api) -> None:
 def test_a_parameter_that_a_writing_call_does_not_know_is_422(api: Api, method: str, path: str) -> None:
     agent_id = api.agent()
 
-    answer = api.call(method, f"/api/agents/{agent_id}/{path}".rstrip("/") + "?dry=true", {"phoneNumber": NUMBER})
+    response = api.call(method, f"/api/agents/{agent_id}/{path}".rstrip("/") + "?dry=true", {"phoneNumber": NUMBER})
 
-    _refused(answer, 422, "validation_failed", "dry")
+    _refused(response, 422, "validation_failed", "dry")
     assert api.get(f"/api/agents/{agent_id}").json["phoneProvisioningStatus"] == "NOT_PROVISIONED"
 
 

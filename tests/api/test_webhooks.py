@@ -25,17 +25,17 @@ def admin(api: Api) -> Api:
 
 
 def create(api: Api, **more: Any) -> dict[str, Any]:
-    answer = api.post(WEBHOOKS, {"url": URL, **more})
-    assert answer.status_code == 201, answer.text
-    return dict(answer.json)
+    response = api.post(WEBHOOKS, {"url": URL, **more})
+    assert response.status_code == 201, response.text
+    return dict(response.json)
 
 
 def test_a_webhook_is_created_and_shows_its_secret_once(admin: Api, caplog: pytest.LogCaptureFixture) -> None:
-    answer = admin.post(WEBHOOKS, {"url": URL, "description": " Pager ", "events": ["phone.failed"]})
+    response = admin.post(WEBHOOKS, {"url": URL, "description": " Pager ", "events": ["phone.failed"]})
 
-    assert answer.status_code == 201
-    made = answer.json
-    assert answer.headers["Location"] == f"{WEBHOOKS}/{made['id']}"
+    assert response.status_code == 201
+    made = response.json
+    assert response.headers["Location"] == f"{WEBHOOKS}/{made['id']}"
     assert (made["url"], made["description"], made["events"], made["enabled"]) == (URL, "Pager", ["phone.failed"], True)
     assert made["secret"].startswith("whsec_")
     assert len(made["secret"]) == len("whsec_") + 44
@@ -73,9 +73,9 @@ def test_no_events_means_every_event(admin: Api) -> None:
     ],
 )
 def test_what_makes_no_webhook_is_refused_by_name(admin: Api, body: dict[str, Any], field: str) -> None:
-    for answer in (admin.post(WEBHOOKS, body), admin.call("PATCH", f"{WEBHOOKS}/{create(admin)['id']}", body)):
-        if not (body == {} and answer.request.method == "PATCH"):
-            assert (answer.status_code, list(answer.json["errors"])) == (422, [field])
+    for response in (admin.post(WEBHOOKS, body), admin.call("PATCH", f"{WEBHOOKS}/{create(admin)['id']}", body)):
+        if not (body == {} and response.request.method == "PATCH"):
+            assert (response.status_code, list(response.json["errors"])) == (422, [field])
 
 
 @pytest.mark.parametrize("scope", [Scope.READ, Scope.WRITE])
@@ -187,9 +187,9 @@ def test_there_is_room_for_so_many_webhooks_and_no_more(admin: Api) -> None:
     with admin.wiring.sessions.begin() as session:
         session.add_all(WebhookEndpoint(url=URL, secret="whsec_AAAA") for _ in range(MAX_ENDPOINTS))
 
-    answer = admin.post(WEBHOOKS, {"url": URL})
+    response = admin.post(WEBHOOKS, {"url": URL})
 
-    assert (answer.status_code, answer.json["code"]) == (409, "webhook_limit")
+    assert (response.status_code, response.json["code"]) == (409, "webhook_limit")
 
 
 def test_the_reference_describes_what_is_posted(admin: Api) -> None:
@@ -198,5 +198,5 @@ def test_the_reference_describes_what_is_posted(admin: Api) -> None:
     assert sorted(document["webhooks"]) == sorted(event for event in WebhookEvent if event != WebhookEvent.PING)
 
 
-def _code(answer: TestResponse) -> str:
-    return str(answer.json["code"])
+def _code(response: TestResponse) -> str:
+    return str(response.json["code"])
