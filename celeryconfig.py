@@ -38,9 +38,8 @@ worker_prefetch_multiplier = 1
 worker_soft_shutdown_timeout = 25
 # A connection blip must not stop a provider call half-way.
 worker_cancel_long_running_tasks_on_connection_loss = False
-# Events are what Flower shows; ours sends those of 0.2 s together.
+# Events are what Flower shows; those of 0.2 s share a message (tasks/celery_patches.py).
 worker_send_task_events = True
-worker_consumer = "tasks.consumer:Consumer"
 task_send_sent_event = False
 # The application configures logging itself (app/observability/logs.py).
 worker_hijack_root_logger = False

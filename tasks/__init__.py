@@ -1,9 +1,10 @@
-"""The Celery side: step tasks, the chain and its error callback, upkeep. Each task is one line over the application."""
+"""The Celery application and its tasks; each task is one line over a service of `app`."""
 
 from celery import Celery
 
-from tasks import transport
+from tasks import celery_patches
 
-transport.install()
+celery_patches.install_transport()
 
 app = Celery("trunkline", config_source="celeryconfig")
+celery_patches.install_worker_steps(app)

@@ -1,40 +1,39 @@
-"""Queues an operation's chain: after the commit, best effort, and never for long."""
+"""Queues an operation's chain after the commit, best effort and within seconds."""
 
 import atexit
 import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from queue import SimpleQueue
 from threading import Event
 
 import structlog
 from kombu.exceptions import OperationalError
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
+from app.numbers.service import Publisher
 from app.saga.chain_plan import Plan
 from tasks import app, upkeep, webhooks
-from tasks.letters import letters
+from tasks.celery_patches import MessageTemplates, push_messages
+from tasks.provisioning import chain_of
 
 log = structlog.get_logger(__name__)
 
 BATCH = 50
-"""Plans published in one round trip: some 250 KB, and what 16 clients post while the broker takes the batch before."""
+"""Plans published in one round trip: some 250 KB, and more than 16 clients post during the round trip before."""
 
 FLUSH_S = 3.0
-"""Seconds that a process which ends gives its last plans: a bit over the limit of a broker that hangs."""
+"""Seconds that a process waits for its last plans when it ends: just above the timeouts of a broker that hangs."""
 
 PAUSE_AFTER_FAILURE_S = 2.0
-"""Seconds without a try after the broker did not answer: a hung one must not hold up every request in turn."""
+"""Seconds without a try after the broker did not answer: one that hangs must not delay every request in turn."""
+
+TEMPLATES = MessageTemplates(chain_of)
 
 
-class ChainPublisher:
-    """Publishes to Celery; whatever is not published is found by the sweeper."""
+class ChainPublisher(Publisher):
+    """Publishes to Celery; the sweeper finds what was not published."""
 
     def __init__(self) -> None:
         self._silent_until = 0.0
@@ -47,12 +46,7 @@ class ChainPublisher:
         """Queue the chains of several plans in one round trip; False when the broker did not take them."""
 
         def send() -> None:
-            with _client(app.conf.broker_url).pipeline(transaction=False) as pipe:
-                for plan in plans:
-                    for queue, message in letters(plan):
-                        # What kombu's Redis transport does; a test compares the two.
-                        pipe.lpush(queue, message)
-                pipe.execute()
+            push_messages(app, [message for plan in plans for message in TEMPLATES.messages_of(plan)])
 
         return self._try(send, operation_ids=[str(plan.operation_id) for plan in plans])
 
@@ -78,10 +72,10 @@ class ChainPublisher:
         return True
 
 
-class BackgroundPublisher:
-    """Takes plans at once and publishes them from a thread of its own: no answer waits for a broker, however it hangs.
+class BackgroundPublisher(Publisher):
+    """Takes plans at once and publishes them from a thread of its own, so that no HTTP response waits for the broker.
 
-    What a process that is killed still holds is found by the sweeper, as everything else that is not published.
+    Plans that a killed process had not yet published are found by the sweeper.
     """
 
     def __init__(self, publisher: ChainPublisher) -> None:
@@ -114,7 +108,7 @@ class BackgroundPublisher:
             reached.wait(FLUSH_S)
 
     def _start(self) -> None:
-        """Start the thread at the first plan: after any fork. A process that ends flushes first."""
+        """Start the thread at the first plan, which is after any fork; at its end the process flushes."""
         if self._thread is None:
             with self._starting:
                 if self._thread is None:
@@ -137,21 +131,6 @@ class BackgroundPublisher:
             for one in taken:
                 if isinstance(one, Event):
                     one.set()
-
-
-@lru_cache(1)
-def _client(url: str) -> Redis:
-    """Return the process's own connections to the broker: each thread takes one for as long as a push lasts."""
-    options = app.conf.broker_transport_options
-    return Redis.from_url(
-        url,
-        **(app.conf.broker_use_ssl or {}),
-        socket_timeout=options["socket_timeout"],
-        socket_connect_timeout=options["socket_connect_timeout"],
-        socket_keepalive=True,
-        # Once more on a connection that turns out to be closed, never after a silence: a second message is harmless.
-        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-    )
 
 
 publisher = ChainPublisher()

@@ -1,4 +1,4 @@
-"""Tasks for people: what may be started by hand from Flower's API."""
+"""Tasks that people start: from Flower's API, or by asking for an audit."""
 
 import uuid
 

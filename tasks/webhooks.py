@@ -1,4 +1,4 @@
-"""The hint that an endpoint has something to be told."""
+"""The task that sends an endpoint's due deliveries."""
 
 import uuid
 
@@ -8,5 +8,5 @@ from tasks.worker import wiring
 
 @app.task(name="webhooks.deliver")
 def deliver(endpoint_id: str) -> None:
-    """Begin to send what is due at one endpoint, in a thread apart: a slow receiver holds none of the worker's."""
+    """Start sending what is due at one endpoint, in a thread of its own: a slow receiver occupies no worker thread."""
     wiring().deliveries.start(uuid.UUID(endpoint_id))

@@ -1,4 +1,4 @@
-"""What a worker process holds, and how the verdict on a step becomes what Celery understands."""
+"""A worker process's wiring, and how the runner's verdict on a step is told to Celery."""
 
 import threading
 import uuid
@@ -14,13 +14,13 @@ from app.settings import load_settings
 from app.wiring import Wiring, build
 
 LONGEST_COUNTDOWN_S = 60.0
-"""Seconds: a longer rest is left to the sweeper, since a waiting message sits unacknowledged in a worker's memory."""
+"""Seconds. A longer rest is left to the sweeper: until a retry is due, the worker holds its message unacknowledged."""
 
 _building = threading.Lock()
 
 
-class TurnedRoundError(Exception):
-    """The operation is on its way back; the chain's error callback publishes that way."""
+class RollingBackError(Exception):
+    """The operation is rolling back: this chain ends here, and its error callback publishes the rollback."""
 
 
 @cache
@@ -34,12 +34,16 @@ def wiring() -> Wiring:
         return _wiring()
 
 
-def carry(task: Task, operation_id: str, epoch: int, step: str, direction: Direction) -> str:
-    """Run one step once; retry, end the chain in silence or fail it, as the runner says. Return what Flower shows."""
+def run_step(task: Task, operation_id: str, epoch: int, step: str, direction: Direction) -> str:
+    """Run one step once, then go on, retry, end the chain without an error or fail it, as the runner says.
+
+    Return the verdict's name, which Flower shows. Raise `RollingBackError` where the operation rolls back, and Celery's
+    `Retry` where the step is to be tried again within `LONGEST_COUNTDOWN_S`.
+    """
     outcome = wiring().runner.run_step(uuid.UUID(operation_id), epoch, step, direction)
     rest_s = outcome.rest.total_seconds()
     if outcome.verdict is Verdict.ROLLING_BACK:
-        raise TurnedRoundError(f"{step}: operation {operation_id} goes back")
+        raise RollingBackError(f"{step}: operation {operation_id} rolls back")
     if outcome.verdict in {Verdict.RESTS, Verdict.ATTENTION} and rest_s <= LONGEST_COUNTDOWN_S:
         raise task.retry(countdown=rest_s)
     if outcome.verdict is not Verdict.DONE:

@@ -30,6 +30,7 @@ from app.saga import machine
 from app.saga.chain_plan import Plan, plan_of
 from app.saga.machine import BULK_MESSAGE_GRACE, MESSAGE_GRACE, Change, Saga
 from app.saga.rows import Rows, agent_row
+from app.webhooks.deliveries import WebhookPublisher
 
 log = structlog.get_logger(__name__)
 
@@ -107,17 +108,14 @@ UNIQUE_NUMBER = "uq_agents_twilio_phone_number"
 UNIQUE_OPERATION = "uq_operations_open_agent"
 
 
-class Publisher(Protocol):
-    """Publishes messages about rows; the rows do not depend on their arrival."""
+class Publisher(WebhookPublisher, Protocol):
+    """Publishes the message for an operation, an audit or an endpoint; the rows do not depend on its arrival."""
 
     def publish(self, plan: Plan) -> bool:
         """Queue the plan's chain within seconds; return whether the broker accepted it. Never raises."""
 
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
-        """Queue an audit, likewise."""
-
-    def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
-        """Queue a webhook endpoint that has deliveries due, likewise."""
+        """Queue an audit that was asked for, likewise."""
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ PURGE_BATCH = 200
 """Old deliveries that one pass deletes."""
 
 
-class Publisher(Protocol):
+class WebhookPublisher(Protocol):
     """Publishes the message that an endpoint has deliveries due; the rows do not depend on its arrival."""
 
     def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
@@ -209,7 +209,7 @@ class DeliveryService:
     """Delivers webhooks at least once, with the same `webhook-id` on every attempt."""
 
     sessions: Sessions
-    publisher: Publisher
+    publisher: WebhookPublisher
     sender: Sender
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     clock: Callable[[], float] = time.monotonic

@@ -27,7 +27,7 @@ from app.domain.events import (
     WebhookEvent,
     payload_of,
 )
-from app.webhooks.deliveries import Publisher, lock_endpoint
+from app.webhooks.deliveries import WebhookPublisher, lock_endpoint
 from app.webhooks.sending import Sender, UrlRefusedError
 
 log = structlog.get_logger(__name__)
@@ -48,7 +48,7 @@ class WebhookService:
     """What a client may do with webhook endpoints."""
 
     sessions: Sessions
-    publisher: Publisher
+    publisher: WebhookPublisher
     sender: Sender
 
     def create(

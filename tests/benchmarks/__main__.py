@@ -10,7 +10,7 @@ from rich.console import Console
 
 from app.dev.localstack.host import StackError
 from app.dev.localstack.terminal import Terminal
-from tests.benchmarks import accept, bulk, growth, many, one, status, steps
+from tests.benchmarks import accept, bulk, growth, many, one, patches, status, steps
 from tests.benchmarks.bench import QUICK, Bench, Scale
 from tests.benchmarks.machine import Others, facts
 from tests.benchmarks.report import Findings, Row, as_json, show
@@ -22,6 +22,7 @@ MEASURES = {
     "many": many.measure,
     "status": status.measure,
     "steps": steps.measure,
+    "patches": patches.measure,
     "growth": growth.measure,
     "bulk": bulk.measure,
 }
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--concurrency", type=int, help="slots of all workers together, ours and DBOS's (64)")
     options.add_argument("--workers", type=int, help="worker processes that share the concurrency (1)")
     options.add_argument("--numbers", type=int, help="numbers queued at once by many (500)")
-    options.add_argument("--rounds", type=int, help="rounds of accept, status and many (3)")
+    options.add_argument("--rounds", type=int, help="rounds of accept, status and many (3), and of patches (5)")
     return options
 
 
@@ -82,7 +83,7 @@ WIDTH = 190
 def _scale(options: argparse.Namespace) -> Scale:
     scale = QUICK if options.quick else Scale()
     given = {"concurrency": options.concurrency, "workers": options.workers, "many_numbers": options.numbers}
-    given |= {"load_rounds": options.rounds, "many_rounds": options.rounds}
+    given |= {"load_rounds": options.rounds, "many_rounds": options.rounds, "patch_rounds": options.rounds}
     return dataclasses.replace(scale, **{name: value for name, value in given.items() if value})
 
 

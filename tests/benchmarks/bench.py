@@ -42,6 +42,11 @@ class Scale:
     concurrency: int = 64
     workers: int = 1
     """Worker processes that share the concurrency, ours and DBOS's alike."""
+    patch_rounds: int = 5
+    patch_plans: int = 1_000
+    """Plans published, and posts, per round and side."""
+    patch_numbers: int = 200
+    """Operations per round and side."""
     agents: tuple[int, ...] = (0, 100_000, 1_000_000)
     passes: int = 21
     """Sweep passes per size of the table."""
@@ -59,6 +64,9 @@ QUICK = Scale(
     many_numbers=32,
     many_rounds=1,
     many_latencies=(REAL_LATENCY,),
+    patch_rounds=1,
+    patch_plans=100,
+    patch_numbers=8,
     agents=(0, 2_000),
     passes=3,
     audits=1,

@@ -74,11 +74,11 @@ def _run_ours(bench: Bench, latency: Latency, rounds: Rounds) -> None:
     with running(bench.stack, name, ALL, concurrency=scale.concurrency, workers=scale.workers) as installation:
         _provision(bench, installation, 2 * scale.workers)  # pools fill, everything is imported
         bench.stack.sandbox.latency(latency.twilio_ms, latency.livekit_ms)
-        with _stopped(installation):
-            _queue(bench, installation, scale.many_numbers)
+        with stopped(installation):
+            queue(bench, installation, scale.many_numbers)
             bench.stack.sandbox.forget_requests()
             before = _cpu_s(bench, installation)
-        seconds = _drain(installation, scale.many_numbers)
+        seconds = drain(installation, scale.many_numbers)
         after = _cpu_s(bench, installation)
         rounds.ours.append(scale.many_numbers / seconds)
         rounds.cpu_ms.append({one: (after[one] - before[one]) * 1000 / scale.many_numbers for one in after})
@@ -89,7 +89,7 @@ def _run_ours(bench: Bench, latency: Latency, rounds: Rounds) -> None:
 
 
 @contextlib.contextmanager
-def _stopped(installation: Installation) -> Iterator[None]:
+def stopped(installation: Installation) -> Iterator[None]:
     """Keep the workers from working while the block runs."""
     for worker in installation.workers():
         worker.pause()
@@ -100,7 +100,7 @@ def _stopped(installation: Installation) -> Iterator[None]:
             worker.resume()
 
 
-def _queue(bench: Bench, installation: Installation, count: int) -> None:
+def queue(bench: Bench, installation: Installation, count: int) -> None:
     with installation.connect() as connection:
         agents = add_agents(connection, count)
         # What came before does not count.
@@ -112,7 +112,7 @@ def _queue(bench: Bench, installation: Installation, count: int) -> None:
         raise StackError(f"not every number was queued: {dict(statuses)}")
 
 
-def _drain(installation: Installation, count: int) -> float:
+def drain(installation: Installation, count: int) -> float:
     """Return the seconds from now until the last operation ended, by the database's clock."""
     query = (
         "SELECT count(*) FILTER (WHERE status = 'succeeded'), count(*) FILTER (WHERE status NOT IN "
@@ -132,8 +132,8 @@ def _drain(installation: Installation, count: int) -> float:
 
 
 def _provision(bench: Bench, installation: Installation, count: int) -> None:
-    _queue(bench, installation, count)
-    _drain(installation, count)
+    queue(bench, installation, count)
+    drain(installation, count)
 
 
 def _run_dbos(bench: Bench, rounds: Rounds) -> None:

@@ -38,12 +38,21 @@ def largest_mb(pids: Iterable[int]) -> float:
 
 def cpu_s(pids: Iterable[int]) -> float:
     """Return the CPU seconds that these processes and their living children have used."""
-    total = 0
-    for member in [member for pid in pids for member in descendants(pid)]:
-        try:
-            fields = Path(f"/proc/{member}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        except OSError:
-            continue
-        # utime, stime, and those of children that are gone: fields 14 to 17 of proc(5), counted from the state (3).
-        total += sum(int(value) for value in fields[11:15])
-    return total / TICKS_PER_S
+    members = [member for pid in pids for member in descendants(pid)]
+    # utime, stime, and those of children that are gone.
+    return sum(_ticks(f"/proc/{member}/stat", 4) for member in members) / TICKS_PER_S
+
+
+def main_thread_cpu_s(pid: int) -> float:
+    """Return the CPU seconds that the main thread of a process has used."""
+    return _ticks(f"/proc/{pid}/task/{pid}/stat", 2) / TICKS_PER_S
+
+
+def _ticks(path: str, count: int) -> int:
+    """Return the sum of the first of utime, stime, cutime and cstime: fields 14 to 17 of proc(5); 0 of what is gone."""
+    try:
+        # Counted from the state, field 3: the name before it may hold anything.
+        fields = Path(path).read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return sum(int(value) for value in fields[11 : 11 + count])

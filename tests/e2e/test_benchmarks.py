@@ -6,11 +6,11 @@ import io
 from rich.console import Console
 
 from app.dev.localstack.terminal import Terminal
-from tests.benchmarks import accept
+from tests.benchmarks import accept, patches
 from tests.benchmarks.bench import QUICK, Bench
 from tests.benchmarks.stack import bench_stack
 
-TINY = dataclasses.replace(QUICK, load_s=0.3, connections=(2,), load_agents=600)
+TINY = dataclasses.replace(QUICK, load_s=0.3, connections=(2,), load_agents=600, patch_plans=20, patch_numbers=2)
 
 
 def test_accept_is_measured_beside_the_bare_view() -> None:
@@ -20,3 +20,13 @@ def test_accept_is_measured_beside_the_bare_view() -> None:
     assert rate.figure
     assert rate.floor_figure
     assert {row.is_broken for row in found.rows} == {False}
+
+
+def test_every_patch_of_celery_is_measured_with_and_without() -> None:
+    with bench_stack(is_durable=False) as stack:
+        found = patches.measure(Bench(stack, TINY, Terminal(Console(file=io.StringIO()))))
+    assert sum(row.bar is patches.WORTH for row in found.rows) == 3
+    figures = {row.measure: (row.figure, row.floor_figure) for row in found.rows if row.floor}
+    assert None not in {figure for pair in figures.values() for figure in pair}
+    with_it, without_it = figures["event batching: messages with events per operation"]
+    assert with_it < without_it  # the side without really runs without

@@ -69,7 +69,7 @@ def test_a_task_runs_its_own_step_in_its_own_direction(
     assert runner.asked == [(OPERATION, 3, step, direction)]
 
 
-def carry(celery_app: Celery) -> tuple[str, list[str] | None]:
+def run_step(celery_app: Celery) -> tuple[str, list[str] | None]:
     """Run the task as part of a chain; return what Flower shows, and what is left of the chain."""
     task = celery_app.tasks["provision.twilio_trunk"]
     task.push_request(args=[str(OPERATION), 0], chain=["what comes next"], called_directly=False)
@@ -83,7 +83,7 @@ def test_a_step_that_is_finished_leads_to_the_next(
     celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_process(monkeypatch, worker, Outcome(Verdict.DONE))
-    assert carry(celery_app) == ("done", ["what comes next"])
+    assert run_step(celery_app) == ("done", ["what comes next"])
 
 
 @pytest.mark.parametrize("verdict", [Verdict.STALE, Verdict.OTHER_BRANCH])
@@ -91,15 +91,15 @@ def test_a_step_that_is_not_ours_to_continue_ends_the_chain_in_silence(
     celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch, verdict: Verdict
 ) -> None:
     in_process(monkeypatch, worker, Outcome(verdict))
-    assert carry(celery_app) == (verdict.name.lower(), None)
+    assert run_step(celery_app) == (verdict.name.lower(), None)
 
 
 def test_an_operation_that_turned_fails_the_chain_so_that_its_callback_runs(
     celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_process(monkeypatch, worker, Outcome(Verdict.ROLLING_BACK))
-    with pytest.raises(worker.TurnedRoundError, match="twilio_trunk"):
-        carry(celery_app)
+    with pytest.raises(worker.RollingBackError, match="twilio_trunk"):
+        run_step(celery_app)
 
 
 def test_a_rest_is_a_retry_with_a_countdown(
@@ -118,7 +118,7 @@ def test_a_rest_is_a_retry_with_a_countdown(
 
 def test_a_longer_rest_is_the_sweepers(celery_app: Celery, worker: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     in_process(monkeypatch, worker, Outcome(Verdict.RESTS, timedelta(seconds=61)))
-    assert carry(celery_app) == ("rests", None)
+    assert run_step(celery_app) == ("rests", None)
 
 
 @pytest.mark.parametrize("times", [0, 1, 2])

@@ -96,10 +96,10 @@ def test_on_the_way_down_two_branches_run_side_by_side_and_both_end_where_they_m
 
 @pytest.mark.parametrize("is_bulk", [False, True])
 def test_only_the_first_step_waits_behind_what_has_begun(celery_app: Celery, is_bulk: bool) -> None:
-    from tasks.provisioning import LAST_IN_LINE, chain_of  # noqa: PLC0415  # reads the settings
+    from tasks.provisioning import FIRST_STEP_PRIORITY, chain_of  # noqa: PLC0415  # reads the settings
 
     plan = Plan(uuid.uuid4(), 0, OperationKind.PROVISION, Direction.DO, tuple(DOWN), is_bulk)
-    assert _priorities(chain_of(plan)) == {"provision.twilio_number": LAST_IN_LINE}
+    assert _priorities(chain_of(plan)) == {"provision.twilio_number": FIRST_STEP_PRIORITY}
     assert not celery_app.conf.task_inherit_parent_priority
 
 
