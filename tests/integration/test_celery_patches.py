@@ -13,11 +13,11 @@ import pytest
 import redis
 from celery import Celery
 from kombu.transport import virtual
+from tests.support.queue import keys_of
 
 from app.domain.statuses import Direction, OperationKind
 from app.domain.steps import STEPS, steps_towards
 from app.saga.chain_plan import Plan
-from tests.support.queue import keys_of
 from tests.support.saga import ManualClock
 
 Lead = Callable[[str], None]
