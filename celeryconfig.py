@@ -19,7 +19,7 @@ broker_url = _settings.broker_url
 # Said in full: by itself kombu checks no certificate of a rediss:// broker, and sends it the password.
 broker_use_ssl = _settings.broker_tls or False
 
-imports = ("tasks.provisioning", "tasks.rollback", "tasks.upkeep", "tasks.webhooks")
+imports = ("tasks.steps", "tasks.upkeep", "tasks.webhooks")
 
 # No results: a result backend stands in front of the error callback when Redis is down, and the rows have them anyway.
 result_backend = None

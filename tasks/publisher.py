@@ -16,7 +16,7 @@ from app.numbers.service import Publisher
 from app.saga.chain_plan import Plan
 from tasks import app, upkeep, webhooks
 from tasks.celery_patches import MessageTemplates, push_messages
-from tasks.provisioning import chain_of
+from tasks.steps import chain_of
 
 log = structlog.get_logger(__name__)
 

@@ -3,7 +3,7 @@
 import uuid
 
 from tasks import app
-from tasks.worker import wiring
+from tasks.steps import wiring
 
 
 @app.task(name="webhooks.deliver")

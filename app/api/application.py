@@ -5,7 +5,7 @@ from apiflask import APIFlask
 from app.access import KeyService
 from app.api import agents, documentation, operations, provisionings, webhooks
 from app.api.documentation import VERSION, configure_openapi
-from app.domain.steps import STEP_BY_NAME
+from app.domain.operations import STEP_BY_NAME
 from app.idempotency import IdempotencyStore
 from app.observability import logs
 from app.observability.metrics import BrokerCollector, RowCollector, make_metrics

@@ -14,7 +14,7 @@ from app.bulk.files import COLUMNS
 from app.domain.errors import ErrorCode
 from app.domain.events import PHONE_EVENTS, WebhookEvent
 from app.domain.findings import FindingCode, Severity
-from app.domain.statuses import OperationKind, PhoneStatus
+from app.domain.operations import OperationKind, PhoneStatus
 from app.views.agent_schemas import AGENT_ID, NUMBER, OPERATION_ID, STATUS_URL
 from app.views.webhook_schemas import MESSAGE_ID, SUMMARIES
 from app.web.documented import HEADERS, IDEMPOTENT, PROBLEMS

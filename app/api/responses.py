@@ -16,7 +16,7 @@ from werkzeug.http import parse_list_header
 
 from app.db.models import Operation
 from app.domain.errors import ErrorCode
-from app.domain.statuses import OperationStatus, PhoneStatus
+from app.domain.operations import OperationStatus, PhoneStatus
 from app.idempotency import IdempotencyClaim, StoredResponse
 from app.numbers.dry_run import Preview
 from app.numbers.maintenance import VerifyResult

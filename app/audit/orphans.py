@@ -13,11 +13,11 @@ from app.db.engine import Sessions
 from app.db.models import Agent, Resource
 from app.domain.errors import ErrorCode
 from app.domain.findings import Finding, FindingCode
-from app.domain.marks import agent_of, mark_in
-from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, STEPS, TRUNK
+from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, STEPS, TRUNK
 from app.numbers.agents import is_open_for
 from app.providers.base import DispatchRule
 from app.providers.errors import ProviderError
+from app.providers.marks import agent_of, mark_in
 from app.saga.context import StepContext, Toolbox
 from app.saga.steps import ACTIONS
 

@@ -22,10 +22,10 @@ from app.db.models import Agent, Audit, Operation
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import Action, Origin
 from app.domain.findings import AuditStatus, Finding, FindingCode, Fix, Health
-from app.domain.marks import agent_of
-from app.domain.statuses import OPEN_STATUSES, PhoneStatus
+from app.domain.operations import OPEN_STATUSES, PhoneStatus
 from app.numbers.maintenance import MaintenanceService, finding_json, path_from_row, save_health
 from app.providers.errors import ProviderError
+from app.providers.marks import agent_of
 from app.providers.rate_limiter import Caller, CallPriority, calling
 from app.saga.context import Toolbox
 

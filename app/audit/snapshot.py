@@ -12,11 +12,11 @@ import structlog
 
 from app.domain.errors import ErrorCode
 from app.domain.findings import Finding, FindingCode
-from app.domain.marks import agent_of, is_damaged
-from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
+from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
 from app.domain.texts import shown
 from app.providers.base import CarrierNumber, CarrierTrunk, DispatchRule, InboundTrunk, OriginationUrl, Unreadable
 from app.providers.errors import RejectedError
+from app.providers.marks import agent_of, is_damaged
 from app.providers.rate_limiter import calling, current_caller
 from app.saga.context import Toolbox
 from app.saga.verification import same_sip_uri, sip_host

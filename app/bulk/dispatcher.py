@@ -19,7 +19,7 @@ from app.db.engine import Sessions
 from app.db.models import BulkItem
 from app.domain.errors import RefusedError
 from app.domain.events import Origin
-from app.domain.statuses import ItemStatus
+from app.domain.operations import ItemStatus
 from app.numbers.service import ProvisioningService
 
 log = structlog.get_logger(__name__)

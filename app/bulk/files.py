@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.db.models import BulkItem
 from app.domain.numbers import E164
-from app.domain.statuses import MAX_ITEMS
+from app.domain.operations import MAX_ITEMS
 from app.domain.texts import InvalidTextError, read_json
 
 COLUMNS = ("phoneNumber", "agentId", "agent", "livekitAgentName", "takeover")

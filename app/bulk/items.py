@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import BulkItem
 from app.domain.numbers import InvalidNumberError, parse_e164
-from app.domain.statuses import ItemStatus
+from app.domain.operations import ItemStatus
 from app.domain.texts import MAX_NAME, InvalidTextError, check_metadata, excerpt, read_uuid, visible_line
 
 

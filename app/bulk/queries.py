@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.db.engine import read_sql
 from app.db.models import Agent, Bulk, BulkItem, Operation
 from app.db.queries import Position, page_of
-from app.domain.statuses import FINAL_STATUSES, OPEN_BULKS, BulkStatus, ItemStatus, OperationStatus
+from app.domain.operations import FINAL_STATUSES, OPEN_BULKS, BulkStatus, ItemStatus, OperationStatus
 
 _INSERT_AGENTS = read_sql(__file__, "insert_agents.sql")
 _INSERT_ITEMS = read_sql(__file__, "insert_items.sql")

@@ -18,7 +18,7 @@ from app.db.engine import Sessions
 from app.db.models import Bulk, BulkItem, Operation
 from app.domain.errors import ErrorCode, bulk_not_found
 from app.domain.events import INTERNAL, Action, Origin
-from app.domain.statuses import BulkStatus, ItemStatus
+from app.domain.operations import BulkStatus, ItemStatus
 from app.saga import machine
 from app.saga.rows import Rows
 

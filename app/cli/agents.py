@@ -7,7 +7,7 @@ from marshmallow import ValidationError
 from app.cli.context import WholeNumber, command_line, find_agent, json_option, origin, reader, user_command, wiring
 from app.cli.output import coloured, confirm, format_time, print_json, print_line, print_table, short_id
 from app.cli.progress import show_agent
-from app.domain.statuses import PhoneStatus
+from app.domain.operations import PhoneStatus
 from app.domain.texts import InvalidTextError, escaped, read_json
 from app.views.agent_schemas import AgentIn, AgentOut, AgentPage
 

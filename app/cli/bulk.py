@@ -24,7 +24,7 @@ from app.cli.context import (
 from app.cli.output import command_error, print_json, print_line, progress_console
 from app.cli.phones import provision_number
 from app.db.models import COUNTS, Bulk
-from app.domain.statuses import BulkStatus
+from app.domain.operations import BulkStatus
 from app.numbers.inventory import headroom_sentence
 
 POLL_S = 0.5

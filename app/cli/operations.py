@@ -38,7 +38,7 @@ from app.cli.progress import NO_ATTEMPTS, show_operation
 from app.db.access import Activity, list_activity
 from app.db.models import Audit
 from app.domain.findings import AuditStatus
-from app.domain.statuses import OperationStatus
+from app.domain.operations import OperationStatus
 from app.views.operation_schemas import OperationOut, OperationPage
 
 operations = AppGroup("operations", help="Operations: list, show, retry.")

@@ -33,7 +33,7 @@ from app.cli.output import (
 from app.cli.progress import NO_ATTEMPTS, exit_code, is_settled, show_operation, show_phone, watch_operation
 from app.db.models import Agent, Operation
 from app.domain.findings import Health
-from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus
+from app.domain.operations import OperationKind, OperationStatus, PhoneStatus
 from app.numbers.dry_run import Preview
 from app.numbers.inventory import NumberUse, OwnedNumber
 from app.numbers.service import OpenedOperation

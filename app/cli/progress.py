@@ -24,7 +24,7 @@ from app.cli.output import (
 )
 from app.db.models import Agent
 from app.domain.findings import Health
-from app.domain.statuses import OperationStatus, PhoneStatus, StepState
+from app.domain.operations import OperationStatus, PhoneStatus, StepState
 from app.views.operations import OperationView, PhoneView, StepView
 
 POLL_S = 0.2

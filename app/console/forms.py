@@ -15,7 +15,7 @@ from app.db.console_queries import MOVING_STATUSES, AgentFilter
 from app.db.queries import Position
 from app.domain.events import DeliveryStatus
 from app.domain.findings import Health
-from app.domain.statuses import ItemStatus, PhoneStatus
+from app.domain.operations import ItemStatus, PhoneStatus
 from app.domain.texts import MAX_NAME
 from app.views.agent_schemas import AgentIn, ProvisionIn
 from app.views.bulk_schemas import ItemCursorField

@@ -28,7 +28,7 @@ from app.db.models import Agent, Bulk, Event
 from app.domain.errors import RefusedError
 from app.domain.events import EventName
 from app.domain.findings import FINDING_KINDS, FindingCode, Fix, Health
-from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus, StepState
+from app.domain.operations import OperationKind, OperationStatus, PhoneStatus, StepState
 from app.views.operations import OperationView, PhoneView, StepView
 from app.web.context import web_services, wiring
 from app.web.problems import status_of

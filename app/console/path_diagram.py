@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from app.console.presentation import Badge, Tone
 from app.domain.events import EventName
 from app.domain.findings import FindingCode
-from app.domain.statuses import OperationKind, PhoneStatus, StepState
+from app.domain.operations import OperationKind, PhoneStatus, StepState
 from app.views.operations import PhoneView
 
 _Code = FindingCode

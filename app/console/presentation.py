@@ -28,7 +28,7 @@ from app.domain.findings import (
     advice_on_finding,
     check_of,
 )
-from app.domain.statuses import BulkStatus, ItemStatus, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.domain.operations import BulkStatus, ItemStatus, OperationKind, OperationStatus, PhoneStatus, StepState
 from app.views.operations import Failure, PhoneView
 from app.web.problems import KINDS as PROBLEMS
 

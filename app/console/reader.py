@@ -9,7 +9,7 @@ from app.db import console_queries as queries
 from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Operation
 from app.db.queries import Position, latest_report
-from app.domain.statuses import OperationStatus, PhoneStatus
+from app.domain.operations import OperationStatus, PhoneStatus
 from app.views.operations import OperationView, PhoneView
 from app.views.reader import Reader, cut
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, selectinload
 from app.db.models import Agent, Audit, Operation
 from app.db.queries import Position
 from app.domain.findings import Health
-from app.domain.statuses import OPEN_STATUSES, OperationStatus, PhoneStatus
+from app.domain.operations import OPEN_STATUSES, OperationStatus, PhoneStatus
 
 COUNTED_TO = 1000
 """Rows up to which a figure is exact: beyond it "1000+" is enough, and counting a million takes long."""

@@ -23,8 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.sql import literal_column
 
 from app.domain.findings import AuditStatus, Health
-from app.domain.kinds import direction_of
-from app.domain.statuses import (
+from app.domain.operations import (
     OPEN_BULKS,
     OPEN_STATUSES,
     BulkStatus,
@@ -35,6 +34,7 @@ from app.domain.statuses import (
     PhoneStatus,
     StepState,
     check_move,
+    direction_of,
 )
 
 ENUM_LENGTH = 32

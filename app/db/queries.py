@@ -14,7 +14,7 @@ from app.db.models import Agent, Audit, Bulk, Event, Operation, Resource
 from app.db.webhooks import WebhookDelivery
 from app.domain.errors import ErrorCode
 from app.domain.events import DeliveryStatus, EventName
-from app.domain.statuses import OperationStatus, PhoneStatus
+from app.domain.operations import OperationStatus, PhoneStatus
 
 MAX_TIMELINE = 200
 """Events shown of one operation, the latest: one that waits for a person for days writes more."""

@@ -14,7 +14,7 @@ from app.db.models import Agent, Operation
 from app.db.queries import PURGE_BATCH
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import INTERNAL, Action, Origin
-from app.domain.statuses import OPEN_STATUSES, PhoneStatus
+from app.domain.operations import OPEN_STATUSES, PhoneStatus
 
 ERASED = "(deleted)"
 """Replaces the names of a deleted agent: its row is kept for the audit trail, what its owner wrote is not."""

@@ -11,13 +11,12 @@ from sqlalchemy import select
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, agent_not_found
-from app.domain.marks import mark_in
-from app.domain.statuses import PhoneStatus
-from app.domain.steps import STEPS, VERIFICATION
+from app.domain.operations import STEPS, VERIFICATION, PhoneStatus
 from app.domain.texts import shown
 from app.numbers.agents import is_open_for
 from app.providers.base import Carrier, CarrierNumber, Unreadable, VoicePlatform
 from app.providers.errors import RejectedError
+from app.providers.marks import mark_in
 from app.providers.request_recorder import RecordedRequest, RequestRecorder
 from app.saga.context import StepContext, Toolbox
 from app.saga.steps import ACTIONS

@@ -15,8 +15,7 @@ from sqlalchemy.orm import Session
 from app.bulk import queries
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation, Resource
-from app.domain.statuses import OperationKind, OperationStatus
-from app.domain.steps import TRUNK
+from app.domain.operations import TRUNK, OperationKind, OperationStatus
 from app.providers.base import Carrier, CarrierNumber, Unreadable
 from app.providers.errors import ProviderError
 

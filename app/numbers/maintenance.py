@@ -16,8 +16,7 @@ from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import Origin
 from app.domain.findings import CHECKS, Finding, FindingCode, Fix, Health
 from app.domain.numbers import mask_numbers
-from app.domain.statuses import OperationKind, PhoneStatus
-from app.domain.steps import LAST, STEPS
+from app.domain.operations import LAST, STEPS, OperationKind, PhoneStatus
 from app.numbers.agents import lock_agent, refuse_busy
 from app.numbers.service import Publisher, refusal_of
 from app.saga import machine

@@ -21,10 +21,17 @@ from app.db.engine import Sessions, Statements, read_sql
 from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found, operation_not_found
 from app.domain.events import Action, Origin
-from app.domain.kinds import KINDS
 from app.domain.numbers import mask_number
-from app.domain.statuses import OPEN_STATUSES, PHONE_MOVES, Direction, OperationKind, OperationStatus, PhoneStatus
-from app.domain.steps import STEPS
+from app.domain.operations import (
+    KINDS,
+    OPEN_STATUSES,
+    PHONE_MOVES,
+    STEPS,
+    Direction,
+    OperationKind,
+    OperationStatus,
+    PhoneStatus,
+)
 from app.numbers.agents import lock_agent, refuse_busy
 from app.saga import machine
 from app.saga.chain_plan import Plan, plan_of

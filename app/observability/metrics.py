@@ -23,8 +23,7 @@ from app.db.models import Agent, Audit, Bulk, Operation
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.events import DeliveryStatus
 from app.domain.findings import AuditStatus, FindingCode, Health
-from app.domain.queues import QueueName
-from app.domain.statuses import (
+from app.domain.operations import (
     OPEN_BULKS,
     OPEN_STATUSES,
     BulkStatus,
@@ -34,6 +33,7 @@ from app.domain.statuses import (
     OperationStatus,
     PhoneStatus,
 )
+from app.domain.queues import QueueName
 from app.observability import counters
 from app.observability.counters import BUCKETS, BUCKETS_S, LARGEST, REDIS_TIMEOUT_S, SUM, Counters, Kind, Metric
 from app.providers.rate_limiter import RateLimiter

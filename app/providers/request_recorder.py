@@ -22,7 +22,7 @@ from livekit.protocol import sip
 from twilio.http import HttpClient
 from twilio.http.response import Response as TwilioResponse
 
-from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
+from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
 from app.providers.livekit_connection import LiveKitConnection, Response, SipCall
 
 MADE_UP_IDS = {

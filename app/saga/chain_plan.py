@@ -3,7 +3,7 @@
 import uuid
 from dataclasses import dataclass
 
-from app.domain.statuses import Direction, OperationKind
+from app.domain.operations import Direction, OperationKind
 from app.saga.machine import Saga
 
 

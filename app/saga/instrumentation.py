@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from app.domain.statuses import Direction, OperationKind
+from app.domain.operations import Direction, OperationKind
 from app.observability.counters import LEASE_LOSSES, STEP_RETRIES, STEP_RUNS, STEP_SECONDS
 from app.observability.tracing import NO_TELEMETRY, SpanKind, Telemetry, traceparent_of
 from app.saga.context import Claim

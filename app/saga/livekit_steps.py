@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from app.domain.errors import ErrorCode
-from app.domain.steps import INBOUND_TRUNK
+from app.domain.operations import INBOUND_TRUNK
 from app.providers.errors import RejectedError, TransientError
 from app.saga.context import StepContext
 from app.saga.machine import Result

@@ -4,7 +4,7 @@ A transition takes all that the rows say of an operation (`Saga`), what has just
 `Change`: the rows as they are to be, the events, ledger entries and announcements that go with them, and a `Verdict`.
 `rows` loads the one and saves the other; `runner` calls the providers in between; docs/architecture.md draws it.
 
-What differs between kinds of operation stands in `app.domain.kinds`, what the steps are in `app.domain.steps`.
+What the kinds of operation and the steps are stands in `app.domain.operations`.
 """
 
 import uuid
@@ -17,9 +17,25 @@ from typing import Any
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import INTERNAL, Action, Channel, EventName, Origin, WebhookEvent
 from app.domain.findings import Health
-from app.domain.kinds import KINDS, Kind, direction_of
-from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState, check_move
-from app.domain.steps import ALL_NEEDS, COLUMNS, JOINS, LAST, STEP_BY_NAME, STEPS, Step, steps_towards
+from app.domain.operations import (
+    ALL_NEEDS,
+    COLUMNS,
+    JOINS,
+    KINDS,
+    LAST,
+    STEP_BY_NAME,
+    STEPS,
+    Direction,
+    Kind,
+    OperationKind,
+    OperationStatus,
+    PhoneStatus,
+    Step,
+    StepState,
+    check_move,
+    direction_of,
+    steps_towards,
+)
 
 LEASE_MARGIN = timedelta(seconds=1)
 """How long after a lease's end the sweep looks: the holder's own last transaction may be a moment late."""

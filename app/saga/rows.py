@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions, Statements, read_sql
 from app.db.models import Agent
-from app.domain.steps import COLUMNS, STEP_BY_NAME, STEPS
+from app.domain.operations import COLUMNS, STEP_BY_NAME, STEPS
 from app.saga.machine import AgentRow, Asked, Change, LedgerEntry, OperationRow, Saga, StepRow
 from app.webhooks.announcements import announce_sql, lines_of
 

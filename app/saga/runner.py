@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from app.domain.errors import ErrorCode
-from app.domain.statuses import Direction
+from app.domain.operations import Direction
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.providers.rate_limiter import Caller, calling
 from app.saga import machine

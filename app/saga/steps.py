@@ -1,10 +1,9 @@
-"""The functions of each step in `app.domain.steps`: do, find, undo and repair."""
+"""The functions of each step in `app.domain.operations`: do, find, undo and repair."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from app.domain.statuses import Direction
-from app.domain.steps import (
+from app.domain.operations import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
     NUMBER,
@@ -12,6 +11,7 @@ from app.domain.steps import (
     ORIGINATION_URL,
     TRUNK,
     VERIFICATION,
+    Direction,
     steps_towards,
 )
 from app.saga import livekit_steps, twilio_steps, verification

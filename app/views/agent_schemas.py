@@ -10,7 +10,7 @@ from marshmallow import RAISE, ValidationError, fields, validate
 from webargs.multidictproxy import MultiDictProxy
 
 from app.db.queries import Position
-from app.domain.statuses import PhoneStatus
+from app.domain.operations import PhoneStatus
 from app.domain.texts import MAX_NAME
 from app.views.fields import (
     E164_PATTERN,

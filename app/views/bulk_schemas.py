@@ -9,7 +9,7 @@ from marshmallow import ValidationError, fields
 
 from app.bulk.files import items_from_csv
 from app.domain.errors import OPERATION_ERROR_CODES, ErrorCode
-from app.domain.statuses import MAX_ITEMS, BulkStatus, ItemStatus
+from app.domain.operations import MAX_ITEMS, BulkStatus, ItemStatus
 from app.views.agent_schemas import (
     AGENT_ID,
     NUMBER,

@@ -11,7 +11,7 @@ from app.db.engine import Sessions
 from app.db.models import COUNTS, Bulk, BulkItem
 from app.db.queries import Position
 from app.domain.errors import bulk_not_found
-from app.domain.statuses import BulkStatus, ItemStatus
+from app.domain.operations import BulkStatus, ItemStatus
 from app.views.bulk_schemas import item_cursor
 from app.views.operations import Failure, failure_of
 from app.views.reader import cut

@@ -7,7 +7,7 @@ from marshmallow import fields
 
 from app.domain.errors import OPERATION_ERROR_CODES, ErrorCode
 from app.domain.findings import CHECKS, AuditStatus, FindingCode, Fix, Health, Severity
-from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus, StepState
+from app.domain.operations import OperationKind, OperationStatus, PhoneStatus, StepState
 from app.views.agent_schemas import (
     AGENT_ID,
     DISPATCH_RULE_ID,

@@ -8,8 +8,7 @@ from typing import Any
 
 from app.db.models import Agent, BulkItem, Event, Operation, OperationStep, Resource
 from app.domain.findings import Health
-from app.domain.kinds import KINDS
-from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.domain.operations import KINDS, Direction, OperationKind, OperationStatus, PhoneStatus, StepState
 from app.numbers.dry_run import Preview
 from app.numbers.maintenance import VerifyResult, finding_json
 

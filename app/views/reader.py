@@ -18,7 +18,7 @@ from app.db.models import Agent, Audit, Bulk, Operation
 from app.db.queries import Position
 from app.db.webhooks import WebhookDelivery
 from app.domain.errors import agent_not_found, audit_not_found, operation_not_found
-from app.domain.statuses import OperationStatus, PhoneStatus
+from app.domain.operations import OperationStatus, PhoneStatus
 from app.views.operations import OperationView, PhoneView
 
 DEFAULT_LIMIT = 50

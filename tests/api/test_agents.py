@@ -2,7 +2,7 @@ import pytest
 from sqlalchemy import func, update
 
 from app.db.models import Agent
-from app.domain.statuses import PhoneStatus
+from app.domain.operations import PhoneStatus
 from app.numbers.agents import ERASED
 from tests.support.api import NOBODY, NUMBER, Api
 

@@ -17,7 +17,7 @@ from app.bulk.dispatcher import WINDOW
 from app.bulk.files import items_from_csv, report_text
 from app.bulk.items import AGENT_FIELDS, FIELDS
 from app.db.models import BulkItem, Operation
-from app.domain.statuses import MAX_ITEMS, ItemStatus
+from app.domain.operations import MAX_ITEMS, ItemStatus
 from app.views.agent_schemas import AgentIn
 from app.views.bulk_schemas import BulkItemIn
 from app.web.bodies import MAX_BODY_BYTES

@@ -7,7 +7,7 @@ from redis import Redis
 from sqlalchemy import text
 
 from app.domain.errors import ErrorCode
-from app.domain.statuses import OperationKind, OperationStatus
+from app.domain.operations import OperationKind, OperationStatus
 from app.providers.errors import RejectedError
 from app.web import readiness
 from tests.support.api import NOWHERE, OTHER_NUMBER, Api, PingOnlyProvider, running_api

@@ -3,7 +3,7 @@ from typing import Any
 from sqlalchemy import update
 
 from app.db.models import Agent, Event, Operation, OperationStep, Resource
-from app.domain.statuses import OperationStatus, PhoneStatus, StepState
+from app.domain.operations import OperationStatus, PhoneStatus, StepState
 from tests.support.api import IDS, NUMBER, Api
 
 CLEAN = {

@@ -6,7 +6,7 @@ import pytest
 
 from app.api.responses import MAX_WAITERS
 from app.domain.errors import ErrorCode
-from app.domain.statuses import OperationKind
+from app.domain.operations import OperationKind
 from tests.support.api import IDS, NUMBER, OTHER_NUMBER, Api
 
 WAIT = {"Prefer": "wait=5"}

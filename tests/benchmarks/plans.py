@@ -24,8 +24,7 @@ from app.db import console_queries, queries
 from app.db.engine import Sessions, Statements, make_engine, make_sessions
 from app.db.models import Agent
 from app.domain.events import Origin
-from app.domain.statuses import Direction, OperationStatus, PhoneStatus
-from app.domain.steps import NUMBER
+from app.domain.operations import NUMBER, Direction, OperationStatus, PhoneStatus
 from app.numbers import service
 from app.observability import metrics
 from app.saga import machine

@@ -18,7 +18,7 @@ from sqlalchemy import event
 
 from app.db.engine import Statements
 from app.saga import verification
-from tasks import worker
+from tasks import steps as worker
 
 CALLS = ("find", "get", "list", "create", "update", "delete", "attach", "detach", "restore")
 """Prefixes of the adapters' methods that make a call."""

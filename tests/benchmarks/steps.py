@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from app.domain.steps import STEPS
+from app.domain.operations import STEPS
 from tests.benchmarks.bench import LATENCIES, Bench, Latency, median
 from tests.benchmarks.installation import running
 from tests.benchmarks.one import Provisioner

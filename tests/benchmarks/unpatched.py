@@ -14,11 +14,10 @@ from flask import Flask
 from kombu.transport import TRANSPORT_ALIASES
 
 import app as application
-from app.domain.statuses import Direction, OperationKind
-from app.domain.steps import STEPS
+from app.domain.operations import STEPS, Direction, OperationKind
 from app.saga.chain_plan import Plan
 from tasks import app, celery_patches
-from tasks.provisioning import chain_of
+from tasks.steps import chain_of
 from tests.benchmarks import patches
 
 WARM_UP = 50

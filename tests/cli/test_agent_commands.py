@@ -7,7 +7,7 @@ import pytest
 from app.db.access import ApiKey
 from app.db.models import Agent, Event, Operation, OperationStep
 from app.db.webhooks import WebhookEndpoint
-from app.domain.statuses import OperationStatus, StepState
+from app.domain.operations import OperationStatus, StepState
 from tests.support.commands import Shell
 from tests.support.sandbox_app import FOREIGN_NUMBER, NUMBER
 

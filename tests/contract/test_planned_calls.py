@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from livekit.protocol import sip
 
 from app.dev.sandbox import ACCOUNT_SID
-from app.domain.steps import STEPS, VERIFICATION
+from app.domain.operations import STEPS, VERIFICATION
 from app.numbers.dry_run import NO_OPERATION, Call, planned_calls
 from app.providers.livekit import LiveKitPlatform
 from app.providers.request_recorder import RequestRecorder

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from app.domain.statuses import PhoneStatus
+from app.domain.operations import PhoneStatus
 from tests.e2e.invariants import Assignment
 from tests.e2e.rows import AgentRows
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.db.engine import Sessions
-from app.domain.statuses import OperationStatus, PhoneStatus, StepState
+from app.domain.operations import OperationStatus, PhoneStatus, StepState
 from app.providers.base import Label
 from app.wiring import Wiring
 from tests.e2e.rows import AgentRows, rows_of

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation, OperationStep, Resource
-from app.domain.statuses import OperationStatus
+from app.domain.operations import OperationStatus
 from tests.support.stack import TIMEOUT_S, Stack, eventually
 
 

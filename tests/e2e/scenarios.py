@@ -7,8 +7,7 @@ import redis
 
 from app.db.models import Operation
 from app.domain.events import Origin
-from app.domain.statuses import Direction
-from app.domain.steps import STEPS
+from app.domain.operations import STEPS, Direction
 from app.wiring import Wiring
 from tests.e2e.invariants import Assignment
 from tests.e2e.rows import step_states

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from app.domain.statuses import PhoneStatus
+from app.domain.operations import PhoneStatus
 from tests.e2e.invariants import CREATES, Assignment, ForeignObjects, check
 from tests.e2e.rows import wait_until_finished
 from tests.support.sandbox import Sandbox

@@ -12,7 +12,7 @@ import pytest
 from app.dev.localstack.host import StackError
 from app.dev.localstack.processes import poll_until
 from app.dev.localstack.servers import PostgresServer, ValkeyServer
-from app.domain.statuses import PhoneStatus
+from app.domain.operations import PhoneStatus
 from tests.e2e.assignments import SHARED_TIMINGS, new_assignment
 from tests.e2e.invariants import Assignment, ForeignObjects, check
 from tests.e2e.rows import rows_of, wait_until_finished

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from app.dev.localstack.servers import ValkeyServer
-from app.domain.statuses import OperationStatus, PhoneStatus
+from app.domain.operations import OperationStatus, PhoneStatus
 from tests.e2e.case_runner import CaseRunner
 from tests.e2e.cases import Case, Failure, Path
 from tests.e2e.invariants import ForeignObjects

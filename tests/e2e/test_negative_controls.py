@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from app.domain.statuses import PhoneStatus
+from app.domain.operations import PhoneStatus
 from app.saga.machine import Change, Saga
 from app.saga.rows import Loaded, Rows
 from app.saga.steps import ACTIONS

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.dev.localstack.processes import JsonClient
-from app.domain.steps import STEP_BY_NAME
+from app.domain.operations import STEP_BY_NAME
 from tests.e2e.rows import statuses
 from tests.support.collector import Collector, Seen, running_collector
 from tests.support.sandbox import ControlledSandbox, running_sandbox

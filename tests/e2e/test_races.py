@@ -8,8 +8,8 @@ import pytest
 from celery import Celery
 from redis import Redis
 
+from app.domain.operations import OperationStatus, PhoneStatus
 from app.domain.queues import QueueName
-from app.domain.statuses import OperationStatus, PhoneStatus
 from tests.e2e.assignments import SHARED_TIMINGS, new_assignment
 from tests.e2e.cases import DO_POINTS, CallPoint
 from tests.e2e.invariants import Assignment, ForeignObjects, check, check_created_once

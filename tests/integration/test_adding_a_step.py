@@ -16,7 +16,7 @@ LIMIT = 4
 LIMIT_S = 60.0
 
 EDITS = {
-    "app/domain/steps.py": [
+    "app/domain/operations.py": [
         ('VERIFICATION = "verification"\n', 'VERIFICATION = "verification"\nNOTE = "livekit_note"\n'),
         (
             "    Step(NUMBER_ATTACHMENT,",
@@ -72,7 +72,7 @@ from app.db.queries import live_resources
 from app.domain.events import EventName
 from app.providers.errors import UnknownOutcomeError
 from app.domain.errors import ErrorCode
-from app.domain.steps import STEPS
+from app.domain.operations import STEPS
 from app.saga import livekit_steps
 from app.saga.chain_plan import plan_of
 from app.views.operation_schemas import OperationOut
@@ -100,7 +100,7 @@ def shown(operation_id):
         }
 
 def messages(plan):
-    from tasks.provisioning import chain_of
+    from tasks.steps import chain_of
     found = []
     def walk(one):
         if isinstance(one, dict):

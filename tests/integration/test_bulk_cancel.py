@@ -16,8 +16,7 @@ from app.bulk.items import read_items
 from app.bulk.service import BulkService
 from app.db.models import Agent, BulkItem, Operation
 from app.domain.events import EventName
-from app.domain.statuses import BulkStatus, Direction, ItemStatus, OperationStatus, PhoneStatus
-from app.domain.steps import NUMBER
+from app.domain.operations import NUMBER, BulkStatus, Direction, ItemStatus, OperationStatus, PhoneStatus
 from app.saga.machine import Verdict
 from app.saga.rows import Rows
 from tests.support.providers import WorkerDiedError

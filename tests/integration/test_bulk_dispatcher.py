@@ -19,7 +19,7 @@ from app.bulk.service import BulkService, requeue_item
 from app.db.engine import Sessions
 from app.db.models import Bulk, BulkItem, Operation
 from app.domain.errors import RefusedError
-from app.domain.statuses import BulkStatus, ItemStatus, OperationStatus
+from app.domain.operations import BulkStatus, ItemStatus, OperationStatus
 from app.numbers.service import ProvisioningService
 from app.saga.chain_plan import Plan
 from app.saga.machine import BULK_MESSAGE_GRACE

@@ -13,11 +13,10 @@ import pytest
 import redis
 from celery import Celery
 from kombu.transport import virtual
-from tests.support.queue import keys_of
 
-from app.domain.statuses import Direction, OperationKind
-from app.domain.steps import STEPS, steps_towards
+from app.domain.operations import STEPS, Direction, OperationKind, steps_towards
 from app.saga.chain_plan import Plan
+from tests.support.broker import keys_of
 from tests.support.saga import ManualClock
 
 Lead = Callable[[str], None]
@@ -69,8 +68,8 @@ def renamed(queues: dict[str, list[Any]], operation_id: uuid.UUID) -> str:
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_a_filled_in_template_is_what_celery_would_send(celery_app: Celery, broker: redis.Redis, plan: Plan) -> None:
-    from tasks.provisioning import chain_of  # noqa: PLC0415  # reads the settings
     from tasks.publisher import ChainPublisher  # noqa: PLC0415
+    from tasks.steps import chain_of  # noqa: PLC0415  # reads the settings
 
     chain_of(plan).apply_async(retry=False)
     by_celery = sent(broker)

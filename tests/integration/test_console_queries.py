@@ -14,7 +14,7 @@ from app.db.engine import make_engine, make_sessions
 from app.db.models import Operation
 from app.db.queries import Position
 from app.domain.findings import Health
-from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus
+from app.domain.operations import OperationKind, OperationStatus, PhoneStatus
 from tests.support.servers import PostgresServer
 
 AGENTS = 20_000

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.db.access import Base
 from app.db.models import Agent, Operation, OperationStep
-from app.domain.statuses import OPEN_STATUSES, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.domain.operations import OPEN_STATUSES, OperationKind, OperationStatus, PhoneStatus, StepState
 from app.web.readiness import newest_migration
 from tests.support.saga import E164, Saga
 from tests.support.servers import ROOT

@@ -10,7 +10,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from app.db.engine import make_engine
-from app.domain.steps import STEPS
+from app.domain.operations import STEPS
 from app.numbers import service
 from app.saga import rows
 from app.webhooks import announcements

@@ -12,8 +12,7 @@ from celery import Celery
 from kombu import Consumer, Message
 
 from app.dev.localstack.servers import ValkeyServer
-from app.domain.statuses import Direction, OperationKind
-from app.domain.steps import steps_towards
+from app.domain.operations import Direction, OperationKind, steps_towards
 from app.saga.chain_plan import Plan
 from tests.support.broker import messages
 

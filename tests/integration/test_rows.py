@@ -20,8 +20,7 @@ from app.dev.localstack.processes import poll_until
 from app.dev.localstack.servers import PostgresServer
 from app.domain.errors import ErrorCode
 from app.domain.events import Action, Channel, EventName, Origin
-from app.domain.statuses import Direction, OperationKind, PhoneStatus
-from app.domain.steps import NUMBER_ATTACHMENT, TRUNK, VERIFICATION
+from app.domain.operations import NUMBER_ATTACHMENT, TRUNK, VERIFICATION, Direction, OperationKind, PhoneStatus
 from app.numbers.agents import lock_agent
 from app.numbers.maintenance import MOVED_STEPS
 from app.saga import machine

@@ -12,8 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from app.domain.statuses import Direction
-from app.domain.steps import STEPS, TRUNK
+from app.domain.operations import STEPS, TRUNK, Direction
 from app.saga import machine
 from app.saga.machine import Change, Timing
 from app.saga.rows import Loaded, Rows

@@ -14,9 +14,7 @@ from sqlalchemy import select
 from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName
-from app.domain.marks import tag_of
-from app.domain.statuses import Direction, OperationStatus, PhoneStatus, StepState
-from app.domain.steps import (
+from app.domain.operations import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
     NUMBER,
@@ -25,8 +23,13 @@ from app.domain.steps import (
     STEPS,
     TRUNK,
     VERIFICATION,
+    Direction,
+    OperationStatus,
+    PhoneStatus,
+    StepState,
 )
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
+from app.providers.marks import tag_of
 from app.saga.machine import LEASE_MARGIN, Verdict
 from app.saga.runner import Outcome
 from tests.support.providers import WorkerDiedError

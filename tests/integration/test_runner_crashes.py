@@ -5,8 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from app.domain.errors import ErrorCode
-from app.domain.statuses import OperationStatus, PhoneStatus
-from app.domain.steps import NUMBER, NUMBER_ATTACHMENT, VERIFICATION
+from app.domain.operations import NUMBER, NUMBER_ATTACHMENT, VERIFICATION, OperationStatus, PhoneStatus
 from app.providers.base import NumberRouting
 from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
 from tests.support.providers import CallLog, WorkerDiedError

@@ -7,8 +7,7 @@ import pytest
 
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName
-from app.domain.statuses import OperationStatus, PhoneStatus, StepState
-from app.domain.steps import (
+from app.domain.operations import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
     NUMBER,
@@ -16,6 +15,9 @@ from app.domain.steps import (
     ORIGINATION_URL,
     TRUNK,
     VERIFICATION,
+    OperationStatus,
+    PhoneStatus,
+    StepState,
 )
 from app.providers.base import NumberRouting
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError

@@ -9,8 +9,7 @@ import pytest
 from celery import Celery
 from celery.exceptions import Retry
 
-from app.domain.statuses import Direction, OperationStatus
-from app.domain.steps import TRUNK
+from app.domain.operations import TRUNK, Direction, OperationStatus
 from app.numbers.service import ProvisioningService
 from app.saga.machine import Verdict
 from app.saga.runner import Outcome, Runner
@@ -42,9 +41,9 @@ OPERATION = uuid.uuid4()
 
 @pytest.fixture
 def worker(celery_app: Celery) -> ModuleType:
-    import tasks.worker  # noqa: PLC0415  # reads the settings
+    import tasks.steps  # noqa: PLC0415  # reads the settings
 
-    return tasks.worker
+    return tasks.steps
 
 
 def in_process(monkeypatch: pytest.MonkeyPatch, worker: ModuleType, outcome: Outcome) -> FixedRunner:

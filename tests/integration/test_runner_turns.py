@@ -6,8 +6,7 @@ import pytest
 
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName
-from app.domain.statuses import OperationStatus, PhoneStatus, StepState
-from app.domain.steps import NUMBER_ATTACHMENT, TRUNK
+from app.domain.operations import NUMBER_ATTACHMENT, TRUNK, OperationStatus, PhoneStatus, StepState
 from app.providers.errors import TransientError
 from app.providers.rate_limiter import CallPriority, current_caller
 from app.saga.machine import UNDO_TRIES, Verdict

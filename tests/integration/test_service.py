@@ -9,8 +9,16 @@ from sqlalchemy import func, select
 from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import EventName
-from app.domain.statuses import Direction, OperationKind, OperationStatus, PhoneStatus, StepState
-from app.domain.steps import NUMBER_ATTACHMENT, STEPS, TRUNK
+from app.domain.operations import (
+    NUMBER_ATTACHMENT,
+    STEPS,
+    TRUNK,
+    Direction,
+    OperationKind,
+    OperationStatus,
+    PhoneStatus,
+    StepState,
+)
 from app.numbers.service import ProvisioningService
 from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
 from app.saga.chain_plan import Plan

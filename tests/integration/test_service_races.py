@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from app.domain.errors import ErrorCode, RefusedError
-from app.domain.statuses import PhoneStatus
+from app.domain.operations import PhoneStatus
 from app.providers.errors import RejectedError
 from tests.support.saga import DO_CALL, E164, ORIGIN, Saga
 

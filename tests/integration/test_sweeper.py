@@ -14,8 +14,7 @@ from app.db.engine import make_engine, make_sessions
 from app.db.models import Operation
 from app.dev.localstack.servers import PostgresServer
 from app.domain.errors import ErrorCode
-from app.domain.statuses import Direction, OperationStatus, PhoneStatus
-from app.domain.steps import NUMBER
+from app.domain.operations import NUMBER, Direction, OperationStatus, PhoneStatus
 from app.providers.errors import RejectedError
 from app.sweeper import BATCH, MOVING, PURGE_INTERVAL_S, Sweeper
 from tests.support.saga import DO_CALL, E164, ORIGIN, TRUNK, UNDO_CALL, Saga, wire

@@ -9,8 +9,18 @@ from sqlalchemy import update
 
 from app.db.models import Operation, OperationStep
 from app.domain.errors import ErrorCode
-from app.domain.statuses import Direction, OperationStatus, PhoneStatus, StepState
-from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, NUMBER_ATTACHMENT, ORIGINATION_URL, TRUNK, VERIFICATION
+from app.domain.operations import (
+    DISPATCH_RULE,
+    INBOUND_TRUNK,
+    NUMBER_ATTACHMENT,
+    ORIGINATION_URL,
+    TRUNK,
+    VERIFICATION,
+    Direction,
+    OperationStatus,
+    PhoneStatus,
+    StepState,
+)
 from app.providers.errors import RejectedError, UnknownOutcomeError
 from app.providers.rate_limiter import current_caller
 from app.saga.context import tag_of

@@ -10,8 +10,7 @@ from app.db.engine import Sessions
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.errors import ErrorCode
 from app.domain.events import PHONE_EVENTS, Origin, WebhookEvent
-from app.domain.statuses import OperationStatus, PhoneStatus
-from app.domain.steps import TRUNK
+from app.domain.operations import TRUNK, OperationStatus, PhoneStatus
 from app.providers.errors import RejectedError, TransientError
 from tests.support.saga import DO_CALL, E164, UNDO_CALL, Saga
 from tests.support.sandbox_app import NUMBER, SandboxApp

@@ -5,8 +5,15 @@ from sqlalchemy import func, or_, select
 from app.db.models import Event, Operation, OperationStep
 from app.domain.errors import ErrorCode
 from app.domain.findings import AuditStatus, FindingCode
-from app.domain.statuses import OPEN_STATUSES, OperationKind, PhoneStatus
-from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK
+from app.domain.operations import (
+    DISPATCH_RULE,
+    INBOUND_TRUNK,
+    OPEN_STATUSES,
+    ORIGINATION_URL,
+    TRUNK,
+    OperationKind,
+    PhoneStatus,
+)
 from tests.e2e.invariants import Assignment, check_call, check_clean, check_path, known_ids, owned, routing_of
 from tests.e2e.rows import AgentRows, rows_of
 from tests.maintenance.random_day import NAMES, NUMBERS, WEBHOOK, RandomDay

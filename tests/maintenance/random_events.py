@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from app.domain.steps import STEPS
+from app.domain.operations import STEPS
 from tests.maintenance.console_edits import EDITS
 from tests.maintenance.random_day import LONGEST_REST, NAMES, NUMBERS, RETRY_BUDGET, Event
 from tests.support.fault_plan import WorkerFault

@@ -8,8 +8,8 @@ import pytest
 from app.db.models import Audit
 from app.domain.events import Origin
 from app.domain.findings import FINDING_KINDS, AuditStatus, FindingCode, Fix, Health
-from app.domain.marks import tag_of
-from app.domain.statuses import PhoneStatus
+from app.domain.operations import PhoneStatus
+from app.providers.marks import tag_of
 from tests.support.providers import WorkerDiedError
 from tests.support.sandbox_app import NUMBER, SandboxApp, unknown_agent
 

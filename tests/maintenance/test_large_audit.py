@@ -16,9 +16,9 @@ import pytest
 from sqlalchemy import insert
 
 from app.db.models import Agent
-from app.domain.marks import tag_of
-from app.domain.statuses import PhoneStatus
+from app.domain.operations import PhoneStatus
 from app.providers.base import Label
+from app.providers.marks import tag_of
 from tests.support.sandbox_app import SandboxApp
 
 AGENTS = int(os.environ.get("AUDIT_AGENTS", "300"))

@@ -13,8 +13,8 @@ from app.dev.sandbox import ACCOUNT_SID
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import Origin
 from app.domain.findings import FindingCode, Health
-from app.domain.marks import metadata_of, tag_of
-from app.domain.statuses import OperationStatus, PhoneStatus
+from app.domain.operations import OperationStatus, PhoneStatus
+from app.providers.marks import metadata_of, tag_of
 from tests.maintenance.console_edits import ConsoleEditor
 from tests.support.saga import EXPIRE_LEASES
 from tests.support.sandbox_app import FOREIGN_NUMBER, NUMBER, SandboxApp

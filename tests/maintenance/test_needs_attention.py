@@ -16,7 +16,7 @@ from app import create_app
 from app.access import KeyService, Scope
 from app.db.models import Operation
 from app.domain.events import Origin
-from app.domain.statuses import OperationStatus, PhoneStatus
+from app.domain.operations import OperationStatus, PhoneStatus
 from app.saga import runner
 from tests.support.saga import EXPIRE_LEASES
 from tests.support.sandbox_app import SandboxApp

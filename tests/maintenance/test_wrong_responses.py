@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from app.domain.errors import RefusedError
-from app.domain.statuses import PhoneStatus
+from app.domain.operations import PhoneStatus
 from tests.e2e.invariants import Assignment, check_call, check_clean, check_path, routing_of
 from tests.e2e.rows import rows_of
 from tests.maintenance.consistency import check_consistency, check_nothing_unknown, recover, run_until_idle

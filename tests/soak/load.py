@@ -12,7 +12,7 @@ from typing import Any
 
 from app.dev.localstack.processes import JsonClient
 from app.domain.errors import ErrorCode
-from app.domain.statuses import PhoneStatus
+from app.domain.operations import PhoneStatus
 
 CLIENTS = 32
 """Clients at once: as many operations are in flight, twice what the workers' threads carry."""

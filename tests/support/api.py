@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.access import KeyService, Scope
 from app.db.models import Agent, Base, Operation, OperationStep, Resource
-from app.domain.statuses import OperationStatus, PhoneStatus, StepState
+from app.domain.operations import OperationStatus, PhoneStatus, StepState
 from app.providers.base import CarrierNumber, CarrierTrunk
 from app.saga.chain_plan import Plan
 from app.settings import Settings

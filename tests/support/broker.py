@@ -29,7 +29,7 @@ def celery_app() -> Iterator[Celery]:
     """The application with all its tasks; it reads its settings once, at first use."""
     before = {name: os.environ.get(name) for name in NOWHERE}
     os.environ.update(NOWHERE)
-    from tasks import app, provisioning, rollback, upkeep, webhooks  # noqa: F401, PLC0415  # only now are there settings to read
+    from tasks import app, steps, upkeep, webhooks  # noqa: F401, PLC0415  # only now are there settings to read
 
     app.finalize()
     app.conf.broker_url  # noqa: B018  # reads the settings

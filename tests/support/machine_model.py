@@ -13,9 +13,22 @@ from typing import Any
 
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import Origin
-from app.domain.kinds import KINDS
-from app.domain.statuses import PHONE_MOVES, Direction, OperationKind, OperationStatus, PhoneStatus, StepState
-from app.domain.steps import ALL_NEEDS, COLUMNS, LAST, NUMBER, NUMBER_ATTACHMENT, STEP_BY_NAME, STEPS
+from app.domain.operations import (
+    ALL_NEEDS,
+    COLUMNS,
+    KINDS,
+    LAST,
+    NUMBER,
+    NUMBER_ATTACHMENT,
+    PHONE_MOVES,
+    STEP_BY_NAME,
+    STEPS,
+    Direction,
+    OperationKind,
+    OperationStatus,
+    PhoneStatus,
+    StepState,
+)
 from app.numbers.maintenance import MOVED_STEPS
 from app.saga import machine
 from app.saga.machine import (

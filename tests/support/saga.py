@@ -17,8 +17,7 @@ from app.db.models import Agent, Bulk, BulkItem, Event, Operation, OperationStep
 from app.db.webhooks import WebhookEndpoint
 from app.dev.localstack.servers import PostgresServer
 from app.domain.events import EventName, Origin
-from app.domain.statuses import Direction, OperationStatus, PhoneStatus
-from app.domain.steps import (
+from app.domain.operations import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
     NUMBER,
@@ -26,6 +25,9 @@ from app.domain.steps import (
     ORIGINATION_URL,
     TRUNK,
     VERIFICATION,
+    Direction,
+    OperationStatus,
+    PhoneStatus,
 )
 from app.numbers.agents import AgentService
 from app.numbers.maintenance import MaintenanceService

@@ -13,7 +13,7 @@ import requests
 from app.db.models import Agent, Audit
 from app.dev import sandbox as defaults
 from app.domain.events import Origin
-from app.domain.statuses import PhoneStatus
+from app.domain.operations import PhoneStatus
 from app.saga.machine import Verdict
 from app.settings import load_settings
 from app.wiring import Wiring, build

@@ -14,13 +14,11 @@ from typing import Any
 
 import pytest
 
-from app.domain import steps
+from app.domain import operations
 from app.domain.errors import OPERATION_ERROR_CODES
 from app.domain.events import Action, EventName, WebhookEvent
 from app.domain.findings import FindingCode
-from app.domain.kinds import KINDS
-from app.domain.statuses import OPERATION_MOVES, Direction, OperationKind, OperationStatus, StepState
-from app.domain.steps import STEPS
+from app.domain.operations import KINDS, OPERATION_MOVES, STEPS, Direction, OperationKind, OperationStatus, StepState
 from app.observability.counters import METRICS
 from app.saga.machine import Change
 from app.saga.steps import ACTIONS
@@ -329,7 +327,7 @@ def spellings(*members: StrEnum) -> list[tuple[str, str]]:
     return [(member.name, member.value) for member in members]
 
 
-STEP_CONSTANTS = {value: name for name, value in vars(steps).items() if name.isupper() and isinstance(value, str)}
+STEP_CONSTANTS = {value: name for name, value in vars(operations).items() if name.isupper() and isinstance(value, str)}
 
 LISTS: Mapping[str, Sequence[Sequence[str]]] = {
     "a step": [(step.name, STEP_CONSTANTS[step.name]) for step in STEPS],

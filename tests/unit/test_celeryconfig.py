@@ -7,9 +7,8 @@ from celery import Celery, group
 from celery.canvas import Signature, _chain
 from celery.exceptions import QueueNotFound
 
+from app.domain.operations import STEPS, Direction, OperationKind, steps_towards
 from app.domain.queues import QueueName
-from app.domain.statuses import Direction, OperationKind
-from app.domain.steps import STEPS, steps_towards
 from app.saga.chain_plan import Plan
 from tests.support.broker import keys_of
 
@@ -64,7 +63,7 @@ def test_the_settings_that_the_saga_was_measured_with_hold(celery_app: Celery) -
 def test_a_chain_carries_ids_only_and_nothing_from_step_to_step(
     celery_app: Celery, kind: OperationKind, direction: Direction, prefix: str
 ) -> None:
-    from tasks.provisioning import chain_of  # noqa: PLC0415  # reads the settings
+    from tasks.steps import chain_of  # noqa: PLC0415  # reads the settings
 
     names = tuple(step.name for step in steps_towards(direction))
     plan = Plan(uuid.uuid4(), 3, kind, direction, names)
@@ -81,7 +80,7 @@ def test_a_chain_carries_ids_only_and_nothing_from_step_to_step(
 def test_on_the_way_down_two_branches_run_side_by_side_and_both_end_where_they_meet(
     celery_app: Celery, kind: OperationKind, done: int
 ) -> None:
-    from tasks.provisioning import chain_of  # noqa: PLC0415  # reads the settings
+    from tasks.steps import chain_of  # noqa: PLC0415  # reads the settings
 
     left = tuple(DOWN[done:])
     if not left:
@@ -96,7 +95,7 @@ def test_on_the_way_down_two_branches_run_side_by_side_and_both_end_where_they_m
 
 @pytest.mark.parametrize("is_bulk", [False, True])
 def test_only_the_first_step_waits_behind_what_has_begun(celery_app: Celery, is_bulk: bool) -> None:
-    from tasks.provisioning import FIRST_STEP_PRIORITY, chain_of  # noqa: PLC0415  # reads the settings
+    from tasks.steps import FIRST_STEP_PRIORITY, chain_of  # noqa: PLC0415  # reads the settings
 
     plan = Plan(uuid.uuid4(), 0, OperationKind.PROVISION, Direction.DO, tuple(DOWN), is_bulk)
     assert _priorities(chain_of(plan)) == {"provision.twilio_number": FIRST_STEP_PRIORITY}
@@ -131,14 +130,14 @@ def _queues(signature: Signature) -> set[str | None]:
 
 @pytest.mark.parametrize("done", range(len(STEPS)))
 def test_every_step_down_of_a_bulk_waits_in_the_queue_of_bulks(celery_app: Celery, done: int) -> None:
-    from tasks.provisioning import chain_of  # noqa: PLC0415  # reads the settings
+    from tasks.steps import chain_of  # noqa: PLC0415  # reads the settings
 
     plan = Plan(uuid.uuid4(), 0, OperationKind.PROVISION, Direction.DO, tuple(DOWN[done:]), is_bulk=True)
     assert _queues(chain_of(plan)) == {"bulk"}
 
 
 def test_the_way_up_of_a_bulk_is_clean_up_like_any_other(celery_app: Celery) -> None:
-    from tasks.provisioning import chain_of  # noqa: PLC0415  # reads the settings
+    from tasks.steps import chain_of  # noqa: PLC0415  # reads the settings
 
     plan = Plan(uuid.uuid4(), 1, OperationKind.PROVISION, Direction.UNDO, tuple(UP), is_bulk=True)
     assert _queues(chain_of(plan)) == {None}

@@ -13,8 +13,7 @@ from app.db.models import Agent, Event, Operation, OperationStep
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import DeliveryStatus, EventName
 from app.domain.findings import ADVICE, FINDING_KINDS, Finding, FindingCode, Health, advice_on_finding
-from app.domain.statuses import BulkStatus, ItemStatus, OperationKind, OperationStatus, PhoneStatus, StepState
-from app.domain.steps import STEPS
+from app.domain.operations import STEPS, BulkStatus, ItemStatus, OperationKind, OperationStatus, PhoneStatus, StepState
 from app.numbers.maintenance import finding_json
 from app.views.operations import OperationView, PhoneView
 

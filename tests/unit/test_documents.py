@@ -19,7 +19,7 @@ from standardwebhooks import Webhook
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName, WebhookEvent, payload_of
 from app.domain.findings import FINDING_KINDS, FindingCode, Fix
-from app.domain.statuses import OperationStatus, PhoneStatus
+from app.domain.operations import OperationStatus, PhoneStatus
 from app.saga.machine import Verdict
 from app.settings import Settings
 from app.web.problems import KINDS as PROBLEMS

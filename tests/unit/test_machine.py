@@ -14,9 +14,18 @@ import pytest
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
-from app.domain.kinds import KINDS
-from app.domain.statuses import Direction, OperationKind, PhoneStatus, StepState
-from app.domain.steps import DISPATCH_RULE, LAST, NUMBER, ORIGINATION_URL, TRUNK
+from app.domain.operations import (
+    DISPATCH_RULE,
+    KINDS,
+    LAST,
+    NUMBER,
+    ORIGINATION_URL,
+    TRUNK,
+    Direction,
+    OperationKind,
+    PhoneStatus,
+    StepState,
+)
 from app.saga import machine
 from app.saga.machine import Lease, Result, Saga, Verdict
 from tests.support.machine_model import BEGINNING, E164, ORIGIN, TIMING, Dice, Life

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from app.audit.orphans import StoredPaths, find_orphans
 from app.audit.snapshot import AgentPath, Snapshot, compare, find_unreadable, guarded
 from app.domain.findings import Finding, FindingCode
-from app.domain.marks import metadata_of, tag_of
-from app.domain.steps import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
+from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
 from app.providers.base import NumberRouting, Unreadable
+from app.providers.marks import metadata_of, tag_of
 from app.saga.context import StepContext
 from app.saga.steps import ACTIONS
 from app.saga.verification import checks

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from app.db.models import Operation, OperationStep, Resource
 from app.db.queries import Position
-from app.domain.statuses import OperationKind, OperationStatus, PhoneStatus, StepState
+from app.domain.operations import OperationKind, OperationStatus, PhoneStatus, StepState
 from app.views.operations import OperationView, StepView, phone_status_of
 from app.views.reader import CursorField, encode_cursor
 

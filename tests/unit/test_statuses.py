@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from app.db.models import IS_OPEN, Agent, Operation
-from app.domain.statuses import (
+from app.domain.operations import (
     FINAL_STATUSES,
     OPEN_STATUSES,
     OPERATION_MOVES,

@@ -8,9 +8,7 @@ import pytest
 
 from app.db.models import Agent
 from app.domain.errors import ErrorCode
-from app.domain.marks import tag_of
-from app.domain.statuses import Direction
-from app.domain.steps import (
+from app.domain.operations import (
     ALL_NEEDS,
     DISPATCH_RULE,
     INBOUND_TRUNK,
@@ -21,10 +19,12 @@ from app.domain.steps import (
     STEPS,
     TRUNK,
     VERIFICATION,
+    Direction,
     steps_towards,
 )
 from app.providers.base import NumberRouting
 from app.providers.errors import RejectedError, TransientError
+from app.providers.marks import tag_of
 from app.saga.context import RoutedElsewhereError, StepContext
 from app.saga.steps import ACTIONS
 from app.saga.verification import checks, same_sip_uri

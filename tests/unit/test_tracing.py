@@ -36,7 +36,7 @@ def test_without_an_endpoint_nothing_is_traced_and_no_tracer_is_imported() -> No
     """redis-py imports OpenTelemetry's metrics wherever it is installed; what sends spans is ours to leave out."""
     assert make_tracing(None, "trunkline") is NO_TRACING
     code = (
-        "import sys, tasks.worker, tasks.provisioning, tasks.publisher\n"
+        "import sys, tasks.steps, tasks.publisher\n"
         "from app.settings import load_settings\n"
         "from app import create_app\n"
         "create_app()\n"
