@@ -223,7 +223,7 @@ class Saga:
 
     @property
     def is_uncertain(self) -> bool:
-        """Whether any step was tried more than once, so that twins are possible."""
+        """Whether any step was tried more than once, so that duplicates are possible."""
         return any(row.attempts > 1 or row.unsettled_until for row in self.steps.values())
 
     @property

@@ -139,14 +139,14 @@ class Runner:
             claim.context.check_time()
             made = actions.do(claim.context)
             return replace(made, removed=(*made.removed, *gone))
-        kept, *twins = found
+        kept, *duplicates = found
         if gone and actions.repair:
             actions.repair(claim.context, kept)
         undo = actions.undo if claim.step.makes else None
-        for twin in twins if undo else ():
+        for duplicate in duplicates if undo else ():
             claim.context.check_time()
-            undo(claim.context, twin)  # type: ignore[misc]  # the loop above has looked
-        return Result(kept, removed=(*(twins if undo else ()), *gone))
+            undo(claim.context, duplicate)  # type: ignore[misc]  # the loop above has looked
+        return Result(kept, removed=(*(duplicates if undo else ()), *gone))
 
     def _undo(self, claim: Claim, actions: Actions, found: list[str]) -> Result:
         """Undo all that the row, the ledger and, after an unknown outcome, the provider's own list know of."""
