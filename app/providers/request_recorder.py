@@ -5,7 +5,6 @@ a provisioning in which nothing goes wrong. What it creates has a made-up id, wh
 `{step}`.
 """
 
-import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Mapping
@@ -153,7 +152,13 @@ class RecordedLiveKitConnection(LiveKitConnection):
     def call(self, operation: str, sip_call: SipCall[Response]) -> Response:
         """Return what the call returns, without an event loop of its own."""
         del operation
-        return asyncio.run(sip_call(self.service(self._session)))  # type: ignore[arg-type]  # all that the SDK uses of a session
+        coroutine = sip_call(self.service(self._session))  # type: ignore[arg-type]  # all that the SDK uses of a session
+        try:
+            coroutine.send(None)
+        except StopIteration as end:
+            response: Response = end.value
+            return response
+        raise TypeError("a recorded call waits for nothing")
 
 
 class _RecordedSession:

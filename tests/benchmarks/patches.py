@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import redis
-from app.dev.localstack.machine import StackError
 
+from app.dev.localstack.host import StackError
 from app.dev.localstack.processes import poll_until
 from app.domain.queues import QueueName
 from tests.benchmarks.bench import REAL_LATENCY, Bench, median

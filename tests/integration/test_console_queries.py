@@ -48,6 +48,7 @@ def engine(postgres_server: PostgresServer, template_database: str) -> Iterator[
             connection.execute(text(statement), {"agents": AGENTS} if ":agents" in statement else {})
     yield engine
     engine.dispose()
+    postgres_server.drop_database("console_queries")
 
 
 @pytest.fixture

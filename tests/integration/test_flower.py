@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,9 @@ def _answers(*requests: tuple[str, str, str | None]) -> list[HTTPResponse]:
     options.parse_config_file(str(ROOT / "flowerconfig.py"), final=False)
     before, options.basic_auth = options.basic_auth, ["a:b"]
     try:
-        return asyncio.run(ask())
+        # In a thread: a browser's test that ran before leaves its loop in this one.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: asyncio.run(ask())).result()
     finally:
         options.basic_auth = before
 

@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,10 +89,10 @@ def _measure_queues(settings: Settings, _: Celery) -> object:
 
 
 def _publish(settings: Settings, app: Celery) -> object:
-    from tasks.publisher import _client  # noqa: PLC0415  # reads the settings
+    from tasks.celery_patches import _client  # noqa: PLC0415  # reads the settings
 
     _client.cache_clear()
-    with _client(app.conf.broker_url) as client:
+    with _client(app, app.conf.broker_url) as client:
         return client.ping()
 
 
@@ -109,7 +110,9 @@ def _show(_: Settings, app: Celery) -> object:
         async with broker.redis as client:
             return await client.ping()
 
-    return asyncio.run(ping())
+    # In a thread: a browser's test that ran before leaves its loop in this one.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(ping())).result()
 
 
 CLIENTS = {
