@@ -339,7 +339,13 @@ KINDS = {
             Action.REPAIR,
             rolls_back=False,
             keeps_path=True,
-            phone={_Status.QUEUED: _Phone.PROVISIONED, _Status.RUNNING: _Phone.PROVISIONED},
+            phone={
+                _Status.QUEUED: _Phone.PROVISIONED,
+                _Status.RUNNING: _Phone.PROVISIONED,
+                _Status.SUCCEEDED: _Phone.PROVISIONED,
+                _Status.FAILED: _Phone.PROVISIONED,
+                _Status.CANCELLED: _Phone.PROVISIONED,
+            },
             # Nothing tries again by itself: the path stays as it was found.
             webhooks={_Status.FAILED: WebhookEvent.NEEDS_ATTENTION},
         ),

@@ -4,7 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from app.domain.errors import ErrorCode
@@ -188,9 +188,9 @@ def claim_of(change: Change, loaded: Loaded, name: str, tools: Toolbox) -> Claim
     row, direction = change.steps[name], change.operation.direction
     if row.lease_token is None:
         raise ValueError("the change has claimed nothing")
-    may_have_happened = change.before.steps[name].intent is not None or row.unsettled_until is not None
+    before = replace(change.before.steps[name], unsettled_until=row.unsettled_until)  # the claim has looked for that
     lease = Lease(name, direction, row.lease_token, row.attempts)
-    return Claim(STEP_BY_NAME[name], lease, loaded, may_have_happened, _context(loaded.saga, direction, tools))
+    return Claim(STEP_BY_NAME[name], lease, loaded, before.may_have_happened, _context(loaded.saga, direction, tools))
 
 
 def _context(saga: Saga, direction: Direction, tools: Toolbox) -> StepContext:

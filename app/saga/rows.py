@@ -7,10 +7,12 @@ one version stands for all of it. What becomes of one that has ended, when a wor
 the next one of its agents' too.
 
 So a process may begin with the operation as it has left it itself, without a read: if anybody else has written it
-since, the write does not fit. Only a change that is written is believed on those terms; a refusal is read for.
+since, the write does not fit; nor does it if the two clocks have parted since the read, because this machine slept or
+another server took over. Only a change that is written is believed on those terms; a refusal is read for.
 """
 
 import json
+import random
 import threading
 import time
 import uuid
@@ -33,18 +35,18 @@ from app.webhooks.announcements import announce_sql, lines_of
 TRIES = 50
 """Tries after which a change is given up, each of them outrun by somebody else's write: a few is the most ever seen."""
 
+CROWDED = 3
+"""Tries after which each further one waits a moment: below that a crowd is chance."""
+
+PAUSE_S = 0.001
+"""Seconds for each try so far, at most: a change takes about as long; all tries together wait a second at most."""
+
 REMEMBERED = 1000
 """Operations that a process remembers as it has left them, some 10 kB each: more than all its threads work on."""
 
-_AGENT_COLUMNS = (
-    "phone_provisioning_status",
-    "twilio_phone_number",
-    "previous_routing",
-    "health_state",
-    "health_checked_at",
-    "health_findings",
-    "updated_at",
-)
+_HEALTH = ("health_state", "health_checked_at", "health_findings")
+
+_AGENT_COLUMNS = ("phone_provisioning_status", "twilio_phone_number", "previous_routing", *_HEALTH, "updated_at")
 """What the saga writes of an agent, beside the ids of its resources."""
 
 
@@ -101,12 +103,15 @@ class Rows:
         row = self._run([(_READ, {"operation": operation_id, "lands": self._lands})], session)
         return None if row is None else Loaded(_saga(row), row.version, row.now)
 
-    def write(self, change: Change, version: str | None, session: Session | None = None) -> str | None:
+    def write(
+        self, change: Change, version: str | None, session: Session | None = None, *, from_memory: bool = False
+    ) -> str | None:
         """Save a change of the operation as it was at `version`; return its new version, None if it has another.
 
-        `version` is None for a change that only opens an operation: the session then holds its agents' locks.
+        `version` is None for a change that only opens an operation: the session then holds its agents' locks. A change
+        that was made `from_memory` is not saved either where the time that it was made at is not the database's.
         """
-        statements = [_written(change, version)]
+        statements = [_written(change, version, change.now if from_memory else None)]
         if change.hands_over and change.target:
             values = {"holder": change.agent.id, "heir": change.target.id, "target": _json(_target(change))}
             statements.append((_HAND_OVER, values))
@@ -130,7 +135,10 @@ class Rows:
         None where there is no such operation, or `decide` leaves it alone.
         """
         tried = ""
-        for _ in range(TRIES):
+        for tries in range(TRIES):
+            if tries >= CROWDED:
+                # Two writers without a pause would outrun a third for ever.
+                time.sleep(random.uniform(0, tries * PAUSE_S))  # noqa: S311  # no secret
             remembered = self._recall(operation_id, tried)
             loaded = remembered or self.read(operation_id)
             change = decide(loaded.saga, loaded.now) if loaded else None
@@ -140,7 +148,10 @@ class Rows:
                 continue
             if loaded is None or change is None:
                 return None
-            version = loaded.version if change.is_empty else self.write(change, loaded.version)
+            is_remembered = remembered is not None
+            version = (
+                loaded.version if change.is_empty else self.write(change, loaded.version, from_memory=is_remembered)
+            )
             if version is not None:
                 return change, self._remember(replace(loaded, saga=change.after, version=version))
         raise OutrunError(f"operation {operation_id} was written by others {TRIES} times in a row")
@@ -234,7 +245,7 @@ def _built(row: type[_Row], values: Mapping[str, Any]) -> _Row:
     return row(**found)
 
 
-def _written(change: Change, version: str | None) -> tuple[str, dict[str, object]]:
+def _written(change: Change, version: str | None, now: datetime | None) -> tuple[str, dict[str, object]]:
     before, operation = change.before, change.operation
     document: dict[str, Any] = {
         "operation": _changed(before.operation, operation),
@@ -256,7 +267,7 @@ def _written(change: Change, version: str | None) -> tuple[str, dict[str, object
         "holder": before.agent.id,
     }
     parts = (part for part in ("steps", "agents", "ledger", "deleted", "ended", "announcements") if document[part])
-    return _write_sql(*parts), {"id": operation.id, "version": version, "change": _json(document)}
+    return _write_sql(*parts), {"id": operation.id, "version": version, "now": now, "change": _json(document)}
 
 
 def _agents_of(operation: OperationRow) -> list[uuid.UUID]:
@@ -308,6 +319,9 @@ def _changed_agent(before: AgentRow, after: AgentRow, now: datetime) -> dict[str
     if "ids" in changed:
         ids = changed.pop("ids")
         changed |= {column: ids.get(step) for step, column in COLUMNS.items() if ids.get(step) != before.ids.get(step)}
+    if changed.keys() & {"phone_provisioning_status", "health_checked_at"}:
+        # Audits write it too: where this change says anything of an agent's health, it says all of it.
+        changed |= {name: getattr(after, name) for name in _HEALTH}
     return changed | {"id": after.id, "updated_at": now}
 
 

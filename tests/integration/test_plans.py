@@ -1,5 +1,6 @@
 """The statements of every request and step use indexes, also when they were planned while the tables were empty."""
 
+import re
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,11 +11,12 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from app.db.engine import make_engine
+from app.db.models import IS_OPEN
 from app.domain.operations import STEPS
 from app.numbers import service
 from app.saga import rows
 from app.webhooks import announcements
-from tests.support.servers import PostgresServer
+from tests.support.servers import ROOT, PostgresServer
 
 STATEMENTS = {
     "accept": service._ACCEPT,
@@ -38,6 +40,7 @@ VALUES = {
     "free": [STEPS[0].name],
     "steps": [STEPS[0].name],
     "version": "1",
+    "now": None,
     "position": 1,
     "takeover": False,
 }
@@ -68,3 +71,12 @@ def test_a_plan_made_while_the_tables_were_empty_reads_no_whole_table(
     """PostgreSQL keeps a plan for the connection, while the tables grow."""
     plan = "\n".join(row[0] for row in emptied.execute(f"EXPLAIN {STATEMENTS[name]}", VALUES).fetchall())
     assert "Seq Scan" not in plan.replace(f"Seq Scan on {SMALL_TABLE}", ""), plan
+
+
+def test_every_list_of_open_statuses_is_that_of_the_indexes() -> None:
+    """Only a constant uses a partial index, so that SQL files repeat it."""
+    files = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "app").rglob("*.sql")}
+    lists = {name: re.findall(r"status (IN \([^)]*\))", text) for name, text in files.items()}
+    assert {name: set(found) for name, found in lists.items() if found} == {
+        name: {IS_OPEN.removeprefix("status ")} for name in ("accept.sql", "write.sql")
+    }

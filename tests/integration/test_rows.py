@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -20,7 +21,17 @@ from app.dev.localstack.processes import poll_until
 from app.dev.localstack.servers import PostgresServer
 from app.domain.errors import ErrorCode
 from app.domain.events import Action, Channel, EventName, Origin
-from app.domain.operations import NUMBER_ATTACHMENT, TRUNK, VERIFICATION, Direction, OperationKind, PhoneStatus
+from app.domain.findings import Health
+from app.domain.operations import (
+    NUMBER,
+    NUMBER_ATTACHMENT,
+    TRUNK,
+    VERIFICATION,
+    Direction,
+    OperationKind,
+    OperationStatus,
+    PhoneStatus,
+)
 from app.numbers.agents import lock_agent
 from app.numbers.maintenance import MOVED_STEPS
 from app.saga import machine
@@ -343,3 +354,44 @@ def test_a_process_knows_what_another_operation_has_put_into_the_ledger_meanwhil
     saga.advance(deprovisioning)
     assert late not in saga.world.carrier.trunks
     saga.assert_clean(agent_id, PhoneStatus.NOT_PROVISIONED)
+
+
+# What a process remembers.
+
+
+@pytest.mark.parametrize("slept_s", [60, -60], ids=["this machine slept", "the server's clock is behind"])
+def test_a_lease_is_never_counted_from_a_clock_that_has_parted(saga: Saga, number_sid: str, slept_s: float) -> None:
+    operation_id = saga.provision()
+    saga.advance(operation_id, until=NUMBER)
+    remembered = saga.rows._remembered[operation_id]
+    saga.rows._remembered[operation_id] = replace(remembered, clock_s=remembered.clock_s + slept_s)
+
+    def claim(of: machine.Saga, now: datetime) -> Change:
+        return machine.claim(of, TRUNK, Direction.DO, 0, TIMING, now, uuid.uuid4())
+
+    claimed = saga.rows.change(operation_id, claim)
+
+    assert claimed is not None
+    assert claimed[0].verdict is machine.Verdict.CLAIMED
+    snapshot = saga.snapshot(operation_id)
+    lease_until = snapshot.rows[TRUNK].lease_until
+    assert lease_until is not None
+    assert abs(lease_until - snapshot.now - TIMING.lease) < timedelta(seconds=5)
+
+
+def test_the_health_that_an_audit_wrote_meanwhile_ends_with_a_repair(saga: Saga, number_sid: str) -> None:
+    agent_id = saga.provisioned()
+    with saga.sessions.begin() as session:
+        agent, now = lock_agent(session, agent_id)
+        opening = machine.open_operation(
+            OperationKind.REPAIR, agent_row(agent), now, Origin(), only=frozenset({NUMBER_ATTACHMENT, VERIFICATION})
+        )
+        repair = saga.rows.open(opening, session).operation.id
+    saga.advance(repair, until=NUMBER_ATTACHMENT)
+    with saga.sessions.begin() as session:
+        session.execute(text("UPDATE agents SET health_state = 'DRIFTED', health_findings = '[{\"code\": \"x\"}]'"))
+    # Nobody else writes the operation, so that the process goes on from memory.
+    saga.advance(repair)
+    assert saga.status(repair) is OperationStatus.SUCCEEDED
+    agent = saga.snapshot(repair).agent
+    assert (agent.health_state, agent.health_findings) == (Health.IN_SYNC, [])

@@ -61,9 +61,9 @@ class UnreadLedger(ForgetfulRows):
 
 
 class UnwrittenLedger(Rows):
-    def write(self, change: Change, *args: Any) -> str | None:
+    def write(self, change: Change, *args: Any, **options: Any) -> str | None:
         change.ledger.clear()
-        return super().write(change, *args)
+        return super().write(change, *args, **options)
 
 
 class NoEpochs(Runner):

@@ -183,3 +183,25 @@ def test_a_late_attachment_is_undone_to_the_routing_that_the_number_was_moved_to
     saga.drive(operation_id)
     assert saga.world.routing(number_sid).trunk_sid == theirs
     saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.FAILED)
+
+
+@MADE
+def test_a_rollback_searches_for_what_an_older_operation_of_the_agent_may_have_created(
+    saga: Saga, number_sid: str, step: str
+) -> None:
+    """The process has read the operation on its way down, and goes on with that when it rolls back."""
+    older = lose(saga, step)
+    agent_id = saga.snapshot(older).agent.id
+    saga.deprovision(agent_id)
+    saga.drive(older)
+
+    newer = saga.provision(agent_id=agent_id)
+    saga.world.log.plan(DO_CALL[NUMBER_ATTACHMENT], before=REFUSED)
+    saga.advance(newer)
+    assert saga.status(newer) is OperationStatus.ROLLING_BACK
+    land(saga, newer, step)
+    # Nobody else writes the operation, so that the process goes on from memory.
+    saga.advance(newer)
+
+    assert saga.status(newer) is OperationStatus.FAILED
+    saga.assert_clean(agent_id, PhoneStatus.FAILED)

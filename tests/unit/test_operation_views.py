@@ -105,6 +105,10 @@ def test_only_a_step_that_rests_has_a_next_attempt(
         (UP, OperationStatus.NEEDS_ATTENTION, PhoneStatus.ROLLING_BACK),
         (DOWN, OperationStatus.QUEUED, PhoneStatus.DEPROVISIONING),
         (DOWN, OperationStatus.NEEDS_ATTENTION, PhoneStatus.DEPROVISIONING),
+        # One that has ended between a retry and its response.
+        (OperationKind.REPAIR, OperationStatus.SUCCEEDED, PhoneStatus.PROVISIONED),
+        (OperationKind.REPAIR, OperationStatus.FAILED, PhoneStatus.PROVISIONED),
+        (OperationKind.REPAIR, OperationStatus.CANCELLED, PhoneStatus.PROVISIONED),
     ],
 )
 def test_an_open_operation_tells_where_the_number_stands(

@@ -15,21 +15,19 @@ SELECT operations.xmin::text AS version,
          WHERE resources.agent_id = operations.agent_id AND deleted_at IS NULL) AS ledger,
 
        -- Until when something may land that other operations of this agent have asked for: of a request without an
-       -- answer, or of a worker that still held its step when its operation ended. A provisioning on its way down
-       -- builds on nothing that stands, and does not ask.
-       CASE WHEN operations.kind <> 'provision' OR operations.status NOT IN ('queued', 'running') THEN (
-           SELECT json_object_agg(older.name, older.until)
-             FROM (SELECT step.name,
-                          max(greatest(step.unsettled_until,
-                                       CASE WHEN step.lease_token IS NOT NULL
-                                            THEN step.lease_until + %(lands)s END)) AS until
-                     FROM operations AS other
-                     JOIN operation_steps AS step ON step.operation_id = other.id
-                    WHERE (other.agent_id = operations.agent_id OR other.target_agent_id = operations.agent_id)
-                      AND other.id <> operations.id
-                    GROUP BY step.name) AS older
-            WHERE older.until IS NOT NULL)
-       END AS older_unsettled,
+       -- answer, or of a worker that still held its step when its operation ended. Always, whichever way the operation
+       -- goes now: a process goes on with what it has read once, also when the operation turns to its rollback.
+       (SELECT json_object_agg(older.name, older.until)
+          FROM (SELECT step.name,
+                       max(greatest(step.unsettled_until,
+                                    CASE WHEN step.lease_token IS NOT NULL
+                                         THEN step.lease_until + %(lands)s END)) AS until
+                  FROM operations AS other
+                  JOIN operation_steps AS step ON step.operation_id = other.id
+                 WHERE (other.agent_id = operations.agent_id OR other.target_agent_id = operations.agent_id)
+                   AND other.id <> operations.id
+                 GROUP BY step.name) AS older
+         WHERE older.until IS NOT NULL) AS older_unsettled,
 
        -- How long its steps have stood in line for a provider that took no more requests.
        (SELECT coalesce(sum((detail ->> 'rest_s')::float8 + (detail ->> 'waited_s')::float8), 0)

@@ -2,9 +2,11 @@
 -- Nothing is decided here: the first parts alone say whether the change still fits what it was made of. Parts in
 -- brackets are left out of a change that has nothing for them: each costs PostgreSQL 0.1 ms even so (measured).
 WITH given AS (
-    SELECT %(id)s::uuid AS id, %(version)s::text AS version, %(change)s::jsonb AS change
+    SELECT %(id)s::uuid AS id, %(version)s::text AS version, %(now)s::timestamptz AS now,
+           %(change)s::jsonb AS change
 ),
--- The operation, and only as it was when it was read: a new version of it refuses whoever has read an older one.
+-- The operation, and only as it was when it was read: a new version of it refuses whoever has read an older one. What
+-- was made from memory brings its time along, and is refused if that is not this server's, within a lease's margin.
 operation AS (
     UPDATE operations
        SET (status, epoch, wake_at, idle_kicks, error_code, error_detail, started_at, cancelled_at, finished_at) =
@@ -13,6 +15,8 @@ operation AS (
               FROM jsonb_populate_record(operations, change -> 'operation') AS new)
       FROM given
      WHERE operations.id = given.id AND operations.xmin = given.version::xid
+       AND coalesce(given.now BETWEEN clock_timestamp() - interval '1 second' AND clock_timestamp() + interval '1 second',
+                    true)
  RETURNING operations.xmin::text AS version
 ),
 -- An operation that is only being opened has no version to fit: the caller holds its agents' locks.
