@@ -101,7 +101,7 @@ def test_a_terminal_shows_the_steps_while_they_happen(stack: Stack, sandbox: San
     number = next_number()
     sandbox.number(number)
     agent_id = stack.api.agent("on a terminal")
-    sandbox.latency(twilio_ms=200, livekit_ms=200)
+    sandbox.latency(twilio_ms=600, livekit_ms=600)  # longer than between two frames, on a busy machine too
 
     written = on_a_terminal(stack, "provision", agent_id, number)
 
