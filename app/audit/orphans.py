@@ -17,7 +17,7 @@ from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL,
 from app.numbers.agents import is_open_for
 from app.providers.base import DispatchRule
 from app.providers.errors import ProviderError
-from app.providers.marks import agent_of, mark_in
+from app.path.marks import agent_of, mark_in
 from app.saga.context import StepContext, Toolbox
 from app.saga.steps import ACTIONS
 

@@ -1,19 +1,37 @@
-"""The closed list of audit findings, each with its severity, sentence and fix, and the advice on every error code."""
+"""The closed list of findings, each with its severity, sentence and fix, and the advice on every error code."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from app.domain.errors import ErrorCode
+from app.domain.operations import (
+    DISPATCH_RULE,
+    INBOUND_TRUNK,
+    NUMBER,
+    NUMBER_ATTACHMENT,
+    ORIGINATION_URL,
+    TRUNK,
+)
 
 
 class Severity(StrEnum):
-    """How a finding affects callers."""
+    """What a finding means."""
 
     CRITICAL = "critical"
-    """Calls do not reach the agent."""
+    """Calls fail: those of all callers or of some (`Callers`). Raised when and only when a call fails."""
     WARNING = "warning"
-    """Calls work, but something differs from how it was built, or costs money for nothing."""
+    """Not as we made it: calls get through, but something of ours differs, or costs money for nothing."""
+    FOREIGN = "foreign"
+    """Somebody else's: it is not ours, and no call of ours fails because of it now."""
+
+
+class Callers(StrEnum):
+    """Whose calls fail."""
+
+    ALL = "all"
+    SOME = "some"
+    """The finding's detail says which."""
 
 
 class Health(StrEnum):
@@ -52,22 +70,35 @@ class FindingCode(StrEnum):
     NUMBER_GONE = "number_gone"
     NUMBER_DETACHED = "number_detached"
     NUMBER_MOVED = "number_moved"
+    NUMBER_NO_VOICE = "number_no_voice"
     TRUNK_GONE = "trunk_gone"
     TRUNK_SECURE = "trunk_secure"
+    TRUNK_CHANGED = "trunk_changed"
     ORIGINATION_URL_MISSING = "origination_url_missing"
     ORIGINATION_URL_DISABLED = "origination_url_disabled"
     ORIGINATION_URL_CHANGED = "origination_url_changed"
     ORIGINATION_HOST_WRONG = "origination_host_wrong"
+    ORIGINATION_URL_OVERRIDDEN = "origination_url_overridden"
     LIVEKIT_TRUNK_GONE = "livekit_trunk_gone"
     LIVEKIT_TRUNK_LOST_NUMBER = "livekit_trunk_lost_number"
     LIVEKIT_TRUNK_CHANGED = "livekit_trunk_changed"
+    LIVEKIT_TRUNK_CALLERS = "livekit_trunk_callers"
+    LIVEKIT_TRUNK_OPEN = "livekit_trunk_open"
+    LIVEKIT_TRUNK_ENCRYPTION = "livekit_trunk_encryption"
     LIVEKIT_TRUNK_FOREIGN = "livekit_trunk_foreign"
     RULE_GONE = "rule_gone"
     RULE_DEAD_TRUNK = "rule_dead_trunk"
     RULE_LOST_AGENT = "rule_lost_agent"
     RULE_WILDCARD = "rule_wildcard"
     RULE_FILTERED = "rule_filtered"
+    RULE_PIN = "rule_pin"
+    RULE_ENCRYPTION = "rule_encryption"
+    RULE_PRESET = "rule_preset"
+    RULE_CHANGED = "rule_changed"
+    RULE_OVERRIDDEN = "rule_overridden"
+    RULE_CONFLICT = "rule_conflict"
     RULE_FOREIGN_CATCH_ALL = "rule_foreign_catch_all"
+    MARK_LOST = "mark_lost"
     TWIN = "twin"
     ORPHAN = "orphan"
     UNREADABLE = "unreadable"
@@ -78,11 +109,12 @@ class FindingKind:
     """The constants of a finding code. `check` is the named check of `verify` that it fails."""
 
     severity: Severity
+    """Where the finding does not say otherwise: the same change may stop calls or not."""
     sentence: str
     fix: Fix
     check: str
     steps: tuple[str, ...] = ()
-    """The steps that a repair runs."""
+    """The steps that a repair runs; empty with `Fix.REPAIR`: the step of the resource."""
 
 
 NUMBER_CHECK = "number_on_trunk"
@@ -93,119 +125,144 @@ RULE_CHECK = "dispatch_rule"
 CHECKS = (NUMBER_CHECK, TRUNK_CHECK, URL_CHECK, INBOUND_CHECK, RULE_CHECK)
 
 _CHECK_OF = {
-    "twilio_number": NUMBER_CHECK,
-    "twilio_trunk": TRUNK_CHECK,
-    "twilio_origination_url": URL_CHECK,
-    "livekit_inbound_trunk": INBOUND_CHECK,
-    "livekit_dispatch_rule": RULE_CHECK,
+    NUMBER: NUMBER_CHECK,
+    TRUNK: TRUNK_CHECK,
+    ORIGINATION_URL: URL_CHECK,
+    INBOUND_TRUNK: INBOUND_CHECK,
+    DISPATCH_RULE: RULE_CHECK,
 }
 """Kind of resource (step name) -> the check that covers it."""
 
-_CRITICAL, _WARNING = Severity.CRITICAL, Severity.WARNING
+_CRITICAL, _WARNING, _FOREIGN = Severity.CRITICAL, Severity.WARNING, Severity.FOREIGN
 _Code = FindingCode
 
+
+def _kind(
+    severity: Severity, check: str, sentence: str, fix: Fix = Fix.REPAIR, steps: tuple[str, ...] = ()
+) -> FindingKind:
+    return FindingKind(severity, sentence, fix, check, steps)
+
+
 FINDING_KINDS: Mapping[FindingCode, FindingKind] = {
-    _Code.NUMBER_GONE: FindingKind(_CRITICAL, "The Twilio account no longer owns the number.", Fix.NONE, NUMBER_CHECK),
-    _Code.NUMBER_DETACHED: FindingKind(
-        _CRITICAL, "The number is on no trunk.", Fix.REPAIR, NUMBER_CHECK, ("twilio_number_attachment",)
-    ),
-    _Code.NUMBER_MOVED: FindingKind(
+    _Code.NUMBER_GONE: _kind(_CRITICAL, NUMBER_CHECK, "The Twilio account no longer owns the number.", Fix.NONE),
+    _Code.NUMBER_DETACHED: _kind(_CRITICAL, NUMBER_CHECK, "The number is on no trunk.", steps=(NUMBER_ATTACHMENT,)),
+    _Code.NUMBER_MOVED: _kind(
         _CRITICAL,
+        NUMBER_CHECK,
         "The number was moved to somebody else's trunk or application.",
         Fix.TAKE_BACK,
-        NUMBER_CHECK,
-        ("twilio_number_attachment",),
+        (NUMBER_ATTACHMENT,),
     ),
-    _Code.TRUNK_GONE: FindingKind(
+    _Code.NUMBER_NO_VOICE: _kind(
+        _CRITICAL, NUMBER_CHECK, "The number takes no voice calls, as it is set at Twilio.", Fix.NONE
+    ),
+    _Code.TRUNK_GONE: _kind(
         _CRITICAL,
+        TRUNK_CHECK,
         "Our Twilio trunk was deleted.",
-        Fix.REPAIR,
-        TRUNK_CHECK,
-        ("twilio_trunk", "twilio_origination_url", "twilio_number_attachment"),
+        steps=(TRUNK, ORIGINATION_URL, NUMBER_ATTACHMENT),
     ),
-    _Code.TRUNK_SECURE: FindingKind(
+    _Code.TRUNK_SECURE: _kind(
         _CRITICAL,
+        TRUNK_CHECK,
         "The Twilio trunk requires encrypted media, which the LiveKit trunk does not offer.",
-        Fix.REPAIR,
-        TRUNK_CHECK,
-        ("twilio_trunk",),
+        steps=(TRUNK,),
     ),
-    _Code.ORIGINATION_URL_MISSING: FindingKind(
-        _CRITICAL, "Our origination URL was deleted.", Fix.REPAIR, URL_CHECK, ("twilio_origination_url",)
+    _Code.TRUNK_CHANGED: _kind(_WARNING, TRUNK_CHECK, "Our Twilio trunk is set differently.", steps=(TRUNK,)),
+    _Code.ORIGINATION_URL_MISSING: _kind(
+        _CRITICAL, URL_CHECK, "Our origination URL was deleted.", steps=(ORIGINATION_URL,)
     ),
-    _Code.ORIGINATION_URL_DISABLED: FindingKind(
-        _CRITICAL, "Our origination URL is disabled.", Fix.REPAIR, URL_CHECK, ("twilio_origination_url",)
+    _Code.ORIGINATION_URL_DISABLED: _kind(
+        _CRITICAL, URL_CHECK, "Our origination URL is disabled.", steps=(ORIGINATION_URL,)
     ),
-    _Code.ORIGINATION_URL_CHANGED: FindingKind(
-        _CRITICAL, "Our origination URL was changed.", Fix.REPAIR, URL_CHECK, ("twilio_origination_url",)
+    _Code.ORIGINATION_URL_CHANGED: _kind(
+        _WARNING, URL_CHECK, "Our origination URL was changed.", steps=(ORIGINATION_URL,)
     ),
-    _Code.ORIGINATION_HOST_WRONG: FindingKind(
+    _Code.ORIGINATION_HOST_WRONG: _kind(
         _CRITICAL,
-        "Our origination URL points to a host other than LIVEKIT_SIP_URI's.",
-        Fix.REPAIR,
         URL_CHECK,
-        ("twilio_origination_url",),
+        "Our origination URL does not lead to the host and port of LIVEKIT_SIP_URI.",
+        steps=(ORIGINATION_URL,),
     ),
-    _Code.LIVEKIT_TRUNK_GONE: FindingKind(
+    _Code.ORIGINATION_URL_OVERRIDDEN: _kind(
+        _CRITICAL, URL_CHECK, "Another origination URL on our trunk takes calls to another host.", Fix.NONE
+    ),
+    _Code.LIVEKIT_TRUNK_GONE: _kind(
+        _CRITICAL, INBOUND_CHECK, "Our LiveKit trunk was deleted.", steps=(INBOUND_TRUNK, DISPATCH_RULE)
+    ),
+    _Code.LIVEKIT_TRUNK_LOST_NUMBER: _kind(
+        _CRITICAL, INBOUND_CHECK, "Our LiveKit trunk no longer has the number.", steps=(INBOUND_TRUNK,)
+    ),
+    _Code.LIVEKIT_TRUNK_CHANGED: _kind(
+        _WARNING, INBOUND_CHECK, "Our LiveKit trunk is set differently.", steps=(INBOUND_TRUNK,)
+    ),
+    _Code.LIVEKIT_TRUNK_CALLERS: _kind(
+        _CRITICAL, INBOUND_CHECK, "Our LiveKit trunk lets only some calls in.", steps=(INBOUND_TRUNK,)
+    ),
+    _Code.LIVEKIT_TRUNK_OPEN: _kind(
+        _WARNING, INBOUND_CHECK, "Our LiveKit trunk takes calls from any address.", steps=(INBOUND_TRUNK,)
+    ),
+    _Code.LIVEKIT_TRUNK_ENCRYPTION: _kind(
         _CRITICAL,
-        "Our LiveKit trunk was deleted.",
-        Fix.REPAIR,
         INBOUND_CHECK,
-        ("livekit_inbound_trunk", "livekit_dispatch_rule"),
+        "Our LiveKit trunk requires encrypted media, which the Twilio trunk does not send.",
+        steps=(INBOUND_TRUNK,),
     ),
-    _Code.LIVEKIT_TRUNK_LOST_NUMBER: FindingKind(
-        _CRITICAL, "Our LiveKit trunk no longer has the number.", Fix.REPAIR, INBOUND_CHECK, ("livekit_inbound_trunk",)
+    _Code.LIVEKIT_TRUNK_FOREIGN: _kind(
+        _CRITICAL, INBOUND_CHECK, "Another LiveKit trunk also takes the number: LiveKit refuses its calls.", Fix.NONE
     ),
-    _Code.LIVEKIT_TRUNK_CHANGED: FindingKind(
-        _CRITICAL,
-        "Our LiveKit trunk requires a password, or does not accept calls from Twilio.",
-        Fix.REPAIR,
-        INBOUND_CHECK,
-        ("livekit_inbound_trunk",),
+    _Code.RULE_GONE: _kind(_CRITICAL, RULE_CHECK, "Our dispatch rule was deleted.", steps=(DISPATCH_RULE,)),
+    _Code.RULE_DEAD_TRUNK: _kind(
+        _CRITICAL, RULE_CHECK, "Our dispatch rule does not name our trunk.", steps=(DISPATCH_RULE,)
     ),
-    _Code.LIVEKIT_TRUNK_FOREIGN: FindingKind(
-        _CRITICAL, "Another LiveKit trunk also has the number: LiveKit refuses its calls.", Fix.NONE, INBOUND_CHECK
+    _Code.RULE_LOST_AGENT: _kind(
+        _CRITICAL, RULE_CHECK, "Our dispatch rule does not name the agent.", steps=(DISPATCH_RULE,)
     ),
-    _Code.RULE_GONE: FindingKind(
-        _CRITICAL, "Our dispatch rule was deleted.", Fix.REPAIR, RULE_CHECK, ("livekit_dispatch_rule",)
-    ),
-    _Code.RULE_DEAD_TRUNK: FindingKind(
-        _CRITICAL, "Our dispatch rule does not name our trunk.", Fix.REPAIR, RULE_CHECK, ("livekit_dispatch_rule",)
-    ),
-    _Code.RULE_LOST_AGENT: FindingKind(
-        _CRITICAL, "Our dispatch rule does not name the agent.", Fix.REPAIR, RULE_CHECK, ("livekit_dispatch_rule",)
-    ),
-    _Code.RULE_WILDCARD: FindingKind(
+    _Code.RULE_WILDCARD: _kind(
         _WARNING,
+        RULE_CHECK,
         "Our dispatch rule names no trunk: it matches every call of the project.",
-        Fix.REPAIR,
-        RULE_CHECK,
-        ("livekit_dispatch_rule",),
+        steps=(DISPATCH_RULE,),
     ),
-    _Code.RULE_FILTERED: FindingKind(
+    _Code.RULE_FILTERED: _kind(
+        _CRITICAL, RULE_CHECK, "Our dispatch rule matches only some callers or numbers.", steps=(DISPATCH_RULE,)
+    ),
+    _Code.RULE_PIN: _kind(
+        _CRITICAL, RULE_CHECK, "Our dispatch rule asks every caller for a PIN.", steps=(DISPATCH_RULE,)
+    ),
+    _Code.RULE_ENCRYPTION: _kind(
         _CRITICAL,
-        "Our dispatch rule matches only some callers or numbers.",
-        Fix.REPAIR,
         RULE_CHECK,
-        ("livekit_dispatch_rule",),
+        "Our dispatch rule requires encrypted media, which the Twilio trunk does not send.",
+        steps=(DISPATCH_RULE,),
     ),
-    _Code.RULE_FOREIGN_CATCH_ALL: FindingKind(
+    _Code.RULE_PRESET: _kind(
         _WARNING,
+        RULE_CHECK,
+        "Our dispatch rule names a room preset: if the LiveKit server has none of that name, calls fail.",
+        Fix.NONE,
+    ),
+    _Code.RULE_CHANGED: _kind(_WARNING, RULE_CHECK, "Our dispatch rule is set differently.", steps=(DISPATCH_RULE,)),
+    _Code.RULE_OVERRIDDEN: _kind(_CRITICAL, RULE_CHECK, "Another dispatch rule takes the calls before ours.", Fix.NONE),
+    _Code.RULE_CONFLICT: _kind(
+        _CRITICAL, RULE_CHECK, "Dispatch rules contradict each other: LiveKit refuses the calls.", Fix.NONE
+    ),
+    _Code.RULE_FOREIGN_CATCH_ALL: _kind(
+        _FOREIGN,
+        RULE_CHECK,
         "Somebody else's dispatch rule names no trunk: it matches every call that no other rule matches.",
         Fix.NONE,
-        RULE_CHECK,
     ),
-    _Code.TWIN: FindingKind(_WARNING, "A duplicate: a second resource of ours for the same agent.", Fix.DELETE, ""),
-    _Code.ORPHAN: FindingKind(_WARNING, "An orphan: a resource of ours that is not in the database.", Fix.DELETE, ""),
-    _Code.UNREADABLE: FindingKind(
-        _WARNING, "A resource or its tag cannot be read, so its state is unknown.", Fix.NONE, ""
-    ),
+    _Code.MARK_LOST: _kind(_WARNING, "", "The mark by which Trunkline knows this resource as its own was changed."),
+    _Code.TWIN: _kind(_WARNING, "", "A duplicate: a second resource of ours for the same agent.", Fix.DELETE),
+    _Code.ORPHAN: _kind(_WARNING, "", "An orphan: a resource of ours that is not in the database.", Fix.DELETE),
+    _Code.UNREADABLE: _kind(_WARNING, "", "A resource or its tag cannot be read, so its state is unknown.", Fix.NONE),
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One difference between what we stored and what a provider has."""
+    """One reason why calls fail, or one difference between what we want and what a provider has."""
 
     code: FindingCode
     agent_id: str | None = None
@@ -215,6 +272,9 @@ class Finding:
     phone_number: str = ""
     """The number of a LiveKit trunk, by which its deletion is confirmed. Never shown."""
     detail: str = ""
+    severity_override: Severity | None = None
+    callers: Callers | None = None
+    """Whose calls fail; set where the severity is critical."""
     fixed: str = field(default="", compare=False)
     """What `--fix` did about it."""
 
@@ -224,6 +284,18 @@ class Finding:
         return FINDING_KINDS[self.code]
 
     @property
+    def severity(self) -> Severity:
+        """What it means."""
+        return self.severity_override or self.kind.severity
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps that a repair runs for it."""
+        if self.kind.fix not in {Fix.REPAIR, Fix.TAKE_BACK}:
+            return ()
+        return self.kind.steps or ((self.resource[0],) if self.resource else ())
+
+    @property
     def check(self) -> str:
         """The named check of `verify` that it fails."""
         return check_of(self.code, self.resource[0] if self.resource else "")
@@ -231,7 +303,8 @@ class Finding:
 
 def check_of(code: FindingCode, kind: str) -> str:
     """Return the named check of `verify` that a finding about this kind of resource (step name) fails, or ""."""
-    return FINDING_KINDS[code].check or (_CHECK_OF.get(kind, "") if code is FindingCode.UNREADABLE else "")
+    is_of_any_kind = code in {FindingCode.UNREADABLE, FindingCode.MARK_LOST}
+    return FINDING_KINDS[code].check or (_CHECK_OF.get(kind, "") if is_of_any_kind else "")
 
 
 _C = ErrorCode
@@ -295,7 +368,14 @@ _BY_FIX: Mapping[Fix, str] = {
 
 _BY_PERSON: Mapping[FindingCode, str] = {
     FindingCode.NUMBER_GONE: "Deprovision the agent, or buy the number again.",
+    FindingCode.NUMBER_NO_VOICE: "Set the number to receive voice calls in the Twilio console.",
+    FindingCode.ORIGINATION_URL_OVERRIDDEN: (
+        "Ask whose the other URL is: delete it in the Twilio console, or give it a higher priority number than ours."
+    ),
     FindingCode.LIVEKIT_TRUNK_FOREIGN: "Remove the number from the other trunk in LiveKit.",
+    FindingCode.RULE_PRESET: "Name the server's presets in LIVEKIT_ROOM_PRESETS, or take it out of the rule in LiveKit.",
+    FindingCode.RULE_OVERRIDDEN: "Ask whose the other rule is: delete it in LiveKit, or take our trunk out of it.",
+    FindingCode.RULE_CONFLICT: "Delete one of the named rules in LiveKit, or narrow it.",
     FindingCode.UNREADABLE: "Check it in the provider's console: the detail says what is wrong with it.",
     FindingCode.RULE_FOREIGN_CATCH_ALL: "Ask its owner to set the rule's trunks, or to delete it in LiveKit.",
 }

@@ -16,7 +16,7 @@ from app.domain.texts import shown
 from app.numbers.agents import is_open_for
 from app.providers.base import Carrier, CarrierNumber, Unreadable, VoicePlatform
 from app.providers.errors import RejectedError
-from app.providers.marks import mark_in
+from app.path.marks import mark_in
 from app.providers.request_recorder import RecordedRequest, RequestRecorder
 from app.saga.context import StepContext, Toolbox
 from app.saga.steps import ACTIONS

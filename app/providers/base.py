@@ -99,7 +99,7 @@ class Unreadable:
 class Label:
     """How a resource of ours is marked: `tag` (at most 64 chars, as Twilio's FriendlyName), and a trunk's `metadata`.
 
-    `metadata` is JSON for LiveKit trunks only: a dispatch rule's belongs to the user (`app.providers.marks`).
+    `metadata` is JSON for LiveKit trunks only: a dispatch rule's belongs to the user (`app.path.marks`).
     """
 
     tag: str

@@ -16,7 +16,7 @@ from app.providers.calls import CallInstrumentation
 from app.providers.errors import CallFailedError, Outcome, TransientError, translate
 from app.providers.livekit_connection import LiveKitConnection, SipCall
 from app.providers.livekit_errors import LIVEKIT_TABLE
-from app.providers.marks import TAG_PREFIX, without_mark
+from app.path.marks import TAG_PREFIX, without_mark
 from app.providers.rate_limiter import RateLimiter
 
 _ID = re.compile(r"(?P<kind>[A-Z]+)_[A-Za-z0-9]{4,64}")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from app.domain.texts import read_time, storable
 from app.providers.base import CarrierNumber, CarrierTrunk, NumberRouting, OriginationUrl, Unreadable
-from app.providers.marks import TAG_PREFIX
+from app.path.marks import TAG_PREFIX
 
 Json = Mapping[str, object]
 

@@ -11,7 +11,7 @@ from app.domain.errors import ErrorCode
 from app.domain.operations import STEP_BY_NAME, Direction, Kind, Step
 from app.providers.base import Carrier, Label, NumberRouting, VoicePlatform
 from app.providers.errors import RejectedError, TransientError
-from app.providers.marks import mark_in, metadata_of, tag_of
+from app.path.marks import mark_in, metadata_of, tag_of
 from app.providers.rate_limiter import CallPriority
 from app.saga.machine import Change, Lease, OperationRow, Saga, Timing
 from app.saga.rows import Loaded

@@ -29,7 +29,7 @@ from app.domain.operations import (
     StepState,
 )
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
-from app.providers.marks import tag_of
+from app.path.marks import tag_of
 from app.saga.machine import LEASE_MARGIN, Verdict
 from app.saga.runner import Outcome
 from tests.support.providers import WorkerDiedError

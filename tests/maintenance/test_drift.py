@@ -9,7 +9,7 @@ from app.db.models import Audit
 from app.domain.events import Origin
 from app.domain.findings import FINDING_KINDS, AuditStatus, FindingCode, Fix, Health
 from app.domain.operations import PhoneStatus
-from app.providers.marks import tag_of
+from app.path.marks import tag_of
 from tests.support.providers import WorkerDiedError
 from tests.support.sandbox_app import NUMBER, SandboxApp, unknown_agent
 

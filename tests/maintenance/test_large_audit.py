@@ -18,7 +18,7 @@ from sqlalchemy import insert
 from app.db.models import Agent
 from app.domain.operations import PhoneStatus
 from app.providers.base import Label
-from app.providers.marks import tag_of
+from app.path.marks import tag_of
 from tests.support.sandbox_app import SandboxApp
 
 AGENTS = int(os.environ.get("AUDIT_AGENTS", "300"))

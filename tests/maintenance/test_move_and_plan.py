@@ -14,7 +14,7 @@ from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import Origin
 from app.domain.findings import FindingCode, Health
 from app.domain.operations import OperationStatus, PhoneStatus
-from app.providers.marks import metadata_of, tag_of
+from app.path.marks import metadata_of, tag_of
 from tests.maintenance.console_edits import ConsoleEditor
 from tests.support.saga import EXPIRE_LEASES
 from tests.support.sandbox_app import FOREIGN_NUMBER, NUMBER, SandboxApp

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from app.db.models import Agent
 from app.domain.events import Origin
 from app.domain.findings import FindingCode
-from app.providers.marks import tag_of
+from app.path.marks import tag_of
 from tests.support.malformed_texts import MALFORMED_URIS, damaged_marks
 from tests.support.sandbox_app import FOREIGN_NUMBER, NUMBER, SandboxApp, unknown_agent
 

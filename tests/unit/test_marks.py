@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.texts import read_time, shown, storable
-from app.providers.marks import Mark, agent_of, is_damaged, mark_in, metadata_of, tag_of, without_mark
+from app.path.marks import Mark, agent_of, is_damaged, mark_in, metadata_of, tag_of, without_mark
 from tests.support.malformed_texts import ANY_JSON, ANY_TEXT, DEEP, MALFORMED_URIS, damaged_marks, id_of
 
 AGENT = uuid.UUID("00000000-0000-4000-8000-0000000000ab")

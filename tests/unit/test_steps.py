@@ -24,7 +24,7 @@ from app.domain.operations import (
 )
 from app.providers.base import NumberRouting
 from app.providers.errors import RejectedError, TransientError
-from app.providers.marks import tag_of
+from app.path.marks import tag_of
 from app.saga.context import RoutedElsewhereError, StepContext
 from app.saga.steps import ACTIONS
 from app.saga.verification import checks, same_sip_uri

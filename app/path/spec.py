@@ -1,0 +1,165 @@
+"""What we want: the path of one agent's number, as each provider's objects are to be.
+
+What is not named here belongs to whoever set it: it is never compared and never overwritten.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
+from app.domain.sip_uris import SipUri
+
+ORIGINATION_PRIORITY = 10
+"""Room on both sides: an operator may put a URL of his own before or after ours (0 to 65535, lowest first)."""
+
+ORIGINATION_WEIGHT = 10
+"""Share of the calls among URLs of one priority."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """How a resource of ours is marked: `tag` (at most 64 chars, as Twilio's FriendlyName), and a trunk's `metadata`.
+
+    `metadata` is JSON for LiveKit trunks only: a dispatch rule's belongs to the user (`app.path.marks`).
+    """
+
+    tag: str
+    metadata: str = field(default="{}")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What all paths of an installation have in common: the settings of lines and rooms."""
+
+    sip_uri: SipUri
+    """LiveKit's SIP URI, over TLS where `is_secure`."""
+    is_secure: bool = False
+    """Whether lines are encrypted, signalling and media, at both providers. Not so: encryption is left alone."""
+    transfer_mode: str | None = None
+    """Twilio's TransferMode of a trunk; None: as Twilio makes it (`disable-all`), and left alone."""
+    allowed_addresses: tuple[str, ...] = ()
+    """CIDR blocks that may call our LiveKit trunks; empty means any."""
+    ringing_timeout: timedelta = timedelta(seconds=30)
+    """How long a caller hears it ring when no agent answers; given once, at creation. LiveKit's own is 3 minutes."""
+    room_prefix: str = "call"
+    """Rooms are named `{room_prefix}_{caller}_{random}`; given once, at creation."""
+    room_presets: frozenset[str] | None = None
+    """The room presets that the LiveKit server has; None: not known, since LiveKit's API does not tell."""
+
+    @property
+    def is_cloud(self) -> bool:
+        """Whether calls go to LiveKit Cloud, which refuses a call that no trunk takes; an open-source server goes on."""
+        return self.sip_uri.host.endswith(".sip.livekit.cloud")
+
+
+@dataclass(frozen=True, slots=True)
+class TrunkSpec:
+    """A Twilio trunk."""
+
+    tag: str
+    is_secure: bool = False
+    transfer_mode: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OriginationUrlSpec:
+    """An enabled origination URL."""
+
+    tag: str
+    uri: SipUri
+    priority: int = ORIGINATION_PRIORITY
+    weight: int = ORIGINATION_WEIGHT
+
+
+@dataclass(frozen=True, slots=True)
+class InboundTrunkSpec:
+    """A LiveKit inbound trunk for one number, without a password."""
+
+    label: Label
+    phone_number: str
+    allowed_addresses: tuple[str, ...] = ()
+    is_secure: bool = False
+    """Whether media must be encrypted."""
+    ringing_timeout: timedelta = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchRuleSpec:
+    """An individual rule for one trunk that starts one agent, without filters and without a PIN."""
+
+    tag: str
+    trunk_id: str
+    agent_name: str
+    job_metadata: str = "{}"
+    room_prefix: str = "call"
+
+
+@dataclass(frozen=True, slots=True)
+class PathSpec:
+    """The path of one number to one agent. `ids` has the id of each step's resource, as far as there is one."""
+
+    profile: Profile
+    instance: str
+    agent_id: str
+    agent_name: str
+    job_metadata: str
+    phone_number: str
+    """E.164."""
+    label: Label
+    ids: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def number_sid(self) -> str:
+        """The Twilio number's sid, or ""."""
+        return self.ids.get(NUMBER, "")
+
+    @property
+    def trunk_sid(self) -> str:
+        """The Twilio trunk's sid, or ""."""
+        return self.ids.get(TRUNK, "")
+
+    @property
+    def url_sid(self) -> str:
+        """The origination URL's sid, or ""."""
+        return self.ids.get(ORIGINATION_URL, "")
+
+    @property
+    def inbound_trunk_id(self) -> str:
+        """The LiveKit trunk's id, or ""."""
+        return self.ids.get(INBOUND_TRUNK, "")
+
+    @property
+    def rule_id(self) -> str:
+        """The dispatch rule's id, or ""."""
+        return self.ids.get(DISPATCH_RULE, "")
+
+    @property
+    def trunk(self) -> TrunkSpec:
+        """The Twilio trunk."""
+        return TrunkSpec(self.label.tag, self.profile.is_secure, self.profile.transfer_mode)
+
+    @property
+    def origination_url(self) -> OriginationUrlSpec:
+        """The origination URL."""
+        return OriginationUrlSpec(self.label.tag, self.profile.sip_uri)
+
+    @property
+    def inbound_trunk(self) -> InboundTrunkSpec:
+        """The LiveKit trunk."""
+        profile = self.profile
+        return InboundTrunkSpec(
+            self.label, self.phone_number, profile.allowed_addresses, profile.is_secure, profile.ringing_timeout
+        )
+
+    @property
+    def dispatch_rule(self) -> DispatchRuleSpec:
+        """The dispatch rule, which names the LiveKit trunk of `ids`."""
+        profile = self.profile
+        return DispatchRuleSpec(
+            self.label.tag,
+            self.inbound_trunk_id,
+            self.agent_name,
+            self.job_metadata,
+            profile.room_prefix,
+        )
