@@ -15,9 +15,9 @@ from app.domain.errors import ErrorCode
 from app.domain.findings import Finding, FindingCode
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, STEPS, TRUNK
 from app.numbers.agents import is_open_for
-from app.providers.base import DispatchRule
-from app.providers.errors import ProviderError
 from app.path.marks import agent_of, mark_in
+from app.path.observed import DispatchRule
+from app.providers.errors import ProviderError
 from app.saga.context import StepContext, Toolbox
 from app.saga.steps import ACTIONS
 

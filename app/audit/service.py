@@ -24,8 +24,8 @@ from app.domain.events import Action, Origin
 from app.domain.findings import AuditStatus, Finding, FindingCode, Fix, Health
 from app.domain.operations import OPEN_STATUSES, PhoneStatus
 from app.numbers.maintenance import MaintenanceService, finding_json, path_from_row, save_health
-from app.providers.errors import ProviderError
 from app.path.marks import agent_of
+from app.providers.errors import ProviderError
 from app.providers.rate_limiter import Caller, CallPriority, calling
 from app.saga.context import Toolbox
 

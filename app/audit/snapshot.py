@@ -14,9 +14,9 @@ from app.domain.errors import ErrorCode
 from app.domain.findings import Finding, FindingCode
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
 from app.domain.texts import shown
-from app.providers.base import CarrierNumber, CarrierTrunk, DispatchRule, InboundTrunk, OriginationUrl, Unreadable
-from app.providers.errors import RejectedError
 from app.path.marks import agent_of, is_damaged
+from app.path.observed import CarrierNumber, CarrierTrunk, DispatchRule, InboundTrunk, OriginationUrl, Unreadable
+from app.providers.errors import RejectedError
 from app.providers.rate_limiter import calling, current_caller
 from app.saga.context import Toolbox
 from app.saga.verification import same_sip_uri, sip_host

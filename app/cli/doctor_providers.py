@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 
 from app.cli.doctor_checks import Check, CheckOutcome, CheckStatus, ok
 from app.domain.errors import ErrorCode
-from app.providers.base import Unreadable
-from app.providers.errors import ProviderError, RejectedError
 from app.path.marks import mark_in
+from app.path.observed import Unreadable
+from app.providers.errors import ProviderError, RejectedError
 from app.setting_values import is_loopback
 from app.wiring import Wiring
 

@@ -373,7 +373,7 @@ _BY_PERSON: Mapping[FindingCode, str] = {
         "Ask whose the other URL is: delete it in the Twilio console, or give it a higher priority number than ours."
     ),
     FindingCode.LIVEKIT_TRUNK_FOREIGN: "Remove the number from the other trunk in LiveKit.",
-    FindingCode.RULE_PRESET: "Name the server's presets in LIVEKIT_ROOM_PRESETS, or take it out of the rule in LiveKit.",
+    FindingCode.RULE_PRESET: "List the server's presets in LIVEKIT_ROOM_PRESETS, or take it out of the rule.",
     FindingCode.RULE_OVERRIDDEN: "Ask whose the other rule is: delete it in LiveKit, or take our trunk out of it.",
     FindingCode.RULE_CONFLICT: "Delete one of the named rules in LiveKit, or narrow it.",
     FindingCode.UNREADABLE: "Check it in the provider's console: the detail says what is wrong with it.",

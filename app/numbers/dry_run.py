@@ -14,9 +14,10 @@ from app.domain.errors import ErrorCode, agent_not_found
 from app.domain.operations import STEPS, VERIFICATION, PhoneStatus
 from app.domain.texts import shown
 from app.numbers.agents import is_open_for
-from app.providers.base import Carrier, CarrierNumber, Unreadable, VoicePlatform
-from app.providers.errors import RejectedError
 from app.path.marks import mark_in
+from app.path.observed import CarrierNumber, Unreadable
+from app.providers.base import Carrier, VoicePlatform
+from app.providers.errors import RejectedError
 from app.providers.request_recorder import RecordedRequest, RequestRecorder
 from app.saga.context import StepContext, Toolbox
 from app.saga.steps import ACTIONS

@@ -16,7 +16,8 @@ from app.bulk import queries
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation, Resource
 from app.domain.operations import TRUNK, OperationKind, OperationStatus
-from app.providers.base import Carrier, CarrierNumber, Unreadable
+from app.path.observed import CarrierNumber, Unreadable
+from app.providers.base import Carrier
 from app.providers.errors import ProviderError
 
 log = structlog.get_logger(__name__)

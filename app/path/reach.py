@@ -75,5 +75,5 @@ def trunk_conflicts(trunks: Iterable[InboundTrunk]) -> list[tuple[InboundTrunk, 
 
 
 def rule_conflicts(rules: Iterable[DispatchRule]) -> list[tuple[DispatchRule, DispatchRule]]:
-    """Return the pairs for which LiveKit refuses a create and every call that meets both; a rule may be its own pair."""
+    """Return the pairs for which LiveKit refuses a create, and every call that meets both; a pair may be one rule."""
     raise NotImplementedError

@@ -49,7 +49,7 @@ class Profile:
 
     @property
     def is_cloud(self) -> bool:
-        """Whether calls go to LiveKit Cloud, which refuses a call that no trunk takes; an open-source server goes on."""
+        """Whether calls go to LiveKit Cloud, which refuses a call without a trunk; an open-source server goes on."""
         return self.sip_uri.host.endswith(".sip.livekit.cloud")
 
 

@@ -10,100 +10,19 @@ database cannot store (`app.domain.texts.storable`).
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Protocol, TypeVar
 
+from app.path.observed import (
+    CarrierNumber,
+    CarrierTrunk,
+    DispatchRule,
+    InboundTrunk,
+    NumberRouting,
+    OriginationUrl,
+    Unreadable,
+)
+from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, OriginationUrlSpec, TrunkSpec
 from app.providers.errors import MALFORMED, CallFailedError, Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class NumberRouting:
-    """Where a number sends its calls today; what `previous_routing` keeps so that undo can put it back."""
-
-    trunk_sid: str | None
-    voice_application_sid: str | None
-    voice_url: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class CarrierNumber:
-    """A phone number that the carrier account owns; `sid` is `PN` + 32 hex."""
-
-    sid: str
-    phone_number: str
-    account_sid: str
-    is_voice: bool
-    """Voice-capable, in use, and not set to receive fax."""
-    routing: NumberRouting
-
-
-@dataclass(frozen=True, slots=True)
-class CarrierTrunk:
-    """An Elastic SIP trunk; `sid` is `TK` + 32 hex, `tag` its FriendlyName."""
-
-    sid: str
-    tag: str
-    is_secure: bool
-    created_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class OriginationUrl:
-    """Where a trunk sends incoming calls; `sid` is `OU` + 32 hex."""
-
-    sid: str
-    trunk_sid: str
-    sip_url: str
-    is_enabled: bool
-    tag: str
-    created_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class InboundTrunk:
-    """A LiveKit inbound trunk; `id` is `ST_` + 12 chars. `metadata` is the JSON text as stored."""
-
-    id: str
-    name: str
-    metadata: str
-    numbers: tuple[str, ...]
-    allowed_addresses: tuple[str, ...] = ()
-    has_auth: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class DispatchRule:
-    """A LiveKit dispatch rule; `id` is `SDR_` + 12 chars. With empty `trunk_ids` it is a project-wide wildcard."""
-
-    id: str
-    name: str
-    metadata: str
-    trunk_ids: tuple[str, ...]
-    agent_names: tuple[str, ...]
-    inbound_numbers: tuple[str, ...] = ()
-    numbers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A record of a list that cannot be read: a field that decides something is missing, or is of another type."""
-
-    external_id: str
-    """Empty where the id cannot be read either."""
-    may_be_ours: bool
-    """False where its name or metadata could be read and Trunkline's mark is not in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """How a resource of ours is marked: `tag` (at most 64 chars, as Twilio's FriendlyName), and a trunk's `metadata`.
-
-    `metadata` is JSON for LiveKit trunks only: a dispatch rule's belongs to the user (`app.path.marks`).
-    """
-
-    tag: str
-    metadata: str = field(default="{}")
 
 
 class Carrier(Protocol):
@@ -118,7 +37,7 @@ class Carrier(Protocol):
     def list_numbers(self, unreadable: list[Unreadable] | None = None) -> list[CarrierNumber]:
         """Return every number of the account."""
 
-    def create_trunk(self, label: Label) -> CarrierTrunk:
+    def create_trunk(self, spec: TrunkSpec) -> CarrierTrunk:
         """Create a trunk named by the tag, without a domain."""
 
     def get_trunk(self, trunk_sid: str) -> CarrierTrunk | None:
@@ -130,20 +49,26 @@ class Carrier(Protocol):
     def list_trunk_numbers(self, trunk_sid: str) -> list[str]:
         """Return the sids of the numbers on the trunk; empty when the trunk is gone."""
 
-    def update_trunk(self, trunk_sid: str, label: Label) -> bool:
-        """Name the trunk by the tag and let it take plain calls (`secure` off); False when it is gone."""
+    def update_trunk(self, now: CarrierTrunk, wanted: CarrierTrunk) -> bool:
+        """Write the fields in which `wanted` differs from `now`, just read, and no others; False when it is gone.
+
+        Without a difference nothing is sent.
+        """
 
     def delete_trunk(self, trunk_sid: str) -> bool:
         """Delete the trunk, whatever is on it; False when Twilio says that there is none."""
 
-    def create_origination_url(self, trunk_sid: str, sip_url: str, label: Label) -> OriginationUrl:
+    def create_origination_url(self, trunk_sid: str, spec: OriginationUrlSpec) -> OriginationUrl:
         """Create an enabled origination URL on the trunk."""
 
     def list_origination_urls(self, trunk_sid: str, unreadable: list[Unreadable] | None = None) -> list[OriginationUrl]:
         """Return the trunk's origination URLs, oldest first; empty when the trunk is gone."""
 
-    def update_origination_url(self, trunk_sid: str, url_sid: str, sip_url: str, label: Label) -> bool:
-        """Make the URL an enabled one to `sip_url`, named by the tag; False when it is gone."""
+    def update_origination_url(self, now: OriginationUrl, wanted: OriginationUrl) -> bool:
+        """Write the fields in which `wanted` differs from `now`, just read, and no others; False when it is gone.
+
+        Without a difference nothing is sent.
+        """
 
     def delete_origination_url(self, trunk_sid: str, url_sid: str) -> bool:
         """Delete the origination URL; False when Twilio says that there is none."""
@@ -167,37 +92,51 @@ class Carrier(Protocol):
 class VoicePlatform(Protocol):
     """The voice side: inbound trunks and dispatch rules of one LiveKit project."""
 
-    def create_inbound_trunk(self, e164: str, label: Label) -> InboundTrunk:
+    def create_inbound_trunk(self, spec: InboundTrunkSpec) -> InboundTrunk:
         """Create a trunk for this one number; `RejectedError(livekit_number_conflict)` when another trunk has it."""
 
     def list_inbound_trunks(
         self, e164: str | None = None, unreadable: list[Unreadable] | None = None
     ) -> list[InboundTrunk]:
-        """Return the trunks that name this number exactly, wildcards left out; without one all; sorted by id."""
+        """Return the trunks that a call to this number may match: those with it, in any form, and those without numbers.
 
-    def update_inbound_trunk(self, trunk_id: str, e164: str, label: Label) -> bool:
-        """Replace the trunk by what `create_inbound_trunk` makes, in place; False when it is gone."""
+        Without a number all; sorted by id.
+        """
+
+    def get_inbound_trunk(self, trunk_id: str) -> InboundTrunk | None:
+        """Return the trunk, or None when LiveKit does not list it."""
+
+    def update_inbound_trunk(self, now: InboundTrunk, wanted: InboundTrunk) -> bool:
+        """Write the fields in which `wanted` differs from `now`, just read, and the rest of it back as it was.
+
+        False when it is gone; without a difference nothing is sent.
+        """
 
     def delete_trunk(self, trunk_id: str) -> None:
         """Delete the trunk; one already gone is success (LiveKit responds with 200 for unknown ids too)."""
 
-    def create_dispatch_rule(self, trunk_id: str, agent_name: str, job_metadata: str, label: Label) -> DispatchRule:
-        """Create an individual rule for this one trunk that starts the named agent, its job given `job_metadata`.
+    def create_dispatch_rule(self, spec: DispatchRuleSpec) -> DispatchRule:
+        """Create an individual rule for this one trunk that starts the named agent, its job given its metadata.
 
-        Its metadata is left empty: everybody in the room reads it.
+        The rule's own metadata is left empty: everybody in the room reads it.
         """
 
     def list_dispatch_rules(
         self, trunk_id: str | None = None, unreadable: list[Unreadable] | None = None
     ) -> list[DispatchRule]:
-        """Return the rules that name this trunk (all rules without one, wildcards included), sorted by id."""
+        """Return the rules that a call on this trunk may match: those that name it, and those without trunks.
 
-    def update_dispatch_rule(
-        self, rule_id: str, trunk_id: str, agent_name: str, job_metadata: str, label: Label
-    ) -> bool:
-        """Replace the rule by what `create_dispatch_rule` makes, in place, its metadata kept; False when it is gone.
+        Without a trunk all; sorted by id.
+        """
 
-        A mark in the metadata, of an earlier release, is taken out.
+    def get_dispatch_rule(self, rule_id: str) -> DispatchRule | None:
+        """Return the rule, or None when LiveKit does not list it."""
+
+    def update_dispatch_rule(self, now: DispatchRule, wanted: DispatchRule) -> bool:
+        """Write the fields in which `wanted` differs from `now`, just read, and the rest of it back as it was.
+
+        False when it is gone; without a difference nothing is sent. An agent that is in both keeps all its fields, and
+        one that takes another's place in the list gets the other's: only its name and metadata are written.
         """
 
     def delete_dispatch_rule(self, rule_id: str) -> bool:

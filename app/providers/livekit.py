@@ -11,12 +11,14 @@ from livekit import api
 from app.domain.errors import ErrorCode
 from app.domain.texts import storable
 from app.observability.tracing import NO_TELEMETRY, Telemetry
-from app.providers.base import DispatchRule, InboundTrunk, Label, Unreadable, read_records
+from app.path.marks import TAG_PREFIX, without_mark
+from app.path.observed import DispatchRule, InboundTrunk, Unreadable
+from app.path.spec import Label
+from app.providers.base import read_records
 from app.providers.calls import CallInstrumentation
 from app.providers.errors import CallFailedError, Outcome, TransientError, translate
 from app.providers.livekit_connection import LiveKitConnection, SipCall
 from app.providers.livekit_errors import LIVEKIT_TABLE
-from app.path.marks import TAG_PREFIX, without_mark
 from app.providers.rate_limiter import RateLimiter
 
 _ID = re.compile(r"(?P<kind>[A-Z]+)_[A-Za-z0-9]{4,64}")

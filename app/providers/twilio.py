@@ -6,15 +6,9 @@ from twilio.http import HttpClient
 
 from app.domain.errors import ErrorCode
 from app.observability.tracing import NO_TELEMETRY, Telemetry
-from app.providers.base import (
-    CarrierNumber,
-    CarrierTrunk,
-    Label,
-    NumberRouting,
-    OriginationUrl,
-    Unreadable,
-    read_records,
-)
+from app.path.observed import CarrierNumber, CarrierTrunk, NumberRouting, OriginationUrl, Unreadable
+from app.path.spec import Label
+from app.providers.base import read_records
 from app.providers.calls import CallInstrumentation
 from app.providers.errors import CallFailedError, Outcome, RejectedError
 from app.providers.rate_limiter import RateLimiter

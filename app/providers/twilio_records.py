@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from app.domain.texts import read_time, storable
-from app.providers.base import CarrierNumber, CarrierTrunk, NumberRouting, OriginationUrl, Unreadable
 from app.path.marks import TAG_PREFIX
+from app.path.observed import CarrierNumber, CarrierTrunk, NumberRouting, OriginationUrl, Unreadable
 
 Json = Mapping[str, object]
 

@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import STEP_BY_NAME, Direction, Kind, Step
-from app.providers.base import Carrier, Label, NumberRouting, VoicePlatform
-from app.providers.errors import RejectedError, TransientError
 from app.path.marks import mark_in, metadata_of, tag_of
+from app.path.observed import NumberRouting
+from app.path.spec import Label
+from app.providers.base import Carrier, VoicePlatform
+from app.providers.errors import RejectedError, TransientError
 from app.providers.rate_limiter import CallPriority
 from app.saga.machine import Change, Lease, OperationRow, Saga, Timing
 from app.saga.rows import Loaded

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import NUMBER, TRUNK
-from app.providers.base import CarrierNumber, NumberRouting
+from app.path.observed import CarrierNumber, NumberRouting
 from app.providers.errors import RejectedError, TransientError
 from app.saga.context import RoutedElsewhereError, StepContext
 from app.saga.machine import Result

@@ -17,7 +17,7 @@ from typing import Any
 
 from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET, SIP_HOST
 from app.domain.errors import ErrorCode
-from app.providers.base import Label
+from app.path.spec import Label
 from app.providers.errors import ProviderError
 from app.providers.livekit import LiveKitPlatform
 from app.providers.rate_limiter import Caller, CallPriority, RateLimiter, calling, make_rate_limiter

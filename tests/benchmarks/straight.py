@@ -3,7 +3,8 @@
 import json
 import uuid
 
-from app.providers.base import Carrier, Label, VoicePlatform
+from app.path.spec import Label
+from app.providers.base import Carrier, VoicePlatform
 from app.saga.verification import same_sip_uri
 from app.wiring import Wiring
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from livekit import api
 
 from app.domain.errors import ErrorCode
+from app.path.observed import Unreadable
 from app.providers import livekit_connection, twilio_connection
-from app.providers.base import Unreadable
 from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
 from app.providers.livekit import LiveKitPlatform
 from app.providers.twilio import TwilioCarrier

@@ -11,7 +11,7 @@ from tests.support.sandbox import Sandbox
 OPEN = f"""
 import os, sys
 from concurrent.futures import ThreadPoolExecutor
-from app.providers.base import Label
+from app.path.spec import Label
 from app.providers.livekit import LiveKitPlatform
 from app.providers.twilio import TwilioCarrier
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from _pytest.mark import ParameterSet
 
-from app.providers.base import NumberRouting
+from app.path.observed import NumberRouting
 from app.providers.errors import (
     CallFailedError,
     Outcome,

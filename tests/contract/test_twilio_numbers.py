@@ -6,7 +6,7 @@ import pytest
 
 from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN
 from app.domain.errors import ErrorCode
-from app.providers.base import NumberRouting
+from app.path.observed import NumberRouting
 from app.providers.errors import RejectedError
 from app.providers.twilio import TwilioCarrier
 from tests.support.adapters import (

@@ -3,7 +3,7 @@
 import pytest
 
 from app.domain.errors import ErrorCode
-from app.providers.base import Label
+from app.path.spec import Label
 from app.providers.errors import RejectedError, TransientError
 from app.providers.twilio import TwilioCarrier
 from tests.support.adapters import (

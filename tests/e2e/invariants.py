@@ -7,7 +7,7 @@ from typing import Any
 
 from app.db.engine import Sessions
 from app.domain.operations import OperationStatus, PhoneStatus, StepState
-from app.providers.base import Label
+from app.path.spec import Label
 from app.wiring import Wiring
 from tests.e2e.rows import AgentRows, rows_of
 from tests.support.sandbox import Sandbox

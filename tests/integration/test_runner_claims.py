@@ -28,8 +28,8 @@ from app.domain.operations import (
     PhoneStatus,
     StepState,
 )
-from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.path.marks import tag_of
+from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.saga.machine import LEASE_MARGIN, Verdict
 from app.saga.runner import Outcome
 from tests.support.providers import WorkerDiedError

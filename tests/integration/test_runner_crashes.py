@@ -6,7 +6,7 @@ import pytest
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import NUMBER, NUMBER_ATTACHMENT, VERIFICATION, OperationStatus, PhoneStatus
-from app.providers.base import NumberRouting
+from app.path.observed import NumberRouting
 from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
 from tests.support.providers import CallLog, WorkerDiedError
 from tests.support.saga import DO_CALL, MAKERS, UNDO_CALL, VOICE_URL, WRITES, Saga

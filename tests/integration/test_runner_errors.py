@@ -19,7 +19,7 @@ from app.domain.operations import (
     PhoneStatus,
     StepState,
 )
-from app.providers.base import NumberRouting
+from app.path.observed import NumberRouting
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.saga.machine import MESSAGE_GRACE, Verdict
 from app.saga.runner import Outcome

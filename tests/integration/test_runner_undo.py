@@ -8,7 +8,7 @@ import pytest
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName
 from app.domain.operations import NUMBER_ATTACHMENT, TRUNK, VERIFICATION, OperationStatus, PhoneStatus, StepState
-from app.providers.base import NumberRouting
+from app.path.observed import NumberRouting
 from app.providers.errors import RejectedError, TransientError
 from app.saga.machine import MESSAGE_GRACE, UNDO_TRIES, Verdict
 from app.saga.runner import BACKOFF_CAP_S, Outcome

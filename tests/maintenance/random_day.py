@@ -13,7 +13,8 @@ from app.audit.service import AuditService
 from app.db.models import Audit, Operation
 from app.domain.errors import RefusedError
 from app.domain.events import Origin
-from app.providers.base import Carrier, Label
+from app.path.spec import Label
+from app.providers.base import Carrier
 from app.providers.errors import ProviderError
 from app.saga.chain_plan import Plan
 from app.saga.machine import Verdict

@@ -17,8 +17,8 @@ from sqlalchemy import insert
 
 from app.db.models import Agent
 from app.domain.operations import PhoneStatus
-from app.providers.base import Label
 from app.path.marks import tag_of
+from app.path.spec import Label
 from tests.support.sandbox_app import SandboxApp
 
 AGENTS = int(os.environ.get("AUDIT_AGENTS", "300"))

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from app.dev.localstack.terminal import Terminal
 from app.domain.events import Origin
-from app.providers.base import Label
+from app.path.spec import Label
 from tests.soak.chaos import Chaos, count_faults, count_open_operations
 from tests.soak.comparison import Differences, ForeignObjects, compare, count_results, events_of_agent
 from tests.soak.load import Load, Plan, Scenario, draw_plans

@@ -6,7 +6,7 @@ import urllib.request
 from livekit import api
 
 from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET
-from app.providers.base import Label
+from app.path.spec import Label
 from app.providers.livekit import LiveKitPlatform
 from app.providers.request_recorder import RecordedLiveKitConnection, RecordedTwilioHttp, RequestRecorder
 from app.providers.twilio import TwilioCarrier

@@ -16,7 +16,7 @@ from app import create_app
 from app.access import KeyService, Scope
 from app.db.models import Agent, Base, Operation, OperationStep, Resource
 from app.domain.operations import OperationStatus, PhoneStatus, StepState
-from app.providers.base import CarrierNumber, CarrierTrunk
+from app.path.observed import CarrierNumber, CarrierTrunk
 from app.saga.chain_plan import Plan
 from app.settings import Settings
 from app.wiring import Wiring, build

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 from app.domain.errors import ErrorCode
-from app.providers.base import Label
+from app.path.spec import Label
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.providers.livekit_errors import RPC_PREFIX
 from tests.support.scripted_server import (

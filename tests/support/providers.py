@@ -10,16 +10,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from app.domain.errors import ErrorCode
-from app.providers.base import (
+from app.path.observed import (
     CarrierNumber,
     CarrierTrunk,
     DispatchRule,
     InboundTrunk,
-    Label,
     NumberRouting,
     OriginationUrl,
     Unreadable,
 )
+from app.path.spec import Label
 from app.providers.errors import RejectedError
 
 ACCOUNT_SID = "AC" + "0" * 32

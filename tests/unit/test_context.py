@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from app.providers.errors import TransientError
 from app.path.marks import mark_in, tag_of
+from app.providers.errors import TransientError
 from app.saga.machine import Timing
 from tests.support.step_context import AGENT, make_context
 

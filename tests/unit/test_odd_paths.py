@@ -12,8 +12,8 @@ from app.audit.orphans import StoredPaths, find_orphans
 from app.audit.snapshot import AgentPath, Snapshot, compare, find_unreadable, guarded
 from app.domain.findings import Finding, FindingCode
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
-from app.providers.base import NumberRouting, Unreadable
 from app.path.marks import metadata_of, tag_of
+from app.path.observed import NumberRouting, Unreadable
 from app.saga.context import StepContext
 from app.saga.steps import ACTIONS
 from app.saga.verification import checks

@@ -22,9 +22,9 @@ from app.domain.operations import (
     Direction,
     steps_towards,
 )
-from app.providers.base import NumberRouting
-from app.providers.errors import RejectedError, TransientError
 from app.path.marks import tag_of
+from app.path.observed import NumberRouting
+from app.providers.errors import RejectedError, TransientError
 from app.saga.context import RoutedElsewhereError, StepContext
 from app.saga.steps import ACTIONS
 from app.saga.verification import checks, same_sip_uri
