@@ -98,9 +98,9 @@ class VoicePlatform(Protocol):
     def list_inbound_trunks(
         self, e164: str | None = None, unreadable: list[Unreadable] | None = None
     ) -> list[InboundTrunk]:
-        """Return the trunks that a call to this number may match: those with it, in any form, and those without numbers.
+        """Return the trunks that a call to this number may match: those with it, and those without numbers.
 
-        Without a number all; sorted by id.
+        The number counts in any form that LiveKit takes for the same. Without a number all; sorted by id.
         """
 
     def get_inbound_trunk(self, trunk_id: str) -> InboundTrunk | None:
