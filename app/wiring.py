@@ -15,6 +15,7 @@ from app.bulk.dispatcher import BulkDispatcher
 from app.bulk.service import BulkService
 from app.db.access import purge_activity
 from app.db.engine import Sessions, make_engine, make_sessions
+from app.domain.sip_uris import parse_sip_uri
 from app.idempotency import IdempotencyStore
 from app.numbers.agents import AgentService
 from app.numbers.dry_run import PlanningService
@@ -23,6 +24,7 @@ from app.numbers.maintenance import MaintenanceService
 from app.numbers.service import ProvisioningService, Publisher
 from app.observability.counters import make_counters
 from app.observability.tracing import NO_TELEMETRY, Telemetry, make_tracing
+from app.path.spec import Profile
 from app.providers.base import Carrier, VoicePlatform
 from app.providers.livekit import LiveKitPlatform
 from app.providers.rate_limiter import RateLimiter, make_rate_limiter
@@ -170,8 +172,17 @@ def _providers(
     carrier = carrier or _carrier(settings, rate_limiters.get("twilio"), telemetry)
     platform = platform or _platform(settings, rate_limiters.get("livekit"), telemetry)
     timing = Timing(settings.provider_timeout, timedelta(seconds=settings.operation_budget_s))
-    sip_uri, addresses = settings.livekit_sip_uri, settings.allowed_addresses
-    return telemetry, rate_limiters, Toolbox(carrier, platform, settings.instance_name, sip_uri, timing, addresses)
+    tools = Toolbox(carrier, platform, settings.instance_name, profile_of(settings), timing)
+    return telemetry, rate_limiters, tools
+
+
+def profile_of(settings: Settings) -> Profile:
+    """Build what all paths of the installation have in common."""
+    return Profile(
+        sip_uri=parse_sip_uri(settings.livekit_sip_uri),
+        allowed_addresses=settings.allowed_addresses,
+        ringing_timeout=timedelta(seconds=RINGING_TIMEOUT_S),
+    )
 
 
 def _recording_adapters(settings: Settings, recorder: RequestRecorder) -> tuple[Carrier, VoicePlatform]:

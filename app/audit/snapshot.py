@@ -224,8 +224,8 @@ def _origination_url(path: AgentPath, snapshot: Snapshot, tools: Toolbox) -> lis
     url = next((url for url in snapshot.urls.get(path.trunk_sid, ()) if url.sid == path.url_sid), None)
     if url is None:
         return _gone(FindingCode.ORIGINATION_URL_MISSING, path, snapshot, what, path.trunk_sid)
-    if not same_sip_uri(url.sip_url, tools.sip_uri):
-        wrong_host = sip_host(url.sip_url) != sip_host(tools.sip_uri)
+    if not same_sip_uri(url.sip_url, str(tools.profile.sip_uri)):
+        wrong_host = sip_host(url.sip_url) != sip_host(str(tools.profile.sip_uri))
         code = FindingCode.ORIGINATION_HOST_WRONG if wrong_host else FindingCode.ORIGINATION_URL_CHANGED
         return [Finding(code, path.agent_id, what, detail=f"It is {shown(url.sip_url)}.")]
     return [] if url.is_enabled else [Finding(FindingCode.ORIGINATION_URL_DISABLED, path.agent_id, what)]
@@ -237,7 +237,7 @@ def _inbound_trunk(path: AgentPath, snapshot: Snapshot, tools: Toolbox) -> list[
         return _gone(FindingCode.LIVEKIT_TRUNK_GONE, path, snapshot, what)
     if path.phone_number not in trunk.numbers:
         return [Finding(FindingCode.LIVEKIT_TRUNK_LOST_NUMBER, path.agent_id, what)]
-    wanted = set(tools.allowed_addresses or ["*"])
+    wanted = set(tools.profile.allowed_addresses or ["*"])
     excludes_twilio = trunk.allowed_addresses and not wanted <= set(trunk.allowed_addresses)
     is_changed = trunk.has_auth or excludes_twilio
     return [Finding(FindingCode.LIVEKIT_TRUNK_CHANGED, path.agent_id, what)] if is_changed else []

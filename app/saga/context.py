@@ -11,7 +11,7 @@ from app.domain.errors import ErrorCode
 from app.domain.operations import STEP_BY_NAME, Direction, Kind, Step
 from app.path.marks import mark_in, metadata_of, tag_of
 from app.path.observed import NumberRouting
-from app.path.spec import Label
+from app.path.spec import Label, Profile
 from app.providers.base import Carrier, VoicePlatform
 from app.providers.errors import RejectedError, TransientError
 from app.providers.rate_limiter import CallPriority
@@ -37,10 +37,8 @@ class Toolbox:
     carrier: Carrier
     platform: VoicePlatform
     instance: str
-    sip_uri: str
+    profile: Profile
     timing: Timing
-    allowed_addresses: tuple[str, ...] = ()
-    """Source addresses that our LiveKit trunks accept; empty means any."""
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 

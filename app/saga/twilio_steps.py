@@ -124,18 +124,20 @@ def delete_trunk(ctx: StepContext, trunk_sid: str) -> None:
 def find_origination_urls(ctx: StepContext) -> list[str]:
     """List the enabled URLs of our trunk that point at our SIP URI."""
     urls = ctx.tools.carrier.list_origination_urls(ctx.ids[TRUNK])
-    return [url.sid for url in urls if url.is_enabled and same_sip_uri(url.sip_url, ctx.tools.sip_uri)]
+    return [url.sid for url in urls if url.is_enabled and same_sip_uri(url.sip_url, str(ctx.tools.profile.sip_uri))]
 
 
 def create_origination_url(ctx: StepContext) -> Result:
     """Create the URL."""
-    return Result(ctx.tools.carrier.create_origination_url(ctx.ids[TRUNK], ctx.tools.sip_uri, ctx.label).sid)
+    return Result(
+        ctx.tools.carrier.create_origination_url(ctx.ids[TRUNK], str(ctx.tools.profile.sip_uri), ctx.label).sid
+    )
 
 
 def repair_origination_url(ctx: StepContext, url_sid: str) -> bool:
     """Point the URL at LiveKit again; False when it is certainly gone."""
     trunk_sid = ctx.ids[TRUNK]
-    if ctx.tools.carrier.update_origination_url(trunk_sid, url_sid, ctx.tools.sip_uri, ctx.label):
+    if ctx.tools.carrier.update_origination_url(trunk_sid, url_sid, str(ctx.tools.profile.sip_uri), ctx.label):
         return True
     ctx.confirm_gone(lambda: _urls_of(ctx, trunk_sid), url_sid)
     return False

@@ -77,7 +77,7 @@ def _origination_url(ctx: StepContext) -> Check:
     ctx.check_time()
     urls = ctx.tools.carrier.list_origination_urls(ctx.ids[TRUNK])
     ours = [url for url in urls if url.sid == ctx.ids[ORIGINATION_URL]]
-    is_ok = any(url.is_enabled and same_sip_uri(url.sip_url, ctx.tools.sip_uri) for url in ours)
+    is_ok = any(url.is_enabled and same_sip_uri(url.sip_url, str(ctx.tools.profile.sip_uri)) for url in ours)
     return Check("origination_url", is_ok, "The origination URL is missing, disabled or changed.")
 
 

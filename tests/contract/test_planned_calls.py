@@ -18,7 +18,7 @@ from app.providers.request_recorder import RequestRecorder
 from app.providers.twilio import TwilioCarrier
 from app.saga.context import StepContext, Toolbox
 from app.saga.steps import ACTIONS
-from tests.support.adapters import ADDRESSES, E164, SIP_URL, recording_adapters
+from tests.support.adapters import E164, PROFILE, recording_adapters
 from tests.support.saga import TIMING
 from tests.support.sandbox import Sandbox
 
@@ -27,7 +27,7 @@ Shown = tuple[str, str, str, dict[str, Any]]
 
 @pytest.fixture
 def context(carrier: TwilioCarrier, platform: LiveKitPlatform) -> StepContext:
-    tools = Toolbox(carrier, platform, "contract", SIP_URL, TIMING, ADDRESSES, clock=lambda: 0.0)
+    tools = Toolbox(carrier, platform, "contract", PROFILE, TIMING, clock=lambda: 0.0)
     return StepContext(
         tools=tools,
         agent_id=uuid.uuid4(),

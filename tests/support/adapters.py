@@ -6,7 +6,8 @@ import urllib.request
 from livekit import api
 
 from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET
-from app.path.spec import Label
+from app.domain.sip_uris import parse_sip_uri
+from app.path.spec import Label, Profile
 from app.providers.livekit import LiveKitPlatform
 from app.providers.request_recorder import RecordedLiveKitConnection, RecordedTwilioHttp, RequestRecorder
 from app.providers.twilio import TwilioCarrier
@@ -17,6 +18,7 @@ SIP_URL = "sip:sandbox.sip.livekit.cloud;transport=tcp"
 APPLICATION = "AP" + "e" * 32
 LABEL = Label("trunkline:agent-1", '{"agent":"1"}')
 ADDRESSES = ("54.172.60.0/30", "54.244.51.0/30")
+PROFILE = Profile(parse_sip_uri(SIP_URL), allowed_addresses=ADDRESSES)
 
 
 def carrier_at(sandbox: Sandbox, timeout_s: float = 5.0, password: str = "") -> TwilioCarrier:

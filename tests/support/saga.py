@@ -29,9 +29,11 @@ from app.domain.operations import (
     OperationStatus,
     PhoneStatus,
 )
+from app.domain.sip_uris import parse_sip_uri
 from app.numbers.agents import AgentService
 from app.numbers.maintenance import MaintenanceService
 from app.numbers.service import ProvisioningService
+from app.path.spec import Profile
 from app.saga.chain_plan import Plan
 from app.saga.context import Toolbox
 from app.saga.machine import Timing, Verdict
@@ -44,6 +46,7 @@ from tests.support.providers import WorkerDiedError, World
 
 E164 = "+15145551234"
 SIP_URI = "sip:abc.sip.livekit.cloud;transport=tcp"
+PROFILE = Profile(parse_sip_uri(SIP_URI))
 VOICE_URL = "https://example.com/voice"
 ORIGIN = Origin(requested_by="tests", request_id="request-1")
 TIMING = Timing(provider_timeout=timedelta(seconds=10), budget=timedelta(seconds=900))
@@ -322,7 +325,7 @@ class Saga:
 def wire(sessions: Sessions, timing: Timing = TIMING) -> Saga:
     """Wire a saga with new in-memory providers; back-off takes its upper bound, so that it is predictable."""
     world, clock, publisher = World.new(), ManualClock(), RecordingPublisher()
-    tools = Toolbox(world.carrier, world.platform, "test", SIP_URI, timing, sleep=clock.sleep, clock=clock)
+    tools = Toolbox(world.carrier, world.platform, "test", PROFILE, timing, sleep=clock.sleep, clock=clock)
     rows = Rows(sessions, timing.lands)
     service = ProvisioningService(sessions, publisher, rows, sleep=clock.sleep, clock=clock)
     runner = Runner(rows, tools, jitter=lambda _low, high: high)

@@ -5,7 +5,7 @@ from typing import Any
 
 from app.saga.context import StepContext, Toolbox
 from tests.support.providers import World
-from tests.support.saga import E164, SIP_URI, TIMING, ManualClock
+from tests.support.saga import E164, PROFILE, TIMING, ManualClock
 
 AGENT = uuid.UUID("00000000-0000-4000-8000-000000000001")
 
@@ -13,7 +13,7 @@ AGENT = uuid.UUID("00000000-0000-4000-8000-000000000001")
 def make_context(world: World | None = None, **changes: Any) -> StepContext:
     """Return the context of a first try of a provisioning without takeover; `changes` replace fields."""
     world, clock = world or World.new(), ManualClock()
-    tools = Toolbox(world.carrier, world.platform, "test", SIP_URI, TIMING, sleep=clock.sleep, clock=clock)
+    tools = Toolbox(world.carrier, world.platform, "test", PROFILE, TIMING, sleep=clock.sleep, clock=clock)
     values: dict[str, Any] = {
         "tools": tools,
         "agent_id": AGENT,
