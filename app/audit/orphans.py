@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from sqlalchemy import func, or_, select, update
 
-from app.audit.snapshot import AgentPath, Snapshot
 from app.db.engine import Sessions
 from app.db.models import Agent, Resource
 from app.domain.errors import ErrorCode
@@ -16,7 +15,8 @@ from app.domain.findings import Finding, FindingCode
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, STEPS, TRUNK
 from app.numbers.agents import is_open_for
 from app.path.marks import agent_of, mark_in
-from app.path.observed import DispatchRule
+from app.path.observed import DispatchRule, Observed
+from app.path.spec import PathSpec
 from app.providers.errors import ProviderError
 from app.saga.context import StepContext, Toolbox
 from app.saga.steps import ACTIONS
@@ -31,7 +31,7 @@ LONG_AGO = datetime.min.replace(tzinfo=UTC)
 class StoredPaths:
     """The database at one moment: the provisioned paths, and the agents with an open operation."""
 
-    paths: Mapping[str, AgentPath]
+    paths: Mapping[str, PathSpec]
     open_agents: frozenset[str]
     at: datetime
 
@@ -49,7 +49,7 @@ class MarkedResource:
 
 
 def find_orphans(
-    snapshot: Snapshot, rows: tuple[StoredPaths, StoredPaths], tools: Toolbox, grace: timedelta
+    observed: Observed, rows: tuple[StoredPaths, StoredPaths], tools: Toolbox, grace: timedelta
 ) -> list[Finding]:
     """Return the marked resources that are on no path, in the order in which to delete them.
 
@@ -65,14 +65,14 @@ def find_orphans(
         is_old = one.created_at is not None and one.created_at <= created_before
         return is_old and not is_busy and one.external_id not in in_use
 
-    trunks = list(_inbound_trunks(snapshot, tools.instance))
+    trunks = list(_inbound_trunks(observed, tools.instance))
     orphaned = {one.external_id for one in trunks if is_orphan(one)}
     rules = [
-        replace(one, created_at=one.created_at or _age_of(rule, one, snapshot, after, orphaned))
-        for rule, one in _rules(snapshot, tools.instance)
+        replace(one, created_at=one.created_at or _age_of(rule, one, observed, after, orphaned))
+        for rule, one in _rules(observed, tools.instance)
     ]
     findings = []
-    for marked in filter(is_orphan, (*rules, *trunks, *_at_twilio(snapshot, tools.instance))):
+    for marked in filter(is_orphan, (*rules, *trunks, *_at_twilio(observed, tools.instance))):
         code = FindingCode.TWIN if marked.agent_id in after.paths else FindingCode.ORPHAN
         resource = (marked.kind, marked.external_id)
         number = marked.number or ""
@@ -80,13 +80,13 @@ def find_orphans(
     return findings
 
 
-def ids_of(path: AgentPath) -> tuple[str, ...]:
+def ids_of(path: PathSpec) -> tuple[str, ...]:
     """Return the ids of the resources that were created for a path."""
     return path.trunk_sid, path.url_sid, path.inbound_trunk_id, path.rule_id
 
 
 def _age_of(
-    rule: DispatchRule, marked: MarkedResource, snapshot: Snapshot, rows: StoredPaths, orphaned: set[str]
+    rule: DispatchRule, marked: MarkedResource, observed: Observed, rows: StoredPaths, orphaned: set[str]
 ) -> datetime | None:
     """Return a time since which the rule is certainly unused; None when one of its trunks may be in use.
 
@@ -95,8 +95,8 @@ def _age_of(
     path = rows.paths.get(marked.agent_id)
     ages = []
     for trunk_id in rule.trunk_ids:
-        trunk = snapshot.inbound_trunks.get(trunk_id)
-        if trunk is None and not snapshot.may_hold(INBOUND_TRUNK, trunk_id):
+        trunk = observed.inbound_trunks.get(trunk_id)
+        if trunk is None and not observed.may_hold(INBOUND_TRUNK, trunk_id):
             continue
         mark = mark_in(trunk.metadata) if trunk else None
         is_own = path is not None and path.inbound_trunk_id == trunk_id
@@ -106,28 +106,28 @@ def _age_of(
     return max(ages, default=LONG_AGO)
 
 
-def _rules(snapshot: Snapshot, instance: str) -> Iterator[tuple[DispatchRule, MarkedResource]]:
-    for rule in snapshot.rules.values():
+def _rules(observed: Observed, instance: str) -> Iterator[tuple[DispatchRule, MarkedResource]]:
+    for rule in observed.rules.values():
         owner, old_mark = agent_of(instance, rule.name, rule.metadata), mark_in(rule.metadata)
         if owner:
             yield rule, MarkedResource(DISPATCH_RULE, rule.id, None, owner, old_mark.created_at if old_mark else None)
 
 
-def _inbound_trunks(snapshot: Snapshot, instance: str) -> Iterator[MarkedResource]:
-    for trunk in snapshot.inbound_trunks.values():
+def _inbound_trunks(observed: Observed, instance: str) -> Iterator[MarkedResource]:
+    for trunk in observed.inbound_trunks.values():
         mark = mark_in(trunk.metadata)
         if mark and mark.instance == instance:
             number = trunk.numbers[0] if trunk.numbers else None
             yield MarkedResource(INBOUND_TRUNK, trunk.id, None, mark.agent_id, mark.created_at, number)
 
 
-def _at_twilio(snapshot: Snapshot, instance: str) -> Iterator[MarkedResource]:
-    for urls in snapshot.urls.values():
+def _at_twilio(observed: Observed, instance: str) -> Iterator[MarkedResource]:
+    for urls in observed.urls.values():
         for url in urls:
             owner = agent_of(instance, url.tag)
             if owner:
                 yield MarkedResource(ORIGINATION_URL, url.sid, url.trunk_sid, owner, url.created_at)
-    for trunk in snapshot.trunks.values():
+    for trunk in observed.trunks.values():
         owner = agent_of(instance, trunk.tag)
         if owner:
             yield MarkedResource(TRUNK, trunk.sid, None, owner, trunk.created_at)

@@ -15,19 +15,29 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.audit.orphans import StoredPaths, delete_orphan, find_orphans, ids_of
-from app.audit.snapshot import AgentPath, Snapshot, compare, find_unreadable, guarded, read_all
 from app.db.access import record_activity
 from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Operation
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import Action, Origin
-from app.domain.findings import AuditStatus, Finding, FindingCode, Fix, Health
-from app.domain.operations import OPEN_STATUSES, PhoneStatus
-from app.numbers.maintenance import MaintenanceService, finding_json, path_from_row, save_health
-from app.path.marks import agent_of
+from app.domain.findings import AuditStatus, Finding, FindingCode, Fix, Health, finding_json
+from app.domain.operations import (
+    DISPATCH_RULE,
+    INBOUND_TRUNK,
+    OPEN_STATUSES,
+    ORIGINATION_URL,
+    TRUNK,
+    PhoneStatus,
+)
+from app.numbers.maintenance import MaintenanceService, guarded, save_health, spec_from_row
+from app.path.compare import compare
+from app.path.marks import agent_of, is_damaged
+from app.path.observed import Observed
+from app.path.spec import PathSpec
 from app.providers.errors import ProviderError
 from app.providers.rate_limiter import Caller, CallPriority, calling
 from app.saga.context import Toolbox
+from app.saga.observing import read_all
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +52,9 @@ CALL_MAX_WAIT_S = 60.0
 
 REPUBLISH_AFTER = timedelta(seconds=15)
 """How long a requested audit may wait for a worker before its message counts as lost."""
+
+NO_ID = "unknown"
+"""Replaces the id of a record whose id cannot be read."""
 
 KEPT_REPORTS = 200
 """Reports kept: a day and a half at the sweeper's interval."""
@@ -138,17 +151,17 @@ class AuditService:
 
     def _compare_all(self, *, fix: bool, origin: Origin) -> tuple[list[Finding], int]:
         before = self._read_paths()
-        snapshot = read_all(self.tools, (path.trunk_sid for path in before.paths.values()))
+        tools = self.tools
+        observed = read_all(tools.carrier, tools.platform, tools.instance, before.paths.values())
         after = self._read_paths()
         # An agent that changed while the lists were read is left to the next audit.
         steady = [path for agent_id, path in after.paths.items() if before.paths.get(agent_id) == path]
-        findings = [finding for path in steady for finding in compare(path, snapshot, self.tools)]
+        findings = [one for path in steady for one in guarded(partial(compare, path, observed), path.agent_id)]
         known = {one for path in steady for one in (path.number_sid, *ids_of(path))}
-        instance = self.tools.instance
         for check in (
-            partial(_foreign_catch_alls, snapshot, instance, known),
-            partial(find_unreadable, snapshot, instance, known),
-            partial(find_orphans, snapshot, (before, after), self.tools, self.orphan_grace),
+            partial(_foreign_catch_alls, observed, tools.instance, known),
+            partial(find_unreadable, observed, tools.instance, known),
+            partial(find_orphans, observed, (before, after), tools, self.orphan_grace),
         ):
             findings += guarded(check)
         if fix:
@@ -166,13 +179,15 @@ class AuditService:
             )
             open_agents = {str(one) for row in busy for one in row if one}
             now = session.scalar(select(func.now()))
-        paths = {str(agent.id): path_from_row(agent) for agent in provisioned if str(agent.id) not in open_agents}
+        paths = {
+            str(agent.id): spec_from_row(self.tools, agent) for agent in provisioned if str(agent.id) not in open_agents
+        }
         return StoredPaths(paths, frozenset(open_agents), now or datetime.now().astimezone())
 
     def _fix(self, findings: list[Finding], origin: Origin) -> list[Finding]:
         """Queue a repair for each agent that needs one, and delete orphans; add to each finding what was done."""
         done: dict[str, str] = {}
-        for agent_id in sorted({finding.agent_id for finding in findings if finding.agent_id and finding.kind.steps}):
+        for agent_id in sorted({finding.agent_id for finding in findings if finding.agent_id and finding.steps}):
             own = [finding for finding in findings if finding.agent_id == agent_id]
             done[agent_id] = self._repair(agent_id, own, origin)
         fixed = []
@@ -180,7 +195,7 @@ class AuditService:
             if finding.kind.fix is Fix.DELETE:
                 fixed.append(replace(finding, fixed=delete_orphan(self.sessions, self.tools, finding)))
             else:
-                text = done.get(finding.agent_id or "", "") if finding.kind.steps else ""
+                text = done.get(finding.agent_id or "", "") if finding.steps else ""
                 fixed.append(replace(finding, fixed=text))
         return fixed
 
@@ -191,7 +206,7 @@ class AuditService:
             return f"not repaired: {error.code}"
         return f"repair {operation.id}" if operation else ""
 
-    def _save_health(self, steady: Iterable[AgentPath], findings: list[Finding]) -> None:
+    def _save_health(self, steady: Iterable[PathSpec], findings: list[Finding]) -> None:
         """Store the health of every checked agent: one statement for all in sync, one for each that drifted."""
         drifted: dict[str, list[Finding]] = {}
         for finding in findings:
@@ -226,10 +241,34 @@ class AuditService:
             return audit
 
 
-def _foreign_catch_alls(snapshot: Snapshot, instance: str, known: Collection[str]) -> list[Finding]:
+def _foreign_catch_alls(observed: Observed, instance: str, known: Collection[str]) -> list[Finding]:
     # `known`: a rule of ours is still ours when somebody has changed its name.
     return [
         Finding(FindingCode.RULE_FOREIGN_CATCH_ALL, resource=("livekit_dispatch_rule", rule.id))
-        for rule in snapshot.rules.values()
+        for rule in observed.rules.values()
         if not rule.trunk_ids and rule.id not in known and agent_of(instance, rule.name, rule.metadata) is None
     ]
+
+
+def find_unreadable(observed: Observed, instance: str, known: Collection[str]) -> list[Finding]:
+    """Return the records and marks that could not be read, without `known` ids, which their agents' checks report.
+
+    A resource with a damaged mark belongs to nobody: it is never deleted as an orphan.
+    """
+    found = [
+        Finding(FindingCode.UNREADABLE, None, (kind, one.external_id or NO_ID), parent_id=parent or None)
+        for (kind, parent), records in sorted(observed.unreadable.items())
+        for one in records
+        if not one.external_id or one.external_id not in known
+    ]
+    marked = [
+        *((TRUNK, trunk.sid, (trunk.tag,)) for trunk in observed.trunks.values()),
+        *((INBOUND_TRUNK, trunk.id, (trunk.metadata,)) for trunk in observed.inbound_trunks.values()),
+        *((DISPATCH_RULE, rule.id, (rule.name, rule.metadata)) for rule in observed.rules.values()),
+        *((ORIGINATION_URL, url.sid, (url.tag,)) for urls in observed.urls.values() for url in urls),
+    ]
+    detail = "Its mark names no agent, or is nested too deep to read."
+    for kind, external_id, texts in marked:
+        if is_damaged(instance, *texts):
+            found.append(Finding(FindingCode.UNREADABLE, None, (kind, external_id), detail=detail))
+    return found

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from app.domain.errors import ErrorCode
+from app.domain.numbers import mask_numbers
 from app.domain.operations import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
@@ -299,6 +300,22 @@ class Finding:
     def check(self) -> str:
         """The named check of `verify` that it fails."""
         return check_of(self.code, self.resource[0] if self.resource else "")
+
+
+def finding_json(finding: Finding) -> dict[str, object]:
+    """Return a finding as it is stored and as the API shows it."""
+    return {
+        "code": finding.code,
+        "severity": finding.severity,
+        "callers": finding.callers,
+        "sentence": finding.kind.sentence,
+        # It quotes what others wrote at a provider: a SIP URI may contain a number.
+        "detail": mask_numbers(finding.detail),
+        "fix": finding.kind.fix,
+        "fixed": finding.fixed,
+        "agentId": finding.agent_id,
+        "resource": {"kind": finding.resource[0], "id": finding.resource[1]} if finding.resource else None,
+    }
 
 
 def check_of(code: FindingCode, kind: str) -> str:

@@ -1,27 +1,31 @@
 """Maintains a provisioned path: verify it, repair it, move its number to another agent."""
 
+import json
 import uuid
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import structlog
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.audit.snapshot import AgentPath, compare, read_one
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import Origin
-from app.domain.findings import CHECKS, Finding, FindingCode, Fix, Health
-from app.domain.numbers import mask_numbers
-from app.domain.operations import LAST, STEPS, OperationKind, PhoneStatus
+from app.domain.findings import CHECKS, Finding, FindingCode, Fix, Health, Severity, finding_json
+from app.domain.operations import COLUMNS, LAST, STEPS, OperationKind, PhoneStatus
 from app.numbers.agents import lock_agent, refuse_busy
 from app.numbers.service import Publisher, refusal_of
+from app.path.compare import compare
+from app.path.spec import PathSpec
 from app.saga import machine
 from app.saga.chain_plan import plan_of
-from app.saga.context import Toolbox
+from app.saga.context import Toolbox, spec_of
+from app.saga.observing import read_path
 from app.saga.rows import Rows, agent_row
 from app.webhooks.announcements import announce_drift
 
@@ -55,9 +59,10 @@ class MaintenanceService:
 
         May raise the providers' errors: nothing is stored then.
         """
-        path = self._path(agent_id)
-        findings = compare(path, read_one(self.tools, path), self.tools)
-        health = Health.DRIFTED if findings else Health.IN_SYNC
+        spec = self._spec(agent_id)
+        observed = read_path(self.tools.carrier, self.tools.platform, spec)
+        findings = guarded(partial(compare, spec, observed), spec.agent_id)
+        health = health_of(findings)
         with self.sessions.begin() as session:
             checked_at = save_health(session, agent_id, findings)
         if checked_at is None:
@@ -86,7 +91,7 @@ class MaintenanceService:
         if any(finding.kind.fix is Fix.TAKE_BACK for finding in findings) and not takeover:
             detail = "The number is on another trunk or application now: send takeover=true to take it back."
             raise RefusedError(ErrorCode.NUMBER_ALREADY_ROUTED, detail)
-        steps = frozenset(name for finding in findings for name in finding.kind.steps)
+        steps = frozenset(name for finding in findings for name in finding.steps)
         if not steps:
             return None
         try:
@@ -133,13 +138,28 @@ class MaintenanceService:
         with self.sessions() as session:
             return session.get_one(Operation, saga.operation.id)
 
-    def _path(self, agent_id: uuid.UUID) -> AgentPath:
+    def _spec(self, agent_id: uuid.UUID) -> PathSpec:
         with self.sessions.begin() as session:
             agent = session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
             if agent is None:
                 raise agent_not_found(agent_id)
             _check_has_number(agent)
-            return path_from_row(agent)
+            return spec_from_row(self.tools, agent)
+
+
+def guarded(check: Callable[[], list[Finding]], agent_id: str | None = None) -> list[Finding]:
+    """Return what a check finds; one that raises becomes a finding and a log line, and the others go on."""
+    try:
+        return check()
+    except Exception:
+        log.exception("check_broke", agent_id=agent_id)
+        detail = "The check failed by an error of ours; see the log."
+        return [Finding(FindingCode.UNREADABLE, agent_id, detail=detail)]
+
+
+def health_of(findings: Iterable[Finding]) -> Health:
+    """Return the health that an agent with these findings has."""
+    return Health.DRIFTED if any(finding.severity is not Severity.FOREIGN for finding in findings) else Health.IN_SYNC
 
 
 def save_health(session: Session, agent_id: uuid.UUID, findings: list[Finding]) -> datetime | None:
@@ -152,13 +172,14 @@ def save_health(session: Session, agent_id: uuid.UUID, findings: list[Finding]) 
     agent = session.scalar(provisioned.with_for_update())
     if agent is None:
         return None
-    if findings and agent.health_state is not Health.DRIFTED:
+    health = health_of(findings)
+    if health is Health.DRIFTED and agent.health_state is not Health.DRIFTED:
         announce_drift(session, agent, findings)
     return session.scalar(
         update(Agent)
         .where(Agent.id == agent_id)
         .values(
-            health_state=Health.DRIFTED if findings else Health.IN_SYNC,
+            health_state=health,
             health_checked_at=func.now(),
             health_findings=[finding_json(finding) for finding in findings],
             updated_at=Agent.updated_at,
@@ -167,33 +188,11 @@ def save_health(session: Session, agent_id: uuid.UUID, findings: list[Finding]) 
     )
 
 
-def path_from_row(agent: Agent) -> AgentPath:
-    """Build the path of a provisioned agent from its row."""
-    return AgentPath(
-        agent_id=str(agent.id),
-        agent_name=agent.livekit_agent_name,
-        phone_number=agent.twilio_phone_number or "",
-        number_sid=agent.twilio_phone_number_sid or "",
-        trunk_sid=agent.twilio_trunk_sid or "",
-        url_sid=agent.twilio_origination_url_sid or "",
-        inbound_trunk_id=agent.livekit_inbound_trunk_id or "",
-        rule_id=agent.livekit_dispatch_rule_id or "",
-    )
-
-
-def finding_json(finding: Finding) -> dict[str, object]:
-    """Return a finding as the API shows it."""
-    return {
-        "code": finding.code,
-        "severity": finding.kind.severity,
-        "sentence": finding.kind.sentence,
-        # It quotes what others wrote at a provider: a SIP URI may contain a number.
-        "detail": mask_numbers(finding.detail),
-        "fix": finding.kind.fix,
-        "fixed": finding.fixed,
-        "agentId": finding.agent_id,
-        "resource": {"kind": finding.resource[0], "id": finding.resource[1]} if finding.resource else None,
-    }
+def spec_from_row(tools: Toolbox, agent: Agent) -> PathSpec:
+    """Build the path that a provisioned agent should have from its row."""
+    ids = {step: getattr(agent, column) or "" for step, column in COLUMNS.items()}
+    metadata = json.dumps(agent.agent_metadata)
+    return spec_of(tools, agent.id, agent.livekit_agent_name, metadata, agent.twilio_phone_number or "", ids)
 
 
 def _check_has_number(agent: Agent) -> None:

@@ -50,6 +50,12 @@ def agent_of(instance: str, *texts: str) -> str | None:
     return mark.agent_id if mark and mark.instance == instance else None
 
 
+def has_mark(instance: str, agent_id: str, *texts: str) -> bool:
+    """Tell whether the first mark in these texts is this agent's."""
+    mark = mark_in(*texts)
+    return mark is not None and (mark.instance, mark.agent_id) == (instance, agent_id)
+
+
 def is_damaged(instance: str, *texts: str) -> bool:
     """Tell whether a text claims to be a mark of this instance but cannot be read as one."""
     return mark_in(*texts) is None and any(_claims(text, instance) for text in texts)
@@ -61,6 +67,13 @@ def without_mark(metadata: str) -> str:
         return metadata
     rest = {name: value for name, value in json.loads(metadata).items() if name not in _KEYS}
     return json.dumps(rest) if rest else ""
+
+
+def with_mark(metadata: str, mark: str) -> str:
+    """Return metadata with a mark as `metadata_of` makes it; other keys of a JSON object stay, other text does not."""
+    values = _parsed(metadata)
+    rest = {name: value for name, value in values.items() if name not in _KEYS} if isinstance(values, dict) else {}
+    return json.dumps({**json.loads(mark), **rest})
 
 
 def _read(text: str) -> Mark | None:

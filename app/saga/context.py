@@ -6,12 +6,14 @@ import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 
 from app.domain.errors import ErrorCode
-from app.domain.operations import STEP_BY_NAME, Direction, Kind, Step
-from app.path.marks import mark_in, metadata_of, tag_of
+from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, STEP_BY_NAME, TRUNK, Direction, Kind, Step
+from app.path.compare import takes_encrypted_media
+from app.path.marks import has_mark, metadata_of, tag_of
 from app.path.observed import NumberRouting
-from app.path.spec import Label, Profile
+from app.path.spec import Label, PathSpec, Profile
 from app.providers.base import Carrier, VoicePlatform
 from app.providers.errors import RejectedError, TransientError
 from app.providers.rate_limiter import CallPriority
@@ -43,6 +45,28 @@ class Toolbox:
     clock: Callable[[], float] = time.monotonic
 
 
+def spec_of(
+    tools: Toolbox,
+    agent_id: uuid.UUID,
+    agent_name: str,
+    job_metadata: str,
+    phone_number: str,
+    ids: Mapping[str, str],
+    metadata: str = "{}",
+) -> PathSpec:
+    """Build the path as it should be, from the agent's row; `metadata` is the mark of a trunk yet to be made."""
+    return PathSpec(
+        profile=tools.profile,
+        instance=tools.instance,
+        agent_id=str(agent_id),
+        agent_name=agent_name,
+        job_metadata=job_metadata,
+        phone_number=phone_number,
+        label=Label(tag_of(tools.instance, agent_id), metadata),
+        ids=ids,
+    )
+
+
 @dataclass(frozen=True)
 class StepContext:
     """One run of one step."""
@@ -71,21 +95,37 @@ class StepContext:
     """Ids that this run has deleted; stored even when it fails later, so that the next try does not start over."""
     source_agent_id: uuid.UUID | None = None
     """The agent that gives its number away, in a move; `agent_id` is then the one that gets it."""
+    former_agent: str = ""
+    """The name of the LiveKit agent that the number rang before, in a move and on its way back."""
+    keeps_path: bool = False
+    """Whether the operation works on a path that exists: its objects may have been changed by others."""
 
-    @property
-    def label(self) -> Label:
-        """The mark on everything that this agent owns at the providers."""
-        return Label(tag=tag_of(self.tools.instance, self.agent_id), metadata=self.metadata)
-
-    @property
-    def metadata(self) -> str:
-        """The JSON mark in the metadata of a LiveKit trunk."""
-        return metadata_of(self.tools.instance, self.agent_id, self.operation_id, datetime.now(UTC))
+    @cached_property
+    def spec(self) -> PathSpec:
+        """The path as it should be, with the mark on everything that this agent owns at the providers."""
+        metadata = metadata_of(self.tools.instance, self.agent_id, self.operation_id, datetime.now(UTC))
+        return spec_of(
+            self.tools, self.agent_id, self.agent_name, self.job_metadata, self.phone_number, self.ids, metadata
+        )
 
     def has_own_mark(self, *texts: str) -> bool:
         """Tell whether one of the texts (a trunk's metadata, or a rule's name and metadata) is this agent's mark."""
-        mark = mark_in(*texts)
-        return mark is not None and (mark.instance, mark.agent_id) == (self.tools.instance, str(self.agent_id))
+        return has_mark(self.tools.instance, str(self.agent_id), *texts)
+
+    def twilio_encrypts(self) -> bool:
+        """Read whether our Twilio trunk takes encrypted calls only; False while there is none."""
+        self.check_time()
+        trunk = self.tools.carrier.get_trunk(self.ids[TRUNK]) if TRUNK in self.ids else None
+        return trunk is not None and trunk.is_secure
+
+    def livekit_encrypts(self) -> bool:
+        """Read whether our LiveKit trunk or rule takes encrypted media; False while there is none."""
+        platform, ids = self.tools.platform, self.ids
+        self.check_time()
+        trunk = platform.get_inbound_trunk(ids[INBOUND_TRUNK]) if INBOUND_TRUNK in ids else None
+        self.check_time()
+        rule = platform.get_dispatch_rule(ids[DISPATCH_RULE]) if DISPATCH_RULE in ids else None
+        return takes_encrypted_media(trunk, rule)
 
     @property
     def last_call_at(self) -> float:
@@ -197,6 +237,7 @@ def _context(saga: Saga, direction: Direction, tools: Toolbox) -> StepContext:
     operation, agent = saga.operation, saga.agent
     # A move works under the identity of the agent that gets the number, and its undo under the old one's again.
     identity = saga.target if saga.target is not None and direction is Direction.DO else agent
+    former = agent if identity is saga.target else saga.target
     # A step without a column on the agent is known by its row.
     made = {name: row.resource_id for name, row in saga.steps.items() if row.resource_id and STEP_BY_NAME[name].makes}
     ledger: dict[str, tuple[str, ...]] = {}
@@ -217,4 +258,6 @@ def _context(saga: Saga, direction: Direction, tools: Toolbox) -> StepContext:
         is_uncertain=saga.is_uncertain,
         started=tools.clock(),
         source_agent_id=agent.id if identity is not agent else None,
+        former_agent=former.livekit_agent_name if former is not None else "",
+        keeps_path=operation.rules.keeps_path,
     )

@@ -1,10 +1,13 @@
 """The LiveKit steps: what each one creates, finds, repairs and deletes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import INBOUND_TRUNK
+from app.path.compare import corrected_inbound_trunk, corrected_rule
+from app.path.observed import Encryption, Media, normalised
 from app.providers.errors import RejectedError, TransientError
 from app.saga.context import StepContext
 from app.saga.machine import Result
@@ -16,18 +19,24 @@ Made = TypeVar("Made")
 
 def find_inbound_trunks(ctx: StepContext) -> list[str]:
     """List our LiveKit trunks that have the number."""
+    number = normalised(ctx.phone_number)
     return [
         trunk.id
         for trunk in ctx.tools.platform.list_inbound_trunks(ctx.phone_number)
-        if ctx.has_own_mark(trunk.metadata)
+        if ctx.has_own_mark(trunk.metadata) and number in map(normalised, trunk.numbers)
     ]
 
 
 def create_inbound_trunk(ctx: StepContext) -> Result:
-    """Create the trunk; adopt this agent's own one when an earlier request landed late and holds the number."""
-    return _create(
-        ctx, lambda: ctx.tools.platform.create_inbound_trunk(ctx.phone_number, ctx.label).id, find_inbound_trunks
-    )
+    """Create the trunk; adopt this agent's own one when an earlier request landed late and holds the number.
+
+    In a repair its media is encrypted where the Twilio trunk encrypts.
+    """
+    spec = ctx.spec.inbound_trunk
+    if ctx.keeps_path and not spec.is_secure:
+        spec = replace(spec, is_secure=ctx.twilio_encrypts())
+        ctx.check_time()
+    return _create(ctx, lambda: ctx.tools.platform.create_inbound_trunk(spec).id, find_inbound_trunks)
 
 
 def _create(ctx: StepContext, create: Callable[[], str], find: Callable[[StepContext], list[str]]) -> Result:
@@ -42,17 +51,27 @@ def _create(ctx: StepContext, create: Callable[[], str], find: Callable[[StepCon
 
 
 def repair_inbound_trunk(ctx: StepContext, trunk_id: str) -> bool:
-    """Restore the trunk to what it was when it was created; False when it is certainly gone."""
-    platform = ctx.tools.platform
-    is_there = _update(
-        ctx,
-        lambda: platform.update_inbound_trunk(trunk_id, ctx.phone_number, ctx.label),
-        lambda: [one for one in find_inbound_trunks(ctx) if one != trunk_id],
-        delete_inbound_trunk,
-    )
+    """Make the trunk as it should be, in place; False when it is certainly gone."""
+    platform, is_there = ctx.tools.platform, False
+    now = platform.get_inbound_trunk(trunk_id)
+    if now is not None:
+        wanted = corrected_inbound_trunk(now, ctx.spec, twilio_encrypts=_twilio_encrypts(ctx, now.media))
+        ctx.check_time()
+        is_there = _update(
+            ctx,
+            lambda: platform.update_inbound_trunk(now, wanted),
+            lambda: [one for one in find_inbound_trunks(ctx) if one != trunk_id],
+            delete_inbound_trunk,
+        )
     if not is_there:
         ctx.confirm_gone(lambda: [trunk.id for trunk in platform.list_inbound_trunks()], trunk_id)
     return is_there
+
+
+def _twilio_encrypts(ctx: StepContext, media: Media) -> bool:
+    """Read whether the Twilio trunk encrypts, where it matters: media is required to be encrypted, but not by us."""
+    is_by_hand = media.encryption is Encryption.REQUIRE and not ctx.spec.profile.is_secure
+    return is_by_hand and ctx.twilio_encrypts()
 
 
 def _update(
@@ -96,23 +115,24 @@ def find_dispatch_rules(ctx: StepContext) -> list[str]:
 
 def create_dispatch_rule(ctx: StepContext) -> Result:
     """Create the rule; adopt this agent's own one when an earlier request landed late and has the trunk."""
-    platform, trunk_id = ctx.tools.platform, ctx.ids[INBOUND_TRUNK]
-    return _create(
-        ctx,
-        lambda: platform.create_dispatch_rule(trunk_id, ctx.agent_name, ctx.job_metadata, ctx.label).id,
-        find_dispatch_rules,
-    )
+    spec = ctx.spec.dispatch_rule
+    return _create(ctx, lambda: ctx.tools.platform.create_dispatch_rule(spec).id, find_dispatch_rules)
 
 
 def repair_dispatch_rule(ctx: StepContext, rule_id: str) -> bool:
-    """Update the rule in place so that it names our trunk and agent; False when it is certainly gone."""
-    platform, trunk_id = ctx.tools.platform, ctx.ids[INBOUND_TRUNK]
-    is_there = _update(
-        ctx,
-        lambda: platform.update_dispatch_rule(rule_id, trunk_id, ctx.agent_name, ctx.job_metadata, ctx.label),
-        lambda: [one for one in find_dispatch_rules(ctx) if one != rule_id],
-        delete_dispatch_rule,
-    )
+    """Make the rule as it should be, in place; False when it is certainly gone."""
+    platform, is_there = ctx.tools.platform, False
+    now = platform.get_dispatch_rule(rule_id)
+    if now is not None:
+        encrypts = _twilio_encrypts(ctx, now.media)
+        wanted = corrected_rule(now, ctx.spec, twilio_encrypts=encrypts, former_agent=ctx.former_agent)
+        ctx.check_time()
+        is_there = _update(
+            ctx,
+            lambda: platform.update_dispatch_rule(now, wanted),
+            lambda: [one for one in find_dispatch_rules(ctx) if one != rule_id],
+            delete_dispatch_rule,
+        )
     if not is_there:
         ctx.confirm_gone(lambda: _list_rules(ctx), rule_id)
     return is_there

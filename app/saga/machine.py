@@ -256,6 +256,8 @@ class Result:
     """Where the number was routed before us; from the attachment only where it was taken from somebody just then."""
     removed: tuple[str, ...] = ()
     """Ids of what was deleted on the way."""
+    findings: tuple[Mapping[str, Any], ...] = ()
+    """What the last step has found to differ, although calls get through; the agent's health."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -464,7 +466,7 @@ def keep(saga: Saga, lease: Lease, result: Result, now: datetime) -> Change:
     if saga.operation.direction is Direction.UNDO:
         change.wake()
         return change.end(Verdict.ROLLING_BACK)
-    if not saga.operation.status.is_final and not _finish_if_done(change):
+    if not saga.operation.status.is_final and not _finish_if_done(change, result.findings):
         change.wait_for_message()
     is_met = all(change.steps[other].state is StepState.DONE for other in JOINS.get(step.name, ()))
     return change.end(Verdict.DONE if is_met else Verdict.OTHER_BRANCH)
@@ -785,16 +787,16 @@ def _at_work(operation: OperationRow) -> OperationStatus:
     return OperationStatus.RUNNING if is_taking_down else OperationStatus.ROLLING_BACK
 
 
-def _finish_if_done(change: Change) -> bool:
-    """End an operation on the way down once every step is done."""
+def _finish_if_done(change: Change, findings: tuple[Mapping[str, Any], ...]) -> bool:
+    """End an operation on the way down once every step is done; the last step has just read the whole path."""
     if any(row.state is not StepState.DONE for row in change.steps.values()):
         return False
     if change.target is not None:
         _hand_over(change)
     change.set_operation(error_code=None, error_detail=None)
     _close(change, OperationStatus.SUCCEEDED)
-    # The last step has just read the whole path.
-    seen: dict[str, Any] = {"health_state": Health.IN_SYNC, "health_checked_at": change.now, "health_findings": ()}
+    health = Health.DRIFTED if findings else Health.IN_SYNC
+    seen: dict[str, Any] = {"health_state": health, "health_checked_at": change.now, "health_findings": findings}
     if change.target is not None:
         change.target = replace(change.target, **seen)
     else:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from app.domain.findings import finding_json
 from app.domain.operations import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
@@ -33,13 +34,13 @@ class Actions:
 
 
 def _verify(ctx: StepContext) -> Result:
-    verification.verify(ctx)
+    findings = tuple(finding_json(finding) for finding in verification.verify(ctx))
     if not ctx.is_uncertain:
-        return Result(None)
+        return Result(None, findings=findings)
     removed = _remove_duplicates(ctx)
     if ctx.source_agent_id:
         removed += _remove_duplicates(replace(ctx, agent_id=ctx.source_agent_id))
-    return Result(None, removed=tuple(removed))
+    return Result(None, removed=tuple(removed), findings=findings)
 
 
 def _remove_duplicates(ctx: StepContext) -> list[str]:

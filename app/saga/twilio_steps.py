@@ -1,14 +1,15 @@
 """The Twilio steps: what each one creates, finds, repairs and deletes."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import NUMBER, TRUNK
+from app.path.compare import corrected_trunk, corrected_url
 from app.path.observed import CarrierNumber, NumberRouting
+from app.path.reach import leads_to
 from app.providers.errors import RejectedError, TransientError
 from app.saga.context import RoutedElsewhereError, StepContext
 from app.saga.machine import Result
-from app.saga.verification import same_sip_uri
 
 
 def look_up_number(ctx: StepContext) -> Result:
@@ -73,18 +74,28 @@ def _is_routed(routing: NumberRouting) -> bool:
 
 def find_trunks(ctx: StepContext) -> list[str]:
     """List the trunks that carry this agent's tag."""
-    return [trunk.sid for trunk in ctx.tools.carrier.list_trunks() if trunk.tag == ctx.label.tag]
+    return [trunk.sid for trunk in ctx.tools.carrier.list_trunks() if trunk.tag == ctx.spec.label.tag]
 
 
 def create_trunk(ctx: StepContext) -> Result:
-    """Create the trunk."""
-    return Result(ctx.tools.carrier.create_trunk(ctx.label).sid)
+    """Create the trunk; in a repair it encrypts where LiveKit's end of the line does."""
+    spec = ctx.spec.trunk
+    if ctx.keeps_path and not spec.is_secure:
+        spec = replace(spec, is_secure=ctx.livekit_encrypts())
+        ctx.check_time()
+    return Result(ctx.tools.carrier.create_trunk(spec).sid)
 
 
 def repair_trunk(ctx: StepContext, trunk_sid: str) -> bool:
-    """Restore the trunk's tag and allow unencrypted media; False when it is certainly gone."""
-    if ctx.tools.carrier.update_trunk(trunk_sid, ctx.label):
-        return True
+    """Make the trunk as it should be; False when it is certainly gone."""
+    carrier, spec = ctx.tools.carrier, ctx.spec
+    now = carrier.get_trunk(trunk_sid)
+    if now is not None:
+        is_by_hand = now.is_secure and not spec.profile.is_secure
+        wanted = corrected_trunk(now, spec, livekit_encrypts=is_by_hand and ctx.livekit_encrypts())
+        ctx.check_time()
+        if carrier.update_trunk(now, wanted):
+            return True
     ctx.confirm_gone(lambda: _trunk_by_sid(ctx, trunk_sid), trunk_sid)
     return False
 
@@ -122,23 +133,28 @@ def delete_trunk(ctx: StepContext, trunk_sid: str) -> None:
 
 
 def find_origination_urls(ctx: StepContext) -> list[str]:
-    """List the enabled URLs of our trunk that point at our SIP URI."""
+    """List the enabled URLs of our trunk that lead to our SIP URI."""
     urls = ctx.tools.carrier.list_origination_urls(ctx.ids[TRUNK])
-    return [url.sid for url in urls if url.is_enabled and same_sip_uri(url.sip_url, str(ctx.tools.profile.sip_uri))]
+    profile = ctx.spec.profile
+    return [url.sid for url in urls if url.is_enabled and leads_to(url.sip_url, profile, is_secure=profile.is_secure)]
 
 
 def create_origination_url(ctx: StepContext) -> Result:
     """Create the URL."""
-    return Result(
-        ctx.tools.carrier.create_origination_url(ctx.ids[TRUNK], str(ctx.tools.profile.sip_uri), ctx.label).sid
-    )
+    return Result(ctx.tools.carrier.create_origination_url(ctx.ids[TRUNK], ctx.spec.origination_url).sid)
 
 
 def repair_origination_url(ctx: StepContext, url_sid: str) -> bool:
-    """Point the URL at LiveKit again; False when it is certainly gone."""
-    trunk_sid = ctx.ids[TRUNK]
-    if ctx.tools.carrier.update_origination_url(trunk_sid, url_sid, str(ctx.tools.profile.sip_uri), ctx.label):
-        return True
+    """Make the URL as it should be; False when it is certainly gone."""
+    carrier, spec, trunk_sid = ctx.tools.carrier, ctx.spec, ctx.ids[TRUNK]
+    now = next((url for url in carrier.list_origination_urls(trunk_sid) if url.sid == url_sid), None)
+    if now is not None:
+        wanted = corrected_url(now, spec, is_secure=spec.profile.is_secure)
+        if wanted.sip_url != now.sip_url and not spec.profile.is_secure and ctx.twilio_encrypts():
+            wanted = corrected_url(now, spec, is_secure=True)
+        ctx.check_time()
+        if carrier.update_origination_url(now, wanted):
+            return True
     ctx.confirm_gone(lambda: _urls_of(ctx, trunk_sid), url_sid)
     return False
 

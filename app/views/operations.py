@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from app.db.models import Agent, BulkItem, Event, Operation, OperationStep, Resource
-from app.domain.findings import Health
+from app.domain.findings import Health, finding_json
 from app.domain.operations import KINDS, Direction, OperationKind, OperationStatus, PhoneStatus, StepState
 from app.numbers.dry_run import Preview
-from app.numbers.maintenance import VerifyResult, finding_json
+from app.numbers.maintenance import VerifyResult
 
 _MADE = frozenset({StepState.RUNNING, StepState.DONE, StepState.FAILED})
 """The states of a step that may have made something: a rollback has to undo it."""

@@ -33,9 +33,7 @@ def announce_drift(session: Session, agent: Agent, findings: Iterable[Finding]) 
         "phoneProvisioningStatus": agent.phone_provisioning_status,
         "phoneNumber": agent.twilio_phone_number,
         "operationId": None,
-        "findings": [
-            {"code": one.code, "severity": one.kind.severity, "sentence": one.kind.sentence} for one in findings
-        ],
+        "findings": [{"code": one.code, "severity": one.severity, "sentence": one.kind.sentence} for one in findings],
     }
     change = {"announcements": lines_of([(WebhookEvent.DRIFTED, data)])}
     session.connection().exec_driver_sql(_ANNOUNCE, {"change": json.dumps(change)})

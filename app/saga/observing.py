@@ -1,0 +1,163 @@
+"""Reads what both providers have: everything for an audit, or what the path of one agent needs.
+
+Unexpected data never makes a read fail: a record that cannot be read is kept as such.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from typing import Any, TypeVar
+
+from app.domain.errors import ErrorCode
+from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
+from app.path.marks import agent_of
+from app.path.observed import (
+    CarrierNumber,
+    CarrierTrunk,
+    DispatchRule,
+    InboundTrunk,
+    Observed,
+    OriginationUrl,
+    ResourceKey,
+    Unreadable,
+)
+from app.path.spec import PathSpec
+from app.providers.base import Carrier, VoicePlatform
+from app.providers.errors import RejectedError
+from app.providers.twilio_records import is_sid
+
+PARALLEL_LISTS = 8
+"""Lists read at once: an audit needs one request for each trunk."""
+
+Listed = TypeVar("Listed", InboundTrunk, DispatchRule)
+
+
+class _UnreadableRecords(dict[ResourceKey, list[Unreadable]]):
+    """The records of each list that could not be read."""
+
+    def of_list(self, kind: str, parent_id: str = "") -> list[Unreadable]:
+        return self.setdefault((kind, parent_id), [])
+
+
+def read_all(carrier: Carrier, platform: VoicePlatform, instance: str, paths: Iterable[PathSpec]) -> Observed:
+    """List everything: numbers and trunks, the URLs of our trunks and of those that our numbers are on, LiveKit's all.
+
+    `instance` is the one whose mark makes a trunk ours, `paths` are those of the stored agents.
+    """
+    unreadable = _UnreadableRecords()
+    numbers = {number.sid: number for number in carrier.list_numbers(unreadable.of_list(NUMBER))}
+    trunks = {trunk.sid: trunk for trunk in carrier.list_trunks(unreadable.of_list(TRUNK))}
+    wanted = {sid for sid, trunk in trunks.items() if agent_of(instance, trunk.tag)}
+    for path in paths:
+        number = numbers.get(path.number_sid)
+        on = number.routing.trunk_sid if number else None
+        wanted |= {path.trunk_sid, on or ""} & trunks.keys()
+
+    def list_urls(trunk_sid: str) -> list[OriginationUrl]:
+        return carrier.list_origination_urls(trunk_sid, unreadable.of_list(ORIGINATION_URL, trunk_sid))
+
+    sids = sorted(wanted)
+    urls = dict(zip(sids, _at_once([partial(list_urls, sid) for sid in sids]), strict=True))
+    # Rules before trunks: a trunk that a rule names but the later list lacks is gone, not new.
+    rules = {rule.id: rule for rule in platform.list_dispatch_rules(unreadable=unreadable.of_list(DISPATCH_RULE))}
+    inbound = {trunk.id: trunk for trunk in platform.list_inbound_trunks(unreadable=unreadable.of_list(INBOUND_TRUNK))}
+    return Observed(numbers, trunks, urls, inbound, rules, unreadable)
+
+
+def read_path(carrier: Carrier, platform: VoicePlatform, spec: PathSpec) -> Observed:
+    """Read what decides about calls to one number: its own resources, and all of LiveKit's trunks and rules."""
+    unreadable = _UnreadableRecords()
+    number = read_number(carrier, spec)
+    trunk_sids = {spec.trunk_sid, (number.routing.trunk_sid if number else None) or spec.trunk_sid}
+    trunks = {sid: trunk for sid in sorted(trunk_sids) if is_sid(sid, "TK") and (trunk := carrier.get_trunk(sid))}
+    urls = {sid: carrier.list_origination_urls(sid, unreadable.of_list(ORIGINATION_URL, sid)) for sid in trunks}
+    rules = platform.list_dispatch_rules(unreadable=unreadable.of_list(DISPATCH_RULE))
+    inbound = platform.list_inbound_trunks(unreadable=unreadable.of_list(INBOUND_TRUNK))
+    return _observed(number, trunks, urls, inbound, rules, unreadable)
+
+
+def read_built_path(
+    carrier: Carrier,
+    platform: VoicePlatform,
+    spec: PathSpec,
+    made_trunk: CarrierTrunk | None,
+    check_time: Callable[[], None],
+) -> Observed:
+    """Read the same of a path whose steps have all been done: LiveKit's lists by our trunk and number, all at once.
+
+    `made_trunk` is our Twilio trunk where it was made a moment ago: it is not read then. `check_time` may raise before
+    a call. What should be in a filtered list and is not is read by its id, so that a finding can say why.
+    """
+    unreadable = _UnreadableRecords()
+
+    def trunks() -> dict[str, CarrierTrunk]:
+        check_time()
+        trunk = made_trunk or carrier.get_trunk(spec.trunk_sid)
+        return {spec.trunk_sid: trunk} if trunk else {}
+
+    def urls() -> list[OriginationUrl]:
+        check_time()
+        return carrier.list_origination_urls(spec.trunk_sid, unreadable.of_list(ORIGINATION_URL, spec.trunk_sid))
+
+    def inbound_trunks() -> list[InboundTrunk]:
+        check_time()
+        found = platform.list_inbound_trunks(spec.phone_number, unreadable.of_list(INBOUND_TRUNK))
+        return _with_ours(found, spec.inbound_trunk_id, platform.get_inbound_trunk, check_time)
+
+    def rules() -> list[DispatchRule]:
+        check_time()
+        found = platform.list_dispatch_rules(spec.inbound_trunk_id, unreadable.of_list(DISPATCH_RULE))
+        return _with_ours(found, spec.rule_id, platform.get_dispatch_rule, check_time)
+
+    number, trunk, ours, inbound, found = _at_once(
+        [partial(read_number, carrier, spec), trunks, urls, inbound_trunks, rules]
+    )
+    return _observed(number, trunk, {spec.trunk_sid: ours}, inbound, found, unreadable)
+
+
+def read_number(carrier: Carrier, spec: PathSpec) -> CarrierNumber | None:
+    """Read the number by its SID and, on a 404, by its text: one 404 may be wrong."""
+    for read, key in ((carrier.get_number, spec.number_sid), (carrier.find_number, spec.phone_number)):
+        try:
+            number = read(key)
+        except RejectedError as error:
+            if error.code is not ErrorCode.NUMBER_NOT_IN_ACCOUNT:
+                raise
+        else:
+            return number if number.sid == spec.number_sid else None
+    return None
+
+
+def _with_ours(
+    found: list[Listed], own_id: str, get: Callable[[str], Listed | None], check_time: Callable[[], None]
+) -> list[Listed]:
+    if not own_id or any(one.id == own_id for one in found):
+        return found
+    check_time()
+    ours = get(own_id)
+    return [*found, ours] if ours else found
+
+
+def _observed(
+    number: CarrierNumber | None,
+    trunks: Mapping[str, CarrierTrunk],
+    urls: Mapping[str, Sequence[OriginationUrl]],
+    inbound: Iterable[InboundTrunk],
+    rules: Iterable[DispatchRule],
+    unreadable: Mapping[ResourceKey, Sequence[Unreadable]],
+) -> Observed:
+    numbers = {number.sid: number} if number else {}
+    return Observed(
+        numbers, trunks, urls, {trunk.id: trunk for trunk in inbound}, {rule.id: rule for rule in rules}, unreadable
+    )
+
+
+def _at_once(reads: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Make independent reads side by side and return their results in order; the first error is raised."""
+    if not reads:
+        return []
+    with ThreadPoolExecutor(min(len(reads), PARALLEL_LISTS), "reads") as threads:
+        # Each runs in a copy of this thread's context variables, where the adapters find the caller and the trace.
+        pending = [threads.submit(copy_context().run, read) for read in reads]
+        return [one.result() for one in pending]
