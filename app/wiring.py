@@ -219,8 +219,6 @@ def _platform(
         settings.livekit_api_key,
         settings.livekit_api_secret.get_secret_value(),
         timeout_s=settings.provider_timeout_s,
-        allowed_addresses=settings.allowed_addresses,
-        ringing_timeout_s=RINGING_TIMEOUT_S,
         rate_limiter=rate_limiter,
         telemetry=telemetry,
         connection=connection,

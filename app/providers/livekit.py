@@ -1,28 +1,29 @@
 """The `VoicePlatform` of one LiveKit project, over LiveKit's SDK."""
 
-import re
-from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from google.protobuf.duration_pb2 import Duration
 from livekit import api
 
-from app.domain.errors import ErrorCode
-from app.domain.texts import storable
 from app.observability.tracing import NO_TELEMETRY, Telemetry
-from app.path.marks import TAG_PREFIX, without_mark
 from app.path.observed import DispatchRule, InboundTrunk, Unreadable
-from app.path.spec import Label
+from app.path.spec import DispatchRuleSpec, InboundTrunkSpec
 from app.providers.base import read_records
 from app.providers.calls import CallInstrumentation
-from app.providers.errors import CallFailedError, Outcome, TransientError, translate
+from app.providers.errors import CallFailedError, Outcome, translate
 from app.providers.livekit_connection import LiveKitConnection, SipCall
 from app.providers.livekit_errors import LIVEKIT_TABLE
+from app.providers.livekit_records import (
+    changed_rule,
+    changed_trunk,
+    checked_id,
+    new_rule,
+    new_trunk,
+    read_rule,
+    read_trunk,
+    unreadable_record,
+)
 from app.providers.rate_limiter import RateLimiter
-
-_ID = re.compile(r"(?P<kind>[A-Z]+)_[A-Za-z0-9]{4,64}")
-"""LiveKit's ids are `ST_` or `SDR_` and 12 letters and digits; LiveKit Cloud promises no length."""
 
 _NO_TRUNK = "ST_000000000000"
 """A trunk id that LiveKit cannot have made: its alphabet has no 0."""
@@ -37,10 +38,8 @@ Record = TypeVar("Record")
 class LiveKitPlatform:
     """Inbound trunks and dispatch rules of one project; safe to share between threads.
 
-    `allowed_addresses` are the CIDR blocks that may call our trunks (none: all). `ringing_timeout_s` is how long a
-    caller hears it ring when no agent answers; LiveKit's own default is 3 minutes. Rooms are named
-    `{room_prefix}_{caller}_{random}`. A dry run gives a `connection` that only records. The connections belong to the
-    process: after a fork the child opens its own.
+    A dry run gives a `connection` that only records. The connections belong to the process: after a fork the child
+    opens its own.
     """
 
     def __init__(
@@ -50,94 +49,101 @@ class LiveKitPlatform:
         api_secret: str,
         *,
         timeout_s: float,
-        allowed_addresses: Sequence[str] = (),
-        ringing_timeout_s: float = 30,
-        room_prefix: str = "call",
         rate_limiter: RateLimiter | None = None,
         telemetry: Telemetry = NO_TELEMETRY,
         connection: LiveKitConnection | None = None,
     ) -> None:
         instrumentation = CallInstrumentation("livekit", rate_limiter, telemetry)
         self._livekit = connection or LiveKitConnection(url, api_key, api_secret, timeout_s, instrumentation)
-        self._allowed_addresses = tuple(allowed_addresses)
-        self._ringing_timeout = timedelta(seconds=ringing_timeout_s)
-        self._room_prefix = room_prefix
 
-    def create_inbound_trunk(self, e164: str, label: Label) -> InboundTrunk:
+    def create_inbound_trunk(self, spec: InboundTrunkSpec) -> InboundTrunk:
         """Create a trunk for this one number; `RejectedError(livekit_number_conflict)` when another trunk has it."""
-        request = api.CreateSIPInboundTrunkRequest(trunk=self._trunk(e164, label))
+        request = api.CreateSIPInboundTrunkRequest(trunk=new_trunk(spec))
         operation = "create_inbound_trunk"
         response = self._call(operation, lambda sip: sip.create_inbound_trunk(request), is_write=True)
-        return _made(operation, response, _read_trunk)
+        return _made(operation, response, read_trunk)
 
     def list_inbound_trunks(
         self, e164: str | None = None, unreadable: list[Unreadable] | None = None
     ) -> list[InboundTrunk]:
-        """Return the trunks that name this number exactly, wildcards left out, sorted by id; without a number, all."""
+        """Return the trunks that a call to this number may match: those with it, and those without numbers.
+
+        The number counts in any form that LiveKit takes for the same. Without a number all; sorted by id.
+        """
         # Never with a page: LiveKit ends the list at the first page on which nothing matches.
         request = api.ListSIPInboundTrunkRequest(numbers=[e164] if e164 else [])
         operation = "list_inbound_trunks"
         response = self._call(operation, lambda sip: sip.list_inbound_trunk(request))
-        # LiveKit's filter lets trunks without numbers through, and ignores spaces and dashes.
-        named = [item for item in response.items if not e164 or e164 in item.numbers]
-        return sorted(_read(operation, named, _read_trunk, unreadable), key=lambda trunk: trunk.id)
+        return sorted(_read(operation, response.items, read_trunk, unreadable), key=lambda trunk: trunk.id)
 
-    def update_inbound_trunk(self, trunk_id: str, e164: str, label: Label) -> bool:
-        """Replace the trunk by what `create_inbound_trunk` makes, in place; False when it is gone."""
-        trunk = self._trunk(e164, label)
-        checked = _checked_id(trunk_id, "ST")
-        return self._update("update_inbound_trunk", lambda sip: sip.update_inbound_trunk(checked, trunk))
+    def get_inbound_trunk(self, trunk_id: str) -> InboundTrunk | None:
+        """Return the trunk, or None when LiveKit does not list it."""
+        request = api.ListSIPInboundTrunkRequest(trunk_ids=[checked_id(trunk_id, "ST")])
+        operation = "get_inbound_trunk"
+        response = self._call(operation, lambda sip: sip.list_inbound_trunk(request))
+        found = [item for item in response.items if item.sip_trunk_id == trunk_id]
+        return next(iter(_read(operation, found, read_trunk, None)), None)
+
+    def update_inbound_trunk(self, now: InboundTrunk, wanted: InboundTrunk) -> bool:
+        """Write the fields in which `wanted` differs from `now`, just read, and the rest of it back as it was.
+
+        False when it is gone; without a difference nothing is sent.
+        """
+        if now == wanted:
+            return True
+        trunk = changed_trunk(now, wanted)
+        return self._update("update_inbound_trunk", lambda sip: sip.update_inbound_trunk(now.id, trunk))
 
     def delete_trunk(self, trunk_id: str) -> None:
         """Delete the trunk; one already gone is success (LiveKit responds with 200 for unknown ids too)."""
-        request = api.DeleteSIPTrunkRequest(sip_trunk_id=_checked_id(trunk_id, "ST"))
+        request = api.DeleteSIPTrunkRequest(sip_trunk_id=checked_id(trunk_id, "ST"))
         self._delete("delete_trunk", lambda sip: sip.delete_trunk(request))
 
-    def create_dispatch_rule(self, trunk_id: str, agent_name: str, job_metadata: str, label: Label) -> DispatchRule:
-        """Create an individual rule for this one trunk that starts the named agent, its job given `job_metadata`.
+    def create_dispatch_rule(self, spec: DispatchRuleSpec) -> DispatchRule:
+        """Create an individual rule for this one trunk that starts the named agent, its job given its metadata.
 
-        Its metadata is left empty: everybody in the room reads it.
+        The rule's own metadata is left empty: everybody in the room reads it.
         """
         # Inside dispatch_rule: LiveKit ignores every field beside it.
-        request = api.CreateSIPDispatchRuleRequest(dispatch_rule=self._rule(trunk_id, agent_name, job_metadata, label))
+        request = api.CreateSIPDispatchRuleRequest(dispatch_rule=new_rule(spec))
         operation = "create_dispatch_rule"
         response = self._call(operation, lambda sip: sip.create_dispatch_rule(request), is_write=True)
-        return _made(operation, response, _read_rule)
+        return _made(operation, response, read_rule)
 
     def list_dispatch_rules(
         self, trunk_id: str | None = None, unreadable: list[Unreadable] | None = None
     ) -> list[DispatchRule]:
-        """Return the rules that name this trunk (all rules without one, wildcards included), sorted by id."""
-        request = api.ListSIPDispatchRuleRequest(trunk_ids=[_checked_id(trunk_id, "ST")] if trunk_id else [])
+        """Return the rules that a call on this trunk may match: those that name it, and those without trunks.
+
+        Without a trunk all; sorted by id.
+        """
+        request = api.ListSIPDispatchRuleRequest(trunk_ids=[checked_id(trunk_id, "ST")] if trunk_id else [])
         operation = "list_dispatch_rules"
         response = self._call(operation, lambda sip: sip.list_dispatch_rule(request))
-        naming = [item for item in response.items if not trunk_id or trunk_id in item.trunk_ids]
-        return sorted(_read(operation, naming, _read_rule, unreadable), key=lambda rule: rule.id)
+        return sorted(_read(operation, response.items, read_rule, unreadable), key=lambda rule: rule.id)
 
-    def update_dispatch_rule(
-        self, rule_id: str, trunk_id: str, agent_name: str, job_metadata: str, label: Label
-    ) -> bool:
-        """Replace the rule by what `create_dispatch_rule` makes, in place, its metadata kept; False when it is gone.
+    def get_dispatch_rule(self, rule_id: str) -> DispatchRule | None:
+        """Return the rule, or None when LiveKit does not list it."""
+        request = api.ListSIPDispatchRuleRequest(dispatch_rule_ids=[checked_id(rule_id, "SDR")])
+        operation = "get_dispatch_rule"
+        response = self._call(operation, lambda sip: sip.list_dispatch_rule(request))
+        found = [item for item in response.items if item.sip_dispatch_rule_id == rule_id]
+        return next(iter(_read(operation, found, read_rule, None)), None)
 
-        A mark in the metadata, of an earlier release, is taken out. A rule is gone when neither the list nor an update
-        knows it.
+    def update_dispatch_rule(self, now: DispatchRule, wanted: DispatchRule) -> bool:
+        """Write the fields in which `wanted` differs from `now`, just read, and the rest of it back as it was.
+
+        False when it is gone; without a difference nothing is sent. An agent that is in both keeps all its fields, and
+        one that takes another's place in the list gets the other's: only its name and metadata are written.
         """
-        rule = self._rule(trunk_id, agent_name, job_metadata, label)
-        checked, operation = _checked_id(rule_id, "SDR"), "update_dispatch_rule"
-        request = api.ListSIPDispatchRuleRequest(dispatch_rule_ids=[checked])
-        response = self._call("list_dispatch_rules", lambda sip: sip.list_dispatch_rule(request))
-        now = next((item for item in response.items if item.sip_dispatch_rule_id == checked), None)
-        if now is None:
-            # Not replaced unseen: the metadata that it may have would be lost.
-            if not self._update(operation, lambda sip: sip.update_dispatch_rule_fields(checked, name=label.tag)):
-                return False
-            raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "LiveKit does not list a rule that it has.")
-        rule.metadata = without_mark(now.metadata)
-        return self._update(operation, lambda sip: sip.update_dispatch_rule(checked, rule))
+        if now == wanted:
+            return True
+        rule = changed_rule(now, wanted)
+        return self._update("update_dispatch_rule", lambda sip: sip.update_dispatch_rule(now.id, rule))
 
     def delete_dispatch_rule(self, rule_id: str) -> bool:
         """Delete the rule; False when LiveKit says that there is none."""
-        request = api.DeleteSIPDispatchRuleRequest(sip_dispatch_rule_id=_checked_id(rule_id, "SDR"))
+        request = api.DeleteSIPDispatchRuleRequest(sip_dispatch_rule_id=checked_id(rule_id, "SDR"))
         return self._delete("delete_dispatch_rule", lambda sip: sip.delete_dispatch_rule(request))
 
     def ping(self) -> None:
@@ -154,29 +160,6 @@ class LiveKitPlatform:
             return self._livekit.call(operation, sip_call)
         except CallFailedError as failure:
             raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=is_write) from None
-
-    def _trunk(self, e164: str, label: Label) -> api.SIPInboundTrunkInfo:
-        ringing_timeout = Duration()
-        ringing_timeout.FromTimedelta(self._ringing_timeout)
-        return api.SIPInboundTrunkInfo(
-            name=label.tag,
-            metadata=label.metadata,
-            numbers=[e164],
-            allowed_addresses=self._allowed_addresses,
-            ringing_timeout=ringing_timeout,
-        )
-
-    def _rule(self, trunk_id: str, agent_name: str, job_metadata: str, label: Label) -> api.SIPDispatchRuleInfo:
-        return api.SIPDispatchRuleInfo(
-            name=label.tag,
-            trunk_ids=[_checked_id(trunk_id, "ST")],
-            rule=api.SIPDispatchRule(
-                dispatch_rule_individual=api.SIPDispatchRuleIndividual(room_prefix=self._room_prefix)
-            ),
-            room_config=api.RoomConfiguration(
-                agents=[api.RoomAgentDispatch(agent_name=agent_name, metadata=job_metadata)]
-            ),
-        )
 
     def _update(self, operation: str, sip_call: SipCall[object]) -> bool:
         """Update in place; False when there is nothing to update."""
@@ -205,7 +188,7 @@ def _read(
 ) -> list[Record]:
     """Read a list; an empty item stands for one that is gone, where a server keeps the order of the ids asked for."""
     try:
-        return read_records((item for item in items if item.ByteSize()), read, _describe, unreadable)
+        return read_records((item for item in items if item.ByteSize()), read, unreadable_record, unreadable)
     except CallFailedError as failure:
         raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=False) from None
 
@@ -217,43 +200,3 @@ def _made(operation: str, response: Info, read: Callable[[Info], Record]) -> Rec
     except ValueError:
         failure = CallFailedError(Outcome.UNREADABLE)
         raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=True) from None
-
-
-def _checked_id(value: str, kind: str) -> str:
-    """Return `value` when it is an id of this kind: an empty one would mean every trunk of the project."""
-    match = _ID.fullmatch(value)
-    if match is None or match["kind"] != kind:
-        raise ValueError(f"not a {kind}_ id")
-    return value
-
-
-def _describe(info: api.SIPInboundTrunkInfo | api.SIPDispatchRuleInfo) -> Unreadable:
-    """Describe an object without a valid id; its name and metadata say whether it may be ours."""
-    return Unreadable("", may_be_ours=TAG_PREFIX in info.name or TAG_PREFIX in info.metadata)
-
-
-def _read_trunk(info: api.SIPInboundTrunkInfo) -> InboundTrunk:
-    return InboundTrunk(
-        id=_checked_id(info.sip_trunk_id, "ST"),
-        name=storable(info.name),
-        metadata=storable(info.metadata),
-        numbers=_texts(info.numbers),
-        allowed_addresses=_texts(info.allowed_addresses),
-        has_auth=bool(info.auth_username or info.auth_password),
-    )
-
-
-def _read_rule(info: api.SIPDispatchRuleInfo) -> DispatchRule:
-    return DispatchRule(
-        id=_checked_id(info.sip_dispatch_rule_id, "SDR"),
-        name=storable(info.name),
-        metadata=storable(info.metadata),
-        trunk_ids=_texts(info.trunk_ids),
-        agent_names=_texts(agent.agent_name for agent in info.room_config.agents),
-        inbound_numbers=_texts(info.inbound_numbers),
-        numbers=_texts(info.numbers),
-    )
-
-
-def _texts(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(map(storable, values))

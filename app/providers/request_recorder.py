@@ -105,9 +105,12 @@ class RequestRecorder:
                 self._rule.sip_dispatch_rule_id = MADE_UP_IDS[DISPATCH_RULE]
                 return self._rule
             case "ListSIPInboundTrunk":
-                return api.ListSIPInboundTrunkResponse(items=[self._inbound_trunk])
+                is_asked = not request.trunk_ids or self._inbound_trunk.sip_trunk_id in request.trunk_ids
+                return api.ListSIPInboundTrunkResponse(items=[self._inbound_trunk] if is_asked else [])
             case "ListSIPDispatchRule":
-                return api.ListSIPDispatchRuleResponse(items=[self._rule])
+                ids = request.dispatch_rule_ids
+                is_asked = not ids or self._rule.sip_dispatch_rule_id in ids
+                return api.ListSIPDispatchRuleResponse(items=[self._rule] if is_asked else [])
         raise ValueError(f"a provisioning does not send {method}")
 
     def _record(self, provider: str, method: str, path: str, parameters: dict[str, Any]) -> None:

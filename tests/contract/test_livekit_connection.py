@@ -15,8 +15,8 @@ from app.providers.livekit_connection import environment_proxy
 from app.providers.twilio import TwilioCarrier
 from tests.support.adapters import (
     E164,
-    LABEL,
     carrier_at,
+    inbound_spec,
     operations,
     platform_at,
 )
@@ -35,7 +35,7 @@ def test_a_wrong_key_or_secret_is_told_apart_on_every_kind_of_call(wrong: dict[s
     for call in (
         platform.ping,
         platform.list_dispatch_rules,
-        lambda: platform.create_inbound_trunk(E164, LABEL),
+        lambda: platform.create_inbound_trunk(inbound_spec()),
         lambda: platform.delete_dispatch_rule("SDR_" + "x" * 12),
     ):
         with pytest.raises(RejectedError) as caught:
@@ -46,7 +46,7 @@ def test_a_wrong_key_or_secret_is_told_apart_on_every_kind_of_call(wrong: dict[s
 
 def test_a_server_without_redis_is_a_misconfiguration(platform: LiveKitPlatform, sandbox: Sandbox) -> None:
     sandbox.switch(livekitRedis=False)
-    for call in (platform.ping, lambda: platform.create_inbound_trunk(E164, LABEL)):
+    for call in (platform.ping, lambda: platform.create_inbound_trunk(inbound_spec())):
         with pytest.raises(RejectedError) as caught:
             call()
         assert caught.value.code is ErrorCode.LIVEKIT_MISCONFIGURED
@@ -82,7 +82,7 @@ def test_each_fault_is_what_the_saga_takes_it_for(
         platform.list_inbound_trunks()
     assert type(caught.value) is on_read
     with pytest.raises(on_write) as caught:
-        platform.create_inbound_trunk(E164, LABEL)
+        platform.create_inbound_trunk(inbound_spec())
     assert type(caught.value) is on_write
     sandbox.clear_faults()
     assert len(platform.list_inbound_trunks()) == applied
@@ -92,14 +92,14 @@ def test_each_fault_is_what_the_saga_takes_it_for(
 def test_the_wish_of_a_rate_limit_is_carried(platform: LiveKitPlatform, sandbox: Sandbox) -> None:
     sandbox.fault("livekit.create_inbound_trunk", "429", retryAfterS=17)
     with pytest.raises(TransientError) as caught:
-        platform.create_inbound_trunk(E164, LABEL)
+        platform.create_inbound_trunk(inbound_spec())
     assert caught.value.retry_after_s == 17
 
 
 def test_twenty_calls_in_a_row_share_one_connection(platform: LiveKitPlatform, sandbox: Sandbox) -> None:
     before = sandbox.connections_opened().get("livekit", 0)
     for _ in range(5):
-        trunk = platform.create_inbound_trunk(E164, LABEL)
+        trunk = platform.create_inbound_trunk(inbound_spec())
         platform.list_inbound_trunks(E164)
         platform.delete_trunk(trunk.id)
         platform.delete_dispatch_rule("SDR_" + "x" * 12)
@@ -110,7 +110,7 @@ def test_twenty_calls_in_a_row_share_one_connection(platform: LiveKitPlatform, s
 def test_many_threads_get_their_own_answers(platform: LiveKitPlatform) -> None:
     numbers = [f"+1514555{index:04}" for index in range(100)]
     with ThreadPoolExecutor(32) as pool:
-        made = list(pool.map(lambda e164: platform.create_inbound_trunk(e164, LABEL), numbers))
+        made = list(pool.map(lambda e164: platform.create_inbound_trunk(inbound_spec(e164)), numbers))
         found = list(pool.map(platform.list_inbound_trunks, numbers))
     assert [trunk.numbers for trunk in made] == [(e164,) for e164 in numbers]
     assert found == [[trunk] for trunk in made]

@@ -10,11 +10,11 @@ from livekit import api
 from app.providers.errors import CallFailedError, Outcome, ProviderError, TransientError, UnknownOutcomeError
 from app.providers.livekit import LiveKitPlatform
 from app.providers.livekit_errors import LIVEKIT_TABLE
+from tests.support.adapters import inbound_spec, rule_spec
 from tests.support.livekit_failures import (
     CALLS,
     CASES,
     DELETE,
-    LABEL,
     RULE,
     TIMEOUT_S,
     TRUNK,
@@ -103,7 +103,7 @@ def test_a_refused_connection_was_not_sent(operation: str) -> None:
 def test_a_name_that_does_not_resolve_was_not_sent() -> None:
     platform = platform_at("wss://does-not-exist.invalid")
     with pytest.raises(TransientError, match="nothing was sent"):
-        platform.create_inbound_trunk("+15145551234", LABEL)
+        platform.create_inbound_trunk(inbound_spec("+15145551234"))
     platform.close()
 
 
@@ -133,16 +133,26 @@ def test_a_delete_of_what_is_gone_says_so(operation: str, platform: LiveKitPlatf
     assert len(server.seen) == 1
 
 
+def test_what_is_not_listed_is_not_there_and_what_is_gone_is_not_updated(
+    platform: LiveKitPlatform, server: ScriptedServer
+) -> None:
+    server.answer(protobuf(b""), protobuf(b""), failure(404, "not_found"), failure(404, "not_found"))
+    assert platform.get_inbound_trunk(TRUNK) is None
+    assert platform.get_dispatch_rule(RULE) is None
+    assert WRITE["update_inbound_trunk"](platform) is False
+    assert WRITE["update_dispatch_rule"](platform) is False
+
+
 @pytest.mark.parametrize("made_id", ["", "SDR", "XX_aaaaaaaaaaaa"])
 def test_a_create_that_answers_without_a_proper_id_is_an_unknown_outcome(
     made_id: str, platform: LiveKitPlatform, server: ScriptedServer
 ) -> None:
     server.answer(protobuf(api.SIPInboundTrunkInfo(sip_trunk_id=made_id, name="x").SerializeToString()))
     with pytest.raises(UnknownOutcomeError):
-        platform.create_inbound_trunk("+15145551234", LABEL)
+        platform.create_inbound_trunk(inbound_spec("+15145551234"))
     server.answer(protobuf(api.SIPDispatchRuleInfo(sip_dispatch_rule_id=made_id, name="x").SerializeToString()))
     with pytest.raises(UnknownOutcomeError):
-        platform.create_dispatch_rule(TRUNK, "agent", "{}", LABEL)
+        platform.create_dispatch_rule(rule_spec(TRUNK))
 
 
 @pytest.mark.parametrize(
@@ -153,16 +163,18 @@ def test_the_wish_of_a_429_reaches_the_caller(
 ) -> None:
     server.answer(failure(429, "resource_exhausted", headers={"Retry-After": header}))
     with pytest.raises(TransientError) as caught:
-        platform.create_inbound_trunk("+15145551234", LABEL)
+        platform.create_inbound_trunk(inbound_spec("+15145551234"))
     assert caught.value.retry_after_s == expected
 
 
 @pytest.mark.parametrize("bad_id", ["", "ST_", "ST", RULE + "!", "ST_../../x"])
 def test_a_malformed_id_is_never_sent(bad_id: str, platform: LiveKitPlatform, server: ScriptedServer) -> None:
     for call in (
+        platform.get_inbound_trunk,
+        platform.get_dispatch_rule,
         platform.delete_trunk,
         platform.delete_dispatch_rule,
-        lambda bad_id: platform.create_dispatch_rule(bad_id, "agent", "{}", LABEL),
+        lambda bad_id: platform.create_dispatch_rule(rule_spec(bad_id)),
     ):
         with pytest.raises(ValueError, match="not a"):
             call(bad_id)

@@ -17,6 +17,7 @@ from app.providers.errors import RejectedError, TransientError, UnknownOutcomeEr
 from app.providers.livekit import LiveKitPlatform
 from app.providers.twilio import TwilioCarrier
 from app.providers.twilio_records import read_number, read_origination_url, read_trunk, unreadable_record
+from tests.support.adapters import inbound_spec
 from tests.support.livekit_failures import protobuf
 from tests.support.malformed_texts import ANY_JSON, MALFORMED_URIS, id_of
 from tests.support.scripted_server import Answer, ScriptedServer, scripted_server
@@ -262,7 +263,7 @@ def test_what_does_not_decode_is_tried_again_or_of_unknown_outcome(
     with pytest.raises(TransientError):
         platform.list_inbound_trunks(None, [])
     with pytest.raises(UnknownOutcomeError):
-        platform.create_inbound_trunk(E164, LABEL)
+        platform.create_inbound_trunk(inbound_spec())
 
 
 @pytest.mark.parametrize("uri", MALFORMED_URIS, ids=id_of)

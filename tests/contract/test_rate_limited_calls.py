@@ -12,7 +12,7 @@ from app.providers.errors import CallFailedError, Outcome, TransientError
 from app.providers.livekit import LiveKitPlatform
 from app.providers.rate_limiter import RateLimiter, make_rate_limiter
 from app.providers.twilio import TwilioCarrier
-from tests.support.adapters import E164, LABEL, operations
+from tests.support.adapters import LABEL, inbound_spec, operations
 from tests.support.sandbox import Sandbox
 
 Ask = Callable[[Sandbox, RateLimiter], None]
@@ -48,7 +48,7 @@ def _livekit(sandbox: Sandbox, rate_limiter: RateLimiter) -> None:
         sandbox.base_url, LIVEKIT_API_KEY, LIVEKIT_API_SECRET, timeout_s=5, rate_limiter=rate_limiter
     )
     try:
-        platform.create_inbound_trunk(E164, LABEL)
+        platform.create_inbound_trunk(inbound_spec())
     finally:
         platform.close()
 

@@ -7,7 +7,7 @@ from livekit import api
 
 from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET
 from app.domain.sip_uris import parse_sip_uri
-from app.path.spec import Label, Profile
+from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, Label, Profile
 from app.providers.livekit import LiveKitPlatform
 from app.providers.request_recorder import RecordedLiveKitConnection, RecordedTwilioHttp, RequestRecorder
 from app.providers.twilio import TwilioCarrier
@@ -30,9 +30,15 @@ def carrier_at(sandbox: Sandbox, timeout_s: float = 5.0, password: str = "") -> 
 def platform_at(
     sandbox: Sandbox, timeout_s: float = 5.0, secret: str = LIVEKIT_API_SECRET, key: str = LIVEKIT_API_KEY
 ) -> LiveKitPlatform:
-    return LiveKitPlatform(
-        sandbox.base_url, key, secret, timeout_s=timeout_s, allowed_addresses=ADDRESSES, room_prefix="call"
-    )
+    return LiveKitPlatform(sandbox.base_url, key, secret, timeout_s=timeout_s)
+
+
+def inbound_spec(e164: str = E164) -> InboundTrunkSpec:
+    return InboundTrunkSpec(LABEL, e164, ADDRESSES)
+
+
+def rule_spec(trunk_id: str) -> DispatchRuleSpec:
+    return DispatchRuleSpec(LABEL.tag, trunk_id, "receptionist", '{"role": "front desk"}')
 
 
 def recording_adapters(recorder: RequestRecorder) -> tuple[TwilioCarrier, LiveKitPlatform]:
@@ -44,8 +50,6 @@ def recording_adapters(recorder: RequestRecorder) -> tuple[TwilioCarrier, LiveKi
         LIVEKIT_API_KEY,
         LIVEKIT_API_SECRET,
         timeout_s=5,
-        allowed_addresses=ADDRESSES,
-        room_prefix="call",
         connection=connection,
     )
     return carrier, platform

@@ -1,12 +1,15 @@
 """What LiveKit may answer, and the error that each answer has to become."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from livekit import api
 
 from app.domain.errors import ErrorCode
-from app.path.spec import Label
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.providers.livekit_errors import RPC_PREFIX
+from app.providers.livekit_records import read_rule, read_trunk
+from tests.support.adapters import inbound_spec, rule_spec
 from tests.support.scripted_server import (
     Answer,
     Drop,
@@ -18,14 +21,17 @@ from tests.support.scripted_server import (
 
 TRUNK = "ST_" + "a" * 12
 RULE = "SDR_" + "b" * 12
-LABEL = Label("trunkline:1", "{}")
+TRUNK_NOW = read_trunk(api.SIPInboundTrunkInfo(sip_trunk_id=TRUNK, numbers=["+15145551234"]))
+RULE_NOW = read_rule(api.SIPDispatchRuleInfo(sip_dispatch_rule_id=RULE, trunk_ids=[TRUNK]))
 TIMEOUT_S = 0.3
 
 UNAVAILABLE = ErrorCode.PROVIDER_UNAVAILABLE
 
 READ = {
     "list_inbound_trunks": lambda platform: platform.list_inbound_trunks("+15145551234"),
+    "get_inbound_trunk": lambda platform: platform.get_inbound_trunk(TRUNK),
     "list_dispatch_rules": lambda platform: platform.list_dispatch_rules(TRUNK),
+    "get_dispatch_rule": lambda platform: platform.get_dispatch_rule(RULE),
     "ping": lambda platform: platform.ping(),
 }
 DELETE = {
@@ -33,8 +39,10 @@ DELETE = {
     "delete_dispatch_rule": lambda platform: platform.delete_dispatch_rule(RULE),
 }
 WRITE = {
-    "create_inbound_trunk": lambda platform: platform.create_inbound_trunk("+15145551234", LABEL),
-    "create_dispatch_rule": lambda platform: platform.create_dispatch_rule(TRUNK, "agent", "{}", LABEL),
+    "create_inbound_trunk": lambda platform: platform.create_inbound_trunk(inbound_spec("+15145551234")),
+    "create_dispatch_rule": lambda platform: platform.create_dispatch_rule(rule_spec(TRUNK)),
+    "update_inbound_trunk": lambda platform: platform.update_inbound_trunk(TRUNK_NOW, replace(TRUNK_NOW, name="x")),
+    "update_dispatch_rule": lambda platform: platform.update_dispatch_rule(RULE_NOW, replace(RULE_NOW, name="x")),
 }
 CALLS = READ | DELETE | WRITE
 
@@ -107,7 +115,7 @@ CASES = {
         failure(400, "invalid_argument", CONFLICT),
         RejectedError,
         ErrorCode.LIVEKIT_NUMBER_CONFLICT,
-        only=("create_inbound_trunk",),
+        only=("create_inbound_trunk", "update_inbound_trunk"),
         begins=CONFLICT,
     ),
     "a rule taken": Case(
@@ -115,7 +123,7 @@ CASES = {
         failure(400, "invalid_argument", RPC_PREFIX + RULE_CONFLICT),
         RejectedError,
         ErrorCode.LIVEKIT_RULE_CONFLICT,
-        only=("create_dispatch_rule",),
+        only=("create_dispatch_rule", "update_dispatch_rule"),
         begins=RULE_CONFLICT,
     ),
     "a rule taken, on an older server": Case(
@@ -123,7 +131,7 @@ CASES = {
         failure(400, "invalid_argument", OLD_RULE_CONFLICT),
         RejectedError,
         ErrorCode.LIVEKIT_RULE_CONFLICT,
-        only=("create_dispatch_rule",),
+        only=("create_dispatch_rule", "update_dispatch_rule"),
         begins=OLD_RULE_CONFLICT,
     ),
     "a deadline": Case(

@@ -14,12 +14,16 @@ from app.path.observed import (
     CarrierNumber,
     CarrierTrunk,
     DispatchRule,
+    Encryption,
     InboundTrunk,
+    Media,
     NumberRouting,
     OriginationUrl,
+    RuleAgent,
     Unreadable,
+    normalised,
 )
-from app.path.spec import Label
+from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, Label
 from app.providers.errors import RejectedError
 
 ACCOUNT_SID = "AC" + "0" * 32
@@ -288,26 +292,55 @@ class FakePlatform(FakeProvider):
         self.rules: dict[str, DispatchRule] = {}
 
     def own_trunk(self, e164: str, *, name: str = "foreign", metadata: str = "") -> str:
-        trunk = InboundTrunk(self.new_id("ST_", 12), name, metadata, (e164,))
+        """Make somebody's trunk; without a number (empty text) it takes every call from one network."""
+        numbers, addresses = ((e164,), ()) if e164 else ((), ("192.0.2.0/24",))
+        trunk = InboundTrunk(self.new_id("ST_", 12), name, metadata, numbers, addresses)
         self.trunks[trunk.id] = trunk
         return trunk.id
 
     def own_rule(self, trunk_id: str, agent_name: str, *, name: str = "foreign", metadata: str = "") -> str:
-        rule = DispatchRule(self.new_id("SDR_", 12), name, metadata, (trunk_id,), (agent_name,))
+        """Make somebody's rule; without a trunk (empty text) it takes the calls of all of them."""
+        trunk_ids = (trunk_id,) if trunk_id else ()
+        rule = DispatchRule(self.new_id("SDR_", 12), name, metadata, trunk_ids, (RuleAgent(agent_name),))
         self.rules[rule.id] = rule
         return rule.id
 
     @provider_call
-    def create_inbound_trunk(self, e164: str, label: Label) -> InboundTrunk:
-        if any(e164 in trunk.numbers for trunk in self.trunks.values()):
-            raise RejectedError(ErrorCode.LIVEKIT_NUMBER_CONFLICT, "Another trunk has the number.")
-        return self.trunks[self.own_trunk(e164, name=label.tag, metadata=label.metadata)]
+    def create_inbound_trunk(self, spec: InboundTrunkSpec) -> InboundTrunk:
+        made = InboundTrunk(
+            self.new_id("ST_", 12),
+            spec.label.tag,
+            spec.label.metadata,
+            (spec.phone_number,),
+            spec.allowed_addresses,
+            media=Media(Encryption.REQUIRE if spec.is_secure else Encryption.DISABLE),
+            ringing_timeout_s=spec.ringing_timeout.total_seconds(),
+        )
+        self._keep_trunk(made)
+        return made
 
     @provider_call
     def list_inbound_trunks(
         self, e164: str | None = None, unreadable: list[Unreadable] | None = None
     ) -> list[InboundTrunk]:
-        return [trunk for _, trunk in sorted(self.trunks.items()) if e164 is None or e164 in trunk.numbers]
+        """The number in any form, and trunks without numbers: as LiveKit's filter does."""
+        return [
+            trunk
+            for _, trunk in sorted(self.trunks.items())
+            if e164 is None or not trunk.numbers or normalised(e164) in map(normalised, trunk.numbers)
+        ]
+
+    @provider_call
+    def get_inbound_trunk(self, trunk_id: str) -> InboundTrunk | None:
+        return self.trunks.get(checked(trunk_id, "ST_"))
+
+    @provider_call
+    def update_inbound_trunk(self, now: InboundTrunk, wanted: InboundTrunk) -> bool:
+        """Replaces the whole object, with what somebody changed since it was read: as LiveKit does."""
+        if wanted.id not in self.trunks:
+            return False
+        self._keep_trunk(wanted)
+        return True
 
     @provider_call
     def delete_trunk(self, trunk_id: str) -> None:
@@ -315,20 +348,60 @@ class FakePlatform(FakeProvider):
         self.trunks.pop(checked(trunk_id, "ST_"), None)
 
     @provider_call
-    def create_dispatch_rule(self, trunk_id: str, agent_name: str, job_metadata: str, label: Label) -> DispatchRule:
-        if any(checked(trunk_id, "ST_") in rule.trunk_ids for rule in self.rules.values()):
-            raise RejectedError(ErrorCode.LIVEKIT_RULE_CONFLICT, "Another rule has the trunk.")
-        return self.rules[self.own_rule(trunk_id, agent_name, name=label.tag)]
+    def create_dispatch_rule(self, spec: DispatchRuleSpec) -> DispatchRule:
+        made = DispatchRule(
+            self.new_id("SDR_", 12),
+            spec.tag,
+            "",
+            (checked(spec.trunk_id, "ST_"),),
+            (RuleAgent(spec.agent_name, spec.job_metadata),),
+            room=spec.room_prefix,
+        )
+        self._keep_rule(made)
+        return made
 
     @provider_call
     def list_dispatch_rules(
         self, trunk_id: str | None = None, unreadable: list[Unreadable] | None = None
     ) -> list[DispatchRule]:
-        return [rule for _, rule in sorted(self.rules.items()) if trunk_id is None or trunk_id in rule.trunk_ids]
+        """Rules without trunks too: as LiveKit's filter does."""
+        return [
+            rule
+            for _, rule in sorted(self.rules.items())
+            if trunk_id is None or not rule.trunk_ids or trunk_id in rule.trunk_ids
+        ]
+
+    @provider_call
+    def get_dispatch_rule(self, rule_id: str) -> DispatchRule | None:
+        return self.rules.get(checked(rule_id, "SDR_"))
+
+    @provider_call
+    def update_dispatch_rule(self, now: DispatchRule, wanted: DispatchRule) -> bool:
+        if wanted.id not in self.rules:
+            return False
+        self._keep_rule(wanted)
+        return True
 
     @provider_call
     def delete_dispatch_rule(self, rule_id: str) -> bool:
         return self.rules.pop(checked(rule_id, "SDR_"), None) is not None
+
+    def _keep_trunk(self, made: InboundTrunk) -> None:
+        """Refuse two trunks that have a number, or that both have none."""
+        others = [trunk for trunk in self.trunks.values() if trunk.id != made.id]
+        ours = set(map(normalised, made.numbers))
+        # LiveKit compares the trunks with the number and all without numbers, whichever is the new one.
+        is_wildcard_pair = sum(not trunk.numbers for trunk in (*others, made)) > 1
+        if is_wildcard_pair or any(ours & set(map(normalised, trunk.numbers)) for trunk in others):
+            raise RejectedError(ErrorCode.LIVEKIT_NUMBER_CONFLICT, "Another trunk has the number.")
+        self.trunks[made.id] = made
+
+    def _keep_rule(self, made: DispatchRule) -> None:
+        """Refuse two rules for one trunk, or two without trunks."""
+        named = [trunk_id for rule in self.rules.values() if rule.id != made.id for trunk_id in rule.trunk_ids or ("",)]
+        if set(made.trunk_ids or ("",)) & set(named):
+            raise RejectedError(ErrorCode.LIVEKIT_RULE_CONFLICT, "Another rule has the trunk.")
+        self.rules[made.id] = made
 
     @provider_call
     def ping(self) -> None:
