@@ -192,7 +192,7 @@ class AuditService:
             done[agent_id] = self._repair(agent_id, own, origin)
         fixed = []
         for finding in findings:
-            if finding.kind.fix is Fix.DELETE:
+            if finding.kind.fix is Fix.DELETE and not finding.steps:
                 fixed.append(replace(finding, fixed=delete_orphan(self.sessions, self.tools, finding)))
             else:
                 text = done.get(finding.agent_id or "", "") if finding.steps else ""
@@ -210,7 +210,8 @@ class AuditService:
         """Store the health of every checked agent: one statement for all in sync, one for each that drifted."""
         drifted: dict[str, list[Finding]] = {}
         for finding in findings:
-            if finding.agent_id and finding.code not in {FindingCode.ORPHAN, FindingCode.TWIN}:
+            is_leftover = finding.kind.fix is Fix.DELETE and not finding.steps
+            if finding.agent_id and not is_leftover:
                 drifted.setdefault(finding.agent_id, []).append(finding)
         ids = [uuid.UUID(path.agent_id) for path in steady]
         still_provisioned = (Agent.phone_provisioning_status == PhoneStatus.PROVISIONED,)

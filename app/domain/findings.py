@@ -13,6 +13,7 @@ from app.domain.operations import (
     NUMBER_ATTACHMENT,
     ORIGINATION_URL,
     TRUNK,
+    VERIFICATION,
 )
 
 
@@ -292,6 +293,8 @@ class Finding:
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps that a repair runs for it."""
+        if self.code is FindingCode.TWIN and self.severity is Severity.CRITICAL:
+            return (VERIFICATION,)  # it deletes the duplicates that stop calls
         if self.kind.fix not in {Fix.REPAIR, Fix.TAKE_BACK}:
             return ()
         return self.kind.steps or ((self.resource[0],) if self.resource else ())

@@ -178,7 +178,7 @@ def compare(spec: PathSpec, observed: Observed) -> list[Finding]:
     found = reach(observed, spec)
     critical = [
         Finding(
-            reason.code,
+            _Code.TWIN if _is_twin(spec, observed, reason.resource) else reason.code,
             spec.agent_id,
             reason.resource,
             detail=reason.detail,
@@ -195,6 +195,16 @@ def compare(spec: PathSpec, observed: Observed) -> list[Finding]:
         if (finding.code, finding.resource) not in told and (_Code.UNREADABLE, finding.resource) not in told
     ]
     return critical + rest
+
+
+def _is_twin(spec: PathSpec, observed: Observed, resource: ResourceKey | None) -> bool:
+    """Tell whether what stops a call is a duplicate: another resource with this agent's own mark, ours to delete."""
+    kind, external_id = resource or ("", "")
+    if not kind or external_id == spec.ids.get(kind):
+        return False
+    trunk, rule = observed.inbound_trunks.get(external_id), observed.rules.get(external_id)
+    texts = (trunk.metadata,) if trunk else (rule.name, rule.metadata) if rule else ()
+    return _is_marked(spec, *texts)
 
 
 def is_broken(findings: Iterable[Finding]) -> bool:

@@ -34,12 +34,19 @@ class Actions:
 
 
 def _verify(ctx: StepContext) -> Result:
-    findings = tuple(finding_json(finding) for finding in verification.verify(ctx))
-    if not ctx.is_uncertain:
-        return Result(None, findings=findings)
-    removed = _remove_duplicates(ctx)
-    if ctx.source_agent_id:
-        removed += _remove_duplicates(replace(ctx, agent_id=ctx.source_agent_id))
+    removed: list[str] = []
+
+    def delete(kind: str, external_id: str) -> None:
+        undo = ACTIONS[kind].undo
+        if undo:
+            undo(ctx, external_id)
+            removed.append(external_id)
+
+    findings = tuple(finding_json(finding) for finding in verification.verify(ctx, delete))
+    if ctx.is_uncertain:
+        removed += _remove_duplicates(ctx)
+        if ctx.source_agent_id:
+            removed += _remove_duplicates(replace(ctx, agent_id=ctx.source_agent_id))
     return Result(None, removed=tuple(removed), findings=findings)
 
 

@@ -1,7 +1,9 @@
 """Reads the whole path at both providers and asks whether calls get through."""
 
+from collections.abc import Callable
+
 from app.domain.errors import ErrorCode
-from app.domain.findings import Finding, Severity
+from app.domain.findings import Finding, FindingCode, Severity
 from app.domain.operations import TRUNK
 from app.path.compare import compare, is_broken
 from app.path.observed import CarrierTrunk
@@ -10,15 +12,20 @@ from app.saga.context import StepContext
 from app.saga.observing import read_built_path
 
 
-def verify(ctx: StepContext) -> list[Finding]:
+def verify(ctx: StepContext, delete: Callable[[str, str], None]) -> list[Finding]:
     """Read the path until calls get through; return what differs all the same.
 
-    `RejectedError(path_not_verified)` names why calls fail, when they still do after some reads.
+    `delete` takes kind (step name) and id of a duplicate of ours that stops calls. `RejectedError(path_not_verified)`
+    names why calls fail, when they still do after some reads.
     """
     findings: list[Finding] = []
 
     def is_whole() -> bool:
         findings[:] = read_findings(ctx)
+        duplicates = [one.resource for one in findings if one.code is FindingCode.TWIN and one.resource]
+        for kind, external_id in duplicates:
+            ctx.check_time()
+            delete(kind, external_id)
         return not is_broken(findings)
 
     if not ctx.wait_until(is_whole):
