@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import pytest
 
@@ -105,9 +105,12 @@ class Sandbox:
         """Return how many connections each provider has seen since `forget_requests`."""
         return self._call("GET", "/sandbox/requests?since=0")["connectionsOpened"]
 
-    def call(self, phone_number: str) -> dict[str, Any]:
-        """Call the number: `reaches`, `agentName`, `reason`, `path`."""
-        return self._call("GET", f"/sandbox/call?number={quote(phone_number)}")
+    def call(self, phone_number: str, **parameters: str) -> dict[str, Any]:
+        """Call the number: `reaches`, `agentName`, `agents`, `status`, `reason`, `callEndedBy`, `path`.
+
+        Parameters: `caller`, `source`, `roll` (docs/CONTRIBUTING.md).
+        """
+        return self._call("GET", f"/sandbox/call?{urlencode({'to': phone_number, **parameters})}")
 
     def _call(self, method: str, path: str, body: object = None) -> Any:
         status, answer = self._client.call(method, path, body)

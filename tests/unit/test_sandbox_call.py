@@ -58,7 +58,7 @@ class Path:
         self.sandbox.control("PUT", "switches", {"livekitServer": server})
 
     def call(self, **parameters: Any) -> dict[str, Any]:
-        query = "&".join(f"{name}={value.replace('+', '%2B')}" for name, value in {"number": N, **parameters}.items())
+        query = "&".join(f"{name}={value.replace('+', '%2B')}" for name, value in {"to": N, **parameters}.items())
         return self.sandbox.control("GET", f"call?{query}")
 
     def ends_at(self, hop: str, *words: str) -> bool:
@@ -92,9 +92,28 @@ def test_a_whole_path_reaches_the_agent(path: Path) -> None:
 
 
 def test_a_number_of_nobody_reaches_nobody(sandbox: RunningSandbox) -> None:
-    call = sandbox.control("GET", "call?number=%2B19995550000")
+    call = sandbox.control("GET", "call?to=%2B19995550000")
     assert (call["reaches"], len(call["path"])) == (False, 1)
-    assert "error" in sandbox.control("GET", "call", status=400)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "source=54.172.60.0", "to=1&source=54.172.60.4", "to=1&source=x", "to=1&source=::1", "to=1&roll=1"]
+    + [f"to=1&roll={roll}" for roll in ("-0.1", "x", "nan", "")],
+)
+def test_a_call_that_cannot_be_is_refused(sandbox: RunningSandbox, query: str) -> None:
+    assert "error" in sandbox.control("GET", f"call?{query}", status=400)
+
+
+def test_a_call_may_come_from_another_caller_address_and_draw(path: Path) -> None:
+    path.replace_inbound(allowed_addresses=["177.71.206.195"], allowed_numbers=["+13105550100"])
+    path.add_url("sip:elsewhere.example.com")
+    call = {"from": "+13105550100", "source": "177.71.206.195"}
+    assert path.call(**call)["status"] == 200
+    assert not path.call(**{**call, "from": "+13105550101"})["reaches"]
+    assert not path.call(**{**call, "source": "177.71.206.194"})["reaches"]
+    assert path.call(**call, roll="0.4")["reaches"]
+    assert not path.call(**call, roll="0.5")["reaches"]
 
 
 def test_a_detached_number_uses_its_other_routing(path: Path) -> None:
@@ -116,23 +135,23 @@ def test_without_an_enabled_origination_url_the_call_ends(path: Path) -> None:
     assert path.ends_at("originationUrl", "32010")
 
 
-@pytest.mark.parametrize(
-    ("sip_url", "word"),
-    [
-        ("sip:other.sip.livekit.cloud;transport=tcp", "SIP host"),
-        ("sip:agent@sandbox.sip.livekit.cloud", "arrives as agent"),
-    ],
-)
-def test_an_origination_url_must_lead_to_the_project_and_name_no_user(path: Path, sip_url: str, word: str) -> None:
-    path.on_trunk.origination_urls(path.url).update(sip_url=sip_url)
-    assert path.ends_at("originationUrl", word)
+def test_an_origination_url_must_lead_to_the_project(path: Path) -> None:
+    path.on_trunk.origination_urls(path.url).update(sip_url="sip:other.sip.livekit.cloud;transport=tcp")
+    assert path.ends_at("originationUrl", "SIP host")
 
 
-def test_an_unreachable_host_is_skipped_and_a_wrong_response_is_final(path: Path) -> None:
-    path.add_url("sip:elsewhere.example.com", priority=0)
+def test_the_user_of_an_origination_url_is_who_is_called(path: Path) -> None:
+    path.on_trunk.origination_urls(path.url).update(sip_url="sip:agent@sandbox.sip.livekit.cloud")
+    assert path.ends_at("livekitTrunk", "no trunk has the number agent")
+    path.replace_inbound(numbers=["agent"])
     assert path.call()["reaches"]
-    path.add_url("sip:agent@sandbox.sip.livekit.cloud", priority=0)
-    assert path.ends_at("originationUrl", "user part")
+
+
+def test_another_host_answers_the_call_or_gives_no_answer_as_the_switch_says(path: Path) -> None:
+    path.add_url("sip:elsewhere.example.com", priority=0)
+    assert path.ends_at("originationUrl", "elsewhere.example.com")
+    path.sandbox.control("PUT", "switches", {"otherSipHosts": "silent"})
+    assert path.call()["reaches"]
 
 
 @pytest.mark.parametrize("sip_url", ["sip:SANDBOX.sip.livekit.cloud:5060", "sip:sandbox.sip.livekit.cloud?X-A=b"])
@@ -149,7 +168,7 @@ def test_a_number_on_no_livekit_trunk_is_404(path: Path) -> None:
 def test_two_trunks_with_one_number_are_503(path: Path) -> None:
     path.add_inbound(numbers=[N], allowed_numbers=["+15005550006"])
     assert path.ends_at("livekitTrunk", "503")
-    assert path.call(caller="+13105550100")["reaches"]
+    assert path.call(**{"from": "+13105550100"})["reaches"]
 
 
 def test_a_wildcard_trunk_accepts_what_no_other_trunk_accepts(path: Path) -> None:
@@ -172,7 +191,8 @@ def test_a_trunk_that_asks_for_a_password_is_407(path: Path) -> None:
         (["198.51.100.0/24"], False),
         (["oops;"], True),
         (["not-an-address"], False),
-        (["54.172.60.1"], True),
+        (["54.172.60.0"], True),
+        (["54.172.60.1"], False),
     ],
 )
 def test_a_trunk_must_allow_an_address_of_twilio(path: Path, addresses: list[str], is_open: bool) -> None:
@@ -206,10 +226,10 @@ def test_both_sides_must_agree_on_encryption(path: Path, is_secure: bool, encryp
         ({"encryption": "SIP_MEDIA_ENCRYPT_REQUIRE"}, {"encryption": "SIP_MEDIA_ENCRYPT_DISABLE"}, False),
         ({}, {"codecs": [api.SIPCodec(name="G722")], "only_listed_codecs": True}, False),
         ({}, {"codecs": [api.SIPCodec(name="G722")]}, True),
-        ({"codecs": [api.SIPCodec(name="opus")], "only_listed_codecs": True}, {}, False),
+        ({"codecs": [api.SIPCodec(name="opus", rate=48000)], "only_listed_codecs": True}, {}, False),
         (
             {"codecs": [api.SIPCodec(name="opus")], "only_listed_codecs": True},
-            {"codecs": [api.SIPCodec(name="pcmu")], "only_listed_codecs": True},
+            {"codecs": [api.SIPCodec(name="PCMU")], "only_listed_codecs": True},
             True,
         ),
     ],
@@ -225,7 +245,9 @@ def test_the_media_settings_of_rule_and_trunk_count_together(
 
 def test_a_secure_trunk_needs_encryption_of_trunk_or_rule(path: Path) -> None:
     path.on_trunk.update(secure=True)
-    assert path.ends_at("dispatchRule", "does not encrypt")
+    call = path.call()
+    assert (call["reaches"], call["status"], call["callEndedBy"]) == (False, 200, "twilio")
+    assert "encrypts" in call["reason"]
     path.replace_rule(media_encryption="SIP_MEDIA_ENCRYPT_ALLOW")
     assert path.call()["reaches"]
 
@@ -248,7 +270,7 @@ def test_without_a_rule_the_call_ends_as_on_the_server(path: Path, server: str, 
 REFUSING = [
     ({"numbers": ["+15145559999"]}, f"no trunk has the number {N}"),
     ({"allowed_numbers": ["+13105550100"]}, "does not allow the caller +15005550006"),
-    ({"allowed_addresses": ["198.51.100.0/24"]}, "allows no Twilio signalling address"),
+    ({"allowed_addresses": ["198.51.100.0/24"]}, "does not allow Twilio's address 54.172.60.0"),
 ]
 
 
@@ -313,7 +335,7 @@ def test_a_rule_that_names_the_trunk_beats_a_wildcard(path: Path) -> None:
     assert path.call()["agentName"] == "inbound-agent"
     path.replace_rule(inbound_numbers=["+13105550100"])
     assert path.call()["agentName"] == "catch-all"
-    assert path.call(caller="+13105550100")["agentName"] == "inbound-agent"
+    assert path.call(**{"from": "+13105550100"})["agentName"] == "inbound-agent"
 
 
 def test_a_rule_with_more_filters_wins(path: Path) -> None:

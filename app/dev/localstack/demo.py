@@ -102,7 +102,7 @@ class Demo:
         """Print the path of a call to the number."""
         if self._stack.sandbox_url is None:
             return
-        call = JsonClient(self._stack.sandbox_url).get(f"/sandbox/call?number={quote(NUMBER)}")
+        call = JsonClient(self._stack.sandbox_url).get(f"/sandbox/call?to={quote(NUMBER)}")
         end = f"reaches {call['agentName']}" if call["reaches"] else f"reaches nobody: {call['reason']}"
         self._terminal.heading(f"A call to {NUMBER} {end}")
         for hop in call["path"]:

@@ -1,24 +1,21 @@
-"""Follows a call from the Twilio number to the agent: whether it arrives, and if not, why."""
+"""Follows a call from the Twilio number to the agent: Twilio's side of it, its fail-over, and what comes of it.
+
+A second opinion: it is written from the providers' sources and documents and shares no code with the application.
+"""
 
 import re
-from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+from ipaddress import ip_address, ip_network
+from itertools import groupby
 from typing import Any
 
-from livekit.protocol import sip
+from app.dev.sandbox.call_livekit import Answer, Hop, Invite, hop, take_invite
+from app.dev.sandbox.state import SILENT, Sandbox
 
-from app.dev.sandbox.livekit_rules import check_conflicts
-from app.dev.sandbox.livekit_wire import (
-    DISABLE,
-    REQUIRE,
-    WILDCARD,
-    TwirpError,
-    called_numbers,
-    effective_media,
-    normalised,
-    pin_of,
-)
-from app.dev.sandbox.state import CLOUD, OPEN_SOURCE_1_13_7, Sandbox
+Record = dict[str, Any]
 
 TWILIO_SIGNALLING = tuple(
     ip_network(cidr)
@@ -35,248 +32,251 @@ TWILIO_SIGNALLING = tuple(
 )
 """Twilio's SIP signalling addresses (twilio.com/docs/sip-trunking/ip-addresses, 2026-03-09)."""
 
-DISCARDED = re.compile(r"[()+*;, \t\r\n]|://")
-"""An address with any of these is ignored; when nothing else remains, every address is allowed
-(livekit/protocol sip/sip.go:402-461)."""
-
-TWILIO_CODECS = frozenset({"PCMU", "PCMA"})
-"""Codecs that a call from Twilio offers."""
-
-UNFILTERED = 1000
-"""Added to a rule's rank for each filter that it lacks (livekit/protocol sip/sip.go:66-124)."""
-
-RANKS = {"dispatch_rule_direct": 0, "dispatch_rule_individual": 1, "dispatch_rule_callee": 2}
-PINLESS = 100
-"""Added to a rule's rank when it asks for no PIN."""
-
-
-class MatchError(Exception):
-    """The call ends here; the text says why."""
-
-
-def allows_twilio(addresses: Sequence[str]) -> bool:
-    """Say whether a trunk's allowed addresses include at least one Twilio signalling address."""
-    entries = [entry for entry in addresses if not DISCARDED.search(entry)]
-    return not entries or any(_overlaps(entry) for entry in entries)
-
-
-def _overlaps(entry: str) -> bool:
-    try:
-        network: IPv4Network | IPv6Network = ip_network(entry, strict=False)
-    except ValueError:
-        return False
-    return any(isinstance(network, IPv4Network) and network.overlaps(block) for block in TWILIO_SIGNALLING)
-
-
-def matching_trunk(
-    trunks: Iterable[sip.SIPInboundTrunkInfo], called: str, caller: str
-) -> tuple[sip.SIPInboundTrunkInfo | None, str]:
-    """Return the one trunk that accepts the call, or None and why none does (livekit/protocol sip/sip.go:509-600).
-
-    Raise MatchError when two do.
-    """
-    number, refusals = normalised(called), []
-    specific: list[sip.SIPInboundTrunkInfo] = []
-    wildcard: list[sip.SIPInboundTrunkInfo] = []
-    for trunk in trunks:
-        if trunk.allowed_numbers and normalised(caller) not in map(normalised, trunk.allowed_numbers):
-            refusals.append(f"{trunk.sip_trunk_id} does not allow the caller {caller}")
-        elif not allows_twilio(trunk.allowed_addresses):
-            refusals.append(f"{trunk.sip_trunk_id} allows no Twilio signalling address")
-        elif number in called_numbers(trunk):
-            specific.append(trunk)
-        elif not trunk.numbers:
-            wildcard.append(trunk)
-    for matches in (specific, wildcard):
-        if len(matches) > 1:
-            ids = " and ".join(trunk.sip_trunk_id for trunk in matches)
-            raise MatchError(f"LiveKit answers 503: trunks {ids} both match {called}")
-        if matches:
-            return matches[0], ""
-    return None, "; ".join(refusals) or f"no trunk has the number {called}"
-
-
-def check_media(media: sip.SIPMediaConfig, *, is_secure: bool) -> None:
-    """Raise MatchError when a call from a Twilio trunk, secure or not, has no media settings in common with LiveKit."""
-    if is_secure and media.encryption == DISABLE:
-        raise MatchError("the Twilio trunk is secure and the LiveKit trunk does not encrypt media, nor does the rule")
-    if not is_secure and media.encryption == REQUIRE:
-        raise MatchError(
-            "LiveKit answers 400: its trunk or rule requires encrypted media and the Twilio trunk is not secure"
-        )
-    codecs = {codec.name.upper() for codec in media.codecs}
-    if codecs and media.only_listed_codecs and codecs.isdisjoint(TWILIO_CODECS):
-        raise MatchError("LiveKit answers 400: its trunk or rule lists no codec that Twilio offers")
-
-
-def matching_rule(rules: Iterable[sip.SIPDispatchRuleInfo], called: str, caller: str) -> sip.SIPDispatchRuleInfo | None:
-    """Return the rule for the call: one that names the trunk beats wildcards, then the lower rank wins."""
-    fitting = [
-        rule
-        for rule in rules
-        if (not rule.inbound_numbers or caller in rule.inbound_numbers) and (not rule.numbers or called in rule.numbers)
-    ]
-    if not fitting:
-        return None
-    best = min(fitting, key=lambda rule: (not rule.trunk_ids, _rank(rule)))
-    if pin_of(best.rule):
-        raise MatchError(f"rule {best.sip_dispatch_rule_id} asks the caller for a PIN")
-    return best
-
-
-def _rank(rule: sip.SIPDispatchRuleInfo) -> int:
-    rank = RANKS[rule.rule.WhichOneof("rule") or "dispatch_rule_callee"] + (0 if pin_of(rule.rule) else PINLESS)
-    return rank + (0 if rule.inbound_numbers else UNFILTERED) + (0 if rule.numbers else UNFILTERED)
-
-
-Record = dict[str, Any]
+DEFAULT_SOURCE = "54.172.60.0"
+"""The address that the call comes from when none is given: Twilio's region us1, the default one."""
 
 DEFAULT_CALLER = "+15005550006"
 """The caller when none is given: Twilio's magic number for a valid one."""
 
-SIP_URL = re.compile(r"sip:(?:(?P<user>[^@;?]*)@)?(?P<host>[^@:;?]+)(?::\d+)?(?:[;?].*)?", re.IGNORECASE)
+IN_USE = (None, "", "in-use")
+"""Statuses of a number that takes calls. The field is undocumented: `in-use` is the documents' example, and a record
+without a status says nothing against it."""
+
+TWILIO, LIVEKIT, OTHER_HOST = "twilio", "livekit", "otherHost"
+"""Who may have ended a call."""
+
+
+def is_twilio_address(text: str) -> bool:
+    """Say whether Twilio's signalling comes from this address."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    return any(address in block for block in TWILIO_SIGNALLING)
 
 
 class CallEndedError(Exception):
-    """The call ends at this hop; the text is the reason."""
+    """The call ends on Twilio's side, before any origination URL is tried; the hop says where and why."""
+
+    def __init__(self, name: str, resource_id: str | None, reason: str) -> None:
+        super().__init__(reason)
+        self.hop = hop(name, resource_id, reason, ok=False)
 
 
-class CallPath:
-    """The hops that a call has passed, and the hop where it ended."""
+def trace_call(
+    sandbox: Sandbox, called: str, caller: str | None = None, *, source: str = DEFAULT_SOURCE, roll: float = 0.0
+) -> dict[str, Any]:
+    """Follow a call to a number; runs under the store's lock.
 
-    def __init__(self) -> None:
-        self.hops: list[dict[str, Any]] = []
-
-    def passed(self, hop: str, resource_id: str | None, detail: str) -> None:
-        """Record a hop that the call passed."""
-        self.hops.append({"hop": hop, "id": resource_id, "ok": True, "detail": detail})
-
-    def ended(self, hop: str, resource_id: str | None, reason: str) -> CallEndedError:
-        """Record the hop where the call ended, and return the error to raise."""
-        self.hops.append({"hop": hop, "id": resource_id, "ok": False, "detail": reason})
-        return CallEndedError(reason)
-
-
-def trace_call(sandbox: Sandbox, called: str, caller: str | None = None) -> dict[str, Any]:
-    """Follow a call to a number; runs under the store's lock."""
-    path, caller = CallPath(), caller or DEFAULT_CALLER
-    agent_name, reason = None, ""
+    `source` is the IPv4 address that Twilio sends from, `roll` (0 <= roll < 1) draws among the origination URLs of a
+    priority by their weights. `status` is what LiveKit answers to the last INVITE that it gets, None for silence and
+    when the last URL leads elsewhere. The call `reaches` an agent only if an agent that the rule names answers it and
+    it is not cut within ten seconds; `agents` are all that the rule dispatches.
+    """
+    hops: list[Hop] = []
     try:
-        number = _number(sandbox, path, called)
-        trunk = _twilio_trunk(sandbox, path, number)
-        _origination_url(sandbox, path, trunk)
-        livekit_trunk = _livekit_trunk(sandbox, path, (called, caller))
-        rule = _dispatch_rule(sandbox, path, (called, caller), livekit_trunk, is_secure=trunk["secure"])
-        agent_name = _agent(path, rule)
+        number = _number(sandbox, hops, called)
+        trunk = _trunk(sandbox, hops, number)
+        urls = _enabled_urls(sandbox, trunk)
     except CallEndedError as end:
-        reason = str(end)
-    return {"reaches": not reason, "agentName": agent_name, "reason": reason, "path": path.hops}
+        return _result([*hops, end.hop], Answer([], None, str(end)), TWILIO)
+    invite = Invite(called, caller or DEFAULT_CALLER, source, is_secure=trunk["secure"])
+    return _call_urls(sandbox, hops, drawn_order(urls, roll), invite)
 
 
-def _number(sandbox: Sandbox, path: CallPath, called: str) -> Record:
+def _result(hops: list[Hop], answer: Answer, ended_by: str) -> dict[str, Any]:
+    reaches = not answer.reason
+    return {
+        "reaches": reaches,
+        "agentName": answer.agents[0] if reaches else None,
+        "agents": answer.agents,
+        "status": answer.status,
+        "reason": answer.reason,
+        "callEndedBy": None if reaches else ended_by,
+        "path": hops,
+    }
+
+
+def _number(sandbox: Sandbox, hops: list[Hop], called: str) -> Record:
+    """Find the number, which must be on a trunk: a trunk beats an application, which beats a URL (twilio-oai)."""
     ids = sandbox.store.number_by_phone.ids(called)
     if not ids:
-        raise path.ended("twilioNumber", None, f"{called} is not a number of this account")
+        raise CallEndedError("twilioNumber", None, f"{called} is not a number of this account")
     number = sandbox.store.numbers.rows[ids[0]]
     sid = number["sid"]
-    if not number["capabilities"]["voice"] or number["voice_receive_mode"] == "fax":
-        raise path.ended("twilioNumber", sid, f"{called} does not take voice calls")
+    if number.get("status") not in IN_USE:
+        raise CallEndedError("twilioNumber", sid, f"{called} is not in use: its status is {number['status']}")
+    if not number["capabilities"].get("voice") or number["voice_receive_mode"] == "fax":
+        raise CallEndedError("twilioNumber", sid, f"{called} does not take voice calls")
     if not number["trunk_sid"]:
         instead = number["voice_application_sid"] or number["voice_url"]
         where = f"calls go to {instead}" if instead else "nothing answers its calls"
-        raise path.ended("twilioNumber", sid, f"{called} is on no trunk; {where}")
-    path.passed("twilioNumber", sid, f"{called} is on trunk {number['trunk_sid']}")
+        raise CallEndedError("twilioNumber", sid, f"{called} is on no trunk; {where}")
+    hops.append(hop("twilioNumber", sid, f"{called} is on trunk {number['trunk_sid']}"))
     return number
 
 
-def _twilio_trunk(sandbox: Sandbox, path: CallPath, number: Record) -> Record:
+def _trunk(sandbox: Sandbox, hops: list[Hop], number: Record) -> Record:
     trunk: Record | None = sandbox.store.trunks.get(number["trunk_sid"])
     if trunk is None:
-        raise path.ended("twilioTrunk", number["trunk_sid"], f"trunk {number['trunk_sid']} does not exist")
-    path.passed("twilioTrunk", trunk["sid"], f"{trunk['friendly_name']}, {'secure' if trunk['secure'] else 'plain'}")
+        raise CallEndedError("twilioTrunk", number["trunk_sid"], f"trunk {number['trunk_sid']} does not exist")
+    detail = f"{trunk['friendly_name']}, {'secure' if trunk['secure'] else 'plain'}"
+    hops.append(hop("twilioTrunk", trunk["sid"], detail))
     return trunk
 
 
-def _origination_url(sandbox: Sandbox, path: CallPath, trunk: Record) -> None:
-    """Find the first URL that answers: another host does not, so Twilio tries the next URL."""
+def _enabled_urls(sandbox: Sandbox, trunk: Record) -> list[Record]:
+    """Return the enabled URLs in the order of their creation, which is that of Twilio's list."""
     store = sandbox.store
-    urls = [store.origination_urls.rows[sid] for sid in store.urls_by_trunk.ids(trunk["sid"])]
-    enabled = sorted((url for url in urls if url["enabled"]), key=lambda url: (url["priority"], -url["weight"]))
-    if not enabled:
-        raise path.ended("originationUrl", None, f"trunk {trunk['sid']} has no enabled origination URL (32010)")
-    host = sandbox.credentials.sip_host
-    for url in enabled:
-        parts = SIP_URL.fullmatch(url["sip_url"])
-        if parts is None or parts["host"].lower() != host.lower():
-            continue
-        if parts["user"] is not None:
-            reason = f"{url['sip_url']} has a user part, so every call arrives as {parts['user']}"
-            raise path.ended("originationUrl", url["sid"], reason)
-        path.passed("originationUrl", url["sid"], url["sip_url"])
-        return
-    first = enabled[0]
-    raise path.ended("originationUrl", first["sid"], f"{first['sip_url']} does not lead to the SIP host {host}")
+    rows = store.origination_urls.ordered(store.urls_by_trunk.ids(trunk["sid"]))
+    if urls := [url for _, url in rows if url["enabled"]]:
+        return urls
+    raise CallEndedError("originationUrl", None, f"trunk {trunk['sid']} has no enabled origination URL (32010)")
 
 
-def _livekit_trunk(sandbox: Sandbox, path: CallPath, numbers: tuple[str, str]) -> sip.SIPInboundTrunkInfo | None:
-    """Find the trunk that accepts the call; an open-source LiveKit continues without one."""
-    store, (called, caller) = sandbox.store, numbers
-    ids = {row_id for key in (normalised(called), WILDCARD) for row_id in store.inbound_by_number.ids(key)}
-    trunks = [store.livekit_trunks.rows[row_id] for row_id in sorted(ids)]
-    try:
-        trunk, refusal = matching_trunk(trunks, called, caller)
-    except MatchError as error:
-        raise path.ended("livekitTrunk", None, str(error)) from None
-    if trunk is None:
-        if sandbox.switches.livekit_server == CLOUD:
-            raise path.ended("livekitTrunk", None, f"LiveKit answers 404 (No trunk found): {refusal}")
-        path.passed("livekitTrunk", None, f"the call goes on without a trunk: {refusal}")
+def drawn_order(urls: Iterable[Record], roll: float) -> list[Record]:
+    """Return URLs in the order in which Twilio tries them, for one draw.
+
+    The lowest priority comes first; one URL of each priority is drawn by weight, and the others of the priority follow
+    it in the given order. How Twilio orders these is not documented, only that all are tried before the next priority
+    (twilio.com/docs/sip-trunking). A weight of 0, which Twilio accepts, is drawn only if all have it.
+    """
+    order: list[Record] = []
+    for _, tier in groupby(sorted(urls, key=_priority), key=_priority):
+        candidates = list(tier)
+        drawn = _drawn(candidates, roll)
+        order += [drawn, *(url for url in candidates if url is not drawn)]
+    return order
+
+
+def _priority(url: Record) -> int:
+    return int(url["priority"])
+
+
+def _drawn(urls: list[Record], roll: float) -> Record:
+    left = roll * sum(url["weight"] for url in urls)
+    for url in urls:
+        left -= url["weight"]
+        if left < 0:
+            return url
+    return urls[0]
+
+
+FINAL_STATUSES = frozenset({400, 404, 405, 410, 416, 482, 484, 486})
+"""Refusals after which Twilio tries no other URL, besides any 2xx and 6xx (twilio.com/docs/sip-trunking)."""
+
+
+def is_final(status: int | None) -> bool:
+    """Say whether Twilio stops trying at this answer.
+
+    None stands for a LiveKit that has begun to answer (100, 180) and then falls silent: the four seconds after which
+    Twilio tries the next URL count only until the first response of any kind.
+    """
+    return status is None or status in FINAL_STATUSES or status < HTTPStatus.MULTIPLE_CHOICES or status >= 600  # noqa: PLR2004 - 6xx
+
+
+def _call_urls(sandbox: Sandbox, hops: list[Hop], urls: list[Record], invite: Invite) -> dict[str, Any]:
+    """Try one URL after the other, until an answer is final."""
+    last, ended_by = Answer([], None, "no origination URL can be read"), TWILIO
+    for url in urls:
+        sid, text = url["sid"], url["sip_url"]
+        destination = read_sip_url(text)
+        if destination is None:
+            hops.append(hop("originationUrl", sid, f"{text} cannot be read, Twilio tries the next", ok=False))
+        elif not _leads_to_livekit(destination, sandbox.credentials.sip_host):
+            is_silent = sandbox.switches.other_sip_hosts == SILENT
+            what = "gives no answer" if is_silent else "answers the call itself"
+            reason = f"{text} leaves to another host than the SIP host {sandbox.credentials.sip_host}, which {what}"
+            hops.append(hop("originationUrl", sid, reason, ok=False))
+            last, ended_by = Answer([], None, reason), OTHER_HOST
+            if not is_silent:
+                break
+        else:
+            called = destination.user or invite.called
+            detail = text if called == invite.called else f"{text}: the call arrives as {called}"
+            hops.append(hop("originationUrl", sid, detail))
+            last, ended_by = take_invite(sandbox, invite.to(called)), LIVEKIT
+            hops += last.hops
+            if is_final(last.status):
+                break
+    return _result(hops, last, TWILIO if last.is_ended_by_twilio else ended_by)
+
+
+TRANSPORTS = frozenset({"udp", "tcp", "tls"})
+
+LIVEKIT_PORTS = frozenset({None, 5060, 5061})
+"""Ports where LiveKit listens (livekit/sip pkg/config/config.go:39-40). Which of the two a URL names besides its
+transport does not matter here; that an open-source server listens on 5061 only with a certificate is its own
+configuration, and taken as done."""
+
+MAX_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where an origination URL sends calls; `user` is empty when Twilio fills in the dialled number."""
+
+    user: str
+    host: str
+    port: int | None
+
+
+SIP_URL = re.compile(
+    r"sips?:"
+    r"(?:(?P<user>[^@\s\x00-\x1f\x7f]*)@)?"
+    r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<host>[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?\.?))"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<parameters>(?:;[^;?@\s\x00-\x1f\x7f]*)*)"
+    r"(?:\?[^@\s\x00-\x1f\x7f]*)?",
+    re.IGNORECASE | re.ASCII,
+)
+"""RFC 3261, section 25.1: what stands before the only `@` is the user. Blanks around the URL are cut off first."""
+
+REGION_HOST = re.compile(r"([a-z0-9-]+)\.[a-z0-9-]+(\.sip\.livekit\.cloud)")
+
+
+@lru_cache(maxsize=4096)
+def read_sip_url(text: str) -> Destination | None:
+    """Read an origination URL; None when it is none.
+
+    Of its parameters only the transport can spoil it, by a value that Twilio does not have or by standing there twice;
+    which one it is does not matter, since LiveKit serves all three, and `sips:` means `;transport=tls`. `edge`,
+    `region` and the headers after `?` change nothing of the way (twilio.com/docs/sip-trunking).
+    """
+    parts = SIP_URL.fullmatch(text.strip())
+    if parts is None or int(parts["port"] or 1) not in range(1, MAX_PORT + 1):
         return None
-    if trunk.auth_username and trunk.auth_password:
-        reason = "LiveKit answers 407: the trunk asks for a password, which Twilio cannot give"
-        raise path.ended("livekitTrunk", trunk.sip_trunk_id, reason)
-    path.passed("livekitTrunk", trunk.sip_trunk_id, trunk.name or ", ".join(trunk.numbers) or "any number")
-    return trunk
+    pairs = [parameter.partition("=") for parameter in parts["parameters"].lower().split(";")]
+    transports = [value for name, _, value in pairs if name == "transport"]
+    if len(transports) > 1 or not TRANSPORTS.issuperset(transports):
+        return None
+    host = (parts["v6"] or parts["host"]).lower()
+    if parts["v6"] and not _is_address(host):
+        return None
+    user = (parts["user"] or "").partition(":")[0]
+    return Destination(user, _project_host(host), int(parts["port"]) if parts["port"] else None)
 
 
-def _dispatch_rule(
-    sandbox: Sandbox,
-    path: CallPath,
-    numbers: tuple[str, str],
-    trunk: sip.SIPInboundTrunkInfo | None,
-    *,
-    is_secure: bool,
-) -> sip.SIPDispatchRuleInfo:
-    """Find the rule for the call: without a trunk only a catch-all matches, but any conflict of rules ends the call."""
-    store, rows = sandbox.store, sandbox.store.livekit_rules.rows
-    keys = (trunk.sip_trunk_id, WILDCARD) if trunk else ()
-    ids = {row_id for key in keys for row_id in store.rules_by_trunk.ids(key)} if trunk else rows.keys()
-    rules = [rows[row_id] for row_id in sorted(ids)]
+def _is_address(text: str) -> bool:
     try:
-        check_conflicts(rules)
-        rule = matching_rule((each for each in rules if trunk or not each.trunk_ids), *numbers)
-        if rule:
-            check_media(effective_media(trunk, rule), is_secure=is_secure)
-    except TwirpError as error:
-        raise path.ended("dispatchRule", None, f"LiveKit answers 503: {error.message}") from None
-    except MatchError as error:
-        raise path.ended("dispatchRule", None, str(error)) from None
-    if rule is None:
-        raise path.ended("dispatchRule", None, f"no dispatch rule matches: {_unmatched(sandbox)}")
-    path.passed("dispatchRule", rule.sip_dispatch_rule_id, rule.name or "unnamed rule")
-    return rule
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
-def _unmatched(sandbox: Sandbox) -> str:
-    """Return what happens to a call that no rule matches."""
-    if sandbox.switches.livekit_server == OPEN_SOURCE_1_13_7:
-        return "LiveKit rings once (180) and gives no final answer, the caller hears silence"
-    return "LiveKit answers 404 (Does not match Trunks or Dispatch Rules)"
+@lru_cache(maxsize=64)
+def _project_host(host: str) -> str:
+    """Return a host in one spelling: without a final dot, an address in its short form, a region's as the project's.
+
+    LiveKit Cloud has `<project>.<region>.sip.livekit.cloud` beside `<project>.sip.livekit.cloud`
+    (docs.livekit.io/deploy/admin/regions/endpoints); any region counts, since their list grows.
+    """
+    host = host.lower().strip("[]").removesuffix(".")
+    if _is_address(host):
+        return str(ip_address(host))
+    return REGION_HOST.sub(r"\1\2", host) if REGION_HOST.fullmatch(host) else host
 
 
-def _agent(path: CallPath, rule: sip.SIPDispatchRuleInfo) -> str:
-    agents = [agent.agent_name for agent in rule.room_config.agents]
-    if not agents or not agents[0]:
-        raise path.ended("agent", None, f"rule {rule.sip_dispatch_rule_id} names no agent")
-    path.passed("agent", agents[0], f"agent {agents[0]} is dispatched to the room")
-    return agents[0]
+def _leads_to_livekit(destination: Destination, sip_host: str) -> bool:
+    return destination.host == _project_host(sip_host) and destination.port in LIVEKIT_PORTS

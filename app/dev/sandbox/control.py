@@ -1,6 +1,7 @@
 """The control API under /sandbox/: adds numbers, sets faults and switches, reads objects. JSON, loopback only."""
 
 import json
+import math
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import Map, Rule
 
-from app.dev.sandbox.call import trace_call
+from app.dev.sandbox.call import DEFAULT_SOURCE, is_twilio_address, trace_call
 from app.dev.sandbox.exchange import Exchange, Response, json_response
 from app.dev.sandbox.faults import Fault, FaultError
 from app.dev.sandbox.livekit_wire import plain
@@ -205,11 +206,27 @@ class Control:
         return json_response(200, {"status": "ok"})
 
     def _call(self, exchange: Exchange) -> Response:
+        """Follow a call `to` a number; `number` and `caller` are former names of `to` and `from`."""
         parameters = exchange.parameters()
-        if "number" not in parameters:
-            raise ControlError("number is missing")
+        called = parameters.get("to") or parameters.get("number")
+        caller = parameters.get("from") or parameters.get("caller")
+        source, roll = parameters.get("source", DEFAULT_SOURCE), _roll(parameters.get("roll", "0"))
+        if not called:
+            raise ControlError("to is missing: the number that is called")
+        if not is_twilio_address(source):
+            raise ControlError("source must be an address of one of Twilio's signalling ranges")
         with self._sandbox.store.lock:
-            return json_response(200, trace_call(self._sandbox, parameters["number"], parameters.get("caller")))
+            return json_response(200, trace_call(self._sandbox, called, caller, source=source, roll=roll))
+
+
+def _roll(text: str) -> float:
+    try:
+        roll = float(text)
+    except ValueError:
+        roll = math.nan
+    if not 0 <= roll < 1:
+        raise ControlError("roll must be a number from 0 up to, but not including, 1")
+    return roll
 
 
 def _content(exchange: Exchange) -> dict[str, Any]:

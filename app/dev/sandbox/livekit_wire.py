@@ -297,20 +297,3 @@ def patch_media(info: Any, change: Any) -> None:
         info.media_encryption = change.media_encryption
     upgrade(info)
     info.media_encryption = info.media.encryption
-
-
-def effective_media(trunk: sip.SIPInboundTrunkInfo | None, rule: sip.SIPDispatchRuleInfo) -> sip.SIPMediaConfig:
-    """Return the settings of a call: the rule's win where they are set (livekit/protocol sip.go, Merge)."""
-    media = sip.SIPMediaConfig()
-    for info in filter(None, (trunk, rule)):
-        own: Any = type(info).FromString(info.SerializeToString())
-        upgrade(own)
-        if own.media.codecs:
-            media.ClearField("codecs")
-            media.codecs.extend(own.media.codecs)
-            media.only_listed_codecs = own.media.only_listed_codecs
-        if own.media.HasField("media_timeout"):
-            media.media_timeout.CopyFrom(own.media.media_timeout)
-        if own.media.encryption != DISABLE:
-            media.encryption = own.media.encryption
-    return media

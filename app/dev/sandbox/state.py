@@ -27,6 +27,9 @@ CLOUD = "cloud"
 OPEN_SOURCE = "openSource"
 OPEN_SOURCE_1_13_7 = "openSource1.13.7"
 
+ANSWER = "answer"
+SILENT = "silent"
+
 MS_PER_S = 1000.0
 
 
@@ -52,6 +55,14 @@ class Switches:
     """The server that gets the calls. `cloud` answers 404 when no trunk matches. `openSource` (1.13.8 and later) then
     goes on without one, so that a catch-all rule may match, and answers 404 when no rule does; `openSource1.13.7` (and
     earlier) rings once then and falls silent, without any final answer."""
+    other_sip_hosts: str = ANSWER
+    """What becomes of a call whose origination URL leads to another host: `answer`, the worst case, takes it there for
+    good; with `silent` nothing comes for 4 s and Twilio tries the next URL."""
+    room_presets: tuple[str, ...] = ()
+    """Names of LiveKit's room presets; a rule that names another one gets its calls refused. A server has only those
+    of its own configuration, so there are none by default."""
+    unnamed_agent: bool = False
+    """True: a worker without a name answers in rooms for which no agent is named."""
     trunk_limit: int = 100
     """Twilio trunks per account (twilio.com/docs/sip-trunking/scale-and-limits)."""
     twilio_requests_per_s: float | None = None
@@ -83,6 +94,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "attach_conflict": (MOVE, REJECT_409),
     "delete_unknown_trunk_status": (200, 404),
     "livekit_server": (CLOUD, OPEN_SOURCE, OPEN_SOURCE_1_13_7),
+    "other_sip_hosts": (ANSWER, SILENT),
 }
 
 
@@ -96,7 +108,7 @@ def updated_settings(settings: Any, content: dict[str, Any]) -> Any:
         field = known[name]
         if not _fits(field.name, field.default, value):
             raise SettingError(f"{value!r} does not fit {name}")
-        values[field.name] = value
+        values[field.name] = tuple(value) if isinstance(value, list) else value
     return replace(settings, **values)
 
 
@@ -115,6 +127,8 @@ def _fits(name: str, default: Any, value: Any) -> bool:
         return value in _CHOICES[name]
     if isinstance(default, bool):
         return isinstance(value, bool)
+    if isinstance(default, tuple):
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
     if default is None and value is None:
         return True
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
