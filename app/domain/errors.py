@@ -47,6 +47,8 @@ class ErrorCode(StrEnum):
     TWILIO_ORIGINATION_LIMIT = "twilio_origination_limit"
     TWILIO_EMERGENCY_NUMBER = "twilio_emergency_number"
     TWILIO_TRUNK_IN_USE = "twilio_trunk_in_use"
+    TWILIO_TRUNK_GONE = "twilio_trunk_gone"
+    TWILIO_UNSUPPORTED = "twilio_unsupported"
     TWILIO_REJECTED = "twilio_rejected"
     LIVEKIT_NUMBER_CONFLICT = "livekit_number_conflict"
     LIVEKIT_RULE_CONFLICT = "livekit_rule_conflict"
@@ -71,6 +73,8 @@ OPERATION_ERROR_CODES = (
     ErrorCode.TWILIO_ORIGINATION_LIMIT,
     ErrorCode.TWILIO_EMERGENCY_NUMBER,
     ErrorCode.TWILIO_TRUNK_IN_USE,
+    ErrorCode.TWILIO_TRUNK_GONE,
+    ErrorCode.TWILIO_UNSUPPORTED,
     ErrorCode.TWILIO_REJECTED,
     ErrorCode.LIVEKIT_NUMBER_CONFLICT,
     ErrorCode.LIVEKIT_RULE_CONFLICT,

@@ -367,6 +367,8 @@ ADVICE: Mapping[ErrorCode, str] = {
     _C.TWILIO_ORIGINATION_LIMIT: "Somebody added origination URLs to the trunk (ten at most): remove them, then retry.",
     _C.TWILIO_EMERGENCY_NUMBER: "Unregister the number's emergency address at Twilio, then retry.",
     _C.TWILIO_TRUNK_IN_USE: "Our trunk carries numbers that are not ours: move them away, then retry.",
+    _C.TWILIO_TRUNK_GONE: "Ask who deletes trunks in the Twilio account, then try again: a new trunk is made.",
+    _C.TWILIO_UNSUPPORTED: "Check the Twilio account's region, and ask Twilio whether it offers what the detail names.",
     _C.TWILIO_REJECTED: "Look up the Twilio error code in the detail, fix the cause, then retry.",
     _C.LIVEKIT_NUMBER_CONFLICT: "Remove the number from the other LiveKit trunk, then retry.",
     _C.LIVEKIT_RULE_CONFLICT: "Delete one of the conflicting dispatch rules in LiveKit, then retry.",

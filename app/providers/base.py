@@ -59,7 +59,7 @@ class Carrier(Protocol):
         """Delete the trunk, whatever is on it; False when Twilio says that there is none."""
 
     def create_origination_url(self, trunk_sid: str, spec: OriginationUrlSpec) -> OriginationUrl:
-        """Create an enabled origination URL on the trunk."""
+        """Create an enabled origination URL on the trunk; `RejectedError` on a 404 as for `attach_number`."""
 
     def list_origination_urls(self, trunk_sid: str, unreadable: list[Unreadable] | None = None) -> list[OriginationUrl]:
         """Return the trunk's origination URLs, oldest first; empty when the trunk is gone."""
@@ -73,8 +73,12 @@ class Carrier(Protocol):
     def delete_origination_url(self, trunk_sid: str, url_sid: str) -> bool:
         """Delete the origination URL; False when Twilio says that there is none."""
 
-    def attach_number(self, trunk_sid: str, number_sid: str) -> None:
-        """Put the number on the trunk; Twilio moves it silently from another one, so look first."""
+    def attach_number(self, trunk_sid: str, number_sid: str, now: NumberRouting) -> None:
+        """Put the number on the trunk; Twilio moves it silently from another one, so look first.
+
+        `now` is what the caller has just read of it. `RejectedError`: `twilio_trunk_gone` on a 404, and
+        `twilio_unsupported` where the trunk can be read and no way works; Twilio may not know a new trunk yet.
+        """
 
     def detach_number(self, trunk_sid: str, number_sid: str) -> None:
         """Take the number off this trunk and no other; a number that is not on it is success."""

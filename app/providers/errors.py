@@ -14,15 +14,26 @@ from app.domain.errors import ErrorCode
 class ProviderError(Exception):
     """Base of the three. `detail` is our own sentence: never an SDK's text, a body or a secret."""
 
-    def __init__(self, code: ErrorCode, detail: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        code: ErrorCode,
+        detail: str,
+        *,
+        retry_after_s: float | None = None,
+        retry_within_s: float | None = None,
+    ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.retry_after_s = retry_after_s
+        self.retry_within_s = retry_within_s
 
 
 class TransientError(ProviderError):
-    """Nothing was changed and the same call may work later; `retry_after_s` is what the provider asks for."""
+    """Nothing was changed and the same call may work later; `retry_after_s` is what the provider asks for.
+
+    `retry_within_s` is the longest pause before the next try, where the step knows how long this may last.
+    """
 
 
 class RejectedError(ProviderError):

@@ -62,6 +62,7 @@ class RequestRecorder:
             "phone_number": e164,
             "capabilities": {"voice": True},
         }
+        self._trunk: dict[str, Any] = {}
         self._url: dict[str, Any] = {}
         self._inbound_trunk = api.SIPInboundTrunkInfo()
         self._rule = api.SIPDispatchRuleInfo()
@@ -74,15 +75,26 @@ class RequestRecorder:
             case "GET", "IncomingPhoneNumbers.json":
                 return {"incoming_phone_numbers": [self._number]}
             case "POST", "Trunks":
-                return {"sid": MADE_UP_IDS[TRUNK], "friendly_name": data["FriendlyName"]}
+                self._trunk = {
+                    "sid": MADE_UP_IDS[TRUNK],
+                    "friendly_name": data["FriendlyName"],
+                    "secure": data.get("Secure") == "true",
+                    "transfer_mode": data.get("TransferMode", "disable-all"),
+                }
+                return self._trunk
             case "POST", "OriginationUrls":
                 self._url = {
                     "sid": MADE_UP_IDS[ORIGINATION_URL],
                     "trunk_sid": MADE_UP_IDS[TRUNK],
                     "sip_url": data["SipUrl"],
                     "enabled": True,
+                    "friendly_name": data["FriendlyName"],
+                    "priority": data["Priority"],
+                    "weight": data["Weight"],
                 }
                 return self._url
+            case "GET", sid if sid == MADE_UP_IDS[TRUNK]:
+                return self._trunk
             case "GET", "OriginationUrls":
                 return {"origination_urls": [self._url]}
             case "POST", "PhoneNumbers":

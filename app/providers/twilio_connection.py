@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -62,6 +63,23 @@ _PLAIN = re.compile(r"[!-\[\]-~]+")
 
 OPERATION: ContextVar[str] = ContextVar("operation", default="other")
 """The adapter's current operation: the SDK passes on a method and an address only."""
+
+
+@dataclass
+class Reply:
+    """The last response of one call."""
+
+    text: str = ""
+
+    def record(self) -> Json:
+        """Return its JSON object as it came: the SDK's objects leave out what they do not know, and parse dates."""
+        found = json.loads(self.text)
+        if not isinstance(found, Mapping):
+            raise TypeError("not an object")
+        return found
+
+
+_REPLY: ContextVar[Reply | None] = ContextVar("reply", default=None)
 
 _NOT_SENT = (NewConnectionError, ProxyError, ssl.SSLCertVerificationError)
 
@@ -196,6 +214,18 @@ def _provider_code(body: bytes) -> str | None:
     return str(code) if str(code).isdecimal() else None
 
 
+class _KeepingClient(Client):  # type: ignore[misc]  # the SDK has no types
+    """The SDK's client; each response is kept for the call that asked for it."""
+
+    def request(self, *args: Any, **options: Any) -> Response:
+        """Send one request."""
+        response = super().request(*args, **options)
+        reply = _REPLY.get()
+        if reply is not None:
+            reply.text = response.text
+        return response
+
+
 _GONE = 404
 
 MAX_PAGES = 1000
@@ -237,18 +267,20 @@ class TwilioConnection:
         return self._client().trunking.v1.trunks
 
     @contextmanager
-    def call(self, operation: str, *, is_write: bool = False) -> Iterator[None]:
+    def call(self, operation: str, *, is_write: bool = False) -> Iterator[Reply]:
         """Turn every failure in the block into one of our three errors; its requests count as `operation`."""
-        token = OPERATION.set(operation)
+        reply = Reply()
+        operation_token, reply_token = OPERATION.set(operation), _REPLY.set(reply)
         try:
-            yield
+            yield reply
         except CallFailedError as failure:
             raise translate(TWILIO_TABLE, "Twilio", operation, failure, is_write=is_write) from None
         except (TwilioException, *MALFORMED):
             unreadable = CallFailedError(Outcome.UNREADABLE)
             raise translate(TWILIO_TABLE, "Twilio", operation, unreadable, is_write=is_write) from None
         finally:
-            OPERATION.reset(token)
+            OPERATION.reset(operation_token)
+            _REPLY.reset(reply_token)
 
     def close(self) -> None:
         """Close this process's connections."""
@@ -260,7 +292,7 @@ class TwilioConnection:
         """Return this process's client; `setdefault` keeps one where two threads come first at once."""
         client = self._clients.get(os.getpid())
         if client is None:
-            fresh = Client(
+            fresh = _KeepingClient(
                 self._username,
                 self._password,
                 self.account_sid,

@@ -54,12 +54,12 @@ TWILIO_TABLE = (
         statuses=(404,),
         operations=frozenset({"get_number"}),
     ),
-    # The trunk was created a moment ago and this server has not heard of it yet.
+    # Or it was created a moment ago and this server has not heard of it yet: the step knows how long it tries.
     Row(
-        "parent_not_seen_yet",
+        "trunk_gone",
         Outcome.STATUS,
-        TransientError,
-        ErrorCode.PROVIDER_UNAVAILABLE,
+        RejectedError,
+        ErrorCode.TWILIO_TRUNK_GONE,
         statuses=(404,),
         operations=frozenset({"create_origination_url", "attach_number"}),
     ),

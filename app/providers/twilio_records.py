@@ -52,20 +52,20 @@ def may_be_number(record: object, e164: str) -> bool:
 def read_number(record: Json) -> CarrierNumber:
     """Read an IncomingPhoneNumber; the trunk's own PhoneNumber lacks half of its fields."""
     capabilities = record.get("capabilities")
-    has_voice = isinstance(capabilities, Mapping) and capabilities.get("voice") is True
     return CarrierNumber(
         sid=checked_sid(record.get("sid"), "PN"),
         phone_number=_given(record, "phone_number"),
         account_sid=checked_sid(record.get("account_sid"), "AC"),
-        is_voice=has_voice
-        and record.get("voice_receive_mode") != "fax"
-        and record.get("status") in ("in-use", "", None),
         routing=NumberRouting(
             # Any text: a trunk that we cannot name is somebody else's all the same, and the number is not free.
             trunk_sid=_text(record, "trunk_sid") or None,
             voice_application_sid=_text(record, "voice_application_sid") or None,
             voice_url=_text(record, "voice_url") or None,
         ),
+        has_voice=isinstance(capabilities, Mapping) and capabilities.get("voice") is True,
+        receive_mode=_text(record, "voice_receive_mode"),
+        status=_text(record, "status"),
+        raw=record,
     )
 
 
@@ -76,6 +76,8 @@ def read_trunk(record: Json) -> CarrierTrunk:
         tag=_text(record, "friendly_name"),
         is_secure=record.get("secure") is True,
         created_at=_date(record),
+        transfer_mode=_text(record, "transfer_mode"),
+        raw=record,
     )
 
 
@@ -88,7 +90,16 @@ def read_origination_url(record: Json) -> OriginationUrl:
         is_enabled=record.get("enabled") is True,
         tag=_text(record, "friendly_name"),
         created_at=_date(record),
+        priority=_whole(record, "priority"),
+        weight=_whole(record, "weight"),
+        raw=record,
     )
+
+
+def may_be_on(record: object, trunk_sid: str) -> bool:
+    """Say whether a number's record shows it on this trunk, or does not show where it is."""
+    found = record.get("trunk_sid", 0) if isinstance(record, Mapping) else 0
+    return found == trunk_sid or (found is not None and not isinstance(found, str))
 
 
 def unreadable_record(record: object, kind: str) -> Unreadable:
@@ -120,7 +131,13 @@ def _given(record: Json, name: str) -> str:
     return text
 
 
+def _whole(record: Json, name: str) -> int:
+    """Return the whole number, or 0 where there is none."""
+    value = record.get(name)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise ValueError(f"{name} is no number")  # the response is at fault, not the types of the caller
+    return value or 0
+
+
 def _date(record: Json) -> datetime | None:
-    """Return the date of creation: text in a list, read by the SDK already in an object."""
-    value = record.get("date_created")
-    return value if isinstance(value, datetime) else read_time(value)
+    return read_time(record.get("date_created"))

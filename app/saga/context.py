@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from app.domain.errors import ErrorCode
@@ -87,6 +87,8 @@ class StepContext:
     previous_routing: NumberRouting | None
     is_uncertain: bool
     """Whether any step on this path was tried more than once, so that duplicates may exist."""
+    tried_for: timedelta = timedelta()
+    """How long this step has been tried before this run."""
     started: float = field(default=0.0)
     """The monotonic clock at the claim, seconds."""
     unlisted_ids: set[str] = field(default_factory=set)
@@ -230,7 +232,9 @@ def claim_of(change: Change, loaded: Loaded, name: str, tools: Toolbox) -> Claim
         raise ValueError("the change has claimed nothing")
     before = replace(change.before.steps[name], unsettled_until=row.unsettled_until)  # the claim has looked for that
     lease = Lease(name, direction, row.lease_token, row.attempts)
-    return Claim(STEP_BY_NAME[name], lease, loaded, before.may_have_happened, _context(loaded.saga, direction, tools))
+    tried_for = change.now - row.started_at if row.started_at else timedelta()
+    context = replace(_context(loaded.saga, direction, tools), tried_for=tried_for)
+    return Claim(STEP_BY_NAME[name], lease, loaded, before.may_have_happened, context)
 
 
 def _context(saga: Saga, direction: Direction, tools: Toolbox) -> StepContext:

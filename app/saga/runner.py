@@ -236,7 +236,8 @@ class Runner:
             return timedelta(seconds=self.jitter(BACKOFF_CAP_S / 2, BACKOFF_CAP_S))
         if isinstance(error, UnknownOutcomeError):
             return self.tools.timing.quiet
-        ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(claim.lease.attempt - 1, 16))
+        longest_s = min(BACKOFF_CAP_S, error.retry_within_s or BACKOFF_CAP_S)
+        ceiling = min(longest_s, BACKOFF_BASE_S * 2 ** min(claim.lease.attempt - 1, 16))
         return timedelta(seconds=max(self.jitter(0, ceiling), error.retry_after_s or 0))
 
 

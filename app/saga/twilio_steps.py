@@ -1,6 +1,9 @@
 """The Twilio steps: what each one creates, finds, repairs and deletes."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from datetime import timedelta
+from typing import TypeVar
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import NUMBER, TRUNK
@@ -8,8 +11,19 @@ from app.path.compare import corrected_trunk, corrected_url
 from app.path.observed import CarrierNumber, NumberRouting
 from app.path.reach import leads_to
 from app.providers.errors import RejectedError, TransientError
-from app.saga.context import RoutedElsewhereError, StepContext
+from app.saga.context import ABSENCE_CHECK_PAUSES, RoutedElsewhereError, StepContext
 from app.saga.machine import Result
+
+TRUNK_SEEN_WITHIN = timedelta(seconds=30)
+"""How long Twilio may answer 404 below a trunk that it has just made; seconds are reported (terraform-provider-twilio
+issue 124, and code that sleeps 3 s). Beyond it a 404 is true: the trunk is gone, or the region has no such resource."""
+
+LONGEST_PAUSE_S = 8.0
+"""Seconds between two tries until then, at most: the step ends within a minute of its first 404."""
+
+_NOT_THERE = frozenset({ErrorCode.TWILIO_TRUNK_GONE, ErrorCode.TWILIO_UNSUPPORTED})
+
+Made = TypeVar("Made")
 
 
 def look_up_number(ctx: StepContext) -> Result:
@@ -141,7 +155,29 @@ def find_origination_urls(ctx: StepContext) -> list[str]:
 
 def create_origination_url(ctx: StepContext) -> Result:
     """Create the URL."""
-    return Result(ctx.tools.carrier.create_origination_url(ctx.ids[TRUNK], ctx.spec.origination_url).sid)
+    create = ctx.tools.carrier.create_origination_url
+    return Result(_on_trunk(ctx, lambda: create(ctx.ids[TRUNK], ctx.spec.origination_url).sid))
+
+
+def _on_trunk(ctx: StepContext, call: Callable[[], Made]) -> Made:
+    """Make a call below our trunk. A 404 is tried again while Twilio may not show the trunk yet; then it is for good.
+
+    For good is what three calls in a row were answered with: one 404 may be wrong, and two in a row were seen.
+    """
+    is_new = ctx.tried_for < TRUNK_SEEN_WITHIN
+    for fraction in (0.0,) if is_new else ABSENCE_CHECK_PAUSES:
+        if fraction:
+            ctx.tools.sleep(fraction * ctx.tools.timing.provider_timeout.total_seconds())
+        ctx.check_time()
+        try:
+            return call()
+        except RejectedError as error:
+            if error.code not in _NOT_THERE:
+                raise
+            refusal = error
+    if is_new:
+        raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, refusal.detail, retry_within_s=LONGEST_PAUSE_S)
+    raise refusal
 
 
 def repair_origination_url(ctx: StepContext, url_sid: str) -> bool:
@@ -181,13 +217,16 @@ def attach_number(ctx: StepContext) -> Result:
 
     Verification reads it back, with the rest of the path.
     """
-    number_sid, trunk_sid = ctx.ids[NUMBER], ctx.ids[TRUNK]
+    return _on_trunk(ctx, lambda: _attach(ctx, ctx.ids[NUMBER], ctx.ids[TRUNK]))
+
+
+def _attach(ctx: StepContext, number_sid: str, trunk_sid: str) -> Result:
     now = read_number(ctx).routing
     if now.trunk_sid == trunk_sid:
         return Result(number_sid)
     _refuse_foreign_routing(ctx, now, own_trunk=trunk_sid)
     ctx.check_time()
-    ctx.tools.carrier.attach_number(trunk_sid, number_sid)
+    ctx.tools.carrier.attach_number(trunk_sid, number_sid, now)
     # Its routing changed after the first read: the newer one is to be restored.
     is_taken = _is_routed(now) and now != ctx.previous_routing
     return Result(number_sid, previous_routing=asdict(now) if is_taken else None)

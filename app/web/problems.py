@@ -81,6 +81,8 @@ KINDS: Mapping[ErrorCode, Kind] = {
     _C.TWILIO_ORIGINATION_LIMIT: Kind(409, "The Twilio trunk has no room for a URL"),
     _C.TWILIO_EMERGENCY_NUMBER: Kind(422, "The number is set up for emergency calls"),
     _C.TWILIO_TRUNK_IN_USE: Kind(409, "The Twilio trunk is in use"),
+    _C.TWILIO_TRUNK_GONE: Kind(409, "The Twilio trunk was deleted meanwhile"),
+    _C.TWILIO_UNSUPPORTED: Kind(502, "Twilio does not offer this on the trunk"),
     _C.TWILIO_REJECTED: Kind(502, "Twilio refused a call"),
     _C.LIVEKIT_NUMBER_CONFLICT: Kind(409, "Another LiveKit trunk has the number"),
     _C.LIVEKIT_RULE_CONFLICT: Kind(409, "Another LiveKit rule is in the way"),

@@ -17,7 +17,9 @@ from typing import Any
 
 from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET, SIP_HOST
 from app.domain.errors import ErrorCode
-from app.path.spec import Label
+from app.domain.sip_uris import parse_sip_uri
+from app.path.observed import NumberRouting
+from app.path.spec import Label, OriginationUrlSpec, TrunkSpec
 from app.providers.errors import ProviderError
 from app.providers.livekit import LiveKitPlatform
 from app.providers.rate_limiter import Caller, CallPriority, RateLimiter, calling, make_rate_limiter
@@ -79,7 +81,7 @@ def _steps(carrier: TwilioCarrier, platform: LiveKitPlatform, number: str) -> It
     made: dict[str, str] = {}
 
     def attach() -> None:
-        carrier.attach_number(made["trunk"], made["number"])
+        carrier.attach_number(made["trunk"], made["number"], NumberRouting(None, None, None))
         carrier.get_number(made["number"])
 
     def verify() -> None:
@@ -89,8 +91,8 @@ def _steps(carrier: TwilioCarrier, platform: LiveKitPlatform, number: str) -> It
         platform.list_dispatch_rules(made["inbound"])
 
     yield lambda: made.update(number=carrier.find_number(number).sid)
-    yield lambda: made.update(trunk=carrier.create_trunk(label).sid)
-    yield lambda: carrier.create_origination_url(made["trunk"], SIP_URI, label)
+    yield lambda: made.update(trunk=carrier.create_trunk(TrunkSpec(label.tag)).sid)
+    yield lambda: carrier.create_origination_url(made["trunk"], OriginationUrlSpec(label.tag, parse_sip_uri(SIP_URI)))
     yield lambda: made.update(inbound=platform.create_inbound_trunk(number, label).id)
     yield lambda: platform.create_dispatch_rule(made["inbound"], "agent", "{}", label)
     yield attach

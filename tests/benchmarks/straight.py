@@ -3,7 +3,9 @@
 import json
 import uuid
 
-from app.path.spec import Label
+from app.domain.sip_uris import parse_sip_uri
+from app.path.observed import NumberRouting
+from app.path.spec import Label, OriginationUrlSpec, TrunkSpec
 from app.providers.base import Carrier, VoicePlatform
 from app.saga.verification import same_sip_uri
 from app.wiring import Wiring
@@ -35,11 +37,12 @@ class Saga:
 
     def create_trunk(self, agent_id: str) -> str:
         """Create the Twilio trunk; return its sid."""
-        return self._carrier.create_trunk(_label(agent_id)).sid
+        return self._carrier.create_trunk(TrunkSpec(_label(agent_id).tag)).sid
 
     def create_url(self, trunk_sid: str, agent_id: str) -> str:
         """Create the origination URL; return its sid."""
-        return self._carrier.create_origination_url(trunk_sid, self._sip_uri, _label(agent_id)).sid
+        spec = OriginationUrlSpec(_label(agent_id).tag, parse_sip_uri(self._sip_uri))
+        return self._carrier.create_origination_url(trunk_sid, spec).sid
 
     def create_inbound_trunk(self, number: str, agent_id: str) -> str:
         """Create the LiveKit trunk; return its id."""
@@ -51,7 +54,7 @@ class Saga:
 
     def attach(self, trunk_sid: str, number_sid: str) -> None:
         """Attach the number and read it back."""
-        self._carrier.attach_number(trunk_sid, number_sid)
+        self._carrier.attach_number(trunk_sid, number_sid, NumberRouting(None, None, None))
         if self._carrier.get_number(number_sid).routing.trunk_sid != trunk_sid:
             raise NotBuiltError("the number is not on the trunk")
 

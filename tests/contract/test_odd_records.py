@@ -21,7 +21,7 @@ from tests.support.adapters import inbound_spec
 from tests.support.livekit_failures import protobuf
 from tests.support.malformed_texts import ANY_JSON, MALFORMED_URIS, id_of
 from tests.support.scripted_server import Answer, ScriptedServer, scripted_server
-from tests.support.twilio_failures import ACCOUNT, LABEL, NUMBER, TRUNK, URL
+from tests.support.twilio_failures import ACCOUNT, NUMBER, TRUNK, TRUNK_SPEC, URL
 
 E164 = "+15145551234"
 RULE = "SDR_" + "b" * 12
@@ -174,7 +174,7 @@ def test_an_answer_that_is_none_is_tried_again_or_of_unknown_outcome(
     with pytest.raises(TransientError):
         carrier.get_number(NUMBER)
     with pytest.raises(UnknownOutcomeError):
-        carrier.create_trunk(LABEL)
+        carrier.create_trunk(TRUNK_SPEC)
 
 
 def test_an_error_whose_body_is_nested_too_deep_counts_by_its_status(

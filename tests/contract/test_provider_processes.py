@@ -11,7 +11,7 @@ from tests.support.sandbox import Sandbox
 OPEN = f"""
 import os, sys
 from concurrent.futures import ThreadPoolExecutor
-from app.path.spec import Label
+from app.path.spec import TrunkSpec
 from app.providers.livekit import LiveKitPlatform
 from app.providers.twilio import TwilioCarrier
 
@@ -20,7 +20,7 @@ carrier = TwilioCarrier({ACCOUNT_SID!r}, {ACCOUNT_SID!r}, {AUTH_TOKEN!r}, timeou
 platform = LiveKitPlatform(url, {LIVEKIT_API_KEY!r}, {LIVEKIT_API_SECRET!r}, timeout_s=5)
 
 def use(tag):
-    carrier.create_trunk(Label(tag))
+    carrier.create_trunk(TrunkSpec(tag))
     platform.list_inbound_trunks()
 
 def close():

@@ -12,7 +12,7 @@ from app.providers.errors import CallFailedError, Outcome, TransientError
 from app.providers.livekit import LiveKitPlatform
 from app.providers.rate_limiter import RateLimiter, make_rate_limiter
 from app.providers.twilio import TwilioCarrier
-from tests.support.adapters import LABEL, inbound_spec, operations
+from tests.support.adapters import TRUNK_SPEC, inbound_spec, operations
 from tests.support.sandbox import Sandbox
 
 Ask = Callable[[Sandbox, RateLimiter], None]
@@ -38,7 +38,7 @@ def _twilio(sandbox: Sandbox, rate_limiter: RateLimiter) -> None:
         ACCOUNT_SID, ACCOUNT_SID, AUTH_TOKEN, timeout_s=5, base_url=sandbox.base_url, rate_limiter=rate_limiter
     )
     try:
-        carrier.create_trunk(LABEL)
+        carrier.create_trunk(TRUNK_SPEC)
     finally:
         carrier.close()
 

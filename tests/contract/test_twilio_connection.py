@@ -11,7 +11,7 @@ from app.providers.errors import ProviderError, RejectedError, TransientError, U
 from app.providers.twilio import TwilioCarrier
 from tests.support.adapters import (
     E164,
-    LABEL,
+    TRUNK_SPEC,
     carrier_at,
     operations,
 )
@@ -65,7 +65,7 @@ def test_a_wrong_token_is_told_apart_on_every_kind_of_call(sandbox: Sandbox) -> 
     for call in (
         carrier.ping,
         lambda: carrier.find_number(E164),
-        lambda: carrier.create_trunk(LABEL),
+        lambda: carrier.create_trunk(TRUNK_SPEC),
         lambda: carrier.delete_trunk("TK" + "0" * 32),
     ):
         with pytest.raises(RejectedError) as caught:
@@ -103,7 +103,7 @@ def test_each_fault_is_what_the_saga_takes_it_for(
         carrier.list_trunks()
     assert type(caught.value) is on_read
     with pytest.raises(on_write) as caught:
-        carrier.create_trunk(LABEL)
+        carrier.create_trunk(TRUNK_SPEC)
     assert type(caught.value) is on_write
     sandbox.clear_faults()
     assert len(carrier.list_trunks()) == applied
@@ -113,7 +113,7 @@ def test_each_fault_is_what_the_saga_takes_it_for(
 def test_the_wish_of_a_rate_limit_is_carried(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
     sandbox.fault("twilio.create_trunk", "429", retryAfterS=17)
     with pytest.raises(TransientError) as caught:
-        carrier.create_trunk(LABEL)
+        carrier.create_trunk(TRUNK_SPEC)
     assert caught.value.retry_after_s == 17
 
 
@@ -122,7 +122,7 @@ def test_twenty_calls_in_a_row_share_one_connection(carrier: TwilioCarrier, sand
     before = sandbox.connections_opened().get("twilio", 0)
     for _ in range(5):
         carrier.find_number(E164)
-        trunk = carrier.create_trunk(LABEL)
+        trunk = carrier.create_trunk(TRUNK_SPEC)
         carrier.delete_trunk(trunk.sid)
         carrier.get_trunk(trunk.sid)
     assert len(operations(sandbox)) == 20
@@ -156,7 +156,7 @@ def test_no_number_and_no_secret_is_logged(
     sandbox.number(E164)
     caplog.set_level(logging.INFO)
     carrier.find_number(E164)
-    carrier.create_trunk(LABEL)
+    carrier.create_trunk(TRUNK_SPEC)
     assert caplog.records == []
 
 

@@ -31,12 +31,14 @@ from tests.support.twilio_failures import (
     CALLS,
     CASES,
     DELETE,
-    LABEL,
     NUMBER,
     TIMEOUT_S,
     TRUNK,
+    TRUNK_SPEC,
     UNAVAILABLE,
+    UNROUTED,
     URL,
+    URL_SPEC,
     WRITE,
     Case,
     failure,
@@ -88,8 +90,10 @@ def test_each_failure_becomes_the_error_of_its_row(
     assert case.says in caught.value.detail
     assert "secret" not in caught.value.detail
     assert caught.value.__cause__ is None
-    # Never twice, and never to where a redirect points; a refused attachment is looked at once more.
-    assert len(server.seen) == 1 + (case.row == "rejected" and operation == "attach_number")
+    # Never twice, and never to where a redirect points. After a refused attachment the number is looked at, and after a
+    # 404 below a trunk the trunk.
+    is_looked_at = case.row == "trunk_gone" or (case.row == "rejected" and operation == "attach_number")
+    assert len(server.seen) == 1 + is_looked_at
 
 
 @pytest.mark.parametrize("operation", CALLS)
@@ -104,7 +108,7 @@ def test_a_refused_connection_was_not_sent(operation: str) -> None:
 def test_a_name_that_does_not_resolve_was_not_sent() -> None:
     carrier = carrier_at("http://does-not-exist.invalid")
     with pytest.raises(TransientError, match="nothing was sent"):
-        carrier.create_trunk(LABEL)
+        carrier.create_trunk(TRUNK_SPEC)
 
 
 def test_every_row_of_the_table_has_a_case() -> None:
@@ -125,8 +129,10 @@ def test_each_case_is_decided_by_the_row_that_it_names(name: str) -> None:
     assert next(row for row in TWILIO_TABLE if row.matches(operation, wire)).name == case.row
 
 
-@pytest.mark.parametrize("operation", DELETE)
-def test_a_delete_of_what_is_gone_says_so(operation: str, carrier: TwilioCarrier, server: ScriptedServer) -> None:
+@pytest.mark.parametrize(
+    "operation", ["delete_trunk", "delete_origination_url", "update_trunk", "update_origination_url"]
+)
+def test_a_write_to_what_is_gone_says_so(operation: str, carrier: TwilioCarrier, server: ScriptedServer) -> None:
     server.answer(failure(404, 20404))
     assert not CALLS[operation](carrier)
     assert len(server.seen) == 1
@@ -150,7 +156,7 @@ def test_a_created_trunk_without_a_proper_sid_is_an_unknown_outcome(
 ) -> None:
     server.answer(Answer(201, json.dumps({"sid": sid, "friendly_name": "x"}).encode()))
     with pytest.raises(UnknownOutcomeError):
-        carrier.create_trunk(LABEL)
+        carrier.create_trunk(TRUNK_SPEC)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +167,7 @@ def test_the_wish_of_a_429_reaches_the_caller(
 ) -> None:
     server.answer(failure(429, 20429, Retry_After=header))
     with pytest.raises(TransientError) as caught:
-        carrier.create_trunk(LABEL)
+        carrier.create_trunk(TRUNK_SPEC)
     assert caught.value.retry_after_s == expected
 
 
@@ -194,11 +200,11 @@ def test_a_malformed_sid_never_reaches_a_path(sid: str | None, carrier: TwilioCa
         carrier.delete_trunk,
         carrier.list_trunk_numbers,
         carrier.list_origination_urls,
-        lambda sid: carrier.create_origination_url(sid, "sip:a.example", LABEL),
+        lambda sid: carrier.create_origination_url(sid, URL_SPEC),
         lambda sid: carrier.delete_origination_url(TRUNK, sid),
         lambda sid: carrier.delete_origination_url(sid, URL),
-        lambda sid: carrier.attach_number(sid, NUMBER),
-        lambda sid: carrier.attach_number(TRUNK, sid),
+        lambda sid: carrier.attach_number(sid, NUMBER, UNROUTED),
+        lambda sid: carrier.attach_number(TRUNK, sid, UNROUTED),
         lambda sid: carrier.detach_number(sid, NUMBER),
         lambda sid: carrier.detach_number(TRUNK, sid),
         lambda sid: carrier.restore_routing(sid, *[NumberRouting(None, None, None)] * 2),

@@ -1,18 +1,20 @@
 """TwilioCarrier against the sandbox: finding numbers, attaching, detaching, restoring."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
 from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN
 from app.domain.errors import ErrorCode
 from app.path.observed import NumberRouting
-from app.providers.errors import RejectedError
+from app.providers.errors import RejectedError, TransientError
 from app.providers.twilio import TwilioCarrier
 from tests.support.adapters import (
     APPLICATION,
     E164,
-    LABEL,
+    TRUNK_SPEC,
+    UNROUTED,
     last_seen,
     number_of,
     operations,
@@ -20,7 +22,10 @@ from tests.support.adapters import (
 from tests.support.sandbox import Sandbox
 from tests.support.scripted_server import Answer, scripted_server
 
-UNROUTED = NumberRouting(None, None, None)
+
+def attach(carrier: TwilioCarrier, trunk_sid: str, number_sid: str) -> None:
+    """Attach as the saga does: having looked directly before."""
+    carrier.attach_number(trunk_sid, number_sid, carrier.get_number(number_sid).routing)
 
 
 def test_a_number_is_found_by_its_exact_text_in_one_request(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
@@ -67,8 +72,8 @@ def test_only_a_number_in_use_for_voice_is_a_voice_number(
 def test_a_number_tells_where_it_sends_its_calls(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
     sandbox.number(E164, voiceApplicationSid=APPLICATION)
     assert carrier.find_number(E164).routing == NumberRouting(None, APPLICATION, None)
-    trunk = carrier.create_trunk(LABEL)
-    carrier.attach_number(trunk.sid, number_of(sandbox)["sid"])
+    trunk = carrier.create_trunk(TRUNK_SPEC)
+    attach(carrier, trunk.sid, number_of(sandbox)["sid"])
     assert carrier.get_number(number_of(sandbox)["sid"]).routing == NumberRouting(trunk.sid, None, None)
 
 
@@ -97,9 +102,9 @@ def test_a_number_of_another_account_or_found_twice_is_refused(rows: int) -> Non
 
 
 def test_a_number_is_attached_in_one_request_and_detached(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
-    number, trunk = sandbox.number(E164), carrier.create_trunk(LABEL)
+    number, trunk = sandbox.number(E164), carrier.create_trunk(TRUNK_SPEC)
     start = last_seen(sandbox)
-    carrier.attach_number(trunk.sid, number["sid"])
+    carrier.attach_number(trunk.sid, number["sid"], UNROUTED)
     assert operations(sandbox, start) == ["twilio.attach_number"]
     assert carrier.list_trunk_numbers(trunk.sid) == [number["sid"]]
     carrier.detach_number(trunk.sid, number["sid"])
@@ -110,36 +115,99 @@ def test_a_number_is_attached_in_one_request_and_detached(carrier: TwilioCarrier
 
 @pytest.mark.parametrize("policy", ["move", "reject409"])
 def test_attaching_to_the_same_trunk_again_is_success(policy: str, carrier: TwilioCarrier, sandbox: Sandbox) -> None:
-    number, trunk = sandbox.number(E164), carrier.create_trunk(LABEL)
+    number, trunk = sandbox.number(E164), carrier.create_trunk(TRUNK_SPEC)
     sandbox.switch(attachConflict=policy)
-    carrier.attach_number(trunk.sid, number["sid"])
-    carrier.attach_number(trunk.sid, number["sid"])
+    attach(carrier, trunk.sid, number["sid"])
+    attach(carrier, trunk.sid, number["sid"])
     assert carrier.list_trunk_numbers(trunk.sid) == [number["sid"]]
 
 
 def test_a_refusal_for_a_number_on_another_trunk_stays_one(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
-    theirs, ours = carrier.create_trunk(LABEL), carrier.create_trunk(LABEL)
+    theirs, ours = carrier.create_trunk(TRUNK_SPEC), carrier.create_trunk(TRUNK_SPEC)
     number = sandbox.number(E164, trunkSid=theirs.sid)
     sandbox.switch(attachConflict="reject409")
     with pytest.raises(RejectedError, match="attach_number: HTTP 409") as caught:
-        carrier.attach_number(ours.sid, number["sid"])
+        attach(carrier, ours.sid, number["sid"])
     assert caught.value.code is ErrorCode.TWILIO_REJECTED
     assert number_of(sandbox)["trunk_sid"] == theirs.sid
 
 
 def test_a_number_that_moved_away_is_left_alone_by_detaching(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
-    theirs, ours = carrier.create_trunk(LABEL), carrier.create_trunk(LABEL)
+    theirs, ours = carrier.create_trunk(TRUNK_SPEC), carrier.create_trunk(TRUNK_SPEC)
     number = sandbox.number(E164, trunkSid=theirs.sid)
     carrier.detach_number(ours.sid, number["sid"])
     assert number_of(sandbox)["trunk_sid"] == theirs.sid
 
 
 def test_an_emergency_number_on_the_trunk_is_told_apart(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
-    trunk = carrier.create_trunk(LABEL)
+    trunk = carrier.create_trunk(TRUNK_SPEC)
     sandbox.number(E164, trunkSid=trunk.sid, emergencyStatus="Active")
     with pytest.raises(RejectedError) as caught:
         carrier.delete_trunk(trunk.sid)
     assert caught.value.code is ErrorCode.TWILIO_EMERGENCY_NUMBER
+
+
+@pytest.fixture
+def region(sandbox: Sandbox) -> Iterator[None]:
+    """The account is in a region without the trunk's PhoneNumbers, IE1 or AU1."""
+    sandbox.switch(trunkSubresource=False)
+    yield
+    sandbox.switch(trunkSubresource=True)
+
+
+@pytest.mark.usefixtures("region")
+def test_without_the_sub_resource_a_number_is_attached_listed_and_detached_by_itself(
+    carrier: TwilioCarrier, sandbox: Sandbox
+) -> None:
+    number, trunk = sandbox.number(E164), carrier.create_trunk(TRUNK_SPEC)
+    sandbox.number(E164 + "5", trunkSid=carrier.create_trunk(TRUNK_SPEC).sid)
+    sandbox.number(E164 + "6")
+    attach(carrier, trunk.sid, number["sid"])
+    attach(carrier, trunk.sid, number["sid"])
+    assert number_of(sandbox)["trunk_sid"] == trunk.sid
+    assert carrier.list_trunk_numbers(trunk.sid) == [number["sid"]]
+    carrier.detach_number(trunk.sid, number["sid"])
+    carrier.detach_number(trunk.sid, number["sid"])
+    assert number_of(sandbox)["trunk_sid"] is None
+    assert carrier.list_trunk_numbers(trunk.sid) == []
+    carrier.delete_trunk(trunk.sid)
+    assert carrier.list_trunk_numbers(trunk.sid) == []
+
+
+@pytest.mark.usefixtures("region")
+def test_without_the_sub_resource_a_number_that_moved_away_is_left_alone(
+    carrier: TwilioCarrier, sandbox: Sandbox
+) -> None:
+    theirs, ours = carrier.create_trunk(TRUNK_SPEC), carrier.create_trunk(TRUNK_SPEC)
+    number = sandbox.number(E164, trunkSid=theirs.sid)
+    carrier.detach_number(ours.sid, number["sid"])
+    with pytest.raises(TransientError, match="routing changed"):
+        carrier.attach_number(ours.sid, number["sid"], UNROUTED)
+    assert number_of(sandbox)["trunk_sid"] == theirs.sid
+
+    attach(carrier, ours.sid, number["sid"])  # with takeover, the step has seen the other trunk and goes on
+    assert number_of(sandbox)["trunk_sid"] == ours.sid
+
+
+def test_one_stale_read_of_a_number_does_not_take_it_off_the_trunk_that_it_moved_to(
+    carrier: TwilioCarrier, sandbox: Sandbox
+) -> None:
+    theirs, ours = carrier.create_trunk(TRUNK_SPEC), carrier.create_trunk(TRUNK_SPEC)
+    number = sandbox.number(E164, trunkSid=ours.sid)
+    sandbox.switch(staleReadS=60)
+    carrier.attach_number(theirs.sid, number["sid"], UNROUTED)
+    assert carrier.get_number(number["sid"]).routing.trunk_sid == ours.sid
+    carrier.detach_number(ours.sid, number["sid"])
+    assert number_of(sandbox)["trunk_sid"] == theirs.sid
+
+
+@pytest.mark.usefixtures("region")
+def test_where_neither_way_attaches_the_region_is_named(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
+    number, trunk = sandbox.number(E164), carrier.create_trunk(TRUNK_SPEC)
+    sandbox.fault("twilio.update_number", "reject", status=400, code=20001, message="no")
+    with pytest.raises(RejectedError, match="HTTP 400, code 20001") as caught:
+        attach(carrier, trunk.sid, number["sid"])
+    assert caught.value.code is ErrorCode.TWILIO_UNSUPPORTED
 
 
 def restore(carrier: TwilioCarrier, number_sid: str, routing: NumberRouting) -> None:
@@ -165,8 +233,8 @@ def test_what_attaching_took_is_restored_and_nothing_written_twice(
 ) -> None:
     number = sandbox.number(E164, **before)
     routing = carrier.get_number(number["sid"]).routing
-    trunk = carrier.create_trunk(LABEL)
-    carrier.attach_number(trunk.sid, number["sid"])
+    trunk = carrier.create_trunk(TRUNK_SPEC)
+    attach(carrier, trunk.sid, number["sid"])
     carrier.detach_number(trunk.sid, number["sid"])
 
     start = last_seen(sandbox)
@@ -194,10 +262,10 @@ def test_a_voice_url_that_somebody_chose_meanwhile_is_left_alone(carrier: Twilio
 
 
 def test_a_former_trunk_gets_its_number_back(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
-    theirs, ours = carrier.create_trunk(LABEL), carrier.create_trunk(LABEL)
+    theirs, ours = carrier.create_trunk(TRUNK_SPEC), carrier.create_trunk(TRUNK_SPEC)
     number = sandbox.number(E164, trunkSid=theirs.sid)
     routing = carrier.get_number(number["sid"]).routing
-    carrier.attach_number(ours.sid, number["sid"])
+    attach(carrier, ours.sid, number["sid"])
     carrier.detach_number(ours.sid, number["sid"])
     restore(carrier, number["sid"], routing)
     assert number_of(sandbox)["trunk_sid"] == theirs.sid
@@ -219,7 +287,7 @@ def test_a_former_trunk_that_is_gone_leaves_the_number_detached_with_its_voice_s
 def test_a_number_that_somebody_has_routed_is_not_restored(
     where: str, carrier: TwilioCarrier, sandbox: Sandbox
 ) -> None:
-    theirs, former = carrier.create_trunk(LABEL), carrier.create_trunk(LABEL)
+    theirs, former = carrier.create_trunk(TRUNK_SPEC), carrier.create_trunk(TRUNK_SPEC)
     number = sandbox.number(E164, **{where: theirs.sid if where == "trunkSid" else APPLICATION})
     start = last_seen(sandbox)
     restore(carrier, number["sid"], NumberRouting(former.sid, "AP" + "9" * 32, None))

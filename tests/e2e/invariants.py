@@ -7,7 +7,8 @@ from typing import Any
 
 from app.db.engine import Sessions
 from app.domain.operations import OperationStatus, PhoneStatus, StepState
-from app.path.spec import Label
+from app.domain.sip_uris import SipUri
+from app.path.spec import Label, OriginationUrlSpec, TrunkSpec
 from app.wiring import Wiring
 from tests.e2e.rows import AgentRows, rows_of
 from tests.support.sandbox import Sandbox
@@ -144,8 +145,10 @@ class ForeignObjects:
     def __init__(self, wiring: Wiring, sandbox: Sandbox, number: str) -> None:
         self._sandbox = sandbox
         label = Label("somebody-else", '{"owner": "somebody else"}')
-        self.trunk_sid = wiring.carrier.create_trunk(label).sid
-        url = wiring.carrier.create_origination_url(self.trunk_sid, "sip:elsewhere.example.com;transport=tcp", label)
+        self.trunk_sid = wiring.carrier.create_trunk(TrunkSpec(label.tag)).sid
+        url = wiring.carrier.create_origination_url(
+            self.trunk_sid, OriginationUrlSpec(label.tag, SipUri("elsewhere.example.com", transport="tcp"))
+        )
         record = sandbox.number(number, trunkSid=self.trunk_sid)
         trunk = wiring.platform.create_inbound_trunk(number, label)
         rule = wiring.platform.create_dispatch_rule(trunk.id, "their-agent", "{}", label)

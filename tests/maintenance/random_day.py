@@ -13,7 +13,7 @@ from app.audit.service import AuditService
 from app.db.models import Audit, Operation
 from app.domain.errors import RefusedError
 from app.domain.events import Origin
-from app.path.spec import Label
+from app.path.spec import TrunkSpec
 from app.providers.base import Carrier
 from app.providers.errors import ProviderError
 from app.saga.chain_plan import Plan
@@ -95,7 +95,7 @@ class RandomDay:
         self.sandbox.clear_faults()
         self.sandbox.reset()
         self.foreigners = ForeignObjects(self.plain, self.sandbox, FOREIGN_NUMBER)
-        self.their_trunk = self.plain.carrier.create_trunk(Label("theirs")).sid
+        self.their_trunk = self.plain.carrier.create_trunk(TrunkSpec("theirs")).sid
         self.sandbox.number(WEBHOOK, voiceUrl="https://example.com/voice")
         self.sandbox.number(APPLICATION, voiceApplicationSid="AP" + "0" * 32)
         self.sandbox.number(TRUNK, trunkSid=self.their_trunk)

@@ -17,8 +17,9 @@ from sqlalchemy import insert
 
 from app.db.models import Agent
 from app.domain.operations import PhoneStatus
+from app.domain.sip_uris import parse_sip_uri
 from app.path.marks import tag_of
-from app.path.spec import Label
+from app.path.spec import Label, OriginationUrlSpec, TrunkSpec
 from tests.support.sandbox_app import SandboxApp
 
 AGENTS = int(os.environ.get("AUDIT_AGENTS", "300"))
@@ -61,8 +62,10 @@ def _path(live: SandboxApp, index: int) -> dict[str, Any]:
         tag_of("stage", agent_id), f'{{"managedBy": "trunkline", "instance": "stage", "agentId": "{agent_id}"}}'
     )
     carrier, platform = live.wiring.carrier, live.wiring.platform
-    trunk = carrier.create_trunk(label).sid
-    url = carrier.create_origination_url(trunk, live.wiring.settings.livekit_sip_uri, label).sid
+    trunk = carrier.create_trunk(TrunkSpec(label.tag)).sid
+    url = carrier.create_origination_url(
+        trunk, OriginationUrlSpec(label.tag, parse_sip_uri(live.wiring.settings.livekit_sip_uri))
+    ).sid
     inbound = platform.create_inbound_trunk(number, label).id
     return {
         "id": agent_id,

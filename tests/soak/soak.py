@@ -12,7 +12,8 @@ from rich.table import Table
 
 from app.dev.localstack.terminal import Terminal
 from app.domain.events import Origin
-from app.path.spec import Label
+from app.domain.sip_uris import SipUri
+from app.path.spec import Label, OriginationUrlSpec, TrunkSpec
 from tests.soak.chaos import Chaos, count_faults, count_open_operations
 from tests.soak.comparison import Differences, ForeignObjects, compare, count_results, events_of_agent
 from tests.soak.load import Load, Plan, Scenario, draw_plans
@@ -121,8 +122,9 @@ def seed_providers(stack: SoakStack, drawn: list[Plan]) -> tuple[dict[str, dict[
     taken: set[str] = set()
     numbers: list[dict[str, Any]] = []
     with stack.wiring() as wiring:
-        theirs = wiring.carrier.create_trunk(label).sid
-        wiring.carrier.create_origination_url(theirs, "sip:elsewhere.example.com;transport=tcp", label)
+        theirs = wiring.carrier.create_trunk(TrunkSpec(label.tag)).sid
+        url = SipUri("elsewhere.example.com", transport="tcp")
+        wiring.carrier.create_origination_url(theirs, OriginationUrlSpec(label.tag, url))
         for plan in drawn:
             number: dict[str, Any] = {"phoneNumber": plan.number, **FREE_ROUTING}
             if plan.scenario is Scenario.NOT_VOICE:

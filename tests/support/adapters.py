@@ -7,7 +7,8 @@ from livekit import api
 
 from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET
 from app.domain.sip_uris import parse_sip_uri
-from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, Label, Profile
+from app.path.observed import NumberRouting
+from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, Label, OriginationUrlSpec, Profile, TrunkSpec
 from app.providers.livekit import LiveKitPlatform
 from app.providers.request_recorder import RecordedLiveKitConnection, RecordedTwilioHttp, RequestRecorder
 from app.providers.twilio import TwilioCarrier
@@ -17,6 +18,9 @@ E164 = "+15145551234"
 SIP_URL = "sip:sandbox.sip.livekit.cloud;transport=tcp"
 APPLICATION = "AP" + "e" * 32
 LABEL = Label("trunkline:agent-1", '{"agent":"1"}')
+TRUNK_SPEC = TrunkSpec(LABEL.tag)
+URL_SPEC = OriginationUrlSpec(LABEL.tag, parse_sip_uri(SIP_URL))
+UNROUTED = NumberRouting(None, None, None)
 ADDRESSES = ("54.172.60.0/30", "54.244.51.0/30")
 PROFILE = Profile(parse_sip_uri(SIP_URL), allowed_addresses=ADDRESSES)
 

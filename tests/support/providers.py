@@ -5,7 +5,7 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -23,7 +23,7 @@ from app.path.observed import (
     Unreadable,
     normalised,
 )
-from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, Label
+from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, OriginationUrlSpec, TrunkSpec
 from app.providers.errors import RejectedError
 
 ACCOUNT_SID = "AC" + "0" * 32
@@ -126,6 +126,13 @@ def checked(value: str, prefix: str) -> str:
     return value
 
 
+def written(stored: T, now: T, wanted: T) -> T:
+    """Return what is stored with those fields changed in which `wanted` differs from `now`; dataclasses."""
+    names = [field.name for field in fields(stored)]  # type: ignore[arg-type]  # T is a record
+    changes = {name: getattr(wanted, name) for name in names if getattr(wanted, name) != getattr(now, name)}
+    return replace(stored, **changes)  # type: ignore[type-var]  # the same
+
+
 class FakeCarrier(FakeProvider):
     """One Twilio account."""
 
@@ -154,17 +161,19 @@ class FakeCarrier(FakeProvider):
     ) -> str:
         sid = self.new_id("PN", 32)
         routing = NumberRouting(trunk_sid, application_sid, voice_url)
-        self.numbers[sid] = CarrierNumber(sid, e164, ACCOUNT_SID, is_voice, routing)
+        self.numbers[sid] = CarrierNumber(sid, e164, ACCOUNT_SID, routing, has_voice=is_voice)
         return sid
 
-    def own_trunk(self, tag: str) -> str:
-        trunk = CarrierTrunk(self.new_id("TK", 32), tag, is_secure=False, created_at=self._now())
+    def own_trunk(self, tag: str, *, is_secure: bool = False, transfer_mode: str = "disable-all") -> str:
+        trunk = CarrierTrunk(self.new_id("TK", 32), tag, is_secure, self._now(), transfer_mode)
         self.trunks[trunk.sid] = trunk
         return trunk.sid
 
-    def own_url(self, trunk_sid: str, sip_url: str, tag: str) -> str:
+    def own_url(self, trunk_sid: str, sip_url: str, tag: str, *, priority: int = 10, weight: int = 10) -> str:
         sid = self.new_id("OU", 32)
-        self.urls[sid] = OriginationUrl(sid, trunk_sid, sip_url, is_enabled=True, tag=tag, created_at=self._now())
+        self.urls[sid] = OriginationUrl(
+            sid, trunk_sid, sip_url, is_enabled=True, tag=tag, created_at=self._now(), priority=priority, weight=weight
+        )
         return sid
 
     def route(self, number_sid: str, **changes: str | None) -> None:
@@ -189,12 +198,13 @@ class FakeCarrier(FakeProvider):
         return list(self.numbers.values())
 
     @provider_call
-    def create_trunk(self, label: Label) -> CarrierTrunk:
+    def create_trunk(self, spec: TrunkSpec) -> CarrierTrunk:
         if len(self.trunks) >= self.trunk_limit:
             raise RejectedError(ErrorCode.TWILIO_TRUNK_LIMIT, "The account has all its trunks.")
-        if len(label.tag) > TAG_LIMIT:
+        if len(spec.tag) > TAG_LIMIT:
             raise RejectedError(ErrorCode.TWILIO_REJECTED, "FriendlyName is too long.")
-        return self.trunks[self.own_trunk(label.tag)]
+        mode = spec.transfer_mode or "disable-all"
+        return self.trunks[self.own_trunk(spec.tag, is_secure=spec.is_secure, transfer_mode=mode)]
 
     @provider_call
     def get_trunk(self, trunk_sid: str) -> CarrierTrunk | None:
@@ -209,6 +219,13 @@ class FakeCarrier(FakeProvider):
         return self._numbers_on(checked(trunk_sid, "TK"))
 
     @provider_call
+    def update_trunk(self, now: CarrierTrunk, wanted: CarrierTrunk) -> bool:
+        if checked(now.sid, "TK") not in self.trunks:
+            return False
+        self.trunks[now.sid] = written(self.trunks[now.sid], now, wanted)
+        return True
+
+    @provider_call
     def delete_trunk(self, trunk_sid: str) -> bool:
         """Detaches every number without a word, and takes the URLs along: as Twilio does."""
         gone = self.trunks.pop(checked(trunk_sid, "TK"), None)
@@ -218,15 +235,21 @@ class FakeCarrier(FakeProvider):
         return gone is not None
 
     @provider_call
-    def create_origination_url(self, trunk_sid: str, sip_url: str, label: Label) -> OriginationUrl:
+    def create_origination_url(self, trunk_sid: str, spec: OriginationUrlSpec) -> OriginationUrl:
         self._trunk(trunk_sid)
-        if not sip_url.startswith("sip:"):
-            raise RejectedError(ErrorCode.TWILIO_REJECTED, "An origination URL is a SIP URI.")
-        return self.urls[self.own_url(trunk_sid, sip_url, label.tag)]
+        made = self.own_url(trunk_sid, str(spec.uri), spec.tag, priority=spec.priority, weight=spec.weight)
+        return self.urls[made]
 
     @provider_call
     def list_origination_urls(self, trunk_sid: str, unreadable: list[Unreadable] | None = None) -> list[OriginationUrl]:
         return [url for url in self.urls.values() if url.trunk_sid == checked(trunk_sid, "TK")]
+
+    @provider_call
+    def update_origination_url(self, now: OriginationUrl, wanted: OriginationUrl) -> bool:
+        if checked(now.sid, "OU") not in self.urls:
+            return False
+        self.urls[now.sid] = written(self.urls[now.sid], now, wanted)
+        return True
 
     @provider_call
     def delete_origination_url(self, trunk_sid: str, url_sid: str) -> bool:
@@ -237,7 +260,7 @@ class FakeCarrier(FakeProvider):
         return True
 
     @provider_call
-    def attach_number(self, trunk_sid: str, number_sid: str) -> None:
+    def attach_number(self, trunk_sid: str, number_sid: str, now: NumberRouting) -> None:
         """Moves the number silently from another trunk: as Twilio does."""
         self._trunk(trunk_sid)
         self._number(number_sid)
@@ -274,7 +297,7 @@ class FakeCarrier(FakeProvider):
     def _trunk(self, trunk_sid: str) -> CarrierTrunk:
         trunk = self.trunks.get(checked(trunk_sid, "TK"))
         if trunk is None:
-            raise RejectedError(ErrorCode.TWILIO_REJECTED, "Twilio knows no such trunk.")
+            raise RejectedError(ErrorCode.TWILIO_TRUNK_GONE, "Twilio knows no such trunk.")
         return trunk
 
     def _numbers_on(self, trunk_sid: str) -> list[str]:

@@ -1,10 +1,12 @@
 """What Twilio may answer, and the error that each answer has to become."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.domain.errors import ErrorCode
-from app.path.spec import Label
+from app.domain.sip_uris import SipUri
+from app.path.observed import CarrierTrunk, NumberRouting, OriginationUrl
+from app.path.spec import OriginationUrlSpec, TrunkSpec
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from tests.support.scripted_server import (
     Answer,
@@ -19,7 +21,11 @@ ACCOUNT = "AC" + "a" * 32
 TRUNK = "TK" + "b" * 32
 NUMBER = "PN" + "c" * 32
 URL = "OU" + "d" * 32
-LABEL = Label("trunkline:1")
+TRUNK_SPEC = TrunkSpec("trunkline:1")
+URL_SPEC = OriginationUrlSpec("trunkline:1", SipUri("a.example"))
+UNROUTED = NumberRouting(None, None, None)
+OLD_TRUNK = CarrierTrunk(TRUNK, "trunkline:1", is_secure=False, created_at=None)
+OLD_URL = OriginationUrl(URL, TRUNK, "sip:a.example", is_enabled=True, tag="trunkline:1", created_at=None)
 TIMEOUT_S = 0.3
 
 UNAVAILABLE = ErrorCode.PROVIDER_UNAVAILABLE
@@ -40,9 +46,11 @@ DELETE = {
     "detach_number": lambda carrier: carrier.detach_number(TRUNK, NUMBER),
 }
 WRITE = {
-    "create_trunk": lambda carrier: carrier.create_trunk(LABEL),
-    "create_origination_url": lambda carrier: carrier.create_origination_url(TRUNK, "sip:a.example", LABEL),
-    "attach_number": lambda carrier: carrier.attach_number(TRUNK, NUMBER),
+    "create_trunk": lambda carrier: carrier.create_trunk(TRUNK_SPEC),
+    "update_trunk": lambda carrier: carrier.update_trunk(OLD_TRUNK, replace(OLD_TRUNK, is_secure=True)),
+    "create_origination_url": lambda carrier: carrier.create_origination_url(TRUNK, URL_SPEC),
+    "update_origination_url": lambda carrier: carrier.update_origination_url(OLD_URL, replace(OLD_URL, tag="x")),
+    "attach_number": lambda carrier: carrier.attach_number(TRUNK, NUMBER, UNROUTED),
 }
 CALLS = READ | DELETE | WRITE
 
@@ -103,11 +111,11 @@ CASES = {
     "a number that is gone": Case(
         "number_gone", failure(404, 20404), RejectedError, ErrorCode.NUMBER_NOT_IN_ACCOUNT, only=("get_number",)
     ),
-    "a trunk not seen yet": Case(
-        "parent_not_seen_yet",
+    "a trunk that is not there": Case(
+        "trunk_gone",
         failure(404, 20404),
-        TransientError,
-        UNAVAILABLE,
+        RejectedError,
+        ErrorCode.TWILIO_TRUNK_GONE,
         only=("create_origination_url", "attach_number"),
     ),
     "a request timeout": Case("request_timeout", failure(408), TransientError, UNAVAILABLE, UnknownOutcomeError),
