@@ -192,6 +192,12 @@ class Settings(DatabaseSettings):
         secret = self.twilio_api_key_secret if self.twilio_api_key_sid else self.twilio_auth_token
         return secret.get_secret_value() if secret else ""
 
+    @property
+    def provider_secrets(self) -> frozenset[str]:
+        """All credentials for the providers: masked where one of the two should quote them."""
+        secrets = (self.twilio_api_key_secret, self.twilio_auth_token, self.livekit_api_secret)
+        return frozenset({self.livekit_api_key, *(one.get_secret_value() for one in secrets if one)})
+
     @cached_property
     def allowed_addresses(self) -> tuple[str, ...]:
         """The CIDR blocks that may call our LiveKit trunks; empty means all (Cloud must enable the field first)."""

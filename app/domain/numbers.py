@@ -9,6 +9,15 @@ E164 = re.compile(r"\+[1-9][0-9]{1,14}", re.ASCII)
 
 _IN_TEXT = re.compile(r"(?:(?<![0-9A-Za-z+])\+|%2B)[1-9][0-9]{6,14}(?![0-9])", re.IGNORECASE)
 
+_WRITTEN = re.compile(
+    r"(?:\+|%2B)[ (]{0,2}(?:\d[ ()-]{0,2}){6,14}\d(?!\d)"
+    r"|(?<![\w-])(?<!\d\.)"
+    r"(?:(?!\d{4}-\d\d-\d\d)\(?(?:\d[ ()-]{0,2}){9,14}\d|(?:\d{1,3}\.)?\d{3}\.\d{3}\.\d{4})"
+    r"(?!\w|\.\d)",
+    re.IGNORECASE,
+)
+"""A number as people write it: after a plus seven digits or more; else ten, not in an id, a date or an IP address."""
+
 NANP_DIGITS = 10
 """Digits after +1 in the North American plan (area code, exchange, line): the only length there is."""
 
@@ -46,3 +55,8 @@ def mask_number(number: str | None) -> str:
 def mask_numbers(text: str) -> str:
     """Mask every phone number in a text that people or providers wrote."""
     return _IN_TEXT.sub(lambda match: mask_number(match[0]), text)
+
+
+def mask_written_numbers(text: str) -> str:
+    """Mask phone numbers in every form that people write, for texts that are shown once: other digits may go too."""
+    return _WRITTEN.sub(lambda match: mask_number(match[0]), text)

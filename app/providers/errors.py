@@ -1,18 +1,23 @@
 """The three kinds of errors of provider calls, and the rows that map a failed call to one of them."""
 
+import json
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from urllib.parse import quote
 
 from app.domain.errors import ErrorCode
+from app.domain.numbers import mask_written_numbers
+from app.domain.texts import shown
 
 
 class ProviderError(Exception):
-    """Base of the three. `detail` is our own sentence: never an SDK's text, a body or a secret."""
+    """Base of the three. `detail` is our own sentence, with what the provider said quoted in it (`quoted`)."""
 
     def __init__(
         self,
@@ -72,7 +77,8 @@ class Outcome(StrEnum):
 class CallFailedError(Exception):
     """One call that failed: its status, code and text as the provider sent them. Never leaves an adapter.
 
-    `text` is matched against the table and goes no further: it may quote a token (LiveKit's 401 does).
+    `text` is matched against the table as it came, and goes further only by way of `quoted`. A 401 has none: LiveKit's
+    quotes the token.
     """
 
     def __init__(
@@ -133,16 +139,28 @@ def ambiguous(name: str, outcome: Outcome, statuses: Sequence[int] | None = None
 
 
 def translate(
-    table: Iterable[Row], provider: str, operation: str, failure: CallFailedError, *, is_write: bool
+    table: Iterable[Row],
+    provider: str,
+    operation: str,
+    failure: CallFailedError,
+    *,
+    is_write: bool,
+    secrets: Collection[str] = (),
 ) -> ProviderError:
-    """Return the error that the first matching row names; a table ends in rows that match everything."""
+    """Return the error that the first matching row names; a table ends in rows that match everything.
+
+    `secrets` are masked in what the provider said.
+    """
     row = next(row for row in table if row.matches(operation, failure))
     kind = (row.on_write or row.error) if is_write else row.error
     retry_after_s = None if kind is RejectedError else failure.retry_after_s
-    return kind(row.code, _sentence(provider, operation, kind, failure), retry_after_s=retry_after_s)
+    detail = _sentence(provider, operation, kind, failure, secrets)
+    return kind(row.code, detail, retry_after_s=retry_after_s)
 
 
-def _sentence(provider: str, operation: str, kind: type[ProviderError], failure: CallFailedError) -> str:
+def _sentence(
+    provider: str, operation: str, kind: type[ProviderError], failure: CallFailedError, secrets: Collection[str]
+) -> str:
     code = f", code {failure.code}" if failure.code else ""
     match failure.outcome:
         case Outcome.NOT_SENT:
@@ -155,7 +173,49 @@ def _sentence(provider: str, operation: str, kind: type[ProviderError], failure:
             return f"{provider} answered {operation} with something that cannot be read."
         case Outcome.STATUS:
             verb = "refused" if kind is RejectedError else "could not serve"
-            return f"{provider} {verb} {operation}: HTTP {failure.status}{code}."
+            said = quoted(failure.text, secrets) if failure.status != _UNAUTHORIZED else ""
+            words = f' {provider} said: "{said}"' if said else ""
+            return f"{provider} {verb} {operation}: HTTP {failure.status}{code}.{words}"
+
+
+_COLOUR = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]")
+"""A terminal's colours and other sequences."""
+
+_PREFIXES = re.compile(
+    r"(?:(?:twirp error [a-z_]+:|\[?HTTP \d{3}(?: error)?\]?:?|Unable to [a-z]+ (?:record|page|resource):) ?)+",
+    re.IGNORECASE,
+)
+"""What stands before a message: LiveKit's own RPC (xtwirp/errors.go:68), and Twilio's SDKs."""
+
+_MARKUP = re.compile(r"<(?:!doctype|\?xml|html|head|body|title)\b", re.IGNORECASE)
+
+_CREDENTIALS = re.compile(
+    r"(?<=basic )[\w+/=.~-]{16,}|(?<=bearer )[\w+/=.~-]{16,}"  # of an Authorization header
+    r"|\beyJ[\w-]+(?:\.[\w-]*)*"  # a JSON Web Token, whole or cut
+    r"|(?<=://)[^/@ ]+(?=@)",  # the login in an address
+    re.IGNORECASE,
+)
+
+_MASK = "***"
+
+_UNAUTHORIZED = 401
+
+
+def quoted(text: str, secrets: Collection[str] = ()) -> str:
+    """Return what a provider said as one line of at most 300 characters that may be shown to anybody.
+
+    Prefixes of SDKs, colours and control characters are taken off; phone numbers, credentials and our own secrets are
+    masked. A page of HTML says nothing.
+    """
+    if _MARKUP.search(text):
+        return ""
+    line = "".join(filter(str.isprintable, " ".join(_COLOUR.sub("", text).split())))
+    prefixes = _PREFIXES.match(line)
+    line = line[prefixes.end() :] if prefixes else line
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        for written in {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}:
+            line = re.sub(re.escape(written), _MASK, line, flags=re.IGNORECASE)
+    return shown(mask_written_numbers(_CREDENTIALS.sub(_MASK, line)).strip())
 
 
 def parse_retry_after(

@@ -1,6 +1,6 @@
 """The `VoicePlatform` of one LiveKit project, over LiveKit's SDK."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 from livekit import api
@@ -10,7 +10,7 @@ from app.path.observed import DispatchRule, InboundTrunk, Unreadable
 from app.path.spec import DispatchRuleSpec, InboundTrunkSpec
 from app.providers.base import read_records
 from app.providers.calls import CallInstrumentation
-from app.providers.errors import CallFailedError, Outcome, translate
+from app.providers.errors import CallFailedError, Outcome, ProviderError, translate
 from app.providers.livekit_connection import LiveKitConnection, SipCall
 from app.providers.livekit_errors import LIVEKIT_TABLE
 from app.providers.livekit_records import (
@@ -39,7 +39,7 @@ class LiveKitPlatform:
     """Inbound trunks and dispatch rules of one project; safe to share between threads.
 
     A dry run gives a `connection` that only records. The connections belong to the process: after a fork the child
-    opens its own.
+    opens its own. `secrets` are masked in what LiveKit says, besides its own key and secret.
     """
 
     def __init__(
@@ -49,11 +49,13 @@ class LiveKitPlatform:
         api_secret: str,
         *,
         timeout_s: float,
+        secrets: Collection[str] = (),
         rate_limiter: RateLimiter | None = None,
         telemetry: Telemetry = NO_TELEMETRY,
         connection: LiveKitConnection | None = None,
     ) -> None:
         instrumentation = CallInstrumentation("livekit", rate_limiter, telemetry)
+        self._secrets = {api_key, api_secret, *secrets}
         self._livekit = connection or LiveKitConnection(url, api_key, api_secret, timeout_s, instrumentation)
 
     def create_inbound_trunk(self, spec: InboundTrunkSpec) -> InboundTrunk:
@@ -159,7 +161,10 @@ class LiveKitPlatform:
         try:
             return self._livekit.call(operation, sip_call)
         except CallFailedError as failure:
-            raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=is_write) from None
+            raise self._translated(operation, failure, is_write=is_write) from None
+
+    def _translated(self, operation: str, failure: CallFailedError, *, is_write: bool) -> ProviderError:
+        return translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=is_write, secrets=self._secrets)
 
     def _update(self, operation: str, sip_call: SipCall[object]) -> bool:
         """Update in place; False when there is nothing to update."""
@@ -168,7 +173,7 @@ class LiveKitPlatform:
         except CallFailedError as failure:
             if (failure.status, failure.code) == _GONE:
                 return False
-            raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=True) from None
+            raise self._translated(operation, failure, is_write=True) from None
         return True
 
     def _delete(self, operation: str, sip_call: SipCall[object]) -> bool:
@@ -178,7 +183,7 @@ class LiveKitPlatform:
         except CallFailedError as failure:
             # The code as well as the status: a wrong LIVEKIT_URL responds with 404 to everything.
             if (failure.status, failure.code) != _GONE:
-                raise translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=False) from None
+                raise self._translated(operation, failure, is_write=False) from None
             return False
         return True
 

@@ -233,7 +233,7 @@ def _media(info: api.SIPInboundTrunkInfo | api.SIPDispatchRuleInfo) -> Media:
     value = media.encryption if media.HasField("encryption") else info.media_encryption
     # A value that this release does not know is read as the one with which every call may get through.
     encryption = next((one for one, number in _ENCRYPTIONS.items() if number == value), Encryption.ALLOW)
-    return Media(encryption, _texts(codec.name for codec in media.codecs), media.only_listed_codecs)
+    return Media(encryption, tuple(map(_codec_text, media.codecs)), media.only_listed_codecs)
 
 
 def _write_media(info: api.SIPInboundTrunkInfo | api.SIPDispatchRuleInfo, now: Media, wanted: Media) -> None:
@@ -250,15 +250,19 @@ def _write_encryption(info: api.SIPInboundTrunkInfo | api.SIPDispatchRuleInfo, e
     info.media_encryption = info.media.encryption = _ENCRYPTIONS[encryption]
 
 
-def _write_codecs(media: sip.SIPMediaConfig, names: Iterable[str]) -> None:
-    """Write the codecs; those that are there already keep their clock rate."""
+def _codec_text(codec: sip.SIPCodec) -> str:
+    """Return `PCMU`, or with a clock rate `PCMU/8000`: LiveKit allows no slash in a name."""
+    return storable(f"{codec.name}/{codec.rate}" if codec.rate else codec.name)
+
+
+def _write_codecs(media: sip.SIPMediaConfig, codecs: Iterable[str]) -> None:
+    """Write the codecs; those that are there already keep whatever else they have."""
     former = list(media.codecs)
     written = []
-    for name in names:
-        codec = next((one for one in former if one.name == name), None)
-        if codec is not None:
-            former.remove(codec)
-        written.append(codec or sip.SIPCodec(name=name))
+    for text in codecs:
+        name, _, rate = text.partition("/")
+        kept = next((one for one in former if _codec_text(one) == text), None)
+        written.append(kept or sip.SIPCodec(name=name, rate=int(rate or 0)))
     del media.codecs[:]
     media.codecs.extend(written)
 

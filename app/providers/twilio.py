@@ -1,6 +1,6 @@
 """The `Carrier` of one Twilio account, over Twilio's SDK."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 from twilio.http import HttpClient
@@ -37,7 +37,7 @@ class TwilioCarrier:
 
     `username` is the account sid or an API key sid (`SK` + 32 hex). `base_url` sends everything there instead of to
     Twilio; a dry run gives an `http` that only records. The connections belong to the process: after a fork the child
-    opens its own.
+    opens its own. `secrets` are masked in what Twilio says, besides the password.
     """
 
     def __init__(
@@ -48,12 +48,14 @@ class TwilioCarrier:
         *,
         timeout_s: float,
         base_url: str | None = None,
+        secrets: Collection[str] = (),
         rate_limiter: RateLimiter | None = None,
         telemetry: Telemetry = NO_TELEMETRY,
         http: HttpClient | None = None,
     ) -> None:
         instrumentation = CallInstrumentation("twilio", rate_limiter, telemetry)
         self._twilio = TwilioConnection(account_sid, username, password, timeout_s, base_url, instrumentation, http)
+        self._twilio.secrets |= set(secrets)
 
     def find_number(self, e164: str) -> CarrierNumber:
         """Return the account's number with exactly this text; `RejectedError(number_not_in_account)` when none has."""

@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 import time
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -155,7 +156,8 @@ class TwilioHttp(HttpClient):  # type: ignore[misc]  # the SDK has no types
             raise CallFailedError(Outcome.NOT_SENT if _was_not_sent(error) else Outcome.LOST) from error
         if status >= _FIRST_ERROR_STATUS:
             retry_after_s = parse_retry_after(headers.get("Retry-After"))
-            raise CallFailedError(Outcome.STATUS, status=status, code=_provider_code(body), retry_after_s=retry_after_s)
+            code, text = _provider_error(body)
+            raise CallFailedError(Outcome.STATUS, status=status, code=code, text=text, retry_after_s=retry_after_s)
         return Response(status, body.decode(), headers)
 
     def _exchange(self, **request: Any) -> tuple[int, Mapping[str, str], bytes]:
@@ -205,13 +207,15 @@ def _was_not_sent(error: Exception) -> bool:
     return False
 
 
-def _provider_code(body: bytes) -> str | None:
-    """Return Twilio's numeric error code, from either of its two error formats; a 404 may have none."""
+def _provider_error(body: bytes) -> tuple[str | None, str]:
+    """Return Twilio's numeric error code and its message, from either of its two formats; a 404 may have no code."""
     try:
-        code = json.loads(body)["code"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return str(code) if str(code).isdecimal() else None
+        found = json.loads(body)
+        code = str(found["code"]) if str(found.get("code")).isdecimal() else None
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None, ""
+    texts = (found.get(name) for name in ("message", "detail", "title"))
+    return code, next((text for text in texts if isinstance(text, str)), "")
 
 
 class _KeepingClient(Client):  # type: ignore[misc]  # the SDK has no types
@@ -249,6 +253,8 @@ class TwilioConnection:
         http: HttpClient | None = None,
     ) -> None:
         self.account_sid = checked_sid(account_sid, "AC")
+        self.secrets = {password, b64encode(f"{username}:{password}".encode()).decode()}
+        """What is masked in Twilio's words."""
         self._username = checked_sid(username, "SK" if username.startswith("SK") else "AC")
         self._password = password
         self._timeout_s = timeout_s
@@ -274,7 +280,9 @@ class TwilioConnection:
         try:
             yield reply
         except CallFailedError as failure:
-            raise translate(TWILIO_TABLE, "Twilio", operation, failure, is_write=is_write) from None
+            raise translate(
+                TWILIO_TABLE, "Twilio", operation, failure, is_write=is_write, secrets=self.secrets
+            ) from None
         except (TwilioException, *MALFORMED):
             unreadable = CallFailedError(Outcome.UNREADABLE)
             raise translate(TWILIO_TABLE, "Twilio", operation, unreadable, is_write=is_write) from None

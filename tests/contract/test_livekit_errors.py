@@ -16,6 +16,8 @@ from tests.support.livekit_failures import (
     CASES,
     DELETE,
     RULE,
+    SECRET,
+    SHOWN_WORDS,
     TIMEOUT_S,
     TRUNK,
     UNAVAILABLE,
@@ -36,7 +38,7 @@ from tests.support.scripted_server import (
 
 
 def platform_at(url: str) -> LiveKitPlatform:
-    return LiveKitPlatform(url, "devkey", "secret" * 6, timeout_s=TIMEOUT_S)
+    return LiveKitPlatform(url, "devkey", SECRET, timeout_s=TIMEOUT_S)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,8 @@ def test_each_failure_becomes_the_error_of_its_row(
     assert (type(caught.value), caught.value.code) == (expected, case.code)
     assert operation in caught.value.detail
     assert case.says in caught.value.detail
-    assert "secret" not in caught.value.detail
+    assert SECRET not in caught.value.detail
+    assert (SHOWN_WORDS in caught.value.detail) is case.is_quoted
     assert caught.value.__cause__ is None
     assert len(server.seen) == 1
 

@@ -32,7 +32,9 @@ from tests.support.twilio_failures import (
     CASES,
     DELETE,
     NUMBER,
+    SHOWN_WORDS,
     TIMEOUT_S,
+    TOKEN,
     TRUNK,
     TRUNK_SPEC,
     UNAVAILABLE,
@@ -46,7 +48,7 @@ from tests.support.twilio_failures import (
 
 
 def carrier_at(url: str, timeout_s: float = TIMEOUT_S) -> TwilioCarrier:
-    return TwilioCarrier(ACCOUNT, ACCOUNT, "token", timeout_s=timeout_s, base_url=url)
+    return TwilioCarrier(ACCOUNT, ACCOUNT, TOKEN, timeout_s=timeout_s, base_url=url)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,8 @@ def test_each_failure_becomes_the_error_of_its_row(
     assert (type(caught.value), caught.value.code) == (expected, case.code)
     assert operation in caught.value.detail
     assert case.says in caught.value.detail
-    assert "secret" not in caught.value.detail
+    assert TOKEN not in caught.value.detail
+    assert (SHOWN_WORDS in caught.value.detail) is case.is_quoted
     assert caught.value.__cause__ is None
     # Never twice, and never to where a redirect points. After a refused attachment the number is looked at, and after a
     # 404 below a trunk the trunk.

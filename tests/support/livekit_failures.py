@@ -24,6 +24,9 @@ RULE = "SDR_" + "b" * 12
 TRUNK_NOW = read_trunk(api.SIPInboundTrunkInfo(sip_trunk_id=TRUNK, numbers=["+15145551234"]))
 RULE_NOW = read_rule(api.SIPDispatchRuleInfo(sip_dispatch_rule_id=RULE, trunk_ids=[TRUNK]))
 TIMEOUT_S = 0.3
+SECRET = "secret" * 6
+WORDS = f"says that {SECRET} of +15145551234 is wrong"
+SHOWN_WORDS = 'LiveKit said: "says that *** of ********1234 is wrong"'
 
 UNAVAILABLE = ErrorCode.PROVIDER_UNAVAILABLE
 
@@ -50,13 +53,13 @@ CALLS = READ | DELETE | WRITE
 def failure(
     status: int,
     code: int | str | None = "unknown",
-    message: str = "names a secret",
+    message: str = WORDS,
     headers: dict[str, str] | None = None,
 ) -> Answer:
     return Answer(status, json.dumps({"code": code, "msg": message}).encode(), headers=headers or {})
 
 
-def text(status: int, body: bytes = b"names a secret", content_type: str = "text/plain") -> Answer:
+def text(status: int, body: bytes = WORDS.encode(), content_type: str = "text/plain") -> Answer:
     return Answer(status, body, content_type)
 
 
@@ -74,6 +77,16 @@ class Case:
     only: tuple[str, ...] = ()
     says: str = ""
     begins: str = ""
+
+    @property
+    def is_quoted(self) -> bool:
+        """Whether the words of the answer are kept: those of an error in JSON that is no 401."""
+        return (
+            isinstance(self.answer, Answer)
+            and self.answer.status != 401
+            and WORDS.encode() in self.answer.body
+            and (self.answer.content_type == "application/json")
+        )
 
 
 CONFLICT = (

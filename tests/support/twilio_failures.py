@@ -27,6 +27,9 @@ UNROUTED = NumberRouting(None, None, None)
 OLD_TRUNK = CarrierTrunk(TRUNK, "trunkline:1", is_secure=False, created_at=None)
 OLD_URL = OriginationUrl(URL, TRUNK, "sip:a.example", is_enabled=True, tag="trunkline:1", created_at=None)
 TIMEOUT_S = 0.3
+TOKEN = "token-of-the-account"
+WORDS = f"says that {TOKEN} of +15145551234 is wrong"
+SHOWN_WORDS = 'Twilio said: "says that *** of ********1234 is wrong"'
 
 UNAVAILABLE = ErrorCode.PROVIDER_UNAVAILABLE
 
@@ -56,7 +59,7 @@ CALLS = READ | DELETE | WRITE
 
 
 def failure(status: int, code: int | str | None = None, **headers: str) -> Answer:
-    body = {"status": status, "message": "names +15145551234 and a secret"}
+    body = {"status": status, "message": WORDS}
     if code is not None:
         body |= {"code": code, "more_info": f"https://www.twilio.com/docs/errors/{code}"}
     return Answer(status, json.dumps(body).encode(), headers={k.replace("_", "-"): v for k, v in headers.items()})
@@ -71,6 +74,11 @@ class Case:
     on_write: type[ProviderError] | None = None
     only: tuple[str, ...] = ()
     says: str = ""
+
+    @property
+    def is_quoted(self) -> bool:
+        """Whether the words of the answer are kept: those of every error that is no 401."""
+        return isinstance(self.answer, Answer) and self.answer.status != 401 and WORDS.encode() in self.answer.body
 
 
 CASES = {
