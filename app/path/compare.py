@@ -12,6 +12,15 @@ from app.domain.findings import Finding, FindingCode, Severity
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
 from app.domain.sip_uris import SipUri, parse_sip_uri
 from app.domain.texts import shown
+from app.path.call import leads_to
+from app.path.livekit_matching import (
+    SHORTEST_CALL_S,
+    SHORTEST_RINGING_S,
+    accepts_twilio_codecs,
+    admits,
+    is_open_to_all,
+    sources_of,
+)
 from app.path.marks import has_mark, mark_in, with_mark, without_mark
 from app.path.observed import (
     CarrierTrunk,
@@ -26,16 +35,7 @@ from app.path.observed import (
     RuleKind,
     normalised,
 )
-from app.path.reach import (
-    SHORTEST_CALL_S,
-    SHORTEST_RINGING_S,
-    accepts_twilio_codecs,
-    admits,
-    is_open_to_all,
-    leads_to,
-    reach,
-    sources_of,
-)
+from app.path.reach import reach
 from app.path.spec import PathSpec
 
 _Code = FindingCode
@@ -110,7 +110,7 @@ def corrected_inbound_trunk(now: InboundTrunk, spec: PathSpec, *, twilio_encrypt
 def _corrected_addresses(now: tuple[str, ...], spec: PathSpec) -> tuple[str, ...]:
     """Return the allowed addresses; wider blocks are fine, as long as they are not the whole Internet."""
     wanted = spec.profile.allowed_addresses
-    is_wide_enough = all(admits(now, source) for source in sources_of(spec.profile))
+    is_wide_enough = all(admits(now, source) for source in sources_of(wanted))
     return now if is_wide_enough and (not wanted or not is_open_to_all(now)) else wanted
 
 

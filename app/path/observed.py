@@ -4,11 +4,12 @@
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
+from itertools import product
 from typing import TypeVar
 
 ResourceKey = tuple[str, str]
@@ -92,7 +93,7 @@ class Media:
 
     encryption: Encryption = Encryption.DISABLE
     codecs: tuple[str, ...] = ()
-    """Names, such as `PCMU`."""
+    """Names, such as `PCMU`; with a clock rate, where one is set: `PCMU/8000` (LiveKit allows no `/` in a name)."""
     only_listed_codecs: bool = False
 
 
@@ -165,6 +166,12 @@ class DispatchRule:
     media: Media = Media()
     raw: bytes = field(default=b"", compare=False, repr=False)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it names at most one trunk and no numbers, so that it cannot contradict itself."""
+        has_lists = self.inbound_numbers or self.numbers or len(self.trunk_ids) > 1
+        return not has_lists and self.kind is not RuleKind.UNKNOWN
+
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
@@ -188,6 +195,59 @@ def normalised(number: str) -> str:
     if not _NUMBER.fullmatch(number):
         return number
     return "+" + number.translate(_SEPARATORS).removeprefix("+")
+
+
+TrunkPair = tuple[InboundTrunk, InboundTrunk]
+
+RulePair = tuple[DispatchRule, DispatchRule]
+
+
+def trunk_conflicts(trunks: Iterable[InboundTrunk]) -> list[TrunkPair]:
+    """Return the pairs for which LiveKit refuses a create or update (`Conflicting inbound SIP Trunks`).
+
+    They share a called number, or have none, and share a caller, or name none: as it compares numbers
+    (livekit/protocol sip/sip.go, validateTrunkInbound). Addresses and passwords play no part.
+    """
+    holders: dict[tuple[str, str], list[InboundTrunk]] = {}
+    pairs: dict[TrunkPair, None] = {}
+    for trunk in trunks:
+        called = dict.fromkeys(map(normalised, trunk.numbers)) or (WILDCARD,)
+        callers = dict.fromkeys(map(normalised, trunk.allowed_numbers)) or (WILDCARD,)
+        for key in product(called, callers):
+            others = holders.setdefault(key, [])
+            pairs.update(((other, trunk), None) for other in others if other.id != trunk.id)
+            others.append(trunk)
+    return list(pairs)
+
+
+def rule_conflicts(rules: Iterable[DispatchRule]) -> list[RulePair]:
+    """Return the pairs for which LiveKit refuses a create, and every call that meets both; a pair may be one rule.
+
+    They share a PIN, a trunk, a caller and a called number, each of them or none (livekit/protocol sip/sip.go,
+    DispatchRuleValidator). A rule that names something twice conflicts with itself; one of a kind that LiveKit does
+    not know is refused as well.
+    """
+    return list(dict.fromkeys(_rule_pairs(rules)))
+
+
+def _rule_pairs(rules: Iterable[DispatchRule]) -> Iterator[RulePair]:
+    holders: dict[tuple[str, ...], list[DispatchRule]] = {}
+    for rule in rules:
+        if rule.kind is RuleKind.UNKNOWN:
+            yield rule, rule
+        callers = map(normalised, rule.inbound_numbers or (WILDCARD,))
+        called = map(normalised, rule.numbers or (WILDCARD,))
+        for key in product((rule.pin,), rule.trunk_ids or (WILDCARD,), callers, called):
+            others = holders.setdefault(key, [])
+            yield from ((other, rule) for other in others)
+            others.append(rule)
+
+
+def first_rule_conflict(rules: Sequence[DispatchRule]) -> RulePair | None:
+    """Return the first pair of `rule_conflicts`; what a call asks, without working out the others."""
+    if len(rules) == 1 and rules[0].is_plain:
+        return None
+    return next(_rule_pairs(rules), None)
 
 
 @dataclass(frozen=True)
@@ -227,7 +287,17 @@ class Observed:
     @cached_property
     def wildcard_rules(self) -> list[DispatchRule]:
         """Return the rules without trunks, sorted by id."""
-        return self._rules_by_trunk.get(WILDCARD, [])
+        return sorted((rule for rule in self.rules.values() if not rule.trunk_ids), key=lambda one: one.id)
+
+    @cached_property
+    def wildcard_rule_conflict(self) -> RulePair | None:
+        """Return the first two rules without trunks that contradict each other: with them, every call is refused."""
+        return first_rule_conflict(self.wildcard_rules)
+
+    @cached_property
+    def rule_conflict(self) -> RulePair | None:
+        """Return the first two of all rules that contradict each other, as LiveKit looks when a call has no trunk."""
+        return first_rule_conflict(sorted(self.rules.values(), key=lambda one: one.id))
 
     @cached_property
     def _trunks_by_number(self) -> dict[str, list[InboundTrunk]]:
@@ -238,7 +308,7 @@ class Observed:
 
     @cached_property
     def _rules_by_trunk(self) -> dict[str, list[DispatchRule]]:
-        return _grouped(sorted(self.rules.values(), key=lambda one: one.id), lambda rule: rule.trunk_ids or (WILDCARD,))
+        return _grouped(sorted(self.rules.values(), key=lambda one: one.id), lambda rule: rule.trunk_ids)
 
 
 Record = TypeVar("Record")

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import NUMBER, TRUNK
+from app.path.call import leads_to
 from app.path.compare import corrected_trunk, corrected_url
 from app.path.observed import CarrierNumber, NumberRouting
-from app.path.reach import leads_to
 from app.providers.errors import RejectedError, TransientError
 from app.saga.context import ABSENCE_CHECK_PAUSES, RoutedElsewhereError, StepContext
 from app.saga.machine import Result
