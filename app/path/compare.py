@@ -17,9 +17,8 @@ from app.path.livekit_matching import (
     SHORTEST_CALL_S,
     SHORTEST_RINGING_S,
     accepts_twilio_codecs,
-    admits,
+    covers,
     is_open_to_all,
-    sources_of,
 )
 from app.path.marks import has_mark, mark_in, with_mark, without_mark
 from app.path.observed import (
@@ -110,8 +109,7 @@ def corrected_inbound_trunk(now: InboundTrunk, spec: PathSpec, *, twilio_encrypt
 def _corrected_addresses(now: tuple[str, ...], spec: PathSpec) -> tuple[str, ...]:
     """Return the allowed addresses; wider blocks are fine, as long as they are not the whole Internet."""
     wanted = spec.profile.allowed_addresses
-    is_wide_enough = all(admits(now, source) for source in sources_of(wanted))
-    return now if is_wide_enough and (not wanted or not is_open_to_all(now)) else wanted
+    return now if covers(now, wanted) and (not wanted or not is_open_to_all(now)) else wanted
 
 
 def _corrected_media(now: Media, *, is_secure: bool, twilio_encrypts: bool) -> Media:
@@ -315,13 +313,15 @@ def _of_inbound_trunk(spec: PathSpec, now: InboundTrunk, wanted: InboundTrunk) -
             yield _warning(spec, _Code.LIVEKIT_TRUNK_CHANGED, resource, detail)
     details = {
         "has_username": "It has half of a password: LiveKit asks for none.",
-        "media": _media_detail(now.media, wanted.media),
         "max_call_duration_s": f"Calls are cut after {now.max_call_duration_s:g} s.",
         "ringing_timeout_s": f"Calls ring for {now.ringing_timeout_s:g} s only.",
     }
     names = {"has_username" if name == "has_password" else name for name in changed}
     for name in sorted(names & details.keys()):
         yield _warning(spec, _Code.LIVEKIT_TRUNK_CHANGED, resource, details[name])
+    if "media" in changed:
+        code = _Code.LIVEKIT_TRUNK_ENCRYPTION if _is_mended(now.media, wanted.media) else _Code.LIVEKIT_TRUNK_CHANGED
+        yield _warning(spec, code, resource, _media_detail(now.media, wanted.media))
     if changed & {"name", "metadata"}:
         yield _warning(spec, _Code.MARK_LOST, resource, _renamed(now.name))
 
@@ -329,8 +329,7 @@ def _of_inbound_trunk(spec: PathSpec, now: InboundTrunk, wanted: InboundTrunk) -
 def _of_rule(spec: PathSpec, now: DispatchRule, wanted: DispatchRule) -> Iterator[Finding]:
     resource, changed = (DISPATCH_RULE, now.id), _changed(now, wanted)
     if "trunk_ids" in changed:
-        detail = f"It names {shown(', '.join(now.trunk_ids))}." if now.trunk_ids else ""
-        yield _warning(spec, _Code.RULE_DEAD_TRUNK if now.trunk_ids else _Code.RULE_WILDCARD, resource, detail)
+        yield _trunks_finding(spec, now)
     if changed & {"inbound_numbers", "numbers"}:
         yield _warning(spec, _Code.RULE_FILTERED, resource)
     if "pin" in changed:
@@ -346,11 +345,26 @@ def _of_rule(spec: PathSpec, now: DispatchRule, wanted: DispatchRule) -> Iterato
             names = shown(", ".join(agent.name for agent in now.agents)) or "no agent"
             yield _warning(spec, _Code.RULE_LOST_AGENT, resource, f"It names {names}.")
     if "media" in changed:
-        yield _warning(spec, _Code.RULE_CHANGED, resource, _media_detail(now.media, wanted.media))
+        code = _Code.RULE_ENCRYPTION if _is_mended(now.media, wanted.media) else _Code.RULE_CHANGED
+        yield _warning(spec, code, resource, _media_detail(now.media, wanted.media))
     if "room_preset" in changed or (now.room_preset and spec.profile.room_presets is None):
         yield _warning(spec, _Code.RULE_PRESET, resource, f"It is {shown(now.room_preset)}.")
     if "name" in changed:
         yield _warning(spec, _Code.MARK_LOST, resource, _renamed(now.name))
+
+
+def _trunks_finding(spec: PathSpec, now: DispatchRule) -> Finding:
+    resource = (DISPATCH_RULE, now.id)
+    if not now.trunk_ids:
+        return _warning(spec, _Code.RULE_WILDCARD, resource)
+    is_twice = spec.inbound_trunk_id in now.trunk_ids
+    detail = f"It names {shown(', '.join(now.trunk_ids))}."
+    return _warning(spec, _Code.RULE_CHANGED if is_twice else _Code.RULE_DEAD_TRUNK, resource, detail)
+
+
+def _is_mended(now: Media, wanted: Media) -> bool:
+    """Tell whether encryption was required, and should not be."""
+    return now.encryption is Encryption.REQUIRE and wanted.encryption is not Encryption.REQUIRE
 
 
 def _media_detail(now: Media, wanted: Media) -> str:

@@ -138,6 +138,12 @@ def sources_of(allowed: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(block.network_address) for block in blocks)) or TWILIO_ADDRESSES
 
 
+def covers(allowed: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    """Tell whether `allowed` lets in all that `wanted` does; each block of it by its first and its last address."""
+    ends = (str(end) for block in _blocks(wanted)[0] for end in (block.network_address, block.broadcast_address))
+    return all(admits(allowed, address) for address in (*sources_of(wanted), *ends))
+
+
 @lru_cache(maxsize=_LISTS)
 def _blocks(allowed: tuple[str, ...]) -> tuple[list[IPv4Network | IPv6Network], bool]:
     """Return the blocks that can be read, and whether every entry is discarded (filterInvalidAddrMasks)."""

@@ -136,7 +136,9 @@ def _with_ours(
         return found
     check_time()
     ours = get(own_id)
-    return [*found, ours] if ours else found
+    if ours is not None:
+        found.append(ours)
+    return found
 
 
 def _observed(

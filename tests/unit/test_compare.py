@@ -91,7 +91,7 @@ KEPT_ON_THE_TRUNK = {
     "a limit of half an hour": {"max_call_duration_s": 1800.0},
     "keys beside the mark": {"metadata": MARK.replace("{", '{"team": "sales", ', 1)},
     "encryption that is only allowed": {"media": Media(Encryption.ALLOW)},
-    "codecs that Twilio has": {"media": Media(codecs=("PCMU", "opus"), only_listed_codecs=True)},
+    "codecs that Twilio has": {"media": Media(codecs=("PCMU", "opus/48000"), only_listed_codecs=True)},
 }
 
 
@@ -109,7 +109,7 @@ MENDED_ON_THE_TRUNK = {
     "no addresses": ({"allowed_addresses": ()}, {"allowed_addresses": TWILIO}),
     "the whole Internet": ({"allowed_addresses": ("0.0.0.0/0",)}, {"allowed_addresses": TWILIO}),
     "encryption that Twilio does not do": ({"media": Media(Encryption.REQUIRE)}, {"media": Media()}),
-    "codecs that Twilio lacks": ({"media": Media(codecs=("opus",), only_listed_codecs=True)}, {"media": Media()}),
+    "codecs that Twilio lacks": ({"media": Media(codecs=("opus/48000",), only_listed_codecs=True)}, {"media": Media()}),
     "calls that are cut": ({"max_call_duration_s": 1.0}, {"max_call_duration_s": 0.0}),
     "a ring that nobody can answer": ({"ringing_timeout_s": 0.5}, {"ringing_timeout_s": 30.0}),
     "no number": ({"numbers": ()}, {"numbers": (E164,)}),
@@ -150,7 +150,7 @@ CHANGED_RULES = {
     "a lost name": ({"name": ""}, FindingCode.MARK_LOST, Severity.WARNING),
     "no agent": ({"agents": ()}, FindingCode.RULE_LOST_AGENT, Severity.CRITICAL),
     "another trunk": ({"trunk_ids": ("ST_bbbbbbbbbbbb",)}, FindingCode.RULE_DEAD_TRUNK, Severity.CRITICAL),
-    "its trunk twice": ({"trunk_ids": (IDS[INBOUND_TRUNK],) * 2}, FindingCode.RULE_CONFLICT, Severity.CRITICAL),
+    "its trunk twice": ({"trunk_ids": (IDS[INBOUND_TRUNK],) * 2}, FindingCode.RULE_CHANGED, Severity.CRITICAL),
 }
 
 
