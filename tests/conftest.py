@@ -16,6 +16,9 @@ pytest_plugins = [
     "tests.support.servers",
     "tests.support.sandbox",
     "tests.support.case_counts",
+    "tests.support.conformance",
+    "tests.support.livekit_server",
+    "tests.support.twilio_server",
     "tests.support.sandbox_app",
 ]
 

@@ -23,6 +23,7 @@ INVALID = "invalid authorization token"
 UNKNOWN_KEY = "invalid API key"
 
 TIMES = ("exp", "iat", "nbf")
+TEXTS = ("iss", "sub", "jti")
 GRANTS = ("sip", "video")
 SIP_GRANTS = ("admin", "call")
 """Claims that LiveKit reads; one of another type makes the whole token unreadable."""
@@ -50,6 +51,8 @@ def verified_claims(exchange: Exchange, credentials: Credentials) -> dict[str, A
         claims = _verified(token, credentials.livekit_api_secret)
     except jwt.InvalidTokenError as error:
         raise _token_error(token, error, credentials.livekit_api_key) from None
+    if not _is_readable(claims):
+        raise TokenError(INVALID)
     if claims.get("iss") != credentials.livekit_api_key:
         raise TokenError(UNKNOWN_KEY)
     _check_types(claims)
@@ -68,7 +71,7 @@ def _token_error(token: str, error: jwt.InvalidTokenError, api_key: str) -> Toke
         claims = jwt.decode(token, options={"verify_signature": False})
     except jwt.InvalidTokenError:
         return TokenError(INVALID)
-    if any(isinstance(claims.get(name), str | bool | list | dict) for name in TIMES):
+    if not _is_readable(claims):
         return TokenError(INVALID)
     if claims.get("iss") != api_key:
         return TokenError(UNKNOWN_KEY)
@@ -77,6 +80,15 @@ def _token_error(token: str, error: jwt.InvalidTokenError, api_key: str) -> Toke
         jwt.ImmatureSignatureError: "token has invalid claims: token is not valid yet",
     }
     return TokenError(f"{INVALID}: {reasons.get(type(error), 'token signature is invalid: signature is invalid')}")
+
+
+def _is_readable(claims: dict[str, Any]) -> bool:
+    """Tell whether the registered claims have the types of RFC 7519."""
+    audience = claims.get("aud")
+    texts = [claims.get(name) for name in TEXTS] + (audience if isinstance(audience, list) else [audience])
+    return all(isinstance(text, str | None) for text in texts) and not any(
+        isinstance(claims.get(name), str | bool | list | dict) for name in TIMES
+    )
 
 
 def _check_types(claims: dict[str, Any]) -> None:
@@ -99,6 +111,10 @@ PREFIX = "/twirp/"
 SERVICE = "/twirp/livekit.SIP/"
 UNKNOWN = f"{LIVEKIT}.unknown"
 """Operation of a request that matches no route."""
+
+
+NO_PAGE = Response(404, b"404 page not found\n", "text/plain; charset=utf-8")
+"""What LiveKit's web server says where it has no service at all."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +189,8 @@ class LiveKit:
     def _handle(self, exchange: Exchange) -> Response:
         claims = verified_claims(exchange, self._sandbox.credentials)
         method = OPERATIONS.get(exchange.operation)
+        if not exchange.path.startswith(SERVICE):
+            return NO_PAGE
         if exchange.method != "POST":
             raise bad_route(f'unsupported method "{exchange.method}" (only POST is allowed)', exchange)
         if method is None:

@@ -185,7 +185,9 @@ def _check_header_name(name: str) -> None:
 def _forbidden(allowed: re.Pattern[str], text: str) -> str:
     """Describe the first character that a pattern of single characters does not allow."""
     character = next(character for character in text if not allowed.fullmatch(character))
-    return f"char {ord(character)} {'not allowed' if character.isascii() else 'out of range'}"
+    if character.isascii():
+        return f"char {ord(character)} not allowed"
+    return f"char {ord(character)} out of range, consider explicilty adding utf8 characters"
 
 
 def _quoted(text: str) -> str:
@@ -197,7 +199,7 @@ def _check_conflicts(trunks: Iterable[InboundTrunk]) -> None:
     owners: dict[tuple[str, str], InboundTrunk] = {}
     for trunk in trunks:
         own_id = _quoted(trunk.sip_trunk_id or "<new>")
-        numbers = " ".join(_quoted(number) for number in trunk.numbers or ["<any>"])
+        numbers = f"[{' '.join(map(_quoted, trunk.numbers))}]" if trunk.numbers else "<any>"
         for called in called_numbers(trunk):
             for allowed in trunk.allowed_numbers or [""]:
                 other = owners.setdefault((called, normalised(allowed)), trunk)
@@ -206,7 +208,7 @@ def _check_conflicts(trunks: Iterable[InboundTrunk]) -> None:
                 end = f"and AllowedNumber {_quoted(allowed)}" if allowed else "without AllowedNumbers set"
                 other_id = _quoted(other.sip_trunk_id or "<new>")
                 both = f"{own_id} and {other_id}"
-                raise invalid(f"Conflicting inbound SIP Trunks: {both}, using the same number(s) [{numbers}] {end}")
+                raise invalid(f"Conflicting inbound SIP Trunks: {both}, using the same number(s) {numbers} {end}")
 
 
 def _patch_inbound(trunk: InboundTrunk, change: sip.SIPInboundTrunkUpdate) -> None:
