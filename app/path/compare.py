@@ -12,7 +12,7 @@ from app.domain.findings import Finding, FindingCode, Severity
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
 from app.domain.sip_uris import SipUri, parse_sip_uri
 from app.domain.texts import shown
-from app.path.call import leads_to
+from app.path.arrival import leads_to
 from app.path.livekit_matching import (
     SHORTEST_CALL_S,
     SHORTEST_RINGING_S,

@@ -175,14 +175,20 @@ def _has_zone(address: IPv4Address | IPv6Address) -> bool:
 
 _PRIORITIES = {RuleKind.DIRECT: 0, RuleKind.INDIVIDUAL: 1, RuleKind.CALLEE: 2}
 
+_UNKNOWN_KIND = 2**31 - 1
 _WITHOUT_PIN = 100
 _WITHOUT_LIST = 1000
 
 
 def rank(rule: DispatchRule) -> tuple[int, str]:
-    """Return by what LiveKit prefers a rule, the lowest first (sip.go, DispatchRulePriority, hasHigherPriority)."""
+    """Return by what LiveKit prefers a rule, the lowest first (sip.go, DispatchRulePriority, hasHigherPriority).
+
+    A kind that only a newer server knows comes last, as in its own releases one that it does not know.
+    """
+    if rule.kind is RuleKind.UNKNOWN:
+        return _UNKNOWN_KIND, ""
     return (
-        _PRIORITIES.get(rule.kind, 2**31)
+        _PRIORITIES[rule.kind]
         + (0 if rule.pin else _WITHOUT_PIN)
         + (0 if rule.inbound_numbers else _WITHOUT_LIST)
         + (0 if rule.numbers else _WITHOUT_LIST),

@@ -169,8 +169,7 @@ class DispatchRule:
     @property
     def is_plain(self) -> bool:
         """Whether it names at most one trunk and no numbers, so that it cannot contradict itself."""
-        has_lists = self.inbound_numbers or self.numbers or len(self.trunk_ids) > 1
-        return not has_lists and self.kind is not RuleKind.UNKNOWN
+        return not (self.inbound_numbers or self.numbers or len(self.trunk_ids) > 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +223,7 @@ def rule_conflicts(rules: Iterable[DispatchRule]) -> list[RulePair]:
     """Return the pairs for which LiveKit refuses a create, and every call that meets both; a pair may be one rule.
 
     They share a PIN, a trunk, a caller and a called number, each of them or none (livekit/protocol sip/sip.go,
-    DispatchRuleValidator). A rule that names something twice conflicts with itself; one of a kind that LiveKit does
-    not know is refused as well.
+    DispatchRuleValidator). A rule that names something twice conflicts with itself.
     """
     return list(dict.fromkeys(_rule_pairs(rules)))
 
@@ -233,8 +231,6 @@ def rule_conflicts(rules: Iterable[DispatchRule]) -> list[RulePair]:
 def _rule_pairs(rules: Iterable[DispatchRule]) -> Iterator[RulePair]:
     holders: dict[tuple[str, ...], list[DispatchRule]] = {}
     for rule in rules:
-        if rule.kind is RuleKind.UNKNOWN:
-            yield rule, rule
         callers = map(normalised, rule.inbound_numbers or (WILDCARD,))
         called = map(normalised, rule.numbers or (WILDCARD,))
         for key in product((rule.pin,), rule.trunk_ids or (WILDCARD,), callers, called):

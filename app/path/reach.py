@@ -13,7 +13,8 @@ from typing import NamedTuple
 from app.domain.findings import Callers, FindingCode
 from app.domain.numbers import mask_numbers
 from app.domain.texts import shown
-from app.path.call import Arrival, Call, Followed, Reason, arrival, follow, follow_in_livekit, shares_of, url_as_wanted
+from app.path.arrival import Arrival, Reason, arrival, shares_of, url_as_wanted
+from app.path.call import Call, Followed, follow, follow_in_livekit
 from app.path.livekit_matching import (
     TWILIO_BLOCKS,
     TWILIO_SIGNALLING,
@@ -167,6 +168,8 @@ def _arrivals(observed: Observed, spec: PathSpec) -> list[tuple[Arrival, float]]
     trunk_sid = number.routing.trunk_sid if number is not None else None
     if trunk_sid and trunk_sid != spec.trunk_sid:
         edges.update(_edges(observed.urls.get(trunk_sid, ())))
+    if len(edges) == len({0.0, 1.0}):
+        return [(arrival(observed, spec, 0.0), 1.0)]
     found: dict[Arrival, float] = {}
     for low, high in pairwise(sorted(edges)):
         arrived = arrival(observed, spec, (low + high) / 2)
@@ -189,14 +192,14 @@ def _weighed(outcomes: Sequence[_Outcome]) -> Iterator[tuple[Reason, Callers]]:
         for reason in outcome.followed.reasons:
             found.setdefault((reason.code, reason.resource), []).append((outcome, reason))
     for occurrences in found.values():
-        detail = "; ".join(dict.fromkeys(reason.detail for _, reason in occurrences if reason.detail))
+        detail = " ".join(dict.fromkeys(reason.detail for _, reason in occurrences if reason.detail))
         reason = replace(occurrences[0][1], detail=detail)
         stopped = {id(outcome): outcome for outcome, _ in occurrences}
         if len(stopped) == len(outcomes):
             yield reason, Callers.ALL
         else:
             whose = _whose(list(stopped.values()), outcomes)
-            yield replace(reason, detail=f"{detail}; {whose}" if detail else whose), Callers.SOME
+            yield replace(reason, detail=f"{detail} {whose}".lstrip()), Callers.SOME
 
 
 def _whose(stopped: Sequence[_Outcome], outcomes: Sequence[_Outcome]) -> str:
@@ -206,7 +209,7 @@ def _whose(stopped: Sequence[_Outcome], outcomes: Sequence[_Outcome]) -> str:
         _of_sources({one.sources for one in stopped}, {one.sources for one in outcomes}),
         _of_draws({one.arrived: one.share for one in stopped}.values()),
     ]
-    return "affected: " + (", ".join(filter(None, parts)) or "some combinations of caller and address")
+    return f"Affected: {', '.join(filter(None, parts)) or 'some combinations of caller and address'}."
 
 
 def _of_callers(stopped: set[_Group], all_of_them: set[_Group]) -> str:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import NUMBER, TRUNK
-from app.path.call import leads_to
+from app.path.arrival import leads_to
 from app.path.compare import corrected_trunk, corrected_url
 from app.path.observed import CarrierNumber, NumberRouting
 from app.providers.errors import RejectedError, TransientError

@@ -5,11 +5,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from app.audit.snapshot import AgentPath, Snapshot, compare, find_unreadable, guarded
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from app.audit.orphans import StoredPaths, find_orphans
-from app.audit.snapshot import AgentPath, Snapshot, compare, find_unreadable, guarded
 from app.domain.findings import Finding, FindingCode
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
 from app.path.marks import metadata_of, tag_of
