@@ -74,6 +74,10 @@ PYTHONPATH="$bin/../..${PYTHONPATH:+:$PYTHONPATH}" exec "$bin/python" -P -m app.
 USAGE = """\
 usage: ./run.py [-v]             start everything and provision a demo number; Ctrl-C ends it
        ./run.py test [ARGS]      run the tests; ARGS go to pytest, paths relative to the project
+       ./run.py test --livekit URL KEY SECRET
+       ./run.py test --twilio-emulator URL [ACCOUNT_SID AUTH_TOKEN]
+                                run what they say of a provider against another server than the sandbox; what
+                                others have there is left alone, and nothing of the tests stays
        ./run.py check            check format, lint, types and imports, side by side; for every commit
        ./run.py soak [--operations N] [--seed S] [--json]
                                 500 operations under faults and kills, on a stack of its own; exit 0 if all is well

@@ -27,6 +27,9 @@ from app.dev.localstack.terminal import ERRORS, Terminal, robust_output  # noqa:
 ROOT = Path(__file__).resolve().parents[3]
 """The project: where the Procfile lies."""
 
+CONTRACT_TESTS = "tests/contract"
+"""Where the tests lie that can ask other servers than the sandbox."""
+
 PACKAGES = {"bench": "tests.benchmarks", "soak": "tests.soak"}
 """Command -> the package that reads the rest of its arguments."""
 
@@ -40,12 +43,12 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     serve_parser = commands.add_parser("serve")
     serve_parser.add_argument("-v", "--verbose", action="store_true")
-    commands.add_parser("test")
+    _add_test_parser(commands)
     commands.add_parser("bench", add_help=False)
     commands.add_parser("soak", add_help=False)
     arguments, rest = parser.parse_known_args()
     if arguments.command == "test":
-        run_tests(rest)
+        run_tests(rest, _other_servers(arguments))
     if arguments.command in PACKAGES:
         run_package(PACKAGES[arguments.command], rest)
     if rest:
@@ -96,10 +99,49 @@ def _serve(terminal: Terminal, *, verbose: bool) -> int:
     return 1 if failure else 0
 
 
-def run_tests(arguments: list[str]) -> None:
-    """Become pytest over the whole suite, two tests at a time; the user's arguments come last, so that they win."""
-    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal", *arguments]
+def run_tests(arguments: list[str], other_servers: list[str]) -> None:
+    """Become pytest over the whole suite, two tests at a time; the user's arguments come last, so that they win.
+
+    With options of `other_servers` only the contract tests are collected, and run one at a time: what others have on
+    those servers is compared before the first test and after the last.
+    """
+    pytest = [sys.executable, "-m", "pytest"]
+    if other_servers:
+        names_files = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
+        command = [*pytest, "-n", "0", *other_servers, *([] if names_files else [CONTRACT_TESTS]), *arguments]
+    else:
+        command = [*pytest, "-n", "2", "--dist", "worksteal", *arguments]
     os.execv(sys.executable, command)  # noqa: S606 - our own interpreter
+
+
+def _add_test_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "test",
+        allow_abbrev=False,
+        usage="./run.py test [--livekit URL KEY SECRET] [--twilio-emulator URL [ACCOUNT_SID AUTH_TOKEN]] [ARGS]",
+        description="Run the tests; ARGS go to pytest, paths relative to the project.",
+        epilog="With --livekit or --twilio-emulator only those tests run that say how a provider behaves, the same as "
+        "against the sandbox otherwise. They make what they need, delete it, and leave alone what others have "
+        "there (docs/CONTRIBUTING.md). Exit code 2: the server cannot be asked, for the reason given.",
+    )
+    parser.add_argument(
+        "--livekit",
+        nargs=3,
+        metavar=("URL", "KEY", "SECRET"),
+        help="a LiveKit server with Redis, such as http://127.0.0.1:7880 devkey secret",
+    )
+    parser.add_argument(
+        "--twilio-emulator",
+        nargs="+",
+        metavar=("URL", "ACCOUNT_SID AUTH_TOKEN"),
+        help="an emulator of Twilio on one port; without a login, the sandbox's account and token are sent",
+    )
+
+
+def _other_servers(arguments: argparse.Namespace) -> list[str]:
+    """Return pytest's options for the servers that are named instead of the sandbox."""
+    options = (("--livekit", arguments.livekit), ("--twilio-emulator", arguments.twilio_emulator))
+    return [part for option, values in options if values for part in (option, *values)]
 
 
 def run_package(package: str, arguments: list[str]) -> None:
