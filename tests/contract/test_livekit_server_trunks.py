@@ -207,6 +207,16 @@ def test_an_update_to_all_new_numbers_is_not_checked_for_conflicts(livekit: Live
         livekit.add_trunk(number, allowed_numbers=[livekit.number()])
 
 
+def test_a_partial_update_that_opens_a_trunk_to_everybody_is_refused(livekit: LiveKitServer) -> None:
+    livekit.requires("updates")
+    made = livekit.add_trunk(livekit.number())
+    body = {"sip_trunk_id": made.sip_trunk_id, "update": {"numbers": {"clear": True}}}
+    answer = livekit.twirp("UpdateSIPInboundTrunk", body)
+    assert answer.status_code == 400
+    assert answer.json()["msg"].startswith("twirp error unknown: for security, one of the fields must be set: ")
+    assert list(livekit.trunk(made.sip_trunk_id).numbers) == list(made.numbers)
+
+
 def test_a_list_update_removes_the_first_of_two(livekit: LiveKitServer) -> None:
     livekit.requires("updates")
     twice, once = livekit.number(), livekit.number()

@@ -159,6 +159,7 @@ TWILIO_SIDE: dict[str, tuple[Change, Answered]] = {
     "url of weight 0": (url(weight=0), REACHES),
     "other host": (url(sip_url="sip:example.com"), (False, None, OTHER_HOST)),
     "other port": (url(sip_url=f"sip:{HOST}:5070"), (False, None, OTHER_HOST)),
+    "port of tcp": (url(sip_url=f"sip:{HOST}:5060;transport=tls"), REACHES),
     "port of tls": (url(sip_url=f"sip:{HOST}:5061"), REACHES),
     "scheme sips": (url(sip_url=f"sips:{HOST}"), REACHES),
     "region": (url(sip_url="sip:abc.eu.sip.livekit.cloud;transport=tls"), REACHES),
@@ -397,6 +398,7 @@ SIP_URLS = [
     ("sip:[1.2.3]", None),
     ("sip:x]", None),
     ("sip:h:0", None),
+    ("sip:h:65535", ("", "h", 65535)),
     ("sip:h:65536", None),
     ("sip:h:", None),
     ("sip:h:5060x", None),
@@ -439,13 +441,13 @@ def test_the_draw_keeps_to_the_order_of_creation_when_a_url_is_changed() -> None
     assert world.answered(roll=0.6) == (False, None, OTHER_HOST)
 
 
-@pytest.mark.parametrize(
-    ("status", "is_last"),
-    [(None, True), (200, True), (503, False), (407, False), (500, False), (603, True), (480, False)]
-    + [(status, True) for status in (400, 404, 405, 410, 416, 482, 484, 486)],
-)
-def test_twilio_tries_the_next_url_unless_the_answer_is_final(status: int | None, is_last: bool) -> None:
-    assert is_final(status) is is_last
+FINAL = (None, 200, 299, 400, 404, 405, 410, 416, 482, 484, 486, 600, 603)
+NOT_FINAL = (300, 401, 403, 407, 408, 480, 500, 503, 599)
+
+
+@pytest.mark.parametrize("status", [*FINAL, *NOT_FINAL])
+def test_twilio_tries_the_next_url_unless_the_answer_is_final(status: int | None) -> None:
+    assert is_final(status) is (status in FINAL)
 
 
 def test_hosts_that_give_no_answer_are_passed_over() -> None:

@@ -119,7 +119,7 @@ def update_inbound_trunk(sandbox: Sandbox, request: sip.UpdateSIPInboundTrunkReq
     changed.sip_trunk_id = request.sip_trunk_id
     if action == "update":
         _patch_inbound(changed, request.update)
-        _check_inbound(changed)
+        _check_protected(changed, "twirp error unknown: ")
     kept = _candidates(sandbox, changed)
     _check_conflicts([changed if trunk.sip_trunk_id == changed.sip_trunk_id else trunk for trunk in kept])
     sandbox.store.put("livekit_trunks", changed.sip_trunk_id, changed)
@@ -151,11 +151,18 @@ def _candidates(sandbox: Sandbox, trunk: InboundTrunk) -> list[InboundTrunk]:
 
 
 def _check_inbound(trunk: InboundTrunk) -> None:
-    has_auth = bool(trunk.auth_username or trunk.auth_password)
-    if not (trunk.numbers or trunk.allowed_addresses or has_auth):
-        raise invalid(NO_PROTECTION)
+    _check_protected(trunk)
     check_media(trunk.media)
     check_headers(trunk)
+
+
+def _check_protected(trunk: InboundTrunk, prefix: str = "") -> None:
+    """Raise the 400 of a trunk that is open to everybody.
+
+    After a partial update the error passes livekit/protocol utils/xtwirp, which puts a prefix before its text.
+    """
+    if not (trunk.numbers or trunk.allowed_addresses or trunk.auth_username or trunk.auth_password):
+        raise invalid(prefix + NO_PROTECTION)
 
 
 def check_headers(trunk: sip.SIPInboundTrunkInfo | sip.SIPOutboundTrunkInfo) -> None:
@@ -205,7 +212,8 @@ def _check_conflicts(trunks: Iterable[InboundTrunk]) -> None:
                 other = owners.setdefault((called, normalised(allowed)), trunk)
                 if other is trunk:
                     continue
-                end = f"and AllowedNumber {_quoted(allowed)}" if allowed else "without AllowedNumbers set"
+                is_for_all = not trunk.allowed_numbers
+                end = "without AllowedNumbers set" if is_for_all else f"and AllowedNumber {_quoted(allowed)}"
                 other_id = _quoted(other.sip_trunk_id or "<new>")
                 both = f"{own_id} and {other_id}"
                 raise invalid(f"Conflicting inbound SIP Trunks: {both}, using the same number(s) {numbers} {end}")

@@ -5,13 +5,14 @@ import json
 import os
 import threading
 import time
+from base64 import b64decode, b64encode
 from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import ParseDict
 from livekit.protocol import sip
 
 from app.dev.sandbox.livekit_wire import WILDCARD, called_numbers, rule_keys
@@ -319,10 +320,16 @@ _MESSAGES: dict[str, Callable[[], Any]] = {
 
 
 def _dump(kind: str, row: Any) -> Any:
-    return MessageToDict(row, preserving_proto_field_name=True) if kind in _MESSAGES else row
+    """Return a row as JSON; a message as its bytes in base64, so that fields of later versions are kept."""
+    return b64encode(row.SerializeToString()).decode() if kind in _MESSAGES else row
 
 
 def _load(kind: str, content: Any) -> Any:
+    """Read what `_dump` wrote; journals of earlier versions have messages as JSON objects."""
     if kind not in _MESSAGES:
         return content
-    return ParseDict(content, _MESSAGES[kind](), ignore_unknown_fields=True)
+    message = _MESSAGES[kind]()
+    if isinstance(content, dict):
+        return ParseDict(content, message, ignore_unknown_fields=True)
+    message.ParseFromString(b64decode(content))
+    return message

@@ -3,7 +3,7 @@
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, MapAdapter, Rule
 
-from app.dev.sandbox import twilio_resources as resources
+from app.dev.sandbox import twilio_numbers, twilio_trunks
 from app.dev.sandbox.exchange import TWILIO, Exchange, Response, json_response
 from app.dev.sandbox.state import Sandbox
 from app.dev.sandbox.twilio_auth_lists import AUTH_LISTS, Handler
@@ -30,29 +30,29 @@ def fetch_account(sandbox: Sandbox, _exchange: Exchange) -> Response:
 
 HANDLERS_BY_ROUTE: tuple[tuple[str, str, Handler], ...] = (
     ("GET", f"{ACCOUNT}.json", fetch_account),
-    ("GET", f"{NUMBERS_OF_A_KIND}.json", resources.list_numbers),
-    ("POST", f"{NUMBERS_OF_A_KIND}.json", resources.buy_number),
-    ("GET", f"{NUMBERS}.json", resources.list_numbers),
-    ("POST", f"{NUMBERS}.json", resources.buy_number),
-    ("GET", f"{NUMBERS}/<number>.json", resources.fetch_number),
-    ("POST", f"{NUMBERS}/<number>.json", resources.update_number),
-    ("DELETE", f"{NUMBERS}/<number>.json", resources.release_number),
-    ("GET", "/v1/Trunks", resources.list_trunks),
-    ("POST", "/v1/Trunks", resources.create_trunk),
-    ("GET", TRUNK, resources.fetch_trunk),
-    ("POST", TRUNK, resources.update_trunk),
-    ("DELETE", TRUNK, resources.delete_trunk),
-    ("GET", f"{TRUNK}/Recording", resources.fetch_recording),
-    ("POST", f"{TRUNK}/Recording", resources.update_recording),
-    ("GET", f"{TRUNK}/OriginationUrls", resources.list_origination_urls),
-    ("POST", f"{TRUNK}/OriginationUrls", resources.create_origination_url),
-    ("GET", f"{TRUNK}/OriginationUrls/<url>", resources.fetch_origination_url),
-    ("POST", f"{TRUNK}/OriginationUrls/<url>", resources.update_origination_url),
-    ("DELETE", f"{TRUNK}/OriginationUrls/<url>", resources.delete_origination_url),
-    ("GET", f"{TRUNK}/PhoneNumbers", resources.list_trunk_numbers),
-    ("POST", f"{TRUNK}/PhoneNumbers", resources.attach_number),
-    ("GET", f"{TRUNK}/PhoneNumbers/<number>", resources.fetch_trunk_number),
-    ("DELETE", f"{TRUNK}/PhoneNumbers/<number>", resources.detach_number),
+    ("GET", f"{NUMBERS_OF_A_KIND}.json", twilio_numbers.list_numbers),
+    ("POST", f"{NUMBERS_OF_A_KIND}.json", twilio_numbers.buy_number),
+    ("GET", f"{NUMBERS}.json", twilio_numbers.list_numbers),
+    ("POST", f"{NUMBERS}.json", twilio_numbers.buy_number),
+    ("GET", f"{NUMBERS}/<number>.json", twilio_numbers.fetch_number),
+    ("POST", f"{NUMBERS}/<number>.json", twilio_numbers.update_number),
+    ("DELETE", f"{NUMBERS}/<number>.json", twilio_numbers.release_number),
+    ("GET", "/v1/Trunks", twilio_trunks.list_trunks),
+    ("POST", "/v1/Trunks", twilio_trunks.create_trunk),
+    ("GET", TRUNK, twilio_trunks.fetch_trunk),
+    ("POST", TRUNK, twilio_trunks.update_trunk),
+    ("DELETE", TRUNK, twilio_trunks.delete_trunk),
+    ("GET", f"{TRUNK}/Recording", twilio_trunks.fetch_recording),
+    ("POST", f"{TRUNK}/Recording", twilio_trunks.update_recording),
+    ("GET", f"{TRUNK}/OriginationUrls", twilio_trunks.list_origination_urls),
+    ("POST", f"{TRUNK}/OriginationUrls", twilio_trunks.create_origination_url),
+    ("GET", f"{TRUNK}/OriginationUrls/<url>", twilio_trunks.fetch_origination_url),
+    ("POST", f"{TRUNK}/OriginationUrls/<url>", twilio_trunks.update_origination_url),
+    ("DELETE", f"{TRUNK}/OriginationUrls/<url>", twilio_trunks.delete_origination_url),
+    ("GET", f"{TRUNK}/PhoneNumbers", twilio_trunks.list_trunk_numbers),
+    ("POST", f"{TRUNK}/PhoneNumbers", twilio_trunks.attach_number),
+    ("GET", f"{TRUNK}/PhoneNumbers/<number>", twilio_trunks.fetch_trunk_number),
+    ("DELETE", f"{TRUNK}/PhoneNumbers/<number>", twilio_trunks.detach_number),
 )
 
 ROUTES = (

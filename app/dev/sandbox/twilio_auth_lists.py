@@ -6,7 +6,7 @@ from typing import Any
 
 from app.dev.sandbox.exchange import Exchange, Response, json_response
 from app.dev.sandbox.state import Sandbox
-from app.dev.sandbox.twilio_resources import find_trunk
+from app.dev.sandbox.twilio_trunks import find_trunk
 from app.dev.sandbox.twilio_wire import (
     TRUNKING,
     Record,
