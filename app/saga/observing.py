@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
@@ -29,9 +29,6 @@ from app.providers.twilio_records import is_sid
 
 PARALLEL_LISTS = 8
 """Lists read at once: an audit needs one request for each trunk."""
-
-Listed = TypeVar("Listed", InboundTrunk, DispatchRule)
-
 
 class _UnreadableRecords(dict[ResourceKey, list[Unreadable]]):
     """The records of each list that could not be read."""
@@ -103,12 +100,20 @@ def read_built_path(
     def inbound_trunks() -> list[InboundTrunk]:
         check_time()
         found = platform.list_inbound_trunks(spec.phone_number, unreadable.of_list(INBOUND_TRUNK))
-        return _with_ours(found, spec.inbound_trunk_id, platform.get_inbound_trunk, check_time)
+        if all(one.id != spec.inbound_trunk_id for one in found):
+            check_time()
+            ours = platform.get_inbound_trunk(spec.inbound_trunk_id)
+            found += [ours] if ours else []
+        return found
 
     def rules() -> list[DispatchRule]:
         check_time()
         found = platform.list_dispatch_rules(spec.inbound_trunk_id, unreadable.of_list(DISPATCH_RULE))
-        return _with_ours(found, spec.rule_id, platform.get_dispatch_rule, check_time)
+        if all(one.id != spec.rule_id for one in found):
+            check_time()
+            ours = platform.get_dispatch_rule(spec.rule_id)
+            found += [ours] if ours else []
+        return found
 
     number, trunk, ours, inbound, found = _at_once(
         [partial(read_number, carrier, spec), trunks, urls, inbound_trunks, rules]
@@ -118,27 +123,15 @@ def read_built_path(
 
 def read_number(carrier: Carrier, spec: PathSpec) -> CarrierNumber | None:
     """Read the number by its SID and, on a 404, by its text: one 404 may be wrong."""
-    for read, key in ((carrier.get_number, spec.number_sid), (carrier.find_number, spec.phone_number)):
+    for read in (lambda: carrier.get_number(spec.number_sid), lambda: carrier.find_number(spec.phone_number)):
         try:
-            number = read(key)
+            number = read()
         except RejectedError as error:
             if error.code is not ErrorCode.NUMBER_NOT_IN_ACCOUNT:
                 raise
         else:
             return number if number.sid == spec.number_sid else None
     return None
-
-
-def _with_ours(
-    found: list[Listed], own_id: str, get: Callable[[str], Listed | None], check_time: Callable[[], None]
-) -> list[Listed]:
-    if not own_id or any(one.id == own_id for one in found):
-        return found
-    check_time()
-    ours = get(own_id)
-    if ours is not None:
-        found.append(ours)
-    return found
 
 
 def _observed(

@@ -7,7 +7,6 @@ from app.domain.sip_uris import parse_sip_uri
 from app.path.observed import NumberRouting
 from app.path.spec import Label, OriginationUrlSpec, TrunkSpec
 from app.providers.base import Carrier, VoicePlatform
-from app.saga.verification import same_sip_uri
 from app.wiring import Wiring
 
 AGENT_NAME = "bench"
@@ -63,7 +62,7 @@ class Saga:
         urls = self._carrier.list_origination_urls(trunk_sid)
         trunks = self._platform.list_inbound_trunks(number)
         rules = self._platform.list_dispatch_rules(inbound_id)
-        is_whole = any(same_sip_uri(url.sip_url, self._sip_uri) for url in urls)
+        is_whole = any(parse_sip_uri(url.sip_url) == self._sip_uri for url in urls)
         is_whole = is_whole and [trunk.id for trunk in trunks] == [inbound_id]
         if not is_whole or [rule.id for rule in rules] != [rule_id]:
             raise NotBuiltError("the path is not whole")

@@ -44,8 +44,12 @@ def land(saga: Saga, operation_id: uuid.UUID, step: str) -> str:
     landing: dict[str, Callable[[], str]] = {
         TRUNK: lambda: saga.world.carrier.own_trunk(tag),
         ORIGINATION_URL: lambda: saga.world.carrier.own_url(trunk, SIP_URI, tag),
-        INBOUND_TRUNK: lambda: saga.world.platform.own_trunk(context.phone_number, name=tag, metadata=context.metadata),
-        DISPATCH_RULE: lambda: saga.world.platform.own_rule(inbound, "support", name=tag, metadata=context.metadata),
+        INBOUND_TRUNK: lambda: saga.world.platform.own_trunk(
+            context.phone_number, name=tag, metadata=context.spec.label.metadata
+        ),
+        DISPATCH_RULE: lambda: saga.world.platform.own_rule(
+            inbound, "support", name=tag, metadata=context.spec.label.metadata
+        ),
     }
     return landing[step]()
 

@@ -24,11 +24,11 @@ def test_the_longest_tag_fits_the_shortest_name_field() -> None:
 
 def test_a_resource_is_ours_by_its_metadata() -> None:
     context = make_context()
-    mark = mark_in(context.metadata)
+    mark = mark_in(context.spec.label.metadata)
     assert mark is not None
     assert (mark.instance, mark.agent_id) == ("test", str(AGENT))
-    assert context.has_own_mark(context.metadata)
-    assert context.has_own_mark(replace(context, operation_id=uuid.uuid4()).metadata)
+    assert context.has_own_mark(context.spec.label.metadata)
+    assert context.has_own_mark(replace(context, operation_id=uuid.uuid4()).spec.label.metadata)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from app.db.models import Agent
 from app.domain.errors import ErrorCode
+from app.domain.findings import FindingCode, Severity
 from app.domain.operations import (
     ALL_NEEDS,
     DISPATCH_RULE,
@@ -23,11 +24,10 @@ from app.domain.operations import (
     steps_towards,
 )
 from app.path.marks import tag_of
-from app.path.observed import NumberRouting
+from app.path.observed import NumberRouting, RuleAgent
 from app.providers.errors import RejectedError, TransientError
 from app.saga.context import RoutedElsewhereError, StepContext
-from app.saga.steps import ACTIONS
-from app.saga.verification import checks, same_sip_uri
+from app.saga.steps import ACTIONS, read_findings
 from tests.support.providers import World
 from tests.support.saga import E164, SIP_URI
 from tests.support.step_context import AGENT, make_context
@@ -122,7 +122,7 @@ def whole(**changes: Any) -> tuple[World, StepContext]:
     world = World.new()
     trunk = world.carrier.own_trunk(TAG)
     number = world.carrier.own_number(E164, trunk_sid=trunk)
-    inbound = world.platform.own_trunk(E164, name=TAG, metadata=make_context(world).metadata)
+    inbound = world.platform.own_trunk(E164, name=TAG, metadata=make_context(world).spec.label.metadata)
     ids = {
         NUMBER: number,
         TRUNK: trunk,
@@ -272,27 +272,8 @@ def test_a_rule_that_serves_other_trunks_too_is_not_found() -> None:
 # Verification
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("sip:a.sip.livekit.cloud;transport=tcp", "sip:A.SIP.livekit.cloud;transport=TCP", True),
-        (
-            "sip:a.sip.livekit.cloud;transport=tcp;secure=true",
-            "sip:a.sip.livekit.cloud;secure=true;transport=tcp",
-            True,
-        ),
-        ("sip:a.sip.livekit.cloud", "sip:a.sip.livekit.cloud;transport=udp", True),
-        ("sip:a.sip.livekit.cloud;transport=tcp", "sip:a.sip.livekit.cloud", False),
-        ("sip:a.sip.livekit.cloud:5060;transport=tcp", "sip:a.sip.livekit.cloud;transport=tcp", False),
-        ("sip:a.sip.livekit.cloud;transport=tcp", "sip:b.sip.livekit.cloud;transport=tcp", False),
-    ],
-)
-def test_two_sip_uris_are_the_same_when_twilio_reads_them_so(one: str, other: str, same: bool) -> None:
-    assert same_sip_uri(one, other) is same
-
-
-def broken(context: StepContext) -> list[str]:
-    return [check.name for check in checks(context) if not check.is_ok]
+def broken(context: StepContext) -> set[FindingCode]:
+    return {finding.code for finding in read_findings(context) if finding.severity is Severity.CRITICAL}
 
 
 def test_a_whole_path_passes_in_four_reads() -> None:
@@ -331,34 +312,51 @@ def test_every_break_of_the_path_is_named() -> None:
     carrier, platform = world.carrier, world.platform
     url, rule = carrier.urls[context.ids[ORIGINATION_URL]], platform.rules[context.ids[DISPATCH_RULE]]
     trunk = platform.trunks[context.ids[INBOUND_TRUNK]]
-    assert broken(context) == []
-    for changed in (replace(url, is_enabled=False), replace(url, sip_url="sip:other.sip.livekit.cloud")):
-        carrier.urls[url.sid] = changed
-        assert broken(context) == ["origination_url"]
-    carrier.urls[url.sid] = url
-    for numbers in ((), ("+15145550000",)):
-        platform.trunks[trunk.id] = replace(trunk, numbers=numbers)
-        assert broken(context) == ["livekit_inbound_trunk"]
-    platform.trunks[trunk.id] = trunk
-    for wrong in (
-        replace(rule, trunk_ids=()),
-        replace(rule, agent_names=("other",)),
-        replace(rule, agent_names=("support", "other")),
-        replace(rule, inbound_numbers=("+15145550000",)),
+    assert broken(context) == set()
+    for changed_url, code in (
+        (replace(url, is_enabled=False), FindingCode.ORIGINATION_URL_DISABLED),
+        (replace(url, sip_url="sip:other.sip.livekit.cloud"), FindingCode.ORIGINATION_HOST_WRONG),
     ):
-        platform.rules[rule.id] = wrong
-        assert broken(context) == ["livekit_dispatch_rule"]
+        carrier.urls[url.sid] = changed_url
+        assert broken(context) == {code}
+    carrier.urls[url.sid] = url
+    platform.trunks[trunk.id] = replace(trunk, numbers=("+15145550000",))
+    assert broken(context) == {FindingCode.LIVEKIT_TRUNK_LOST_NUMBER}
+    platform.trunks[trunk.id] = trunk
+    for changed_rule, code in (
+        (replace(rule, trunk_ids=("ST_zzzzzzzzzzzz",)), FindingCode.RULE_DEAD_TRUNK),
+        (replace(rule, agents=(RuleAgent("other"),)), FindingCode.RULE_LOST_AGENT),
+        (replace(rule, inbound_numbers=("+15145550000",)), FindingCode.RULE_FILTERED),
+        (replace(rule, pin="1234"), FindingCode.RULE_PIN),
+    ):
+        platform.rules[rule.id] = changed_rule
+        assert broken(context) == {code}
     platform.rules[rule.id] = rule
     carrier.route(context.ids[NUMBER], trunk_sid=None)
-    assert broken(context) == ["number_on_trunk"]
+    assert broken(context) == {FindingCode.NUMBER_DETACHED}
+
+
+def test_a_second_agent_on_the_rule_is_somebody_elses_choice() -> None:
+    world, context = whole()
+    rule = world.platform.rules[context.ids[DISPATCH_RULE]]
+    world.platform.rules[rule.id] = replace(rule, agents=(*rule.agents, RuleAgent("recorder")))
+    assert ACTIONS[VERIFICATION].do(context).findings == ()
 
 
 def test_somebody_elses_trunk_with_our_number_breaks_the_path() -> None:
     world, context = whole()
     foreign = world.platform.own_trunk(E164)
-    assert broken(context) == ["livekit_inbound_trunk"]
+    assert broken(context) == {FindingCode.LIVEKIT_TRUNK_FOREIGN}
     with pytest.raises(RejectedError, match=foreign):
         ACTIONS[VERIFICATION].do(context)
+
+
+def test_a_trunk_of_ours_with_our_number_is_a_duplicate_and_deleted_where_it_stops_calls() -> None:
+    world, context = whole()
+    duplicate = world.platform.own_trunk(E164, metadata=context.spec.label.metadata)
+    assert broken(context) == {FindingCode.TWIN}
+    assert ACTIONS[VERIFICATION].do(context).removed == (duplicate,)
+    assert duplicate not in world.platform.trunks
 
 
 def test_a_path_that_shows_up_late_passes() -> None:
