@@ -186,13 +186,18 @@ def compare(spec: PathSpec, observed: Observed) -> list[Finding]:
         )
         for reason, callers in found.reasons
     ]
-    told = {(finding.code, finding.resource) for finding in critical}
+    told = {(_SAME_FIELD.get(finding.code, finding.code), finding.resource) for finding in critical}
     rest = [
         finding
         for finding in (*_missing(spec, observed), *_differences(spec, observed))
-        if (finding.code, finding.resource) not in told and (_Code.UNREADABLE, finding.resource) not in told
+        if (_SAME_FIELD.get(finding.code, finding.code), finding.resource) not in told
+        and (_Code.UNREADABLE, finding.resource) not in told
     ]
     return critical + rest
+
+
+_SAME_FIELD = {_Code.ORIGINATION_HOST_WRONG: _Code.ORIGINATION_URL_CHANGED}
+"""Codes that are about the same field: what one has said of it, the other need not."""
 
 
 def _is_twin(spec: PathSpec, observed: Observed, resource: ResourceKey | None) -> bool:

@@ -3,8 +3,9 @@
 Unexpected data never makes a read fail: a record that cannot be read is kept as such.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -29,6 +30,7 @@ from app.providers.twilio_records import is_sid
 
 PARALLEL_LISTS = 8
 """Lists read at once: an audit needs one request for each trunk."""
+
 
 class _UnreadableRecords(dict[ResourceKey, list[Unreadable]]):
     """The records of each list that could not be read."""
@@ -123,15 +125,22 @@ def read_built_path(
 
 def read_number(carrier: Carrier, spec: PathSpec) -> CarrierNumber | None:
     """Read the number by its SID and, on a 404, by its text: one 404 may be wrong."""
-    for read in (lambda: carrier.get_number(spec.number_sid), lambda: carrier.find_number(spec.phone_number)):
-        try:
-            number = read()
-        except RejectedError as error:
-            if error.code is not ErrorCode.NUMBER_NOT_IN_ACCOUNT:
-                raise
-        else:
-            return number if number.sid == spec.number_sid else None
+    with _not_owned_is_none():
+        return carrier.get_number(spec.number_sid)
+    with _not_owned_is_none():
+        number = carrier.find_number(spec.phone_number)
+        return number if number.sid == spec.number_sid else None
     return None
+
+
+@contextmanager
+def _not_owned_is_none() -> Iterator[None]:
+    """Let the refusal pass that says that the account does not own the number."""
+    try:
+        yield
+    except RejectedError as error:
+        if error.code is not ErrorCode.NUMBER_NOT_IN_ACCOUNT:
+            raise
 
 
 def _observed(

@@ -324,7 +324,7 @@ class FakePlatform(FakeProvider):
     def own_rule(self, trunk_id: str, agent_name: str, *, name: str = "foreign", metadata: str = "") -> str:
         """Make somebody's rule; without a trunk (empty text) it takes the calls of all of them."""
         trunk_ids = (trunk_id,) if trunk_id else ()
-        rule = DispatchRule(self.new_id("SDR_", 12), name, metadata, trunk_ids, (RuleAgent(agent_name),))
+        rule = DispatchRule(self.new_id("SDR_", 12), name, metadata, trunk_ids, (RuleAgent(agent_name, "{}"),))
         self.rules[rule.id] = rule
         return rule.id
 
