@@ -10,10 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
-_SIP_URI = re.compile(
-    r"(?:sip:)?(?P<host>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)"
-    r"(?::(?P<port>[0-9]{1,5}))?(?:;transport=(?P<transport>tcp|tls|udp))?"
-)
+from app.domain.sip_uris import EDGE_PARAMETERS, SipUri, parse_sip_uri
 
 _DATABASE = re.compile(
     r"(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[^/:?@\[\]]*)(?::[0-9]{1,5})?(?:/[^?]*)?(?:\?.*)?",
@@ -206,22 +203,32 @@ def _refuse_clear_text(parts: SplitResult) -> None:
         raise ValueError(f"would send credentials in clear: use {parts.scheme}s, or a loopback address")
 
 
-def sip_uri(value: str) -> str:
-    """Return `sip:host[:port];transport=...`, the only form that we write to Twilio.
+def sip_uri(value: str) -> SipUri:
+    """Parse LiveKit's SIP URI, over TCP where it names no transport; refuse what no call would get through with.
 
-    Refuses common mistakes: https://docs.livekit.io/telephony/start/sip-trunk-setup.
+    The mistakes are common ones: https://docs.livekit.io/telephony/start/sip-trunk-setup.
     """
-    match = _SIP_URI.fullmatch(value)
-    if match is None:
-        raise ValueError("must look like sip:abc123.sip.livekit.cloud;transport=tcp: no user part, never sips:")
-    host, port = match["host"].lower(), match["port"]
-    if host.startswith("p_") or (host.endswith(".livekit.cloud") and ".sip." not in host):
-        raise ValueError("is not a SIP host: LiveKit's is the project id without p_, as in abc123.sip.livekit.cloud")
-    if host.endswith(".sip.twilio.com"):
-        raise ValueError("is a Twilio domain: it must be LiveKit's SIP host")
-    if port and not 0 < int(port) < 2**16:
-        raise ValueError("has an impossible port")
-    return f"sip:{host}{':' + port if port else ''};transport={match['transport'] or 'tcp'}"
+    uri = parse_sip_uri(value, default_transport="tcp")
+    if value.strip().lower().startswith("sips:"):
+        raise ValueError("begins with sips:, which Twilio does not support: write sip: and ;transport=tls")
+    if uri.user:
+        raise ValueError("has a user part, so that every call would be for that user: leave out what ends in @")
+    if uri.headers:
+        raise ValueError("has headers after a ?: it must end before that")
+    if any(name not in EDGE_PARAMETERS for name, _ in uri.parameters):
+        raise ValueError("has a parameter that is not known: known are transport and edge")
+    if uri.host.startswith("p_"):
+        raise ValueError("has the project's id with p_ as its host: leave out the p_")
+    if _is_below(uri.host, "livekit.cloud") and not uri.host.endswith(".sip.livekit.cloud"):
+        raise ValueError("has a host of LiveKit Cloud that takes no SIP: it must look like abc123.sip.livekit.cloud")
+    if _is_below(uri.host, "twilio.com"):
+        raise ValueError("has a host of Twilio: it must be LiveKit's")
+    return uri
+
+
+def _is_below(host: str, domain: str) -> bool:
+    """Say whether a host name is the domain or below it."""
+    return host == domain or host.endswith(f".{domain}")
 
 
 def addresses(value: str) -> str:

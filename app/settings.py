@@ -24,21 +24,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app import setting_values as values
-
-TWILIO_SIGNALLING_ADDRESSES = (
-    "54.172.60.0/30",
-    "54.244.51.0/30",
-    "54.171.127.192/30",
-    "35.156.191.128/30",
-    "54.65.63.192/30",
-    "54.169.127.128/30",
-    "54.252.254.64/30",
-    "177.71.206.192/30",
-)
-"""The addresses that Twilio's SIP trunks call from, in all eight regions (https://www.twilio.com/docs/sip-trunking/ip-addresses)."""
+from app.domain.sip_uris import TWILIO_SIGNALLING, SipUri
 
 ENV_FILE = Path(".env")
 """In the working directory."""
@@ -119,7 +108,7 @@ class Settings(DatabaseSettings):
     livekit_url: Annotated[str, AfterValidator(values.livekit_url)]
     livekit_api_key: Annotated[str, Field(min_length=1)]
     livekit_api_secret: SecretStr
-    livekit_sip_uri: Annotated[str, AfterValidator(values.sip_uri)]
+    livekit_sip_uri: Annotated[SipUri, NoDecode, BeforeValidator(values.sip_uri)]
     livekit_allowed_addresses: Annotated[str, AfterValidator(values.addresses)] | None = None
 
     instance_name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?$")] = "trunkline"
@@ -206,9 +195,7 @@ class Settings(DatabaseSettings):
             on_cloud = (urlsplit(self.livekit_url).hostname or "").endswith(".livekit.cloud")
             value = "" if on_cloud else "twilio"
         blocks = [
-            block
-            for entry in values.entries(value)
-            for block in (TWILIO_SIGNALLING_ADDRESSES if entry == "twilio" else (entry,))
+            block for entry in values.entries(value) for block in (TWILIO_SIGNALLING if entry == "twilio" else (entry,))
         ]
         return tuple(dict.fromkeys(blocks))
 

@@ -15,7 +15,6 @@ from app.bulk.dispatcher import BulkDispatcher
 from app.bulk.service import BulkService
 from app.db.access import purge_activity
 from app.db.engine import Sessions, make_engine, make_sessions
-from app.domain.sip_uris import parse_sip_uri
 from app.idempotency import IdempotencyStore
 from app.numbers.agents import AgentService
 from app.numbers.dry_run import PlanningService
@@ -179,7 +178,7 @@ def _providers(
 def profile_of(settings: Settings) -> Profile:
     """Build what all paths of the installation have in common."""
     return Profile(
-        sip_uri=parse_sip_uri(settings.livekit_sip_uri),
+        sip_uri=settings.livekit_sip_uri,
         allowed_addresses=settings.allowed_addresses,
         ringing_timeout=timedelta(seconds=RINGING_TIMEOUT_S),
     )

@@ -117,7 +117,7 @@ def _sip_uri(wiring: Wiring) -> CheckOutcome:
     (https://github.com/livekit/sip/issues/592).
     """
     url_host = (urlsplit(wiring.settings.livekit_url).hostname or "").lower()
-    host = wiring.settings.livekit_sip_uri.removeprefix("sip:").partition(";")[0].partition(":")[0]
+    host = wiring.settings.livekit_sip_uri.host
     on_cloud, sip_on_cloud = url_host.endswith(CLOUD), host.endswith(CLOUD_SIP)
     copy = "Copy the SIP URI from the LiveKit project's settings: it starts with the project's id, without p_."
     if on_cloud and not sip_on_cloud:

@@ -12,12 +12,26 @@ DEFAULT_PORTS = {"udp": 5060, "tcp": 5060, "tls": 5061}
 
 TRANSPORTS = tuple(DEFAULT_PORTS)
 
+TWILIO_SIGNALLING = (
+    "54.172.60.0/30",
+    "54.244.51.0/30",
+    "54.171.127.192/30",
+    "35.156.191.128/30",
+    "54.65.63.192/30",
+    "54.169.127.128/30",
+    "54.252.254.64/30",
+    "177.71.206.192/30",
+)
+"""The addresses that Twilio's SIP trunks call from, in all eight regions (https://www.twilio.com/docs/sip-trunking/ip-addresses)."""
+
 EDGE_PARAMETERS = ("edge", "region")
 """Name the Twilio edge that the call leaves from; `region` is the old name. Twilio ignores a value it does not know."""
 
-_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_.])?")
-_EDGE = re.compile(r"[a-z0-9-]+")
-_PARTS = re.compile(r"(?:(?P<user>[^@]*)@)?(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>.*))?")
+_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?")
+_NAME = re.compile(r"[a-z0-9!%'*+._`~-]+")
+_WORD = re.compile(r"[a-z0-9-]+")
+_PORT = re.compile(r"0*[0-9]{1,5}")
+_ADDRESS = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>.*))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +41,7 @@ class SipUri:
     host: str
     """In lower case; an IPv6 address without brackets."""
     port: int | None = None
-    """As written; None: the transport's own."""
+    """None where it is the transport's own."""
     transport: str = "udp"
     """`udp`, `tcp` or `tls`. Twilio uses UDP when the URI names none."""
     user: str = ""
@@ -36,6 +50,12 @@ class SipUri:
     """The other parameters, such as `edge`, sorted."""
     headers: str = ""
     """What follows a `?`: X- headers that Twilio adds to the INVITE."""
+
+    def __post_init__(self) -> None:
+        """Drop what says nothing: the transport's own port, and the order of parameters."""
+        if self.port == DEFAULT_PORTS[self.transport]:
+            object.__setattr__(self, "port", None)
+        object.__setattr__(self, "parameters", tuple(sorted(self.parameters)))
 
     @property
     def effective_port(self) -> int:
@@ -49,7 +69,9 @@ class SipUri:
 
     def over_tls(self) -> "SipUri":
         """Return the same URI over TLS, on TLS's own port where it named the one of plain SIP."""
-        port = None if self.port == DEFAULT_PORTS["tcp"] else self.port
+        if self.transport == "tls":
+            return self
+        port = None if self.effective_port == DEFAULT_PORTS["tcp"] else self.port
         return replace(self, transport="tls", port=port)
 
     def __str__(self) -> str:
@@ -62,64 +84,70 @@ class SipUri:
         return f"sip:{user}{host}{port};transport={self.transport}{rest}{headers}"
 
 
-def parse_sip_uri(text: str) -> SipUri:
+def parse_sip_uri(text: str, default_transport: str = "udp") -> SipUri:
     """Parse a SIP URI in any case, with or without `sip:`; `ValueError` names the part that cannot be read.
 
-    `sips:` is read as Twilio handles it: as `sip:` over TLS. A port that is the transport's own is left out, so that
-    `host:5060;transport=tcp` equals `host;transport=tcp`. Messages never quote the value.
+    `sips:` is read as Twilio handles it: as `sip:` over TLS. Whatever stands before an `@` is the user part, which may
+    hold `;` and `?` (RFC 3261, 25.1): no text in front of it passes for the host. Messages never quote the value.
     """
-    body, _, headers = text.strip().partition("?")
+    body = text.strip()
     scheme, separator, rest = body.partition(":")
-    is_tls = separator and scheme.lower() == "sips"
-    address, *parameters = (rest if separator and scheme.lower() in {"sip", "sips"} else body).split(";")
-    parts = _PARTS.fullmatch(address)
+    has_scheme = bool(separator) and scheme.lower() in {"sip", "sips"}
+    user, _, address = (rest if has_scheme else body).rpartition("@")
+    address, _, headers = address.partition("?")
+    address, *parameters = address.split(";")
+    parts = _ADDRESS.fullmatch(address)
     if parts is None:
         raise ValueError("has a host that cannot be read")
-    options = _options(parameters)
-    transport = "tls" if is_tls else options.pop("transport", "") or "udp"
-    options.pop("transport", None)
+    host, options = _host(parts["host"]), _options(parameters)
+    transport = options.pop("transport", default_transport)
+    if has_scheme and scheme.lower() == "sips":
+        transport = "tls"
     if transport not in DEFAULT_PORTS:
-        raise ValueError("has a transport that Twilio does not know: udp, tcp or tls")
-    port = _port(parts["port"])
-    return SipUri(
-        host=_host(parts["host"]),
-        port=None if port == DEFAULT_PORTS[transport] else port,
-        transport=transport,
-        user=parts["user"] or "",
-        parameters=tuple(sorted(options.items())),
-        headers=headers,
-    )
+        raise ValueError(f"has a transport that Twilio does not know: it knows {', '.join(TRANSPORTS)}")
+    return SipUri(host, _port(parts["port"]), transport, user, tuple(options.items()), headers)
 
 
 def _options(parameters: list[str]) -> dict[str, str]:
-    options = {}
+    options: dict[str, str] = {}
     for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        key = name.strip().lower()
+        name, _, value = (part.strip() for part in parameter.partition("="))
+        key = name.lower()
+        if not key and not value:
+            continue
+        if not (name.isascii() and _NAME.fullmatch(key)):
+            raise ValueError("has a parameter whose name cannot be read")
+        if key in options:
+            raise ValueError("names a parameter twice")
         if key in {*EDGE_PARAMETERS, "transport"}:
-            value = value.strip().lower()
-            if not _EDGE.fullmatch(value):
-                raise ValueError(f"has a parameter {key} without a proper value")
-        if key:
-            options[key] = value
+            if not (value.isascii() and _WORD.fullmatch(value.lower())):
+                raise ValueError(f"has a parameter {key} whose value is not one word")
+            value = value.lower()
+        options[key] = value
     return options
 
 
 def _host(text: str) -> str:
-    host = text.lower()
-    if host.startswith("["):
+    if text.startswith("["):
         try:
-            return str(IPv6Address(host[1:-1]))
+            host = str(IPv6Address(text[1:-1]))
         except ValueError:
-            raise ValueError("has an IPv6 address in brackets that cannot be read") from None
-    if not _HOST.fullmatch(host):
-        raise ValueError("has no host" if not host else "has a host with characters that no host name has")
+            raise ValueError("has no IPv6 address in its brackets") from None
+        if "%" in host:
+            raise ValueError("has an IPv6 address of one network only")
+        return host
+    if not text:
+        raise ValueError("has no host")
+    host = text.lower().removesuffix(".")
+    if not (text.isascii() and _HOST.fullmatch(host)):
+        raise ValueError("has a host with characters that no host name has")
     return host
 
 
 def _port(text: str | None) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 2**16):
+    port = int(text.lstrip("0") or 0) if text.isascii() and _PORT.fullmatch(text) else 0
+    if not 0 < port < 2**16:
         raise ValueError("has an impossible port")
-    return int(text)
+    return port

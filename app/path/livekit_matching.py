@@ -10,6 +10,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address
 from typing import NamedTuple
 
+from app.domain.sip_uris import TWILIO_SIGNALLING
 from app.path.observed import (
     DispatchRule,
     Encryption,
@@ -21,18 +22,6 @@ from app.path.observed import (
     first_rule_conflict,
     normalised,
 )
-
-TWILIO_SIGNALLING = (
-    "54.172.60.0/30",
-    "54.244.51.0/30",
-    "54.171.127.192/30",
-    "35.156.191.128/30",
-    "54.65.63.192/30",
-    "54.169.127.128/30",
-    "54.252.254.64/30",
-    "177.71.206.192/30",
-)
-"""The addresses that Twilio's SIP trunks call from, in all eight regions (https://www.twilio.com/docs/sip-trunking/ip-addresses)."""
 
 TWILIO_BLOCKS = {block: tuple(map(str, IPv4Network(block))) for block in TWILIO_SIGNALLING}
 """Block -> its addresses, all four of which Twilio uses."""

@@ -17,7 +17,6 @@ from app.path.arrival import Arrival, Reason, arrival, shares_of, url_as_wanted
 from app.path.call import Call, Followed, follow, follow_in_livekit
 from app.path.livekit_matching import (
     TWILIO_BLOCKS,
-    TWILIO_SIGNALLING,
     admits,
     normalised_all,
     sources_of,
@@ -35,7 +34,6 @@ from app.path.observed import (
 from app.path.spec import PathSpec
 
 __all__ = [
-    "TWILIO_SIGNALLING",
     "Call",
     "Followed",
     "Reach",

@@ -3,7 +3,7 @@
 import json
 import uuid
 
-from app.domain.sip_uris import parse_sip_uri
+from app.domain.sip_uris import SipUri, parse_sip_uri
 from app.path.observed import NumberRouting
 from app.path.spec import Label, OriginationUrlSpec, TrunkSpec
 from app.providers.base import Carrier, VoicePlatform
@@ -19,7 +19,7 @@ class NotBuiltError(Exception):
 class Saga:
     """One function per resource; each returns plain text, so that an engine can store it."""
 
-    def __init__(self, carrier: Carrier, platform: VoicePlatform, sip_uri: str) -> None:
+    def __init__(self, carrier: Carrier, platform: VoicePlatform, sip_uri: SipUri) -> None:
         self._carrier, self._platform, self._sip_uri = carrier, platform, sip_uri
 
     @classmethod
@@ -40,7 +40,7 @@ class Saga:
 
     def create_url(self, trunk_sid: str, agent_id: str) -> str:
         """Create the origination URL; return its sid."""
-        spec = OriginationUrlSpec(_label(agent_id).tag, parse_sip_uri(self._sip_uri))
+        spec = OriginationUrlSpec(_label(agent_id).tag, self._sip_uri)
         return self._carrier.create_origination_url(trunk_sid, spec).sid
 
     def create_inbound_trunk(self, number: str, agent_id: str) -> str:

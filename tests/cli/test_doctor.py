@@ -13,6 +13,7 @@ from app.cli.doctor_providers import PROVIDER_CHECKS
 from app.db.models import Audit
 from app.domain.events import Origin
 from app.domain.findings import AuditStatus
+from app.domain.sip_uris import SipUri
 from app.settings import Settings
 from app.wiring import build
 from tests.support.api import make_settings
@@ -145,7 +146,7 @@ OWN = "wss://livekit.example.com"
 )
 def test_the_sip_host_is_compared_with_the_project(url: str, host: str, wrong: str) -> None:
     settings = make_settings(f"postgresql://nobody@{NOWHERE}/none").model_copy(
-        update={"livekit_url": url, "livekit_sip_uri": f"sip:{host}:5060;transport=tcp"}
+        update={"livekit_url": url, "livekit_sip_uri": SipUri(host, 5060, "tcp")}
     )
     wiring = build(settings, publisher=NullPublisher())
     (check,) = [check for check in PROVIDER_CHECKS if check.name == "SIP URI"]

@@ -17,7 +17,6 @@ from sqlalchemy import insert
 
 from app.db.models import Agent
 from app.domain.operations import PhoneStatus
-from app.domain.sip_uris import parse_sip_uri
 from app.path.marks import tag_of
 from app.path.spec import Label, OriginationUrlSpec, TrunkSpec
 from tests.support.sandbox_app import SandboxApp
@@ -63,9 +62,7 @@ def _path(live: SandboxApp, index: int) -> dict[str, Any]:
     )
     carrier, platform = live.wiring.carrier, live.wiring.platform
     trunk = carrier.create_trunk(TrunkSpec(label.tag)).sid
-    url = carrier.create_origination_url(
-        trunk, OriginationUrlSpec(label.tag, parse_sip_uri(live.wiring.settings.livekit_sip_uri))
-    ).sid
+    url = carrier.create_origination_url(trunk, OriginationUrlSpec(label.tag, live.wiring.settings.livekit_sip_uri)).sid
     inbound = platform.create_inbound_trunk(number, label).id
     return {
         "id": agent_id,

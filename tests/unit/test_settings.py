@@ -6,8 +6,8 @@ from typing import get_args
 
 import pytest
 
+from app.domain.sip_uris import TWILIO_SIGNALLING, SipUri
 from app.settings import (
-    TWILIO_SIGNALLING_ADDRESSES,
     Settings,
     SettingsError,
     load_database_settings,
@@ -61,7 +61,7 @@ def test_good_settings_are_read(load: Load) -> None:
     settings = load()
 
     assert settings.database_url == "postgresql+psycopg://app:secret-a@127.0.0.1:5432/trunkline"
-    assert settings.livekit_sip_uri == "sip:abc.sip.livekit.cloud;transport=tcp"
+    assert settings.livekit_sip_uri == SipUri("abc.sip.livekit.cloud", transport="tcp")
     assert (settings.twilio_username, settings.twilio_password) == (GOOD["TWILIO_ACCOUNT_SID"], "secret-c")
     assert (settings.port, settings.instance_name, settings.log_format) == (8080, "trunkline", "json")
 
@@ -110,13 +110,8 @@ def test_every_missing_setting_is_named_at_once(load: Load) -> None:
         ("LIVEKIT_URL", "wss://livekit.example.com?access_token=secret"),
         ("LIVEKIT_URL", "javascript:alert(1)"),
         ("LIVEKIT_API_KEY", ""),
-        ("LIVEKIT_SIP_URI", "sips:abc.sip.livekit.cloud"),
-        ("LIVEKIT_SIP_URI", "sip:user@abc.sip.livekit.cloud"),
-        ("LIVEKIT_SIP_URI", "sip:abc.livekit.cloud"),
-        ("LIVEKIT_SIP_URI", "sip:p_abc.sip.livekit.cloud"),
-        ("LIVEKIT_SIP_URI", "sip:abc.pstn.sip.twilio.com"),
-        ("LIVEKIT_SIP_URI", "sip:abc.sip.livekit.cloud;transport=ws"),
-        ("LIVEKIT_SIP_URI", "sip:abc.sip.livekit.cloud:99999"),
+        ("LIVEKIT_SIP_URI", "sip:secret@abc.sip.livekit.cloud"),
+        ("LIVEKIT_SIP_URI", "sip:abc.sip.livekit.cloud:secret"),
         ("LIVEKIT_ALLOWED_ADDRESSES", "everyone"),
         ("LIVEKIT_ALLOWED_ADDRESSES", "twilio;10.0.0.0/8"),
         ("LIVEKIT_ALLOWED_ADDRESSES", "twilio,10.0.0.1/8"),
@@ -318,10 +313,10 @@ def test_an_api_key_needs_its_secret(load: Load) -> None:
     ("given", "url", "expected"),
     [
         (None, "wss://abc.livekit.cloud", ()),
-        (None, "http://127.0.0.1:7880", TWILIO_SIGNALLING_ADDRESSES),
-        ("twilio", "wss://abc.livekit.cloud", TWILIO_SIGNALLING_ADDRESSES),
-        ("twilio,10.0.0.0/8", "wss://abc.livekit.cloud", (*TWILIO_SIGNALLING_ADDRESSES, "10.0.0.0/8")),
-        ("10.0.0.0/8, twilio,twilio", "wss://a.livekit.cloud", ("10.0.0.0/8", *TWILIO_SIGNALLING_ADDRESSES)),
+        (None, "http://127.0.0.1:7880", TWILIO_SIGNALLING),
+        ("twilio", "wss://abc.livekit.cloud", TWILIO_SIGNALLING),
+        ("twilio,10.0.0.0/8", "wss://abc.livekit.cloud", (*TWILIO_SIGNALLING, "10.0.0.0/8")),
+        ("10.0.0.0/8, twilio,twilio", "wss://a.livekit.cloud", ("10.0.0.0/8", *TWILIO_SIGNALLING)),
         (" ", "http://127.0.0.1:7880", ()),
         ("", "http://127.0.0.1:7880", ()),
         ("10.0.0.0/8, 192.168.0.1", "wss://abc.livekit.cloud", ("10.0.0.0/8", "192.168.0.1")),
@@ -331,6 +326,53 @@ def test_who_may_call_depends_on_the_setting_and_on_livekit_cloud(
     load: Load, given: str | None, url: str, expected: tuple[str, ...]
 ) -> None:
     assert load(LIVEKIT_ALLOWED_ADDRESSES=given, LIVEKIT_URL=url).allowed_addresses == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("sip:abc.sip.livekit.cloud", "sip:abc.sip.livekit.cloud;transport=tcp"),
+        ("abc.sip.livekit.cloud", "sip:abc.sip.livekit.cloud;transport=tcp"),
+        ("sip:abc.sip.livekit.cloud;transport=tcp  ", "sip:abc.sip.livekit.cloud;transport=tcp"),
+        ("SIP:ABC.sip.livekit.cloud;transport=UDP", "sip:abc.sip.livekit.cloud;transport=udp"),
+        ("sip:abc.eu.sip.livekit.cloud:5060", "sip:abc.eu.sip.livekit.cloud;transport=tcp"),
+        ("sip:sip.example.com:5080;transport=tls", "sip:sip.example.com:5080;transport=tls"),
+        ("sip:[2001:db8::1]:5070", "sip:[2001:db8::1]:5070;transport=tcp"),
+        ("sip:abc.sip.livekit.cloud;transport=tcp;edge=dublin", "sip:abc.sip.livekit.cloud;transport=tcp;edge=dublin"),
+        ("sip:abc.sip.livekit.cloud;edge=Dublin", "sip:abc.sip.livekit.cloud;transport=tcp;edge=dublin"),
+    ],
+)
+def test_a_sip_uri_is_taken_in_any_form_that_means_it(load: Load, given: str, expected: str) -> None:
+    assert str(load(LIVEKIT_SIP_URI=given).livekit_sip_uri) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        ("sips:abc.sip.livekit.cloud", "sips:"),
+        ("sip:user@abc.sip.livekit.cloud", "user part"),
+        ("sip:abc.sip.livekit.cloud;lr", "parameter that is not known"),
+        ("sip:abc.sip.livekit.cloud?X-Team=1", "headers"),
+        ("sip:", "no host"),
+        ("sip:;transport=tcp", "no host"),
+        ("sip:p_abc.sip.livekit.cloud", "p_"),
+        ("sip:abc.livekit.cloud", "takes no SIP"),
+        ("sip:livekit.cloud", "takes no SIP"),
+        ("sip:sip.livekit.cloud", "takes no SIP"),
+        ("sip:abc.pstn.twilio.com", "host of Twilio"),
+        ("sip:abc.sip.twilio.com;transport=tcp", "host of Twilio"),
+        ("sip:abc.sip.livekit.cloud:99999", "port"),
+        ("sip:abc.sip.livekit.cloud;transport=ws", "transport"),
+        ("sip:abc sip.livekit.cloud", "host with characters"),
+    ],
+)
+def test_a_sip_uri_is_refused_in_one_sentence_that_names_the_part(load: Load, given: str, part: str) -> None:
+    (problem,) = _problems(load, LIVEKIT_SIP_URI=given)
+
+    assert problem.startswith("LIVEKIT_SIP_URI: ")
+    assert part in problem
+    assert ". " not in problem
+    assert given not in problem
 
 
 def test_files_stand_behind_the_environment(load: Load, tmp_path: Path) -> None:
