@@ -256,6 +256,12 @@ def entries(value: str) -> tuple[str, ...]:
     return found
 
 
+def names(value: str) -> str:
+    """Accept names with commas, at least one."""
+    entries(value)
+    return value
+
+
 def proxies(value: str) -> str:
     """Accept CIDR blocks with commas, or nothing; not all addresses, since then anybody could set the header."""
     if any(_network(entry).prefixlen == 0 for entry in entries(value)):

@@ -47,6 +47,9 @@ MOST_IN_FLIGHT = 10_000
 MOST_TRUNKS = 1_000_000
 """Trunks of one account: far more than any limit of Twilio's that we know of."""
 
+TransferMode = Literal["disable-all", "enable-all", "sip-only"]
+"""Handing calls on: not, to phones and SIP, to SIP only (https://www.twilio.com/docs/sip-trunking/call-transfer)."""
+
 Whole = Annotated[int, BeforeValidator(values.whole_number)]
 Seconds = Annotated[float, BeforeValidator(values.number)]
 
@@ -110,6 +113,13 @@ class Settings(DatabaseSettings):
     livekit_api_secret: SecretStr
     livekit_sip_uri: Annotated[SipUri, NoDecode, BeforeValidator(values.sip_uri)]
     livekit_allowed_addresses: Annotated[str, AfterValidator(values.addresses)] | None = None
+    livekit_room_presets: Annotated[str, AfterValidator(values.names)] | None = None
+    """The room presets of the LiveKit server, with commas; not known if unset: LiveKit's API does not list them."""
+
+    trunk_secure: bool = False
+    """Whether lines are encrypted, signalling (TLS) and media (SRTP); off: what is there is left alone."""
+    trunk_transfer_mode: TransferMode | None = None
+    """Twilio's TransferMode: whether an agent may hand a call on. Unset: as Twilio makes a trunk, and left alone."""
 
     instance_name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?$")] = "trunkline"
     """Marks our resources at the providers; at most 16 characters, so that a tag with an agent id fits Twilio's 64."""
@@ -198,6 +208,12 @@ class Settings(DatabaseSettings):
             block for entry in values.entries(value) for block in (TWILIO_SIGNALLING if entry == "twilio" else (entry,))
         ]
         return tuple(dict.fromkeys(blocks))
+
+    @property
+    def room_presets(self) -> frozenset[str] | None:
+        """The room presets of the LiveKit server; None: not known."""
+        presets = self.livekit_room_presets
+        return None if presets is None else frozenset(values.entries(presets))
 
     @property
     def webhook_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -177,10 +177,14 @@ def _providers(
 
 def profile_of(settings: Settings) -> Profile:
     """Build what all paths of the installation have in common."""
+    uri, is_secure = settings.livekit_sip_uri, settings.trunk_secure
     return Profile(
-        sip_uri=settings.livekit_sip_uri,
+        sip_uri=uri.over_tls() if is_secure else uri,
+        is_secure=is_secure,
+        transfer_mode=settings.trunk_transfer_mode,
         allowed_addresses=settings.allowed_addresses,
         ringing_timeout=timedelta(seconds=RINGING_TIMEOUT_S),
+        room_presets=settings.room_presets,
     )
 
 

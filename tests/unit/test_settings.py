@@ -14,6 +14,7 @@ from app.settings import (
     load_settings,
     unset_parent_env_files,
 )
+from app.wiring import profile_of
 
 Load = Callable[..., Settings]
 
@@ -119,6 +120,9 @@ def test_every_missing_setting_is_named_at_once(load: Load) -> None:
         ("WEBHOOK_ALLOWED_NETWORKS", "my network"),
         ("WEBHOOK_ALLOWED_NETWORKS", "10.0.0.1/8"),
         ("TRUSTED_PROXIES", "my proxy"),
+        ("TRUNK_SECURE", "perhaps"),
+        ("TRUNK_TRANSFER_MODE", "enable"),
+        ("LIVEKIT_ROOM_PRESETS", ","),
         ("TRUSTED_PROXIES", "10.0.0.5,0.0.0.0/0"),
         ("WEBHOOK_ALLOWED_NETWORKS", "0.0.0.0/0"),
         ("WEBHOOK_ALLOWED_NETWORKS", "10.0.0.0/8,::/0"),
@@ -373,6 +377,24 @@ def test_a_sip_uri_is_refused_in_one_sentence_that_names_the_part(load: Load, gi
     assert part in problem
     assert ". " not in problem
     assert given not in problem
+
+
+def test_all_paths_have_the_profile_of_the_settings(load: Load) -> None:
+    plain = profile_of(load(LIVEKIT_ALLOWED_ADDRESSES="10.0.0.0/8"))
+    assert str(plain.sip_uri) == "sip:abc.sip.livekit.cloud;transport=tcp"
+    assert (plain.is_secure, plain.transfer_mode, plain.room_presets) == (False, None, None)
+    assert plain.allowed_addresses == ("10.0.0.0/8",)
+
+    chosen = profile_of(load(TRUNK_TRANSFER_MODE="sip-only", LIVEKIT_ROOM_PRESETS="small, large,"))
+    assert (chosen.transfer_mode, chosen.room_presets) == ("sip-only", {"small", "large"})
+
+
+@pytest.mark.parametrize("named", ["", ";transport=tcp", ";transport=tls", ":5060;transport=udp"])
+def test_secure_lines_go_over_tls_whatever_the_sip_uri_names(load: Load, named: str) -> None:
+    profile = profile_of(load(LIVEKIT_SIP_URI=f"sip:abc.sip.livekit.cloud{named}", TRUNK_SECURE="true"))
+
+    assert profile.is_secure
+    assert str(profile.sip_uri) == "sip:abc.sip.livekit.cloud;transport=tls"
 
 
 def test_files_stand_behind_the_environment(load: Load, tmp_path: Path) -> None:
