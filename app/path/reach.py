@@ -134,11 +134,11 @@ def _caller_groups(allowed: tuple[tuple[str, ...], ...], inbound: tuple[tuple[st
     named = {text for numbers in (*allowed, *inbound) for text in numbers}
     named |= set(map(normalised, named))
     stranger = next(text for text in (f"+1202555{number:04}" for number in count(100)) if text not in named)
-    raw = [frozenset(numbers) for numbers in inbound]
+    as_numbers, as_written = list(map(normalised_all, allowed)), list(map(frozenset, inbound))
 
     def treatment(caller: str) -> tuple[bool, ...]:
         number = normalised(caller)
-        return (*(number in normalised_all(numbers) for numbers in allowed), *(caller in numbers for numbers in raw))
+        return (*(number in numbers for numbers in as_numbers), *(caller in texts for texts in as_written))
 
     groups: dict[tuple[bool, ...], list[str]] = {treatment(stranger): []}
     for caller in sorted(named):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
-from app.domain.sip_uris import parse_sip_uri
+from app.domain.sip_uris import TWILIO_SIGNALLING, parse_sip_uri
 from app.path.observed import (
     CarrierNumber,
     CarrierTrunk,
@@ -17,7 +17,6 @@ from app.path.observed import (
     RuleAgent,
     Unreadable,
 )
-from app.path.reach import TWILIO_SIGNALLING
 from app.path.spec import Label, PathSpec, Profile
 
 CALLED = "+15145550100"

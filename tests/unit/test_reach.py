@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from app.domain.findings import Callers
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
+from app.domain.sip_uris import TWILIO_SIGNALLING
 from app.path.arrival import drawn
 from app.path.observed import Encryption, Media, RuleAgent, RuleKind
-from app.path.reach import TWILIO_SIGNALLING, Call, Reach, follow, reach
+from app.path.reach import Call, Reach, follow, reach
 from app.path.spec import Profile
 from tests.support.line import AGENT, CALLED, CALLER, CLOUD, OWN_SERVER, Line
 from tests.support.malformed_texts import ANY_TEXT
