@@ -1,4 +1,4 @@
-"""TwilioCarrier against the sandbox: finding numbers, attaching, detaching, restoring."""
+"""TwilioCarrier: finding numbers, attaching, detaching, restoring; against the sandbox, or any emulator of Twilio."""
 
 import json
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from tests.support.adapters import (
     E164,
     TRUNK_SPEC,
     UNROUTED,
-    last_seen,
     number_of,
     operations,
 )
 from tests.support.sandbox import Sandbox
 from tests.support.scripted_server import Answer, scripted_server
+from tests.support.twilio_server import Call, TwilioServer
 
 
 def attach(carrier: TwilioCarrier, trunk_sid: str, number_sid: str) -> None:
@@ -28,14 +28,22 @@ def attach(carrier: TwilioCarrier, trunk_sid: str, number_sid: str) -> None:
     carrier.attach_number(trunk_sid, number_sid, carrier.get_number(number_sid).routing)
 
 
-def test_a_number_is_found_by_its_exact_text_in_one_request(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
-    longer = sandbox.number(E164 + "5")
-    wanted = sandbox.number(E164, voiceUrl="https://example.com/voice")
-    found = carrier.find_number(E164)
-    assert (found.sid, found.phone_number, found.account_sid) == (wanted["sid"], E164, ACCOUNT_SID)
+def test_a_number_is_found_by_its_exact_text_in_one_request(
+    twilio_carrier: TwilioCarrier, twilio: TwilioServer
+) -> None:
+    url = "https://example.com/voice"
+    wanted = twilio.number(VoiceUrl=url)
+    found = twilio_carrier.find_number(wanted["phone_number"])
+    assert (found.sid, found.phone_number) == (wanted["sid"], wanted["phone_number"])
+    assert found.account_sid == twilio.account_sid
     assert found.is_voice
-    assert found.routing == NumberRouting(None, None, "https://example.com/voice")
-    assert operations(sandbox) == ["twilio.list_numbers"]
+    assert found.routing == NumberRouting(None, None, url)
+    assert [(call.method, call.resource) for call in twilio.calls] == [("GET", "IncomingPhoneNumbers")]
+
+
+def test_a_longer_number_is_another_one(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
+    longer, wanted = sandbox.number(E164 + "5"), sandbox.number(E164)
+    assert carrier.find_number(E164).sid == wanted["sid"]
     assert carrier.find_number(E164 + "5").sid == longer["sid"]
 
 
@@ -46,9 +54,9 @@ def test_a_number_that_only_resembles_is_not_in_the_account(carrier: TwilioCarri
     assert caught.value.code is ErrorCode.NUMBER_NOT_IN_ACCOUNT
 
 
-def test_a_number_that_left_the_account_is_not_in_the_account(carrier: TwilioCarrier) -> None:
+def test_a_number_that_left_the_account_is_not_in_the_account(twilio_carrier: TwilioCarrier) -> None:
     with pytest.raises(RejectedError) as caught:
-        carrier.get_number("PN" + "0" * 32)
+        twilio_carrier.get_number("PN" + "0" * 32)
     assert caught.value.code is ErrorCode.NUMBER_NOT_IN_ACCOUNT
 
 
@@ -69,12 +77,13 @@ def test_only_a_number_in_use_for_voice_is_a_voice_number(
     assert carrier.find_number(E164).is_voice is is_voice
 
 
-def test_a_number_tells_where_it_sends_its_calls(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
-    sandbox.number(E164, voiceApplicationSid=APPLICATION)
-    assert carrier.find_number(E164).routing == NumberRouting(None, APPLICATION, None)
-    trunk = carrier.create_trunk(TRUNK_SPEC)
-    attach(carrier, trunk.sid, number_of(sandbox)["sid"])
-    assert carrier.get_number(number_of(sandbox)["sid"]).routing == NumberRouting(trunk.sid, None, None)
+def test_a_number_tells_where_it_sends_its_calls(twilio_carrier: TwilioCarrier, twilio: TwilioServer) -> None:
+    number = twilio.number(VoiceApplicationSid=APPLICATION)
+    assert twilio_carrier.find_number(number["phone_number"]).routing.voice_application_sid == APPLICATION
+    trunk = twilio_carrier.create_trunk(TRUNK_SPEC)
+    attach(twilio_carrier, trunk.sid, number["sid"])
+    routing = twilio_carrier.get_number(number["sid"]).routing
+    assert (routing.trunk_sid, routing.voice_application_sid) == (trunk.sid, None)
 
 
 def test_every_number_is_listed_through_all_pages(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
@@ -101,16 +110,25 @@ def test_a_number_of_another_account_or_found_twice_is_refused(rows: int) -> Non
         carrier.close()
 
 
-def test_a_number_is_attached_in_one_request_and_detached(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
-    number, trunk = sandbox.number(E164), carrier.create_trunk(TRUNK_SPEC)
-    start = last_seen(sandbox)
-    carrier.attach_number(trunk.sid, number["sid"], UNROUTED)
-    assert operations(sandbox, start) == ["twilio.attach_number"]
-    assert carrier.list_trunk_numbers(trunk.sid) == [number["sid"]]
-    carrier.detach_number(trunk.sid, number["sid"])
-    carrier.detach_number(trunk.sid, number["sid"])
-    assert carrier.list_trunk_numbers(trunk.sid) == []
-    assert carrier.get_trunk(trunk.sid) is not None
+def test_a_number_is_attached_in_one_request_and_detached(twilio_carrier: TwilioCarrier, twilio: TwilioServer) -> None:
+    number, trunk = twilio.number()["sid"], twilio_carrier.create_trunk(TRUNK_SPEC)
+    routing = twilio_carrier.get_number(number).routing
+    twilio.calls.clear()
+    twilio_carrier.attach_number(trunk.sid, number, routing)
+    assert twilio.calls == [Call("POST", "PhoneNumbers", {"PhoneNumberSid": number})]
+    assert twilio_carrier.list_trunk_numbers(trunk.sid) == [number]
+    twilio_carrier.detach_number(trunk.sid, number)
+    twilio_carrier.detach_number(trunk.sid, number)
+    assert twilio_carrier.list_trunk_numbers(trunk.sid) == []
+    assert twilio_carrier.get_trunk(trunk.sid) is not None
+    assert twilio_carrier.get_number(number).routing == routing
+
+
+def test_attaching_again_is_success(twilio_carrier: TwilioCarrier, twilio: TwilioServer) -> None:
+    number, trunk = twilio.number()["sid"], twilio_carrier.create_trunk(TRUNK_SPEC)
+    attach(twilio_carrier, trunk.sid, number)
+    attach(twilio_carrier, trunk.sid, number)
+    assert twilio_carrier.list_trunk_numbers(trunk.sid) == [number]
 
 
 @pytest.mark.parametrize("policy", ["move", "reject409"])
@@ -132,11 +150,13 @@ def test_a_refusal_for_a_number_on_another_trunk_stays_one(carrier: TwilioCarrie
     assert number_of(sandbox)["trunk_sid"] == theirs.sid
 
 
-def test_a_number_that_moved_away_is_left_alone_by_detaching(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
-    theirs, ours = carrier.create_trunk(TRUNK_SPEC), carrier.create_trunk(TRUNK_SPEC)
-    number = sandbox.number(E164, trunkSid=theirs.sid)
-    carrier.detach_number(ours.sid, number["sid"])
-    assert number_of(sandbox)["trunk_sid"] == theirs.sid
+def test_a_number_that_moved_away_is_left_alone_by_detaching(
+    twilio_carrier: TwilioCarrier, twilio: TwilioServer
+) -> None:
+    theirs, ours = twilio_carrier.create_trunk(TRUNK_SPEC), twilio_carrier.create_trunk(TRUNK_SPEC)
+    number = twilio.number_of_trunk(theirs.sid)["sid"]
+    twilio_carrier.detach_number(ours.sid, number)
+    assert twilio.record(number)["trunk_sid"] == theirs.sid
 
 
 def test_an_emergency_number_on_the_trunk_is_told_apart(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
@@ -215,80 +235,102 @@ def restore(carrier: TwilioCarrier, number_sid: str, routing: NumberRouting) -> 
     carrier.restore_routing(number_sid, routing, carrier.get_number(number_sid).routing)
 
 
-def written(sandbox: Sandbox, start: int) -> list[str]:
-    return [operation for operation in operations(sandbox, start) if "fetch" not in operation]
-
-
 @pytest.mark.parametrize(
     "before",
     [
         {},
-        {"voiceUrl": "https://example.com/voice"},
-        {"voiceApplicationSid": APPLICATION},
-        {"voiceApplicationSid": APPLICATION, "voiceUrl": "https://example.com/voice"},
+        {"VoiceUrl": "https://example.com/voice"},
+        {"VoiceApplicationSid": APPLICATION},
+        {"VoiceApplicationSid": APPLICATION, "VoiceUrl": "https://example.com/voice"},
     ],
 )
 def test_what_attaching_took_is_restored_and_nothing_written_twice(
-    before: dict[str, str], carrier: TwilioCarrier, sandbox: Sandbox
+    before: dict[str, str], twilio_carrier: TwilioCarrier, twilio: TwilioServer
 ) -> None:
-    number = sandbox.number(E164, **before)
-    routing = carrier.get_number(number["sid"]).routing
-    trunk = carrier.create_trunk(TRUNK_SPEC)
-    attach(carrier, trunk.sid, number["sid"])
-    carrier.detach_number(trunk.sid, number["sid"])
+    number = twilio.number(**before)["sid"]
+    routing = twilio_carrier.get_number(number).routing
+    trunk = twilio_carrier.create_trunk(TRUNK_SPEC)
+    attach(twilio_carrier, trunk.sid, number)
+    twilio_carrier.detach_number(trunk.sid, number)
 
-    start = last_seen(sandbox)
-    restore(carrier, number["sid"], routing)
+    twilio.written()
+    restore(twilio_carrier, number, routing)
     # Detaching brings the voice URL back by itself; the application was deleted by attaching.
-    assert written(sandbox, start) == ["twilio.update_number"] * ("voiceApplicationSid" in before)
-    assert carrier.get_number(number["sid"]).routing == routing
+    assert len(twilio.written()) == ("VoiceApplicationSid" in before)
+    assert twilio_carrier.get_number(number).routing == routing
 
-    start = last_seen(sandbox)
-    restore(carrier, number["sid"], routing)
-    assert written(sandbox, start) == []
-
-
-def test_a_voice_url_is_put_back_where_there_is_none_now(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
-    number = sandbox.number(E164)
-    restore(carrier, number["sid"], NumberRouting(None, None, "https://example.com/voice"))
-    assert number_of(sandbox)["voice_url"] == "https://example.com/voice"
+    twilio.written()
+    restore(twilio_carrier, number, routing)
+    assert twilio.written() == []
 
 
-def test_a_voice_url_that_somebody_chose_meanwhile_is_left_alone(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
-    number = sandbox.number(E164, voiceUrl="https://example.com/other")
+def test_a_voice_url_is_put_back_where_there_is_none_now(twilio_carrier: TwilioCarrier, twilio: TwilioServer) -> None:
+    number = twilio.number(VoiceUrl="")["sid"]
+    restore(twilio_carrier, number, NumberRouting(None, None, "https://example.com/voice"))
+    assert twilio.record(number)["voice_url"] == "https://example.com/voice"
+
+
+def test_a_voice_url_that_somebody_chose_meanwhile_is_left_alone(
+    twilio_carrier: TwilioCarrier, twilio: TwilioServer
+) -> None:
+    number = twilio.number(VoiceUrl="https://example.com/other")["sid"]
     for before in (NumberRouting(None, None, "https://example.com/voice"), UNROUTED):
-        restore(carrier, number["sid"], before)
-        assert number_of(sandbox)["voice_url"] == "https://example.com/other"
+        restore(twilio_carrier, number, before)
+        assert twilio.record(number)["voice_url"] == "https://example.com/other"
 
 
-def test_a_former_trunk_gets_its_number_back(carrier: TwilioCarrier, sandbox: Sandbox) -> None:
-    theirs, ours = carrier.create_trunk(TRUNK_SPEC), carrier.create_trunk(TRUNK_SPEC)
-    number = sandbox.number(E164, trunkSid=theirs.sid)
-    routing = carrier.get_number(number["sid"]).routing
-    attach(carrier, ours.sid, number["sid"])
-    carrier.detach_number(ours.sid, number["sid"])
-    restore(carrier, number["sid"], routing)
-    assert number_of(sandbox)["trunk_sid"] == theirs.sid
+def test_a_former_trunk_gets_its_number_back(twilio_carrier: TwilioCarrier, twilio: TwilioServer) -> None:
+    theirs, ours = twilio_carrier.create_trunk(TRUNK_SPEC), twilio_carrier.create_trunk(TRUNK_SPEC)
+    number = twilio.number_of_trunk(theirs.sid)["sid"]
+    routing = twilio_carrier.get_number(number).routing
+    attach(twilio_carrier, ours.sid, number)
+    twilio_carrier.detach_number(ours.sid, number)
+    restore(twilio_carrier, number, routing)
+    assert twilio.record(number)["trunk_sid"] == theirs.sid
 
-    start = last_seen(sandbox)
-    restore(carrier, number["sid"], routing)
-    assert written(sandbox, start) == []
+    twilio.written()
+    restore(twilio_carrier, number, routing)
+    assert twilio.written() == []
 
 
 def test_a_former_trunk_that_is_gone_leaves_the_number_detached_with_its_voice_settings(
-    carrier: TwilioCarrier, sandbox: Sandbox
+    twilio_carrier: TwilioCarrier, twilio: TwilioServer
 ) -> None:
-    number = sandbox.number(E164)
-    restore(carrier, number["sid"], NumberRouting("TK" + "0" * 32, APPLICATION, "https://example.com/voice"))
-    assert carrier.get_number(number["sid"]).routing == NumberRouting(None, APPLICATION, "https://example.com/voice")
+    number, url = twilio.number(VoiceApplicationSid=APPLICATION)["sid"], "https://example.com/voice"
+    twilio.raw("POST", f"{twilio.numbers_path}/{number}.json", data={"VoiceApplicationSid": "", "VoiceUrl": ""})
+    restore(twilio_carrier, number, NumberRouting("TK" + "0" * 32, APPLICATION, url))
+    assert twilio_carrier.get_number(number).routing == NumberRouting(None, APPLICATION, url)
 
 
-@pytest.mark.parametrize("where", ["trunkSid", "voiceApplicationSid"])
+@pytest.mark.parametrize(
+    ("parameter", "field", "value"),
+    [
+        ("FriendlyName", "friendly_name", "front desk"),
+        ("VoiceFallbackUrl", "voice_fallback_url", "https://example.com/fallback"),
+        ("StatusCallback", "status_callback", "https://example.com/status"),
+        ("SmsUrl", "sms_url", "https://example.com/sms"),
+        ("VoiceCallerIdLookup", "voice_caller_id_lookup", "true"),
+    ],
+)
+def test_what_is_set_on_a_number_by_hand_survives_attaching_and_detaching(
+    parameter: str, field: str, value: str, twilio_carrier: TwilioCarrier, twilio: TwilioServer
+) -> None:
+    by_hand = twilio.number(**{parameter: value})
+    assert str(by_hand[field]).lower() == value
+    trunk = twilio_carrier.create_trunk(TRUNK_SPEC)
+    attach(twilio_carrier, trunk.sid, by_hand["sid"])
+    assert str(twilio.record(by_hand["sid"])[field]).lower() == value
+    twilio_carrier.detach_number(trunk.sid, by_hand["sid"])
+    now_there = twilio.record(by_hand["sid"])
+    assert now_there == {**by_hand, "date_updated": now_there["date_updated"]}
+
+
+@pytest.mark.parametrize("where", ["TrunkSid", "VoiceApplicationSid"])
 def test_a_number_that_somebody_has_routed_is_not_restored(
-    where: str, carrier: TwilioCarrier, sandbox: Sandbox
+    where: str, twilio_carrier: TwilioCarrier, twilio: TwilioServer
 ) -> None:
-    theirs, former = carrier.create_trunk(TRUNK_SPEC), carrier.create_trunk(TRUNK_SPEC)
-    number = sandbox.number(E164, **{where: theirs.sid if where == "trunkSid" else APPLICATION})
-    start = last_seen(sandbox)
-    restore(carrier, number["sid"], NumberRouting(former.sid, "AP" + "9" * 32, None))
-    assert written(sandbox, start) == []
+    theirs, former = twilio_carrier.create_trunk(TRUNK_SPEC), twilio_carrier.create_trunk(TRUNK_SPEC)
+    number = twilio.number(**{where: theirs.sid if where == "TrunkSid" else APPLICATION})["sid"]
+    twilio.written()
+    restore(twilio_carrier, number, NumberRouting(former.sid, "AP" + "9" * 32, None))
+    assert twilio.written() == []

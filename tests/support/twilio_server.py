@@ -8,11 +8,13 @@ the last. The sandbox gets a number and a trunk of somebody else too.
 import random
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import requests
+from twilio.base.exceptions import TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
@@ -51,10 +53,27 @@ PUT_BACK = {
     "voice_fallback_url": "VoiceFallbackUrl",
     "voice_application_sid": "VoiceApplicationSid",
     "trunk_sid": "TrunkSid",
+    "status_callback": "StatusCallback",
+    "sms_url": "SmsUrl",
+    "voice_caller_id_lookup": "VoiceCallerIdLookup",
 }
 """Fields of a number that tests change -> the parameters that put them back."""
 
 random_text = random.SystemRandom()
+
+
+class Call(NamedTuple):
+    """One request of the adapter."""
+
+    method: str
+    resource: str
+    """The last word of the path that is no sid, as `Trunks`."""
+    body: Mapping[str, Any]
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it may change something."""
+        return self.method != "GET"
 
 
 class RedirectedHttpClient(TwilioHttpClient):
@@ -95,7 +114,7 @@ class WatchedTwilioHttp(TwilioHttp):
 
     def request(self, method: str, uri: str, *parts: Any, **fields: Any) -> Response:
         self._server.check_ours(method, urlsplit(uri).path)
-        self._server.calls.append(method)
+        self._server.note_call(method, urlsplit(uri).path, fields.get("data"))
         response = super().request(method, uri, *parts, **fields)
         self._server.note_made(method, urlsplit(uri).path, response.status_code, response.text)
         return response
@@ -111,8 +130,8 @@ class TwilioServer:
         """Sid -> path of what the current test has made, oldest first."""
         self.foreign: dict[str, Any] = {}
         """Sid -> the JSON of what was there before the first test."""
-        self.calls: list[str] = []
-        """The methods of the adapter's requests."""
+        self.calls: list[Call] = []
+        """The adapter's requests."""
         self._borrowed: dict[str, dict[str, Any]] = {}
         self._skipped: dict[str, str] = {}
         self.http = requests.Session()
@@ -166,6 +185,10 @@ class TwilioServer:
         assert response.ok, response.text
         return dict(response.json())
 
+    def number_of_trunk(self, trunk_sid: str) -> dict[str, Any]:
+        """Return the record of a number that is on this trunk of ours."""
+        return self.number(TrunkSid=trunk_sid)
+
     def requires(self, capability: str) -> None:
         """Skip the test, with the reason, where the emulator lacks the capability."""
         if capability not in self._skipped:
@@ -179,6 +202,19 @@ class TwilioServer:
         for sid in SID.findall(path) if method in {"POST", "DELETE"} else ():
             is_ours = sid not in self.foreign or sid in self._borrowed
             assert is_ours, f"a test is about to change {sid}, which is somebody else's"
+
+    def note_call(self, method: str, path: str, body: Mapping[str, Any] | None) -> None:
+        """Keep a request of the adapter."""
+        words = [
+            word for word in path.removesuffix(".json").split("/") if not re.fullmatch(r"[A-Z]{2}[0-9a-f]{32}", word)
+        ]
+        self.calls.append(Call(method, words[-1], body or {}))
+
+    def written(self) -> list[Call]:
+        """Return the adapter's requests that may have changed something since the last look, and begin a new one."""
+        found = [call for call in self.calls if call.is_write]
+        self.calls.clear()
+        return found
 
     def note_made(self, method: str, path: str, status: int, body: str) -> None:
         """Have what was created in the account itself deleted after the test."""
@@ -245,11 +281,22 @@ class TwilioServer:
         now = self.raw("GET", f"{self.numbers_path}/{sid}.json")
         if now.status_code == requests.codes.not_found and self.sandbox:
             return
-        differing = {name: before.get(name) or "" for name in PUT_BACK if now.json().get(name) != before.get(name)}
+        differing = {name: before.get(name) for name in PUT_BACK if now.json().get(name) != before.get(name)}
         if differing:
-            fields = {PUT_BACK[name]: value for name, value in differing.items()}
-            response = self.raw("POST", f"{self.numbers_path}/{sid}.json", data=fields)
+            data = {PUT_BACK[name]: _parameter(value) for name, value in differing.items()}
+            response = self.raw("POST", f"{self.numbers_path}/{sid}.json", data=data)
             assert response.ok, f"{sid} was not put back: {response.text}"
+        assert _undated(self.record(sid)) == _undated(before), f"{sid} was not put back whole"
+
+
+def _parameter(value: object) -> str:
+    """Return a value of a record as Twilio takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value or "")
+
+
+def refused(status: int, code: int | str) -> AbstractContextManager[Any]:
+    """Expect the SDK's error with this status and Twilio's code."""
+    return pytest.raises(TwilioRestException, check=lambda error: (error.status, error.code) == (status, code))
 
 
 def _is_free(record: Mapping[str, Any]) -> bool:
@@ -303,7 +350,7 @@ def server_of(given: list[str]) -> TwilioServer:
 def check(given: list[str]) -> None:
     """Raise UnusableError unless the account's numbers and trunks can be listed."""
     if len(given) not in {1, 3}:
-        raise UnusableError("takes URL, or URL ACCOUNT_SID AUTH_TOKEN")
+        raise UnusableError("takes URL, or URL ACCOUNT_SID AUTH_TOKEN; other arguments go before it")
     url = given[0]
     check_url(url, ("http", "https"))
     if (urlsplit(url).hostname or "").endswith("twilio.com"):
@@ -316,18 +363,22 @@ def check(given: list[str]) -> None:
         (f"{V1_TRUNKS}?PageSize=1", TRUNKING, "trunks"),
     ):
         response = first_response(url, lambda path=path, host=host: server.raw("GET", path, host))
-        where = f"{url}: {path.partition('?')[0]}"
-        if response.status_code == requests.codes.unauthorized:
-            raise UnusableError(f"{where}: the credentials of account {server.account_sid} are refused")
-        if not response.ok:
-            hint = "; name its ACCOUNT_SID and AUTH_TOKEN after the URL" if len(given) == 1 and host == API else ""
-            raise UnusableError(f"{where} answers HTTP {response.status_code}{hint}")
-        try:
-            is_list = isinstance(response.json()[key], list)
-        except (ValueError, TypeError, KeyError):
-            is_list = False
-        if not is_list:
-            raise UnusableError(f"{where} answers without `{key}`: that is no emulator of Twilio")
+        problem = _problem_of(response, key)
+        if problem:
+            hint = "" if len(given) > 1 else "; its own ACCOUNT_SID and AUTH_TOKEN may follow the URL"
+            raise UnusableError(f"{url}: the list of {key} of {server.account_sid} {problem}{hint}")
+
+
+def _problem_of(response: requests.Response, key: str) -> str:
+    """Return what is wrong with the first page of a list, or ""."""
+    if response.status_code == requests.codes.unauthorized:
+        return "is refused to these credentials"
+    if not response.ok:
+        return f"answers HTTP {response.status_code}"
+    try:
+        return "" if isinstance(response.json()[key], list) else f"has no {key!r}"
+    except (ValueError, TypeError, KeyError):
+        return f"has no {key!r}"
 
 
 @pytest.fixture(scope="session")

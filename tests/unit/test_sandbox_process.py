@@ -16,32 +16,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 from livekit import api
-from twilio.http.http_client import TwilioHttpClient
-from twilio.http.response import Response
 from twilio.rest import Client
 
 from app.dev import sandbox as defaults
+from tests.support.twilio_server import RedirectedHttpClient
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 10
-
-
-class RedirectedHttpClient(TwilioHttpClient):
-    def __init__(self, base: str) -> None:
-        super().__init__(timeout=WAIT_S)
-        self.base = urlsplit(base)
-        self.session.trust_env = False
-
-    def request(self, method: str, url: str, headers: dict[str, str] | None = None, **kwargs: Any) -> Response:
-        asked = urlsplit(url)
-        headers = {**(headers or {}), "Host": asked.netloc}
-        url = urlunsplit((self.base.scheme, self.base.netloc, asked.path, asked.query, ""))
-        return super().request(method, url, headers=headers, **kwargs)
 
 
 class RunningSandbox:

@@ -100,18 +100,21 @@ def _serve(terminal: Terminal, *, verbose: bool) -> int:
 
 
 def run_tests(arguments: list[str], other_servers: list[str]) -> None:
-    """Become pytest over the whole suite, two tests at a time; the user's arguments come last, so that they win.
+    """Become pytest; the user's arguments come last, so that they win."""
+    os.execv(sys.executable, [sys.executable, *test_command(arguments, other_servers)])  # noqa: S606 - our own interpreter
+
+
+def test_command(arguments: list[str], other_servers: list[str]) -> list[str]:
+    """Return Python's arguments for the whole suite, two tests at a time.
 
     With options of `other_servers` only the contract tests are collected, and run one at a time: what others have on
     those servers is compared before the first test and after the last.
     """
-    pytest = [sys.executable, "-m", "pytest"]
-    if other_servers:
-        names_files = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
-        command = [*pytest, "-n", "0", *other_servers, *([] if names_files else [CONTRACT_TESTS]), *arguments]
-    else:
-        command = [*pytest, "-n", "2", "--dist", "worksteal", *arguments]
-    os.execv(sys.executable, command)  # noqa: S606 - our own interpreter
+    if not other_servers:
+        return ["-m", "pytest", "-n", "2", "--dist", "worksteal", *arguments]
+    names_files = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
+    # An option behind the servers: else pytest would read a path as part of a login.
+    return ["-m", "pytest", *other_servers, "-n", "0", *([] if names_files else [CONTRACT_TESTS]), *arguments]
 
 
 def _add_test_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
