@@ -155,6 +155,7 @@ def test_a_page_is_everything_after_its_cursor_and_loses_rows_under_a_filter(liv
     ids = sorted(livekit.add_trunk(livekit.number()).sip_trunk_id for _ in range(4))
     page = {"after_id": ids[0], "limit": 1}
     assert livekit.own_trunk_ids(page=page) == ids[1:]
+    assert livekit.own_trunk_ids(page={"limit": -1}) == ids
     assert livekit.own_trunk_ids(page=page, trunk_ids=[ids[3]]) == []
 
 
@@ -279,6 +280,8 @@ def test_an_outbound_trunk_can_be_made_listed_read_changed_and_deleted(livekit: 
     assert (row["kind"], row["outbound_username"], row["outbound_number"]) == ("TRUNK_OUTBOUND", "u", number)
     row = old[inbound]
     assert (row["kind"], row["outbound_number"], row["name"]) == ("TRUNK_INBOUND", number, "in")
+    emptied = livekit.twirp("UpdateSIPOutboundTrunk", own | {"update": {"numbers": {"clear": True}}})
+    assert (emptied.status_code, emptied.json()) == (500, {"code": "unknown", "msg": "no trunk numbers specified"})
     replaced = livekit.twirp("UpdateSIPOutboundTrunk", own | {"replace": {"numbers": [second], "address": "h"}}).json()
     assert (replaced["numbers"], replaced["name"]) == ([second], "")
     assert livekit.twirp("DeleteSIPTrunk", own).status_code == 200

@@ -89,7 +89,12 @@ def test_json_that_is_no_object_or_names_a_field_twice_is_malformed(livekit: Liv
 
 @pytest.mark.parametrize(
     ("kind", "body"),
-    [("application/json", "{"), ("application/json", ""), ("application/protobuf", b"\xff\xff")],
+    [
+        ("application/json", "{"),
+        ("application/json", ""),
+        ("application/json", '{"a": NaN}'),
+        ("application/protobuf", b"\xff\xff"),
+    ],
 )
 def test_a_body_that_cannot_be_decoded_is_malformed(livekit: LiveKitServer, kind: str, body: bytes | str) -> None:
     answer = livekit.twirp("ListSIPInboundTrunk", body, **{"Content-Type": kind})

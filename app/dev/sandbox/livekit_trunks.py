@@ -8,6 +8,7 @@ from livekit.protocol import sip
 
 from app.dev.sandbox.livekit_wire import (
     WILDCARD,
+    TwirpError,
     called_numbers,
     check_list_update,
     check_media,
@@ -304,7 +305,11 @@ def update_outbound_trunk(sandbox: Sandbox, request: sip.UpdateSIPOutboundTrunkR
     changed.sip_trunk_id = request.sip_trunk_id
     if action == "update":
         _patch_outbound(changed, request.update)
-        _check_outbound(changed)
+        try:
+            _check_outbound(changed)
+        except TwirpError as error:
+            # livekit-server returns the bare error here (pkg/service/sip.go, UpdateSIPOutboundTrunk).
+            raise TwirpError("unknown", error.message) from None
     sandbox.store.put("livekit_outbound_trunks", changed.sip_trunk_id, changed)
     return changed
 

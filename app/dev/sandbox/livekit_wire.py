@@ -102,7 +102,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-JSON_READER = json.JSONDecoder(object_pairs_hook=_once)
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")
+
+
+JSON_READER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)
 
 
 def _check_object(content: Any, kind: Any) -> None:
@@ -181,7 +185,7 @@ def paged(
     if page is None:
         return [item for item in items if keep(item)]
     rest = [item for item in items if id_of(item) > page.after_id]
-    size = page.limit or len(rest) or 1
+    size = page.limit if page.limit > 0 else len(rest) or 1
     found: list[Item] = []
     for start in range(0, len(rest), size):
         batch = [item for item in rest[start : start + size] if keep(item)]
