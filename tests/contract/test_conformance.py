@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from livekit import api
 
-from app.dev.localstack.__main__ import test_command as command_of
 from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET
 from tests.support import livekit_server, twilio_server
 from tests.support.adapters import made_by_hand
@@ -37,11 +36,12 @@ def test_a_run_leaves_both_servers_as_they_were(sandbox: Sandbox) -> None:
     sandbox.number("+15145550101", voiceUrl="https://example.com/theirs")
     before = undated(sandbox)
     servers = [livekit_server.OPTION, *livekit_login(sandbox.base_url), twilio_server.OPTION, sandbox.base_url]
-    files = ["tests/contract/test_livekit_paths.py", "tests/contract/test_twilio_numbers.py"]
+    arguments = ["-k", "conflict or attached", "tests/contract/test_livekit_paths.py"]
+    arguments += ["tests/contract/test_twilio_numbers.py"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
 
     done = subprocess.run(  # noqa: S603 - ours
-        [sys.executable, *command_of([*files, "-k", "conflict or attached"], servers)],
+        [sys.executable, "run.py", "test", *arguments, *servers],
         cwd=ROOT,
         env=environ,
         capture_output=True,
@@ -195,11 +195,3 @@ def test_what_a_lost_response_has_left_is_found_by_its_random_number(sandbox: Sa
 
     assert sorted(livekit.delete_lost()) == sorted([lost, lost_rule])
     assert set(livekit.objects()) == {theirs["sip_trunk_id"], later["sip_trunk_id"]}
-
-
-def test_the_whole_suite_runs_two_at_a_time_and_a_conformance_run_one_at_a_time() -> None:
-    servers = ["--twilio-emulator", "http://127.0.0.1:1"]
-    assert command_of(["-x"], [])[2:] == ["-n", "2", "--dist", "worksteal", "-x"]
-    assert command_of(["-x"], servers)[2:] == [*servers, "-n", "0", "tests/contract", "-x"]
-    test = f"{__file__}::test_a"
-    assert command_of([test], servers)[2:] == [*servers, "-n", "0", test]

@@ -101,10 +101,10 @@ def _serve(terminal: Terminal, *, verbose: bool) -> int:
 
 def run_tests(arguments: list[str], other_servers: list[str]) -> None:
     """Become pytest; the user's arguments come last, so that they win."""
-    os.execv(sys.executable, [sys.executable, *test_command(arguments, other_servers)])  # noqa: S606 - our own interpreter
+    os.execv(sys.executable, [sys.executable, *_pytest_arguments(arguments, other_servers)])  # noqa: S606 - our own interpreter
 
 
-def test_command(arguments: list[str], other_servers: list[str]) -> list[str]:
+def _pytest_arguments(arguments: list[str], other_servers: list[str]) -> list[str]:
     """Return Python's arguments for the whole suite, two tests at a time.
 
     With options of `other_servers` only the contract tests are collected, and run one at a time: what others have on
