@@ -120,11 +120,11 @@ def test_a_livekit_project_that_takes_no_rules_is_told_apart(sandbox: Sandbox) -
 
 def test_only_tests_that_ask_the_named_provider_and_control_nothing_are_kept() -> None:
     fixtures = {
-        "behaviour": ["livekit"],
-        "adapter": ["livekit_platform", "livekit"],
-        "switches": ["livekit", "sandbox"],
-        "both": ["livekit", "twilio"],
-        "twilio": ["twilio"],
+        "behaviour": ["livekit", "given_livekit"],
+        "adapter": ["livekit_platform", "livekit", "given_livekit"],
+        "switches": ["livekit", "given_livekit", "sandbox"],
+        "both": ["given_livekit", "given_twilio"],
+        "twilio": ["twilio", "given_twilio"],
         "neither": [],
     }
     for options, expected in (

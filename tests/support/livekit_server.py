@@ -82,6 +82,10 @@ class LiveKitServer:
         self._numbers.add(number)
         return number
 
+    def claim(self, number: str) -> None:
+        """Have what is made for this number, by whatever it is made, deleted at the end of the run."""
+        self._numbers.add(number)
+
     def trunk_id(self) -> str:
         """Return the id of no trunk, another one each time."""
         made_up = f"ST_nobody{''.join(random_text.choices(ID_LETTERS, k=6))}"
@@ -375,7 +379,7 @@ def given_livekit(request: pytest.FixtureRequest) -> Iterator[LiveKitServer | No
 @pytest.fixture
 def livekit(given_livekit: LiveKitServer | None, request: pytest.FixtureRequest) -> Iterator[LiveKitServer]:
     """The LiveKit server to ask; the sandbox has objects of somebody else then."""
-    server = given_livekit or _in_sandbox(request.getfixturevalue("sandbox"))
+    server = given_livekit or livekit_in(request.getfixturevalue("sandbox"))
     server.calls.clear()
     yield server
     server.delete_made()
@@ -384,7 +388,8 @@ def livekit(given_livekit: LiveKitServer | None, request: pytest.FixtureRequest)
         server.http.close()
 
 
-def _in_sandbox(sandbox: Sandbox) -> LiveKitServer:
+def livekit_in(sandbox: Sandbox) -> LiveKitServer:
+    """Return the sandbox's LiveKit project, with objects of somebody else."""
     server = LiveKitServer(sandbox.base_url, LIVEKIT_API_KEY, LIVEKIT_API_SECRET, sandbox)
     for method, body in SOMEBODY_ELSES:
         assert server.twirp(method, body).ok

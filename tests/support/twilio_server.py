@@ -124,7 +124,7 @@ class TwilioServer:
     """One account, its clients, what this run has made in it, and which numbers it has borrowed."""
 
     def __init__(self, url: str, account_sid: str, auth_token: str, sandbox: Sandbox | None = None) -> None:
-        self.url, self.account_sid, self._auth_token = url.rstrip("/"), account_sid, auth_token
+        self.url, self.account_sid, self.auth_token = url.rstrip("/"), account_sid, auth_token
         self.sandbox = sandbox
         self.made: dict[str, str] = {}
         """Sid -> path of what the current test has made, oldest first."""
@@ -145,20 +145,20 @@ class TwilioServer:
 
     def client(self, password: str = "", account_sid: str | None = None) -> Client:
         """Return the SDK's client."""
-        login = (self.account_sid, password or self._auth_token, account_sid)
+        login = (self.account_sid, password or self.auth_token, account_sid)
         return Client(*login, http_client=self._client, environment={"_": ""})
 
     def raw(self, method: str, path: str, host: str = API, **kwargs: Any) -> requests.Response:
         """Send one request without the SDK."""
         self.check_ours(method, path)
-        kwargs = {"auth": (self.account_sid, self._auth_token), "timeout": WAIT_S, **kwargs}
+        kwargs = {"auth": (self.account_sid, self.auth_token), "timeout": WAIT_S, **kwargs}
         response = self.http.request(method, self.url + path, headers={"Host": host}, **kwargs)
         self.note_made(method, path, response.status_code, response.text)
         return response
 
     def carrier(self) -> TwilioCarrier:
         """Return our adapter for this account."""
-        login = (self.account_sid, self.account_sid, self._auth_token)
+        login = (self.account_sid, self.account_sid, self.auth_token)
         return TwilioCarrier(*login, timeout_s=WAIT_S, http=WatchedTwilioHttp(self))
 
     def number(self, **fields: str) -> dict[str, Any]:
@@ -267,7 +267,8 @@ class TwilioServer:
 
     def _seed(self) -> dict[str, Any]:
         assert self.sandbox is not None
-        return self.record(self.sandbox.number(f"+1514555{random_text.randrange(10**4):04}")["sid"])
+        fictional = f"+1{random_text.randrange(201, 990)}55501{random_text.randrange(100):02}"
+        return self.record(self.sandbox.number(fictional)["sid"])
 
     def _free_number(self) -> dict[str, Any]:
         for sid, record in self.foreign.items():
@@ -402,7 +403,7 @@ def given_twilio(request: pytest.FixtureRequest) -> Iterator[TwilioServer | None
 @pytest.fixture
 def twilio(given_twilio: TwilioServer | None, request: pytest.FixtureRequest) -> Iterator[TwilioServer]:
     """The Twilio account to ask; the sandbox has a number and a trunk of somebody else then."""
-    server = given_twilio or _in_sandbox(request.getfixturevalue("sandbox"))
+    server = given_twilio or twilio_in(request.getfixturevalue("sandbox"))
     server.calls.clear()
     yield server
     server.clean_up()
@@ -410,7 +411,8 @@ def twilio(given_twilio: TwilioServer | None, request: pytest.FixtureRequest) ->
         assert server.changed_for_others() == []
 
 
-def _in_sandbox(sandbox: Sandbox) -> TwilioServer:
+def twilio_in(sandbox: Sandbox) -> TwilioServer:
+    """Return the sandbox's Twilio account, with a number and a trunk of somebody else."""
     server = TwilioServer(sandbox.base_url, ACCOUNT_SID, AUTH_TOKEN, sandbox)
     trunk = server.raw("POST", V1_TRUNKS, TRUNKING, data={"FriendlyName": "theirs"}).json()["sid"]
     url = {"Weight": "1", "Priority": "1", "Enabled": "true", "FriendlyName": "theirs", "SipUrl": "sip:example.com"}
