@@ -15,11 +15,11 @@ from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_AP
 from tests.support import livekit_server, twilio_server
 from tests.support.adapters import made_by_hand
 from tests.support.conformance import pytest_collection_modifyitems, pytest_configure
-from tests.support.livekit_server import LiveKitServer
+from tests.support.livekit_server import LiveKitServer, livekit_in
 from tests.support.provider_probe import UnusableError
 from tests.support.sandbox import Sandbox
-from tests.support.scripted_server import refusing_url
-from tests.support.twilio_server import TwilioServer
+from tests.support.scripted_server import Answer, refusing_url, scripted_server
+from tests.support.twilio_server import TwilioServer, twilio_in
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,11 +120,11 @@ def test_a_livekit_project_that_takes_no_rules_is_told_apart(sandbox: Sandbox) -
 
 def test_only_tests_that_ask_the_named_provider_and_control_nothing_are_kept() -> None:
     fixtures = {
-        "behaviour": ["livekit", "given_livekit"],
-        "adapter": ["livekit_platform", "livekit", "given_livekit"],
-        "switches": ["livekit", "given_livekit", "sandbox"],
-        "both": ["given_livekit", "given_twilio"],
-        "twilio": ["twilio", "given_twilio"],
+        "behaviour": ["livekit", "livekit_project"],
+        "adapter": ["livekit_platform", "livekit", "livekit_project"],
+        "switches": ["livekit", "livekit_project", "sandbox"],
+        "both": ["livekit_project", "twilio_account"],
+        "twilio": ["twilio", "twilio_account"],
         "neither": [],
     }
     for options, expected in (
@@ -150,7 +150,9 @@ class Named:
         self.name, self.fixturenames = name, fixturenames
 
 
-def test_what_is_somebody_elses_cannot_be_changed(livekit: LiveKitServer, twilio: TwilioServer) -> None:
+def test_what_is_somebody_elses_cannot_be_changed(sandbox: Sandbox) -> None:
+    livekit, twilio = livekit_in(sandbox), twilio_in(sandbox)
+    livekit.foreign, twilio.foreign = livekit.objects(), twilio.objects()
     trunk_id = next(one for one in livekit.foreign if one.startswith("ST_"))
     platform, carrier = livekit.platform(), twilio.carrier()
     by_twilio = {sid[:2]: sid for sid in twilio.foreign}
@@ -166,6 +168,16 @@ def test_what_is_somebody_elses_cannot_be_changed(livekit: LiveKitServer, twilio
             call()
     platform.close()
     carrier.close()
+
+
+def test_a_test_that_a_version_cannot_pass_is_skipped_with_the_reason() -> None:
+    with scripted_server() as server:
+        server.default = Answer(404, b'{"code": "bad_route", "msg": "no handler"}', "application/json")
+        old = LiveKitServer(server.url, "key", "secret" * 6)
+        for _ in range(2):
+            with pytest.raises(pytest.skip.Exception, match=f"{server.url}: this version has no updates"):
+                old.requires("updates")
+        assert len(server.seen) == 1
 
 
 def test_a_change_of_somebody_elses_is_seen(sandbox: Sandbox) -> None:

@@ -19,16 +19,16 @@ from livekit.protocol import sip
 from test_livekit_kept_settings import UNKNOWN_FIELD, with_setting
 
 from app.dev.localstack.servers import PostgresServer
-from app.dev.sandbox import SIP_HOST
+from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET, SIP_HOST
 from app.domain.events import Origin
 from app.domain.operations import OperationStatus, PhoneStatus
 from app.settings import SettingsError, load_settings
 from app.wiring import build
-from tests.support.livekit_server import LiveKitServer, livekit_in
+from tests.support.livekit_server import LiveKitServer
 from tests.support.saga import RecordingPublisher
-from tests.support.sandbox import ControlledSandbox, Sandbox
+from tests.support.sandbox import Sandbox
 from tests.support.sandbox_app import SandboxApp, without_pauses
-from tests.support.twilio_server import TRUNKING, V1_TRUNKS, TwilioServer, twilio_in
+from tests.support.twilio_server import TRUNKING, V1_TRUNKS, TwilioServer
 
 AT_ONCE = timedelta()
 """How long an operation is waited for that has ended."""
@@ -212,6 +212,16 @@ def after_each(path: Path) -> dict[str, Seen]:
     return found
 
 
+def through_all(livekit: LiveKitServer, twilio: TwilioServer, database_url: str) -> dict[str, Seen]:
+    """Provision a path, return what is there after each of the three, and take it down."""
+    try:
+        with provisioned(livekit, twilio, database_url) as path:
+            return after_each(path)
+    finally:
+        twilio.clean_up()
+        assert livekit.delete_lost() == []
+
+
 def own_database(server: PostgresServer, template: str) -> str:
     """Return the URL of a migrated database of this module's own."""
     name = f"kept_{uuid.uuid4().hex}"
@@ -222,41 +232,28 @@ def own_database(server: PostgresServer, template: str) -> str:
 @pytest.fixture(scope="module")
 def at_livekit(
     request: pytest.FixtureRequest,
-    given_livekit: LiveKitServer | None,
+    livekit_project: LiveKitServer,
     postgres_server: PostgresServer,
     template_database: str,
 ) -> dict[str, Seen]:
     """What is there after each of the three, with the LiveKit server that the options name."""
-    if given_livekit:
-        given_livekit.requires("updates")
-    sandbox: ControlledSandbox = request.getfixturevalue("sandbox_server")
-    sandbox.control.reset()
-    livekit, twilio = given_livekit or livekit_in(sandbox.control), twilio_in(sandbox.control)
-    with provisioned(livekit, twilio, own_database(postgres_server, template_database)) as path:
-        found = after_each(path)
-    assert livekit.delete_lost() == []
-    assert (livekit.changed_for_others(), twilio.changed_for_others()) == ([], [])
-    return found
+    livekit_project.requires("updates")
+    sandbox: Sandbox = request.getfixturevalue("shared_with_others")
+    twilio = TwilioServer(sandbox.base_url, ACCOUNT_SID, AUTH_TOKEN, sandbox)
+    return through_all(livekit_project, twilio, own_database(postgres_server, template_database))
 
 
 @pytest.fixture(scope="module")
 def at_twilio(
     request: pytest.FixtureRequest,
-    given_twilio: TwilioServer | None,
+    twilio_account: TwilioServer,
     postgres_server: PostgresServer,
     template_database: str,
 ) -> dict[str, Seen]:
     """What is there after each of the three, with the Twilio account that the options name."""
-    sandbox: ControlledSandbox = request.getfixturevalue("sandbox_server")
-    sandbox.control.reset()
-    livekit, twilio = livekit_in(sandbox.control), given_twilio or twilio_in(sandbox.control)
-    try:
-        with provisioned(livekit, twilio, own_database(postgres_server, template_database)) as path:
-            found = after_each(path)
-    finally:
-        twilio.clean_up()
-    assert (livekit.changed_for_others(), twilio.changed_for_others()) == ([], [])
-    return found
+    sandbox: Sandbox = request.getfixturevalue("shared_with_others")
+    livekit = LiveKitServer(sandbox.base_url, LIVEKIT_API_KEY, LIVEKIT_API_SECRET)
+    return through_all(livekit, twilio_account, own_database(postgres_server, template_database))
 
 
 def check_kept(now: Message, setting: Message) -> None:

@@ -13,8 +13,8 @@ from tests.support import livekit_server, twilio_server
 from tests.support.provider_probe import REPORT, UnusableError
 
 TARGETS: dict[str, tuple[str, Callable[[Any], None]]] = {
-    livekit_server.OPTION: ("given_livekit", livekit_server.check),
-    twilio_server.OPTION: ("given_twilio", twilio_server.check),
+    livekit_server.OPTION: ("livekit_project", livekit_server.check),
+    twilio_server.OPTION: ("twilio_account", twilio_server.check),
 }
 """Option -> the fixture of the provider that it names, and what finds out whether that can be asked."""
 

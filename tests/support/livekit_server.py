@@ -61,9 +61,8 @@ random_text = random.SystemRandom()
 class LiveKitServer:
     """One LiveKit project, its clients, and what this run has made in it."""
 
-    def __init__(self, url: str, key: str, secret: str, sandbox: Sandbox | None = None) -> None:
+    def __init__(self, url: str, key: str, secret: str) -> None:
         self.url, self.key, self.secret = as_http(url), key, secret
-        self.sandbox = sandbox
         self.made: list[str] = []
         """Ids of what the current test has made, oldest first."""
         self.foreign: dict[str, bytes] = {}
@@ -357,13 +356,10 @@ def check(given: list[str]) -> None:
 
 
 @pytest.fixture(scope="session")
-def given_livekit(request: pytest.FixtureRequest) -> Iterator[LiveKitServer | None]:
-    """The server of `--livekit`, or None; at the end nothing of ours is left and nothing of others has changed."""
+def livekit_project(request: pytest.FixtureRequest) -> Iterator[LiveKitServer]:
+    """The project of `--livekit`, or the sandbox's; checks at the end that what others have has not changed."""
     given = request.config.getoption(OPTION)
-    if not given:
-        yield None
-        return
-    server = LiveKitServer(*given)
+    server = LiveKitServer(*given) if given else livekit_in(request.getfixturevalue("shared_with_others"))
     server.foreign = server.objects()
     yield server
     server.delete_made()
@@ -372,29 +368,25 @@ def given_livekit(request: pytest.FixtureRequest) -> Iterator[LiveKitServer | No
     report = f"LiveKit {server.url}: {len(server.foreign)} trunks and rules of others, "
     report += f"CHANGED MEANWHILE: {', '.join(changed)}" if changed else "each as it was before"
     report += f"; {len(lost)} of ours had to be looked for" if lost else "; nothing of ours is left"
-    request.config.stash[REPORT].append(report)
+    if given:
+        request.config.stash[REPORT].append(report)
     assert not changed, report
 
 
 @pytest.fixture
-def livekit(given_livekit: LiveKitServer | None, request: pytest.FixtureRequest) -> Iterator[LiveKitServer]:
-    """The LiveKit server to ask; the sandbox has objects of somebody else then."""
-    server = given_livekit or livekit_in(request.getfixturevalue("sandbox"))
-    server.calls.clear()
-    yield server
-    server.delete_made()
-    if server is not given_livekit:
-        assert server.changed_for_others() == []
-        server.http.close()
+def livekit(livekit_project: LiveKitServer) -> Iterator[LiveKitServer]:
+    """The LiveKit project to ask; what the test makes is deleted after it."""
+    livekit_project.calls.clear()
+    yield livekit_project
+    livekit_project.delete_made()
 
 
 def livekit_in(sandbox: Sandbox) -> LiveKitServer:
     """Return the sandbox's LiveKit project, with objects of somebody else."""
-    server = LiveKitServer(sandbox.base_url, LIVEKIT_API_KEY, LIVEKIT_API_SECRET, sandbox)
+    server = LiveKitServer(sandbox.base_url, LIVEKIT_API_KEY, LIVEKIT_API_SECRET)
     for method, body in SOMEBODY_ELSES:
         assert server.twirp(method, body).ok
     server.made.clear()
-    server.foreign = server.objects()
     return server
 
 

@@ -152,6 +152,13 @@ def sandbox(sandbox_server: ControlledSandbox) -> Iterator[Sandbox]:
     sandbox_server.control.clear_faults()
 
 
+@pytest.fixture(scope="session")
+def shared_with_others() -> Iterator[Sandbox]:
+    """A sandbox that is never emptied, as a provider is that others use too; one per xdist worker."""
+    with running_sandbox() as server:
+        yield server.control
+
+
 @pytest.fixture
 def own_sandbox() -> Iterator[ControlledSandbox]:
     """A sandbox of this test's own, to be killed and restarted; it keeps its state."""

@@ -238,6 +238,8 @@ class TwilioServer:
         """Put borrowed numbers back and delete what the test has made, newest first; what is gone already is fine."""
         for sid, before in self._borrowed.items():
             self._put_back(sid, before)
+            if self.sandbox:
+                self.raw("DELETE", f"{self.numbers_path}/{sid}.json")
         newest_first = list(reversed(self.made.items()))
         # Trunks first: a list that a trunk uses cannot be deleted.
         for sid, path in sorted(newest_first, key=lambda one: not one[1].startswith("/v1/")):
@@ -383,32 +385,27 @@ def _problem_of(response: requests.Response, key: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def given_twilio(request: pytest.FixtureRequest) -> Iterator[TwilioServer | None]:
-    """The account of `--twilio-emulator`, or None; at the end nothing of ours is left and all else is as it was."""
+def twilio_account(request: pytest.FixtureRequest) -> Iterator[TwilioServer]:
+    """The account of `--twilio-emulator`, or the sandbox's; checks at the end that what others have is as it was."""
     given = request.config.getoption(OPTION)
-    if not given:
-        yield None
-        return
-    server = server_of(given)
+    server = server_of(given) if given else twilio_in(request.getfixturevalue("shared_with_others"))
     server.foreign = server.objects()
     yield server
     server.clean_up()
     changed = server.changed_for_others()
     report = f"Twilio {server.url}: {len(server.foreign)} numbers, trunks, URLs and lists of others, "
     report += f"CHANGED MEANWHILE: {', '.join(changed)}" if changed else "each as it was before"
-    request.config.stash[REPORT].append(f"{report}; nothing of ours is left")
+    if given:
+        request.config.stash[REPORT].append(f"{report}; nothing of ours is left")
     assert not changed, report
 
 
 @pytest.fixture
-def twilio(given_twilio: TwilioServer | None, request: pytest.FixtureRequest) -> Iterator[TwilioServer]:
-    """The Twilio account to ask; the sandbox has a number and a trunk of somebody else then."""
-    server = given_twilio or twilio_in(request.getfixturevalue("sandbox"))
-    server.calls.clear()
-    yield server
-    server.clean_up()
-    if server is not given_twilio:
-        assert server.changed_for_others() == []
+def twilio(twilio_account: TwilioServer) -> Iterator[TwilioServer]:
+    """The Twilio account to ask; what the test makes is deleted after it, and what it borrows is put back."""
+    twilio_account.calls.clear()
+    yield twilio_account
+    twilio_account.clean_up()
 
 
 def twilio_in(sandbox: Sandbox) -> TwilioServer:
@@ -419,7 +416,6 @@ def twilio_in(sandbox: Sandbox) -> TwilioServer:
     server.raw("POST", f"{V1_TRUNKS}/{trunk}/OriginationUrls", TRUNKING, data=url)
     sandbox.number("+14165550100", trunkSid=trunk)
     server.made.clear()
-    server.foreign = server.objects()
     return server
 
 
