@@ -71,7 +71,7 @@ def _through_ours(observed: Observed, spec: PathSpec, roll: float, reasons: list
     if trunk is None:
         reasons.append(missing(observed, _Code.TRUNK_GONE, (TRUNK, spec.trunk_sid)))
     else:
-        reasons += _why_not_our_url(observed, spec, roll, is_secure=trunk.is_secure)
+        reasons += _why_not_our_url(observed, spec, roll)
     is_secure = _is_secure(observed, spec)
     return Arrival(tuple(reasons), spec.phone_number, spec.trunk_sid, is_secure, is_secure)
 
@@ -121,7 +121,7 @@ def _through(observed: Observed, spec: PathSpec, trunk_sid: str, roll: float) ->
         return None
     url = _called_first(observed.urls.get(trunk_sid, ()), roll)
     uri = _parsed(url.sip_url) if url is not None else None
-    if uri is None or not _is_right(spec, uri, is_secure=trunk.is_secure):
+    if uri is None or not _is_right(spec, uri):
         return None
     return Arrival((), uri.user or spec.phone_number, trunk_sid, trunk.is_secure, _is_secure(observed, spec))
 
@@ -167,25 +167,27 @@ def _parsed(sip_url: str) -> SipUri | None:
         return None
 
 
-def _is_right(spec: PathSpec, uri: SipUri, *, is_secure: bool) -> bool:
+def _is_right(spec: PathSpec, uri: SipUri) -> bool:
     """Tell whether a URI leads to LiveKit and leaves the called number as it is, by LiveKit's comparison."""
-    return _leads_to_livekit(spec.profile.sip_uri, uri, is_secure=is_secure) and _keeps_number(spec, uri)
+    return _leads_to_livekit(spec.profile.sip_uri, uri) and _keeps_number(spec, uri)
 
 
 def _keeps_number(spec: PathSpec, uri: SipUri) -> bool:
     return not uri.user or normalised(uri.user) == normalised(spec.phone_number)
 
 
-def leads_to(sip_url: str, profile: Profile, *, is_secure: bool) -> bool:
-    """Tell whether an origination URL leads to LiveKit; `is_secure` says whether its trunk is."""
+def leads_to(sip_url: str, profile: Profile) -> bool:
+    """Tell whether an origination URL leads to LiveKit."""
     uri = _parsed(sip_url)
-    return uri is not None and _leads_to_livekit(profile.sip_uri, uri, is_secure=is_secure)
+    return uri is not None and _leads_to_livekit(profile.sip_uri, uri)
 
 
-def _leads_to_livekit(ours: SipUri, uri: SipUri, *, is_secure: bool) -> bool:
-    """Compare host and port; a secure trunk calls over TLS whatever the URI says (docs/sip-trunking)."""
-    port = (uri.over_tls() if is_secure else uri).effective_port
-    if port != ours.effective_port and port not in DEFAULT_PORTS.values():
+def _leads_to_livekit(ours: SipUri, uri: SipUri) -> bool:
+    """Compare host and port.
+
+    A secure trunk calls over TLS whatever the URI says (docs/sip-trunking), so that either of SIP's own ports is right.
+    """
+    if uri.effective_port != ours.effective_port and uri.effective_port not in DEFAULT_PORTS.values():
         return False
     return uri.host == ours.host or _without_region(uri.host) == _without_region(ours.host)
 
@@ -196,7 +198,7 @@ def _without_region(host: str) -> str:
     return project + _LIVEKIT_CLOUD if host.endswith(_LIVEKIT_CLOUD) and len(region) == 1 else host
 
 
-def _why_not_our_url(observed: Observed, spec: PathSpec, roll: float, *, is_secure: bool) -> list[Reason]:
+def _why_not_our_url(observed: Observed, spec: PathSpec, roll: float) -> list[Reason]:
     """Say why the URLs of our trunk do not lead calls to LiveKit: what ours lacks, and what stands before it."""
     urls = observed.urls.get(spec.trunk_sid, ())
     ours = next((url for url in urls if url.sid == spec.url_sid), None)
@@ -208,7 +210,7 @@ def _why_not_our_url(observed: Observed, spec: PathSpec, roll: float, *, is_secu
         reasons.append(Reason(_Code.ORIGINATION_URL_DISABLED, resource))
     wanted = url_as_wanted(spec)
     first = _called_first([*(url for url in urls if url is not ours), wanted], roll)
-    if first is not None and first is not wanted and not _is_right_url(spec, first, is_secure=is_secure):
+    if first is not None and first is not wanted and not _is_right_url(spec, first):
         detail = f"{shown(first.sid)} ({shown(first.sip_url)}) is called before ours."
         reasons.append(Reason(_Code.ORIGINATION_URL_OVERRIDDEN, (ORIGINATION_URL, first.sid), detail))
     elif ours is not None and (ours.priority, ours.weight) != (wanted.priority, wanted.weight):
@@ -218,7 +220,7 @@ def _why_not_our_url(observed: Observed, spec: PathSpec, roll: float, *, is_secu
                 f"Its priority is {ours.priority} and its weight {ours.weight}: {shown(other.sid)} is called before it."
             )
             reasons.append(Reason(_Code.ORIGINATION_URL_CHANGED, resource, detail))
-    return [*reasons, *_why_not_this_url(spec, ours, is_secure=is_secure)] if ours is not None else reasons
+    return [*reasons, *_why_not_this_url(spec, ours)] if ours is not None else reasons
 
 
 def url_as_wanted(spec: PathSpec) -> OriginationUrl:
@@ -236,18 +238,18 @@ def url_as_wanted(spec: PathSpec) -> OriginationUrl:
     )
 
 
-def _is_right_url(spec: PathSpec, url: OriginationUrl, *, is_secure: bool) -> bool:
+def _is_right_url(spec: PathSpec, url: OriginationUrl) -> bool:
     uri = _parsed(url.sip_url)
-    return uri is not None and _is_right(spec, uri, is_secure=is_secure)
+    return uri is not None and _is_right(spec, uri)
 
 
-def _why_not_this_url(spec: PathSpec, ours: OriginationUrl, *, is_secure: bool) -> list[Reason]:
+def _why_not_this_url(spec: PathSpec, ours: OriginationUrl) -> list[Reason]:
     resource = (ORIGINATION_URL, ours.sid)
     uri = _parsed(ours.sip_url)
     if uri is None:
         return [Reason(_Code.ORIGINATION_URL_CHANGED, resource, f"It cannot be read: {shown(ours.sip_url)}.")]
     reasons = []
-    if not _leads_to_livekit(spec.profile.sip_uri, uri, is_secure=is_secure):
+    if not _leads_to_livekit(spec.profile.sip_uri, uri):
         reasons.append(Reason(_Code.ORIGINATION_HOST_WRONG, resource, f"It is {shown(ours.sip_url)}."))
     if not _keeps_number(spec, uri):
         detail = f"Its user part replaces the called number: {shown(ours.sip_url)}."

@@ -72,7 +72,7 @@ def follow_in_livekit(observed: Observed, spec: PathSpec, arrived: Arrival, call
         if is_refused
         else _follow_from_trunk(observed, spec, arrived, match.trunk, caller)
     )
-    reasons = [] if ended.reaches else ended.reasons
+    reasons = ended.reasons
     if not ended.reaches and (ours is None or match.trunk is not ours):
         reasons = _why_not_our_inbound_trunk(observed, spec, arrived, match, caller, source)
         reasons += _follow_from_trunk(observed, spec, arrived, ours or inbound_trunk_as_wanted(spec), caller).reasons
@@ -261,26 +261,19 @@ def _why_not_our_rule(
     """Say why our rule does not take a call: its own faults, and the other's where ours as wanted would not either."""
     ours = observed.rules.get(spec.rule_id)
     faults = _faults_of_our_rule(observed, spec, arrived, trunk, match, caller)
-    wanted = rule_as_wanted(spec)
     if match.conflict is not None:
         conflict = _conflict(spec, match.conflict)
         named = observed.rules_for(spec.inbound_trunk_id)
         others = [rule for rule in (*named, *observed.wildcard_rules) if rule is not ours]
-        is_theirs = first_rule_conflict([*others, wanted]) is not None
+        is_theirs = first_rule_conflict([*others, rule_as_wanted(spec)]) is not None
         return [conflict, *faults] if is_theirs else [*faults, conflict]
     other = match.rule
-    if other is None or (faults and _goes_before(wanted, other)):
+    if other is None or (faults and not other.trunk_ids):
+        # Ours as wanted names the trunk, and so goes before a wildcard; a rule that names it too goes before ours.
         return faults
     why = ", ".join(_WHAT_STOPS[fault.code] for fault in _faults_of_rule(spec, arrived, trunk, other))
     detail = f"{_named(other)} is matched before ours, and {why}."
     return [Reason(_Code.RULE_OVERRIDDEN, (DISPATCH_RULE, other.id), detail), *faults]
-
-
-def _goes_before(ours: DispatchRule, other: DispatchRule) -> bool:
-    """Tell whether our rule, which names the trunk, would go before another one that takes the call."""
-    if not other.trunk_ids:
-        return True
-    return matching.rank(ours) < matching.rank(other) and first_rule_conflict([ours, other]) is None
 
 
 _WHAT_STOPS = {

@@ -294,7 +294,7 @@ def _of_url(spec: PathSpec, now: OriginationUrl, wanted: OriginationUrl) -> Iter
         yield _warning(spec, _Code.ORIGINATION_URL_DISABLED, resource)
     if "sip_url" in changed:
         detail = f"It is {shown(now.sip_url)}."
-        wrong_host = not leads_to(now.sip_url, spec.profile, is_secure=False)
+        wrong_host = not leads_to(now.sip_url, spec.profile)
         code = _Code.ORIGINATION_HOST_WRONG if wrong_host else _Code.ORIGINATION_URL_CHANGED
         yield _warning(spec, code, resource, detail)
     if changed & {"priority", "weight"}:

@@ -150,7 +150,7 @@ def find_origination_urls(ctx: StepContext) -> list[str]:
     """List the enabled URLs of our trunk that lead to our SIP URI."""
     urls = ctx.tools.carrier.list_origination_urls(ctx.ids[TRUNK])
     profile = ctx.spec.profile
-    return [url.sid for url in urls if url.is_enabled and leads_to(url.sip_url, profile, is_secure=profile.is_secure)]
+    return [url.sid for url in urls if url.is_enabled and leads_to(url.sip_url, profile)]
 
 
 def create_origination_url(ctx: StepContext) -> Result:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from app.domain.findings import Callers
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
-from app.domain.sip_uris import TWILIO_SIGNALLING
-from app.path.arrival import drawn
+from app.domain.sip_uris import TWILIO_SIGNALLING, parse_sip_uri
+from app.path.arrival import drawn, leads_to
 from app.path.observed import Encryption, Media, RuleAgent, RuleKind
 from app.path.reach import Call, Reach, follow, reach
 from app.path.spec import Profile
@@ -147,6 +147,11 @@ TRUNKS_AND_URLS = [
         "a user part that is our number",
         lambda line: line.url(sip_url=host(line).replace("sip:", f"sip:{SHORT_CALLED}@")),
     ),
+    *everywhere(
+        "a user part that a rule knows otherwise",
+        lambda line: line.url(sip_url=host(line).replace("sip:", f"sip:{SHORT_CALLED}@")).rule(numbers=(CALLED,)),
+        "rule_filtered SDR1",
+    ),
     *everywhere("it cannot be read", lambda line: line.url(sip_url="sip:[::1"), "origination_url_changed OU1"),
     *everywhere(
         "another that cannot be read answers nothing", lambda line: line.add_url("OU0", priority=0, sip_url="sip:[::1")
@@ -241,6 +246,22 @@ LIVEKIT_TRUNKS = [
         "a trunk for all numbers takes it to our rule",
         lambda line: line.without("ST1").add_inbound("ST2", numbers=()).rule(trunk_ids=("ST2",)),
     ),
+    *everywhere(
+        "two have the number, and a rule is for all trunks",
+        lambda line: trunkless_rule(line.add_inbound("ST2")),
+        "livekit_trunk_foreign ST2",
+    ),
+    *everywhere(
+        "ours lost the number, and asks for a password",
+        lambda line: line.inbound(numbers=("+19",), has_username=True, has_password=True),
+        "livekit_trunk_lost_number ST1",
+        "livekit_trunk_changed ST1",
+    ),
+    *everywhere(
+        "ours lost the number, and another has it for no call of Twilio",
+        lambda line: line.inbound(numbers=("+19",)).add_inbound("ST2", allowed_addresses=("192.0.2.1",)),
+        "livekit_trunk_lost_number ST1",
+    ),
     *on_cloud(
         "no trunk, a rule for all trunks", lambda line: trunkless_rule(line.without("ST1")), "livekit_trunk_gone ST1"
     ),
@@ -284,6 +305,15 @@ LIVEKIT_TRUNKS = [
     ),
     *everywhere("half a password", lambda line: line.inbound(has_password=True)),
     *everywhere("calls are cut", lambda line: line.inbound(max_call_duration_s=9.9), "livekit_trunk_changed ST1"),
+    *everywhere(
+        "calls are cut at once", lambda line: line.inbound(max_call_duration_s=0.5), "livekit_trunk_changed ST1"
+    ),
+    *everywhere(
+        "a password, and the rule is gone",
+        lambda line: line.without("SDR1").inbound(has_username=True, has_password=True),
+        "livekit_trunk_changed ST1",
+        "rule_gone SDR1",
+    ),
     *everywhere("long calls", lambda line: line.inbound(max_call_duration_s=10)),
     *everywhere("it hardly rings", lambda line: line.inbound(ringing_timeout_s=0.9), "livekit_trunk_changed ST1"),
     *everywhere("it rings", lambda line: line.inbound(ringing_timeout_s=1)),
@@ -330,6 +360,30 @@ RULES = [
         "two others have all trunks",
         lambda line: trunkless_rule(line).add_rule("SDR3", trunk_ids=()),
         "rule_conflict SDR2",
+    ),
+    *everywhere(
+        "two others have all trunks, and ours asks for a PIN",
+        lambda line: trunkless_rule(line.rule(pin="1")).add_rule("SDR3", trunk_ids=()),
+        "rule_conflict SDR2",
+        "rule_pin SDR1",
+    ),
+    *everywhere(
+        "ours has all trunks, two others have ours",
+        lambda line: line.rule(trunk_ids=()).add_rule("SDR2").add_rule("SDR3"),
+        "rule_conflict SDR2",
+    ),
+    *everywhere(
+        "ours has all trunks, for some callers",
+        lambda line: line.rule(trunk_ids=(), inbound_numbers=(CALLER,)),
+        "~rule_filtered SDR1",
+    ),
+    *everywhere(
+        "ours is for some callers, another goes before it",
+        lambda line: line.rule(inbound_numbers=(CALLER,)).add_rule(
+            "SDR2", numbers=(CALLED,), room="a", agents=RECORDER
+        ),
+        "rule_overridden SDR2",
+        "~rule_filtered SDR1",
     ),
     *everywhere("another like ours", lambda line: line.add_rule("SDR2"), "rule_conflict SDR2"),
     *everywhere(
@@ -466,6 +520,13 @@ MEDIA = [
         lambda line: line.rule(media=Media(codecs=("G722",), only_listed_codecs=True)),
         "rule_changed SDR1",
     ),
+    *everywhere(
+        "the trunk requires it, and the rule is gone",
+        lambda line: line.without("SDR1").inbound(media=Media(REQUIRE)),
+        "rule_gone SDR1",
+        "livekit_trunk_encryption ST1",
+    ),
+    *secured("the LiveKit trunk is gone", lambda line: line.without("ST1"), "livekit_trunk_gone ST1"),
     *everywhere("codecs besides the usual ones", lambda line: line.rule(media=Media(codecs=("G722", "opus/48000")))),
     *everywhere(
         "only listed codecs, and none",
@@ -532,6 +593,89 @@ def test_the_detail_says_whose_calls_fail(change: Change, affected: str) -> None
     assert reason.detail.endswith(f"Affected: {affected}.")
 
 
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        (
+            lambda line: line.number(has_voice=False, receive_mode="fax", status="suspended"),
+            "It has no voice capability, is set to receive fax, has the status suspended.",
+        ),
+        (lambda line: line.number(status="x\x1b"), "It has the status x\\x1b."),
+        (lambda line: line.number(None), ""),
+        (lambda line: line.number(None, url="https://x.example"), "It has a voice URL of its own."),
+        (lambda line: line.number(None, "AP1"), "It is on application AP1."),
+        (lambda line: line.number("TK2"), "It is on trunk TK2."),
+        (partial(elsewhere, secure=True), "It is on trunk TK2, which requires encrypted media."),
+        (
+            lambda line: elsewhere(line).trunk(is_secure=True).inbound(media=Media(REQUIRE)),
+            "It is on trunk TK2, which does not send encrypted media.",
+        ),
+        (lambda line: line.url(sip_url=OTHER_URL), "It is sip:pbx.example.com."),
+        (
+            lambda line: line.url(priority=20, weight=5).add_url("OU2", priority=11, sip_url=OTHER_URL),
+            "Its priority is 20 and its weight 5: OU2 is called before it.",
+        ),
+        (
+            lambda line: line.add_url("OU2", priority=9, sip_url=OTHER_URL),
+            "OU2 (sip:pbx.example.com) is called before ours.",
+        ),
+        (lambda line: line.add_inbound("ST2"), "ST1 and ST2 have the number."),
+        (lambda line: line.inbound(numbers=("+19",)), ""),
+        (
+            lambda line: line.inbound(numbers=()).add_inbound("ST2"),
+            "It has no numbers, which stands for every number: a trunk that has the number goes before it.",
+        ),
+        (
+            lambda line: line.inbound(
+                has_username=True, has_password=True, max_call_duration_s=5, ringing_timeout_s=0.25
+            ),
+            "It asks for a user name and a password, which Twilio cannot send, cuts calls after 5 s, lets it ring for 0.25 s.",
+        ),
+        (lambda line: line.rule(agents=()), "It names no agent."),
+        (lambda line: line.rule(agents=(*RECORDER, RuleAgent("other"))), "It names recorder, other."),
+        (lambda line: line.rule(trunk_ids=("ST8", "ST9")), "It names ST8, ST9."),
+        (lambda line: line.add_rule("SDR2"), "SDR1 (tag) and SDR2 (tag)."),
+        (
+            lambda line: line.add_rule("SDR2", name="", numbers=(CALLED,), pin="1", agents=()),
+            "SDR2 is matched before ours, and asks for a PIN, does not start the agent.",
+        ),
+        (lambda line: line.rule(media=Media(codecs=("opus",))), "It lists a codec without its clock rate."),
+    ],
+)
+def test_the_detail_says_what_is_wrong(change: Change, detail: str) -> None:
+    reason, _ = reach_of(change(Line.whole())).reasons[0]
+
+    assert reason.detail == detail
+
+
+def test_two_wildcard_trunks_are_named_beside_what_ours_lacks() -> None:
+    for change, detail in (
+        (lambda line: line.add_inbound("ST2"), "ST2 has the number too."),
+        (
+            lambda line: line.add_inbound("ST2", numbers=()).add_inbound("ST3", numbers=()),
+            "ST2 and ST3 have no numbers, which stands for every number.",
+        ),
+    ):
+        _, (reason, _) = reach_of(change(Line.whole().without("ST1"))).reasons
+        assert reason.detail == detail
+
+
+def test_an_origination_url_leads_to_livekit_by_host_and_port() -> None:
+    odd_port = replace(OWN_SERVER, sip_uri=parse_sip_uri("sip:sip.example.com:5080"))
+    leading = [(CLOUD, EU_URL), (OWN_SERVER, "SIPS:SIP.Example.com"), (odd_port, "sip:sip.example.com:5080")]
+    others = [
+        (CLOUD, "sip:[::1"),
+        (odd_port, "sip:sip.example.com:5081"),
+        (replace(OWN_SERVER, sip_uri=parse_sip_uri("sip:pbx.example")), "sip:pbx.other"),
+        (replace(CLOUD, sip_uri=parse_sip_uri("sip:abc.eu.sip.livekit.cloud")), "sip:xyz.sip.livekit.cloud"),
+    ]
+
+    assert all(leads_to(sip_url, profile) for profile, sip_url in leading)
+    assert not any(leads_to(sip_url, profile) for profile, sip_url in others)
+    in_a_region = replace(CLOUD, sip_uri=parse_sip_uri("sip:abc.eu.sip.livekit.cloud"))
+    assert all(leads_to(f"sip:{name}.sip.livekit.cloud", in_a_region) for name in ("abc", "abc.eu", "abc.us"))
+
+
 def test_a_given_caller_or_address_is_the_only_one_that_is_looked_at() -> None:
     line = Line.whole().inbound(allowed_numbers=(CALLER,), allowed_addresses=TWILIO_SIGNALLING[1:])
 
@@ -583,6 +727,9 @@ def test_urls_of_one_priority_are_drawn_by_weight_and_the_others_follow() -> Non
     assert order(0.25) == ["OU2", "OU0", "OU1", "OU3"]
     assert order(0.99) == ["OU2", "OU0", "OU1", "OU3"]
     assert order(0.99, "OU1", "OU2") == ["OU0", "OU3"]
+    weightless = [replace(url, weight=0) for url in urls]
+    assert [next(drawn(weightless, roll)).sid for roll in (0.0, 0.34, 0.67)] == ["OU0", "OU1", "OU2"]
+    assert next(drawn([replace(urls[0], weight=1)], 0.99)).sid == "OU1"
 
 
 _NUMBERS = st.sampled_from(["", CALLED, SHORT_CALLED, CALLER, "1 310 555-0199", "sales"])
