@@ -626,10 +626,12 @@ def test_the_detail_says_whose_calls_fail(change: Change, affected: str) -> None
             "It has no numbers, which stands for every number: a trunk that has the number goes before it.",
         ),
         (
-            lambda line: line.inbound(
-                has_username=True, has_password=True, max_call_duration_s=5, ringing_timeout_s=0.25
-            ),
-            "It asks for a user name and a password, which Twilio cannot send, cuts calls after 5 s, lets it ring for 0.25 s.",
+            lambda line: line.inbound(has_username=True, has_password=True),
+            "It asks for a user name and a password, which Twilio cannot send.",
+        ),
+        (
+            lambda line: line.inbound(max_call_duration_s=5, ringing_timeout_s=0.25),
+            "It cuts calls after 5 s, lets it ring for 0.25 s.",
         ),
         (lambda line: line.rule(agents=()), "It names no agent."),
         (lambda line: line.rule(agents=(*RECORDER, RuleAgent("other"))), "It names recorder, other."),
