@@ -203,6 +203,9 @@ def _refuse_clear_text(parts: SplitResult) -> None:
         raise ValueError(f"would send credentials in clear: use {parts.scheme}s, or a loopback address")
 
 
+_EDGE = re.compile(r"[a-z0-9-]+")
+
+
 def sip_uri(value: str) -> SipUri:
     """Parse LiveKit's SIP URI, over TCP where it names no transport; refuse what no call would get through with.
 
@@ -217,6 +220,8 @@ def sip_uri(value: str) -> SipUri:
         raise ValueError("has headers after a ?: it must end before that")
     if any(name not in EDGE_PARAMETERS for name, _ in uri.parameters):
         raise ValueError("has a parameter that is not known: known are transport and edge")
+    if not all(value.isascii() and _EDGE.fullmatch(value) for _, value in uri.parameters):
+        raise ValueError("has an edge that is not one word, such as dublin")
     if uri.host.startswith("p_"):
         raise ValueError("has the project's id with p_ as its host: leave out the p_")
     if _is_below(uri.host, "livekit.cloud") and not uri.host.endswith(".sip.livekit.cloud"):

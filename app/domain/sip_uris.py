@@ -29,7 +29,6 @@ EDGE_PARAMETERS = ("edge", "region")
 
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?")
 _NAME = re.compile(r"[a-z0-9!%'*+._`~-]+")
-_WORD = re.compile(r"[a-z0-9-]+")
 _PORT = re.compile(r"0*[0-9]{1,5}")
 _ADDRESS = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>.*))?")
 
@@ -56,6 +55,11 @@ class SipUri:
         if self.port == DEFAULT_PORTS[self.transport]:
             object.__setattr__(self, "port", None)
         object.__setattr__(self, "parameters", tuple(sorted(self.parameters)))
+
+    @property
+    def called(self) -> str:
+        """The user without a password: what the call arrives as."""
+        return self.user.partition(":")[0]
 
     @property
     def effective_port(self) -> int:
@@ -96,6 +100,8 @@ def parse_sip_uri(text: str, default_transport: str = "udp") -> SipUri:
     user, _, address = (rest if has_scheme else body).rpartition("@")
     address, _, headers = address.partition("?")
     address, *parameters = address.split(";")
+    if "@" in user:
+        raise ValueError("has more than one @")
     parts = _ADDRESS.fullmatch(address)
     if parts is None:
         raise ValueError("has a host that cannot be read")
@@ -120,8 +126,6 @@ def _options(parameters: list[str]) -> dict[str, str]:
         if key in options:
             raise ValueError("names a parameter twice")
         if key in {*EDGE_PARAMETERS, "transport"}:
-            if not (value.isascii() and _WORD.fullmatch(value.lower())):
-                raise ValueError(f"has a parameter {key} whose value is not one word")
             value = value.lower()
         options[key] = value
     return options

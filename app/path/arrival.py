@@ -14,12 +14,15 @@ from app.domain.findings import FindingCode
 from app.domain.operations import NUMBER, ORIGINATION_URL, TRUNK
 from app.domain.sip_uris import DEFAULT_PORTS, SipUri, parse_sip_uri
 from app.domain.texts import shown
-from app.path.observed import CarrierNumber, Observed, OriginationUrl, ResourceKey, normalised
+from app.path.observed import CarrierNumber, Observed, OriginationUrl, ResourceKey
 from app.path.spec import PathSpec, Profile
 
 _Code = FindingCode
 
 _LIVEKIT_CLOUD = ".sip.livekit.cloud"
+
+_SCHEMES = ("sip:", "sips:")
+"""An origination URL has one of them, where a setting may leave it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,10 @@ class Arrival(NamedTuple):
     reasons: tuple[Reason, ...]
     called: str
     """The user of the To header."""
+    then: tuple[str, ...]
+    """The users of the URLs that Twilio tries next, where LiveKit's answer is not final."""
+    renumbered: tuple[Reason, ...]
+    """Why the user is not the number: these stop the call, unless something takes its calls to the agent as well."""
     trunk_sid: str
     """The Twilio trunk that it comes through."""
     is_secure: bool
@@ -73,7 +80,7 @@ def _through_ours(observed: Observed, spec: PathSpec, roll: float, reasons: list
     else:
         reasons += _why_not_our_url(observed, spec, roll)
     is_secure = _is_secure(observed, spec)
-    return Arrival(tuple(reasons), spec.phone_number, spec.trunk_sid, is_secure, is_secure)
+    return Arrival(tuple(reasons), spec.phone_number, (), (), spec.trunk_sid, is_secure, is_secure)
 
 
 def _is_secure(observed: Observed, spec: PathSpec) -> bool:
@@ -119,11 +126,31 @@ def _through(observed: Observed, spec: PathSpec, trunk_sid: str, roll: float) ->
     trunk = observed.trunks.get(trunk_sid)
     if trunk is None:
         return None
-    url = _called_first(observed.urls.get(trunk_sid, ()), roll)
-    uri = _parsed(url.sip_url) if url is not None else None
-    if uri is None or not _is_right(spec, uri):
+    users = _users(observed.urls.get(trunk_sid, ()), spec, roll)
+    if not users:
         return None
-    return Arrival((), uri.user or spec.phone_number, trunk_sid, trunk.is_secure, _is_secure(observed, spec))
+    called, *then = users
+    renumbered: list[Reason] = []
+    if called != spec.phone_number:
+        renumbered = _why_not_our_url(observed, spec, roll)
+        if trunk_sid != spec.trunk_sid:
+            detail = f"It is on trunk {shown(trunk_sid)}, which calls {shown(called)} instead."
+            renumbered = [Reason(_Code.NUMBER_MOVED, (NUMBER, spec.number_sid), detail), *renumbered]
+    ours_is_secure = _is_secure(observed, spec)
+    return Arrival((), called, tuple(then), tuple(renumbered), trunk_sid, trunk.is_secure, ours_is_secure)
+
+
+def _users(urls: Sequence[OriginationUrl], spec: PathSpec, roll: float) -> list[str]:
+    """Return whom Twilio calls at LiveKit, one after the other, until a URL leads elsewhere."""
+    users: dict[str, None] = {}
+    for url in urls if len(urls) == 1 and urls[0].is_enabled else drawn(urls, roll):
+        uri = parsed_url(url.sip_url)
+        if uri is None:
+            continue
+        if not _leads_to_livekit(spec.profile.sip_uri, uri):
+            break
+        users[uri.called or spec.phone_number] = None
+    return list(users)
 
 
 def drawn(urls: Sequence[OriginationUrl], roll: float) -> Iterator[OriginationUrl]:
@@ -155,12 +182,16 @@ def shares_of(tier: Sequence[OriginationUrl]) -> list[int]:
 def _called_first(urls: Sequence[OriginationUrl], roll: float) -> OriginationUrl | None:
     """Return the URL that answers: the first that can be read, since the others answer nothing."""
     if len(urls) == 1:
-        return urls[0] if urls[0].is_enabled and _parsed(urls[0].sip_url) else None
-    return next((url for url in drawn(urls, roll) if _parsed(url.sip_url)), None)
+        return urls[0] if urls[0].is_enabled and parsed_url(urls[0].sip_url) else None
+    return next((url for url in drawn(urls, roll) if parsed_url(url.sip_url)), None)
 
 
 @lru_cache(maxsize=4096)
-def _parsed(sip_url: str) -> SipUri | None:
+def parsed_url(sip_url: str) -> SipUri | None:
+    """Return what an origination URL says, or None where Twilio can make nothing of it."""
+    text = sip_url.strip()
+    if not text.lower().startswith(_SCHEMES) or any(character <= " " or character == "\x7f" for character in text):
+        return None
     try:
         return parse_sip_uri(sip_url)
     except ValueError:
@@ -168,17 +199,17 @@ def _parsed(sip_url: str) -> SipUri | None:
 
 
 def _is_right(spec: PathSpec, uri: SipUri) -> bool:
-    """Tell whether a URI leads to LiveKit and leaves the called number as it is, by LiveKit's comparison."""
+    """Tell whether a URI leads to LiveKit and leaves the called number as it is."""
     return _leads_to_livekit(spec.profile.sip_uri, uri) and _keeps_number(spec, uri)
 
 
 def _keeps_number(spec: PathSpec, uri: SipUri) -> bool:
-    return not uri.user or normalised(uri.user) == normalised(spec.phone_number)
+    return uri.called in {"", spec.phone_number}
 
 
 def leads_to(sip_url: str, profile: Profile) -> bool:
     """Tell whether an origination URL leads to LiveKit."""
-    uri = _parsed(sip_url)
+    uri = parsed_url(sip_url)
     return uri is not None and _leads_to_livekit(profile.sip_uri, uri)
 
 
@@ -239,13 +270,13 @@ def url_as_wanted(spec: PathSpec) -> OriginationUrl:
 
 
 def _is_right_url(spec: PathSpec, url: OriginationUrl) -> bool:
-    uri = _parsed(url.sip_url)
+    uri = parsed_url(url.sip_url)
     return uri is not None and _is_right(spec, uri)
 
 
 def _why_not_this_url(spec: PathSpec, ours: OriginationUrl) -> list[Reason]:
     resource = (ORIGINATION_URL, ours.sid)
-    uri = _parsed(ours.sip_url)
+    uri = parsed_url(ours.sip_url)
     if uri is None:
         return [Reason(_Code.ORIGINATION_URL_CHANGED, resource, f"It cannot be read: {shown(ours.sip_url)}.")]
     reasons = []

@@ -60,25 +60,38 @@ class _Ended(NamedTuple):
     agents: tuple[str, ...]
     reasons: list[Reason]
     """Why it does not get through, so far as our objects and those in their way say."""
+    is_final: bool = True
+    """Whether Twilio tries no other URL after LiveKit's answer: after 407, 500 and 503 it does (docs/sip-trunking)."""
 
 
 def follow_in_livekit(observed: Observed, spec: PathSpec, arrived: Arrival, caller: str, source: str) -> Followed:
     """Follow a call that comes to LiveKit like this to the agents that it starts."""
+    first = ended = _follow_to(observed, spec, arrived, caller, source)
+    for called in arrived.then:
+        if ended.reaches or ended.is_final:
+            break
+        ended = _follow_to(observed, spec, arrived._replace(called=called), caller, source)
+    agents = () if arrived.reasons else ended.agents
+    if ended.reaches:
+        return Followed(agents, arrived.reasons)
+    if arrived.renumbered:
+        # What else is wrong is asked of a call to the number itself: that is what a repair makes of it.
+        first = _follow_to(observed, spec, arrived._replace(called=spec.phone_number), caller, source)
+    return Followed(agents, (*arrived.reasons, *arrived.renumbered, *first.reasons))
+
+
+def _follow_to(observed: Observed, spec: PathSpec, arrived: Arrival, caller: str, source: str) -> _Ended:
     match = matching.match_trunk(observed, arrived.called, caller, source)
     ours = observed.inbound_trunks.get(spec.inbound_trunk_id)
-    is_refused = bool(match.rivals) or (match.trunk is None and spec.profile.is_cloud)
-    ended = (
-        _Ended(reaches=False, agents=(), reasons=[])
-        if is_refused
-        else _follow_from_trunk(observed, spec, arrived, match.trunk, caller)
-    )
-    reasons = ended.reasons
-    if not ended.reaches and (ours is None or match.trunk is not ours):
-        reasons = _why_not_our_inbound_trunk(observed, spec, arrived, match, caller, source)
-        reasons += _follow_from_trunk(observed, spec, arrived, ours or inbound_trunk_as_wanted(spec), caller).reasons
-    if arrived.reasons:
-        return Followed((), (*arrived.reasons, *reasons))
-    return Followed(ended.agents, tuple(reasons))
+    if match.rivals or (match.trunk is None and spec.profile.is_cloud):
+        ended = _Ended(reaches=False, agents=(), reasons=[], is_final=not match.rivals)
+    else:
+        ended = _follow_from_trunk(observed, spec, arrived, match.trunk, caller)
+        if ended.reaches or (match.trunk is not None and match.trunk is ours):
+            return ended
+    reasons = _why_not_our_inbound_trunk(observed, spec, arrived, match, caller, source)
+    reasons += _follow_from_trunk(observed, spec, arrived, ours or inbound_trunk_as_wanted(spec), caller).reasons
+    return ended._replace(reasons=reasons)
 
 
 def inbound_trunk_as_wanted(spec: PathSpec) -> InboundTrunk:
@@ -149,17 +162,20 @@ def _follow_from_trunk(
     refusals = _faults_of_taking_trunk(trunk) if trunk is not None else []
     match = matching.match_rule(observed, trunk, arrived.called, caller)
     rule = match.rule
+    is_let_in = trunk is None or not trunk.asks_password
     if rule is None:
         reasons = [*refusals, *_why_not_our_rule(observed, spec, arrived, trunk, match, caller)]
-        return _Ended(reaches=False, agents=(), reasons=reasons)
-    faults = _faults_of_rule(spec, arrived, trunk, rule)
-    is_in_room = all(fault.code is _Code.RULE_LOST_AGENT for fault in faults)
-    is_let_in = trunk is None or not trunk.asks_password
-    agents = tuple(agent.name for agent in rule.agents) if is_in_room and is_let_in else ()
+        is_final = is_let_in and match.conflict is None
+        return _Ended(reaches=False, agents=(), reasons=reasons, is_final=is_final)
+    faults = _faults_of_rule(spec, arrived, trunk, rule, caller)
+    is_in_room = is_let_in and all(fault.code is _Code.RULE_LOST_AGENT for fault in faults)
+    # An agent without a name is any worker without one: nobody's in particular.
+    agents = tuple(agent.name for agent in rule.agents if agent.name) if is_in_room else ()
+    is_final = is_let_in and not matching.has_unusable_codecs(matching.codec_media(trunk, rule)[0])
     if faults and rule.id != spec.rule_id:
         faults = _why_not_our_rule(observed, spec, arrived, trunk, match, caller)
     reasons = [*refusals, *faults]
-    return _Ended(reaches=not reasons, agents=agents, reasons=reasons)
+    return _Ended(not reasons, agents, reasons, is_final)
 
 
 def _faults_of_taking_trunk(trunk: InboundTrunk) -> list[Reason]:
@@ -176,7 +192,9 @@ def _faults_of_taking_trunk(trunk: InboundTrunk) -> list[Reason]:
     )
 
 
-def _faults_of_rule(spec: PathSpec, arrived: Arrival, trunk: InboundTrunk | None, rule: DispatchRule) -> list[Reason]:
+def _faults_of_rule(
+    spec: PathSpec, arrived: Arrival, trunk: InboundTrunk | None, rule: DispatchRule, caller: str
+) -> list[Reason]:
     """Say why a call does not reach our agent by a rule that takes it."""
     resource = (DISPATCH_RULE, rule.id)
     faults = []
@@ -189,6 +207,9 @@ def _faults_of_rule(spec: PathSpec, arrived: Arrival, trunk: InboundTrunk | None
     if rule.room_preset and presets is not None and rule.room_preset not in presets:
         detail = f"The LiveKit server has no room preset {shown(rule.room_preset)}."
         faults.append(Reason(_Code.RULE_PRESET, resource, detail))
+    if not matching.is_room_named(rule, arrived.called, caller):
+        fault = f"makes a room name of more than {matching.LONGEST_ROOM_NAME} bytes" if rule.room else "names no room"
+        faults.append(Reason(_Code.RULE_CHANGED, resource, sentence(fault)))
     return [*faults, *_faults_of_media(spec, arrived, trunk, rule)]
 
 
@@ -271,7 +292,7 @@ def _why_not_our_rule(
     if other is None or (faults and not other.trunk_ids):
         # Ours as wanted names the trunk, and so goes before a wildcard; a rule that names it too goes before ours.
         return faults
-    why = ", ".join(_WHAT_STOPS[fault.code] for fault in _faults_of_rule(spec, arrived, trunk, other))
+    why = ", ".join(_WHAT_STOPS[fault.code] for fault in _faults_of_rule(spec, arrived, trunk, other, caller))
     detail = f"{_named(other)} is matched before ours, and {why}."
     return [Reason(_Code.RULE_OVERRIDDEN, (DISPATCH_RULE, other.id), detail), *faults]
 
@@ -281,7 +302,7 @@ _WHAT_STOPS = {
     _Code.RULE_LOST_AGENT: "does not start the agent",
     _Code.RULE_PRESET: "names a room preset that the LiveKit server does not have",
     _Code.RULE_ENCRYPTION: "requires encrypted media",
-    _Code.RULE_CHANGED: "has codecs with which no call is answered",
+    _Code.RULE_CHANGED: "has codecs or a room with which no call is answered",
     _Code.LIVEKIT_TRUNK_ENCRYPTION: "does not turn off the encryption that its trunk requires",
     _Code.LIVEKIT_TRUNK_CHANGED: "agrees with Twilio on no media",
     _Code.TRUNK_SECURE: "does not encrypt media",
@@ -329,4 +350,4 @@ def _faults_of_our_rule(
         faults.append(
             Reason(_Code.RULE_FILTERED, resource, "Its numbers does not have the called number as Twilio writes it.")
         )
-    return [*faults, *_faults_of_rule(spec, arrived, trunk, ours)]
+    return [*faults, *_faults_of_rule(spec, arrived, trunk, ours, caller)]

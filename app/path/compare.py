@@ -10,15 +10,17 @@ from typing import TypeVar
 
 from app.domain.findings import Finding, FindingCode, Severity
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
-from app.domain.sip_uris import SipUri, parse_sip_uri
+from app.domain.sip_uris import SipUri
 from app.domain.texts import shown
-from app.path.arrival import leads_to
+from app.path.arrival import leads_to, parsed_url
 from app.path.livekit_matching import (
+    LONGEST_CALLER,
     SHORTEST_CALL_S,
     SHORTEST_RINGING_S,
     accepts_twilio_codecs,
     covers,
     is_open_to_all,
+    is_room_named,
 )
 from app.path.marks import has_mark, mark_in, with_mark, without_mark
 from app.path.observed import (
@@ -70,9 +72,8 @@ def corrected_url(now: OriginationUrl, spec: PathSpec, *, is_secure: bool) -> Or
 
 def _corrected_sip_url(now: str, wanted: SipUri, *, is_secure: bool) -> str:
     """Return `now` where it means what is wanted; an edge and headers that the setting does not name are kept."""
-    try:
-        found = parse_sip_uri(now)
-    except ValueError:
+    found = parsed_url(now)
+    if found is None:
         return str(wanted)
     if found.host == wanted.host:
         ours = dict(wanted.parameters)
@@ -129,18 +130,17 @@ def corrected_rule(now: DispatchRule, spec: PathSpec, *, twilio_encrypts: bool, 
     Other trunks and other agents stay. `former_agent` is the name of the agent that gives the number away, in a move.
     """
     wanted, presets = spec.dispatch_rule, spec.profile.room_presets
-    is_our_kind = now.kind is RuleKind.INDIVIDUAL
+    ours = replace(now, kind=RuleKind.INDIVIDUAL, is_fixed_room=False)
+    has_own_room = now.kind is RuleKind.INDIVIDUAL and is_room_named(ours, spec.phone_number, LONGEST_CALLER)
     return replace(
-        now,
+        ours,
         name=wanted.tag,
         metadata=without_mark(now.metadata),
         trunk_ids=tuple(dict.fromkeys(now.trunk_ids)) if wanted.trunk_id in now.trunk_ids else (wanted.trunk_id,),
         inbound_numbers=(),
         numbers=now.numbers if spec.phone_number in now.numbers else (),
-        kind=RuleKind.INDIVIDUAL,
-        room=now.room if is_our_kind else wanted.room_prefix,
+        room=now.room if has_own_room else wanted.room_prefix,
         pin="",
-        is_fixed_room=False,
         agents=_corrected_agents(now.agents, RuleAgent(wanted.agent_name, wanted.job_metadata), former_agent),
         room_preset="" if presets is not None and now.room_preset not in presets else now.room_preset,
         media=_corrected_media(now.media, is_secure=False, twilio_encrypts=twilio_encrypts or spec.profile.is_secure),

@@ -224,6 +224,41 @@ def _best(rules: list[DispatchRule], called: str, caller: str) -> DispatchRule |
     return min((rule for rule in rules if takes(rule, called, caller)), key=rank, default=None)
 
 
+LONGEST_ROOM_NAME = 256
+"""Bytes (livekit/livekit pkg/config/config.go:559)."""
+
+LONGEST_CALLER = "+" + 15 * "9"
+"""A caller than which none is longer: E.164 has at most fifteen digits."""
+
+_RANDOM_PART = 13
+"""An underscore and twelve characters."""
+
+_SHOWN_DIGITS = 4
+"""Digits that are left of a hidden caller; of a number that has no more, the last one."""
+
+
+def is_room_named(rule: DispatchRule, called: str, caller: str) -> bool:
+    """Tell whether the room of a call gets a name, and one that LiveKit takes (livekit/protocol sip/sip.go:867-950).
+
+    One of a kind that only a newer server knows is taken to have one.
+    """
+    length = _bytes(rule.room)
+    if rule.kind in {RuleKind.INDIVIDUAL, RuleKind.CALLEE}:
+        number = called
+        if rule.kind is RuleKind.INDIVIDUAL:
+            number = _hidden(caller) if rule.hides_caller else caller
+        length += (length > 0) + _bytes(number) + (0 if rule.is_fixed_room else _RANDOM_PART)
+    return rule.kind is RuleKind.UNKNOWN or 0 < length <= LONGEST_ROOM_NAME
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode(errors="replace"))
+
+
+def _hidden(caller: str) -> str:
+    return caller[-_SHOWN_DIGITS:] if len(caller) > _SHOWN_DIGITS else caller[-1:]
+
+
 def merged_encryption(trunk: InboundTrunk | None, rule: DispatchRule | None) -> Encryption:
     """Return the encryption of a call: the rule's, unless that is not set (livekit/sip.go, MergeValue)."""
     if rule is not None and rule.media.encryption is not Encryption.DISABLE:
@@ -252,11 +287,20 @@ def accepts_twilio_codecs(media: Media) -> bool:
 
 def codec_fault(media: Media) -> str:
     """Return why LiveKit refuses a call of Twilio for its codecs, or "" (media_codecs.go, codecSet)."""
-    if not media.codecs:
-        return "allows only listed codecs, and lists none" if media.only_listed_codecs else ""
-    names = [codec if "/" in codec else f"{codec}/{_CLOCK_RATES.get(codec, '')}" for codec in media.codecs]
-    if any(name.endswith("/") for name in names):
-        return "lists a codec without its clock rate"
-    if media.only_listed_codecs and _TWILIO_CODECS.isdisjoint(map(str.lower, names)):
+    if has_unusable_codecs(media):
+        what = "lists a codec without its clock rate"
+        return what if media.codecs else "allows only listed codecs, and lists none"
+    if media.only_listed_codecs and _TWILIO_CODECS.isdisjoint(map(str.lower, map(_with_rate, media.codecs))):
         return "allows only codecs that Twilio does not offer"
     return ""
+
+
+def has_unusable_codecs(media: Media) -> bool:
+    """Tell whether LiveKit can make nothing of the codecs, and answers every call with 500 (media_codecs.go)."""
+    if not media.codecs:
+        return media.only_listed_codecs
+    return not all(name and rate for name, _, rate in (_with_rate(codec).partition("/") for codec in media.codecs))
+
+
+def _with_rate(codec: str) -> str:
+    return codec if "/" in codec else f"{codec}/{_CLOCK_RATES.get(codec, '')}"

@@ -161,7 +161,9 @@ class DispatchRule:
     """The room's name, or its prefix."""
     pin: str = field(default="", repr=False)
     is_fixed_room: bool = False
-    """Whether an individual rule's rooms have no random part, so that a caller may come into a room that is live."""
+    """Whether its rooms have no random part, so that a caller may come into one that is live."""
+    hides_caller: bool = False
+    """Whether a room's name has only the last digits of the caller's number."""
     room_preset: str = ""
     media: Media = Media()
     raw: bytes = field(default=b"", compare=False, repr=False)

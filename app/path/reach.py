@@ -16,8 +16,10 @@ from app.domain.texts import shown
 from app.path.arrival import Arrival, Reason, arrival, shares_of, url_as_wanted
 from app.path.call import Call, Followed, follow, follow_in_livekit
 from app.path.livekit_matching import (
+    LONGEST_CALLER,
     TWILIO_BLOCKS,
     admits,
+    is_room_named,
     normalised_all,
     sources_of,
 )
@@ -79,39 +81,43 @@ class _Outcome(NamedTuple):
 def reach(observed: Observed, spec: PathSpec, *, caller: str | None = None, source: str | None = None) -> Reach:
     """Follow a call of every kind of caller from every address of Twilio, or of the given ones."""
     calling_from = sources_of(spec.profile.allowed_addresses) if source is None else (source,)
-    trunks, rules = _what_may_take_it(observed, spec, calling_from)
+    arrivals = _arrivals(observed, spec)
+    called = {spec.phone_number, *(user for one, _ in arrivals for user in (one.called, *one.then))}
+    trunks, rules = _what_may_take_it(observed, spec, sorted(called), calling_from)
     sources = _source_groups(calling_from, tuple(one.allowed_addresses for one in trunks if one.allowed_addresses))
     allowed = tuple(trunk.allowed_numbers for trunk in trunks if trunk.allowed_numbers)
     inbound = tuple(rule.inbound_numbers for rule in rules if rule.inbound_numbers)
-    callers = _caller_groups(allowed, inbound) if caller is None else (_Group(caller, (caller,)),)
+    long = tuple(rule for rule in rules if _depends_on_length(rule))
+    callers = _caller_groups(allowed, inbound, long) if caller is None else (_Group(caller, (caller,)),)
     outcomes = [
         _Outcome(arrived, share, who, where, follow_in_livekit(observed, spec, arrived, who.example, where.example))
-        for (arrived, share), who, where in product(_arrivals(observed, spec), callers, sources)
+        for (arrived, share), who, where in product(arrivals, callers, sources)
     ]
     agents = dict.fromkeys(agent for one in outcomes if not one.followed.reasons for agent in one.followed.agents)
     return Reach(tuple(_weighed(outcomes)), tuple(agents))
 
 
 def _what_may_take_it(
-    observed: Observed, spec: PathSpec, sources: tuple[str, ...]
+    observed: Observed, spec: PathSpec, called: Sequence[str], sources: tuple[str, ...]
 ) -> tuple[list[InboundTrunk], list[DispatchRule]]:
     """Return the LiveKit trunks and rules on which the fate of a call may depend, ours among them.
 
     Wildcards only where they are of use: trunks where none that has the number lets everybody in, rules where a call
     may come without a trunk, or to one whose rules all filter.
     """
-    trunks = observed.trunks_for(spec.phone_number)
-    is_taken = any(_lets_all_in(trunk, sources) for trunk in trunks)
+    named = [observed.trunks_for(number) for number in called]
+    trunks = [trunk for of_number in named for trunk in of_number]
+    is_taken = all(any(_lets_all_in(trunk, sources) for trunk in of_number) for of_number in named)
     if not is_taken:
-        trunks = [*trunks, *observed.wildcard_trunks]
+        trunks += observed.wildcard_trunks
     ours = observed.inbound_trunks.get(spec.inbound_trunk_id)
     if ours is not None and ours not in trunks:
-        trunks = [*trunks, ours]
+        trunks.append(ours)
     rules: list[DispatchRule] = []
     for trunk in trunks:
-        named = observed.rules_for(trunk.id)
-        rules += named
-        is_taken = is_taken and not all(rule.inbound_numbers or rule.numbers for rule in named)
+        of_trunk = observed.rules_for(trunk.id)
+        rules += of_trunk
+        is_taken = is_taken and not all(rule.inbound_numbers or rule.numbers for rule in of_trunk)
     if not is_taken:
         rules += observed.wildcard_rules
     our_rule = observed.rules.get(spec.rule_id)
@@ -125,23 +131,42 @@ def _lets_all_in(trunk: InboundTrunk, sources: tuple[str, ...]) -> bool:
     return not allowed or (len(_source_groups(sources, (allowed,))) == 1 and admits(allowed, sources[0]))
 
 
-_ANY_CALLER = _Group("+12025550100", ())
+_SHORT_CALLER = "anonymous"
+
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
+"""Stands for what the database cannot store, a NUL among them (`app.domain.texts`)."""
+
+
+def _depends_on_length(rule: DispatchRule) -> bool:
+    """Tell whether a room is named for some callers only: its prefix leaves too little room for a long number."""
+    return is_room_named(rule, LONGEST_CALLER, "0") and not is_room_named(rule, LONGEST_CALLER, LONGEST_CALLER)
 
 
 @lru_cache(maxsize=256)
-def _caller_groups(allowed: tuple[tuple[str, ...], ...], inbound: tuple[tuple[str, ...], ...]) -> tuple[_Group, ...]:
-    """Group the callers that the lists name, as they are written and as E.164, and one that none of them names."""
+def _caller_groups(
+    allowed: tuple[tuple[str, ...], ...], inbound: tuple[tuple[str, ...], ...], long: tuple[DispatchRule, ...]
+) -> tuple[_Group, ...]:
+    """Group the callers that the lists name, as they are written and as E.164, and one that none of them names.
+
+    `long` are the rules that tell callers apart by their length.
+    """
     named = {text for numbers in (*allowed, *inbound) for text in numbers}
     named |= set(map(normalised, named))
+    # Nobody calls with an empty user, or with one that no From header can hold.
+    named = {text for text in named if text and text.isprintable() and _REPLACED not in text}
     stranger = next(text for text in (f"+1202555{number:04}" for number in count(100)) if text not in named)
     as_numbers, as_written = list(map(normalised_all, allowed)), list(map(frozenset, inbound))
 
     def treatment(caller: str) -> tuple[bool, ...]:
         number = normalised(caller)
-        return (*(number in numbers for numbers in as_numbers), *(caller in texts for texts in as_written))
+        return (
+            *(number in numbers for numbers in as_numbers),
+            *(caller in texts for texts in as_written),
+            *(is_room_named(rule, caller, caller) for rule in long),
+        )
 
     groups: dict[tuple[bool, ...], list[str]] = {treatment(stranger): []}
-    for caller in sorted(named):
+    for caller in sorted(named | ({_SHORT_CALLER, LONGEST_CALLER} if long else set())):
         groups.setdefault(treatment(caller), []).append(caller)
     _strangers, *others = groups.items()
     return (_Group(stranger, ()), *(_Group(callers[0], tuple(callers)) for _, callers in others))

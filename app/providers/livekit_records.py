@@ -85,7 +85,8 @@ def read_rule(info: api.SIPDispatchRuleInfo) -> DispatchRule:
         kind=kind,
         room=storable(getattr(rule, _room_field(kind), "")),
         pin=storable(getattr(rule, "pin", "")),
-        is_fixed_room=kind is RuleKind.INDIVIDUAL and info.rule.dispatch_rule_individual.no_randomness,
+        is_fixed_room=_is_fixed_room(info.rule),
+        hides_caller=info.hide_phone_number,
         room_preset=storable(info.room_preset),
         media=_media(info),
         raw=info.SerializeToString(),
@@ -171,6 +172,13 @@ def _changed(now: Record, wanted: Record) -> set[str]:
 def _kind(rule: api.SIPDispatchRule) -> RuleKind:
     one = rule.WhichOneof("rule")
     return next((kind for kind, name in _KINDS.items() if name == one), RuleKind.UNKNOWN)
+
+
+def _is_fixed_room(rule: api.SIPDispatchRule) -> bool:
+    """Tell whether rooms have no random part: each kind has its own default (livekit/protocol sip/sip.go:930-950)."""
+    if rule.HasField("dispatch_rule_callee"):
+        return not rule.dispatch_rule_callee.randomize
+    return rule.HasField("dispatch_rule_direct") or rule.dispatch_rule_individual.no_randomness
 
 
 def _room_field(kind: RuleKind) -> str:

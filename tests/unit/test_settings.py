@@ -356,6 +356,8 @@ def test_a_sip_uri_is_taken_in_any_form_that_means_it(load: Load, given: str, ex
         ("sips:abc.sip.livekit.cloud", "sips:"),
         ("sip:user@abc.sip.livekit.cloud", "user part"),
         ("sip:abc.sip.livekit.cloud;lr", "parameter that is not known"),
+        ("sip:abc.sip.livekit.cloud;edge", "edge that is not one word"),
+        ("sip:abc.sip.livekit.cloud;edge=a b", "edge that is not one word"),
         ("sip:abc.sip.livekit.cloud?X-Team=1", "headers"),
         ("sip:", "no host"),
         ("sip:;transport=tcp", "no host"),
