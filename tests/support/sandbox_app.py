@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -46,12 +46,20 @@ class ProviderConsole:
 
     def livekit(self, call: str, **body: Any) -> dict[str, Any]:
         """Call LiveKit's SIP service with JSON; return the response's body."""
+        return self._twirp(call, json=body).json()
+
+    def sip(self, call: str, body: bytes) -> bytes:
+        """Call LiveKit's SIP service with a protobuf message; return the response's."""
+        return self._twirp(call, data=body, headers={"Content-Type": "application/protobuf"}).content
+
+    def _twirp(self, call: str, headers: Mapping[str, str] | None = None, **body: Any) -> requests.Response:
         claims = {"iss": defaults.LIVEKIT_API_KEY, "exp": int(time.time()) + 60, "sip": {"admin": True}}
         token = jwt.encode(claims, self._livekit_secret, algorithm="HS256")
         path = f"{self.url}/twirp/livekit.SIP/{call}"
-        response = requests.post(path, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+        headers = {**(headers or {}), "Authorization": f"Bearer {token}"}
+        response = requests.post(path, headers=headers, timeout=10, **body)
         assert response.ok, response.text
-        return response.json()
+        return response
 
     def rule(self, rule_id: str, **fields: Any) -> None:
         """Replace a dispatch rule by one with these fields."""
@@ -136,15 +144,20 @@ def live(database_url: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -
     wiring = without_pauses(build(load_settings(), publisher=publisher))
     live = SandboxApp(wiring, publisher, sandbox)
     sandbox.number(NUMBER, voiceUrl="https://example.com/voice")
+    add_foreign_path(live)
+    live.provision()
+    yield live
+    wiring.close()
+
+
+def add_foreign_path(live: SandboxApp) -> None:
+    """Add somebody else's trunk, number, LiveKit trunk and rule."""
     trunk = live.console.twilio("POST", "/v1/Trunks", FriendlyName="theirs")["sid"]
-    sandbox.number(FOREIGN_NUMBER, trunkSid=trunk)
+    live.sandbox.number(FOREIGN_NUMBER, trunkSid=trunk)
     inbound = live.console.livekit("CreateSIPInboundTrunk", trunk={"name": "theirs", "numbers": [FOREIGN_NUMBER]})
     kind = {"dispatch_rule_individual": {"room_prefix": "theirs"}}
     rule = {"name": "theirs", "rule": kind, "trunk_ids": [inbound["sip_trunk_id"]]}
     live.console.livekit("CreateSIPDispatchRule", dispatch_rule=rule)
-    live.provision()
-    yield live
-    wiring.close()
 
 
 def unknown_agent() -> str:

@@ -1,0 +1,120 @@
+"""Each single change at the providers: what it does to calls, what a verification says, what a repair makes of it.
+
+The tables are in `twilio_changes` and `livekit_changes`. What operators set by hand is on every path from the start.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from app.domain.errors import ErrorCode, RefusedError
+from app.domain.events import Origin
+from app.domain.findings import Callers, Finding, FindingCode, Severity
+from app.domain.operations import COLUMNS
+from app.path.call import Call, follow
+from app.path.reach import reach
+from app.wiring import Wiring
+from tests.maintenance import livekit_changes, twilio_changes
+from tests.maintenance.changes import Change, Outcome
+from tests.support.changed_path import ChangedPath, OwnSandbox, by_hand, new_path, reaches, set_by_hand
+
+CHANGES = (*twilio_changes.CHANGES, *livekit_changes.CHANGES)
+
+
+def test_there_are_many_changes_and_each_has_a_name_of_its_own() -> None:
+    assert len({change.name for change in CHANGES}) == len(CHANGES) >= 100
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
+def test_a_single_change(change: Change, changing: tuple[OwnSandbox, Wiring]) -> None:
+    path = new_path(*changing, **change.profile)
+    path.sandbox.switch(livekitServer=change.server)
+    set_by_hand(path)
+    by_operators = by_hand(path)
+    assert (path.findings(), all_reach(path, change)) == ([], True)
+    made = change.make(path)
+    named = change.named(path, made) if change.code else ""
+    check_reach(path, change)
+    check_verdict(path, change, named)
+    check_repair(path, change, {key: value for key, value in by_hand(path).items() if by_operators[key] == value})
+
+
+def all_reach(path: ChangedPath, change: Change) -> bool:
+    return all(map(reaches, path.calls(*change.named_callers).values()))
+
+
+def check_reach(path: ChangedPath, change: Change) -> None:
+    """`reach` says of every call what becomes of it, and the row says whose calls fail."""
+    observed, spec, calls = path.observed(), path.spec, path.calls(*change.named_callers)
+    followed = {call: follow(observed, spec, call).reasons for call in calls}
+    # Which draw picks which of two URLs of one priority is nobody's to know: how many calls get through is.
+    for caller, source in {(call.caller, call.source) for call in calls}:
+        alike = [call for call in calls if (call.caller, call.source) == (caller, source)]
+        assert sum(not followed[call] for call in alike) == sum(reaches(calls[call]) for call in alike), caller
+    failing = [call for call, real in calls.items() if not reaches(real)]
+    assert bool(reach(observed, spec).reasons) is bool(failing)
+    assert change.callers is whose(failing, calls)
+
+
+def whose(failing: list[Call], calls: Mapping[Call, Any]) -> Callers | None:
+    """Return whose calls fail."""
+    if not failing:
+        return None
+    return Callers.ALL if len(failing) == len(calls) else Callers.SOME
+
+
+def check_verdict(path: ChangedPath, change: Change, named: str) -> None:
+    """A verification names the cause and its object, and says that calls fail when they do, and not otherwise."""
+    findings = path.findings()
+    critical = [finding for finding in findings if finding.severity is Severity.CRITICAL]
+    assert bool(critical) is change.is_harmful, shown(findings)
+    codes = {finding.code for finding in findings}
+    assert codes - change.also == ({change.code} if change.code else set()), shown(findings)
+    for finding in critical:
+        assert finding.callers is change.callers or finding.code in change.also, shown(findings)
+    if change.code:
+        (cause,) = [finding for finding in findings if finding.code is change.code]
+        assert (cause.severity is Severity.CRITICAL) is change.is_harmful
+        assert cause.resource is not None
+        assert cause.resource[1] == named, shown(findings)
+        assert change.words in cause.detail, shown(findings)
+
+
+def shown(findings: list[Finding]) -> str:
+    return "\n".join(f"{each.severity} {each.callers} {each.code} {each.resource}: {each.detail}" for each in findings)
+
+
+def check_repair(path: ChangedPath, change: Change, by_operators: Mapping[Any, object]) -> None:
+    """A repair ends with the call answered, or leaves what is somebody else's; nothing foreign is touched.
+
+    Nor is what operators have set and the change has left.
+    """
+    before = path.sandbox.objects()
+    ours = {path.ours(kind) for kind in COLUMNS}
+    if change.outcome in {Outcome.NOTHING, Outcome.LEFT}:
+        assert not repair(path, change)
+        assert path.sandbox.objects() == before
+        return
+    if change.outcome is Outcome.TAKEN_BACK:
+        with pytest.raises(RefusedError) as refused:
+            path.wiring.maintenance.repair(path.agent_id, takeover=False, origin=Origin())
+        assert refused.value.code is ErrorCode.NUMBER_ALREADY_ROUTED
+    assert repair(path, change)
+    assert (path.findings(), all_reach(path, change)) == ([], True)
+    after, ours = path.sandbox.objects(), ours | {path.ours(kind) for kind in COLUMNS}
+    assert {key: after.get(key) for key in before.keys() - ours} == {key: before[key] for key in before.keys() - ours}
+    kept = by_hand(path)
+    assert {key: kept.get(key, value) for key, value in by_operators.items()} == by_operators
+
+
+def repair(path: ChangedPath, change: Change) -> bool:
+    """Repair; tell whether there was anything to do."""
+    if change.code is FindingCode.NUMBER_GONE:
+        with pytest.raises(RefusedError, match="no longer owns the number"):
+            path.wiring.maintenance.repair(path.agent_id, takeover=False, origin=Origin())
+        return False
+    takeover = change.outcome is Outcome.TAKEN_BACK
+    operation = path.wiring.maintenance.repair(path.agent_id, takeover=takeover, origin=Origin())
+    path.drive()
+    return operation is not None
