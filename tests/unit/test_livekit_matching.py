@@ -4,15 +4,17 @@ import pytest
 
 from app.path.livekit_matching import (
     TWILIO_ADDRESSES,
+    accepts_twilio_codecs,
     addresses_let_in,
     admits,
+    covers,
     is_open_to_all,
     lets_caller_in,
     match_rule,
     rank,
     sources_of,
 )
-from app.path.observed import DispatchRule, InboundTrunk, Observed, RuleKind, rule_conflicts, trunk_conflicts
+from app.path.observed import DispatchRule, InboundTrunk, Media, Observed, RuleKind, rule_conflicts, trunk_conflicts
 
 SOURCE = "54.172.60.1"
 
@@ -25,6 +27,7 @@ SOURCE = "54.172.60.1"
         (("54.172.60.1",), True),
         (("54.172.60.2",), False),
         (("192.0.2.1", "54.172.60.3/8"), True),
+        (("54.172.60.1/32",), True),
         (("0.0.0.0/0",), True),
         (("::/0", "::ffff:54.172.60.1"), False),
         (("54.172.60.0/255.255.255.252",), False),
@@ -64,7 +67,15 @@ def test_calls_come_from_twilio_unless_the_setting_has_none_of_its_addresses() -
     for allowed in ((), ("54.172.60.0/30",), ("oops",), ("oops;",)):
         assert sources_of(allowed) == TWILIO_ADDRESSES
     assert sources_of(("10.0.0.5/8", "192.0.2.7", "10.0.0.0/8")) == ("10.0.0.0", "192.0.2.7")
+    assert covers(("10.0.0.0/7",), ("10.1.0.0/16", "11.0.0.0/8"))
+    assert not covers(("10.0.0.0/9",), ("10.0.0.0/8",))
+    assert not covers(("54.172.60.0/30",), ())
     assert addresses_let_in(("54.172.60.0/31",)) == {"54.172.60.0", "54.172.60.1"}
+
+
+def test_codecs_are_accepted_where_one_of_twilios_is_left() -> None:
+    assert accepts_twilio_codecs(Media(codecs=("G722", "PCMU"), only_listed_codecs=True))
+    assert not accepts_twilio_codecs(Media(codecs=("G722",), only_listed_codecs=True))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ SECURE = replace(CLOUD, sip_uri=CLOUD.sip_uri.over_tls(), is_secure=True)
 OTHER_URL = "sip:pbx.example.com"
 EU_URL = "sip:abc.eu.sip.livekit.cloud;transport=tcp"
 SHORT_CALLED = CALLED.removeprefix("+")
+OTHER_CALLER = "+13105550198"
 RECORDER = (RuleAgent("recorder"),)
 DISABLE, ALLOW, REQUIRE = Encryption
 
@@ -79,6 +80,11 @@ def trunkless_rule(line: Line, **to: object) -> Line:
     return line.add_rule("SDR2", **{"trunk_ids": (), **to})
 
 
+def numberless_trunk(line: Line) -> Line:
+    """Add a trunk without numbers, for one caller, from which our rule takes calls too."""
+    return line.rule(trunk_ids=("ST1", "ST2")).add_inbound("ST2", numbers=(), allowed_numbers=(OTHER_CALLER,))
+
+
 NUMBERS = [
     *everywhere("as made", lambda line: line),
     *everywhere("the number is gone", lambda line: line.without("PN1"), "number_gone PN1"),
@@ -100,6 +106,11 @@ NUMBERS = [
         "another trunk makes the number another",
         partial(elsewhere, url="sip:sales@abc.sip.livekit.cloud"),
         "number_moved PN1",
+    ),
+    *everywhere(
+        "the other trunk shares with somebody else",
+        lambda line: elsewhere(line).add_url("OU3", "TK2", sip_url=OTHER_URL),
+        "~number_moved PN1",
     ),
     *everywhere("the other trunk encrypts", partial(elsewhere, secure=True), "number_moved PN1"),
     *everywhere(
@@ -178,6 +189,17 @@ TRUNKS_AND_URLS = [
         "ours was moved behind",
         lambda line: line.url(priority=20).add_url("OU0", priority=11, sip_url=OTHER_URL),
         "origination_url_changed OU1",
+    ),
+    *everywhere(
+        "ours has half the weight",
+        lambda line: line.url(weight=5).add_url("OU2", sip_url=OTHER_URL),
+        "~origination_url_changed OU1",
+        "~origination_url_overridden OU2",
+    ),
+    *everywhere(
+        "ours is wrong and has more weight, another is right",
+        lambda line: line.url(sip_url=OTHER_URL, weight=30).add_url("OU0"),
+        "~origination_host_wrong OU1",
     ),
     *everywhere("ours was moved", lambda line: line.url(priority=20, weight=0)),
     *everywhere(
@@ -262,6 +284,17 @@ LIVEKIT_TRUNKS = [
         lambda line: line.inbound(numbers=("+19",)).add_inbound("ST2", allowed_addresses=("192.0.2.1",)),
         "livekit_trunk_lost_number ST1",
     ),
+    *everywhere(
+        "ours lost the number, and lets in only some callers",
+        lambda line: line.inbound(numbers=("+19",), allowed_numbers=(CALLER,)),
+        "livekit_trunk_lost_number ST1",
+        "~livekit_trunk_callers ST1",
+    ),
+    *on_own_server(
+        "no trunk, a rule for all trunks of which the codecs are none",
+        lambda line: trunkless_rule(line.without("ST1"), media=Media(only_listed_codecs=True)),
+        "livekit_trunk_gone ST1",
+    ),
     *on_cloud(
         "no trunk, a rule for all trunks", lambda line: trunkless_rule(line.without("ST1")), "livekit_trunk_gone ST1"
     ),
@@ -336,6 +369,12 @@ RULES = [
         "another agent's rule", lambda line: trunkless_rule(line.without("SDR1"), agents=RECORDER), "rule_gone SDR1"
     ),
     *everywhere("another trunk's", lambda line: line.rule(trunk_ids=("ST9",)), "rule_dead_trunk SDR1"),
+    *everywhere(
+        "another trunk's, for some callers",
+        lambda line: line.rule(trunk_ids=("ST9",), inbound_numbers=(CALLER,)),
+        "rule_dead_trunk SDR1",
+        "~rule_filtered SDR1",
+    ),
     *everywhere("several trunks", lambda line: line.rule(trunk_ids=("ST9", "ST1"))),
     *everywhere("all trunks", lambda line: line.rule(trunk_ids=())),
     *everywhere(
@@ -540,6 +579,10 @@ MEDIA = [
         "only listed codecs, in any case and with a rate",
         lambda line: line.inbound(media=Media(codecs=("pcmu/8000",), only_listed_codecs=True)),
     ),
+    *everywhere(
+        "only a codec that Twilio has",
+        lambda line: line.inbound(media=Media(codecs=("PCMU",), only_listed_codecs=True)),
+    ),
     *everywhere("a codec without its rate", lambda line: line.rule(media=Media(codecs=("opus",))), "rule_changed SDR1"),
 ]
 
@@ -575,6 +618,30 @@ def test_every_reason_why_calls_fail_is_told_and_no_other(
             lambda line: line.inbound(allowed_addresses=("54.0.0.0/8", "177.71.206.192")),
             "calls from 35.156.191.128/30, 177.71.206.193, 177.71.206.194, 177.71.206.195",
         ),
+        (
+            lambda line: line.inbound(allowed_numbers=tuple(f"+1310555010{digit}" for digit in range(5))),
+            "every caller but " + ", ".join(f"********010{digit}" for digit in range(5)),
+        ),
+        (
+            lambda line: numberless_trunk(line.inbound(allowed_numbers=(CALLER,))),
+            "every caller but ********0198, ********0199",
+        ),
+        (
+            lambda line: numberless_trunk(line.inbound(allowed_addresses=TWILIO_SIGNALLING[1:])),
+            "every caller but ********0198, calls from 54.172.60.0/30",
+        ),
+        (
+            lambda line: numberless_trunk(line.inbound(allowed_addresses=("192.0.2.1",))),
+            "every caller but ********0198",
+        ),
+        (
+            lambda line: trunkless_rule(line.rule(inbound_numbers=(CALLER,)), inbound_numbers=(OTHER_CALLER,)),
+            "every caller but ********0198, ********0199",
+        ),
+        (
+            lambda line: trunkless_rule(line.rule(numbers=("+19",)), inbound_numbers=(OTHER_CALLER,)),
+            "every caller but ********0198",
+        ),
         (lambda line: line.add_url("OU0", sip_url=OTHER_URL, weight=30), "about 75 % of the calls"),
         (
             lambda line: line.inbound(allowed_addresses=TWILIO_SIGNALLING[1:], allowed_numbers=(CALLER,)),
@@ -593,12 +660,32 @@ def test_the_detail_says_whose_calls_fail(change: Change, affected: str) -> None
     assert reason.detail.endswith(f"Affected: {affected}.")
 
 
+def test_without_a_trunk_a_rule_for_all_trunks_may_take_some_callers() -> None:
+    line = trunkless_rule(Line.whole(OWN_SERVER).inbound(allowed_numbers=(CALLER,)), inbound_numbers=(OTHER_CALLER,))
+    ((reason, _),) = reach_of(line).reasons
+
+    assert reason.detail.endswith("Affected: every caller but ********0198, ********0199.")
+
+
+def test_a_caller_that_a_list_names_in_another_form_calls_in_e164() -> None:
+    short = (CALLER.removeprefix("+"),)
+    line = Line.whole().inbound(allowed_numbers=short).add_rule("SDR2", inbound_numbers=short, agents=RECORDER)
+
+    assert told(reach_of(line)) == ["~livekit_trunk_callers ST1", "~rule_overridden SDR2"]
+    assert reach_of(line).agents == (AGENT,)
+
+
 @pytest.mark.parametrize(
     ("change", "detail"),
     [
         (
             lambda line: line.number(has_voice=False, receive_mode="fax", status="suspended"),
             "It has no voice capability, is set to receive fax, has the status suspended.",
+        ),
+        (lambda line: line.number(has_voice=False), "It has no voice capability."),
+        (
+            lambda line: line.url(sip_url="sip:[::1").add_url("OU2", priority=20, sip_url=OTHER_URL),
+            "It cannot be read: sip:[::1.",
         ),
         (lambda line: line.number(status="x\x1b"), "It has the status x\\x1b."),
         (lambda line: line.number(None), ""),
