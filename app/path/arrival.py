@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from app.domain.findings import FindingCode
+from app.domain.numbers import mask_numbers
 from app.domain.operations import NUMBER, ORIGINATION_URL, TRUNK
 from app.domain.sip_uris import DEFAULT_PORTS, SipUri, parse_sip_uri
 from app.domain.texts import shown
@@ -134,7 +135,7 @@ def _through(observed: Observed, spec: PathSpec, trunk_sid: str, roll: float) ->
     if called != spec.phone_number:
         renumbered = _why_not_our_url(observed, spec, roll)
         if trunk_sid != spec.trunk_sid:
-            detail = f"It is on trunk {shown(trunk_sid)}, which calls {shown(called)} instead."
+            detail = f"It is on trunk {shown(trunk_sid)}, which calls {mask_numbers(shown(called))} instead."
             renumbered = [Reason(_Code.NUMBER_MOVED, (NUMBER, spec.number_sid), detail), *renumbered]
     ours_is_secure = _is_secure(observed, spec)
     return Arrival((), called, tuple(then), tuple(renumbered), trunk_sid, trunk.is_secure, ours_is_secure)

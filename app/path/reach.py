@@ -133,12 +133,17 @@ def _lets_all_in(trunk: InboundTrunk, sources: tuple[str, ...]) -> bool:
 
 _SHORT_CALLER = "anonymous"
 
+_SHORT_ROOM = 50
+"""Characters of a prefix that leaves room for every number: at most 200 bytes of 256, as nearly every rule's."""
+
 _REPLACED = "\N{REPLACEMENT CHARACTER}"
 """Stands for what the database cannot store, a NUL among them (`app.domain.texts`)."""
 
 
 def _depends_on_length(rule: DispatchRule) -> bool:
     """Tell whether a room is named for some callers only: its prefix leaves too little room for a long number."""
+    if len(rule.room) <= _SHORT_ROOM:
+        return False
     return is_room_named(rule, LONGEST_CALLER, "0") and not is_room_named(rule, LONGEST_CALLER, LONGEST_CALLER)
 
 
