@@ -127,6 +127,7 @@ def sources_of(allowed: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(block.network_address) for block in blocks)) or TWILIO_ADDRESSES
 
 
+@lru_cache(maxsize=_LISTS)
 def covers(allowed: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
     """Tell whether `allowed` lets in all that `wanted` does; each block of it by its first and its last address."""
     ends = (str(end) for block in _blocks(wanted)[0] for end in (block.network_address, block.broadcast_address))
