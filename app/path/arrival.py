@@ -182,8 +182,6 @@ def shares_of(tier: Sequence[OriginationUrl]) -> list[int]:
 
 def _called_first(urls: Sequence[OriginationUrl], roll: float) -> OriginationUrl | None:
     """Return the URL that answers: the first that can be read, since the others answer nothing."""
-    if len(urls) == 1:
-        return urls[0] if urls[0].is_enabled and parsed_url(urls[0].sip_url) else None
     return next((url for url in drawn(urls, roll) if parsed_url(url.sip_url)), None)
 
 
