@@ -153,6 +153,8 @@ def _corrected_agents(now: tuple[RuleAgent, ...], ours: RuleAgent, former: str) 
     jobs = [agent.metadata for agent in now]
     if ours.name in names:
         at = names.index(ours.name)
+        if (jobs[at] or _NO_METADATA) == ours.metadata:
+            return now
     elif former in names:
         at = names.index(former)
     elif ours.metadata in jobs:
@@ -160,6 +162,10 @@ def _corrected_agents(now: tuple[RuleAgent, ...], ours: RuleAgent, former: str) 
     else:
         return (ours, *now)
     return (*now[:at], ours, *now[at + 1 :])
+
+
+_NO_METADATA = "{}"
+"""What an agent without metadata gives to its job; an empty text means the same to whoever reads it."""
 
 
 def takes_encrypted_media(trunk: InboundTrunk | None, rule: DispatchRule | None) -> bool:

@@ -19,7 +19,7 @@ from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_AP
 from app.domain.errors import ErrorCode
 from app.domain.sip_uris import parse_sip_uri
 from app.path.observed import NumberRouting
-from app.path.spec import Label, OriginationUrlSpec, TrunkSpec
+from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, Label, OriginationUrlSpec, TrunkSpec
 from app.providers.errors import ProviderError
 from app.providers.livekit import LiveKitPlatform
 from app.providers.rate_limiter import Caller, CallPriority, RateLimiter, calling, make_rate_limiter
@@ -93,8 +93,8 @@ def _steps(carrier: TwilioCarrier, platform: LiveKitPlatform, number: str) -> It
     yield lambda: made.update(number=carrier.find_number(number).sid)
     yield lambda: made.update(trunk=carrier.create_trunk(TrunkSpec(label.tag)).sid)
     yield lambda: carrier.create_origination_url(made["trunk"], OriginationUrlSpec(label.tag, parse_sip_uri(SIP_URI)))
-    yield lambda: made.update(inbound=platform.create_inbound_trunk(number, label).id)
-    yield lambda: platform.create_dispatch_rule(made["inbound"], "agent", "{}", label)
+    yield lambda: made.update(inbound=platform.create_inbound_trunk(InboundTrunkSpec(label, number)).id)
+    yield lambda: platform.create_dispatch_rule(DispatchRuleSpec(label.tag, made["inbound"], "agent"))
     yield attach
     yield verify
 

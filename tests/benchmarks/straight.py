@@ -5,7 +5,7 @@ import uuid
 
 from app.domain.sip_uris import SipUri, parse_sip_uri
 from app.path.observed import NumberRouting
-from app.path.spec import Label, OriginationUrlSpec, TrunkSpec
+from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, Label, OriginationUrlSpec, TrunkSpec
 from app.providers.base import Carrier, VoicePlatform
 from app.wiring import Wiring
 
@@ -45,11 +45,11 @@ class Saga:
 
     def create_inbound_trunk(self, number: str, agent_id: str) -> str:
         """Create the LiveKit trunk; return its id."""
-        return self._platform.create_inbound_trunk(number, _label(agent_id)).id
+        return self._platform.create_inbound_trunk(InboundTrunkSpec(_label(agent_id), number)).id
 
     def create_rule(self, inbound_id: str, agent_id: str) -> str:
         """Create the dispatch rule; return its id."""
-        return self._platform.create_dispatch_rule(inbound_id, AGENT_NAME, "{}", _label(agent_id)).id
+        return self._platform.create_dispatch_rule(DispatchRuleSpec(_label(agent_id).tag, inbound_id, AGENT_NAME)).id
 
     def attach(self, trunk_sid: str, number_sid: str) -> None:
         """Attach the number and read it back."""
@@ -62,7 +62,7 @@ class Saga:
         urls = self._carrier.list_origination_urls(trunk_sid)
         trunks = self._platform.list_inbound_trunks(number)
         rules = self._platform.list_dispatch_rules(inbound_id)
-        is_whole = any(parse_sip_uri(url.sip_url) == self._sip_uri for url in urls)
+        is_whole = any(parse_sip_uri(url.sip_url) == parse_sip_uri(self._sip_uri) for url in urls)
         is_whole = is_whole and [trunk.id for trunk in trunks] == [inbound_id]
         if not is_whole or [rule.id for rule in rules] != [rule_id]:
             raise NotBuiltError("the path is not whole")

@@ -8,7 +8,7 @@ from typing import Any
 from app.db.engine import Sessions
 from app.domain.operations import OperationStatus, PhoneStatus, StepState
 from app.domain.sip_uris import SipUri
-from app.path.spec import Label, OriginationUrlSpec, TrunkSpec
+from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, Label, OriginationUrlSpec, TrunkSpec
 from app.wiring import Wiring
 from tests.e2e.rows import AgentRows, rows_of
 from tests.support.sandbox import Sandbox
@@ -150,8 +150,8 @@ class ForeignObjects:
             self.trunk_sid, OriginationUrlSpec(label.tag, SipUri("elsewhere.example.com", transport="tcp"))
         )
         record = sandbox.number(number, trunkSid=self.trunk_sid)
-        trunk = wiring.platform.create_inbound_trunk(number, label)
-        rule = wiring.platform.create_dispatch_rule(trunk.id, "their-agent", "{}", label)
+        trunk = wiring.platform.create_inbound_trunk(InboundTrunkSpec(label, number))
+        rule = wiring.platform.create_dispatch_rule(DispatchRuleSpec(label.tag, trunk.id, "their-agent"))
         self._ids = {self.trunk_sid, url.sid, str(record["sid"]), trunk.id, rule.id}
         self._seen = self._sandbox.requests()[-1]["seq"]
         self._before = self._objects()

@@ -18,7 +18,7 @@ from sqlalchemy import insert
 from app.db.models import Agent
 from app.domain.operations import PhoneStatus
 from app.path.marks import tag_of
-from app.path.spec import Label, OriginationUrlSpec, TrunkSpec
+from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, Label, OriginationUrlSpec, TrunkSpec
 from tests.support.sandbox_app import SandboxApp
 
 AGENTS = int(os.environ.get("AUDIT_AGENTS", "300"))
@@ -63,7 +63,7 @@ def _path(live: SandboxApp, index: int) -> dict[str, Any]:
     carrier, platform = live.wiring.carrier, live.wiring.platform
     trunk = carrier.create_trunk(TrunkSpec(label.tag)).sid
     url = carrier.create_origination_url(trunk, OriginationUrlSpec(label.tag, live.wiring.settings.livekit_sip_uri)).sid
-    inbound = platform.create_inbound_trunk(number, label).id
+    inbound = platform.create_inbound_trunk(InboundTrunkSpec(label, number, live.wiring.settings.allowed_addresses)).id
     return {
         "id": agent_id,
         "name": number,
@@ -74,5 +74,7 @@ def _path(live: SandboxApp, index: int) -> dict[str, Any]:
         "twilio_trunk_sid": trunk,
         "twilio_origination_url_sid": url,
         "livekit_inbound_trunk_id": inbound,
-        "livekit_dispatch_rule_id": platform.create_dispatch_rule(inbound, "many", "{}", label).id,
+        "livekit_dispatch_rule_id": platform.create_dispatch_rule(
+            DispatchRuleSpec(label.tag, inbound, "many", "{}")
+        ).id,
     }

@@ -15,6 +15,7 @@ from app.domain.events import Origin
 from app.domain.findings import FindingCode, Health
 from app.domain.operations import OperationStatus, PhoneStatus
 from app.path.marks import metadata_of, tag_of
+from app.path.observed import NumberRouting
 from tests.maintenance.console_edits import ConsoleEditor
 from tests.support.saga import EXPIRE_LEASES
 from tests.support.sandbox_app import FOREIGN_NUMBER, NUMBER, SandboxApp
@@ -190,7 +191,8 @@ def test_an_attachment_that_landed_late_does_not_keep_the_trunk(live: SandboxApp
     live.wiring.provisioning.deprovision(live.agent_id, origin=Origin())
     plan = live.publisher.plans[0]
     live.wiring.runner.run_step(plan.operation_id, plan.epoch, plan.steps[0], plan.direction)
-    live.wiring.carrier.attach_number(str(agent.twilio_trunk_sid), str(agent.twilio_phone_number_sid))  # landed late
+    routing = NumberRouting(None, None, None)
+    live.wiring.carrier.attach_number(str(agent.twilio_trunk_sid), str(agent.twilio_phone_number_sid), routing)
     live.drive()
     assert live.agent.phone_provisioning_status is PhoneStatus.NOT_PROVISIONED
     number = next(one for one in live.sandbox.state()["numbers"] if one["phone_number"] == NUMBER)
@@ -327,7 +329,7 @@ def _as_of_earlier_release(live: SandboxApp, **changes: object) -> str:
         "name": tag_of("stage", live.agent_id),
         "metadata": mark,
         "trunk_ids": [live.agent.livekit_inbound_trunk_id],
-        "room_config": {"agents": [{"agent_name": "front-desk"}]},
+        "room_config": {"agents": [{"agent_name": "front-desk", "metadata": json.dumps(live.agent.agent_metadata)}]},
     }
     live.console.rule(str(live.agent.livekit_dispatch_rule_id), **{**whole, **changes})
     return mark

@@ -13,7 +13,7 @@ from rich.table import Table
 from app.dev.localstack.terminal import Terminal
 from app.domain.events import Origin
 from app.domain.sip_uris import SipUri
-from app.path.spec import Label, OriginationUrlSpec, TrunkSpec
+from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, Label, OriginationUrlSpec, TrunkSpec
 from tests.soak.chaos import Chaos, count_faults, count_open_operations
 from tests.soak.comparison import Differences, ForeignObjects, compare, count_results, events_of_agent
 from tests.soak.load import Load, Plan, Scenario, draw_plans
@@ -133,8 +133,8 @@ def seed_providers(stack: SoakStack, drawn: list[Plan]) -> tuple[dict[str, dict[
                 number = {"phoneNumber": plan.number, "trunkSid": theirs}
                 taken.add(plan.number)
             elif plan.scenario is Scenario.FOREIGN_INBOUND:
-                trunk = wiring.platform.create_inbound_trunk(plan.number, label)
-                wiring.platform.create_dispatch_rule(trunk.id, "their-agent", "{}", label)
+                trunk = wiring.platform.create_inbound_trunk(InboundTrunkSpec(label, plan.number))
+                wiring.platform.create_dispatch_rule(DispatchRuleSpec(label.tag, trunk.id, "their-agent"))
                 taken.add(plan.number)
             if plan.scenario is not Scenario.UNKNOWN_NUMBER:
                 numbers.append(number)
