@@ -158,7 +158,7 @@ def test_odd_texts_at_both_providers_make_nothing_fail(live: SandboxApp) -> None
     audit = live.audit(fix=True)
     unreadable = [one["resource"]["id"] for one in audit.findings if one["code"] == FindingCode.UNREADABLE]
     assert sorted(unreadable) == sorted(odd)
-    assert {one["code"] for one in audit.findings} == {FindingCode.UNREADABLE, FindingCode.ORIGINATION_HOST_WRONG}
+    assert {one["code"] for one in audit.findings} == {FindingCode.UNREADABLE, FindingCode.ORIGINATION_URL_CHANGED}
     assert live.foreign() == before
     assert live.rings() == "front-desk"
     live.sandbox.number(SPARE, voiceUrl="http://\x1b\0[::1")
