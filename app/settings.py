@@ -18,6 +18,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainSerializer,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -111,7 +112,7 @@ class Settings(DatabaseSettings):
     livekit_url: Annotated[str, AfterValidator(values.livekit_url)]
     livekit_api_key: Annotated[str, Field(min_length=1)]
     livekit_api_secret: SecretStr
-    livekit_sip_uri: Annotated[SipUri, NoDecode, BeforeValidator(values.sip_uri)]
+    livekit_sip_uri: Annotated[SipUri, NoDecode, BeforeValidator(values.sip_uri), PlainSerializer(str)]
     livekit_allowed_addresses: Annotated[str, AfterValidator(values.addresses)] | None = None
     livekit_room_presets: Annotated[str, AfterValidator(values.names)] | None = None
     """The room presets of the LiveKit server, with commas; not known if unset: LiveKit's API does not list them."""

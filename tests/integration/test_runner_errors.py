@@ -240,7 +240,8 @@ def test_an_attachment_that_never_shows_fails_verification(saga: Saga, number_si
     outcome = saga.advance(operation_id)
     assert outcome == Outcome(Verdict.ROLLING_BACK)
     assert saga.clock.sleeps == [0.5, 1.0, 2.0, 4.0]
-    assert saga.snapshot(operation_id).operation.error_detail == "The number is not on our trunk."
+    detail = saga.snapshot(operation_id).operation.error_detail
+    assert detail == "The number is on no trunk. It has a voice URL of its own."
     saga.drive(operation_id)
     saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.FAILED)
 
@@ -252,6 +253,6 @@ def test_a_path_that_never_becomes_whole_fails(saga: Saga, number_sid: str) -> N
     assert saga.run(operation_id, VERIFICATION).verdict is Verdict.ROLLING_BACK
     operation = saga.snapshot(operation_id).operation
     assert operation.error_code == ErrorCode.PATH_NOT_VERIFIED
-    assert operation.error_detail == "The origination URL is missing, disabled or changed."
+    assert operation.error_detail == "Our origination URL was deleted."
     saga.drive(operation_id)
     saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.FAILED)

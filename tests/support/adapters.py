@@ -7,6 +7,7 @@ from livekit import api
 
 from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_API_SECRET
 from app.domain.sip_uris import parse_sip_uri
+from app.path.livekit_matching import TWILIO_SIGNALLING
 from app.path.observed import NumberRouting
 from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, Label, OriginationUrlSpec, Profile, TrunkSpec
 from app.providers.livekit import LiveKitPlatform
@@ -21,7 +22,7 @@ LABEL = Label("trunkline:agent-1", '{"agent":"1"}')
 TRUNK_SPEC = TrunkSpec(LABEL.tag)
 URL_SPEC = OriginationUrlSpec(LABEL.tag, parse_sip_uri(SIP_URL))
 UNROUTED = NumberRouting(None, None, None)
-ADDRESSES = ("54.172.60.0/30", "54.244.51.0/30")
+ADDRESSES = TWILIO_SIGNALLING
 PROFILE = Profile(parse_sip_uri(SIP_URL), allowed_addresses=ADDRESSES)
 
 

@@ -64,7 +64,7 @@ def test_the_first_row_whose_conditions_all_hold_decides(is_write: bool) -> None
     failure = CallFailedError(Outcome.STATUS, status=400, code="1", text="Too many trunks", retry_after_s=3)
     error = translate(TABLE, "Twilio", "create", failure, is_write=is_write)
     assert (type(error), error.code, error.retry_after_s) == (RejectedError, ErrorCode.TWILIO_TRUNK_LIMIT, None)
-    assert error.detail == "Twilio refused create: HTTP 400, code 1."
+    assert error.detail == 'Twilio refused create: HTTP 400, code 1. Twilio said: "Too many trunks"'
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_a_row_with_one_condition_unmet_is_passed_over(operation: str, failure: 
     assert isinstance(translate(TABLE, "Twilio", operation, failure, is_write=False), TransientError)
 
 
-def test_what_the_provider_says_never_reaches_the_detail() -> None:
+def test_a_token_in_what_the_provider_says_never_reaches_the_detail() -> None:
     failure = CallFailedError(Outcome.STATUS, status=503, text="Bearer eyJhbGciOi", retry_after_s=9)
     error = translate(TABLE, "LiveKit", "list", failure, is_write=False)
-    assert error.detail == "LiveKit could not serve list: HTTP 503."
+    assert error.detail == 'LiveKit could not serve list: HTTP 503. LiveKit said: "Bearer ***"'
     assert error.retry_after_s == 9

@@ -14,13 +14,18 @@ from livekit import api
 from livekit.protocol.models import ListUpdate
 from test_sandbox_livekit import INDIVIDUAL, add_rule, add_trunk
 from test_sandbox_process import RunningSandbox, emptied_sandbox, running
-from test_sandbox_twilio_numbers import NUMBER, NUMBERS, TRUNKING, URL, V1_TRUNKS, refused
 from twilio.base.exceptions import TwilioRestException
 from twilio.rest.api.v2010.account.incoming_phone_number import IncomingPhoneNumberContext, IncomingPhoneNumberList
 from twilio.rest.trunking.v1.trunk import TrunkContext, TrunkList
 from twilio.rest.trunking.v1.trunk.origination_url import OriginationUrlContext, OriginationUrlList
 
+from app.dev.sandbox import ACCOUNT_SID
+from tests.support.twilio_server import TRUNKING, V1_TRUNKS, refused
+
+NUMBER = "+15145551234"
 OTHER = "+15145559999"
+NUMBERS = f"/2010-04-01/Accounts/{ACCOUNT_SID}/IncomingPhoneNumbers"
+URL = {"weight": 1, "priority": 1, "enabled": True, "friendly_name": "LiveKit", "sip_url": "sip:a.sip.livekit.cloud"}
 AP, AD, BU, RI = (prefix + "aB" * 16 for prefix in ("AP", "AD", "BU", "RI"))
 LINK = "https://example.com/x?y=1"
 
