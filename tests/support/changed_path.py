@@ -271,6 +271,13 @@ def new_path(sandbox: OwnSandbox, wiring: Wiring, **profile: Any) -> ChangedPath
 
     `profile` are fields of the installation's profile that are not the usual ones.
     """
+    path = new_agent(sandbox, wiring, **profile)
+    path.provision()
+    return path
+
+
+def new_agent(sandbox: OwnSandbox, wiring: Wiring, *, trunk_limit: int = 100, **profile: Any) -> ChangedPath:
+    """Return the same, before anything is provisioned."""
     sandbox.reset()
     with wiring.sessions.begin() as session:
         for table in (Audit, Event, Resource, OperationStep, Operation, Agent):
@@ -283,7 +290,7 @@ def new_path(sandbox: OwnSandbox, wiring: Wiring, **profile: Any) -> ChangedPath
     path.with_profile(**{"room_presets": frozenset({PRESET}), **profile})
     sandbox.number(PHONE_NUMBER, voiceUrl="https://example.com/voice")
     add_foreign_path(path)
-    path.provision()
+    path.wiring = replace(path.wiring, planning=replace(path.wiring.planning, trunk_limit=trunk_limit))
     return path
 
 
