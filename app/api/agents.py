@@ -156,6 +156,7 @@ def verify_phone(agent_id: uuid.UUID) -> Response:
     ErrorCode.AGENT_NOT_FOUND,
     ErrorCode.AGENT_HAS_NO_PHONE,
     ErrorCode.OPERATION_IN_PROGRESS,
+    ErrorCode.NOT_OURS_TO_REPAIR,
     *OPERATION_ERROR_CODES,
     bodies={200: (RepairedOut, "Nothing needed repair, or `Prefer: wait` was long enough.")},
     headers=HEADERS,

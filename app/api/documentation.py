@@ -13,7 +13,7 @@ from flask import Response, current_app, send_from_directory
 from app.bulk.files import COLUMNS
 from app.domain.errors import ErrorCode
 from app.domain.events import PHONE_EVENTS, WebhookEvent
-from app.domain.findings import FindingCode, Severity
+from app.domain.findings import Callers, FindingCode, Severity
 from app.domain.operations import OperationKind, PhoneStatus
 from app.views.agent_schemas import AGENT_ID, NUMBER, OPERATION_ID, STATUS_URL
 from app.views.webhook_schemas import MESSAGE_ID, SUMMARIES
@@ -54,7 +54,13 @@ _ABOUT_DRIFT = {
             "properties": {
                 "code": {"enum": [code.value for code in FindingCode]},
                 "severity": {"enum": [severity.value for severity in Severity]},
+                "callers": {"enum": [*(callers.value for callers in Callers), None]},
                 "sentence": {"type": "string"},
+                "detail": {"type": "string"},
+                "resource": {
+                    "type": ["object", "null"],
+                    "properties": {"kind": {"type": "string"}, "id": {"type": "string"}},
+                },
             },
         },
     },

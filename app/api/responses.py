@@ -19,12 +19,12 @@ from app.domain.errors import ErrorCode
 from app.domain.operations import OperationStatus, PhoneStatus
 from app.idempotency import IdempotencyClaim, StoredResponse
 from app.numbers.dry_run import Preview
-from app.numbers.maintenance import VerifyResult
+from app.numbers.maintenance import RepairResult, VerifyResult
 from app.numbers.service import OpenedOperation
 from app.views.agent_schemas import Accepted, Done, Provisioned
 from app.views.fields import WHOLE_NUMBER
 from app.views.operation_schemas import AuditAccepted, AuditOut, MovedOut, PlanOut, RepairedOut, VerifiedOut, is_dry_run
-from app.views.operations import phone_status_of, plan_body, status_url, verification_body
+from app.views.operations import phone_status_of, plan_body, repair_message, status_url, verification_body
 from app.web.bodies import read_body
 from app.web.context import caller, web_services, wiring
 from app.web.documented import note_idempotent
@@ -151,16 +151,19 @@ def verification_response(result: VerifyResult) -> Response:
     return packed(_VERIFIED, verification_body(result), 200, {})
 
 
-def repair_response(operation: Operation | None) -> Response:
-    """Respond to a request to repair: 200 when nothing is wrong, else 202, or the result if the client waited."""
+def repair_response(result: RepairResult) -> Response:
+    """Respond to a request to repair: 200 when nothing is to repair, else 202, or the result if the client waited."""
+    operation = result.operation
     if operation is None:
-        return packed(_REPAIRED, {"success": True, "message": "All is well: nothing to repair."}, 200, {})
+        message = repair_message(result, "All is well: nothing to repair.")
+        return packed(_REPAIRED, {"success": True, "message": message}, 200, {})
     ended, headers = wait_for(operation)
     if ended is None:
         return accepted(operation, PhoneStatus.PROVISIONED, headers)
     if ended.status is not OperationStatus.SUCCEEDED:
         return failure_response(ended, headers)
-    return packed(_REPAIRED, {"success": True, "message": "The path was repaired."}, 200, headers)
+    message = repair_message(result, "The path was repaired.")
+    return packed(_REPAIRED, {"success": True, "message": message}, 200, headers)
 
 
 def move_response(operation: Operation) -> Response:

@@ -20,7 +20,7 @@ from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Operation
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import Action, Origin
-from app.domain.findings import AuditStatus, Finding, FindingCode, Fix, Health, finding_json
+from app.domain.findings import AuditStatus, Finding, FindingCode, Fix, Health, finding_json, worst_first
 from app.domain.operations import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
@@ -29,7 +29,7 @@ from app.domain.operations import (
     TRUNK,
     PhoneStatus,
 )
-from app.numbers.maintenance import MaintenanceService, guarded, save_health, spec_from_row
+from app.numbers.maintenance import MaintenanceService, guarded, refusal_code, save_health, spec_from_row
 from app.path.compare import compare
 from app.path.marks import agent_of, is_damaged
 from app.path.observed import Observed
@@ -55,6 +55,9 @@ REPUBLISH_AFTER = timedelta(seconds=15)
 
 NO_ID = "unknown"
 """Replaces the id of a record whose id cannot be read."""
+
+NOT_REPAIRED = "not repaired: "
+"""How `fixed` starts where a repair was refused; the error code follows."""
 
 KEPT_REPORTS = 200
 """Reports kept: a day and a half at the sweeper's interval."""
@@ -164,6 +167,7 @@ class AuditService:
             partial(find_orphans, observed, (before, after), tools, self.orphan_grace),
         ):
             findings += guarded(check)
+        findings = worst_first(findings)
         if fix:
             findings = self._fix(findings, origin)
         self._save_health(steady, findings)
@@ -192,26 +196,26 @@ class AuditService:
             done[agent_id] = self._repair(agent_id, own, origin)
         fixed = []
         for finding in findings:
-            if finding.kind.fix is Fix.DELETE and not finding.steps:
+            if finding.fix is Fix.DELETE:
                 fixed.append(replace(finding, fixed=delete_orphan(self.sessions, self.tools, finding)))
             else:
                 text = done.get(finding.agent_id or "", "") if finding.steps else ""
-                fixed.append(replace(finding, fixed=text))
+                refused = NOT_REPAIRED + refusal_code(finding) if finding.is_for_a_person else ""
+                fixed.append(replace(finding, fixed=refused or text))
         return fixed
 
     def _repair(self, agent_id: str, findings: list[Finding], origin: Origin) -> str:
         try:
-            operation = self.maintenance.repair_found(uuid.UUID(agent_id), findings, takeover=False, origin=origin)
+            result = self.maintenance.repair_found(uuid.UUID(agent_id), findings, takeover=False, origin=origin)
         except RefusedError as error:
-            return f"not repaired: {error.code}"
-        return f"repair {operation.id}" if operation else ""
+            return f"{NOT_REPAIRED}{error.code}"
+        return f"repair {result.operation.id}" if result.operation else ""
 
     def _save_health(self, steady: Iterable[PathSpec], findings: list[Finding]) -> None:
         """Store the health of every checked agent: one statement for all in sync, one for each that drifted."""
         drifted: dict[str, list[Finding]] = {}
         for finding in findings:
-            is_leftover = finding.kind.fix is Fix.DELETE and not finding.steps
-            if finding.agent_id and not is_leftover:
+            if finding.agent_id and finding.fix is not Fix.DELETE:
                 drifted.setdefault(finding.agent_id, []).append(finding)
         ids = [uuid.UUID(path.agent_id) for path in steady]
         still_provisioned = (Agent.phone_provisioning_status == PhoneStatus.PROVISIONED,)

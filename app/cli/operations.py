@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 from flask.cli import AppGroup, with_appcontext
-from rich.table import Table
+from rich.text import Text
 
 from app.cli.agents import limit_option
 from app.cli.context import (
@@ -23,6 +23,8 @@ from app.cli.context import (
     wiring,
 )
 from app.cli.output import (
+    BAD,
+    GOOD,
     coloured,
     command_error,
     format_time,
@@ -34,12 +36,13 @@ from app.cli.output import (
     short_id,
 )
 from app.cli.phones import finish_operation
-from app.cli.progress import NO_ATTEMPTS, show_operation
+from app.cli.progress import NO_ATTEMPTS, print_findings, show_operation
 from app.db.access import Activity, list_activity
 from app.db.models import Audit
-from app.domain.findings import AuditStatus
+from app.domain.findings import AuditStatus, Health, failing_callers, health_of, stored_finding
 from app.domain.operations import OperationStatus
 from app.views.operation_schemas import OperationOut, OperationPage
+from app.views.operations import all_calls_in_words
 
 operations = AppGroup("operations", help="Operations: list, show, retry.")
 
@@ -159,10 +162,6 @@ def _as_cells(row: Activity) -> tuple[str, ...]:
     )
 
 
-FIXED_PREFIXES = ("repair ", "deleted")
-"""How `fixed` starts where a finding was fixed or queued for repair."""
-
-
 def audit_as_json(report: Audit) -> str:
     """Return the report as JSON, in the format of `GET /api/audit`."""
     times = {"createdAt": report.created_at, "startedAt": report.started_at, "finishedAt": report.finished_at}
@@ -173,7 +172,7 @@ def audit_as_json(report: Audit) -> str:
             "fix": report.fix,
             **{name: time.isoformat() if time else None for name, time in times.items()},
             "agentsChecked": report.agents_checked,
-            "findings": report.findings,
+            "findings": [{"callers": None, **finding} for finding in report.findings],
             "requestedBy": report.requested_by,
             "error": report.error_detail,
         }
@@ -185,23 +184,21 @@ def print_audit(report: Audit) -> None:
     if report.status is not AuditStatus.DONE:
         print_line(f"The audit failed: {report.error_detail}", err=True)
         return
-    if report.findings:
-        table = Table("severity", "finding", "agent", "resource", "what was done" if report.fix else "fix")
-        for finding in report.findings:
-            resource = finding["resource"] or {}
-            done = finding["fixed"] or "nothing" if report.fix else finding["fix"]
-            sentence = f"{finding['code']}: {finding['sentence']} {finding['detail']}".strip()
-            table.add_row(finding["severity"], sentence, finding["agentId"] or "", resource.get("id", ""), done)
-        print_result(table)
-    print_line(f"{report.agents_checked} agents checked, {len(report.findings)} findings.")
+    findings = [stored_finding(one) for one in report.findings]
+    print_result(Text(all_calls_in_words(findings), BAD if failing_callers(findings) else GOOD))
+    print_findings(findings, with_agent=True)
+    print_line(f"{report.agents_checked} agents checked, {len(findings)} findings.")
 
 
 def audit_exit_code(report: Audit) -> int:
-    """Return 0 if everything is in sync or fixed, 3 if drift is left, 1 if the audit failed."""
+    """Return 0 if everything is in sync or fixed, 3 if drift is left, 1 if the audit failed.
+
+    What is someone else's is no drift.
+    """
     if report.status is not AuditStatus.DONE:
         return EXIT_FAILED
-    left = [finding for finding in report.findings if not str(finding["fixed"]).startswith(FIXED_PREFIXES)]
-    return EXIT_ATTENTION if left else EXIT_OK
+    left = [one for one in map(stored_finding, report.findings) if not one.is_fixed]
+    return EXIT_ATTENTION if health_of(left) is Health.DRIFTED else EXIT_OK
 
 
 @click.command("audit")
@@ -212,7 +209,7 @@ def audit_exit_code(report: Audit) -> int:
 def audit(fix: bool, is_json: bool) -> None:
     """Compare every row with both providers now.
 
-    Exit code 0: in sync, or every finding was fixed or queued for repair; 3: configuration drift is left; 1: the audit
+    Exit code 0: in sync, or every drift was fixed or queued for repair; 3: configuration drift is left; 1: the audit
     failed.
     """
     audit_id = wiring().audits.request_audit(fix=fix, origin=origin())

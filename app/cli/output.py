@@ -27,7 +27,7 @@ SHORT_ID = 8
 WIDE = 120
 """Columns from which a terminal has space for full ids."""
 
-GOOD, IN_PROGRESS, BAD = "green", "yellow", "red"
+GOOD, WARNING, IN_PROGRESS, BAD = "green", "yellow", "yellow", "red"
 COLOURS = {
     "PROVISIONED": GOOD,
     "IN_SYNC": GOOD,
@@ -120,6 +120,17 @@ def print_pairs(pairs: Sequence[tuple[str, str | Text | None]]) -> None:
     for name, value in pairs:
         if value:
             table.add_row(name, value)
+    print_result(table)
+
+
+def print_blocks(blocks: Iterable[tuple[Text, Sequence[str]]]) -> None:
+    """Print a coloured word with lines beside it, for each block; in a pipe each block is one line."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    separator = "\n" if make_console().is_terminal else "  "
+    for word, lines in blocks:
+        table.add_row(word, separator.join(line for line in lines if line))
     print_result(table)
 
 

@@ -21,6 +21,9 @@ from app.cli.context import (
     wiring,
 )
 from app.cli.output import (
+    BAD,
+    GOOD,
+    WARNING,
     coloured,
     confirm,
     print_json,
@@ -30,15 +33,25 @@ from app.cli.output import (
     progress_console,
     short_id,
 )
-from app.cli.progress import NO_ATTEMPTS, exit_code, is_settled, show_operation, show_phone, watch_operation
+from app.cli.progress import (
+    NO_ATTEMPTS,
+    exit_code,
+    is_settled,
+    print_findings,
+    show_operation,
+    show_phone,
+    verdict_line,
+    watch_operation,
+)
 from app.db.models import Agent, Operation
-from app.domain.findings import Health
+from app.domain.findings import Fix, Health, Severity, failed_checks, worst_first
 from app.domain.operations import OperationKind, OperationStatus, PhoneStatus
 from app.numbers.dry_run import Preview
 from app.numbers.inventory import NumberUse, OwnedNumber
+from app.numbers.maintenance import VerifyResult
 from app.numbers.service import OpenedOperation
 from app.views.operation_schemas import OperationOut, PhoneOut, PlanOut, VerifiedOut
-from app.views.operations import OperationView, PhoneView, plan_body, verification_body
+from app.views.operations import OperationView, PhoneView, plan_body, repair_message, verification_body
 
 KIND_NAMES = {
     OperationKind.PROVISION: "provisioning",
@@ -263,22 +276,33 @@ def _as_json(one: OwnedNumber) -> dict[str, Any]:
 @with_appcontext
 @user_command
 def verify(agent: str, is_json: bool) -> None:
-    """Compare the path of AGENT with both providers.
+    """Compare the path of AGENT with both providers: whether calls fail, and what is not as it was made.
 
-    Exit code 0: in sync; 3: configuration drift; 1: it has no number, or a provider could not be read.
+    Exit code 0: in sync; 3: configuration drift, whether calls fail or not; 1: it has no number, or a provider could
+    not be read.
     """
     found = find_agent(agent)
     with progress_console().status("Reading from both providers"):
-        body = verification_body(wiring().maintenance.verify(found.id))
+        result = wiring().maintenance.verify(found.id)
+    body = verification_body(result)
     if is_json:
         print_json(body, VerifiedOut())
     else:
-        for check in body["checks"]:
-            mark = Text("✓", "green") if check["ok"] else Text("✗", "red")
-            print_result(mark, f"{check['name']:<22} {check['detail'] or ''}".rstrip())
-        if not body["success"]:
-            print_line(f"Fix it with: {command_line(f'repair {found.id}')}", err=True)
+        _print_verification(result)
+        takeover = " --takeover" if any(finding.fix is Fix.TAKE_BACK for finding in result.findings) else ""
+        if any(finding.steps for finding in result.findings):
+            print_line(f"Repair it: {command_line(f'repair {found.id}{takeover}')}", err=True)
     sys.exit(EXIT_OK if body["success"] else EXIT_ATTENTION)
+
+
+def _print_verification(result: VerifyResult) -> None:
+    """Print first whether calls fail, then which part of the path it is, then each finding with what to do."""
+    failed = failed_checks(result.findings)
+    print_result(verdict_line(result.findings))
+    for name in result.checks:
+        marks = {Severity.CRITICAL: Text("✗", BAD), Severity.WARNING: Text("!", WARNING)}
+        print_result(marks[worst_first(failed[name])[0].severity] if name in failed else Text("✓", GOOD), name)
+    print_findings(result.findings)
 
 
 @click.command("repair")
@@ -291,16 +315,19 @@ def verify(agent: str, is_json: bool) -> None:
 def repair(agent: str, takeover: bool, wait: bool, is_json: bool) -> None:
     """Repair what is missing or changed in the path of AGENT.
 
-    The rest of the path is left alone.
+    The rest of the path is left alone, and so is what is not ours: where calls fail because of that, it is named.
 
-    Exit code 0: in sync; 1: refused or failed; 3: it needs attention.
+    Exit code 0: repaired, or nothing to repair; 1: refused or failed; 3: it needs attention.
     """
     found = find_agent(agent)
     with progress_console().status("Reading from both providers"):
-        operation = wiring().maintenance.repair(found.id, takeover=takeover, origin=origin())
-    if operation is not None:
-        finish_operation(operation, wait=wait, is_json=is_json, done="The path was repaired.")
-    elif is_json:
-        print_json({"success": True, "message": "Nothing to repair."})
+        result = wiring().maintenance.repair(found.id, takeover=takeover, origin=origin())
+    if result.operation is not None:
+        done = repair_message(result, "The path was repaired.")
+        finish_operation(result.operation, wait=wait, is_json=is_json, done=done)
+        return
+    message = repair_message(result, "Nothing to repair.")
+    if is_json:
+        print_json({"success": True, "message": message})
     else:
-        print_line("Nothing to repair.")
+        print_line(message)

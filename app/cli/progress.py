@@ -3,6 +3,7 @@
 import sys
 import time
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from rich.console import Group, RenderableType
@@ -13,9 +14,13 @@ from rich.text import Text
 
 from app.cli.context import EXIT_ATTENTION, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, command_line, reader
 from app.cli.output import (
+    BAD,
+    GOOD,
+    WARNING,
     EscapingConsole,
     coloured,
     format_time,
+    print_blocks,
     print_line,
     print_pairs,
     print_result,
@@ -23,9 +28,9 @@ from app.cli.output import (
     progress_console,
 )
 from app.db.models import Agent
-from app.domain.findings import Health
+from app.domain.findings import Finding, Health, Severity, stored_finding, worst_first
 from app.domain.operations import OperationStatus, PhoneStatus, StepState
-from app.views.operations import OperationView, PhoneView, StepView
+from app.views.operations import OperationView, PhoneView, StepView, calls_in_words
 
 POLL_S = 0.2
 """Seconds between two polls, each of three small queries: short enough to feel immediate."""
@@ -191,13 +196,14 @@ _NOT_SHOWN = frozenset({OperationStatus.SUCCEEDED, OperationStatus.CANCELLED})
 
 
 def show_agent(agent: Agent) -> None:
-    """Print an agent."""
+    """Print an agent; `status` also shows what is wrong with its path."""
     pairs: list[tuple[str, str | Text | None]] = [
         ("agent", agent.name),
         ("id", str(agent.id)),
         ("LiveKit agent", agent.livekit_agent_name),
         ("status", coloured(agent.phone_provisioning_status)),
         ("number", agent.twilio_phone_number),
+        ("health", _health(agent) if agent.phone_provisioning_status is PhoneStatus.PROVISIONED else None),
         ("created", format_time(agent.created_at)),
     ]
     print_pairs(pairs)
@@ -219,8 +225,8 @@ def show_phone(view: PhoneView) -> None:
         ("dispatch rule", agent.livekit_dispatch_rule_id),
     ]
     print_pairs(pairs)
-    for finding in agent.health_findings if view.has_phone else ():
-        print_result(Text(f"{finding['code']}: {finding['sentence']} {finding['detail']}".rstrip(), "red"))
+    if view.has_phone:
+        print_findings(stored_finding(one) for one in agent.health_findings or ())
     operation = view.operation
     if operation is None:
         if agent.phone_provisioning_status is PhoneStatus.NOT_PROVISIONED:
@@ -264,9 +270,38 @@ def show_operation(view: OperationView, *, with_events: bool = False) -> None:
 
 
 def _health(agent: Agent) -> Text:
+    findings = [stored_finding(one) for one in agent.health_findings or ()]
     state = agent.health_state or Health.UNKNOWN
     seen = f", checked {format_time(agent.health_checked_at)}" if agent.health_checked_at else ", not checked yet"
-    return Text.assemble(coloured(state), (seen, "dim"))
+    verdict = verdict_line(findings) if state is Health.DRIFTED and findings else Text()
+    return Text.assemble(coloured(state), (seen, "dim"), ". " if verdict else "", verdict)
+
+
+def verdict_line(findings: Iterable[Finding]) -> Text:
+    """Return what findings about one path say of its calls, in the colour of the worst."""
+    found = worst_first(findings)
+    return Text(calls_in_words(found), SEVERITY_COLOURS[found[0].severity] if found else GOOD)
+
+
+SEVERITY_COLOURS = {Severity.CRITICAL: BAD, Severity.WARNING: WARNING, Severity.FOREIGN: "dim"}
+
+
+def print_findings(findings: Iterable[Finding], *, with_agent: bool = False) -> None:
+    """Print findings, the worst first: what each means, what is wrong, with what, and what to do or was done."""
+    blocks = []
+    for finding in worst_first(findings):
+        whose = f"agent {finding.agent_id}" if with_agent and finding.agent_id else ""
+        ids = ", ".join(part for part in (finding.code, finding.about, whose) if part)
+        outcome = f"{finding.fixed.capitalize()}." if finding.fixed else ""
+        to_do = "" if finding.is_fixed else finding.advice
+        blocks.append(
+            (
+                Text(finding.label, SEVERITY_COLOURS[finding.severity]),
+                (finding.text, ids, " ".join(part for part in (outcome, to_do) if part)),
+            )
+        )
+    if blocks:
+        print_blocks(blocks)
 
 
 def _detail(detail: dict[str, object]) -> str:

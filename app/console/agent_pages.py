@@ -12,6 +12,7 @@ from flask.typing import ResponseReturnValue
 from app.access import Scope
 from app.console.forms import (
     STATUS_FILTER_LABELS,
+    HealthFilter,
     NumbersQuery,
     StatusFilter,
     is_checked,
@@ -24,12 +25,12 @@ from app.console.forms import (
 from app.console.operation_pages import agent_actions, build_timeline, can_retry
 from app.console.pages import console_services, live_fragment, origin, page, redirect_with_message, signed_in_caller
 from app.console.path_diagram import build_path_diagram
-from app.console.presentation import ErrorNotice, agent_counts, error_notice, health_card
+from app.console.presentation import HEALTH_FILTER_LABELS, ErrorNotice, agent_counts, error_notice, health_card
 from app.domain.errors import RefusedError
-from app.domain.findings import Health
 from app.numbers.dry_run import Preview
 from app.numbers.inventory import InventoryService, NumberUse, OwnedNumber
 from app.providers.errors import ProviderError
+from app.views.operations import calls_in_words, repair_message
 from app.web.context import web_services, wiring
 from app.web.problems import status_of
 
@@ -65,7 +66,7 @@ def numbers_page(wanted: NumbersQuery | None = None, refusal: RefusedError | Non
         found=reader.numbers(query.filter, query.cursor),
         agent_counts=agent_counts(reader.counts()),
         status_filters=[(one, STATUS_FILTER_LABELS[one]) for one in StatusFilter],
-        healths=list(Health),
+        healths=[(one, HEALTH_FILTER_LABELS[one]) for one in HealthFilter],
         notice=error_notice(refusal),
         errors=refusal.errors if refusal else {},
     )
@@ -166,15 +167,14 @@ def deprovision(agent_id: uuid.UUID) -> ResponseReturnValue:
 def verify(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Compare the path with both providers now."""
     result = wiring().maintenance.verify(agent_id)
-    message = "Some checks failed: see below." if result.findings else "Every check passed."
-    return redirect_with_message(message, "console.agent", agent_id=agent_id)
+    return redirect_with_message(calls_in_words(result.findings), "console.agent", agent_id=agent_id)
 
 
 def repair(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Queue a repair of what is missing or changed."""
     takeover = is_checked(request.form, "takeover")
-    operation = wiring().maintenance.repair(agent_id, takeover=takeover, origin=origin())
-    message = "The repair is queued." if operation else "Nothing to repair."
+    result = wiring().maintenance.repair(agent_id, takeover=takeover, origin=origin())
+    message = repair_message(result, "The repair is queued." if result.operation else "Nothing to repair.")
     return redirect_with_message(message, "console.agent", agent_id=agent_id)
 
 

@@ -20,8 +20,7 @@ from app.console.pages import CONSOLE_SERVICES, ConsoleServices, page, register_
 from app.console.reader import ConsoleReader
 from app.console.sign_in import configure_cookies, register_guard, register_sign_in
 from app.console.webhook_pages import register_webhooks
-from app.domain.errors import ErrorCode, RefusedError
-from app.domain.findings import ADVICE
+from app.domain.errors import ADVICE, ErrorCode, RefusedError
 from app.web.context import WEB_SERVICES, WIRING
 from app.web.limits import RateLimit
 from app.web.problems import (

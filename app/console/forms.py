@@ -51,6 +51,15 @@ STATUS_FILTER_LABELS: Mapping[StatusFilter, str] = {
 }
 
 
+class HealthFilter(StrEnum):
+    """The health filter of Numbers: every `Health`, and the part of the drifted ones whose calls fail."""
+
+    CALLS_FAIL = "CALLS_FAIL"
+    DRIFTED = Health.DRIFTED.value
+    IN_SYNC = Health.IN_SYNC.value
+    UNKNOWN = Health.UNKNOWN.value
+
+
 class _Lenient(Schema):
     class Meta:
         """marshmallow's options: a page ignores unknown parameters."""
@@ -68,7 +77,7 @@ class _ListQuery(_Lenient):
 
 class _NumbersQuery(_SearchQuery, _ListQuery):
     status = choice(StatusFilter, "Only agents with this status.", load_default=None)
-    health = choice(Health, "Only agents with this health.", load_default=None)
+    health = choice(HealthFilter, "Only agents with this health.", load_default=None)
 
 
 class _OperationsQuery(_ListQuery):
@@ -93,16 +102,17 @@ class NumbersQuery:
     """The filters and position of a page of Numbers."""
 
     status_filter: StatusFilter | None
-    health: Health | None
+    health: HealthFilter | None
     search: str
     cursor: Position | None
 
     @property
     def filter(self) -> AgentFilter:
         """The filter for the database query."""
-        return AgentFilter(
-            FILTERED_STATUSES[self.status_filter] if self.status_filter else (), self.health, self.search
-        )
+        statuses = FILTERED_STATUSES[self.status_filter] if self.status_filter else ()
+        if self.health is HealthFilter.CALLS_FAIL:
+            return AgentFilter(statuses, search=self.search, calls_fail=True)
+        return AgentFilter(statuses, Health(self.health) if self.health else None, self.search)
 
     @property
     def is_filtered(self) -> bool:

@@ -19,17 +19,19 @@ from app.console.presentation import (
     Tone,
     badge,
     error_notice,
+    finding_line,
+    findings_of,
     format_duration,
-    most_severe_first,
+    severity_counts,
     step_label,
     tab_counts,
 )
 from app.db.models import Agent, Bulk, Event
 from app.domain.errors import RefusedError
 from app.domain.events import EventName
-from app.domain.findings import FINDING_KINDS, FindingCode, Fix, Health
+from app.domain.findings import Fix, stored_finding, worst_first
 from app.domain.operations import OperationKind, OperationStatus, PhoneStatus, StepState
-from app.views.operations import OperationView, PhoneView, StepView
+from app.views.operations import OperationView, PhoneView, StepView, all_calls_in_words
 from app.web.context import web_services, wiring
 from app.web.problems import status_of
 
@@ -206,7 +208,7 @@ class AgentActions:
     verify: bool
     repair: bool
     repair_first: bool
-    """Whether repair is the recommended action."""
+    """Whether repair is the recommended action: something of what was found is for it."""
     repair_takes_over: bool
     """Whether the repair needs takeover, because the number is on somebody else's trunk."""
     move: bool
@@ -228,15 +230,15 @@ def agent_actions(phone: PhoneView, *, may_write: bool) -> AgentActions:
     is_busy = operation is not None and not operation.status.is_final
     may_change = may_write and status is PhoneStatus.PROVISIONED
     kind = operation.kind if is_busy and operation else None
-    fixes = {FINDING_KINDS[FindingCode(finding["code"])].fix for finding in agent.health_findings or []}
+    findings = findings_of(agent)
     return AgentActions(
         provision=may_write and not is_busy and status in _WITHOUT_NUMBER,
         clear=may_write and not is_busy and status is PhoneStatus.FAILED,
         cancel=may_write and status in _BEING_PROVISIONED and kind is OperationKind.PROVISION,
         verify=may_change,
         repair=may_change and not is_busy,
-        repair_first=agent.health_state is Health.DRIFTED,
-        repair_takes_over=Fix.TAKE_BACK in fixes,
+        repair_first=any(finding.steps for finding in findings),
+        repair_takes_over=any(finding.fix is Fix.TAKE_BACK for finding in findings),
         move=may_change and not is_busy,
         deprovision=may_change and kind in {None, OperationKind.REPAIR},
     )
@@ -343,11 +345,14 @@ def audit_page(refusal: RefusedError | None = None) -> Response:
 def _audit_data() -> dict[str, Any]:
     details = console_services().reader.audit()
     report, under_way = details.report, details.under_way
+    findings = worst_first(stored_finding(one) for one in report.findings) if report else []
     return {
         "report": report,
         "under_way": under_way,
         "names": {str(agent_id): name for agent_id, name in details.names.items()},
-        "findings": most_severe_first(report.findings) if report else [],
+        "findings": [finding_line(finding) for finding in findings[:MAX_FINDINGS_SHOWN]],
+        "counts": severity_counts(findings),
+        "calls": all_calls_in_words(findings),
         "max_shown": MAX_FINDINGS_SHOWN,
         "version": f"{report.id if report else ''}.{under_way.id if under_way else ''}."
         f"{under_way.status if under_way else ''}",

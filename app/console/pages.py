@@ -147,6 +147,7 @@ def register_filters(blueprint: Blueprint) -> None:
     blueprint.app_template_filter("badge")(presentation.badge)
     blueprint.app_template_filter("duration")(presentation.format_duration)
     blueprint.app_template_filter("event_label")(presentation.event_label)
+    blueprint.app_template_filter("health_badge")(presentation.health_badge)
     blueprint.app_template_filter("humanize")(presentation.humanize)
     blueprint.app_template_filter("kind_label")(presentation.kind_label)
     blueprint.app_template_filter("step_label")(presentation.step_label)

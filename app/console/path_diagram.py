@@ -2,61 +2,43 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from app.console.presentation import Badge, Tone
+from app.console.presentation import Badge, Tone, finding_badge, findings_of, step_label
+from app.db.models import Agent
 from app.domain.events import EventName
-from app.domain.findings import FindingCode
-from app.domain.operations import OperationKind, PhoneStatus, StepState
+from app.domain.findings import CHECK_OF, CHECKS, Finding, failed_checks, worst_first
+from app.domain.operations import (
+    COLUMNS,
+    INBOUND_TRUNK,
+    LAST,
+    NUMBER,
+    NUMBER_ATTACHMENT,
+    STEP_BY_NAME,
+    STEPS,
+    TRUNK,
+    OperationKind,
+    PhoneStatus,
+    StepState,
+)
 from app.views.operations import PhoneView
 
-_Code = FindingCode
+_RESOURCES = tuple(STEP_BY_NAME[kind] for kind in CHECK_OF)
+"""What a call passes on its way to the agent, from left to right; an agent's column has the id of each."""
 
-_LINKS: Sequence[tuple[str, str, frozenset[FindingCode]]] = (
-    ("twilio_number", "twilio_phone_number_sid", frozenset({_Code.NUMBER_GONE})),
-    (
-        "twilio_number_attachment",
-        "twilio_trunk_sid",
-        frozenset({_Code.NUMBER_DETACHED, _Code.NUMBER_MOVED, _Code.TRUNK_GONE}),
-    ),
-    (
-        "twilio_origination_url",
-        "twilio_origination_url_sid",
-        frozenset({_Code.TRUNK_SECURE, _Code.ORIGINATION_URL_MISSING, _Code.ORIGINATION_URL_DISABLED}),
-    ),
-    (
-        "livekit_inbound_trunk",
-        "livekit_inbound_trunk_id",
-        frozenset(
-            {
-                _Code.ORIGINATION_URL_CHANGED,
-                _Code.ORIGINATION_HOST_WRONG,
-                _Code.LIVEKIT_TRUNK_GONE,
-                _Code.LIVEKIT_TRUNK_LOST_NUMBER,
-                _Code.LIVEKIT_TRUNK_CHANGED,
-                _Code.LIVEKIT_TRUNK_FOREIGN,
-            }
-        ),
-    ),
-    (
-        "livekit_dispatch_rule",
-        "livekit_dispatch_rule_id",
-        frozenset({_Code.RULE_GONE, _Code.RULE_DEAD_TRUNK, _Code.RULE_WILDCARD, _Code.RULE_FILTERED}),
-    ),
-    ("verification", "livekit_agent_name", frozenset({_Code.RULE_LOST_AGENT})),
+_CHANGED_BY = {step.changes: step.name for step in STEPS if step.changes}
+_MAKERS = (
+    _RESOURCES[0].name,
+    # The number is attached to the trunk last, so that no call reaches a partly built path.
+    *(_CHANGED_BY.get(before.name, after.name) for before, after in pairwise(_RESOURCES)),
+    LAST,
 )
-"""From left to right: the step that creates a link, the agent's column with the next id, the findings that break it.
+"""The step that makes each link; the last link leads to the agent."""
 
-The number is attached to the trunk last, so that no call reaches a partly built path.
-"""
+_TITLES = {TRUNK: "Trunk", NUMBER: "Number", INBOUND_TRUNK: "Inbound trunk"}
+"""What a resource is called under the name of its provider, if not by its label."""
 
-_NODES: Mapping[str, tuple[str, str]] = {
-    "twilio_phone_number_sid": ("Number", "Twilio"),
-    "twilio_trunk_sid": ("Trunk", "Twilio"),
-    "twilio_origination_url_sid": ("Origination URL", "Twilio"),
-    "livekit_inbound_trunk_id": ("Inbound trunk", "LiveKit"),
-    "livekit_dispatch_rule_id": ("Dispatch rule", "LiveKit"),
-    "livekit_agent_name": ("Agent", "LiveKit"),
-}
+_OWNERS = {"twilio": "Twilio", "livekit": "LiveKit"}
 
 _BY_STATE: Mapping[StepState, Badge] = {
     StepState.PENDING: Badge("not connected", Tone.QUIET),
@@ -69,7 +51,6 @@ _BY_STATE: Mapping[StepState, Badge] = {
 _NONE = _BY_STATE[StepState.PENDING]
 _WHOLE = _BY_STATE[StepState.DONE]
 _WAITS = Badge("waiting to retry", Tone.WARN)
-_BROKEN = Badge("broken", Tone.BAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,28 +67,41 @@ class Hop:
 
 
 def build_path_diagram(phone: PhoneView) -> list[Hop]:
-    """Build the diagram from the agent's row, the open operation's steps and the health findings."""
-    agent = phone.agent
-    hops = []
-    for step, column, breaks in _LINKS:
-        title, owner = _NODES[column]
-        shown = agent.twilio_phone_number if column == "twilio_phone_number_sid" else None
-        hops.append(Hop(_link(phone, step, breaks), title, owner, getattr(agent, column), shown))
-    return hops
+    """Build the diagram from the agent's row, the open operation's steps and the findings of the last check."""
+    agent, wrong = phone.agent, _findings_by_link(phone.agent)
+    links = [_link(phone, maker, wrong.get(place, ())) for place, maker in enumerate(_MAKERS)]
+    hops = [
+        Hop(
+            link,
+            _TITLES.get(step.name, step_label(step.name)),
+            _OWNERS[step.provider],
+            getattr(agent, COLUMNS[step.name]),
+            agent.twilio_phone_number if step.name == NUMBER else None,
+        )
+        for link, step in zip(links, _RESOURCES, strict=False)
+    ]
+    return [*hops, Hop(links[-1], "Agent", _OWNERS["livekit"], agent.livekit_agent_name, None)]
 
 
-def _link(phone: PhoneView, step: str, breaks: frozenset[FindingCode]) -> Badge:
+def _findings_by_link(agent: Agent) -> Mapping[int, Sequence[Finding]]:
+    """Return the findings by the link on which calls stop, counted from the caller.
+
+    A call stops on its way into the resource that fails its check, or on its way out of it, as the finding's kind says.
+    """
+    places: dict[int, list[Finding]] = {}
+    for check, findings in failed_checks(findings_of(agent)).items():
+        for finding in findings:
+            places.setdefault(CHECKS.index(check) + finding.kind.stops_after, []).append(finding)
+    return places
+
+
+def _link(phone: PhoneView, step: str, wrong: Sequence[Finding]) -> Badge:
     state = _open_state(phone, step)
     if state is not None:
         return _WAITS if _is_waiting(phone, step) else _BY_STATE[state]
     status = phone.agent.phone_provisioning_status
     if status is PhoneStatus.PROVISIONED:
-        findings = phone.agent.health_findings or []
-        found = {finding["code"] for finding in findings}
-        unreadable = {
-            (finding["resource"] or {}).get("kind") for finding in findings if finding["code"] == _Code.UNREADABLE
-        }
-        return _BROKEN if found & breaks or step in unreadable else _WHOLE
+        return finding_badge(worst_first(wrong)[0]) if wrong else _WHOLE
     if status is PhoneStatus.FAILED and _failed_at(phone, step):
         return _BY_STATE[StepState.FAILED]
     return _NONE
@@ -124,7 +118,7 @@ def _open_state(phone: PhoneView, step: str) -> StepState | None:
     if operation.kind is OperationKind.DEPROVISION and states.get(step) is StepState.PENDING:
         return StepState.DONE  # it exists until its step runs
     if operation.kind is OperationKind.DEPROVISION:
-        return states.get(step, states.get("twilio_number_attachment"))
+        return states.get(step, states.get(NUMBER_ATTACHMENT))
     return states.get(step)
 
 

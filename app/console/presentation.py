@@ -1,35 +1,42 @@
 """Labels, colours and formats for everything that the templates show: statuses, times, errors, findings, counts."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
-from app.console.forms import FILTERED_STATUSES, STATUS_FILTER_LABELS, StatusFilter
+from app.console.forms import FILTERED_STATUSES, STATUS_FILTER_LABELS, HealthFilter, StatusFilter
 from app.console.reader import TAB_STATUSES, Tab
-from app.db.console_queries import COUNTED_TO
-from app.db.models import Bulk
+from app.db.console_queries import CALLS_FAIL, COUNTED_TO
+from app.db.models import Agent, Bulk
 from app.db.webhooks import WebhookEndpoint
-from app.domain.errors import ErrorCode, RefusedError
+from app.domain.errors import ADVICE, ErrorCode, RefusedError
 from app.domain.events import DeliveryStatus, DisabledReason, EventName
 from app.domain.findings import (
-    ADVICE,
     CHECKS,
-    FINDING_KINDS,
     INBOUND_CHECK,
     NUMBER_CHECK,
     RULE_CHECK,
     TRUNK_CHECK,
     URL_CHECK,
-    FindingCode,
+    Finding,
     Health,
     Severity,
-    advice_on_finding,
-    check_of,
+    failed_checks,
+    stored_finding,
+    worst_first,
 )
-from app.domain.operations import BulkStatus, ItemStatus, OperationKind, OperationStatus, PhoneStatus, StepState
-from app.views.operations import Failure, PhoneView
+from app.domain.operations import (
+    STEP_BY_NAME,
+    BulkStatus,
+    ItemStatus,
+    OperationKind,
+    OperationStatus,
+    PhoneStatus,
+    StepState,
+)
+from app.views.operations import Failure, PhoneView, calls_in_words
 from app.web.problems import KINDS as PROBLEMS
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -112,15 +119,6 @@ _KINDS: Mapping[OperationKind, str] = {
     OperationKind.REPAIR: "Repair",
     OperationKind.MOVE: "Move",
 }
-_STEPS: Mapping[str, str] = {
-    "twilio_number": "Twilio number",
-    "twilio_trunk": "Twilio trunk",
-    "twilio_origination_url": "Origination URL",
-    "livekit_inbound_trunk": "LiveKit trunk",
-    "livekit_dispatch_rule": "Dispatch rule",
-    "twilio_number_attachment": "Number attachment",
-    "verification": "Verification",
-}
 _EVENTS: Mapping[str, str] = {
     EventName.OPERATION_TURNED: "Rollback started",
     EventName.STEP_RESTS: "Step waiting to retry",
@@ -168,7 +166,7 @@ def humanize(name: str) -> str:
 
 def step_label(name: str) -> str:
     """Return the label of a step."""
-    return _STEPS.get(name) or humanize(name)
+    return (name in STEP_BY_NAME and STEP_BY_NAME[name].label) or humanize(name)
 
 
 def kind_label(kind: OperationKind) -> str:
@@ -217,9 +215,10 @@ def format_count(count: int, most: int) -> str:
 MAX_FINDINGS_SHOWN = 200
 """Findings of one report on the page: more of them have a common cause, and the API returns all."""
 
-_SEVERITY: Mapping[Severity, Badge] = {
-    Severity.CRITICAL: Badge("Critical", Tone.BAD),
-    Severity.WARNING: Badge("Warning", Tone.WARN),
+SEVERITY_TONES: Mapping[Severity, Tone] = {
+    Severity.CRITICAL: Tone.BAD,
+    Severity.WARNING: Tone.WARN,
+    Severity.FOREIGN: Tone.QUIET,
 }
 
 
@@ -254,13 +253,15 @@ class FindingLine:
     resource: str | None
     resource_id: str | None
     fixed: str
+    is_fixed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class HealthCard:
-    """The result of the last check of one path."""
+    """The result of the last check of one path; `text` says whether calls fail."""
 
     state: Badge
+    text: str
     checked_at: datetime | None
     checks: Sequence[Check]
     findings: Sequence[FindingLine]
@@ -276,42 +277,61 @@ def error_notice(error: RefusedError | Failure | None) -> ErrorNotice | None:
 
 def health_card(phone: PhoneView) -> HealthCard:
     """Build the health card from the agent's row; every check is unknown while there is no provisioned path."""
-    agent = phone.agent
-    health = agent.health_state if phone.has_phone else Health.UNKNOWN
-    found = (agent.health_findings or []) if phone.has_phone else []
+    found = worst_first(findings_of(phone.agent)) if phone.has_phone else []
+    failed = failed_checks(found)
+    is_known = phone.has_phone and phone.agent.health_checked_at is not None
+    checks = [Check(text, _check_state(failed.get(name, ()), is_known=is_known)) for name, text in CHECK_LABELS.items()]
+    checked_at = phone.agent.health_checked_at if phone.has_phone else None
     lines = [finding_line(finding) for finding in found]
-    failed = {check_of(FindingCode(one["code"]), (one["resource"] or {}).get("kind", "")) for one in found}
-    is_known = phone.has_phone and agent.health_checked_at is not None
-    checks = [Check(text, _check_state(name in failed, is_known=is_known)) for name, text in CHECK_LABELS.items()]
-    return HealthCard(badge(health), agent.health_checked_at if phone.has_phone else None, checks, lines)
+    return HealthCard(health_badge(phone.agent), calls_in_words(found), checked_at, checks, lines)
 
 
-def finding_line(finding: Mapping[str, Any]) -> FindingLine:
-    """Return what a page shows of a stored finding."""
-    code, resource = FindingCode(finding["code"]), finding["resource"]
+def findings_of(agent: Agent) -> list[Finding]:
+    """Return what the last check of the agent's path found."""
+    return [stored_finding(one) for one in agent.health_findings or ()]
+
+
+def health_badge(agent: Agent) -> Badge:
+    """Return the badge of the last check's worst finding; the path's health where there is none."""
+    if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED:
+        return badge(Health.UNKNOWN)
+    worst = worst_first(findings_of(agent))[:1]
+    is_drifted = agent.health_state is Health.DRIFTED
+    return finding_badge(worst[0]) if worst and is_drifted else badge(agent.health_state or Health.UNKNOWN)
+
+
+def finding_badge(finding: Finding) -> Badge:
+    """Return the badge that says what a finding means."""
+    return Badge(finding.label, SEVERITY_TONES[finding.severity])
+
+
+def finding_line(finding: Finding) -> FindingLine:
+    """Return what a page shows of a finding."""
+    resource = finding.resource
     return FindingLine(
-        sentence=finding["sentence"],
-        detail=finding["detail"],
-        severity=_SEVERITY[FINDING_KINDS[code].severity],
-        advice=advice_on_finding(code),
-        code=code,
-        agent_id=finding["agentId"],
-        resource=step_label(resource["kind"]) if resource else None,
-        resource_id=resource["id"] if resource else None,
-        fixed=finding["fixed"],
+        sentence=finding.kind.sentence,
+        detail=finding.detail,
+        severity=finding_badge(finding),
+        advice=finding.advice,
+        code=finding.code,
+        agent_id=finding.agent_id,
+        resource=step_label(resource[0]) if resource else None,
+        resource_id=resource[1] if resource else None,
+        fixed=finding.fixed,
+        is_fixed=finding.is_fixed,
     )
 
 
-def most_severe_first(findings: Sequence[Mapping[str, Any]]) -> list[FindingLine]:
-    """Return up to `MOST_SHOWN` findings, critical ones first."""
-    lines = [finding_line(finding) for finding in findings]
-    return sorted(lines, key=lambda line: line.severity.tone is not Tone.BAD)[:MAX_FINDINGS_SHOWN]
+def severity_counts(findings: Sequence[Finding]) -> list[Badge]:
+    """Return a badge for each meaning that findings have, with how many have it, the worst first."""
+    counts = Counter(finding_badge(finding) for finding in worst_first(findings))
+    return [Badge(f"{shown.label}: {count:,}", shown.tone) for shown, count in counts.items()]
 
 
-def _check_state(has_failed: bool, *, is_known: bool) -> Badge:
+def _check_state(failed_by: Sequence[Finding], *, is_known: bool) -> Badge:
     if not is_known:
         return Badge("Not checked", Tone.QUIET)
-    return Badge("Broken", Tone.BAD) if has_failed else Badge("OK", Tone.GOOD)
+    return finding_badge(worst_first(failed_by)[0]) if failed_by else Badge("OK", Tone.GOOD)
 
 
 _TONES: Mapping[StatusFilter, Tone] = {
@@ -319,6 +339,11 @@ _TONES: Mapping[StatusFilter, Tone] = {
     StatusFilter.MOVING: Tone.BUSY,
     StatusFilter.FAILED: Tone.BAD,
     StatusFilter.EMPTY: Tone.QUIET,
+}
+
+HEALTH_FILTER_LABELS: Mapping[HealthFilter, str] = {
+    HealthFilter.CALLS_FAIL: "Calls fail",
+    **{HealthFilter(health): shown.label for health, shown in _HEALTH.items()},
 }
 
 TAB_LABELS: Mapping[Tab, str] = {
@@ -348,7 +373,9 @@ def agent_counts(counts: Mapping[str, int]) -> Sequence[CountLink]:
         )
         for one in StatusFilter
     ]
-    found.append(_agent_count("Drifted", [counts[Health.DRIFTED]], Tone.BAD, health=Health.DRIFTED.value))
+    for health, tone in ((HealthFilter.CALLS_FAIL, Tone.BAD), (HealthFilter.DRIFTED, Tone.WARN)):
+        count = counts[CALLS_FAIL if health is HealthFilter.CALLS_FAIL else Health.DRIFTED]
+        found.append(_agent_count(HEALTH_FILTER_LABELS[health], [count], tone, health=health.value))
     attention = sum(counts[each] for each in TAB_STATUSES[Tab.ATTENTION])
     tone = Tone.BAD if attention else Tone.QUIET
     found.append(

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from app.db.models import Agent, Audit, Operation
 from app.db.queries import Position
-from app.domain.findings import Health
+from app.domain.findings import Health, Severity
 from app.domain.operations import OPEN_STATUSES, OperationStatus, PhoneStatus
 
 COUNTED_TO = 1000
@@ -19,6 +19,14 @@ COUNTED_TO = 1000
 
 SEARCHED_ROWS = 2000
 """Agents that a search reads one by one, the newest: some 30 ms; a word in every fortieth name fills a page."""
+
+_CALLS_FAIL = (
+    Agent.health_state == Health.DRIFTED,  # its index has the few that are left to look at
+    Agent.health_findings.contains([{"severity": Severity.CRITICAL}]),
+)
+
+CALLS_FAIL = "calls_fail"
+"""The name of their count."""
 
 _NEWEST_AGENT = (Agent.created_at.desc(), Agent.id.desc())
 _NEWEST_OPERATION = (Operation.created_at.desc(), Operation.id.desc())
@@ -50,6 +58,8 @@ class AgentFilter:
     statuses: Collection[PhoneStatus] = ()
     health: Health | None = None
     search: str = ""
+    calls_fail: bool = False
+    """Only those of whose calls some or all fail, by the last check."""
 
 
 def list_agents(session: Session, wanted: AgentFilter, *, after: Position | None, limit: int) -> Sequence[Agent]:
@@ -57,6 +67,8 @@ def list_agents(session: Session, wanted: AgentFilter, *, after: Position | None
     conditions: list[ColumnElement[bool]] = [Agent.deleted_at.is_(None)]
     if wanted.health is not None:
         conditions.append(Agent.health_state == wanted.health)
+    if wanted.calls_fail:
+        conditions += _CALLS_FAIL
     if after is not None:
         conditions.append(tuple_(Agent.created_at, Agent.id) < (after.created_at, after.id))
     if wanted.search:
@@ -137,7 +149,7 @@ def history_of(session: Session, agent_id: uuid.UUID, *, limit: int) -> Sequence
 
 
 def count_up_to(session: Session) -> Mapping[str, int]:
-    """Return how many agents are in each phone status, how many drifted, and how many operations are in each status.
+    """Return how many agents are in each phone status, how many drifted or miss calls, and the operations by status.
 
     No figure exceeds `COUNTED_TO` + 1.
     """
@@ -147,6 +159,7 @@ def count_up_to(session: Session) -> Mapping[str, int]:
         for status in PhoneStatus
     }
     wanted[Health.DRIFTED] = select(literal(1)).select_from(Agent).where(*living, Agent.health_state == Health.DRIFTED)
+    wanted[CALLS_FAIL] = select(literal(1)).select_from(Agent).where(*living, *_CALLS_FAIL)
     for status in (*OPEN_STATUSES, OperationStatus.FAILED):
         wanted[status.value] = select(literal(1)).select_from(Operation).where(Operation.status == status)
     counts = [

@@ -1,4 +1,4 @@
-"""Every error code of the API and of operations, and the error with which a service refuses a request."""
+"""Every error code of the API and of operations with its advice, and the error with which a service refuses."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -32,6 +32,7 @@ class ErrorCode(StrEnum):
     NUMBER_IN_USE = "number_in_use"
     OPERATION_IN_PROGRESS = "operation_in_progress"
     OPERATION_FINISHED = "operation_finished"
+    NOT_OURS_TO_REPAIR = "not_ours_to_repair"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     IDEMPOTENCY_KEY_IN_PROGRESS = "idempotency_key_in_progress"
 
@@ -87,6 +88,63 @@ OPERATION_ERROR_CODES = (
     ErrorCode.INTERNAL_STEP_ERROR,
 )
 """The codes with which an operation ends; requests that wait for an operation may return them too."""
+
+
+_C = ErrorCode
+
+ADVICE: Mapping[ErrorCode, str] = {
+    _C.VALIDATION_FAILED: "Correct the marked fields and send the form again.",
+    _C.MALFORMED_REQUEST: "Reload the page and send the form again.",
+    _C.UNAUTHENTICATED: "Sign in with a valid API key.",
+    _C.FORBIDDEN: "Sign in with a key that has the scope: flask --app app keys create NAME --scope SCOPE.",
+    _C.NOT_FOUND: "Check the address, or start again from Numbers.",
+    _C.METHOD_NOT_ALLOWED: "Go back and use the page's own buttons.",
+    _C.REQUEST_TOO_LARGE: "Send less at once.",
+    _C.UNSUPPORTED_MEDIA_TYPE: "Go back and use the page's own forms.",
+    _C.RATE_LIMITED: "Wait a moment, then try again.",
+    _C.INTERNAL_ERROR: "Search the web process's log for the request id, and report it.",
+    _C.SERVICE_UNAVAILABLE: "Check /readyz: it names what does not respond. Then try again.",
+    _C.AGENT_NOT_FOUND: "It may have been deleted: check Numbers.",
+    _C.OPERATION_NOT_FOUND: "Its agent may have been deleted: check Operations.",
+    _C.AUDIT_NOT_FOUND: "Run an audit.",
+    _C.BULK_NOT_FOUND: "Check Bulk.",
+    _C.WEBHOOK_NOT_FOUND: "It may have been deleted: check Webhooks.",
+    _C.WEBHOOK_DELIVERY_NOT_FOUND: "Finished deliveries are deleted after 30 days: choose a newer one.",
+    _C.WEBHOOK_DISABLED: "Enable the webhook, then send again.",
+    _C.WEBHOOK_LIMIT: "Delete an unused webhook. An old secret expires after a day.",
+    _C.AGENT_HAS_PHONE: "Deprovision that agent's number first, or choose another agent.",
+    _C.AGENT_HAS_NO_PHONE: "Provision a number first.",
+    _C.NUMBER_IN_USE: "Choose another number, or move this one from the agent that has it.",
+    _C.OPERATION_IN_PROGRESS: "Wait until the open operation has finished, or cancel it.",
+    _C.OPERATION_FINISHED: "Start a new one from the agent's page.",
+    _C.NOT_OURS_TO_REPAIR: "Change what the detail names at its provider, then verify again.",
+    _C.IDEMPOTENCY_KEY_REUSED: "Use a new Idempotency-Key for a new request.",
+    _C.IDEMPOTENCY_KEY_IN_PROGRESS: "Wait until the first request has finished.",
+    _C.CANCELLED: "Nothing: a deprovision was requested. Provision again to reconnect the number.",
+    _C.NUMBER_NOT_IN_ACCOUNT: "Check the number, and which Twilio account the credentials are for.",
+    _C.NUMBER_NOT_VOICE: "Choose another number, or change this one's configuration in the Twilio console.",
+    _C.NUMBER_ALREADY_ROUTED: "Use takeover to move it here; deprovisioning restores the old routing.",
+    _C.NUMBER_MOVED: "Find out in the Twilio console who moved it, then try again.",
+    _C.TWILIO_BAD_CREDENTIALS: "Fix the Twilio settings, restart the workers, then retry.",
+    _C.TWILIO_FORBIDDEN: "Give the Twilio key the permission, restart the workers, then retry.",
+    _C.TWILIO_TRUNK_LIMIT: "Delete unused trunks, or ask Twilio for more and raise TWILIO_TRUNK_LIMIT.",
+    _C.TWILIO_ORIGINATION_LIMIT: "Somebody added origination URLs to the trunk (ten at most): remove them, then retry.",
+    _C.TWILIO_EMERGENCY_NUMBER: "Unregister the number's emergency address at Twilio, then retry.",
+    _C.TWILIO_TRUNK_IN_USE: "Our trunk carries numbers that are not ours: move them away, then retry.",
+    _C.TWILIO_TRUNK_GONE: "Ask who deletes trunks in the Twilio account, then try again: a new trunk is made.",
+    _C.TWILIO_UNSUPPORTED: "Check the Twilio account's region, and ask Twilio whether it offers what the detail names.",
+    _C.TWILIO_REJECTED: "Look up the Twilio error code in the detail, fix the cause, then retry.",
+    _C.LIVEKIT_NUMBER_CONFLICT: "Remove the number from the other LiveKit trunk, then retry.",
+    _C.LIVEKIT_RULE_CONFLICT: "Delete one of the conflicting dispatch rules in LiveKit, then retry.",
+    _C.LIVEKIT_BAD_CREDENTIALS: "Fix the LiveKit settings, restart the workers, then retry.",
+    _C.LIVEKIT_MISCONFIGURED: "Check LIVEKIT_URL and that the server offers SIP, restart the workers, then retry.",
+    _C.LIVEKIT_REJECTED: "Read LiveKit's reason in the detail, fix the cause, then retry.",
+    _C.PATH_NOT_VERIFIED: "The detail says what differs: try again.",
+    _C.PROVIDER_UNAVAILABLE: "Check the provider's status page, then try again.",
+    _C.PROVIDER_BUSY: "Nothing: it waits for the rate limit. If that takes long, ask the provider for a higher limit.",
+    _C.INTERNAL_STEP_ERROR: "A defect in Trunkline: see the worker's log, and please report it.",
+}
+"""Error code -> what a person should do."""
 
 
 class RefusedError(Exception):

@@ -1,10 +1,10 @@
-"""The closed list of findings, each with its severity, sentence and fix, and the advice on every error code."""
+"""The closed list of findings, each with its severity, sentence, fix and advice, and what findings say of a path."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
-from app.domain.errors import ErrorCode
 from app.domain.numbers import mask_numbers
 from app.domain.operations import (
     DISPATCH_RULE,
@@ -12,6 +12,7 @@ from app.domain.operations import (
     NUMBER,
     NUMBER_ATTACHMENT,
     ORIGINATION_URL,
+    STEP_BY_NAME,
     TRUNK,
     VERIFICATION,
 )
@@ -117,6 +118,10 @@ class FindingKind:
     check: str
     steps: tuple[str, ...] = ()
     """The steps that a repair runs; empty with `Fix.REPAIR`: the step of the resource."""
+    stops_after: bool = False
+    """Whether calls stop on their way out of the resource that the check is about, not on their way into it."""
+    critical_fix: Fix | None = None
+    """What `--fix` does where calls fail by it, if that is something else."""
 
 
 NUMBER_CHECK = "number_on_trunk"
@@ -124,36 +129,47 @@ TRUNK_CHECK = "twilio_trunk"
 URL_CHECK = "origination_url"
 INBOUND_CHECK = "livekit_inbound_trunk"
 RULE_CHECK = "dispatch_rule"
-CHECKS = (NUMBER_CHECK, TRUNK_CHECK, URL_CHECK, INBOUND_CHECK, RULE_CHECK)
 
-_CHECK_OF = {
+CHECK_OF = {
     NUMBER: NUMBER_CHECK,
     TRUNK: TRUNK_CHECK,
     ORIGINATION_URL: URL_CHECK,
     INBOUND_TRUNK: INBOUND_CHECK,
     DISPATCH_RULE: RULE_CHECK,
 }
-"""Kind of resource (step name) -> the check that covers it."""
+"""Kind of resource (step name) -> the check that covers it, in the order in which a call passes them."""
+
+CHECKS = tuple(CHECK_OF.values())
 
 _CRITICAL, _WARNING, _FOREIGN = Severity.CRITICAL, Severity.WARNING, Severity.FOREIGN
 _Code = FindingCode
 
 
 def _kind(
-    severity: Severity, check: str, sentence: str, fix: Fix = Fix.REPAIR, steps: tuple[str, ...] = ()
+    severity: Severity,
+    check: str,
+    sentence: str,
+    fix: Fix = Fix.REPAIR,
+    steps: tuple[str, ...] = (),
+    *,
+    stops_after: bool = False,
+    critical_fix: Fix | None = None,
 ) -> FindingKind:
-    return FindingKind(severity, sentence, fix, check, steps)
+    return FindingKind(severity, sentence, fix, check, steps, stops_after, critical_fix)
 
 
 FINDING_KINDS: Mapping[FindingCode, FindingKind] = {
     _Code.NUMBER_GONE: _kind(_CRITICAL, NUMBER_CHECK, "The Twilio account no longer owns the number.", Fix.NONE),
-    _Code.NUMBER_DETACHED: _kind(_CRITICAL, NUMBER_CHECK, "The number is on no trunk.", steps=(NUMBER_ATTACHMENT,)),
+    _Code.NUMBER_DETACHED: _kind(
+        _CRITICAL, NUMBER_CHECK, "The number is on no trunk.", steps=(NUMBER_ATTACHMENT,), stops_after=True
+    ),
     _Code.NUMBER_MOVED: _kind(
         _CRITICAL,
         NUMBER_CHECK,
         "The number was moved to somebody else's trunk or application.",
         Fix.TAKE_BACK,
         (NUMBER_ATTACHMENT,),
+        stops_after=True,
     ),
     _Code.NUMBER_NO_VOICE: _kind(
         _CRITICAL, NUMBER_CHECK, "The number takes no voice calls, as it is set at Twilio.", Fix.NONE
@@ -169,6 +185,7 @@ FINDING_KINDS: Mapping[FindingCode, FindingKind] = {
         TRUNK_CHECK,
         "The Twilio trunk requires encrypted media, which the LiveKit trunk does not offer.",
         steps=(TRUNK,),
+        stops_after=True,
     ),
     _Code.TRUNK_CHANGED: _kind(_WARNING, TRUNK_CHECK, "Our Twilio trunk is set differently.", steps=(TRUNK,)),
     _Code.ORIGINATION_URL_MISSING: _kind(
@@ -178,13 +195,14 @@ FINDING_KINDS: Mapping[FindingCode, FindingKind] = {
         _CRITICAL, URL_CHECK, "Our origination URL is disabled.", steps=(ORIGINATION_URL,)
     ),
     _Code.ORIGINATION_URL_CHANGED: _kind(
-        _WARNING, URL_CHECK, "Our origination URL was changed.", steps=(ORIGINATION_URL,)
+        _WARNING, URL_CHECK, "Our origination URL was changed.", steps=(ORIGINATION_URL,), stops_after=True
     ),
     _Code.ORIGINATION_HOST_WRONG: _kind(
         _CRITICAL,
         URL_CHECK,
         "Our origination URL does not lead to the host and port of LIVEKIT_SIP_URI.",
         steps=(ORIGINATION_URL,),
+        stops_after=True,
     ),
     _Code.ORIGINATION_URL_OVERRIDDEN: _kind(
         _CRITICAL, URL_CHECK, "Another origination URL on our trunk takes calls to another host.", Fix.NONE
@@ -218,7 +236,7 @@ FINDING_KINDS: Mapping[FindingCode, FindingKind] = {
         _CRITICAL, RULE_CHECK, "Our dispatch rule does not name our trunk.", steps=(DISPATCH_RULE,)
     ),
     _Code.RULE_LOST_AGENT: _kind(
-        _CRITICAL, RULE_CHECK, "Our dispatch rule does not name the agent.", steps=(DISPATCH_RULE,)
+        _CRITICAL, RULE_CHECK, "Our dispatch rule does not name the agent.", steps=(DISPATCH_RULE,), stops_after=True
     ),
     _Code.RULE_WILDCARD: _kind(
         _WARNING,
@@ -243,8 +261,13 @@ FINDING_KINDS: Mapping[FindingCode, FindingKind] = {
         RULE_CHECK,
         "Our dispatch rule names a room preset: if the LiveKit server has none of that name, calls fail.",
         Fix.NONE,
+        (DISPATCH_RULE,),
+        stops_after=True,
+        critical_fix=Fix.REPAIR,
     ),
-    _Code.RULE_CHANGED: _kind(_WARNING, RULE_CHECK, "Our dispatch rule is set differently.", steps=(DISPATCH_RULE,)),
+    _Code.RULE_CHANGED: _kind(
+        _WARNING, RULE_CHECK, "Our dispatch rule is set differently.", steps=(DISPATCH_RULE,), stops_after=True
+    ),
     _Code.RULE_OVERRIDDEN: _kind(_CRITICAL, RULE_CHECK, "Another dispatch rule takes the calls before ours.", Fix.NONE),
     _Code.RULE_CONFLICT: _kind(
         _CRITICAL, RULE_CHECK, "Dispatch rules contradict each other: LiveKit refuses the calls.", Fix.NONE
@@ -256,7 +279,14 @@ FINDING_KINDS: Mapping[FindingCode, FindingKind] = {
         Fix.NONE,
     ),
     _Code.MARK_LOST: _kind(_WARNING, "", "The mark by which Trunkline knows this resource as its own was changed."),
-    _Code.TWIN: _kind(_WARNING, "", "A duplicate: a second resource of ours for the same agent.", Fix.DELETE),
+    _Code.TWIN: _kind(
+        _WARNING,
+        "",
+        "A duplicate: a second resource of ours for the same agent.",
+        Fix.DELETE,
+        (VERIFICATION,),  # it deletes the duplicates that stop calls
+        critical_fix=Fix.REPAIR,
+    ),
     _Code.ORPHAN: _kind(_WARNING, "", "An orphan: a resource of ours that is not in the database.", Fix.DELETE),
     _Code.UNREADABLE: _kind(_WARNING, "", "A resource or its tag cannot be read, so its state is unknown.", Fix.NONE),
 }
@@ -291,18 +321,76 @@ class Finding:
         return self.severity_override or self.kind.severity
 
     @property
+    def fix(self) -> Fix:
+        """What `--fix` does about it."""
+        return (self.severity is Severity.CRITICAL and self.kind.critical_fix) or self.kind.fix
+
+    @property
     def steps(self) -> tuple[str, ...]:
         """The steps that a repair runs for it."""
-        if self.code is FindingCode.TWIN and self.severity is Severity.CRITICAL:
-            return (VERIFICATION,)  # it deletes the duplicates that stop calls
-        if self.kind.fix not in {Fix.REPAIR, Fix.TAKE_BACK}:
+        if self.fix not in {Fix.REPAIR, Fix.TAKE_BACK}:
             return ()
         return self.kind.steps or ((self.resource[0],) if self.resource else ())
 
     @property
     def check(self) -> str:
-        """The named check of `verify` that it fails."""
-        return check_of(self.code, self.resource[0] if self.resource else "")
+        """The named check of `verify` that it fails; empty where it concerns no single part of a path."""
+        return self.kind.check or CHECK_OF.get(self.resource[0] if self.resource else "", "")
+
+    @property
+    def is_for_a_person(self) -> bool:
+        """Whether calls fail by it and a repair cannot help: what has to change is not ours."""
+        return self.severity is Severity.CRITICAL and not self.steps
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether `--fix` has deleted it, or queued its repair."""
+        return bool(self.fixed) and not self.fixed.startswith("not ")
+
+    @property
+    def label(self) -> str:
+        """Its severity in a word or two."""
+        if self.severity is Severity.CRITICAL:
+            return "Some calls fail" if self.callers is Callers.SOME else "Calls fail"
+        if self.severity is Severity.FOREIGN:
+            return "Someone else's"
+        return _WARNING_LABELS.get(self.code, "Changed")
+
+    @property
+    def text(self) -> str:
+        """What is wrong; numbers masked, since it quotes what others wrote at a provider."""
+        return f"{self.kind.sentence} {mask_numbers(self.detail)}".strip()
+
+    @property
+    def about(self) -> str:
+        """The resource that it concerns, as in `Dispatch rule SDR_abc`; empty without one."""
+        if self.resource is None:
+            return ""
+        kind, external_id = self.resource
+        return f"{STEP_BY_NAME[kind].label if kind in STEP_BY_NAME else kind} {external_id}"
+
+    @property
+    def advice(self) -> str:
+        """What to do about it."""
+        return _BY_PERSON[self.code] if self.fix is Fix.NONE else _BY_FIX[self.fix]
+
+    @property
+    def cause(self) -> str:
+        """What is wrong, and with which object."""
+        is_named = self.resource is None or self.resource[1] in self.text
+        return self.text if is_named else f"{self.text} ({self.about})"
+
+    @property
+    def instruction(self) -> str:
+        """The cause and the advice, for somebody who sees nothing else."""
+        return f"{self.cause} {self.advice}"
+
+
+_WARNING_LABELS: Mapping[FindingCode, str] = {
+    _Code.TWIN: "Left over",
+    _Code.ORPHAN: "Left over",
+    _Code.UNREADABLE: "Not readable",
+}
 
 
 def finding_json(finding: Finding) -> dict[str, object]:
@@ -314,73 +402,63 @@ def finding_json(finding: Finding) -> dict[str, object]:
         "sentence": finding.kind.sentence,
         # It quotes what others wrote at a provider: a SIP URI may contain a number.
         "detail": mask_numbers(finding.detail),
-        "fix": finding.kind.fix,
+        "fix": finding.fix,
         "fixed": finding.fixed,
         "agentId": finding.agent_id,
         "resource": {"kind": finding.resource[0], "id": finding.resource[1]} if finding.resource else None,
     }
 
 
-def check_of(code: FindingCode, kind: str) -> str:
-    """Return the named check of `verify` that a finding about this kind of resource (step name) fails, or ""."""
-    is_of_any_kind = code in {FindingCode.UNREADABLE, FindingCode.MARK_LOST}
-    return FINDING_KINDS[code].check or (_CHECK_OF.get(kind, "") if is_of_any_kind else "")
+def stored_finding(stored: Mapping[str, Any]) -> Finding:
+    """Return the finding that `finding_json` was made of, also by a release that stored less.
+
+    In an upgrade, workers may store codes that the web process does not know yet: such a finding keeps its meaning.
+    """
+    resource, callers = stored.get("resource"), stored.get("callers")
+    severity, code, detail = stored.get("severity"), str(stored["code"]), stored.get("detail") or ""
+    is_known = code in list(FindingCode)
+    return Finding(
+        FindingCode(code) if is_known else FindingCode.UNREADABLE,
+        stored.get("agentId"),
+        (resource["kind"], resource["id"]) if resource else None,
+        detail=detail if is_known else f"A later release found {code}: {stored.get('sentence')} {detail}".strip(),
+        severity_override=Severity(severity) if severity else None,
+        callers=Callers(callers) if callers else None,
+        fixed=stored.get("fixed") or "",
+    )
 
 
-_C = ErrorCode
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Sort: where all calls fail, where some do, what is not as we made it, what is someone else's."""
+    severities = list(Severity)
+    return sorted(findings, key=lambda one: (severities.index(one.severity), one.callers is Callers.SOME))
 
-ADVICE: Mapping[ErrorCode, str] = {
-    _C.VALIDATION_FAILED: "Correct the marked fields and send the form again.",
-    _C.MALFORMED_REQUEST: "Reload the page and send the form again.",
-    _C.UNAUTHENTICATED: "Sign in with a valid API key.",
-    _C.FORBIDDEN: "Sign in with a key that has the scope: flask --app app keys create NAME --scope SCOPE.",
-    _C.NOT_FOUND: "Check the address, or start again from Numbers.",
-    _C.METHOD_NOT_ALLOWED: "Go back and use the page's own buttons.",
-    _C.REQUEST_TOO_LARGE: "Send less at once.",
-    _C.UNSUPPORTED_MEDIA_TYPE: "Go back and use the page's own forms.",
-    _C.RATE_LIMITED: "Wait a moment, then try again.",
-    _C.INTERNAL_ERROR: "Search the web process's log for the request id, and report it.",
-    _C.SERVICE_UNAVAILABLE: "Check /readyz: it names what does not respond. Then try again.",
-    _C.AGENT_NOT_FOUND: "It may have been deleted: check Numbers.",
-    _C.OPERATION_NOT_FOUND: "Its agent may have been deleted: check Operations.",
-    _C.AUDIT_NOT_FOUND: "Run an audit.",
-    _C.BULK_NOT_FOUND: "Check Bulk.",
-    _C.WEBHOOK_NOT_FOUND: "It may have been deleted: check Webhooks.",
-    _C.WEBHOOK_DELIVERY_NOT_FOUND: "Finished deliveries are deleted after 30 days: choose a newer one.",
-    _C.WEBHOOK_DISABLED: "Enable the webhook, then send again.",
-    _C.WEBHOOK_LIMIT: "Delete an unused webhook. An old secret expires after a day.",
-    _C.AGENT_HAS_PHONE: "Deprovision that agent's number first, or choose another agent.",
-    _C.AGENT_HAS_NO_PHONE: "Provision a number first.",
-    _C.NUMBER_IN_USE: "Choose another number, or move this one from the agent that has it.",
-    _C.OPERATION_IN_PROGRESS: "Wait until the open operation has finished, or cancel it.",
-    _C.OPERATION_FINISHED: "Start a new one from the agent's page.",
-    _C.IDEMPOTENCY_KEY_REUSED: "Use a new Idempotency-Key for a new request.",
-    _C.IDEMPOTENCY_KEY_IN_PROGRESS: "Wait until the first request has finished.",
-    _C.CANCELLED: "Nothing: a deprovision was requested. Provision again to reconnect the number.",
-    _C.NUMBER_NOT_IN_ACCOUNT: "Check the number, and which Twilio account the credentials are for.",
-    _C.NUMBER_NOT_VOICE: "Choose another number, or change this one's configuration in the Twilio console.",
-    _C.NUMBER_ALREADY_ROUTED: "Use takeover to move it here; deprovisioning restores the old routing.",
-    _C.NUMBER_MOVED: "Find out in the Twilio console who moved it, then try again.",
-    _C.TWILIO_BAD_CREDENTIALS: "Fix the Twilio settings, restart the workers, then retry.",
-    _C.TWILIO_FORBIDDEN: "Give the Twilio key the permission, restart the workers, then retry.",
-    _C.TWILIO_TRUNK_LIMIT: "Delete unused trunks, or ask Twilio for more and raise TWILIO_TRUNK_LIMIT.",
-    _C.TWILIO_ORIGINATION_LIMIT: "Somebody added origination URLs to the trunk (ten at most): remove them, then retry.",
-    _C.TWILIO_EMERGENCY_NUMBER: "Unregister the number's emergency address at Twilio, then retry.",
-    _C.TWILIO_TRUNK_IN_USE: "Our trunk carries numbers that are not ours: move them away, then retry.",
-    _C.TWILIO_TRUNK_GONE: "Ask who deletes trunks in the Twilio account, then try again: a new trunk is made.",
-    _C.TWILIO_UNSUPPORTED: "Check the Twilio account's region, and ask Twilio whether it offers what the detail names.",
-    _C.TWILIO_REJECTED: "Look up the Twilio error code in the detail, fix the cause, then retry.",
-    _C.LIVEKIT_NUMBER_CONFLICT: "Remove the number from the other LiveKit trunk, then retry.",
-    _C.LIVEKIT_RULE_CONFLICT: "Delete one of the conflicting dispatch rules in LiveKit, then retry.",
-    _C.LIVEKIT_BAD_CREDENTIALS: "Fix the LiveKit settings, restart the workers, then retry.",
-    _C.LIVEKIT_MISCONFIGURED: "Check LIVEKIT_URL and that the server offers SIP, restart the workers, then retry.",
-    _C.LIVEKIT_REJECTED: "Read LiveKit's reason in the detail, fix the cause, then retry.",
-    _C.PATH_NOT_VERIFIED: "The detail says what differs: try again.",
-    _C.PROVIDER_UNAVAILABLE: "Check the provider's status page, then try again.",
-    _C.PROVIDER_BUSY: "Nothing: it waits for the rate limit. If that takes long, ask the provider for a higher limit.",
-    _C.INTERNAL_STEP_ERROR: "A defect in Trunkline: see the worker's log, and please report it.",
-}
-"""Error code -> what a person should do."""
+
+def failing_callers(findings: Iterable[Finding]) -> Callers | None:
+    """Return whose calls fail; None where nobody's do."""
+    critical = [finding for finding in findings if finding.severity is Severity.CRITICAL]
+    if not critical:
+        return None
+    return Callers.SOME if all(finding.callers is Callers.SOME for finding in critical) else Callers.ALL
+
+
+def failed_checks(findings: Iterable[Finding]) -> Mapping[str, Sequence[Finding]]:
+    """Return the named checks that are not passed, each with the findings that fail it.
+
+    What is someone else's fails none; what concerns no single part of the path fails all.
+    """
+    failed: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if finding.severity is not Severity.FOREIGN:
+            for check in (finding.check,) if finding.check else CHECKS:
+                failed.setdefault(check, []).append(finding)
+    return failed
+
+
+def health_of(findings: Iterable[Finding]) -> Health:
+    """Return the health that an agent with these findings has."""
+    return Health.DRIFTED if failed_checks(findings) else Health.IN_SYNC
+
 
 _BY_FIX: Mapping[Fix, str] = {
     Fix.REPAIR: "Repair fixes it.",
@@ -402,9 +480,3 @@ _BY_PERSON: Mapping[FindingCode, str] = {
     FindingCode.RULE_FOREIGN_CATCH_ALL: "Ask its owner to set the rule's trunks, or to delete it in LiveKit.",
 }
 """Advice on the findings that a person has to decide."""
-
-
-def advice_on_finding(code: FindingCode) -> str:
-    """Return what fixes a finding."""
-    fix = FINDING_KINDS[code].fix
-    return _BY_PERSON[code] if fix is Fix.NONE else _BY_FIX[fix]

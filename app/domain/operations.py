@@ -182,6 +182,8 @@ class Step:
     """The step whose resource it changes, where it makes none of its own: attaching changes a number."""
     under: str | None = None
     """The step whose resource this one lives under, where its own id does not reach it."""
+    label: str = ""
+    """What people call it, and its resource."""
 
     @property
     def is_undone(self) -> bool:
@@ -195,13 +197,21 @@ class Step:
 
 
 STEPS = (
-    Step(NUMBER, "twilio", column="twilio_phone_number_sid"),
-    Step(TRUNK, "twilio", (NUMBER,), "twilio_trunk_sid", makes=True),
-    Step(ORIGINATION_URL, "twilio", (TRUNK,), "twilio_origination_url_sid", makes=True, under=TRUNK),
-    Step(INBOUND_TRUNK, "livekit", (NUMBER,), "livekit_inbound_trunk_id", makes=True),
-    Step(DISPATCH_RULE, "livekit", (INBOUND_TRUNK,), "livekit_dispatch_rule_id", makes=True),
-    Step(NUMBER_ATTACHMENT, "twilio", (ORIGINATION_URL, DISPATCH_RULE), changes=NUMBER),
-    Step(VERIFICATION, "livekit", (NUMBER_ATTACHMENT,)),
+    Step(NUMBER, "twilio", column="twilio_phone_number_sid", label="Twilio number"),
+    Step(TRUNK, "twilio", (NUMBER,), "twilio_trunk_sid", makes=True, label="Twilio trunk"),
+    Step(
+        ORIGINATION_URL,
+        "twilio",
+        (TRUNK,),
+        "twilio_origination_url_sid",
+        makes=True,
+        under=TRUNK,
+        label="Origination URL",
+    ),
+    Step(INBOUND_TRUNK, "livekit", (NUMBER,), "livekit_inbound_trunk_id", makes=True, label="LiveKit trunk"),
+    Step(DISPATCH_RULE, "livekit", (INBOUND_TRUNK,), "livekit_dispatch_rule_id", makes=True, label="Dispatch rule"),
+    Step(NUMBER_ATTACHMENT, "twilio", (ORIGINATION_URL, DISPATCH_RULE), changes=NUMBER, label="Number attachment"),
+    Step(VERIFICATION, "livekit", (NUMBER_ATTACHMENT,), label="Verification"),
 )
 """In an order in which they can run; those that do not need each other run side by side (`branches`).
 

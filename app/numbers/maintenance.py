@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -16,7 +16,20 @@ from app.db.engine import Sessions
 from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import Origin
-from app.domain.findings import CHECKS, Finding, FindingCode, Fix, Health, Severity, finding_json
+from app.domain.findings import (
+    CHECKS,
+    Finding,
+    FindingCode,
+    Fix,
+    Health,
+    Severity,
+    failed_checks,
+    failing_callers,
+    finding_json,
+    health_of,
+    stored_finding,
+    worst_first,
+)
 from app.domain.operations import COLUMNS, LAST, STEPS, OperationKind, PhoneStatus
 from app.numbers.agents import lock_agent, refuse_busy
 from app.numbers.service import Publisher, refusal_of
@@ -37,12 +50,21 @@ MOVED_STEPS = frozenset({*(step.name for step in STEPS if step.makes and step.co
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """The result of `verify`: the named checks, and the findings that failed them."""
+    """The result of `verify`: the named checks, and what was found, the worst first."""
 
     checks: dict[str, bool]
     findings: list[Finding]
     health: Health
     checked_at: datetime
+
+
+@dataclass(frozen=True)
+class RepairResult:
+    """What comes of a request to repair: the operation, unless there is nothing to repair, and what it leaves."""
+
+    operation: Operation | None
+    left: Sequence[Finding] = ()
+    """What differs and no repair can help; where calls fail by it, there is an operation about something else."""
 
 
 @dataclass(frozen=True)
@@ -61,39 +83,32 @@ class MaintenanceService:
         """
         spec = self._spec(agent_id)
         observed = read_path(self.tools.carrier, self.tools.platform, spec)
-        findings = guarded(partial(compare, spec, observed), spec.agent_id)
+        findings = worst_first(guarded(partial(compare, spec, observed), spec.agent_id))
         health = health_of(findings)
         with self.sessions.begin() as session:
             checked_at = save_health(session, agent_id, findings)
         if checked_at is None:
             raise RefusedError(ErrorCode.AGENT_HAS_NO_PHONE, "The number was deprovisioned while it was checked.")
-        failed = {finding.check for finding in findings}
+        failed = failed_checks(findings)
         checks = {name: name not in failed for name in CHECKS}
         return VerifyResult(checks, findings, health, checked_at)
 
-    def repair(self, agent_id: uuid.UUID, *, takeover: bool, origin: Origin) -> Operation | None:
-        """Queue the repair of what is missing or changed, by the steps of provisioning; None when nothing is wrong.
+    def repair(self, agent_id: uuid.UUID, *, takeover: bool, origin: Origin) -> RepairResult:
+        """Queue the repair of what is missing or changed, by the steps of provisioning.
 
-        Refused with 409 `number_already_routed` when the number is routed elsewhere now and `takeover` is off.
+        Refused by `steps_to_repair`.
         """
         findings = self.verify(agent_id).findings
         return self.repair_found(agent_id, findings, takeover=takeover, origin=origin)
 
     def repair_found(
         self, agent_id: uuid.UUID, findings: list[Finding], *, takeover: bool, origin: Origin
-    ) -> Operation | None:
-        """Queue the repair of these findings; None when none of them needs one."""
-        codes = {finding.code for finding in findings}
-        if FindingCode.NUMBER_GONE in codes:
-            raise RefusedError(
-                ErrorCode.NUMBER_NOT_IN_ACCOUNT, "The Twilio account no longer owns the number: deprovision it."
-            )
-        if any(finding.kind.fix is Fix.TAKE_BACK for finding in findings) and not takeover:
-            detail = "The number is on another trunk or application now: send takeover=true to take it back."
-            raise RefusedError(ErrorCode.NUMBER_ALREADY_ROUTED, detail)
-        steps = frozenset(name for finding in findings for name in finding.steps)
+    ) -> RepairResult:
+        """Queue the repair of these findings."""
+        steps = steps_to_repair(findings, takeover=takeover)
+        left = [finding for finding in findings if not finding.steps and finding.severity is not Severity.FOREIGN]
         if not steps:
-            return None
+            return RepairResult(None, left)
         try:
             with self.sessions.begin() as session:
                 agent, now = lock_agent(session, agent_id)
@@ -105,7 +120,7 @@ class MaintenanceService:
         except IntegrityError as error:
             raise refusal_of(error) from error
         log.info("repair_queued", operation_id=str(saga.operation.id), steps=sorted(steps))
-        return self._publish(saga)
+        return RepairResult(self._publish(saga), left)
 
     def move(self, agent_id: uuid.UUID, to_agent_id: uuid.UUID, *, origin: Origin) -> Operation:
         """Queue the move of the number to another agent, which must have none.
@@ -157,13 +172,37 @@ def guarded(check: Callable[[], list[Finding]], agent_id: str | None = None) -> 
         return [Finding(FindingCode.UNREADABLE, agent_id, detail=detail)]
 
 
-def health_of(findings: Iterable[Finding]) -> Health:
-    """Return the health that an agent with these findings has."""
-    return Health.DRIFTED if any(finding.severity is not Severity.FOREIGN for finding in findings) else Health.IN_SYNC
+def steps_to_repair(findings: Sequence[Finding], *, takeover: bool) -> frozenset[str]:
+    """Return the steps that repair these findings; none where nothing is to repair, and no call fails.
+
+    Refused: 422 `number_not_in_account`; 409 `number_already_routed` when the number is routed elsewhere now and
+    `takeover` is off; 409 `not_ours_to_repair` when calls fail by nothing that a step could change.
+    """
+    routed = [finding for finding in findings if finding.fix is Fix.TAKE_BACK and not takeover]
+    steps = frozenset(name for finding in findings for name in finding.steps)
+    in_the_way = [finding for finding in findings if finding.is_for_a_person]
+    gone = [finding for finding in in_the_way if finding.code is FindingCode.NUMBER_GONE]
+    if gone:
+        raise RefusedError(refusal_code(gone[0]), _instructions(gone))
+    if routed:
+        raise RefusedError(ErrorCode.NUMBER_ALREADY_ROUTED, _instructions(routed))
+    if in_the_way and not steps:
+        raise RefusedError(refusal_code(in_the_way[0]), _instructions(in_the_way))
+    return steps
+
+
+def refusal_code(finding: Finding) -> ErrorCode:
+    """Return the code with which the repair of a finding is refused that is for a person."""
+    is_gone = finding.code is FindingCode.NUMBER_GONE
+    return ErrorCode.NUMBER_NOT_IN_ACCOUNT if is_gone else ErrorCode.NOT_OURS_TO_REPAIR
+
+
+def _instructions(findings: Sequence[Finding]) -> str:
+    return " ".join(finding.instruction for finding in findings)
 
 
 def save_health(session: Session, agent_id: uuid.UUID, findings: list[Finding]) -> datetime | None:
-    """Store the findings as the agent's health, and queue webhooks when it begins to drift.
+    """Store the findings as the agent's health, and queue webhooks when it begins to drift or calls begin to fail.
 
     Returns the time; None, with nothing written, when the agent's number is no longer provisioned.
     """
@@ -173,7 +212,10 @@ def save_health(session: Session, agent_id: uuid.UUID, findings: list[Finding]) 
     if agent is None:
         return None
     health = health_of(findings)
-    if health is Health.DRIFTED and agent.health_state is not Health.DRIFTED:
+    before = [stored_finding(one) for one in agent.health_findings or ()]
+    if (health is Health.DRIFTED and agent.health_state is not Health.DRIFTED) or (
+        failing_callers(findings) and not failing_callers(before)
+    ):
         announce_drift(session, agent, findings)
     return session.scalar(
         update(Agent)

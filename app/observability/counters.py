@@ -131,7 +131,12 @@ CHECK_OK = Metric(
     "Whether each check of /readyz was passed, in the web process that responds.",
     ("check",),
 )
-AUDIT_FINDINGS = Metric("trunkline_audit_findings", Kind.GAUGE, "Findings of the newest audit, by code.", ("code",))
+AUDIT_FINDINGS = Metric(
+    "trunkline_audit_findings",
+    Kind.GAUGE,
+    "Findings of the newest audit, by code and by what they mean: calls fail (critical), or not.",
+    ("code", "severity"),
+)
 AUDIT_AGE = Metric(
     "trunkline_audit_age_seconds", Kind.GAUGE, "Time since the last audit that was done; absent before the first."
 )

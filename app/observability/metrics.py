@@ -22,7 +22,7 @@ from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Bulk, Operation
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.events import DeliveryStatus
-from app.domain.findings import AuditStatus, FindingCode, Health
+from app.domain.findings import FINDING_KINDS, AuditStatus, Finding, Health, stored_finding
 from app.domain.operations import (
     OPEN_BULKS,
     OPEN_STATUSES,
@@ -141,11 +141,11 @@ def count_agents(session: Session) -> Sequence[Row[str, str, int]]:
     return session.execute(select(*pair, func.count()).where(Agent.deleted_at.is_(None)).group_by(*pair)).all()
 
 
-def newest_findings(session: Session) -> Sequence[str]:
-    """Return the code of every finding of the newest audit that was done."""
+def newest_findings(session: Session) -> Sequence[Finding]:
+    """Return every finding of the newest audit that was done."""
     query = select(Audit.findings).where(Audit.status == AuditStatus.DONE)
     found = session.scalar(query.order_by(Audit.created_at.desc(), Audit.id.desc()).limit(1))
-    return [str(finding["code"]) for finding in found or ()]
+    return [stored_finding(finding) for finding in found or ()]
 
 
 def audit_age(session: Session) -> float | None:
@@ -223,8 +223,10 @@ def _agents(session: Session) -> Iterable[Family]:
             health[state,] += count
     yield gauge(counters.AGENTS, statuses, _all(PhoneStatus))
     yield gauge(counters.AGENTS_HEALTH, health, _all(Health))
-    findings = Counter((code,) for code in newest_findings(session))
-    yield gauge(counters.AUDIT_FINDINGS, findings, _all(FindingCode))
+    findings: Counter[Labels] = Counter((one.code.value, one.severity.value) for one in newest_findings(session))
+    # A code may be found with another severity than its own: that pair is shown while it is.
+    own = [(code.value, kind.severity.value) for code, kind in FINDING_KINDS.items()]
+    yield gauge(counters.AUDIT_FINDINGS, findings, dict.fromkeys([*own, *findings]))
     age = audit_age(session)
     yield gauge(counters.AUDIT_AGE, {(): age or 0}, () if age is None else ((),))
 

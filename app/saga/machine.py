@@ -16,7 +16,7 @@ from typing import Any
 
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import INTERNAL, Action, Channel, EventName, Origin, WebhookEvent
-from app.domain.findings import Health
+from app.domain.findings import Health, health_of, stored_finding
 from app.domain.operations import (
     ALL_NEEDS,
     COLUMNS,
@@ -795,7 +795,7 @@ def _finish_if_done(change: Change, findings: tuple[Mapping[str, Any], ...]) -> 
         _hand_over(change)
     change.set_operation(error_code=None, error_detail=None)
     _close(change, OperationStatus.SUCCEEDED)
-    health = Health.DRIFTED if findings else Health.IN_SYNC
+    health = health_of(stored_finding(finding) for finding in findings)
     seen: dict[str, Any] = {"health_state": health, "health_checked_at": change.now, "health_findings": findings}
     if change.target is not None:
         change.target = replace(change.target, **seen)

@@ -73,7 +73,7 @@ def _wait_for_calls(ctx: StepContext, delete: Callable[[str, str], None]) -> lis
 
     if not ctx.wait_until(is_whole):
         details = [
-            f"{finding.kind.sentence} {finding.detail}".strip()
+            finding.instruction if finding.is_for_a_person else finding.cause
             for finding in findings
             if finding.severity is Severity.CRITICAL
         ]

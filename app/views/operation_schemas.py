@@ -6,7 +6,7 @@ from apiflask import Schema
 from marshmallow import fields
 
 from app.domain.errors import OPERATION_ERROR_CODES, ErrorCode
-from app.domain.findings import CHECKS, AuditStatus, FindingCode, Fix, Health, Severity
+from app.domain.findings import CHECKS, AuditStatus, Callers, FindingCode, Fix, Health, Severity
 from app.domain.operations import OperationKind, OperationStatus, PhoneStatus, StepState
 from app.views.agent_schemas import (
     AGENT_ID,
@@ -38,10 +38,23 @@ class FoundResource(Schema):
 
 
 class FindingOut(Schema):
-    """One difference from what was built; docs/operations.md says what each code means."""
+    """One reason why calls fail, or one difference from what was built; docs/operations.md has every code."""
 
     code = closed(list(FindingCode), "What, from a closed list.")
-    severity = closed(list(Severity), "critical: no caller reaches the agent.")
+    severity = closed(
+        list(Severity),
+        "critical: calls fail. warning: something is not as we made it, and stops no call. foreign: somebody else's, "
+        "and no call of ours fails because of it now.",
+    )
+    callers = fields.String(
+        allow_none=True,
+        dump_default=None,  # a finding that an earlier release stored
+        metadata={
+            "description": "Whose calls fail, if severity is critical: all callers', or some; `detail` says which.",
+            "enum": [*Callers, None],
+            "example": Callers.ALL,
+        },
+    )
     sentence = text("The code in words.", "The number is on no trunk.")
     detail = text("What was found, if the sentence does not say it.", "")
     fix = closed(list(Fix), "What an audit with `fix` does about it.")
@@ -62,7 +75,13 @@ class PathCheck(Schema):
     """One part of the path."""
 
     name = closed(list(CHECKS), "Which part.")
-    ok = fields.Boolean(metadata={"example": True})
+    ok = fields.Boolean(
+        metadata={
+            "description": "False where calls fail, and where something is not as we made it. What is somebody else's "
+            "fails no check.",
+            "example": True,
+        }
+    )
     detail = text("Why not; null if it is ok.", allow_none=True)
 
 
@@ -83,7 +102,7 @@ class RepairIn(Strict):
 
 
 class RepairedOut(Schema):
-    """The path is as it was built."""
+    """Calls get through, or nothing is known that stops them; the message names what no repair can change."""
 
     success = fields.Boolean(metadata={"example": True})
     message = text("What happened.", "The path was repaired.")

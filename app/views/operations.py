@@ -1,16 +1,17 @@
 """Operations, phone status, verification and dry run as API, console and command line show them."""
 
 import uuid
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from app.db.models import Agent, BulkItem, Event, Operation, OperationStep, Resource
-from app.domain.findings import Health, finding_json
+from app.domain.findings import Callers, Finding, Health, failed_checks, failing_callers, finding_json
 from app.domain.operations import KINDS, Direction, OperationKind, OperationStatus, PhoneStatus, StepState
 from app.numbers.dry_run import Preview
-from app.numbers.maintenance import VerifyResult
+from app.numbers.maintenance import RepairResult, VerifyResult
 
 _MADE = frozenset({StepState.RUNNING, StepState.DONE, StepState.FAILED})
 """The states of a step that may have made something: a rollback has to undo it."""
@@ -199,12 +200,9 @@ def status_url(agent_id: uuid.UUID) -> str:
 
 def verification_body(result: VerifyResult) -> dict[str, Any]:
     """Return the body of `VerifiedOut`: every named check, and the health that was stored."""
-    details: dict[str, list[str]] = {}
-    for finding in result.findings:
-        shown = finding_json(finding)
-        details.setdefault(finding.check, []).append(f"{shown['sentence']} {shown['detail']}".strip())
+    failed = failed_checks(result.findings)
     checks = [
-        {"name": name, "ok": ok, "detail": " ".join(details.get(name, ())) or None}
+        {"name": name, "ok": ok, "detail": " ".join(one.text for one in failed.get(name, ())) or None}
         for name, ok in result.checks.items()
     ]
     health = {
@@ -214,6 +212,36 @@ def verification_body(result: VerifyResult) -> dict[str, Any]:
     }
     success = all(result.checks.values())
     return {"success": success, "checks": checks, "health": health}
+
+
+def calls_in_words(findings: Iterable[Finding]) -> str:
+    """Return what findings about one path say of its calls."""
+    found = list(findings)
+    if callers := failing_callers(found):
+        return "Some calls fail." if callers is Callers.SOME else "Calls fail."
+    return "No call is known to fail, but the path is not as we made it." if failed_checks(found) else PASSED
+
+
+PASSED = "Every check passed."
+
+
+def all_calls_in_words(findings: Iterable[Finding]) -> str:
+    """Return what findings about many paths say of their calls."""
+    paths: dict[str, list[Finding]] = {}
+    for finding in findings:
+        paths.setdefault(finding.agent_id or "", []).append(finding)
+    failing = Counter(failing_callers(path) for path in paths.values())
+    counts = [(failing[Callers.ALL], "calls to"), (failing[Callers.SOME], "some calls to")]
+    parts = [f"{words} {count:,} agent{'s' if count > 1 else ''}" for count, words in counts if count]
+    return f"{' and '.join(parts)} fail.".capitalize() if parts else "No call is known to fail."
+
+
+def repair_message(result: RepairResult, text: str) -> str:
+    """Return what to say after a repair: `text`, and what is left to a person."""
+    if not result.left:
+        return text
+    words = text if result.operation else "Nothing that a repair can change."
+    return " ".join([words, *(finding.instruction for finding in result.left)])
 
 
 def plan_body(preview: Preview) -> dict[str, Any]:

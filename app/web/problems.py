@@ -59,6 +59,7 @@ KINDS: Mapping[ErrorCode, Kind] = {
     _C.NUMBER_IN_USE: Kind(409, "The number belongs to another agent"),
     _C.OPERATION_IN_PROGRESS: Kind(409, "An operation is in progress"),
     _C.OPERATION_FINISHED: Kind(409, "The operation has finished"),
+    _C.NOT_OURS_TO_REPAIR: Kind(409, "What stops the calls is not ours"),
     _C.WEBHOOK_DISABLED: Kind(409, "The webhook is disabled"),
     _C.WEBHOOK_LIMIT: Kind(409, "No room for a webhook"),
     _C.IDEMPOTENCY_KEY_IN_PROGRESS: Kind(409, "The first request is still running", retry_after_s=1),

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.db.engine import read_sql
 from app.db.models import Agent
 from app.domain.events import WebhookEvent, payload_of
-from app.domain.findings import Finding
+from app.domain.findings import Finding, finding_json, worst_first
 
 
 def announce_sql(given: str) -> str:
@@ -25,15 +25,19 @@ def lines_of(announcements: Sequence[tuple[WebhookEvent, Mapping[str, Any]]]) ->
     return [{"event": event, "payload": payload_of(event, data)} for event, data in announcements]
 
 
+TOLD = ("code", "severity", "callers", "sentence", "detail", "resource")
+"""What an event tells of a finding."""
+
+
 def announce_drift(session: Session, agent: Agent, findings: Iterable[Finding]) -> None:
-    """Queue the event that a path has begun to drift."""
+    """Queue the event that a path has begun to drift, or that its calls have begun to fail."""
     data = {
         "agentId": str(agent.id),
         "agentName": agent.name,
         "phoneProvisioningStatus": agent.phone_provisioning_status,
         "phoneNumber": agent.twilio_phone_number,
         "operationId": None,
-        "findings": [{"code": one.code, "severity": one.severity, "sentence": one.kind.sentence} for one in findings],
+        "findings": [{name: finding_json(one)[name] for name in TOLD} for one in worst_first(findings)],
     }
     change = {"announcements": lines_of([(WebhookEvent.DRIFTED, data)])}
     session.connection().exec_driver_sql(_ANNOUNCE, {"change": json.dumps(change)})

@@ -218,6 +218,7 @@ def test_numbers_come_in_pages_and_filters(api: Api, browser: BrowserClient) -> 
     assert browser.get("/?status=moving").text.count("<tr>") == 2
     assert browser.get("/?status=failed").text.count("No matches") == 1
     assert browser.get("/?health=DRIFTED").text.count("No matches") == 1
+    assert browser.get("/?health=CALLS_FAIL").text.count("No matches") == 1
 
 
 @pytest.mark.parametrize("query", ["?status=x", "?health=x", "?cursor=x", "?q=" + "a" * 201, "?q=%00"])

@@ -1,10 +1,12 @@
 """Verify, repair, move, plan, audit and rate limit over HTTP, against the sandbox; the worker is the test itself."""
 
 import json
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from app import create_app
 from app.access import KeyService, Scope
@@ -87,6 +89,77 @@ def test_a_drift_is_named_and_repaired(real: Api, agent_id: str, sandbox: Sandbo
     assert sandbox.call(NUMBER)["reaches"]
     again = real.post(f"/api/agents/{agent_id}/repair", {})
     assert (again.status_code, again.json["message"]) == (200, "All is well: nothing to repair.")
+
+
+def _add_foreign_url(real: Api, agent_id: str, sandbox: Sandbox) -> str:
+    """Put somebody's URL before ours; return its path at Twilio."""
+    trunk = real.status(agent_id).json["twilioTrunkSid"]
+    path = f"/v1/Trunks/{trunk}/OriginationUrls"
+    theirs = {"FriendlyName": "theirs", "SipUrl": "sip:elsewhere.example.com", "Enabled": "true"}
+    return f"{path}/{ProviderConsole(sandbox).twilio('POST', path, Priority='1', Weight='1', **theirs)['sid']}"
+
+
+def test_calls_that_fail_by_what_is_not_ours_are_never_nothing_to_repair(
+    real: Api, agent_id: str, sandbox: Sandbox
+) -> None:
+    path = _add_foreign_url(real, agent_id, sandbox)
+    sid, before = path.rpartition("/")[2], real.count("operations")
+
+    verified = real.post(f"/api/agents/{agent_id}/verify").json
+    refused = real.post(f"/api/agents/{agent_id}/repair")
+    audited = real.post("/api/audit", {"fix": True}).json["auditId"]
+    real.wiring.audits.run_audit(uuid.UUID(audited))
+
+    (finding,) = verified["health"]["findings"]
+    assert (verified["success"], finding["code"]) == (False, "origination_url_overridden")
+    assert (finding["severity"], finding["callers"], finding["fix"]) == ("critical", "all", "none")
+    assert [check["name"] for check in verified["checks"] if not check["ok"]] == ["origination_url"]
+    assert (refused.status_code, refused.json["code"]) == (409, "not_ours_to_repair")
+    assert sid in refused.json["detail"]
+    assert "Ask whose the other URL is" in refused.json["detail"]
+    (reported,) = real.get(f"/api/audit/{audited}").json["findings"]
+    assert reported["fixed"] == "not repaired: not_ours_to_repair"
+    assert real.count("operations") == before
+    ProviderConsole(sandbox).twilio("DELETE", path)
+    assert real.post(f"/api/agents/{agent_id}/repair").json["message"] == "All is well: nothing to repair."
+
+
+def test_a_repair_mends_what_is_ours_and_then_names_what_is_not(real: Api, agent_id: str, sandbox: Sandbox) -> None:
+    sid = _add_foreign_url(real, agent_id, sandbox).rpartition("/")[2]
+    _detach(real, agent_id)
+
+    response = real.post(f"/api/agents/{agent_id}/repair", headers=WAIT)
+
+    assert (response.status_code, response.json["code"]) == (502, "path_not_verified")
+    assert sid in response.json["detail"]
+    left = real.post(f"/api/agents/{agent_id}/verify").json["health"]["findings"]
+    assert [finding["code"] for finding in left] == ["origination_url_overridden"]
+
+
+def test_a_warning_that_no_repair_can_change_is_named(real: Api, agent_id: str, sandbox: Sandbox) -> None:
+    rule = real.status(agent_id).json["livekitDispatchRuleId"]
+    whole = ProviderConsole(sandbox).livekit("ListSIPDispatchRule")["items"][0]
+    fields = {name: whole[name] for name in ("name", "trunk_ids", "room_config")}
+    ProviderConsole(sandbox).rule(rule, room_preset="lobby", **fields)
+
+    response = real.post(f"/api/agents/{agent_id}/repair")
+
+    assert (response.status_code, response.json["success"]) == (200, True)
+    assert response.json["message"].startswith(
+        "Nothing that a repair can change. Our dispatch rule names a room preset"
+    )
+    assert f"(Dispatch rule {rule})" in response.json["message"]
+
+
+def test_a_finding_that_an_earlier_release_stored_is_told(real: Api, agent_id: str) -> None:
+    _detach(real, agent_id)
+    real.post(f"/api/agents/{agent_id}/verify")
+    with real.wiring.engine.begin() as connection:
+        connection.execute(text("UPDATE agents SET health_findings = health_findings #- '{0,callers}'"))
+
+    (finding,) = real.status(agent_id).json["health"]["findings"]
+
+    assert (finding["code"], finding["severity"], finding["callers"]) == ("number_detached", "critical", None)
 
 
 def test_a_number_that_was_released_is_the_422_that_the_document_has(

@@ -1,7 +1,7 @@
 """What /metrics says beyond the rows that tests/api/test_health.py counts."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -50,8 +50,11 @@ def let_something_happen(api: Api) -> None:
     audit(api, [])
 
 
-def audit(api: Api, codes: list[str], status: AuditStatus = AuditStatus.DONE) -> None:
-    found = [{"code": code} for code in codes]
+def audit(
+    api: Api, codes: list[str], status: AuditStatus = AuditStatus.DONE, severities: Mapping[str, str] | None = None
+) -> None:
+    """Store a report; without a severity, a finding has that of its code."""
+    found = [{"code": code, "severity": (severities or {}).get(code)} for code in codes]
     with api.wiring.engine.begin() as connection:
         now = Audit.created_at.server_default.arg  # type: ignore[union-attr]
         connection.execute(insert(Audit).values(status=status, findings=found, finished_at=now))
@@ -117,13 +120,17 @@ def test_open_operations_are_shown_by_age_and_by_their_queue(api: Api) -> None:
 
 def test_findings_are_those_of_the_newest_audit_that_was_done(api: Api) -> None:
     audit(api, ["trunk_gone", "trunk_gone"])
-    audit(api, ["twin", "orphan", "orphan"])
+    audit(api, ["twin", "orphan", "orphan"], severities={"twin": "critical"})
     audit(api, [], AuditStatus.FAILED)
 
     shown = rows(api)
 
-    found = {code: count for (code,), count in values(shown["trunkline_audit_findings"]).items() if count}
-    assert found == {"twin": 1, "orphan": 2}
+    found = values(shown["trunkline_audit_findings"])
+    assert {labels: count for labels, count in found.items() if count} == {
+        ("twin", "critical"): 1,
+        ("orphan", "warning"): 2,
+    }
+    assert found["trunk_gone", "critical"] == 0
     assert 0 <= values(shown["trunkline_audit_age_seconds"])[()] < 60
 
 

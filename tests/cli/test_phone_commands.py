@@ -148,7 +148,9 @@ def test_drift_is_found_by_verify_and_fixed_by_repair(shell: Shell) -> None:
     shell.live.wiring.platform.delete_dispatch_rule(str(shell.live.agent.livekit_dispatch_rule_id))
 
     drifted = shell.run("verify", "front desk")
-    assert (drifted.exit_code, "✗ dispatch_rule" in drifted.stdout) == (3, True)
+    assert (drifted.exit_code, drifted.stdout.splitlines()[0]) == (3, "Calls fail.")
+    assert "✗ dispatch_rule" in drifted.stdout
+    assert drifted.stderr.splitlines()[-1] == f"Repair it: trunkline repair {shell.live.agent_id}"
     checks = {one["name"]: one["ok"] for one in shell.json("verify", "front desk", code=3)["checks"]}
     assert [name for name, is_ok in checks.items() if not is_ok] == ["dispatch_rule"]
     status = shell.run("status", "front desk")
@@ -157,6 +159,73 @@ def test_drift_is_found_by_verify_and_fixed_by_repair(shell: Shell) -> None:
     repaired = shell.run("repair", "front desk")
     assert (repaired.exit_code, repaired.stdout) == (0, "The path was repaired.\n")
     assert shell.live.rings() == "front-desk"
+
+
+def _put_url_before_ours(shell: Shell) -> str:
+    path = f"/v1/Trunks/{shell.live.agent.twilio_trunk_sid}/OriginationUrls"
+    theirs = {"FriendlyName": "theirs", "SipUrl": "sip:elsewhere.example.com", "Enabled": "true"}
+    return str(shell.live.console.twilio("POST", path, Priority="1", Weight="1", **theirs)["sid"])
+
+
+def test_what_is_not_ours_is_named_with_what_to_do_and_never_nothing_to_repair(shell: Shell) -> None:
+    sid = _put_url_before_ours(shell)
+
+    verified = shell.run("verify", "front desk")
+    repaired = shell.run("repair", "front desk")
+    status = shell.run("status", "front desk")
+    audited = shell.run("audit", "--fix")
+
+    assert (verified.exit_code, verified.stdout.splitlines()[0]) == (3, "Calls fail.")
+    assert "Repair it" not in verified.stderr
+    (line,) = [line for line in verified.stdout.splitlines() if line.startswith("Calls fail ")]
+    assert f"origination_url_overridden, Origination URL {sid}  Ask whose the other URL is" in line
+    assert (repaired.exit_code, repaired.stdout) == (1, "")
+    assert sid in repaired.stderr
+    assert repaired.stderr.endswith("(not_ours_to_repair)\n")
+    assert (audited.exit_code, audited.stdout.splitlines()[0]) == (3, "Calls to 1 agent fail.")
+    assert "Not repaired: not_ours_to_repair. Ask whose the other URL is" in audited.stdout
+    assert (status.exit_code, f"{sid}  Ask whose the other URL is" in status.stdout) == (3, True)
+    assert "DRIFTED" in shell.run("agents", "show", "front desk").stdout
+    assert "Calls fail." in shell.run("agents", "show", "front desk").stdout
+
+
+def test_a_change_that_stops_no_call_is_shown_as_one(shell: Shell) -> None:
+    rule = str(shell.live.agent.livekit_dispatch_rule_id)
+    shell.live.console.livekit("UpdateSIPDispatchRule", sip_dispatch_rule_id=rule, update={"name": "by hand"})
+
+    found = shell.run("verify", "front desk")
+
+    assert (found.exit_code, found.stdout.splitlines()[0]) == (
+        3,
+        "No call is known to fail, but the path is not as we made it.",
+    )
+    assert "! dispatch_rule" in found.stdout
+    assert "✗" not in found.stdout
+    assert shell.run("audit").stdout.splitlines()[0] == "No call is known to fail."
+    assert shell.run("audit", "--fix").exit_code == 0
+
+
+def test_what_is_someone_elses_is_told_and_is_no_drift(shell: Shell) -> None:
+    kind = {"dispatch_rule_individual": {"room_prefix": "all"}}
+    shell.live.console.livekit("CreateSIPDispatchRule", dispatch_rule={"name": "all", "rule": kind})
+
+    audit = shell.run("audit")
+
+    assert (audit.exit_code, audit.stdout.splitlines()[0]) == (0, "No call is known to fail.")
+    assert any(line.startswith("Someone else's  ") for line in audit.stdout.splitlines())
+    assert shell.run("verify", "front desk").exit_code == 0
+
+
+def test_a_number_that_was_moved_away_is_repaired_with_the_option_that_the_hint_names(shell: Shell) -> None:
+    trunk = shell.live.console.twilio("POST", "/v1/Trunks", FriendlyName="theirs")["sid"]
+    number = str(shell.live.agent.twilio_phone_number_sid)
+    shell.live.console.twilio("POST", f"/v1/Trunks/{trunk}/PhoneNumbers", PhoneNumberSid=number)
+
+    hint = shell.run("verify", "front desk").stderr.splitlines()[-1]
+
+    assert hint == f"Repair it: trunkline repair {shell.live.agent_id} --takeover"
+    assert shell.run("repair", "front desk").exit_code == 1
+    assert shell.run("repair", "front desk", "--takeover").exit_code == 0
 
 
 def test_a_number_is_moved(shell: Shell, desk: str) -> None:

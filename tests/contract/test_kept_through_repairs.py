@@ -137,7 +137,7 @@ class Path:
 
     def repair(self) -> None:
         """Repair it as a person asks for it."""
-        operation = self.app.wiring.maintenance.repair(self.holder, takeover=False, origin=Origin())
+        operation = self.app.wiring.maintenance.repair(self.holder, takeover=False, origin=Origin()).operation
         self.app.drive()
         assert operation is not None
         assert self.app.wiring.provisioning.wait(operation.id, AT_ONCE).status is OperationStatus.SUCCEEDED

@@ -13,7 +13,7 @@ from app.db.console_queries import AgentFilter
 from app.db.engine import make_engine, make_sessions
 from app.db.models import Operation
 from app.db.queries import Position
-from app.domain.findings import Health
+from app.domain.findings import Finding, FindingCode, Health, finding_json
 from app.domain.operations import OperationKind, OperationStatus, PhoneStatus
 from tests.support.servers import PostgresServer
 
@@ -123,6 +123,17 @@ def test_counts_stop_at_a_thousand(session: Session) -> None:
     assert found[Health.DRIFTED] == len(range(2, AGENTS + 1, 700))
 
 
+def test_agents_whose_calls_fail_are_a_part_of_the_drifted(session: Session) -> None:
+    one, other = queries.list_agents(session, AgentFilter(health=Health.DRIFTED), after=None, limit=2)
+    for agent, code in ((one, FindingCode.RULE_PIN), (other, FindingCode.TRUNK_CHANGED)):
+        agent.health_findings = [finding_json(Finding(FindingCode.MARK_LOST)), finding_json(Finding(code))]
+    session.flush()
+
+    assert names(session, AgentFilter(calls_fail=True)) == [one.name]
+    assert names(session, AgentFilter(calls_fail=True, search=other.name)) == []
+    assert queries.count_up_to(session)[queries.CALLS_FAIL] == 1
+
+
 def test_a_deleted_agent_is_nowhere(session: Session) -> None:
     gone = queries.list_agents(session, AgentFilter(), after=None, limit=1)[0]
     session.execute(text("UPDATE agents SET deleted_at = now() WHERE id = :id"), {"id": gone.id})
@@ -138,6 +149,7 @@ READS: dict[str, Callable[[Session], Any]] = {
     "failed": lambda session: names(session, AgentFilter((PhoneStatus.FAILED,))),
     "moving": lambda session: names(session, AgentFilter(queries.MOVING_STATUSES)),
     "drifted": lambda session: names(session, AgentFilter(health=Health.DRIFTED)),
+    "calls fail": lambda session: names(session, AgentFilter(calls_fail=True)),
     "a rare word": lambda session: names(session, AgentFilter(search="12345")),
     "no such word": lambda session: names(session, AgentFilter(search="zebra")),
     "an ending": lambda session: names(session, AgentFilter(search="5012345")),

@@ -127,7 +127,9 @@ def test_a_drift_queues_one_event_and_another_only_after_a_fix(live: SandboxApp)
     ((event, data),) = pending_events(live.wiring.sessions)
 
     assert (event, data["phoneNumber"], data["operationId"]) == (WebhookEvent.DRIFTED, NUMBER, None)
-    assert [finding["code"] for finding in data["findings"]] == ["number_detached"]
+    (finding,) = data["findings"]
+    assert (finding["code"], finding["severity"], finding["callers"]) == ("number_detached", "critical", "all")
+    assert finding["resource"] == {"kind": "twilio_number", "id": live.agent.twilio_phone_number_sid}
     live.audit(fix=True)
     assert len(pending_events(live.wiring.sessions)) == 1
     _cut(live)
@@ -135,11 +137,26 @@ def test_a_drift_queues_one_event_and_another_only_after_a_fix(live: SandboxApp)
     assert [event for event, _ in pending_events(live.wiring.sessions)] == [WebhookEvent.DRIFTED] * 2
 
 
+def test_calls_that_begin_to_fail_on_a_path_that_has_drifted_are_told_once(live: SandboxApp) -> None:
+    subscribe(live.wiring.sessions)
+    rule = str(live.agent.livekit_dispatch_rule_id)
+    live.console.livekit("UpdateSIPDispatchRule", sip_dispatch_rule_id=rule, update={"name": "by hand"})
+    live.audit()
+    _cut(live)
+    for _ in range(2):
+        live.audit()
+        live.wiring.maintenance.verify(live.agent_id)
+
+    told = [[one["code"] for one in data["findings"]] for _, data in pending_events(live.wiring.sessions)]
+
+    assert told == [["mark_lost"], ["number_detached", "mark_lost"]]
+
+
 def test_a_repair_that_fails_needs_attention(live: SandboxApp) -> None:
     subscribe(live.wiring.sessions, WebhookEvent.NEEDS_ATTENTION)
     live.wiring.platform.delete_dispatch_rule(str(live.agent.livekit_dispatch_rule_id))
     live.sandbox.fault("livekit.create_dispatch_rule", "reject", status=400, code="invalid_argument", message="no")
-    operation = live.wiring.maintenance.repair(live.agent_id, takeover=False, origin=Origin())
+    operation = live.wiring.maintenance.repair(live.agent_id, takeover=False, origin=Origin()).operation
     assert operation is not None
     live.drive()
 

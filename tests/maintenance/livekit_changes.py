@@ -361,7 +361,7 @@ RULE_CHANGES = (
     harmless("another prefix of rooms", _kind("individual", room_prefix="desk")),
     Change("a room without a name", _kind("direct"), _C.RULE_CHANGED, ALL),
     Change("a prefix that is too long for a room", _kind("individual", room_prefix="r" * 240), _C.RULE_CHANGED, ALL),
-    Change("a room preset that LiveKit lacks", _rule(room_preset="unknown"), _C.RULE_PRESET, ALL, LEFT),
+    Change("a room preset that LiveKit lacks", _rule(room_preset="unknown"), _C.RULE_PRESET, ALL),
     Change(
         "a room preset of which we do not know",
         _rule(room_preset=PRESET),

@@ -193,7 +193,7 @@ def test_what_is_not_ours_is_reported_and_left_alone(live: SandboxApp, code: Fin
 
 def test_a_number_that_was_moved_is_taken_back_with_takeover(live: SandboxApp) -> None:
     _move_away(live)
-    assert live.wiring.maintenance.repair(live.agent_id, takeover=True, origin=Origin()) is not None
+    assert live.wiring.maintenance.repair(live.agent_id, takeover=True, origin=Origin()).operation
     live.drive()
     assert live.rings() == "front-desk"
     assert live.audit().findings == []

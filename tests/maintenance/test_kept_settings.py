@@ -92,7 +92,7 @@ def damage(path: ChangedPath) -> None:
 
 def repair(path: ChangedPath) -> None:
     damage(path)
-    assert path.wiring.maintenance.repair(path.agent_id, takeover=False, origin=Origin()) is not None
+    assert path.wiring.maintenance.repair(path.agent_id, takeover=False, origin=Origin()).operation
     path.drive()
 
 

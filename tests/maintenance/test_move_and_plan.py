@@ -155,7 +155,7 @@ def test_a_repair_that_fails_leaves_the_rest_of_the_path_alone(live: SandboxApp)
         str(live.agent.twilio_trunk_sid), str(live.agent.twilio_origination_url_sid)
     )
     live.sandbox.fault("twilio.create_origination_url", "reject", status=400, code=20001, message="no")
-    operation = live.wiring.maintenance.repair(live.agent_id, takeover=False, origin=Origin())
+    operation = live.wiring.maintenance.repair(live.agent_id, takeover=False, origin=Origin()).operation
     assert operation is not None
     live.drive()
     assert live.wiring.provisioning.wait(operation.id, _NOW).status is OperationStatus.FAILED

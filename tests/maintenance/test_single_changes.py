@@ -109,12 +109,18 @@ def check_repair(path: ChangedPath, change: Change, by_operators: Mapping[Any, o
 
 
 def repair(path: ChangedPath, change: Change) -> bool:
-    """Repair; tell whether there was anything to do."""
-    if change.code is FindingCode.NUMBER_GONE:
-        with pytest.raises(RefusedError, match="no longer owns the number"):
-            path.wiring.maintenance.repair(path.agent_id, takeover=False, origin=Origin())
-        return False
+    """Repair; tell whether there was anything to do. Where calls fail by what is not ours, it is refused by name."""
     takeover = change.outcome is Outcome.TAKEN_BACK
-    operation = path.wiring.maintenance.repair(path.agent_id, takeover=takeover, origin=Origin())
+    if change.outcome is Outcome.LEFT and change.is_harmful:
+        causes = [finding.cause for finding in path.findings() if finding.code is change.code]
+        with pytest.raises(RefusedError) as refused:
+            path.wiring.maintenance.repair(path.agent_id, takeover=takeover, origin=Origin())
+        is_gone = change.code is FindingCode.NUMBER_GONE
+        wanted = ErrorCode.NUMBER_NOT_IN_ACCOUNT if is_gone else ErrorCode.NOT_OURS_TO_REPAIR
+        assert refused.value.code is wanted
+        assert causes[0] in refused.value.detail
+        return False
+    result = path.wiring.maintenance.repair(path.agent_id, takeover=takeover, origin=Origin())
     path.drive()
-    return operation is not None
+    assert result.operation is not None or not any(finding.severity is Severity.CRITICAL for finding in result.left)
+    return result.operation is not None

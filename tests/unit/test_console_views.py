@@ -8,13 +8,39 @@ import pytest
 
 from app.console.operation_pages import agent_actions, build_timeline, can_retry
 from app.console.path_diagram import build_path_diagram
-from app.console.presentation import ago, badge, error_notice, format_count, format_duration, health_card
+from app.console.presentation import (
+    ago,
+    badge,
+    error_notice,
+    format_count,
+    format_duration,
+    health_badge,
+    health_card,
+    severity_counts,
+)
 from app.db.models import Agent, Event, Operation, OperationStep
-from app.domain.errors import ErrorCode, RefusedError
+from app.domain.errors import ADVICE, ErrorCode, RefusedError
 from app.domain.events import DeliveryStatus, EventName
-from app.domain.findings import ADVICE, FINDING_KINDS, Finding, FindingCode, Health, advice_on_finding
-from app.domain.operations import STEPS, BulkStatus, ItemStatus, OperationKind, OperationStatus, PhoneStatus, StepState
-from app.numbers.maintenance import finding_json
+from app.domain.findings import (
+    FINDING_KINDS,
+    Callers,
+    Finding,
+    FindingCode,
+    Health,
+    Severity,
+    finding_json,
+    health_of,
+)
+from app.domain.operations import (
+    INBOUND_TRUNK,
+    STEPS,
+    BulkStatus,
+    ItemStatus,
+    OperationKind,
+    OperationStatus,
+    PhoneStatus,
+    StepState,
+)
 from app.views.operations import OperationView, PhoneView
 
 START = datetime(2026, 11, 24, 9, tzinfo=UTC)
@@ -46,15 +72,26 @@ def make_operation(
     return OperationView.of(row, events)
 
 
-def make_agent(status: PhoneStatus, *findings: FindingCode) -> Agent:
+_Code = FindingCode
+
+
+def failing(code: FindingCode, callers: Callers = Callers.ALL) -> Finding:
+    return Finding(code, severity_override=Severity.CRITICAL, callers=callers)
+
+
+def changed(code: FindingCode) -> Finding:
+    return Finding(code, severity_override=Severity.WARNING)
+
+
+def make_agent(status: PhoneStatus, *findings: Finding) -> Agent:
     return Agent(
         id=uuid.uuid4(),
         name="desk",
         livekit_agent_name="desk",
         phone_provisioning_status=status,
-        health_state=Health.DRIFTED if findings else Health.IN_SYNC,
+        health_state=health_of(findings),
         health_checked_at=START,
-        health_findings=[finding_json(Finding(code)) for code in findings],
+        health_findings=[finding_json(finding) for finding in findings],
     )
 
 
@@ -143,11 +180,68 @@ def test_a_path_in_sync_is_green_and_none_is_grey() -> None:
     assert tones(make_agent(PhoneStatus.NOT_PROVISIONED)) == ["quiet"] * 6
 
 
+OF_A_PATH = [code for code in FindingCode if FINDING_KINDS[code].check]
+
+
+@pytest.mark.parametrize("code", OF_A_PATH)
+@pytest.mark.parametrize(("severity", "tone"), [(Severity.CRITICAL, "bad"), (Severity.WARNING, "warn")])
+def test_a_finding_marks_one_link_by_what_it_means(code: FindingCode, severity: Severity, tone: str) -> None:
+    found = tones(make_agent(PhoneStatus.PROVISIONED, Finding(code, severity_override=severity)))
+
+    assert sorted(found) == sorted([tone, *["good"] * 5])
+
+
 @pytest.mark.parametrize(
-    "code", [code for code in FindingCode if FINDING_KINDS[code].check and code.value != "rule_foreign_catch_all"]
+    ("code", "link"),
+    [
+        (_Code.NUMBER_GONE, 0),
+        (_Code.NUMBER_NO_VOICE, 0),
+        (_Code.NUMBER_DETACHED, 1),
+        (_Code.NUMBER_MOVED, 1),
+        (_Code.TRUNK_GONE, 1),
+        (_Code.TRUNK_SECURE, 2),
+        (_Code.ORIGINATION_URL_DISABLED, 2),
+        (_Code.ORIGINATION_URL_OVERRIDDEN, 2),
+        (_Code.ORIGINATION_HOST_WRONG, 3),
+        (_Code.LIVEKIT_TRUNK_GONE, 3),
+        (_Code.LIVEKIT_TRUNK_FOREIGN, 3),
+        (_Code.RULE_DEAD_TRUNK, 4),
+        (_Code.RULE_OVERRIDDEN, 4),
+        (_Code.RULE_PIN, 4),
+        (_Code.RULE_LOST_AGENT, 5),
+        (_Code.RULE_PRESET, 5),
+    ],
 )
-def test_every_finding_about_a_path_breaks_one_link(code: FindingCode) -> None:
-    assert sorted(tones(make_agent(PhoneStatus.PROVISIONED, code))) == ["bad"] + ["good"] * 5
+def test_a_link_is_broken_where_the_call_stops(code: FindingCode, link: int) -> None:
+    assert tones(make_agent(PhoneStatus.PROVISIONED, failing(code))).index("bad") == link
+
+
+def test_the_worst_finding_decides_about_a_link() -> None:
+    agent = make_agent(
+        PhoneStatus.PROVISIONED,
+        changed(_Code.RULE_WILDCARD),
+        failing(_Code.RULE_FILTERED, Callers.SOME),
+        Finding(_Code.RULE_FOREIGN_CATCH_ALL),
+    )
+
+    assert tones(agent) == ["good"] * 4 + ["bad", "good"]
+    assert build_path_diagram(PhoneView.of(agent, None))[4].link.label == "Some calls fail"
+
+
+def test_what_is_someone_elses_breaks_no_link_and_fails_no_check() -> None:
+    agent = make_agent(PhoneStatus.PROVISIONED, Finding(_Code.RULE_FOREIGN_CATCH_ALL))
+
+    card = health_card(PhoneView.of(agent, None))
+
+    assert tones(agent) == ["good"] * 6
+    assert (card.state.label, {check.state.label for check in card.checks}) == ("In sync", {"OK"})
+    assert [line.severity.label for line in card.findings] == ["Someone else's"]
+
+
+def test_a_resource_that_cannot_be_read_marks_its_own_link() -> None:
+    unreadable = Finding(_Code.UNREADABLE, resource=(INBOUND_TRUNK, "ST_aaaaaaaaaaaa"))
+
+    assert tones(make_agent(PhoneStatus.PROVISIONED, unreadable)) == ["good"] * 3 + ["warn", "good", "good"]
 
 
 def test_during_provisioning_each_link_shows_the_state_of_its_step() -> None:
@@ -169,10 +263,65 @@ def test_the_link_that_failed_is_red_after_the_rollback() -> None:
 
 
 def test_the_checks_of_a_path_show_what_is_broken() -> None:
-    card = health_card(PhoneView.of(make_agent(PhoneStatus.PROVISIONED, FindingCode.NUMBER_DETACHED), None))
+    agent = make_agent(PhoneStatus.PROVISIONED, changed(_Code.MARK_LOST), failing(_Code.NUMBER_DETACHED))
+    agent.health_findings[0]["resource"] = {"kind": INBOUND_TRUNK, "id": "ST_aaaaaaaaaaaa"}
 
-    assert [check.state.label for check in card.checks] == ["Broken", "OK", "OK", "OK", "OK"]
+    card = health_card(PhoneView.of(agent, None))
+
+    assert [check.state.label for check in card.checks] == ["Calls fail", "OK", "OK", "Changed", "OK"]
+    assert (card.state.label, card.text) == ("Calls fail", "Calls fail.")
+    assert [line.code for line in card.findings] == ["number_detached", "mark_lost"]
     assert card.findings[0].advice == "Repair fixes it."
+
+
+def test_what_cannot_be_said_of_one_part_fails_every_check() -> None:
+    card = health_card(PhoneView.of(make_agent(PhoneStatus.PROVISIONED, Finding(_Code.UNREADABLE)), None))
+
+    assert {check.state.label for check in card.checks} == {"Not readable"}
+
+
+def test_a_finding_that_an_earlier_release_stored_is_shown() -> None:
+    agent = make_agent(PhoneStatus.PROVISIONED, failing(_Code.RULE_GONE))
+    (stored,) = agent.health_findings
+    del stored["callers"]
+
+    card = health_card(PhoneView.of(agent, None))
+
+    assert (card.state.label, card.findings[0].severity.label) == ("Calls fail", "Calls fail")
+    assert tones(agent)[4] == "bad"
+
+
+def test_a_finding_that_a_later_release_stored_keeps_its_meaning() -> None:
+    agent = make_agent(PhoneStatus.PROVISIONED, failing(_Code.RULE_PIN))
+    agent.health_findings[0] |= {"code": "rule_haunted", "sentence": "Our rule is haunted."}
+
+    card = health_card(PhoneView.of(agent, None))
+
+    assert (card.state.label, card.findings[0].severity.label) == ("Calls fail", "Calls fail")
+    assert "rule_haunted: Our rule is haunted." in card.findings[0].detail
+
+
+@pytest.mark.parametrize(
+    ("findings", "label", "tone"),
+    [
+        ([], "In sync", "good"),
+        ([failing(_Code.RULE_PIN, Callers.SOME)], "Some calls fail", "bad"),
+        ([failing(_Code.RULE_PIN, Callers.SOME), failing(_Code.RULE_GONE)], "Calls fail", "bad"),
+        ([changed(_Code.TRUNK_CHANGED), Finding(_Code.RULE_FOREIGN_CATCH_ALL)], "Changed", "warn"),
+    ],
+)
+def test_the_health_of_a_path_is_that_of_its_worst_finding(findings: list[Finding], label: str, tone: str) -> None:
+    shown = health_badge(make_agent(PhoneStatus.PROVISIONED, *findings))
+
+    assert (shown.label, shown.tone) == (label, tone)
+
+
+def test_findings_are_counted_by_what_they_mean() -> None:
+    findings = [Finding(_Code.ORPHAN), failing(_Code.RULE_PIN), changed(_Code.TRUNK_CHANGED), failing(_Code.RULE_GONE)]
+
+    counts = [(one.label, one.tone.value) for one in severity_counts(findings)]
+
+    assert counts == [("Calls fail: 2", "bad"), ("Left over: 1", "warn"), ("Changed: 1", "warn")]
 
 
 @pytest.mark.parametrize("status", list(PhoneStatus))
@@ -197,6 +346,16 @@ def test_buttons_follow_what_the_services_accept() -> None:
     assert offered(PhoneStatus.PROVISIONED, make_operation(kind=OperationKind.MOVE)) == {"verify"}
 
 
+def test_repair_is_recommended_only_where_it_helps() -> None:
+    def recommended(*findings: Finding) -> tuple[bool, bool]:
+        found = agent_actions(PhoneView.of(make_agent(PhoneStatus.PROVISIONED, *findings), None), may_write=True)
+        return found.repair_first, found.repair_takes_over
+
+    assert recommended(failing(_Code.RULE_GONE)) == (True, False)
+    assert recommended(failing(_Code.NUMBER_MOVED)) == (True, True)
+    assert recommended(failing(_Code.LIVEKIT_TRUNK_FOREIGN)) == (False, False)
+
+
 def test_a_failure_is_retried_only_while_its_agent_is_without_a_number() -> None:
     failed = make_operation(status=OperationStatus.FAILED)
 
@@ -207,7 +366,8 @@ def test_a_failure_is_retried_only_while_its_agent_is_without_a_number() -> None
 
 def test_every_code_finding_and_status_has_a_label() -> None:
     assert set(ADVICE) == set(ErrorCode)
-    assert all(advice_on_finding(code) for code in FindingCode)
+    for severity in Severity:
+        assert all(Finding(code, severity_override=severity).advice for code in FindingCode)
     for status in (*PhoneStatus, *OperationStatus, *StepState, *Health, *BulkStatus, *ItemStatus, *DeliveryStatus):
         assert badge(status).label
     assert badge(OperationStatus.RUNNING) != badge(StepState.PENDING)
