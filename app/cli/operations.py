@@ -38,6 +38,7 @@ from app.cli.output import (
 from app.cli.phones import finish_operation
 from app.cli.progress import NO_ATTEMPTS, print_findings, show_operation
 from app.db.access import Activity, list_activity
+from app.db.console_queries import names_of
 from app.db.models import Audit
 from app.domain.findings import AuditStatus, Health, failing_callers, health_of, stored_finding
 from app.domain.operations import OperationStatus
@@ -186,7 +187,9 @@ def print_audit(report: Audit) -> None:
         return
     findings = [stored_finding(one) for one in report.findings]
     print_result(Text(all_calls_in_words(findings), BAD if failing_callers(findings) else GOOD))
-    print_findings(findings, with_agent=True)
+    with wiring().sessions() as session:
+        names = names_of(session, {uuid.UUID(finding.agent_id) for finding in findings if finding.agent_id})
+    print_findings(findings, names)
     print_line(f"{report.agents_checked} agents checked, {len(findings)} findings.")
 
 

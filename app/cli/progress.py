@@ -3,7 +3,7 @@
 import sys
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from rich.console import Group, RenderableType
@@ -286,11 +286,16 @@ def verdict_line(findings: Iterable[Finding]) -> Text:
 SEVERITY_COLOURS = {Severity.CRITICAL: BAD, Severity.WARNING: WARNING, Severity.FOREIGN: "dim"}
 
 
-def print_findings(findings: Iterable[Finding], *, with_agent: bool = False) -> None:
-    """Print findings, the worst first: what each means, what is wrong, with what, and what to do or was done."""
+def print_findings(findings: Iterable[Finding], names: Mapping[uuid.UUID, str] | None = None) -> None:
+    """Print findings, the worst first: what each means, what is wrong, with what, and what to do or was done.
+
+    With `names`, by agent, also whose path it is.
+    """
     blocks = []
     for finding in worst_first(findings):
-        whose = f"agent {finding.agent_id}" if with_agent and finding.agent_id else ""
+        whose = ""
+        if names is not None and finding.agent_id:
+            whose = " ".join(filter(None, ("agent", names.get(uuid.UUID(finding.agent_id)), finding.agent_id)))
         ids = ", ".join(part for part in (finding.code, finding.about, whose) if part)
         outcome = f"{finding.fixed.capitalize()}." if finding.fixed else ""
         to_do = "" if finding.is_fixed else finding.advice

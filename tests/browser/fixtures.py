@@ -29,6 +29,21 @@ def take_off_trunk(stack: Stack, sandbox: Sandbox, agent_id: str) -> None:
     )
 
 
+def take_half_of_the_calls(stack: Stack, sandbox: Sandbox, agent_id: str) -> None:
+    """Add somebody's origination URL beside ours."""
+    path = f"/v1/Trunks/{stack.api.phone(agent_id)['twilioTrunkSid']}/OriginationUrls"
+    theirs = {"FriendlyName": "theirs", "SipUrl": "sip:elsewhere.example.com", "Enabled": "true"}
+    ProviderConsole(sandbox).twilio("POST", path, Priority="10", Weight="10", **theirs)
+
+
+def change_what_stops_no_call(stack: Stack, sandbox: Sandbox, agent_id: str) -> None:
+    """Rename our rule, and add somebody's rule that matches every call that no other takes."""
+    rule, console = stack.api.phone(agent_id)["livekitDispatchRuleId"], ProviderConsole(sandbox)
+    console.livekit("UpdateSIPDispatchRule", sip_dispatch_rule_id=rule, update={"name": "by hand"})
+    kind = {"dispatch_rule_individual": {"room_prefix": "all"}}
+    console.livekit("CreateSIPDispatchRule", dispatch_rule={"name": "all", "rule": kind})
+
+
 def create_failed_bulk(stack: Stack) -> str:
     """Create a bulk whose rows all fail, and wait until it has finished; return its id."""
     numbers = ["+15005550001", "+15005550002", "no number at all", "+15005550004"]

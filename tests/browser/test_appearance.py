@@ -7,7 +7,14 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import SCREENSHOTS, TIMEOUT_MS
 from tests.browser.console_user import ConsoleUser
-from tests.browser.fixtures import create_failed_bulk, create_failing_webhook, provisioned, take_off_trunk
+from tests.browser.fixtures import (
+    change_what_stops_no_call,
+    create_failed_bulk,
+    create_failing_webhook,
+    provisioned,
+    take_half_of_the_calls,
+    take_off_trunk,
+)
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, eventually
 
@@ -16,11 +23,16 @@ DESKTOP = {"width": 1280, "height": 900}
 
 
 @pytest.fixture
-def agents(stack: Stack, sandbox: Sandbox, number: str) -> tuple[str, str, str]:
-    """The ids of three agents: one with a drifted path, one that failed, one that keeps retrying."""
+def agents(stack: Stack, sandbox: Sandbox, numbers: list[str]) -> tuple[str, str, str, str]:
+    """The ids of four agents: calls fail, some calls fail, it has failed, it keeps retrying."""
+    number, second, _ = numbers
     good = provisioned(stack, "Reception with a long name that has to wrap somewhere", number)
     take_off_trunk(stack, sandbox, good)
-    stack.api.call("POST", f"/api/agents/{good}/verify")
+    some = provisioned(stack, "Sales", second)
+    take_half_of_the_calls(stack, sandbox, some)
+    change_what_stops_no_call(stack, sandbox, some)
+    for each in (good, some):
+        stack.api.call("POST", f"/api/agents/{each}/verify")
     failed = stack.api.agent("Fax machine")
     other = f"+1438{number[-7:]}"
     stack.api.provision(failed, other)
@@ -30,18 +42,22 @@ def agents(stack: Stack, sandbox: Sandbox, number: str) -> tuple[str, str, str]:
     sandbox.fault("livekit.create_dispatch_rule", "503_html", times=None)
     stack.api.provision(busy, other)
     eventually(lambda: stack.api.phone(busy)["operation"]["attempts"] > 5, "it has tried a few times")
-    return good, failed, busy
+    return good, some, failed, busy
 
 
-def test_every_page_is_accessible(chromium: Browser, stack: Stack, cookies: Any, agents: tuple[str, str, str]) -> None:
-    good, failed, busy = agents
+def test_every_page_is_accessible(
+    chromium: Browser, stack: Stack, cookies: Any, agents: tuple[str, str, str, str]
+) -> None:
+    good, some, failed, busy = agents
     operation = stack.api.phone(busy)["operation"]["id"]
-    stack.api.call("POST", "/api/audit", {})
+    audit_url = stack.api.call("POST", "/api/audit", {})[1]["statusUrl"]
     bulk, webhook = create_failed_bulk(stack), create_failing_webhook(stack)
+    eventually(lambda: stack.api.call("GET", audit_url)[1]["status"] == "done", "the audit is done")
     pages = {
         "sign-in": "/sign-in",
         "numbers": "/",
         "agent-drift": f"/agents/{good}",
+        "agent-some-calls-fail": f"/agents/{some}",
         "agent-failure": f"/agents/{failed}",
         "agent-busy": f"/agents/{busy}",
         "provision": f"/agents/{failed}/provision",

@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 from app.access import KeyService, Scope
 from tests.browser.conftest import SCREENSHOTS
 from tests.browser.console_user import ConsoleUser
-from tests.browser.fixtures import provisioned, take_off_trunk
+from tests.browser.fixtures import provisioned, take_half_of_the_calls, take_off_trunk
 from tests.support.receiver import receiver
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, eventually
@@ -75,6 +75,7 @@ def test_drift_is_found_by_verify_and_repaired(user: ConsoleUser, stack: Stack, 
     user.sees("Every check passed.")
     take_off_trunk(stack, sandbox, agent_id)
     user.press("Verify")
+    expect(user.page.locator(".flash")).to_have_text("Calls fail.")
     user.sees("The number is on no trunk.")
     assert user.links() == ["good", "bad", "good", "good", "good", "good"]
     user.save_screenshot("agent-drifted")
@@ -83,6 +84,23 @@ def test_drift_is_found_by_verify_and_repaired(user: ConsoleUser, stack: Stack, 
     expect(user.page.get_by_role("heading", name="Repair")).to_be_visible()
     expect(user.page.locator(".link.bad")).to_have_count(0)
     eventually(lambda: sandbox.call(number)["reaches"], "the number rings again")
+
+
+def test_what_no_repair_can_change_is_named_with_what_to_do(
+    user: ConsoleUser, stack: Stack, number: str, sandbox: Sandbox
+) -> None:
+    agent_id = provisioned(stack, "Sales", number)
+    take_half_of_the_calls(stack, sandbox, agent_id)
+    user.open_agent(agent_id)
+    user.press("Verify")
+    expect(user.page.locator(".flash")).to_have_text("Some calls fail.")
+    assert user.links() == ["good", "good", "bad", "good", "good", "good"]
+    user.page.goto("/?health=CALLS_FAIL")
+    user.sees("Sales")
+    user.open_agent(agent_id)
+    user.press("Repair")
+    user.sees("What stops the calls is not ours")
+    user.sees("delete it in the Twilio console")
 
 
 def test_a_number_moves_to_another_agent(user: ConsoleUser, stack: Stack, number: str) -> None:

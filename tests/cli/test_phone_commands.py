@@ -184,6 +184,7 @@ def test_what_is_not_ours_is_named_with_what_to_do_and_never_nothing_to_repair(s
     assert repaired.stderr.endswith("(not_ours_to_repair)\n")
     assert (audited.exit_code, audited.stdout.splitlines()[0]) == (3, "Calls to 1 agent fail.")
     assert "Not repaired: not_ours_to_repair. Ask whose the other URL is" in audited.stdout
+    assert f"agent front desk {shell.live.agent_id}  " in audited.stdout
     assert (status.exit_code, f"{sid}  Ask whose the other URL is" in status.stdout) == (3, True)
     assert "DRIFTED" in shell.run("agents", "show", "front desk").stdout
     assert "Calls fail." in shell.run("agents", "show", "front desk").stdout

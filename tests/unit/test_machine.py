@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
+from app.domain.findings import Finding, FindingCode, Health, finding_json
 from app.domain.operations import (
     DISPATCH_RULE,
     KINDS,
@@ -182,3 +183,23 @@ def test_a_late_worker_of_a_repair_that_ended_does_not_replace_what_was_repaired
     assert kept.agent.ids == {TRUNK: "TK3" if since == "TK1" else "TK2"}
     assert kept.verdict is (Verdict.DONE if since == "TK1" else Verdict.LOST)
     assert [entry.external_id for entry in kept.after.ledger] == ["TK3"]
+
+
+@pytest.mark.parametrize(
+    ("findings", "health"),
+    [
+        ((), Health.IN_SYNC),
+        ((FindingCode.RULE_FOREIGN_CATCH_ALL,), Health.IN_SYNC),
+        ((FindingCode.MARK_LOST,), Health.DRIFTED),
+    ],
+)
+def test_what_the_last_look_found_is_the_health_of_the_path(findings: tuple[FindingCode, ...], health: Health) -> None:
+    agent, _ = Life().agents.values()
+    agent = replace(agent, phone_provisioning_status=PhoneStatus.PROVISIONED, twilio_phone_number=E164)
+    opened = machine.open_operation(OperationKind.REPAIR, agent, BEGINNING, ORIGIN, only=frozenset({LAST})).opened
+    assert opened
+    token = uuid.uuid4()
+    claimed = machine.claim(opened, LAST, Direction.DO, 0, TIMING, BEGINNING, token)
+    found = tuple(finding_json(Finding(code)) for code in findings)
+    kept = machine.keep(claimed.after, Lease(LAST, Direction.DO, token, 1), Result(None, findings=found), BEGINNING)
+    assert (kept.agent.health_state, kept.agent.health_findings) == (health, found)
