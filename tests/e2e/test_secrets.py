@@ -168,6 +168,7 @@ def test_everything_happened(outputs: Outputs) -> None:
             "origination_host_wrong",
             "*1115",
             "connection_failed",
+            f'Twilio said: "Basic *** may not use ********{REFUSED[-4:]}',
         ],
     }
     missing = {where: [one for one in words if one not in outputs.outputs[where]] for where, words in expected.items()}
