@@ -5,6 +5,7 @@ import re
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from functools import wraps
 from typing import TypeVar
@@ -24,11 +25,18 @@ from app.numbers.service import OpenedOperation
 from app.views.agent_schemas import Accepted, Done, Provisioned
 from app.views.fields import WHOLE_NUMBER
 from app.views.operation_schemas import AuditAccepted, AuditOut, MovedOut, PlanOut, RepairedOut, VerifiedOut, is_dry_run
-from app.views.operations import phone_status_of, plan_body, repair_message, status_url, verification_body
+from app.views.operations import (
+    agent_warnings,
+    phone_status_of,
+    plan_body,
+    repair_message,
+    status_url,
+    verification_body,
+)
 from app.web.bodies import read_body
 from app.web.context import caller, web_services, wiring
 from app.web.documented import note_idempotent
-from app.web.problems import FIRST_SERVER_ERROR, problem, validation_failed
+from app.web.problems import FIRST_SERVER_ERROR, hinted, problem, validation_failed
 
 LONGEST_WAIT = timedelta(seconds=60)
 """The longest wait: how long proxies commonly wait for a response."""
@@ -71,7 +79,7 @@ def provisioning_response(operation: OpenedOperation) -> Response:
     if ended.status is not OperationStatus.SUCCEEDED:
         return failure_response(ended, headers)
     agent = wiring().agents.get(ended.agent_id)
-    path = {"success": True, "phone_number": ended.phone_number}
+    path = {"success": True, "phone_number": ended.phone_number, "warnings": agent_warnings(agent)}
     path |= {name: getattr(agent, name) for name in _PROVISIONED.fields if name not in path}
     return packed(_PROVISIONED, path, 200, headers)
 
@@ -179,7 +187,8 @@ def move_response(operation: Operation) -> Response:
 
 def plan_response(preview: Preview) -> Response:
     """Respond to a dry run."""
-    return packed(_PLAN, plan_body(preview), 200, {})
+    obstacles = [replace(one, detail=hinted(one.code, one.detail)) if one.blocks else one for one in preview.obstacles]
+    return packed(_PLAN, plan_body(replace(preview, obstacles=obstacles)), 200, {})
 
 
 def audit_response(audit_id: uuid.UUID) -> Response:

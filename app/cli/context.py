@@ -18,7 +18,7 @@ from app.access import KeyRefusedError
 from app.cli.output import command_error, print_line
 from app.db import queries
 from app.db.models import Agent, Operation
-from app.domain.errors import RefusedError, agent_not_found, operation_not_found
+from app.domain.errors import ErrorCode, RefusedError, agent_not_found, operation_not_found
 from app.domain.events import Channel, Origin
 from app.domain.numbers import InvalidNumberError, parse_e164
 from app.domain.texts import InvalidTextError, visible_line
@@ -182,11 +182,18 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
         except SettingsError as error:
             raise command_error(str(error)) from error
         except (RefusedError, ProviderError) as error:
-            raise command_error(f"{error.detail} ({error.code})") from error
+            raise command_error(f"{error.detail} ({error.code}){takeover_hint(error.code)}") from error
         except (DBAPIError, PoolTimeoutError) as error:
             raise command_error(f"Database error: {reason_of(error)}") from error
 
     return wrapper
+
+
+def takeover_hint(code: str) -> str:
+    """Return what to add after an error, or an obstacle, that a takeover overcomes, if this command has the option."""
+    options = click.get_current_context().command.params
+    has_option = any(option.name == "takeover" for option in options)
+    return " Add --takeover." if code == ErrorCode.NUMBER_ALREADY_ROUTED and has_option else ""
 
 
 def user_command(command: Callable[P, R]) -> Callable[P, R]:

@@ -1,19 +1,22 @@
 """The checks of `doctor` on both providers: credentials, permissions, free trunks, and where calls are sent."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from app.cli.doctor_checks import Check, CheckOutcome, CheckStatus, ok
 from app.domain.errors import ErrorCode
-from app.path.marks import mark_in
 from app.path.observed import Unreadable
 from app.providers.errors import ProviderError, RejectedError
+from app.saga.contradictions import Contradiction, is_foreign_catch_all, rule_contradictions, trunk_contradictions
 from app.setting_values import is_loopback
 from app.wiring import Wiring
 
 FEW_TRUNKS = 10
 """Free trunks below which to warn: getting a higher limit from Twilio takes days."""
+
+MOST_TOLD = 3
+"""Contradictions that are told one by one: each has to be looked at by a person."""
 
 CLOUD = ".livekit.cloud"
 CLOUD_SIP = ".sip.livekit.cloud"
@@ -101,13 +104,33 @@ def _livekit(wiring: Wiring) -> CheckOutcome:
 
 
 @_provider_check
+def _inbound_trunks(wiring: Wiring) -> CheckOutcome:
+    trunks = wiring.platform.list_inbound_trunks(unreadable=[])
+    found = trunk_contradictions(trunks)
+    if not found:
+        return ok(f"{len(trunks)} in the project, and no two contradict each other")
+    status = CheckStatus.FAILED if any(one.stops_all for one in found) else CheckStatus.WARNING
+    fix = "Leave one of them: delete the others in the LiveKit console, or give them other numbers."
+    return CheckOutcome(status, _first_of(found), fix)
+
+
+@_provider_check
 def _rules(wiring: Wiring) -> CheckOutcome:
     rules = wiring.platform.list_dispatch_rules(unreadable=[])
-    catch_all = [rule.id for rule in rules if not rule.trunk_ids and mark_in(rule.name, rule.metadata) is None]
+    if found := rule_contradictions(rules):
+        fix = "Leave one of them: delete the others in the LiveKit console, or give them other trunks or numbers."
+        return CheckOutcome(CheckStatus.FAILED, _first_of(found), fix)
+    catch_all = [rule.id for rule in rules if is_foreign_catch_all(rule)]
     if catch_all:
         detail = f"{', '.join(catch_all)} names no trunk: it accepts every call that no other rule accepts"
         return CheckOutcome(CheckStatus.WARNING, detail, "Set its trunks, or delete it in the LiveKit console.")
     return ok(f"{len(rules)} in the project, and none accepts every call")
+
+
+def _first_of(found: Sequence[Contradiction]) -> str:
+    """Return the first sentences, and how many more there are."""
+    more = len(found) - MOST_TOLD
+    return " ".join(one.sentence for one in found[:MOST_TOLD]) + (f" And {more} more." if more > 0 else "")
 
 
 def _sip_uri(wiring: Wiring) -> CheckOutcome:
@@ -141,6 +164,7 @@ PROVIDER_CHECKS = (
     Check("numbers", _numbers, after="Twilio"),
     Check("trunks", _trunks, after="Twilio"),
     Check("LiveKit", _livekit, _LIVEKIT),
+    Check("LiveKit trunks", _inbound_trunks, after="LiveKit"),
     Check("dispatch rules", _rules, after="LiveKit"),
     Check("SIP URI", _sip_uri, ("LIVEKIT_SIP_URI", "LIVEKIT_URL")),
 )

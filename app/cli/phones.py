@@ -17,6 +17,7 @@ from app.cli.context import (
     json_option,
     origin,
     reader,
+    takeover_hint,
     user_command,
     wiring,
 )
@@ -179,6 +180,8 @@ def finish_operation(
         print_json(view, OperationOut())
     elif view.status is wanted:
         print_result(Text(done, "green"))
+        for warning in view.warnings:
+            print_line(f"Warning: {warning.detail}", err=True)
     elif is_settled(view):
         _print_failure(view)
     else:
@@ -194,7 +197,8 @@ def _print_failure(view: OperationView) -> None:
     ended = "was cancelled" if view.status is OperationStatus.CANCELLED else "failed"
     why = f" {view.error.detail} ({view.error.code})" if view.error else ""
     left = " Nothing is left at either provider." if view.kind is OperationKind.PROVISION else ""
-    print_line(f"Error: the {KIND_NAMES[view.kind]} {ended}.{why}{left}", err=True)
+    hint = takeover_hint(view.error.code) if view.error else ""
+    print_line(f"Error: the {KIND_NAMES[view.kind]} {ended}.{why}{left}{hint}", err=True)
 
 
 def _print_no_number(agent: Agent, *, is_json: bool) -> None:
@@ -213,7 +217,8 @@ def _finish_preview(preview: Preview, *, is_json: bool) -> None:
         print_result("")
         for obstacle in preview.obstacles:
             label = Text("blocks", "red") if obstacle.blocks else Text("note", "yellow")
-            print_result(label, f"{obstacle.detail} ({obstacle.code})")
+            hint = takeover_hint(obstacle.code) if obstacle.blocks else ""
+            print_result(label, f"{obstacle.detail} ({obstacle.code}){hint}")
         free = max(preview.trunks_limit - preview.trunks_used, 0)
         conclusion = "No obstacles." if preview.would_succeed else "It would fail."
         print_line(f"{free} of {preview.trunks_limit} trunks are free. {conclusion}")
@@ -232,6 +237,7 @@ USE_NOTES = {
     NumberUse.TRUNK: "on another trunk: use --takeover",
     NumberUse.APPLICATION: "on an application: use --takeover",
     NumberUse.NO_VOICE: "no voice capability",
+    NumberUse.VOICE_URL: "callers reach {voice_host}",
 }
 """Use -> what it means for connecting the number."""
 
@@ -262,12 +268,15 @@ def list_numbers(only_free: bool, is_json: bool) -> None:
 
 
 def _use_note(one: OwnedNumber) -> str:
-    return f"{one.agent_name} ({short_id(one.agent_id)})" if one.agent_id else USE_NOTES.get(one.use, "")
+    if one.agent_id:
+        return f"{one.agent_name} ({short_id(one.agent_id)})"
+    return USE_NOTES.get(one.use, "").format(voice_host=one.voice_host)
 
 
 def _as_json(one: OwnedNumber) -> dict[str, Any]:
     agent = {"agentId": str(one.agent_id) if one.agent_id else None, "agentName": one.agent_name}
-    return {"phoneNumber": one.phone_number, "sid": one.sid, "use": one.use.value, **agent}
+    use = {"use": one.use.value, "voiceHost": one.voice_host}
+    return {"phoneNumber": one.phone_number, "sid": one.sid, **use, **agent}
 
 
 @click.command("verify")

@@ -225,6 +225,7 @@ def show_phone(view: PhoneView) -> None:
         ("dispatch rule", agent.livekit_dispatch_rule_id),
     ]
     print_pairs(pairs)
+    print_warnings(view)
     if view.has_phone:
         print_findings(stored_finding(one) for one in agent.health_findings or ())
     operation = view.operation
@@ -250,6 +251,7 @@ def show_operation(view: OperationView, *, with_events: bool = False) -> None:
     ]
     print_pairs(pairs)
     print_result(steps_table(view))
+    print_warnings(view)
     for leftover in view.leftovers:
         line = f"still at the provider: {leftover.provider} {leftover.kind} {leftover.external_id}"
         print_result(Text(line, "yellow"))
@@ -267,6 +269,12 @@ def show_operation(view: OperationView, *, with_events: bool = False) -> None:
                 for event in view.timeline
             ],
         )
+
+
+def print_warnings(view: PhoneView | OperationView) -> None:
+    """Print what was found on the way and stopped nothing."""
+    for warning in view.warnings:
+        print_result(Text(f"warning: {warning.detail}", "yellow"))
 
 
 def _health(agent: Agent) -> Text:

@@ -26,7 +26,7 @@ from app.console.operation_pages import agent_actions, build_timeline, can_retry
 from app.console.pages import console_services, live_fragment, origin, page, redirect_with_message, signed_in_caller
 from app.console.path_diagram import build_path_diagram
 from app.console.presentation import HEALTH_FILTER_LABELS, ErrorNotice, agent_counts, error_notice, health_card
-from app.domain.errors import RefusedError
+from app.domain.errors import ADVICE, RefusedError
 from app.numbers.dry_run import Preview
 from app.numbers.inventory import InventoryService, NumberUse, OwnedNumber
 from app.providers.errors import ProviderError
@@ -77,6 +77,8 @@ class AccountNumbers:
     """The numbers of the Twilio account; `notice` if they could not be read, so that a number must be typed."""
 
     free: Sequence[OwnedNumber]
+    answered: Sequence[OwnedNumber]
+    """Their calls are handled at a voice URL: connecting one takes these calls."""
     routed: Sequence[OwnedNumber]
     """On somebody else's trunk or application: needs takeover."""
     unavailable: Sequence[OwnedNumber]
@@ -89,12 +91,16 @@ def account_numbers(inventory: InventoryService) -> AccountNumbers:
     try:
         numbers = inventory.numbers()
     except ProviderError as error:
-        return AccountNumbers((), (), (), error_notice(RefusedError(error.code, error.detail)))
-    routed = {NumberUse.TRUNK, NumberUse.APPLICATION}
+        return AccountNumbers((), (), (), (), error_notice(RefusedError(error.code, error.detail)))
+
+    def used_as(*uses: NumberUse) -> list[OwnedNumber]:
+        return [one for one in numbers if one.use in uses]
+
     return AccountNumbers(
-        free=[one for one in numbers if one.use is NumberUse.FREE],
-        routed=[one for one in numbers if one.use in routed],
-        unavailable=[one for one in numbers if one.use is not NumberUse.FREE and one.use not in routed],
+        free=used_as(NumberUse.FREE),
+        answered=used_as(NumberUse.VOICE_URL),
+        routed=used_as(NumberUse.TRUNK, NumberUse.APPLICATION),
+        unavailable=used_as(NumberUse.AGENT, NumberUse.NO_VOICE),
         notice=None,
     )
 
@@ -206,6 +212,7 @@ def provision_page(
         account_numbers=account_numbers(wiring().inventory),
         given=request.form,
         preview=preview,
+        advice=ADVICE,
         refusal=error_notice(refusal),
         errors=refusal.errors if refusal else {},
     )
@@ -236,4 +243,5 @@ def _page_data(agent_id: uuid.UUID) -> dict[str, Any]:
         "actions": agent_actions(phone, may_write=may_write),
         "can_retry": operation is not None and can_retry(operation, phone.agent, may_write=may_write),
         "health": health_card(phone),
+        "warnings": phone.warnings,
     }

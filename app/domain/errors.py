@@ -123,7 +123,7 @@ ADVICE: Mapping[ErrorCode, str] = {
     _C.CANCELLED: "Nothing: a deprovision was requested. Provision again to reconnect the number.",
     _C.NUMBER_NOT_IN_ACCOUNT: "Check the number, and which Twilio account the credentials are for.",
     _C.NUMBER_NOT_VOICE: "Choose another number, or change this one's configuration in the Twilio console.",
-    _C.NUMBER_ALREADY_ROUTED: "Use takeover to move it here; deprovisioning restores the old routing.",
+    _C.NUMBER_ALREADY_ROUTED: "Tick the box that takes the number over; deprovisioning restores the old routing.",
     _C.NUMBER_MOVED: "Find out in the Twilio console who moved it, then try again.",
     _C.TWILIO_BAD_CREDENTIALS: "Fix the Twilio settings, restart the workers, then retry.",
     _C.TWILIO_FORBIDDEN: "Give the Twilio key the permission, restart the workers, then retry.",

@@ -2,28 +2,52 @@
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, agent_not_found
-from app.domain.operations import STEPS, VERIFICATION, PhoneStatus
+from app.domain.findings import FINDING_KINDS, FindingCode
+from app.domain.operations import (
+    COLUMNS,
+    DISPATCH_RULE,
+    INBOUND_TRUNK,
+    NUMBER,
+    ORIGINATION_URL,
+    STEPS,
+    TRUNK,
+    VERIFICATION,
+    PhoneStatus,
+)
 from app.domain.texts import shown
 from app.numbers.agents import is_open_for
-from app.path.marks import mark_in
-from app.path.observed import CarrierNumber, Unreadable
+from app.path.marks import agent_of
+from app.path.observed import CarrierNumber, DispatchRule, InboundTrunk, Observed, Unreadable, normalised
+from app.path.reach import Reason, reach
+from app.path.spec import PathSpec, as_built
 from app.providers.base import Carrier, VoicePlatform
 from app.providers.errors import RejectedError
 from app.providers.request_recorder import RecordedRequest, RequestRecorder
 from app.saga.context import StepContext, Toolbox
+from app.saga.contradictions import is_foreign_catch_all, refusals_of_rule, refusals_of_trunk
 from app.saga.steps import ACTIONS
 
 NO_OPERATION = uuid.UUID(int=0)
 """Stands for the operation, which does not exist yet."""
+
+TO_BE_MADE = {
+    NUMBER: "the number",
+    TRUNK: "the new Twilio trunk",
+    ORIGINATION_URL: "the new origination URL",
+    INBOUND_TRUNK: "the new LiveKit trunk",
+    DISPATCH_RULE: "the new dispatch rule",
+}
+"""Step name -> what stands for the id that it will have made: it is never sent."""
 
 RecordingAdapters = Callable[[RequestRecorder], tuple[Carrier, VoicePlatform]]
 """Builds the adapters of both providers over a recorder, with the settings of the real ones."""
@@ -65,6 +89,19 @@ class Preview:
 
 
 @dataclass(frozen=True)
+class _Holder:
+    """The agent of ours that has the number now; all that it has at the providers is one obstacle with it."""
+
+    instance: str
+    agent_id: str
+    ids: frozenset[str]
+
+    def has(self, resource_id: str, *texts: str) -> bool:
+        """Tell whether a resource is its own, by its id or by the mark in one of the texts."""
+        return resource_id in self.ids or agent_of(self.instance, *texts) == self.agent_id
+
+
+@dataclass(frozen=True)
 class PlanningService:
     """Plans a provisioning and writes nothing: reads rows and providers, and records what the steps would send."""
 
@@ -76,7 +113,7 @@ class PlanningService:
 
     def preview(self, agent_id: uuid.UUID, phone_number: str, *, takeover: bool) -> Preview:
         """Say what provisioning would do; 404 `agent_not_found`, or a provider's error where one cannot be read."""
-        agent, obstacles = self._rows(agent_id, phone_number)
+        agent, holder, obstacles = self._rows(agent_id, phone_number)
         number: CarrierNumber | None = None
         try:
             number = self.tools.carrier.find_number(phone_number)
@@ -84,60 +121,137 @@ class PlanningService:
             if error.code is not ErrorCode.NUMBER_NOT_IN_ACCOUNT:
                 raise
             obstacles.append(Obstacle(error.code, error.detail))
-        else:
-            obstacles += _number_obstacles(number, takeover=takeover)
         unreadable: list[Unreadable] = []
-        trunks = len(self.tools.carrier.list_trunks(unreadable)) + len(unreadable)
-        if trunks >= self.trunk_limit:
-            obstacles.append(Obstacle(ErrorCode.TWILIO_TRUNK_LIMIT, f"The account has {trunks} trunks already."))
+        trunks = {trunk.sid: trunk for trunk in self.tools.carrier.list_trunks(unreadable)}
+        used = len(trunks) + len(unreadable)
+        if number is not None:
+            on = trunks.get(number.routing.trunk_sid or "")
+            is_held = holder is not None and holder.has(number.routing.trunk_sid or "", on.tag if on else "")
+            obstacles += _number_obstacles(number, takeover=takeover, is_held=is_held)
+        if used >= self.trunk_limit:
+            obstacles.append(Obstacle(ErrorCode.TWILIO_TRUNK_LIMIT, f"The account has {used} trunks already."))
         context = _context(self.tools, agent, phone_number)
-        obstacles += self._livekit_obstacles(context)
+        obstacles += self._path_obstacles(context, number, holder)
         recorder = RequestRecorder(
             phone_number, number.sid if number else None, self.account_sid, {str(NO_OPERATION): "{operation}"}
         )
         calls = planned_calls(context, recorder, self.recording_adapters)
-        return Preview(calls, obstacles, trunks, self.trunk_limit)
+        return Preview(calls, obstacles, used, self.trunk_limit)
 
-    def _rows(self, agent_id: uuid.UUID, phone_number: str) -> tuple[Agent, list[Obstacle]]:
-        obstacles = []
+    def _rows(self, agent_id: uuid.UUID, phone_number: str) -> tuple[Agent, _Holder | None, list[Obstacle]]:
         with self.sessions.begin() as session:
             agent = session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
             if agent is None:
                 raise agent_not_found(agent_id)
-            if agent.phone_provisioning_status is PhoneStatus.PROVISIONED:
-                obstacles.append(Obstacle(ErrorCode.AGENT_HAS_PHONE, "The agent has a number: deprovision it first."))
-            elif session.scalar(select(Operation.id).where(is_open_for(agent_id))):
-                obstacles.append(Obstacle(ErrorCode.OPERATION_IN_PROGRESS, "An operation is open for this agent."))
-            taken = (Agent.twilio_phone_number == phone_number, Agent.id != agent_id)
-            if session.scalar(select(Agent.id).where(*taken)):
-                obstacles.append(Obstacle(ErrorCode.NUMBER_IN_USE, "The number belongs to another agent."))
-        return agent, obstacles
+            holder = session.scalar(select(Agent).where(Agent.twilio_phone_number == phone_number))
+            obstacles = list(_row_obstacles(session, agent, holder, phone_number))
+        if holder is None:
+            return agent, None, obstacles
+        ids = frozenset(filter(None, (getattr(holder, column) for column in COLUMNS.values())))
+        return agent, _Holder(self.tools.instance, str(holder.id), ids), obstacles
 
-    def _livekit_obstacles(self, ctx: StepContext) -> list[Obstacle]:
-        found = [
-            Obstacle(ErrorCode.LIVEKIT_NUMBER_CONFLICT, f"LiveKit trunk {trunk.id} has the number already.")
-            for trunk in self.tools.platform.list_inbound_trunks(ctx.phone_number, unreadable=[])
-            if not ctx.has_own_mark(trunk.metadata)  # one that this agent left behind is adopted
-        ]
-        catch_all = [
-            Obstacle(ErrorCode.LIVEKIT_RULE_CONFLICT, f"Dispatch rule {rule.id} takes every call.", blocks=False)
-            for rule in self.tools.platform.list_dispatch_rules(unreadable=[])
-            if not rule.trunk_ids and mark_in(rule.name, rule.metadata) is None
-        ]
-        return found + catch_all
+    def _path_obstacles(
+        self, ctx: StepContext, number: CarrierNumber | None, holder: _Holder | None
+    ) -> Iterator[Obstacle]:
+        """Yield why LiveKit would refuse our trunk and rule, and why a call would not get through once all is built.
+
+        One for each cause: what an earlier one is about is not told again.
+        """
+        platform = self.tools.platform
+        inbound = {trunk.id: trunk for trunk in platform.list_inbound_trunks(ctx.phone_number, unreadable=[])}
+        rules = {rule.id: rule for rule in platform.list_dispatch_rules(unreadable=[])}
+        spec, observed = _beside(ctx, number, holder, Observed(inbound_trunks=inbound, rules=rules))
+        built = as_built(spec, observed)
+        told: set[str] = {number.sid} if number and not number.is_voice else set()
+        refusals_by_code = {
+            ErrorCode.LIVEKIT_NUMBER_CONFLICT: refusals_of_trunk(
+                built.inbound_trunks[spec.inbound_trunk_id], observed.inbound_trunks.values()
+            ),
+            # Those of the holder too: LiveKit holds all rules of the project against each other.
+            ErrorCode.LIVEKIT_RULE_CONFLICT: refusals_of_rule(built.rules[spec.rule_id], rules.values()),
+        }
+        for code, refusals in refusals_by_code.items():
+            for one in refusals:
+                told |= one.ids
+                yield Obstacle(code, one.sentence)
+        for reason, _ in reach(built, spec).reasons:
+            resource_id = reason.resource[1] if reason.resource else ""
+            if reason.code is not FindingCode.UNREADABLE and resource_id not in told:
+                told.add(resource_id)
+                yield Obstacle(ErrorCode.PATH_NOT_VERIFIED, _in_words(reason, resource_id))
+        for rule in rules.values():
+            if is_foreign_catch_all(rule) and rule.id not in told:
+                detail = f"Dispatch rule {rule.id} takes every call that no other rule takes."
+                yield Obstacle(ErrorCode.LIVEKIT_RULE_CONFLICT, detail, blocks=False)
 
 
-def _number_obstacles(number: CarrierNumber, *, takeover: bool) -> list[Obstacle]:
-    found = []
+def _row_obstacles(session: Session, agent: Agent, holder: Agent | None, phone_number: str) -> Iterator[Obstacle]:
+    operation = session.scalar(select(Operation).where(is_open_for(agent.id)))
+    if agent.phone_provisioning_status is PhoneStatus.PROVISIONED:
+        yield Obstacle(ErrorCode.AGENT_HAS_PHONE, "The agent has a number: deprovision it first.")
+    elif operation is not None:
+        detail = f"Operation {operation.id} is still open for this agent."
+        yield Obstacle(ErrorCode.OPERATION_IN_PROGRESS, detail)
+    is_on_its_way = operation is not None and operation.phone_number == phone_number
+    if holder is not None and holder.id != agent.id and not is_on_its_way:
+        detail = f"The number belongs to another agent: {shown(holder.name)} ({holder.id})."
+        yield Obstacle(ErrorCode.NUMBER_IN_USE, detail)
+
+
+def _number_obstacles(number: CarrierNumber, *, takeover: bool, is_held: bool) -> Iterator[Obstacle]:
     if not number.is_voice:
-        found.append(Obstacle(ErrorCode.NUMBER_NOT_VOICE, "The number cannot take voice calls."))
-    other = number.routing.trunk_sid or number.routing.voice_application_sid
-    if other:
-        detail = f"The number is on {shown(other)}." + (
-            " It would be moved." if takeover else " Send takeover=true to move it."
+        yield Obstacle(ErrorCode.NUMBER_NOT_VOICE, "The number cannot take voice calls.")
+    routing = number.routing
+    if is_held:
+        return
+    if routing.is_taken:
+        rest = "it would be moved" if takeover else "only with takeover is it moved here"
+        detail = f"The number is on {routing.taken_by}: {rest}, and deprovisioning restores its routing."
+        yield Obstacle(ErrorCode.NUMBER_ALREADY_ROUTED, detail, blocks=not takeover)
+    elif routing.voice_host:
+        detail = (
+            f"Callers reach {routing.voice_host} now: they would reach the agent instead (restored by deprovisioning)."
         )
-        found.append(Obstacle(ErrorCode.NUMBER_ALREADY_ROUTED, detail, blocks=not takeover))
-    return found
+        yield Obstacle(ErrorCode.NUMBER_ALREADY_ROUTED, detail, blocks=False)
+
+
+def _beside(
+    ctx: StepContext, number: CarrierNumber | None, holder: _Holder | None, found: Observed
+) -> tuple[PathSpec, Observed]:
+    """Return the path to be built, and what of LiveKit's it would stand beside.
+
+    Not beside it are what belongs to the agent that has the number now, and what the agent itself has left behind,
+    which is adopted.
+    """
+
+    def is_held(one: InboundTrunk | DispatchRule) -> bool:
+        return holder is not None and holder.has(one.id, one.name, one.metadata)
+
+    inbound = {one.id: one for one in found.inbound_trunks.values() if not is_held(one)}
+    rules = {one.id: one for one in found.rules.values() if not is_held(one)}
+    number_key = normalised(ctx.phone_number)
+    own = [
+        one.id
+        for one in inbound.values()
+        if ctx.has_own_mark(one.metadata) and number_key in map(normalised, one.numbers)
+    ]
+    for trunk_id in own:
+        del inbound[trunk_id]
+    rules = {
+        one.id: one
+        for one in rules.values()
+        if not (ctx.has_own_mark(one.name, one.metadata) and set(one.trunk_ids) & set(own))
+    }
+    known = {NUMBER: number.sid} if number else {}
+    ids = TO_BE_MADE | known | ({INBOUND_TRUNK: own[0]} if own else {})
+    numbers = {number.sid: number} if number else {}
+    return replace(ctx, ids=ids).spec, Observed(numbers=numbers, inbound_trunks=inbound, rules=rules)
+
+
+def _in_words(reason: Reason, resource_id: str) -> str:
+    """Say why calls would fail, naming the object."""
+    name = f" ({resource_id})" if resource_id and resource_id not in reason.detail else ""
+    return f"{FINDING_KINDS[reason.code].sentence} {reason.detail}".strip() + name
 
 
 def _context(tools: Toolbox, agent: Agent, phone_number: str) -> StepContext:

@@ -33,19 +33,22 @@ class NumberUse(StrEnum):
     """It is on a trunk that is not ours: `takeover` moves it."""
     APPLICATION = "application"
     """It is routed to a voice application: `takeover` moves it."""
+    VOICE_URL = "voice_url"
+    """Its calls are handled at a voice URL, until it is connected: deprovisioning restores that."""
     NO_VOICE = "no_voice"
     """It has no voice capability, or is set to receive fax."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnedNumber:
-    """A number that the account owns; `agent_id` and `agent_name` where `use` is AGENT."""
+    """A number that the account owns; `agent_id` and `agent_name` where `use` is AGENT, `voice_host` for VOICE_URL."""
 
     phone_number: str
     sid: str
     use: NumberUse
     agent_id: uuid.UUID | None = None
     agent_name: str | None = None
+    voice_host: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,18 +73,28 @@ class InventoryService:
         owned = (
             OwnedNumber(one.phone_number, one.sid, NumberUse.AGENT, *holders[one.phone_number])
             if one.phone_number in holders
-            else OwnedNumber(one.phone_number, one.sid, _use_of(one))
+            else _unheld(one)
             for one in found
         )
         return sorted(owned, key=lambda one: one.phone_number)
 
 
+def _unheld(number: CarrierNumber) -> OwnedNumber:
+    use, host = _use_of(number), None
+    if use is NumberUse.VOICE_URL:
+        host = number.routing.voice_host
+    return OwnedNumber(number.phone_number, number.sid, use, voice_host=host)
+
+
 def _use_of(number: CarrierNumber) -> NumberUse:
+    routing = number.routing
     if not number.is_voice:
         return NumberUse.NO_VOICE
-    if number.routing.trunk_sid:
+    if routing.trunk_sid:
         return NumberUse.TRUNK
-    return NumberUse.APPLICATION if number.routing.voice_application_sid else NumberUse.FREE
+    if routing.voice_application_sid:
+        return NumberUse.APPLICATION
+    return NumberUse.VOICE_URL if routing.voice_host else NumberUse.FREE
 
 
 FRESH_S = 60.0

@@ -11,12 +11,32 @@ from enum import StrEnum
 from functools import cached_property
 from itertools import product
 from typing import TypeVar
+from urllib.parse import urlsplit
+
+from app.domain.texts import shown
 
 ResourceKey = tuple[str, str]
 """A kind of resource (step name) and an id: the resource's own, or its parent's (empty for the account) for a list."""
 
 WILDCARD = ""
 """Stands for "any" where LiveKit's lists are empty: a trunk without numbers, a rule without trunks."""
+
+
+UNREADABLE_HOST = "an address that cannot be read"
+
+_DEMO_HOST = "demo.twilio.com"
+"""The host of the voice URL that Twilio gives to new numbers: it only says hello."""
+
+
+def _voice_host(url: str) -> str:
+    """Return the host of a voice URL, which may be any text; "" where there is none, and for Twilio's demo."""
+    if not url.strip():
+        return ""
+    try:
+        host = urlsplit(url.strip()).hostname
+    except ValueError:
+        host = None
+    return "" if host == _DEMO_HOST else shown(host or UNREADABLE_HOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +46,26 @@ class NumberRouting:
     trunk_sid: str | None
     voice_application_sid: str | None
     voice_url: str | None
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether it is on a trunk or an application: only a takeover moves it."""
+        return bool(self.trunk_sid or self.voice_application_sid)
+
+    @property
+    def taken_by(self) -> str:
+        """What it is on, in words; "" where it is not taken. Twilio: the trunk wins."""
+        if self.trunk_sid:
+            return f"trunk {shown(self.trunk_sid)}"
+        return f"voice application {shown(self.voice_application_sid)}" if self.voice_application_sid else ""
+
+    @property
+    def voice_host(self) -> str:
+        """The host whose voice URL says what becomes of a call; "" where a trunk or application does, or nothing.
+
+        Twilio ignores the URL of a number that is on a trunk or application (IncomingPhoneNumbers, `trunk_sid`).
+        """
+        return "" if self.is_taken else _voice_host(self.voice_url or "")
 
 
 @dataclass(frozen=True, slots=True)

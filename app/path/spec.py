@@ -4,11 +4,23 @@ What is not named here belongs to whoever set it: it is never compared and never
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
 from app.domain.sip_uris import SipUri
+from app.path.observed import (
+    CarrierNumber,
+    CarrierTrunk,
+    DispatchRule,
+    Encryption,
+    InboundTrunk,
+    Media,
+    NumberRouting,
+    Observed,
+    OriginationUrl,
+    RuleAgent,
+)
 
 ORIGINATION_PRIORITY = 10
 """Room on both sides: an operator may put a URL of his own before or after ours (0 to 65535, lowest first)."""
@@ -163,3 +175,58 @@ class PathSpec:
             self.job_metadata,
             profile.room_prefix,
         )
+
+
+def as_built(spec: PathSpec, observed: Observed) -> Observed:
+    """Return what there would be once the path had been built beside what there is; `spec.ids` names all of it."""
+    now = observed.numbers.get(spec.number_sid) or CarrierNumber(
+        spec.number_sid, spec.phone_number, "", NumberRouting(None, None, None)
+    )
+    number = replace(now, routing=replace(now.routing, trunk_sid=spec.trunk_sid, voice_application_sid=None))
+    trunk, url = spec.trunk, spec.origination_url
+    inbound, rule = built_inbound_trunk(spec), built_rule(spec)
+    return replace(
+        observed,
+        numbers={**observed.numbers, number.sid: number},
+        trunks={
+            **observed.trunks,
+            spec.trunk_sid: CarrierTrunk(spec.trunk_sid, trunk.tag, trunk.is_secure, None, trunk.transfer_mode or ""),
+        },
+        urls={
+            **observed.urls,
+            spec.trunk_sid: [
+                OriginationUrl(
+                    spec.url_sid, spec.trunk_sid, str(url.uri), True, url.tag, None, url.priority, url.weight
+                )
+            ],
+        },
+        inbound_trunks={**observed.inbound_trunks, inbound.id: inbound},
+        rules={**observed.rules, rule.id: rule},
+    )
+
+
+def built_inbound_trunk(spec: PathSpec) -> InboundTrunk:
+    """Return the LiveKit trunk as it is after its creation."""
+    wanted = spec.inbound_trunk
+    return InboundTrunk(
+        spec.inbound_trunk_id,
+        wanted.label.tag,
+        wanted.label.metadata,
+        (wanted.phone_number,),
+        wanted.allowed_addresses,
+        media=Media(Encryption.REQUIRE if wanted.is_secure else Encryption.DISABLE),
+        ringing_timeout_s=wanted.ringing_timeout.total_seconds(),
+    )
+
+
+def built_rule(spec: PathSpec) -> DispatchRule:
+    """Return the dispatch rule as it is after its creation."""
+    wanted = spec.dispatch_rule
+    return DispatchRule(
+        spec.rule_id,
+        wanted.tag,
+        "",
+        (wanted.trunk_id,),
+        (RuleAgent(wanted.agent_name, wanted.job_metadata),),
+        room=wanted.room_prefix,
+    )

@@ -1,33 +1,19 @@
 """The LiveKit steps: what each one creates, finds, repairs and deletes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import INBOUND_TRUNK
 from app.path.compare import corrected_inbound_trunk, corrected_rule
-from app.path.observed import (
-    DispatchRule,
-    Encryption,
-    InboundTrunk,
-    Media,
-    first_rule_conflict,
-    normalised,
-    rule_conflicts,
-    trunk_conflicts,
-)
-from app.providers.errors import ProviderError, RejectedError, TransientError, quoted
+from app.path.observed import DispatchRule, Encryption, InboundTrunk, Media, normalised
+from app.providers.errors import ProviderError, RejectedError, TransientError
 from app.saga.context import StepContext
+from app.saga.contradictions import refusals_of_rule, refusals_of_trunk
 from app.saga.machine import Result
 
 CONFLICTS = {ErrorCode.LIVEKIT_NUMBER_CONFLICT, ErrorCode.LIVEKIT_RULE_CONFLICT}
-
-MOST_NAMED = 3
-"""Objects that a refusal names: whoever clears these finds the next ones."""
-
-NAME_CHARACTERS = 64
-"""Characters of a name that a refusal shows: the whole of a tag."""
 
 Made = TypeVar("Made")
 
@@ -136,15 +122,7 @@ def _name_trunks(ctx: StepContext) -> str:
     trunks = {trunk.id: trunk for trunk in ctx.tools.platform.list_inbound_trunks(unreadable=[])}
     now = trunks.pop(ctx.spec.inbound_trunk_id, None) or InboundTrunk("", "", "", ())
     ours = corrected_inbound_trunk(now, ctx.spec, twilio_encrypts=False)
-    having = [trunk for trunk in trunks.values() if trunk_conflicts([trunk, ours])]
-    if having:
-        return f"{_listed('LiveKit trunk', having)} {'has' if len(having) == 1 else 'have'} the number."
-    numbers = set(map(normalised, ours.numbers))
-    checked = [one for one in trunks.values() if not one.numbers or numbers.intersection(map(normalised, one.numbers))]
-    for pair in trunk_conflicts(checked)[:1]:
-        what = "have the number" if pair[0].numbers else "take any number"
-        return f"{_listed('LiveKit trunk', pair)} both {what}: LiveKit refuses every new trunk until one is changed."
-    return ""
+    return next((one.sentence for one in refusals_of_trunk(ours, trunks.values())), "")
 
 
 def _name_rules(ctx: StepContext) -> str:
@@ -152,35 +130,7 @@ def _name_rules(ctx: StepContext) -> str:
     rules = {rule.id: rule for rule in ctx.tools.platform.list_dispatch_rules(unreadable=[])}
     now = rules.pop(ctx.spec.rule_id, None) or DispatchRule("", "", "", ())
     ours = corrected_rule(now, ctx.spec, twilio_encrypts=False)
-    having = [rule for rule in rules.values() if (rule, ours) in rule_conflicts([rule, ours])]
-    if having:
-        return f"{_listed('LiveKit dispatch rule', having)} {'has' if len(having) == 1 else 'have'} the trunk."
-    # An update is compared with the rules of its trunk and those without trunks, a new rule with all of the project.
-    checked = [
-        rule for rule in rules.values() if not (now.id and rule.trunk_ids) or set(ours.trunk_ids) & set(rule.trunk_ids)
-    ]
-    pair = first_rule_conflict(checked)
-    if pair is None:
-        return ""
-    if pair[0] is pair[1]:
-        rule = _listed("LiveKit dispatch rule", pair[:1])
-        return f"{rule} contradicts itself: LiveKit refuses every new rule until it is changed."
-    both = _listed("LiveKit dispatch rule", pair)
-    return f"{both} take the same calls: LiveKit refuses every new rule until one is changed."
-
-
-def _listed(kind: str, records: Sequence[InboundTrunk | DispatchRule]) -> str:
-    """Name the first objects by id and name: `LiveKit trunks ST_a ("one") and ST_b`."""
-    few = records if len(records) <= MOST_NAMED else records[: MOST_NAMED - 1]
-    names = [_named(one) for one in few]
-    if len(few) < len(records):
-        names.append(f"{len(records) - len(few)} others")
-    return f"{kind}{'s' if len(records) > 1 else ''} {' and '.join(filter(None, [', '.join(names[:-1]), names[-1]]))}"
-
-
-def _named(one: InboundTrunk | DispatchRule) -> str:
-    name = quoted(one.name)[:NAME_CHARACTERS]
-    return f'{one.id} ("{name}")' if name else one.id
+    return next((one.sentence for one in refusals_of_rule(ours, rules.values(), is_update=bool(now.id))), "")
 
 
 def delete_inbound_trunk(ctx: StepContext, trunk_id: str) -> None:

@@ -256,6 +256,8 @@ class Result:
     """Where the number was routed before us; from the attachment only where it was taken from somebody just then."""
     removed: tuple[str, ...] = ()
     """Ids of what was deleted on the way."""
+    voice_host: str = ""
+    """The host that callers of the number reached before us, where its voice URL decided: for the trail."""
     findings: tuple[Mapping[str, Any], ...] = ()
     """What the last step has found to differ, although calls get through; the agent's health."""
 
@@ -460,7 +462,8 @@ def keep(saga: Saga, lease: Lease, result: Result, now: datetime) -> Change:
         _keep_undone(change, step, result)
         return change.end(Verdict.DONE)
     _write_agent(change, step, result)
-    change.tell(EventName.STEP_DONE, step.name, resource_id=result.resource_id)
+    was_reached = {"voice_host": result.voice_host} if result.voice_host else {}
+    change.tell(EventName.STEP_DONE, step.name, resource_id=result.resource_id, **was_reached)
     if result.removed:
         change.tell(EventName.TWINS_REMOVED, step.name, ids=list(result.removed))
     if saga.operation.direction is Direction.UNDO:

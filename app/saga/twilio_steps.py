@@ -34,7 +34,7 @@ def look_up_number(ctx: StepContext) -> Result:
     if not number.is_voice:
         raise RejectedError(ErrorCode.NUMBER_NOT_VOICE, "The number cannot take voice calls, or is set to receive fax.")
     _refuse_foreign_routing(ctx, number.routing, own_trunk=ctx.ids.get(TRUNK))
-    return Result(number.sid, previous_routing=asdict(number.routing))
+    return Result(number.sid, previous_routing=asdict(number.routing), voice_host=number.routing.voice_host)
 
 
 def _owned_number(ctx: StepContext) -> CarrierNumber | None:
@@ -72,18 +72,13 @@ def read_number(ctx: StepContext) -> CarrierNumber:
 
 
 def _refuse_foreign_routing(ctx: StepContext, routing: NumberRouting, own_trunk: str | None) -> None:
-    if ctx.takeover or (own_trunk and routing.trunk_sid == own_trunk) or not _is_routed(routing):
+    if ctx.takeover or (own_trunk and routing.trunk_sid == own_trunk) or not routing.is_taken:
         return
-    what = "trunk" if routing.trunk_sid else "voice application"
-    raise RoutedElsewhereError(
-        ErrorCode.NUMBER_ALREADY_ROUTED,
-        f"The number is in use by another {what}; send takeover=true to move it (its routing is restored later).",
-        routing,
+    detail = (
+        f"The number is on {routing.taken_by}: only with takeover is it moved here, and deprovisioning restores its "
+        "routing."
     )
-
-
-def _is_routed(routing: NumberRouting) -> bool:
-    return bool(routing.trunk_sid or routing.voice_application_sid)
+    raise RoutedElsewhereError(ErrorCode.NUMBER_ALREADY_ROUTED, detail, routing)
 
 
 def find_trunks(ctx: StepContext) -> list[str]:
@@ -228,7 +223,7 @@ def _attach(ctx: StepContext, number_sid: str, trunk_sid: str) -> Result:
     ctx.check_time()
     ctx.tools.carrier.attach_number(trunk_sid, number_sid, now)
     # Its routing changed after the first read: the newer one is to be restored.
-    is_taken = _is_routed(now) and now != ctx.previous_routing
+    is_taken = now.is_taken and now != ctx.previous_routing
     return Result(number_sid, previous_routing=asdict(now) if is_taken else None)
 
 
@@ -257,6 +252,6 @@ def detach_number(ctx: StepContext, number_sid: str) -> None:
 
 def _restore_routing(ctx: StepContext, number_sid: str, now: NumberRouting) -> None:
     """Restore the number's earlier routing, unless somebody has routed it since; `now` was read a moment ago."""
-    if ctx.previous_routing is not None and not _is_routed(now):
+    if ctx.previous_routing is not None and not now.is_taken:
         ctx.check_time()
         ctx.tools.carrier.restore_routing(number_sid, ctx.previous_routing, now)

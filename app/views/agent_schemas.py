@@ -10,6 +10,7 @@ from marshmallow import RAISE, ValidationError, fields, validate
 from webargs.multidictproxy import MultiDictProxy
 
 from app.db.queries import Position
+from app.domain.errors import ErrorCode
 from app.domain.operations import PhoneStatus
 from app.domain.texts import MAX_NAME
 from app.views.fields import (
@@ -173,6 +174,21 @@ class ProvisionIn(Strict):
     takeover = takeover_flag(load_default=False)
 
 
+class WarningOut(Schema):
+    """Something to know that stopped nothing."""
+
+    code = text("What, from the closed list of problems.", ErrorCode.NUMBER_ALREADY_ROUTED.value)
+    detail = text(
+        "One sentence for a person.", "Callers reached flows.example.com before: deprovisioning restores that."
+    )
+
+
+def warnings_field() -> fields.List[list[Any]]:
+    """Return the field for what was found on the way and stopped nothing."""
+    description = "What the number was used for before, where nobody had to agree to its being taken: a voice URL."
+    return fields.List(fields.Nested(WarningOut), metadata={"description": description})
+
+
 class Accepted(Schema):
     """The work is queued; poll `statusUrl`."""
 
@@ -195,6 +211,7 @@ class Provisioned(Schema):
     livekit_dispatch_rule_id = text(
         "The LiveKit rule.", DISPATCH_RULE_ID, data_key="livekitDispatchRuleId", allow_none=True
     )
+    warnings = warnings_field()
 
 
 class Done(Schema):

@@ -21,6 +21,7 @@ from app.views.agent_schemas import (
     moment,
     next_page,
     text,
+    warnings_field,
 )
 from app.views.fields import Id, StrictBoolean, choice
 
@@ -309,6 +310,7 @@ class OperationOut(OperationSummary):
         fields.Nested(EventOut), metadata={"description": "Its events, the oldest first; at most the last 200."}
     )
     leftovers = fields.List(fields.Nested(LeftoverOut))
+    warnings = warnings_field()
 
 
 class OperationQuery(PageQuery):
@@ -352,4 +354,5 @@ class PhoneOut(Schema):
         "The LiveKit rule.", DISPATCH_RULE_ID, data_key="livekitDispatchRuleId", allow_none=True
     )
     health = fields.Nested(HealthOut)
+    warnings = warnings_field()
     operation = fields.Nested(OperationOut, allow_none=True, metadata={"description": "Null if there never was one."})

@@ -8,10 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from app.db.models import Agent, BulkItem, Event, Operation, OperationStep, Resource
+from app.domain.errors import ErrorCode
 from app.domain.findings import Callers, Finding, Health, failed_checks, failing_callers, finding_json
 from app.domain.operations import KINDS, Direction, OperationKind, OperationStatus, PhoneStatus, StepState
 from app.numbers.dry_run import Preview
 from app.numbers.maintenance import RepairResult, VerifyResult
+from app.path.observed import NumberRouting
 
 _MADE = frozenset({StepState.RUNNING, StepState.DONE, StepState.FAILED})
 """The states of a step that may have made something: a rollback has to undo it."""
@@ -30,6 +32,25 @@ class Failure:
 def failure_of(row: Operation | OperationStep | BulkItem) -> Failure | None:
     """Return the row's error, if it has one."""
     return Failure(row.error_code, row.error_detail or "") if row.error_code else None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something to know that stops nothing: `code` from the closed list, and a sentence."""
+
+    code: str
+    detail: str
+
+
+def _callers_taken_from(voice_host: str) -> Notice:
+    detail = f"Callers reached {voice_host} before: deprovisioning restores that."
+    return Notice(ErrorCode.NUMBER_ALREADY_ROUTED, detail)
+
+
+def agent_warnings(agent: Agent) -> list[Notice]:
+    """Return what whoever connected the agent's number should know of its former use."""
+    host = NumberRouting(**agent.previous_routing).voice_host if agent.previous_routing else ""
+    return [_callers_taken_from(host)] if host else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +139,12 @@ class OperationView:
         )
 
     @property
+    def warnings(self) -> list[Notice]:
+        """What its steps found that stops nothing, by its events."""
+        hosts = (event.detail.get("voice_host") for event in self.timeline)
+        return [_callers_taken_from(host) for host in dict.fromkeys(hosts) if host]
+
+    @property
     def attempts(self) -> int:
         """Attempts in the current direction, all steps together."""
         return sum(step.attempts for step in self.steps)
@@ -181,6 +208,11 @@ class PhoneView:
             health=HealthView.of(agent),
             operation=operation,
         )
+
+    @property
+    def warnings(self) -> list[Notice]:
+        """What to know of the number's former use, until it is deprovisioned."""
+        return agent_warnings(self.agent)
 
     @property
     def has_phone(self) -> bool:

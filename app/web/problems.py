@@ -130,6 +130,15 @@ def headers_of(refusal: RefusedError) -> dict[str, str]:
     return retry_after(refusal.retry_after_s or KINDS[refusal.code].retry_after_s) | dict(own)
 
 
+TAKEOVER_HINT = "Send `takeover: true` to have it moved."
+"""What the API adds where a takeover helps; the command line and the console have hints of their own."""
+
+
+def hinted(code: ErrorCode, detail: str) -> str:
+    """Return a sentence that every interface shows, with what the API has to add to it."""
+    return f"{detail} {TAKEOVER_HINT}" if code is _C.NUMBER_ALREADY_ROUTED else detail
+
+
 def problem_body(code: ErrorCode, detail: str, *, errors: Mapping[str, list[str]] | None = None) -> dict[str, object]:
     """Return the body of a problem.
 
@@ -141,7 +150,7 @@ def problem_body(code: ErrorCode, detail: str, *, errors: Mapping[str, list[str]
         "type": f"urn:trunkline:problem:{code.value}",
         "title": KINDS[code].title,
         "status": KINDS[code].status,
-        "detail": mask_numbers(detail),
+        "detail": mask_numbers(hinted(code, detail)),
         "code": code.value,
     }
     return body | ({"errors": shown} if shown else {})

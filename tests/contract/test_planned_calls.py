@@ -13,10 +13,13 @@ from livekit.protocol import sip
 from app.dev.sandbox import ACCOUNT_SID
 from app.domain.operations import STEPS, VERIFICATION
 from app.numbers.dry_run import NO_OPERATION, Call, planned_calls
+from app.path.observed import Observed
+from app.path.spec import as_built
 from app.providers.livekit import LiveKitPlatform
 from app.providers.request_recorder import RequestRecorder
 from app.providers.twilio import TwilioCarrier
 from app.saga.context import StepContext, Toolbox
+from app.saga.observing import read_path
 from app.saga.steps import ACTIONS
 from tests.support.adapters import E164, PROFILE, recording_adapters
 from tests.support.saga import TIMING
@@ -100,3 +103,29 @@ def test_a_plan_sends_nothing_and_names_a_known_number_by_its_sid(context: StepC
     calls = planned(context, number_sid)
     assert sandbox.requests() == []
     assert {"PhoneNumberSid": number_sid} in [one.body for one in calls]
+
+
+def test_what_the_dry_run_holds_for_built_is_what_the_providers_then_have(
+    context: StepContext, sandbox: Sandbox
+) -> None:
+    sandbox.number(E164, voiceUrl="https://flows.example.com/v1")
+    before = context.tools.carrier.find_number(E164)
+    ids: dict[str, str] = {}
+    for step in STEPS:
+        result = ACTIONS[step.name].do(replace(context, ids=dict(ids)))
+        if result.resource_id:
+            ids[step.name] = result.resource_id
+    spec = replace(context, ids=ids).spec
+
+    expected = as_built(spec, Observed(numbers={before.sid: before}))
+
+    built = read_path(context.tools.carrier, context.tools.platform, spec)
+    assert (built.numbers, built.rules) == (expected.numbers, expected.rules)
+    # The time in the trunk's mark, those of Twilio's creation, and Twilio's own transfer mode are not for us to say.
+    (made,) = built.inbound_trunks.values()
+    (trunk,) = built.trunks.values()
+    (url,) = built.urls[trunk.sid]
+    mark = expected.inbound_trunks[made.id].metadata
+    assert {made.id: replace(made, metadata=mark)} == expected.inbound_trunks
+    assert {trunk.sid: replace(trunk, created_at=None, transfer_mode="")} == expected.trunks
+    assert [replace(url, created_at=None)] == expected.urls[trunk.sid]

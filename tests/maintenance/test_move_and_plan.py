@@ -261,7 +261,7 @@ def test_a_plan_names_the_calls_that_are_then_made_and_writes_nothing(live: Sand
     before, rows = live.sandbox.state(), _rows(live)
     plan = live.wiring.planning.preview(live.agent_id, NUMBER, takeover=False)
     assert (live.sandbox.state(), _rows(live)) == (before, rows)
-    assert (plan.would_succeed, plan.obstacles, plan.trunks_used) == (True, [], 1)
+    assert (plan.would_succeed, [one.blocks for one in plan.obstacles], plan.trunks_used) == (True, [False], 1)
     seen = live.sandbox.requests()[-1]["seq"]
     live.provision()
     agent = live.agent
