@@ -1,5 +1,6 @@
 """What one failed call does to the rows on the way down: rest, roll back, give up; and that it heals."""
 
+import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -232,6 +233,49 @@ def test_a_budget_spent_by_dying_workers_turns_round_without_another_call(
     assert operation.error_detail == f"Gave up after repeated failures at {step}. Its workers died."
     saga.drive(operation_id)
     saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.FAILED)
+
+
+BELOW_THE_TRUNK = pytest.mark.parametrize("step", [ORIGINATION_URL, NUMBER_ATTACHMENT])
+A_MINUTE = timedelta(seconds=60)
+
+
+def drive_in_time(saga: Saga, operation_id: uuid.UUID) -> timedelta:
+    """Drive the operation while the pauses that it asks for pass; return how long they were in all."""
+    passed = timedelta()
+    while not saga.status(operation_id).is_final:
+        rest = saga.advance(operation_id).rest
+        saga.expire_leases(operation_id)
+        saga.age(operation_id, rest)
+        passed += rest
+    return passed
+
+
+@BELOW_THE_TRUNK
+def test_a_trunk_that_somebody_deletes_in_the_middle_ends_the_operation_within_a_minute(
+    saga: Saga, number_sid: str, step: str
+) -> None:
+    operation_id = saga.provision()
+    saga.world.log.plan(DO_CALL[step], before=saga.world.carrier.trunks.clear)
+    assert timedelta(seconds=30) < drive_in_time(saga, operation_id) < A_MINUTE
+    assert saga.snapshot(operation_id).operation.error_code == ErrorCode.TWILIO_TRUNK_GONE
+    saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.FAILED)
+
+
+@BELOW_THE_TRUNK
+def test_a_trunk_that_is_shown_after_ten_seconds_is_waited_for(saga: Saga, number_sid: str, step: str) -> None:
+    operation_id, passed = saga.provision(), timedelta()
+    hidden = RejectedError(ErrorCode.TWILIO_TRUNK_GONE, "HTTP 404.")
+    saga.world.log.plan(DO_CALL[step], before=hidden, times=FOREVER)
+    while passed < timedelta(seconds=10):
+        outcome = saga.advance(operation_id)
+        assert outcome is not None
+        assert outcome.verdict is Verdict.RESTS
+        saga.expire_leases(operation_id)
+        saga.age(operation_id, outcome.rest)
+        passed += outcome.rest
+    saga.world.log.heal()
+    saga.drive(operation_id)
+    saga.assert_provisioned(saga.snapshot(operation_id).agent.id, number_sid)
 
 
 def test_an_attachment_that_never_shows_fails_verification(saga: Saga, number_sid: str) -> None:

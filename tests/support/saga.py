@@ -255,11 +255,10 @@ class Saga:
             session.execute(update(Operation).values(idle_kicks=Operation.idle_kicks))
 
     def age(self, operation_id: uuid.UUID, by: timedelta) -> None:
-        """Move the operation's start that far into the past."""
+        """Move the start of the operation and of its steps that far into the past."""
         with self.sessions.begin() as session:
-            session.execute(
-                update(Operation).where(Operation.id == operation_id).values(started_at=Operation.started_at - by)
-            )
+            for row, id_column in ((Operation, Operation.id), (OperationStep, OperationStep.operation_id)):
+                session.execute(update(row).where(id_column == operation_id).values(started_at=row.started_at - by))
 
     def status(self, operation_id: uuid.UUID) -> OperationStatus:
         with self.sessions.begin() as session:

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from app.path.observed import NumberRouting, RuleAgent
 from app.providers.errors import RejectedError, TransientError
 from app.saga.context import RoutedElsewhereError, StepContext
 from app.saga.steps import ACTIONS, read_findings
+from app.saga.twilio_steps import LONGEST_PAUSE_S, TRUNK_SEEN_WITHIN
 from tests.support.providers import World
 from tests.support.saga import E164, SIP_URI
 from tests.support.step_context import AGENT, make_context
@@ -153,6 +155,73 @@ def test_a_number_that_is_attached_already_is_left_alone() -> None:
     world, context = whole()
     ACTIONS[NUMBER_ATTACHMENT].do(context)
     assert world.log.order == ["carrier.get_number"]
+
+
+# Below the trunk
+
+BELOW = pytest.mark.parametrize(
+    ("step", "call"),
+    [(ORIGINATION_URL, "carrier.create_origination_url"), (NUMBER_ATTACHMENT, "carrier.attach_number")],
+)
+GONE = RejectedError(ErrorCode.TWILIO_TRUNK_GONE, "Twilio refused: HTTP 404.")
+UNSUPPORTED = RejectedError(ErrorCode.TWILIO_UNSUPPORTED, "Twilio refused: HTTP 404. The trunk is there.")
+LONG = {"tried_for": TRUNK_SEEN_WITHIN}
+
+
+def detached(**changes: Any) -> tuple[World, StepContext]:
+    world, context = whole(**changes)
+    world.carrier.route(context.ids[NUMBER], trunk_sid=None)
+    return world, context
+
+
+@BELOW
+@pytest.mark.parametrize("refusal", [GONE, UNSUPPORTED])
+def test_a_404_below_a_trunk_is_tried_again_for_half_a_minute(step: str, call: str, refusal: RejectedError) -> None:
+    world, context = detached(tried_for=TRUNK_SEEN_WITHIN - timedelta(seconds=1))
+    world.log.plan(call, before=refusal)
+    with pytest.raises(TransientError) as caught:
+        ACTIONS[step].do(context)
+    assert (caught.value.code, caught.value.detail) == (ErrorCode.PROVIDER_UNAVAILABLE, refusal.detail)
+    assert caught.value.retry_within_s == LONGEST_PAUSE_S
+
+
+@BELOW
+@pytest.mark.parametrize("refusal", [GONE, UNSUPPORTED])
+def test_after_that_three_in_a_row_end_the_step(step: str, call: str, refusal: RejectedError) -> None:
+    world, context = detached(**LONG)
+    world.log.plan(call, before=refusal, times=3)
+    with pytest.raises(RejectedError) as caught:
+        ACTIONS[step].do(context)
+    assert caught.value is refusal
+    assert world.log.started[call] == 3
+
+
+@BELOW
+def test_after_that_two_in_a_row_may_be_wrong(step: str, call: str) -> None:
+    world, context = detached(**LONG)
+    world.log.plan(call, before=GONE, times=2)
+    assert ACTIONS[step].do(context).resource_id
+    assert world.log.applied[call] == 1
+
+
+@BELOW
+def test_any_other_refusal_below_a_trunk_ends_the_step_at_once(step: str, call: str) -> None:
+    world, context = detached()
+    world.log.plan(call, before=RejectedError(ErrorCode.TWILIO_REJECTED, "Twilio refused."))
+    assert refusal(step, context) == ErrorCode.TWILIO_REJECTED
+    assert world.log.started[call] == 1
+
+
+def test_a_number_is_looked_at_before_each_try_to_attach_it() -> None:
+    world, context = detached(**LONG)
+
+    def moved() -> None:
+        world.carrier.route(context.ids[NUMBER], trunk_sid=FOREIGN_TRUNK)
+        raise GONE
+
+    world.log.plan("carrier.attach_number", before=moved)
+    assert refusal(NUMBER_ATTACHMENT, context) == ErrorCode.NUMBER_ALREADY_ROUTED
+    assert world.log.started["carrier.attach_number"] == 1
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
