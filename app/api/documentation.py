@@ -223,10 +223,14 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+LEFT_OUT = frozenset({("Provisioned", "warnings")})
+"""Fields that a response leaves out where there is nothing to say, since it had none of them at first."""
+
+
 def _complete_schema(name: str, schema: dict[str, Any]) -> None:
-    """Mark every field of a response as always present; later versions may add fields."""
+    """Mark every field of a response as always present, but for `LEFT_OUT`; later versions may add fields."""
     if name != "Problem" and not name.endswith("In"):
-        schema["required"] = list(schema["properties"])
+        schema["required"] = [each for each in schema["properties"] if (name, each) not in LEFT_OUT]
         schema.pop("additionalProperties", None)
 
 

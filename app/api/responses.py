@@ -79,8 +79,11 @@ def provisioning_response(operation: OpenedOperation) -> Response:
     if ended.status is not OperationStatus.SUCCEEDED:
         return failure_response(ended, headers)
     agent = wiring().agents.get(ended.agent_id)
-    path = {"success": True, "phone_number": ended.phone_number, "warnings": agent_warnings(agent)}
-    path |= {name: getattr(agent, name) for name in _PROVISIONED.fields if name not in path}
+    path = {"success": True, "phone_number": ended.phone_number}
+    path |= {name: getattr(agent, name) for name in _PROVISIONED.fields if name not in {*path, "warnings"}}
+    warnings = agent_warnings(agent)
+    # Left out where there are none: the response is then as it has always been.
+    path |= {"warnings": warnings} if warnings else {}
     return packed(_PROVISIONED, path, 200, headers)
 
 

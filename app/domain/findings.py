@@ -462,7 +462,7 @@ def health_of(findings: Iterable[Finding]) -> Health:
 
 _BY_FIX: Mapping[Fix, str] = {
     Fix.REPAIR: "Repair fixes it.",
-    Fix.TAKE_BACK: "On the agent's page, tick the box that takes the number back, then repair.",
+    Fix.TAKE_BACK: "Only with takeover does a repair take the number back.",
     Fix.DELETE: "An audit with fix deletes it once it is old enough.",
 }
 

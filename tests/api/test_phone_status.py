@@ -17,6 +17,7 @@ CLEAN = {
     "livekitDispatchRuleId": None,
     "operation": None,
     "health": {"state": "UNKNOWN", "checkedAt": None, "findings": []},
+    "warnings": [],
 }
 
 

@@ -99,7 +99,8 @@ def test_a_client_that_waits_gets_the_problem_that_ended_it(api: Api, code: Erro
 
     answer = api.provision(api.agent(), headers=WAIT)
 
-    assert (answer.status_code, answer.json["code"], answer.json["detail"]) == (status, code, "Because.")
+    hint = " Send `takeover: true` to have it moved." if code is ErrorCode.NUMBER_ALREADY_ROUTED else ""
+    assert (answer.status_code, answer.json["code"], answer.json["detail"]) == (status, code, f"Because.{hint}")
     assert answer.content_type == "application/problem+json"
 
 

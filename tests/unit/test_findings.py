@@ -133,7 +133,7 @@ def test_a_verification_tells_the_checks_and_why_they_fail() -> None:
         (
             [MOVED, PIN],
             ErrorCode.NUMBER_ALREADY_ROUTED,
-            f"{MOVED.text} (Twilio number PN1) Repair with takeover takes the number back.",
+            f"{MOVED.text} (Twilio number PN1) Only with takeover does a repair take the number back.",
         ),
         ([GONE, PIN], ErrorCode.NUMBER_NOT_IN_ACCOUNT, f"{GONE.text} (Twilio number PN1) {GONE.advice}"),
     ],
