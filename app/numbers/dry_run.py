@@ -168,7 +168,14 @@ class PlanningService:
                 built.inbound_trunks[spec.inbound_trunk_id], observed.inbound_trunks.values()
             ),
             # Those of the holder too: LiveKit holds all rules of the project against each other.
-            ErrorCode.LIVEKIT_RULE_CONFLICT: refusals_of_rule(built.rules[spec.rule_id], rules.values()),
+            ErrorCode.LIVEKIT_RULE_CONFLICT: refusals_of_rule(
+                built.rules[spec.rule_id],
+                [
+                    rule
+                    for rule in rules.values()
+                    if not (spec.inbound_trunk_id in rule.trunk_ids and ctx.has_own_mark(rule.name, rule.metadata))
+                ],
+            ),
         }
         for code, refusals in refusals_by_code.items():
             for one in refusals:

@@ -285,7 +285,7 @@ def test_an_attachment_that_never_shows_fails_verification(saga: Saga, number_si
     assert outcome == Outcome(Verdict.ROLLING_BACK)
     assert saga.clock.sleeps == [0.5, 1.0, 2.0, 4.0]
     detail = saga.snapshot(operation_id).operation.error_detail
-    assert detail == "The number is on no trunk. It has a voice URL of its own."
+    assert detail == f"The number is on no trunk. It has a voice URL of its own. (Twilio number {number_sid})"
     saga.drive(operation_id)
     saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.FAILED)
 
@@ -297,6 +297,7 @@ def test_a_path_that_never_becomes_whole_fails(saga: Saga, number_sid: str) -> N
     assert saga.run(operation_id, VERIFICATION).verdict is Verdict.ROLLING_BACK
     operation = saga.snapshot(operation_id).operation
     assert operation.error_code == ErrorCode.PATH_NOT_VERIFIED
-    assert operation.error_detail == "Our origination URL was deleted."
+    assert operation.error_detail is not None
+    assert operation.error_detail.startswith("Our origination URL was deleted. (Origination URL OU")
     saga.drive(operation_id)
     saga.assert_clean(saga.snapshot(operation_id).agent.id, PhoneStatus.FAILED)

@@ -73,7 +73,9 @@ def test_a_dry_run_returns_calls_and_obstacles(live: SandboxApp, client: Client)
     live.wiring.provisioning.deprovision(live.agent_id, origin=Origin())
     live.drive()
     free = client.call("POST", path, {"phoneNumber": NUMBER}).json
-    assert (free["wouldSucceed"], len(free["calls"]), free["obstacles"]) == (True, 11, [])
+    assert (free["wouldSucceed"], len(free["calls"])) == (True, 11)
+    (warning,) = free["obstacles"]
+    assert (warning["blocks"], "example.com" in warning["detail"]) == (False, True)
     assert live.publisher.plans == []
 
 
