@@ -267,7 +267,8 @@ def test_a_late_trunk_and_rule_of_the_agent_itself_are_adopted(live: SandboxApp)
     live.sandbox.number(SPARE)
     agent_id = _agent(live)
     trunk = _left_behind(live, agent_id)
-    _rule(live, name=tag_of("stage", agent_id), trunk_ids=[trunk])
+    agents = {"agents": [{"agent_name": "back-office", "metadata": "{}"}]}
+    _rule(live, name=tag_of("stage", agent_id), trunk_ids=[trunk], room_config=agents)
     assert _preview(live, agent_id).obstacles == []
     assert _provision(live, agent_id) == ""
     assert live.sandbox.call(SPARE)["agentName"] == "back-office"
