@@ -9,12 +9,13 @@ from app.dev.sandbox import ACCOUNT_SID, AUTH_TOKEN, LIVEKIT_API_KEY, LIVEKIT_AP
 from tests.support.sandbox import Sandbox
 
 OPEN = f"""
-import os, sys
+import logging, os, sys
 from concurrent.futures import ThreadPoolExecutor
 from app.path.spec import TrunkSpec
 from app.providers.livekit import LiveKitPlatform
 from app.providers.twilio import TwilioCarrier
 
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # not that a callback took long on a busy machine
 url = sys.argv[1]
 carrier = TwilioCarrier({ACCOUNT_SID!r}, {ACCOUNT_SID!r}, {AUTH_TOKEN!r}, timeout_s=5, base_url=url)
 platform = LiveKitPlatform(url, {LIVEKIT_API_KEY!r}, {LIVEKIT_API_SECRET!r}, timeout_s=5)

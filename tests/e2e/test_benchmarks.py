@@ -2,7 +2,9 @@
 
 import dataclasses
 import io
+import os
 
+import pytest
 from rich.console import Console
 
 from app.dev.localstack.terminal import Terminal
@@ -22,6 +24,9 @@ def test_accept_is_measured_beside_the_bare_view() -> None:
     assert {row.is_broken for row in found.rows} == {False}
 
 
+@pytest.mark.skipif(
+    not os.environ.get("BENCH_PATCHES"), reason="half a minute: ./run.py bench patches, BENCH_PATCHES=1"
+)
 def test_every_patch_of_celery_is_measured_with_and_without() -> None:
     with bench_stack(is_durable=False) as stack:
         found = patches.measure(Bench(stack, TINY, Terminal(Console(file=io.StringIO()))))
