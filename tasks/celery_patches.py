@@ -19,7 +19,7 @@ import structlog
 from celery import Celery, bootsteps
 from celery.canvas import Signature
 from kombu.connection import Connection
-from kombu.transport import TRANSPORT_ALIASES, redis, virtual
+from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis, virtual
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -34,6 +34,7 @@ def install_transport() -> None:
     """Use `Transport` wherever a `redis://` or `rediss://` URL is opened from here on."""
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"
+        _transport_cache.pop(scheme, None)  # kombu keeps what a scheme once meant
 
 
 def install_worker_steps(app: Celery) -> None:
