@@ -48,6 +48,9 @@ MOST_IN_FLIGHT = 10_000
 MOST_TRUNKS = 1_000_000
 """Trunks of one account: far more than any limit of Twilio's that we know of."""
 
+MOST_NUMBERS = 100_000
+"""Numbers on one shared trunk: Twilio sets no limit, a list of them takes a call for every thousand."""
+
 TransferMode = Literal["disable-all", "enable-all", "sip-only"]
 """Handing calls on: not, to phones and SIP, to SIP only (https://www.twilio.com/docs/sip-trunking/call-transfer)."""
 
@@ -108,6 +111,9 @@ class Settings(DatabaseSettings):
 
     twilio_trunk_limit: Annotated[Whole, Field(ge=1, le=MOST_TRUNKS)] = 100
     """Trunks that the Twilio account may have (https://www.twilio.com/docs/sip-trunking/scale-and-limits)."""
+
+    trunk_max_numbers: Annotated[Whole, Field(ge=1, le=MOST_NUMBERS)] = 500
+    """Numbers on one shared trunk at most: what a trunk that somebody breaks takes with it."""
 
     livekit_url: Annotated[str, AfterValidator(values.livekit_url)]
     livekit_api_key: Annotated[str, Field(min_length=1)]

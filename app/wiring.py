@@ -36,6 +36,7 @@ from app.saga.rows import Rows
 from app.saga.runner import Runner
 from app.settings import Settings
 from app.sweeper import Sweeper
+from app.trunks.pool import TrunkPool
 from app.webhooks.deliveries import DeliveryService
 from app.webhooks.endpoints import WebhookService
 from app.webhooks.sending import AddressRule, Sender
@@ -114,7 +115,7 @@ def build(
     """Build the wiring of one process; a test passes its own publisher or providers."""
     engine = make_engine(settings.database_url, pooler=settings.database_pooler)
     sessions = make_sessions(engine)
-    telemetry, rate_limiters, tools = _providers(settings, carrier, platform)
+    telemetry, rate_limiters, tools = _providers(settings, sessions, carrier, platform)
     publisher = publisher or resolve_name(PUBLISHER)
     rows = Rows(sessions, tools.timing.lands)
     service = ProvisioningService(sessions, publisher, rows)
@@ -162,7 +163,7 @@ def build(
 
 
 def _providers(
-    settings: Settings, carrier: Carrier | None, platform: VoicePlatform | None
+    settings: Settings, sessions: Sessions, carrier: Carrier | None, platform: VoicePlatform | None
 ) -> tuple[Telemetry, dict[str, RateLimiter], Toolbox]:
     """Build what reaches the providers, as far as it is not given, with telemetry and rate limiters."""
     tracing = make_tracing(settings.otel_exporter_otlp_endpoint, settings.instance_name)
@@ -171,7 +172,9 @@ def _providers(
     carrier = carrier or _carrier(settings, rate_limiters.get("twilio"), telemetry)
     platform = platform or _platform(settings, rate_limiters.get("livekit"), telemetry)
     timing = Timing(settings.provider_timeout, timedelta(seconds=settings.operation_budget_s))
-    tools = Toolbox(carrier, platform, settings.instance_name, profile_of(settings), timing)
+    profile = profile_of(settings)
+    pool = TrunkPool(sessions, profile, settings.trunk_max_numbers, lease=timing.lease, lands=timing.lands)
+    tools = Toolbox(carrier, platform, settings.instance_name, profile, timing, pool)
     return telemetry, rate_limiters, tools
 
 

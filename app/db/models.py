@@ -26,6 +26,7 @@ from app.domain.findings import AuditStatus, Health
 from app.domain.operations import (
     OPEN_BULKS,
     OPEN_STATUSES,
+    BulkKind,
     BulkStatus,
     Direction,
     ItemStatus,
@@ -33,6 +34,8 @@ from app.domain.operations import (
     OperationStatus,
     PhoneStatus,
     StepState,
+    TrunkMode,
+    TrunkState,
     check_move,
     direction_of,
 )
@@ -97,6 +100,7 @@ class Agent(Base):
             postgresql_ops={"ending": "text_pattern_ops"},
             postgresql_where=text("twilio_phone_number IS NOT NULL"),
         ),
+        Index("ix_agents_trunk_id", "trunk_id", postgresql_where=text("trunk_id IS NOT NULL")),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
@@ -108,6 +112,11 @@ class Agent(Base):
     )
     twilio_phone_number: Mapped[str | None]
     """Claimed from PENDING until the last resource is confirmed gone."""
+    trunk_mode: Mapped[TrunkMode] = mapped_column(
+        status_column(TrunkMode, "trunk_mode"), default=TrunkMode.SHARED, server_default=TrunkMode.SHARED
+    )
+    trunk_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("trunks.id"))
+    """The trunk that it has a place on; null for one whose trunk is its own. Given back with the number."""
     twilio_phone_number_sid: Mapped[str | None]
     twilio_trunk_sid: Mapped[str | None]
     twilio_origination_url_sid: Mapped[str | None]
@@ -128,6 +137,49 @@ class Agent(Base):
         """Change the status; `IllegalMoveError` when the table of moves does not allow it."""
         check_move(self.phone_provisioning_status, status)
         self.phone_provisioning_status = status
+
+
+class Trunk(Base):
+    """A Twilio trunk that numbers share; its members are the agents that name it, and nothing counts them but that."""
+
+    __tablename__ = "trunks"
+    __table_args__ = (
+        CheckConstraint(
+            "state <> 'ACTIVE' OR (twilio_trunk_sid IS NOT NULL AND twilio_origination_url_sid IS NOT NULL)",
+            name="active_is_made",
+        ),
+        Index("uq_trunks_shard", "profile_hash", "shard", unique=True, postgresql_where=text("state <> 'GONE'")),
+        Index("uq_trunks_twilio_trunk_sid", "twilio_trunk_sid", unique=True),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    """Its first 12 hex digits are in the trunk's tag at Twilio."""
+    profile: Mapped[dict[str, Any]]
+    """The settings that its numbers have in common (`app.trunks.pool.profile_json`)."""
+    profile_hash: Mapped[str]
+    shard: Mapped[int]
+    """From 1, among the trunks of one profile."""
+    state: Mapped[TrunkState] = mapped_column(status_column(TrunkState, "state"), default=TrunkState.CREATING)
+    twilio_trunk_sid: Mapped[str | None]
+    twilio_origination_url_sid: Mapped[str | None]
+    lease_token: Mapped[uuid.UUID | None]
+    lease_until: Mapped[datetime | None]
+    """Until then one worker alone makes what is missing of it, or deletes it."""
+    intent: Mapped[str | None]
+    """The step whose object is being made, written before the call: while it is set, look before making."""
+    unsettled_until: Mapped[datetime | None]
+    """Until then a request without a response may take effect: nobody looks or makes before."""
+    checked_at: Mapped[datetime | None]
+    """When trunk and origination URL were last read or made, and found to be right."""
+    emptied_at: Mapped[datetime | None]
+    """Since when no agent names it; null while one does."""
+    health_state: Mapped[Health] = mapped_column(
+        status_column(Health, "health_state"), default=Health.UNKNOWN, server_default=Health.UNKNOWN
+    )
+    health_checked_at: Mapped[datetime | None]
+    health_findings: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list, server_default=text("'[]'"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    gone_at: Mapped[datetime | None]
 
 
 class Operation(Base):
@@ -159,6 +211,8 @@ class Operation(Base):
     """The agent that a move hands the number to; null for every other kind."""
     bulk_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("bulks.id"))
     """The bulk that it was opened for: operations of single requests go first."""
+    former_ids: Mapped[dict[str, Any] | None]
+    """Step -> the id that its rollback gives back to the agent, for a rehome; null for every other kind."""
     takeover: Mapped[bool] = mapped_column(default=False)
     status: Mapped[OperationStatus] = mapped_column(
         status_column(OperationStatus, "status"), default=OperationStatus.QUEUED
@@ -299,6 +353,9 @@ class Bulk(Base):
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     status: Mapped[BulkStatus] = mapped_column(status_column(BulkStatus, "status"), default=BulkStatus.QUEUED)
+    kind: Mapped[BulkKind] = mapped_column(
+        status_column(BulkKind, "kind"), default=BulkKind.PROVISION, server_default=BulkKind.PROVISION
+    )
     created_by: Mapped[str | None]
     key_id: Mapped[uuid.UUID | None]
     """The API key that asked; no foreign key, as in every trail."""

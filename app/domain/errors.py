@@ -59,6 +59,7 @@ class ErrorCode(StrEnum):
     PATH_NOT_VERIFIED = "path_not_verified"
     PROVIDER_UNAVAILABLE = "provider_unavailable"
     PROVIDER_BUSY = "provider_busy"
+    TRUNK_BEING_MADE = "trunk_being_made"
     INTERNAL_STEP_ERROR = "internal_step_error"
 
 
@@ -85,9 +86,14 @@ OPERATION_ERROR_CODES = (
     ErrorCode.PATH_NOT_VERIFIED,
     ErrorCode.PROVIDER_UNAVAILABLE,
     ErrorCode.PROVIDER_BUSY,
+    ErrorCode.TRUNK_BEING_MADE,
     ErrorCode.INTERNAL_STEP_ERROR,
 )
 """The codes with which an operation ends; requests that wait for an operation may return them too."""
+
+
+WAITING_CODES = (ErrorCode.PROVIDER_BUSY, ErrorCode.TRUNK_BEING_MADE)
+"""Why a step waits for its turn: no failure, and not its operation's time."""
 
 
 _C = ErrorCode
@@ -142,6 +148,7 @@ ADVICE: Mapping[ErrorCode, str] = {
     _C.PATH_NOT_VERIFIED: "The detail says what differs: try again.",
     _C.PROVIDER_UNAVAILABLE: "Check the provider's status page, then try again.",
     _C.PROVIDER_BUSY: "Nothing: it waits for the rate limit. If that takes long, ask the provider for a higher limit.",
+    _C.TRUNK_BEING_MADE: "Nothing: another number's operation is making the Twilio trunk that both will share.",
     _C.INTERNAL_STEP_ERROR: "A defect in Trunkline: see the worker's log, and please report it.",
 }
 """Error code -> what a person should do."""

@@ -33,6 +33,26 @@ class OperationKind(StrEnum):
     """Hands a number to another agent by updating its path in place; undo hands it back."""
 
 
+class TrunkMode(StrEnum):
+    """`agents.trunk_mode`: on what kind of Twilio trunk the agent's number is put when it is connected."""
+
+    SHARED = "shared"
+    """On one of the pool's, with other numbers of the same profile."""
+    DEDICATED = "dedicated"
+    """On a trunk of its own, which comes and goes with it."""
+
+
+class TrunkState(StrEnum):
+    """`trunks.state`: the life of a Twilio trunk that numbers share."""
+
+    CREATING = "CREATING"
+    """Its trunk or its origination URL is not there yet: whoever takes a place makes them, one at a time."""
+    ACTIVE = "ACTIVE"
+    RETIRING = "RETIRING"
+    """It is being deleted and takes no newcomers."""
+    GONE = "GONE"
+
+
 class OperationStatus(StrEnum):
     """`operations.status`: one run of provisioning or deprovisioning."""
 
@@ -122,6 +142,14 @@ def check_move(old: OperationStatus | PhoneStatus, new: OperationStatus | PhoneS
 
 MAX_ITEMS = 10_000
 """Items of one bulk: about 2 MiB of JSON, parsed, validated and stored within seconds."""
+
+
+class BulkKind(StrEnum):
+    """`bulks.kind`: what is done for each of its numbers."""
+
+    PROVISION = "provision"
+    REPAIR = "repair"
+    REHOME = "rehome"
 
 
 class BulkStatus(StrEnum):

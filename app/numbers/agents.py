@@ -14,7 +14,7 @@ from app.db.models import Agent, Operation
 from app.db.queries import PURGE_BATCH
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import INTERNAL, Action, Origin
-from app.domain.operations import OPEN_STATUSES, PhoneStatus
+from app.domain.operations import OPEN_STATUSES, PhoneStatus, TrunkMode
 
 ERASED = "(deleted)"
 """Replaces the names of a deleted agent: its row is kept for the audit trail, what its owner wrote is not."""
@@ -27,7 +27,13 @@ class AgentService:
     sessions: Sessions
 
     def create(
-        self, name: str, livekit_agent_name: str | None, metadata: dict[str, Any], *, origin: Origin = INTERNAL
+        self,
+        name: str,
+        livekit_agent_name: str | None,
+        metadata: dict[str, Any],
+        *,
+        trunk_mode: TrunkMode = TrunkMode.SHARED,
+        origin: Origin = INTERNAL,
     ) -> Agent:
         """Insert an agent; LiveKit dispatches calls to `livekit_agent_name`, by default the name."""
         with self.sessions.begin() as session:
@@ -36,6 +42,7 @@ class AgentService:
                 name=name,
                 livekit_agent_name=livekit_agent_name or name,
                 agent_metadata=metadata,
+                trunk_mode=trunk_mode,
                 phone_provisioning_status=PhoneStatus.NOT_PROVISIONED,
             )
             session.add(agent)

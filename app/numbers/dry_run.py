@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import select
@@ -27,15 +28,24 @@ from app.domain.operations import (
 from app.domain.texts import shown
 from app.numbers.agents import is_open_for
 from app.path.marks import agent_of
-from app.path.observed import CarrierNumber, DispatchRule, InboundTrunk, Observed, Unreadable, normalised
+from app.path.observed import (
+    CarrierNumber,
+    DispatchRule,
+    InboundTrunk,
+    NumberRouting,
+    Observed,
+    Unreadable,
+    normalised,
+)
 from app.path.reach import Reason, reach
 from app.path.spec import PathSpec, as_built
 from app.providers.base import Carrier, VoicePlatform
 from app.providers.errors import RejectedError
 from app.providers.request_recorder import RecordedRequest, RequestRecorder
-from app.saga.context import StepContext, Toolbox
+from app.saga.context import NO_LEASE, StepContext, Toolbox
 from app.saga.contradictions import is_foreign_catch_all, refusals_of_rule, refusals_of_trunk
 from app.saga.steps import ACTIONS
+from app.trunks.pool import Making, Place
 
 NO_OPERATION = uuid.UUID(int=0)
 """Stands for the operation, which does not exist yet."""
@@ -99,6 +109,41 @@ class _Holder:
     def has(self, resource_id: str, *texts: str) -> bool:
         """Tell whether a resource is its own, by its id or by the mark in one of the texts."""
         return resource_id in self.ids or agent_of(self.instance, *texts) == self.agent_id
+
+
+@dataclass
+class _PlannedPool:
+    """A pool as the steps of a dry run see it: the place that the agent would get; nothing is written."""
+
+    place: Place
+
+    def take_place(self, agent_id: uuid.UUID, operation_id: uuid.UUID, step: str, token: uuid.UUID) -> Place:
+        return self.place
+
+    def begin_making(self, trunk_id: uuid.UUID, step: str) -> Making:
+        return Making(NO_LEASE, may_have_happened=False)
+
+    def keep_made(self, trunk_id: uuid.UUID, token: uuid.UUID, step: str, sid: str) -> bool:
+        # What has just been made is not read by the verification.
+        self.place = replace(self.place, ids={**self.place.ids, step: sid}, is_checked=True)
+        return True
+
+    def end_making(
+        self, trunk_id: uuid.UUID, token: uuid.UUID, *, is_clear: bool, settles_in: timedelta | None = None
+    ) -> None:
+        """Nothing fails."""
+
+    def forget(self, trunk_id: uuid.UUID, step: str, sid: str) -> None:
+        """Nothing is gone."""
+
+    def keep_checked(self, trunk_id: uuid.UUID) -> None:
+        """Nothing was read."""
+
+    def is_shared(self, sid: str) -> bool:
+        return True
+
+    def next_place(self) -> Place:
+        return self.place
 
 
 @dataclass(frozen=True)
@@ -270,6 +315,7 @@ def _context(tools: Toolbox, agent: Agent, phone_number: str) -> StepContext:
         takeover=False,
         agent_name=agent.livekit_agent_name,
         job_metadata=json.dumps(agent.agent_metadata),
+        trunk_mode=agent.trunk_mode,
         ids={},
         parents={},
         ledger={},
@@ -281,14 +327,24 @@ def _context(tools: Toolbox, agent: Agent, phone_number: str) -> StepContext:
 def planned_calls(context: StepContext, recorder: RequestRecorder, adapters: RecordingAdapters) -> list[Call]:
     """Run every step of a provisioning on adapters that record their requests; return these, step by step."""
     carrier, platform = adapters(recorder)
-    tools = replace(context.tools, carrier=carrier, platform=platform, clock=lambda: context.started)
+    place = context.tools.pool.next_place() or Place(NO_OPERATION, {})
+    tools = replace(
+        context.tools, carrier=carrier, platform=platform, pool=_PlannedPool(place), clock=lambda: context.started
+    )
+    context = replace(context, tools=tools)
     ids: dict[str, str] = {}
     calls: list[Call] = []
     for step in STEPS:
+        if step.name in ids:
+            continue
         done = len(recorder.requests)
-        result = ACTIONS[step.name].do(replace(context, tools=tools, ids=dict(ids)))
+        result = ACTIONS[step.name].do(replace(context, step=step.name, ids=dict(ids)))
         if result.resource_id:
             ids[step.name] = result.resource_id
+        ids |= result.finished
+        context = replace(context, trunk_id=result.trunk_id or context.trunk_id)
+        if result.previous_routing is not None:
+            context = replace(context, previous_routing=NumberRouting(**result.previous_routing), is_number_fresh=True)
         # Those of verification go out side by side, in any order.
         own = sorted(recorder.requests[done:], key=_by_path) if step.name == VERIFICATION else recorder.requests[done:]
         calls += [Call(step.name, one.provider, one.method, one.path, one.parameters) for one in own]

@@ -234,7 +234,8 @@ def spec_from_row(tools: Toolbox, agent: Agent) -> PathSpec:
     """Build the path that a provisioned agent should have from its row."""
     ids = {step: getattr(agent, column) or "" for step, column in COLUMNS.items()}
     metadata = json.dumps(agent.agent_metadata)
-    return spec_of(tools, agent.id, agent.livekit_agent_name, metadata, agent.twilio_phone_number or "", ids)
+    number, trunk_id = agent.twilio_phone_number or "", agent.trunk_id
+    return spec_of(tools, agent.id, agent.livekit_agent_name, metadata, number, ids, trunk_id)
 
 
 def _check_has_number(agent: Agent) -> None:

@@ -51,7 +51,7 @@ def corrected_trunk(now: CarrierTrunk, spec: PathSpec, *, livekit_encrypts: bool
     profile = spec.profile
     return replace(
         now,
-        tag=spec.label.tag,
+        tag=spec.trunk.tag,
         is_secure=profile.is_secure or (now.is_secure and livekit_encrypts),
         transfer_mode=profile.transfer_mode or now.transfer_mode,
     )

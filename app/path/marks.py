@@ -15,6 +15,11 @@ from app.domain.texts import read_time
 
 TAG_PREFIX = "trunkline"
 
+POOL_PREFIX = "trunkline-pool"
+
+POOL_DIGITS = 12
+"""Hex digits of a shared trunk's id in its tag."""
+
 _TAG = re.compile(rf"{TAG_PREFIX}/(?P<instance>[^/]+)/(?P<agent>[^/]+)")
 
 _KEYS = ("managedBy", "instance", "agentId", "operationId", "createdAt")
@@ -31,6 +36,16 @@ class Mark(NamedTuple):
 def tag_of(instance: str, agent_id: uuid.UUID) -> str:
     """Return the mark for a name field (at most 64 characters at Twilio): `trunkline/<instance>/<agent uuid>`."""
     return f"{TAG_PREFIX}/{instance}/{agent_id}"
+
+
+def pool_tag(instance: str, trunk_id: uuid.UUID) -> str:
+    """Return the mark of a trunk that numbers share, and of its URL: `trunkline-pool/<instance>/<12 hex>`."""
+    return f"{POOL_PREFIX}/{instance}/{trunk_id.hex[:POOL_DIGITS]}"
+
+
+def is_pool_tag(instance: str, text: str) -> bool:
+    """Tell whether a name is the mark of a trunk that numbers of this instance share."""
+    return re.fullmatch(rf"{POOL_PREFIX}/{re.escape(instance)}/[0-9a-f]{{{POOL_DIGITS}}}", text) is not None
 
 
 def metadata_of(instance: str, agent_id: uuid.UUID, operation_id: uuid.UUID, now: datetime) -> str:

@@ -120,6 +120,8 @@ class PathSpec:
     """E.164."""
     label: Label
     ids: Mapping[str, str] = field(default_factory=dict)
+    trunk_tag: str = ""
+    """The tag of a Twilio trunk that numbers share, and of its origination URL; empty: the trunk is the agent's own."""
 
     @property
     def number_sid(self) -> str:
@@ -149,12 +151,12 @@ class PathSpec:
     @property
     def trunk(self) -> TrunkSpec:
         """The Twilio trunk."""
-        return TrunkSpec(self.label.tag, self.profile.is_secure, self.profile.transfer_mode)
+        return TrunkSpec(self.trunk_tag or self.label.tag, self.profile.is_secure, self.profile.transfer_mode)
 
     @property
     def origination_url(self) -> OriginationUrlSpec:
         """The origination URL."""
-        return OriginationUrlSpec(self.label.tag, self.profile.sip_uri)
+        return OriginationUrlSpec(self.trunk_tag or self.label.tag, self.profile.sip_uri)
 
     @property
     def inbound_trunk(self) -> InboundTrunkSpec:

@@ -9,9 +9,20 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from app.domain.errors import ErrorCode
-from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, STEP_BY_NAME, TRUNK, Direction, Kind, Step
+from app.domain.operations import (
+    DISPATCH_RULE,
+    INBOUND_TRUNK,
+    NUMBER,
+    STEP_BY_NAME,
+    TRUNK,
+    Direction,
+    Kind,
+    OperationKind,
+    Step,
+    TrunkMode,
+)
 from app.path.compare import takes_encrypted_media
-from app.path.marks import has_mark, metadata_of, tag_of
+from app.path.marks import has_mark, metadata_of, pool_tag, tag_of
 from app.path.observed import NumberRouting
 from app.path.spec import Label, PathSpec, Profile
 from app.providers.base import Carrier, VoicePlatform
@@ -19,6 +30,7 @@ from app.providers.errors import RejectedError, TransientError
 from app.providers.rate_limiter import CallPriority
 from app.saga.machine import Change, Lease, OperationRow, Saga, Timing
 from app.saga.rows import Loaded
+from app.trunks.pool import Pool
 
 READ_BACK_PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Seconds before each read of a change just made: neither provider promises that a read shows the write before it."""
@@ -32,6 +44,15 @@ a dozen such checks.
 """
 
 
+LOOK_UP_LASTS = timedelta(seconds=2)
+"""How old the look-up of a number may be when it is attached. Twilio knows no conditional write, so that there is a
+moment in any case between a read and the write: a read of its own would cost as much as the attachment."""
+
+
+NO_LEASE = uuid.UUID(int=0)
+"""The token of a run that holds no step: a dry run's, or of one who deletes orphans."""
+
+
 @dataclass(frozen=True)
 class Toolbox:
     """What every step uses that is not in a row: providers, settings and clocks."""
@@ -41,6 +62,7 @@ class Toolbox:
     instance: str
     profile: Profile
     timing: Timing
+    pool: Pool
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -52,9 +74,13 @@ def spec_of(
     job_metadata: str,
     phone_number: str,
     ids: Mapping[str, str],
+    trunk_id: uuid.UUID | None,
     metadata: str = "{}",
 ) -> PathSpec:
-    """Build the path as it should be, from the agent's row; `metadata` is the mark of a trunk yet to be made."""
+    """Build the path as it should be, from the agent's row; `metadata` is the mark of a LiveKit trunk yet to be made.
+
+    `trunk_id` is the shared trunk that the agent has a place on, if any.
+    """
     return PathSpec(
         profile=tools.profile,
         instance=tools.instance,
@@ -64,6 +90,7 @@ def spec_of(
         phone_number=phone_number,
         label=Label(tag_of(tools.instance, agent_id), metadata),
         ids=ids,
+        trunk_tag=pool_tag(tools.instance, trunk_id) if trunk_id else "",
     )
 
 
@@ -87,6 +114,14 @@ class StepContext:
     previous_routing: NumberRouting | None
     is_uncertain: bool
     """Whether any step on this path was tried more than once, so that duplicates may exist."""
+    step: str = ""
+    lease_token: uuid.UUID = NO_LEASE
+    """What holds the step for this run."""
+    trunk_mode: TrunkMode = TrunkMode.SHARED
+    trunk_id: uuid.UUID | None = None
+    """The shared trunk that the agent has a place on."""
+    is_number_fresh: bool = False
+    """Whether this operation has looked the number up a moment ago (`LOOK_UP_LASTS`): `previous_routing` is its own."""
     tried_for: timedelta = timedelta()
     """How long this step has been tried before this run."""
     started: float = field(default=0.0)
@@ -107,8 +142,20 @@ class StepContext:
         """The path as it should be, with the mark on everything that this agent owns at the providers."""
         metadata = metadata_of(self.tools.instance, self.agent_id, self.operation_id, datetime.now(UTC))
         return spec_of(
-            self.tools, self.agent_id, self.agent_name, self.job_metadata, self.phone_number, self.ids, metadata
+            self.tools,
+            self.agent_id,
+            self.agent_name,
+            self.job_metadata,
+            self.phone_number,
+            self.ids,
+            self.trunk_id,
+            metadata,
         )
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether the path's Twilio trunk is one that numbers share, or is to be."""
+        return self.trunk_id is not None or (self.trunk_mode is TrunkMode.SHARED and TRUNK not in self.ids)
 
     def has_own_mark(self, *texts: str) -> bool:
         """Tell whether one of the texts (a trunk's metadata, or a rule's name and metadata) is this agent's mark."""
@@ -233,7 +280,17 @@ def claim_of(change: Change, loaded: Loaded, name: str, tools: Toolbox) -> Claim
     before = replace(change.before.steps[name], unsettled_until=row.unsettled_until)  # the claim has looked for that
     lease = Lease(name, direction, row.lease_token, row.attempts)
     tried_for = change.now - row.started_at if row.started_at else timedelta()
-    context = replace(_context(loaded.saga, direction, tools), tried_for=tried_for)
+    looked_up_at = change.steps[NUMBER].finished_at if NUMBER in change.steps else None
+    is_first_provisioning = change.operation.kind is OperationKind.PROVISION and row.attempts == 1
+    context = replace(
+        _context(loaded.saga, direction, tools),
+        tried_for=tried_for,
+        step=name,
+        lease_token=row.lease_token,
+        is_number_fresh=is_first_provisioning
+        and looked_up_at is not None
+        and change.now - looked_up_at <= LOOK_UP_LASTS,
+    )
     return Claim(STEP_BY_NAME[name], lease, loaded, before.may_have_happened, context)
 
 
@@ -264,4 +321,6 @@ def _context(saga: Saga, direction: Direction, tools: Toolbox) -> StepContext:
         source_agent_id=agent.id if identity is not agent else None,
         former_agent=former.livekit_agent_name if former is not None else "",
         keeps_path=operation.rules.keeps_path,
+        trunk_mode=agent.trunk_mode,
+        trunk_id=agent.trunk_id,
     )

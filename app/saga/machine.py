@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from app.domain.errors import ErrorCode, RefusedError
+from app.domain.errors import WAITING_CODES, ErrorCode, RefusedError
 from app.domain.events import INTERNAL, Action, Channel, EventName, Origin, WebhookEvent
 from app.domain.findings import Health, health_of, stored_finding
 from app.domain.operations import (
@@ -32,6 +32,7 @@ from app.domain.operations import (
     PhoneStatus,
     Step,
     StepState,
+    TrunkMode,
     check_move,
     direction_of,
     steps_towards,
@@ -190,6 +191,9 @@ class AgentRow:
     twilio_phone_number: str | None = None
     ids: Mapping[str, str] = field(default_factory=dict)
     previous_routing: Mapping[str, Any] | None = None
+    trunk_mode: TrunkMode = TrunkMode.SHARED
+    trunk_id: uuid.UUID | None = None
+    """The shared trunk that it has a place on."""
     health_state: Health = Health.UNKNOWN
     health_checked_at: datetime | None = None
     health_findings: tuple[Mapping[str, Any], ...] = ()
@@ -260,6 +264,10 @@ class Result:
     """The host that callers of the number reached before us, where its voice URL decided: for the trail."""
     findings: tuple[Mapping[str, Any], ...] = ()
     """What the last step has found to differ, although calls get through; the agent's health."""
+    trunk_id: uuid.UUID | None = None
+    """The shared trunk that the resource is, or is on: it is the pool's, and no ledger of an agent's knows it."""
+    finished: Mapping[str, str] = field(default_factory=dict)
+    """Other steps that need nothing more to be done, and the ids of their resources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,7 +448,7 @@ def claim(
 def keep(saga: Saga, lease: Lease, result: Result, now: datetime) -> Change:
     """Keep a success: the ledger always; the step, the agent's id and the events only under the lease."""
     change, step = Change(saga, now), STEP_BY_NAME[lease.step]
-    if step.makes and result.resource_id:
+    if step.makes and result.resource_id and result.trunk_id is None:
         parent = saga.agent.ids.get(step.under) if step.under else None
         change.ledger.append(LedgerEntry(step.name, result.resource_id, parent))
     change.deleted.update(result.removed)
@@ -466,6 +474,7 @@ def keep(saga: Saga, lease: Lease, result: Result, now: datetime) -> Change:
     change.tell(EventName.STEP_DONE, step.name, resource_id=result.resource_id, **was_reached)
     if result.removed:
         change.tell(EventName.TWINS_REMOVED, step.name, ids=list(result.removed))
+    _finish_others(change, result.finished)
     if saga.operation.direction is Direction.UNDO:
         change.wake()
         return change.end(Verdict.ROLLING_BACK)
@@ -705,8 +714,20 @@ def _take(change: Change, step: Step, direction: Direction, timing: Timing, toke
 def _write_agent(change: Change, step: Step, result: Result) -> None:
     if step.column:
         change.set_agent(ids=_with_id(change.agent.ids, step.name, result.resource_id))
+    if result.trunk_id is not None:
+        change.set_agent(trunk_id=result.trunk_id)
     if result.previous_routing is not None and (change.agent.previous_routing is None or step.changes):
         change.set_agent(previous_routing=result.previous_routing)
+
+
+def _finish_others(change: Change, finished: Mapping[str, str]) -> None:
+    """Finish steps that nobody has begun, with what is there already."""
+    for name, resource_id in finished.items():
+        row = change.steps.get(name)
+        if row is not None and row.state is StepState.PENDING and not row.attempts:
+            change.set_step(name, state=StepState.DONE, resource_id=resource_id, finished_at=change.now)
+            change.set_agent(ids=_with_id(change.agent.ids, name, resource_id))
+            change.tell(EventName.STEP_DONE, name, resource_id=resource_id)
 
 
 def _with_id(ids: Mapping[str, str], name: str, found: str | None) -> dict[str, str]:
@@ -723,7 +744,7 @@ def _is_path_changed(saga: Saga, step: Step) -> bool:
 
 
 def _needs_a_person(lease: Lease, failure: Failure) -> bool:
-    return failure.is_for_good or (lease.attempt >= UNDO_TRIES and failure.code is not ErrorCode.PROVIDER_BUSY)
+    return failure.is_for_good or (lease.attempt >= UNDO_TRIES and failure.code not in WAITING_CODES)
 
 
 def _ask_for_attention(change: Change, name: str, failure: Failure) -> Verdict:
@@ -830,6 +851,7 @@ _NO_PATH: Mapping[str, Any] = {
     "twilio_phone_number": None,
     "previous_routing": None,
     "ids": {},
+    "trunk_id": None,
     "health_state": Health.UNKNOWN,
     "health_checked_at": None,
     "health_findings": (),
@@ -845,6 +867,7 @@ def _hand_over(change: Change) -> None:
     path: dict[str, Any] = {
         "twilio_phone_number": source.twilio_phone_number,
         "previous_routing": source.previous_routing,
+        "trunk_id": source.trunk_id,
     }
     change.target = replace(target, ids=source.ids, **path)
     change.agent = replace(source, **_NO_PATH)

@@ -80,22 +80,23 @@ def read_built_path(
     carrier: Carrier,
     platform: VoicePlatform,
     spec: PathSpec,
-    made_trunk: CarrierTrunk | None,
+    known: Observed,
     check_time: Callable[[], None],
 ) -> Observed:
     """Read the same of a path whose steps have all been done: LiveKit's lists by our trunk and number, all at once.
 
-    `made_trunk` is our Twilio trunk where it was made a moment ago: it is not read then. `check_time` may raise before
-    a call. What should be in a filtered list and is not is read by its id, so that a finding can say why.
+    `known` has our Twilio trunk, or its origination URLs too, where they were made or read a moment ago: they are not
+    read then. `check_time` may raise before a call. What should be in a filtered list and is not is read by its id, so
+    that a finding can say why.
     """
     unreadable = _UnreadableRecords()
 
     def trunks() -> dict[str, CarrierTrunk]:
         check_time()
-        trunk = made_trunk or carrier.get_trunk(spec.trunk_sid)
+        trunk = carrier.get_trunk(spec.trunk_sid)
         return {spec.trunk_sid: trunk} if trunk else {}
 
-    def urls() -> list[OriginationUrl]:
+    def urls() -> Sequence[OriginationUrl]:
         check_time()
         return carrier.list_origination_urls(spec.trunk_sid, unreadable.of_list(ORIGINATION_URL, spec.trunk_sid))
 
@@ -117,10 +118,13 @@ def read_built_path(
             found += [ours] if ours else []
         return found
 
-    number, trunk, ours, inbound, found = _at_once(
-        [partial(read_number, carrier, spec), trunks, urls, inbound_trunks, rules]
-    )
-    return _observed(number, trunk, {spec.trunk_sid: ours}, inbound, found, unreadable)
+    reads: list[Callable[[], Any]] = [partial(read_number, carrier, spec), inbound_trunks, rules]
+    reads += [] if known.trunks else [trunks]
+    reads += [] if known.urls else [urls]
+    number, inbound, found, *rest = _at_once(reads)
+    trunk = known.trunks or rest.pop(0)
+    ours = known.urls or {spec.trunk_sid: rest.pop(0)}
+    return _observed(number, trunk, ours, inbound, found, unreadable)
 
 
 def read_number(carrier: Carrier, spec: PathSpec) -> CarrierNumber | None:

@@ -46,7 +46,14 @@ REMEMBERED = 1000
 
 _HEALTH = ("health_state", "health_checked_at", "health_findings")
 
-_AGENT_COLUMNS = ("phone_provisioning_status", "twilio_phone_number", "previous_routing", *_HEALTH, "updated_at")
+_AGENT_COLUMNS = (
+    "phone_provisioning_status",
+    "twilio_phone_number",
+    "previous_routing",
+    "trunk_id",
+    *_HEALTH,
+    "updated_at",
+)
 """What the saga writes of an agent, beside the ids of its resources."""
 
 
@@ -322,6 +329,9 @@ def _changed_agent(before: AgentRow, after: AgentRow, now: datetime) -> dict[str
     if changed.keys() & {"phone_provisioning_status", "health_checked_at"}:
         # Audits write it too: where this change says anything of an agent's health, it says all of it.
         changed |= {name: getattr(after, name) for name in _HEALTH}
+    if "twilio_phone_number" in changed and after.twilio_phone_number is None:
+        # Its place on a shared trunk was taken outside of this change, and by a worker that may have died since.
+        changed["trunk_id"] = None
     return changed | {"id": after.id, "updated_at": now}
 
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from app.domain.errors import ErrorCode
+from app.domain.errors import WAITING_CODES, ErrorCode
 from app.domain.operations import Direction
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.providers.rate_limiter import Caller, calling
@@ -89,8 +89,8 @@ class Runner:
                 if claim.direction is Direction.UNDO and claim.may_have_happened:
                     _check_stall(caller)
         except ProviderError as error:
-            if error.code is ErrorCode.PROVIDER_BUSY:
-                log.info("step_waits_for_its_turn", detail=error.detail)
+            if error.code in WAITING_CODES:
+                log.info("step_waits_for_its_turn", code=error.code, detail=error.detail)
                 return self._keep_wait(claim, run, error, caller, is_clear=is_clear)
             log.warning("step_call_failed", kind=type(error).__name__, code=error.code, detail=error.detail)
             # While a provider stands still, whatever it was asked before may still land, however long ago that was.
@@ -110,7 +110,12 @@ class Runner:
         context, find, rules = claim.context, actions.find, claim.rules
         if rules.keeps_path and actions.repair and claim.resource_id and actions.repair(context, claim.resource_id):
             return [claim.resource_id]
-        if find is None or not rules.makes or not (claim.may_have_happened or rules.keeps_path):
+        if (
+            find is None
+            or not actions.is_own(context)
+            or not rules.makes
+            or not (claim.may_have_happened or rules.keeps_path)
+        ):
             return []
         # On the way back what is known may not be all; on the way down one that is found is enough.
         known = claim.known if claim.direction is Direction.UNDO and claim.step.makes else set()

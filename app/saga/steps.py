@@ -1,6 +1,6 @@
 """The functions of each step in `app.domain.operations`: do, find, undo and repair."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from app.domain.errors import ErrorCode
@@ -17,12 +17,14 @@ from app.domain.operations import (
     steps_towards,
 )
 from app.path.compare import compare, is_broken
-from app.path.observed import CarrierTrunk
+from app.path.observed import Observed
+from app.path.spec import as_built
 from app.providers.errors import RejectedError
 from app.saga import livekit_steps, twilio_steps
 from app.saga.context import StepContext
 from app.saga.machine import Result
 from app.saga.observing import read_built_path
+from app.saga.shared_trunk import place_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Actions:
     """List the ids of our resources that exist, oldest first."""
     undo: Callable[[StepContext, str], None] | None = None
     """Delete one; succeeds when it is gone already."""
+    is_own: Callable[[StepContext], bool] = lambda _: True
+    """Whether the resource is the agent's own, so that there may be one of it to find."""
     repair: Callable[[StepContext, str], bool] | None = None
     """Update the existing one in place, its mark included; False when it is certainly gone. For repair and move."""
 
@@ -69,6 +73,8 @@ def _wait_for_calls(ctx: StepContext, delete: Callable[[str, str], None]) -> lis
         for kind, external_id in duplicates:
             ctx.check_time()
             delete(kind, external_id)
+        if ctx.is_pooled and not ctx.keeps_path:
+            _mend_trunk(ctx, findings)
         return not is_broken(findings)
 
     if not ctx.wait_until(is_whole):
@@ -81,14 +87,34 @@ def _wait_for_calls(ctx: StepContext, delete: Callable[[str, str], None]) -> lis
     return findings
 
 
+def _mend_trunk(ctx: StepContext, findings: Iterable[Finding]) -> None:
+    """Make right what somebody has changed at a shared trunk: a provisioning has not looked at it before."""
+    for kind in (TRUNK, ORIGINATION_URL):
+        repair = ACTIONS[kind].repair
+        if repair and any(
+            finding.severity is Severity.CRITICAL and _is_about_trunk(finding) and kind in finding.steps
+            for finding in findings
+        ):
+            ctx.check_time()
+            repair(ctx, ctx.ids[kind])
+
+
 def read_findings(ctx: StepContext) -> list[Finding]:
     """Read every resource of the path once, side by side, and compare it with what it should be."""
     spec = ctx.spec
-    made = None
-    if not ctx.keeps_path:
-        # A provisioning has made its trunk a moment ago: nobody has changed it since, and a read less is a wait less.
-        made = CarrierTrunk(ctx.ids[TRUNK], spec.trunk.tag, spec.trunk.is_secure, None, spec.trunk.transfer_mode or "")
-    return compare(spec, read_built_path(ctx.tools.carrier, ctx.tools.platform, spec, made, ctx.check_time))
+    place = place_of(ctx) if ctx.is_pooled else None
+    known, built = Observed(), as_built(spec, Observed())
+    if not ctx.keeps_path and (place is None or place.is_checked):
+        # A provisioning makes its own trunk a moment before, and many share one that was read for another's sake.
+        known = Observed(trunks=built.trunks, urls=built.urls if place else {})
+    found = compare(spec, read_built_path(ctx.tools.carrier, ctx.tools.platform, spec, known, ctx.check_time))
+    if place is not None and not known.trunks and not any(_is_about_trunk(finding) for finding in found):
+        ctx.tools.pool.keep_checked(place.trunk_id)
+    return found
+
+
+def _is_about_trunk(finding: Finding) -> bool:
+    return finding.resource is not None and finding.resource[0] in {TRUNK, ORIGINATION_URL}
 
 
 def _remove_duplicates(ctx: StepContext) -> list[str]:
@@ -108,25 +134,30 @@ def _remove_duplicates(ctx: StepContext) -> list[str]:
 ACTIONS = {
     NUMBER: Actions(twilio_steps.look_up_number),
     TRUNK: Actions(
-        twilio_steps.create_trunk, twilio_steps.find_trunks, twilio_steps.delete_trunk, twilio_steps.repair_trunk
+        twilio_steps.create_trunk,
+        twilio_steps.find_trunks,
+        twilio_steps.delete_trunk,
+        twilio_steps.has_own_trunk,
+        twilio_steps.repair_trunk,
     ),
     ORIGINATION_URL: Actions(
         twilio_steps.create_origination_url,
         twilio_steps.find_origination_urls,
         twilio_steps.delete_origination_url,
+        twilio_steps.has_own_trunk,
         twilio_steps.repair_origination_url,
     ),
     INBOUND_TRUNK: Actions(
         livekit_steps.create_inbound_trunk,
         livekit_steps.find_inbound_trunks,
         livekit_steps.delete_inbound_trunk,
-        livekit_steps.repair_inbound_trunk,
+        repair=livekit_steps.repair_inbound_trunk,
     ),
     DISPATCH_RULE: Actions(
         livekit_steps.create_dispatch_rule,
         livekit_steps.find_dispatch_rules,
         livekit_steps.delete_dispatch_rule,
-        livekit_steps.repair_dispatch_rule,
+        repair=livekit_steps.repair_dispatch_rule,
     ),
     NUMBER_ATTACHMENT: Actions(twilio_steps.attach_number, twilio_steps.find_attachment, twilio_steps.detach_number),
     VERIFICATION: Actions(_verify),

@@ -6,13 +6,14 @@ from datetime import timedelta
 from typing import TypeVar
 
 from app.domain.errors import ErrorCode
-from app.domain.operations import NUMBER, TRUNK
+from app.domain.operations import NUMBER, ORIGINATION_URL, TRUNK
 from app.path.arrival import leads_to
 from app.path.compare import corrected_trunk, corrected_url
 from app.path.observed import CarrierNumber, NumberRouting
 from app.providers.errors import RejectedError, TransientError
 from app.saga.context import ABSENCE_CHECK_PAUSES, RoutedElsewhereError, StepContext
 from app.saga.machine import Result
+from app.saga.shared_trunk import place_of, shared
 
 TRUNK_SEEN_WITHIN = timedelta(seconds=30)
 """How long Twilio may answer 404 below a trunk that it has just made; seconds are reported (terraform-provider-twilio
@@ -83,11 +84,29 @@ def _refuse_foreign_routing(ctx: StepContext, routing: NumberRouting, own_trunk:
 
 def find_trunks(ctx: StepContext) -> list[str]:
     """List the trunks that carry this agent's tag."""
-    return [trunk.sid for trunk in ctx.tools.carrier.list_trunks() if trunk.tag == ctx.spec.label.tag]
+    return _trunks_with(ctx, ctx.spec.label.tag)
+
+
+def _trunks_with(ctx: StepContext, tag: str) -> list[str]:
+    return [trunk.sid for trunk in ctx.tools.carrier.list_trunks() if trunk.tag == tag]
+
+
+def has_own_trunk(ctx: StepContext) -> bool:
+    """Tell whether trunk and URL are, or will be, the agent's alone."""
+    return not ctx.is_pooled
 
 
 def create_trunk(ctx: StepContext) -> Result:
-    """Create the trunk; in a repair it encrypts where LiveKit's end of the line does."""
+    """Take a place on a trunk that numbers share, made if there is none with room; or create one of the agent's own.
+
+    In a repair its own encrypts where LiveKit's end of the line does.
+    """
+    if ctx.is_pooled:
+        return shared(
+            ctx,
+            lambda on: _trunks_with(on, on.spec.trunk.tag),
+            lambda on: on.tools.carrier.create_trunk(on.spec.trunk).sid,
+        )
     spec = ctx.spec.trunk
     if ctx.keeps_path and not spec.is_secure:
         spec = replace(spec, is_secure=ctx.livekit_encrypts())
@@ -96,8 +115,11 @@ def create_trunk(ctx: StepContext) -> Result:
 
 
 def repair_trunk(ctx: StepContext, trunk_sid: str) -> bool:
-    """Make the trunk as it should be; False when it is certainly gone."""
+    """Make the trunk as it should be; False when it is certainly gone, or the agent's place is on another one."""
     carrier, spec = ctx.tools.carrier, ctx.spec
+    place = place_of(ctx) if ctx.is_pooled else None
+    if place is not None and place.ids.get(TRUNK) != trunk_sid:
+        return False
     now = carrier.get_trunk(trunk_sid)
     if now is not None:
         is_by_hand = now.is_secure and not spec.profile.is_secure
@@ -106,6 +128,8 @@ def repair_trunk(ctx: StepContext, trunk_sid: str) -> bool:
         if carrier.update_trunk(now, wanted):
             return True
     ctx.confirm_gone(lambda: _trunk_by_sid(ctx, trunk_sid), trunk_sid)
+    if place is not None:
+        ctx.tools.pool.forget(place.trunk_id, TRUNK, trunk_sid)
     return False
 
 
@@ -117,8 +141,12 @@ def _trunk_by_sid(ctx: StepContext, trunk_sid: str) -> list[str]:
 def delete_trunk(ctx: StepContext, trunk_sid: str) -> None:
     """Delete the trunk when it is empty: Twilio silently detaches every number that is on it.
 
-    Our own number may be on it again, by an attach request that landed after its undo: it is detached first.
+    Our own number may be on it again, by an attach request that landed after its undo: it is detached first. A trunk
+    that numbers share stays.
     """
+    if ctx.tools.pool.is_shared(trunk_sid):
+        _leave_trunk(ctx, trunk_sid)
+        return
     carrier, own, landed_late = ctx.tools.carrier, ctx.ids.get(NUMBER), False
 
     def is_empty() -> bool:
@@ -141,6 +169,13 @@ def delete_trunk(ctx: StepContext, trunk_sid: str) -> None:
         ctx.confirm_gone(lambda: _trunk_by_sid(ctx, trunk_sid), trunk_sid)
 
 
+def _leave_trunk(ctx: StepContext, trunk_sid: str) -> None:
+    """Look once more whether our number is on the shared trunk, where an attach request may have landed late."""
+    own = ctx.ids.get(NUMBER)
+    if own and ctx.is_uncertain:
+        detach_number(replace(ctx, ids={**ctx.ids, TRUNK: trunk_sid}), own)
+
+
 def find_origination_urls(ctx: StepContext) -> list[str]:
     """List the enabled URLs of our trunk that lead to our SIP URI."""
     urls = ctx.tools.carrier.list_origination_urls(ctx.ids[TRUNK])
@@ -149,15 +184,22 @@ def find_origination_urls(ctx: StepContext) -> list[str]:
 
 
 def create_origination_url(ctx: StepContext) -> Result:
-    """Create the URL."""
+    """Create the URL; on a trunk that numbers share, if it has none yet."""
+    if ctx.is_pooled:
+        return shared(ctx, find_origination_urls, _create_url)
+    return Result(_create_url(ctx))
+
+
+def _create_url(ctx: StepContext) -> str:
     create = ctx.tools.carrier.create_origination_url
-    return Result(_on_trunk(ctx, lambda: create(ctx.ids[TRUNK], ctx.spec.origination_url).sid))
+    return _on_trunk(ctx, lambda: create(ctx.ids[TRUNK], ctx.spec.origination_url).sid)
 
 
 def _on_trunk(ctx: StepContext, call: Callable[[], Made]) -> Made:
     """Make a call below our trunk. A 404 is tried again while Twilio may not show the trunk yet; then it is for good.
 
-    For good is what three calls in a row were answered with: one 404 may be wrong, and two in a row were seen.
+    For good is what three calls in a row were answered with: one 404 may be wrong, and two in a row were seen. A shared
+    trunk that is gone for good is forgotten: the next number makes another.
     """
     is_new = ctx.tried_for < TRUNK_SEEN_WITHIN
     for fraction in (0.0,) if is_new else ABSENCE_CHECK_PAUSES:
@@ -172,12 +214,17 @@ def _on_trunk(ctx: StepContext, call: Callable[[], Made]) -> Made:
             refusal = error
     if is_new:
         raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, refusal.detail, retry_within_s=LONGEST_PAUSE_S)
+    if ctx.trunk_id is not None and refusal.code is ErrorCode.TWILIO_TRUNK_GONE:
+        ctx.tools.pool.forget(ctx.trunk_id, TRUNK, ctx.ids[TRUNK])
     raise refusal
 
 
 def repair_origination_url(ctx: StepContext, url_sid: str) -> bool:
-    """Make the URL as it should be; False when it is certainly gone."""
+    """Make the URL as it should be; False when it is certainly gone, or the agent's place has another one."""
     carrier, spec, trunk_sid = ctx.tools.carrier, ctx.spec, ctx.ids[TRUNK]
+    place = place_of(ctx) if ctx.is_pooled else None
+    if place is not None and place.ids.get(ORIGINATION_URL) != url_sid:
+        return False
     now = next((url for url in carrier.list_origination_urls(trunk_sid) if url.sid == url_sid), None)
     if now is not None:
         wanted = corrected_url(now, spec, is_secure=spec.profile.is_secure)
@@ -187,6 +234,8 @@ def repair_origination_url(ctx: StepContext, url_sid: str) -> bool:
         if carrier.update_origination_url(now, wanted):
             return True
     ctx.confirm_gone(lambda: _urls_of(ctx, trunk_sid), url_sid)
+    if place is not None:
+        ctx.tools.pool.forget(place.trunk_id, ORIGINATION_URL, url_sid)
     return False
 
 
@@ -195,7 +244,9 @@ def _urls_of(ctx: StepContext, trunk_sid: str) -> list[str]:
 
 
 def delete_origination_url(ctx: StepContext, url_sid: str) -> None:
-    """Delete the URL."""
+    """Delete the URL; that of a trunk that numbers share stays."""
+    if ctx.tools.pool.is_shared(url_sid):
+        return
     trunk_sid = ctx.parents.get(url_sid) or ctx.ids[TRUNK]
     if not ctx.tools.carrier.delete_origination_url(trunk_sid, url_sid):
         ctx.confirm_gone(lambda: _urls_of(ctx, trunk_sid), url_sid)
@@ -208,15 +259,17 @@ def find_attachment(ctx: StepContext) -> list[str]:
 
 
 def attach_number(ctx: StepContext) -> Result:
-    """Attach the number, after reading its routing once more: Twilio silently moves it from any other trunk.
+    """Attach the number, unless somebody has routed it meanwhile: Twilio silently moves it from any other trunk.
 
-    Verification reads it back, with the rest of the path.
+    What the look-up of a moment ago has seen is believed; else its routing is read once more. Verification reads it
+    back, with the rest of the path.
     """
     return _on_trunk(ctx, lambda: _attach(ctx, ctx.ids[NUMBER], ctx.ids[TRUNK]))
 
 
 def _attach(ctx: StepContext, number_sid: str, trunk_sid: str) -> Result:
-    now = read_number(ctx).routing
+    now = ctx.previous_routing if ctx.is_number_fresh else None
+    now = now or read_number(ctx).routing
     if now.trunk_sid == trunk_sid:
         return Result(number_sid)
     _refuse_foreign_routing(ctx, now, own_trunk=trunk_sid)

@@ -22,6 +22,7 @@ from app.saga.context import StepContext, Toolbox
 from app.saga.observing import read_path
 from app.saga.steps import ACTIONS
 from tests.support.adapters import E164, PROFILE, recording_adapters
+from tests.support.pool import MemoryPool
 from tests.support.saga import TIMING
 from tests.support.sandbox import Sandbox
 
@@ -30,7 +31,7 @@ Shown = tuple[str, str, str, dict[str, Any]]
 
 @pytest.fixture
 def context(carrier: TwilioCarrier, platform: LiveKitPlatform) -> StepContext:
-    tools = Toolbox(carrier, platform, "contract", PROFILE, TIMING, clock=lambda: 0.0)
+    tools = Toolbox(carrier, platform, "contract", PROFILE, TIMING, MemoryPool(), clock=lambda: 0.0)
     return StepContext(
         tools=tools,
         agent_id=uuid.uuid4(),

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, delete, func, select, text, update
 from app.audit.service import AuditService
 from app.bulk.dispatcher import BulkDispatcher
 from app.db.engine import Sessions, make_engine, make_sessions
-from app.db.models import Agent, Bulk, BulkItem, Event, Operation, OperationStep, Resource
+from app.db.models import Agent, Bulk, BulkItem, Event, Operation, OperationStep, Resource, Trunk
 from app.db.webhooks import WebhookEndpoint
 from app.dev.localstack.servers import PostgresServer
 from app.domain.events import EventName, Origin
@@ -28,6 +28,7 @@ from app.domain.operations import (
     Direction,
     OperationStatus,
     PhoneStatus,
+    TrunkMode,
 )
 from app.domain.sip_uris import parse_sip_uri
 from app.numbers.agents import AgentService
@@ -40,12 +41,16 @@ from app.saga.machine import Timing, Verdict
 from app.saga.rows import Rows
 from app.saga.runner import Outcome, Runner
 from app.sweeper import Sweeper
+from app.trunks.pool import TrunkPool
 from app.webhooks.deliveries import DeliveryService
 from app.webhooks.sending import AddressRule, Sender
 from tests.support.providers import WorkerDiedError, World
 
 E164 = "+15145551234"
 SIP_URI = "sip:abc.sip.livekit.cloud;transport=tcp"
+MAX_NUMBERS = 500
+"""Numbers on one shared trunk."""
+
 PROFILE = Profile(parse_sip_uri(SIP_URI))
 VOICE_URL = "https://example.com/voice"
 ORIGIN = Origin(requested_by="tests", request_id="request-1")
@@ -156,9 +161,12 @@ class Saga:
     runner: Runner
     service: ProvisioningService
     sweeper: Sweeper
+    trunk_mode: TrunkMode = TrunkMode.DEDICATED
+    """Of the agents that are made for a test: with a trunk of their own every step makes something."""
 
     def agent(self, name: str = "support") -> uuid.UUID:
-        return AgentService(self.sessions).create(name, None, {"language": "fr"}).id
+        agents = AgentService(self.sessions)
+        return agents.create(name, None, {"language": "fr"}, trunk_mode=self.trunk_mode).id
 
     def provision(self, *, takeover: bool = False, e164: str = E164, agent_id: uuid.UUID | None = None) -> uuid.UUID:
         """Open a provisioning, by default of a new agent; return the operation's id."""
@@ -324,7 +332,8 @@ class Saga:
 def wire(sessions: Sessions, timing: Timing = TIMING) -> Saga:
     """Wire a saga with new in-memory providers; back-off takes its upper bound, so that it is predictable."""
     world, clock, publisher = World.new(), ManualClock(), RecordingPublisher()
-    tools = Toolbox(world.carrier, world.platform, "test", PROFILE, timing, sleep=clock.sleep, clock=clock)
+    pool = TrunkPool(sessions, PROFILE, MAX_NUMBERS, lease=timing.lease, lands=timing.lands)
+    tools = Toolbox(world.carrier, world.platform, "test", PROFILE, timing, pool, sleep=clock.sleep, clock=clock)
     rows = Rows(sessions, timing.lands)
     service = ProvisioningService(sessions, publisher, rows, sleep=clock.sleep, clock=clock)
     runner = Runner(rows, tools, jitter=lambda _low, high: high)
@@ -359,7 +368,7 @@ def saga_sessions(postgres_server: PostgresServer, template_database: str) -> It
 def saga(saga_sessions: Sessions, plain_logs: None) -> Saga:
     """A saga over an empty database and empty providers."""
     with saga_sessions.begin() as session:
-        for table in (WebhookEndpoint, BulkItem, Event, Resource, OperationStep, Operation, Bulk, Agent):
+        for table in (WebhookEndpoint, BulkItem, Event, Resource, OperationStep, Operation, Bulk, Agent, Trunk):
             session.execute(delete(table))
     return wire(saga_sessions)
 

@@ -3,7 +3,9 @@
 import uuid
 from typing import Any
 
+from app.domain.operations import TrunkMode
 from app.saga.context import StepContext, Toolbox
+from tests.support.pool import MemoryPool
 from tests.support.providers import World
 from tests.support.saga import E164, PROFILE, TIMING, ManualClock
 
@@ -13,7 +15,8 @@ AGENT = uuid.UUID("00000000-0000-4000-8000-000000000001")
 def make_context(world: World | None = None, **changes: Any) -> StepContext:
     """Return the context of a first try of a provisioning without takeover; `changes` replace fields."""
     world, clock = world or World.new(), ManualClock()
-    tools = Toolbox(world.carrier, world.platform, "test", PROFILE, TIMING, sleep=clock.sleep, clock=clock)
+    pool = MemoryPool()
+    tools = Toolbox(world.carrier, world.platform, "test", PROFILE, TIMING, pool, sleep=clock.sleep, clock=clock)
     values: dict[str, Any] = {
         "tools": tools,
         "agent_id": AGENT,
@@ -27,6 +30,7 @@ def make_context(world: World | None = None, **changes: Any) -> StepContext:
         "ledger": {},
         "previous_routing": None,
         "is_uncertain": False,
+        "trunk_mode": TrunkMode.DEDICATED,
         "started": clock.now,
     }
     return StepContext(**(values | changes))

@@ -1,0 +1,81 @@
+"""A Twilio trunk that numbers share: taking a place on it, and making the trunk and its origination URL once.
+
+Whoever needs what is not there makes it, alone, under the lease of the trunk's row (`app.trunks.pool`); everybody else
+rests and holds no thread. Nothing here belongs to one agent: no ledger knows it, and no undo deletes it.
+"""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+
+from app.domain.errors import ErrorCode
+from app.domain.operations import ORIGINATION_URL, STEP_BY_NAME, TRUNK
+from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
+from app.providers.rate_limiter import current_caller
+from app.saga.context import StepContext
+from app.saga.machine import Result
+from app.trunks.pool import Place
+
+POLL_S = 0.25
+"""Seconds until whoever waits for a trunk looks again: a create takes about as long."""
+
+
+def place_of(ctx: StepContext) -> Place:
+    """Return the agent's place on a shared trunk, after taking one if it has none."""
+    place = ctx.tools.pool.take_place(ctx.agent_id, ctx.operation_id, ctx.step, ctx.lease_token)
+    if place is None:
+        raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Another worker has this step by now.")
+    return place
+
+
+def shared(ctx: StepContext, find: Callable[[StepContext], list[str]], create: Callable[[StepContext], str]) -> Result:
+    """Return the trunk, or the URL, of the agent's place; make it if it is not there.
+
+    `find` lists what an earlier try may have made, `create` makes one; both get a context with the place's tag.
+    """
+    place = place_of(ctx)
+    if ctx.step != TRUNK and place.ids.get(TRUNK) != ctx.ids[TRUNK]:
+        raise RejectedError(ErrorCode.TWILIO_TRUNK_GONE, "The trunk was deleted meanwhile, and made anew.")
+    if ctx.step not in place.ids:
+        _make(replace(ctx, trunk_id=place.trunk_id), place.trunk_id, find, create)
+        place = place_of(ctx)
+    if ctx.step not in place.ids:
+        raise _being_made(ctx)
+    others = {} if ctx.keeps_path or ctx.step != TRUNK else {ORIGINATION_URL: place.ids.get(ORIGINATION_URL, "")}
+    finished = {name: sid for name, sid in others.items() if sid}
+    return Result(place.ids[ctx.step], trunk_id=place.trunk_id, finished=finished)
+
+
+def _make(
+    ctx: StepContext,
+    trunk_id: uuid.UUID,
+    find: Callable[[StepContext], list[str]],
+    create: Callable[[StepContext], str],
+) -> None:
+    pool, step = ctx.tools.pool, ctx.step
+    making = pool.begin_making(trunk_id, step)
+    if making is None:
+        return
+    is_clear = not making.may_have_happened
+    try:
+        found = ctx.find_with_retries(lambda: find(ctx)) if making.may_have_happened else []
+        if not found and current_caller().has_stalled:
+            raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "The provider answers late: ask it again.")
+        is_clear = not found
+        ctx.check_time()
+        sid = found[0] if found else create(ctx)
+    except UnknownOutcomeError as error:
+        pool.end_making(trunk_id, making.token, is_clear=False, settles_in=ctx.tools.timing.settle)
+        # Of the step itself nothing is open: what may land is the trunk's.
+        raise TransientError(error.code, error.detail) from error
+    except ProviderError:
+        pool.end_making(trunk_id, making.token, is_clear=is_clear)
+        raise
+    if not pool.keep_made(trunk_id, making.token, step, sid):
+        raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "The trunk's lease was lost meanwhile.")
+
+
+def _being_made(ctx: StepContext) -> TransientError:
+    label = STEP_BY_NAME[ctx.step].label
+    detail = f"The {label} that this number shares is being made, or a request for it has no answer yet."
+    return TransientError(ErrorCode.TRUNK_BEING_MADE, detail, retry_after_s=POLL_S)

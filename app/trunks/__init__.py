@@ -1,0 +1,1 @@
+"""The Twilio trunks that numbers share."""

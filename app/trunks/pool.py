@@ -1,0 +1,202 @@
+"""The pool: Twilio trunks that numbers of one profile share, and who makes what is missing of them.
+
+A place is an agent's `trunk_id`: taken before any call, given back by the write that takes the number from the
+agent, once nothing of it is left. Members are counted under the lock of the trunk's row: no counter could drift. The
+trunk and its origination URL are made by whoever holds the row's lease, and what an outcome left open has settled
+before anybody looks again: so no second one is ever made.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from sqlalchemy import exists, func, or_, select, update
+
+from app.db.engine import Sessions, read_sql
+from app.db.models import Trunk
+from app.domain.operations import ORIGINATION_URL, TRUNK, TrunkState
+from app.path.spec import ORIGINATION_PRIORITY, ORIGINATION_WEIGHT, Profile
+
+CHECKED_WITHIN = timedelta(minutes=1)
+"""How long what was seen of a shared trunk is trusted by those who put numbers on it: reading it again for each of a
+thousand numbers would tell nothing new. Beyond it they read it with the rest of the path."""
+
+_TRIES = 100
+"""Tries to find room, each of them outrun by others who filled a trunk: one is the rule."""
+
+_COLUMNS = {TRUNK: Trunk.twilio_trunk_sid, ORIGINATION_URL: Trunk.twilio_origination_url_sid}
+
+_HOLD_STEP = read_sql(__file__, "hold_step.sql")
+_CHOOSE_TRUNK = read_sql(__file__, "choose_trunk.sql")
+_TAKE_PLACE = read_sql(__file__, "take_place.sql")
+_ADD_SHARD = read_sql(__file__, "add_shard.sql")
+_BEGIN_MAKING = read_sql(__file__, "begin_making.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place on a trunk of the pool, and what of the trunk is there."""
+
+    trunk_id: uuid.UUID
+    ids: Mapping[str, str]
+    """Step name -> the sid of trunk and origination URL, as far as they are made."""
+    is_checked: bool = False
+    """Whether trunk and URL were seen to be right a moment ago (`CHECKED_WITHIN`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """The right to make the trunk, or its URL, until the lease ends."""
+
+    token: uuid.UUID
+    may_have_happened: bool
+    """Whether an earlier try may have made one: look first."""
+
+
+class Pool(Protocol):
+    """What the steps ask of the pool; a dry run has one that writes nothing."""
+
+    def take_place(self, agent_id: uuid.UUID, operation_id: uuid.UUID, step: str, token: uuid.UUID) -> Place | None:
+        """Return the agent's place, after taking one if it has none; None when `token` no longer holds the step."""
+
+    def begin_making(self, trunk_id: uuid.UUID, step: str) -> Making | None:
+        """Take the lease to make this step's object; None while another has it, or something may still land."""
+
+    def keep_made(self, trunk_id: uuid.UUID, token: uuid.UUID, step: str, sid: str) -> bool:
+        """Keep what was made, and end the lease; False when the lease was lost."""
+
+    def end_making(
+        self, trunk_id: uuid.UUID, token: uuid.UUID, *, is_clear: bool, settles_in: timedelta | None = None
+    ) -> None:
+        """End the lease of a failed try; `is_clear`: nothing was made, `settles_in`: how long it may still land."""
+
+    def forget(self, trunk_id: uuid.UUID, step: str, sid: str) -> None:
+        """Forget a trunk or URL that is certainly gone, so that it is made anew; with the trunk goes its URL."""
+
+    def keep_checked(self, trunk_id: uuid.UUID) -> None:
+        """Remember that trunk and URL have just been read and are right."""
+
+    def is_shared(self, sid: str) -> bool:
+        """Tell whether a trunk or origination URL is the pool's: no step of an agent's deletes it."""
+
+    def next_place(self) -> Place | None:
+        """Return the place that the next agent would get, without taking it; None: a trunk would be added."""
+
+
+def profile_json(profile: Profile) -> dict[str, Any]:
+    """Return the settings that all numbers of a trunk have in common, as JSON."""
+    return {
+        "sipUris": [{"uri": str(profile.sip_uri), "priority": ORIGINATION_PRIORITY, "weight": ORIGINATION_WEIGHT}],
+        "secure": profile.is_secure,
+        "transferMode": profile.transfer_mode,
+    }
+
+
+def profile_hash(profile: Profile) -> str:
+    """Return what two profiles share if and only if their numbers may share a trunk: 64 hex digits."""
+    return hashlib.sha256(json.dumps(profile_json(profile), sort_keys=True).encode()).hexdigest()
+
+
+class TrunkPool:
+    """The pool of one account, in PostgreSQL; safe to use from many threads and processes."""
+
+    def __init__(
+        self, sessions: Sessions, profile: Profile, max_numbers: int, *, lease: timedelta, lands: timedelta
+    ) -> None:
+        self._sessions = sessions
+        self._profile = json.dumps(profile_json(profile))
+        self._hash = profile_hash(profile)
+        self._max_numbers = max_numbers
+        self._lease = lease
+        self._lands = lands
+
+    def take_place(self, agent_id: uuid.UUID, operation_id: uuid.UUID, step: str, token: uuid.UUID) -> Place | None:
+        """Return the agent's place, after taking one if it has none; None when `token` no longer holds the step."""
+        with self._sessions.begin() as session:
+            run = session.connection().exec_driver_sql
+            holds = {"agent": agent_id, "operation": operation_id, "step": step, "token": token, "hash": self._hash}
+            held = run(_HOLD_STEP, holds).one_or_none()
+            if held is None or (held.id is not None and held.fits and held.state in _STANDING):
+                return _place(held) if held is not None else None
+            for _ in range(_TRIES):
+                chosen = run(_CHOOSE_TRUNK, {"hash": self._hash, "most": self._max_numbers}).one_or_none()
+                if chosen is None:
+                    run(_ADD_SHARD, {"id": uuid.uuid4(), "profile": self._profile, "hash": self._hash})
+                elif run(_TAKE_PLACE, {"trunk": chosen.id, "agent": agent_id, "most": self._max_numbers}).one_or_none():
+                    return _place(chosen)
+        raise LookupError(f"no place for agent {agent_id} after {_TRIES} tries")
+
+    def next_place(self) -> Place | None:
+        """Return the place that the next agent would get, without taking it; None: a trunk would be added."""
+        with self._sessions() as session:
+            values = {"hash": self._hash, "most": self._max_numbers}
+            chosen = session.connection().exec_driver_sql(_CHOOSE_TRUNK, values).one_or_none()
+        return None if chosen is None else _place(chosen)
+
+    def begin_making(self, trunk_id: uuid.UUID, step: str) -> Making | None:
+        """Take the lease to make this step's object; None while another has it, or something may still land."""
+        token = uuid.uuid4()
+        values = {"trunk": trunk_id, "token": token, "step": step, "lease": self._lease, "lands": self._lands}
+        with self._sessions.begin() as session:
+            row = session.connection().exec_driver_sql(_BEGIN_MAKING, values).one_or_none()
+        return None if row is None else Making(token, row.may_have_happened)
+
+    def keep_made(self, trunk_id: uuid.UUID, token: uuid.UUID, step: str, sid: str) -> bool:
+        """Keep what was made, and end the lease; False when the lease was lost."""
+        mine = (Trunk.id == trunk_id, Trunk.lease_token == token)
+        free = {"lease_token": None, "lease_until": None, "intent": None, "unsettled_until": None}
+        is_whole = (Trunk.twilio_trunk_sid.is_not(None), Trunk.twilio_origination_url_sid.is_not(None))
+        with self._sessions.begin() as session:
+            kept = session.execute(
+                update(Trunk).where(*mine).values({_COLUMNS[step]: sid, **free}).returning(Trunk.id)
+            ).one_or_none()
+            session.execute(
+                update(Trunk)
+                .where(Trunk.id == trunk_id, Trunk.state == TrunkState.CREATING, *is_whole)
+                .values(state=TrunkState.ACTIVE, checked_at=func.clock_timestamp())
+            )
+        return kept is not None
+
+    def end_making(
+        self, trunk_id: uuid.UUID, token: uuid.UUID, *, is_clear: bool, settles_in: timedelta | None = None
+    ) -> None:
+        """End the lease of a failed try; `is_clear`: nothing was made, `settles_in`: how long it may still land."""
+        values: dict[str, Any] = {"lease_token": None, "lease_until": None}
+        if is_clear:
+            values["intent"] = None
+        if settles_in is not None:
+            values["unsettled_until"] = func.clock_timestamp() + settles_in
+        with self._sessions.begin() as session:
+            session.execute(update(Trunk).where(Trunk.id == trunk_id, Trunk.lease_token == token).values(values))
+
+    def forget(self, trunk_id: uuid.UUID, step: str, sid: str) -> None:
+        """Forget a trunk or URL that is certainly gone, so that it is made anew; with the trunk goes its URL."""
+        gone = {"state": TrunkState.CREATING, "checked_at": None, "twilio_origination_url_sid": None}
+        if step == TRUNK:
+            gone["twilio_trunk_sid"] = None
+        is_standing = Trunk.state.in_(_STANDING)
+        with self._sessions.begin() as session:
+            session.execute(update(Trunk).where(Trunk.id == trunk_id, _COLUMNS[step] == sid, is_standing).values(gone))
+
+    def keep_checked(self, trunk_id: uuid.UUID) -> None:
+        """Remember that trunk and URL have just been read and are right."""
+        with self._sessions.begin() as session:
+            session.execute(update(Trunk).where(Trunk.id == trunk_id).values(checked_at=func.clock_timestamp()))
+
+    def is_shared(self, sid: str) -> bool:
+        """Tell whether a trunk or origination URL is the pool's: no step of an agent's deletes it."""
+        with self._sessions.begin() as session:
+            return bool(session.scalar(select(exists().where(or_(*(column == sid for column in _COLUMNS.values()))))))
+
+
+_STANDING = (TrunkState.CREATING, TrunkState.ACTIVE)
+
+
+def _place(row: Any) -> Place:
+    sids = {TRUNK: row.twilio_trunk_sid, ORIGINATION_URL: row.twilio_origination_url_sid}
+    is_checked = row.checked_at is not None and row.now - row.checked_at < CHECKED_WITHIN
+    return Place(row.id, {step: sid for step, sid in sids.items() if sid}, is_checked)
