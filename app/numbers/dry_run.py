@@ -4,7 +4,6 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import select
@@ -117,33 +116,31 @@ class _PlannedPool:
 
     place: Place
 
-    def take_place(self, agent_id: uuid.UUID, operation_id: uuid.UUID, step: str, token: uuid.UUID) -> Place:
+    def take_place(self, *_: object) -> Place:
         return self.place
 
-    def begin_making(self, trunk_id: uuid.UUID, step: str) -> Making:
+    def next_place(self) -> Place:
+        return self.place
+
+    def begin_making(self, *_: object) -> Making:
         return Making(NO_LEASE, may_have_happened=False)
 
-    def keep_made(self, trunk_id: uuid.UUID, token: uuid.UUID, step: str, sid: str) -> bool:
+    def keep_made(self, _trunk: object, _token: object, step: str, sid: str) -> bool:
         # What has just been made is not read by the verification.
         self.place = replace(self.place, ids={**self.place.ids, step: sid}, is_checked=True)
         return True
 
-    def end_making(
-        self, trunk_id: uuid.UUID, token: uuid.UUID, *, is_clear: bool, settles_in: timedelta | None = None
-    ) -> None:
+    def end_making(self, *_: object, **__: object) -> None:
         """Nothing fails."""
 
-    def forget(self, trunk_id: uuid.UUID, step: str, sid: str) -> None:
+    def forget(self, *_: object) -> None:
         """Nothing is gone."""
 
-    def keep_checked(self, trunk_id: uuid.UUID) -> None:
+    def keep_checked(self, *_: object) -> None:
         """Nothing was read."""
 
-    def is_shared(self, sid: str) -> bool:
+    def is_shared(self, *_: object) -> bool:
         return True
-
-    def next_place(self) -> Place:
-        return self.place
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,6 @@ from app.saga.context import StepContext
 from app.saga.machine import Result
 from app.trunks.pool import Place
 
-POLL_S = 0.25
-"""Seconds until whoever waits for a trunk looks again: a create takes about as long."""
-
 
 def place_of(ctx: StepContext) -> Place:
     """Return the agent's place on a shared trunk, after taking one if it has none."""
@@ -40,7 +37,7 @@ def shared(ctx: StepContext, find: Callable[[StepContext], list[str]], create: C
         _make(replace(ctx, trunk_id=place.trunk_id), place.trunk_id, find, create)
         place = place_of(ctx)
     if ctx.step not in place.ids:
-        raise _being_made(ctx)
+        raise _being_made(ctx, place)
     others = {} if ctx.keeps_path or ctx.step != TRUNK else {ORIGINATION_URL: place.ids.get(ORIGINATION_URL, "")}
     finished = {name: sid for name, sid in others.items() if sid}
     return Result(place.ids[ctx.step], trunk_id=place.trunk_id, finished=finished)
@@ -75,7 +72,7 @@ def _make(
         raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "The trunk's lease was lost meanwhile.")
 
 
-def _being_made(ctx: StepContext) -> TransientError:
+def _being_made(ctx: StepContext, place: Place) -> TransientError:
     label = STEP_BY_NAME[ctx.step].label
     detail = f"The {label} that this number shares is being made, or a request for it has no answer yet."
-    return TransientError(ErrorCode.TRUNK_BEING_MADE, detail, retry_after_s=POLL_S)
+    return TransientError(ErrorCode.TRUNK_BEING_MADE, detail, retry_after_s=place.wait_s)

@@ -92,8 +92,11 @@ def _trunks_with(ctx: StepContext, tag: str) -> list[str]:
 
 
 def has_own_trunk(ctx: StepContext) -> bool:
-    """Tell whether trunk and URL are, or will be, the agent's alone."""
-    return not ctx.is_pooled
+    """Tell whether trunk and URL may be the agent's alone: it has no place on a shared one.
+
+    That is so too where none was taken yet, and an older release may have asked for a trunk of its own.
+    """
+    return ctx.trunk_id is None
 
 
 def create_trunk(ctx: StepContext) -> Result:

@@ -25,6 +25,12 @@ CHECKED_WITHIN = timedelta(minutes=1)
 """How long what was seen of a shared trunk is trusted by those who put numbers on it: reading it again for each of a
 thousand numbers would tell nothing new. Beyond it they read it with the rest of the path."""
 
+SHORTEST_WAIT_S = 0.25
+"""Seconds until whoever waits for a trunk looks again: a create takes about as long."""
+
+LONGEST_WAIT_S = 5.0
+"""The same at most."""
+
 _TRIES = 100
 """Tries to find room, each of them outrun by others who filled a trunk: one is the rule."""
 
@@ -46,6 +52,8 @@ class Place:
     """Step name -> the sid of trunk and origination URL, as far as they are made."""
     is_checked: bool = False
     """Whether trunk and URL were seen to be right a moment ago (`CHECKED_WITHIN`)."""
+    wait_s: float = 0.0
+    """Seconds after which to look again, where something is missing that somebody else makes, or that may yet land."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +68,27 @@ class Making:
 class Pool(Protocol):
     """What the steps ask of the pool; a dry run has one that writes nothing."""
 
-    def take_place(self, agent_id: uuid.UUID, operation_id: uuid.UUID, step: str, token: uuid.UUID) -> Place | None:
+    def take_place(self, agent_id: uuid.UUID, operation_id: uuid.UUID, step: str, token: uuid.UUID, /) -> Place | None:
         """Return the agent's place, after taking one if it has none; None when `token` no longer holds the step."""
 
-    def begin_making(self, trunk_id: uuid.UUID, step: str) -> Making | None:
+    def begin_making(self, trunk_id: uuid.UUID, step: str, /) -> Making | None:
         """Take the lease to make this step's object; None while another has it, or something may still land."""
 
-    def keep_made(self, trunk_id: uuid.UUID, token: uuid.UUID, step: str, sid: str) -> bool:
+    def keep_made(self, trunk_id: uuid.UUID, token: uuid.UUID, step: str, sid: str, /) -> bool:
         """Keep what was made, and end the lease; False when the lease was lost."""
 
     def end_making(
-        self, trunk_id: uuid.UUID, token: uuid.UUID, *, is_clear: bool, settles_in: timedelta | None = None
+        self, trunk_id: uuid.UUID, token: uuid.UUID, /, *, is_clear: bool, settles_in: timedelta | None = None
     ) -> None:
         """End the lease of a failed try; `is_clear`: nothing was made, `settles_in`: how long it may still land."""
 
-    def forget(self, trunk_id: uuid.UUID, step: str, sid: str) -> None:
+    def forget(self, trunk_id: uuid.UUID, step: str, sid: str, /) -> None:
         """Forget a trunk or URL that is certainly gone, so that it is made anew; with the trunk goes its URL."""
 
-    def keep_checked(self, trunk_id: uuid.UUID) -> None:
+    def keep_checked(self, trunk_id: uuid.UUID, /) -> None:
         """Remember that trunk and URL have just been read and are right."""
 
-    def is_shared(self, sid: str) -> bool:
+    def is_shared(self, sid: str, /) -> bool:
         """Tell whether a trunk or origination URL is the pool's: no step of an agent's deletes it."""
 
     def next_place(self) -> Place | None:
@@ -118,16 +126,18 @@ class TrunkPool:
         """Return the agent's place, after taking one if it has none; None when `token` no longer holds the step."""
         with self._sessions.begin() as session:
             run = session.connection().exec_driver_sql
-            holds = {"agent": agent_id, "operation": operation_id, "step": step, "token": token, "hash": self._hash}
+            holds = {"agent": agent_id, "operation": operation_id, "step": step, "token": token}
             held = run(_HOLD_STEP, holds).one_or_none()
-            if held is None or (held.id is not None and held.fits and held.state in _STANDING):
-                return _place(held) if held is not None else None
+            if held is None:
+                return None
+            if held.id is not None and held.state in _STANDING:
+                return self._place(held)
             for _ in range(_TRIES):
                 chosen = run(_CHOOSE_TRUNK, {"hash": self._hash, "most": self._max_numbers}).one_or_none()
                 if chosen is None:
                     run(_ADD_SHARD, {"id": uuid.uuid4(), "profile": self._profile, "hash": self._hash})
                 elif run(_TAKE_PLACE, {"trunk": chosen.id, "agent": agent_id, "most": self._max_numbers}).one_or_none():
-                    return _place(chosen)
+                    return self._place(chosen)
         raise LookupError(f"no place for agent {agent_id} after {_TRIES} tries")
 
     def next_place(self) -> Place | None:
@@ -135,7 +145,7 @@ class TrunkPool:
         with self._sessions() as session:
             values = {"hash": self._hash, "most": self._max_numbers}
             chosen = session.connection().exec_driver_sql(_CHOOSE_TRUNK, values).one_or_none()
-        return None if chosen is None else _place(chosen)
+        return None if chosen is None else self._place(chosen)
 
     def begin_making(self, trunk_id: uuid.UUID, step: str) -> Making | None:
         """Take the lease to make this step's object; None while another has it, or something may still land."""
@@ -192,11 +202,15 @@ class TrunkPool:
         with self._sessions.begin() as session:
             return bool(session.scalar(select(exists().where(or_(*(column == sid for column in _COLUMNS.values()))))))
 
+    def _place(self, row: Any) -> Place:
+        sids = {TRUNK: row.twilio_trunk_sid, ORIGINATION_URL: row.twilio_origination_url_sid}
+        is_checked = row.checked_at is not None and row.now - row.checked_at < CHECKED_WITHIN
+        held_for = row.now - (row.lease_until - self._lease) if row.lease_until else timedelta()
+        # A create takes a moment; whoever has been at it for long may take long, or is dead.
+        wait_s = min(max(held_for.total_seconds() / 2, SHORTEST_WAIT_S), LONGEST_WAIT_S)
+        if row.unsettled_until and row.unsettled_until > row.now:
+            wait_s = max((row.unsettled_until - row.now).total_seconds(), SHORTEST_WAIT_S)
+        return Place(row.id, {step: sid for step, sid in sids.items() if sid}, is_checked, wait_s)
+
 
 _STANDING = (TrunkState.CREATING, TrunkState.ACTIVE)
-
-
-def _place(row: Any) -> Place:
-    sids = {TRUNK: row.twilio_trunk_sid, ORIGINATION_URL: row.twilio_origination_url_sid}
-    is_checked = row.checked_at is not None and row.now - row.checked_at < CHECKED_WITHIN
-    return Place(row.id, {step: sid for step, sid in sids.items() if sid}, is_checked)

@@ -1,7 +1,7 @@
 -- The place that an agent has, while the asking worker still holds the step: its row is locked, so that whoever ends
 -- the operation meanwhile waits, and takes the place back. No row: the lease is lost.
 SELECT trunks.id, trunks.state, trunks.twilio_trunk_sid, trunks.twilio_origination_url_sid, trunks.checked_at,
-       trunks.profile_hash = %(hash)s AS fits, clock_timestamp() AS now
+       trunks.lease_until, trunks.unsettled_until, clock_timestamp() AS now
   FROM operation_steps
   JOIN agents ON agents.id = %(agent)s
   LEFT JOIN trunks ON trunks.id = agents.trunk_id
