@@ -97,6 +97,10 @@ class Sandbox:
         seen = self._call("GET", f"/sandbox/requests?since={since}")["requests"]
         return [each for each in seen if operation in (None, each["operation"])]
 
+    def request_counts(self) -> dict[str, int]:
+        """Return how many calls of each operation the providers have seen since `forget_requests`."""
+        return dict(self._call("GET", "/sandbox/requests/counts"))
+
     def forget_requests(self) -> None:
         """Empty the request log and start the count of connections afresh."""
         self._call("DELETE", "/sandbox/requests")

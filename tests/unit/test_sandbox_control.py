@@ -78,8 +78,10 @@ def test_the_log_has_each_request_and_its_status(sandbox: RunningSandbox) -> Non
     assert second["seq"] == log["next"] == first["seq"] + 1
     assert sandbox.control("GET", f"requests?since={first['seq']}")["requests"] == [second]
     assert sandbox.control("GET", f"requests?since={log['next']}")["requests"] == []
+    assert sandbox.control("GET", "requests/counts") == dict.fromkeys((first["operation"], second["operation"]), 1)
     sandbox.control("DELETE", "requests")
     assert sandbox.control("GET", "requests")["requests"] == []
+    assert sandbox.control("GET", "requests/counts") == {}
 
 
 def test_connections_are_counted_once_however_often_they_are_used(sandbox: RunningSandbox) -> None:

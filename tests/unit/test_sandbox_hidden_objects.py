@@ -32,7 +32,10 @@ def test_a_false_404_changes_nothing(sandbox: RunningSandbox) -> None:
     for call in (
         number.fetch, number.delete, lambda: number.update(trunk_sid=""), on_trunk.fetch, on_trunk.delete,
         lambda: on_trunk.update(friendly_name="new"), on_url.fetch, on_url.delete, lambda: on_url.update(enabled=False),
-        attached.fetch, attached.delete,
+        attached.fetch, attached.delete, lambda: on_trunk.phone_numbers.create(sid),
+        lambda: on_trunk.origination_urls.create(
+            weight=1, priority=1, enabled=True, friendly_name="u", sip_url="sip:h"
+        ),
     ):  # fmt: skip
         with pytest.raises(TwilioRestException, check=lambda error: (error.status, error.code) == (404, 20404)):
             call()
@@ -100,3 +103,13 @@ def test_a_late_list_lacks_what_was_created_or_changed_a_moment_ago(sandbox: Run
     with pytest.raises(TwilioRestException, check=lambda error: error.status == 404):
         client.fetch()
     eventually(lambda: sandbox.raw_twilio("GET", f"{NUMBERS}/{sid}.json").status_code == 200)
+
+
+def test_nothing_is_made_beneath_a_trunk_that_is_not_shown_yet(sandbox: RunningSandbox) -> None:
+    sid, client = sandbox.add_number(NUMBER)["sid"], sandbox.twilio()
+    fault_id = sandbox.fault("*", "late_list", seconds=60, reads=True)
+    numbers = client.trunking.v1.trunks(client.trunking.v1.trunks.create(friendly_name="ours").sid).phone_numbers
+    with pytest.raises(TwilioRestException, check=lambda error: (error.status, error.code) == (404, 20404)):
+        numbers.create(sid)
+    sandbox.control("DELETE", f"faults/{fault_id}")
+    assert numbers.create(sid).sid == sid

@@ -100,6 +100,7 @@ class Control:
             ("PUT", "/sandbox/switches", self._set_switches),
             ("GET", "/sandbox/requests", self._list_requests),
             ("DELETE", "/sandbox/requests", self._clear_requests),
+            ("GET", "/sandbox/requests/counts", self._count_requests),
             ("GET", "/sandbox/call", self._call),
         )
         self._handlers = {f"{method} {path}": handler for method, path, handler in routes}
@@ -200,6 +201,9 @@ class Control:
         if not since.isdigit():
             raise ControlError("since must be a sequence number")
         return json_response(200, self._sandbox.requests.since(int(since)))
+
+    def _count_requests(self, _exchange: Exchange) -> Response:
+        return json_response(200, self._sandbox.requests.counts())
 
     def _clear_requests(self, _exchange: Exchange) -> Response:
         self._sandbox.requests.clear()

@@ -4,7 +4,7 @@ import json
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -54,6 +54,11 @@ class Exchange:
     def verb(self) -> str:
         """What the operation does: the first word of its name."""
         return self.operation.partition(".")[2].partition("_")[0]
+
+    @property
+    def parent(self) -> str | None:
+        """The trunk beneath which something is created or attached."""
+        return self.arguments.get("trunk") if self.verb in {"create", "attach"} else None
 
     def hides(self, object_id: str) -> bool:
         """Say whether a fault leaves this object out of the response."""
@@ -110,6 +115,7 @@ class RequestLog:
     def __init__(self, read_body: Callable[[Exchange], dict[str, Any]]) -> None:
         self._read_body = read_body
         self._entries: deque[LoggedRequest] = deque(maxlen=KEPT_REQUESTS)
+        self._counts: Counter[str] = Counter()
         self._last_seq = 0
         self._opened = {TWILIO: 0, LIVEKIT: 0}
         self._sockets: dict[str, WeakSet[socket]] = {TWILIO: WeakSet(), LIVEKIT: WeakSet()}
@@ -121,6 +127,7 @@ class RequestLog:
             self._last_seq += 1
             entry = LoggedRequest(self._last_seq, time.time(), exchange)
             self._entries.append(entry)
+            self._counts[exchange.operation] += 1
             sockets = self._sockets[exchange.provider]
             if exchange.socket is not None and exchange.socket not in sockets:
                 sockets.add(exchange.socket)
@@ -136,10 +143,16 @@ class RequestLog:
         response["requests"] = [self._shown(entry) for entry in entries]
         return response
 
+    def counts(self) -> dict[str, int]:
+        """Return how many requests of each operation came since `clear`, those included that are no longer kept."""
+        with self._lock:
+            return dict(sorted(self._counts.items()))
+
     def clear(self) -> None:
-        """Delete the requests and restart the count of connections; `seq` continues."""
+        """Delete the requests and restart the counts; `seq` continues."""
         with self._lock:
             self._entries.clear()
+            self._counts.clear()
             self._opened = dict.fromkeys(self._opened, 0)
 
     def _shown(self, entry: LoggedRequest) -> dict[str, Any]:

@@ -108,10 +108,9 @@ class Fault:
         if kind not in HIDING_KINDS:
             return True
         if kind == NOT_FOUND:
-            return exchange.verb in SINGLE
-        return exchange.verb == "list" or (
-            kind == LATE_LIST and bool(self.spec.get("reads")) and exchange.verb in READS
-        )
+            return exchange.verb in SINGLE or exchange.parent is not None
+        is_read = exchange.verb in READS or exchange.parent is not None
+        return exchange.verb == "list" or (kind == LATE_LIST and bool(self.spec.get("reads")) and is_read)
 
     def count(self) -> None:
         """Count a request that is hit."""

@@ -123,5 +123,5 @@ class Twilio:
         """Say whether a fault hides the object that the path names; a list leaves hidden objects out of its page."""
         if exchange.hidden is None or exchange.verb == "list":
             return False
-        named = exchange.path.rpartition("/")[2].removesuffix(".json")
+        named = exchange.parent or exchange.path.rpartition("/")[2].removesuffix(".json")
         return exchange.hides(named)
