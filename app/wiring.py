@@ -131,7 +131,7 @@ def build(
         agents.erase_deleted,
         partial(purge_activity, sessions),
     )
-    dispatcher = BulkDispatcher(sessions, service)
+    dispatcher = BulkDispatcher(sessions, service, maintenance)
     return Wiring(
         settings=settings,
         engine=engine,

@@ -19,7 +19,8 @@ from app.db.engine import Sessions
 from app.db.models import BulkItem
 from app.domain.errors import RefusedError
 from app.domain.events import Origin
-from app.domain.operations import ItemStatus
+from app.domain.operations import BulkKind, ItemStatus
+from app.numbers.maintenance import MaintenanceService
 from app.numbers.service import ProvisioningService
 
 log = structlog.get_logger(__name__)
@@ -40,6 +41,7 @@ killed, another goes on; two at once do no harm, since an item is taken only whi
 class _Batch:
     """The items of one bulk that one pass starts."""
 
+    kind: BulkKind
     origin: Origin
     items: Sequence[BulkItem]
 
@@ -50,6 +52,7 @@ class BulkDispatcher:
 
     sessions: Sessions
     provisioning: ProvisioningService
+    maintenance: MaintenanceService
     window: int = WINDOW
 
     def advance(self) -> int:
@@ -62,7 +65,7 @@ class BulkDispatcher:
             batch = self._take_batch(bulk_id, share, BATCH - done)
             if batch is not None:
                 for item in batch.items:
-                    self._start(item, batch.origin)
+                    self._start(item, batch)
                 self._release_bulk(bulk_id)
                 done += len(batch.items)
         return done
@@ -81,7 +84,7 @@ class BulkDispatcher:
                 bulk.lease_until, bulk.started_at = now + LEASE, bulk.started_at or now
             update_counts(session, bulk)
             requested_by = Origin(bulk.created_by, bulk.request_id, key_id=bulk.key_id)
-            return _Batch(requested_by, items) if items else None
+            return _Batch(bulk.kind, requested_by, items) if items else None
 
     def _release_bulk(self, bulk_id: uuid.UUID) -> None:
         with self.sessions.begin() as session:
@@ -90,15 +93,20 @@ class BulkDispatcher:
                 bulk.lease_until = None
                 update_counts(session, bulk)
 
-    def _start(self, item: BulkItem, origin: Origin) -> None:
+    def _start(self, item: BulkItem, batch: _Batch) -> None:
         """Open the item's operation as a single request would, or fail the item with that request's error."""
         if item.agent_id is None or item.phone_number is None:
             raise ValueError("a pending item has both: a CHECK of the table")
         bulk_item = BulkItemRef(item.bulk_id, item.position)
         try:
-            self.provisioning.provision(
-                item.agent_id, item.phone_number, takeover=item.takeover, origin=origin, bulk_item=bulk_item
-            )
+            if batch.kind is BulkKind.PROVISION:
+                self.provisioning.provision(
+                    item.agent_id, item.phone_number, takeover=item.takeover, origin=batch.origin, bulk_item=bulk_item
+                )
+            else:
+                self.maintenance.open_for_bulk(
+                    batch.kind, item.agent_id, item.phone_number, bulk_item, origin=batch.origin
+                )
         except ItemTakenError:
             log.info("bulk_item_taken", bulk_id=str(item.bulk_id), position=item.position)
         except RefusedError as error:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.db.models import BulkItem
@@ -29,6 +29,18 @@ class BulkItemRef:
         """Raise `ItemTakenError` unless the item is still pending."""
         item = (BulkItem.bulk_id == self.bulk_id, BulkItem.position == self.position)
         if session.scalar(select(BulkItem.status).where(*item)) is not ItemStatus.PENDING:
+            raise ItemTakenError
+
+    def start(self, session: Session, operation_id: uuid.UUID) -> None:
+        """Link the operation that was just opened for the item; `ItemTakenError` unless it is still pending."""
+        pending = (
+            BulkItem.bulk_id == self.bulk_id,
+            BulkItem.position == self.position,
+            BulkItem.status == ItemStatus.PENDING,
+        )
+        started = update(BulkItem).where(*pending).values(status=ItemStatus.RUNNING, operation_id=operation_id)
+        started = started.returning(BulkItem.position).execution_options(synchronize_session=False)
+        if session.scalar(started) is None:
             raise ItemTakenError
 
 

@@ -18,7 +18,7 @@ from app.db.engine import Sessions
 from app.db.models import Bulk, BulkItem, Operation
 from app.domain.errors import ErrorCode, bulk_not_found
 from app.domain.events import INTERNAL, Action, Origin
-from app.domain.operations import BulkStatus, ItemStatus
+from app.domain.operations import BulkKind, BulkStatus, ItemStatus
 from app.saga import machine
 from app.saga.rows import Rows
 
@@ -67,20 +67,30 @@ class BulkService:
         An invalid item fails at once and says why; the others wait for the sweeper.
         """
         with self.sessions.begin() as session:
-            bulk = Bulk(id=uuid.uuid4(), total=len(items), pending=len(items), status=BulkStatus.QUEUED)
-            bulk.created_by, bulk.key_id, bulk.request_id = origin.requested_by, origin.key_id, origin.request_id
-            session.add(bulk)
-            session.flush()
+            bulk = _add_bulk(session, BulkKind.PROVISION, len(items), origin)
             wanted = {item.agent_id for item in items if item.agent_id is not None}
             existing = queries.existing_agents(session, wanted)
             created = {item.position: _agent_row(item) for item in items if item.new_agent and not item.problem}
             queries.insert_agents(session, list(created.values()))
             queries.insert_items(session, bulk.id, [_item_row(item, existing, created) for item in items])
-            update_counts(session, bulk)
-            record_activity(session, origin, Action.BULK_CREATE, bulk.id, total=bulk.total)
-            session.flush()
-            session.refresh(bulk)
-        log.info("bulk_accepted", bulk_id=str(bulk.id), total=bulk.total, failed=bulk.failed)
+            _accept_bulk(session, bulk, origin)
+        log.info("bulk_accepted", bulk_id=str(bulk.id), kind=bulk.kind, total=bulk.total, failed=bulk.failed)
+        return bulk
+
+    def open_for_agents(
+        self, kind: BulkKind, agents: Sequence[tuple[uuid.UUID, str]], *, origin: Origin = INTERNAL
+    ) -> Bulk:
+        """Store a bulk of another kind: up to `MAX_ITEMS` pairs of an agent's id and its number.
+
+        The dispatcher opens their operations like those of any bulk, a few at a time and in the queue of bulks. An
+        agent that has lost the number by then, or is busy, fails its item alone.
+        """
+        with self.sessions.begin() as session:
+            bulk = _add_bulk(session, kind, len(agents), origin)
+            rows = [_agent_item_row(position, *one) for position, one in enumerate(agents, start=1)]
+            queries.insert_items(session, bulk.id, rows)
+            _accept_bulk(session, bulk, origin)
+        log.info("bulk_accepted", bulk_id=str(bulk.id), kind=bulk.kind, total=bulk.total, failed=bulk.failed)
         return bulk
 
     def get(self, bulk_id: uuid.UUID) -> Bulk:
@@ -172,6 +182,22 @@ class BulkService:
         return bulk
 
 
+def _add_bulk(session: Session, kind: BulkKind, total: int, origin: Origin) -> Bulk:
+    bulk = Bulk(id=uuid.uuid4(), kind=kind, total=total, pending=total, status=BulkStatus.QUEUED)
+    bulk.created_by, bulk.key_id, bulk.request_id = origin.requested_by, origin.key_id, origin.request_id
+    session.add(bulk)
+    session.flush()
+    return bulk
+
+
+def _accept_bulk(session: Session, bulk: Bulk, origin: Origin) -> None:
+    """Count the items that were stored with it, and remember who asked."""
+    update_counts(session, bulk)
+    record_activity(session, origin, Action.BULK_CREATE, bulk.id, kind=bulk.kind, total=bulk.total)
+    session.flush()
+    session.refresh(bulk)
+
+
 def _cancel_pending(session: Session, bulk: Bulk, at: datetime) -> int:
     """Cancel the items that have no operation; no sweeper opens one for them after that."""
     cancelled = session.scalars(
@@ -251,6 +277,18 @@ def _agent_row(item: Item) -> dict[str, Any]:
         "name": item.new_agent.name,
         "livekit_agent_name": item.new_agent.livekit_agent_name,
         "metadata": json.dumps(item.new_agent.metadata),
+    }
+
+
+def _agent_item_row(position: int, agent_id: uuid.UUID, phone_number: str) -> dict[str, Any]:
+    return {
+        "position": position,
+        "agent_id": agent_id,
+        "phone_number": phone_number,
+        "takeover": False,
+        "status": ItemStatus.PENDING.value,
+        "error_code": None,
+        "error_detail": None,
     }
 
 

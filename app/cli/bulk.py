@@ -24,7 +24,7 @@ from app.cli.context import (
 from app.cli.output import command_error, print_json, print_line, progress_console
 from app.cli.phones import provision_number
 from app.db.models import COUNTS, Bulk
-from app.domain.operations import BulkStatus
+from app.domain.operations import BulkKind, BulkStatus
 from app.numbers.inventory import headroom_sentence
 
 POLL_S = 0.5
@@ -148,11 +148,12 @@ def _watch_bulk(bulk: Bulk) -> Bulk:
 def _print_bulk(bulk: Bulk, *, is_json: bool, **more: Any) -> None:
     counts: dict[str, int] = {name: getattr(bulk, name) for name in COUNTS}
     if is_json:
-        shown: dict[str, Any] = {"id": str(bulk.id), "status": bulk.status.value, "total": bulk.total, "counts": counts}
-        print_json(shown | more)
+        shown: dict[str, Any] = {"id": str(bulk.id), "kind": bulk.kind.value, "status": bulk.status.value}
+        print_json(shown | {"total": bulk.total, "counts": counts} | more)
         return
     summary = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    print_line(f"Bulk {bulk.id} is {bulk.status.value}: {summary}.")
+    name = "Bulk" if bulk.kind is BulkKind.PROVISION else f"Bulk of {bulk.kind.value}s"
+    print_line(f"{name} {bulk.id} is {bulk.status.value}: {summary}.")
 
 
 def _print_line(line: str, *, is_json: bool) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.bulk.items import BulkItemRef
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
@@ -30,7 +31,17 @@ from app.domain.findings import (
     stored_finding,
     worst_first,
 )
-from app.domain.operations import COLUMNS, LAST, STEPS, OperationKind, PhoneStatus
+from app.domain.operations import (
+    COLUMNS,
+    LAST,
+    NUMBER_ATTACHMENT,
+    ORIGINATION_URL,
+    STEPS,
+    TRUNK,
+    BulkKind,
+    OperationKind,
+    PhoneStatus,
+)
 from app.numbers.agents import lock_agent, refuse_busy
 from app.numbers.service import Publisher, refusal_of
 from app.path.compare import compare
@@ -46,6 +57,12 @@ log = structlog.get_logger(__name__)
 
 MOVED_STEPS = frozenset({*(step.name for step in STEPS if step.makes and step.column), LAST})
 """The steps whose resources carry the agent's mark or name; callers reach the new agent as soon as the rule changes."""
+
+TRUNK_STEPS = frozenset({TRUNK, ORIGINATION_URL, NUMBER_ATTACHMENT, LAST})
+"""The steps that put a number on its trunk, and look at the whole path last."""
+
+_OF_BULK = {BulkKind.REPAIR: (OperationKind.REPAIR, TRUNK_STEPS)}
+"""Kind of bulk -> the operation that its items open, and the steps that those work on."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +138,30 @@ class MaintenanceService:
             raise refusal_of(error) from error
         log.info("repair_queued", operation_id=str(saga.operation.id), steps=sorted(steps))
         return RepairResult(self._publish(saga), left)
+
+    def open_for_bulk(
+        self, kind: BulkKind, agent_id: uuid.UUID, phone_number: str, bulk_item: BulkItemRef, *, origin: Origin
+    ) -> Operation:
+        """Queue what a bulk of repairs or of rehomes does for one agent, and link it to its item.
+
+        Refused with 404 `agent_not_found`, or 409 `operation_in_progress` or `agent_has_no_phone`: that number is not
+        its any more. `ItemTakenError` where another sweeper was faster.
+        """
+        operation_kind, only = _OF_BULK[kind]
+        try:
+            with self.sessions.begin() as session:
+                agent, now = lock_agent(session, agent_id)
+                bulk_item.check_pending(session)
+                refuse_busy(session, agent_id)
+                _check_has_number(agent, phone_number)
+                row, bulk_id = agent_row(agent), bulk_item.bulk_id
+                change = machine.open_operation(operation_kind, row, now, origin, only=only, bulk_id=bulk_id)
+                saga = self.rows.open(change, session)
+                bulk_item.start(session, saga.operation.id)
+        except IntegrityError as error:
+            raise refusal_of(error) from error
+        log.info("bulk_operation_queued", kind=operation_kind, operation_id=str(saga.operation.id))
+        return self._publish(saga)
 
     def move(self, agent_id: uuid.UUID, to_agent_id: uuid.UUID, *, origin: Origin) -> Operation:
         """Queue the move of the number to another agent, which must have none.
@@ -238,6 +279,8 @@ def spec_from_row(tools: Toolbox, agent: Agent) -> PathSpec:
     return spec_of(tools, agent.id, agent.livekit_agent_name, metadata, number, ids, trunk_id)
 
 
-def _check_has_number(agent: Agent) -> None:
-    if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED or agent.twilio_phone_number is None:
+def _check_has_number(agent: Agent, number: str | None = None) -> None:
+    """Raise 409 `agent_has_no_phone` unless a number of the agent is provisioned, and it is that `number`, if given."""
+    held = agent.twilio_phone_number
+    if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED or held is None or (number or held) != held:
         raise RefusedError(ErrorCode.AGENT_HAS_NO_PHONE, "The agent has no number that is provisioned.")

@@ -564,12 +564,14 @@ def open_operation(
     takeover: bool = False,
     target: AgentRow | None = None,
     only: frozenset[str] | None = None,
+    bulk_id: uuid.UUID | None = None,
 ) -> Change:
     """Open an operation for an agent whose number stands; a provisioning is opened by the statement that accepts it.
 
-    `only` names the steps that a repair or a move works on: the others count as done.
+    `only` names the steps that a repair or a move works on: the others count as done. `bulk_id` is the bulk whose item
+    it is for.
     """
-    saga = _new_operation(kind, agent, now, origin, takeover=takeover, target=target, only=only)
+    saga = _new_operation(kind, agent, now, origin, takeover=takeover, target=target, only=only, bulk_id=bulk_id)
     change = Change(saga, now)
     change.agent = _moved(agent, saga.operation.rules.phone.get(OperationStatus.QUEUED))
     change.target = _moved(target, saga.operation.rules.target_phone.get(OperationStatus.QUEUED)) if target else None
@@ -938,6 +940,7 @@ def _new_operation(
     takeover: bool,
     target: AgentRow | None,
     only: frozenset[str] | None,
+    bulk_id: uuid.UUID | None,
 ) -> Saga:
     if agent.twilio_phone_number is None:
         raise ValueError("only a provisioning is opened for an agent without a number")
@@ -949,6 +952,7 @@ def _new_operation(
         phone_number=agent.twilio_phone_number,
         takeover=takeover,
         target_agent_id=target.id if target else None,
+        bulk_id=bulk_id,
         requested_by=origin.requested_by,
         request_id=origin.request_id,
         traceparent=origin.traceparent,

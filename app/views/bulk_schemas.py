@@ -9,7 +9,7 @@ from marshmallow import ValidationError, fields
 
 from app.bulk.files import items_from_csv
 from app.domain.errors import OPERATION_ERROR_CODES, ErrorCode
-from app.domain.operations import MAX_ITEMS, BulkStatus, ItemStatus
+from app.domain.operations import MAX_ITEMS, BulkKind, BulkStatus, ItemStatus
 from app.views.agent_schemas import (
     AGENT_ID,
     NUMBER,
@@ -99,6 +99,7 @@ class BulkSummary(Schema):
     """One bulk in a list; its counts are at most a few seconds old."""
 
     id = fields.UUID(metadata={"example": BULK_ID})
+    kind = choice(BulkKind, "What is done for each of its numbers.")
     status = choice(BulkStatus, "The status of the bulk.")
     total = fields.Integer(metadata={"description": "Items.", "example": MAX_ITEMS})
     counts = fields.Nested(BulkCounts)

@@ -11,7 +11,7 @@ from app.db.engine import Sessions
 from app.db.models import COUNTS, Bulk, BulkItem
 from app.db.queries import Position
 from app.domain.errors import bulk_not_found
-from app.domain.operations import BulkStatus, ItemStatus
+from app.domain.operations import BulkKind, BulkStatus, ItemStatus
 from app.views.bulk_schemas import item_cursor
 from app.views.operations import Failure, failure_of
 from app.views.reader import cut
@@ -24,6 +24,7 @@ class BulkView:
     """One bulk as it is shown."""
 
     id: uuid.UUID
+    kind: BulkKind
     status: BulkStatus
     total: int
     pending: int
@@ -42,6 +43,7 @@ class BulkView:
         """Return the view of a row."""
         return cls(
             id=row.id,
+            kind=row.kind,
             status=row.status,
             total=row.total,
             pending=row.pending,

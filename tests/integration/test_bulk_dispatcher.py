@@ -184,7 +184,7 @@ def test_a_sweeper_killed_before_its_message_loses_no_item_and_opens_none_twice(
     bulk_id = accept(saga, 4)
     dying = DyingPublisher(saga.publisher)
     with pytest.raises(WorkerDiedError):
-        BulkDispatcher(saga.sessions, ProvisioningService(saga.sessions, dying, saga.rows)).advance()
+        replace(admission(saga), provisioning=ProvisioningService(saga.sessions, dying, saga.rows)).advance()
     assert saga.sweeper.dispatcher.advance() == 0, "its lease stands"
     end_lease(saga)
     assert saga.sweeper.dispatcher.advance() == 2
@@ -208,7 +208,7 @@ def test_two_sweepers_with_the_same_items_open_each_once(saga: Saga) -> None:
     def open_all(taken: Any) -> None:
         gate.wait(DEADLINE_S)
         for item in taken.items:
-            saga.sweeper.dispatcher._start(item, taken.origin)
+            saga.sweeper.dispatcher._start(item, taken)
 
     turns = [turn(), turn()]
     with ThreadPoolExecutor(2) as pool:
@@ -222,10 +222,10 @@ def test_a_cancel_between_the_batch_and_the_item_wins(saga: Saga) -> None:
     bulk_id = accept(saga, 3)
     turn = saga.sweeper.dispatcher._take_batch(bulk_id, 200, 200)
     assert turn is not None
-    saga.sweeper.dispatcher._start(turn.items[0], turn.origin)
+    saga.sweeper.dispatcher._start(turn.items[0], turn)
     cancelled = BulkService(saga.sessions, saga.rows).cancel(bulk_id)
     for item in turn.items[1:]:
-        saga.sweeper.dispatcher._start(item, turn.origin)
+        saga.sweeper.dispatcher._start(item, turn)
     saga.sweeper.dispatcher._release_bulk(bulk_id)
 
     assert (cancelled.bulk.status, cancelled.cancelled_now) == (BulkStatus.CANCELLED, 3)

@@ -337,9 +337,10 @@ def wire(sessions: Sessions, timing: Timing = TIMING) -> Saga:
     rows = Rows(sessions, timing.lands)
     service = ProvisioningService(sessions, publisher, rows, sleep=clock.sleep, clock=clock)
     runner = Runner(rows, tools, jitter=lambda _low, high: high)
-    audits = AuditService(sessions, tools, MaintenanceService(sessions, publisher, rows, tools), timedelta(hours=1))
+    maintenance = MaintenanceService(sessions, publisher, rows, tools)
+    audits = AuditService(sessions, tools, maintenance, timedelta(hours=1))
     deliveries = DeliveryService(sessions, publisher, Sender(AddressRule()))
-    sweeper = Sweeper(sessions, service, audits, BulkDispatcher(sessions, service), deliveries)
+    sweeper = Sweeper(sessions, service, audits, BulkDispatcher(sessions, service, maintenance), deliveries)
     return Saga(sessions, rows, world, clock, publisher, runner, service, sweeper)
 
 
