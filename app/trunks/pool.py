@@ -36,7 +36,11 @@ _TRIES = 100
 
 _COLUMNS = {TRUNK: Trunk.twilio_trunk_sid, ORIGINATION_URL: Trunk.twilio_origination_url_sid}
 
-_HOLD_STEP = read_sql(__file__, "hold_step.sql")
+_HOLD_AGENT = "SELECT id FROM agents WHERE id = %(agent)s FOR NO KEY UPDATE"
+"""Locks the agent before anything else, as those do who cancel. Whoever ends its operation has to write it too: they
+wait, and take the place back, or they came first, and the step is not held any more."""
+
+_HELD_PLACE = read_sql(__file__, "held_place.sql")
 _CHOOSE_TRUNK = read_sql(__file__, "choose_trunk.sql")
 _TAKE_PLACE = read_sql(__file__, "take_place.sql")
 _ADD_SHARD = read_sql(__file__, "add_shard.sql")
@@ -124,15 +128,17 @@ class TrunkPool:
 
     def take_place(self, agent_id: uuid.UUID, operation_id: uuid.UUID, step: str, token: uuid.UUID) -> Place | None:
         """Return the agent's place, after taking one if it has none; None when `token` no longer holds the step."""
-        with self._sessions.begin() as session:
-            run = session.connection().exec_driver_sql
-            holds = {"agent": agent_id, "operation": operation_id, "step": step, "token": token}
-            held = run(_HOLD_STEP, holds).one_or_none()
-            if held is None:
-                return None
-            if held.id is not None and held.state in _STANDING:
-                return self._place(held)
-            for _ in range(_TRIES):
+        holds = {"agent": agent_id, "operation": operation_id, "step": step, "token": token}
+        for _ in range(_TRIES):
+            # A transaction for each try: whoever waits for a trunk holds no other, so that no two wait for each other.
+            with self._sessions.begin() as session:
+                run = session.connection().exec_driver_sql
+                run(_HOLD_AGENT, holds)
+                held = run(_HELD_PLACE, holds).one_or_none()
+                if held is None:
+                    return None
+                if held.id is not None and held.state in _STANDING:
+                    return self._place(held)
                 chosen = run(_CHOOSE_TRUNK, {"hash": self._hash, "most": self._max_numbers}).one_or_none()
                 if chosen is None:
                     run(_ADD_SHARD, {"id": uuid.uuid4(), "profile": self._profile, "hash": self._hash})

@@ -5,12 +5,17 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from sqlalchemy import event, text
 
 from app.domain.errors import ErrorCode, RefusedError
-from app.domain.operations import PhoneStatus
+from app.domain.operations import NUMBER, TRUNK, Direction, PhoneStatus, TrunkMode
 from app.providers.errors import RejectedError
+from app.saga.machine import Verdict
 from tests.support.saga import DO_CALL, E164, ORIGIN, Saga
+from tests.support.stack import eventually
 
 ROUNDS = 200
 DEADLINE_S = 60.0
@@ -72,6 +77,40 @@ def test_provision_and_deprovision_at_once_leave_one_order_of_the_two(saga: Saga
         assert saga.status_of(agent_id) in {PhoneStatus.PENDING, PhoneStatus.NOT_PROVISIONED}
         if saga.status_of(agent_id) is PhoneStatus.PENDING:
             saga.service.deprovision(agent_id, origin=ORIGIN)
+
+
+def test_a_cancellation_meets_a_worker_that_takes_a_place_and_both_go_on(saga: Saga, number_sid: str) -> None:
+    """They write the same rows: whoever comes second waits, whatever the other has locked first."""
+    saga.trunk_mode = TrunkMode.SHARED
+    operation_id = saga.provision()
+    agent_id = saga.snapshot(operation_id).agent.id
+    saga.advance(operation_id, until=NUMBER)
+    cancelled: list[Future[uuid.UUID]] = []
+    with ThreadPoolExecutor(1) as client:
+
+        def cancel_meanwhile(*statement: Any) -> None:
+            if "FROM trunks" in statement[2] and not cancelled:
+                cancelled.append(client.submit(saga.deprovision, agent_id))
+                eventually(lambda: is_blocked(saga), "the cancellation waits for the worker")
+
+        engine = saga.sessions.kw["bind"]
+        event.listen(engine, "before_cursor_execute", cancel_meanwhile)
+        try:
+            outcome = saga.run(operation_id, TRUNK, Direction.DO)
+        finally:
+            event.remove(engine, "before_cursor_execute", cancel_meanwhile)
+        assert cancelled[0].result(DEADLINE_S) == operation_id
+    assert outcome.verdict is Verdict.ROLLING_BACK
+    assert saga.snapshot(operation_id).rows[TRUNK].error_code is None
+    saga.drive(operation_id)
+    saga.assert_clean(agent_id, PhoneStatus.NOT_PROVISIONED)
+
+
+def is_blocked(saga: Saga) -> bool:
+    """Tell whether any statement in the database waits for a row that another has locked."""
+    with saga.sessions() as session:
+        waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return session.execute(text(waiting)).first() is not None
 
 
 def test_random_rounds_of_clients_against_workers_never_deadlock(saga: Saga, number_sid: str) -> None:
