@@ -15,13 +15,15 @@ from types import FrameType
 import pytest
 from celery import Celery
 
-from app.domain.operations import NUMBER, NUMBER_ATTACHMENT, ORIGINATION_URL, TRUNK, StepState
+from app.domain.operations import NUMBER, NUMBER_ATTACHMENT, ORIGINATION_URL, TRUNK, StepState, TrunkMode
 from tests.integration.test_runner_tasks import Process
 from tests.support.saga import FINISHED, Saga
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 8
-"""What the reader of a step may have to open, both ways; one of them says what is made (`app/path/spec.py`)."""
+LIMIT = 9
+"""What the reader of a step may have to open, both ways. One of them says what is made (`app/path/spec.py`), or by whom
+(`app/saga/shared_trunk.py`), and one whose it is: no trunk is deleted before the pool was asked (`app/trunks/pool.py`).
+"""
 PLUMBING = (
     "app/observability/",
     "app/saga/instrumentation.py",
@@ -59,13 +61,15 @@ def files_entered(call: Callable[[], object]) -> list[str]:
     return [one for one in inside if one.startswith(("app/", "tasks/"))]
 
 
+@pytest.mark.parametrize("trunk_mode", TrunkMode)
 def test_a_reader_of_one_step_both_ways_opens_few_files(
-    celery_app: Celery, saga: Saga, number_sid: str, monkeypatch: pytest.MonkeyPatch
+    celery_app: Celery, saga: Saga, number_sid: str, monkeypatch: pytest.MonkeyPatch, trunk_mode: TrunkMode
 ) -> None:
     from tasks import steps as worker  # noqa: PLC0415  # reads the settings
 
     monkeypatch.setattr(worker, "_wiring", lambda: Process(saga.runner, saga.service))
-    # What a process does once is no part of the path.
+    saga.trunk_mode = trunk_mode
+    # What a process does once is no part of the path, nor is making what numbers share.
     saga.drive(saga.deprovision(saga.provisioned()))
     operation_id = saga.provision()
     saga.advance(operation_id, until=NUMBER)

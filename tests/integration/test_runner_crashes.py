@@ -5,13 +5,15 @@ from collections.abc import Callable
 import pytest
 
 from app.domain.errors import ErrorCode
-from app.domain.operations import NUMBER, NUMBER_ATTACHMENT, VERIFICATION, OperationStatus, PhoneStatus
+from app.domain.operations import NUMBER, NUMBER_ATTACHMENT, VERIFICATION, OperationStatus, PhoneStatus, TrunkMode
 from app.path.observed import NumberRouting
 from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
 from tests.support.providers import CallLog, WorkerDiedError
 from tests.support.saga import DO_CALL, MAKERS, UNDO_CALL, VOICE_URL, WRITES, Saga
 
 CODE = ErrorCode.PROVIDER_UNAVAILABLE
+
+OTHER_E164 = "+15145550002"
 
 Break = Callable[[CallLog, str], None]
 
@@ -131,21 +133,42 @@ def test_an_undo_waits_for_a_dead_worker_whose_call_may_still_land(saga: Saga, n
     assert snapshot.operation.status is OperationStatus.ROLLING_BACK
 
 
-def test_the_happy_path_takes_eleven_calls_and_no_more(saga: Saga, number_sid: str) -> None:
+READS = [
+    "carrier.get_number",
+    "carrier.list_origination_urls",
+    "platform.list_dispatch_rules",
+    "platform.list_inbound_trunks",
+]
+"""Verification's, side by side."""
+
+
+def test_the_happy_path_takes_ten_calls_and_no_more(saga: Saga, number_sid: str) -> None:
     saga.provisioned()
-    assert saga.world.log.order[:7] == [
+    assert saga.world.log.order[:6] == [
         "carrier.find_number",
         "carrier.create_trunk",
         "carrier.create_origination_url",
         "platform.create_inbound_trunk",
         "platform.create_dispatch_rule",
-        "carrier.get_number",
         "carrier.attach_number",
     ]
-    assert sorted(saga.world.log.order[7:]) == [
-        "carrier.get_number",
-        "carrier.list_origination_urls",
-        "platform.list_dispatch_rules",
-        "platform.list_inbound_trunks",
-    ]
+    assert sorted(saga.world.log.order[6:]) == READS
     assert DO_CALL[NUMBER] == saga.world.log.order[0]
+
+
+def test_the_happy_path_on_a_standing_shared_trunk_takes_seven_calls_three_of_them_twilio_s(
+    saga: Saga, number_sid: str
+) -> None:
+    saga.trunk_mode = TrunkMode.SHARED
+    saga.world.carrier.own_number(OTHER_E164)
+    saga.provisioned(e164=OTHER_E164)
+    saga.world.log.order.clear()
+    agent_id = saga.provisioned()
+    assert saga.world.log.order[:4] == [
+        "carrier.find_number",
+        "platform.create_inbound_trunk",
+        "platform.create_dispatch_rule",
+        "carrier.attach_number",
+    ]
+    assert sorted(saga.world.log.order[4:]) == [one for one in READS if one != "carrier.list_origination_urls"]
+    saga.assert_provisioned(agent_id, number_sid)

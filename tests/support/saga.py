@@ -18,6 +18,7 @@ from app.db.webhooks import WebhookEndpoint
 from app.dev.localstack.servers import PostgresServer
 from app.domain.events import EventName, Origin
 from app.domain.operations import (
+    COLUMNS,
     DISPATCH_RULE,
     INBOUND_TRUNK,
     NUMBER,
@@ -29,11 +30,13 @@ from app.domain.operations import (
     OperationStatus,
     PhoneStatus,
     TrunkMode,
+    TrunkState,
 )
 from app.domain.sip_uris import parse_sip_uri
 from app.numbers.agents import AgentService
 from app.numbers.maintenance import MaintenanceService
 from app.numbers.service import ProvisioningService
+from app.path.marks import is_pool_tag, pool_tag
 from app.path.spec import Profile
 from app.saga.chain_plan import Plan
 from app.saga.context import Toolbox
@@ -78,6 +81,8 @@ UNDO_CALL = {
 
 WRITES = tuple(call for step, call in DO_CALL.items() if step not in {NUMBER, VERIFICATION})
 MAKERS = (TRUNK, ORIGINATION_URL, INBOUND_TRUNK, DISPATCH_RULE)
+SHARED = (TRUNK, ORIGINATION_URL)
+"""What an agent with a place on a shared trunk does not have of its own."""
 
 DATABASE = "sagas"
 
@@ -292,29 +297,37 @@ class Saga:
             return session.get_one(Agent, agent_id).phone_provisioning_status
 
     def assert_provisioned(self, agent_id: uuid.UUID, number_sid: str) -> None:
-        """Exactly one path exists, and rows, ledger and providers agree about it."""
+        """Exactly one path exists, beside what numbers share, and rows, ledger and providers agree about it."""
         with self.sessions.begin() as session:
             agent = session.get_one(Agent, agent_id)
             live = session.scalars(select(Resource).where(Resource.deleted_at.is_(None))).all()
-        ours = self.world.ours()
-        assert agent.phone_provisioning_status is PhoneStatus.PROVISIONED
-        assert agent.twilio_phone_number_sid == number_sid
-        assert ours == {
+            place = session.get(Trunk, agent.trunk_id) if agent.trunk_id else None
+        path = {
             TRUNK: [agent.twilio_trunk_sid],
             ORIGINATION_URL: [agent.twilio_origination_url_sid],
             INBOUND_TRUNK: [agent.livekit_inbound_trunk_id],
             DISPATCH_RULE: [agent.livekit_dispatch_rule_id],
         }
-        assert {entry.kind: [entry.external_id] for entry in live} == ours
-        assert len(live) == len(ours)
+        shared = {} if place is None else {kind: path[kind] for kind in SHARED}
+        assert agent.phone_provisioning_status is PhoneStatus.PROVISIONED
+        assert agent.twilio_phone_number_sid == number_sid
+        own = [one for one in live if one.agent_id == agent_id]
+        assert {entry.kind: [entry.external_id] for entry in own} == {
+            kind: ids for kind, ids in path.items() if kind not in shared
+        }
+        assert len(own) == len(path) - len(shared)
+        if place is not None:
+            assert {TRUNK: [place.twilio_trunk_sid], ORIGINATION_URL: [place.twilio_origination_url_sid]} == shared
+        self.assert_nothing_else()
         assert self.world.routing(number_sid).trunk_sid == agent.twilio_trunk_sid
 
     def assert_clean(self, agent_id: uuid.UUID, status: PhoneStatus) -> None:
-        """Nothing of ours is left at the providers, in the agent's row or in the ledger."""
+        """Nothing of the agent's is left at the providers, in its row or in the ledger."""
         with self.sessions.begin() as session:
             agent = session.get_one(Agent, agent_id)
-            live = session.scalars(select(Resource.external_id).where(Resource.deleted_at.is_(None))).all()
-        assert self.world.ours() == {kind: [] for kind in MAKERS}
+            live = session.scalars(
+                select(Resource.external_id).where(Resource.deleted_at.is_(None), Resource.agent_id == agent_id)
+            ).all()
         assert list(live) == []
         assert agent.phone_provisioning_status is status
         columns = (
@@ -325,8 +338,40 @@ class Saga:
             agent.livekit_inbound_trunk_id,
             agent.livekit_dispatch_rule_id,
             agent.previous_routing,
+            agent.trunk_id,
         )
         assert columns == (None,) * len(columns)
+        self.assert_nothing_else()
+
+    def assert_nothing_else(self) -> None:
+        """Each object with our mark is one that an agent's row names, or the pool's, and none is there twice.
+
+        A shared trunk stays without numbers. One that is yet to be made may be there already, found by its tag.
+        """
+        with self.sessions.begin() as session:
+            agents = session.scalars(select(Agent)).all()
+            pool = session.scalars(select(Trunk).where(Trunk.state != TrunkState.GONE)).all()
+        ours, carrier = self.world.ours(), self.world.carrier
+        for kind, column in COLUMNS.items():
+            if kind in ours:
+                shared = {getattr(row, column) for row in pool} if kind in SHARED else set()
+                named = sorted(filter(None, {getattr(agent, column) for agent in agents} - shared))
+                assert ours[kind] == named, f"{kind}: there are {ours[kind]}, rows name {named}"
+        made: dict[str, list[str]] = {pool_tag("test", row.id): [] for row in pool}
+        for trunk in carrier.trunks.values():
+            if is_pool_tag("test", trunk.tag):
+                assert trunk.tag in made, f"no row has the shared trunk {trunk}"
+                made[trunk.tag].append(trunk.sid)
+        for row in pool:
+            sids = made[pool_tag("test", row.id)]
+            urls = [url.sid for url in carrier.urls.values() if url.trunk_sid in sids]
+            assert len(sids) <= 1, f"shared trunk {row.id} was made twice: {sids}"
+            assert len(urls) <= 1, f"the URL of shared trunk {row.id} was made twice: {urls}"
+            assert row.twilio_trunk_sid in {None, *sids}
+            assert row.twilio_origination_url_sid in {None, *urls}
+            members = {agent.twilio_phone_number_sid for agent in agents if agent.trunk_id == row.id}
+            on_it = {sid for sid, number in carrier.numbers.items() if number.routing.trunk_sid in sids}
+            assert on_it <= members, f"shared trunk {row.id} has numbers of others: {on_it - members}"
 
 
 def wire(sessions: Sessions, timing: Timing = TIMING) -> Saga:
