@@ -173,6 +173,8 @@ class Trunk(Base):
     """When trunk and origination URL were last read or made, and found to be right."""
     emptied_at: Mapped[datetime | None]
     """Since when no agent names it; null while one does."""
+    is_full: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    """Its last place was taken, and it is not known that somebody left it: all are counted before one is added."""
     health_state: Mapped[Health] = mapped_column(
         status_column(Health, "health_state"), default=Health.UNKNOWN, server_default=Health.UNKNOWN
     )

@@ -273,7 +273,10 @@ def _written(change: Change, version: str | None, now: datetime | None) -> tuple
         "ended": _agents_of(operation) if before.operation.status.is_final else [],
         "holder": before.agent.id,
     }
-    parts = (part for part in ("steps", "agents", "ledger", "deleted", "ended", "announcements") if document[part])
+    document["left"] = [changed["id"] for changed in document["agents"] if changed.get("trunk_id", "") is None]
+    parts = (
+        part for part in ("steps", "left", "agents", "ledger", "deleted", "ended", "announcements") if document[part]
+    )
     return _write_sql(*parts), {"id": operation.id, "version": version, "now": now, "change": _json(document)}
 
 

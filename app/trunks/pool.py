@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions, read_sql
 from app.db.models import Trunk
@@ -43,6 +44,7 @@ wait, and take the place back, or they came first, and the step is not held any 
 _HELD_PLACE = read_sql(__file__, "held_place.sql")
 _CHOOSE_TRUNK = read_sql(__file__, "choose_trunk.sql")
 _TAKE_PLACE = read_sql(__file__, "take_place.sql")
+_FIND_ROOM = read_sql(__file__, "find_room.sql")
 _ADD_SHARD = read_sql(__file__, "add_shard.sql")
 _BEGIN_MAKING = read_sql(__file__, "begin_making.sql")
 
@@ -122,7 +124,7 @@ class TrunkPool:
         self._sessions = sessions
         self._profile = json.dumps(profile_json(profile))
         self._hash = profile_hash(profile)
-        self._max_numbers = max_numbers
+        self._wanted = {"hash": self._hash, "most": max_numbers}
         self._lease = lease
         self._lands = lands
 
@@ -139,19 +141,30 @@ class TrunkPool:
                     return None
                 if held.id is not None and held.state in _STANDING:
                     return self._place(held)
-                chosen = run(_CHOOSE_TRUNK, {"hash": self._hash, "most": self._max_numbers}).one_or_none()
+                chosen = run(_CHOOSE_TRUNK, self._wanted).one_or_none()
                 if chosen is None:
-                    run(_ADD_SHARD, {"id": uuid.uuid4(), "profile": self._profile, "hash": self._hash})
-                elif run(_TAKE_PLACE, {"trunk": chosen.id, "agent": agent_id, "most": self._max_numbers}).one_or_none():
+                    self._find_or_add(session)
+                elif run(_TAKE_PLACE, {**self._wanted, "trunk": chosen.id, "agent": agent_id}).one_or_none():
                     return self._place(chosen)
         raise LookupError(f"no place for agent {agent_id} after {_TRIES} tries")
 
     def next_place(self) -> Place | None:
         """Return the place that the next agent would get, without taking it; None: a trunk would be added."""
-        with self._sessions() as session:
-            values = {"hash": self._hash, "most": self._max_numbers}
-            chosen = session.connection().exec_driver_sql(_CHOOSE_TRUNK, values).one_or_none()
-        return None if chosen is None else self._place(chosen)
+        for _ in range(_TRIES):
+            with self._sessions.begin() as session:
+                run = session.connection().exec_driver_sql
+                if chosen := run(_CHOOSE_TRUNK, self._wanted).one_or_none():
+                    return self._place(chosen)
+                if run(_FIND_ROOM, self._wanted).one_or_none():
+                    return None
+        raise LookupError(f"no trunk kept its room in {_TRIES} tries")
+
+    def _find_or_add(self, session: Session) -> None:
+        """Find the trunks that have room after all; add one when there is none."""
+        run = session.connection().exec_driver_sql
+        if full := run(_FIND_ROOM, self._wanted).one_or_none():
+            new = {"id": uuid.uuid4(), "profile": self._profile, "hash": self._hash, "shard": full.newest + 1}
+            run(_ADD_SHARD, new)
 
     def begin_making(self, trunk_id: uuid.UUID, step: str) -> Making | None:
         """Take the lease to make this step's object; None while another has it, or something may still land."""

@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("unsettled_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("checked_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("emptied_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("is_full", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("health_state", sa.String(length=32), server_default="UNKNOWN", nullable=False),
         sa.Column("health_checked_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("health_findings", postgresql.JSONB(), server_default=sa.text("'[]'"), nullable=False),

@@ -15,16 +15,21 @@ from app.db.models import IS_OPEN
 from app.domain.operations import STEPS
 from app.numbers import service
 from app.saga import rows
+from app.trunks import pool
 from app.webhooks import announcements
 from tests.support.servers import ROOT, PostgresServer
 
 STATEMENTS = {
     "accept": service._ACCEPT,
     "read": rows._READ,
-    "write": rows._write_sql("steps", "agents", "ledger", "deleted", "announcements"),
+    "write": rows._write_sql("steps", "left", "agents", "ledger", "deleted", "announcements"),
     "hand over": rows._HAND_OVER,
     "follow": rows._FOLLOW,
     "announce": announcements._ANNOUNCE,
+    "held place": pool._HELD_PLACE,
+    "choose trunk": pool._CHOOSE_TRUNK,
+    "take place": pool._TAKE_PLACE,
+    "find room": pool._FIND_ROOM,
 }
 
 SMALL_TABLE = "webhook_endpoints"
@@ -33,7 +38,7 @@ SMALL_TABLE = "webhook_endpoints"
 MOMENT, ID = timedelta(seconds=1), uuid.uuid4()
 
 VALUES = {
-    **dict.fromkeys(("operation", "agent", "bulk", "key_id", "id", "holder", "heir"), ID),
+    **dict.fromkeys(("operation", "agent", "bulk", "key_id", "id", "holder", "heir", "token", "trunk"), ID),
     **dict.fromkeys(("grace", "lands"), MOMENT),
     **dict.fromkeys(("number", "requested_by", "request_id", "traceparent", "channel", "address", "action"), "x"),
     **dict.fromkeys(("change", "detail", "trail", "target"), Jsonb({})),
@@ -42,6 +47,9 @@ VALUES = {
     "version": "1",
     "now": None,
     "position": 1,
+    "step": STEPS[0].name,
+    "hash": "x",
+    "most": 500,
     "takeover": False,
 }
 

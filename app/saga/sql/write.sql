@@ -35,6 +35,14 @@ steps AS (
      WHERE operation_id = fits.id AND name = changed ->> 'name'
 ),
 -- [end]
+-- [left]
+-- A trunk that a number leaves has room again, for whoever looks for a place next.
+room AS (
+    UPDATE trunks SET is_full = false
+      FROM fits, jsonb_array_elements_text(change -> 'left') AS leaver JOIN agents ON agents.id = leaver::uuid
+     WHERE trunks.id = agents.trunk_id AND is_full
+),
+-- [end]
 -- [agents]
 agents AS (
     UPDATE agents

@@ -1,10 +1,9 @@
--- Locks the newest trunk of a profile that has room, of those that are there or being made. The count is looked at once
--- more under the lock: others may have been faster.
+-- Locks the newest trunk of a profile that may have room, of those that are there or being made. Its members are counted
+-- under the lock.
 SELECT id, state, twilio_trunk_sid, twilio_origination_url_sid, checked_at, lease_until, unsettled_until,
        clock_timestamp() AS now
   FROM trunks
- WHERE profile_hash = %(hash)s AND state IN ('CREATING', 'ACTIVE')
-   AND (SELECT count(*) FROM agents WHERE agents.trunk_id = trunks.id) < %(most)s
+ WHERE profile_hash = %(hash)s AND state IN ('CREATING', 'ACTIVE') AND NOT is_full
  ORDER BY shard DESC
  LIMIT 1
    FOR UPDATE
