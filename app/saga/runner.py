@@ -129,7 +129,7 @@ class Runner:
     def _hand_over(self, claim: Claim, found: list[str]) -> Result:
         """Keep what was handed over in place. A move makes nothing: what is gone is a repair's, once it went back."""
         if claim.resource_id in found:
-            return Result(claim.resource_id)
+            return Result(claim.resource_id, trunk_id=_shared_trunk(claim))
         if claim.direction is Direction.UNDO:
             return Result(None)
         name = claim.step.name.replace("_", " ")
@@ -151,7 +151,7 @@ class Runner:
         for duplicate in duplicates if undo else ():
             claim.context.check_time()
             undo(claim.context, duplicate)  # type: ignore[misc]  # the loop above has looked
-        return Result(kept, removed=(*(duplicates if undo else ()), *gone))
+        return Result(kept, removed=(*(duplicates if undo else ()), *gone), trunk_id=_shared_trunk(claim))
 
     def _undo(self, claim: Claim, actions: Actions, found: list[str]) -> Result:
         """Undo all that the row, the ledger and, after an unknown outcome, the provider's own list know of."""
@@ -244,6 +244,11 @@ class Runner:
         longest_s = min(BACKOFF_CAP_S, error.retry_within_s or BACKOFF_CAP_S)
         ceiling = min(longest_s, BACKOFF_BASE_S * 2 ** min(claim.lease.attempt - 1, 16))
         return timedelta(seconds=max(self.jitter(0, ceiling), error.retry_after_s or 0))
+
+
+def _shared_trunk(claim: Claim) -> uuid.UUID | None:
+    """Return the shared trunk that what this step has found is, or is on; None where it is the agent's own."""
+    return None if ACTIONS[claim.step.name].is_own(claim.context) else claim.context.trunk_id
 
 
 def _check_stall(caller: Caller) -> None:
