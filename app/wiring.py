@@ -120,7 +120,8 @@ def build(
     rows = Rows(sessions, tools.timing.lands)
     service = ProvisioningService(sessions, publisher, rows)
     maintenance = MaintenanceService(sessions, publisher, rows, tools)
-    audits = AuditService(sessions, tools, maintenance, timedelta(seconds=settings.orphan_grace_s))
+    bulks = BulkService(sessions, rows)
+    audits = AuditService(sessions, tools, maintenance, timedelta(seconds=settings.orphan_grace_s), bulks)
     sender = Sender(AddressRule(settings.webhook_networks))
     deliveries = DeliveryService(sessions, publisher, sender)
     agents, webhooks = AgentService(sessions), WebhookService(sessions, publisher, sender)
@@ -154,7 +155,7 @@ def build(
         ),
         headroom=HeadroomService(sessions, tools.carrier, settings.twilio_trunk_limit),
         inventory=InventoryService(sessions, tools.carrier),
-        bulk=BulkService(sessions, rows),
+        bulk=bulks,
         rate_limiters=rate_limiters,
         webhooks=webhooks,
         deliveries=deliveries,

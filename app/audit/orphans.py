@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -29,11 +29,22 @@ LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True)
 class StoredPaths:
-    """The database at one moment: the provisioned paths, and the agents with an open operation."""
+    """The database at one moment: the provisioned paths, the agents with an open operation, and the shared trunks."""
 
     paths: Mapping[str, PathSpec]
     open_agents: frozenset[str]
     at: datetime
+    places: Mapping[str, uuid.UUID] = field(default_factory=dict)
+    """Agent id -> the shared trunk that it has a place on, by the id of its row."""
+    trunks: Mapping[uuid.UUID, Mapping[str, str]] = field(default_factory=dict)
+    """Shared trunks that stand, by the id of their rows -> step -> the sid of trunk and origination URL."""
+    numbers: frozenset[str] = frozenset()
+    """The numbers of all agents and open operations, E.164."""
+
+    @property
+    def shared_trunk_sids(self) -> frozenset[str]:
+        """The sids of the shared trunks."""
+        return frozenset(ids[TRUNK] for ids in self.trunks.values())
 
 
 @dataclass(frozen=True)

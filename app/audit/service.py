@@ -5,7 +5,8 @@ lost message is sent again.
 """
 
 import uuid
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,25 +16,47 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.audit.orphans import StoredPaths, delete_orphan, find_orphans, ids_of
+from app.audit.trunks import find_foreign_numbers, findings_by_trunk, forget_gone
+from app.bulk.service import BulkService
 from app.db.access import record_activity
 from app.db.engine import Sessions
-from app.db.models import Agent, Audit, Operation
+from app.db.models import Agent, Audit, Bulk, BulkItem, Operation, Trunk
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import Action, Origin
-from app.domain.findings import AuditStatus, Finding, FindingCode, Fix, Health, finding_json, worst_first
+from app.domain.findings import (
+    AuditStatus,
+    Finding,
+    FindingCode,
+    Fix,
+    Health,
+    finding_json,
+    one_for_each_trunk,
+    worst_first,
+)
 from app.domain.operations import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
+    MAX_ITEMS,
     OPEN_STATUSES,
     ORIGINATION_URL,
     TRUNK,
+    BulkKind,
+    ItemStatus,
     PhoneStatus,
+    TrunkState,
 )
-from app.numbers.maintenance import MaintenanceService, guarded, refusal_code, save_health, spec_from_row
+from app.numbers.maintenance import (
+    MaintenanceService,
+    guarded,
+    refusal_code,
+    save_health,
+    save_trunk_health,
+    spec_from_row,
+    with_members,
+)
 from app.path.compare import compare
 from app.path.marks import agent_of, is_damaged
 from app.path.observed import Observed
-from app.path.spec import PathSpec
 from app.providers.errors import ProviderError
 from app.providers.rate_limiter import Caller, CallPriority, calling
 from app.saga.context import Toolbox
@@ -45,7 +68,8 @@ INTERVAL = timedelta(minutes=10)
 """How often the sweeper requests an audit: drift costs calls, and an audit is a handful of list requests."""
 
 LEASE = timedelta(minutes=5)
-"""How long a worker may run an audit: 5,000 trunks at 150 ms, eight lists at a time, take a minute and a half."""
+"""How long a worker may run an audit: 5,000 trunks of single numbers at 150 ms, eight lists at a time, take a minute
+and a half. Numbers that share trunks take seconds."""
 
 CALL_MAX_WAIT_S = 60.0
 """Seconds that a call of an audit may wait behind all other calls: no client waits for it, and its lease is longer."""
@@ -55,6 +79,9 @@ REPUBLISH_AFTER = timedelta(seconds=15)
 
 NO_ID = "unknown"
 """Replaces the id of a record whose id cannot be read."""
+
+NO_TRUNK = uuid.UUID(int=0)
+"""Stands for the shared trunk of an agent that has none."""
 
 NOT_REPAIRED = "not repaired: "
 """How `fixed` starts where a repair was refused; the error code follows."""
@@ -71,6 +98,7 @@ class AuditService:
     tools: Toolbox
     maintenance: MaintenanceService
     orphan_grace: timedelta
+    bulks: BulkService
 
     def request_audit(self, *, fix: bool, origin: Origin) -> uuid.UUID:
         """Insert the row of an audit; a worker or the caller runs it."""
@@ -155,13 +183,21 @@ class AuditService:
     def _compare_all(self, *, fix: bool, origin: Origin) -> tuple[list[Finding], int]:
         before = self._read_paths()
         tools = self.tools
-        observed = read_all(tools.carrier, tools.platform, tools.instance, before.paths.values())
+        observed = read_all(
+            tools.carrier, tools.platform, tools.instance, before.paths.values(), before.shared_trunk_sids
+        )
         after = self._read_paths()
         # An agent that changed while the lists were read is left to the next audit.
         steady = [path for agent_id, path in after.paths.items() if before.paths.get(agent_id) == path]
-        findings = [one for path in steady for one in guarded(partial(compare, path, observed), path.agent_id)]
+        members = Counter(after.places.values())
+        findings = [
+            with_members(finding, members[after.places[path.agent_id]] if path.agent_id in after.places else 0)
+            for path in steady
+            for finding in guarded(partial(compare, path, observed), path.agent_id)
+        ]
         known = {one for path in steady for one in (path.number_sid, *ids_of(path))}
         for check in (
+            partial(find_foreign_numbers, observed, (before, after)),
             partial(_foreign_catch_alls, observed, tools.instance, known),
             partial(find_unreadable, observed, tools.instance, known),
             partial(find_orphans, observed, (before, after), tools, self.orphan_grace),
@@ -169,40 +205,130 @@ class AuditService:
             findings += guarded(check)
         findings = worst_first(findings)
         if fix:
-            findings = self._fix(findings, origin)
-        self._save_health(steady, findings)
-        return findings, len(steady)
+            findings = self._fix(findings, observed, after, origin)
+        shared = {agent_id: path.trunk_sid for agent_id, path in after.paths.items() if agent_id in after.places}
+        report = one_for_each_trunk(findings, shared)
+        checked = [path.agent_id for path in steady]
+        self._save_health(checked, findings, findings_by_trunk(report, observed, after, tools, checked))
+        return report, len(steady)
 
     def _read_paths(self) -> StoredPaths:
         """Read the paths of all provisioned agents, and which agents have an open operation."""
         with self.sessions.begin() as session:
-            holders = session.scalars(select(Agent).where(Agent.twilio_phone_number.is_not(None)))
+            holders = session.scalars(select(Agent).where(Agent.twilio_phone_number.is_not(None))).all()
             provisioned = [agent for agent in holders if agent.phone_provisioning_status is PhoneStatus.PROVISIONED]
             busy = session.execute(
-                select(Operation.agent_id, Operation.target_agent_id).where(Operation.status.in_(OPEN_STATUSES))
+                select(Operation.agent_id, Operation.target_agent_id, Operation.phone_number).where(
+                    Operation.status.in_(OPEN_STATUSES)
+                )
             )
-            open_agents = {str(one) for row in busy for one in row if one}
+            asked = busy.all()
             now = session.scalar(select(func.now()))
-        paths = {
-            str(agent.id): spec_from_row(self.tools, agent) for agent in provisioned if str(agent.id) not in open_agents
-        }
-        return StoredPaths(paths, frozenset(open_agents), now or datetime.now().astimezone())
+            standing = session.scalars(select(Trunk).where(Trunk.state == TrunkState.ACTIVE)).all()
+        open_agents = {str(one) for row in asked for one in (row.agent_id, row.target_agent_id) if one}
+        return StoredPaths(
+            {
+                str(agent.id): spec_from_row(self.tools, agent)
+                for agent in provisioned
+                if str(agent.id) not in open_agents
+            },
+            frozenset(open_agents),
+            now or datetime.now().astimezone(),
+            {str(agent.id): agent.trunk_id for agent in provisioned if agent.trunk_id},
+            {
+                one.id: {TRUNK: one.twilio_trunk_sid or "", ORIGINATION_URL: one.twilio_origination_url_sid or ""}
+                for one in standing
+            },
+            frozenset(filter(None, [agent.twilio_phone_number for agent in holders]))
+            | {row.phone_number for row in asked},
+        )
 
-    def _fix(self, findings: list[Finding], origin: Origin) -> list[Finding]:
-        """Queue a repair for each agent that needs one, and delete orphans; add to each finding what was done."""
-        done: dict[str, str] = {}
-        for agent_id in sorted({finding.agent_id for finding in findings if finding.agent_id and finding.steps}):
-            own = [finding for finding in findings if finding.agent_id == agent_id]
-            done[agent_id] = self._repair(agent_id, own, origin)
+    def _fix(self, findings: list[Finding], observed: Observed, rows: StoredPaths, origin: Origin) -> list[Finding]:
+        """Queue a repair for each agent that needs one, and delete orphans; add to each finding what was done.
+
+        A shared trunk is mended by the repair of one of its agents. Where it is gone, a bulk puts all of them on the
+        one that is made in its stead.
+        """
+        own: dict[str, list[Finding]] = {}
+        for finding in findings:
+            own.setdefault(finding.agent_id or "", []).append(finding)
+        drifted = {agent_id for agent_id in own.keys() - {""} if any(finding.steps for finding in own[agent_id])}
+        done = self._put_back(own, observed, rows, origin)
+        trunk_done: dict[uuid.UUID, str] = {}
+        # First those with the fewest findings of their own: their repair is least likely to be refused for those.
+        for agent_id in sorted(drifted - done.keys(), key=lambda one: (len(own[one]), one)):
+            trunk_id, found = rows.places.get(agent_id), own[agent_id]
+            if trunk_id is not None and trunk_id in trunk_done:
+                found = [finding for finding in found if not finding.is_about_trunk]
+            if not any(finding.steps for finding in found):
+                continue
+            done[agent_id] = self._repair(agent_id, found, origin)
+            mends_trunk = any(finding.is_about_trunk and finding.steps for finding in found)
+            if trunk_id is not None and mends_trunk and not done[agent_id].startswith(NOT_REPAIRED):
+                trunk_done[trunk_id] = done[agent_id]
         fixed = []
         for finding in findings:
             if finding.fix is Fix.DELETE:
                 fixed.append(replace(finding, fixed=delete_orphan(self.sessions, self.tools, finding)))
-            else:
-                text = done.get(finding.agent_id or "", "") if finding.steps else ""
-                refused = NOT_REPAIRED + refusal_code(finding) if finding.is_for_a_person else ""
-                fixed.append(replace(finding, fixed=refused or text))
+                continue
+            agent_id = finding.agent_id or ""
+            text = trunk_done.get(rows.places.get(agent_id, NO_TRUNK), "") if finding.is_about_trunk else ""
+            text = (text or done.get(agent_id, "")) if finding.steps else ""
+            refused = NOT_REPAIRED + refusal_code(finding) if finding.is_for_a_person else ""
+            fixed.append(replace(finding, fixed=refused or text))
         return fixed
+
+    def _put_back(
+        self, own: Mapping[str, list[Finding]], observed: Observed, rows: StoredPaths, origin: Origin
+    ) -> dict[str, str]:
+        """Forget the shared trunks that are gone, and open a bulk that puts their numbers on new ones.
+
+        Returns what was done by agent id. Left out are those whose repair would be refused, or would be the only one.
+        """
+        refused = self._forget_gone(observed, rows)
+        done: dict[str, str] = {}
+        to_put_back: set[uuid.UUID] = set()
+        for agent_id, findings in own.items():
+            trunk_id = rows.places.get(agent_id)
+            is_gone = any(finding.code is FindingCode.TRUNK_GONE for finding in findings)
+            is_refused = any(finding.is_for_a_person or finding.fix is Fix.TAKE_BACK for finding in findings)
+            if trunk_id is None or not is_gone or is_refused:
+                continue
+            if trunk_id in refused:
+                done[agent_id] = refused[trunk_id]
+            else:
+                to_put_back.add(uuid.UUID(agent_id))
+        waiting = self._waiting_repairs(to_put_back)
+        done |= {str(agent_id): f"bulk {bulk_id}" for agent_id, bulk_id in waiting.items()}
+        agents = [(one, rows.paths[str(one)].phone_number) for one in sorted(to_put_back - waiting.keys())]
+        for first in range(0, len(agents), MAX_ITEMS) if len(agents) > 1 else ():
+            items = agents[first : first + MAX_ITEMS]
+            bulk = self.bulks.open_for_agents(BulkKind.REPAIR, items, origin=origin)
+            done |= {str(agent_id): f"bulk {bulk.id}" for agent_id, _ in items}
+        return done
+
+    def _forget_gone(self, observed: Observed, rows: StoredPaths) -> dict[uuid.UUID, str]:
+        """Forget the shared trunks that are gone; return why not, by trunk, where that is not certain."""
+        refused: dict[uuid.UUID, str] = {}
+        for trunk_id, ids in rows.trunks.items():
+            if ids[TRUNK] in observed.trunks or observed.may_hold(TRUNK, ids[TRUNK]):
+                continue
+            try:
+                is_gone = forget_gone(self.tools, trunk_id, ids[TRUNK])
+            except ProviderError as error:
+                refused[trunk_id] = f"{NOT_REPAIRED}{error.code}"
+            else:
+                if not is_gone:
+                    refused[trunk_id] = f"{NOT_REPAIRED}{ErrorCode.PROVIDER_UNAVAILABLE}"
+        return refused
+
+    def _waiting_repairs(self, agent_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID]:
+        """Return the bulk of an earlier audit that will repair an agent, by agent id."""
+        waiting = select(BulkItem.agent_id, BulkItem.bulk_id).join(Bulk, Bulk.id == BulkItem.bulk_id)
+        waiting = waiting.where(Bulk.kind == BulkKind.REPAIR, BulkItem.status == ItemStatus.PENDING)
+        with self.sessions() as session:
+            found = session.execute(waiting.where(BulkItem.agent_id.in_(agent_ids)))
+            return {row.agent_id: row.bulk_id for row in found}
 
     def _repair(self, agent_id: str, findings: list[Finding], origin: Origin) -> str:
         try:
@@ -211,18 +337,19 @@ class AuditService:
             return f"{NOT_REPAIRED}{error.code}"
         return f"repair {result.operation.id}" if result.operation else ""
 
-    def _save_health(self, steady: Iterable[PathSpec], findings: list[Finding]) -> None:
-        """Store the health of every checked agent: one statement for all in sync, one for each that drifted."""
-        drifted: dict[str, list[Finding]] = {}
+    def _save_health(
+        self, checked: Collection[str], findings: list[Finding], by_trunk: Mapping[uuid.UUID, list[Finding]]
+    ) -> None:
+        """Store the health of every checked agent and trunk: one statement for those in sync, one for all others."""
+        drifted: dict[uuid.UUID, list[Finding]] = {}
         for finding in findings:
             if finding.agent_id and finding.fix is not Fix.DELETE:
-                drifted.setdefault(finding.agent_id, []).append(finding)
-        ids = [uuid.UUID(path.agent_id) for path in steady]
-        still_provisioned = (Agent.phone_provisioning_status == PhoneStatus.PROVISIONED,)
+                drifted.setdefault(uuid.UUID(finding.agent_id), []).append(finding)
+        in_sync = [one for one in map(uuid.UUID, checked) if one not in drifted]
         with self.sessions.begin() as session:
             session.execute(
                 update(Agent)
-                .where(Agent.id == func.any([one for one in ids if str(one) not in drifted]), *still_provisioned)
+                .where(Agent.id == func.any(in_sync), Agent.phone_provisioning_status == PhoneStatus.PROVISIONED)
                 .values(
                     health_state=Health.IN_SYNC,
                     health_checked_at=func.now(),
@@ -230,8 +357,8 @@ class AuditService:
                     updated_at=Agent.updated_at,
                 )
             )
-            for agent_id in sorted(drifted):  # always in the same order, so that two audits do not deadlock
-                save_health(session, uuid.UUID(agent_id), drifted[agent_id])
+            save_health(session, drifted)
+            save_trunk_health(session, by_trunk)
 
     def _finish(
         self, audit_id: uuid.UUID, status: AuditStatus, findings: list[Finding], checked: int, error: str | None

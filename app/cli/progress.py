@@ -303,7 +303,8 @@ def print_findings(findings: Iterable[Finding], names: Mapping[uuid.UUID, str] |
     for finding in worst_first(findings):
         whose = ""
         if names is not None and finding.agent_id:
-            whose = " ".join(filter(None, ("agent", names.get(uuid.UUID(finding.agent_id)), finding.agent_id)))
+            more = f"and {len(finding.concerned) - 1:,} more" if len(finding.concerned) > 1 else ""
+            whose = " ".join(filter(None, ("agent", names.get(uuid.UUID(finding.agent_id)), finding.agent_id, more)))
         ids = ", ".join(part for part in (finding.code, finding.about, whose) if part)
         outcome = f"{finding.fixed.capitalize()}." if finding.fixed else ""
         to_do = "" if finding.is_fixed else finding.advice

@@ -250,6 +250,8 @@ class FindingLine:
     advice: str
     code: str
     agent_id: str | None
+    more_agents: int
+    """How many agents it concerns beside that one."""
     resource: str | None
     resource_id: str | None
     fixed: str
@@ -315,6 +317,7 @@ def finding_line(finding: Finding) -> FindingLine:
         advice=finding.advice,
         code=finding.code,
         agent_id=finding.agent_id,
+        more_agents=max(len(finding.concerned) - 1, 0),
         resource=step_label(resource[0]) if resource else None,
         resource_id=resource[1] if resource else None,
         fixed=finding.fixed,

@@ -1,7 +1,7 @@
 """The closed list of findings, each with its severity, sentence, fix and advice, and what findings say of a path."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -77,6 +77,7 @@ class FindingCode(StrEnum):
     TRUNK_GONE = "trunk_gone"
     TRUNK_SECURE = "trunk_secure"
     TRUNK_CHANGED = "trunk_changed"
+    TRUNK_FOREIGN_NUMBER = "trunk_foreign_number"
     ORIGINATION_URL_MISSING = "origination_url_missing"
     ORIGINATION_URL_DISABLED = "origination_url_disabled"
     ORIGINATION_URL_CHANGED = "origination_url_changed"
@@ -188,6 +189,9 @@ FINDING_KINDS: Mapping[FindingCode, FindingKind] = {
         stops_after=True,
     ),
     _Code.TRUNK_CHANGED: _kind(_WARNING, TRUNK_CHECK, "Our Twilio trunk is set differently.", steps=(TRUNK,)),
+    _Code.TRUNK_FOREIGN_NUMBER: _kind(
+        _FOREIGN, TRUNK_CHECK, "A number that no agent of ours has is on a trunk that our numbers share.", Fix.NONE
+    ),
     _Code.ORIGINATION_URL_MISSING: _kind(
         _CRITICAL, URL_CHECK, "Our origination URL was deleted.", steps=(ORIGINATION_URL,)
     ),
@@ -298,6 +302,7 @@ class Finding:
 
     code: FindingCode
     agent_id: str | None = None
+    """The agent concerned; the first of them where it is about a trunk that many share."""
     resource: tuple[str, str] | None = None
     """Step name (the kind of resource) and external id."""
     parent_id: str | None = None
@@ -307,6 +312,8 @@ class Finding:
     severity_override: Severity | None = None
     callers: Callers | None = None
     """Whose calls fail; set where the severity is critical."""
+    agent_ids: tuple[str, ...] = ()
+    """All agents concerned, where they share the trunk that it is about; empty: `agent_id` alone."""
     fixed: str = field(default="", compare=False)
     """What `--fix` did about it."""
 
@@ -336,6 +343,16 @@ class Finding:
     def check(self) -> str:
         """The named check of `verify` that it fails; empty where it concerns no single part of a path."""
         return self.kind.check or CHECK_OF.get(self.resource[0] if self.resource else "", "")
+
+    @property
+    def is_about_trunk(self) -> bool:
+        """Whether it is about a Twilio trunk or its origination URLs, which numbers may share."""
+        return self.resource is not None and self.resource[0] in {TRUNK, ORIGINATION_URL}
+
+    @property
+    def concerned(self) -> tuple[str, ...]:
+        """The ids of all agents that it concerns."""
+        return self.agent_ids or ((self.agent_id,) if self.agent_id else ())
 
     @property
     def is_for_a_person(self) -> bool:
@@ -405,6 +422,7 @@ def finding_json(finding: Finding) -> dict[str, object]:
         "fix": finding.fix,
         "fixed": finding.fixed,
         "agentId": finding.agent_id,
+        "agentIds": list(finding.concerned),
         "resource": {"kind": finding.resource[0], "id": finding.resource[1]} if finding.resource else None,
     }
 
@@ -416,7 +434,7 @@ def stored_finding(stored: Mapping[str, Any]) -> Finding:
     """
     resource, callers = stored.get("resource"), stored.get("callers")
     severity, code, detail = stored.get("severity"), str(stored["code"]), stored.get("detail") or ""
-    is_known = code in list(FindingCode)
+    is_known, agent_ids = code in list(FindingCode), stored.get("agentIds") or ()
     return Finding(
         FindingCode(code) if is_known else FindingCode.UNREADABLE,
         stored.get("agentId"),
@@ -424,6 +442,7 @@ def stored_finding(stored: Mapping[str, Any]) -> Finding:
         detail=detail if is_known else f"A later release found {code}: {stored.get('sentence')} {detail}".strip(),
         severity_override=Severity(severity) if severity else None,
         callers=Callers(callers) if callers else None,
+        agent_ids=tuple(agent_ids) if len(agent_ids) > 1 else (),
         fixed=stored.get("fixed") or "",
     )
 
@@ -432,6 +451,36 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     """Sort: where all calls fail, where some do, what is not as we made it, what is someone else's."""
     severities = list(Severity)
     return sorted(findings, key=lambda one: (severities.index(one.severity), one.callers is Callers.SOME))
+
+
+def one_for_each_trunk(findings: Iterable[Finding], trunk_of: Mapping[str, str]) -> list[Finding]:
+    """Return the findings with one of each code and object for all agents that share a trunk, the worst of them.
+
+    `trunk_of`: agent id -> the sid of the trunk that it shares. Where that is gone, it says also that their numbers are
+    on no trunk: Twilio detaches them with it.
+    """
+    found = list(findings)
+    gone = {
+        (FindingCode.TRUNK_GONE, (TRUNK, trunk_of[one.agent_id or ""]))
+        for one in found
+        if one.code is FindingCode.TRUNK_GONE and one.agent_id in trunk_of
+    }
+    merged: dict[object, list[Finding]] = {}
+    for one in found:
+        trunk_sid = trunk_of.get(one.agent_id or "")
+        if one.code is FindingCode.NUMBER_DETACHED and (FindingCode.TRUNK_GONE, (TRUNK, trunk_sid)) in gone:
+            continue
+        key = (one.code, one.resource) if trunk_sid and one.is_about_trunk else object()
+        merged.setdefault(key, []).append(one)
+    return [_of_all(alike) for alike in merged.values()]
+
+
+def _of_all(alike: Sequence[Finding]) -> Finding:
+    """Return the worst of findings about one object, as one of all their agents."""
+    if len(alike) == 1:
+        return alike[0]
+    agent_ids = tuple(sorted({agent_id for one in alike for agent_id in one.concerned}))
+    return replace(worst_first(alike)[0], agent_id=agent_ids[0], agent_ids=agent_ids)
 
 
 def failing_callers(findings: Iterable[Finding]) -> Callers | None:
@@ -469,6 +518,7 @@ _BY_FIX: Mapping[Fix, str] = {
 _BY_PERSON: Mapping[FindingCode, str] = {
     FindingCode.NUMBER_GONE: "Deprovision the agent, or buy the number again.",
     FindingCode.NUMBER_NO_VOICE: "Set the number to receive voice calls in the Twilio console.",
+    FindingCode.TRUNK_FOREIGN_NUMBER: "Ask whose it is: give it to an agent with takeover, or take it off the trunk.",
     FindingCode.ORIGINATION_URL_OVERRIDDEN: (
         "Ask whose the other URL is: delete it in the Twilio console, or give it a higher priority number than ours."
     ),

@@ -2,8 +2,8 @@
 
 import json
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
@@ -13,8 +13,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.bulk.items import BulkItemRef
-from app.db.engine import Sessions
-from app.db.models import Agent, Operation
+from app.db.engine import Sessions, read_sql
+from app.db.models import Agent, Operation, Trunk
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import Origin
 from app.domain.findings import (
@@ -54,6 +54,8 @@ from app.saga.rows import Rows, agent_row
 from app.webhooks.announcements import announce_drift
 
 log = structlog.get_logger(__name__)
+
+_SAVE_HEALTH = read_sql(__file__, "save_health.sql")
 
 MOVED_STEPS = frozenset({*(step.name for step in STEPS if step.makes and step.column), LAST})
 """The steps whose resources carry the agent's mark or name; callers reach the new agent as soon as the rule changes."""
@@ -98,12 +100,13 @@ class MaintenanceService:
 
         May raise the providers' errors: nothing is stored then.
         """
-        spec = self._spec(agent_id)
+        spec, members = self._read(agent_id)
         observed = read_path(self.tools.carrier, self.tools.platform, spec)
-        findings = worst_first(guarded(partial(compare, spec, observed), spec.agent_id))
+        found = guarded(partial(compare, spec, observed), spec.agent_id)
+        findings = worst_first(with_members(finding, members) for finding in found)
         health = health_of(findings)
         with self.sessions.begin() as session:
-            checked_at = save_health(session, agent_id, findings)
+            checked_at = save_health(session, {agent_id: findings}).get(agent_id)
         if checked_at is None:
             raise RefusedError(ErrorCode.AGENT_HAS_NO_PHONE, "The number was deprovisioned while it was checked.")
         failed = failed_checks(findings)
@@ -194,13 +197,15 @@ class MaintenanceService:
         with self.sessions() as session:
             return session.get_one(Operation, saga.operation.id)
 
-    def _spec(self, agent_id: uuid.UUID) -> PathSpec:
+    def _read(self, agent_id: uuid.UUID) -> tuple[PathSpec, int]:
+        """Return the agent's path as it should be, and how many numbers share its trunk."""
         with self.sessions.begin() as session:
             agent = session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
             if agent is None:
                 raise agent_not_found(agent_id)
             _check_has_number(agent)
-            return spec_from_row(self.tools, agent)
+            members = select(func.count()).where(Agent.trunk_id == agent.trunk_id)
+            return spec_from_row(self.tools, agent), session.scalars(members).one() if agent.trunk_id else 0
 
 
 def guarded(check: Callable[[], list[Finding]], agent_id: str | None = None) -> list[Finding]:
@@ -242,33 +247,58 @@ def _instructions(findings: Sequence[Finding]) -> str:
     return " ".join(finding.instruction for finding in findings)
 
 
-def save_health(session: Session, agent_id: uuid.UUID, findings: list[Finding]) -> datetime | None:
-    """Store the findings as the agent's health, and queue webhooks when it begins to drift or calls begin to fail.
+def save_health(session: Session, findings_of: Mapping[uuid.UUID, Sequence[Finding]]) -> Mapping[uuid.UUID, datetime]:
+    """Store the findings as the agents' health, and queue webhooks where one begins to drift or calls begin to fail.
 
-    Returns the time; None, with nothing written, when the agent's number is no longer provisioned.
+    Returns the time by agent, without those whose number is no longer provisioned: nothing is written of them.
     """
-    # The row lock lets only one of two concurrent checks announce the same drift.
-    provisioned = select(Agent).where(Agent.id == agent_id, Agent.phone_provisioning_status == PhoneStatus.PROVISIONED)
-    agent = session.scalar(provisioned.with_for_update())
-    if agent is None:
-        return None
-    health = health_of(findings)
-    before = [stored_finding(one) for one in agent.health_findings or ()]
-    if (health is Health.DRIFTED and agent.health_state is not Health.DRIFTED) or (
-        failing_callers(findings) and not failing_callers(before)
-    ):
-        announce_drift(session, agent, findings)
-    return session.scalar(
-        update(Agent)
-        .where(Agent.id == agent_id)
-        .values(
-            health_state=health,
-            health_checked_at=func.now(),
-            health_findings=[finding_json(finding) for finding in findings],
-            updated_at=Agent.updated_at,
-        )
-        .returning(Agent.health_checked_at)
+    # The row locks let only one of two concurrent checks announce the same drift; always in the same order.
+    provisioned = select(Agent).where(
+        Agent.id == func.any(list(findings_of)), Agent.phone_provisioning_status == PhoneStatus.PROVISIONED
     )
+    agents = session.scalars(provisioned.order_by(Agent.id).with_for_update()).all()
+    announce_drift(
+        session, {agent: findings_of[agent.id] for agent in agents if _is_news(agent, findings_of[agent.id])}
+    )
+    found = [findings_of[agent.id] for agent in agents]
+    stored = {
+        "ids": [agent.id for agent in agents],
+        "states": [health_of(one) for one in found],
+        "findings": [json.dumps([finding_json(finding) for finding in one]) for one in found],
+    }
+    rows = session.connection().exec_driver_sql(_SAVE_HEALTH, stored).all() if agents else ()
+    return {row.id: row.health_checked_at for row in rows}
+
+
+def _is_news(agent: Agent, findings: Sequence[Finding]) -> bool:
+    """Tell whether the agent begins to drift by these findings, or its calls begin to fail."""
+    if health_of(findings) is Health.DRIFTED and agent.health_state is not Health.DRIFTED:
+        return True
+    before = [stored_finding(one) for one in agent.health_findings or ()]
+    return failing_callers(findings) is not None and failing_callers(before) is None
+
+
+def save_trunk_health(session: Session, findings_of: Mapping[uuid.UUID, Sequence[Finding]]) -> None:
+    """Store what was found of trunks that numbers share, by the id of their rows."""
+    for trunk_id in sorted(findings_of):
+        found = worst_first(findings_of[trunk_id])
+        session.execute(
+            update(Trunk)
+            .where(Trunk.id == trunk_id)
+            .values(
+                health_state=health_of(found),
+                health_checked_at=func.now(),
+                # Its agents are those that name it.
+                health_findings=[finding_json(replace(one, agent_id=None, agent_ids=())) for one in found],
+            )
+        )
+
+
+def with_members(finding: Finding, members: int) -> Finding:
+    """Return a finding about a trunk that says how many numbers share that trunk."""
+    if not finding.is_about_trunk or members <= 1:
+        return finding
+    return replace(finding, detail=f"{finding.detail} {members:,} numbers share the trunk.".lstrip())
 
 
 def spec_from_row(tools: Toolbox, agent: Agent) -> PathSpec:

@@ -3,7 +3,7 @@
 Unexpected data never makes a read fail: a record that cannot be read is kept as such.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -12,7 +12,7 @@ from typing import Any
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
-from app.path.marks import agent_of
+from app.path.marks import agent_of, is_pool_tag
 from app.path.observed import (
     CarrierNumber,
     CarrierTrunk,
@@ -29,7 +29,7 @@ from app.providers.errors import RejectedError
 from app.providers.twilio_records import is_sid
 
 PARALLEL_LISTS = 8
-"""Lists read at once: an audit needs one request for each trunk."""
+"""Lists read at once: an audit needs one request for each trunk, shared or not."""
 
 
 class _UnreadableRecords(dict[ResourceKey, list[Unreadable]]):
@@ -39,15 +39,22 @@ class _UnreadableRecords(dict[ResourceKey, list[Unreadable]]):
         return self.setdefault((kind, parent_id), [])
 
 
-def read_all(carrier: Carrier, platform: VoicePlatform, instance: str, paths: Iterable[PathSpec]) -> Observed:
+def read_all(
+    carrier: Carrier, platform: VoicePlatform, instance: str, paths: Iterable[PathSpec], shared: Collection[str] = ()
+) -> Observed:
     """List everything: numbers and trunks, the URLs of our trunks and of those that our numbers are on, LiveKit's all.
 
-    `instance` is the one whose mark makes a trunk ours, `paths` are those of the stored agents.
+    `instance` is the one whose mark makes a trunk ours, `paths` are those of the stored agents, `shared` the sids of
+    the stored trunks that numbers share. Takes a request for every thousand of a list, and one for each trunk.
     """
     unreadable = _UnreadableRecords()
     numbers = {number.sid: number for number in carrier.list_numbers(unreadable.of_list(NUMBER))}
     trunks = {trunk.sid: trunk for trunk in carrier.list_trunks(unreadable.of_list(TRUNK))}
-    wanted = {sid for sid, trunk in trunks.items() if agent_of(instance, trunk.tag)}
+    wanted = {
+        sid
+        for sid, trunk in trunks.items()
+        if sid in shared or is_pool_tag(instance, trunk.tag) or agent_of(instance, trunk.tag)
+    }
     for path in paths:
         number = numbers.get(path.number_sid)
         on = number.routing.trunk_sid if number else None

@@ -18,8 +18,12 @@ from app.trunks.pool import Place
 
 
 def place_of(ctx: StepContext) -> Place:
-    """Return the agent's place on a shared trunk, after taking one if it has none."""
-    place = ctx.tools.pool.take_place(ctx.agent_id, ctx.operation_id, ctx.step, ctx.lease_token)
+    """Return the place on a shared trunk of the agent that has the number, after taking one if it has none.
+
+    In a move that is the agent that gives it away: the place goes with the number, at the end.
+    """
+    holder = ctx.source_agent_id or ctx.agent_id
+    place = ctx.tools.pool.take_place(holder, ctx.operation_id, ctx.step, ctx.lease_token)
     if place is None:
         raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Another worker has this step by now.")
     return place

@@ -92,7 +92,7 @@ def _mend_trunk(ctx: StepContext, findings: Iterable[Finding]) -> None:
     for kind in (TRUNK, ORIGINATION_URL):
         repair = ACTIONS[kind].repair
         if repair and any(
-            finding.severity is Severity.CRITICAL and _is_about_trunk(finding) and kind in finding.steps
+            finding.severity is Severity.CRITICAL and finding.is_about_trunk and kind in finding.steps
             for finding in findings
         ):
             ctx.check_time()
@@ -108,13 +108,9 @@ def read_findings(ctx: StepContext) -> list[Finding]:
         # A provisioning makes its own trunk a moment before, and many share one that was read for another's sake.
         known = Observed(trunks=built.trunks, urls=built.urls if place else {})
     found = compare(spec, read_built_path(ctx.tools.carrier, ctx.tools.platform, spec, known, ctx.check_time))
-    if place is not None and not known.trunks and not any(_is_about_trunk(finding) for finding in found):
+    if place is not None and not known.trunks and not any(finding.is_about_trunk for finding in found):
         ctx.tools.pool.keep_checked(place.trunk_id)
     return found
-
-
-def _is_about_trunk(finding: Finding) -> bool:
-    return finding.resource is not None and finding.resource[0] in {TRUNK, ORIGINATION_URL}
 
 
 def _remove_duplicates(ctx: StepContext) -> list[str]:

@@ -47,6 +47,7 @@ _TAKE_PLACE = read_sql(__file__, "take_place.sql")
 _FIND_ROOM = read_sql(__file__, "find_room.sql")
 _ADD_SHARD = read_sql(__file__, "add_shard.sql")
 _BEGIN_MAKING = read_sql(__file__, "begin_making.sql")
+_GIVE_URL = read_sql(__file__, "give_url.sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,10 @@ class TrunkPool:
         return None if row is None else Making(token, row.may_have_happened)
 
     def keep_made(self, trunk_id: uuid.UUID, token: uuid.UUID, step: str, sid: str) -> bool:
-        """Keep what was made, and end the lease; False when the lease was lost."""
+        """Keep what was made, and end the lease; False when the lease was lost.
+
+        A URL that was made anew is that of all numbers on the trunk at once.
+        """
         mine = (Trunk.id == trunk_id, Trunk.lease_token == token)
         free = {"lease_token": None, "lease_until": None, "intent": None, "unsettled_until": None}
         is_whole = (Trunk.twilio_trunk_sid.is_not(None), Trunk.twilio_origination_url_sid.is_not(None))
@@ -188,6 +192,10 @@ class TrunkPool:
                 .where(Trunk.id == trunk_id, Trunk.state == TrunkState.CREATING, *is_whole)
                 .values(state=TrunkState.ACTIVE, checked_at=func.clock_timestamp())
             )
+        if kept is not None and step == ORIGINATION_URL:
+            # Apart, since whoever takes a place locks its agent first, and then the trunk.
+            with self._sessions.begin() as session:
+                session.connection().exec_driver_sql(_GIVE_URL, {"trunk": trunk_id})
         return kept is not None
 
     def end_making(

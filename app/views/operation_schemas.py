@@ -61,6 +61,16 @@ class FindingOut(Schema):
     fix = closed(list(Fix), "What an audit with `fix` does about it.")
     fixed = text("What was done about it; empty for nothing.", f"repair {OPERATION_ID}")
     agent_id = text("The agent concerned.", AGENT_ID, data_key="agentId", attribute="agentId", allow_none=True)
+    agent_ids = fields.List(
+        fields.String(),
+        data_key="agentIds",
+        attribute="agentIds",
+        metadata={
+            "description": "All agents concerned: many where they share the trunk that it is about, and `agentId` is "
+            "the first of them.",
+            "example": [AGENT_ID],
+        },
+    )
     resource = fields.Nested(FoundResource, allow_none=True)
 
 

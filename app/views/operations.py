@@ -261,7 +261,8 @@ def all_calls_in_words(findings: Iterable[Finding]) -> str:
     """Return what findings about many paths say of their calls."""
     paths: dict[str, list[Finding]] = {}
     for finding in findings:
-        paths.setdefault(finding.agent_id or "", []).append(finding)
+        for agent_id in finding.concerned or ("",):
+            paths.setdefault(agent_id, []).append(finding)
     failing = Counter(failing_callers(path) for path in paths.values())
     counts = [(failing[Callers.ALL], "calls to"), (failing[Callers.SOME], "some calls to")]
     parts = [f"{words} {count:,} agent{'s' if count > 1 else ''}" for count, words in counts if count]

@@ -29,9 +29,16 @@ TOLD = ("code", "severity", "callers", "sentence", "detail", "resource")
 """What an event tells of a finding."""
 
 
-def announce_drift(session: Session, agent: Agent, findings: Iterable[Finding]) -> None:
-    """Queue the event that a path has begun to drift, or that its calls have begun to fail."""
-    data = {
+def announce_drift(session: Session, drifted: Mapping[Agent, Iterable[Finding]]) -> None:
+    """Queue an event for each agent whose path has begun to drift, or whose calls have begun to fail."""
+    events = [(WebhookEvent.DRIFTED, _drift(agent, findings)) for agent, findings in drifted.items()]
+    if events:
+        change = {"announcements": lines_of(events)}
+        session.connection().exec_driver_sql(_ANNOUNCE, {"change": json.dumps(change)})
+
+
+def _drift(agent: Agent, findings: Iterable[Finding]) -> dict[str, Any]:
+    return {
         "agentId": str(agent.id),
         "agentName": agent.name,
         "phoneProvisioningStatus": agent.phone_provisioning_status,
@@ -39,5 +46,3 @@ def announce_drift(session: Session, agent: Agent, findings: Iterable[Finding]) 
         "operationId": None,
         "findings": [{name: finding_json(one)[name] for name in TOLD} for one in worst_first(findings)],
     }
-    change = {"announcements": lines_of([(WebhookEvent.DRIFTED, data)])}
-    session.connection().exec_driver_sql(_ANNOUNCE, {"change": json.dumps(change)})

@@ -17,13 +17,13 @@ from livekit.protocol import sip
 from sqlalchemy import delete
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from app.db.models import Agent, Audit, Event, Operation, OperationStep, Resource
+from app.db.models import Agent, Audit, Bulk, BulkItem, Event, Operation, OperationStep, Resource, Trunk
 from app.dev.localstack.servers import PostgresServer
 from app.dev.sandbox.application import SandboxApp as SandboxServer
 from app.dev.sandbox.application import create_sandbox
 from app.dev.sandbox.call import trace_call
 from app.domain.findings import Finding
-from app.domain.operations import COLUMNS, DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
+from app.domain.operations import COLUMNS, DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK, TrunkMode
 from app.domain.sip_uris import TWILIO_SIGNALLING
 from app.numbers.maintenance import spec_from_row
 from app.path.call import Call
@@ -97,6 +97,13 @@ class ChangedPath(SandboxApp):
     """An agent whose number is provisioned, and what somebody does to its path at the providers' consoles."""
 
     sandbox: OwnSandbox
+
+    def beside(self, number: str) -> "ChangedPath":
+        """Provision another agent's number; return its path, which shares the trunk of the first."""
+        self.sandbox.number(number)
+        other = ChangedPath(self.wiring, self.publisher, self.sandbox, number=number)
+        other.provision()
+        return other
 
     def ours(self, kind: str) -> str:
         """Return the id of our resource of a kind (step name)."""
@@ -237,7 +244,7 @@ class ChangedPath(SandboxApp):
         with inside.store.lock:
             for caller, source, roll in product((CALLER, OTHER_CALLER, *callers), SOURCES, ROLLS):
                 call = Call(caller, source, roll)
-                found[call] = trace_call(inside, PHONE_NUMBER, caller, source=source, roll=roll)
+                found[call] = trace_call(inside, self.number, caller, source=source, roll=roll)
         return found
 
     def findings(self) -> list[Finding]:
@@ -266,26 +273,35 @@ def changing(postgres_server: PostgresServer, template_database: str) -> Iterato
     postgres_server.drop_database(name)
 
 
-def new_path(sandbox: OwnSandbox, wiring: Wiring, **profile: Any) -> ChangedPath:
+def new_path(
+    sandbox: OwnSandbox, wiring: Wiring, *, trunk_mode: TrunkMode = TrunkMode.SHARED, **profile: Any
+) -> ChangedPath:
     """Return a provisioned path of a new agent, and a foreign trunk, number and LiveKit path beside it.
 
     `profile` are fields of the installation's profile that are not the usual ones.
     """
-    path = new_agent(sandbox, wiring, **profile)
+    path = new_agent(sandbox, wiring, trunk_mode=trunk_mode, **profile)
     path.provision()
     return path
 
 
-def new_agent(sandbox: OwnSandbox, wiring: Wiring, *, trunk_limit: int = 100, **profile: Any) -> ChangedPath:
+def new_agent(
+    sandbox: OwnSandbox,
+    wiring: Wiring,
+    *,
+    trunk_limit: int = 100,
+    trunk_mode: TrunkMode = TrunkMode.SHARED,
+    **profile: Any,
+) -> ChangedPath:
     """Return the same, before anything is provisioned."""
     sandbox.reset()
     with wiring.sessions.begin() as session:
-        for table in (Audit, Event, Resource, OperationStep, Operation, Agent):
+        for table in (Audit, BulkItem, Event, Resource, OperationStep, Operation, Bulk, Agent, Trunk):
             session.execute(delete(table))
     publisher = wiring.publisher
     assert isinstance(publisher, RecordingPublisher)
     publisher.plans.clear()
-    path = ChangedPath(wiring, publisher, sandbox)
+    path = ChangedPath(wiring, publisher, sandbox, trunk_mode=trunk_mode)
     sandbox.switch(roomPresets=[PRESET])
     path.with_profile(**{"room_presets": frozenset({PRESET}), **profile})
     sandbox.number(PHONE_NUMBER, voiceUrl="https://example.com/voice")

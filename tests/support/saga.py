@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, delete, func, select, text, update
 
 from app.audit.service import AuditService
 from app.bulk.dispatcher import BulkDispatcher
+from app.bulk.service import BulkService
 from app.db.engine import Sessions, make_engine, make_sessions
 from app.db.models import Agent, Bulk, BulkItem, Event, Operation, OperationStep, Resource, Trunk
 from app.db.webhooks import WebhookEndpoint
@@ -383,7 +384,7 @@ def wire(sessions: Sessions, timing: Timing = TIMING) -> Saga:
     service = ProvisioningService(sessions, publisher, rows, sleep=clock.sleep, clock=clock)
     runner = Runner(rows, tools, jitter=lambda _low, high: high)
     maintenance = MaintenanceService(sessions, publisher, rows, tools)
-    audits = AuditService(sessions, tools, maintenance, timedelta(hours=1))
+    audits = AuditService(sessions, tools, maintenance, timedelta(hours=1), BulkService(sessions, rows))
     deliveries = DeliveryService(sessions, publisher, Sender(AddressRule()))
     sweeper = Sweeper(sessions, service, audits, BulkDispatcher(sessions, service, maintenance), deliveries)
     return Saga(sessions, rows, world, clock, publisher, runner, service, sweeper)

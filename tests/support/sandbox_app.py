@@ -13,7 +13,7 @@ import requests
 from app.db.models import Agent, Audit
 from app.dev import sandbox as defaults
 from app.domain.events import Origin
-from app.domain.operations import PhoneStatus
+from app.domain.operations import PhoneStatus, TrunkMode
 from app.saga.machine import Verdict
 from app.settings import load_settings
 from app.wiring import Wiring, build
@@ -70,10 +70,18 @@ class ProviderConsole:
 class SandboxApp:
     """The application with real adapters against the sandbox, and one agent whose number is provisioned."""
 
-    def __init__(self, wiring: Wiring, publisher: RecordingPublisher, sandbox: Sandbox) -> None:
-        self.wiring, self.publisher, self.sandbox = wiring, publisher, sandbox
+    def __init__(
+        self,
+        wiring: Wiring,
+        publisher: RecordingPublisher,
+        sandbox: Sandbox,
+        *,
+        number: str = NUMBER,
+        trunk_mode: TrunkMode = TrunkMode.SHARED,
+    ) -> None:
+        self.wiring, self.publisher, self.sandbox, self.number = wiring, publisher, sandbox, number
         self.console = ProviderConsole(sandbox)
-        self.agent_id = wiring.agents.create("front desk", "front-desk", {"tone": "kind"}).id
+        self.agent_id = wiring.agents.create("front desk", "front-desk", {"tone": "kind"}, trunk_mode=trunk_mode).id
 
     @property
     def agent(self) -> Agent:
@@ -82,7 +90,7 @@ class SandboxApp:
 
     def provision(self) -> None:
         """Provision the agent's number, and check that it rings."""
-        self.wiring.provisioning.provision(self.agent_id, NUMBER, takeover=False, origin=Origin())
+        self.wiring.provisioning.provision(self.agent_id, self.number, takeover=False, origin=Origin())
         self.drive()
         assert self.agent.phone_provisioning_status is PhoneStatus.PROVISIONED
         assert self.rings() == "front-desk"
@@ -112,7 +120,7 @@ class SandboxApp:
 
     def rings(self) -> str | None:
         """Call the number; return the agent that answers, or None."""
-        call = self.sandbox.call(NUMBER)
+        call = self.sandbox.call(self.number)
         return call["agentName"] if call["reaches"] else None
 
     def foreign_trunk(self) -> str:
