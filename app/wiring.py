@@ -29,6 +29,7 @@ from app.providers.livekit import LiveKitPlatform
 from app.providers.rate_limiter import RateLimiter, make_rate_limiter
 from app.providers.request_recorder import RecordedLiveKitConnection, RecordedTwilioHttp, RequestRecorder
 from app.providers.twilio import TwilioCarrier
+from app.saga.batch import BatchRunner
 from app.saga.context import Toolbox
 from app.saga.instrumentation import StepInstrumentation
 from app.saga.machine import Timing
@@ -142,7 +143,7 @@ def build(
         publisher=publisher,
         agents=agents,
         provisioning=service,
-        runner=Runner(rows, tools, instrumentation=StepInstrumentation(telemetry)),
+        runner=BatchRunner(rows, tools, instrumentation=StepInstrumentation(telemetry)),
         sweeper=Sweeper(sessions, service, audits, dispatcher, deliveries, purges),
         maintenance=maintenance,
         audits=audits,

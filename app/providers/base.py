@@ -99,12 +99,10 @@ class VoicePlatform(Protocol):
     def create_inbound_trunk(self, spec: InboundTrunkSpec) -> InboundTrunk:
         """Create a trunk for this one number; `RejectedError(livekit_number_conflict)` when another trunk has it."""
 
-    def list_inbound_trunks(
-        self, e164: str | None = None, unreadable: list[Unreadable] | None = None
-    ) -> list[InboundTrunk]:
-        """Return the trunks that a call to this number may match: those with it, and those without numbers.
+    def list_inbound_trunks(self, *e164: str, unreadable: list[Unreadable] | None = None) -> list[InboundTrunk]:
+        """Return the trunks that a call to one of these numbers may match: those with it, and those without numbers.
 
-        The number counts in any form that LiveKit takes for the same. Without a number all; sorted by id.
+        A number counts in any form that LiveKit takes for the same. Without numbers all; sorted by id.
         """
 
     def get_inbound_trunk(self, trunk_id: str) -> InboundTrunk | None:
@@ -125,12 +123,10 @@ class VoicePlatform(Protocol):
         The rule's own metadata is left empty: everybody in the room reads it.
         """
 
-    def list_dispatch_rules(
-        self, trunk_id: str | None = None, unreadable: list[Unreadable] | None = None
-    ) -> list[DispatchRule]:
-        """Return the rules that a call on this trunk may match: those that name it, and those without trunks.
+    def list_dispatch_rules(self, *trunk_ids: str, unreadable: list[Unreadable] | None = None) -> list[DispatchRule]:
+        """Return the rules that a call on one of these trunks may match: those that name it, and those without trunks.
 
-        Without a trunk all; sorted by id.
+        Without trunks all; sorted by id.
         """
 
     def get_dispatch_rule(self, rule_id: str) -> DispatchRule | None:

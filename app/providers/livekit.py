@@ -65,15 +65,13 @@ class LiveKitPlatform:
         response = self._call(operation, lambda sip: sip.create_inbound_trunk(request), is_write=True)
         return _made(operation, response, read_trunk)
 
-    def list_inbound_trunks(
-        self, e164: str | None = None, unreadable: list[Unreadable] | None = None
-    ) -> list[InboundTrunk]:
-        """Return the trunks that a call to this number may match: those with it, and those without numbers.
+    def list_inbound_trunks(self, *e164: str, unreadable: list[Unreadable] | None = None) -> list[InboundTrunk]:
+        """Return the trunks that a call to one of these numbers may match: those with it, and those without numbers.
 
-        The number counts in any form that LiveKit takes for the same. Without a number all; sorted by id.
+        A number counts in any form that LiveKit takes for the same. Without numbers all; sorted by id.
         """
         # Never with a page: LiveKit ends the list at the first page on which nothing matches.
-        request = api.ListSIPInboundTrunkRequest(numbers=[e164] if e164 else [])
+        request = api.ListSIPInboundTrunkRequest(numbers=e164)
         operation = "list_inbound_trunks"
         response = self._call(operation, lambda sip: sip.list_inbound_trunk(request))
         return sorted(_read(operation, response.items, read_trunk, unreadable), key=lambda trunk: trunk.id)
@@ -112,14 +110,12 @@ class LiveKitPlatform:
         response = self._call(operation, lambda sip: sip.create_dispatch_rule(request), is_write=True)
         return _made(operation, response, read_rule)
 
-    def list_dispatch_rules(
-        self, trunk_id: str | None = None, unreadable: list[Unreadable] | None = None
-    ) -> list[DispatchRule]:
-        """Return the rules that a call on this trunk may match: those that name it, and those without trunks.
+    def list_dispatch_rules(self, *trunk_ids: str, unreadable: list[Unreadable] | None = None) -> list[DispatchRule]:
+        """Return the rules that a call on one of these trunks may match: those that name it, and those without trunks.
 
-        Without a trunk all; sorted by id.
+        Without trunks all; sorted by id.
         """
-        request = api.ListSIPDispatchRuleRequest(trunk_ids=[checked_id(trunk_id, "ST")] if trunk_id else [])
+        request = api.ListSIPDispatchRuleRequest(trunk_ids=[checked_id(one, "ST") for one in trunk_ids])
         operation = "list_dispatch_rules"
         response = self._call(operation, lambda sip: sip.list_dispatch_rule(request))
         return sorted(_read(operation, response.items, read_rule, unreadable), key=lambda rule: rule.id)

@@ -27,6 +27,7 @@ from app.path.observed import NumberRouting
 from app.path.spec import Label, PathSpec, Profile
 from app.providers.base import Carrier, VoicePlatform
 from app.providers.errors import RejectedError, TransientError
+from app.providers.number_pages import NumberPages
 from app.providers.rate_limiter import CallPriority
 from app.saga.machine import Change, Lease, OperationRow, Saga, Timing
 from app.saga.rows import Loaded
@@ -65,6 +66,11 @@ class Toolbox:
     pool: Pool
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
+
+    @cached_property
+    def numbers(self) -> NumberPages:
+        """The carrier's numbers as this process has last listed them; for the operations of bulks."""
+        return NumberPages(self.carrier, self.clock)
 
 
 def spec_of(
@@ -122,6 +128,8 @@ class StepContext:
     """The shared trunk that the agent has a place on."""
     is_number_fresh: bool = False
     """Whether this operation has looked the number up a moment ago (`LOOK_UP_LASTS`): `previous_routing` is its own."""
+    shares_lists: bool = False
+    """Whether a list of the account's numbers may answer for this one: in the first try of a bulk's provisioning."""
     tried_for: timedelta = timedelta()
     """How long this step has been tried before this run."""
     started: float = field(default=0.0)
@@ -282,12 +290,16 @@ def claim_of(change: Change, loaded: Loaded, name: str, tools: Toolbox) -> Claim
     tried_for = change.now - row.started_at if row.started_at else timedelta()
     looked_up_at = change.steps[NUMBER].finished_at if NUMBER in change.steps else None
     is_first_provisioning = change.operation.kind is OperationKind.PROVISION and row.attempts == 1
+    is_of_bulk = change.operation.bulk_id is not None
     context = replace(
         _context(loaded.saga, direction, tools),
         tried_for=tried_for,
         step=name,
         lease_token=row.lease_token,
+        shares_lists=is_first_provisioning and is_of_bulk,
+        # A bulk's look-up may be from a list that was read a while before.
         is_number_fresh=is_first_provisioning
+        and not is_of_bulk
         and looked_up_at is not None
         and change.now - looked_up_at <= LOOK_UP_LASTS,
     )

@@ -18,6 +18,7 @@ from app.path.observed import (
     CarrierTrunk,
     DispatchRule,
     InboundTrunk,
+    NumberRouting,
     Observed,
     OriginationUrl,
     ResourceKey,
@@ -109,7 +110,7 @@ def read_built_path(
 
     def inbound_trunks() -> list[InboundTrunk]:
         check_time()
-        found = platform.list_inbound_trunks(spec.phone_number, unreadable.of_list(INBOUND_TRUNK))
+        found = platform.list_inbound_trunks(spec.phone_number, unreadable=unreadable.of_list(INBOUND_TRUNK))
         if all(one.id != spec.inbound_trunk_id for one in found):
             check_time()
             ours = platform.get_inbound_trunk(spec.inbound_trunk_id)
@@ -118,7 +119,7 @@ def read_built_path(
 
     def rules() -> list[DispatchRule]:
         check_time()
-        found = platform.list_dispatch_rules(spec.inbound_trunk_id, unreadable.of_list(DISPATCH_RULE))
+        found = platform.list_dispatch_rules(spec.inbound_trunk_id, unreadable=unreadable.of_list(DISPATCH_RULE))
         if all(one.id != spec.rule_id for one in found):
             check_time()
             ours = platform.get_dispatch_rule(spec.rule_id)
@@ -132,6 +133,59 @@ def read_built_path(
     trunk = known.trunks or rest.pop(0)
     ours = known.urls or {spec.trunk_sid: rest.pop(0)}
     return _observed(number, trunk, ours, inbound, found, unreadable)
+
+
+def read_built_paths(
+    carrier: Carrier,
+    platform: VoicePlatform,
+    specs: Sequence[PathSpec],
+    known: Observed,
+    check_time: Callable[[], None],
+) -> Observed:
+    """Read the same of many paths at once: their trunks' numbers, and LiveKit's lists by their numbers and trunks.
+
+    `known` has trunks and origination URLs that need not be read. LiveKit's filters take many values, and show for all
+    of them together what they show for each. Of a number Twilio's list says that it is on the trunk; what else decides
+    about it was seen when it was looked up. What is missing may be late: only a read of its own says that it is.
+    """
+    unreadable = _UnreadableRecords()
+    trunk_sids = sorted({spec.trunk_sid for spec in specs})
+    unknown = [sid for sid in trunk_sids if sid not in known.trunks]
+
+    def on_time(read: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            check_time()
+            return read()
+
+        return run
+
+    numbers = [spec.phone_number for spec in specs]
+    inbound_ids = [spec.inbound_trunk_id for spec in specs]
+    lists = unreadable.of_list
+    reads: list[Callable[[], Any]] = [
+        partial(platform.list_inbound_trunks, *numbers, unreadable=lists(INBOUND_TRUNK)),
+        partial(platform.list_dispatch_rules, *inbound_ids, unreadable=lists(DISPATCH_RULE)),
+        *(partial(carrier.list_trunk_numbers, sid) for sid in trunk_sids),
+        *(partial(carrier.get_trunk, sid) for sid in unknown),
+        *(partial(carrier.list_origination_urls, sid, lists(ORIGINATION_URL, sid)) for sid in unknown),
+    ]
+    inbound, rules, *others = _at_once([on_time(read) for read in reads])
+    on_trunk = {sid: set(others.pop(0)) for sid in trunk_sids}
+    trunks = {sid: trunk for sid in unknown if (trunk := others.pop(0))}
+    urls = {sid: others.pop(0) for sid in unknown}
+    found = [
+        CarrierNumber(spec.number_sid, spec.phone_number, "", NumberRouting(spec.trunk_sid, None, None))
+        for spec in specs
+        if spec.number_sid in on_trunk[spec.trunk_sid]
+    ]
+    return Observed(
+        {number.sid: number for number in found},
+        {**known.trunks, **trunks},
+        {**known.urls, **urls},
+        {trunk.id: trunk for trunk in inbound},
+        {rule.id: rule for rule in rules},
+        unreadable,
+    )
 
 
 def read_number(carrier: Carrier, spec: PathSpec) -> CarrierNumber | None:

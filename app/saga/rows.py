@@ -27,7 +27,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions, Statements, read_sql
-from app.db.models import Agent
+from app.db.models import IS_OPEN, Agent
 from app.domain.operations import COLUMNS, STEP_BY_NAME, STEPS
 from app.saga.machine import AgentRow, Asked, Change, LedgerEntry, OperationRow, Saga, StepRow
 from app.webhooks.announcements import announce_sql, lines_of
@@ -62,6 +62,7 @@ _COLUMNS = ", ".join((*_AGENT_COLUMNS, *COLUMNS.values()))
 _READ = read_sql(__file__, "read.sql")
 _HAND_OVER = read_sql(__file__, "hand_over.sql", agent_columns=_COLUMNS)
 _FOLLOW = read_sql(__file__, "follow.sql")
+_UNVERIFIED = read_sql(__file__, "unverified.sql", is_open=IS_OPEN)
 
 
 @cache
@@ -92,6 +93,18 @@ class Loaded:
         return self.read_at + timedelta(seconds=time.monotonic() - self.clock_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Unverified:
+    """The operations of bulks whose path is built and waits to be verified."""
+
+    ids: tuple[uuid.UUID, ...] = ()
+    """The one that waits longest first."""
+    waited_s: float = 0.0
+    """How long that one has waited, seconds."""
+    on_their_way: int = 0
+    """How many more operations of bulks have not come so far yet."""
+
+
 class Rows:
     """Reads and changes operations; safe to use from many threads."""
 
@@ -109,6 +122,16 @@ class Rows:
         """Load an operation; None where there is none."""
         row = self._run([(_READ, {"operation": operation_id, "lands": self._lands})], session)
         return None if row is None else Loaded(_saga(row), row.version, row.now)
+
+    def look(self, operation_id: uuid.UUID) -> Saga | None:
+        """Return the operation as this process has left it, else as it is: for what never changes of it."""
+        loaded = self._recall(operation_id, "") or self.read(operation_id)
+        return loaded.saga if loaded else None
+
+    def read_unverified(self) -> Unverified:
+        """Return which operations of bulks can be verified together now."""
+        row = self._run([(_UNVERIFIED, {})], None)
+        return Unverified(tuple(row.ids), row.waited_s, row.on_their_way) if row else Unverified()
 
     def write(
         self, change: Change, version: str | None, session: Session | None = None, *, from_memory: bool = False

@@ -1,6 +1,7 @@
 """The Twilio steps: what each one creates, finds, repairs and deletes."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import TypeVar
@@ -28,10 +29,21 @@ Made = TypeVar("Made")
 
 
 def look_up_number(ctx: StepContext) -> Result:
-    """Find the number and check that we may use it; its present routing is stored, to be restored later."""
+    """Find the number and check that we may use it; its present routing is stored, to be restored later.
+
+    In a bulk it is found in a list that may be a minute old: what that says against the number is read once more.
+    """
+    listed = ctx.tools.numbers.find(ctx.phone_number, ctx.last_call_at) if ctx.shares_lists else None
+    if listed is not None:
+        with suppress(RejectedError):
+            return _looked_up(ctx, listed)
     number = _owned_number(ctx)
     if number is None:
         raise _not_in_account()
+    return _looked_up(ctx, number)
+
+
+def _looked_up(ctx: StepContext, number: CarrierNumber) -> Result:
     if not number.is_voice:
         raise RejectedError(ErrorCode.NUMBER_NOT_VOICE, "The number cannot take voice calls, or is set to receive fax.")
     _refuse_foreign_routing(ctx, number.routing, own_trunk=ctx.ids.get(TRUNK))
@@ -264,14 +276,17 @@ def find_attachment(ctx: StepContext) -> list[str]:
 def attach_number(ctx: StepContext) -> Result:
     """Attach the number, unless somebody has routed it meanwhile: Twilio silently moves it from any other trunk.
 
-    What the look-up of a moment ago has seen is believed; else its routing is read once more. Verification reads it
-    back, with the rest of the path.
+    What the look-up of a moment ago has seen is believed, or in a bulk a list of a moment ago; else its routing is read
+    once more. Verification reads it back, with the rest of the path.
     """
     return _on_trunk(ctx, lambda: _attach(ctx, ctx.ids[NUMBER], ctx.ids[TRUNK]))
 
 
 def _attach(ctx: StepContext, number_sid: str, trunk_sid: str) -> Result:
     now = ctx.previous_routing if ctx.is_number_fresh else None
+    if ctx.shares_lists:
+        listed = ctx.tools.numbers.get(number_sid, ctx.last_call_at)
+        now = listed.routing if listed else None
     now = now or read_number(ctx).routing
     if now.trunk_sid == trunk_sid:
         return Result(number_sid)

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--quick", action="store_true", help="a smoke within a minute; its figures say nothing")
     options.add_argument("--concurrency", type=int, help="slots of all workers together, ours and DBOS's (64)")
     options.add_argument("--workers", type=int, help="worker processes that share the concurrency (1)")
-    options.add_argument("--numbers", type=int, help="numbers queued at once by many (500)")
+    options.add_argument("--numbers", type=int, help="numbers queued at once by many (500) and bulk (1,000)")
     options.add_argument("--rounds", type=int, help="rounds of accept, status and many (3), and of patches (5)")
     return options
 
@@ -83,6 +83,7 @@ WIDTH = 190
 def _scale(options: argparse.Namespace) -> Scale:
     scale = QUICK if options.quick else Scale()
     given = {"concurrency": options.concurrency, "workers": options.workers, "many_numbers": options.numbers}
+    given |= {"bulk_items": options.numbers}
     given |= {"load_rounds": options.rounds, "many_rounds": options.rounds, "patch_rounds": options.rounds}
     return dataclasses.replace(scale, **{name: value for name, value in given.items() if value})
 

@@ -51,8 +51,7 @@ class Scale:
     passes: int = 21
     """Sweep passes per size of the table."""
     audits: int = 5
-    bulk_items: int = 10_000
-    bulk_s: float = 120.0
+    bulk_items: int = 1_000
 
 
 QUICK = Scale(
@@ -70,8 +69,7 @@ QUICK = Scale(
     agents=(0, 2_000),
     passes=3,
     audits=1,
-    bulk_items=200,
-    bulk_s=8,
+    bulk_items=40,
 )
 """A smoke of every measure within a minute; its figures say nothing."""
 

@@ -246,10 +246,10 @@ def test_livekit_objects_without_a_proper_id_are_named_and_the_others_are_read(
     ours = api.SIPDispatchRuleInfo(sip_dispatch_rule_id="", name="trunkline/a/b")
     odd: list[Unreadable] = []
     server.answer(trunks(api.SIPInboundTrunkInfo(), theirs, good), trunks(theirs, good), rules(ours), rules(ours))
-    assert [trunk.id for trunk in platform.list_inbound_trunks(None, odd)] == [INBOUND]
+    assert [trunk.id for trunk in platform.list_inbound_trunks(unreadable=odd)] == [INBOUND]
     assert odd == [Unreadable("", may_be_ours=False)]
     assert [trunk.id for trunk in platform.list_inbound_trunks()] == [INBOUND]
-    assert platform.list_dispatch_rules(None, odd) == []
+    assert platform.list_dispatch_rules(unreadable=odd) == []
     assert odd[1:] == [Unreadable("", may_be_ours=True)]
     with pytest.raises(TransientError, match="cannot be read"):
         platform.list_dispatch_rules()
@@ -261,7 +261,7 @@ def test_what_does_not_decode_is_tried_again_or_of_unknown_outcome(
 ) -> None:
     server.answer(protobuf(body), protobuf(body))
     with pytest.raises(TransientError):
-        platform.list_inbound_trunks(None, [])
+        platform.list_inbound_trunks(unreadable=[])
     with pytest.raises(UnknownOutcomeError):
         platform.create_inbound_trunk(inbound_spec())
 

@@ -343,14 +343,13 @@ class FakePlatform(FakeProvider):
         return made
 
     @provider_call
-    def list_inbound_trunks(
-        self, e164: str | None = None, unreadable: list[Unreadable] | None = None
-    ) -> list[InboundTrunk]:
-        """The number in any form, and trunks without numbers: as LiveKit's filter does."""
+    def list_inbound_trunks(self, *e164: str, unreadable: list[Unreadable] | None = None) -> list[InboundTrunk]:
+        """A number in any form, and trunks without numbers: as LiveKit's filter does."""
+        wanted = set(map(normalised, e164))
         return [
             trunk
             for _, trunk in sorted(self.trunks.items())
-            if e164 is None or not trunk.numbers or normalised(e164) in map(normalised, trunk.numbers)
+            if not wanted or not trunk.numbers or wanted & set(map(normalised, trunk.numbers))
         ]
 
     @provider_call
@@ -384,14 +383,12 @@ class FakePlatform(FakeProvider):
         return made
 
     @provider_call
-    def list_dispatch_rules(
-        self, trunk_id: str | None = None, unreadable: list[Unreadable] | None = None
-    ) -> list[DispatchRule]:
+    def list_dispatch_rules(self, *trunk_ids: str, unreadable: list[Unreadable] | None = None) -> list[DispatchRule]:
         """Rules without trunks too: as LiveKit's filter does."""
         return [
             rule
             for _, rule in sorted(self.rules.items())
-            if trunk_id is None or not rule.trunk_ids or trunk_id in rule.trunk_ids
+            if not trunk_ids or not rule.trunk_ids or set(trunk_ids) & set(rule.trunk_ids)
         ]
 
     @provider_call

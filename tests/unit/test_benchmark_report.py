@@ -83,12 +83,15 @@ def _asked(second: float, status: int, provider: str = "twilio") -> dict[str, An
     return {"at": f"2026-01-01T00:00:{second:09.6f}+00:00", "status": status, "provider": provider}
 
 
-def test_the_share_of_a_limit_counts_what_was_served_and_refusals_apart() -> None:
-    asked = [_asked(second / 20, 200) for second in range(400)] + [_asked(19.5, 429)] * 4
-    share, refused = bulk.rows_of("rate set", asked, 10, 7)
-    assert share.ratio == pytest.approx(1, abs=0.01)
-    assert refused.figure == pytest.approx(4 / 204, abs=0.001)
-    assert (share.is_met, refused.is_met) == (True, False)
+def test_the_rate_of_a_bulk_is_that_of_its_middle_and_calls_are_counted_for_each_number() -> None:
+    done_at = [5 + second / 10 for second in range(100)] + [60.0]
+    asked = [_asked(0, 200) for _ in range(101)] + [_asked(0, 429)] * 4 + [_asked(0, 200, "livekit")] * 202
+    rate, refused, twilio, livekit = bulk.rows_of("rate set", asked, done_at, is_pooled=True)
+    assert rate.ratio == pytest.approx(1, abs=0.01)
+    assert rate.note == "101 numbers in 60.0 s"
+    assert refused.figure == pytest.approx(4 / 307)
+    assert (twilio.figure, livekit.figure) == (1, 2)
+    assert (rate.is_met, refused.is_met, twilio.is_met, livekit.is_met) == (True, False, True, True)
 
 
 def test_workers_share_the_concurrency_and_keep_names_of_their_own() -> None:
