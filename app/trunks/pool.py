@@ -161,7 +161,7 @@ class TrunkPool:
         raise LookupError(f"no trunk kept its room in {_TRIES} tries")
 
     def _find_or_add(self, session: Session) -> None:
-        """Find the trunks that have room after all; add one when there is none."""
+        """Find a trunk that has room after all; add one when there is none."""
         run = session.connection().exec_driver_sql
         if full := run(_FIND_ROOM, self._wanted).one_or_none():
             new = {"id": uuid.uuid4(), "profile": self._profile, "hash": self._hash, "shard": full.newest + 1}

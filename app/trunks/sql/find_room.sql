@@ -1,9 +1,14 @@
--- Where no trunk of a profile is known to have room, all are counted before another one is added: once in as many numbers
--- as a trunk takes, 0.1 s for a million. Returns the newest shard, from which the next one follows; no row: there is room.
+-- Where no trunk of a profile is known to have room, they are counted before another one is added: 0.1 s for a million
+-- numbers, once in as many as a trunk takes. Returns the newest shard, from which the next follows; no row: there is room.
+-- The newest trunk with room is enough: whoever writes one trunk waits for nobody who waits for another.
 WITH regained AS (
     UPDATE trunks SET is_full = false
-     WHERE profile_hash = %(hash)s AND state IN ('CREATING', 'ACTIVE') AND is_full
-       AND (SELECT count(*) FROM agents WHERE agents.trunk_id = trunks.id) < %(most)s
+     WHERE id = (SELECT id
+                   FROM trunks
+                  WHERE profile_hash = %(hash)s AND state IN ('CREATING', 'ACTIVE') AND is_full
+                    AND (SELECT count(*) FROM agents WHERE agents.trunk_id = trunks.id) < %(most)s
+                  ORDER BY shard DESC
+                  LIMIT 1)
  RETURNING id
 )
 SELECT coalesce(max(shard), 0) AS newest
