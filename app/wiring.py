@@ -153,6 +153,7 @@ def build(
             settings.twilio_trunk_limit,
             settings.twilio_account_sid,
             partial(_recording_adapters, settings),
+            settings.trunk_max_numbers,
         ),
         headroom=HeadroomService(sessions, tools.carrier, settings.twilio_trunk_limit),
         inventory=InventoryService(sessions, tools.carrier),

@@ -19,6 +19,7 @@ from app.api.responses import (
     verification_response,
 )
 from app.domain.errors import OPERATION_ERROR_CODES, ErrorCode
+from app.domain.operations import TrunkMode
 from app.views.agent_schemas import Accepted, AgentIn, AgentOut, AgentPage, AgentQuery, Done, Provisioned, ProvisionIn
 from app.views.operation_schemas import (
     MovedOut,
@@ -43,8 +44,13 @@ blueprint = APIBlueprint("agents", __name__, url_prefix="/api/agents", tag="Agen
 @responds_with(headers={201: ["Location"]})
 def create_agent(json_data: dict[str, Any]) -> ResponseReturnValue:
     """Create an agent."""
-    livekit_name, metadata = json_data.get("livekit_agent_name"), json_data.get("agent_metadata", {})
-    agent = wiring().agents.create(json_data["name"], livekit_name, metadata, origin=origin())
+    agent = wiring().agents.create(
+        json_data["name"],
+        json_data.get("livekit_agent_name"),
+        json_data.get("agent_metadata", {}),
+        trunk_mode=json_data.get("trunk_mode", TrunkMode.SHARED),
+        origin=origin(),
+    )
     return agent, 201, {"Location": agent_url(agent.id)}  # type: ignore[return-value]  # APIFlask packs the row
 
 

@@ -11,8 +11,11 @@ from app.domain.numbers import E164
 from app.domain.operations import MAX_ITEMS
 from app.domain.texts import InvalidTextError, read_json
 
-COLUMNS = ("phoneNumber", "agentId", "agent", "livekitAgentName", "takeover")
+COLUMNS = ("phoneNumber", "agentId", "agent", "livekitAgentName", "trunkMode", "takeover")
 """The columns of a CSV file; `phoneNumber` is required. `agent` is the name of an agent to create."""
+
+_OF_NEW_AGENT = {"agent": "name", "livekitAgentName": "livekitAgentName", "trunkMode": "trunkMode"}
+"""Column -> the field of the agent to create."""
 
 REPORT_COLUMNS = ("position", "phoneNumber", "agentId", "status", "operationId", "errorCode", "errorDetail")
 
@@ -104,7 +107,7 @@ def _item(header: list[str], row: list[str]) -> object:
     cells: dict[str, object] = {name: _TEXT_MARK.sub("", cell, 1) for name, cell in stripped.items() if cell}
     if "takeover" in cells:
         cells["takeover"] = _FLAGS.get(str(cells["takeover"]).lower(), cells["takeover"])
-    if "agent" in cells or "livekitAgentName" in cells:
-        agent = {"name": cells.pop("agent", None), "livekitAgentName": cells.pop("livekitAgentName", None)}
-        cells["agent"] = {name: cell for name, cell in agent.items() if cell is not None}
+    agent = {name: cells.pop(column) for column, name in _OF_NEW_AGENT.items() if column in cells}
+    if agent:
+        cells["agent"] = agent
     return cells

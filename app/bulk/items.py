@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import BulkItem
 from app.domain.numbers import InvalidNumberError, parse_e164
-from app.domain.operations import ItemStatus
+from app.domain.operations import ItemStatus, TrunkMode
 from app.domain.texts import MAX_NAME, InvalidTextError, check_metadata, excerpt, read_uuid, visible_line
 
 
@@ -45,7 +45,7 @@ class BulkItemRef:
 
 
 FIELDS = frozenset({"phoneNumber", "agentId", "agent", "takeover"})
-AGENT_FIELDS = frozenset({"name", "livekitAgentName", "metadata"})
+AGENT_FIELDS = frozenset({"name", "livekitAgentName", "metadata", "trunkMode"})
 
 
 class _InvalidItemError(Exception):
@@ -59,6 +59,7 @@ class NewAgent:
     name: str
     livekit_agent_name: str
     metadata: dict[str, Any] = field(default_factory=dict)
+    trunk_mode: TrunkMode = TrunkMode.SHARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,15 @@ def _new_agent(value: object) -> NewAgent:
         check_metadata(metadata)
     except InvalidTextError as error:
         raise _InvalidItemError(f"agent.metadata: {error}.") from error
-    return NewAgent(name, name if livekit_name is None else _name(livekit_name, "agent.livekitAgentName"), metadata)
+    livekit_name = name if livekit_name is None else _name(livekit_name, "agent.livekitAgentName")
+    return NewAgent(name, livekit_name, metadata, _trunk_mode(given.get("trunkMode", TrunkMode.SHARED)))
+
+
+def _trunk_mode(value: object) -> TrunkMode:
+    try:
+        return TrunkMode(value)  # type: ignore[arg-type]  # anything else is refused
+    except ValueError as error:
+        raise _InvalidItemError(f"agent.trunkMode: must be {' or '.join(TrunkMode)}.") from error
 
 
 def _name(value: object, where: str) -> str:

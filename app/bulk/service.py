@@ -277,6 +277,7 @@ def _agent_row(item: Item) -> dict[str, Any]:
         "name": item.new_agent.name,
         "livekit_agent_name": item.new_agent.livekit_agent_name,
         "metadata": json.dumps(item.new_agent.metadata),
+        "trunk_mode": item.new_agent.trunk_mode.value,
     }
 
 

@@ -7,7 +7,7 @@ from marshmallow import ValidationError
 from app.cli.context import WholeNumber, command_line, find_agent, json_option, origin, reader, user_command, wiring
 from app.cli.output import coloured, confirm, format_time, print_json, print_line, print_table, short_id
 from app.cli.progress import show_agent
-from app.domain.operations import PhoneStatus
+from app.domain.operations import PhoneStatus, TrunkMode
 from app.domain.texts import InvalidTextError, escaped, read_json
 from app.views.agent_schemas import AgentIn, AgentOut, AgentPage
 
@@ -70,11 +70,18 @@ def show(agent: str, is_json: bool) -> None:
 @click.argument("name")
 @click.option("--livekit-name", help="The agent name that LiveKit dispatches calls to.  [default: NAME]")
 @click.option("--metadata", help="A JSON object, passed to the agent with every call.")
+@click.option(
+    "--trunk-mode",
+    type=click.Choice([mode.value for mode in TrunkMode]),
+    default=TrunkMode.SHARED.value,
+    show_default=True,
+    help="Whether its number shares a Twilio trunk with others, or has one of its own.",
+)
 @json_option
 @user_command
-def create(name: str, livekit_name: str | None, metadata: str | None, is_json: bool) -> None:
+def create(name: str, livekit_name: str | None, metadata: str | None, trunk_mode: str, is_json: bool) -> None:
     """Create an agent called NAME."""
-    body = {"name": name}
+    body = {"name": name, "trunkMode": trunk_mode}
     body |= {"livekitAgentName": livekit_name} if livekit_name else {}
     try:
         read = AgentIn().load(body | ({"metadata": read_json(metadata)} if metadata else {}))
@@ -85,7 +92,7 @@ def create(name: str, livekit_name: str | None, metadata: str | None, is_json: b
     except InvalidTextError as error:
         raise click.UsageError(f"--metadata {error}") from error
     livekit, given = read.get("livekit_agent_name"), read.get("agent_metadata", {})
-    made = wiring().agents.create(read["name"], livekit, given, origin=origin())
+    made = wiring().agents.create(read["name"], livekit, given, trunk_mode=read["trunk_mode"], origin=origin())
     if is_json:
         print_json(made, AgentOut())
         return

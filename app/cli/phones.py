@@ -52,7 +52,7 @@ from app.numbers.inventory import NumberUse, OwnedNumber
 from app.numbers.maintenance import VerifyResult
 from app.numbers.service import OpenedOperation
 from app.views.operation_schemas import OperationOut, PhoneOut, PlanOut, VerifiedOut
-from app.views.operations import OperationView, PhoneView, plan_body, repair_message, verification_body
+from app.views.operations import OperationView, PhoneView, plan_body, repair_message, trunk_in_words, verification_body
 
 KIND_NAMES = {
     OperationKind.PROVISION: "provisioning",
@@ -219,6 +219,7 @@ def _finish_preview(preview: Preview, *, is_json: bool) -> None:
             label = Text("blocks", "red") if obstacle.blocks else Text("note", "yellow")
             hint = takeover_hint(obstacle.code) if obstacle.blocks else ""
             print_result(label, f"{obstacle.detail} ({obstacle.code}){hint}")
+        print_line(f"{trunk_in_words(preview.trunk)}.")
         free = max(preview.trunks_limit - preview.trunks_used, 0)
         conclusion = "No obstacles." if preview.would_succeed else "It would fail."
         print_line(f"{free} of {preview.trunks_limit} trunks are free. {conclusion}")

@@ -27,10 +27,11 @@ from app.console.pages import console_services, live_fragment, origin, page, red
 from app.console.path_diagram import build_path_diagram
 from app.console.presentation import HEALTH_FILTER_LABELS, ErrorNotice, agent_counts, error_notice, health_card
 from app.domain.errors import ADVICE, RefusedError
+from app.domain.operations import TrunkMode
 from app.numbers.dry_run import Preview
 from app.numbers.inventory import InventoryService, NumberUse, OwnedNumber
 from app.providers.errors import ProviderError
-from app.views.operations import calls_in_words, repair_message
+from app.views.operations import calls_in_words, repair_message, trunk_in_words
 from app.web.context import web_services, wiring
 from app.web.problems import status_of
 
@@ -48,8 +49,9 @@ def numbers() -> ResponseReturnValue:
 
 def create_agent() -> ResponseReturnValue:
     """Create an agent and redirect to its page."""
-    name, livekit_name = read_agent_form(request.form)
-    agent = wiring().agents.create(name, livekit_name, {}, origin=origin())
+    given = read_agent_form(request.form)
+    mode = given.get("trunk_mode", TrunkMode.SHARED)
+    agent = wiring().agents.create(given["name"], given.get("livekit_agent_name"), {}, trunk_mode=mode, origin=origin())
     return redirect_with_message(
         f"{agent.name} was created. Provision a number for it.", "console.agent", agent_id=agent.id
     )
@@ -212,6 +214,7 @@ def provision_page(
         account_numbers=account_numbers(wiring().inventory),
         given=request.form,
         preview=preview,
+        preview_trunk=trunk_in_words(preview.trunk) if preview else "",
         advice=ADVICE,
         refusal=error_notice(refusal),
         errors=refusal.errors if refusal else {},

@@ -163,12 +163,10 @@ def read_search(given: MultiDict[str, str]) -> str:
     return str(_load(_SearchQuery(), _without_empty(given))["q"])
 
 
-def read_agent_form(given: MultiDict[str, str]) -> tuple[str, str | None]:
-    """Read the form for a new agent: its name, and its LiveKit name if different; `RefusedError` 422."""
-    livekit_name = given.get("livekitAgentName")
-    wanted = {"name": given.get("name", "")} | ({"livekitAgentName": livekit_name} if livekit_name else {})
-    found = _load(AgentIn(), wanted)
-    return found["name"], found.get("livekit_agent_name")
+def read_agent_form(given: MultiDict[str, str]) -> dict[str, Any]:
+    """Read the form for a new agent: its name, its LiveKit name if different, its trunk mode; `RefusedError` 422."""
+    others = {name: given[name] for name in ("livekitAgentName", "trunkMode") if given.get(name)}
+    return _load(AgentIn(), {"name": given.get("name", ""), **others})
 
 
 def read_provision_form(given: MultiDict[str, str]) -> ProvisionForm:

@@ -118,6 +118,11 @@ def get_agent(session: Session, agent_id: uuid.UUID) -> Agent | None:
     return session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
 
 
+def count_members(session: Session, trunk_id: uuid.UUID) -> int:
+    """Return how many agents have a place on this shared trunk."""
+    return session.scalars(select(func.count()).where(Agent.trunk_id == trunk_id)).one()
+
+
 def agents_named(session: Session, name: str, limit: int) -> Sequence[Agent]:
     """Return up to `limit` agents with exactly this name that are not deleted, the newest first."""
     query = select(Agent).where(Agent.name == name, Agent.deleted_at.is_(None))

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation
+from app.db.queries import count_members
 from app.domain.errors import ErrorCode, agent_not_found
 from app.domain.findings import FINDING_KINDS, FindingCode
 from app.domain.operations import (
@@ -23,10 +24,11 @@ from app.domain.operations import (
     TRUNK,
     VERIFICATION,
     PhoneStatus,
+    TrunkMode,
 )
 from app.domain.texts import shown
 from app.numbers.agents import is_open_for
-from app.path.marks import agent_of
+from app.path.marks import POOL_PREFIX, agent_of, pool_tag
 from app.path.observed import (
     CarrierNumber,
     DispatchRule,
@@ -83,6 +85,18 @@ class Obstacle:
 
 
 @dataclass(frozen=True)
+class PlannedTrunk:
+    """The Twilio trunk that the number would be put on."""
+
+    mode: TrunkMode
+    sid: str | None
+    """None: it would be made."""
+    members: int
+    """Numbers that are on it before."""
+    capacity: int
+
+
+@dataclass(frozen=True)
 class Preview:
     """What a provisioning would do now."""
 
@@ -90,6 +104,7 @@ class Preview:
     obstacles: list[Obstacle]
     trunks_used: int
     trunks_limit: int
+    trunk: PlannedTrunk
 
     @property
     def would_succeed(self) -> bool:
@@ -152,6 +167,7 @@ class PlanningService:
     trunk_limit: int
     account_sid: str
     recording_adapters: RecordingAdapters
+    trunk_max_numbers: int
 
     def preview(self, agent_id: uuid.UUID, phone_number: str, *, takeover: bool) -> Preview:
         """Say what provisioning would do; 404 `agent_not_found`, or a provider's error where one cannot be read."""
@@ -170,15 +186,23 @@ class PlanningService:
             on = trunks.get(number.routing.trunk_sid or "")
             is_held = holder is not None and holder.has(number.routing.trunk_sid or "", on.tag if on else "")
             obstacles += _number_obstacles(number, takeover=takeover, is_held=is_held)
-        if used >= self.trunk_limit:
-            obstacles.append(Obstacle(ErrorCode.TWILIO_TRUNK_LIMIT, f"The account has {used} trunks already."))
         context = _context(self.tools, agent, phone_number)
+        place = self.tools.pool.next_place() if context.is_pooled else None
+        trunk = self._trunk(context, place)
+        if trunk.sid is None and used >= self.trunk_limit:
+            obstacles.append(_no_trunk_left(trunk.mode, used, self.trunk_limit))
         obstacles += self._path_obstacles(context, number, holder)
-        recorder = RequestRecorder(
-            phone_number, number.sid if number else None, self.account_sid, {str(NO_OPERATION): "{operation}"}
-        )
-        calls = planned_calls(context, recorder, self.recording_adapters)
-        return Preview(calls, obstacles, used, self.trunk_limit)
+        calls = planned_calls(context, place, number.sid if number else None, self.account_sid, self.recording_adapters)
+        return Preview(calls, obstacles, used, self.trunk_limit, trunk)
+
+    def _trunk(self, ctx: StepContext, place: Place | None) -> PlannedTrunk:
+        if not ctx.is_pooled:
+            return PlannedTrunk(TrunkMode.DEDICATED, None, 0, 1)
+        if place is None:
+            return PlannedTrunk(TrunkMode.SHARED, None, 0, self.trunk_max_numbers)
+        with self.sessions() as session:
+            members = count_members(session, place.trunk_id)
+        return PlannedTrunk(TrunkMode.SHARED, place.ids.get(TRUNK), members, self.trunk_max_numbers)
 
     def _rows(self, agent_id: uuid.UUID, phone_number: str) -> tuple[Agent, _Holder | None, list[Obstacle]]:
         with self.sessions.begin() as session:
@@ -232,6 +256,12 @@ class PlanningService:
             if is_foreign_catch_all(rule) and rule.id not in told:
                 detail = f"Dispatch rule {rule.id} takes every call that no other rule takes."
                 yield Obstacle(ErrorCode.LIVEKIT_RULE_CONFLICT, detail, blocks=False)
+
+
+def _no_trunk_left(mode: TrunkMode, used: int, limit: int) -> Obstacle:
+    why = "no shared trunk has room" if mode is TrunkMode.SHARED else "the agent is to have one of its own"
+    detail = f"A trunk would have to be made ({why}), and the account has {used} of {limit} (TWILIO_TRUNK_LIMIT)."
+    return Obstacle(ErrorCode.TWILIO_TRUNK_LIMIT, detail)
 
 
 def _row_obstacles(session: Session, agent: Agent, holder: Agent | None, phone_number: str) -> Iterator[Obstacle]:
@@ -321,10 +351,30 @@ def _context(tools: Toolbox, agent: Agent, phone_number: str) -> StepContext:
     )
 
 
-def planned_calls(context: StepContext, recorder: RequestRecorder, adapters: RecordingAdapters) -> list[Call]:
-    """Run every step of a provisioning on adapters that record their requests; return these, step by step."""
+def planned_calls(
+    context: StepContext,
+    place: Place | None,
+    number_sid: str | None,
+    account_sid: str,
+    adapters: RecordingAdapters,
+) -> list[Call]:
+    """Run every step of a provisioning on adapters that record their requests; return these, step by step.
+
+    `place` is the one that the agent would get on a shared trunk; None: the trunk would be made. `number_sid` is None
+    where the number is not known.
+    """
+    place = place or Place(NO_OPERATION, {})
+    shown_as = {
+        str(NO_OPERATION): "{operation}",
+        pool_tag(context.tools.instance, NO_OPERATION): f"{POOL_PREFIX}/{context.tools.instance}/{{pool}}",
+    }
+    recorder = RequestRecorder(context.phone_number, number_sid, account_sid, shown_as)
+    spec = replace(context, trunk_id=place.trunk_id).spec
+    if TRUNK in place.ids:
+        recorder.have_trunk(place.ids[TRUNK], spec.trunk)
+    if ORIGINATION_URL in place.ids:
+        recorder.have_url(place.ids[ORIGINATION_URL], place.ids[TRUNK], spec.origination_url)
     carrier, platform = adapters(recorder)
-    place = context.tools.pool.next_place() or Place(NO_OPERATION, {})
     tools = replace(
         context.tools, carrier=carrier, platform=platform, pool=_PlannedPool(place), clock=lambda: context.started
     )

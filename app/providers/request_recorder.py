@@ -22,6 +22,7 @@ from twilio.http import HttpClient
 from twilio.http.response import Response as TwilioResponse
 
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
+from app.path.spec import OriginationUrlSpec, TrunkSpec
 from app.providers.livekit_connection import LiveKitConnection, Response, SipCall
 
 MADE_UP_IDS = {
@@ -32,6 +33,9 @@ MADE_UP_IDS = {
     DISPATCH_RULE: "SDR_000000000005",
 }
 """Step -> the id of what it makes. They pass the adapters' checks, and no provider has made them."""
+
+TRANSFER_MODE = "disable-all"
+"""Twilio's own, where none is asked for."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,27 @@ class RequestRecorder:
             "phone_number": e164,
             "capabilities": {"voice": True},
         }
-        self._trunk: dict[str, Any] = {}
+        self._trunk: dict[str, Any] = {"sid": MADE_UP_IDS[TRUNK]}
         self._url: dict[str, Any] = {}
         self._inbound_trunk = api.SIPInboundTrunkInfo()
         self._rule = api.SIPDispatchRuleInfo()
+
+    def have_trunk(self, sid: str, spec: TrunkSpec) -> None:
+        """Have a trunk from the start, as its numbers want it."""
+        mode = spec.transfer_mode or TRANSFER_MODE
+        self._trunk = {"sid": sid, "friendly_name": spec.tag, "secure": spec.is_secure, "transfer_mode": mode}
+
+    def have_url(self, sid: str, trunk_sid: str, spec: OriginationUrlSpec) -> None:
+        """Have an origination URL from the start."""
+        self._url = {
+            "sid": sid,
+            "trunk_sid": trunk_sid,
+            "sip_url": str(spec.uri),
+            "enabled": True,
+            "friendly_name": spec.tag,
+            "priority": spec.priority,
+            "weight": spec.weight,
+        }
 
     def twilio(self, method: str, uri: str, params: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
         """Record a request to Twilio; return the body of its response."""
@@ -79,13 +100,13 @@ class RequestRecorder:
                     "sid": MADE_UP_IDS[TRUNK],
                     "friendly_name": data["FriendlyName"],
                     "secure": data.get("Secure") == "true",
-                    "transfer_mode": data.get("TransferMode", "disable-all"),
+                    "transfer_mode": data.get("TransferMode", TRANSFER_MODE),
                 }
                 return self._trunk
             case "POST", "OriginationUrls":
                 self._url = {
                     "sid": MADE_UP_IDS[ORIGINATION_URL],
-                    "trunk_sid": MADE_UP_IDS[TRUNK],
+                    "trunk_sid": self._trunk["sid"],
                     "sip_url": data["SipUrl"],
                     "enabled": True,
                     "friendly_name": data["FriendlyName"],
@@ -93,12 +114,12 @@ class RequestRecorder:
                     "weight": data["Weight"],
                 }
                 return self._url
-            case "GET", sid if sid == MADE_UP_IDS[TRUNK]:
+            case "GET", sid if sid == self._trunk["sid"]:
                 return self._trunk
             case "GET", "OriginationUrls":
                 return {"origination_urls": [self._url]}
             case "POST", "PhoneNumbers":
-                self._number["trunk_sid"] = MADE_UP_IDS[TRUNK]
+                self._number["trunk_sid"] = self._trunk["sid"]
         return self._number
 
     def livekit(self, url: str, body: bytes) -> Message:

@@ -11,7 +11,7 @@ from webargs.multidictproxy import MultiDictProxy
 
 from app.db.queries import Position
 from app.domain.errors import ErrorCode
-from app.domain.operations import PhoneStatus
+from app.domain.operations import PhoneStatus, TrunkMode
 from app.domain.texts import MAX_NAME
 from app.views.fields import (
     E164_PATTERN,
@@ -96,6 +96,12 @@ class AgentIn(Strict):
             "example": {"lang": "fr"},
         },
     )
+    trunk_mode = choice(
+        TrunkMode,
+        "`shared`, which is the default: its number goes on a Twilio trunk with others. `dedicated`: it gets one of "
+        "its own, and the account may have only so many.",
+        data_key="trunkMode",
+    )
 
 
 class AgentOut(Schema):
@@ -107,6 +113,9 @@ class AgentOut(Schema):
     agent_metadata = fields.Dict(data_key="metadata", metadata={"example": {"lang": "fr"}})
     phone_provisioning_status = choice(PhoneStatus, "The status of its number.", data_key="phoneProvisioningStatus")
     twilio_phone_number = text("Its number, if any.", NUMBER, data_key="phoneNumber", allow_none=True)
+    trunk_mode = choice(
+        TrunkMode, "On what kind of Twilio trunk its number is put when it is connected.", data_key="trunkMode"
+    )
     created_at = moment("When it was created.", data_key="createdAt")
     updated_at = moment("When it last changed.", data_key="updatedAt")
 

@@ -7,7 +7,7 @@ from marshmallow import fields
 
 from app.domain.errors import OPERATION_ERROR_CODES, ErrorCode
 from app.domain.findings import CHECKS, AuditStatus, Callers, FindingCode, Fix, Health, Severity
-from app.domain.operations import OperationKind, OperationStatus, PhoneStatus, StepState
+from app.domain.operations import OperationKind, OperationStatus, PhoneStatus, StepState, TrunkMode
 from app.views.agent_schemas import (
     AGENT_ID,
     DISPATCH_RULE_ID,
@@ -201,6 +201,15 @@ class TrunkRoom(Schema):
     free = fields.Integer(metadata={"example": 97})
 
 
+class PlannedTrunkOut(Schema):
+    """The Twilio trunk that the number would be put on."""
+
+    mode = choice(TrunkMode, "Whether other numbers share it.")
+    sid = text("Its id; null if it would be made.", TRUNK_SID, data_key="twilioTrunkSid", allow_none=True)
+    members = fields.Integer(metadata={"description": "Numbers that are on it before.", "example": 214})
+    capacity = fields.Integer(metadata={"description": "Numbers that it takes at most.", "example": 500})
+
+
 class PlanOut(Schema):
     """What provisioning would do now."""
 
@@ -212,6 +221,7 @@ class PlanOut(Schema):
     calls = fields.List(fields.Nested(CallOut))
     obstacles = fields.List(fields.Nested(ObstacleOut))
     trunks = fields.Nested(TrunkRoom)
+    trunk = fields.Nested(PlannedTrunkOut)
 
 
 class AuditIn(Strict):

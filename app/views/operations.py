@@ -10,8 +10,8 @@ from typing import Any
 from app.db.models import Agent, BulkItem, Event, Operation, OperationStep, Resource
 from app.domain.errors import ErrorCode
 from app.domain.findings import Callers, Finding, Health, failed_checks, failing_callers, finding_json
-from app.domain.operations import KINDS, Direction, OperationKind, OperationStatus, PhoneStatus, StepState
-from app.numbers.dry_run import Preview
+from app.domain.operations import KINDS, Direction, OperationKind, OperationStatus, PhoneStatus, StepState, TrunkMode
+from app.numbers.dry_run import PlannedTrunk, Preview
 from app.numbers.maintenance import RepairResult, VerifyResult
 from app.path.observed import NumberRouting
 
@@ -277,6 +277,16 @@ def repair_message(result: RepairResult, text: str) -> str:
     return " ".join([words, *(finding.instruction for finding in result.left)])
 
 
+def trunk_in_words(trunk: PlannedTrunk) -> str:
+    """Return which Twilio trunk a number would be put on."""
+    if trunk.mode is TrunkMode.DEDICATED:
+        return "It gets a new Twilio trunk of its own"
+    if trunk.sid is None and not trunk.members:
+        return f"It gets a new Twilio trunk, which up to {trunk.capacity:,} numbers share"
+    which = trunk.sid or "that is being made"
+    return f"It joins the shared Twilio trunk {which}, with {trunk.members:,} of {trunk.capacity:,} numbers on it"
+
+
 def plan_body(preview: Preview) -> dict[str, Any]:
     """Return the body of `PlanOut`."""
     used, limit = preview.trunks_used, preview.trunks_limit
@@ -287,4 +297,5 @@ def plan_body(preview: Preview) -> dict[str, Any]:
         "calls": [asdict(call) for call in preview.calls],
         "obstacles": [asdict(obstacle) for obstacle in preview.obstacles],
         "trunks": {"used": used, "limit": limit, "free": max(limit - used, 0)},
+        "trunk": preview.trunk,
     }

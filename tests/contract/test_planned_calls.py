@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
@@ -11,20 +12,31 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from livekit.protocol import sip
 
 from app.dev.sandbox import ACCOUNT_SID
-from app.domain.operations import STEPS, VERIFICATION
+from app.domain.operations import (
+    DISPATCH_RULE,
+    INBOUND_TRUNK,
+    NUMBER,
+    NUMBER_ATTACHMENT,
+    STEPS,
+    VERIFICATION,
+    TrunkMode,
+)
 from app.numbers.dry_run import NO_OPERATION, Call, planned_calls
-from app.path.observed import Observed
+from app.path.marks import pool_tag
+from app.path.observed import NumberRouting, Observed
 from app.path.spec import as_built
 from app.providers.livekit import LiveKitPlatform
-from app.providers.request_recorder import RequestRecorder
 from app.providers.twilio import TwilioCarrier
 from app.saga.context import StepContext, Toolbox
 from app.saga.observing import read_path
 from app.saga.steps import ACTIONS
 from tests.support.adapters import E164, PROFILE, recording_adapters
-from tests.support.pool import MemoryPool
+from tests.support.pool import TRUNK_ID, MemoryPool
 from tests.support.saga import TIMING
 from tests.support.sandbox import Sandbox
+
+OTHER = "+15145551235"
+"""A number that is on the trunk already."""
 
 Shown = tuple[str, str, str, dict[str, Any]]
 
@@ -49,8 +61,23 @@ def context(carrier: TwilioCarrier, platform: LiveKitPlatform) -> StepContext:
 
 
 def planned(context: StepContext, number_sid: str | None) -> list[Call]:
-    recorder = RequestRecorder(E164, number_sid, ACCOUNT_SID, {str(NO_OPERATION): "{operation}"})
-    return planned_calls(context, recorder, recording_adapters)
+    place = context.tools.pool.next_place() if context.is_pooled else None
+    return planned_calls(context, place, number_sid, ACCOUNT_SID, recording_adapters)
+
+
+def provision(context: StepContext) -> dict[str, str]:
+    """Run the steps as a chain does; return the ids that they have made."""
+    ids: dict[str, str] = {}
+    for step in STEPS:
+        if step.name in ids:
+            continue
+        result = ACTIONS[step.name].do(replace(context, step=step.name, ids=dict(ids)))
+        ids |= {step.name: result.resource_id} if result.resource_id else {}
+        ids |= result.finished
+        context = replace(context, trunk_id=result.trunk_id or context.trunk_id)
+        if result.previous_routing is not None:
+            context = replace(context, previous_routing=NumberRouting(**result.previous_routing), is_number_fresh=True)
+    return ids
 
 
 def without_time(body: dict[str, Any]) -> dict[str, Any]:
@@ -68,6 +95,7 @@ def received(sandbox: Sandbox, ids: dict[str, str]) -> list[Shown]:
     for step, resource_id in ids.items():
         text = text.replace(resource_id, f"{{{step}}}")
     text = text.replace(ACCOUNT_SID, "{account}").replace(str(NO_OPERATION), "{operation}")
+    text = text.replace(pool_tag("contract", TRUNK_ID), "trunkline-pool/contract/{pool}")
     return [_shown(one) for one in json.loads(text)]
 
 
@@ -81,22 +109,50 @@ def _shown(request: dict[str, Any]) -> Shown:
     return request["provider"], request["method"], path, without_time(dict(parse_qsl(query)) | body)
 
 
-def test_what_is_planned_is_what_the_providers_receive(context: StepContext, sandbox: Sandbox) -> None:
+def check(context: StepContext, sandbox: Sandbox, *, standing: Collection[str] = ()) -> list[Call]:
+    """Plan, provision, and compare; return the plan. `standing` are ids that were there before."""
     sandbox.number(E164)
+    before = len(sandbox.requests())
     calls = planned(context, None)
-    ids: dict[str, str] = {}
-    for step in STEPS:
-        result = ACTIONS[step.name].do(replace(context, ids=dict(ids)))
-        if result.resource_id:
-            ids[step.name] = result.resource_id
+    made = {step: one for step, one in provision(context).items() if one not in standing}
 
-    seen = received(sandbox, ids)
+    seen = received(sandbox, made)[before:]
     expected = [(one.provider, one.method, one.path, without_time(one.body)) for one in calls]
-
     # Verification's reads go out side by side, in any order.
     reads = sum(one.step == VERIFICATION for one in calls)
     assert seen[:-reads] == expected[:-reads]
     assert sorted(seen[-reads:], key=str) == sorted(expected[-reads:], key=str)
+    return calls
+
+
+@pytest.mark.parametrize(("mode", "reads"), [(TrunkMode.DEDICATED, 4), (TrunkMode.SHARED, 3)])
+def test_what_is_planned_is_what_the_providers_receive(
+    context: StepContext, sandbox: Sandbox, mode: TrunkMode, reads: int
+) -> None:
+    calls = check(replace(context, trunk_mode=mode), sandbox)
+
+    assert len(calls) == 6 + reads
+
+
+@pytest.mark.parametrize(("is_checked", "reads"), [(True, 3), (False, 5)])
+def test_on_a_standing_trunk_nothing_is_made_at_twilio(
+    context: StepContext, sandbox: Sandbox, is_checked: bool, reads: int
+) -> None:
+    pool = MemoryPool()
+    context = replace(context, tools=replace(context.tools, pool=pool))
+    sandbox.number(OTHER)
+    provision(replace(context, agent_id=uuid.uuid4(), phone_number=OTHER))
+    pool.place = replace(pool.place, is_checked=is_checked)
+
+    calls = check(context, sandbox, standing=pool.place.ids.values())
+
+    assert [(one.step, one.method) for one in calls[:-reads]] == [
+        (NUMBER, "GET"),
+        (INBOUND_TRUNK, "POST"),
+        (DISPATCH_RULE, "POST"),
+        (NUMBER_ATTACHMENT, "POST"),
+    ]
+    assert len(calls) == 4 + reads
 
 
 def test_a_plan_sends_nothing_and_names_a_known_number_by_its_sid(context: StepContext, sandbox: Sandbox) -> None:
@@ -111,12 +167,8 @@ def test_what_the_dry_run_holds_for_built_is_what_the_providers_then_have(
 ) -> None:
     sandbox.number(E164, voiceUrl="https://flows.example.com/v1")
     before = context.tools.carrier.find_number(E164)
-    ids: dict[str, str] = {}
-    for step in STEPS:
-        result = ACTIONS[step.name].do(replace(context, ids=dict(ids)))
-        if result.resource_id:
-            ids[step.name] = result.resource_id
-    spec = replace(context, ids=ids).spec
+    ids = provision(context)
+    spec = replace(context, ids=ids, trunk_id=TRUNK_ID).spec
 
     expected = as_built(spec, Observed(numbers={before.sid: before}))
 

@@ -39,7 +39,7 @@ def test_the_dry_run_uses_the_same_limit(saga: Saga) -> None:
     saga.world.carrier.own_number(E164)
     saga.world.carrier.own_trunk("somebody else's")
     tools = saga.runner.tools
-    plans = [PlanningService(saga.sessions, tools, limit, ACCOUNT_SID, recording_adapters) for limit in (1, 2)]
+    plans = [PlanningService(saga.sessions, tools, limit, ACCOUNT_SID, recording_adapters, 500) for limit in (1, 2)]
     full, raised = [plan.preview(saga.agent(), E164, takeover=False) for plan in plans]
 
     assert (full.would_succeed, full.trunks_limit) == (False, 1)
