@@ -155,7 +155,9 @@ def build(
             partial(_recording_adapters, settings),
             settings.trunk_max_numbers,
         ),
-        headroom=HeadroomService(sessions, tools.carrier, settings.twilio_trunk_limit),
+        headroom=HeadroomService(
+            sessions, tools.carrier, tools.profile, settings.twilio_trunk_limit, settings.trunk_max_numbers
+        ),
         inventory=InventoryService(sessions, tools.carrier),
         bulk=bulks,
         rate_limiters=rate_limiters,

@@ -3,14 +3,15 @@
 from apiflask import APIFlask
 
 from app.access import KeyService
-from app.api import agents, documentation, operations, provisionings, webhooks
+from app.api import agents, documentation, operations, provisionings, trunks, webhooks
 from app.api.documentation import VERSION, configure_openapi
 from app.domain.operations import STEP_BY_NAME
 from app.idempotency import IdempotencyStore
 from app.observability import logs
-from app.observability.metrics import BrokerCollector, RowCollector, make_metrics
+from app.observability.metrics import BrokerCollector, RoomCollector, RowCollector, make_metrics
 from app.views.bulks import BulkReader
 from app.views.reader import Reader
+from app.views.trunks import TrunkReader
 from app.web import health
 from app.web.authentication import register_authentication, register_rate_limit
 from app.web.bodies import MAX_BODY_BYTES, buffer_bodies
@@ -19,7 +20,7 @@ from app.web.limits import make_rate_limit, register_provider_calls
 from app.web.problems import problem, refused_problem, register_error_handlers
 from app.web.readiness import ReadinessCollector, make_readiness
 from app.web.requests import register_paths, register_requests
-from app.wiring import Wiring
+from app.wiring import Wiring, profile_of
 
 
 def build_application(wiring: Wiring) -> APIFlask:
@@ -48,10 +49,15 @@ def build_application(wiring: Wiring) -> APIFlask:
     app.extensions[WEB_SERVICES] = WebServices(
         keys=KeyService(sessions),
         idempotency=IdempotencyStore(sessions),
-        reader=Reader(sessions),
+        reader=Reader(sessions, wiring.settings.trunk_max_numbers),
         bulk_reader=BulkReader(sessions),
+        trunk_reader=TrunkReader(
+            sessions, wiring.settings.instance_name, profile_of(wiring.settings), wiring.settings.trunk_max_numbers
+        ),
         readiness=readiness,
-        metrics=make_metrics(RowCollector(sessions), broker, ReadinessCollector(readiness)),
+        metrics=make_metrics(
+            RowCollector(sessions), broker, RoomCollector(wiring.headroom.now), ReadinessCollector(readiness)
+        ),
         rate_limit=make_rate_limit(wiring.settings),
     )
     app.wsgi_app = buffer_bodies(app.wsgi_app)  # type: ignore[assignment, method-assign]  # Flask's way
@@ -67,6 +73,7 @@ def build_application(wiring: Wiring) -> APIFlask:
     app.register_blueprint(agents.phones_blueprint)
     app.register_blueprint(provisionings.blueprint)
     app.register_blueprint(agents.maintenance_blueprint)
+    app.register_blueprint(trunks.blueprint)
     app.register_blueprint(operations.blueprint)
     app.register_blueprint(operations.audits_blueprint)
     app.register_blueprint(webhooks.blueprint)

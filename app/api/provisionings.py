@@ -42,14 +42,14 @@ def start_bulk(json_data: dict[str, Any]) -> Response:
     """Connect up to 10,000 numbers, as JSON or CSV."""
     items = read_items(json_data["items"])
     charge_items(len(items))
-    room = wiring().headroom.now()  # before anything is stored: after that, nothing may fail
+    room = wiring().headroom.for_items(items)  # before anything is stored: after that, nothing may fail
     bulk = wiring().bulk.accept(items, origin=origin())
     return _accepted(bulk, room)
 
 
 def _accepted(bulk: Bulk, room: Headroom | None) -> Response:
-    url, headroom = bulk_url(bulk.id), room and room.for_numbers(bulk.pending)
-    fields = {"status": bulk.status, "total": bulk.total, "counts": BulkView.of(bulk).counts, "headroom": headroom}
+    url = bulk_url(bulk.id)
+    fields = {"status": bulk.status, "total": bulk.total, "counts": BulkView.of(bulk).counts, "headroom": room}
     body = {"success": True, "bulk_id": bulk.id, "status_url": url, **fields}
     return packed(_ACCEPTED, body, 202, {"Location": url, "Retry-After": str(POLL_AFTER_S)})
 

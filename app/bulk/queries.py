@@ -3,13 +3,21 @@
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, func, select, update
+from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, case, func, select, update
 from sqlalchemy.orm import Session
 
 from app.db.engine import read_sql
 from app.db.models import Agent, Bulk, BulkItem, Operation
 from app.db.queries import Position, page_of
-from app.domain.operations import FINAL_STATUSES, OPEN_BULKS, BulkStatus, ItemStatus, OperationStatus
+from app.domain.operations import (
+    FINAL_STATUSES,
+    OPEN_BULKS,
+    BulkKind,
+    BulkStatus,
+    ItemStatus,
+    OperationStatus,
+    TrunkMode,
+)
 
 _INSERT_AGENTS = read_sql(__file__, "insert_agents.sql")
 _INSERT_ITEMS = read_sql(__file__, "insert_items.sql")
@@ -27,16 +35,24 @@ def open_bulks(session: Session) -> Sequence[tuple[uuid.UUID, int]]:
     return [(bulk_id, pending) for bulk_id, pending in session.execute(query)]
 
 
-def count_pending(session: Session) -> int:
-    """Count the pending items of all bulks."""
-    query = select(func.count()).select_from(BulkItem).join(Bulk, Bulk.id == BulkItem.bulk_id)
-    return session.scalars(query.where(Bulk.status.in_(OPEN_BULKS), BulkItem.status == ItemStatus.PENDING)).one()
+def count_pending(session: Session) -> Mapping[TrunkMode, int]:
+    """Count the pending items of all bulks that put numbers on trunks, by the kind of trunk that they need."""
+    wanted = case((Bulk.kind == BulkKind.REHOME, TrunkMode.SHARED.value), else_=Agent.trunk_mode).label("wanted")
+    query = (
+        select(wanted, func.count())
+        .select_from(BulkItem)
+        .join(Bulk, Bulk.id == BulkItem.bulk_id)
+        .join(Agent, Agent.id == BulkItem.agent_id)
+        .where(Bulk.status.in_(OPEN_BULKS), BulkItem.status == ItemStatus.PENDING, Bulk.kind != BulkKind.REPAIR)
+    )
+    return {TrunkMode(mode): count for mode, count in session.execute(query.group_by("wanted"))}
 
 
-def existing_agents(session: Session, agent_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
-    """Return which of these agents exist."""
+def existing_agents(session: Session, agent_ids: Collection[uuid.UUID]) -> Mapping[uuid.UUID, TrunkMode]:
+    """Return which of these agents exist, with their trunk mode."""
     wanted = bindparam("agent_ids", list(agent_ids), type_=ARRAY(Uuid))
-    return set(session.scalars(select(Agent.id).where(Agent.id == any_(wanted), Agent.deleted_at.is_(None))))
+    query = select(Agent.id, Agent.trunk_mode).where(Agent.id == any_(wanted), Agent.deleted_at.is_(None))
+    return {agent_id: mode for agent_id, mode in session.execute(query)}  # noqa: C416 - a Row is no pair
 
 
 def count_items(session: Session, bulk_id: uuid.UUID) -> Mapping[ItemStatus, int]:

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -293,7 +293,7 @@ def _agent_item_row(position: int, agent_id: uuid.UUID, phone_number: str) -> di
     }
 
 
-def _item_row(item: Item, existing: set[uuid.UUID], created: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def _item_row(item: Item, existing: Collection[uuid.UUID], created: dict[int, dict[str, Any]]) -> dict[str, Any]:
     agent_id = created[item.position]["id"] if item.position in created else item.agent_id
     code, detail = (ErrorCode.VALIDATION_FAILED if item.problem else None), item.problem
     if item.agent_id is not None and item.agent_id not in existing:

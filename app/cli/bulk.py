@@ -25,7 +25,7 @@ from app.cli.output import command_error, print_json, print_line, progress_conso
 from app.cli.phones import provision_number
 from app.db.models import COUNTS, Bulk
 from app.domain.operations import BulkKind, BulkStatus
-from app.numbers.inventory import headroom_sentence
+from app.numbers.inventory import UNKNOWN_ROOM
 
 POLL_S = 0.5
 """Seconds between two polls of a bulk that is watched: the sweeper advances it once a second."""
@@ -64,10 +64,10 @@ def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> N
         items = read_items(items_from_file(file))
     except InvalidFileError as error:
         raise command_error(f"{file} {error}.") from error
-    headroom = wiring().headroom.now()
+    room = wiring().headroom.for_items(items)
     bulk = wiring().bulk.accept(items, origin=origin())
     _print_line(f"Bulk {bulk.id} has {bulk.total} items; {bulk.failed} of them invalid.", is_json=is_json)
-    _print_line(headroom_sentence(headroom, bulk.pending), is_json=is_json)
+    _print_line(room.reason if room else UNKNOWN_ROOM, is_json=is_json)
     _finish_bulk(bulk, wait=wait, report=report, is_json=is_json)
 
 

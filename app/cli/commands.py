@@ -13,6 +13,7 @@ from app.cli.doctor import doctor
 from app.cli.keys import keys, webhooks
 from app.cli.operations import activity, audit, operations
 from app.cli.phones import deprovision, move, numbers, repair, status, verify
+from app.cli.trunks import trunks
 
 
 @click.command("sweep")
@@ -31,6 +32,7 @@ COMMANDS: tuple[click.Command, ...] = (
     doctor,
     agents,
     numbers,
+    trunks,
     provision,
     import_file,
     status,

@@ -92,7 +92,7 @@ def _trunks(wiring: Wiring) -> CheckOutcome:
     limit = wiring.settings.twilio_trunk_limit
     free = limit - used
     if free < FEW_TRUNKS:
-        detail = f"{max(free, 0)} of {limit} trunks are free, and each agent needs one"
+        detail = f"{max(free, 0)} of {limit} trunks are free (TWILIO_TRUNK_LIMIT)"
         return CheckOutcome(CheckStatus.WARNING, detail, "Delete unused trunks, or ask Twilio support for more.")
     return ok(f"{free} of {limit} are free")
 

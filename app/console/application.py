@@ -19,6 +19,7 @@ from app.console.operation_pages import register_audits, register_operations
 from app.console.pages import CONSOLE_SERVICES, ConsoleServices, page, register_filters, signed_in_caller
 from app.console.reader import ConsoleReader
 from app.console.sign_in import configure_cookies, register_guard, register_sign_in
+from app.console.trunk_pages import register_trunks
 from app.console.webhook_pages import register_webhooks
 from app.domain.errors import ADVICE, ErrorCode, RefusedError
 from app.web.context import WEB_SERVICES, WIRING
@@ -159,6 +160,7 @@ def register_console(app: APIFlask) -> None:
     register_agents(blueprint)
     register_operations(blueprint)
     register_bulks(blueprint)
+    register_trunks(blueprint)
     register_audits(blueprint)
     register_webhooks(blueprint)
     register_filters(blueprint)

@@ -19,7 +19,7 @@ from app.console.pages import console_services, live_fragment, origin, page, red
 from app.console.presentation import bulk_counts, error_notice
 from app.console.reader import PAGE_ROWS
 from app.domain.errors import RefusedError
-from app.numbers.inventory import headroom_sentence
+from app.numbers.inventory import UNKNOWN_ROOM
 from app.views.bulks import BulkView, report_download
 from app.web.authentication import charge_items
 from app.web.bodies import parse_json
@@ -58,7 +58,7 @@ class FilePreview:
     invalid: Sequence[Item]
     """The invalid rows."""
     headroom: str
-    """A sentence: how many of the valid rows the Twilio account has free trunks for."""
+    """A sentence: how many of the valid rows the Twilio account has room for."""
 
 
 def register_bulks(blueprint: Blueprint) -> None:
@@ -86,18 +86,18 @@ def create_bulk() -> ResponseReturnValue:
     """Store the uploaded file as a bulk and redirect to its page."""
     items = read_bulk_file(request.files)
     charge_items(len(items))
-    headroom = wiring().headroom.now()
+    room = wiring().headroom.for_items(items)
     made = wiring().bulk.accept(items, origin=origin())
-    return redirect_with_message(
-        f"The file is accepted. {headroom_sentence(headroom, made.pending)}", "console.bulk", bulk_id=made.id
-    )
+    message = f"The file is accepted. {room.reason if room else UNKNOWN_ROOM}"
+    return redirect_with_message(message, "console.bulk", bulk_id=made.id)
 
 
 def check_bulk() -> ResponseReturnValue:
     """Preview an uploaded file without storing it."""
     items = read_bulk_file(request.files)
     invalid = [item for item in items if item.problem]
-    headroom = headroom_sentence(wiring().headroom.now(), len(items) - len(invalid))
+    room = wiring().headroom.for_items(items)
+    headroom = room.reason if room else UNKNOWN_ROOM
     return bulks_page(preview=FilePreview(request.files[FILE_FIELD].filename or "", len(items), invalid, headroom))
 
 

@@ -15,7 +15,7 @@ from app.db.console_queries import MOVING_STATUSES, AgentFilter
 from app.db.queries import Position
 from app.domain.events import DeliveryStatus
 from app.domain.findings import Health
-from app.domain.operations import ItemStatus, PhoneStatus
+from app.domain.operations import ItemStatus, PhoneStatus, TrunkMode, TrunkState
 from app.domain.texts import MAX_NAME
 from app.views.agent_schemas import AgentIn, ProvisionIn
 from app.views.bulk_schemas import ItemCursorField
@@ -93,6 +93,11 @@ class _DeliveriesQuery(_ListQuery):
     status = choice(DeliveryStatus, "Only deliveries with this status.", load_default=None)
 
 
+class _TrunksQuery(_ListQuery):
+    mode = choice(TrunkMode, "Only trunks of this kind.", load_default=None)
+    state = choice(TrunkState, "Only trunks in this state.", load_default=None)
+
+
 class _MoveForm(_Lenient):
     to = Id(required=True, error_messages={"required": "Choose an agent.", "invalid_uuid": "Choose an agent."})
 
@@ -121,6 +126,21 @@ class NumbersQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class TrunksQuery:
+    """The filters and position of a page of Trunks."""
+
+    mode: TrunkMode | None
+    state: TrunkState | None
+    cursor: Position | None
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """The filters as they stand in the address."""
+        found = {"mode": self.mode, "state": self.state}
+        return {name: value.value for name, value in found.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
 class ProvisionForm:
     """The form for provisioning a number."""
 
@@ -138,6 +158,11 @@ def read_operations_query(given: MultiDict[str, str]) -> tuple[Tab, Position | N
     """Read the query of Operations; `RefusedError` 422."""
     found = _load(_OperationsQuery(), _without_empty(given))
     return found["tab"], found["cursor"]
+
+
+def read_trunks_query(given: MultiDict[str, str]) -> TrunksQuery:
+    """Read the query of Trunks; `RefusedError` 422."""
+    return TrunksQuery(**_load(_TrunksQuery(), _without_empty(given)))
 
 
 def read_cursor(given: MultiDict[str, str]) -> Position | None:

@@ -20,6 +20,7 @@ from app.domain.operations import (
     OperationKind,
     PhoneStatus,
     StepState,
+    TrunkMode,
 )
 from app.views.operations import PhoneView
 
@@ -64,6 +65,8 @@ class Hop:
     """The id, with a copy button."""
     shown: str | None
     """Shown above the id: the phone number."""
+    note: str = ""
+    """Shown below the id: who shares it."""
 
 
 def build_path_diagram(phone: PhoneView) -> list[Hop]:
@@ -77,10 +80,18 @@ def build_path_diagram(phone: PhoneView) -> list[Hop]:
             _OWNERS[step.provider],
             getattr(agent, COLUMNS[step.name]),
             agent.twilio_phone_number if step.name == NUMBER else None,
+            _sharing(phone) if step.name == TRUNK else "",
         )
         for link, step in zip(links, _RESOURCES, strict=False)
     ]
     return [*hops, Hop(links[-1], "Agent", _OWNERS["livekit"], agent.livekit_agent_name, None)]
+
+
+def _sharing(phone: PhoneView) -> str:
+    if phone.trunk is None or phone.trunk.mode is TrunkMode.DEDICATED:
+        return ""
+    others = phone.trunk.members - 1
+    return f"shared with {others:,} other number{'' if others == 1 else 's'}"
 
 
 def _findings_by_link(agent: Agent) -> Mapping[int, Sequence[Finding]]:

@@ -35,6 +35,7 @@ from app.domain.operations import (
     OperationStatus,
     PhoneStatus,
     StepState,
+    TrunkState,
 )
 from app.views.operations import Failure, PhoneView, calls_in_words
 from app.web.problems import KINDS as PROBLEMS
@@ -138,9 +139,17 @@ if set(CHECK_LABELS) != set(CHECKS):
     raise LookupError("a named check has no label")
 
 
+_TRUNK: Mapping[TrunkState, Badge] = {
+    TrunkState.CREATING: Badge("Being made", Tone.BUSY),
+    TrunkState.ACTIVE: Badge("Active", Tone.GOOD),
+    TrunkState.RETIRING: Badge("Being removed", Tone.WARN),
+    TrunkState.GONE: Badge("Gone", Tone.QUIET),
+}
+
+
 def badge(status: StrEnum) -> Badge:
     """Return the badge of any status."""
-    for table in (_PHONE, _OPERATION, _STEP, _HEALTH, _BULK, _ITEM, _DELIVERY):
+    for table in (_PHONE, _OPERATION, _STEP, _HEALTH, _BULK, _ITEM, _DELIVERY, _TRUNK):
         # StrEnum members of different classes compare equal ("running"), so choose the table by class.
         if isinstance(status, type(next(iter(table)))):
             return table[status]  # type: ignore[index]  # the class was checked above

@@ -134,6 +134,11 @@ class ConsoleReader:
             found = queries.list_agents(session, empty, after=None, limit=MAX_MOVE_TARGETS + 1)
         return [agent for agent in found if agent.id != exclude][:MAX_MOVE_TARGETS]
 
+    def members(self, trunk_id: uuid.UUID, cursor: Position | None) -> NumbersPage:
+        """Return one page of the agents that have a place on a shared trunk."""
+        wanted = queries.AgentFilter(trunk_id=trunk_id)
+        return self.numbers(wanted, cursor)
+
     def names(self, agent_ids: Collection[uuid.UUID]) -> Mapping[uuid.UUID, str]:
         """Return the names of these agents, including deleted ones."""
         with self._sessions() as session:

@@ -60,6 +60,8 @@ class AgentFilter:
     search: str = ""
     calls_fail: bool = False
     """Only those of whose calls some or all fail, by the last check."""
+    trunk_id: uuid.UUID | None = None
+    """Only those that have a place on this shared trunk."""
 
 
 def list_agents(session: Session, wanted: AgentFilter, *, after: Position | None, limit: int) -> Sequence[Agent]:
@@ -69,6 +71,8 @@ def list_agents(session: Session, wanted: AgentFilter, *, after: Position | None
         conditions.append(Agent.health_state == wanted.health)
     if wanted.calls_fail:
         conditions += _CALLS_FAIL
+    if wanted.trunk_id is not None:
+        conditions.append(Agent.trunk_id == wanted.trunk_id)
     if after is not None:
         conditions.append(tuple_(Agent.created_at, Agent.id) < (after.created_at, after.id))
     if wanted.search:

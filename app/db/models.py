@@ -101,6 +101,11 @@ class Agent(Base):
             postgresql_where=text("twilio_phone_number IS NOT NULL"),
         ),
         Index("ix_agents_trunk_id", "trunk_id", postgresql_where=text("trunk_id IS NOT NULL")),
+        Index(
+            "ix_agents_own_trunk",
+            "twilio_trunk_sid",
+            postgresql_where=text("trunk_id IS NULL AND twilio_trunk_sid IS NOT NULL"),
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)

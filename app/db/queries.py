@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Engine, Float, Select, delete, func, or_, select, text, tuple_
-from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, selectinload
 
 from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Bulk, Event, Operation, Resource
@@ -55,7 +55,8 @@ _STATUS_VERSION = text("""
            (SELECT string_agg(xmin::text, ',' ORDER BY position) FROM operation_steps WHERE operation_id = latest.id),
            (SELECT max(id) FROM events WHERE operation_id = latest.id),
            (SELECT string_agg(external_id, ',' ORDER BY external_id) FROM resources
-             WHERE resources.agent_id = agents.id AND deleted_at IS NULL)
+             WHERE resources.agent_id = agents.id AND deleted_at IS NULL),
+           (SELECT count(*) FROM agents AS members WHERE members.trunk_id = agents.trunk_id)
       FROM agents
       LEFT JOIN LATERAL (
             SELECT id, xmin FROM (
@@ -67,7 +68,10 @@ _STATUS_VERSION = text("""
              ORDER BY created_at DESC, id DESC LIMIT 1) latest ON true
      WHERE agents.id = :agent_id AND agents.deleted_at IS NULL
 """)
-"""`xmin` is the transaction that wrote a row's present version: it changes with every update, and with nothing else."""
+"""`xmin` is the transaction that wrote a row's present version: it changes with every update, and with nothing else.
+
+The number of those who share the trunk is in it, since they come and go without a change of this agent.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,15 @@ def list_deliveries(
 def get_agent(session: Session, agent_id: uuid.UUID) -> Agent | None:
     """Return the agent unless it is deleted."""
     return session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
+
+
+def get_agent_and_members(session: Session, agent_id: uuid.UUID) -> tuple[Agent, int] | None:
+    """Return the agent unless it is deleted, and how many agents have a place on its shared trunk, itself included."""
+    member = aliased(Agent)
+    members = select(func.count()).where(member.trunk_id == Agent.trunk_id).scalar_subquery()
+    query = select(Agent, members).where(Agent.id == agent_id, Agent.deleted_at.is_(None))
+    row = session.execute(query).one_or_none()
+    return None if row is None else (row[0], row[1])
 
 
 def count_members(session: Session, trunk_id: uuid.UUID) -> int:

@@ -196,6 +196,11 @@ def bulk_not_found(bulk_id: object) -> RefusedError:
     return RefusedError(ErrorCode.BULK_NOT_FOUND, f"There is no bulk {bulk_id}.")
 
 
+def trunk_not_found(trunk_id: object) -> RefusedError:
+    """Build the 404 for an unknown id of a shared trunk."""
+    return RefusedError(ErrorCode.NOT_FOUND, f"There is no trunk {trunk_id}.")
+
+
 def webhook_not_found(webhook_id: object) -> RefusedError:
     """Build the 404 for an unknown webhook id."""
     return RefusedError(ErrorCode.WEBHOOK_NOT_FOUND, f"There is no webhook {webhook_id}.")

@@ -1,9 +1,9 @@
-"""The numbers of the Twilio account, what each is used for, and how many more numbers its trunk limit allows."""
+"""The numbers of the Twilio account, what each is used for, and how many more numbers it has room for."""
 
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -13,12 +13,15 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from app.bulk import queries
+from app.bulk.items import Item
 from app.db.engine import Sessions
-from app.db.models import Agent, Operation, Resource
-from app.domain.operations import TRUNK, OperationKind, OperationStatus
+from app.db.models import Agent, Operation, Resource, Trunk
+from app.domain.operations import TRUNK, OperationKind, OperationStatus, TrunkMode
 from app.path.observed import CarrierNumber, Unreadable
+from app.path.spec import Profile
 from app.providers.base import Carrier
 from app.providers.errors import ProviderError
+from app.trunks.listing import places_of
 
 log = structlog.get_logger(__name__)
 
@@ -112,40 +115,67 @@ OVERLAP = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Headroom:
-    """How many trunks the account has, and how many of `wanted` numbers still fit."""
+    """How many more numbers the account has room for, and how many of those `wanted` fit."""
 
     trunk_limit: int
     trunks_in_use: int
     trunks_promised: int
-    """Trunks still to be created for numbers already accepted."""
+    """Trunks still to be made for numbers already accepted."""
+    places_free: int
+    """Places on shared trunks that no number already accepted takes; those on promised trunks are among them."""
+    trunk_max_numbers: int
     wanted: int = 0
+    dedicated: int = 0
+    """How many of the wanted numbers take a trunk of their own."""
 
-    def for_numbers(self, wanted: int) -> "Headroom":
+    def for_numbers(self, wanted: int, dedicated: int = 0) -> "Headroom":
         """Return a copy for this many numbers."""
-        return replace(self, wanted=wanted)
+        return replace(self, wanted=wanted, dedicated=dedicated)
+
+    @property
+    def trunks_free(self) -> int:
+        """Trunks that may still be made, for nobody yet."""
+        return max(self.trunk_limit - self.trunks_in_use - self.trunks_promised, 0)
+
+    @property
+    def numbers_fit(self) -> int:
+        """How many more numbers fit if they share trunks."""
+        return self.places_free + self.trunks_free * self.trunk_max_numbers
 
     @property
     def fits(self) -> int:
-        """How many of the wanted numbers would get a trunk now."""
-        return min(self.wanted, max(self.trunk_limit - self.trunks_in_use - self.trunks_promised, 0))
+        """How many of the wanted numbers fit: those that share trunks first, since they need fewer."""
+        shared = self.wanted - self.dedicated
+        trunks = min(_trunks_for(shared - self.places_free, self.trunk_max_numbers), self.trunks_free)
+        placed = min(shared, self.places_free + trunks * self.trunk_max_numbers)
+        return placed + min(self.dedicated, self.trunks_free - trunks)
 
     @property
     def reason(self) -> str:
-        """One sentence for people, with the figures behind it."""
+        """One sentence for people about the wanted numbers, with the figures behind it."""
+        own = f" {self.dedicated:,} of them would have a trunk of their own." if self.dedicated else ""
+        return f"{self.fits:,} of {self.wanted:,} numbers fit: {self._figures}{own}"
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people about numbers in general."""
+        return f"{self.numbers_fit:,} more numbers fit: {self._figures}"
+
+    @property
+    def _figures(self) -> str:
         reserved = f", {self.trunks_promised:,} reserved for numbers in progress" if self.trunks_promised else ""
+        places = "1 place is" if self.places_free == 1 else f"{self.places_free:,} places are"
         return (
-            f"{self.fits:,} of {self.wanted:,} numbers fit: each takes a trunk, and of the {self.trunk_limit:,} trunks "
-            f"that the Twilio account may have {self.trunks_in_use:,} are in use{reserved}."
+            f"{places} free on shared trunks, which take {self.trunk_max_numbers:,} each, and of the "
+            f"{self.trunk_limit:,} trunks that the Twilio account may have {self.trunks_in_use:,} are in use{reserved}."
         )
 
 
-def headroom_sentence(room: Headroom | None, wanted: int) -> str:
-    """Describe how many of this many numbers fit, also when that is unknown."""
-    return (
-        room.for_numbers(wanted).reason
-        if room
-        else "It is not known how many of them fit: Twilio did not respond in time."
-    )
+def _trunks_for(numbers: int, trunk_max_numbers: int) -> int:
+    return -(-max(numbers, 0) // trunk_max_numbers)
+
+
+UNKNOWN_ROOM = "It is not known how many numbers fit: Twilio did not respond in time."
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +196,18 @@ class HeadroomService:
         self,
         sessions: Sessions,
         carrier: Carrier,
+        profile: Profile,
         trunk_limit: int,
+        trunk_max_numbers: int,
         *,
         list_timeout_s: float = LIST_TIMEOUT_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sessions = sessions
         self._carrier = carrier
+        self._profile = profile
         self._trunk_limit = trunk_limit
+        self._trunk_max_numbers = trunk_max_numbers
         self._list_timeout_s = list_timeout_s
         self._clock = clock
         self._lock = threading.Lock()
@@ -187,9 +221,32 @@ class HeadroomService:
         found = self._trunks()
         if found is None:
             return None
+        most = self._trunk_max_numbers
         with self._sessions() as session:
             in_use = len(found.sids) + _growth_since(session, found)
-            return Headroom(self._trunk_limit, in_use, _count_reserved(session))
+            pool, promised = places_of(session, self._profile, most), _count_promised(session)
+        allowed = max(self._trunk_limit - in_use, 0)
+        places = pool.free + (pool.free_on_unmade if pool.unmade <= allowed else 0)
+        new = _trunks_for(promised.shared - places, most)
+        makeable = min(new, max(allowed - pool.unmade - promised.dedicated, 0))
+        return Headroom(
+            trunk_limit=self._trunk_limit,
+            trunks_in_use=in_use,
+            trunks_promised=promised.dedicated + pool.unmade + new,
+            places_free=max(places + makeable * most - promised.shared, 0),
+            trunk_max_numbers=most,
+        )
+
+    def for_items(self, items: Sequence[Item]) -> Headroom | None:
+        """Return the figures for the valid items of a bulk that is not stored yet; None as in `now`."""
+        room, valid = self.now(), [item for item in items if item.problem is None]
+        if room is None:
+            return None
+        with self._sessions() as session:
+            existing = queries.existing_agents(session, {item.agent_id for item in valid if item.agent_id})
+        modes = [item.new_agent.trunk_mode for item in valid if item.new_agent]
+        modes += [existing[item.agent_id] for item in valid if item.agent_id and item.agent_id in existing]
+        return room.for_numbers(len(modes), modes.count(TrunkMode.DEDICATED))
 
     def _trunks(self) -> _TrunkList | None:
         """Return a fresh list; one thread at a time requests it, and finishes even when nobody waits any more."""
@@ -230,23 +287,41 @@ class HeadroomService:
 def _growth_since(session: Session, found: _TrunkList) -> int:
     """Return by how many trunks our own operations have changed the account since the list."""
     since = found.at - OVERLAP
-    query = select(Resource.external_id, Resource.deleted_at).where(
+    own = select(Resource.external_id, Resource.deleted_at.is_(None)).where(
         Resource.kind == TRUNK, or_(Resource.seen_at > since, Resource.deleted_at > since)
     )
-    exists = {sid: deleted_at is None for sid, deleted_at in session.execute(query)}
+    is_recent = or_(Trunk.checked_at.is_(None), Trunk.checked_at > since, Trunk.gone_at > since)
+    shared = select(Trunk.twilio_trunk_sid, Trunk.gone_at.is_(None)).where(
+        Trunk.twilio_trunk_sid.is_not(None), is_recent, or_(Trunk.gone_at.is_(None), Trunk.gone_at > since)
+    )
+    exists = {sid: is_there for query in (own, shared) for sid, is_there in session.execute(query)}
     return sum(is_there - (sid in found.sids) for sid, is_there in exists.items())
 
 
-def _count_reserved(session: Session) -> int:
-    """Count the trunks still to be created for numbers already accepted."""
+@dataclass(frozen=True, slots=True)
+class _Promised:
+    """Numbers already accepted that have no place and no trunk yet."""
+
+    shared: int
+    dedicated: int
+
+
+def _count_promised(session: Session) -> _Promised:
+    is_dedicated = Agent.trunk_mode == TrunkMode.DEDICATED
     in_progress = (
-        select(func.count())
+        select(func.count().filter(~is_dedicated), func.count().filter(is_dedicated))
         .select_from(Operation)
         .join(Agent, Agent.id == Operation.agent_id)
         .where(
             Operation.kind == OperationKind.PROVISION,
             Operation.status.in_([OperationStatus.QUEUED, OperationStatus.RUNNING]),
             Agent.twilio_trunk_sid.is_(None),
+            Agent.trunk_id.is_(None),
         )
     )
-    return session.scalars(in_progress).one() + queries.count_pending(session)
+    pending = queries.count_pending(session)
+    shared, dedicated = session.execute(in_progress).one()
+    return _Promised(
+        shared + pending.get(TrunkMode.SHARED, 0),
+        dedicated + pending.get(TrunkMode.DEDICATED, 0),
+    )

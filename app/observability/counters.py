@@ -148,6 +148,25 @@ WEBHOOKS = Metric("trunkline_webhooks", Kind.GAUGE, "Webhooks by whether anythin
 BULKS = Metric("trunkline_bulks", Kind.GAUGE, "Bulks by status.", ("status",))
 BULK_ITEMS = Metric("trunkline_open_bulk_items", Kind.GAUGE, "Items of the bulks that are not over.", ("status",))
 
+TRUNKS = Metric("trunkline_shared_trunks", Kind.GAUGE, "Twilio trunks that numbers share, by state.", ("state",))
+TRUNK_NUMBERS = Metric(
+    "trunkline_trunk_numbers",
+    Kind.GAUGE,
+    "Numbers that have a place on a shared trunk, or a trunk of their own.",
+    ("mode",),
+)
+PLACES_FREE = Metric(
+    "trunkline_places_free",
+    Kind.GAUGE,
+    "Places on shared trunks that no number already accepted takes; absent while Twilio's trunks cannot be listed.",
+)
+NUMBERS_THAT_FIT = Metric(
+    "trunkline_numbers_that_fit",
+    Kind.GAUGE,
+    "How many more numbers fit: free places, and those on trunks that the Twilio account may still have; absent while "
+    "these cannot be listed.",
+)
+
 METRICS = (
     OPERATIONS,
     OPEN_OPERATIONS,
@@ -177,6 +196,10 @@ METRICS = (
     WEBHOOKS,
     BULKS,
     BULK_ITEMS,
+    TRUNKS,
+    TRUNK_NUMBERS,
+    PLACES_FREE,
+    NUMBERS_THAT_FIT,
 )
 """All of them, in the order of docs/metrics.md; a test checks that none is missing."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import product
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Float, Row, case, cast, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.db.engine import Sessions
-from app.db.models import Agent, Audit, Bulk, Operation
+from app.db.models import Agent, Audit, Bulk, Operation, Trunk
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.events import DeliveryStatus
 from app.domain.findings import FINDING_KINDS, AuditStatus, Finding, Health, stored_finding
@@ -32,6 +32,8 @@ from app.domain.operations import (
     OperationKind,
     OperationStatus,
     PhoneStatus,
+    TrunkMode,
+    TrunkState,
 )
 from app.domain.queues import QueueName
 from app.observability import counters
@@ -200,6 +202,7 @@ class RowCollector(Collector):
             yield from _agents(session)
             yield from _bulks(session)
             yield from _webhooks(session)
+            yield from _trunks(session)
 
 
 def _operations(session: Session) -> Iterable[Family]:
@@ -248,6 +251,54 @@ def _webhooks(session: Session) -> Iterable[Family]:
     yield gauge(counters.OLDEST_DELIVERY, {(): oldest.get(DeliveryStatus.PENDING, 0)})
     served, disabled = count_webhooks(session)
     yield gauge(counters.WEBHOOKS, {("served",): served, ("disabled",): disabled}, (("served",), ("disabled",)))
+
+
+def count_trunks(session: Session) -> Sequence[Row[TrunkState, int]]:
+    """Return (state, how many shared trunks) for every state that occurs."""
+    return session.execute(select(Trunk.state, func.count()).group_by(Trunk.state)).all()
+
+
+def count_trunk_numbers(session: Session) -> dict[TrunkMode, int]:
+    """Return how many agents have a place on a shared trunk, and how many a trunk of their own."""
+    is_own = Agent.trunk_id.is_(None) & Agent.twilio_trunk_sid.is_not(None)
+    conditions = {TrunkMode.SHARED: Agent.trunk_id.is_not(None), TrunkMode.DEDICATED: is_own}
+    return {mode: session.scalars(select(func.count()).where(one)).one() for mode, one in conditions.items()}
+
+
+def _trunks(session: Session) -> Iterable[Family]:
+    states = {(state.value,): count for state, count in count_trunks(session)}
+    yield gauge(counters.TRUNKS, states, _all(TrunkState))
+    numbers = {(mode.value,): count for mode, count in count_trunk_numbers(session).items()}
+    yield gauge(counters.TRUNK_NUMBERS, numbers, numbers)
+
+
+class Room(Protocol):
+    """What is known of the room for more numbers."""
+
+    @property
+    def places_free(self) -> int:
+        """Places on shared trunks."""
+
+    @property
+    def numbers_fit(self) -> int:
+        """Numbers that fit there and on trunks that may still be made."""
+
+
+@dataclass(frozen=True, eq=False)
+class RoomCollector(Collector):
+    """Shows how many more numbers fit; nothing while that is not known."""
+
+    room: Callable[[], Room | None]
+
+    def describe(self) -> Iterable[Family]:
+        """Describe nothing in advance, so that registering does not ask anybody."""
+        return ()
+
+    def collect(self) -> Iterable[Family]:
+        """Yield one family after another."""
+        if found := self.room():
+            yield gauge(counters.PLACES_FREE, {(): found.places_free})
+            yield gauge(counters.NUMBERS_THAT_FIT, {(): found.numbers_fit})
 
 
 def _all(*enums: type[StrEnum]) -> Iterable[Labels]:

@@ -139,7 +139,7 @@ class BulkCancelled(BulkSummary):
     cancellation = fields.Nested(CancellationOut)
 
 
-class HeadroomOut(Schema):
+class RoomOut(Schema):
     """Room at the Twilio account; its trunks are counted at most once a minute, what we made since is added."""
 
     trunk_limit = fields.Integer(
@@ -150,15 +150,30 @@ class HeadroomOut(Schema):
     )
     trunks_promised = fields.Integer(
         data_key="trunksPromised",
-        metadata={"description": "What numbers that were accepted before will take.", "example": 0},
+        metadata={"description": "Trunks still to be made for numbers that were accepted before.", "example": 0},
     )
+    places_free = fields.Integer(
+        data_key="placesFree",
+        metadata={
+            "description": "Places on shared trunks, promised ones included, that no number accepted before takes.",
+            "example": 286,
+        },
+    )
+    trunk_max_numbers = fields.Integer(
+        data_key="trunkMaxNumbers", metadata={"description": "Numbers that share a trunk at most.", "example": 500}
+    )
+
+
+class HeadroomOut(RoomOut):
+    """Room at the Twilio account, and how many items of a bulk it is enough for."""
+
     fits = fields.Integer(
-        metadata={"description": "Items of this bulk that find a trunk as things stand.", "example": 63}
+        metadata={"description": "Items of this bulk that find a place as things stand.", "example": 80}
     )
     reason = text(
         "One sentence for a person.",
-        "63 of 80 numbers fit: each takes a trunk, and of the 100 trunks that the Twilio account may have 37 are in "
-        "use.",
+        "80 of 80 numbers fit: 286 places are free on shared trunks, which take 500 each, and of the 100 trunks that "
+        "the Twilio account may have 37 are in use.",
     )
 
 

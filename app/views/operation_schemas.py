@@ -347,6 +347,16 @@ class OperationPage(Schema):
     next_cursor = next_page()
 
 
+class PhoneTrunkOut(Schema):
+    """The Twilio trunk that the number is on."""
+
+    mode = choice(TrunkMode, "Whether other numbers share it.")
+    members = fields.Integer(
+        metadata={"description": "Numbers that are on it or on their way to it, this one included.", "example": 214}
+    )
+    capacity = fields.Integer(metadata={"description": "Numbers that it takes at most.", "example": 500})
+
+
 class PhoneOut(Schema):
     """An agent's number, every id on its path, and the latest operation."""
 
@@ -367,6 +377,7 @@ class PhoneOut(Schema):
         data_key="twilioOriginationUrlSid",
         allow_none=True,
     )
+    trunk = fields.Nested(PhoneTrunkOut, allow_none=True, metadata={"description": "Null without a trunk."})
     livekit_inbound_trunk_id = text(
         "The LiveKit trunk.", INBOUND_TRUNK_ID, data_key="livekitInboundTrunkId", allow_none=True
     )

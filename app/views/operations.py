@@ -179,6 +179,23 @@ class HealthView:
 
 
 @dataclass(frozen=True, slots=True)
+class PhoneTrunk:
+    """The Twilio trunk that a number is on."""
+
+    mode: TrunkMode
+    members: int
+    """Numbers that are on it, or on their way to it; 1 for a trunk of its own."""
+    capacity: int
+
+    @classmethod
+    def of(cls, agent: Agent, members: int, max_numbers: int) -> "PhoneTrunk | None":
+        """Return the trunk of an agent; `members` have a place on it if it is shared."""
+        if agent.twilio_trunk_sid is None:
+            return None
+        return cls(TrunkMode.SHARED, members, max_numbers) if agent.trunk_id else cls(TrunkMode.DEDICATED, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
 class PhoneView:
     """An agent's number, the id of every resource on its path, and the latest operation on it."""
 
@@ -192,9 +209,10 @@ class PhoneView:
     livekit_dispatch_rule_id: str | None
     health: HealthView
     operation: OperationView | None
+    trunk: PhoneTrunk | None
 
     @classmethod
-    def of(cls, agent: Agent, operation: OperationView | None) -> "PhoneView":
+    def of(cls, agent: Agent, operation: OperationView | None, trunk: PhoneTrunk | None = None) -> "PhoneView":
         """Return the view of an agent and its latest operation."""
         return cls(
             agent=agent,
@@ -207,6 +225,7 @@ class PhoneView:
             livekit_dispatch_rule_id=agent.livekit_dispatch_rule_id,
             health=HealthView.of(agent),
             operation=operation,
+            trunk=trunk,
         )
 
     @property

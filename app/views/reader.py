@@ -19,7 +19,7 @@ from app.db.queries import Position
 from app.db.webhooks import WebhookDelivery
 from app.domain.errors import agent_not_found, audit_not_found, operation_not_found
 from app.domain.operations import OperationStatus, PhoneStatus
-from app.views.operations import OperationView, PhoneView
+from app.views.operations import OperationView, PhoneTrunk, PhoneView
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
@@ -75,7 +75,7 @@ def _aware(moment: datetime) -> datetime:
     return moment
 
 
-ETAG_VERSION = "3"
+ETAG_VERSION = "4"
 """Part of every ETag: raise it when the body of phone-status changes its shape."""
 
 AUDIT_POLL_S = 0.1
@@ -96,9 +96,10 @@ class OperationPage:
 class Reader:
     """Reads agents and operations."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, trunk_max_numbers: int) -> None:
         self._sessions = sessions
         self._engine = queries.autocommitting(sessions)
+        self._trunk_max_numbers = trunk_max_numbers
 
     def agents(
         self, *, limit: int, status: PhoneStatus | None = None, cursor: queries.Position | None = None
@@ -162,17 +163,20 @@ class Reader:
             version = queries.status_version(connection, agent_id)
         if version is None:
             raise agent_not_found(agent_id)
-        return hashlib.sha256(f"{ETAG_VERSION}|{agent_id}|{version}".encode()).hexdigest()[:32]
+        text = f"{ETAG_VERSION}|{self._trunk_max_numbers}|{agent_id}|{version}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def phone(self, agent_id: uuid.UUID) -> PhoneView:
         """Return the agent's phone status with its operation; `RefusedError` 404."""
         with self._sessions() as session:
             session.connection(execution_options=SNAPSHOT)
-            agent = queries.get_agent(session, agent_id)
-            if agent is None:
+            found = queries.get_agent_and_members(session, agent_id)
+            if found is None:
                 raise agent_not_found(agent_id)
+            agent, members = found
+            trunk = PhoneTrunk.of(agent, members, self._trunk_max_numbers)
             row = queries.latest_operation(session, agent_id)
             if row is None:
-                return PhoneView.of(agent, None)
-            timeline = queries.events_of(session, row.id)
-            return PhoneView.of(agent, OperationView.of(row, timeline, queries.live_resources(session, agent_id)))
+                return PhoneView.of(agent, None, trunk)
+            timeline, resources = queries.events_of(session, row.id), queries.live_resources(session, agent_id)
+            return PhoneView.of(agent, OperationView.of(row, timeline, resources), trunk)

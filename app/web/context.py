@@ -11,6 +11,7 @@ from app.domain.events import Channel, Origin
 from app.idempotency import IdempotencyStore
 from app.views.bulks import BulkReader
 from app.views.reader import Reader
+from app.views.trunks import TrunkReader
 from app.web.limits import RateLimit
 from app.web.readiness import Readiness
 from app.wiring import Wiring
@@ -27,6 +28,7 @@ class WebServices:
     idempotency: IdempotencyStore
     reader: Reader
     bulk_reader: BulkReader
+    trunk_reader: TrunkReader
     readiness: Readiness
     metrics: Callable[[], bytes]
     rate_limit: RateLimit | None

@@ -13,6 +13,7 @@ from app.domain.errors import (
     audit_not_found,
     bulk_not_found,
     operation_not_found,
+    trunk_not_found,
     webhook_delivery_not_found,
     webhook_not_found,
 )
@@ -35,6 +36,7 @@ _MISSING = {
     "bulk_id": bulk_not_found,
     "webhook_id": webhook_not_found,
     "delivery_id": webhook_delivery_not_found,
+    "trunk_id": trunk_not_found,
 }
 
 KNOWN_PARAMETERS = {"phones.provision_phone": frozenset({DRY_RUN})}

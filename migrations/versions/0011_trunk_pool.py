@@ -53,6 +53,12 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_agents_trunk_id"), "agents", ["trunk_id"], postgresql_where=sa.text("trunk_id IS NOT NULL")
     )
+    op.create_index(
+        op.f("ix_agents_own_trunk"),
+        "agents",
+        ["twilio_trunk_sid"],
+        postgresql_where=sa.text("trunk_id IS NULL AND twilio_trunk_sid IS NOT NULL"),
+    )
     op.add_column("agents", sa.Column("trunk_mode", sa.String(length=32), server_default="shared", nullable=False))
     op.create_check_constraint(op.f("ck_agents_trunk_mode"), "agents", "trunk_mode IN ('shared', 'dedicated')")
     op.add_column("operations", sa.Column("former_ids", postgresql.JSONB(), nullable=True))
@@ -70,6 +76,7 @@ def downgrade() -> None:
     op.drop_column("operations", "former_ids")
     op.drop_constraint(op.f("ck_agents_trunk_mode"), "agents", type_="check")
     op.drop_column("agents", "trunk_mode")
+    op.drop_index(op.f("ix_agents_own_trunk"), table_name="agents")
     op.drop_index(op.f("ix_agents_trunk_id"), table_name="agents")
     op.drop_constraint(op.f("fk_agents_trunk_id_trunks"), "agents", type_="foreignkey")
     op.drop_column("agents", "trunk_id")

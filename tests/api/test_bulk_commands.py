@@ -65,7 +65,7 @@ def test_a_file_is_imported_and_watched_to_its_end(
     result = run(api, "import", write("numbers.csv", CSV), "--report", str(report))
 
     assert result.exit_code == 3, result.output
-    assert "has 3 items; 1 of them invalid.\n2 of 2 numbers fit: each takes a trunk" in result.stdout
+    assert "has 3 items; 1 of them invalid.\n2 of 2 numbers fit: 0 places are free" in result.stdout
     assert result.stdout.rstrip().endswith("is failed: 2 succeeded, 1 failed.")
     rows = list(csv.DictReader(report.read_text(encoding="utf-8").splitlines()))
     assert [row["status"] for row in rows] == ["succeeded", "succeeded", "failed"]

@@ -10,21 +10,30 @@ from app.providers.errors import TransientError
 from app.web.context import WEB_SERVICES
 from app.web.limits import RateLimit
 from tests.api.test_bulk import fresh, start
-from tests.support.api import Api
+from tests.support.api import NOBODY, Api
 
 
 def test_the_answer_says_how_many_the_account_has_room_for_and_why(own_api: Api) -> None:
     own_api.carrier.trunks = 95
     own_api.provision(own_api.agent())
-    first = start(own_api, [*fresh(2), {"phoneNumber": "12"}]).json["headroom"]
-    second = start(own_api, fresh(9, 2000)).json["headroom"]
+    items = [*fresh(2), {"phoneNumber": "12"}, {"phoneNumber": "+15145559999", "agentId": NOBODY}]
+    first = start(own_api, items).json["headroom"]
+    desk = {"name": "own", "trunkMode": "dedicated"}
+    own = [item | {"agent": desk} for item in fresh(7, 2000)]
+    second = start(own_api, [*fresh(600, 3000), *own]).json["headroom"]
+    third = start(own_api, fresh(1, 6000)).json["headroom"]
 
-    assert (first["trunkLimit"], first["trunksInUse"], first["trunksPromised"], first["fits"]) == (100, 95, 1, 2)
-    assert (second["trunksPromised"], second["fits"]) == (3, 2)
-    assert second["reason"] == (
-        "2 of 9 numbers fit: each takes a trunk, and of the 100 trunks that the Twilio account may have 95 are in use, "
-        "3 reserved for numbers in progress."
-    )
+    # A number without a place needs a trunk, which has room for 499 more.
+    figures = {"trunkLimit": 100, "trunksInUse": 95, "trunksPromised": 1, "placesFree": 499, "trunkMaxNumbers": 500}
+    assert first == figures | {
+        "fits": 2,
+        "reason": "2 of 2 numbers fit: 499 places are free on shared trunks, which take 500 each, and of the 100 "
+        "trunks that the Twilio account may have 95 are in use, 1 reserved for numbers in progress.",
+    }
+    assert (second["trunksPromised"], second["placesFree"], second["fits"]) == (1, 497, 600 + 3)
+    assert second["reason"].startswith("603 of 607 numbers fit: 497 places are free")
+    assert second["reason"].endswith(" 7 of them would have a trunk of their own.")
+    assert (third["trunksPromised"], third["fits"]) == (9, 0)
     assert own_api.carrier.pings == 1
 
 

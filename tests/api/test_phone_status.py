@@ -13,6 +13,7 @@ CLEAN = {
     "twilioPhoneNumberSid": None,
     "twilioTrunkSid": None,
     "twilioOriginationUrlSid": None,
+    "trunk": None,
     "livekitInboundTrunkId": None,
     "livekitDispatchRuleId": None,
     "operation": None,

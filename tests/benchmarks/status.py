@@ -52,7 +52,7 @@ def _plans(bench: Bench, installation: Installation) -> dict[str, tuple[Plan, st
     with installation.wiring() as wiring:
         from app.views.reader import Reader  # noqa: PLC0415 - the one thing of the API that is needed here
 
-        etag = Reader(wiring.sessions).phone_etag(uuid.UUID(agent))
+        etag = Reader(wiring.sessions, 500).phone_etag(uuid.UUID(agent))
     key = {"Authorization": f"Bearer {installation.key}"}
     ours = [("GET", f"/api/agents/{agent}/phone-status", "")]
 

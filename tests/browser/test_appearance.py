@@ -52,6 +52,7 @@ def test_every_page_is_accessible(
     operation = stack.api.phone(busy)["operation"]["id"]
     audit_url = stack.api.call("POST", "/api/audit", {})[1]["statusUrl"]
     bulk, webhook = create_failed_bulk(stack), create_failing_webhook(stack)
+    trunk = next(one["id"] for one in stack.api.call("GET", "/api/trunks?mode=shared")[1]["items"])
     eventually(lambda: stack.api.call("GET", audit_url)[1]["status"] == "done", "the audit is done")
     pages = {
         "sign-in": "/sign-in",
@@ -69,6 +70,8 @@ def test_every_page_is_accessible(
         "bulk": "/bulks",
         "bulk-one": f"/bulks/{bulk}",
         "bulk-cancel": f"/bulks/{bulk}/cancel",
+        "trunks": "/trunks",
+        "trunk": f"/trunks/{trunk}",
         "audit": "/audit",
         "webhooks": "/webhooks",
         "webhook": f"/webhooks/{webhook}",

@@ -1,23 +1,32 @@
 """The headroom of the Twilio account: counted in the background, and corrected by what we created since."""
 
 import threading
+from dataclasses import replace
 
 import pytest
+from sqlalchemy import func, update
 
+from app.db.models import Trunk
 from app.dev.sandbox import ACCOUNT_SID
 from app.domain.errors import ErrorCode
-from app.numbers.dry_run import PlanningService
+from app.domain.operations import TrunkMode, TrunkState
+from app.numbers.dry_run import PlannedTrunk, PlanningService
 from app.numbers.inventory import FRESH_S, PAUSE_AFTER_FAILURE_S, HeadroomService
 from app.providers.errors import TransientError
 from tests.support.adapters import recording_adapters
-from tests.support.saga import E164, Saga
+from tests.support.saga import E164, MAX_NUMBERS, PROFILE, Saga
+from tests.support.trunks import add_shared_trunk
 
 LIST = "carrier.list_trunks"
+OTHER = "+15145551235"
 DEADLINE_S = 60.0
 
 
-def service(saga: Saga, limit: int = 100, list_timeout_s: float = DEADLINE_S) -> HeadroomService:
-    return HeadroomService(saga.sessions, saga.world.carrier, limit, list_timeout_s=list_timeout_s, clock=saga.clock)
+def service(
+    saga: Saga, limit: int = 100, most: int = MAX_NUMBERS, list_timeout_s: float = DEADLINE_S
+) -> HeadroomService:
+    carrier, clock = saga.world.carrier, saga.clock
+    return HeadroomService(saga.sessions, carrier, PROFILE, limit, most, list_timeout_s=list_timeout_s, clock=clock)
 
 
 def listed(saga: Saga) -> int:
@@ -32,7 +41,8 @@ def test_foreign_trunks_and_pending_numbers_count(saga: Saga) -> None:
 
     assert room is not None
     assert (room.trunks_in_use, room.trunks_promised) == (1, 1)
-    assert [room.for_numbers(wanted).fits for wanted in (0, 1, 2)] == [0, 1, 1]
+    assert [room.for_numbers(wanted, wanted).fits for wanted in (0, 1, 2)] == [0, 1, 1]
+    assert [room.for_numbers(wanted).fits for wanted in (0, 500, 501)] == [0, 500, 500]
 
 
 def test_the_dry_run_uses_the_same_limit(saga: Saga) -> None:
@@ -52,8 +62,97 @@ def test_an_account_that_is_over_its_limit_has_room_for_none(saga: Saga) -> None
     room = service(saga, limit=2).now()
 
     assert room is not None
-    assert room.for_numbers(5).fits == 0
-    assert room.for_numbers(5).reason.startswith("0 of 5 numbers fit: each takes a trunk, and of the 2 trunks")
+    assert (room.for_numbers(5).fits, room.for_numbers(5, 5).fits, room.numbers_fit) == (0, 0, 0)
+    assert room.for_numbers(5).reason.startswith("0 of 5 numbers fit: 0 places are free on shared trunks")
+
+
+def test_places_on_standing_trunks_need_no_other(saga: Saga) -> None:
+    saga.trunk_mode = TrunkMode.SHARED
+    saga.world.carrier.own_number(E164)
+    saga.provisioned()
+    room = service(saga, limit=1, most=3).now()
+
+    assert room is not None
+    assert (room.trunks_in_use, room.trunks_promised, room.places_free) == (1, 0, 2)
+    assert [room.for_numbers(wanted).fits for wanted in (2, 3)] == [2, 2]
+    assert room.for_numbers(3, 1).fits == 2
+
+
+def test_a_trunk_that_is_being_made_is_promised_with_its_places(saga: Saga) -> None:
+    add_shared_trunk(
+        saga.sessions,
+        PROFILE,
+        1,
+        state=TrunkState.CREATING,
+        twilio_trunk_sid=None,
+        twilio_origination_url_sid=None,
+    )
+    room, full = service(saga, limit=2, most=10).now(), service(saga, limit=0, most=10).now()
+
+    assert room is not None
+    assert full is not None
+    assert (room.trunks_in_use, room.trunks_promised, room.places_free, room.numbers_fit) == (0, 1, 9, 19)
+    assert (full.trunks_promised, full.places_free, full.numbers_fit) == (1, 0, 0)
+
+
+def test_a_trunk_of_other_settings_has_no_places_for_new_numbers(saga: Saga) -> None:
+    add_shared_trunk(saga.sessions, replace(PROFILE, is_secure=True))
+    room = service(saga, most=10).now()
+
+    assert room is not None
+    assert (room.trunks_in_use, room.places_free) == (1, 0)
+
+
+def test_numbers_accepted_before_take_places_first_and_then_trunks(saga: Saga) -> None:
+    saga.trunk_mode = TrunkMode.SHARED
+    add_shared_trunk(saga.sessions, PROFILE, 8)
+    for count in range(5):
+        saga.provision(e164=f"+1514555{count:04d}")
+    room = service(saga, limit=3, most=10).now()
+
+    assert room is not None
+    # Two take the places that are left, three a trunk that has room for seven more; a third trunk may be made.
+    assert (room.trunks_in_use, room.trunks_promised, room.places_free, room.numbers_fit) == (1, 1, 7, 17)
+
+
+def test_shared_trunks_made_and_deleted_since_the_list_are_added_to_it(saga: Saga) -> None:
+    rooms = service(saga)
+    saga.world.carrier.own_trunk("somebody else's")
+    assert (before := rooms.now()) is not None
+    trunk_id = add_shared_trunk(saga.sessions, PROFILE, checked_at=func.clock_timestamp())
+    assert (made := rooms.now()) is not None
+    with saga.sessions.begin() as session:
+        gone = {"state": TrunkState.GONE, "gone_at": func.clock_timestamp()}
+        session.execute(update(Trunk).where(Trunk.id == trunk_id).values(**gone))
+    assert (deleted := rooms.now()) is not None
+
+    assert [room.trunks_in_use for room in (before, made, deleted)] == [1, 2, 1]
+    assert listed(saga) == 1
+
+
+def test_the_dry_run_needs_no_trunk_while_a_shared_one_has_room(saga: Saga) -> None:
+    saga.trunk_mode = TrunkMode.SHARED
+    saga.world.carrier.own_number(E164)
+    saga.world.carrier.own_number(OTHER)
+    tools = saga.runner.tools
+    plans = PlanningService(saga.sessions, tools, 1, ACCOUNT_SID, recording_adapters, MAX_NUMBERS)
+    first = plans.preview(saga.agent(), OTHER, takeover=False)
+    saga.provisioned()
+    joined = plans.preview(saga.agent(), OTHER, takeover=False)
+    saga.trunk_mode = TrunkMode.DEDICATED
+    own = plans.preview(saga.agent(), OTHER, takeover=False)
+
+    assert (first.would_succeed, first.trunk) == (True, PlannedTrunk(TrunkMode.SHARED, None, 0, MAX_NUMBERS))
+    (trunk,) = saga.world.carrier.list_trunks()
+    assert (joined.would_succeed, joined.trunk) == (True, PlannedTrunk(TrunkMode.SHARED, trunk.sid, 1, MAX_NUMBERS))
+    assert len(joined.calls) == 7
+    assert (own.would_succeed, own.trunk) == (False, PlannedTrunk(TrunkMode.DEDICATED, None, 0, 1))
+    (obstacle,) = own.obstacles
+    assert obstacle.code is ErrorCode.TWILIO_TRUNK_LIMIT
+    assert obstacle.detail == (
+        "A trunk would have to be made (the agent is to have one of its own), and the account has 1 of 1 "
+        "(TWILIO_TRUNK_LIMIT)."
+    )
 
 
 def test_what_we_made_and_deleted_since_the_list_is_added_to_it(saga: Saga) -> None:

@@ -68,7 +68,7 @@ def _rule(live: SandboxApp, **fields: object) -> str:
 
 def test_a_voice_url_in_use_is_told_before_and_after_and_comes_back(live: SandboxApp) -> None:
     """Case P1: the callers of a Studio flow are diverted, which nothing refuses and everybody is told."""
-    agent_id, reader = _agent(live), Reader(live.wiring.sessions)
+    agent_id, reader = _agent(live), Reader(live.wiring.sessions, 500)
     live.sandbox.number(SPARE, voiceUrl=FLOW)
     detail = "Callers reach flows.example.com now: they would reach the agent instead (restored by deprovisioning)."
     preview = _preview(live, agent_id)
@@ -102,7 +102,7 @@ def test_nothing_is_told_of_a_number_that_is_free(live: SandboxApp, url: str) ->
     agent_id = _agent(live)
     assert _preview(live, agent_id).obstacles == []
     assert _provision(live, agent_id) == ""
-    assert Reader(live.wiring.sessions).phone(agent_id).warnings == []
+    assert Reader(live.wiring.sessions, 500).phone(agent_id).warnings == []
 
 
 def test_a_url_that_a_trunk_hides_takes_no_calls(live: SandboxApp) -> None:
@@ -124,7 +124,7 @@ def test_two_foreign_trunks_that_take_any_number_are_named_before_and_after(live
     assert one in obstacle.detail
     assert other in obstacle.detail
     assert _provision(live, agent_id) == ErrorCode.LIVEKIT_NUMBER_CONFLICT
-    error = Reader(live.wiring.sessions).phone(agent_id).operation.error  # type: ignore[union-attr]
+    error = Reader(live.wiring.sessions, 500).phone(agent_id).operation.error  # type: ignore[union-attr]
     assert error.detail.startswith(obstacle.detail)  # type: ignore[union-attr]
 
 

@@ -1,0 +1,49 @@
+"""Pages of Twilio trunks: the list with the account's head-room, and one shared trunk with its agents."""
+
+import uuid
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+
+from app.console.forms import read_cursor, read_trunks_query
+from app.console.pages import console_services, page
+from app.console.presentation import finding_line
+from app.console.reader import PAGE_ROWS
+from app.domain.findings import stored_finding
+from app.domain.operations import TrunkMode, TrunkState
+from app.numbers.inventory import UNKNOWN_ROOM
+from app.web.context import web_services, wiring
+
+
+def register_trunks(blueprint: Blueprint) -> None:
+    """Register the list and the page of one trunk."""
+    blueprint.get("/trunks", endpoint="trunks")(trunks)
+    blueprint.get("/trunks/<trunk_id>", endpoint="trunk")(trunk)
+
+
+def trunks() -> ResponseReturnValue:
+    """Show the trunks, and how many more numbers fit."""
+    query = read_trunks_query(request.args)
+    found = web_services().trunk_reader.trunks(limit=PAGE_ROWS, mode=query.mode, state=query.state, cursor=query.cursor)
+    room = wiring().headroom.now()
+    return page(
+        "trunks.html",
+        found=found,
+        names=console_services().reader.names({one.agent_id for one in found.items if one.agent_id}),
+        query=query,
+        modes=list(TrunkMode),
+        states=list(TrunkState),
+        room=room,
+        room_sentence=room.summary if room else UNKNOWN_ROOM,
+    )
+
+
+def trunk(trunk_id: uuid.UUID) -> ResponseReturnValue:
+    """Show one shared trunk and the agents whose numbers are on it."""
+    found = web_services().trunk_reader.trunk(trunk_id)
+    return page(
+        "trunk.html",
+        trunk=found,
+        findings=[finding_line(stored_finding(one)) for one in found.health.findings],
+        members=console_services().reader.members(trunk_id, read_cursor(request.args)),
+    )
