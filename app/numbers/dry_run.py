@@ -140,10 +140,10 @@ class _PlannedPool:
     def begin_making(self, *_: object) -> Making:
         return Making(NO_LEASE, may_have_happened=False)
 
-    def keep_made(self, _trunk: object, _token: object, step: str, sid: str) -> bool:
+    def keep_made(self, _trunk: object, _token: object, step: str, sid: str, *_: object, **__: object) -> str:
         # What has just been made is not read by the verification.
         self.place = replace(self.place, ids={**self.place.ids, step: sid}, is_checked=True)
-        return True
+        return sid
 
     def end_making(self, *_: object, **__: object) -> None:
         """Nothing fails."""

@@ -6,7 +6,9 @@ rests and holds no thread. Nothing here belongs to one agent: no ledger knows it
 
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import structlog
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import ORIGINATION_URL, STEP_BY_NAME, TRUNK
@@ -15,6 +17,8 @@ from app.providers.rate_limiter import current_caller
 from app.saga.context import StepContext
 from app.saga.machine import Result
 from app.trunks.pool import Place
+
+log = structlog.get_logger(__name__)
 
 
 def place_of(ctx: StepContext) -> Place:
@@ -29,16 +33,24 @@ def place_of(ctx: StepContext) -> Place:
     return place
 
 
-def shared(ctx: StepContext, find: Callable[[StepContext], list[str]], create: Callable[[StepContext], str]) -> Result:
-    """Return the trunk, or the URL, of the agent's place; make it if it is not there.
+@dataclass(frozen=True)
+class Maker:
+    """How the trunk, or its URL, is made; each function gets a context with the place's tag."""
 
-    `find` lists what an earlier try may have made, `create` makes one; both get a context with the place's tag.
-    """
+    find: Callable[[StepContext], list[str]]
+    """List what an earlier try may have made."""
+    create: Callable[[StepContext], str]
+    delete: Callable[[StepContext, str], None]
+    """Delete one too many; refused where somebody uses it."""
+
+
+def shared(ctx: StepContext, maker: Maker) -> Result:
+    """Return the trunk, or the URL, of the agent's place; make it if it is not there."""
     place = place_of(ctx)
     if ctx.step != TRUNK and place.ids.get(TRUNK) != ctx.ids[TRUNK]:
         raise RejectedError(ErrorCode.TWILIO_TRUNK_GONE, "The trunk was deleted meanwhile, and made anew.")
     if ctx.step not in place.ids:
-        _make(replace(ctx, trunk_id=place.trunk_id), place.trunk_id, find, create)
+        _make(replace(ctx, trunk_id=place.trunk_id), place.trunk_id, maker)
         place = place_of(ctx)
     if ctx.step not in place.ids:
         raise _being_made(ctx, place)
@@ -47,33 +59,42 @@ def shared(ctx: StepContext, find: Callable[[StepContext], list[str]], create: C
     return Result(place.ids[ctx.step], trunk_id=place.trunk_id, finished=finished)
 
 
-def _make(
-    ctx: StepContext,
-    trunk_id: uuid.UUID,
-    find: Callable[[StepContext], list[str]],
-    create: Callable[[StepContext], str],
-) -> None:
-    pool, step = ctx.tools.pool, ctx.step
+def _make(ctx: StepContext, trunk_id: uuid.UUID, maker: Maker) -> None:
+    pool, step, caller = ctx.tools.pool, ctx.step, current_caller()
     making = pool.begin_making(trunk_id, step)
     if making is None:
         return
     is_clear = not making.may_have_happened
     try:
-        found = ctx.find_with_retries(lambda: find(ctx)) if making.may_have_happened else []
-        if not found and current_caller().has_stalled:
+        found = ctx.find_with_retries(lambda: maker.find(ctx)) if making.may_have_happened else []
+        if not found and caller.has_stalled:
             raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "The provider answers late: ask it again.")
         is_clear = not found
         ctx.check_time()
-        sid = found[0] if found else create(ctx)
-    except UnknownOutcomeError as error:
-        pool.end_making(trunk_id, making.token, is_clear=False, settles_in=ctx.tools.timing.settle)
-        # Of the step itself nothing is open: what may land is the trunk's.
-        raise TransientError(error.code, error.detail) from error
-    except ProviderError:
-        pool.end_making(trunk_id, making.token, is_clear=is_clear)
+        sid = found[0] if found else maker.create(ctx)
+    except ProviderError as error:
+        # While a provider stands still, whatever it was asked before may still land, however long ago that was.
+        is_open = isinstance(error, UnknownOutcomeError) or (making.may_have_happened and caller.has_stalled)
+        settles_in = ctx.tools.timing.settle if is_open else None
+        pool.end_making(trunk_id, making.token, is_clear=is_clear and not is_open, settles_in=settles_in)
+        if isinstance(error, UnknownOutcomeError):
+            # Of the step itself nothing is open: what may land is the trunk's.
+            raise TransientError(error.code, error.detail) from error
         raise
-    if not pool.keep_made(trunk_id, making.token, step, sid):
-        raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "The trunk's lease was lost meanwhile.")
+    parent_sid = None if step == TRUNK else ctx.ids[TRUNK]
+    kept = pool.keep_made(trunk_id, making.token, step, sid, parent_sid, was_there=bool(found))
+    if kept is None:
+        raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, f"The trunk changed while its {step} was being made.")
+    for twin in {sid, *found} - {kept}:
+        _delete_twin(ctx, maker, twin)
+
+
+def _delete_twin(ctx: StepContext, maker: Maker, sid: str) -> None:
+    """Delete one too many: no row names it, and none will. What cannot be deleted now is left to the audit."""
+    try:
+        maker.delete(ctx, sid)
+    except ProviderError as error:
+        log.warning("shared_trunk_twin_left", kind=ctx.step, external_id=sid, code=error.code)
 
 
 def _being_made(ctx: StepContext, place: Place) -> TransientError:

@@ -14,7 +14,7 @@ from app.path.observed import CarrierNumber, NumberRouting
 from app.providers.errors import RejectedError, TransientError
 from app.saga.context import ABSENCE_CHECK_PAUSES, RoutedElsewhereError, StepContext
 from app.saga.machine import Result
-from app.saga.shared_trunk import place_of, shared
+from app.saga.shared_trunk import Maker, place_of, shared
 
 TRUNK_SEEN_WITHIN = timedelta(seconds=30)
 """How long Twilio may answer 404 below a trunk that it has just made; seconds are reported (terraform-provider-twilio
@@ -96,10 +96,11 @@ def _refuse_foreign_routing(ctx: StepContext, routing: NumberRouting, own_trunk:
 
 def find_trunks(ctx: StepContext) -> list[str]:
     """List the trunks that carry this agent's tag."""
-    return _trunks_with(ctx, ctx.spec.label.tag)
+    return trunks_with(ctx, ctx.spec.label.tag)
 
 
-def _trunks_with(ctx: StepContext, tag: str) -> list[str]:
+def trunks_with(ctx: StepContext, tag: str) -> list[str]:
+    """List the trunks that carry a tag."""
     return [trunk.sid for trunk in ctx.tools.carrier.list_trunks() if trunk.tag == tag]
 
 
@@ -117,11 +118,7 @@ def create_trunk(ctx: StepContext) -> Result:
     In a repair its own encrypts where LiveKit's end of the line does.
     """
     if ctx.is_pooled:
-        return shared(
-            ctx,
-            lambda on: _trunks_with(on, on.spec.trunk.tag),
-            lambda on: on.tools.carrier.create_trunk(on.spec.trunk).sid,
-        )
+        return shared(ctx, _SHARED_TRUNK)
     spec = ctx.spec.trunk
     if ctx.keeps_path and not spec.is_secure:
         spec = replace(spec, is_secure=ctx.livekit_encrypts())
@@ -159,29 +156,67 @@ def delete_trunk(ctx: StepContext, trunk_sid: str) -> None:
     Our own number may be on it again, by an attach request that landed after its undo: it is detached first. A trunk
     that numbers share stays.
     """
-    if ctx.tools.pool.is_shared(trunk_sid):
+    if is_shared(ctx, trunk_sid):
         _leave_trunk(ctx, trunk_sid)
         return
-    carrier, own, landed_late = ctx.tools.carrier, ctx.ids.get(NUMBER), False
+    own, landed_late = ctx.ids.get(NUMBER), False
 
-    def is_empty() -> bool:
+    def numbers_on() -> list[str]:
         nonlocal landed_late
-        numbers = carrier.list_trunk_numbers(trunk_sid)
+        numbers = ctx.tools.carrier.list_trunk_numbers(trunk_sid)
         if own in numbers:
             landed_late = True
-            carrier.detach_number(trunk_sid, own)
-        return not numbers
+            ctx.tools.carrier.detach_number(trunk_sid, own)
+        return numbers
 
-    # Read three times: one wrong empty list would detach somebody's number.
-    if not ctx.wait_until(lambda: is_empty() and is_empty() and is_empty()):
-        raise RejectedError(
-            ErrorCode.TWILIO_TRUNK_IN_USE, f"Trunk {trunk_sid} still has numbers: detach them, then retry."
-        )
+    if not ctx.wait_until(lambda: not numbers_seen(numbers_on)):
+        raise _in_use(trunk_sid)
     ctx.check_time()
     if own and landed_late:
         _restore_routing(ctx, own, read_number(ctx).routing)
-    if not carrier.delete_trunk(trunk_sid):
+    delete_empty_trunk(ctx, trunk_sid)
+
+
+def numbers_seen(list_numbers: Callable[[], list[str]]) -> list[str]:
+    """Read a trunk's numbers three times, or until there are some: one wrong empty list would detach somebody's."""
+    return list_numbers() or list_numbers() or list_numbers()
+
+
+def delete_empty_trunk(ctx: StepContext, trunk_sid: str) -> None:
+    """Delete a trunk that was just seen to be empty; its origination URLs go with it."""
+    if not ctx.tools.carrier.delete_trunk(trunk_sid):
         ctx.confirm_gone(lambda: _trunk_by_sid(ctx, trunk_sid), trunk_sid)
+
+
+def is_shared(ctx: StepContext, sid: str) -> bool:
+    """Tell whether a trunk or URL is not this agent's to delete: a row of the pool names it, or did.
+
+    One that its path only points to may be on a row no longer: three calls in a row have found it to be gone.
+    """
+    kind = TRUNK if sid == ctx.ids.get(TRUNK) else ORIGINATION_URL if sid == ctx.ids.get(ORIGINATION_URL) else None
+    is_pointed_to = ctx.trunk_id is not None and kind is not None and sid not in ctx.ledger.get(kind, ())
+    return is_pointed_to or ctx.tools.pool.is_shared(sid)
+
+
+def _in_use(trunk_sid: str) -> RejectedError:
+    return RejectedError(
+        ErrorCode.TWILIO_TRUNK_IN_USE, f"Trunk {trunk_sid} still has numbers: detach them, then retry."
+    )
+
+
+def delete_unused_trunk(ctx: StepContext, trunk_sid: str) -> None:
+    """Delete a trunk that no row names; `RejectedError(twilio_trunk_in_use)` where somebody's number is on it."""
+    if numbers_seen(lambda: ctx.tools.carrier.list_trunk_numbers(trunk_sid)):
+        raise _in_use(trunk_sid)
+    ctx.check_time()
+    delete_empty_trunk(ctx, trunk_sid)
+
+
+_SHARED_TRUNK = Maker(
+    lambda ctx: trunks_with(ctx, ctx.spec.trunk.tag),
+    lambda ctx: ctx.tools.carrier.create_trunk(ctx.spec.trunk).sid,
+    delete_unused_trunk,
+)
 
 
 def _leave_trunk(ctx: StepContext, trunk_sid: str) -> None:
@@ -201,7 +236,7 @@ def find_origination_urls(ctx: StepContext) -> list[str]:
 def create_origination_url(ctx: StepContext) -> Result:
     """Create the URL; on a trunk that numbers share, if it has none yet."""
     if ctx.is_pooled:
-        return shared(ctx, find_origination_urls, _create_url)
+        return shared(ctx, Maker(find_origination_urls, _create_url, delete_url))
     return Result(_create_url(ctx))
 
 
@@ -260,8 +295,12 @@ def _urls_of(ctx: StepContext, trunk_sid: str) -> list[str]:
 
 def delete_origination_url(ctx: StepContext, url_sid: str) -> None:
     """Delete the URL; that of a trunk that numbers share stays."""
-    if ctx.tools.pool.is_shared(url_sid):
-        return
+    if not is_shared(ctx, url_sid):
+        delete_url(ctx, url_sid)
+
+
+def delete_url(ctx: StepContext, url_sid: str) -> None:
+    """Delete the URL, whosever it is."""
     trunk_sid = ctx.parents.get(url_sid) or ctx.ids[TRUNK]
     if not ctx.tools.carrier.delete_origination_url(trunk_sid, url_sid):
         ctx.confirm_gone(lambda: _urls_of(ctx, trunk_sid), url_sid)

@@ -81,8 +81,22 @@ class Pool(Protocol):
     def begin_making(self, trunk_id: uuid.UUID, step: str, /) -> Making | None:
         """Take the lease to make this step's object; None while another has it, or something may still land."""
 
-    def keep_made(self, trunk_id: uuid.UUID, token: uuid.UUID, step: str, sid: str, /) -> bool:
-        """Keep what was made, and end the lease; False when the lease was lost."""
+    def keep_made(
+        self,
+        trunk_id: uuid.UUID,
+        token: uuid.UUID,
+        step: str,
+        sid: str,
+        parent_sid: str | None,
+        /,
+        *,
+        was_there: bool,
+    ) -> str | None:
+        """Keep what was made, unless another was kept before, and end the lease; return the sid that counts, if any.
+
+        `parent_sid` is the trunk that a URL was made on: it is kept for no other one. `was_there`: it was found, not
+        made, so that its URL may be there too.
+        """
 
     def end_making(
         self, trunk_id: uuid.UUID, token: uuid.UUID, /, *, is_clear: bool, settles_in: timedelta | None = None
@@ -175,28 +189,32 @@ class TrunkPool:
             row = session.connection().exec_driver_sql(_BEGIN_MAKING, values).one_or_none()
         return None if row is None else Making(token, row.may_have_happened)
 
-    def keep_made(self, trunk_id: uuid.UUID, token: uuid.UUID, step: str, sid: str) -> bool:
-        """Keep what was made, and end the lease; False when the lease was lost.
+    def keep_made(
+        self, trunk_id: uuid.UUID, token: uuid.UUID, step: str, sid: str, parent_sid: str | None, *, was_there: bool
+    ) -> str | None:
+        """Keep what was made, unless another was kept before, and end the lease; return the sid that counts, if any.
 
-        A URL that was made anew is that of all numbers on the trunk at once.
+        It is kept without the lease too: whoever was late has made one all the same, and only one has a row. A URL that
+        was made anew is that of all numbers on the trunk at once.
         """
-        mine = (Trunk.id == trunk_id, Trunk.lease_token == token)
-        free = {"lease_token": None, "lease_until": None, "intent": None, "unsettled_until": None}
-        is_whole = (Trunk.twilio_trunk_sid.is_not(None), Trunk.twilio_origination_url_sid.is_not(None))
         with self._sessions.begin() as session:
-            kept = session.execute(
-                update(Trunk).where(*mine).values({_COLUMNS[step]: sid, **free}).returning(Trunk.id)
-            ).one_or_none()
-            session.execute(
-                update(Trunk)
-                .where(Trunk.id == trunk_id, Trunk.state == TrunkState.CREATING, *is_whole)
-                .values(state=TrunkState.ACTIVE, checked_at=func.clock_timestamp())
-            )
-        if kept is not None and step == ORIGINATION_URL:
+            row = session.get(Trunk, trunk_id, with_for_update=True)
+            if row is None or row.state not in _STANDING:
+                return None
+            column = _COLUMNS[step].key
+            if getattr(row, column) is None and parent_sid in {None, row.twilio_trunk_sid}:
+                setattr(row, column, sid)
+            if row.lease_token == token:
+                row.lease_token = row.lease_until = row.unsettled_until = None
+                row.intent = ORIGINATION_URL if was_there and step == TRUNK else None
+            if row.state is TrunkState.CREATING and row.twilio_trunk_sid and row.twilio_origination_url_sid:
+                row.state, row.checked_at = TrunkState.ACTIVE, session.scalar(select(func.clock_timestamp()))
+            kept: str | None = getattr(row, column)
+        if kept == sid and step == ORIGINATION_URL:
             # Apart, since whoever takes a place locks its agent first, and then the trunk.
             with self._sessions.begin() as session:
                 session.connection().exec_driver_sql(_GIVE_URL, {"trunk": trunk_id})
-        return kept is not None
+        return kept
 
     def end_making(
         self, trunk_id: uuid.UUID, token: uuid.UUID, *, is_clear: bool, settles_in: timedelta | None = None
@@ -212,7 +230,8 @@ class TrunkPool:
 
     def forget(self, trunk_id: uuid.UUID, step: str, sid: str) -> None:
         """Forget a trunk or URL that is certainly gone, so that it is made anew; with the trunk goes its URL."""
-        gone = {"state": TrunkState.CREATING, "checked_at": None, "twilio_origination_url_sid": None}
+        # The intent has the next one look for it before it makes another: what was seen to be gone may be there.
+        gone = {"state": TrunkState.CREATING, "checked_at": None, "twilio_origination_url_sid": None, "intent": step}
         if step == TRUNK:
             gone["twilio_trunk_sid"] = None
         is_standing = Trunk.state.in_(_STANDING)

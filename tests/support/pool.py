@@ -29,10 +29,12 @@ class MemoryPool:
         self.making = Making(uuid.uuid4(), self.may_have_happened)
         return self.making
 
-    def keep_made(self, trunk_id: uuid.UUID, token: uuid.UUID, step: str, sid: str) -> bool:
+    def keep_made(
+        self, trunk_id: uuid.UUID, token: uuid.UUID, step: str, sid: str, parent_sid: str | None, *, was_there: bool
+    ) -> str | None:
         self.place = replace(self.place, ids={**self.place.ids, step: sid}, is_checked=True)
         self.making = None
-        return True
+        return sid
 
     def end_making(
         self, trunk_id: uuid.UUID, token: uuid.UUID, *, is_clear: bool, settles_in: timedelta | None = None
