@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.assignments import new_assignment
-from tests.e2e.cases import POINTS_ON, Case, Failure, Path
+from app.domain.operations import PhoneStatus, TrunkMode
+from tests.e2e.assignments import add_shared_trunk, new_assignment, put_on_trunk
+from tests.e2e.cases import CallPoint, Case, Failure, Path, Trunks, points_on
 from tests.e2e.invariants import check
-from tests.e2e.rows import failed_and_waiting, rows_of, statuses, step_states
+from tests.e2e.rows import failed_and_waiting, rows_of, statuses, step_states, wait_until_finished
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, eventually
 
@@ -39,22 +40,38 @@ MOST_PATHS = (Path.PROVISION, Path.ROLLBACK, Path.DEPROVISION)
 class CaseRunner:
     """A set of cases on one stack."""
 
-    def __init__(self, stack: Stack, sandbox: Sandbox, failures: Sequence[Failure], *paths: Path) -> None:
+    def __init__(
+        self, stack: Stack, sandbox: Sandbox, trunks: Sequence[Trunks], failures: Sequence[Failure], *paths: Path
+    ) -> None:
         self._stack = stack
         self._sandbox = sandbox
+        self._trunks = trunks
         self._gates: list[str] = []
         self.cases: list[Case] = []
+        if Trunks.STANDING in trunks:
+            first = new_assignment(stack, sandbox)
+            wait_until_finished(stack, [stack.api.provision(first.agent_id, first.number)])
         for failure in failures:
             self.add(failure, *(paths or MOST_PATHS))
 
     def add(self, failure: Failure, *paths: Path) -> None:
-        """Add a case for every call on these paths."""
+        """Add a case for every call on these paths, with each kind of trunk."""
         for path in paths:
-            for point in POINTS_ON[path]:
-                # Attaching removes a voice application from the number, not a voice URL: only that is restored.
-                has_application = point.name == "restore" or len(self.cases) % 2
-                routing = {"voiceApplicationSid": f"AP{len(self.cases):032x}"} if has_application else {}
-                self.cases.append(Case(path, point, failure, new_assignment(self._stack, self._sandbox, **routing)))
+            for trunks in self._trunks:
+                for point in points_on(path, trunks):
+                    self._add(path, trunks, point, failure)
+
+    def _add(self, path: Path, trunks: Trunks, point: CallPoint, failure: Failure) -> None:
+        # Attaching removes a voice application from the number, not a voice URL: only that is restored.
+        has_application = point.name == "restore" or len(self.cases) % 2
+        routing = {"voiceApplicationSid": f"AP{len(self.cases):032x}"} if has_application else {}
+        mode = TrunkMode.DEDICATED if trunks is Trunks.OWN else TrunkMode.SHARED
+        case = Case(path, trunks, point, failure, new_assignment(self._stack, self._sandbox, mode, **routing))
+        if trunks is Trunks.MISSING:
+            case.other = new_assignment(self._stack, self._sandbox)
+            case.trunk_id = add_shared_trunk(self._stack, self._sandbox)
+            put_on_trunk(self._stack, case.assignment, case.trunk_id)
+        self.cases.append(case)
 
     def on_paths(self, *paths: Path) -> list[Case]:
         """Return the cases on these paths."""
@@ -82,8 +99,19 @@ class CaseRunner:
             self._sandbox.delete_fault(gate)
         self._in_parallel(self._start, self.cases)
 
+    def start_others(self) -> None:
+        """Start those who share a trunk with a case, once its failure has happened."""
+        shared = [case for case in self.cases if case.other]
+
+        def all_hit() -> bool:
+            hit = {str(each["id"]) for each in self._sandbox.faults() if each["hits"]}
+            return all(hit.intersection(case.faults) for case in shared)
+
+        eventually(all_hit, "each trunk's maker meets its failure")
+        self._in_parallel(self._start_other, shared)
+
     def await_held(self) -> None:
-        """Wait until the sandbox holds every case's request at the same time."""
+        """Wait until the sandbox holds every case's request at the same time; start those who share their trunks."""
         ours = {fault for case in self.cases for fault in case.faults}
 
         def held() -> bool:
@@ -91,6 +119,7 @@ class CaseRunner:
             return ours <= waiting
 
         eventually(held, "every case's request is held")
+        self.start_others()
 
     def cancel(self) -> None:
         """Cancel the provisionings of these cases, whose requests are held."""
@@ -117,7 +146,9 @@ class CaseRunner:
 
     def await_end(self, cases: Sequence[Case] | None = None) -> None:
         """Wait until the operations of these cases (all) are final."""
-        self.await_statuses(self.cases if cases is None else cases, lambda status: status.is_final, "every case ends")
+        cases = self.cases if cases is None else cases
+        self.await_statuses(cases, lambda status: status.is_final, "every case ends")
+        wait_until_finished(self._stack, [case.other_id for case in cases if case.other_id])
 
     def clear_faults(self, cases: Sequence[Case] | None = None) -> None:
         """Remove these cases' faults, once it is certain that each has been hit."""
@@ -129,14 +160,18 @@ class CaseRunner:
             case.faults.clear()
 
     def retry(self, cases: Sequence[Case]) -> None:
-        """Retry these operations by hand."""
-        self._in_parallel(lambda case: self._stack.api.retry(case.operation_id), cases)
+        """Retry these operations by hand, except one that has just come to its end by itself."""
+        found = statuses(self._stack.sessions, [case.operation_id for case in cases])
+        open_cases = [case for case in cases if not found[case.operation_id].is_final]
+        self._in_parallel(lambda case: self._stack.api.retry(case.operation_id), open_cases)
 
     def check(self, subtests: pytest.Subtests) -> None:
         """Check each case on its own."""
         for case in self.cases:
             with subtests.test(case.label):
                 check(self._stack.sessions, self._sandbox, case.assignment, case.expected_status)
+                if case.other and case.other_id:
+                    check(self._stack.sessions, self._sandbox, case.other, PhoneStatus.PROVISIONED)
                 assert (
                     rows_of(self._stack.sessions, case.assignment.agent_id).operation.error_code == case.expected_error
                 )
@@ -161,6 +196,11 @@ class CaseRunner:
     def _provision(self, case: Case) -> None:
         assignment, takeover = case.assignment, bool(case.assignment.before["voice_application_sid"])
         case.operation_id = self._stack.api.provision(assignment.agent_id, assignment.number, takeover=takeover)
+
+    def _start_other(self, case: Case) -> None:
+        if case.other and case.trunk_id:
+            put_on_trunk(self._stack, case.other, case.trunk_id)
+            case.other_id = self._stack.api.provision(case.other.agent_id, case.other.number)
 
     def _start(self, case: Case) -> None:
         if case.path in {Path.PROVISION, Path.CANCEL}:

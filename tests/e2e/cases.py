@@ -1,9 +1,12 @@
-"""One case of the failure matrix: a path, a provider call on it, and the failure that happens there."""
+"""One case of the failure matrix: a path, whose trunk is on it, a provider call, and the failure that happens there."""
 
-from dataclasses import dataclass, field
+import os
+import uuid
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from app.domain.operations import PhoneStatus
+from app.domain.operations import ORIGINATION_URL, STEP_BY_NAME, TRUNK, PhoneStatus
+from app.path.marks import POOL_DIGITS
 from tests.e2e.invariants import Assignment
 from tests.e2e.rows import AgentRows
 
@@ -16,6 +19,15 @@ class Path(StrEnum):
     DEPROVISION = "deprovision"
     CANCEL = "cancel"
     """While provisioning; a client cancels the operation meanwhile."""
+
+
+class Trunks(StrEnum):
+    """Whose Twilio trunk is on the path."""
+
+    OWN = "own trunk"
+    STANDING = "shared trunk"
+    MISSING = "shared trunk yet to be made"
+    """By the case's own agent; another one has a place on it too, and comes when the failure has happened."""
 
 
 class Failure(StrEnum):
@@ -38,7 +50,7 @@ class CallPoint:
     step: str
     operation: str
     mark: str
-    """"agent" (its id is in our tag), "number", "number_sid", or the agent's column with the resource's id."""
+    """"agent" or "place" (an id in our tag), "number", "number_sid", or the agent's column with its id."""
     name: str = ""
     """Tells two calls of one step apart."""
 
@@ -68,16 +80,23 @@ class Case:
     """One case with its own agent, number and faults, so that all cases of a test run at the same time."""
 
     path: Path
+    trunks: Trunks
     point: CallPoint
     failure: Failure
     assignment: Assignment
+    trunk_id: uuid.UUID | None = None
+    """The shared trunk that is yet to be made."""
+    other: Assignment | None = None
+    """Who has a place on it too."""
+    other_id: str = ""
+    """The operation of the other."""
     operation_id: str = ""
     faults: list[str] = field(default_factory=list)
 
     @property
     def label(self) -> str:
         """The name of the case in a report."""
-        return f"{self.path}, {self.point.step} {self.point.name}, {self.failure}".replace(" ,", ",")
+        return f"{self.path}, {self.trunks}, {self.point.step} {self.point.name}, {self.failure}".replace(" ,", ",")
 
     @property
     def expected_status(self) -> PhoneStatus:
@@ -111,12 +130,29 @@ class Case:
             "number": self.assignment.number,
             "number_sid": str(self.assignment.before["sid"]),
         }
+        if self.point.mark == "place" and self.trunk_id:
+            return self.trunk_id.hex[:POOL_DIGITS]
         return own.get(self.point.mark) or str(getattr(rows.agent, self.point.mark))
 
 
-POINTS_ON = {
+_POINTS_ON = {
     Path.PROVISION: DO_POINTS,
     Path.ROLLBACK: UNDO_POINTS,
     Path.DEPROVISION: UNDO_POINTS,
     Path.CANCEL: DO_POINTS,
 }
+
+
+ALL_POINTS = bool(os.environ.get("MATRIX_APART"))
+"""Whether shared trunks get cases for LiveKit's calls too, which know nothing of whose trunk it is."""
+
+
+def points_on(path: Path, trunks: Trunks) -> list[CallPoint]:
+    """Return the calls on a path: nobody makes a trunk that stands, and no agent deletes one that is shared."""
+    if trunks is Trunks.OWN:
+        return list(_POINTS_ON[path])
+    makes = [point for point in _POINTS_ON[path] if point.step in {TRUNK, ORIGINATION_URL}]
+    if trunks is Trunks.MISSING:
+        return [replace(point, mark="place") for point in makes if point.mark == "agent"]
+    others = [point for point in _POINTS_ON[path] if point not in makes]
+    return [point for point in others if ALL_POINTS or STEP_BY_NAME[point.step].provider != "livekit"]

@@ -44,6 +44,7 @@ def shared_stack(make_database: Callable[[], str], sandbox_server: ControlledSan
 @pytest.fixture
 def stack(shared_stack: Stack, sandbox: Sandbox) -> Stack:
     """The shared stack over an emptied sandbox; do not kill its processes."""
+    shared_stack.empty_pool()
     return shared_stack
 
 

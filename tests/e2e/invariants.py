@@ -1,13 +1,22 @@
-"""What must hold when an operation has ended: status, rows and providers agree, and nothing of others is changed."""
+"""What must hold when an operation has ended: status, rows and providers agree, and nothing of others is changed.
+
+Nothing of a number's is left when no object carries its agent's tag and neither row nor ledger names one. What its
+numbers share belongs to the pool, and stays without them: `check_pool` says what may be there.
+"""
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import select
+
 from app.db.engine import Sessions
-from app.domain.operations import OperationStatus, PhoneStatus, StepState
+from app.db.models import Agent, Trunk
+from app.domain.operations import OperationStatus, PhoneStatus, StepState, TrunkState
 from app.domain.sip_uris import SipUri
+from app.path.marks import POOL_DIGITS, POOL_PREFIX
 from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, Label, OriginationUrlSpec, TrunkSpec
 from app.wiring import Wiring
 from tests.e2e.rows import AgentRows, rows_of
@@ -29,6 +38,9 @@ ID_OF = {
     "livekitTrunks": "sip_trunk_id",
     "livekitRules": "sip_dispatch_rule_id",
 }
+
+SHARED_KINDS = ("trunks", "originationUrls")
+"""What an agent with a place on a shared trunk does not have of its own."""
 
 CREATES = (
     "twilio.create_trunk",
@@ -72,6 +84,7 @@ def check(sessions: Sessions, sandbox: Sandbox, assignment: Assignment, expected
     """Raise AssertionError unless everything about this agent has ended as `expected`, everywhere."""
     rows, state = rows_of(sessions, assignment.agent_id), sandbox.state()
     check_rows(rows, expected)
+    check_pool(sessions, sandbox)
     if expected is PhoneStatus.PROVISIONED:
         check_path(rows, state, assignment)
         check_call(sandbox, assignment)
@@ -87,11 +100,16 @@ def check_path(rows: AgentRows, state: State, assignment: Assignment) -> None:
     ours, known = owned(state, assignment.agent_id), known_ids(rows)
     number = next(item for item in state["numbers"] if item["phone_number"] == assignment.number)
     live = sorted(entry.external_id for entry in rows.ledger if entry.deleted_at is None)
-    assert ours == {kind: [each] for kind, each in known.items()}, f"not exactly one set: {ours}, rows {known}"
+    own = {kind: each for kind, each in known.items() if rows.trunk is None or kind not in SHARED_KINDS}
+    expected = {kind: [own[kind]] if kind in own else [] for kind in known}
+    assert ours == expected, f"not exactly one set: {ours}, rows {known}"
     assert number["trunk_sid"] == rows.agent.twilio_trunk_sid, "the number is not on our trunk"
     assert rows.agent.twilio_phone_number_sid == number["sid"]
     assert rows.agent.twilio_phone_number == assignment.number
-    assert live == sorted(str(each) for each in known.values()), f"ledger {live}, rows {known}"
+    assert live == sorted(str(each) for each in own.values()), f"ledger {live}, rows {known}"
+    if rows.trunk is not None:
+        place = {kind: getattr(rows.trunk, COLUMN_OF[kind]) for kind in SHARED_KINDS}
+        assert place == {kind: known[kind] for kind in SHARED_KINDS}, f"its place is on {place}, rows {known}"
 
 
 def check_call(sandbox: Sandbox, assignment: Assignment) -> None:
@@ -110,6 +128,41 @@ def check_clean(rows: AgentRows, state: State) -> None:
     assert not live, f"ledger still has {live}"
     assert rows.agent.twilio_phone_number is None
     assert rows.agent.twilio_phone_number_sid is None
+    assert rows.agent.trunk_id is None, "it still has a place on a shared trunk"
+
+
+def check_pool(sessions: Sessions, sandbox: Sandbox) -> None:
+    """Raise unless each shared trunk is one that a row names, once, with its members' numbers on it and no others.
+
+    Also true while operations run: a trunk that is just being made has its row, and its tag. Only what two looks show
+    counts: rows and providers are not read at the same moment.
+    """
+    if seen := set(_wrong_in_pool(sessions, sandbox.state())):
+        wrong = seen & set(_wrong_in_pool(sessions, sandbox.state()))
+        assert not wrong, sorted(wrong)
+
+
+def _wrong_in_pool(sessions: Sessions, state: State) -> Iterator[str]:
+    with sessions.begin() as session:
+        standing = list(session.scalars(select(Trunk).where(Trunk.state != TrunkState.GONE)))
+        members = list(session.scalars(select(Agent).where(Agent.trunk_id.is_not(None))))
+    made: dict[str, list[str]] = {}
+    for item in state["trunks"]:
+        if item["friendly_name"].startswith(f"{POOL_PREFIX}/"):
+            made.setdefault(item["friendly_name"].rpartition("/")[2], []).append(item["sid"])
+    for row in standing:
+        sids = made.pop(row.id.hex[:POOL_DIGITS], [])
+        if len(sids) > 1 or row.twilio_trunk_sid not in {None, *sids}:
+            yield f"shared trunk {row.id} is {sids} at Twilio, {row.twilio_trunk_sid} in its row"
+        urls = [item["sid"] for item in state["originationUrls"] if item["trunk_sid"] in sids]
+        if len(urls) > 1 or row.twilio_origination_url_sid not in {None, *urls}:
+            yield f"shared trunk {row.id} has the URLs {urls}, {row.twilio_origination_url_sid} in its row"
+        on_it = {item["phone_number"] for item in state["numbers"] if item["trunk_sid"] in sids}
+        if on_it - {each.twilio_phone_number for each in members if each.trunk_id == row.id}:
+            yield f"shared trunk {row.id} has {on_it}: not all of them are its members'"
+    if made:
+        yield f"no row names the shared trunks {made}"
+    yield from (f"agent {each.id} has a place and no number" for each in members if not each.twilio_phone_number)
 
 
 def known_ids(rows: AgentRows) -> dict[str, str | None]:

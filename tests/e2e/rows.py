@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from app.db.engine import Sessions
-from app.db.models import Agent, Operation, OperationStep, Resource
+from app.db.models import Agent, Operation, OperationStep, Resource, Trunk
 from app.domain.operations import OperationStatus
 from tests.support.stack import TIMEOUT_S, Stack, eventually
 
@@ -21,6 +21,8 @@ class AgentRows:
     steps: list[OperationStep]
     """Those of the latest operation."""
     ledger: list[Resource]
+    trunk: Trunk | None
+    """The shared trunk that it has a place on."""
 
     @property
     def operation(self) -> Operation:
@@ -43,7 +45,8 @@ def rows_of(sessions: Sessions, agent_id: str) -> AgentRows:
         latest = operations[-1].id if operations else None
         steps = select(OperationStep).where(OperationStep.operation_id == latest).order_by(OperationStep.position)
         ledger = select(Resource).where(Resource.agent_id == key).order_by(Resource.seen_at)
-        return AgentRows(agent, operations, list(session.scalars(steps)), list(session.scalars(ledger)))
+        trunk = session.get_one(Trunk, agent.trunk_id) if agent.trunk_id else None
+        return AgentRows(agent, operations, list(session.scalars(steps)), list(session.scalars(ledger)), trunk)
 
 
 def statuses(sessions: Sessions, operation_ids: Sequence[str]) -> dict[str, OperationStatus]:

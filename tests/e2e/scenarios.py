@@ -7,7 +7,7 @@ import redis
 
 from app.db.models import Operation
 from app.domain.events import Origin
-from app.domain.operations import STEPS, Direction
+from app.domain.operations import STEPS, Direction, TrunkMode
 from app.wiring import Wiring
 from tests.e2e.invariants import Assignment
 from tests.e2e.rows import step_states
@@ -37,8 +37,8 @@ def lose_every_message(
 
 
 def open_operation(wiring: Wiring, sandbox: Sandbox, number: str) -> tuple[Assignment, Operation]:
-    """Create an agent and a number, and request it, without any worker."""
-    agent = wiring.agents.create(f"agent-{number[-4:]}", None, {})
+    """Create an agent with a trunk of its own, and a number, and request it, without any worker."""
+    agent = wiring.agents.create(f"agent-{number[-4:]}", None, {}, trunk_mode=TrunkMode.DEDICATED)
     assignment = Assignment(str(agent.id), number, agent.name, sandbox.number(number))
     return assignment, wiring.provisioning.provision(agent.id, number, takeover=False, origin=Origin())
 

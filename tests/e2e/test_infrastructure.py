@@ -12,7 +12,7 @@ import pytest
 from app.dev.localstack.host import StackError
 from app.dev.localstack.processes import poll_until
 from app.dev.localstack.servers import PostgresServer, ValkeyServer
-from app.domain.operations import PhoneStatus
+from app.domain.operations import PhoneStatus, TrunkMode
 from tests.e2e.assignments import SHARED_TIMINGS, new_assignment
 from tests.e2e.invariants import Assignment, ForeignObjects, check
 from tests.e2e.rows import rows_of, wait_until_finished
@@ -38,8 +38,8 @@ class Breakable:
     database: PostgresServer
 
     def assignments(self, count: int) -> list[Assignment]:
-        """Create agents and numbers."""
-        return [new_assignment(self.stack, self.sandbox) for _ in range(count)]
+        """Create agents with trunks of their own, and numbers."""
+        return [new_assignment(self.stack, self.sandbox, TrunkMode.DEDICATED) for _ in range(count)]
 
     def provision(self, assignments: list[Assignment]) -> list[str]:
         """Request all their numbers."""
@@ -77,6 +77,7 @@ def breakable_servers(sandbox_server: ControlledSandbox) -> Iterator[Breakable]:
 @pytest.fixture
 def breakable(breakable_servers: Breakable, sandbox: Sandbox, foreign_objects: ForeignObjects) -> Iterator[Breakable]:
     """The servers to break, over an emptied sandbox; afterwards everything runs again."""
+    breakable_servers.stack.empty_pool()
     yield breakable_servers
     for server in (breakable_servers.broker, breakable_servers.database):
         with suppress(StackError):

@@ -1,8 +1,11 @@
 """The failure matrix: every step, every kind of failure, in provisioning, rollback, deprovisioning and cancellation.
 
-All cases of a test run at the same time on one stack, each with its own agent, number and faults.
+All cases of a test run at the same time on one stack, each with its own agent, number and faults: some with a trunk of
+their own, some on one that numbers share, some on one that is yet to be made. With MATRIX_APART=1 each of these three
+also runs alone.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ import pytest
 from app.dev.localstack.servers import ValkeyServer
 from app.domain.operations import OperationStatus, PhoneStatus
 from tests.e2e.case_runner import CaseRunner
-from tests.e2e.cases import Case, Failure, Path
+from tests.e2e.cases import Case, Failure, Path, Trunks
 from tests.e2e.invariants import ForeignObjects
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, Timings, running_stack
@@ -28,6 +31,17 @@ BEFORE_ROLLBACK = {OperationStatus.QUEUED, OperationStatus.RUNNING}
 UNDO_PATHS = (Path.ROLLBACK, Path.DEPROVISION)
 
 
+TRUNKS = [tuple(Trunks)]
+if os.environ.get("MATRIX_APART"):
+    TRUNKS += [(one,) for one in Trunks]
+
+
+@pytest.fixture(params=TRUNKS, ids=" and ".join)
+def trunks(request: pytest.FixtureRequest) -> tuple[Trunks, ...]:
+    """The kinds of trunk that the cases of a test have, at once."""
+    return request.param  # type: ignore[no-any-return]
+
+
 @pytest.fixture
 def matrix_size(record_property: Callable[[str, object], None]) -> Callable[[CaseRunner], None]:
     """Record how many cases a test has run, for the line at the end of the run."""
@@ -39,13 +53,15 @@ def test_refusals_transient_faults_and_lost_responses_leave_all_or_nothing(
     sandbox: Sandbox,
     foreign_objects: ForeignObjects,
     subtests: pytest.Subtests,
+    trunks: tuple[Trunks, ...],
     matrix_size: Callable[[CaseRunner], None],
 ) -> None:
     """In an undo, a transient failure ends when the provider is back, and a refusal when a person retries."""
-    runner = CaseRunner(stack, sandbox, (Failure.REFUSED, Failure.TRANSIENT, Failure.RESPONSE_LOST))
+    runner = CaseRunner(stack, sandbox, trunks, (Failure.REFUSED, Failure.TRANSIENT, Failure.RESPONSE_LOST))
     runner.add(Failure.PERMANENT, *UNDO_PATHS)
     runner.prepare()
     runner.start_cases()
+    runner.start_others()
     permanent = [case for case in runner.cases if case.failure is Failure.PERMANENT]
     stuck = [case for case in runner.on_paths(*UNDO_PATHS) if case.failure is Failure.REFUSED]
     await_needs_attention(stack, runner, stuck + permanent, subtests)
@@ -63,10 +79,11 @@ def test_a_step_that_fails_for_ever_is_given_up_and_rolled_back(
     sandbox: Sandbox,
     foreign_objects: ForeignObjects,
     subtests: pytest.Subtests,
+    trunks: tuple[Trunks, ...],
     matrix_size: Callable[[CaseRunner], None],
 ) -> None:
     with running_stack(make_database(), own_valkey.url, sandbox, SHORT_BUDGET) as stack:
-        runner = CaseRunner(stack, sandbox, (Failure.PERMANENT,), Path.PROVISION)
+        runner = CaseRunner(stack, sandbox, trunks, (Failure.PERMANENT,), Path.PROVISION)
         runner.prepare()
         runner.start_cases()
         runner.await_statuses(runner.cases, lambda status: status not in BEFORE_ROLLBACK, "every case is rolled back")
@@ -82,11 +99,12 @@ def test_a_worker_killed_at_any_point_costs_time_and_nothing_else(
     sandbox: Sandbox,
     foreign_objects: ForeignObjects,
     subtests: pytest.Subtests,
+    trunks: tuple[Trunks, ...],
     matrix_size: Callable[[CaseRunner], None],
 ) -> None:
     """Three workers are killed in turn; the cases of the first are resumed while the next are prepared."""
     with running_stack(make_database(), own_valkey.url, sandbox, LONG_CALLS) as stack:
-        runners = [kill_at_every_point(stack, sandbox, own_valkey, failure) for failure in KILLS]
+        runners = [kill_at_every_point(stack, sandbox, trunks, own_valkey, failure) for failure in KILLS]
         for runner in runners:
             runner.await_end()
             runner.check(subtests)
@@ -99,13 +117,14 @@ def test_a_provider_that_hangs_and_then_applies_everything_at_once_leaves_nothin
     sandbox: Sandbox,
     foreign_objects: ForeignObjects,
     subtests: pytest.Subtests,
+    trunks: tuple[Trunks, ...],
     matrix_size: Callable[[CaseRunner], None],
 ) -> None:
     """Every create and every undo is under way meanwhile: for less than a call, for more than one and its quiet period,
     and for as long with the worker killed."""
     with running_stack(make_database(), own_valkey.url, sandbox, HANG_TIMINGS) as stack:
         for hang in HANGS:
-            runner = CaseRunner(stack, sandbox, (Failure.PROVIDER_HUNG,), *Path)
+            runner = CaseRunner(stack, sandbox, trunks, (Failure.PROVIDER_HUNG,), *Path)
             hang_providers(stack, sandbox, runner, hang)
             runner.await_end()
             runner.check(subtests)
@@ -158,9 +177,11 @@ def hang_providers(stack: Stack, sandbox: Sandbox, runner: CaseRunner, hang: Pro
 KILLS = (Failure.KILLED_BEFORE, Failure.KILLED_AFTER, Failure.KILLED_STORED)
 
 
-def kill_at_every_point(stack: Stack, sandbox: Sandbox, broker: ValkeyServer, failure: Failure) -> CaseRunner:
+def kill_at_every_point(
+    stack: Stack, sandbox: Sandbox, trunks: tuple[Trunks, ...], broker: ValkeyServer, failure: Failure
+) -> CaseRunner:
     """SIGKILL the worker while every case's call is under way; start another."""
-    runner = CaseRunner(stack, sandbox, (failure,))
+    runner = CaseRunner(stack, sandbox, trunks, (failure,))
     runner.prepare()
     runner.start_cases()
     runner.await_held()

@@ -8,7 +8,7 @@ import pytest
 from celery import Celery
 from redis import Redis
 
-from app.domain.operations import OperationStatus, PhoneStatus
+from app.domain.operations import OperationStatus, PhoneStatus, TrunkMode
 from app.domain.queues import QueueName
 from tests.e2e.assignments import SHARED_TIMINGS, new_assignment
 from tests.e2e.cases import DO_POINTS, CallPoint
@@ -28,8 +28,9 @@ LATE_S = SHARED_TIMINGS.provider_timeout * 1.15
 
 
 def test_one_step_delivered_again_and_again_makes_one_trunk(
-    stack: Stack, sandbox: Sandbox, assignment: Assignment, foreign_objects: ForeignObjects
+    stack: Stack, sandbox: Sandbox, foreign_objects: ForeignObjects
 ) -> None:
+    assignment = new_assignment(stack, sandbox, TrunkMode.DEDICATED)
     held = sandbox.fault("twilio.create_trunk", "hold_before", contains=assignment.agent_id)
     operation_id = stack.api.provision(assignment.agent_id, assignment.number)
     eventually(lambda: sandbox.held(held), "the create is held")
@@ -48,8 +49,9 @@ def test_one_step_delivered_again_and_again_makes_one_trunk(
 
 
 def test_the_whole_chain_published_many_times_at_once_runs_once(
-    stack: Stack, sandbox: Sandbox, assignment: Assignment, foreign_objects: ForeignObjects
+    stack: Stack, sandbox: Sandbox, foreign_objects: ForeignObjects
 ) -> None:
+    assignment = new_assignment(stack, sandbox, TrunkMode.DEDICATED)
     stack.worker.pause()
     operation_id = stack.api.provision(assignment.agent_id, assignment.number)
     for _ in range(DELIVERIES):
@@ -110,8 +112,8 @@ class CancelledWrite:
 
 
 def start_slow_write(stack: Stack, sandbox: Sandbox, write: CallPoint, kind: str) -> CancelledWrite:
-    """Start an operation with a slow write."""
-    assignment = new_assignment(stack, sandbox)
+    """Start an operation with a slow write, for an agent with a trunk of its own."""
+    assignment = new_assignment(stack, sandbox, TrunkMode.DEDICATED)
     mark = assignment.agent_id if write.mark == "agent" else assignment.before["sid"]
     fault = sandbox.fault(write.operation, kind, contains=mark, seconds=LATE_S)
     return CancelledWrite(write, kind, assignment, fault, stack.api.provision(assignment.agent_id, assignment.number))
@@ -140,9 +142,8 @@ def test_of_fifty_agents_that_request_one_number_at_once_one_gets_it(stack: Stac
     assert len(sandbox.state()["trunks"]) == 1
 
 
-def test_of_fifty_posts_for_one_agent_at_once_one_is_taken(
-    stack: Stack, sandbox: Sandbox, assignment: Assignment
-) -> None:
+def test_of_fifty_posts_for_one_agent_at_once_one_is_taken(stack: Stack, sandbox: Sandbox) -> None:
+    assignment = new_assignment(stack, sandbox, TrunkMode.DEDICATED)
     with ThreadPoolExecutor(CLIENTS) as clients:
         answers = list(
             clients.map(lambda _: stack.api.post_number(assignment.agent_id, assignment.number), range(CLIENTS))

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sqlalchemy import delete, update
+
 from app.access import KeyService, Scope
 from app.db.engine import Sessions, make_engine, make_sessions
+from app.db.models import Agent, Trunk
 from app.dev.localstack.processes import JsonClient, ServerProcess, free_port, poll_until
 from app.settings import Settings
 from app.wiring import Wiring, build
@@ -196,6 +199,12 @@ class Stack:
         """Start a sweeper and return when it sweeps."""
         self._launch_sweeper()
         self._await_line(self.sweeper, "sweeper_started")
+
+    def empty_pool(self) -> None:
+        """Forget every shared trunk: the sandbox was emptied, and they are in it no more."""
+        with self.sessions.begin() as session:
+            session.execute(update(Agent).values(trunk_id=None))
+            session.execute(delete(Trunk))
 
     def stop(self) -> None:
         """Kill what runs, since there is nothing to lose, and close the test's own connections."""
