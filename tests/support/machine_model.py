@@ -7,7 +7,7 @@ hold the invariants.
 
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,14 +20,17 @@ from app.domain.operations import (
     LAST,
     NUMBER,
     NUMBER_ATTACHMENT,
+    ORIGINATION_URL,
     PHONE_MOVES,
     STEP_BY_NAME,
     STEPS,
+    TRUNK,
     Direction,
     OperationKind,
     OperationStatus,
     PhoneStatus,
     StepState,
+    TrunkMode,
 )
 from app.numbers.maintenance import MOVED_STEPS
 from app.saga import machine
@@ -53,6 +56,8 @@ E164, NUMBER_SID = "+15145551234", "PN1"
 ORIGIN = Origin(requested_by="tests")
 ROUTING = {"trunk_sid": None, "voice_application_sid": None, "voice_url": "https://example.com"}
 MAKERS = tuple(step.name for step in STEPS if step.makes)
+SHARED = (TRUNK, ORIGINATION_URL)
+"""What an agent with a place on a shared trunk does not have of its own."""
 
 SPANS = tuple(
     timedelta(seconds=one)
@@ -107,6 +112,8 @@ class Holder:
     result: Result | None = None
     request: Request | None = None
     refusal: ErrorCode | None = None
+    waits: bool = False
+    """Whether it has found the shared trunk unmade, or its lease lost."""
     removed: tuple[str, ...] = ()
 
     @property
@@ -171,6 +178,9 @@ class Dice:
 class Life:
     """All that happens around one number and two agents."""
 
+    LIVES_TO_SHARED = 3
+    """Lives to one in which both agents share trunks with others."""
+
     def __init__(self) -> None:
         self.now = BEGINNING
         self.agents: dict[uuid.UUID, AgentRow] = {}
@@ -180,12 +190,22 @@ class Life:
         self.world: dict[str, Resource] = {}
         self.requests: list[Request] = []
         self.holders: list[Holder] = []
+        self.stopped: list[Holder] = []
+        """Workers whose process stands still."""
         self.leases: dict[tuple[uuid.UUID, str], tuple[uuid.UUID, datetime]] = {}
         self.ids = iter(range(1, 1_000_000))
         self.story: list[str] = []
+        self.pool: dict[uuid.UUID, dict[str, str]] = {self.new_uuid(): {} for _ in range(2)}
+        """Shared trunks: the ids of what is made of each."""
+        self.remembered: dict[uuid.UUID, AgentRow] = {}
+        """Operation -> its agent as the last write left it: what a process goes on with that made it."""
+        self.is_read = True
+        """Whether the next who loads an operation reads it, and does not go on from memory."""
         self.ended: set[tuple[OperationKind, OperationStatus]] = set()
         for name in ("one", "two"):
-            agent = AgentRow(self.new_uuid(), name, name, {}, PhoneStatus.NOT_PROVISIONED)
+            agent = AgentRow(
+                self.new_uuid(), name, name, {}, PhoneStatus.NOT_PROVISIONED, trunk_mode=TrunkMode.DEDICATED
+            )
             self.agents[agent.id] = agent
 
     # Plumbing.
@@ -209,9 +229,13 @@ class Life:
             OperationStatus.RUNNING,
         }
         known = (one for one in self.ledger.values() if one.is_live and one.agent_id == operation.agent_id)
+        agent = self.agents[operation.agent_id]
+        if not self.is_read and operation_id in self.remembered and not operation.status.is_final:
+            # Places are taken outside of the operation's writes.
+            agent = replace(agent, trunk_id=self.remembered[operation_id].trunk_id)
         return Saga(
             operation,
-            self.agents[operation.agent_id],
+            agent,
             kept.steps,
             self.agents[operation.target_agent_id] if operation.target_agent_id else None,
             tuple(one.entry for one in known),
@@ -237,9 +261,10 @@ class Life:
         kept, before, after = self.operations[operation_id], change.before, change.after
         _check_order(before, after, change.operation.direction)
         kept.operation, kept.steps, kept.waited = after.operation, after.steps, after.waited
-        self.agents[after.agent.id] = after.agent
-        if after.target:
-            self.agents[after.target.id] = after.target
+        self.write_agent(before.agent, after.agent)
+        if before.target and after.target:
+            self.write_agent(before.target, after.target)
+        self.remembered[operation_id] = after.agent
         for entry in change.ledger:
             known = Known(entry, before.agent.id, self.now, was_lost=change.verdict is Verdict.LOST)
             self.ledger.setdefault(entry.external_id, known)
@@ -257,6 +282,13 @@ class Life:
             self.keep_opened(change.opened)
         self.check()
 
+    def write_agent(self, before: AgentRow, after: AgentRow) -> None:
+        """Write the columns that differ, as rows.py does; the place goes with the number."""
+        changed = {name: value for name, value in vars_of(after).items() if value != getattr(before, name)}
+        if "twilio_phone_number" in changed and after.twilio_phone_number is None:
+            changed["trunk_id"] = None
+        self.agents[after.id] = replace(self.agents[after.id], **changed)
+
     def keep_opened(self, opened: Saga) -> None:
         is_whole = all(row.state is StepState.PENDING for row in opened.steps.values())
         self.operations[opened.operation.id] = Kept(opened.operation, opened.steps, is_whole)
@@ -269,6 +301,10 @@ class Life:
         """Hold what is true at every moment."""
         numbered = [agent for agent in self.agents.values() if agent.twilio_phone_number]
         assert len(numbered) <= 1, "two agents have the number"
+        for agent in self.agents.values():
+            assert agent.trunk_id is None or agent.twilio_phone_number, "an agent without a number has a place"
+        shared = {one for made in self.pool.values() for one in made.values()}
+        assert not shared & self.ledger.keys(), "a shared trunk is in a ledger"
         for kept in self.operations.values():
             operation = kept.operation
             assert (operation.wake_at is None) == operation.status.is_final, "nobody would look at it again"
@@ -281,7 +317,7 @@ class Life:
         assert agent.phone_provisioning_status is rules.phone[operation.status], "phone status and operation differ"
         for name in COLUMNS if rules.makes else ():
             row = self.open.steps.get(name)
-            if row and row.state is StepState.DONE and row.attempts:
+            if row and row.state is StepState.DONE:
                 assert agent.ids.get(name) == row.resource_id, f"agent and step differ on {name}"
 
     def check_end(self, kept: Kept, *, opens_next: bool) -> None:
@@ -324,9 +360,13 @@ class Life:
         assert agent.twilio_phone_number == E164
         assert agent.ids.keys() == COLUMNS.keys(), f"not all ids: {agent.ids}"
         assert NUMBER_SID in self.world, "the number is not attached"
-        for name in MAKERS:
+        assert (agent.trunk_id is None) == (agent.trunk_mode is TrunkMode.DEDICATED), "its place is not of its kind"
+        if agent.trunk_id is not None:
+            assert {name: agent.ids[name] for name in SHARED} == self.pool[agent.trunk_id], "its place is elsewhere"
+        for name in own_makers(agent):
             assert agent.ids[name] in self.world, f"{name} is not there"
             assert self.ledger[agent.ids[name]].is_live, f"the ledger does not know the {name}"
+        for name in MAKERS:
             others = [one for one in self.of_step(name, {agent.id}) if one != agent.ids[name]]
             assert not is_alone or all(self.world[one].is_late for one in others), f"duplicates: {others}"
 
@@ -437,12 +477,13 @@ class Life:
         lease, step = holder.lease, STEP_BY_NAME[holder.lease.step]
         holder.has_acted = True
         if self.now > holder.last_call_at:
-            # Too late for a call; but a process that was stopped just before one sends it when it goes on.
+            # Too late for a call; but a process that was stopped just before one goes on with it.
             is_stopped = self.now > holder.lease_until and step.makes and lease.direction is Direction.DO
-            if is_stopped and holder.saga.operation.rules.makes and dice.below(2):
+            holder.has_acted = bool(is_stopped and holder.saga.operation.rules.makes and dice.below(2))
+            if holder.has_acted and step.name in own_makers(holder.saga.agent):
                 holder.result = Result(self.make(step.name, holder.identity.id, is_late=True))
-            else:
-                holder.has_acted = False
+            elif holder.has_acted:
+                self.share(holder, dice)
         elif lease.direction is Direction.DO:
             self.do(holder, dice)
         else:
@@ -458,7 +499,9 @@ class Life:
         elif name == LAST:
             self.verify(holder)
         elif name == NUMBER_ATTACHMENT:
-            self.send(holder, dice, ids[NUMBER])
+            self.send(holder, dice, ids.get(NUMBER))
+        elif name not in own_makers(holder.saga.agent):
+            self.share(holder, dice)
         elif not rules.makes:
             if own in self.world:
                 self.world[own].tag = tag
@@ -474,6 +517,33 @@ class Life:
             for duplicate in found[1:]:
                 del self.world[duplicate]
             holder.result = Result(found[0], removed=(*found[1:], *gone))
+
+    def share(self, holder: Holder, dice: Dice) -> None:
+        """Take a place on a shared trunk, and find what is made of it; another maker is faster than this worker."""
+        name, agent = holder.lease.step, self.agents[holder.saga.agent.id]
+        if not self.holds_step(holder):
+            holder.has_acted, holder.waits = False, True
+            return
+        if agent.trunk_id is None:
+            agent = replace(agent, trunk_id=dice.pick(list(self.pool)))
+            self.agents[agent.id] = agent
+            self.tell(agent.name, "takes a place")
+            self.check()
+        assert agent.trunk_id is not None
+        made = self.pool[agent.trunk_id]
+        if name not in made and not dice.below(2):
+            holder.has_acted, holder.waits = False, True
+            return
+        made.setdefault(name, f"shared-{name}-{next(self.ids)}")
+        if name == TRUNK and dice.below(2):
+            made.setdefault(ORIGINATION_URL, f"shared-url-{next(self.ids)}")
+        is_known = holder.saga.operation.rules.keeps_path
+        finished = {} if is_known or name != TRUNK else {one: made[one] for one in made if one != TRUNK}
+        holder.result = Result(made[name], trunk_id=agent.trunk_id, finished=finished)
+
+    def holds_step(self, holder: Holder) -> bool:
+        """Tell whether the step's row still has the holder's token, as the statement that takes a place does."""
+        return self.operations[holder.operation_id].steps[holder.lease.step].lease_token == holder.lease.token
 
     def look(self, holder: Holder) -> list[str]:
         rules, own, tag = holder.saga.operation.rules, holder.row.resource_id, holder.identity.id
@@ -497,7 +567,7 @@ class Life:
 
     def verify(self, holder: Holder) -> None:
         saga = holder.saga
-        path = [saga.agent.ids.get(name) for name in MAKERS]
+        path = [saga.agent.ids.get(name) for name in own_makers(saga.agent)]
         if NUMBER_SID not in self.world or any(one not in self.world for one in path):
             holder.refusal = ErrorCode.PATH_NOT_VERIFIED
             return
@@ -517,6 +587,10 @@ class Life:
             if NUMBER in holder.saga.agent.ids:
                 self.world.pop(NUMBER_SID, None)
             holder.result = Result(None, removed=(NUMBER_SID,))
+        elif name not in own_makers(holder.saga.agent):
+            holder.result = Result(None, removed=tuple(sorted(holder.known))) if rules.makes else Result(own)
+            if not rules.makes:
+                holder.result = replace(holder.result, trunk_id=holder.saga.agent.trunk_id)
         elif not rules.makes:
             if own in self.world:
                 self.world[own].tag = holder.saga.agent.id
@@ -557,7 +631,7 @@ class Life:
             self.operations[holder.operation_id].undone_by[lease.step] = holder.claimed_at
         self.give_back(holder)
         self.apply(holder.operation_id, change)
-        if STEP_BY_NAME[lease.step].makes and result.resource_id:
+        if STEP_BY_NAME[lease.step].makes and result.resource_id and result.trunk_id is None:
             assert result.resource_id in self.ledger, "the ledger does not know what a worker has told it"
 
     def give_back(self, holder: Holder) -> None:
@@ -589,7 +663,10 @@ class Life:
         is_empty = has_looked and holder.lease.direction is Direction.DO and not self.look(holder)
         is_clear = is_empty or not holder.may_have_happened
         way = dice.below(5)
-        if way == 0:
+        if holder.waits:
+            failure = Failure(ErrorCode.TRUNK_BEING_MADE, "Wait.", is_clear=is_clear, was_tried=False, waited_s=0.1)
+            self.rest(holder, failure, timedelta(seconds=1))
+        elif way == 0:
             pause = timedelta(seconds=dice.pick((0.5, 1, 8, 30)))
             self.rest(holder, Failure(ErrorCode.PROVIDER_UNAVAILABLE, "Busy.", is_clear=is_clear), pause)
         elif way == 1:
@@ -626,10 +703,14 @@ class Life:
         return change.verdict
 
     def die(self, dice: Dice) -> None:
+        """Let a worker die, or stop for so long that it goes on when all is over."""
         if self.holders:
             holder = dice.pick(self.holders)
             self.holders.remove(holder)
-            self.tell(f"the worker of {holder.lease.step} {holder.lease.direction} dies")
+            is_stopped = dice.below(2) == 0
+            self.stopped += [holder] if is_stopped else []
+            what = "stops" if is_stopped else "dies"
+            self.tell(f"the worker of {holder.lease.step} {holder.lease.direction} {what}")
 
     # People.
 
@@ -697,15 +778,23 @@ class Life:
 
     def begin(self, dice: Dice) -> None:
         """Begin with a path that stands, or with none."""
+        agents = list(self.agents.values())
+        for agent in agents if dice.below(self.LIVES_TO_SHARED) == 0 else ():
+            self.agents[agent.id] = replace(agent, trunk_mode=TrunkMode.SHARED)
         if dice.below(3) == 0:
             return
-        agent = next(iter(self.agents.values()))
-        ids = {NUMBER: NUMBER_SID} | {name: self.make(name, agent.id) for name in MAKERS}
+        agent = self.agents[agents[0].id]
+        if agent.trunk_mode is TrunkMode.SHARED:
+            trunk_id = next(iter(self.pool))
+            self.pool[trunk_id] = {name: f"shared-{name}" for name in SHARED}
+            agent = replace(agent, trunk_id=trunk_id, ids=self.pool[trunk_id])
+        own = own_makers(agent)
+        ids = {NUMBER: NUMBER_SID} | dict(agent.ids) | {name: self.make(name, agent.id) for name in own}
         self.make(NUMBER_ATTACHMENT, agent.id)
         self.agents[agent.id] = replace(
             agent, phone_provisioning_status=PhoneStatus.PROVISIONED, twilio_phone_number=E164, ids=ids
         )
-        for name in MAKERS:
+        for name in own:
             parent = STEP_BY_NAME[name].under
             entry = LedgerEntry(name, ids[name], ids[parent] if parent else None)
             self.ledger[entry.external_id] = Known(entry, agent.id, self.now)
@@ -723,13 +812,14 @@ class Life:
     """What may happen, as often as it stands here."""
 
     def happens(self, dice: Dice) -> None:
+        self.is_read = dice.below(2) == 0
         event = dice.pick(self.EVENTS)
         getattr(self, event)(dice)
 
     def heal(self) -> Iterator[None]:
-        """Let every worker come back, then answer every request at once, until the open operation has ended."""
+        """Answer every request at once, until the open operation has ended; then let late workers go on."""
         always = Dice(-1)  # its remainders are the highest: no failure, no delay
-        late = self.holders[1::2]
+        late = self.holders[1::2] + self.stopped
         self.holders = []
         for _ in range(HEALING_ROUNDS):
             if self.open is None:
@@ -753,11 +843,23 @@ class Life:
         assert self.open is None, f"stuck: {self.open.operation}"
         for holder in late:
             yield
+            if not holder.has_acted:
+                self.act_as(holder, Dice(-1))
             self.come_back_as(self.returned(holder), always)
 
     def returned(self, holder: Holder) -> Holder:
         self.holders.append(holder)
         return holder
+
+
+def own_makers(agent: AgentRow) -> list[str]:
+    """Return the steps whose resource is the agent's own, as `StepContext.is_pooled` tells them."""
+    is_pooled = agent.trunk_id is not None or (agent.trunk_mode is TrunkMode.SHARED and TRUNK not in agent.ids)
+    return [name for name in MAKERS if name not in SHARED or not is_pooled]
+
+
+def vars_of(row: AgentRow) -> dict[str, Any]:
+    return {one.name: getattr(row, one.name) for one in fields(row)}
 
 
 RESTING = {PhoneStatus.NOT_PROVISIONED, PhoneStatus.FAILED, PhoneStatus.PROVISIONED}
@@ -773,7 +875,8 @@ def _check_order(before: Saga, after: Saga, direction: Direction) -> None:
         if row.state is StepState.DONE and direction is Direction.DO:
             late = [need for need in ALL_NEEDS[name] if after.steps[need].state is not StepState.DONE]
             assert not late, f"{name} is done before {late}"
-        if row.state is StepState.UNDONE and step.is_undone:
+        is_untouched = not before.steps[name].attempts and not before.steps[name].intent
+        if row.state is StepState.UNDONE and step.is_undone and not is_untouched:
             above = [other.name for other in STEPS if name in ALL_NEEDS[other.name] and other.is_undone]
             early = [one for one in above if one in after.steps and after.steps[one].state is not StepState.UNDONE]
             assert not early, f"{name} is undone before {early}"

@@ -28,8 +28,8 @@ from app.domain.operations import (
     StepState,
 )
 from app.saga import machine
-from app.saga.machine import Lease, Result, Saga, Verdict
-from tests.support.machine_model import BEGINNING, E164, ORIGIN, TIMING, Dice, Life
+from app.saga.machine import AgentRow, Lease, Result, Saga, Verdict
+from tests.support.machine_model import BEGINNING, E164, ORIGIN, TIMING, Dice, Holder, Life
 
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "250"))
 """Lives of one number, of some 155 events each; those of the suite are the same each time, and take 3 s."""
@@ -130,9 +130,54 @@ class NoEpochs(Life):
         return saga.operation.epoch
 
 
+class SharedLife(Life):
+    LIVES_TO_SHARED = 1
+
+
+class KeepsPlaces(SharedLife):
+    """The end of an operation writes what has changed of the agent, and no more."""
+
+    def write_agent(self, before: AgentRow, after: AgentRow) -> None:
+        if after.twilio_phone_number is None:
+            after = replace(after, twilio_phone_number=before.twilio_phone_number)
+            super().write_agent(before, after)
+            self.agents[after.id] = replace(self.agents[after.id], twilio_phone_number=None)
+        else:
+            super().write_agent(before, after)
+
+
+class TakesPlacesLate(SharedLife):
+    """A place is given to every worker that asks."""
+
+    def holds_step(self, holder: Holder) -> bool:
+        return True
+
+
+class OwnsWhatIsShared(SharedLife):
+    """A worker does not say that the trunk is shared."""
+
+    def share(self, holder: Holder, dice: Dice) -> None:
+        super().share(holder, dice)
+        if holder.result:
+            holder.result = replace(holder.result, trunk_id=None)
+
+
+class MovesWithoutPlace(SharedLife):
+    """The agent that gets the number gets no place."""
+
+    def write_agent(self, before: AgentRow, after: AgentRow) -> None:
+        if before.twilio_phone_number is None and after.twilio_phone_number:
+            after = replace(after, trunk_id=None)
+        super().write_agent(before, after)
+
+
 @pytest.mark.parametrize(
     ("kind", "complaint"),
     [
+        (KeepsPlaces, "an agent without a number has a place"),
+        (TakesPlacesLate, "an agent without a number has a place"),
+        (OwnsWhatIsShared, "a shared trunk is in a ledger"),
+        (MovesWithoutPlace, "its place is not of its kind"),
         (NoLeases, "two live leases on one step"),
         (NoIntents, "left over|lands when its operation has ended"),
         (NoQuietPeriods, "left over|lands when its operation has ended"),
