@@ -13,15 +13,18 @@ from uuid import UUID
 import pytest
 
 from app.domain.operations import STEPS, TRUNK, Direction
-from app.saga import machine
+from app.saga import machine, twilio_steps
 from app.saga.machine import Change, Timing
 from app.saga.rows import Loaded, Rows
 from app.saga.runner import Outcome, Runner
+from app.trunks import pool
 from tests.integration import test_runner_claims as claims
 from tests.integration import test_runner_crashes as crashes
 from tests.integration import test_runner_undo as undo
+from tests.integration import test_shared_paths as shared
 from tests.integration import test_unknown_outcomes as unknown_outcomes
-from tests.support.saga import E164, TIMING, Saga, wire
+from tests.integration.test_shared_paths import pooled
+from tests.support.saga import E164, PROFILE, TIMING, Saga, wire, with_pool
 
 Decide = Callable[[machine.Saga, datetime], Change | None]
 
@@ -167,3 +170,62 @@ def test_without_writing_the_ledger_a_whole_path_is_not_in_it(saga: Saga, number
     broken = with_rows(saga, UnwrittenLedger)
     with pytest.raises(AssertionError, match=r"Right contains 4 more items"):
         broken.assert_provisioned(broken.provisioned(), number_sid)
+
+
+__all__ = ["pooled"]
+
+
+@pytest.fixture
+def without_sql(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Take a condition out of a statement of the pool's."""
+
+    def leave_out(statement: str, condition: str) -> None:
+        text = getattr(pool, statement)
+        assert text.count(condition) == 1
+        monkeypatch.setattr(pool, statement, text.replace(condition, ""))
+
+    return leave_out
+
+
+def test_without_a_look_at_the_lease_a_late_worker_takes_a_place(
+    pooled: Saga, without_sql: Callable[[str, str], None]
+) -> None:
+    without_sql("_HELD_PLACE", "AND operation_steps.lease_token = %(token)s")
+    with pytest.raises(AssertionError, match="Place"):
+        shared.test_a_worker_that_has_lost_its_step_takes_no_place(pooled)
+
+
+def test_without_the_lease_of_a_trunk_two_make_it(pooled: Saga, without_sql: Callable[[str, str], None]) -> None:
+    without_sql("_BEGIN_MAKING", "AND (lease_token IS NULL OR lease_until + %(lands)s < clock_timestamp())")
+    with pytest.raises(AssertionError, match=r"Verdict\.DONE"):
+        shared.test_two_at_once_make_one_trunk(pooled)
+
+
+def test_without_a_lock_two_take_the_last_place(pooled: Saga, without_sql: Callable[[str, str], None]) -> None:
+    without_sql("_CHOOSE_TRUNK", "FOR UPDATE")
+    with pytest.raises(AssertionError, match="two numbers have the last place"):
+        shared.test_two_at_once_do_not_both_take_the_last_place(pooled)
+
+
+def test_without_waiting_for_what_may_land_a_trunk_is_made_twice(
+    pooled: Saga, without_sql: Callable[[str, str], None]
+) -> None:
+    without_sql("_BEGIN_MAKING", "AND (unsettled_until IS NULL OR unsettled_until < clock_timestamp())")
+    with pytest.raises(AssertionError, match="DONE"):
+        shared.test_nobody_makes_a_trunk_while_one_may_still_land(pooled)
+
+
+class OwnedPool(pool.TrunkPool):
+    """A pool that says of no trunk that it is shared."""
+
+    def is_shared(self, sid: str) -> bool:
+        return False
+
+
+def test_without_asking_the_pool_the_last_number_takes_the_trunk_with_it(
+    pooled: Saga, number_sid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(twilio_steps, "is_shared", lambda *_: False, raising=False)
+    owned = OwnedPool(pooled.sessions, PROFILE, 500, lease=TIMING.lease, lands=TIMING.lands)
+    with pytest.raises(AssertionError):
+        shared.test_a_number_that_goes_leaves_the_trunk_to_the_others(with_pool(pooled, owned), number_sid)

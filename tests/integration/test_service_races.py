@@ -8,16 +8,22 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from sqlalchemy import event, text
+from sqlalchemy import event, select, text
 
+from app.db.models import Agent, Operation, OperationStep
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.operations import NUMBER, TRUNK, Direction, PhoneStatus, TrunkMode
-from app.providers.errors import RejectedError
+from app.providers.errors import RejectedError, UnknownOutcomeError
 from app.saga.machine import Verdict
-from tests.support.saga import DO_CALL, E164, ORIGIN, Saga
+from tests.support.providers import WorkerDiedError
+from tests.support.saga import DO_CALL, E164, ORIGIN, Saga, with_max_numbers
 from tests.support.stack import eventually
 
 ROUNDS = 200
+SMALL_ROUNDS = 40
+SMALL = 2
+"""Numbers on a shared trunk."""
+
 DEADLINE_S = 60.0
 
 
@@ -142,3 +148,74 @@ def test_random_rounds_of_clients_against_workers_never_deadlock(saga: Saga, num
     for agent_id in agents:
         saga.assert_clean(agent_id, PhoneStatus.NOT_PROVISIONED)
     assert saga.world.log.applied["carrier.attach_number"] > 0
+
+
+def test_random_rounds_on_small_shared_trunks_never_deadlock_nor_fill_one_beyond_its_room(saga: Saga) -> None:
+    """Six agents, five numbers, two to a trunk; workers die and lose answers, and trunks are being made meanwhile."""
+    dice = random.Random(11)  # noqa: S311 - a seed, not a secret
+    saga.trunk_mode = TrunkMode.SHARED
+    saga = with_max_numbers(saga, SMALL)
+    numbers = [f"+1514555{n:04}" for n in range(5)]
+    for e164 in numbers:
+        saga.world.carrier.own_number(e164)
+    agents = [saga.agent(f"agent {n}") for n in range(6)]
+    for number in range(SMALL_ROUNDS):
+        plan_mishap(saga, dice)
+        calls: list[Callable[[], object]] = [
+            lambda plan=plan: saga.run_chain(plan) for plan in saga.publisher.plans[-4:]
+        ]
+        calls += [provision(saga, dice.choice(agents), dice.choice(numbers)) for _ in range(2)]
+        if number % 3 == 0:
+            calls.append(lambda: saga.service.deprovision(dice.choice(agents), origin=ORIGIN))
+        at_once(calls)
+        check_places(saga)
+        for agent in agents:
+            saga.expire_leases_of(agent)
+        saga.expire_trunk_leases()
+    saga.world.log.heal()
+    for agent_id in agents:
+        drive_open(saga, agent_id)
+    check_places(saga)
+    saga.assert_nothing_else()
+    for agent_id in agents:
+        saga.service.deprovision(agent_id, origin=ORIGIN)
+        drive_open(saga, agent_id)
+        saga.service.deprovision(agent_id, origin=ORIGIN)
+    for agent_id in agents:
+        saga.assert_clean(agent_id, PhoneStatus.NOT_PROVISIONED)
+    assert saga.world.log.applied["carrier.attach_number"] > len(numbers)
+    assert saga.world.log.applied["carrier.create_trunk"] > 1
+
+
+def plan_mishap(saga: Saga, dice: random.Random) -> None:
+    """Let a call fail, now and then: refused, without an answer, or with the end of its worker."""
+    call, way = dice.choice(list(DO_CALL.values())), dice.random()
+    if way < 0.1:
+        saga.world.log.plan(call, before=RejectedError(ErrorCode.TWILIO_REJECTED, "No."))
+    elif way < 0.2:
+        saga.world.log.plan(call, after=UnknownOutcomeError(ErrorCode.PROVIDER_UNAVAILABLE, "No answer."))
+    elif way < 0.3:
+        saga.world.log.plan(call, **{dice.choice(("before", "after")): WorkerDiedError()})
+
+
+def drive_open(saga: Saga, agent_id: uuid.UUID) -> None:
+    """Bring the agent's open operation to its end, if it has one."""
+    with saga.sessions() as session:
+        open_id = session.scalar(
+            select(Operation.id).where(Operation.agent_id == agent_id, Operation.finished_at.is_(None))
+        )
+    if open_id is not None:
+        saga.drive(open_id)
+
+
+def check_places(saga: Saga) -> None:
+    """No trunk has more numbers than its room, no agent without a number a place, and none with one has none."""
+    with saga.sessions() as session:
+        agents = session.scalars(select(Agent)).all()
+        of_ours = OperationStep.error_code == ErrorCode.INTERNAL_STEP_ERROR
+        assert session.scalars(select(OperationStep.error_detail).where(of_ours)).all() == [], "as after a deadlock"
+    members = Counter(agent.trunk_id for agent in agents if agent.trunk_id)
+    assert all(count <= SMALL for count in members.values()), members
+    assert not [agent.id for agent in agents if agent.trunk_id and not agent.twilio_phone_number]
+    provisioned = [agent for agent in agents if agent.phone_provisioning_status is PhoneStatus.PROVISIONED]
+    assert all(agent.trunk_id for agent in provisioned)

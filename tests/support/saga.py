@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -45,7 +45,7 @@ from app.saga.machine import Timing, Verdict
 from app.saga.rows import Rows
 from app.saga.runner import Outcome, Runner
 from app.sweeper import Sweeper
-from app.trunks.pool import TrunkPool
+from app.trunks.pool import Pool, TrunkPool
 from app.webhooks.deliveries import DeliveryService
 from app.webhooks.sending import AddressRule, Sender
 from tests.support.providers import WorkerDiedError, World
@@ -224,6 +224,7 @@ class Saga:
             if self.status(operation_id).is_final:
                 return
             self.expire_leases(operation_id)
+            self.expire_trunk_leases()
             self.advance(operation_id)
         raise AssertionError(f"stuck: {self.status(operation_id)}")
 
@@ -232,6 +233,7 @@ class Saga:
             if self.status(operation_id) is status:
                 return self.snapshot(operation_id)
             self.expire_leases(operation_id)
+            self.expire_trunk_leases()
             self.advance(operation_id)
         raise AssertionError(f"never {status}: {self.status(operation_id)}")
 
@@ -251,6 +253,17 @@ class Saga:
     def expire_leases_of(self, agent_id: uuid.UUID) -> None:
         """The same for every operation of an agent."""
         self._expire_leases(OperationStep.operation_id.in_(select(Operation.id).where(Operation.agent_id == agent_id)))
+
+    def expire_trunk_leases(self) -> None:
+        """The same for the shared trunks."""
+        past = func.clock_timestamp() - timedelta(hours=1)
+        with self.sessions.begin() as session:
+            session.execute(
+                update(Trunk).values(
+                    lease_until=func.least(Trunk.lease_until, past),
+                    unsettled_until=func.least(Trunk.unsettled_until, past),
+                )
+            )
 
     def _expire_leases(self, which: ColumnElement[bool]) -> None:
         now = func.clock_timestamp()
@@ -388,6 +401,16 @@ def wire(sessions: Sessions, timing: Timing = TIMING) -> Saga:
     deliveries = DeliveryService(sessions, publisher, Sender(AddressRule()))
     sweeper = Sweeper(sessions, service, audits, BulkDispatcher(sessions, service, maintenance), deliveries)
     return Saga(sessions, rows, world, clock, publisher, runner, service, sweeper)
+
+
+def with_pool(saga: Saga, pool: Pool) -> Saga:
+    """Return the same saga over another pool of shared trunks."""
+    return replace(saga, runner=replace(saga.runner, tools=replace(saga.runner.tools, pool=pool)))
+
+
+def with_max_numbers(saga: Saga, count: int) -> Saga:
+    """Return the same saga with at most so many numbers on a shared trunk."""
+    return with_pool(saga, TrunkPool(saga.sessions, PROFILE, count, lease=TIMING.lease, lands=TIMING.lands))
 
 
 @pytest.fixture(scope="session")
