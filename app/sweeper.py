@@ -1,4 +1,4 @@
-"""The sweeper: publishes operations whose message was lost, starts the items of bulks, and deletes old rows.
+"""The sweeper: publishes operations whose message was lost, starts the items of bulks, and ends old rows and trunks.
 
 Needs only PostgreSQL; any number of replicas may run.
 """
@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from app.audit.retiring import RetiringService
 from app.audit.service import AuditService
 from app.bulk.dispatcher import BATCH as BULK_BATCH
 from app.bulk.dispatcher import BulkDispatcher
@@ -52,6 +53,10 @@ PURGE_INTERVAL_S = 3600.0
 """Seconds between two purges of one sweeper: the rows are at least a day old, so an hour does not matter."""
 
 
+TRUNKS_INTERVAL_S = 60.0
+"""Seconds between two looks of one sweeper for shared trunks without numbers: they stay for a day."""
+
+
 @dataclass(frozen=True)
 class Sweeper:
     """One sweeper; `run` sweeps until it is stopped."""
@@ -61,6 +66,7 @@ class Sweeper:
     audits: AuditService
     dispatcher: BulkDispatcher
     deliveries: DeliveryService
+    retiring: RetiringService
     purges: tuple[Callable[[], int], ...] = ()
     """Functions that delete expired rows and return how many; every replica may run them."""
     clock: Callable[[], float] = time.monotonic
@@ -76,15 +82,23 @@ class Sweeper:
         self.deliveries.sweep()
         return len(due)
 
+    def sweep_trunks(self) -> None:
+        """Publish the shared trunks that are to be deleted: no number has used them for a day."""
+        for trunk_id in self.retiring.take_due():
+            self.service.publisher.publish_retirement(trunk_id)
+
     def run(self, stop: threading.Event) -> None:
         """Sweep once a second until `stop` is set, through outages of the database."""
         log.info("sweeper_started")
-        purged_at = -math.inf
+        purged_at = trunks_at = -math.inf
         while not stop.is_set():
             due = opened = 0
             try:
                 due = self.sweep()
                 opened = self.dispatcher.advance()
+                if self.clock() - trunks_at >= TRUNKS_INTERVAL_S:
+                    self.sweep_trunks()
+                    trunks_at = self.clock()
                 if self.clock() - purged_at >= PURGE_INTERVAL_S:
                     self._purge()
                     purged_at = self.clock()

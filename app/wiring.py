@@ -10,6 +10,7 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from app.access import ConsoleSessions
+from app.audit.retiring import RetiringService
 from app.audit.service import AuditService
 from app.bulk.dispatcher import BulkDispatcher
 from app.bulk.service import BulkService
@@ -80,6 +81,7 @@ class Wiring:
     bulk: BulkService
     rate_limiters: Mapping[str, RateLimiter]
     """By provider; none for one whose rate is "off" or that a test replaced."""
+    retiring: RetiringService
     webhooks: WebhookService
     deliveries: DeliveryService
     telemetry: Telemetry
@@ -126,11 +128,13 @@ def build(
     sender = Sender(AddressRule(settings.webhook_networks))
     deliveries = DeliveryService(sessions, publisher, sender)
     agents, webhooks = AgentService(sessions), WebhookService(sessions, publisher, sender)
+    retiring = RetiringService(sessions, tools)
     purges = (
         IdempotencyStore(sessions).purge,
         ConsoleSessions(sessions).purge,
         webhooks.purge_secrets,
         agents.erase_deleted,
+        retiring.purge,
         partial(purge_activity, sessions),
     )
     dispatcher = BulkDispatcher(sessions, service, maintenance)
@@ -144,7 +148,7 @@ def build(
         agents=agents,
         provisioning=service,
         runner=BatchRunner(rows, tools, instrumentation=StepInstrumentation(telemetry)),
-        sweeper=Sweeper(sessions, service, audits, dispatcher, deliveries, purges),
+        sweeper=Sweeper(sessions, service, audits, dispatcher, deliveries, retiring, purges),
         maintenance=maintenance,
         audits=audits,
         planning=PlanningService(
@@ -161,6 +165,7 @@ def build(
         inventory=InventoryService(sessions, tools.carrier),
         bulk=bulks,
         rate_limiters=rate_limiters,
+        retiring=retiring,
         webhooks=webhooks,
         deliveries=deliveries,
         telemetry=telemetry,

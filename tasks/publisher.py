@@ -55,6 +55,11 @@ class ChainPublisher(Publisher):
         signature = upkeep.audit.si(str(audit_id))
         return self._try(lambda: signature.apply_async(retry=False), audit_id=str(audit_id))
 
+    def publish_retirement(self, trunk_id: uuid.UUID) -> bool:
+        """Queue the end of a shared trunk; False when the broker did not take it."""
+        signature = upkeep.retire_trunk.si(str(trunk_id))
+        return self._try(lambda: signature.apply_async(retry=False), trunk_id=str(trunk_id))
+
     def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
         """Queue the hint that a webhook has something to be told; False when the broker did not take it."""
         signature = webhooks.deliver.si(str(endpoint_id))
@@ -95,6 +100,10 @@ class BackgroundPublisher(Publisher):
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
         """Queue an audit now: it is asked for by hand."""
         return self._publisher.publish_audit(audit_id)
+
+    def publish_retirement(self, trunk_id: uuid.UUID) -> bool:
+        """Queue it now: only the sweeper does."""
+        return self._publisher.publish_retirement(trunk_id)
 
     def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
         """Queue the hint now: a message is tested or sent again by hand."""

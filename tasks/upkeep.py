@@ -1,4 +1,4 @@
-"""Tasks that people start: from Flower's API, or by asking for an audit."""
+"""Tasks apart from operations: what people start, from Flower's API or by asking for an audit, and the sweeper."""
 
 import uuid
 
@@ -16,3 +16,9 @@ def kick(operation_id: str) -> None:
 def audit(audit_id: str) -> None:
     """Run an audit that was asked for; does nothing for one that is over or that another worker runs."""
     wiring().audits.run_audit(uuid.UUID(audit_id))
+
+
+@app.task(name="upkeep.retire_trunk")
+def retire_trunk(trunk_id: str) -> None:
+    """Delete a shared trunk that no number has used for a day; does nothing for any other."""
+    wiring().retiring.retire(uuid.UUID(trunk_id))

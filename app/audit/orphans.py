@@ -7,24 +7,36 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions
-from app.db.models import Agent, Resource
+from app.db.models import Agent, Resource, Trunk
 from app.domain.errors import ErrorCode
 from app.domain.findings import Finding, FindingCode
-from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, STEPS, TRUNK
+from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, STEPS, TRUNK, TrunkState
 from app.numbers.agents import is_open_for
-from app.path.marks import agent_of, mark_in
+from app.path.marks import agent_of, is_pool_tag, mark_in, pool_tag
 from app.path.observed import DispatchRule, Observed
 from app.path.spec import PathSpec
 from app.providers.errors import ProviderError
-from app.saga.context import StepContext, Toolbox
+from app.saga.context import StepContext, Toolbox, context_without_rows
 from app.saga.steps import ACTIONS
+from app.saga.twilio_steps import delete_unused_trunk, delete_url
 
 log = structlog.get_logger(__name__)
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 """Stands for the age of a rule whose trunks are all gone: no call reaches it."""
+
+
+@dataclass(frozen=True)
+class PoolRows:
+    """What the rows of shared trunks refer to."""
+
+    sids: frozenset[str] = frozenset()
+    """Of trunks and origination URLs."""
+    unfinished: frozenset[str] = frozenset()
+    """The tags of trunks that are being made or deleted: whoever is at it looks for what carries them."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +52,20 @@ class StoredPaths:
     """Shared trunks that stand, by the id of their rows -> step -> the sid of trunk and origination URL."""
     numbers: frozenset[str] = frozenset()
     """The numbers of all agents and open operations, E.164."""
+    pool: PoolRows = field(default_factory=PoolRows)
 
     @property
     def shared_trunk_sids(self) -> frozenset[str]:
         """The sids of the shared trunks."""
         return frozenset(ids[TRUNK] for ids in self.trunks.values())
+
+
+def read_pool(session: Session, instance: str) -> PoolRows:
+    """Read the rows of all shared trunks that are not gone."""
+    rows = session.scalars(select(Trunk).where(Trunk.state != TrunkState.GONE)).all()
+    sids = (sid for row in rows for sid in (row.twilio_trunk_sid, row.twilio_origination_url_sid))
+    unfinished = (pool_tag(instance, row.id) for row in rows if row.state is not TrunkState.ACTIVE)
+    return PoolRows(frozenset(filter(None, sids)), frozenset(unfinished))
 
 
 @dataclass(frozen=True)
@@ -88,7 +109,29 @@ def find_orphans(
         resource = (marked.kind, marked.external_id)
         number = marked.number or ""
         findings.append(Finding(code, marked.agent_id, resource, parent_id=marked.parent_id, phone_number=number))
-    return findings
+    return [*findings, *_of_pool(observed, (before.pool, after.pool), tools.instance, created_before)]
+
+
+def _of_pool(
+    observed: Observed, rows: tuple[PoolRows, PoolRows], instance: str, created_before: datetime
+) -> Iterator[Finding]:
+    """Yield the trunks with the pool's tag that no row refers to, and the second URLs of those that have one.
+
+    The URLs of a trunk that goes, go with it: deleted before it they would cut off whoever put a number there.
+    """
+    before, after = rows
+    in_use, unfinished = before.sids | after.sids, before.unfinished | after.unfinished
+    for trunk in observed.trunks.values():
+        if not is_pool_tag(instance, trunk.tag) or trunk.tag in unfinished:
+            continue
+        if trunk.sid not in in_use:
+            if trunk.created_at is not None and trunk.created_at <= created_before:
+                yield Finding(FindingCode.ORPHAN, resource=(TRUNK, trunk.sid))
+            continue
+        for url in observed.urls.get(trunk.sid, ()):
+            is_old = url.created_at is not None and url.created_at <= created_before
+            if url.tag == trunk.tag and url.sid not in in_use and is_old:
+                yield Finding(FindingCode.ORPHAN, resource=(ORIGINATION_URL, url.sid), parent_id=trunk.sid)
 
 
 def ids_of(path: PathSpec) -> tuple[str, ...]:
@@ -146,13 +189,13 @@ def _at_twilio(observed: Observed, instance: str) -> Iterator[MarkedResource]:
 
 def delete_orphan(sessions: Sessions, tools: Toolbox, finding: Finding) -> str:
     """Delete one by its step's undo, after checking the rows once more; return what was done."""
-    if finding.resource is None or finding.agent_id is None:
+    if finding.resource is None:
         return ""
     kind, external_id = finding.resource
-    if _is_referenced(sessions, finding.agent_id, external_id):
-        return "kept: a row refers to it now"
-    undo = ACTIONS[kind].undo
     try:
+        if _is_referenced(sessions, tools, finding):
+            return "kept: a row refers to it now"
+        undo = ACTIONS[kind].undo if finding.agent_id else _DELETE_OF_POOL[kind]
         if undo:
             undo(_context(tools, finding), external_id)
     except ProviderError as error:
@@ -168,7 +211,21 @@ def delete_orphan(sessions: Sessions, tools: Toolbox, finding: Finding) -> str:
     return "deleted"
 
 
-def _is_referenced(sessions: Sessions, agent_id: str, external_id: str) -> bool:
+_DELETE_OF_POOL = {TRUNK: delete_unused_trunk, ORIGINATION_URL: delete_url}
+"""What deletes an orphan with the pool's tag."""
+
+
+def _is_referenced(sessions: Sessions, tools: Toolbox, finding: Finding) -> bool:
+    _, external_id = finding.resource or ("", "")
+    if finding.agent_id:
+        return _is_agents(sessions, finding.agent_id, external_id)
+    trunk = tools.carrier.get_trunk(finding.parent_id or external_id)
+    with sessions() as session:
+        pool = read_pool(session, tools.instance)
+    return external_id in pool.sids or (trunk is not None and trunk.tag in pool.unfinished)
+
+
+def _is_agents(sessions: Sessions, agent_id: str, external_id: str) -> bool:
     columns = [getattr(Agent, step.column) for step in STEPS if step.column]
     with sessions.begin() as session:
         holds = or_(*(column == external_id for column in columns))
@@ -179,18 +236,9 @@ def _is_referenced(sessions: Sessions, agent_id: str, external_id: str) -> bool:
 
 def _context(tools: Toolbox, finding: Finding) -> StepContext:
     kind, external_id = finding.resource or ("", "")
-    return StepContext(
-        tools=tools,
-        agent_id=uuid.UUID(int=0),
-        operation_id=uuid.UUID(int=0),
+    return context_without_rows(
+        tools,
         phone_number=finding.phone_number,
-        takeover=False,
-        agent_name="",
-        job_metadata="{}",
-        ids={},
         parents={external_id: finding.parent_id} if finding.parent_id else {},
         ledger={kind: (external_id,)},
-        previous_routing=None,
-        is_uncertain=True,
-        started=tools.clock(),
     )

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from app.audit.orphans import StoredPaths, delete_orphan, find_orphans, ids_of
+from app.audit.orphans import StoredPaths, delete_orphan, find_orphans, ids_of, read_pool
 from app.audit.trunks import find_foreign_numbers, findings_by_trunk, forget_gone
 from app.bulk.service import BulkService
 from app.db.access import record_activity
@@ -225,6 +225,7 @@ class AuditService:
             asked = busy.all()
             now = session.scalar(select(func.now()))
             standing = session.scalars(select(Trunk).where(Trunk.state == TrunkState.ACTIVE)).all()
+            pool = read_pool(session, self.tools.instance)
         open_agents = {str(one) for row in asked for one in (row.agent_id, row.target_agent_id) if one}
         return StoredPaths(
             {
@@ -241,6 +242,7 @@ class AuditService:
             },
             frozenset(filter(None, [agent.twilio_phone_number for agent in holders]))
             | {row.phone_number for row in asked},
+            pool,
         )
 
     def _fix(self, findings: list[Finding], observed: Observed, rows: StoredPaths, origin: Origin) -> list[Finding]:

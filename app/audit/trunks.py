@@ -34,16 +34,15 @@ def find_foreign_numbers(observed: Observed, rows: tuple[StoredPaths, StoredPath
         trunk_sid = number.routing.trunk_sid
         if trunk_sid in steady and number.phone_number not in taken:
             strangers.setdefault(trunk_sid, []).append(number.sid)
-    return [
-        Finding(FindingCode.TRUNK_FOREIGN_NUMBER, resource=(TRUNK, trunk_sid), detail=_named(sids))
-        for trunk_sid, sids in sorted(strangers.items())
-    ]
+    return [foreign_numbers(trunk_sid, sids) for trunk_sid, sids in sorted(strangers.items())]
 
 
-def _named(number_sids: Iterable[str]) -> str:
+def foreign_numbers(trunk_sid: str, number_sids: Iterable[str]) -> Finding:
+    """Return the finding of a shared trunk that has numbers which no agent has."""
     sids = sorted(number_sids)
     more = f" and {len(sids) - MOST_NAMED:,} more" if len(sids) > MOST_NAMED else ""
-    return f"On it: {shown(', '.join(sids[:MOST_NAMED]))}{more}."
+    detail = f"On it: {shown(', '.join(sids[:MOST_NAMED]))}{more}."
+    return Finding(FindingCode.TRUNK_FOREIGN_NUMBER, resource=(TRUNK, trunk_sid), detail=detail)
 
 
 def findings_by_trunk(

@@ -51,6 +51,11 @@ class NullPublisher:
         del audit_id
         return False
 
+    def publish_retirement(self, trunk_id: uuid.UUID) -> bool:
+        """Queue nothing."""
+        del trunk_id
+        return False
+
     def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
         """Queue nothing."""
         del endpoint_id

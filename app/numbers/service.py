@@ -124,6 +124,9 @@ class Publisher(WebhookPublisher, Protocol):
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
         """Queue an audit that was asked for, likewise."""
 
+    def publish_retirement(self, trunk_id: uuid.UUID) -> bool:
+        """Queue that a shared trunk without numbers is deleted, likewise."""
+
 
 @dataclass(frozen=True)
 class ProvisioningService:

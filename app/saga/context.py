@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import Any
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import (
@@ -227,6 +228,25 @@ class StepContext:
             if is_true():
                 return True
         return False
+
+
+def context_without_rows(tools: Toolbox, **values: Any) -> StepContext:
+    """Return the context for work on a resource that no operation is about; `values` replace fields."""
+    nothing: dict[str, Any] = {
+        "agent_id": NO_LEASE,
+        "operation_id": NO_LEASE,
+        "phone_number": "",
+        "takeover": False,
+        "agent_name": "",
+        "job_metadata": "{}",
+        "ids": {},
+        "parents": {},
+        "ledger": {},
+        "previous_routing": None,
+        "is_uncertain": True,
+        "started": tools.clock(),
+    }
+    return StepContext(tools, **(nothing | values))
 
 
 class RoutedElsewhereError(RejectedError):

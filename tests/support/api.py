@@ -47,11 +47,16 @@ class RecordingPublisher:
     plans: list[Plan] = field(default_factory=list)
     audits: list[uuid.UUID] = field(default_factory=list)
     webhooks: list[uuid.UUID] = field(default_factory=list)
+    retirements: list[uuid.UUID] = field(default_factory=list)
     on_publish: Callable[[Plan], Any] = lambda _plan: None
     """Called at once with each plan, like a very quick worker."""
 
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
         self.audits.append(audit_id)
+        return True
+
+    def publish_retirement(self, trunk_id: uuid.UUID) -> bool:
+        self.retirements.append(trunk_id)
         return True
 
     def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:

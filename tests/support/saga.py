@@ -10,6 +10,7 @@ import pytest
 import structlog
 from sqlalchemy import ColumnElement, delete, func, select, text, update
 
+from app.audit.retiring import RetiringService
 from app.audit.service import AuditService
 from app.bulk.dispatcher import BulkDispatcher
 from app.bulk.service import BulkService
@@ -109,10 +110,15 @@ class RecordingPublisher:
     plans: list[Plan] = field(default_factory=list)
     audits: list[uuid.UUID] = field(default_factory=list)
     webhooks: list[uuid.UUID] = field(default_factory=list)
+    retirements: list[uuid.UUID] = field(default_factory=list)
     accepts: bool = True
 
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
         self.audits.append(audit_id)
+        return True
+
+    def publish_retirement(self, trunk_id: uuid.UUID) -> bool:
+        self.retirements.append(trunk_id)
         return True
 
     def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
@@ -388,10 +394,10 @@ class Saga:
             assert on_it <= members, f"shared trunk {row.id} has numbers of others: {on_it - members}"
 
 
-def wire(sessions: Sessions, timing: Timing = TIMING) -> Saga:
+def wire(sessions: Sessions, timing: Timing = TIMING, max_numbers: int = MAX_NUMBERS) -> Saga:
     """Wire a saga with new in-memory providers; back-off takes its upper bound, so that it is predictable."""
     world, clock, publisher = World.new(), ManualClock(), RecordingPublisher()
-    pool = TrunkPool(sessions, PROFILE, MAX_NUMBERS, lease=timing.lease, lands=timing.lands)
+    pool = TrunkPool(sessions, PROFILE, max_numbers, lease=timing.lease, lands=timing.lands)
     tools = Toolbox(world.carrier, world.platform, "test", PROFILE, timing, pool, sleep=clock.sleep, clock=clock)
     rows = Rows(sessions, timing.lands)
     service = ProvisioningService(sessions, publisher, rows, sleep=clock.sleep, clock=clock)
@@ -399,7 +405,8 @@ def wire(sessions: Sessions, timing: Timing = TIMING) -> Saga:
     maintenance = MaintenanceService(sessions, publisher, rows, tools)
     audits = AuditService(sessions, tools, maintenance, timedelta(hours=1), BulkService(sessions, rows))
     deliveries = DeliveryService(sessions, publisher, Sender(AddressRule()))
-    sweeper = Sweeper(sessions, service, audits, BulkDispatcher(sessions, service, maintenance), deliveries)
+    retiring = RetiringService(sessions, tools)
+    sweeper = Sweeper(sessions, service, audits, BulkDispatcher(sessions, service, maintenance), deliveries, retiring)
     return Saga(sessions, rows, world, clock, publisher, runner, service, sweeper)
 
 

@@ -21,6 +21,7 @@ NAMES = {
     "rollback.begin",
     "upkeep.audit",
     "upkeep.kick",
+    "upkeep.retire_trunk",
     "webhooks.deliver",
 }
 
