@@ -10,7 +10,7 @@ from rich.console import Console
 
 from app.dev.localstack.host import StackError
 from app.dev.localstack.terminal import Terminal
-from tests.benchmarks import accept, bulk, growth, many, one, patches, status, steps
+from tests.benchmarks import accept, bulk, growth, many, one, patches, pool, status, steps
 from tests.benchmarks.bench import QUICK, Bench, Scale
 from tests.benchmarks.machine import Others, facts
 from tests.benchmarks.report import Findings, Row, as_json, show
@@ -25,6 +25,7 @@ MEASURES = {
     "patches": patches.measure,
     "growth": growth.measure,
     "bulk": bulk.measure,
+    "pool": pool.measure,
 }
 """In the order in which they run; memory is measured by accept (web) and many (worker)."""
 
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--quick", action="store_true", help="a smoke within a minute; its figures say nothing")
     options.add_argument("--concurrency", type=int, help="slots of all workers together, ours and DBOS's (64)")
     options.add_argument("--workers", type=int, help="worker processes that share the concurrency (1)")
-    options.add_argument("--numbers", type=int, help="numbers queued at once by many (500) and bulk (1,000)")
+    options.add_argument("--numbers", type=int, help="numbers of many (500), bulk (1,000) and pool (10,000)")
     options.add_argument("--rounds", type=int, help="rounds of accept, status and many (3), and of patches (5)")
     return options
 
@@ -83,7 +84,8 @@ WIDTH = 190
 def _scale(options: argparse.Namespace) -> Scale:
     scale = QUICK if options.quick else Scale()
     given = {"concurrency": options.concurrency, "workers": options.workers, "many_numbers": options.numbers}
-    given |= {"bulk_items": options.numbers}
+    given |= {"bulk_items": options.numbers, "pool_numbers": options.numbers}
+    given |= {"pool_dedicated": (options.numbers or 0) // 10}
     given |= {"load_rounds": options.rounds, "many_rounds": options.rounds, "patch_rounds": options.rounds}
     return dataclasses.replace(scale, **{name: value for name, value in given.items() if value})
 

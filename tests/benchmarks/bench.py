@@ -49,9 +49,11 @@ class Scale:
     """Operations per round and side."""
     agents: tuple[int, ...] = (0, 100_000, 1_000_000)
     passes: int = 21
-    """Sweep passes per size of the table."""
-    audits: int = 5
+    """Sweep passes, places and reads per size of the table."""
     bulk_items: int = 1_000
+    pool_numbers: int = 10_000
+    pool_dedicated: int = 1_000
+    """Numbers on trunks of their own, to be consolidated."""
 
 
 QUICK = Scale(
@@ -68,8 +70,9 @@ QUICK = Scale(
     patch_numbers=8,
     agents=(0, 2_000),
     passes=3,
-    audits=1,
     bulk_items=40,
+    pool_numbers=40,
+    pool_dedicated=4,
 )
 """A smoke of every measure within a minute; its figures say nothing."""
 

@@ -1,20 +1,29 @@
-"""Whether anything takes longer with a million agents in the table: the same measures on three databases, in turn."""
+"""Whether anything takes longer with a million agents on full trunks: the same measures on three databases, in turn."""
 
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
 
-from app.domain.events import Origin
+from app.domain.operations import TRUNK
+from app.trunks.pool import TrunkPool
+from app.wiring import Wiring, profile_of
 from tests.benchmarks.accept import Side, posts_for
 from tests.benchmarks.bench import Bench, median
-from tests.benchmarks.installation import Installation, running
+from tests.benchmarks.installation import ApiClient, Installation, running
 from tests.benchmarks.one import Provisioner, timed
 from tests.benchmarks.report import Bar, Findings, Row
-from tests.benchmarks.rows import add_agents, add_past, settle
+from tests.benchmarks.rows import add_agents, add_claimed, add_past, settle
 
 CONNECTIONS = 16
 
+SECOND = timedelta(seconds=1)
+
 BAR = Bar("<=", 1.2)
+
+COUNT = "all trunks counted, before one is added"
+"""Once in as many numbers as a trunk takes: it grows with the numbers."""
 
 LOADED = ("web", "worker", "cleanup")
 """No sweeper: its passes are run and timed here."""
@@ -31,12 +40,14 @@ def measure(bench: Bench) -> Findings:
             bench.say("growth", f"{agents:,} agents: filling")
             installation = stacked.enter_context(running(bench.stack, f"growth_{agents}", LOADED))
             with installation.connect() as connection:
-                add_past(connection, agents)
+                add_past(connection, agents, installation.profile_hash)
                 settle(connection)
             installations[agents] = installation
         bench.stack.sandbox.latency(0, 0)
-        found = {"one number (a)": _one(bench, installations)}
-        found |= _upkeep(bench, installations)
+        found = _places(bench, installations)
+        found["one number (a)"] = _one(bench, installations)
+        found |= _reads(bench, installations)
+        found["sweep pass"] = _sweep(bench, installations)
         found["accept, one post, 16 connections"] = _accept(bench, installations)
     return Findings([row for name, times in found.items() for row in _rows(name, times)])
 
@@ -51,26 +62,77 @@ def _one(bench: Bench, installations: dict[int, Installation]) -> Times:
     return _in_turn(count, {agents: each.time_one for agents, each in own.items()})
 
 
-def _upkeep(bench: Bench, installations: dict[int, Installation]) -> dict[str, Times]:
-    """Time a pass of the sweeper that finds nothing due, and an audit, in this process."""
-    bench.say("growth", "sweep and audit")
+def _places(bench: Bench, installations: dict[int, Installation]) -> dict[str, Times]:
+    """Time what a number costs in the pool, in this process: a place, and the count before another trunk is added."""
+    bench.say("growth", "places on shared trunks")
+    count = bench.scale.passes
+    with contextlib.ExitStack() as stacked:
+        pools, claimed = {}, {}
+        for agents, installation in installations.items():
+            pools[agents] = _pool(stacked.enter_context(installation.wiring()))
+            connection = stacked.enter_context(installation.connect())
+            claimed[agents] = add_claimed(connection, add_agents(connection, count + 1), TRUNK)
+
+        def take(agents: int) -> float:
+            one = claimed[agents].pop()
+            return timed(lambda: pools[agents].take_place(one.agent_id, one.operation_id, TRUNK, one.token))
+
+        def choose(agents: int) -> float:
+            return timed(pools[agents].next_place)
+
+        found = {COUNT: _in_turn(count, _of_each(installations, choose))}
+        for agents in installations:
+            take(agents)
+        return found | {"a place on a trunk": _in_turn(count, _of_each(installations, take))}
+
+
+def _pool(wiring: Wiring) -> TrunkPool:
+    settings = wiring.settings
+    return TrunkPool(wiring.sessions, profile_of(settings), settings.trunk_max_numbers, lease=SECOND, lands=SECOND)
+
+
+def _reads(bench: Bench, installations: dict[int, Installation]) -> dict[str, Times]:
+    """Time what clients ask for, over HTTP, on one connection each."""
+    bench.say("growth", "reads")
+    found = {}
+    clients = {agents: ApiClient(installation) for agents, installation in installations.items()}
+    numbers: dict[int, str] = {}
+    for agents, installation in installations.items():
+        with installation.connect() as connection:
+            # One that was connected just now: an empty table has no other.
+            row = connection.execute("SELECT id FROM agents WHERE health_state = 'IN_SYNC' ORDER BY created_at DESC")
+            numbers[agents] = str((row.fetchone() or [""])[0])
+    paths = {
+        "GET phone-status": lambda agents: f"/api/agents/{numbers[agents]}/phone-status",
+        "GET /api/trunks": lambda _: "/api/trunks",
+    }
+    for name, path in paths.items():
+
+        def read(agents: int, path: Callable[[int], str] = path) -> float:
+            return timed(lambda: clients[agents].get(path(agents)))
+
+        for agents in installations:
+            read(agents)
+        found[name] = _in_turn(bench.scale.passes, _of_each(installations, read))
+    return found
+
+
+def _sweep(bench: Bench, installations: dict[int, Installation]) -> Times:
+    """Time a pass of the sweeper that finds nothing due, in this process."""
+    bench.say("growth", "sweep")
     with contextlib.ExitStack() as stacked:
         wirings = {agents: stacked.enter_context(each.wiring()) for agents, each in installations.items()}
-
-        def audit(agents: int) -> float:
-            audits = wirings[agents].audits
-            asked = audits.request_audit(fix=False, origin=Origin(requested_by="bench"))
-            return timed(lambda: audits.run_audit(asked))
 
         def sweep(agents: int) -> float:
             return timed(wirings[agents].sweeper.sweep)
 
-        found = {}
-        for name, call, count in (("sweep pass", sweep, bench.scale.passes), ("audit", audit, bench.scale.audits)):
-            for agents in installations:
-                call(agents)
-            found[name] = _in_turn(count, {agents: lambda agents=agents, call=call: call(agents) for agents in wirings})  # type: ignore[misc]  # bound at once
-    return found
+        for agents in installations:
+            sweep(agents)
+        return _in_turn(bench.scale.passes, _of_each(installations, sweep))
+
+
+def _of_each(installations: dict[int, Installation], call: Callable[[int], float]) -> dict[int, Callable[[], float]]:
+    return {agents: partial(call, agents) for agents in installations}
 
 
 def _accept(bench: Bench, installations: dict[int, Installation]) -> Times:
@@ -104,7 +166,8 @@ def _in_turn(count: int, calls: dict[int, Callable[[], float]]) -> Times:
 def _rows(name: str, times: Times) -> list[Row]:
     smallest, *others = sorted(times)
     floor = median(times[smallest])
+    bar = None if name == COUNT else BAR
     return [
-        Row(f"growth, {name}: {agents:,} agents", median(times[agents]), "ms", f"{smallest} agents", floor, BAR)
+        Row(f"growth, {name}: {agents:,} agents", median(times[agents]), "ms", f"{smallest} agents", floor, bar)
         for agents in others
     ]

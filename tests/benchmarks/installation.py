@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from honcho.environ import parse_procfile
 from app.access import KeyService, Scope
 from app.dev.localstack.host import StackError
 from app.dev.localstack.processes import JsonClient, ServerProcess, free_port
-from app.wiring import Wiring
+from app.trunks.pool import profile_hash
+from app.wiring import Wiring, profile_of
 from tests.benchmarks.stack import START_S, BenchStack
 from tests.support.stack import services_of
 
@@ -103,6 +105,12 @@ class Installation:
         with redis.Redis.from_url(self._settings["REDIS_URL"]) as client:
             client.flushdb()
 
+    @property
+    def profile_hash(self) -> str:
+        """What its shared trunks are found by."""
+        with self.wiring() as wiring:
+            return profile_hash(profile_of(wiring.settings))
+
     def wiring(self) -> AbstractContextManager[Wiring]:
         """Yield the application's own services over this installation, publishing nothing."""
         return services_of(self._settings)
@@ -124,6 +132,15 @@ class ApiClient:
     def __init__(self, installation: Installation) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", installation.port, timeout=CALL_S)
         self._headers = {"Authorization": f"Bearer {installation.key}", "Content-Type": "application/json"}
+
+    def get(self, path: str) -> Any:
+        """Get JSON; raise where the status is not 200."""
+        self._connection.request("GET", path, headers=self._headers)
+        answer = self._connection.getresponse()
+        body = json.loads(answer.read())
+        if answer.status != HTTPStatus.OK:
+            raise StackError(f"GET {path}: {answer.status} {body}")
+        return body
 
     def post(self, path: str, body: object, headers: dict[str, str] | None = None) -> tuple[int, Any]:
         """Post JSON; return the status and the decoded body."""

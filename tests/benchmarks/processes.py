@@ -23,12 +23,17 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def resident_mb(pid: int) -> float:
-    """Return the resident memory of one process, MB."""
+def resident_mb(pid: int, field: str = "VmRSS") -> float:
+    """Return the resident memory of one process, MB; with `VmHWM` the most that it ever was."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) / KB_PER_MB
     return 0.0
+
+
+def peak_mb(pids: Iterable[int]) -> float:
+    """Return the most resident memory that one of these processes and their children ever had, MB."""
+    return max(resident_mb(member, "VmHWM") for pid in pids for member in descendants(pid))
 
 
 def largest_mb(pids: Iterable[int]) -> float:

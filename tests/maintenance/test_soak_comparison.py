@@ -21,7 +21,7 @@ def found(live: SandboxApp, dsn: str) -> Callable[[], set[str]]:
     foreign, original = foreign_objects(live), original_records(live)
 
     def compared() -> set[str]:
-        counts = compare(live.sandbox, dsn, foreign, original).counts()
+        counts = compare(live.sandbox, dsn, foreign, original, instance="stage", most=1).counts()
         return {name for name, count in counts.items() if count}
 
     return compared
@@ -71,3 +71,53 @@ def test_an_operation_that_never_ends_is_stuck(found: Callable[[], set[str]], ds
     with psycopg.connect(dsn) as connection:
         connection.execute("UPDATE operations SET finished_at = NULL, status = 'running'")
     assert "stuck" in found()
+
+
+def shared_trunk(live: SandboxApp) -> dict[str, Any]:
+    """Return the shared trunk's record."""
+    return next(one for one in live.sandbox.state()["trunks"] if one["sid"] == live.agent.twilio_trunk_sid)
+
+
+def test_a_second_trunk_with_the_mark_of_a_shared_one_is_found(live: SandboxApp, found: Callable[[], set[str]]) -> None:
+    live.console.twilio("POST", "/v1/Trunks", FriendlyName=shared_trunk(live)["friendly_name"])
+    assert found() == {"pool"}
+
+
+def test_a_shared_trunk_of_which_nobody_knows_is_found(live: SandboxApp, found: Callable[[], set[str]]) -> None:
+    live.console.twilio("POST", "/v1/Trunks", FriendlyName="trunkline-pool/stage/0123456789ab")
+    assert found() == {"pool"}
+
+
+def test_a_shared_trunk_that_is_gone_is_found(live: SandboxApp, found: Callable[[], set[str]]) -> None:
+    live.console.twilio("DELETE", f"/v1/Trunks/{live.agent.twilio_trunk_sid}")
+    assert "pool" in found()
+
+
+def test_more_numbers_than_a_trunk_takes_are_found(live: SandboxApp, found: Callable[[], set[str]]) -> None:
+    sid = next(one["sid"] for one in live.sandbox.state()["numbers"] if one["phone_number"] == FOREIGN_NUMBER)
+    live.console.twilio("POST", f"/v1/Trunks/{live.agent.twilio_trunk_sid}/PhoneNumbers", PhoneNumberSid=sid)
+    assert "pool" in found()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE agents SET twilio_phone_number = NULL",
+        "UPDATE agents SET twilio_trunk_sid = 'TKelse'",
+        "UPDATE agents SET trunk_id = NULL, twilio_trunk_sid = NULL, phone_provisioning_status = 'FAILED'",
+    ],
+)
+def test_a_place_that_does_not_fit_is_found(found: Callable[[], set[str]], dsn: str, change: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute(change)
+    assert "pool" in found()
+
+
+def test_more_members_than_a_trunk_takes_are_found(live: SandboxApp, found: Callable[[], set[str]], dsn: str) -> None:
+    other = live.wiring.agents.create("other", "other", {}).id
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            "UPDATE agents SET trunk_id = (SELECT id FROM trunks), twilio_phone_number = '+15145550012' WHERE id = %s",
+            [other],
+        )
+    assert "pool" in found()

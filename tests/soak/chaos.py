@@ -4,6 +4,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,10 @@ FREEZE_S = (1.0, 4.0)
 """Seconds that a frozen broker stays silent: its clients give up after two."""
 
 
+A_DAY_PASSES = "UPDATE trunks SET emptied_at = emptied_at - interval '1 day' WHERE emptied_at IS NOT NULL"
+"""For the trunks that nobody uses: they retire then."""
+
+
 @dataclass
 class Chaos:
     """Draws disruptions by the seed and counts them; call it from the main thread, with which the processes end."""
@@ -74,6 +79,7 @@ class Chaos:
             "PostgreSQL SIGKILL": (9, self._kill_postgres),
             "PostgreSQL restart": (9, self._restart_postgres),
             "provider hangs": (12, self._pause_provider),
+            "a day passes": (12, lambda: self._change_rows(A_DAY_PASSES)),
         }
         """Name -> weight and function."""
 
@@ -137,6 +143,10 @@ class Chaos:
         time.sleep(self._random.uniform(*FREEZE_S))
         self.stack.valkey.resume()
 
+    def _change_rows(self, statement: str) -> None:
+        with suppress(psycopg.Error), psycopg.connect(self.stack.dsn, connect_timeout=2) as connection:
+            connection.execute(statement)
+
     def _kill_postgres(self) -> None:
         self.stack.postgres.kill()
         self._wait_for_outage()
@@ -157,8 +167,11 @@ def count_faults(sandbox: Sandbox) -> Counter[str]:
 
 
 def count_open_operations(dsn: str) -> int | None:
-    """Count the operations that are not final; None while the database does not answer."""
-    query = "SELECT count(*) FROM operations WHERE finished_at IS NULL"
+    """Count the operations that are not final, and trunks that retire; None while the database does not answer."""
+    query = (
+        "SELECT (SELECT count(*) FROM operations WHERE finished_at IS NULL) "
+        "+ (SELECT count(*) FROM trunks WHERE state = 'RETIRING')"
+    )
     try:
         with psycopg.connect(dsn, connect_timeout=2) as connection:
             found = connection.execute(query).fetchone()

@@ -1,6 +1,7 @@
 """The comparison at the end of a soak: every agent's rows against everything at both providers that has our tag."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from app.path.marks import POOL_PREFIX, pool_tag
 from tests.support.sandbox import Sandbox
 
 COLUMN_OF = {
@@ -17,6 +19,9 @@ COLUMN_OF = {
     "livekitRules": ("sip_dispatch_rule_id", "livekit_dispatch_rule_id"),
 }
 """Kind of object in the sandbox -> its id, and the agent's column that must hold it."""
+
+SHARED_KINDS = ("trunks", "originationUrls")
+"""The kinds that numbers share."""
 
 ROUTING = ("trunk_sid", "voice_application_sid", "voice_url")
 
@@ -39,6 +44,8 @@ class Differences:
     """A second object beside what a provisioned agent has."""
     broken: list[str] = field(default_factory=list)
     """An agent that is PROVISIONED by its row and does not get its calls."""
+    pool: list[str] = field(default_factory=list)
+    """A trunk that numbers share and its row differ, or there are two of one; or an agent's place is none."""
     foreign: list[str] = field(default_factory=list)
     """An object of somebody else that was changed, or named in a write."""
 
@@ -72,6 +79,8 @@ class ForeignObjects:
 
     def changes(self, sandbox: Sandbox, state: State) -> list[str]:
         """Return which of them differ, and which writes named any of them."""
+        if not self.ids:
+            return []
         now = _as_text(state, self.ids)
         found = [f"changed or gone: {text}" for text in set(self.before) - set(now)]
         for request in sandbox.requests(self.since):
@@ -81,16 +90,83 @@ class ForeignObjects:
         return found
 
 
-def compare(sandbox: Sandbox, dsn: str, foreign: ForeignObjects, original: dict[str, dict[str, Any]]) -> Differences:
-    """Compare rows and providers; `original` has each number's record before the soak."""
+@dataclass
+class SharedTrunks:
+    """The trunks that numbers share: their rows, and what carries their marks at the provider."""
+
+    state: State
+    rows: list[dict[str, Any]]
+    instance: str
+    most: int
+    """Numbers that one of them takes."""
+
+    def __post_init__(self) -> None:
+        prefix = f"{POOL_PREFIX}/{self.instance}/"
+        self._made = {
+            kind: [item for item in self.state[kind] if item["friendly_name"].startswith(prefix)]
+            for kind in SHARED_KINDS
+        }
+        self.ids = frozenset(item["sid"] for items in self._made.values() for item in items)
+
+    def differences(self) -> Iterator[str]:
+        """Yield what is at the provider and in no row, the other way round, and trunks with too many numbers."""
+        for kind in SHARED_KINDS:
+            _, column = COLUMN_OF[kind]
+            made = {item["sid"]: item["friendly_name"] for item in self._made[kind]}
+            known = {row[column]: pool_tag(self.instance, row["id"]) for row in self.rows if row[column]}
+            yield from (f"{kind} {sid} is {made.get(sid)} and should be {tag}" for sid, tag in _less(known, made))
+            # What was asked for without a response is looked for before anything else is made.
+            sought = {pool_tag(self.instance, row["id"]) for row in self.rows if row["intent"] and not row[column]}
+            yield from (f"{kind} {sid}, {tag}, has no row" for sid, tag in _less(made, known) if tag not in sought)
+        numbers = Counter(item["trunk_sid"] for item in self.state["numbers"])
+        for row in self.rows:
+            if numbers[row["twilio_trunk_sid"]] > self.most and row["twilio_trunk_sid"]:
+                yield f"trunk {row['id']} has {numbers[row['twilio_trunk_sid']]} numbers"
+
+    def misplaced(self, agents: dict[str, dict[str, Any]], busy: set[str]) -> Iterator[str]:
+        """Yield trunks with too many members, places without a number, and numbers that no place explains."""
+        standing, members = {row["id"]: row for row in self.rows}, Counter(one["trunk_id"] for one in agents.values())
+        yield from (f"trunk {each} has {members[each]} members" for each in standing if members[each] > self.most)
+        holders = {agent["twilio_phone_number"]: agent for agent in agents.values()}
+        for item in self.state["numbers"]:
+            agent = holders.get(item["phone_number"])
+            if item["trunk_sid"] in self.ids and (agent is None or agent["twilio_trunk_sid"] != item["trunk_sid"]):
+                yield f"number {item['phone_number']} is on {item['trunk_sid']} without a place there"
+        for agent_id, agent in agents.items():
+            place = agent["trunk_id"]
+            if agent_id in busy or place is None:
+                continue
+            if agent["twilio_phone_number"] is None:
+                yield f"agent {agent_id} has a place and no number"
+            elif place not in standing or standing[place]["twilio_trunk_sid"] != agent["twilio_trunk_sid"]:
+                yield f"agent {agent_id} has {agent['twilio_trunk_sid']}, which is not its place's"
+
+
+def _less(one: dict[str, str], other: dict[str, str]) -> list[tuple[str, str]]:
+    return sorted(one.items() - other.items())
+
+
+def compare(
+    sandbox: Sandbox,
+    dsn: str,
+    foreign: ForeignObjects,
+    original: dict[str, dict[str, Any]],
+    *,
+    instance: str,
+    most: int,
+) -> Differences:
+    """Compare rows and providers; `original` has each number's record before the soak, `most` share a trunk."""
     state = sandbox.state()
     found = Differences(foreign=foreign.changes(sandbox, state))
     with psycopg.connect(dsn, row_factory=dict_row) as connection:
         agents = {str(row["id"]): row for row in connection.execute("SELECT * FROM agents")}
         unfinished = connection.execute("SELECT * FROM operations WHERE finished_at IS NULL").fetchall()
+        trunks = connection.execute("SELECT * FROM trunks WHERE state <> 'GONE'").fetchall()
     found.stuck += [f"{row['kind']} {row['id']} is {row['status']}: {row['error_detail']}" for row in unfinished]
     busy = {str(row["agent_id"]) for row in unfinished}
-    owners = _owners(state, foreign.ids)
+    shared = SharedTrunks(state, trunks, instance, most)
+    found.pool += [*shared.differences(), *shared.misplaced(agents, busy)]
+    owners = _owners(state, foreign.ids | shared.ids)
     for agent_id, agent in agents.items():
         if agent_id in busy:
             continue
@@ -108,9 +184,12 @@ def count_results(dsn: str) -> dict[str, int]:
     """Count agents by their status, operations by kind and status, failed ones by their error."""
     agents = "SELECT phone_provisioning_status, count(*) FROM agents GROUP BY 1 ORDER BY 1"
     operations = "SELECT kind || ' ' || status, count(*) FROM operations GROUP BY 1 ORDER BY 1"
+    trunks = "SELECT 'trunks ' || state, count(*) FROM trunks GROUP BY 1 ORDER BY 1"
     codes = "SELECT 'failed: ' || error_code, count(*) FROM operations WHERE status = 'failed' GROUP BY 1 ORDER BY 1"
     with psycopg.connect(dsn) as connection:
-        return {str(name): int(n) for query in (agents, operations, codes) for name, n in connection.execute(query)}
+        return {
+            str(name): int(n) for query in (agents, operations, trunks, codes) for name, n in connection.execute(query)
+        }
 
 
 def events_of_agent(dsn: str, text: str) -> list[str]:
@@ -126,8 +205,10 @@ def events_of_agent(dsn: str, text: str) -> list[str]:
 def _compare_agent(sandbox: Sandbox, found: Differences, agent: dict[str, Any], owned: dict[str, list[str]]) -> None:
     is_provisioned = agent["phone_provisioning_status"] == "PROVISIONED"
     known = {kind: agent[column] for kind, (_, column) in COLUMN_OF.items()}
+    # A trunk that numbers share carries nobody's mark: what carries the agent's would be a second one.
+    own = known | (dict.fromkeys(SHARED_KINDS) if agent["trunk_id"] else {})
     for kind, ids in owned.items():
-        extra = [f"{kind} {one} of agent {agent['id']}" for one in ids if one != known[kind]]
+        extra = [f"{kind} {one} of agent {agent['id']}" for one in ids if one != own[kind]]
         (found.duplicates if is_provisioned else found.leftovers).extend(extra)
     if not is_provisioned:
         found.leftovers += [f"row of {agent['id']} names {kind} {one}" for kind, one in known.items() if one]

@@ -12,7 +12,7 @@ from typing import Any
 
 from app.dev.localstack.processes import JsonClient
 from app.domain.errors import ErrorCode
-from app.domain.operations import PhoneStatus
+from app.domain.operations import PhoneStatus, TrunkMode
 
 CLIENTS = 32
 """Clients at once: as many operations are in flight, twice what the workers' threads carry."""
@@ -68,6 +68,10 @@ WEIGHTS = {
 """How many of 100 agents have each scenario."""
 
 
+DEDICATED = 0.15
+"""Share of the agents that have a trunk of their own; the others share."""
+
+
 @dataclass
 class Plan:
     """One agent, its number, and what is to happen."""
@@ -76,6 +80,7 @@ class Plan:
     number: str
     delay_s: float
     """Seconds until a cancellation."""
+    trunk_mode: TrunkMode
     agent_id: str = ""
 
 
@@ -88,7 +93,8 @@ def draw_plans(operations: int, seed: int) -> list[Plan]:
         (scenario,) = generator.choices(list(WEIGHTS), list(WEIGHTS.values()))
         if scenario is Scenario.REMOVED and count + 2 > operations:
             scenario = Scenario.KEPT
-        drawn.append(Plan(scenario, f"+1514{2_000_000 + len(drawn)}", generator.uniform(0, 3)))
+        mode = TrunkMode.DEDICATED if generator.random() < DEDICATED else TrunkMode.SHARED
+        drawn.append(Plan(scenario, f"+1514{2_000_000 + len(drawn)}", generator.uniform(0, 3), mode))
         count += 2 if scenario is Scenario.REMOVED else 1
     return drawn
 
@@ -134,7 +140,8 @@ class Load:
                 self.finished += 1
 
     def _run_plan(self, client: JsonClient, plan: Plan) -> None:
-        made = self._send_until_answered(client, "POST", "/api/agents", {"name": f"soak {plan.number}"}, {201})
+        agent = {"name": f"soak {plan.number}", "trunkMode": plan.trunk_mode}
+        made = self._send_until_answered(client, "POST", "/api/agents", agent, {201})
         if made is None:
             return
         plan.agent_id = str(made["id"])

@@ -2,6 +2,7 @@
 
 import json
 import time
+import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ from rich.table import Table
 from app.dev.localstack.terminal import Terminal
 from app.domain.events import Origin
 from app.domain.sip_uris import SipUri
+from app.path.marks import pool_tag
 from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, Label, OriginationUrlSpec, TrunkSpec
 from tests.soak.chaos import Chaos, count_faults, count_open_operations
 from tests.soak.comparison import Differences, ForeignObjects, compare, count_results, events_of_agent
 from tests.soak.load import Load, Plan, Scenario, draw_plans
-from tests.soak.stack import SoakStack, soak_stack
+from tests.soak.stack import INSTANCE, MAX_NUMBERS, SoakStack, soak_stack
 
 SETTLE_S = 120.0
 """Seconds after the chaos until what is still open counts as stuck: twice the longest pause before a refused undo."""
@@ -30,6 +32,9 @@ PROGRESS_S = 5.0
 
 LATE_REQUESTS_S = 5.0
 """Seconds after the last operation in which the slowest request of a dead worker is applied before the comparison."""
+
+THEIR_NUMBER = "+15145550100"
+"""On a shared trunk of another installation in the same account."""
 
 FREE_ROUTING = {"voiceUrl": "https://example.com/before"}
 
@@ -104,10 +109,10 @@ def run_soak(stack: SoakStack, operations: int, seed: int, terminal: Terminal) -
     settled_s = _settle(stack, load, terminal)
     load.stop.set()
     time.sleep(LATE_REQUESTS_S)
-    first = compare(stack.sandbox, stack.dsn, foreign, original)
+    first = compare(stack.sandbox, stack.dsn, foreign, original, instance=INSTANCE, most=MAX_NUMBERS)
     _audit(stack, terminal)
     _settle(stack, load, terminal)
-    final = compare(stack.sandbox, stack.dsn, foreign, original)
+    final = compare(stack.sandbox, stack.dsn, foreign, original, instance=INSTANCE, most=MAX_NUMBERS)
     for line in [line for lines in vars(first).values() for line in lines]:
         terminal.error_line(line)
         for event in events_of_agent(stack.dsn, line):
@@ -125,6 +130,9 @@ def seed_providers(stack: SoakStack, drawn: list[Plan]) -> tuple[dict[str, dict[
         theirs = wiring.carrier.create_trunk(TrunkSpec(label.tag)).sid
         url = SipUri("elsewhere.example.com", transport="tcp")
         wiring.carrier.create_origination_url(theirs, OriginationUrlSpec(label.tag, url))
+        another = wiring.carrier.create_trunk(TrunkSpec(pool_tag("another", uuid.uuid4()))).sid
+        numbers.append({"phoneNumber": THEIR_NUMBER, "trunkSid": another})
+        taken.add(THEIR_NUMBER)
         for plan in drawn:
             number: dict[str, Any] = {"phoneNumber": plan.number, **FREE_ROUTING}
             if plan.scenario is Scenario.NOT_VOICE:
@@ -170,6 +178,7 @@ LABELS = {
     "leftovers": "leftovers",
     "duplicates": "duplicates",
     "broken": "provisioned but unreachable",
+    "pool": "shared trunks that differ",
     "foreign": "foreign objects touched",
 }
 

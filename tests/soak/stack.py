@@ -26,6 +26,11 @@ BUDGET_S = 90
 TRUNK_LIMIT = 100_000
 """Trunks that the sandbox allows: the limit of 100 would turn the soak into a test of error 21244."""
 
+MAX_NUMBERS = 4
+"""Numbers on a shared trunk: so few that trunks fill up, are added, and run empty, all the time."""
+
+INSTANCE = "soak"
+
 START_S = 90.0
 """Seconds until a process is given up: 2 as a rule, several times that where six start on two busy cores."""
 
@@ -57,7 +62,8 @@ class SoakStack:
             "DATABASE_URL": postgres.url(DATABASE),
             "REDIS_URL": valkey.url,
             "DATA_DIR": str(folder),
-            "INSTANCE_NAME": "soak",
+            "INSTANCE_NAME": INSTANCE,
+            "TRUNK_MAX_NUMBERS": str(MAX_NUMBERS),
             "PROVIDER_TIMEOUT_S": str(PROVIDER_TIMEOUT_S),
             "OPERATION_BUDGET_S": str(BUDGET_S),
             "ORPHAN_GRACE_S": "0",
