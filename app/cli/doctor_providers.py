@@ -6,14 +6,14 @@ from urllib.parse import urlsplit
 
 from app.cli.doctor_checks import Check, CheckOutcome, CheckStatus, ok
 from app.domain.errors import ErrorCode
-from app.path.observed import Unreadable
+from app.numbers.inventory import UNKNOWN_ROOM
 from app.providers.errors import ProviderError, RejectedError
 from app.saga.contradictions import Contradiction, is_foreign_catch_all, rule_contradictions, trunk_contradictions
 from app.setting_values import is_loopback
 from app.wiring import Wiring
 
-FEW_TRUNKS = 10
-"""Free trunks below which to warn: getting a higher limit from Twilio takes days."""
+FEW_NUMBERS = 500
+"""Numbers that still fit, below which to warn: getting a higher limit of trunks from Twilio takes days."""
 
 MOST_TOLD = 3
 """Contradictions that are told one by one: each has to be looked at by a person."""
@@ -87,14 +87,13 @@ def _numbers(wiring: Wiring) -> CheckOutcome:
 
 @_provider_check
 def _trunks(wiring: Wiring) -> CheckOutcome:
-    unreadable: list[Unreadable] = []
-    used = len(wiring.carrier.list_trunks(unreadable)) + len(unreadable)
-    limit = wiring.settings.twilio_trunk_limit
-    free = limit - used
-    if free < FEW_TRUNKS:
-        detail = f"{max(free, 0)} of {limit} trunks are free (TWILIO_TRUNK_LIMIT)"
-        return CheckOutcome(CheckStatus.WARNING, detail, "Delete unused trunks, or ask Twilio support for more.")
-    return ok(f"{free} of {limit} are free")
+    wiring.carrier.list_trunks(unreadable=[])  # head-room keeps a refusal to itself
+    room = wiring.headroom.now()
+    if room is None:
+        return CheckOutcome(CheckStatus.WARNING, UNKNOWN_ROOM, FIXES[ErrorCode.PROVIDER_UNAVAILABLE])
+    if room.numbers_fit < FEW_NUMBERS:
+        return CheckOutcome(CheckStatus.WARNING, room.summary, "Delete unused trunks, or ask Twilio support for more.")
+    return ok(room.summary)
 
 
 @_provider_check
