@@ -164,11 +164,10 @@ class Headroom:
     @property
     def _figures(self) -> str:
         reserved = f", {self.trunks_promised:,} reserved for numbers in progress" if self.trunks_promised else ""
-        used = "1 is" if self.trunks_in_use == 1 else f"{self.trunks_in_use:,} are"
         places = "1 place is" if self.places_free == 1 else f"{self.places_free:,} places are"
         return (
             f"{places} free on shared trunks, which take {self.trunk_max_numbers:,} each, and of the "
-            f"{self.trunk_limit:,} trunks that the Twilio account may have {used} in use{reserved}."
+            f"{self.trunk_limit:,} trunks that the Twilio account may have {self.trunks_in_use:,} are in use{reserved}."
         )
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from app.dev.localstack.host import StackError
 from app.dev.localstack.terminal import Terminal
-from tests.benchmarks import accept, bulk, growth, many, one, patches, pool, status, steps
+from tests.benchmarks import accept, audit, bulk, growth, many, one, patches, pool, status, steps
 from tests.benchmarks.bench import QUICK, Bench, Scale
 from tests.benchmarks.machine import Others, facts
 from tests.benchmarks.report import Findings, Row, as_json, show
@@ -24,6 +24,7 @@ MEASURES = {
     "steps": steps.measure,
     "patches": patches.measure,
     "growth": growth.measure,
+    "audit": audit.measure,
     "bulk": bulk.measure,
     "pool": pool.measure,
 }

@@ -54,6 +54,8 @@ class Scale:
     pool_numbers: int = 10_000
     pool_dedicated: int = 1_000
     """Numbers on trunks of their own, to be consolidated."""
+    audit_numbers: int = 5_000
+    """Numbers that one audit compares, on shared trunks and on trunks of their own."""
 
 
 QUICK = Scale(
@@ -73,6 +75,7 @@ QUICK = Scale(
     bulk_items=40,
     pool_numbers=40,
     pool_dedicated=4,
+    audit_numbers=600,
 )
 """A smoke of every measure within a minute; its figures say nothing."""
 

@@ -94,6 +94,7 @@ DEEDS: dict[FindingCode, Deed] = {
     _Code.NUMBER_NO_VOICE: lambda live: live.console.twilio("POST", _number(live), VoiceReceiveMode="fax"),
     _Code.TRUNK_GONE: lambda live: live.console.twilio("DELETE", _trunk(live)),
     _Code.TRUNK_SECURE: lambda live: live.console.twilio("POST", _trunk(live), Secure="true"),
+    _Code.TRUNK_FOREIGN_NUMBER: lambda live: live.sandbox.number("+15145550044", trunkSid=live.agent.twilio_trunk_sid),
     _Code.ORIGINATION_URL_MISSING: lambda live: live.console.twilio("DELETE", _url(live)),
     _Code.ORIGINATION_URL_DISABLED: lambda live: live.console.twilio("POST", _url(live), Enabled="false"),
     _Code.ORIGINATION_URL_CHANGED: lambda live: live.console.twilio(
@@ -132,6 +133,7 @@ DEEDS: dict[FindingCode, Deed] = {
     _Code.UNREADABLE: lambda live: live.console.twilio("POST", "/v1/Trunks", FriendlyName="trunkline/stage/by-hand"),
 }
 HARMLESS = {
+    _Code.TRUNK_FOREIGN_NUMBER,
     _Code.ORIGINATION_URL_CHANGED,
     _Code.LIVEKIT_TRUNK_OPEN,
     _Code.LIVEKIT_TRUNK_FOREIGN,
@@ -228,7 +230,5 @@ def test_what_somebody_wrote_at_a_console_is_quoted_without_its_number(live: San
 
 
 def _assert_one_set(live: SandboxApp) -> None:
-    ours = [str(live.agent_id) in str(one) for one in live.sandbox.state()["trunks"]]
-    assert sum(ours) == 1
-    for kind in ("originationUrls", "livekitTrunks", "livekitRules"):
-        assert sum(str(live.agent_id) in str(one) for one in live.sandbox.state()[kind]) == 1, kind
+    for kind in ("trunks", "originationUrls", "livekitTrunks", "livekitRules"):
+        assert sum(map(live.is_ours, live.sandbox.state()[kind])) == 1, kind

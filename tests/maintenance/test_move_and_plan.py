@@ -13,7 +13,7 @@ from app.dev.sandbox import ACCOUNT_SID
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import Origin
 from app.domain.findings import FindingCode, Health
-from app.domain.operations import OperationStatus, PhoneStatus
+from app.domain.operations import OperationStatus, PhoneStatus, TrunkMode
 from app.path.marks import metadata_of, tag_of
 from app.path.observed import NumberRouting
 from tests.maintenance.console_edits import ConsoleEditor
@@ -31,11 +31,22 @@ UPDATES = (
     "livekit.update_dispatch_rule",
 )
 
+SHARED_KINDS = {"trunks", "originationUrls"}
+MARKED = (*sorted(SHARED_KINDS), "livekitTrunks", "livekitRules")
+
+ALL_UPDATES = [
+    *((TrunkMode.DEDICATED, call) for call in UPDATES),
+    # What numbers share carries no agent's mark.
+    *((TrunkMode.SHARED, call) for call in UPDATES if call.startswith("livekit")),
+]
+"""What a move writes, by the trunk mode of the agent that gives its number away."""
+
 
 def _second(live: SandboxApp) -> uuid.UUID:
     return live.wiring.agents.create("back office", "back-office", {}).id
 
 
+@pytest.mark.parametrize("live", TrunkMode, indirect=True)
 def test_a_moved_number_rings_the_other_agent_and_everything_carries_its_mark(live: SandboxApp) -> None:
     other = _second(live)
     operation = live.wiring.maintenance.move(live.agent_id, other, origin=Origin())
@@ -51,10 +62,8 @@ def test_a_moved_number_rings_the_other_agent_and_everything_carries_its_mark(li
     assert (new.phone_provisioning_status, new.twilio_phone_number) == ("PROVISIONED", NUMBER)
     state = live.sandbox.state()
     assert str(live.agent_id) not in str(state)
-    assert [
-        str(state[kind]).count(str(other)) > 0
-        for kind in ("trunks", "originationUrls", "livekitTrunks", "livekitRules")
-    ]
+    marked = {kind for kind in MARKED if str(other) in str(state[kind])}
+    assert marked == set(MARKED) - (SHARED_KINDS if new.trunk_id else set())
     assert live.audit().findings == []
     live.wiring.provisioning.deprovision(other, origin=Origin())
     live.drive()
@@ -63,7 +72,7 @@ def test_a_moved_number_rings_the_other_agent_and_everything_carries_its_mark(li
 
 
 @pytest.mark.parametrize("when", ["hold_before", "hold_after"])
-@pytest.mark.parametrize("call", UPDATES)
+@pytest.mark.parametrize(("live", "call"), ALL_UPDATES, indirect=["live"])
 def test_calls_are_answered_at_every_moment_of_a_move(live: SandboxApp, call: str, when: str) -> None:
     fault = live.sandbox.fault(call, when)
     live.wiring.maintenance.move(live.agent_id, _second(live), origin=Origin())
@@ -77,7 +86,7 @@ def test_calls_are_answered_at_every_moment_of_a_move(live: SandboxApp, call: st
     assert live.rings() == "back-office"
 
 
-@pytest.mark.parametrize("call", UPDATES)
+@pytest.mark.parametrize(("live", "call"), ALL_UPDATES, indirect=["live"])
 def test_a_move_that_a_provider_refuses_is_undone(live: SandboxApp, call: str) -> None:
     other = _second(live)
     code = "invalid_argument" if call.startswith("livekit") else 20001
@@ -186,6 +195,7 @@ def test_deprovisioning_during_a_repair_leaves_nothing(live: SandboxApp, when: s
     assert str(live.agent_id) not in str(live.sandbox.state())
 
 
+@pytest.mark.parametrize("live", TrunkMode, indirect=True)
 def test_an_attachment_that_landed_late_does_not_keep_the_trunk(live: SandboxApp) -> None:
     agent = live.agent
     live.wiring.provisioning.deprovision(live.agent_id, origin=Origin())

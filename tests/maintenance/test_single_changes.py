@@ -11,13 +11,15 @@ import pytest
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import Origin
 from app.domain.findings import Callers, Finding, FindingCode, Severity
-from app.domain.operations import COLUMNS
+from app.domain.operations import COLUMNS, TrunkMode
 from app.path.call import Call, follow
 from app.path.reach import reach
 from app.wiring import Wiring
 from tests.maintenance import livekit_changes, twilio_changes
 from tests.maintenance.changes import Change, Outcome
 from tests.support.changed_path import ChangedPath, OwnSandbox, by_hand, new_path, reaches, set_by_hand
+
+OTHER_NUMBER = "+15145560077"
 
 CHANGES = (*twilio_changes.CHANGES, *livekit_changes.CHANGES)
 
@@ -28,7 +30,45 @@ def test_there_are_many_changes_and_each_has_a_name_of_its_own() -> None:
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
 def test_a_single_change(change: Change, changing: tuple[OwnSandbox, Wiring]) -> None:
+    check_change(new_path(*changing, **change.profile), change)
+
+
+@pytest.mark.parametrize("change", twilio_changes.CHANGES, ids=lambda change: change.name)
+def test_a_single_change_where_the_trunk_is_the_numbers_own(
+    change: Change, changing: tuple[OwnSandbox, Wiring]
+) -> None:
+    check_change(new_path(*changing, trunk_mode=TrunkMode.DEDICATED, **change.profile), change)
+
+
+@pytest.mark.parametrize("change", twilio_changes.OF_TRUNKS, ids=lambda change: change.name)
+def test_a_change_of_a_shared_trunk_is_found_and_mended_for_each_number_on_it(
+    change: Change, changing: tuple[OwnSandbox, Wiring]
+) -> None:
     path = new_path(*changing, **change.profile)
+    other = path.beside(OTHER_NUMBER)
+    change.make(path)
+    check_neighbour(other)
+    codes = {finding.code for finding in path.findings() if finding.is_about_trunk}
+    assert codes <= {finding.code for finding in other.findings()}
+    if change.outcome is Outcome.REPAIRED:
+        repair(path, change)
+        left = other.findings()
+        assert {finding.code for finding in left} <= {FindingCode.TRUNK_GONE, FindingCode.NUMBER_DETACHED}, shown(left)
+        check_neighbour(other)
+        if left:  # the number itself is on no trunk: that is written for each
+            repair(other, change)
+        assert (path.findings(), other.findings()) == ([], [])
+        assert all(map(reaches, other.calls().values()))
+
+
+def check_neighbour(other: ChangedPath) -> None:
+    """The verdict is the one of its own calls."""
+    findings = other.findings()
+    is_critical = any(finding.severity is Severity.CRITICAL for finding in findings)
+    assert is_critical is not all(map(reaches, other.calls().values())), shown(findings)
+
+
+def check_change(path: ChangedPath, change: Change) -> None:
     path.sandbox.switch(livekitServer=change.server)
     set_by_hand(path)
     by_operators = by_hand(path)

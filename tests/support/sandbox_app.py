@@ -14,6 +14,7 @@ from app.db.models import Agent, Audit
 from app.dev import sandbox as defaults
 from app.domain.events import Origin
 from app.domain.operations import PhoneStatus, TrunkMode
+from app.path.marks import POOL_PREFIX
 from app.saga.machine import Verdict
 from app.settings import load_settings
 from app.wiring import Wiring, build
@@ -130,9 +131,13 @@ class SandboxApp:
 
     def foreign(self) -> list[dict[str, Any]]:
         """Return every object at the providers that is neither ours nor our number."""
-        state, ours = self.sandbox.state(), str(self.agent_id)
+        state = self.sandbox.state()
         objects = [one for kind in sorted(state) for one in state[kind]]
-        return [one for one in objects if ours not in str(one) and NUMBER not in str(one)]
+        return [one for one in objects if not self.is_ours(one) and NUMBER not in str(one)]
+
+    def is_ours(self, one: object) -> bool:
+        """Tell whether an object at a provider has the agent's mark, or that of a trunk that numbers share."""
+        return str(self.agent_id) in str(one) or f"{POOL_PREFIX}/stage/" in str(one)
 
 
 def without_pauses(wiring: Wiring) -> Wiring:
@@ -142,15 +147,20 @@ def without_pauses(wiring: Wiring) -> Wiring:
 
 
 @pytest.fixture
-def live(database_url: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxApp]:
-    """An application with one provisioned agent, and a foreign trunk, number and LiveKit path beside it."""
+def live(
+    request: pytest.FixtureRequest, database_url: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SandboxApp]:
+    """An application with one provisioned agent, and a foreign trunk, number and LiveKit path beside it.
+
+    The parameter, if there is one, is the agent's trunk mode.
+    """
     stores = {"DATABASE_URL": database_url, "REDIS_URL": "redis://127.0.0.1:1/0"}
     limits = {"INSTANCE_NAME": "stage", "ORPHAN_GRACE_S": "0", "PROVIDER_TIMEOUT_S": "5"}
     for name, value in {**sandbox.settings(), **stores, **limits}.items():
         monkeypatch.setenv(name, value)
     publisher = RecordingPublisher()
     wiring = without_pauses(build(load_settings(), publisher=publisher))
-    live = SandboxApp(wiring, publisher, sandbox)
+    live = SandboxApp(wiring, publisher, sandbox, trunk_mode=getattr(request, "param", TrunkMode.SHARED))
     sandbox.number(NUMBER, voiceUrl="https://example.com/voice")
     add_foreign_path(live)
     live.provision()
