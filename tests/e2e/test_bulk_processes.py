@@ -1,11 +1,13 @@
 """Bulks with real processes: killed in the middle, cancelled, resumed; every number is connected exactly once."""
 
 import itertools
+from collections import Counter
 from typing import Any
 
-from tests.e2e.assignments import next_number
+from app.path.spec import TrunkSpec
+from tests.e2e.assignments import SHARED_TIMINGS, next_number
 from tests.support.sandbox import ControlledSandbox, Sandbox
-from tests.support.stack import Stack, Timings, eventually, running_stack
+from tests.support.stack import Stack, Timings, eventually, running_stack, services_of
 
 SIZE = 30
 
@@ -49,14 +51,11 @@ def items(stack: Stack, url: str) -> list[dict[str, Any]]:
 
 
 def assert_each_is_connected_once(sandbox: Sandbox, wanted: list[str]) -> None:
-    """Each number reaches its agent, over one trunk, one URL, one LiveKit trunk and one rule of its own."""
+    """Each number reaches its agent, over a trunk that all share, and one LiveKit trunk and one rule of its own."""
     assert all(sandbox.call(number)["reaches"] for number in wanted)
-    made = {
-        kind: len(objects)
-        for kind, objects in sandbox.state().items()
-        if kind not in {"numbers", "livekitOutboundTrunks"}
-    }
-    assert set(made.values()) == {len(wanted)}, made
+    state = sandbox.state()
+    assert (len(state["trunks"]), len(state["originationUrls"])) == (1, 1)
+    assert (len(state["livekitTrunks"]), len(state["livekitRules"])) == (len(wanted), len(wanted))
 
 
 def test_a_bulk_survives_the_death_of_its_worker_and_its_sweeper(
@@ -68,7 +67,7 @@ def test_a_bulk_survives_the_death_of_its_worker_and_its_sweeper(
     with running_stack(make_database(), own_valkey.url, sandbox, Timings(provider_timeout=1)) as stack:
         url = start(stack, wanted)
         eventually(lambda: read_bulk(stack, url)["counts"]["running"], "items begin")
-        eventually(lambda: len(sandbox.state()["trunks"]) >= 3, "the first trunks are made")
+        eventually(lambda: len(sandbox.state()["livekitTrunks"]) >= 3, "the first trunks are made")
         stack.worker.kill()
         stack.sweeper.kill()
         stack.start_sweeper()
@@ -100,3 +99,49 @@ def test_a_bulk_that_is_cancelled_before_a_sweeper_runs_can_be_resumed(
         assert stack.api.call("POST", f"{url}/resume")[0] == 202
         assert wait_until_bulk_finished(stack, url)["status"] == "succeeded"
         assert_each_is_connected_once(sandbox, wanted)
+
+
+MANY = 200
+
+MOST_CALLS = {"twilio": 1.1, "livekit": 2.1}
+"""Calls for a number of a bulk, at most: its attachment, its LiveKit trunk and its rule, and what all of them share."""
+
+
+def test_a_bulk_takes_one_call_of_twilio_and_two_of_livekit_for_a_number(
+    make_database: Any, own_valkey: Any, own_sandbox: ControlledSandbox
+) -> None:
+    sandbox, wanted = own_sandbox.control, numbers(MANY)
+    sandbox.numbers(wanted)
+    with running_stack(make_database(), own_valkey.url, sandbox, SHARED_TIMINGS) as stack:
+        sandbox.forget_requests()
+        assert wait_until_bulk_finished(stack, start(stack, wanted))["status"] == "succeeded"
+        requests = sandbox.requests()
+    calls = Counter(each["provider"] for each in requests)
+    by_operation = Counter(each["operation"] for each in requests)
+    assert {provider: calls[provider] <= most * MANY for provider, most in MOST_CALLS.items()} == dict.fromkeys(
+        MOST_CALLS, True
+    ), by_operation
+    assert_each_is_connected_once(sandbox, wanted)
+
+
+def test_a_number_that_somebody_routes_while_its_bulk_runs_stays_where_it_is(
+    make_database: Any, own_valkey: Any, own_sandbox: ControlledSandbox
+) -> None:
+    sandbox, wanted = own_sandbox.control, numbers(5)
+    sandbox.numbers(wanted)
+    *others, moved = wanted
+    with (
+        running_stack(make_database(), own_valkey.url, sandbox, SHARED_TIMINGS) as stack,
+        services_of(stack.environ) as somebody,
+    ):
+        held = sandbox.fault("livekit.create_inbound_trunk", "429", times=None, contains=moved)
+        url = start(stack, wanted)
+        eventually(lambda: read_bulk(stack, url)["counts"]["succeeded"] == len(others), "the others are connected")
+        foreign = somebody.carrier.create_trunk(TrunkSpec("somebody-else")).sid
+        number = somebody.carrier.find_number(moved)
+        somebody.carrier.attach_number(foreign, number.sid, number.routing)
+        sandbox.delete_fault(held)
+        assert wait_until_bulk_finished(stack, url)["counts"]["failed"] == 1
+        assert items(stack, url)[-1]["error"]["code"] == "number_already_routed"
+        assert somebody.carrier.get_number(number.sid).routing.trunk_sid == foreign
+    assert all(sandbox.call(other)["reaches"] for other in others)
