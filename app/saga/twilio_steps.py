@@ -315,8 +315,8 @@ def find_attachment(ctx: StepContext) -> list[str]:
 def attach_number(ctx: StepContext) -> Result:
     """Attach the number, unless somebody has routed it meanwhile: Twilio silently moves it from any other trunk.
 
-    What the look-up of a moment ago has seen is believed, or in a bulk a list of a moment ago; else its routing is read
-    once more. Verification reads it back, with the rest of the path.
+    What the look-up of a moment ago has seen is believed, or in a bulk a list of a moment ago that says the same; else
+    its routing is read once more. Verification reads it back, with the rest of the path.
     """
     return _on_trunk(ctx, lambda: _attach(ctx, ctx.ids[NUMBER], ctx.ids[TRUNK]))
 
@@ -325,7 +325,8 @@ def _attach(ctx: StepContext, number_sid: str, trunk_sid: str) -> Result:
     now = ctx.previous_routing if ctx.is_number_fresh else None
     if ctx.shares_lists:
         listed = ctx.tools.numbers.get(number_sid, ctx.last_call_at)
-        now = listed.routing if listed else None
+        # Where it differs from the look-up, either may be the older one.
+        now = listed.routing if listed and listed.routing == ctx.previous_routing else None
     now = now or read_number(ctx).routing
     if now.trunk_sid == trunk_sid:
         return Result(number_sid)

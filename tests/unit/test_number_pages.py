@@ -9,11 +9,12 @@ import pytest
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import NUMBER, TRUNK
-from app.path.observed import CarrierNumber, Unreadable
+from app.path.observed import CarrierNumber, NumberRouting, Unreadable
 from app.providers import number_pages
 from app.providers.errors import RejectedError, TransientError
 from app.providers.number_pages import FOUND_WITHIN_S, MOST_PAGES, ROUTED_WITHIN_S, NumberPages
 from app.saga.context import StepContext
+from app.saga.machine import Result
 from app.saga.twilio_steps import attach_number, look_up_number
 from tests.support.providers import World
 from tests.support.saga import E164, ManualClock
@@ -229,6 +230,14 @@ def as_later(ctx: StepContext, seconds: float) -> StepContext:
     return replace(ctx, started=clock.now)
 
 
+def after_look_up(ctx: StepContext, looked_up: Result, trunk_sid: str) -> StepContext:
+    """Return the context of the attachment that follows."""
+    assert looked_up.resource_id is not None
+    assert looked_up.previous_routing is not None
+    ids = {NUMBER: looked_up.resource_id, TRUNK: trunk_sid}
+    return replace(ctx, ids=ids, previous_routing=NumberRouting(**looked_up.previous_routing))
+
+
 def test_a_bulk_looks_a_number_up_in_the_list(world: World) -> None:
     sid = world.carrier.own_number(E164)
     assert look_up_number(in_bulk(world)).resource_id == sid
@@ -273,9 +282,8 @@ def test_a_number_that_somebody_has_routed_since_its_look_up_is_not_taken(world:
     sid, trunk = world.carrier.own_number(E164), world.carrier.own_trunk("trunkline-pool")
     ctx = in_bulk(world)
     looked_up = look_up_number(ctx)
-    assert looked_up.resource_id == sid
     world.carrier.route(sid, trunk_sid="TK" + "f" * 32)
-    ctx = replace(as_later(ctx, waits_s), ids={NUMBER: sid, TRUNK: trunk})
+    ctx = after_look_up(as_later(ctx, waits_s), looked_up, trunk)
     with pytest.raises(RejectedError) as error:
         attach_number(ctx)
     assert error.value.code is ErrorCode.NUMBER_ALREADY_ROUTED
@@ -285,10 +293,20 @@ def test_a_number_that_somebody_has_routed_since_its_look_up_is_not_taken(world:
 def test_a_bulk_attaches_without_a_read_while_the_list_is_young(world: World) -> None:
     sid, trunk = world.carrier.own_number(E164), world.carrier.own_trunk("trunkline-pool")
     ctx = in_bulk(world)
-    look_up_number(ctx)
-    attach_number(replace(as_later(ctx, ROUTED_WITHIN_S), ids={NUMBER: sid, TRUNK: trunk}))
+    looked_up = look_up_number(ctx)
+    attach_number(after_look_up(as_later(ctx, ROUTED_WITHIN_S), looked_up, trunk))
     assert world.routing(sid).trunk_sid == trunk
     assert (world.log.started[LIST], world.log.started[FIND], world.log.started[GET]) == (1, 0, 0)
+
+
+def test_a_list_that_is_older_than_the_look_up_refuses_nothing(world: World) -> None:
+    sid, trunk = world.carrier.own_number(E164, trunk_sid="TK" + "f" * 32), world.carrier.own_trunk("trunkline-pool")
+    ctx = in_bulk(world)
+    assert ctx.tools.numbers.find(E164, LATER) is not None
+    world.carrier.route(sid, trunk_sid=None)
+    attach_number(after_look_up(ctx, look_up_number(ctx), trunk))
+    assert world.routing(sid).trunk_sid == trunk
+    assert world.log.started[GET] == 1
 
 
 def test_a_number_that_is_not_in_the_list_is_read_before_it_is_attached(world: World) -> None:
