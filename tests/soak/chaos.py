@@ -52,8 +52,20 @@ FREEZE_S = (1.0, 4.0)
 """Seconds that a frozen broker stays silent: its clients give up after two."""
 
 
-A_DAY_PASSES = "UPDATE trunks SET emptied_at = emptied_at - interval '1 day' WHERE emptied_at IS NOT NULL"
-"""For the trunks that nobody uses: they retire then."""
+EMPTY_FOR_DAYS = """
+    UPDATE trunks SET emptied_at = clock_timestamp() - interval '2 days'
+     WHERE state <> 'GONE' AND NOT EXISTS (SELECT FROM agents WHERE agents.trunk_id = trunks.id)
+"""
+"""Lets days pass for the shared trunks that nobody uses: they retire when a sweeper next looks."""
+
+OPEN = """
+    SELECT (SELECT count(*) FROM operations WHERE finished_at IS NULL)
+           + (SELECT count(*) FROM trunks
+               WHERE state = 'RETIRING'
+                  OR (state <> 'GONE' AND emptied_at < now() - interval '1 day'
+                      AND NOT EXISTS (SELECT FROM agents WHERE agents.trunk_id = trunks.id)))
+"""
+"""Operations that are not final, and shared trunks that are to go."""
 
 
 @dataclass
@@ -79,7 +91,7 @@ class Chaos:
             "PostgreSQL SIGKILL": (9, self._kill_postgres),
             "PostgreSQL restart": (9, self._restart_postgres),
             "provider hangs": (12, self._pause_provider),
-            "a day passes": (12, lambda: self._change_rows(A_DAY_PASSES)),
+            "days pass": (16, self.pass_days),
         }
         """Name -> weight and function."""
 
@@ -143,6 +155,11 @@ class Chaos:
         time.sleep(self._random.uniform(*FREEZE_S))
         self.stack.valkey.resume()
 
+    def pass_days(self) -> None:
+        """Have trunks without numbers retire: a sweeper looks for them when it starts."""
+        self._change_rows(EMPTY_FOR_DAYS)
+        self._kill("sweeper-1")
+
     def _change_rows(self, statement: str) -> None:
         with suppress(psycopg.Error), psycopg.connect(self.stack.dsn, connect_timeout=2) as connection:
             connection.execute(statement)
@@ -168,13 +185,9 @@ def count_faults(sandbox: Sandbox) -> Counter[str]:
 
 def count_open_operations(dsn: str) -> int | None:
     """Count the operations that are not final, and trunks that retire; None while the database does not answer."""
-    query = (
-        "SELECT (SELECT count(*) FROM operations WHERE finished_at IS NULL) "
-        "+ (SELECT count(*) FROM trunks WHERE state = 'RETIRING')"
-    )
     try:
         with psycopg.connect(dsn, connect_timeout=2) as connection:
-            found = connection.execute(query).fetchone()
+            found = connection.execute(OPEN).fetchone()
     except psycopg.Error:
         return None
     return int(found[0]) if found else None

@@ -108,6 +108,8 @@ def run_soak(stack: SoakStack, operations: int, seed: int, terminal: Terminal) -
     chaos.end()
     settled_s = _settle(stack, load, terminal)
     load.stop.set()
+    chaos.pass_days()
+    _settle(stack, load, terminal)
     time.sleep(LATE_REQUESTS_S)
     first = compare(stack.sandbox, stack.dsn, foreign, original, instance=INSTANCE, most=MAX_NUMBERS)
     _audit(stack, terminal)

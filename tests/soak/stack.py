@@ -26,7 +26,7 @@ BUDGET_S = 90
 TRUNK_LIMIT = 100_000
 """Trunks that the sandbox allows: the limit of 100 would turn the soak into a test of error 21244."""
 
-MAX_NUMBERS = 4
+MAX_NUMBERS = 3
 """Numbers on a shared trunk: so few that trunks fill up, are added, and run empty, all the time."""
 
 INSTANCE = "soak"
