@@ -4,15 +4,15 @@ import itertools
 import uuid
 from typing import Any
 
-from app.db.models import Agent, Trunk
-from app.domain.operations import TrunkMode
+from app.db.models import Agent
+from app.domain.operations import TrunkMode, TrunkState
 from app.domain.sip_uris import parse_sip_uri
 from app.numbers.agents import AgentService
 from app.path.spec import Profile
-from app.trunks.pool import profile_hash, profile_json
 from tests.e2e.invariants import Assignment
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, Timings
+from tests.support.trunks import add_shared_trunk
 
 SHARED_TIMINGS = Timings(provider_timeout=3)
 """Long enough that no provider call times out on a busy machine, which would add one to what a test counts."""
@@ -38,15 +38,11 @@ def new_assignment(
     return Assignment(str(agent.id), number, name, sandbox.number(number, **routing))
 
 
-def add_shared_trunk(stack: Stack, sandbox: Sandbox) -> uuid.UUID:
+def add_unmade_trunk(stack: Stack, sandbox: Sandbox) -> uuid.UUID:
     """Add a shared trunk that is yet to be made, and that nobody is put on while one made in the usual way has room."""
     profile = Profile(parse_sip_uri(sandbox.settings()["LIVEKIT_SIP_URI"]))
-    trunk = Trunk(
-        id=uuid.uuid4(), profile=profile_json(profile), profile_hash=profile_hash(profile), shard=next(_shards)
-    )
-    with stack.sessions.begin() as session:
-        session.add(trunk)
-    return trunk.id
+    made = {"twilio_trunk_sid": None, "twilio_origination_url_sid": None}
+    return add_shared_trunk(stack.sessions, profile, state=TrunkState.CREATING, shard=next(_shards), **made)
 
 
 def put_on_trunk(stack: Stack, assignment: Assignment, trunk_id: uuid.UUID) -> None:

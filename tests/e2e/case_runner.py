@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.domain.operations import PhoneStatus, TrunkMode
-from tests.e2e.assignments import add_shared_trunk, new_assignment, put_on_trunk
+from tests.e2e.assignments import add_unmade_trunk, new_assignment, put_on_trunk
 from tests.e2e.cases import CallPoint, Case, Failure, Path, Trunks, points_on
 from tests.e2e.invariants import check
 from tests.e2e.rows import failed_and_waiting, rows_of, statuses, step_states, wait_until_finished
@@ -69,7 +69,7 @@ class CaseRunner:
         case = Case(path, trunks, point, failure, new_assignment(self._stack, self._sandbox, mode, **routing))
         if trunks is Trunks.MISSING:
             case.other = new_assignment(self._stack, self._sandbox)
-            case.trunk_id = add_shared_trunk(self._stack, self._sandbox)
+            case.trunk_id = add_unmade_trunk(self._stack, self._sandbox)
             put_on_trunk(self._stack, case.assignment, case.trunk_id)
         self.cases.append(case)
 

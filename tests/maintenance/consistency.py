@@ -14,7 +14,16 @@ from app.domain.operations import (
     OperationKind,
     PhoneStatus,
 )
-from tests.e2e.invariants import Assignment, check_call, check_clean, check_path, known_ids, owned, routing_of
+from tests.e2e.invariants import (
+    Assignment,
+    check_call,
+    check_clean,
+    check_path,
+    check_pool,
+    known_ids,
+    owned,
+    routing_of,
+)
 from tests.e2e.rows import AgentRows, rows_of
 from tests.maintenance.random_day import NAMES, NUMBERS, WEBHOOK, RandomDay
 
@@ -68,6 +77,7 @@ def check_consistency(day: RandomDay) -> None:
         assert routing in day.routings[number], f"{number} is routed {routing}, was {day.routings[number]}"
     assert day.their_trunk in str(state["trunks"])
     day.foreigners.check()
+    check_pool(day.plain.sessions, day.sandbox)
     with day.plain.sessions.begin() as session:
         query = select(Event.step).where(Event.detail["code"].astext == ErrorCode.INTERNAL_STEP_ERROR)
         assert session.scalars(query).all() == [], "a step failed by an error of ours"

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any
 
@@ -243,7 +243,8 @@ def random_day(sandbox: Sandbox, parts: Parts) -> Iterator[RandomDay]:
     tools = replace(wiring.runner.tools, sleep=clock.sleep, clock=clock)
     maintenance = replace(wiring.maintenance, tools=tools)
     audits = parts.audits(**{**vars(wiring.audits), "tools": tools, "maintenance": maintenance})
-    runner = parts.runner(**{**vars(wiring.runner), "tools": tools, "jitter": lambda _low, high: high})
+    of_runner = {one.name: getattr(wiring.runner, one.name) for one in fields(Runner)}
+    runner = parts.runner(**{**of_runner, "tools": tools, "jitter": lambda _low, high: high})
     sweeper = parts.sweeper(**{**vars(wiring.sweeper), "audits": audits})
     wiring = replace(wiring, runner=runner, sweeper=sweeper, maintenance=maintenance, audits=audits)
     try:
