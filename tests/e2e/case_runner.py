@@ -101,17 +101,20 @@ class CaseRunner:
 
     def start_others(self) -> None:
         """Start those who share a trunk with a case, once its failure has happened."""
-        shared = [case for case in self.cases if case.other]
+        self._in_parallel(self._start_other, self.cases)
+
+    def await_hits(self) -> None:
+        """Wait until each case that makes a shared trunk has met its failure."""
+        makers = [case for case in self.cases if case.other]
 
         def all_hit() -> bool:
             hit = {str(each["id"]) for each in self._sandbox.faults() if each["hits"]}
-            return all(hit.intersection(case.faults) for case in shared)
+            return all(hit.intersection(case.faults) for case in makers)
 
         eventually(all_hit, "each trunk's maker meets its failure")
-        self._in_parallel(self._start_other, shared)
 
     def await_held(self) -> None:
-        """Wait until the sandbox holds every case's request at the same time; start those who share their trunks."""
+        """Wait until the sandbox holds every case's request at the same time."""
         ours = {fault for case in self.cases for fault in case.faults}
 
         def held() -> bool:
@@ -119,7 +122,6 @@ class CaseRunner:
             return ours <= waiting
 
         eventually(held, "every case's request is held")
-        self.start_others()
 
     def cancel(self) -> None:
         """Cancel the provisionings of these cases, whose requests are held."""

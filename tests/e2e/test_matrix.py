@@ -61,6 +61,7 @@ def test_refusals_transient_faults_and_lost_responses_leave_all_or_nothing(
     runner.add(Failure.PERMANENT, *UNDO_PATHS)
     runner.prepare()
     runner.start_cases()
+    runner.await_hits()
     runner.start_others()
     permanent = [case for case in runner.cases if case.failure is Failure.PERMANENT]
     stuck = [case for case in runner.on_paths(*UNDO_PATHS) if case.failure is Failure.REFUSED]
@@ -159,6 +160,7 @@ def hang_providers(stack: Stack, sandbox: Sandbox, runner: CaseRunner, hang: Pro
     runner.prepare()
     runner.start_cases()
     runner.await_held()
+    runner.start_others()
     pauses = [sandbox.pause(f"{provider}.*", landing=hang.landing, seed=1) for provider in ("twilio", "livekit")]
     began = time.monotonic()
     runner.cancel()
@@ -195,6 +197,7 @@ def kill_at_every_point(
     else:
         runner.clear_faults()
     stack.start_worker()
+    runner.start_others()
     return runner
 
 
