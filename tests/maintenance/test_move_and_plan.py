@@ -302,7 +302,7 @@ def test_a_plan_names_the_obstacles(live: SandboxApp) -> None:
 
 
 def test_a_plan_says_how_many_trunks_there_is_room_for_and_when_there_is_none(live: SandboxApp) -> None:
-    other = _second(live)
+    other = live.wiring.agents.create("own desk", "own-desk", {}, trunk_mode=TrunkMode.DEDICATED).id
     live.sandbox.number(SPARE)
     before = live.wiring.planning.preview(other, SPARE, takeover=False)
     assert (before.would_succeed, before.trunks_used, before.trunks_limit) == (True, 2, 100)
@@ -311,6 +311,8 @@ def test_a_plan_says_how_many_trunks_there_is_room_for_and_when_there_is_none(li
     full = live.wiring.planning.preview(other, SPARE, takeover=False)
     assert [(one.code, one.blocks) for one in full.obstacles] == [(ErrorCode.TWILIO_TRUNK_LIMIT, True)]
     assert (full.would_succeed, full.trunks_used) == (False, 100)
+    shared = live.wiring.planning.preview(_second(live), SPARE, takeover=False)
+    assert (shared.would_succeed, shared.trunks_used, shared.trunk.members) == (True, 100, 1)
 
 
 def test_what_a_plan_allows_is_provisioned(live: SandboxApp) -> None:
