@@ -37,17 +37,28 @@ def create_inbound_trunk(ctx: StepContext) -> Result:
     if ctx.keeps_path and not spec.is_secure:
         spec = replace(spec, is_secure=ctx.twilio_encrypts())
         ctx.check_time()
-    return _create(ctx, lambda: ctx.tools.platform.create_inbound_trunk(spec).id, find_inbound_trunks)
+    return _create(
+        ctx, lambda: ctx.tools.platform.create_inbound_trunk(spec).id, find_inbound_trunks, repair_inbound_trunk
+    )
 
 
-def _create(ctx: StepContext, create: Callable[[], str], find: Callable[[StepContext], list[str]]) -> Result:
-    """Create; on a conflict, adopt the resource that an earlier request of ours made late, or name what is there."""
+def _create(
+    ctx: StepContext,
+    create: Callable[[], str],
+    find: Callable[[StepContext], list[str]],
+    repair: Callable[[StepContext, str], bool],
+) -> Result:
+    """Create; on a conflict, adopt the resource that an earlier request of ours made late, or name what is there.
+
+    What is adopted is made right: it may be older than what is wanted now.
+    """
     try:
         return Result(create())
     except RejectedError as error:
         ours = ctx.find_with_retries(lambda: find(ctx)) if error.code in CONFLICTS else []
         if not ours:
             raise name_what_conflicts(ctx, error) from None
+        repair(ctx, ours[0])
         return Result(ours[0])
 
 
@@ -155,7 +166,9 @@ def find_dispatch_rules(ctx: StepContext) -> list[str]:
 def create_dispatch_rule(ctx: StepContext) -> Result:
     """Create the rule; adopt this agent's own one when an earlier request landed late and has the trunk."""
     spec = ctx.spec.dispatch_rule
-    return _create(ctx, lambda: ctx.tools.platform.create_dispatch_rule(spec).id, find_dispatch_rules)
+    return _create(
+        ctx, lambda: ctx.tools.platform.create_dispatch_rule(spec).id, find_dispatch_rules, repair_dispatch_rule
+    )
 
 
 def repair_dispatch_rule(ctx: StepContext, rule_id: str) -> bool:

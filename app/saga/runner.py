@@ -137,7 +137,7 @@ class Runner:
         raise RejectedError(ErrorCode.PATH_NOT_VERIFIED, detail)
 
     def _do(self, claim: Claim, actions: Actions, found: list[str]) -> Result:
-        """Adopt what an earlier try left behind, the oldest of it, and delete the others; else make it."""
+        """Adopt what an earlier try left behind, the oldest of it, made right, and delete the others; else make it."""
         is_gone = claim.rules.keeps_path and claim.step.makes and claim.resource_id not in found
         gone = (claim.resource_id,) if is_gone and claim.resource_id else ()
         if not found:
@@ -145,7 +145,8 @@ class Runner:
             made = actions.do(claim.context)
             return replace(made, removed=(*made.removed, *gone))
         kept, *duplicates = found
-        if gone and actions.repair:
+        if kept != claim.resource_id and actions.repair:
+            claim.context.check_time()
             actions.repair(claim.context, kept)
         undo = actions.undo if claim.step.makes else None
         for duplicate in duplicates if undo else ():
