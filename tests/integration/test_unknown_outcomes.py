@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -138,6 +139,23 @@ def test_a_conflict_with_what_landed_between_search_and_create_is_adopted(
     saga.world.log.plan(DO_CALL[step], before=lambda: land(saga, operation_id, step))
     saga.drive(operation_id)
     saga.assert_provisioned(saga.snapshot(operation_id).agent.id, number_sid)
+
+
+def test_what_landed_late_is_made_right_before_it_is_adopted(saga: Saga, number_sid: str) -> None:
+    """It is of an earlier wish, or somebody has changed it since: a rule with a PIN would stop every call."""
+    operation_id = lose(saga, DISPATCH_RULE)
+
+    def land_with_pin() -> None:
+        land(saga, operation_id, DISPATCH_RULE)
+        (rule,) = saga.world.platform.rules.values()
+        saga.world.platform.rules[rule.id] = replace(rule, pin="1234")
+
+    saga.world.log.plan(DO_CALL[DISPATCH_RULE], before=land_with_pin)
+    saga.drive(operation_id)
+    agent_id = saga.snapshot(operation_id).agent.id
+    saga.assert_provisioned(agent_id, number_sid)
+    (rule,) = saga.world.platform.rules.values()
+    assert rule.pin == ""
 
 
 @MADE

@@ -81,6 +81,14 @@ def test_a_change_that_never_shows_is_given_up() -> None:
     assert sum(context.tools.clock.sleeps) == 7.5
 
 
+def test_with_short_timeouts_some_reads_are_the_answer() -> None:
+    context = make_context()
+    timing = replace(context.tools.timing, provider_timeout=timedelta(seconds=3))
+    context = replace(context, tools=replace(context.tools, timing=timing))
+    assert context.wait_until(lambda: False) is False
+    assert context.tools.clock.sleeps == [0.5, 1.0, 2.0]
+
+
 def test_waiting_for_a_change_ends_with_the_lease() -> None:
     context = make_context()
 
