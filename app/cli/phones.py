@@ -59,6 +59,7 @@ KIND_NAMES = {
     OperationKind.DEPROVISION: "deprovisioning",
     OperationKind.REPAIR: "repair",
     OperationKind.MOVE: "move",
+    OperationKind.REHOME: "rehome",
 }
 
 agent_argument = click.argument("agent")

@@ -119,6 +119,7 @@ _KINDS: Mapping[OperationKind, str] = {
     OperationKind.DEPROVISION: "Deprovision",
     OperationKind.REPAIR: "Repair",
     OperationKind.MOVE: "Move",
+    OperationKind.REHOME: "Rehome",
 }
 _EVENTS: Mapping[str, str] = {
     EventName.OPERATION_TURNED: "Rollback started",

@@ -29,6 +29,7 @@ class EventName(StrEnum):
     STEP_UNDONE = "step_undone"
     RESOURCE_SEEN_LATE = "resource_seen_late"
     TWINS_REMOVED = "twins_removed"
+    FORMER_REMOVED = "former_removed"
 
 
 class Channel(StrEnum):
@@ -50,6 +51,7 @@ class Action(StrEnum):
     DEPROVISION = "agent.deprovision_phone"
     REPAIR = "agent.repair_phone"
     MOVE = "agent.move_phone"
+    REHOME = "agent.rehome_phone"
     OPERATION_RETRY = "operation.retry"
     BULK_CREATE = "bulk.create"
     BULK_CANCEL = "bulk.cancel"

@@ -31,6 +31,8 @@ class OperationKind(StrEnum):
     """Restores what is missing or changed on an existing path; a failure leaves the rest of the path alone."""
     MOVE = "move"
     """Hands a number to another agent by updating its path in place; undo hands it back."""
+    REHOME = "rehome"
+    """Takes a number from a trunk of its own to one that numbers share, by one write; undo is the same write back."""
 
 
 class TrunkMode(StrEnum):
@@ -321,6 +323,12 @@ class Kind:
     """Whether it works on a path that stands: a step makes right what is there before it makes anything."""
     makes: bool = True
     """Whether its steps may make and delete resources."""
+    leaves: tuple[str, ...] = ()
+    """The steps whose former resources its success leaves behind, and deletes at its end.
+
+    Their ids stand in its row (`former_ids`) and come back to the agent if it fails; what the steps have put in their
+    place is nothing of the agent's, so that going back deletes nothing.
+    """
     is_retried: bool = False
     """Whether another one may be opened in its place once it has failed."""
     phone: Mapping[OperationStatus, PhoneStatus] = field(default_factory=dict)
@@ -330,6 +338,11 @@ class Kind:
     webhooks: Mapping[OperationStatus, WebhookEvent] = field(default_factory=dict)
     """How it ends -> what webhooks are told about the agent; an end that changes nothing for it is none."""
     target_webhooks: Mapping[OperationStatus, WebhookEvent] = field(default_factory=dict)
+
+    @property
+    def has_path(self) -> bool:
+        """Whether the agent's number rings when it begins, and rings on when it goes back: nothing is taken down."""
+        return self.phone.get(OperationStatus.QUEUED) is PhoneStatus.PROVISIONED
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -407,6 +420,13 @@ KINDS = {
             },
             webhooks={_Status.SUCCEEDED: WebhookEvent.DEPROVISIONED},
             target_webhooks={_Status.SUCCEEDED: WebhookEvent.PROVISIONED, _Status.FAILED: WebhookEvent.FAILED},
+        ),
+        Kind(
+            OperationKind.REHOME,
+            Action.REHOME,
+            leaves=(TRUNK, ORIGINATION_URL),
+            # Whatever becomes of it, the number rings: nobody is told of anything.
+            phone=dict.fromkeys(OperationStatus, _Phone.PROVISIONED),
         ),
     )
 }

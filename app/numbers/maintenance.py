@@ -41,6 +41,7 @@ from app.domain.operations import (
     BulkKind,
     OperationKind,
     PhoneStatus,
+    TrunkMode,
 )
 from app.numbers.agents import lock_agent, refuse_busy
 from app.numbers.service import Publisher, refusal_of
@@ -63,8 +64,8 @@ MOVED_STEPS = frozenset({*(step.name for step in STEPS if step.makes and step.co
 TRUNK_STEPS = frozenset({TRUNK, ORIGINATION_URL, NUMBER_ATTACHMENT, LAST})
 """The steps that put a number on its trunk, and look at the whole path last."""
 
-_OF_BULK = {BulkKind.REPAIR: (OperationKind.REPAIR, TRUNK_STEPS)}
-"""Kind of bulk -> the operation that its items open, and the steps that those work on."""
+_OF_BULK = {BulkKind.REPAIR: OperationKind.REPAIR, BulkKind.REHOME: OperationKind.REHOME}
+"""Kind of bulk -> the operation that its items open: on the steps of the trunk."""
 
 
 @dataclass(frozen=True)
@@ -148,17 +149,20 @@ class MaintenanceService:
         """Queue what a bulk of repairs or of rehomes does for one agent, and link it to its item.
 
         Refused with 404 `agent_not_found`, or 409 `operation_in_progress` or `agent_has_no_phone`: that number is not
-        its any more. `ItemTakenError` where another sweeper was faster.
+        its any more; 422 `validation_failed` for the rehome of an agent that is to have a trunk of its own.
+        `ItemTakenError` where another sweeper was faster.
         """
-        operation_kind, only = _OF_BULK[kind]
+        operation_kind = _OF_BULK[kind]
         try:
             with self.sessions.begin() as session:
                 agent, now = lock_agent(session, agent_id)
                 bulk_item.check_pending(session)
                 refuse_busy(session, agent_id)
                 _check_has_number(agent, phone_number)
+                if operation_kind is OperationKind.REHOME and agent.trunk_mode is TrunkMode.DEDICATED:
+                    raise RefusedError(ErrorCode.VALIDATION_FAILED, "The agent is to have a trunk of its own.")
                 row, bulk_id = agent_row(agent), bulk_item.bulk_id
-                change = machine.open_operation(operation_kind, row, now, origin, only=only, bulk_id=bulk_id)
+                change = machine.open_operation(operation_kind, row, now, origin, only=TRUNK_STEPS, bulk_id=bulk_id)
                 saga = self.rows.open(change, session)
                 bulk_item.start(session, saga.operation.id)
         except IntegrityError as error:

@@ -80,6 +80,12 @@ class Carrier(Protocol):
         `twilio_unsupported` where the trunk can be read and no way works; Twilio may not know a new trunk yet.
         """
 
+    def move_number(self, number_sid: str, trunk_sid: str) -> None:
+        """Move the number from the trunk that it is on to another, in one write: it rings throughout. Look first.
+
+        `RejectedError(twilio_trunk_gone)` when there is no such trunk: the number stays where it is.
+        """
+
     def detach_number(self, trunk_sid: str, number_sid: str) -> None:
         """Take the number off this trunk and no other; a number that is not on it is success."""
 

@@ -220,6 +220,21 @@ class TwilioCarrier:
             elif error.code is not ErrorCode.TWILIO_REJECTED or not self._is_on(trunk_sid, number_sid):
                 raise
 
+    def move_number(self, number_sid: str, trunk_sid: str) -> None:
+        """Move the number from the trunk that it is on to another, in one write: it rings throughout. Look first.
+
+        By the number's `TrunkSid`: https://www.twilio.com/docs/phone-numbers/api/incomingphonenumber-resource. It is
+        there in every region. `RejectedError(twilio_trunk_gone)` when there is no such trunk.
+        """
+        checked_sid(number_sid, "PN")
+        checked_sid(trunk_sid, "TK")
+        try:
+            self._update_number(number_sid, trunk_sid=trunk_sid)
+        except RejectedError as error:
+            if error.code is ErrorCode.TWILIO_REJECTED and self.get_trunk(trunk_sid) is None:
+                raise RejectedError(ErrorCode.TWILIO_TRUNK_GONE, error.detail) from None
+            raise
+
     def detach_number(self, trunk_sid: str, number_sid: str) -> None:
         """Take the number off this trunk and no other; a number that is not on it is success.
 

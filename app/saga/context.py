@@ -20,6 +20,7 @@ from app.domain.operations import (
     Kind,
     OperationKind,
     Step,
+    StepState,
     TrunkMode,
 )
 from app.path.compare import takes_encrypted_media
@@ -148,6 +149,8 @@ class StepContext:
     """The name of the LiveKit agent that the number rang before, in a move and on its way back."""
     keeps_path: bool = False
     """Whether the operation works on a path that exists: its objects may have been changed by others."""
+    former_ids: Mapping[str, str] = field(default_factory=dict)
+    """Step -> the id of what a rehome leaves behind; `ids` has it no more, once something else is in its place."""
 
     @cached_property
     def spec(self) -> PathSpec:
@@ -293,6 +296,11 @@ class Claim:
         return self.operation.rules
 
     @property
+    def takes_back(self) -> bool:
+        """Whether this is the way back of an operation that makes nothing of the agent's: it deletes nothing either."""
+        return bool(self.rules.leaves) and self.direction is Direction.UNDO
+
+    @property
     def call_priority(self) -> CallPriority:
         """The priority of its provider calls."""
         return CallPriority.BULK if self.operation.bulk_id else CallPriority.SINGLE
@@ -341,6 +349,14 @@ def _context(saga: Saga, direction: Direction, tools: Toolbox) -> StepContext:
     former = agent if identity is saga.target else saga.target
     # A step without a column on the agent is known by its row.
     made = {name: row.resource_id for name, row in saga.steps.items() if row.resource_id and STEP_BY_NAME[name].makes}
+    ids = {**made, **agent.ids}
+    if direction is Direction.DO:
+        # What is left behind is the agent's until its step has put something in its place, and is not the step's.
+        ids = {
+            name: found
+            for name, found in ids.items()
+            if name not in operation.former_ids or saga.steps[name].state is StepState.DONE
+        }
     ledger: dict[str, tuple[str, ...]] = {}
     for entry in saga.ledger:
         ledger[entry.kind] = (*ledger.get(entry.kind, ()), entry.external_id)
@@ -352,7 +368,7 @@ def _context(saga: Saga, direction: Direction, tools: Toolbox) -> StepContext:
         takeover=operation.takeover,
         agent_name=identity.livekit_agent_name,
         job_metadata=json.dumps(identity.metadata),
-        ids={**made, **agent.ids},
+        ids=ids,
         parents={entry.external_id: entry.parent_id for entry in saga.ledger if entry.parent_id},
         ledger=ledger,
         previous_routing=NumberRouting(**agent.previous_routing) if agent.previous_routing else None,
@@ -361,6 +377,7 @@ def _context(saga: Saga, direction: Direction, tools: Toolbox) -> StepContext:
         source_agent_id=agent.id if identity is not agent else None,
         former_agent=former.livekit_agent_name if former is not None else "",
         keeps_path=operation.rules.keeps_path,
+        former_ids=operation.former_ids,
         trunk_mode=agent.trunk_mode,
         trunk_id=agent.trunk_id,
     )

@@ -23,8 +23,10 @@ from app.domain.operations import (
     JOINS,
     KINDS,
     LAST,
+    NUMBER_ATTACHMENT,
     STEP_BY_NAME,
     STEPS,
+    TRUNK,
     Direction,
     Kind,
     OperationKind,
@@ -129,6 +131,8 @@ class OperationRow:
     takeover: bool = False
     target_agent_id: uuid.UUID | None = None
     bulk_id: uuid.UUID | None = None
+    former_ids: Mapping[str, str] = field(default_factory=dict)
+    """Step -> the id that comes back to the agent if it fails, of a kind that leaves resources behind."""
     requested_by: str | None = None
     request_id: str | None = None
     traceparent: str | None = None
@@ -268,6 +272,8 @@ class Result:
     """The shared trunk that the resource is, or is on: it is the pool's, and no ledger of an agent's knows it."""
     finished: Mapping[str, str] = field(default_factory=dict)
     """Other steps that need nothing more to be done, and the ids of their resources."""
+    given: tuple[str, ...] = ()
+    """Ids of what stands on and is the agent's no more: the pool has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +349,9 @@ class Change:
         """Ids of resources that are gone."""
         self.hands_over = False
         """Whether the ledger of the agent becomes the target's."""
+        self.gives_place_back = False
+        """Whether the agent has no place on a shared trunk any more: one may have been taken outside of any change, by
+        a worker that died since."""
         self.announcements: list[Announcement] = []
         self.activity: list[Asked] = []
         self.opened: Saga | None = None
@@ -451,7 +460,7 @@ def keep(saga: Saga, lease: Lease, result: Result, now: datetime) -> Change:
     if step.makes and result.resource_id and result.trunk_id is None:
         parent = saga.agent.ids.get(step.under) if step.under else None
         change.ledger.append(LedgerEntry(step.name, result.resource_id, parent))
-    change.deleted.update(result.removed)
+    change.deleted.update((*result.removed, *result.given))
     if saga.steps[step.name].lease_token != lease.token or _is_path_changed(saga, step):
         change.tell(EventName.RESOURCE_SEEN_LATE, step.name, resource_id=result.resource_id)
         return change.end(Verdict.LOST)
@@ -473,7 +482,13 @@ def keep(saga: Saga, lease: Lease, result: Result, now: datetime) -> Change:
     was_reached = {"voice_host": result.voice_host} if result.voice_host else {}
     change.tell(EventName.STEP_DONE, step.name, resource_id=result.resource_id, **was_reached)
     if result.removed:
-        change.tell(EventName.TWINS_REMOVED, step.name, ids=list(result.removed))
+        former = set(saga.operation.former_ids.values())
+        for event, ids in (
+            (EventName.FORMER_REMOVED, [one for one in result.removed if one in former]),
+            (EventName.TWINS_REMOVED, [one for one in result.removed if one not in former]),
+        ):
+            if ids:
+                change.tell(event, step.name, ids=ids)
     _finish_others(change, result.finished)
     if saga.operation.direction is Direction.UNDO:
         change.wake()
@@ -597,17 +612,24 @@ def cancel(saga: Saga, origin: Origin, now: datetime, detail: str) -> Change:
 def deprovision(saga: Saga, origin: Origin, now: datetime) -> Change | None:
     """Do to an open operation what a request to deprovision asks for; None where it does so already.
 
-    A provisioning is cancelled; a repair too, and the way down begins in its place. A move is refused.
+    A provisioning is cancelled. A repair and a rehome end where they are, and the way down begins in their place: it
+    takes down all that row and ledger know of, so that nothing need go back before. A move is refused.
     """
-    operation = saga.operation
+    operation, why = saga.operation, "Cancelled by a request to deprovision."
     if operation.kind is OperationKind.MOVE:
         raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, "The number is being moved to another agent: ask again.")
     if operation.rules.starts is Direction.UNDO or operation.cancelled_at:
         return None
-    change = cancel(saga, origin, now, "Cancelled by a request to deprovision.")
-    if operation.rules.rolls_back:
+    if not operation.rules.has_path:
+        change = cancel(saga, origin, now, why)
         _remember(change, origin, Action.DEPROVISION, saga.agent.id, operation_id=str(operation.id))
         return change
+    change = Change(saga, now).end(Verdict.ROLLING_BACK)
+    change.set_operation(cancelled_at=now, epoch=operation.epoch + 1, error_code=ErrorCode.CANCELLED, error_detail=why)
+    change.tell(EventName.OPERATION_CANCEL_REQUESTED, **origin.in_trail())
+    if operation.status is OperationStatus.NEEDS_ATTENTION:
+        change.move_to(OperationStatus.ROLLING_BACK)
+    _end_as_it_is(change)
     for name, row in saga.steps.items():
         # Nobody's: a holder has lost it, and whoever works on the path next waits until its call must have landed.
         if row.lease_token:
@@ -644,15 +666,16 @@ def _held_until(change: Change, step: Step, direction: Direction, timing: Timing
     """Return the end of the step's lease or rest, or of the time in which something may still land; None: free.
 
     An undo waits for the latter too, and so does the last step: they look last of all, and what landed after their look
-    would be left over.
+    would be left over. Where the way back leads to what the last step may have asked to delete, it waits for all.
     """
     row, now = change.steps[step.name], change.now
     if row.lease_until and row.lease_until > now:
         return row.lease_until
     _learn_unsettled(change, step, direction, timing)
-    watched = change.steps.values() if step.name == LAST else []
-    if direction is Direction.UNDO:
-        watched = [change.steps[step.name]]
+    is_undo, rules = direction is Direction.UNDO, change.operation.rules
+    watched = [change.steps[step.name]] if is_undo else []
+    if step.name == LAST or (is_undo and rules.leaves):
+        watched = list(change.steps.values())
     return max(
         (one.unsettled_until for one in watched if one.unsettled_until and one.unsettled_until > now), default=None
     )
@@ -660,14 +683,14 @@ def _held_until(change: Change, step: Step, direction: Direction, timing: Timing
 
 def _learn_unsettled(change: Change, step: Step, direction: Direction, timing: Timing) -> None:
     """Note until when something may land of a worker that died, or of an older operation for this agent."""
-    row, keeps_path = change.steps[step.name], change.operation.rules.keeps_path
-    if not step.is_undone:
+    row, rules = change.steps[step.name], change.operation.rules
+    if not (step.is_undone or rules.leaves):
         return
     unsettled_until = row.unsettled_until
-    if row.lease_token and row.lease_until and (row.intent or step.changes or keeps_path):
+    if row.lease_token and row.lease_until and (row.intent or step.changes or rules.keeps_path):
         unsettled_until = _later(unsettled_until, row.lease_until + timing.lands)
         change.set_step(step.name, lease_token=None)
-    if row.attempts == 0 and (direction is Direction.UNDO or keeps_path):
+    if row.attempts == 0 and (direction is Direction.UNDO or rules.has_path):
         unsettled_until = _later(unsettled_until, change.before.older_unsettled.get(step.name))
     if unsettled_until != row.unsettled_until:
         change.set_step(step.name, unsettled_until=unsettled_until)
@@ -778,7 +801,7 @@ def _start_rollback(change: Change, code: ErrorCode, detail: str) -> None:
     change.set_operation(idle_kicks=0)
     change.tell(EventName.OPERATION_TURNED, code=code, reason=detail)
     for name, row in list(change.steps.items()):
-        stands = row.attempts if not change.operation.rules.makes else row.resource_id
+        stands = row.attempts if change.operation.rules.has_path else row.resource_id
         touched = stands or row.may_have_happened or row.state is StepState.RUNNING
         if touched and STEP_BY_NAME[name].is_undone:
             change.set_step(name, attempts=0)
@@ -788,7 +811,7 @@ def _start_rollback(change: Change, code: ErrorCode, detail: str) -> None:
 
 
 def _end_as_it_is(change: Change) -> None:
-    """End a repair that failed or was cancelled: what it made right stays, what it did not stays as it was found."""
+    """End what failed or was cancelled without a way back: what it made right stays, the rest stays as it was found."""
     for name, row in list(change.steps.items()):
         if row.state in {StepState.PENDING, StepState.RUNNING}:
             change.set_step(name, state=StepState.FAILED)
@@ -797,8 +820,9 @@ def _end_as_it_is(change: Change) -> None:
 
 def _keep_undone(change: Change, step: Step, result: Result) -> None:
     operation = change.operation
-    # A move that goes back has nothing to delete: what it made right again stays, and what is gone is left to a repair.
-    if step.column and operation.rules.makes:
+    # Where the path stands on there was nothing to delete: what a move made right again stays, and what is gone is left
+    # to a repair; a rehome's ids come back with its end.
+    if step.column and not operation.rules.has_path:
         change.set_agent(ids=_with_id(change.agent.ids, step.name, None))
     change.tell(EventName.STEP_UNDONE, step.name, ids=list(result.removed))
     if operation.status is OperationStatus.NEEDS_ATTENTION:
@@ -835,8 +859,10 @@ def _finish_if_undone(change: Change) -> bool:
     if any(row.state is not StepState.UNDONE for row in change.steps.values()):
         return False
     operation = change.operation
-    if operation.rules.makes:
-        change.agent = replace(change.agent, **_NO_PATH)
+    if operation.former_ids:
+        _give_back(change)
+    elif not operation.rules.has_path:
+        change.agent, change.gives_place_back = replace(change.agent, **_NO_PATH), True
     if operation.rules.starts is Direction.UNDO:
         change.set_operation(error_code=None, error_detail=None)
         _close(change, OperationStatus.SUCCEEDED)
@@ -847,6 +873,17 @@ def _finish_if_undone(change: Change) -> bool:
     ):
         _repair_after(change)
     return True
+
+
+def _give_back(change: Change) -> None:
+    """Give the agent the ids that it had before the operation, unless its number could not go back there.
+
+    The undo says so by the id that it leaves with its step: the old trunk was deleted by then, or is the pool's now.
+    """
+    if any(change.steps[name].resource_id for name in (TRUNK, NUMBER_ATTACHMENT)):
+        return
+    change.set_agent(ids={**change.agent.ids, **change.operation.former_ids}, trunk_id=None)
+    change.gives_place_back = True
 
 
 _NO_PATH: Mapping[str, Any] = {
@@ -872,7 +909,7 @@ def _hand_over(change: Change) -> None:
         "trunk_id": source.trunk_id,
     }
     change.target = replace(target, ids=source.ids, **path)
-    change.agent = replace(source, **_NO_PATH)
+    change.agent, change.gives_place_back = replace(source, **_NO_PATH), True
     change.hands_over = True
 
 
@@ -957,12 +994,17 @@ def _new_operation(
         request_id=origin.request_id,
         traceparent=origin.traceparent,
     )
+    if agent.trunk_id is None:
+        former = {name: agent.ids[name] for name in operation.rules.leaves if name in agent.ids}
+        operation = replace(operation, former_ids=former)
     operation = replace(operation, wake_at=now + operation.message_grace)
+    worked_on = {step.name for step in STEPS if only is None or step.name in only}
     steps = {
         step.name: StepRow(
             step.name,
-            StepState.PENDING if only is None or step.name in only else StepState.DONE,
-            resource_id=agent.ids.get(step.resource),
+            StepState.PENDING if step.name in worked_on else StepState.DONE,
+            # What is left behind is nothing that its step has made.
+            resource_id=None if operation.former_ids and step.name in worked_on else agent.ids.get(step.resource),
         )
         for step in KINDS[kind].steps
     }

@@ -286,8 +286,11 @@ def _written(change: Change, version: str | None, now: datetime | None) -> tuple
             if row is not before.steps[name]
         ],
         "agents": [
-            _changed_agent(old, new, change.now)
-            for old, new in ((before.agent, change.agent), (before.target, change.target))
+            _changed_agent(old, new, change.now) | more
+            for old, new, more in (
+                (before.agent, change.agent, _given_back(change)),
+                (before.target, change.target, {}),
+            )
             if old and new and new is not old and not (change.hands_over and new is change.target)
         ],
         "ledger": [_as_resource(entry, before.agent.id) for entry in change.ledger],
@@ -301,6 +304,14 @@ def _written(change: Change, version: str | None, now: datetime | None) -> tuple
         part for part in ("steps", "left", "agents", "ledger", "deleted", "ended", "announcements") if document[part]
     )
     return _write_sql(*parts), {"id": operation.id, "version": version, "now": now, "change": _json(document)}
+
+
+def _given_back(change: Change) -> dict[str, str | None]:
+    """Return what an agent without a place must not keep: both may have been written outside of any change."""
+    if not change.gives_place_back:
+        return {}
+    former = {COLUMNS[step]: found for step, found in change.operation.former_ids.items()}
+    return {"trunk_id": None} | former
 
 
 def _agents_of(operation: OperationRow) -> list[uuid.UUID]:
@@ -355,9 +366,6 @@ def _changed_agent(before: AgentRow, after: AgentRow, now: datetime) -> dict[str
     if changed.keys() & {"phone_provisioning_status", "health_checked_at"}:
         # Audits write it too: where this change says anything of an agent's health, it says all of it.
         changed |= {name: getattr(after, name) for name in _HEALTH}
-    if "twilio_phone_number" in changed and after.twilio_phone_number is None:
-        # Its place on a shared trunk was taken outside of this change, and by a worker that may have died since.
-        changed["trunk_id"] = None
     return changed | {"id": after.id, "updated_at": now}
 
 

@@ -95,7 +95,7 @@ class Runner:
             log.warning("step_call_failed", kind=type(error).__name__, code=error.code, detail=error.detail)
             # While a provider stands still, whatever it was asked before may still land, however long ago that was.
             is_open = isinstance(error, UnknownOutcomeError) or (claim.may_have_happened and caller.has_stalled)
-            is_open = is_open and claim.step.is_undone
+            is_open = is_open and (claim.step.is_undone or bool(claim.rules.leaves))
             return self._keep_error(claim, run, error, is_clear=is_clear and not is_open, is_open=is_open)
         except Exception:
             log.exception("step_broke")
@@ -108,6 +108,8 @@ class Runner:
     def _look(self, claim: Claim, actions: Actions) -> list[str]:
         """Say what stands: what a repair or a move has just made right, or what an earlier try left behind."""
         context, find, rules = claim.context, actions.find, claim.rules
+        if claim.takes_back:
+            return []
         if rules.keeps_path and actions.repair and claim.resource_id and actions.repair(context, claim.resource_id):
             return [claim.resource_id]
         if (
@@ -122,6 +124,8 @@ class Runner:
         return context.find_with_retries(lambda: find(context), known)
 
     def _act(self, claim: Claim, actions: Actions, found: list[str]) -> Result:
+        if claim.takes_back:
+            return actions.take_back(claim.context) if actions.take_back else Result(None)
         if not claim.rules.makes and claim.step.makes:
             return self._hand_over(claim, found)
         return self._do(claim, actions, found) if claim.direction is Direction.DO else self._undo(claim, actions, found)

@@ -56,7 +56,9 @@ def shared(ctx: StepContext, maker: Maker) -> Result:
         raise _being_made(ctx, place)
     others = {} if ctx.keeps_path or ctx.step != TRUNK else {ORIGINATION_URL: place.ids.get(ORIGINATION_URL, "")}
     finished = {name: sid for name, sid in others.items() if sid}
-    return Result(place.ids[ctx.step], trunk_id=place.trunk_id, finished=finished)
+    is_given = ctx.step == TRUNK and place.ids[TRUNK] == ctx.former_ids.get(TRUNK)
+    given = tuple(ctx.former_ids.values()) if is_given else ()
+    return Result(place.ids[ctx.step], trunk_id=place.trunk_id, finished=finished, given=given)
 
 
 def _make(ctx: StepContext, trunk_id: uuid.UUID, maker: Maker) -> None:
@@ -82,7 +84,8 @@ def _make(ctx: StepContext, trunk_id: uuid.UUID, maker: Maker) -> None:
             raise TransientError(error.code, error.detail) from error
         raise
     parent_sid = None if step == TRUNK else ctx.ids[TRUNK]
-    kept = pool.keep_made(trunk_id, making.token, step, sid, parent_sid, was_there=bool(found))
+    was_there = bool(found) or sid == ctx.former_ids.get(step)
+    kept = pool.keep_made(trunk_id, making.token, step, sid, parent_sid, was_there=was_there)
     if kept is None:
         raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, f"The trunk changed while its {step} was being made.")
     for twin in {sid, *found} - {kept}:

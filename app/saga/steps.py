@@ -1,6 +1,6 @@
 """The functions of each step in `app.domain.operations`: do, find, undo and repair."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from app.domain.errors import ErrorCode
@@ -40,6 +40,8 @@ class Actions:
     """Whether the resource is the agent's own, so that there may be one of it to find."""
     repair: Callable[[StepContext, str], bool] | None = None
     """Update the existing one in place, its mark included; False when it is certainly gone. For repair and move."""
+    take_back: Callable[[StepContext], Result] | None = None
+    """Undo of a rehome, which deletes nothing; an id in its result says that the number stays where it was taken."""
 
 
 def _verify(ctx: StepContext) -> Result:
@@ -52,10 +54,12 @@ def _verify(ctx: StepContext) -> Result:
             removed.append(external_id)
 
     findings = tuple(finding_json(finding) for finding in _wait_for_calls(ctx, delete))
+    if ctx.former_ids:
+        removed += twilio_steps.delete_former_trunk(ctx)
     if ctx.is_uncertain:
-        removed += _remove_duplicates(ctx)
+        removed += _remove_duplicates(ctx, removed)
         if ctx.source_agent_id:
-            removed += _remove_duplicates(replace(ctx, agent_id=ctx.source_agent_id))
+            removed += _remove_duplicates(replace(ctx, agent_id=ctx.source_agent_id), removed)
     return Result(None, removed=tuple(removed), findings=findings)
 
 
@@ -113,15 +117,19 @@ def read_findings(ctx: StepContext) -> list[Finding]:
     return found
 
 
-def _remove_duplicates(ctx: StepContext) -> list[str]:
-    """Delete duplicates that a lost response may have left: all that carry the agent's mark and are not on its path."""
+def _remove_duplicates(ctx: StepContext, gone: Collection[str]) -> list[str]:
+    """Delete duplicates that a lost response may have left: all that carry the agent's mark and are not on its path.
+
+    `gone` is what this run has deleted already.
+    """
     removed = []
     for step in steps_towards(Direction.UNDO):
         actions = ACTIONS[step.name]
         if not step.makes or not actions.find or not actions.undo or step.name not in ctx.ids:
             continue
         ctx.check_time()
-        for duplicate in sorted({*actions.find(ctx), *ctx.ledger.get(step.name, ())} - {ctx.ids[step.name]}):
+        kept = {ctx.ids[step.name], *gone}
+        for duplicate in sorted({*actions.find(ctx), *ctx.ledger.get(step.name, ())} - kept):
             actions.undo(ctx, duplicate)
             removed.append(duplicate)
     return removed
@@ -135,6 +143,7 @@ ACTIONS = {
         twilio_steps.delete_trunk,
         twilio_steps.has_own_trunk,
         twilio_steps.repair_trunk,
+        twilio_steps.leave_place,
     ),
     ORIGINATION_URL: Actions(
         twilio_steps.create_origination_url,
@@ -155,7 +164,12 @@ ACTIONS = {
         livekit_steps.delete_dispatch_rule,
         repair=livekit_steps.repair_dispatch_rule,
     ),
-    NUMBER_ATTACHMENT: Actions(twilio_steps.attach_number, twilio_steps.find_attachment, twilio_steps.detach_number),
+    NUMBER_ATTACHMENT: Actions(
+        twilio_steps.attach_number,
+        twilio_steps.find_attachment,
+        twilio_steps.detach_number,
+        take_back=twilio_steps.move_number_back,
+    ),
     VERIFICATION: Actions(_verify),
 }
 """Step name -> its functions."""

@@ -109,7 +109,7 @@ def has_own_trunk(ctx: StepContext) -> bool:
 
     That is so too where none was taken yet, and an older release may have asked for a trunk of its own.
     """
-    return ctx.trunk_id is None
+    return ctx.trunk_id is None and not ctx.former_ids
 
 
 def create_trunk(ctx: StepContext) -> Result:
@@ -124,6 +124,46 @@ def create_trunk(ctx: StepContext) -> Result:
         spec = replace(spec, is_secure=ctx.livekit_encrypts())
         ctx.check_time()
     return Result(ctx.tools.carrier.create_trunk(spec).sid)
+
+
+def _create_shared_trunk(ctx: StepContext) -> str:
+    """Create a trunk for numbers to share; where the account may have no other, make one of the agent's own."""
+    try:
+        return ctx.tools.carrier.create_trunk(ctx.spec.trunk).sid
+    except RejectedError as error:
+        if error.code is not ErrorCode.TWILIO_TRUNK_LIMIT or not _share_own_trunk(ctx):
+            raise
+    return ctx.former_ids[TRUNK]
+
+
+def _share_own_trunk(ctx: StepContext) -> bool:
+    """Make the trunk that a rehome would leave behind one that numbers share: mark it and its URL as the pool's.
+
+    The URL first, so that whoever finds the trunk by its new tag finds it whole. False when there is none, it is not
+    whole, or a number of somebody else is on it.
+    """
+    carrier, spec, trunk_sid = ctx.tools.carrier, ctx.spec, ctx.former_ids.get(TRUNK)
+    trunk = carrier.get_trunk(trunk_sid) if trunk_sid else None
+    if trunk is None or not set(carrier.list_trunk_numbers(trunk.sid)) <= {ctx.ids[NUMBER]}:
+        return False
+    ctx.check_time()
+    urls = carrier.list_origination_urls(trunk.sid)
+    url = next((one for one in urls if one.sid == ctx.former_ids.get(ORIGINATION_URL)), None)
+    if url is None:
+        return False
+    ctx.check_time()
+    if not carrier.update_origination_url(url, corrected_url(url, spec, is_secure=spec.profile.is_secure)):
+        return False
+    ctx.check_time()
+    return carrier.update_trunk(trunk, corrected_trunk(trunk, spec, livekit_encrypts=False))
+
+
+def leave_place(ctx: StepContext) -> Result:
+    """Say whether a rehome's own trunk has become one that numbers share: then the agent keeps its place on it."""
+    trunk_sid = ctx.former_ids.get(TRUNK)
+    if trunk_sid is None or not ctx.tools.pool.is_shared(trunk_sid):
+        return Result(None)
+    return Result(trunk_sid, given=tuple(ctx.former_ids.values()))
 
 
 def repair_trunk(ctx: StepContext, trunk_sid: str) -> bool:
@@ -159,7 +199,12 @@ def delete_trunk(ctx: StepContext, trunk_sid: str) -> None:
     if is_shared(ctx, trunk_sid):
         _leave_trunk(ctx, trunk_sid)
         return
-    own, landed_late = ctx.ids.get(NUMBER), False
+    _delete_once_empty(ctx, trunk_sid, ctx.ids.get(NUMBER))
+
+
+def _delete_once_empty(ctx: StepContext, trunk_sid: str, own: str | None) -> None:
+    """Delete the trunk once no number is on it; `own` is the one that is taken off it, if it is there."""
+    landed_late = False
 
     def numbers_on() -> list[str]:
         nonlocal landed_late
@@ -188,6 +233,20 @@ def delete_empty_trunk(ctx: StepContext, trunk_sid: str) -> None:
         ctx.confirm_gone(lambda: _trunk_by_sid(ctx, trunk_sid), trunk_sid)
 
 
+def delete_former_trunk(ctx: StepContext) -> list[str]:
+    """Delete what a rehome leaves behind, once the number rings by its new trunk; return the ids that are gone.
+
+    The trunk goes with its URL, in one call (Twilio: reference of `DELETE /v1/Trunks/{sid}`): before it the way back
+    is open, after it there is none. A number on it, be it ours, is never taken off it here.
+    """
+    trunk_sid = ctx.former_ids[TRUNK]
+    if ctx.tools.pool.is_shared(trunk_sid):
+        return []
+    ctx.check_time()
+    _delete_once_empty(ctx, trunk_sid, own=None)
+    return list(ctx.former_ids.values())
+
+
 def is_shared(ctx: StepContext, sid: str) -> bool:
     """Tell whether a trunk or URL is not this agent's to delete: a row of the pool names it, or did.
 
@@ -214,7 +273,7 @@ def delete_unused_trunk(ctx: StepContext, trunk_sid: str) -> None:
 
 _SHARED_TRUNK = Maker(
     lambda ctx: trunks_with(ctx, ctx.spec.trunk.tag),
-    lambda ctx: ctx.tools.carrier.create_trunk(ctx.spec.trunk).sid,
+    _create_shared_trunk,
     delete_unused_trunk,
 )
 
@@ -315,8 +374,9 @@ def find_attachment(ctx: StepContext) -> list[str]:
 def attach_number(ctx: StepContext) -> Result:
     """Attach the number, unless somebody has routed it meanwhile: Twilio silently moves it from any other trunk.
 
-    What the look-up of a moment ago has seen is believed, or in a bulk a list of a moment ago that says the same; else
-    its routing is read once more. Verification reads it back, with the rest of the path.
+    In a rehome it is moved from the agent's own trunk by one write, so that a caller always reaches somebody. What the
+    look-up of a moment ago has seen is believed, or in a bulk a list of a moment ago that says the same; else its
+    routing is read once more. Verification reads it back, with the rest of the path.
     """
     return _on_trunk(ctx, lambda: _attach(ctx, ctx.ids[NUMBER], ctx.ids[TRUNK]))
 
@@ -330,6 +390,13 @@ def _attach(ctx: StepContext, number_sid: str, trunk_sid: str) -> Result:
     now = now or read_number(ctx).routing
     if now.trunk_sid == trunk_sid:
         return Result(number_sid)
+    if ctx.former_ids:
+        if now.trunk_sid != ctx.former_ids[TRUNK]:
+            where = f"is on {now.taken_by}" if now.is_taken else "is on no trunk"
+            raise RejectedError(ErrorCode.NUMBER_MOVED, f"The number {where}, and no longer where this agent has it.")
+        ctx.check_time()
+        ctx.tools.carrier.move_number(number_sid, trunk_sid)
+        return Result(number_sid)
     _refuse_foreign_routing(ctx, now, own_trunk=trunk_sid)
     ctx.check_time()
     ctx.tools.carrier.attach_number(trunk_sid, number_sid, now)
@@ -338,16 +405,46 @@ def _attach(ctx: StepContext, number_sid: str, trunk_sid: str) -> Result:
     return Result(number_sid, previous_routing=asdict(now) if is_taken else None)
 
 
+def move_number_back(ctx: StepContext) -> Result:
+    """Move the number back to the agent's own trunk, by one write; it stays where that trunk is gone, or its URL.
+
+    A number that is elsewhere by now is left alone.
+    """
+    carrier, number_sid, former = ctx.tools.carrier, ctx.ids[NUMBER], ctx.former_ids.get(TRUNK)
+    try:
+        now = read_number(ctx).routing
+    except RejectedError as error:
+        if error.code is ErrorCode.NUMBER_NOT_IN_ACCOUNT:
+            return Result(None)
+        raise
+    if former is None or now.trunk_sid != ctx.ids[TRUNK]:
+        return Result(None)
+    urls = carrier.list_origination_urls(former)
+    if former == ctx.ids[TRUNK] or all(url.sid != ctx.former_ids.get(ORIGINATION_URL) for url in urls):
+        is_gone = carrier.get_trunk(former) is None
+        return Result(number_sid, removed=tuple(ctx.former_ids.values()) if is_gone else ())
+    ctx.check_time()
+    carrier.move_number(number_sid, former)
+    if not ctx.wait_until(lambda: read_number(ctx).routing.trunk_sid == former):
+        raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Twilio still shows the number on the shared trunk.")
+    return Result(None)
+
+
 def detach_number(ctx: StepContext, number_sid: str) -> None:
-    """Detach the number and restore its routing; leave it alone when somebody has moved it since."""
-    carrier, trunk_sid = ctx.tools.carrier, ctx.ids.get(TRUNK)
+    """Detach the number and restore its routing; leave it alone when somebody has moved it since.
+
+    It may be on a trunk of the agent's that only the ledger knows, where a rehome was to take it away.
+    """
+    carrier = ctx.tools.carrier
     try:
         now = read_number(ctx).routing
     except RejectedError as error:
         if error.code is ErrorCode.NUMBER_NOT_IN_ACCOUNT:
             return
         raise
-    if trunk_sid and now.trunk_sid == trunk_sid:
+    own = {ctx.ids.get(TRUNK), *ctx.ledger.get(TRUNK, ())}
+    trunk_sid = now.trunk_sid if now.trunk_sid in own else None
+    if trunk_sid:
         ctx.check_time()
         carrier.detach_number(trunk_sid, number_sid)
 

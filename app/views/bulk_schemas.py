@@ -34,6 +34,7 @@ ITEM_REFUSALS = (
     ErrorCode.VALIDATION_FAILED,
     ErrorCode.AGENT_NOT_FOUND,
     ErrorCode.AGENT_HAS_PHONE,
+    ErrorCode.AGENT_HAS_NO_PHONE,
     ErrorCode.NUMBER_IN_USE,
     ErrorCode.OPERATION_IN_PROGRESS,
 )

@@ -124,6 +124,37 @@ def test_a_number_is_attached_in_one_request_and_detached(twilio_carrier: Twilio
     assert twilio_carrier.get_number(number).routing == routing
 
 
+def test_a_number_moves_from_trunk_to_trunk_in_one_request(twilio_carrier: TwilioCarrier, twilio: TwilioServer) -> None:
+    theirs, ours = twilio_carrier.create_trunk(TRUNK_SPEC), twilio_carrier.create_trunk(TRUNK_SPEC)
+    number = twilio.number_of_trunk(theirs.sid)["sid"]
+    twilio.calls.clear()
+    twilio_carrier.move_number(number, ours.sid)
+    assert [(call.method, call.body) for call in twilio.calls] == [("POST", {"TrunkSid": ours.sid})]
+    assert twilio_carrier.get_number(number).routing.trunk_sid == ours.sid
+    assert twilio_carrier.list_trunk_numbers(theirs.sid) == []
+
+
+def test_a_move_to_a_trunk_that_is_gone_changes_nothing(twilio_carrier: TwilioCarrier, twilio: TwilioServer) -> None:
+    ours, gone = twilio_carrier.create_trunk(TRUNK_SPEC), twilio_carrier.create_trunk(TRUNK_SPEC)
+    number = twilio.number_of_trunk(ours.sid)["sid"]
+    twilio_carrier.delete_trunk(gone.sid)
+    with pytest.raises(RejectedError) as caught:
+        twilio_carrier.move_number(number, gone.sid)
+    assert caught.value.code is ErrorCode.TWILIO_TRUNK_GONE
+    assert twilio_carrier.get_number(number).routing.trunk_sid == ours.sid
+
+
+@pytest.mark.parametrize("policy", ["move", "reject409"])
+def test_a_move_works_where_an_attachment_would_be_refused(
+    policy: str, carrier: TwilioCarrier, sandbox: Sandbox
+) -> None:
+    theirs, ours = carrier.create_trunk(TRUNK_SPEC), carrier.create_trunk(TRUNK_SPEC)
+    number = sandbox.number(E164, trunkSid=theirs.sid)
+    sandbox.switch(attachConflict=policy)
+    carrier.move_number(number["sid"], ours.sid)
+    assert number_of(sandbox)["trunk_sid"] == ours.sid
+
+
 def test_attaching_again_is_success(twilio_carrier: TwilioCarrier, twilio: TwilioServer) -> None:
     number, trunk = twilio.number()["sid"], twilio_carrier.create_trunk(TRUNK_SPEC)
     attach(twilio_carrier, trunk.sid, number)

@@ -267,6 +267,12 @@ class FakeCarrier(FakeProvider):
         self.route(number_sid, trunk_sid=trunk_sid, voice_application_sid=None)
 
     @provider_call
+    def move_number(self, number_sid: str, trunk_sid: str) -> None:
+        self._number(number_sid)
+        self._trunk(checked(trunk_sid, "TK"))
+        self.route(number_sid, trunk_sid=trunk_sid, voice_application_sid=None)
+
+    @provider_call
     def detach_number(self, trunk_sid: str, number_sid: str) -> None:
         number = self.numbers.get(checked(number_sid, "PN"))
         if number and number.routing.trunk_sid == checked(trunk_sid, "TK"):

@@ -287,6 +287,14 @@ class Saga:
             # As everybody does who changes steps.
             session.execute(update(Operation).values(idle_kicks=Operation.idle_kicks))
 
+    def expire_trunks(self) -> None:
+        """Move the leases of shared trunks into the past, and what may land there."""
+        past = func.clock_timestamp() - timedelta(hours=1)
+        ended = {"lease_until": func.least(Trunk.lease_until, past)}
+        ended["unsettled_until"] = func.least(Trunk.unsettled_until, past)
+        with self.sessions.begin() as session:
+            session.execute(update(Trunk).values(ended))
+
     def age(self, operation_id: uuid.UUID, by: timedelta) -> None:
         """Move the start of the operation and of its steps that far into the past."""
         with self.sessions.begin() as session:

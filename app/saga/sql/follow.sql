@@ -5,9 +5,11 @@ WITH given AS (
 -- The operation that begins where another ends, or by itself.
 opened AS (
     INSERT INTO operations (id, agent_id, kind, phone_number, target_agent_id, takeover, status, epoch, wake_at,
-                            idle_kicks, requested_by, request_id, traceparent, bulk_id)
+                            idle_kicks, requested_by, request_id, traceparent, bulk_id,
+                            former_ids)
     SELECT new.id, new.agent_id, new.kind, new.phone_number, new.target_agent_id, new.takeover, new.status, new.epoch,
-           new.wake_at, new.idle_kicks, new.requested_by, new.request_id, new.traceparent, new.bulk_id
+           new.wake_at, new.idle_kicks, new.requested_by, new.request_id, new.traceparent, new.bulk_id,
+           nullif(new.former_ids, '{}')
       FROM given, jsonb_populate_record(NULL::operations, change -> 'opened') AS new
      WHERE new.id IS NOT NULL
 ),
