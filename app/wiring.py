@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from app.access import ConsoleSessions
 from app.audit.retiring import RetiringService
 from app.audit.service import AuditService
+from app.bulk.consolidation import ConsolidationService
 from app.bulk.dispatcher import BulkDispatcher
 from app.bulk.service import BulkService
 from app.db.access import purge_activity
@@ -79,6 +80,7 @@ class Wiring:
     headroom: HeadroomService
     inventory: InventoryService
     bulk: BulkService
+    consolidation: ConsolidationService
     rate_limiters: Mapping[str, RateLimiter]
     """By provider; none for one whose rate is "off" or that a test replaced."""
     retiring: RetiringService
@@ -164,6 +166,9 @@ def build(
         ),
         inventory=InventoryService(sessions, tools.carrier),
         bulk=bulks,
+        consolidation=ConsolidationService(
+            sessions, bulks, tools.profile, settings.trunk_max_numbers, settings.twilio_trunk_limit
+        ),
         rate_limiters=rate_limiters,
         retiring=retiring,
         webhooks=webhooks,

@@ -44,10 +44,11 @@ def start_bulk(json_data: dict[str, Any]) -> Response:
     charge_items(len(items))
     room = wiring().headroom.for_items(items)  # before anything is stored: after that, nothing may fail
     bulk = wiring().bulk.accept(items, origin=origin())
-    return _accepted(bulk, room)
+    return accepted(bulk, room)
 
 
-def _accepted(bulk: Bulk, room: Headroom | None) -> Response:
+def accepted(bulk: Bulk, room: Headroom | None) -> Response:
+    """Return 202 for a bulk that was just stored; `room` is None where it is unknown, or matters to no number."""
     url = bulk_url(bulk.id)
     fields = {"status": bulk.status, "total": bulk.total, "counts": BulkView.of(bulk).counts, "headroom": room}
     body = {"success": True, "bulk_id": bulk.id, "status_url": url, **fields}

@@ -68,7 +68,7 @@ def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> N
     bulk = wiring().bulk.accept(items, origin=origin())
     _print_line(f"Bulk {bulk.id} has {bulk.total} items; {bulk.failed} of them invalid.", is_json=is_json)
     _print_line(room.reason if room else UNKNOWN_ROOM, is_json=is_json)
-    _finish_bulk(bulk, wait=wait, report=report, is_json=is_json)
+    finish_bulk(bulk, wait=wait, report=report, is_json=is_json)
 
 
 @provision.command("resume")
@@ -79,7 +79,7 @@ def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> N
 @user_command
 def resume(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -> None:
     """Retry the failed and cancelled items of a bulk; exit codes as for import."""
-    _finish_bulk(wiring().bulk.resume(bulk_id, origin=origin()), wait=wait, report=report, is_json=is_json)
+    finish_bulk(wiring().bulk.resume(bulk_id, origin=origin()), wait=wait, report=report, is_json=is_json)
 
 
 @provision.command("watch")
@@ -90,7 +90,7 @@ def resume(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -
 @user_command
 def watch(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -> None:
     """Watch a bulk, read-only; exit codes as for import."""
-    _finish_bulk(wiring().bulk.get(bulk_id), wait=wait, report=report, is_json=is_json)
+    finish_bulk(wiring().bulk.get(bulk_id), wait=wait, report=report, is_json=is_json)
 
 
 @provision.command("cancel")
@@ -113,7 +113,8 @@ def cancel(bulk_id: uuid.UUID, is_json: bool) -> None:
         )
 
 
-def _finish_bulk(bulk: Bulk, *, wait: bool, report: Path | None, is_json: bool) -> None:
+def finish_bulk(bulk: Bulk, *, wait: bool, report: Path | None, is_json: bool) -> None:
+    """Watch the bulk to its end, if asked to; print it, write its report, and exit as `import` does."""
     if wait:
         try:
             bulk = _watch_bulk(bulk)

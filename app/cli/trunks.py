@@ -1,14 +1,18 @@
 """`trunks`: which Twilio trunks there are, and how many more numbers fit."""
 
+from pathlib import Path
+
 import click
 from flask.cli import AppGroup
 
+from app.bulk.consolidation import ConsolidationPlan
 from app.cli.agents import limit_option
-from app.cli.context import json_option, user_command, wiring
+from app.cli.bulk import finish_bulk, report_option, wait_option
+from app.cli.context import json_option, origin, user_command, wiring
 from app.cli.output import coloured, format_time, print_json, print_line, print_table
 from app.domain.operations import TrunkMode, TrunkState
 from app.numbers.inventory import UNKNOWN_ROOM
-from app.views.trunk_schemas import TrunkPageOut
+from app.views.trunk_schemas import ConsolidationOut, TrunkPageOut
 from app.web.context import web_services
 
 trunks = AppGroup("trunks", help="The Twilio trunks that numbers share, and those of single agents.")
@@ -50,3 +54,38 @@ def list_trunks(mode: str | None, state: str | None, limit: int, is_json: bool) 
     if page.next_cursor:
         print_line(f"There are more: use --limit {limit * 2}", err=True)
     print_line(room.summary if room else UNKNOWN_ROOM)
+
+
+@trunks.command("consolidate")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done; read-only.")
+@wait_option
+@report_option
+@json_option
+@user_command
+def consolidate(dry_run: bool, wait: bool, report: Path | None, is_json: bool) -> None:
+    """Move every number from a trunk of its own to shared ones; they ring throughout.
+
+    Exit codes as for provision import; 0 as well where nothing is to be done.
+    """
+    if dry_run:
+        _print_plan(wiring().consolidation.plan(), is_json=is_json)
+        return
+    plan, bulk = wiring().consolidation.start(origin=origin())
+    if bulk is None:
+        _print_plan(plan, is_json=is_json)
+        return
+    print_line(plan.message, err=is_json)
+    finish_bulk(bulk, wait=wait, report=report, is_json=is_json)
+
+
+def _print_plan(plan: ConsolidationPlan, *, is_json: bool) -> None:
+    if is_json:
+        print_json(ConsolidationOut().dump(plan))
+        return
+    print_line(plan.message)
+    print_line(
+        f"Shared trunks: {plan.pool_trunks:,}, with room for {plan.free_places:,} numbers; {plan.trunks_needed:,} to "
+        f"be added. The Twilio account may have {plan.trunk_limit:,} trunks."
+    )
+    for left in plan.left_out:
+        print_line(f"{left.count:,} stay where they are: {left.detail}")

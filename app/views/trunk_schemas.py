@@ -7,7 +7,7 @@ from app.domain.operations import TrunkMode, TrunkState
 from app.views.agent_schemas import AGENT_ID, TRUNK_SID, PageQuery, moment, next_page, text
 from app.views.bulk_schemas import RoomOut
 from app.views.fields import choice
-from app.views.operation_schemas import HealthOut
+from app.views.operation_schemas import HealthOut, ProvisionQuery
 
 TRUNK_ID = "0f6d1c5e-8a77-4b41-9d0c-5f1f6f0f3d52"
 
@@ -90,3 +90,57 @@ class TrunkQuery(PageQuery):
 
     mode = choice(TrunkMode, "Only trunks of this kind.")
     state = choice(TrunkState, "Only trunks in this state; without it, all but those that are gone.")
+
+
+class ConsolidateQuery(ProvisionQuery):
+    """Whether to move the numbers, or only to say what would be done."""
+
+
+class LeftOutOut(Schema):
+    """Agents with a trunk of their own that are not moved."""
+
+    reason = fields.String(
+        metadata={
+            "description": "Why, from a closed list.",
+            "enum": ["dedicated", "busy", "waiting", "beyond_limit"],
+            "example": "dedicated",
+        }
+    )
+    count = fields.Integer(metadata={"description": "How many agents.", "example": 3})
+    detail = text("One sentence for a person.", "Their trunkMode is dedicated: they keep a trunk of their own.")
+
+
+class ConsolidationOut(Schema):
+    """What a consolidation would do now, by our rows: no provider is called."""
+
+    success = fields.Boolean(metadata={"example": True}, dump_default=True)
+    agents = fields.Integer(metadata={"description": "Agents whose number would move.", "example": 97})
+    pool_trunks = fields.Integer(
+        data_key="poolTrunks", metadata={"description": "Shared trunks that exist.", "example": 1}
+    )
+    free_places = fields.Integer(
+        data_key="freePlaces", metadata={"description": "Numbers that these have room for.", "example": 412}
+    )
+    trunks_needed = fields.Integer(
+        data_key="trunksNeeded",
+        metadata={
+            "description": "Shared trunks to add; at the account's limit one of the agents' own becomes one.",
+            "example": 0,
+        },
+    )
+    trunks_freed = fields.Integer(
+        data_key="trunksFreed",
+        metadata={"description": "Trunks that the account has fewer once all have moved.", "example": 97},
+    )
+    trunk_limit = fields.Integer(
+        data_key="trunkLimit", metadata={"description": "Trunks that the account may have.", "example": 100}
+    )
+    left_out = fields.List(
+        fields.Nested(LeftOutOut),
+        data_key="leftOut",
+        metadata={"description": "Who has a trunk of its own and is not moved."},
+    )
+    message = text(
+        "One sentence for a person.",
+        "97 numbers move to shared trunks: 0 more of those are needed, and the account has 97 trunks fewer in the end.",
+    )

@@ -39,7 +39,7 @@ _MISSING = {
     "trunk_id": trunk_not_found,
 }
 
-KNOWN_PARAMETERS = {"phones.provision_phone": frozenset({DRY_RUN})}
+KNOWN_PARAMETERS = {name: frozenset({DRY_RUN}) for name in ("phones.provision_phone", "trunks.consolidate")}
 """Endpoint of a writing call -> the query parameters that it takes; all others take none."""
 
 
