@@ -16,7 +16,7 @@ from app.bulk import queries
 from app.bulk.items import Item
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation, Resource, Trunk
-from app.domain.operations import TRUNK, OperationKind, OperationStatus, TrunkMode
+from app.domain.operations import STEP_BY_NAME, TRUNK, OperationKind, OperationStatus, TrunkMode
 from app.path.observed import CarrierNumber, Unreadable
 from app.path.spec import Profile
 from app.providers.base import Carrier
@@ -288,7 +288,10 @@ def _growth_since(session: Session, found: _TrunkList) -> int:
     """Return by how many trunks our own operations have changed the account since the list."""
     since = found.at - OVERLAP
     own = select(Resource.external_id, Resource.deleted_at.is_(None)).where(
-        Resource.kind == TRUNK, or_(Resource.seen_at > since, Resource.deleted_at > since)
+        # With the provider, the key finds the kind: most rows of the ledger are LiveKit's.
+        Resource.provider == STEP_BY_NAME[TRUNK].provider,
+        Resource.kind == TRUNK,
+        or_(Resource.seen_at > since, Resource.deleted_at > since),
     )
     is_recent = or_(Trunk.checked_at.is_(None), Trunk.checked_at > since, Trunk.gone_at > since)
     shared = select(Trunk.twilio_trunk_sid, Trunk.gone_at.is_(None)).where(

@@ -23,7 +23,10 @@ SECOND = timedelta(seconds=1)
 BAR = Bar("<=", 1.2)
 
 COUNT = "all trunks counted, before one is added"
-"""Once in as many numbers as a trunk takes: it grows with the numbers."""
+HEADROOM = "head-room, for a bulk"
+
+GROWING = {COUNT, HEADROOM}
+"""They count the numbers on all trunks: before a trunk is added, and for the response to a bulk."""
 
 LOADED = ("web", "worker", "cleanup")
 """No sweeper: its passes are run and timed here."""
@@ -47,7 +50,7 @@ def measure(bench: Bench) -> Findings:
         found = _places(bench, installations)
         found["one number (a)"] = _one(bench, installations)
         found |= _reads(bench, installations)
-        found["sweep pass"] = _sweep(bench, installations)
+        found |= _services(bench, installations)
         found["accept, one post, 16 connections"] = _accept(bench, installations)
     return Findings([row for name, times in found.items() for row in _rows(name, times)])
 
@@ -117,18 +120,26 @@ def _reads(bench: Bench, installations: dict[int, Installation]) -> dict[str, Ti
     return found
 
 
-def _sweep(bench: Bench, installations: dict[int, Installation]) -> Times:
-    """Time a pass of the sweeper that finds nothing due, in this process."""
-    bench.say("growth", "sweep")
+def _services(bench: Bench, installations: dict[int, Installation]) -> dict[str, Times]:
+    """Time a pass of the sweeper that finds nothing due, its look for empty trunks, and head-room, in this process."""
+    bench.say("growth", "sweep and head-room")
+    calls: dict[str, Callable[[Wiring], Callable[[], object]]] = {
+        "sweep pass": lambda wiring: wiring.sweeper.sweep,
+        "look for empty trunks": lambda wiring: wiring.sweeper.sweep_trunks,
+        HEADROOM: lambda wiring: wiring.headroom.now,
+    }
     with contextlib.ExitStack() as stacked:
         wirings = {agents: stacked.enter_context(each.wiring()) for agents, each in installations.items()}
+        found = {}
+        for name, of in calls.items():
 
-        def sweep(agents: int) -> float:
-            return timed(wirings[agents].sweeper.sweep)
+            def call(agents: int, of: Callable[[Wiring], Callable[[], object]] = of) -> float:
+                return timed(of(wirings[agents]))
 
-        for agents in installations:
-            sweep(agents)
-        return _in_turn(bench.scale.passes, _of_each(installations, sweep))
+            for agents in installations:
+                call(agents)
+            found[name] = _in_turn(bench.scale.passes, _of_each(installations, call))
+        return found
 
 
 def _of_each(installations: dict[int, Installation], call: Callable[[int], float]) -> dict[int, Callable[[], float]]:
@@ -166,7 +177,7 @@ def _in_turn(count: int, calls: dict[int, Callable[[], float]]) -> Times:
 def _rows(name: str, times: Times) -> list[Row]:
     smallest, *others = sorted(times)
     floor = median(times[smallest])
-    bar = None if name == COUNT else BAR
+    bar = None if name in GROWING else BAR
     return [
         Row(f"growth, {name}: {agents:,} agents", median(times[agents]), "ms", f"{smallest} agents", floor, bar)
         for agents in others
