@@ -44,9 +44,9 @@ of a lease of 30."""
 ENOUGH = 100
 """Paths that are not kept waiting for more: LiveKit's two lists are a fiftieth of a request for each, then."""
 
-LONGEST_WAIT_S = 4.0
-"""Seconds that a path waits for others, while there are others on their way: at ten numbers a second forty come
-together, and LiveKit's two lists are a twentieth of a request for each."""
+LONGEST_WAIT_S = 5.0
+"""Seconds that a path waits for others, while there are others on their way: at ten numbers a second fifty come
+together, and LiveKit's two lists are a twenty-fifth of a request for each."""
 
 
 @dataclass(frozen=True)
