@@ -12,7 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, selectinload
 from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Bulk, Event, Operation, Resource
 from app.db.webhooks import WebhookDelivery
-from app.domain.errors import WAITING_CODES
+from app.domain.errors import ErrorCode
 from app.domain.events import DeliveryStatus, EventName
 from app.domain.operations import OperationStatus, PhoneStatus
 
@@ -190,7 +190,7 @@ def events_of(session: Session, operation_id: uuid.UUID) -> Sequence[Event]:
 
 def waited_for_turn(session: Session, operation_id: uuid.UUID) -> timedelta:
     """Return how long the operation's steps have waited for a provider that took no more requests."""
-    waits = (Event.event == EventName.STEP_RESTS, Event.detail["code"].astext.in_(WAITING_CODES))
+    waits = (Event.event == EventName.STEP_RESTS, Event.detail["code"].astext == ErrorCode.PROVIDER_BUSY)
     seconds = func.sum(Event.detail["rest_s"].astext.cast(Float) + Event.detail["waited_s"].astext.cast(Float))
     waited_s = session.scalar(select(seconds).where(Event.operation_id == operation_id, *waits))
     return timedelta(seconds=waited_s or 0)

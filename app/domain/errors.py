@@ -93,7 +93,7 @@ OPERATION_ERROR_CODES = (
 
 
 WAITING_CODES = (ErrorCode.PROVIDER_BUSY, ErrorCode.TRUNK_BEING_MADE)
-"""Why a step waits for its turn: no failure, and not its operation's time."""
+"""Why a step waits for its turn: no failure, and no try. A provider's line is not its operation's time either."""
 
 
 _C = ErrorCode

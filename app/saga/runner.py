@@ -228,7 +228,8 @@ class Runner:
             error.detail,
             is_clear=is_clear and not caller.has_called,
             was_tried=caller.has_called,
-            waited_s=round(self._elapsed(claim).total_seconds(), 3),
+            # Not for a trunk that nobody can make: those who wait for it give up with those who try.
+            waited_s=round(self._elapsed(claim).total_seconds(), 3) if error.code is ErrorCode.PROVIDER_BUSY else None,
             removed=tuple(claim.context.removed),
         )
         outcome = self._keep_rest(claim, run, failure, timedelta(seconds=self.jitter(asked_s, 2 * asked_s)))

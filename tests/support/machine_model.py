@@ -664,7 +664,7 @@ class Life:
         is_clear = is_empty or not holder.may_have_happened
         way = dice.below(5)
         if holder.waits:
-            failure = Failure(ErrorCode.TRUNK_BEING_MADE, "Wait.", is_clear=is_clear, was_tried=False, waited_s=0.1)
+            failure = Failure(ErrorCode.TRUNK_BEING_MADE, "Wait.", is_clear=is_clear, was_tried=False)
             self.rest(holder, failure, timedelta(seconds=1))
         elif way == 0:
             pause = timedelta(seconds=dice.pick((0.5, 1, 8, 30)))
