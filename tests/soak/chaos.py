@@ -6,10 +6,14 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.client import HTTPException
 from typing import Any
 
 import psycopg
 
+from app.dev.localstack.processes import JsonClient
+from tests.soak.load import CALL_S
 from tests.soak.stack import PROVIDER_TIMEOUT_S, SoakStack
 from tests.support.sandbox import Sandbox
 
@@ -58,6 +62,9 @@ EMPTY_FOR_DAYS = """
 """
 """Lets days pass for the shared trunks that nobody uses: they retire when a sweeper next looks."""
 
+LIKE_BEFORE = "UPDATE agents SET trunk_mode = 'shared' WHERE trunk_mode = 'dedicated' AND random() < 0.5"
+"""Makes agents like those of an earlier release, whose trunks are theirs without their asking for it."""
+
 OPEN = """
     SELECT (SELECT count(*) FROM operations WHERE finished_at IS NULL)
            + (SELECT count(*) FROM trunks
@@ -76,6 +83,8 @@ class Chaos:
     seed: int
     counts: Counter[str] = field(default_factory=Counter)
     """Disruptions by name."""
+    unexpected: Counter[str] = field(default_factory=Counter)
+    """Responses that no consolidation expects."""
     _hold_faults: list[str] = field(default_factory=list)
     """The faults whose requests wait to be released."""
 
@@ -92,6 +101,7 @@ class Chaos:
             "PostgreSQL restart": (9, self._restart_postgres),
             "provider hangs": (12, self._pause_provider),
             "days pass": (16, self.pass_days),
+            "consolidation": (12, self._consolidate),
         }
         """Name -> weight and function."""
 
@@ -159,6 +169,15 @@ class Chaos:
         """Have trunks without numbers retire: a sweeper looks for them when it starts."""
         self._change_rows(EMPTY_FOR_DAYS)
         self._kill("sweeper-1")
+
+    def _consolidate(self) -> None:
+        """Have half of the agents with a trunk of their own move, as an installation of before would."""
+        self._change_rows(LIKE_BEFORE)
+        client = JsonClient(self.stack.api_url, {"Authorization": f"Bearer {self.stack.key}"}, timeout_s=CALL_S)
+        with suppress(OSError, HTTPException, ValueError):
+            status, answer = client.call("POST", "/api/trunks/consolidate", {})
+            if status not in {200, 202, 429} and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                self.unexpected[f"POST consolidate: {status} {answer.get('code')}"] += 1
 
     def _change_rows(self, statement: str) -> None:
         with suppress(psycopg.Error), psycopg.connect(self.stack.dsn, connect_timeout=2) as connection:

@@ -68,7 +68,7 @@ WEIGHTS = {
 """How many of 100 agents have each scenario."""
 
 
-DEDICATED = 0.15
+DEDICATED = 0.25
 """Share of the agents that have a trunk of their own; the others share."""
 
 

@@ -120,7 +120,8 @@ def run_soak(stack: SoakStack, operations: int, seed: int, terminal: Terminal) -
         for event in events_of_agent(stack.dsn, line):
             terminal.plain(f"    {event}")
     results = count_results(stack.dsn)
-    return Report(seed, operations, chaos_s, chaos.counts, faults, results, settled_s, load.unexpected, first, final)
+    unexpected = load.unexpected + chaos.unexpected
+    return Report(seed, operations, chaos_s, chaos.counts, faults, results, settled_s, unexpected, first, final)
 
 
 def seed_providers(stack: SoakStack, drawn: list[Plan]) -> tuple[dict[str, dict[str, Any]], ForeignObjects]:
