@@ -1,5 +1,7 @@
 """The same saga as a DBOS workflow, one step per resource: what a workflow engine on the same PostgreSQL makes of it.
 
+It makes the same seven calls, on a trunk that stands already and that all of its numbers share.
+
 A process of its own (`python -m tests.benchmarks.dbos_saga`): reads its order from standard input, writes its result to
 standard output. It is spared what Trunkline does besides: no HTTP, no agent row, no trail, no ledger, no undo. The
 branches run one after the other, since side by side they would need a child workflow each, with rows of its own, and
@@ -41,22 +43,19 @@ _LEFT = text("""
 """)
 
 
-def define(saga: Saga) -> Any:
-    """Register the steps and the workflow; return the workflow."""
-    look_up, create_trunk, create_url = _step(saga.look_up), _step(saga.create_trunk), _step(saga.create_url)
+def define(saga: Saga, trunk_sid: str) -> Any:
+    """Register the steps and the workflow, on a shared trunk that stands; return the workflow."""
+    look_up, attach, read_back = _step(saga.look_up), _step(saga.attach), _step(saga.read_back)
     create_inbound, create_rule = _step(saga.create_inbound_trunk), _step(saga.create_rule)
-    attach, verify = _step(saga.attach), _step(saga.verify)
 
     @DBOS.workflow()
     def provision(number: str) -> None:
         agent_id = DBOS.workflow_id or ""
         number_sid = look_up(number)
-        trunk_sid = create_trunk(agent_id)
-        create_url(trunk_sid, agent_id)
         inbound_id = create_inbound(number, agent_id)
         rule_id = create_rule(inbound_id, agent_id)
         attach(trunk_sid, number_sid)
-        verify(number, trunk_sid, inbound_id, rule_id)
+        read_back(number, number_sid, trunk_sid, inbound_id, rule_id)
 
     return provision
 
@@ -87,7 +86,7 @@ def main() -> None:
         "executor_id": f"bench-{os.getpid()}",
     }
     DBOS(config=config)
-    workflow = define(Saga.of(wiring))
+    workflow = define(Saga.of(wiring), order["trunk"])
     DBOS.launch()
     if order["numbers"]:
         sys.stdout.write(json.dumps(_play(workflow, order["numbers"], order["slots"], wiring.engine)) + "\n")

@@ -21,6 +21,8 @@ from tests.benchmarks.load import Plan
 from tests.benchmarks.processes import cpu_s, descendants, largest_mb
 from tests.benchmarks.report import Bar, Detail, Findings, Row
 from tests.benchmarks.rows import add_agents
+from tests.benchmarks.straight import Saga
+from tests.support.stack import services_of
 
 POLL_S = 0.1
 """Seconds between two counts of what is left; how long it took is read from the rows."""
@@ -140,6 +142,8 @@ def _run_dbos(bench: Bench, rounds: Rounds) -> None:
     """Have DBOS provision as many numbers, on a database of its own."""
     scale, database = bench.scale, f"dbos_{next(_databases)}"
     bench.stack.postgres.create_database(database)
+    with services_of(bench.stack.settings(database, 0, "dbos")) as wiring:
+        trunk_sid = Saga.of(wiring).make_shared()
     environ = {**os.environ, **bench.stack.settings(database, 0, "dbos")}
     command = [sys.executable, "-m", "tests.benchmarks.dbos_saga"]
     with contextlib.ExitStack() as ended:
@@ -153,7 +157,7 @@ def _run_dbos(bench: Bench, rounds: Rounds) -> None:
         for process, own in zip(processes, numbers, strict=True):
             ended.callback(process.terminate)
             print(
-                json.dumps({"numbers": own, "slots": scale.concurrency // scale.workers}),
+                json.dumps({"numbers": own, "slots": scale.concurrency // scale.workers, "trunk": trunk_sid}),
                 file=process.stdin,
                 flush=True,
             )
@@ -180,7 +184,7 @@ def _cpu_s(bench: Bench, installation: Installation) -> dict[str, float]:
 def _rows(bench: Bench, latency: Latency, rounds: Rounds) -> list[Row]:
     name, ours, slots = f"many numbers {latency.name}", median(rounds.ours), bench.scale.concurrency
     note = "; ".join("of " + ", ".join(f"{one:.1f}" for one in side) for side in (rounds.ours, rounds.dbos))
-    bar = Bar(">=", 2) if latency is NO_LATENCY else None
+    bar = Bar(">=", 1) if latency is NO_LATENCY else None
     rows = [Row(name, ours, "/s", "DBOS", median(rounds.dbos), bar, note)]
     path = needed(latency)
     rows.append(Row(f"{name}: calls per operation", median(rounds.calls), "", "needed", path.calls))

@@ -1,4 +1,8 @@
-"""How long one number takes on an idle stack, beside its critical path and beside a straight script."""
+"""How long one number takes on an idle stack, beside its critical path and beside a straight script.
+
+On a shared trunk that stands; beside it the first number of a shared trunk, which makes it, and one on a trunk of its
+own.
+"""
 
 import time
 from collections.abc import Callable
@@ -7,6 +11,7 @@ from typing import Any
 import psycopg
 
 from app.dev.localstack.host import StackError
+from app.domain.operations import TrunkMode
 from tests.benchmarks.bench import LATENCIES, NO_LATENCY, Bench, Latency, median, percentile
 from tests.benchmarks.critical_path import Path, path_of
 from tests.benchmarks.installation import ApiClient, Installation, running
@@ -21,6 +26,15 @@ POLL_S = 0.002
 
 PATIENCE_S = 60.0
 """Seconds until a number is given up."""
+
+CALLS_BAR = 7
+"""Provider calls of one provisioning on a standing shared trunk, at most."""
+
+IN_LINE_BAR = 3
+"""Of them Twilio's, of which each waits for the one before."""
+
+MADE_SHARE = 3
+"""For every third number one is measured whose trunk has to be made."""
 
 IDLE_BAR_MS = 60
 """Milliseconds that a number may take where the providers take none."""
@@ -37,6 +51,7 @@ def measure(bench: Bench) -> Findings:
             bench.say("one", latency.name)
             bench.stack.sandbox.latency(latency.twilio_ms, latency.livekit_ms)
             found.rows += _side_by_side(bench, installation, saga, latency)
+            found.rows += _with_trunk_made(bench, installation, latency)
         bench.stack.sandbox.latency(0, 0)
     return found
 
@@ -44,12 +59,14 @@ def measure(bench: Bench) -> Findings:
 class Provisioner:
     """Provisions numbers through an installation, one after the other, and times each."""
 
-    def __init__(self, bench: Bench, installation: Installation, count: int) -> None:
+    def __init__(
+        self, bench: Bench, installation: Installation, count: int, trunk_mode: TrunkMode = TrunkMode.SHARED
+    ) -> None:
         self._client, self._installation = ApiClient(installation), installation
         self.posts_ms: list[float] = []
         """How long each POST of `time_one` took to be answered."""
         with installation.connect() as connection:
-            agents = add_agents(connection, count)
+            agents = add_agents(connection, count, trunk_mode)
         self._left = list(zip(agents, bench.owned_numbers(count), strict=True))
 
     def time_one(self) -> float:
@@ -93,20 +110,50 @@ def _await(connection: psycopg.Connection[Any], agent: str) -> None:
 def _side_by_side(bench: Bench, installation: Installation, saga: Saga, latency: Latency) -> list[Row]:
     count = bench.scale.single_numbers
     own = Provisioner(bench, installation, 2 * count)
-    others = bench.owned_numbers(count)
-    took: dict[str, list[float]] = {"ours": [], "script": [], "waiting": []}
-    path: Path | None = None
+    others = bench.owned_numbers(2 * count)
+    took: dict[str, list[float]] = {"ours": [], "seed": [], "checked": [], "waiting": []}
+    path = path_of([], 1, latency)
     opened = 0
-    for number in others:
+    for place in range(count):
+        seed, checked = others[2 * place : 2 * place + 2]
         bench.stack.sandbox.forget_requests()
         took["ours"].append(own.time_one())
         opened += sum(bench.stack.sandbox.connections_opened().values())
         path = path_of(bench.stack.sandbox.requests(), 1, latency)
-        took["script"].append(timed(lambda number=number: saga.provision(number)))  # type: ignore[misc]  # called at once
+        took["seed"].append(timed(lambda number=seed: saga.provision(number)))  # type: ignore[misc]  # called at once
+        took["checked"].append(timed(lambda number=checked: saga.provision(number, is_checked=True)))  # type: ignore[misc]  # the same
         took["waiting"].append(own.time_waiting())
-    rows = _rows(latency, took, path.critical_ms if path else 0)
     connections = Row(f"connections opened, {count} single numbers {latency.name}", opened, "")
-    return [*rows, connections]
+    return [*_rows(latency, took, path), connections]
+
+
+def _with_trunk_made(bench: Bench, installation: Installation, latency: Latency) -> list[Row]:
+    """Time numbers that find no trunk: the first of a shared one, and those on trunks of their own."""
+    count = max(bench.scale.single_numbers // MADE_SHARE, 1)
+    rows = []
+    for name, trunk_mode in (("first on a shared trunk", TrunkMode.SHARED), ("on its own trunk", TrunkMode.DEDICATED)):
+        own = Provisioner(bench, installation, count, trunk_mode)
+        took, path = [], path_of([], 1, latency)
+        for _ in range(count):
+            if trunk_mode is TrunkMode.SHARED:
+                _forget_pool(installation)
+            bench.stack.sandbox.forget_requests()
+            took.append(own.time_one())
+            path = path_of(bench.stack.sandbox.requests(), 1, latency)
+        measure = f"one number {latency.name}, {name}"
+        bar = Bar("<=", 1.1) if path.critical_ms else None
+        rows += [
+            Row(measure, median(took), "ms", "critical path", path.critical_ms, bar, f"n = {count}"),
+            Row(f"{measure}: provider calls", path.calls, "", note=f"{path.twilio_in_line:g} of Twilio in line"),
+        ]
+    return rows
+
+
+def _forget_pool(installation: Installation) -> None:
+    """Have the installation believe that it has no shared trunk yet."""
+    with installation.connect() as connection:
+        connection.execute("UPDATE agents SET trunk_id = NULL WHERE trunk_id IS NOT NULL")
+        connection.execute("DELETE FROM trunks")
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -116,16 +163,19 @@ def timed(call: Callable[[], object]) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-def _rows(latency: Latency, took: dict[str, list[float]], critical_ms: float) -> list[Row]:
-    ours, script, name = median(took["ours"]), median(took["script"]), f"one number {latency.name}"
+def _rows(latency: Latency, took: dict[str, list[float]], path: Path) -> list[Row]:
+    ours, name = median(took["ours"]), f"one number {latency.name}"
     p90 = percentile(took["ours"], 0.9)
     spread = f"p90 {p90:.0f} ms, n = {len(took['ours'])}" if p90 else ""
-    waiting = Row(f"{name}: answer to Prefer: wait", median(took["waiting"]), "ms", "row", ours)
-    if latency is NO_LATENCY:
-        bar = Bar("<=", IDLE_BAR_MS, "figure")
-        return [Row(f"{name}: to PROVISIONED", ours, "ms", "straight script", script, bar, spread), waiting]
-    return [
-        Row(f"{name}: to PROVISIONED", ours, "ms", "critical path", critical_ms, Bar("<=", 1.1), spread),
-        Row(f"{name}: to PROVISIONED", ours, "ms", "straight script", script, Bar("<=", 1.0)),
-        waiting,
+    measure, is_idle = f"{name}: to PROVISIONED", latency is NO_LATENCY
+    idle_bar = Bar("<=", IDLE_BAR_MS, "figure") if is_idle else None
+    seed_bar = idle_bar or Bar("<=", 0.65)
+    rows = [
+        Row(measure, ours, "ms", "script: the seed's six calls", median(took["seed"]), seed_bar, spread),
+        Row(measure, ours, "ms", "script: the same, and read back", median(took["checked"])),
+        Row(f"{name}: answer to Prefer: wait", median(took["waiting"]), "ms", "row", ours),
+        Row(f"{name}: provider calls", path.calls, "", bar=Bar("<=", CALLS_BAR, "figure")),
+        Row(f"{name}: Twilio's in line", path.twilio_in_line, "", bar=Bar("<=", IN_LINE_BAR, "figure")),
     ]
+    critical = Row(measure, ours, "ms", "critical path", path.critical_ms, Bar("<=", 1.1), spread)
+    return rows if is_idle else [critical, *rows]

@@ -11,6 +11,9 @@ from app.wiring import Wiring
 
 AGENT_NAME = "bench"
 
+SHARED_TAG = "straight/shared"
+"""The name of the trunk that numbers share."""
+
 
 class NotBuiltError(Exception):
     """The path does not read as it was written."""
@@ -34,14 +37,13 @@ class Saga:
             raise NotBuiltError("the number is not free")
         return found.sid
 
-    def create_trunk(self, agent_id: str) -> str:
+    def create_trunk(self, tag: str) -> str:
         """Create the Twilio trunk; return its sid."""
-        return self._carrier.create_trunk(TrunkSpec(_label(agent_id).tag)).sid
+        return self._carrier.create_trunk(TrunkSpec(tag)).sid
 
-    def create_url(self, trunk_sid: str, agent_id: str) -> str:
+    def create_url(self, trunk_sid: str, tag: str) -> str:
         """Create the origination URL; return its sid."""
-        spec = OriginationUrlSpec(_label(agent_id).tag, self._sip_uri)
-        return self._carrier.create_origination_url(trunk_sid, spec).sid
+        return self._carrier.create_origination_url(trunk_sid, OriginationUrlSpec(tag, self._sip_uri)).sid
 
     def create_inbound_trunk(self, number: str, agent_id: str) -> str:
         """Create the LiveKit trunk; return its id."""
@@ -52,31 +54,43 @@ class Saga:
         return self._platform.create_dispatch_rule(DispatchRuleSpec(_label(agent_id).tag, inbound_id, AGENT_NAME)).id
 
     def attach(self, trunk_sid: str, number_sid: str) -> None:
-        """Attach the number and read it back."""
+        """Attach the number."""
         self._carrier.attach_number(trunk_sid, number_sid, NumberRouting(None, None, None))
+
+    def read_back(self, number: str, number_sid: str, trunk_sid: str, inbound_id: str, rule_id: str) -> None:
+        """Read what is the number's: its trunk, and LiveKit's trunk and rule."""
         if self._carrier.get_number(number_sid).routing.trunk_sid != trunk_sid:
             raise NotBuiltError("the number is not on the trunk")
-
-    def verify(self, number: str, trunk_sid: str, inbound_id: str, rule_id: str) -> None:
-        """Read the whole path."""
-        urls = self._carrier.list_origination_urls(trunk_sid)
         trunks = self._platform.list_inbound_trunks(number)
         rules = self._platform.list_dispatch_rules(inbound_id)
-        is_whole = any(parse_sip_uri(url.sip_url) == parse_sip_uri(self._sip_uri) for url in urls)
-        is_whole = is_whole and [trunk.id for trunk in trunks] == [inbound_id]
-        if not is_whole or [rule.id for rule in rules] != [rule_id]:
+        if [trunk.id for trunk in trunks] != [inbound_id] or [rule.id for rule in rules] != [rule_id]:
             raise NotBuiltError("the path is not whole")
 
-    def provision(self, number: str) -> None:
-        """Build the whole path."""
+    def check_urls(self, trunk_sid: str) -> None:
+        """Read where the trunk leads."""
+        urls = self._carrier.list_origination_urls(trunk_sid)
+        if not any(parse_sip_uri(url.sip_url) == self._sip_uri for url in urls):
+            raise NotBuiltError("the trunk leads elsewhere")
+
+    def make_shared(self) -> str:
+        """Make a trunk for numbers to share; return its sid."""
+        trunk_sid = self.create_trunk(SHARED_TAG)
+        self.create_url(trunk_sid, SHARED_TAG)
+        return trunk_sid
+
+    def provision(self, number: str, *, is_checked: bool = False) -> None:
+        """Build the path of a number on a trunk of its own; read all of it back where `is_checked`."""
         agent_id = str(uuid.uuid4())
+        tag = _label(agent_id).tag
         number_sid = self.look_up(number)
-        trunk_sid = self.create_trunk(agent_id)
-        self.create_url(trunk_sid, agent_id)
+        trunk_sid = self.create_trunk(tag)
+        self.create_url(trunk_sid, tag)
         inbound_id = self.create_inbound_trunk(number, agent_id)
         rule_id = self.create_rule(inbound_id, agent_id)
         self.attach(trunk_sid, number_sid)
-        self.verify(number, trunk_sid, inbound_id, rule_id)
+        if is_checked:
+            self.check_urls(trunk_sid)
+            self.read_back(number, number_sid, trunk_sid, inbound_id, rule_id)
 
 
 def _label(agent_id: str) -> Label:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tests.benchmarks import bulk
 from tests.benchmarks.bench import NO_LATENCY, REAL_LATENCY, median, percentile
-from tests.benchmarks.critical_path import CALLS, needed, path_of
+from tests.benchmarks.critical_path import CALLS, READ, TWILIO_BRANCH, needed, path_of
 from tests.benchmarks.installation import APPLICATION, procfile_lines
 from tests.benchmarks.report import Bar, Detail, Findings, Row, as_json, show
 
@@ -57,13 +57,29 @@ def test_the_table_has_a_line_for_every_row_and_detail() -> None:
         assert part in text
 
 
+def _requests(*names: str) -> list[dict[str, str]]:
+    return [{"operation": name} for name in names]
+
+
 def test_the_critical_path_is_the_longest_way_through_the_calls() -> None:
-    path = path_of([{"operation": name} for name in CALLS * 3], 3, REAL_LATENCY)
-    assert path.critical_ms == pytest.approx(150 + 2 * 150 + 150 + 150 + 150)
-    assert path.calls_ms == pytest.approx(7 * 150 + 4 * 50)
-    assert path.calls == 11
+    path = path_of(_requests(*CALLS * 3), 3, REAL_LATENCY)
+    assert path.critical_ms == pytest.approx(150 + 2 * 50 + 150 + 150)
+    assert path.calls_ms == pytest.approx(3 * 150 + 4 * 50)
+    assert (path.calls, path.twilio_in_line) == (7, 3)
     assert needed(REAL_LATENCY) == path
-    assert path_of([{"operation": name} for name in CALLS], 1, NO_LATENCY).critical_ms == 0
+    assert path_of(_requests(*CALLS), 1, NO_LATENCY).critical_ms == 0
+
+
+def test_a_trunk_that_is_made_lengthens_the_critical_path_and_a_read_beside_the_others_does_not() -> None:
+    made = path_of(_requests(*CALLS, *TWILIO_BRANCH, "twilio.list_origination_urls"), 1, REAL_LATENCY)
+    assert made.critical_ms == pytest.approx(150 + 2 * 150 + 150 + 150)
+    assert (made.calls, made.twilio_in_line) == (10, 5)
+
+
+def test_a_number_that_is_read_before_it_is_attached_lengthens_the_critical_path() -> None:
+    path = path_of(_requests(*CALLS, READ), 1, REAL_LATENCY)
+    assert path.critical_ms == pytest.approx(needed(REAL_LATENCY).critical_ms + 150)
+    assert path.twilio_in_line == 4
 
 
 def test_a_call_that_is_no_part_of_the_path_is_not_overlooked() -> None:
