@@ -30,11 +30,13 @@ def run() -> None:
         sys.exit(str(error))
     engine = create_engine(url, connect_args={"prepare_threshold": None})
     event.listen(engine, "begin", _set_limits)
-    with engine.connect() as connection:
-        context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
-        with context.begin_transaction():
-            context.run_migrations()
-    engine.dispose()
+    try:
+        with engine.connect() as connection:
+            context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
+            with context.begin_transaction():
+                context.run_migrations()
+    finally:
+        engine.dispose()
 
 
 def _set_limits(connection: Connection) -> None:

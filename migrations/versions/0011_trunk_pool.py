@@ -69,6 +69,21 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # The code of before would take a shared trunk for the agent's own, and delete its URL under everybody's numbers.
+    op.execute("""
+        DO $$ BEGIN
+            IF EXISTS (SELECT FROM agents WHERE trunk_id IS NOT NULL) THEN
+                RAISE EXCEPTION 'numbers are on shared trunks: see "Upgrading to shared trunks" in docs/operations.md';
+            END IF;
+        END $$
+    """)
+    # What that code has no word for: a consolidation goes, and what it did to each number stays as a repair.
+    op.execute("UPDATE operations SET kind = 'repair' WHERE kind = 'rehome'")
+    op.execute("""
+        UPDATE operations SET bulk_id = NULL WHERE bulk_id IN (SELECT id FROM bulks WHERE kind <> 'provision')
+    """)
+    op.execute("DELETE FROM bulk_items WHERE bulk_id IN (SELECT id FROM bulks WHERE kind <> 'provision')")
+    op.execute("DELETE FROM bulks WHERE kind <> 'provision'")
     op.drop_constraint(op.f("ck_bulks_kind"), "bulks", type_="check")
     op.drop_column("bulks", "kind")
     op.drop_constraint(op.f("ck_operations_kind"), "operations", type_="check")

@@ -8,12 +8,12 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, insert, inspect
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import create_engine, insert, inspect, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.db.access import Base
-from app.db.models import Agent, Operation, OperationStep
-from app.domain.operations import OPEN_STATUSES, OperationKind, OperationStatus, PhoneStatus, StepState
+from app.db.models import Agent, Operation, OperationStep, Trunk
+from app.domain.operations import OPEN_STATUSES, OperationKind, OperationStatus, PhoneStatus, StepState, TrunkState
 from app.web.readiness import newest_migration
 from tests.support.saga import E164, Saga
 from tests.support.servers import ROOT
@@ -37,6 +37,38 @@ def test_they_go_up_match_the_models_go_down_and_up_again(empty_database_url: st
     assert tables(empty_database_url) == set()
     command.upgrade(config, "head")
     command.check(config)
+
+
+def test_numbers_on_shared_trunks_keep_the_release_that_knows_them(empty_database_url: str) -> None:
+    config = Config(toml_file=ROOT / "pyproject.toml")
+    config.attributes["url"] = empty_database_url
+    command.upgrade(config, "head")
+    engine = create_engine(empty_database_url)
+    try:
+        with engine.begin() as connection:
+            trunk = {"id": uuid.uuid4(), "profile": {}, "profile_hash": "", "shard": 1, "state": TrunkState.CREATING}
+            connection.execute(insert(Trunk).values(trunk))
+            agent = {"id": uuid.uuid4(), "name": "a", "livekit_agent_name": "a", "agent_metadata": {}}
+            agent |= {"phone_provisioning_status": PhoneStatus.NOT_PROVISIONED, "trunk_id": trunk["id"]}
+            connection.execute(insert(Agent).values(agent))
+            ended = {"id": uuid.uuid4(), "agent_id": agent["id"], "kind": "rehome", "phone_number": E164}
+            ended |= {"status": OperationStatus.SUCCEEDED, "takeover": False, "epoch": 0, "idle_kicks": 0}
+            connection.exec_driver_sql(
+                "INSERT INTO operations (id, agent_id, kind, phone_number, status, takeover, epoch, idle_kicks) "
+                "VALUES (%(id)s, %(agent_id)s, %(kind)s, %(phone_number)s, %(status)s, %(takeover)s, %(epoch)s, "
+                "%(idle_kicks)s)",
+                ended,
+            )
+        with pytest.raises(DBAPIError, match="numbers are on shared trunks"):
+            command.downgrade(config, "0010")
+        assert "trunks" in tables(empty_database_url)
+        with engine.begin() as connection:
+            connection.execute(update(Agent).values(trunk_id=None))
+        command.downgrade(config, "0010")
+        with engine.begin() as connection:
+            assert connection.exec_driver_sql("SELECT kind FROM operations").scalars().all() == ["repair"]
+    finally:
+        engine.dispose()
 
 
 def put_agent(saga: Saga, **values: Any) -> uuid.UUID:
