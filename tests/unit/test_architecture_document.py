@@ -28,8 +28,8 @@ from tests.support.machine_model import Dice, Life
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE, CONTRIBUTING = ROOT / "docs" / "architecture.md", ROOT / "docs" / "CONTRIBUTING.md"
 
-LIVES = 120
-"""Random lives of one number in which every move is seen; the rarest first in the 68th. The same ones each time."""
+LIVES = 480
+"""Random lives of one number in which every move is seen: 240 are too few. The same ones each time."""
 
 EVENTS = 150
 """Events of one life."""
