@@ -52,7 +52,9 @@ def run_step(task: Task, operation_id: str, epoch: int, step: str, direction: Di
         raise RollingBackError(f"{step}: operation {operation_id} rolls back")
     if outcome.verdict in {Verdict.RESTS, Verdict.ATTENTION} and rest_s <= LONGEST_COUNTDOWN_S:
         raise task.retry(countdown=rest_s)
-    if outcome.verdict is not Verdict.DONE:
+    if outcome.shortcut is not None:
+        wiring().publisher.publish(outcome.shortcut)
+    if outcome.verdict is not Verdict.DONE or outcome.shortcut is not None:
         # Not `Ignore`: for that Celery copies the whole traceback, and Flower shows the task as started for ever.
         task.request.chain = None
     return outcome.verdict.value

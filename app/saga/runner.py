@@ -20,6 +20,7 @@ from app.domain.operations import Direction
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.providers.rate_limiter import Caller, calling
 from app.saga import machine
+from app.saga.chain_plan import Plan, plan_of
 from app.saga.context import Claim, RoutedElsewhereError, Toolbox, claim_of
 from app.saga.instrumentation import NOT_INSTRUMENTED, WAITS, StepInstrumentation, StepRun
 from app.saga.machine import Change, Failure, Result, Saga, Verdict
@@ -45,6 +46,8 @@ class Outcome:
     verdict: Verdict
     rest: timedelta = timedelta()
     """Until the next try, where the verdict is RESTS."""
+    shortcut: Plan | None = None
+    """What is left where the step has finished others with it: the chain that it came with has too much in it."""
 
 
 @dataclass(frozen=True)
@@ -175,26 +178,29 @@ class Runner:
             context.removed.append(target)
         return Result(None, removed=tuple(targets))
 
-    def _keep(self, claim: Claim, run: StepRun, decide: Callable[[Saga, datetime], Change]) -> Verdict:
+    def _keep(self, claim: Claim, run: StepRun, decide: Callable[[Saga, datetime], Change]) -> Change:
         kept = self.rows.change(claim.context.operation_id, decide)
         if kept is None:
             raise LookupError(f"operation {claim.context.operation_id} vanished while its step ran")
-        verdict = kept[0].verdict
+        change, _ = kept
         # In logs and metrics a finished step is finished, whichever branch goes on.
-        run.outcome = Verdict.DONE if verdict is Verdict.OTHER_BRANCH else verdict
-        return verdict
+        run.outcome = Verdict.DONE if change.verdict is Verdict.OTHER_BRANCH else change.verdict
+        return change
 
     def _elapsed(self, claim: Claim) -> timedelta:
         return timedelta(seconds=self.tools.clock() - claim.context.started)
 
     def _keep_result(self, claim: Claim, run: StepRun, result: Result) -> Outcome:
-        verdict = self._keep(claim, run, lambda saga, now: machine.keep(saga, claim.lease, result, now))
+        change = self._keep(claim, run, lambda saga, now: machine.keep(saga, claim.lease, result, now))
+        verdict = change.verdict
         took_s = round(self._elapsed(claim).total_seconds(), 3)
         if verdict is Verdict.LOST:
             log.warning("step_lost_its_lease", resource_id=result.resource_id, took_s=took_s)
         else:
             log.info("step_finished", resource_id=result.resource_id, took_s=took_s)
-        return Outcome(verdict)
+        # Beside a later step another branch may be under way: its messages are not sent twice.
+        is_shorter = verdict is Verdict.DONE and bool(result.finished) and not claim.step.needs
+        return Outcome(verdict, shortcut=plan_of(change.after) if is_shorter else None)
 
     def _keep_error(
         self, claim: Claim, run: StepRun, error: ProviderError, *, is_clear: bool, is_open: bool
@@ -211,7 +217,8 @@ class Runner:
             found_routing=asdict(error.routing) if isinstance(error, RoutedElsewhereError) else None,
         )
         if failure.is_for_good and claim.direction is Direction.DO:
-            return Outcome(self._keep(claim, run, lambda saga, now: machine.fail(saga, claim.lease, failure, now)))
+            failed = self._keep(claim, run, lambda saga, now: machine.fail(saga, claim.lease, failure, now))
+            return Outcome(failed.verdict)
         pause = max(self._pause_after(claim, error), self.tools.timing.quiet if is_open else timedelta())
         outcome = self._keep_rest(claim, run, failure, pause)
         if outcome.verdict is Verdict.ATTENTION:
@@ -238,8 +245,8 @@ class Runner:
 
     def _keep_rest(self, claim: Claim, run: StepRun, failure: Failure, pause: timedelta) -> Outcome:
         timing = self.tools.timing
-        verdict = self._keep(claim, run, lambda saga, now: machine.rest(saga, claim.lease, failure, pause, timing, now))
-        return Outcome(verdict, pause)
+        rested = self._keep(claim, run, lambda saga, now: machine.rest(saga, claim.lease, failure, pause, timing, now))
+        return Outcome(rested.verdict, pause)
 
     def _pause_after(self, claim: Claim, error: ProviderError) -> timedelta:
         """Back off with full jitter (AWS: "Exponential Backoff and Jitter"), never sooner than the provider asks."""

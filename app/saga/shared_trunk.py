@@ -33,6 +33,19 @@ def place_of(ctx: StepContext) -> Place:
     return place
 
 
+def with_place(ctx: StepContext, result: Result) -> Result:
+    """Take the agent's place on a shared trunk along with its number, and finish the steps of a trunk that stands.
+
+    They would make no call, and cost two messages and six transactions. A number that leaves a trunk of its own takes
+    its place in their own time: that trunk may become the shared one.
+    """
+    if ctx.keeps_path or ctx.former_ids or not ctx.is_pooled:
+        return result
+    place = place_of(ctx)
+    is_standing = {TRUNK, ORIGINATION_URL} <= place.ids.keys()
+    return replace(result, trunk_id=place.trunk_id, finished=place.ids if is_standing else {})
+
+
 @dataclass(frozen=True)
 class Maker:
     """How the trunk, or its URL, is made; each function gets a context with the place's tag."""

@@ -14,7 +14,7 @@ from app.path.observed import CarrierNumber, NumberRouting
 from app.providers.errors import RejectedError, TransientError
 from app.saga.context import ABSENCE_CHECK_PAUSES, RoutedElsewhereError, StepContext
 from app.saga.machine import Result
-from app.saga.shared_trunk import Maker, place_of, shared
+from app.saga.shared_trunk import Maker, place_of, shared, with_place
 
 TRUNK_SEEN_WITHIN = timedelta(seconds=30)
 """How long Twilio may answer 404 below a trunk that it has just made; seconds are reported (terraform-provider-twilio
@@ -32,6 +32,7 @@ def look_up_number(ctx: StepContext) -> Result:
     """Find the number and check that we may use it; its present routing is stored, to be restored later.
 
     In a bulk it is found in a list that may be a minute old: what that says against the number is read once more.
+    With the number goes the agent's place on a trunk that numbers share.
     """
     listed = ctx.tools.numbers.find(ctx.phone_number, ctx.last_call_at) if ctx.shares_lists else None
     if listed is not None:
@@ -47,7 +48,8 @@ def _looked_up(ctx: StepContext, number: CarrierNumber) -> Result:
     if not number.is_voice:
         raise RejectedError(ErrorCode.NUMBER_NOT_VOICE, "The number cannot take voice calls, or is set to receive fax.")
     _refuse_foreign_routing(ctx, number.routing, own_trunk=ctx.ids.get(TRUNK))
-    return Result(number.sid, previous_routing=asdict(number.routing), voice_host=number.routing.voice_host)
+    found = Result(number.sid, previous_routing=asdict(number.routing), voice_host=number.routing.voice_host)
+    return with_place(ctx, found)
 
 
 def _owned_number(ctx: StepContext) -> CarrierNumber | None:
