@@ -133,7 +133,7 @@ ADVICE: Mapping[ErrorCode, str] = {
     _C.NUMBER_MOVED: "Find out in the Twilio console who moved it, then try again.",
     _C.TWILIO_BAD_CREDENTIALS: "Fix the Twilio settings, restart the workers, then retry.",
     _C.TWILIO_FORBIDDEN: "Give the Twilio key the permission, restart the workers, then retry.",
-    _C.TWILIO_TRUNK_LIMIT: "Delete unused trunks, or ask Twilio for more and raise TWILIO_TRUNK_LIMIT.",
+    _C.TWILIO_TRUNK_LIMIT: "Move numbers off trunks of their own (trunkline trunks consolidate), or ask for more.",
     _C.TWILIO_ORIGINATION_LIMIT: "Somebody added origination URLs to the trunk (ten at most): remove them, then retry.",
     _C.TWILIO_EMERGENCY_NUMBER: "Unregister the number's emergency address at Twilio, then retry.",
     _C.TWILIO_TRUNK_IN_USE: "Our trunk carries numbers that are not ours: move them away, then retry.",
