@@ -35,6 +35,9 @@ STATEMENTS = {
 SMALL_TABLE = "webhook_endpoints"
 """Always a few rows, without a useful index."""
 
+READ_WHOLE = {"find room": "trunks"}
+"""Statements that may read a whole table: where all trunks are full, all are looked at, those that are gone as well."""
+
 MOMENT, ID = timedelta(seconds=1), uuid.uuid4()
 
 VALUES = {
@@ -78,7 +81,9 @@ def test_a_plan_made_while_the_tables_were_empty_reads_no_whole_table(
 ) -> None:
     """PostgreSQL keeps a plan for the connection, while the tables grow."""
     plan = "\n".join(row[0] for row in emptied.execute(f"EXPLAIN {STATEMENTS[name]}", VALUES).fetchall())
-    assert "Seq Scan" not in plan.replace(f"Seq Scan on {SMALL_TABLE}", ""), plan
+    for small in (SMALL_TABLE, READ_WHOLE.get(name, SMALL_TABLE)):
+        plan = plan.replace(f"Seq Scan on {small} ", "")
+    assert "Seq Scan" not in plan, plan
 
 
 def test_every_list_of_open_statuses_is_that_of_the_indexes() -> None:
