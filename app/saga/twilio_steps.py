@@ -421,8 +421,9 @@ def move_number_back(ctx: StepContext) -> Result:
         raise
     if former is None or now.trunk_sid != ctx.ids[TRUNK]:
         return Result(None)
-    urls = carrier.list_origination_urls(former)
-    if former == ctx.ids[TRUNK] or all(url.sid != ctx.former_ids.get(ORIGINATION_URL) for url in urls):
+    # One empty list may be wrong, and would leave the old trunk to nobody.
+    urls = ctx.find_with_retries(lambda: _urls_of(ctx, former))
+    if former == ctx.ids[TRUNK] or ctx.former_ids.get(ORIGINATION_URL) not in urls:
         is_gone = carrier.get_trunk(former) is None
         return Result(number_sid, removed=tuple(ctx.former_ids.values()) if is_gone else ())
     ctx.check_time()
