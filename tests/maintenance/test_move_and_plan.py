@@ -42,6 +42,12 @@ ALL_UPDATES = [
 """What a move writes, by the trunk mode of the agent that gives its number away."""
 
 
+ATTACHED_BY_A_SECOND_TRY = (
+    "UPDATE operation_steps SET unsettled_until = now() - interval '1 s' WHERE name = 'twilio_number_attachment'"
+)
+"""As after a first attach request without an answer: only then is a shared trunk read at the end."""
+
+
 def _second(live: SandboxApp) -> uuid.UUID:
     return live.wiring.agents.create("back office", "back-office", {}).id
 
@@ -198,6 +204,8 @@ def test_deprovisioning_during_a_repair_leaves_nothing(live: SandboxApp, when: s
 @pytest.mark.parametrize("live", TrunkMode, indirect=True)
 def test_an_attachment_that_landed_late_does_not_keep_the_trunk(live: SandboxApp) -> None:
     agent = live.agent
+    with live.wiring.sessions.begin() as session:
+        session.execute(text(ATTACHED_BY_A_SECOND_TRY))
     live.wiring.provisioning.deprovision(live.agent_id, origin=Origin())
     plan = live.publisher.plans[0]
     live.wiring.runner.run_step(plan.operation_id, plan.epoch, plan.steps[0], plan.direction)
@@ -265,13 +273,14 @@ def test_deprovisioning_searches_for_nothing_after_a_repair_with_known_outcomes(
     assert not [one for one in live.sandbox.requests(seen) if one["operation"] == "twilio.list_trunks"]
 
 
-def test_a_plan_names_the_calls_that_are_then_made_and_writes_nothing(live: SandboxApp) -> None:
+@pytest.mark.parametrize(("live", "used"), [(TrunkMode.DEDICATED, 1), (TrunkMode.SHARED, 2)], indirect=["live"])
+def test_a_plan_names_the_calls_that_are_then_made_and_writes_nothing(live: SandboxApp, used: int) -> None:
     live.wiring.provisioning.deprovision(live.agent_id, origin=Origin())
     live.drive()
     before, rows = live.sandbox.state(), _rows(live)
     plan = live.wiring.planning.preview(live.agent_id, NUMBER, takeover=False)
     assert (live.sandbox.state(), _rows(live)) == (before, rows)
-    assert (plan.would_succeed, [one.blocks for one in plan.obstacles], plan.trunks_used) == (True, [False], 1)
+    assert (plan.would_succeed, [one.blocks for one in plan.obstacles], plan.trunks_used) == (True, [False], used)
     seen = live.sandbox.requests()[-1]["seq"]
     live.provision()
     agent = live.agent

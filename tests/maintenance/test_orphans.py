@@ -10,7 +10,8 @@ from sqlalchemy import update
 from app.db.models import Agent
 from app.domain.events import Origin
 from app.domain.findings import FindingCode, Severity
-from app.path.marks import tag_of
+from app.domain.operations import TrunkMode
+from app.path.marks import is_pool_tag, tag_of
 from tests.support.malformed_texts import MALFORMED_URIS, damaged_marks
 from tests.support.sandbox_app import FOREIGN_NUMBER, NUMBER, SandboxApp, unknown_agent
 
@@ -33,7 +34,10 @@ def _inbound(live: SandboxApp, metadata: str) -> str:
     return str(live.console.livekit("CreateSIPInboundTrunk", trunk=trunk)["sip_trunk_id"])
 
 
-def test_a_path_whose_row_was_lost_is_deleted_rule_before_trunk(live: SandboxApp) -> None:
+@pytest.mark.parametrize(
+    ("live", "resources"), [(TrunkMode.DEDICATED, 4), (TrunkMode.SHARED, 2)], indirect=["live"]
+)
+def test_a_path_whose_row_was_lost_is_deleted_rule_before_trunk(live: SandboxApp, resources: int) -> None:
     foreign = live.foreign()
     live.console.twilio("POST", _number_path(live), TrunkSid="")
     with live.wiring.sessions.begin() as session:
@@ -42,9 +46,11 @@ def test_a_path_whose_row_was_lost_is_deleted_rule_before_trunk(live: SandboxApp
     audit = live.audit(fix=True)
     assert {(each["code"], each["fixed"]) for each in audit.findings} == {(FindingCode.ORPHAN, "deleted")}
     deletes = [each["operation"] for each in live.sandbox.requests(seen) if "elete" in each["operation"]]
-    assert len(deletes) == 4
+    assert len(deletes) == resources
     assert "ispatch" in deletes[0]
-    assert not [one for one in live.sandbox.state()["trunks"] if "trunkline" in str(one)]
+    # The trunk that numbers share stays.
+    kept = [one["friendly_name"] for one in live.sandbox.state()["trunks"] if "trunkline" in str(one)]
+    assert [is_pool_tag("stage", name) for name in kept] == [True] * (resources == 2)
     assert live.foreign() == foreign
 
 
