@@ -34,9 +34,7 @@ def _inbound(live: SandboxApp, metadata: str) -> str:
     return str(live.console.livekit("CreateSIPInboundTrunk", trunk=trunk)["sip_trunk_id"])
 
 
-@pytest.mark.parametrize(
-    ("live", "resources"), [(TrunkMode.DEDICATED, 4), (TrunkMode.SHARED, 2)], indirect=["live"]
-)
+@pytest.mark.parametrize(("live", "resources"), [(TrunkMode.DEDICATED, 4), (TrunkMode.SHARED, 2)], indirect=["live"])
 def test_a_path_whose_row_was_lost_is_deleted_rule_before_trunk(live: SandboxApp, resources: int) -> None:
     foreign = live.foreign()
     live.console.twilio("POST", _number_path(live), TrunkSid="")
