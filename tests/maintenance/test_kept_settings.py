@@ -11,8 +11,8 @@ import pytest
 
 from app.domain.events import Origin
 from app.domain.findings import FindingCode, Severity
-from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK
-from app.path.marks import has_mark
+from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK, TrunkMode
+from app.path.marks import has_mark, pool_tag, tag_of
 from app.wiring import Wiring
 from tests.support.changed_path import ChangedPath, OwnSandbox, by_hand, new_path, reaches, set_by_hand
 
@@ -113,8 +113,9 @@ DEEDS = {"repair": repair, "move": move, "audit --fix": audit_and_fix}
 
 
 @pytest.fixture
-def path(changing: tuple[OwnSandbox, Wiring]) -> ChangedPath:
-    return new_path(*changing)
+def path(request: pytest.FixtureRequest, changing: tuple[OwnSandbox, Wiring]) -> ChangedPath:
+    """A new path; the parameter, if there is one, is the agent's trunk mode."""
+    return new_path(*changing, trunk_mode=getattr(request, "param", TrunkMode.SHARED))
 
 
 @pytest.mark.parametrize("deed", DEEDS)
@@ -150,17 +151,17 @@ EMPTIED: dict[str, Callable[[ChangedPath], object]] = {
 
 
 def marks(path: ChangedPath) -> dict[str, bool]:
-    """Tell for each of our objects whether it carries our mark."""
+    """Tell for each of our objects whether it carries our mark, or the pool's where numbers share it."""
     instance, agent_id = path.wiring.settings.instance_name, str(path.agent_id)
-    texts = {
-        TRUNK: _twilio_trunk(path)["friendly_name"],
-        ORIGINATION_URL: _url(path)["friendly_name"],
-        INBOUND_TRUNK: path.inbound().metadata,
-        DISPATCH_RULE: path.rule().name,
+    texts = {INBOUND_TRUNK: path.inbound().metadata, DISPATCH_RULE: path.rule().name}
+    tags = {TRUNK: _twilio_trunk(path)["friendly_name"], ORIGINATION_URL: _url(path)["friendly_name"]}
+    own_tag = pool_tag(instance, path.agent.trunk_id) if path.agent.trunk_id else tag_of(instance, path.agent_id)
+    return {kind: tag == own_tag for kind, tag in tags.items()} | {
+        kind: has_mark(instance, agent_id, text) for kind, text in texts.items()
     }
-    return {kind: has_mark(instance, agent_id, text) for kind, text in texts.items()}
 
 
+@pytest.mark.parametrize("path", TrunkMode, indirect=True)
 @pytest.mark.parametrize("deed", ["repair", "move", "audit --fix"])
 @pytest.mark.parametrize("which", EMPTIED)
 def test_a_mark_that_was_emptied_is_put_back(which: str, deed: str, path: ChangedPath) -> None:
@@ -173,6 +174,7 @@ def test_a_mark_that_was_emptied_is_put_back(which: str, deed: str, path: Change
     assert path.audit().findings == []
 
 
+@pytest.mark.parametrize("path", TrunkMode, indirect=True)
 def test_all_marks_at_once_are_put_back_and_nothing_is_made_twice(path: ChangedPath) -> None:
     before = set(path.sandbox.objects())
     for empty in EMPTIED.values():

@@ -16,10 +16,13 @@ from app import create_app
 from app.access import KeyService, Scope
 from app.db.models import Operation
 from app.domain.events import Origin
-from app.domain.operations import OperationStatus, PhoneStatus
+from app.domain.operations import OperationStatus, PhoneStatus, TrunkMode
 from app.saga import runner
 from tests.support.saga import EXPIRE_LEASES
 from tests.support.sandbox_app import SandboxApp
+
+pytestmark = pytest.mark.parametrize("live", [TrunkMode.DEDICATED], indirect=True)
+"""A deprovisioning deletes only a trunk of the agent's own."""
 
 SOON = timedelta(seconds=10)
 """Less than any pause after a refused undo: 15 to 30 s."""

@@ -73,7 +73,8 @@ def test_a_dry_run_returns_calls_and_obstacles(live: SandboxApp, client: Client)
     live.wiring.provisioning.deprovision(live.agent_id, origin=Origin())
     live.drive()
     free = client.call("POST", path, {"phoneNumber": NUMBER}).json
-    assert (free["wouldSucceed"], len(free["calls"])) == (True, 11)
+    # The shared trunk and its URL stand: neither is made or read.
+    assert (free["wouldSucceed"], len(free["calls"])) == (True, 7)
     (warning,) = free["obstacles"]
     assert (warning["blocks"], "example.com" in warning["detail"]) == (False, True)
     assert live.publisher.plans == []
