@@ -85,7 +85,7 @@ NAVIGATION: Sequence[NavigationItem] = (
         "console.bulks",
         ("console.bulk", "console.create_bulk", "console.check_bulk", "console.cancel_bulk", "console.resume_bulk"),
     ),
-    NavigationItem("Trunks", "console.trunks", ("console.trunk",)),
+    NavigationItem("Trunks", "console.trunks", ("console.trunk", "console.consolidation", "console.consolidate")),
     NavigationItem("Audit", "console.audit", ("console.audit", "console.start_audit")),
     NavigationItem(
         "Webhooks", "console.webhooks", ("console.webhook", "console.create_webhook", "console.rotate_webhook")

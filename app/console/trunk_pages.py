@@ -6,18 +6,21 @@ from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
 from app.console.forms import read_cursor, read_trunks_query
-from app.console.pages import console_services, page
+from app.console.pages import console_services, origin, page, redirect_with_message
 from app.console.presentation import finding_line
 from app.console.reader import PAGE_ROWS
 from app.domain.findings import stored_finding
 from app.domain.operations import TrunkMode, TrunkState
 from app.numbers.inventory import UNKNOWN_ROOM
+from app.web.authentication import charge_items
 from app.web.context import web_services, wiring
 
 
 def register_trunks(blueprint: Blueprint) -> None:
     """Register the list and the page of one trunk."""
     blueprint.get("/trunks", endpoint="trunks")(trunks)
+    blueprint.get("/trunks/consolidate", endpoint="consolidation")(consolidation)
+    blueprint.post("/trunks/consolidate", endpoint="consolidate")(consolidate)
     blueprint.get("/trunks/<trunk_id>", endpoint="trunk")(trunk)
 
 
@@ -35,7 +38,22 @@ def trunks() -> ResponseReturnValue:
         states=list(TrunkState),
         room=room,
         room_sentence=room.summary if room else UNKNOWN_ROOM,
+        movable=wiring().consolidation.plan().agents,
     )
+
+
+def consolidation() -> ResponseReturnValue:
+    """Say what a consolidation would do, and ask for confirmation."""
+    return page("consolidation.html", plan=wiring().consolidation.plan())
+
+
+def consolidate() -> ResponseReturnValue:
+    """Move every number that can move from a trunk of its own to shared ones, as a bulk."""
+    charge_items(wiring().consolidation.plan().agents)
+    plan, bulk = wiring().consolidation.start(origin=origin())
+    if bulk is None:
+        return redirect_with_message(plan.message, "console.trunks")
+    return redirect_with_message(plan.message, "console.bulk", bulk_id=bulk.id)
 
 
 def trunk(trunk_id: uuid.UUID) -> ResponseReturnValue:

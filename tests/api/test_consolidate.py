@@ -10,6 +10,7 @@ from app.access import Scope
 from app.db.models import Agent, Operation
 from app.domain.operations import BulkKind, OperationKind, PhoneStatus, TrunkMode
 from tests.support.api import Api
+from tests.support.console import signed_in
 
 URL = "/api/trunks/consolidate"
 
@@ -129,3 +130,23 @@ def test_the_command_opens_the_bulk(api: Api) -> None:
     assert "Bulk of rehomes" in result.output
     assert api.count("bulks") == 1
     assert "Nothing to do" in run(api).output
+
+
+def test_the_console_says_what_would_move_and_opens_the_bulk_once_confirmed(api: Api) -> None:
+    browser = signed_in(api, Scope.WRITE)
+    assert "Move to shared trunks" not in browser.get("/trunks").text
+    for n in range(2):
+        on_own_trunk(api, n)
+    on_own_trunk(api, 2, TrunkMode.DEDICATED)
+    assert "2 numbers have trunks of their own" in browser.get("/trunks").text
+
+    asked = browser.get("/trunks/consolidate")
+    assert "Move 2 numbers to shared trunks?" in asked.text
+    assert "1 stay. Their trunkMode is dedicated" in asked.text
+    assert api.count("bulks") == 0
+
+    moved = browser.post("/trunks/consolidate")
+    assert (moved.status_code, api.count("bulks")) == (303, 1)
+    assert "/bulks/" in moved.headers["Location"]
+    again = browser.post("/trunks/consolidate")
+    assert (again.headers["Location"].endswith("/trunks"), api.count("bulks")) == (True, 1)

@@ -72,6 +72,7 @@ def test_every_page_is_accessible(
         "bulk-cancel": f"/bulks/{bulk}/cancel",
         "trunks": "/trunks",
         "trunk": f"/trunks/{trunk}",
+        "consolidation": "/trunks/consolidate",
         "audit": "/audit",
         "webhooks": "/webhooks",
         "webhook": f"/webhooks/{webhook}",
