@@ -13,6 +13,7 @@ from app.audit.service import AuditService
 from app.db.models import Audit, Operation
 from app.domain.errors import RefusedError
 from app.domain.events import Origin
+from app.domain.operations import TrunkMode
 from app.path.spec import TrunkSpec
 from app.providers.base import Carrier
 from app.providers.errors import ProviderError
@@ -34,7 +35,12 @@ WEBHOOK, APPLICATION, TRUNK = NUMBERS = ("+15145550001", "+15145550002", "+15145
 """Named by their routing at the start of the day; the last two need `takeover`."""
 
 FOREIGN_NUMBER = "+15145559999"
-NAMES = ("front-desk", "back-office", "night-watch")
+TRUNK_MODES = {
+    "front-desk": TrunkMode.DEDICATED,
+    "back-office": TrunkMode.SHARED,
+    "night-watch": TrunkMode.SHARED,
+}
+NAMES = tuple(TRUNK_MODES)
 ORIGIN = Origin(requested_by="tests")
 
 LONGEST_REST = timedelta(seconds=2 * BACKOFF_CAP_S)
@@ -51,6 +57,7 @@ _TIMES = {
     "operation_steps": ("lease_until", "unsettled_until", "started_at", "finished_at"),
     "audits": ("lease_until", "created_at", "started_at"),
     "agents": ("updated_at",),
+    "trunks": ("lease_until", "unsettled_until", "checked_at", "emptied_at", "created_at"),
 }
 """Every column with a time that decides when something is done."""
 
@@ -102,7 +109,9 @@ class RandomDay:
         state = self.sandbox.state()
         self.console_editor = ConsoleEditor(self.plain, self.sandbox, self.their_trunk)
         self.routings = {number: [routing_of(state, number)] for number in NUMBERS}
-        self.agents[:] = [self.wiring.agents.create(name, name, {}).id for name in NAMES]
+        self.agents[:] = [
+            self.wiring.agents.create(name, name, {}, trunk_mode=mode).id for name, mode in TRUNK_MODES.items()
+        ]
 
     def apply_event(self, event: Event) -> None:
         """Apply one event; a refusal, a provider's error and a worker's death are expected results."""
