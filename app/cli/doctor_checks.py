@@ -45,14 +45,14 @@ class CheckOutcome:
 
 @dataclass(frozen=True)
 class Check:
-    """One check. It is skipped if a setting that it needs is wrong or the check that it depends on failed."""
+    """One check. It is skipped if a setting that it needs is wrong or a check that it depends on failed."""
 
     name: str
     run: Callable[[Wiring], CheckOutcome]
     variables: tuple[str, ...] = ()
     """The settings that it needs."""
-    after: str = ""
-    """The check that it depends on."""
+    after: tuple[str, ...] = ()
+    """The checks that it depends on."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class CheckRun:
     def run_check(self, check: Check) -> CheckResult:
         """Run one check, or skip it if something that it depends on failed."""
         failed = [variable for variable in check.variables if variable in self._problems]
-        failed += [check.after] if check.after in self._failed else []
+        failed += [name for name in check.after if name in self._failed]
         if failed:
             outcome = CheckOutcome(CheckStatus.SKIPPED, f"not checked: fix {', '.join(failed)} first")
         else:
@@ -289,13 +289,13 @@ def _ago(age: timedelta) -> str:
 
 STORE_CHECKS = (
     Check("database", _database, ("DATABASE_URL",)),
-    Check("migrations", _migrations, after="database"),
+    Check("migrations", _migrations, after=("database",)),
     Check("broker", _broker, ("REDIS_URL",)),
-    Check("clock", _clock, after="database"),
+    Check("clock", _clock, after=("database",)),
 )
 
 PROCESS_CHECKS = (
-    Check("sweeper", _sweeper, after="migrations"),
-    Check("workers", _workers, after="migrations"),
-    Check("API keys", _keys, after="migrations"),
+    Check("sweeper", _sweeper, after=("migrations",)),
+    Check("workers", _workers, after=("migrations",)),
+    Check("API keys", _keys, after=("migrations",)),
 )

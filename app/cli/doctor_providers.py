@@ -160,10 +160,10 @@ _LIVEKIT = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
 
 PROVIDER_CHECKS = (
     Check("Twilio", _twilio, _TWILIO),
-    Check("numbers", _numbers, after="Twilio"),
-    Check("trunks", _trunks, after="Twilio"),
+    Check("numbers", _numbers, after=("Twilio",)),
+    Check("trunks", _trunks, after=("Twilio", "migrations")),
     Check("LiveKit", _livekit, _LIVEKIT),
-    Check("LiveKit trunks", _inbound_trunks, after="LiveKit"),
-    Check("dispatch rules", _rules, after="LiveKit"),
+    Check("LiveKit trunks", _inbound_trunks, after=("LiveKit",)),
+    Check("dispatch rules", _rules, after=("LiveKit",)),
     Check("SIP URI", _sip_uri, ("LIVEKIT_SIP_URI", "LIVEKIT_URL")),
 )

@@ -750,7 +750,9 @@ def _finish_others(change: Change, finished: Mapping[str, str]) -> None:
     for name, resource_id in finished.items():
         row = change.steps.get(name)
         if row is not None and row.state is StepState.PENDING and not row.attempts:
-            change.set_step(name, state=StepState.DONE, resource_id=resource_id, finished_at=change.now)
+            change.set_step(
+                name, state=StepState.DONE, resource_id=resource_id, started_at=change.now, finished_at=change.now
+            )
             change.set_agent(ids=_with_id(change.agent.ids, name, resource_id))
             change.tell(EventName.STEP_DONE, name, resource_id=resource_id)
 

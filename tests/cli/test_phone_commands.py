@@ -19,6 +19,13 @@ def desk(shell: Shell) -> str:
     return shell.run("agents", "create", "desk").stdout.strip()
 
 
+@pytest.fixture
+def own_desk(shell: Shell) -> str:
+    """The same, and the number is to have a trunk of its own."""
+    shell.live.sandbox.number(FREE)
+    return shell.run("agents", "create", "desk", "--trunk-mode", "dedicated").stdout.strip()
+
+
 def test_a_number_is_connected_with_a_line_for_each_step(shell: Shell, desk: str) -> None:
     result = shell.run("provision", "desk", FREE)
 
@@ -74,7 +81,7 @@ def test_a_failure_says_why_and_that_nothing_is_left(shell: Shell, desk: str) ->
     assert (status.exit_code, "livekit_rejected" in status.stdout) == (1, True)
 
 
-def test_an_undo_that_is_stuck_needs_attention(shell: Shell, desk: str) -> None:
+def test_an_undo_that_is_stuck_needs_attention(shell: Shell, own_desk: str) -> None:
     shell.live.sandbox.fault(RULE, "reject")
     shell.live.sandbox.fault("twilio.delete_trunk", "reject", times=None)
 
