@@ -112,6 +112,7 @@ def test_every_call_of_the_api_that_changes_something_is_remembered_with_its_act
     repair = did(Action.REPAIR, f"{ours}/repair", {}).json["operationId"]
     api.succeed(repair)
     api.succeed(did(Action.MOVE, f"{ours}/move-phone", {"toAgentId": other}).json["operationId"])
+    did(Action.BULK_CREATE, "/api/trunks/consolidate")
     did(Action.DEPROVISION, f"{ours}/deprovision-phone", method="DELETE")
     did(Action.AGENT_DELETE, f"/api/agents/{third}", method="DELETE")
     items = {"items": [{"phoneNumber": OTHER_NUMBER, "agentId": other}]}
@@ -153,6 +154,7 @@ def test_every_button_of_the_console_is_remembered_with_its_actor(drifting: Api)
     api.succeed(str(api.publisher.plans[-1].operation_id))
     did(Action.MOVE, f"{ours}/move", to=other)
     api.succeed(str(api.publisher.plans[-1].operation_id))
+    did(Action.BULK_CREATE, "/trunks/consolidate")
     did(Action.DEPROVISION, f"{ours}/deprovision")
     file = (io.BytesIO(f"phoneNumber,agentId\n{OTHER_NUMBER},{other}\n".encode()), "numbers.csv")
     bulk = did(Action.BULK_CREATE, "/bulks", file=file).headers["Location"]
@@ -285,6 +287,7 @@ def test_rows_are_deleted_when_they_have_had_their_day(api: Api) -> None:
 LOOKING = {
     *("doctor", "agents list", "agents show", "numbers list", "provision watch", "status", "verify"),
     *("operations list", "operations show", "activity", "webhooks list", "keys list", "sweep"),
+    "trunks list",
 }
 """Commands that change nothing that anybody asked for."""
 
@@ -310,6 +313,7 @@ def test_every_command_that_changes_something_is_remembered(drifting: Api, tmp_p
     api.succeed(str(api.publisher.plans[-1].operation_id))
     did(Action.MOVE, "move", agent, other, "--no-wait")
     api.succeed(str(api.publisher.plans[-1].operation_id))
+    did(Action.BULK_CREATE, "trunks consolidate", "--no-wait")
     did(Action.DEPROVISION, "deprovision", agent, "--yes", "--no-wait")
     file = tmp_path / "numbers.csv"
     for command, number in (("import", "+15145550001"), ("provision import", "+15145550002")):

@@ -14,8 +14,9 @@ from werkzeug.routing import Rule
 from app.access import Scope
 from tests.support.api import NOBODY, Api
 from tests.support.console import BrowserClient, signed_in
+from tests.support.trunks import add_shared_trunk
 
-PARAMETERS = ("q", "status", "tab", "health", "cursor", "limit", "next", "agentId", "dryRun")
+PARAMETERS = ("q", "status", "tab", "health", "cursor", "limit", "next", "agentId", "dryRun", "mode", "state")
 FORM_FIELDS = ("name", "livekitAgentName", "typed", "chosen", "takeover", "to", "url", "events", "description")
 FORM_FIELDS += ("key", "next", "fix")
 
@@ -87,7 +88,8 @@ def rows(api: Api) -> dict[str, str]:
     bulk = api.post("/api/provisionings", {"items": [7]}).json["bulkId"]
     delivery_id = str(api.wiring.webhooks.test(webhook.id).id)
     found = {"agent_id": agent_id, "operation_id": operation_id, "bulk_id": bulk, "webhook_id": str(webhook.id)}
-    return found | {"delivery_id": delivery_id, "audit_id": NOBODY}
+    trunk_id = str(add_shared_trunk(api.wiring.sessions, api.wiring.maintenance.tools.profile))
+    return found | {"delivery_id": delivery_id, "audit_id": NOBODY, "trunk_id": trunk_id}
 
 
 def path_of(rule: Rule, ids: dict[str, str]) -> str:

@@ -32,7 +32,14 @@ def test_every_task_has_a_name_that_says_what_it_does(celery_app: Celery) -> Non
 
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_every_task_goes_to_a_queue_that_a_worker_reads(celery_app: Celery, name: str) -> None:
-    queues = {"provision": "provision", "repair": "provision", "move": "provision", "rehome": "provision", "upkeep": "ops", "webhooks": "ops"}
+    queues = {
+        "provision": "provision",
+        "repair": "provision",
+        "move": "provision",
+        "rehome": "provision",
+        "upkeep": "ops",
+        "webhooks": "ops",
+    }
     queue = queues.get(name.split(".", 1)[0], "rollback")
     assert celery_app.amqp.router.route({}, name)["queue"].name == queue
 
