@@ -130,6 +130,7 @@ class _PlannedPool:
     """A pool as the steps of a dry run see it: the place that the agent would get; nothing is written."""
 
     place: Place
+    checked: bool
 
     def take_place(self, *_: object) -> Place:
         return self.place
@@ -142,7 +143,7 @@ class _PlannedPool:
 
     def keep_made(self, _trunk: object, _token: object, step: str, sid: str, *_: object, **__: object) -> str:
         # What has just been made is not read by the verification.
-        self.place = replace(self.place, ids={**self.place.ids, step: sid}, is_checked=True)
+        self.place, self.checked = replace(self.place, ids={**self.place.ids, step: sid}), True
         return sid
 
     def end_making(self, *_: object, **__: object) -> None:
@@ -150,6 +151,9 @@ class _PlannedPool:
 
     def forget(self, *_: object) -> None:
         """Nothing is gone."""
+
+    def is_checked(self, *_: object) -> bool:
+        return self.checked
 
     def keep_checked(self, *_: object) -> None:
         """Nothing was read."""
@@ -375,9 +379,8 @@ def planned_calls(
     if ORIGINATION_URL in place.ids:
         recorder.have_url(place.ids[ORIGINATION_URL], place.ids[TRUNK], spec.origination_url)
     carrier, platform = adapters(recorder)
-    tools = replace(
-        context.tools, carrier=carrier, platform=platform, pool=_PlannedPool(place), clock=lambda: context.started
-    )
+    pool = _PlannedPool(place, context.tools.pool.is_checked(place.trunk_id))
+    tools = replace(context.tools, carrier=carrier, platform=platform, pool=pool, clock=lambda: context.started)
     context = replace(context, tools=tools)
     ids: dict[str, str] = {}
     calls: list[Call] = []

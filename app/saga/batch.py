@@ -146,7 +146,7 @@ class BatchRunner(Runner):
         urls: dict[str, Sequence[OriginationUrl]] = {}
         unchecked: list[uuid.UUID] = []
         for trunk_id, members in on_trunk.items():
-            if self._is_checked(members):
+            if self.tools.pool.is_checked(trunk_id):
                 built = as_built(members[0].spec, Observed())
                 trunks.update(built.trunks)
                 urls.update(built.urls)
@@ -165,13 +165,6 @@ class BatchRunner(Runner):
             if not any(finding.is_about_trunk for finding in of_trunk):
                 self.tools.pool.keep_checked(trunk_id)
         return found
-
-    def _is_checked(self, members: Sequence[StepContext]) -> bool:
-        """Tell whether their trunk was read a moment ago; asked by the first that still has its lease."""
-        take_place = self.tools.pool.take_place
-        places = (take_place(ctx.agent_id, ctx.operation_id, LAST, ctx.lease_token) for ctx in members)
-        place = next(filter(None, places), None)
-        return place is not None and place.is_checked and place.trunk_id == members[0].trunk_id
 
     def _leave(self, claim: Claim, refusal: str, pause: timedelta | None) -> Verdict:
         """Leave an operation to a verification of its own, which the next sweep publishes; after a pause to a batch."""

@@ -24,7 +24,6 @@ from app.saga import livekit_steps, twilio_steps
 from app.saga.context import StepContext
 from app.saga.machine import Result
 from app.saga.observing import read_built_path
-from app.saga.shared_trunk import place_of
 
 
 @dataclass(frozen=True)
@@ -106,14 +105,14 @@ def _mend_trunk(ctx: StepContext, findings: Iterable[Finding]) -> None:
 def read_findings(ctx: StepContext) -> list[Finding]:
     """Read every resource of the path once, side by side, and compare it with what it should be."""
     spec = ctx.spec
-    place = place_of(ctx) if ctx.is_pooled else None
+    pool, trunk_id = ctx.tools.pool, ctx.trunk_id
     known, built = Observed(), as_built(spec, Observed())
-    if not ctx.keeps_path and (place is None or place.is_checked):
+    if not ctx.keeps_path and (trunk_id is None or pool.is_checked(trunk_id)):
         # A provisioning makes its own trunk a moment before, and many share one that was read for another's sake.
-        known = Observed(trunks=built.trunks, urls=built.urls if place else {})
+        known = Observed(trunks=built.trunks, urls=built.urls if trunk_id else {})
     found = compare(spec, read_built_path(ctx.tools.carrier, ctx.tools.platform, spec, known, ctx.check_time))
-    if place is not None and not known.trunks and not any(finding.is_about_trunk for finding in found):
-        ctx.tools.pool.keep_checked(place.trunk_id)
+    if trunk_id is not None and not known.trunks and not any(finding.is_about_trunk for finding in found):
+        pool.keep_checked(trunk_id)
     return found
 
 

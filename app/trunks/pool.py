@@ -12,12 +12,13 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Protocol
 
 from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.db.engine import Sessions, read_sql
+from app.db.engine import Sessions, Statements, read_sql
 from app.db.models import Trunk
 from app.domain.operations import ORIGINATION_URL, TRUNK, TrunkState
 from app.path.spec import ORIGINATION_PRIORITY, ORIGINATION_WEIGHT, Profile
@@ -41,6 +42,8 @@ _HOLD_AGENT = "SELECT id FROM agents WHERE id = %(agent)s FOR NO KEY UPDATE"
 """Locks the agent before anything else, as those do who cancel. Whoever ends its operation has to write it too: they
 wait, and take the place back, or they came first, and the step is not held any more."""
 
+_IS_CHECKED = "SELECT checked_at > clock_timestamp() - %(within)s AS is_checked FROM trunks WHERE id = %(trunk)s"
+
 _HELD_PLACE = read_sql(__file__, "held_place.sql")
 _CHOOSE_TRUNK = read_sql(__file__, "choose_trunk.sql")
 _TAKE_PLACE = read_sql(__file__, "take_place.sql")
@@ -57,8 +60,6 @@ class Place:
     trunk_id: uuid.UUID
     ids: Mapping[str, str]
     """Step name -> the sid of trunk and origination URL, as far as they are made."""
-    is_checked: bool = False
-    """Whether trunk and URL were seen to be right a moment ago (`CHECKED_WITHIN`)."""
     wait_s: float = 0.0
     """Seconds after which to look again, where something is missing that somebody else makes, or that may yet land."""
 
@@ -106,6 +107,9 @@ class Pool(Protocol):
     def forget(self, trunk_id: uuid.UUID, step: str, sid: str, /) -> None:
         """Forget a trunk or URL that is certainly gone, so that it is made anew; with the trunk goes its URL."""
 
+    def is_checked(self, trunk_id: uuid.UUID, /) -> bool:
+        """Tell whether trunk and URL were seen to be right a moment ago (`CHECKED_WITHIN`)."""
+
     def keep_checked(self, trunk_id: uuid.UUID, /) -> None:
         """Remember that trunk and URL have just been read and are right."""
 
@@ -142,6 +146,10 @@ class TrunkPool:
         self._wanted = {"hash": self._hash, "most": max_numbers}
         self._lease = lease
         self._lands = lands
+
+    @cached_property
+    def _statements(self) -> Statements:
+        return Statements(self._sessions)
 
     def take_place(self, agent_id: uuid.UUID, operation_id: uuid.UUID, step: str, token: uuid.UUID) -> Place | None:
         """Return the agent's place, after taking one if it has none; None when `token` no longer holds the step."""
@@ -238,6 +246,11 @@ class TrunkPool:
         with self._sessions.begin() as session:
             session.execute(update(Trunk).where(Trunk.id == trunk_id, _COLUMNS[step] == sid, is_standing).values(gone))
 
+    def is_checked(self, trunk_id: uuid.UUID) -> bool:
+        """Tell whether trunk and URL were seen to be right a moment ago (`CHECKED_WITHIN`)."""
+        found = self._statements.one(_IS_CHECKED, {"trunk": trunk_id, "within": CHECKED_WITHIN})
+        return bool(found and found.is_checked)
+
     def keep_checked(self, trunk_id: uuid.UUID) -> None:
         """Remember that trunk and URL have just been read and are right."""
         with self._sessions.begin() as session:
@@ -250,13 +263,12 @@ class TrunkPool:
 
     def _place(self, row: Any) -> Place:
         sids = {TRUNK: row.twilio_trunk_sid, ORIGINATION_URL: row.twilio_origination_url_sid}
-        is_checked = row.checked_at is not None and row.now - row.checked_at < CHECKED_WITHIN
         held_for = row.now - (row.lease_until - self._lease) if row.lease_until else timedelta()
         # A create takes a moment; whoever has been at it for long may take long, or is dead.
         wait_s = min(max(held_for.total_seconds() / 2, SHORTEST_WAIT_S), LONGEST_WAIT_S)
         if row.unsettled_until and row.unsettled_until > row.now:
             wait_s = max((row.unsettled_until - row.now).total_seconds(), SHORTEST_WAIT_S)
-        return Place(row.id, {step: sid for step, sid in sids.items() if sid}, is_checked, wait_s)
+        return Place(row.id, {step: sid for step, sid in sids.items() if sid}, wait_s)
 
 
 _STANDING = (TrunkState.CREATING, TrunkState.ACTIVE)

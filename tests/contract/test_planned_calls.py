@@ -142,7 +142,7 @@ def test_on_a_standing_trunk_nothing_is_made_at_twilio(
     context = replace(context, tools=replace(context.tools, pool=pool))
     sandbox.number(OTHER)
     provision(replace(context, agent_id=uuid.uuid4(), phone_number=OTHER))
-    pool.place = replace(pool.place, is_checked=is_checked)
+    pool.checked = is_checked
 
     calls = check(context, sandbox, standing=pool.place.ids.values())
 

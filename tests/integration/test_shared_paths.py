@@ -61,7 +61,7 @@ def test_a_move_leaves_a_shared_trunk_out_of_the_ledger(pooled: Saga, number_sid
 
 
 def at_the_trunk(saga: Saga, e164: str) -> uuid.UUID:
-    """Open a provisioning, and bring it to the step that takes a place."""
+    """Open a provisioning, and bring it to the step that makes the trunk on which it has a place."""
     operation_id = saga.provision(e164=e164)
     saga.advance(operation_id, until=NUMBER)
     return operation_id
@@ -97,16 +97,16 @@ def test_two_at_once_make_one_trunk(pooled: Saga) -> None:
 
 def test_two_at_once_do_not_both_take_the_last_place(pooled: Saga) -> None:
     saga = with_max_numbers(pooled, 1)
-    first, second = at_the_trunk(saga, E164), at_the_trunk(saga, OTHER_E164)
+    first, second = saga.provision(e164=E164), saga.provision(e164=OTHER_E164)
     with ThreadPoolExecutor(1) as other:
         ran: list[Future[Any]] = []
 
         def run_second() -> None:
-            ran.append(other.submit(saga.run, second, TRUNK, Direction.DO))
+            ran.append(other.submit(saga.run, second, NUMBER, Direction.DO))
             eventually(lambda: is_blocked(saga) or ran[0].done(), "the other waits, or has a place")
 
         with after_first(saga, "SET trunk_id", run_second):
-            saga.run(first, TRUNK, Direction.DO)
+            saga.run(first, NUMBER, Direction.DO)
         ran[0].result(DEADLINE_S)
     trunks = {trunk_of(saga, first), trunk_of(saga, second)}
     assert None not in trunks

@@ -14,6 +14,7 @@ class MemoryPool:
     """One trunk; `place` is what is known of it."""
 
     place: Place = field(default_factory=lambda: Place(TRUNK_ID, {}))
+    checked: bool = False
     making: Making | None = None
     may_have_happened: bool = False
 
@@ -32,8 +33,8 @@ class MemoryPool:
     def keep_made(
         self, trunk_id: uuid.UUID, token: uuid.UUID, step: str, sid: str, parent_sid: str | None, *, was_there: bool
     ) -> str | None:
-        self.place = replace(self.place, ids={**self.place.ids, step: sid}, is_checked=True)
-        self.making = None
+        self.place = replace(self.place, ids={**self.place.ids, step: sid})
+        self.checked, self.making = True, None
         return sid
 
     def end_making(
@@ -44,8 +45,11 @@ class MemoryPool:
     def forget(self, trunk_id: uuid.UUID, step: str, sid: str) -> None:
         self.place = replace(self.place, ids={})
 
+    def is_checked(self, trunk_id: uuid.UUID) -> bool:
+        return self.checked
+
     def keep_checked(self, trunk_id: uuid.UUID) -> None:
-        self.place = replace(self.place, is_checked=True)
+        self.checked = True
 
     def is_shared(self, sid: str) -> bool:
         return sid in self.place.ids.values()
