@@ -55,6 +55,8 @@ class Maker:
     create: Callable[[StepContext], str]
     delete: Callable[[StepContext, str], None]
     """Delete one too many; refused where somebody uses it."""
+    correct: Callable[[StepContext, str], bool] = lambda *_: True
+    """Make one that was found as it should be, where `find` knows it by less than our mark; False when it is gone."""
 
 
 def shared(ctx: StepContext, maker: Maker) -> Result:
@@ -87,6 +89,8 @@ def _make(ctx: StepContext, trunk_id: uuid.UUID, maker: Maker) -> None:
         is_clear = not found
         ctx.check_time()
         sid = found[0] if found else maker.create(ctx)
+        if found and not maker.correct(ctx, sid):
+            raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, f"The {step} that was found is gone again.")
     except ProviderError as error:
         # While a provider stands still, whatever it was asked before may still land, however long ago that was.
         is_open = isinstance(error, UnknownOutcomeError) or (making.may_have_happened and caller.has_stalled)

@@ -297,7 +297,7 @@ def find_origination_urls(ctx: StepContext) -> list[str]:
 def create_origination_url(ctx: StepContext) -> Result:
     """Create the URL; on a trunk that numbers share, if it has none yet."""
     if ctx.is_pooled:
-        return shared(ctx, Maker(find_origination_urls, _create_url, delete_url))
+        return shared(ctx, Maker(find_origination_urls, _create_url, delete_url, _correct_url))
     return Result(_create_url(ctx))
 
 
@@ -332,22 +332,27 @@ def _on_trunk(ctx: StepContext, call: Callable[[], Made]) -> Made:
 
 def repair_origination_url(ctx: StepContext, url_sid: str) -> bool:
     """Make the URL as it should be; False when it is certainly gone, or the agent's place has another one."""
-    carrier, spec, trunk_sid = ctx.tools.carrier, ctx.spec, ctx.ids[TRUNK]
     place = place_of(ctx) if ctx.is_pooled else None
     if place is not None and place.ids.get(ORIGINATION_URL) != url_sid:
         return False
-    now = next((url for url in carrier.list_origination_urls(trunk_sid) if url.sid == url_sid), None)
-    if now is not None:
-        wanted = corrected_url(now, spec, is_secure=spec.profile.is_secure)
-        if wanted.sip_url != now.sip_url and not spec.profile.is_secure and ctx.twilio_encrypts():
-            wanted = corrected_url(now, spec, is_secure=True)
-        ctx.check_time()
-        if carrier.update_origination_url(now, wanted):
-            return True
-    ctx.confirm_gone(lambda: _urls_of(ctx, trunk_sid), url_sid)
+    if _correct_url(ctx, url_sid):
+        return True
+    ctx.confirm_gone(lambda: _urls_of(ctx, ctx.ids[TRUNK]), url_sid)
     if place is not None:
         ctx.tools.pool.forget(place.trunk_id, ORIGINATION_URL, url_sid)
     return False
+
+
+def _correct_url(ctx: StepContext, url_sid: str) -> bool:
+    carrier, spec = ctx.tools.carrier, ctx.spec
+    now = next((url for url in carrier.list_origination_urls(ctx.ids[TRUNK]) if url.sid == url_sid), None)
+    if now is None:
+        return False
+    wanted = corrected_url(now, spec, is_secure=spec.profile.is_secure)
+    if wanted.sip_url != now.sip_url and not spec.profile.is_secure and ctx.twilio_encrypts():
+        wanted = corrected_url(now, spec, is_secure=True)
+    ctx.check_time()
+    return carrier.update_origination_url(now, wanted)
 
 
 def _urls_of(ctx: StepContext, trunk_sid: str) -> list[str]:

@@ -2,12 +2,13 @@
 
 from sqlalchemy import func, or_, select
 
-from app.db.models import Event, Operation, OperationStep
+from app.db.models import Bulk, Event, Operation, OperationStep
 from app.domain.errors import ErrorCode
 from app.domain.findings import AuditStatus, FindingCode
 from app.domain.operations import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
+    OPEN_BULKS,
     OPEN_STATUSES,
     ORIGINATION_URL,
     TRUNK,
@@ -87,7 +88,7 @@ def check_consistency(day: RandomDay) -> None:
 
 
 def run_until_idle(day: RandomDay) -> None:
-    """Let time pass until no operation is open and no message is queued; AssertionError when that never happens."""
+    """Let time pass until no operation, bulk or message is left; AssertionError when that never happens."""
     for _ in range(ROUNDS):
         day.run_messages()
         day.pass_time()
@@ -99,7 +100,10 @@ def run_until_idle(day: RandomDay) -> None:
 def _open(day: RandomDay) -> list[tuple[str, ...]]:
     with day.plain.sessions.begin() as session:
         found = session.scalars(select(Operation).where(Operation.status.in_(OPEN_STATUSES))).all()
-        return [(each.kind, each.status, str(each.error_code), str(each.error_detail)) for each in found]
+        bulks = session.scalars(select(Bulk).where(Bulk.status.in_(OPEN_BULKS))).all()
+        return [(each.kind, each.status, str(each.error_code), str(each.error_detail)) for each in found] + [
+            ("bulk", each.kind, each.status) for each in bulks
+        ]
 
 
 def check_nothing_unknown(day: RandomDay) -> None:

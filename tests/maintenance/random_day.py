@@ -56,6 +56,7 @@ _TIMES = {
     "operations": ("wake_at", "created_at", "started_at"),
     "operation_steps": ("lease_until", "unsettled_until", "started_at", "finished_at"),
     "audits": ("lease_until", "created_at", "started_at"),
+    "bulks": ("lease_until", "created_at", "started_at"),
     "agents": ("updated_at",),
     "trunks": ("lease_until", "unsettled_until", "checked_at", "emptied_at", "created_at"),
 }
@@ -237,6 +238,7 @@ class RandomDay:
                 changes = ", ".join(f"{column} = {column} - :span" for column in columns)
                 session.execute(text(f"UPDATE {table} SET {changes}"), {"span": span})  # noqa: S608 - names of ours
         self.wiring.sweeper.sweep()
+        self.wiring.sweeper.dispatcher.advance()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 
 from app.domain.errors import RefusedError
 from app.domain.operations import PhoneStatus
+from app.saga.context import LOOK_UP_LASTS
 from tests.e2e.invariants import Assignment, check_call, check_clean, check_path, routing_of
 from tests.e2e.rows import rows_of
 from tests.maintenance.consistency import check_consistency, check_nothing_unknown, recover, run_until_idle
@@ -159,7 +160,13 @@ def _interrupted(day: RandomDay, flow: Flow, meanwhile: Callable[[], None]) -> I
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_number_that_somebody_moves_between_two_of_our_calls_stays_where_it_is(day: RandomDay, name: str) -> None:
     failures = []
-    for at in _interrupted(day, FLOWS[name], lambda: day.console_editor.move_to_theirs(day.number_sid(WEBHOOK))):
+
+    def move() -> None:
+        day.console_editor.move_to_theirs(day.number_sid(WEBHOOK))
+        # What the look-up has seen is believed that long.
+        day.pass_time(LOOK_UP_LASTS)
+
+    for at in _interrupted(day, FLOWS[name], move):
         now = routing_of(day.sandbox.state(), WEBHOOK)
         if now["trunk_sid"] != day.their_trunk and day.fault_plan.at not in UNPROTECTED_CALLS:
             failures.append(f"{at}: {now}")
