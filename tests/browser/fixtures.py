@@ -1,6 +1,7 @@
 """Rows for the browser tests, and changes made directly at Twilio."""
 
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import delete, func, select, text
 
@@ -13,9 +14,9 @@ from tests.support.sandbox_app import ProviderConsole
 from tests.support.stack import Stack, eventually
 
 
-def provisioned(stack: Stack, name: str, number: str) -> str:
+def provisioned(stack: Stack, name: str, number: str, **more: Any) -> str:
     """Create an agent and provision its number through the API; return the agent's id."""
-    agent_id = stack.api.agent(name)
+    agent_id = stack.api.agent(name, **more)
     stack.api.provision(agent_id, number)
     eventually(lambda: stack.api.phone(agent_id)["hasPhone"], "the number is provisioned")
     return agent_id

@@ -44,7 +44,7 @@ def test_a_provisioning_is_watched_from_click_to_provisioned(user: ConsoleUser, 
 def test_a_failure_and_its_rollback_are_watched_and_retried(
     user: ConsoleUser, stack: Stack, number: str, sandbox: Sandbox
 ) -> None:
-    agent_id = stack.api.agent("Night line")
+    agent_id = stack.api.agent("Night line", trunkMode="dedicated")
     sandbox.fault("livekit.create_dispatch_rule", "500", times=1)
     sandbox.fault("livekit.create_dispatch_rule", "reject", times=1)
     slow = sandbox.fault("twilio.delete_trunk", "hold_before", times=1)
@@ -133,7 +133,7 @@ def test_a_deprovisioning_asks_first(user: ConsoleUser, stack: Stack, number: st
 def test_what_needs_attention_is_shown_with_its_leftovers_and_goes_on_when_pressed(
     user: ConsoleUser, stack: Stack, number: str, sandbox: Sandbox
 ) -> None:
-    agent_id = provisioned(stack, "Stuck", number)
+    agent_id = provisioned(stack, "Stuck", number, trunkMode="dedicated")
     trunk = stack.api.phone(agent_id)["twilioTrunkSid"]
     sandbox.fault("twilio.delete_trunk", "reject", times=None)
     stack.api.deprovision(agent_id)

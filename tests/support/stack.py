@@ -58,9 +58,9 @@ class Api:
         """Send a request."""
         return self._client.call(method, path, body)
 
-    def agent(self, name: str) -> str:
+    def agent(self, name: str, **more: Any) -> str:
         """Create an agent; return its id."""
-        status, body = self.call("POST", "/api/agents", {"name": name})
+        status, body = self.call("POST", "/api/agents", {"name": name, **more})
         assert status == 201, body
         return str(body["id"])
 
