@@ -13,6 +13,7 @@ import pytest
 
 from run import LAUNCHER_TEXT, ROOT
 from tests.e2e.assignments import SHARED_TIMINGS, next_number
+from tests.e2e.invariants import check_pool
 from tests.support.sandbox import ControlledSandbox, Sandbox
 from tests.support.servers import running_valkey
 from tests.support.stack import Stack, running_stack
@@ -35,6 +36,7 @@ def own_stack(make_database: Callable[[], str], sandbox_server: ControlledSandbo
 @pytest.fixture
 def stack(own_stack: Stack, sandbox: Sandbox) -> Stack:
     """The stack over an emptied sandbox."""
+    own_stack.empty_pool()
     return own_stack
 
 
@@ -174,4 +176,7 @@ def test_what_the_readme_says_to_paste_can_be_pasted_twice(stack: Stack, sandbox
     assert done.stdout.count('"hasPhone": true') == 2
     assert done.stdout.count(f"{number} is connected to Front desk.") == 2
     left = sandbox.state()
-    assert [left[kind] for kind in ("trunks", "originationUrls", "livekitTrunks", "livekitRules")] == [[], [], [], []]
+    assert [left[kind] for kind in ("livekitTrunks", "livekitRules")] == [[], []]
+    assert [number["trunk_sid"] for number in left["numbers"]] == [None] * len(left["numbers"])
+    check_pool(stack.sessions, sandbox)
+    assert [len(left[kind]) for kind in ("trunks", "originationUrls")] == [1, 1]  # the one that numbers share

@@ -270,7 +270,7 @@ def _send_bad_requests(api: RecordingApi) -> None:
 def _get_stuck(stack: Stack, sandbox: Sandbox, api: Api) -> None:
     """An undo that is refused again and again."""
     agent_id = _provisioned(stack, api, STUCK)
-    sandbox.fault("twilio.delete_trunk", "reject", times=FOR_EVER, status=400, code=20001, message=QUOTING)
+    sandbox.fault("twilio.detach_number", "reject", times=FOR_EVER, status=400, code=20001, message=QUOTING)
     operation_id = api.deprovision(agent_id)
     eventually(lambda: statuses(stack.sessions, [operation_id])[operation_id] == "needs_attention", "it gets stuck")
 
