@@ -10,7 +10,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
+from pydantic import SecretStr
+
 from app.domain.sip_uris import EDGE_PARAMETERS, SipUri, parse_sip_uri
+from app.sealing import parse_keys
 
 _DATABASE = re.compile(
     r"(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[^/:?@\[\]]*)(?::[0-9]{1,5})?(?:/[^?]*)?(?:\?.*)?",
@@ -264,6 +267,13 @@ def entries(value: str) -> tuple[str, ...]:
 def names(value: str) -> str:
     """Accept names with commas, at least one."""
     entries(value)
+    return value
+
+
+def sealing_keys(value: SecretStr | None) -> SecretStr | None:
+    """Accept keys of 32 bytes in Base64, with commas."""
+    if value is not None:
+        parse_keys(value.get_secret_value())
     return value
 
 

@@ -29,6 +29,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app import setting_values as values
 from app.domain.sip_uris import TWILIO_SIGNALLING, SipUri
+from app.sealing import parse_keys
 
 ENV_FILE = Path(".env")
 """In the working directory."""
@@ -78,6 +79,14 @@ class DatabaseSettings(BaseSettings):
     database_url: Annotated[str, AfterValidator(values.database_url)]
     database_pooler: bool = False
     """Whether PostgreSQL is behind a pooler that shares connections by transaction, such as PgBouncer."""
+
+    credential_keys: Annotated[SecretStr | None, AfterValidator(values.sealing_keys)] = None
+    """Keys that seal stored secrets, 32 bytes each in Base64, with commas: the first seals, all of them open."""
+
+    @property
+    def sealing_keys(self) -> tuple[bytes, ...]:
+        """The keys of `credential_keys`; none if it is unset."""
+        return parse_keys(self.credential_keys.get_secret_value()) if self.credential_keys else ()
 
     @model_validator(mode="before")
     @classmethod

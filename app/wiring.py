@@ -37,6 +37,7 @@ from app.saga.instrumentation import StepInstrumentation
 from app.saga.machine import Timing
 from app.saga.rows import Rows
 from app.saga.runner import Runner
+from app.sealing import Sealer
 from app.settings import Settings
 from app.sweeper import Sweeper
 from app.trunks.pool import TrunkPool
@@ -128,8 +129,9 @@ def build(
     bulks = BulkService(sessions, rows)
     audits = AuditService(sessions, tools, maintenance, timedelta(seconds=settings.orphan_grace_s), bulks)
     sender = Sender(AddressRule(settings.webhook_networks))
-    deliveries = DeliveryService(sessions, publisher, sender)
-    agents, webhooks = AgentService(sessions), WebhookService(sessions, publisher, sender)
+    sealer = Sealer(settings.sealing_keys)
+    deliveries = DeliveryService(sessions, publisher, sender, sealer)
+    agents, webhooks = AgentService(sessions), WebhookService(sessions, publisher, sender, sealer)
     retiring = RetiringService(sessions, tools)
     purges = (
         IdempotencyStore(sessions).purge,

@@ -24,10 +24,14 @@ logging.getLogger("alembic").setLevel(logging.INFO)
 
 def run() -> None:
     """Upgrade or downgrade the database of DATABASE_URL, or the one whose URL the caller has set."""
-    try:
-        url = context.config.attributes.get("url") or load_database_settings().database_url
-    except SettingsError as error:
-        sys.exit(str(error))
+    given = context.config.attributes
+    if not given.get("url"):
+        try:
+            settings = load_database_settings()
+        except SettingsError as error:
+            sys.exit(str(error))
+        given |= {"url": settings.database_url, "sealing_keys": settings.sealing_keys}
+    url = given["url"]
     engine = create_engine(url, connect_args={"prepare_threshold": None})
     event.listen(engine, "begin", _set_limits)
     try:

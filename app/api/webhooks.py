@@ -32,8 +32,8 @@ blueprint = APIBlueprint("webhooks", __name__, url_prefix="/api/webhooks", tag="
 def create_webhook(json_data: dict[str, Any]) -> ResponseReturnValue:
     """Register an endpoint; needs the scope `admin`."""
     # No Idempotency-Key: the stored response would contain the secret.
-    endpoint = wiring().webhooks.create(**json_data, origin=origin())
-    return endpoint, 201, {"Location": f"/api/webhooks/{endpoint.id}"}  # type: ignore[return-value]  # APIFlask packs the row
+    shown = wiring().webhooks.create(**json_data, origin=origin())
+    return shown, 201, {"Location": f"/api/webhooks/{shown.endpoint.id}"}  # type: ignore[return-value]  # APIFlask packs the row
 
 
 @blueprint.get("/<webhook_id>")

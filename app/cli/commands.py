@@ -10,7 +10,7 @@ from app.cli.agents import agents
 from app.cli.bulk import import_file, provision
 from app.cli.context import one_line_errors, wiring
 from app.cli.doctor import doctor
-from app.cli.keys import keys, webhooks
+from app.cli.keys import credentials, keys, webhooks
 from app.cli.operations import activity, audit, operations
 from app.cli.phones import deprovision, move, numbers, repair, status, verify
 from app.cli.trunks import trunks
@@ -45,5 +45,6 @@ COMMANDS: tuple[click.Command, ...] = (
     activity,
     webhooks,
     keys,
+    credentials,
     sweep,
 )

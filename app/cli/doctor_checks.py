@@ -113,6 +113,7 @@ FIXES = {
     "TWILIO_AUTH_TOKEN": "Copy it from the first page of the Twilio console (Account Info), or use an API key.",
     "TWILIO_API_KEY_SID": "Create an API key in the Twilio console (API keys & tokens): SK, then 32 of 0-9, a-f.",
     "TWILIO_API_KEY_SECRET": "Twilio shows it once, when the API key is created: create another key if it is lost.",
+    "CREDENTIAL_KEYS": "Make one with: openssl rand -base64 32. After a change keep the old ones behind it.",
     "LIVEKIT_URL": "Copy it from the LiveKit project's settings: wss://your-project.livekit.cloud, or your own server.",
     "LIVEKIT_API_KEY": "Create a key in the LiveKit project's settings (API keys), or copy your server's.",
     "LIVEKIT_API_SECRET": "LiveKit shows it when the API key is created.",
@@ -282,6 +283,21 @@ def _keys(wiring: Wiring) -> CheckOutcome:
     return ok(f"{len(live)} in use" if live else f"none yet; API clients need one: {command_line('keys create NAME')}")
 
 
+def _stored_secrets(wiring: Wiring) -> CheckOutcome:
+    counts = wiring.webhooks.count_secrets()
+    if counts.unreadable:
+        detail = f"{counts.unreadable} stored secrets open with none of CREDENTIAL_KEYS"
+        return CheckOutcome(CheckStatus.FAILED, detail, "Add the key that they were sealed with to CREDENTIAL_KEYS.")
+    if counts.in_clear:
+        fix = "Set CREDENTIAL_KEYS (openssl rand -base64 32) for every process, restart, then run: "
+        detail = f"{counts.in_clear} secrets of webhooks are stored in clear"
+        return CheckOutcome(CheckStatus.WARNING, detail, fix + command_line("credentials rewrap"))
+    if counts.outdated:
+        detail = f"{counts.outdated} secrets are sealed by an older one of CREDENTIAL_KEYS"
+        return CheckOutcome(CheckStatus.WARNING, detail, f"Run: {command_line('credentials rewrap')}")
+    return ok(f"{counts.total} sealed" if counts.total else "none")
+
+
 def _ago(age: timedelta) -> str:
     minutes, seconds = divmod(int(age.total_seconds()), 60)
     return f"{minutes} min" if minutes else f"{seconds} s"
@@ -298,4 +314,5 @@ PROCESS_CHECKS = (
     Check("sweeper", _sweeper, after=("migrations",)),
     Check("workers", _workers, after=("migrations",)),
     Check("API keys", _keys, after=("migrations",)),
+    Check("stored secrets", _stored_secrets, ("CREDENTIAL_KEYS",), after=("migrations",)),
 )

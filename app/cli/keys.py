@@ -1,4 +1,4 @@
-"""`keys` and `webhooks`: API keys and webhook endpoints."""
+"""`keys`, `credentials` and `webhooks`: API keys, stored secrets and webhook endpoints."""
 
 from datetime import datetime
 from typing import Any
@@ -9,8 +9,9 @@ from rich.text import Text
 
 from app.access import KeyService, Scope
 from app.cli.context import command_line, json_option, origin, user_command, wiring
-from app.cli.output import print_json, print_line, print_table, short_id
+from app.cli.output import command_error, print_json, print_line, print_table, short_id
 from app.db.access import ApiKey
+from app.sealing import SealError
 from app.views.webhook_schemas import WebhookList
 
 keys = AppGroup("keys", help="API keys: create, list, revoke.")
@@ -80,6 +81,26 @@ def _key_as_json(row: ApiKey) -> dict[str, Any]:
 
 def _format_minute(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M} UTC" if at else "never"
+
+
+credentials = AppGroup("credentials", help="Stored secrets: seal them, or wrap them by a new key.")
+
+
+@credentials.command("rewrap")
+@json_option
+@user_command
+def rewrap_credentials(is_json: bool) -> None:
+    """Seal every stored secret by the first of CREDENTIAL_KEYS; then the other keys are not needed any more."""
+    if not wiring().settings.sealing_keys:
+        raise command_error("CREDENTIAL_KEYS is not set. Make a key with: openssl rand -base64 32")
+    try:
+        count = wiring().webhooks.rewrap_secrets()
+    except SealError as error:
+        raise command_error(f"{error} Nothing was changed.") from error
+    if is_json:
+        print_json({"changed": count})
+        return
+    print_line(f"{count} secrets sealed by the first key." if count else "Every stored secret is sealed by it already.")
 
 
 webhooks = AppGroup("webhooks", help="Webhooks: list.")

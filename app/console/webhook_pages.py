@@ -11,13 +11,13 @@ from app.console.forms import read_deliveries_query, read_webhook_form
 from app.console.pages import live_fragment, origin, page, redirect_with_message
 from app.console.presentation import endpoint_badge, error_notice
 from app.console.reader import PAGE_ROWS
-from app.db.webhooks import WebhookEndpoint
 from app.domain.errors import RefusedError
 from app.domain.events import PHONE_EVENTS, DeliveryStatus
 from app.views.reader import cut
 from app.views.webhook_schemas import SUMMARIES
 from app.web.context import wiring
 from app.web.problems import status_of
+from app.webhooks.endpoints import EndpointWithSecret
 
 
 def register_webhooks(blueprint: Blueprint) -> None:
@@ -122,8 +122,8 @@ def webhook_page(webhook_id: uuid.UUID, refusal: RefusedError | None = None) -> 
     return page("webhook.html", status_of(refusal), refusal=error_notice(refusal), **_page_data(webhook_id))
 
 
-def _secret_page(endpoint: WebhookEndpoint, title: str, status: int) -> Response:
-    response = page("webhook_secret.html", status, webhook=endpoint, title=title)
+def _secret_page(shown: EndpointWithSecret, title: str, status: int) -> Response:
+    response = page("webhook_secret.html", status, webhook=shown.endpoint, secret=shown.secret, title=title)
     response.headers["Cache-Control"] = "no-store"
     return response
 

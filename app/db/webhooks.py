@@ -21,9 +21,9 @@ class WebhookEndpoint(Base):
     description: Mapped[str | None]
     events: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     """Null: every event, those of later versions too."""
-    secret: Mapped[str]
-    """As it was shown, since a hash cannot sign; it leaves the database only for the signature."""
-    previous_secret: Mapped[str | None]
+    sealed_secret: Mapped[str] = mapped_column("secret")
+    """Sealed (`app.sealing`), and no hash, which could not sign; it is opened only for the signature."""
+    sealed_previous_secret: Mapped[str | None] = mapped_column("previous_secret")
     """The one before it, which signs too until `previous_secret_until`; then the sweeper erases it."""
     previous_secret_until: Mapped[datetime | None]
     disabled_at: Mapped[datetime | None]
@@ -44,7 +44,7 @@ class WebhookOldSecret(Base):
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     endpoint_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"), index=True)
-    secret: Mapped[str]
+    sealed_secret: Mapped[str] = mapped_column("secret")
     valid_until: Mapped[datetime]
 
 

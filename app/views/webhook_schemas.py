@@ -1,15 +1,17 @@
 """Request and response bodies of webhooks; a secret is only in the response that creates it."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 from apiflask import Schema
-from marshmallow import fields, validate
+from marshmallow import fields, pre_dump, validate
 
 from app.domain.events import PHONE_EVENTS, DeliveryStatus, DisabledReason, WebhookEvent
 from app.domain.texts import MAX_NAME
 from app.views.agent_schemas import OPERATION_ID, PageQuery, Strict, moment, next_page, text
 from app.views.fields import VISIBLE_LINE, Name, StrictBoolean, choice
+from app.webhooks.endpoints import EndpointWithSecret
 
 URL = "https://example.com/hooks/trunkline"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwQ1Z9Vn5cJrE="  # noqa: S105  # nobody's
@@ -108,6 +110,10 @@ class WebhookSecretOut(WebhookOut):
     """An endpoint with its new secret, which is shown this once."""
 
     secret = text("The signing secret: store it now.", SECRET)
+
+    @pre_dump
+    def _beside_its_secret(self, shown: EndpointWithSecret, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(**vars(shown.endpoint), secret=shown.secret)
 
 
 class WebhookList(Schema):

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from app.db.engine import Sessions
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint, WebhookOldSecret
 from app.domain.events import MAX_ENDPOINTS, DeliveryStatus, DisabledReason
+from app.sealing import Field, Sealer, SealError
 from app.webhooks.sending import Sender, SendError, WebhookResponse
 
 log = structlog.get_logger(__name__)
@@ -77,8 +78,11 @@ def is_due() -> ColumnElement[bool]:
     return and_(delivery.status == DeliveryStatus.PENDING, delivery.next_at <= now, is_free)
 
 
-def claim_delivery(sessions: Sessions, endpoint_id: uuid.UUID) -> Attempt | None:
-    """Lease the endpoint's longest due delivery; None when there is none, or enough are in progress."""
+def claim_delivery(sessions: Sessions, endpoint_id: uuid.UUID, sealer: Sealer) -> Attempt | None:
+    """Lease the endpoint's longest due delivery; None when there is none, or enough are in progress.
+
+    `SealError`, with nothing leased, when a secret cannot be opened.
+    """
     with sessions.begin() as session:
         endpoint, now = lock_endpoint(session, endpoint_id)
         if endpoint is None or endpoint.disabled_at is not None:
@@ -112,7 +116,7 @@ def claim_delivery(sessions: Sessions, endpoint_id: uuid.UUID) -> Attempt | None
             row.message_id,
             row.payload,
             endpoint.url,
-            _valid_secrets(session, endpoint, now),
+            _valid_secrets(session, endpoint, now, sealer),
         )
 
 
@@ -156,15 +160,33 @@ def is_received(response: WebhookResponse | None) -> bool:
     return response is not None and response.status // 100 == 2  # noqa: PLR2004  # HTTP's own name
 
 
-def _valid_secrets(session: Session, endpoint: WebhookEndpoint, now: datetime) -> tuple[str, ...]:
+def secret_field(endpoint_id: uuid.UUID) -> Field:
+    """Name the field of an endpoint's secret, for the seal."""
+    return Field(WebhookEndpoint.__tablename__, "secret", endpoint_id)
+
+
+def previous_secret_field(endpoint_id: uuid.UUID) -> Field:
+    """Name the field of the secret before it."""
+    return Field(WebhookEndpoint.__tablename__, "previous_secret", endpoint_id)
+
+
+def old_secret_field(old_secret_id: uuid.UUID) -> Field:
+    """Name the field of a secret from before that."""
+    return Field(WebhookOldSecret.__tablename__, "secret", old_secret_id)
+
+
+def _valid_secrets(session: Session, endpoint: WebhookEndpoint, now: datetime, sealer: Sealer) -> tuple[str, ...]:
     """Return the secrets to sign with: the present one, and every older one that is still valid."""
+    current = sealer.open(endpoint.sealed_secret, secret_field(endpoint.id))
     is_rotating = endpoint.previous_secret_until is not None and endpoint.previous_secret_until > now
-    if not is_rotating or endpoint.previous_secret is None:
-        return (endpoint.secret,)  # the older ones expired before it
-    older = select(WebhookOldSecret.secret).where(
+    if not is_rotating or endpoint.sealed_previous_secret is None:
+        return (current,)  # the older ones expired before it
+    previous = sealer.open(endpoint.sealed_previous_secret, previous_secret_field(endpoint.id))
+    older = select(WebhookOldSecret).where(
         WebhookOldSecret.endpoint_id == endpoint.id, WebhookOldSecret.valid_until > now
     )
-    return (endpoint.secret, endpoint.previous_secret, *session.scalars(older.order_by(WebhookOldSecret.valid_until)))
+    rows = session.scalars(older.order_by(WebhookOldSecret.valid_until))
+    return (current, previous, *(sealer.open(row.sealed_secret, old_secret_field(row.id)) for row in rows))
 
 
 def lock_endpoint(session: Session, endpoint_id: uuid.UUID) -> tuple[WebhookEndpoint | None, datetime]:
@@ -211,6 +233,7 @@ class DeliveryService:
     sessions: Sessions
     publisher: WebhookPublisher
     sender: Sender
+    sealer: Sealer
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     clock: Callable[[], float] = time.monotonic
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "webhook"))
@@ -285,7 +308,12 @@ class DeliveryService:
         """
         delivered, until = 0, self.clock() + MAX_SEND_S
         while self.clock() < until and not self._closing.is_set():
-            attempt = claim_delivery(self.sessions, endpoint_id)
+            try:
+                attempt = claim_delivery(self.sessions, endpoint_id, self.sealer)
+            except SealError as error:
+                # Not the receiver's fault: what is due waits for the key.
+                log.error("webhook_secret_not_opened", endpoint_id=str(endpoint_id), detail=str(error))  # noqa: TRY400
+                break
             if attempt is None or not self._send(attempt):
                 break
             delivered += 1

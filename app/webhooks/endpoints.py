@@ -3,10 +3,10 @@
 import base64
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from sqlalchemy import func, select, update
@@ -27,7 +27,14 @@ from app.domain.events import (
     WebhookEvent,
     payload_of,
 )
-from app.webhooks.deliveries import WebhookPublisher, lock_endpoint
+from app.sealing import Field, Sealer, SealError, is_sealed
+from app.webhooks.deliveries import (
+    WebhookPublisher,
+    lock_endpoint,
+    old_secret_field,
+    previous_secret_field,
+    secret_field,
+)
 from app.webhooks.sending import Sender, UrlRefusedError
 
 log = structlog.get_logger(__name__)
@@ -43,6 +50,23 @@ MAX_OLDER_SECRETS = 9
 """Valid secrets older than the previous one: each signs every message, and header sizes are limited."""
 
 
+class StoredSecrets(NamedTuple):
+    """How many secrets are stored: in all, in clear, sealed by an older key, sealed by one that is not ours."""
+
+    total: int
+    in_clear: int
+    outdated: int
+    unreadable: int
+
+
+@dataclass(frozen=True)
+class EndpointWithSecret:
+    """An endpoint and its new secret, which is stored sealed only."""
+
+    endpoint: WebhookEndpoint
+    secret: str
+
+
 @dataclass(frozen=True)
 class WebhookService:
     """What a client may do with webhook endpoints."""
@@ -50,13 +74,14 @@ class WebhookService:
     sessions: Sessions
     publisher: WebhookPublisher
     sender: Sender
+    sealer: Sealer
 
     def create(
         self, url: str, events: Sequence[str] | None, description: str | None, *, origin: Origin = INTERNAL
-    ) -> WebhookEndpoint:
+    ) -> EndpointWithSecret:
         """Register an endpoint for the events (None: all); 422 for a URL that is not allowed.
 
-        The returned row has the secret, which no other call shows.
+        No other call shows the secret.
         """
         self._check(url)
         with self.sessions.begin() as session:
@@ -65,13 +90,17 @@ class WebhookService:
             if (session.scalar(select(func.count()).select_from(WebhookEndpoint)) or 0) >= MAX_ENDPOINTS:
                 raise RefusedError(ErrorCode.WEBHOOK_LIMIT, f"There are {MAX_ENDPOINTS} webhooks already: delete one.")
             wanted = list(events) if events is not None else None
-            endpoint = WebhookEndpoint(url=url, events=wanted, description=description, secret=_new_secret())
+            endpoint_id, secret = uuid.uuid4(), _new_secret()
+            sealed = self.sealer.seal(secret, secret_field(endpoint_id))
+            endpoint = WebhookEndpoint(
+                id=endpoint_id, url=url, events=wanted, description=description, sealed_secret=sealed
+            )
             session.add(endpoint)
             session.flush()
             session.refresh(endpoint)
             record_activity(session, origin, Action.WEBHOOK_CREATE, endpoint.id)
         log.info("webhook_created", endpoint_id=str(endpoint.id))
-        return endpoint
+        return EndpointWithSecret(endpoint, secret)
 
     def all(self) -> list[WebhookEndpoint]:
         """Return every endpoint, the oldest first."""
@@ -118,7 +147,7 @@ class WebhookService:
             record_activity(session, origin, Action.WEBHOOK_DELETE, webhook_id)
         log.info("webhook_deleted", endpoint_id=str(webhook_id))
 
-    def rotate_secret(self, webhook_id: uuid.UUID, *, origin: Origin = INTERNAL) -> WebhookEndpoint:
+    def rotate_secret(self, webhook_id: uuid.UUID, *, origin: Origin = INTERNAL) -> EndpointWithSecret:
         """Give the endpoint a new secret; for a day every message is signed with the old one as well.
 
         Each old secret stays valid for its day, also across further rotations. 409 `webhook_limit` with too many.
@@ -127,12 +156,45 @@ class WebhookService:
             endpoint, now = lock_endpoint(session, webhook_id)
             if endpoint is None:
                 raise webhook_not_found(webhook_id)
-            _keep_previous(session, endpoint, now)
-            endpoint.previous_secret, endpoint.previous_secret_until = endpoint.secret, now + OLD_SECRET_LIVES
-            endpoint.secret = _new_secret()
+            self._keep_previous(session, endpoint, now)
+            current = self.sealer.open(endpoint.sealed_secret, secret_field(webhook_id))
+            endpoint.sealed_previous_secret = self.sealer.seal(current, previous_secret_field(webhook_id))
+            endpoint.previous_secret_until = now + OLD_SECRET_LIVES
+            secret = _new_secret()
+            endpoint.sealed_secret = self.sealer.seal(secret, secret_field(webhook_id))
             record_activity(session, origin, Action.WEBHOOK_ROTATE_SECRET, webhook_id)
         log.info("webhook_secret_rotated", endpoint_id=str(webhook_id))
-        return endpoint
+        return EndpointWithSecret(endpoint, secret)
+
+    def rewrap_secrets(self) -> int:
+        """Wrap every stored secret by the newest key, and seal those in clear; return how many were changed.
+
+        `SealError`, with nothing changed, when one cannot be opened.
+        """
+        changed = 0
+        with self.sessions.begin() as session:
+            for row, column, field in _stored_secrets(session, locks=True):
+                stored = getattr(row, column)
+                again = self.sealer.rewrapped(stored, field)
+                if again != stored:
+                    setattr(row, column, again)
+                    changed += 1
+        log.info("webhook_secrets_rewrapped", count=changed)
+        return changed
+
+    def count_secrets(self) -> StoredSecrets:
+        """Count the stored secrets by how they are stored."""
+        total = in_clear = outdated = unreadable = 0
+        with self.sessions() as session:
+            for row, column, field in _stored_secrets(session):
+                stored = getattr(row, column)
+                total += 1
+                in_clear += not is_sealed(stored)
+                try:
+                    outdated += is_sealed(stored) and self.sealer.rewrapped(stored, field) != stored
+                except SealError:
+                    unreadable += 1
+        return StoredSecrets(total, in_clear, outdated, unreadable)
 
     def purge_secrets(self) -> int:
         """Erase expired secrets; return how many."""
@@ -141,7 +203,7 @@ class WebhookService:
             erased = session.execute(
                 update(WebhookEndpoint)
                 .where(expired)
-                .values(previous_secret=None, previous_secret_until=None)
+                .values(sealed_previous_secret=None, previous_secret_until=None)
                 .execution_options(synchronize_session=False)
             )
             count = int(erased.rowcount)  # type: ignore[attr-defined]  # of every UPDATE
@@ -187,6 +249,20 @@ class WebhookService:
         self.publisher.publish_webhooks(webhook_id)
         return delivery
 
+    def _keep_previous(self, session: Session, endpoint: WebhookEndpoint, now: datetime) -> None:
+        """Store the previous secret among the older ones if it is still valid; needs the endpoint's lock."""
+        until = endpoint.previous_secret_until
+        if endpoint.sealed_previous_secret is None or until is None or until <= now:
+            return
+        valid = (WebhookOldSecret.endpoint_id == endpoint.id, WebhookOldSecret.valid_until > now)
+        if (session.scalar(select(func.count()).where(*valid)) or 0) >= MAX_OLDER_SECRETS:
+            detail = f"{MAX_OLDER_SECRETS + 1} old secrets are still valid: wait until one of them expires."
+            raise RefusedError(ErrorCode.WEBHOOK_LIMIT, detail)
+        old_id = uuid.uuid4()
+        secret = self.sealer.open(endpoint.sealed_previous_secret, previous_secret_field(endpoint.id))
+        sealed = self.sealer.seal(secret, old_secret_field(old_id))
+        session.add(WebhookOldSecret(id=old_id, endpoint_id=endpoint.id, sealed_secret=sealed, valid_until=until))
+
     def _check(self, url: str) -> None:
         try:
             self.sender.check_url(url)
@@ -195,18 +271,19 @@ class WebhookService:
             raise RefusedError(ErrorCode.VALIDATION_FAILED, detail, errors={"url": [str(error)]}) from error
 
 
-def _keep_previous(session: Session, endpoint: WebhookEndpoint, now: datetime) -> None:
-    """Store the previous secret among the older ones if it is still valid; needs the endpoint's lock."""
-    if endpoint.previous_secret is None or endpoint.previous_secret_until is None:
-        return
-    if endpoint.previous_secret_until <= now:
-        return
-    valid = (WebhookOldSecret.endpoint_id == endpoint.id, WebhookOldSecret.valid_until > now)
-    if (session.scalar(select(func.count()).where(*valid)) or 0) >= MAX_OLDER_SECRETS:
-        detail = f"{MAX_OLDER_SECRETS + 1} old secrets are still valid: wait until one of them expires."
-        raise RefusedError(ErrorCode.WEBHOOK_LIMIT, detail)
-    kept = {"secret": endpoint.previous_secret, "valid_until": endpoint.previous_secret_until}
-    session.add(WebhookOldSecret(endpoint_id=endpoint.id, **kept))
+def _stored_secrets(
+    session: Session, *, locks: bool = False
+) -> Iterator[tuple[WebhookEndpoint | WebhookOldSecret, str, Field]]:
+    """Yield each stored secret: its row, the attribute that holds it, and its field."""
+    endpoints, older = select(WebhookEndpoint), select(WebhookOldSecret)
+    if locks:
+        endpoints, older = endpoints.with_for_update(key_share=True), older.with_for_update()
+    for endpoint in session.scalars(endpoints):
+        yield endpoint, "sealed_secret", secret_field(endpoint.id)
+        if endpoint.sealed_previous_secret is not None:
+            yield endpoint, "sealed_previous_secret", previous_secret_field(endpoint.id)
+    for old in session.scalars(older):
+        yield old, "sealed_secret", old_secret_field(old.id)
 
 
 def _lock_enabled(session: Session, webhook_id: uuid.UUID) -> datetime:

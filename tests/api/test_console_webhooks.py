@@ -8,6 +8,7 @@ from werkzeug.test import TestResponse
 from app.access import Scope
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.events import DeliveryStatus, DisabledReason
+from app.webhooks.deliveries import secret_field
 from app.webhooks.endpoints import MAX_ENDPOINTS
 from tests.support.api import NOBODY, Api
 from tests.support.console import BrowserClient, signed_in
@@ -57,7 +58,7 @@ def test_a_secret_is_shown_once_and_kept_by_no_browser(api: Api, browser: Browse
     assert response.status_code == 201
     assert response.headers["Cache-Control"] == "no-store"
     endpoint = api.wiring.webhooks.all()[0]
-    assert endpoint.secret in response.text
+    assert secret_of(api) in response.text
     assert (endpoint.url, endpoint.events, endpoint.description) == (URL, ["phone.failed", "phone.drifted"], None)
     for path in ("/webhooks", f"/webhooks/{endpoint.id}", f"/webhooks/{endpoint.id}/live"):
         page = browser.get(path).text
@@ -91,7 +92,7 @@ def test_an_unknown_event_is_refused(api: Api, browser: BrowserClient) -> None:
 
 def test_one_too_many_is_refused_on_the_page(api: Api, browser: BrowserClient) -> None:
     with api.wiring.sessions.begin() as session:
-        session.add_all(WebhookEndpoint(url=URL, secret="whsec_") for _ in range(MAX_ENDPOINTS))
+        session.add_all(WebhookEndpoint(url=URL, sealed_secret="whsec_") for _ in range(MAX_ENDPOINTS))
 
     response = register(browser)
 
@@ -99,13 +100,18 @@ def test_one_too_many_is_refused_on_the_page(api: Api, browser: BrowserClient) -
     assert "delete one" in response.text
 
 
+def secret_of(api: Api) -> str:
+    endpoint = api.wiring.webhooks.all()[0]
+    return api.wiring.webhooks.sealer.open(endpoint.sealed_secret, secret_field(endpoint.id))
+
+
 def test_a_new_secret_is_shown_once_and_the_old_one_goes_on_for_a_day(api: Api, browser: BrowserClient) -> None:
     page = registered(api, browser)
-    old = api.wiring.webhooks.all()[0].secret
+    old = secret_of(api)
 
     response = browser.post(f"{page}/rotate")
 
-    now = api.wiring.webhooks.all()[0].secret
+    now = secret_of(api)
     assert now != old
     assert now in response.text
     assert old not in response.text

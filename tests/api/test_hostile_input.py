@@ -84,7 +84,7 @@ def rows(api: Api) -> dict[str, str]:
     agent_id = api.agent("with a failure")
     operation_id = api.provision(agent_id).json["operationId"]
     api.fail(operation_id, "number_not_voice", "No voice.")
-    webhook = api.wiring.webhooks.create("https://93.184.215.14/hook", None, None)
+    webhook = api.wiring.webhooks.create("https://93.184.215.14/hook", None, None).endpoint
     bulk = api.post("/api/provisionings", {"items": [7]}).json["bulkId"]
     delivery_id = str(api.wiring.webhooks.test(webhook.id).id)
     found = {"agent_id": agent_id, "operation_id": operation_id, "bulk_id": bulk, "webhook_id": str(webhook.id)}

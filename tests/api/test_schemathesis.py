@@ -189,7 +189,7 @@ def rows(database_url: str, redis_url: str, sandbox: Sandbox) -> Iterator[Rows]:
     clean = [str(wiring.agents.create(f"agent {count}", None, {}).id) for count in range(2 * CLEAN_AGENTS)]
     agents = [str(operation.agent_id) for operation in operations] + clean[:CLEAN_AGENTS]
     bulk = wiring.bulk.accept([Item(1, phone_number=NOT_OURS, agent_id=operations[0].agent_id)], origin=Origin())
-    webhooks = [wiring.webhooks.create("https://example.com/hooks", None, None).id for _ in range(WEBHOOKS)]
+    webhooks = [wiring.webhooks.create("https://example.com/hooks", None, None).endpoint.id for _ in range(WEBHOOKS)]
     delivery = wiring.webhooks.test(webhooks[0])
     yield Rows(
         wiring,

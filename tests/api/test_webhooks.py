@@ -10,6 +10,7 @@ from werkzeug.test import TestResponse
 from app.access import Scope
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.events import DeliveryStatus, WebhookEvent
+from app.webhooks.deliveries import previous_secret_field, secret_field
 from app.webhooks.endpoints import MAX_ENDPOINTS
 from tests.support.api import NOBODY, Api
 
@@ -108,7 +109,9 @@ def test_a_secret_is_rotated_and_the_old_one_kept_for_a_day(admin: Api) -> None:
     assert rotated.json["previousSecretUntil"] > rotated.json["createdAt"]
     with admin.wiring.sessions() as session:
         row = session.scalars(select(WebhookEndpoint)).one()
-    assert (row.secret, row.previous_secret) == (rotated.json["secret"], made["secret"])
+    sealer = admin.wiring.webhooks.sealer
+    assert sealer.open(row.sealed_secret, secret_field(row.id)) == rotated.json["secret"]
+    assert sealer.open(row.sealed_previous_secret or "", previous_secret_field(row.id)) == made["secret"]
 
 
 def test_a_webhook_is_disabled_enabled_and_deleted(admin: Api) -> None:
@@ -185,7 +188,7 @@ def test_a_delivery_belongs_to_its_webhook(admin: Api) -> None:
 
 def test_there_is_room_for_so_many_webhooks_and_no_more(admin: Api) -> None:
     with admin.wiring.sessions.begin() as session:
-        session.add_all(WebhookEndpoint(url=URL, secret="whsec_AAAA") for _ in range(MAX_ENDPOINTS))
+        session.add_all(WebhookEndpoint(url=URL, sealed_secret="whsec_AAAA") for _ in range(MAX_ENDPOINTS))
 
     response = admin.post(WEBHOOKS, {"url": URL})
 

@@ -61,7 +61,7 @@ def create_failing_webhook(stack: Stack) -> str:
     with stack.sessions.begin() as session:
         now = session.scalars(select(func.now())).one()
         endpoint = WebhookEndpoint(url="https://hooks.example.com/trunkline?team=reception", events=events)
-        endpoint.description, endpoint.secret, endpoint.failing_since = "Pager", "whsec_", now
+        endpoint.description, endpoint.sealed_secret, endpoint.failing_since = "Pager", "whsec_", now
         endpoint.wake_at = now + timedelta(hours=1)
         session.add(endpoint)
         session.flush()

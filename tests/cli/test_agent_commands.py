@@ -139,7 +139,7 @@ def test_no_command_prints_control_characters_from_stored_text(shell: Shell) -> 
             step.state, step.error_code, step.error_detail, step.resource_id = StepState.UNDONE, "x", HOSTILE, HOSTILE
         session.query(Event).update({"detail": {"why": HOSTILE}})
         session.add(ApiKey(name=HOSTILE, key_hash="x", scopes=["read"]))
-        session.add(WebhookEndpoint(url=f"https://x/{HOSTILE}", secret="whsec_x"))
+        session.add(WebhookEndpoint(url=f"https://x/{HOSTILE}", sealed_secret="whsec_x"))
         ids = {"agent": str(agent.id), "operation": str(operation.id)}
 
     path = f"/v1/Trunks/{live.agent.twilio_trunk_sid}/OriginationUrls/{live.agent.twilio_origination_url_sid}"

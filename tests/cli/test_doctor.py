@@ -167,7 +167,7 @@ def test_a_database_without_the_schema_says_how_to_migrate(
     found = _check(1)
 
     assert found["migrations"]["mend"] == "Run: alembic upgrade head"
-    assert set(found) == {"migrations", "trunks", "sweeper", "workers", "API keys"}
+    assert set(found) == {"migrations", "trunks", "sweeper", "workers", "API keys", "stored secrets"}
 
 
 def test_stores_that_are_down_are_named_without_their_passwords(

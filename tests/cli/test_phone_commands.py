@@ -274,7 +274,7 @@ def test_the_status_of_an_agent_without_a_number_says_what_to_do_next(shell: She
 
 def test_webhooks_are_listed_without_their_secrets(shell: Shell) -> None:
     assert "No webhooks" in shell.run("webhooks", "list").stderr
-    endpoint = shell.live.wiring.webhooks.create("https://example.com/hook", None, None)
+    endpoint = shell.live.wiring.webhooks.create("https://example.com/hook", None, None).endpoint
 
     result = shell.run("webhooks", "list")
 

@@ -14,7 +14,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from app.db.access import Base
 from app.db.models import Agent, Operation, OperationStep, Trunk
 from app.domain.operations import OPEN_STATUSES, OperationKind, OperationStatus, PhoneStatus, StepState, TrunkState
+from app.sealing import Sealer, is_sealed, new_key, parse_keys
 from app.web.readiness import newest_migration
+from app.webhooks.deliveries import old_secret_field, previous_secret_field, secret_field
 from tests.support.saga import E164, Saga
 from tests.support.servers import ROOT
 
@@ -146,3 +148,43 @@ def test_a_number_belongs_to_one_agent(saga: Saga) -> None:
 def test_the_newest_migration_by_name_is_the_head() -> None:
     heads = ScriptDirectory.from_config(Config(toml_file=ROOT / "pyproject.toml")).get_heads()
     assert heads == [newest_migration()]
+
+
+def test_secrets_of_before_are_sealed_where_there_is_a_key_and_opened_on_the_way_down(empty_database_url: str) -> None:
+    keys, config = parse_keys(new_key()), Config(toml_file=ROOT / "pyproject.toml")
+    config.attributes |= {"url": empty_database_url, "sealing_keys": keys}
+    command.upgrade(config, "0011")
+    engine, endpoint, older = create_engine(empty_database_url), uuid.uuid4(), uuid.uuid4()
+    with engine.begin() as connection:
+        rows = (
+            "INSERT INTO webhook_endpoints (id, url, secret, previous_secret) VALUES (%s, 'https://x', 'whsec_a', %s)"
+        )
+        connection.exec_driver_sql(rows, (endpoint, "whsec_b"))
+        connection.exec_driver_sql(rows, (uuid.uuid4(), None))
+        connection.exec_driver_sql(
+            "INSERT INTO webhook_old_secrets (id, endpoint_id, secret, valid_until) VALUES (%s, %s, 'whsec_c', now())",
+            (older, endpoint),
+        )
+
+    def stored() -> list[str]:
+        with engine.begin() as connection:
+            found = connection.exec_driver_sql(
+                "SELECT secret FROM webhook_endpoints WHERE id = %s UNION ALL "
+                "SELECT previous_secret FROM webhook_endpoints WHERE id = %s UNION ALL "
+                "SELECT secret FROM webhook_old_secrets",
+                (endpoint, endpoint),
+            )
+            return list(found.scalars())
+
+    clear = stored()
+    command.upgrade(config, "head")
+    sealed, sealer = stored(), Sealer(keys)
+    assert all(map(is_sealed, sealed))
+    fields = (secret_field(endpoint), previous_secret_field(endpoint), old_secret_field(older))
+    assert [sealer.open(*each) for each in zip(sealed, fields, strict=True)] == clear
+    command.downgrade(config, "0011")
+    assert stored() == clear
+    config.attributes["sealing_keys"] = ()
+    command.upgrade(config, "head")
+    assert stored() == clear
+    engine.dispose()

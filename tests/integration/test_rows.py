@@ -139,7 +139,7 @@ def end_of_a_move(saga: Saga) -> tuple[Change, str]:
     """Return the last change of a move, with something in every part of it, and the version that it is made of."""
     source_id, target_id = saga.provisioned(), saga.agent("other")
     with saga.sessions.begin() as session:
-        session.add(WebhookEndpoint(url="https://example.invalid", secret="s"))
+        session.add(WebhookEndpoint(url="https://example.invalid", sealed_secret="s"))
     operation_id = move(saga, source_id, target_id)
     with saga.sessions.begin() as session:
         set_done = text("UPDATE operation_steps SET state = 'DONE' WHERE operation_id = :id AND name <> :last")

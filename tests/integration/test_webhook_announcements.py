@@ -20,7 +20,7 @@ FOREVER = 10**6
 
 def subscribe(sessions: Sessions, *events: WebhookEvent) -> uuid.UUID:
     """Register an endpoint for these events, or for all."""
-    endpoint = WebhookEndpoint(url="https://example.com/", secret="whsec_AAAA", events=list(events) or None)
+    endpoint = WebhookEndpoint(url="https://example.com/", sealed_secret="whsec_AAAA", events=list(events) or None)
     with sessions.begin() as session:
         session.add(endpoint)
     return endpoint.id

@@ -19,6 +19,7 @@ from app.db.engine import Sessions
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint, WebhookOldSecret
 from app.domain.errors import RefusedError
 from app.domain.events import MAX_ENDPOINTS, DeliveryStatus, DisabledReason, WebhookEvent
+from app.sealing import Sealer, SealError, new_key, parse_keys
 from app.webhooks.deliveries import (
     GIVE_UP_AFTER,
     JITTER,
@@ -29,13 +30,16 @@ from app.webhooks.deliveries import (
     claim_delivery,
     save_attempt,
 )
-from app.webhooks.endpoints import MAX_OLDER_SECRETS, WebhookService
+from app.webhooks.endpoints import MAX_OLDER_SECRETS, StoredSecrets, WebhookService
 from app.webhooks.sending import AddressRule, Sender, WebhookResponse
 from tests.support.receiver import LOOPBACK, Receiver, receiver
 from tests.support.saga import RecordingPublisher, Saga
 from tests.support.scripted_server import Answer as Scripted
 from tests.support.scripted_server import Hang
 from tests.support.servers import nested_loops_only
+
+KEYS = parse_keys(new_key())
+SEALER = Sealer(KEYS)
 
 TAKEN, BUSY, GONE, BROKEN = (
     WebhookResponse(204, "", None),
@@ -51,10 +55,10 @@ class Outbox:
     def __init__(self, sessions: Sessions, target: Receiver) -> None:
         self.sessions, self.receiver, self.publisher = sessions, target, RecordingPublisher()
         sender = Sender(AddressRule((ip_network(LOOPBACK),)), timeout_s=2)
-        self.webhooks = WebhookService(sessions, self.publisher, sender)
-        self.deliveries = DeliveryService(sessions, self.publisher, sender)
-        endpoint = self.webhooks.create(target.url, None, None)
-        self.endpoint_id, target.secret = endpoint.id, endpoint.secret
+        self.webhooks = WebhookService(sessions, self.publisher, sender, SEALER)
+        self.deliveries = DeliveryService(sessions, self.publisher, sender, SEALER)
+        shown = self.webhooks.create(target.url, None, None)
+        self.endpoint_id, target.secret = shown.endpoint.id, shown.secret
 
     @property
     def endpoint(self) -> WebhookEndpoint:
@@ -185,7 +189,6 @@ def test_a_second_rotation_within_a_day_drops_no_secret_before_its_end(outbox: O
 
 
 def test_old_secrets_are_erased_when_they_sign_nothing_any_more(outbox: Outbox) -> None:
-    first = outbox.receiver.secret
     for _ in range(2):
         outbox.webhooks.rotate_secret(outbox.endpoint_id)
     assert outbox.webhooks.purge_secrets() == 0
@@ -197,9 +200,9 @@ def test_old_secrets_are_erased_when_they_sign_nothing_any_more(outbox: Outbox) 
     assert outbox.webhooks.purge_secrets() == 2
 
     endpoint = outbox.endpoint
-    assert (endpoint.previous_secret, endpoint.previous_secret_until) == (None, None)
+    assert (endpoint.sealed_previous_secret, endpoint.previous_secret_until) == (None, None)
     with outbox.sessions() as session:
-        assert first not in session.scalars(select(WebhookOldSecret.secret)).all()
+        assert session.scalars(select(WebhookOldSecret)).all() == []
 
 
 def test_more_old_secrets_than_a_header_should_hold_are_refused(outbox: Outbox) -> None:
@@ -238,14 +241,14 @@ def test_concurrent_registrations_do_not_exceed_the_limit(outbox: Outbox) -> Non
 def test_the_pauses_follow_the_schedule_and_then_it_is_given_up(outbox: Outbox) -> None:
     delivery_id, rests = outbox.ping(), []
     for _ in RETRIES:
-        attempt = claim_delivery(outbox.sessions, outbox.endpoint_id)
+        attempt = claim_delivery(outbox.sessions, outbox.endpoint_id, SEALER)
         assert attempt is not None
         save_attempt(outbox.sessions, attempt, BROKEN, None, spread=lambda low, _high: low)
         row = outbox.row(delivery_id)
         assert row.next_at is not None
         rests.append((row.next_at - outbox.now()) / JITTER[0])
         outbox.let_time_pass()
-    last = claim_delivery(outbox.sessions, outbox.endpoint_id)
+    last = claim_delivery(outbox.sessions, outbox.endpoint_id, SEALER)
     assert last is not None
     assert save_attempt(outbox.sessions, last, None, "connection_failed") is None
 
@@ -257,7 +260,7 @@ def test_the_pauses_follow_the_schedule_and_then_it_is_given_up(outbox: Outbox) 
 
 def test_retry_after_is_respected(outbox: Outbox) -> None:
     delivery_id = outbox.ping()
-    attempt = claim_delivery(outbox.sessions, outbox.endpoint_id)
+    attempt = claim_delivery(outbox.sessions, outbox.endpoint_id, SEALER)
     assert attempt is not None
     save_attempt(outbox.sessions, attempt, BUSY, None)
 
@@ -270,13 +273,13 @@ def test_retry_after_is_respected(outbox: Outbox) -> None:
 
 def test_a_receiver_that_responds_410_gets_nothing_more(outbox: Outbox) -> None:
     first, second = outbox.ping(), outbox.ping()
-    attempt = claim_delivery(outbox.sessions, outbox.endpoint_id)
+    attempt = claim_delivery(outbox.sessions, outbox.endpoint_id, SEALER)
     assert attempt is not None
     assert save_attempt(outbox.sessions, attempt, GONE, None) is DisabledReason.GONE
 
     statuses = sorted(outbox.row(each).status for each in (first, second))
     assert statuses == [DeliveryStatus.FAILED, DeliveryStatus.PENDING]
-    assert claim_delivery(outbox.sessions, outbox.endpoint_id) is None
+    assert claim_delivery(outbox.sessions, outbox.endpoint_id, SEALER) is None
     outbox.webhooks.change(outbox.endpoint_id, {"enabled": True})
     assert outbox.deliveries.sweep() == 1
     assert outbox.deliveries.deliver(outbox.endpoint_id) == 1
@@ -295,7 +298,7 @@ def test_only_an_endpoint_that_fails_for_days_is_disabled(
     # A single failure after a long pause disables nothing: the delivery must have been given up.
     for attempts, expected in ((0, None), (len(RETRIES), disabled)):
         outbox.change(delivery_id, attempts=attempts, next_at=func.now() - timedelta(seconds=1))
-        attempt = claim_delivery(outbox.sessions, outbox.endpoint_id)
+        attempt = claim_delivery(outbox.sessions, outbox.endpoint_id, SEALER)
         assert attempt is not None
         assert save_attempt(outbox.sessions, attempt, BROKEN, None) is expected
     assert outbox.endpoint.disabled_reason == disabled
@@ -303,9 +306,9 @@ def test_only_an_endpoint_that_fails_for_days_is_disabled(
 
 def test_a_delivery_is_leased_to_one_worker(outbox: Outbox) -> None:
     delivery_id = outbox.ping()
-    dead = claim_delivery(outbox.sessions, outbox.endpoint_id)
+    dead = claim_delivery(outbox.sessions, outbox.endpoint_id, SEALER)
     assert dead is not None
-    assert claim_delivery(outbox.sessions, outbox.endpoint_id) is None
+    assert claim_delivery(outbox.sessions, outbox.endpoint_id, SEALER) is None
     lease_until = outbox.row(delivery_id).lease_until
     assert lease_until is not None
     assert lease_until - outbox.now() <= LEASE
@@ -313,7 +316,7 @@ def test_a_delivery_is_leased_to_one_worker(outbox: Outbox) -> None:
 
     outbox.let_time_pass()
     assert outbox.deliveries.sweep() == 1
-    alive = claim_delivery(outbox.sessions, outbox.endpoint_id)
+    alive = claim_delivery(outbox.sessions, outbox.endpoint_id, SEALER)
     assert alive is not None
     save_attempt(outbox.sessions, dead, BROKEN, None)
     assert outbox.row(delivery_id).lease_token == alive.token
@@ -325,17 +328,17 @@ def test_an_endpoint_has_a_limited_number_of_concurrent_attempts(outbox: Outbox)
     for _ in range(MAX_PARALLEL + 1):
         outbox.ping()
 
-    held = [claim_delivery(outbox.sessions, outbox.endpoint_id) for _ in range(MAX_PARALLEL + 1)]
+    held = [claim_delivery(outbox.sessions, outbox.endpoint_id, SEALER) for _ in range(MAX_PARALLEL + 1)]
 
     assert [each is not None for each in held] == [True] * MAX_PARALLEL + [False]
 
 
 def test_hanging_receivers_delay_no_other(outbox: Outbox) -> None:
     patient = replace(outbox.deliveries.sender, timeout_s=30)
-    service = DeliveryService(outbox.sessions, outbox.publisher, patient)
+    service = DeliveryService(outbox.sessions, outbox.publisher, patient, SEALER)
     with receiver() as hanging:
         hanging.server.default = Hang()
-        slow = [outbox.webhooks.create(hanging.url, None, None).id for _ in range(MAX_ENDPOINTS - 1)]
+        slow = [outbox.webhooks.create(hanging.url, None, None).endpoint.id for _ in range(MAX_ENDPOINTS - 1)]
         for endpoint_id in slow:
             outbox.webhooks.test(endpoint_id)
         under_way = [service.start(endpoint_id) for endpoint_id in slow]
@@ -375,7 +378,7 @@ def test_a_thread_that_raises_is_logged_and_the_endpoint_goes_on(
         raise RuntimeError("a defect")
 
     sender = replace(outbox.deliveries.sender, resolve=broken)
-    service = DeliveryService(outbox.sessions, outbox.publisher, sender)
+    service = DeliveryService(outbox.sessions, outbox.publisher, sender, SEALER)
     with logged(caplog) as lines:
         for _ in range(2):
             begun = service.start(outbox.endpoint_id)
@@ -388,7 +391,7 @@ def test_a_thread_that_raises_is_logged_and_the_endpoint_goes_on(
 def test_a_process_that_stops_finishes_its_attempt_and_starts_no_other(outbox: Outbox) -> None:
     for _ in range(2):
         outbox.ping()
-    service = DeliveryService(outbox.sessions, outbox.publisher, outbox.deliveries.sender)
+    service = DeliveryService(outbox.sessions, outbox.publisher, outbox.deliveries.sender, SEALER)
     outbox.receiver.server.answer(Hang())
     begun = service.start(outbox.endpoint_id)
     assert begun is not None
@@ -432,7 +435,7 @@ def test_the_sweep_publishes_once_and_then_after_growing_pauses(outbox: Outbox) 
 
 def test_one_pass_publishes_a_batch_of_endpoints(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(5):
-        outbox.webhooks.test(outbox.webhooks.create(outbox.receiver.url, None, None).id)
+        outbox.webhooks.test(outbox.webhooks.create(outbox.receiver.url, None, None).endpoint.id)
     outbox.let_time_pass()
     outbox.publisher.webhooks.clear()
     monkeypatch.setattr("app.webhooks.deliveries.BATCH", 3)
@@ -465,7 +468,7 @@ def test_no_log_line_contains_a_secret_a_url_or_a_number(outbox: Outbox, caplog:
         outbox.deliveries.deliver(outbox.endpoint_id)
         outbox.webhooks.rotate_secret(outbox.endpoint_id)
     assert {line["event"] for line in lines} >= {"webhook_failed", "webhook_delivered", "webhook_secret_rotated"}
-    for secret in (outbox.receiver.secret, outbox.endpoint.secret, outbox.receiver.server.url, number):
+    for secret in (outbox.receiver.secret, outbox.endpoint.sealed_secret, outbox.receiver.server.url, number):
         assert secret not in str(lines)
 
 
@@ -480,7 +483,7 @@ def test_deleting_an_endpoint_during_an_attempt_is_safe(outbox: Outbox) -> None:
     outbox.receiver.server.over.set()
     worker.join()
 
-    assert claim_delivery(outbox.sessions, outbox.endpoint_id) is None
+    assert claim_delivery(outbox.sessions, outbox.endpoint_id, SEALER) is None
 
 
 def test_the_signature_has_the_time_of_the_attempt(outbox: Outbox) -> None:
@@ -488,3 +491,39 @@ def test_the_signature_has_the_time_of_the_attempt(outbox: Outbox) -> None:
     outbox.deliveries.deliver(outbox.endpoint_id)
 
     assert len(outbox.receiver.messages()) == 1
+
+
+def test_a_secret_whose_key_is_missing_holds_its_deliveries_back_and_nothing_is_given_up(outbox: Outbox) -> None:
+    delivery_id = outbox.ping()
+    without = DeliveryService(outbox.sessions, outbox.publisher, outbox.deliveries.sender, Sealer())
+    assert without.deliver(outbox.endpoint_id) == 0
+    assert (outbox.row(delivery_id).attempts, outbox.endpoint.failing_since) == (0, None)
+    assert outbox.deliveries.deliver(outbox.endpoint_id) == 1
+
+
+def test_rewrapping_seals_by_the_newest_key_and_every_secret_still_signs(outbox: Outbox) -> None:
+    outbox.webhooks.rotate_secret(outbox.endpoint_id)
+    outbox.webhooks.rotate_secret(outbox.endpoint_id)
+    assert outbox.webhooks.count_secrets() == StoredSecrets(3, in_clear=0, outdated=0, unreadable=0)
+    newer = parse_keys(new_key())
+    webhooks = replace(outbox.webhooks, sealer=Sealer((*newer, *KEYS)))
+    assert webhooks.count_secrets() == StoredSecrets(3, in_clear=0, outdated=3, unreadable=0)
+    assert webhooks.rewrap_secrets() == 3
+    assert webhooks.rewrap_secrets() == 0
+
+    only_new = DeliveryService(outbox.sessions, outbox.publisher, outbox.deliveries.sender, Sealer(newer))
+    outbox.ping()
+    assert only_new.deliver(outbox.endpoint_id) == 1  # the receiver still has the oldest of the three
+    assert outbox.webhooks.count_secrets() == StoredSecrets(3, in_clear=0, outdated=0, unreadable=3)
+    with pytest.raises(SealError):
+        outbox.webhooks.rewrap_secrets()
+
+
+def test_what_was_stored_in_clear_is_counted_and_sealed(outbox: Outbox) -> None:
+    with outbox.sessions.begin() as session:
+        session.execute(update(WebhookEndpoint).values(sealed_secret=outbox.receiver.secret))
+    assert outbox.webhooks.count_secrets() == StoredSecrets(1, in_clear=1, outdated=0, unreadable=0)
+    assert outbox.webhooks.rewrap_secrets() == 1
+    assert outbox.receiver.secret not in outbox.endpoint.sealed_secret
+    outbox.ping()
+    assert outbox.deliveries.deliver(outbox.endpoint_id) == 1

@@ -45,6 +45,7 @@ from app.saga.context import Toolbox
 from app.saga.machine import Timing, Verdict
 from app.saga.rows import Rows
 from app.saga.runner import Outcome, Runner
+from app.sealing import Sealer
 from app.sweeper import Sweeper
 from app.trunks.pool import Pool, TrunkPool
 from app.webhooks.deliveries import DeliveryService
@@ -412,7 +413,7 @@ def wire(sessions: Sessions, timing: Timing = TIMING, max_numbers: int = MAX_NUM
     runner = Runner(rows, tools, jitter=lambda _low, high: high)
     maintenance = MaintenanceService(sessions, publisher, rows, tools)
     audits = AuditService(sessions, tools, maintenance, timedelta(hours=1), BulkService(sessions, rows))
-    deliveries = DeliveryService(sessions, publisher, Sender(AddressRule()))
+    deliveries = DeliveryService(sessions, publisher, Sender(AddressRule()), Sealer())
     retiring = RetiringService(sessions, tools)
     sweeper = Sweeper(sessions, service, audits, BulkDispatcher(sessions, service, maintenance), deliveries, retiring)
     return Saga(sessions, rows, world, clock, publisher, runner, service, sweeper)

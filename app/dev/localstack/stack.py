@@ -15,10 +15,17 @@ import redis
 from dotenv import dotenv_values
 
 from app.dev import sandbox
-from app.dev.localstack.host import StackError, describe_error, load_or_make_password, write_private
+from app.dev.localstack.host import (
+    StackError,
+    describe_error,
+    load_or_make_password,
+    read_private,
+    write_private,
+)
 from app.dev.localstack.processes import poll_until, port_is_free
 from app.dev.localstack.servers import PostgresServer, SandboxServer, ValkeyServer, running_server, sandbox_settings
 from app.dev.localstack.terminal import Terminal
+from app.sealing import new_key
 from app.setting_values import redis_url
 from app.settings import Settings, SettingsError, load_settings
 
@@ -142,6 +149,7 @@ def running_stack(given: UserSettings, terminal: Terminal) -> Iterator[Stack]:
             raise StackError(f"PORT and FLOWER_PORT are both {port}: choose another for one of them")
         made = {"PORT": str(port), "FLOWER_PORT": str(flower_port), "DATA_DIR": str(data_dir)}
         made |= _flower_login(given, data_dir)
+        made |= _credential_key(given, data_dir)
         made |= _postgres(given, data_dir, terminal, running)
         made |= _valkey(given, data_dir, terminal, running)
         providers = _sandbox(data_dir, given, terminal, running) if uses_sandbox else {}
@@ -199,6 +207,17 @@ def _flower_login(given: UserSettings, data_dir: Path) -> dict[str, str]:
     if given.values.get("FLOWER_BASIC_AUTH"):
         return {}
     return {"FLOWER_BASIC_AUTH": f"flower:{load_or_make_password(data_dir / 'flower.password')}"}
+
+
+def _credential_key(given: UserSettings, data_dir: Path) -> dict[str, str]:
+    if given.values.get("CREDENTIAL_KEYS"):
+        return {}
+    file = data_dir / "credential.key"
+    key = read_private(file)
+    if key is None:
+        key = new_key()
+        write_private(file, key)
+    return {"CREDENTIAL_KEYS": key}
 
 
 def _postgres(given: UserSettings, data_dir: Path, terminal: Terminal, running: contextlib.ExitStack) -> dict[str, str]:
