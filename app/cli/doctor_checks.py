@@ -308,11 +308,11 @@ STORE_CHECKS = (
     Check("migrations", _migrations, after=("database",)),
     Check("broker", _broker, ("REDIS_URL",)),
     Check("clock", _clock, after=("database",)),
+    Check("stored secrets", _stored_secrets, ("CREDENTIAL_KEYS",), after=("migrations",)),
 )
 
 PROCESS_CHECKS = (
     Check("sweeper", _sweeper, after=("migrations",)),
     Check("workers", _workers, after=("migrations",)),
     Check("API keys", _keys, after=("migrations",)),
-    Check("stored secrets", _stored_secrets, ("CREDENTIAL_KEYS",), after=("migrations",)),
 )

@@ -288,6 +288,7 @@ LOOKING = {
     *("doctor", "agents list", "agents show", "numbers list", "provision watch", "status", "verify"),
     *("operations list", "operations show", "activity", "webhooks list", "keys list", "sweep"),
     "trunks list",
+    "credentials rewrap",  # the same secrets, sealed by another key
 }
 """Commands that change nothing that anybody asked for."""
 
