@@ -108,6 +108,8 @@ def parse_keys(text: str) -> tuple[bytes, ...]:
         if len(key) != KEY_BYTES:
             raise ValueError(f"must be {KEY_BYTES} bytes each (openssl rand -base64 {KEY_BYTES})")
         keys.append(key)
+    if not keys:
+        raise ValueError("has no key (openssl rand -base64 32)")
     return tuple(keys)
 
 

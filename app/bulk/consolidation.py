@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.bulk.service import BulkService
 from app.db.engine import Sessions
-from app.db.models import Agent, Bulk, BulkItem, Operation, Trunk
+from app.db.models import Agent, Bulk, BulkItem, Operation
 from app.domain.events import Origin
 from app.domain.operations import (
     MAX_ITEMS,
@@ -23,10 +23,9 @@ from app.domain.operations import (
     ItemStatus,
     PhoneStatus,
     TrunkMode,
-    TrunkState,
 )
 from app.path.spec import Profile
-from app.trunks.pool import profile_hash
+from app.trunks.listing import places_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,8 @@ class ConsolidationService:
                 func.count().filter(shared, waiting).label("waiting"),
             ).where(_has_own_trunk())
         ).one()
-        trunks, free = self._room(session)
+        places = places_of(session, self.profile, self.max_numbers)
+        free = places.free + places.free_on_unmade
         agents = min(counts.movable, MAX_ITEMS)
         left_out = (
             LeftOut("dedicated", counts.dedicated, "Their trunkMode is dedicated: they keep a trunk of their own."),
@@ -120,24 +120,7 @@ class ConsolidationService:
         )
         needed = math.ceil(max(agents - free, 0) / self.max_numbers)
         found = tuple(one for one in left_out if one.count)
-        return ConsolidationPlan(agents, trunks, free, needed, self.trunk_limit, found)
-
-    def _room(self, session: Session) -> tuple[int, int]:
-        """Return how many shared trunks of the present profile exist, and how many numbers they have room for."""
-        standing = and_(
-            Trunk.profile_hash == profile_hash(self.profile),
-            Trunk.state.in_((TrunkState.CREATING, TrunkState.ACTIVE)),
-        )
-        members = (
-            select(Trunk.id, func.count(Agent.id).label("members"))
-            .outerjoin(Agent, Agent.trunk_id == Trunk.id)
-            .where(standing)
-            .group_by(Trunk.id)
-            .subquery()
-        )
-        free = func.greatest(self.max_numbers - members.c.members, 0)
-        row = session.execute(select(func.count(), func.coalesce(func.sum(free), 0)).select_from(members)).one()
-        return int(row[0]), int(row[1])
+        return ConsolidationPlan(agents, places.trunks, free, needed, self.trunk_limit, found)
 
 
 def _has_own_trunk() -> ColumnElement[bool]:

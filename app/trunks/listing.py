@@ -75,8 +75,9 @@ def list_trunks(
 class Places:
     """What is left on the shared trunks of one profile."""
 
+    trunks: int
     unmade: int
-    """Trunks that Twilio does not have yet."""
+    """Those of them that Twilio does not have yet."""
     free_on_unmade: int
     free: int
     """Places on the others."""
@@ -86,4 +87,4 @@ def places_of(session: Session, profile: Profile, max_numbers: int) -> Places:
     """Count the places that new numbers of this profile may take on trunks that are there or being made."""
     values = {"hash": profile_hash(profile), "most": max_numbers}
     row = session.connection().exec_driver_sql(_COUNT_PLACES, values).one()
-    return Places(row.unmade, int(row.free_on_unmade), int(row.free))
+    return Places(row.trunks, row.unmade, int(row.free_on_unmade), int(row.free))

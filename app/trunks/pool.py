@@ -46,6 +46,7 @@ _IS_CHECKED = "SELECT checked_at > clock_timestamp() - %(within)s AS is_checked 
 
 _HELD_PLACE = read_sql(__file__, "held_place.sql")
 _CHOOSE_TRUNK = read_sql(__file__, "choose_trunk.sql")
+_NEXT_PLACE = read_sql(__file__, "next_place.sql")
 _TAKE_PLACE = read_sql(__file__, "take_place.sql")
 _FIND_ROOM = read_sql(__file__, "find_room.sql")
 _ADD_SHARD = read_sql(__file__, "add_shard.sql")
@@ -173,14 +174,8 @@ class TrunkPool:
 
     def next_place(self) -> Place | None:
         """Return the place that the next agent would get, without taking it; None: a trunk would be added."""
-        for _ in range(_TRIES):
-            with self._sessions.begin() as session:
-                run = session.connection().exec_driver_sql
-                if chosen := run(_CHOOSE_TRUNK, self._wanted).one_or_none():
-                    return self._place(chosen)
-                if run(_FIND_ROOM, self._wanted).one_or_none():
-                    return None
-        raise LookupError(f"no trunk kept its room in {_TRIES} tries")
+        chosen = self._statements.one(_NEXT_PLACE, self._wanted)
+        return None if chosen is None else self._place(chosen)
 
     def _find_or_add(self, session: Session) -> None:
         """Find a trunk that has room after all; add one when there is none."""

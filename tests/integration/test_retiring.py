@@ -98,6 +98,26 @@ def test_a_number_that_comes_in_time_keeps_the_trunk(pooled: Saga) -> None:
     assert_pool(pooled)
 
 
+def test_a_number_that_came_and_went_between_two_looks_of_the_sweeper_begins_the_day_anew(pooled: Saga) -> None:
+    trunk = emptied(pooled)
+    (operation,) = posts(pooled, 1)
+    pooled.drive(operation)
+    pooled.drive(pooled.deprovision(pooled.snapshot(operation).agent.id))
+    assert swept(pooled) == []
+    assert row_of(pooled, trunk.id).state is TrunkState.ACTIVE
+
+
+def test_a_look_at_the_next_place_writes_nothing_and_waits_for_nobody(pooled: Saga) -> None:
+    trunk = emptied(pooled)
+    with pooled.sessions.begin() as session:
+        session.execute(update(Trunk).values(is_full=True))
+        before = session.scalar(select(Trunk.__table__.c.id).with_for_update())
+        place = pooled.runner.tools.pool.next_place()
+    assert place is not None
+    assert place.trunk_id == before == trunk.id
+    assert row_of(pooled, trunk.id).is_full
+
+
 def test_a_message_for_a_trunk_that_is_not_due_does_nothing(pooled: Saga) -> None:
     row = emptied(pooled)
     let_days_pass(pooled, -1)

@@ -1,5 +1,6 @@
 -- How many places the trunks of a profile have left: on those that Twilio has, and on those that are still to be made.
-SELECT count(*) FILTER (WHERE twilio_trunk_sid IS NULL) AS unmade,
+SELECT count(*) AS trunks,
+       count(*) FILTER (WHERE twilio_trunk_sid IS NULL) AS unmade,
        coalesce(sum(free) FILTER (WHERE twilio_trunk_sid IS NULL), 0) AS free_on_unmade,
        coalesce(sum(free) FILTER (WHERE twilio_trunk_sid IS NOT NULL), 0) AS free
   FROM trunks

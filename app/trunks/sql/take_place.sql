@@ -1,4 +1,5 @@
--- Gives an agent a place on a trunk whose row is locked, unless it is full, and notes when the last place is taken.
+-- Gives an agent a place on a trunk whose row is locked, unless it is full, and notes when the last place is taken, and
+-- that the trunk is empty no more: the day before it may retire begins anew.
 WITH members AS (
     SELECT count(*) AS number FROM agents WHERE trunk_id = %(trunk)s
 ),
@@ -8,7 +9,9 @@ placed AS (
      WHERE agents.id = %(agent)s AND number < %(most)s
  RETURNING agents.id
 ),
-full_now AS (
-    UPDATE trunks SET is_full = true FROM members WHERE trunks.id = %(trunk)s AND number >= %(most)s - 1
+noted AS (
+    UPDATE trunks SET is_full = number >= %(most)s - 1, emptied_at = NULL
+      FROM members
+     WHERE trunks.id = %(trunk)s AND (number >= %(most)s - 1 OR emptied_at IS NOT NULL)
 )
 SELECT id FROM placed
