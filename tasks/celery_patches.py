@@ -1,6 +1,6 @@
 """Every place where Trunkline replaces internals of Celery 5.6.3 and kombu 5.7.0: what, why, the gain, when it goes.
 
-The first four patches save CPU, and without them everything works the same. `./run.py bench patches` measures each of
+The first three patches save CPU, and without them everything works the same. `./run.py bench patches` measures each of
 them with and without, round by round in turn; the figures below are its medians of 8 rounds on two cores. A patch
 that saves less than 3 % of the CPU of the process that has it is deleted. The last patch corrects a fault.
 """
@@ -20,7 +20,6 @@ from celery import Celery, bootsteps
 from celery.canvas import Signature
 from kombu.connection import Connection
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis, virtual
-from kombu.utils.json import dumps
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -182,50 +181,6 @@ def _join(parts: tuple[str | int, ...], ids: list[str]) -> str:
     return "".join([part if isinstance(part, str) else ids[part] for part in parts])
 
 
-# Acknowledgements without a transaction
-#
-# Replaces: kombu/transport/redis.py `QoS.append` and `QoS.ack`.
-# Why: for each message that a worker takes, and again when it is done, kombu has redis-py build a pipeline, a MULTI and
-#   an EXEC around two commands on a hash and its index. The two are sent as they are here, in one write: a worker that
-#   dies between them cannot, and a server that dies leaves an entry in one of the two, which kombu ignores or restores.
-# Gain: see `./run.py bench patches`; a third of what the workers' interpreters did was these two (py-spy).
-# Goes when: kombu does without the transaction, or what the two take is less than 3 % of the worker.
-
-
-class PlainQoS(redis.QoS):
-    """Keeps what was taken and not finished in the same hash and index, each time with one write and no transaction."""
-
-    def append(self, message: virtual.Message, delivery_tag: str) -> None:
-        """Remember a message that was taken."""
-        info = message.delivery_info
-        kept = dumps([message._raw, info["exchange"], info["routing_key"]])  # noqa: SLF001 - as kombu keeps it
-        self._send(
-            ("ZADD", self.unacked_index_key, time.time(), delivery_tag),
-            ("HSET", self.unacked_key, delivery_tag, kept),
-        )
-        virtual.QoS.append(self, message, delivery_tag)
-
-    def ack(self, delivery_tag: str) -> None:
-        """Forget a message that is done."""
-        self._send(("ZREM", self.unacked_index_key, delivery_tag), ("HDEL", self.unacked_key, delivery_tag))
-        virtual.QoS.ack(self, delivery_tag)
-
-    def _send(self, *commands: tuple[object, ...]) -> None:
-        with self.channel.conn_or_acquire() as client:
-            pool = client.connection_pool
-            connection = pool.get_connection()
-            try:
-                connection.send_packed_command(connection.pack_commands(commands))
-                for _ in commands:
-                    connection.read_response()
-            except BaseException:
-                # Responses that nobody has read would be taken for those of the next command.
-                connection.disconnect()
-                raise
-            finally:
-                pool.release(connection)
-
-
 # One Redis client per pool
 #
 # Replaces: kombu/transport/redis.py `Channel._create_client`.
@@ -238,7 +193,6 @@ class PlainQoS(redis.QoS):
 class Channel(redis.Channel):
     """A channel that makes a client once for each pool; a connection that was lost brings a new pool."""
 
-    QoS = PlainQoS
     _kept: tuple[Any, Any] | None = None
 
     def _create_client(self, asynchronous: bool = False) -> Any:

@@ -18,7 +18,6 @@ from tests.benchmarks.processes import cpu_s, main_thread_cpu_s
 from tests.benchmarks.report import Bar, Findings, Row
 
 ALL, TEMPLATES, CLIENT, BATCHING = "", "message templates", "one Redis client", "event batching"
-ACKNOWLEDGING = "acknowledgements without a transaction"
 """Sides are named by the patch that they lack (`BENCH_WITHOUT` of tests/benchmarks/unpatched.py)."""
 
 UNPATCHED = "tests.benchmarks.unpatched"
@@ -30,12 +29,7 @@ PLAN, POST = "CPU per published plan", "CPU of a web process per post"
 OPERATION, MAIN_THREAD = "CPU of a worker per operation", "CPU of its main thread per operation"
 EVENTS = "messages with events per operation"
 
-SAVED = {
-    TEMPLATES: (POST, POST),
-    CLIENT: (MAIN_THREAD, OPERATION),
-    BATCHING: (MAIN_THREAD, OPERATION),
-    ACKNOWLEDGING: (MAIN_THREAD, OPERATION),
-}
+SAVED = {TEMPLATES: (POST, POST), CLIENT: (MAIN_THREAD, OPERATION), BATCHING: (MAIN_THREAD, OPERATION)}
 """By patch: the figure that it changes, and the whole that this is a share of.
 
 A worker's main thread receives, acknowledges and reports all tasks. In eight rounds its CPU with a patch was 0.60 to
@@ -53,7 +47,7 @@ def measure(bench: Bench) -> Findings:
     """Publish and post with and without templates; carry out operations with and without what a worker has."""
     found = _side_by_side(bench, "web", ("web",), (TEMPLATES,), _accept)
     bench.stack.sandbox.latency(REAL_LATENCY.twilio_ms, REAL_LATENCY.livekit_ms)
-    found.add(_side_by_side(bench, "worker", ("web", "worker"), (CLIENT, BATCHING, ACKNOWLEDGING), _work))
+    found.add(_side_by_side(bench, "worker", ("web", "worker"), (CLIENT, BATCHING), _work))
     bench.stack.sandbox.latency(0, 0)
     return found
 

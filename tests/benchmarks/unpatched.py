@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from flask import Flask
-from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.transport import TRANSPORT_ALIASES
 
 import app as application
 from app.domain.operations import STEPS, Direction, OperationKind
@@ -42,15 +42,10 @@ def _without_batching() -> None:
     app.steps["consumer"].discard(celery_patches.EventBatching)
 
 
-def _without_plain_acknowledging() -> None:
-    celery_patches.Channel.QoS = redis.QoS
-
-
 WITHOUT: dict[str, Callable[[], None]] = {
     patches.TEMPLATES: _without_templates,
     patches.CLIENT: _without_client,
     patches.BATCHING: _without_batching,
-    patches.ACKNOWLEDGING: _without_plain_acknowledging,
 }
 
 if name := os.environ.get("BENCH_WITHOUT"):

@@ -30,7 +30,7 @@ def test_accept_is_measured_beside_the_bare_view() -> None:
 def test_every_patch_of_celery_is_measured_with_and_without() -> None:
     with bench_stack(is_durable=False) as stack:
         found = patches.measure(Bench(stack, TINY, Terminal(Console(file=io.StringIO()))))
-    assert sum(row.bar is patches.WORTH for row in found.rows) == 4
+    assert sum(row.bar is patches.WORTH for row in found.rows) == 3
     figures = {row.measure: (row.figure, row.floor_figure) for row in found.rows if row.floor}
     assert None not in {figure for pair in figures.values() for figure in pair}
     with_it, without_it = figures["event batching: messages with events per operation"]

@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -115,44 +114,6 @@ def test_a_channel_builds_one_client_for_each_pool(celery_app: Celery, broker_at
             assert len(built) == round_number
             channel._disconnect_pools()
         assert channel._size("queue") == 2 * COMMANDS
-
-
-@pytest.mark.parametrize("is_patched", [True, False], ids=["ours", "kombu's"])
-def test_what_was_taken_is_kept_until_it_is_done_as_kombu_keeps_it(
-    celery_app: Celery, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch, is_patched: bool
-) -> None:
-    from kombu.transport import redis as kombu_redis  # noqa: PLC0415
-
-    from tasks.celery_patches import Channel, PlainQoS  # noqa: PLC0415
-
-    assert Channel.QoS is PlainQoS
-    if not is_patched:
-        monkeypatch.setattr(Channel, "QoS", kombu_redis.QoS)
-    message = {
-        "body": "",
-        "properties": {"delivery_tag": "a tag", "delivery_info": {"exchange": "", "routing_key": "q"}},
-    }
-    with celery_app.connection() as connection:
-        channel = connection.channel()
-        for tag in ("a tag", "another"):
-            channel.qos.append(channel.message_to_python(message), tag)
-        assert json.loads(broker.hget("unacked", "a tag")) == [message, "", "q"]
-        assert broker.zscore("unacked_index", "a tag") == pytest.approx(time.time(), abs=60)
-        channel.qos.ack("a tag")
-        assert broker.hkeys("unacked") == broker.zrange("unacked_index", 0, -1) == [b"another"]
-        channel.qos.reject("another", requeue=True)
-        assert not broker.exists("unacked", "unacked_index")
-
-
-def test_a_response_that_was_not_read_is_nobody_elses(
-    celery_app: Celery, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with celery_app.connection() as connection:
-        channel = connection.channel()
-        broker.set("unacked_index", "no index")
-        with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-            channel.qos.ack("a tag")
-        assert channel._size("an empty queue") == 0
 
 
 @dataclass
