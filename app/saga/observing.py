@@ -223,10 +223,16 @@ def _observed(
 
 
 def _at_once(reads: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Make independent reads side by side and return their results in order; the first error is raised."""
+    """Make independent reads side by side and return their results in order.
+
+    Of several errors a refusal is raised, the first: another try does not help, whatever befell the others.
+    """
     if not reads:
         return []
     with ThreadPoolExecutor(min(len(reads), PARALLEL_LISTS), "reads") as threads:
         # Each runs in a copy of this thread's context variables, where the adapters find the caller and the trace.
         pending = [threads.submit(copy_context().run, read) for read in reads]
-        return [one.result() for one in pending]
+        errors = [error for one in pending if (error := one.exception())]
+    if errors:
+        raise next((error for error in errors if isinstance(error, RejectedError)), errors[0])
+    return [one.result() for one in pending]

@@ -3,6 +3,7 @@
 import threading
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -374,6 +375,21 @@ def test_the_reads_of_a_verification_are_under_way_at_the_same_time() -> None:
     tools = replace(tools, carrier=Meeting(tools.carrier), platform=Meeting(tools.platform))
     ACTIONS[VERIFICATION].do(replace(context, tools=tools))
     assert not all_four.broken
+
+
+@pytest.mark.parametrize("refused", ["get_number", "list_inbound_trunks"])
+def test_of_the_reads_that_fail_at_once_the_refusal_counts(refused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, context = whole()
+    outage = TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "later")
+    refusal = RejectedError(ErrorCode.LIVEKIT_REJECTED, "no")
+
+    def raise_it(error: Exception, *_: Any, **__: Any) -> Any:
+        raise error
+
+    for provider, call in ((world.carrier, "get_number"), (world.platform, "list_inbound_trunks")):
+        monkeypatch.setattr(provider, call, partial(raise_it, refusal if call == refused else outage))
+    with pytest.raises(RejectedError):
+        ACTIONS[VERIFICATION].do(context)
 
 
 def test_every_break_of_the_path_is_named() -> None:
