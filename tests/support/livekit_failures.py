@@ -23,7 +23,7 @@ TRUNK = "ST_" + "a" * 12
 RULE = "SDR_" + "b" * 12
 TRUNK_NOW = read_trunk(api.SIPInboundTrunkInfo(sip_trunk_id=TRUNK, numbers=["+15145551234"]))
 RULE_NOW = read_rule(api.SIPDispatchRuleInfo(sip_dispatch_rule_id=RULE, trunk_ids=[TRUNK]))
-TIMEOUT_S = 0.3
+TIMEOUT_S = 1.0
 SECRET = "secret" * 6
 WORDS = f"says that {SECRET} of +15145551234 is wrong"
 SHOWN_WORDS = 'LiveKit said: "says that *** of ********1234 is wrong"'

@@ -26,7 +26,7 @@ URL_SPEC = OriginationUrlSpec("trunkline:1", SipUri("a.example"))
 UNROUTED = NumberRouting(None, None, None)
 OLD_TRUNK = CarrierTrunk(TRUNK, "trunkline:1", is_secure=False, created_at=None)
 OLD_URL = OriginationUrl(URL, TRUNK, "sip:a.example", is_enabled=True, tag="trunkline:1", created_at=None)
-TIMEOUT_S = 0.3
+TIMEOUT_S = 1.0
 TOKEN = "token-of-the-account"
 WORDS = f"says that {TOKEN} of +15145551234 is wrong"
 SHOWN_WORDS = 'Twilio said: "says that *** of ********1234 is wrong"'
