@@ -5,22 +5,25 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Identity, Index, Text, func, select
+from sqlalchemy import BigInteger, ForeignKey, Identity, Index, Text, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.db.engine import Sessions
 from app.db.models import Base
 from app.db.queries import purge_rows
+from app.db.visibility import Owned, seen_workspace
 from app.domain.events import Action, Channel, Origin
 
 
-class ApiKey(Base):
+class ApiKey(Owned, Base):
     """A bearer key: only the SHA-256 of its text is kept (hex, 64 chars)."""
 
     __tablename__ = "api_keys"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    workspace_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("workspaces.id"), default=seen_workspace)
+    """Whose rows it sees; null: an operator's, which sees all."""
     name: Mapped[str]
     key_hash: Mapped[str] = mapped_column(unique=True)
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
@@ -65,16 +68,19 @@ KEPT = timedelta(days=400)
 """How long a row is kept: a yearly review still sees the whole year. Addresses are personal data, so not for ever."""
 
 
-class Activity(Base):
+class Activity(Owned, Base):
     """One request that changed something, or a sign-in; never changed."""
 
     __tablename__ = "activity"
     __table_args__ = (
         Index("ix_activity_subject_id", "subject_id", "id"),
         Index("ix_activity_at", "at", postgresql_using="brin"),
+        Index("ix_activity_workspace_page", "workspace_id", "id", postgresql_where=text("workspace_id IS NOT NULL")),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    workspace_id: Mapped[uuid.UUID | None] = mapped_column(default=seen_workspace)
+    """Whose trail it is in, that of what was changed; null: the installation's. No foreign key, as for the subject."""
     at: Mapped[datetime] = mapped_column(server_default=func.now())
     action: Mapped[str]
     subject_id: Mapped[uuid.UUID | None]

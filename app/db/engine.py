@@ -17,6 +17,8 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from app.db.visibility import filter_sessions
+
 POOL_SIZE = 20
 """Connections of a process at most, opened as needed and kept: a transaction here lasts milliseconds, so a few serve
 many threads. None is opened for a burst and closed again: that costs PostgreSQL as much as ten transactions (measured).
@@ -129,7 +131,9 @@ def _test_idle_connections(engine: Engine) -> None:
 
 def make_sessions(engine: Engine) -> Sessions:
     """Build the factory behind every `with sessions.begin() as session:`."""
-    return sessionmaker(engine, expire_on_commit=False)
+    sessions = sessionmaker(engine, expire_on_commit=False)
+    filter_sessions(sessions)
+    return sessions
 
 
 _Cursor = psycopg.Cursor[Any]

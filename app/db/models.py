@@ -22,6 +22,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.sql import literal_column
 
+from app.db.visibility import Owned, seen_workspace, workspace_column
 from app.domain.findings import AuditStatus, Health
 from app.domain.operations import (
     OPEN_BULKS,
@@ -39,12 +40,16 @@ from app.domain.operations import (
     check_move,
     direction_of,
 )
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT, CredentialStatus
 
 ENUM_LENGTH = 32
 """Characters kept for a status, so that a longer name later needs no change of type."""
 
 IS_OPEN = "status IN (" + ", ".join(f"'{status}'" for status in sorted(OPEN_STATUSES)) + ")"
 """SQL for an operation that is not final: the condition of the partial indexes."""
+
+OTHER_ACCOUNTS = f"carrier_account_id <> '{ENVIRONMENT_ACCOUNT}' OR voice_project_id <> '{ENVIRONMENT_PROJECT}'"
+"""SQL for agents that do not use the environment's credentials for both."""
 
 
 def status_column(values: type[StrEnum], name: str) -> Enum:
@@ -79,7 +84,87 @@ class Base(DeclarativeBase):
     }
 
 
-class Agent(Base):
+class Workspace(Base):
+    """A team: its agents, bulks, webhooks and keys are seen by nobody else but operators."""
+
+    __tablename__ = "workspaces"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    slug: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    carrier_account_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("carrier_accounts.id", use_alter=True), default=ENVIRONMENT_ACCOUNT
+    )
+    """What its agents use where they name no other; so the next."""
+    voice_project_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("voice_projects.id", use_alter=True), default=ENVIRONMENT_PROJECT
+    )
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class CredentialColumns:
+    """What carrier accounts and voice projects have in common."""
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    workspace_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("workspaces.id"))
+    """Whose it is; null: the installation's, for every workspace that an operator gives it to."""
+    name: Mapped[str]
+    sealed_secret: Mapped[str | None]
+    """Sealed (`app.sealing`); null in the rows of the environment, whose secrets are never stored."""
+    old_username: Mapped[str | None]
+    """The credential before the last rotation, used by nobody but for `old_valid_until` should the new one be refused;
+    the sweeper erases it then."""
+    sealed_old_secret: Mapped[str | None]
+    old_valid_until: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column(default=1, server_default=text("1"))
+    """Counts changes of what a client is built of: a process that has an older one builds it anew."""
+    rate: Mapped[str] = mapped_column(default="auto", server_default=text("'auto'"))
+    """Requests per second of all processes; "auto": found from the provider's 429s; "off": not limited."""
+    in_flight: Mapped[int | None]
+    """Concurrent requests of all processes; not limited if null."""
+    status: Mapped[CredentialStatus] = mapped_column(
+        status_column(CredentialStatus, "status"), default=CredentialStatus.PENDING
+    )
+    checked_at: Mapped[datetime | None]
+    checks: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list, server_default=text("'[]'"))
+    """The named checks of the last time: name, ok, detail."""
+    error_code: Mapped[str | None]
+    """Why it is invalid."""
+    error_detail: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class CarrierAccount(CredentialColumns, Base):
+    """A Twilio account, or a subaccount, and a credential for it."""
+
+    __tablename__ = "carrier_accounts"
+
+    account_sid: Mapped[str | None]
+    """Never changed; null for the environment's."""
+    username: Mapped[str | None]
+    """The account's SID for an auth token, or the SID of an API key."""
+    base_url: Mapped[str | None]
+    """Another server than Twilio's, or its host in a region."""
+    trunk_limit: Mapped[int] = mapped_column(default=100, server_default=text("100"))
+
+
+class VoiceProject(CredentialColumns, Base):
+    """A LiveKit project and an API key of it."""
+
+    __tablename__ = "voice_projects"
+
+    url: Mapped[str | None]
+    """Null for the environment's; so the next two."""
+    username: Mapped[str | None]
+    """The API key."""
+    sip_uri: Mapped[str | None]
+    allowed_addresses: Mapped[list[str]] = mapped_column(JSONB, default=list, server_default=text("'[]'"))
+    """CIDR blocks that may call its trunks; empty: all."""
+    room_presets: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))
+    """Null: not known."""
+
+
+class Agent(Owned, Base):
     """A voice agent, the number that rings it, and the id of every resource on the path between them."""
 
     __tablename__ = "agents"
@@ -102,6 +187,15 @@ class Agent(Base):
         ),
         Index("ix_agents_trunk_id", "trunk_id", postgresql_where=text("trunk_id IS NOT NULL")),
         Index(
+            "ix_agents_workspace_page", "workspace_id", "created_at", "id", postgresql_where=text("deleted_at IS NULL")
+        ),
+        Index(
+            "ix_agents_other_accounts",
+            "carrier_account_id",
+            "voice_project_id",
+            postgresql_where=text(OTHER_ACCOUNTS),
+        ),
+        Index(
             "ix_agents_own_trunk",
             "twilio_trunk_sid",
             postgresql_where=text("trunk_id IS NULL AND twilio_trunk_sid IS NOT NULL"),
@@ -109,6 +203,14 @@ class Agent(Base):
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    workspace_id: Mapped[uuid.UUID] = workspace_column()
+    carrier_account_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("carrier_accounts.id"), default=ENVIRONMENT_ACCOUNT, server_default=text(f"'{ENVIRONMENT_ACCOUNT}'")
+    )
+    """Where its path is built; never changed, and so the next."""
+    voice_project_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("voice_projects.id"), default=ENVIRONMENT_PROJECT, server_default=text(f"'{ENVIRONMENT_PROJECT}'")
+    )
     name: Mapped[str]
     livekit_agent_name: Mapped[str]
     agent_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
@@ -153,12 +255,22 @@ class Trunk(Base):
             "state <> 'ACTIVE' OR (twilio_trunk_sid IS NOT NULL AND twilio_origination_url_sid IS NOT NULL)",
             name="active_is_made",
         ),
-        Index("uq_trunks_shard", "profile_hash", "shard", unique=True, postgresql_where=text("state <> 'GONE'")),
+        Index(
+            "uq_trunks_shard",
+            "carrier_account_id",
+            "profile_hash",
+            "shard",
+            unique=True,
+            postgresql_where=text("state <> 'GONE'"),
+        ),
         Index("uq_trunks_twilio_trunk_sid", "twilio_trunk_sid", unique=True),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     """Its first 12 hex digits are in the trunk's tag at Twilio."""
+    carrier_account_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("carrier_accounts.id"), default=ENVIRONMENT_ACCOUNT, server_default=text(f"'{ENVIRONMENT_ACCOUNT}'")
+    )
     profile: Mapped[dict[str, Any]]
     """The settings that its numbers have in common (`app.trunks.pool.profile_json`)."""
     profile_hash: Mapped[str]
@@ -189,7 +301,7 @@ class Trunk(Base):
     gone_at: Mapped[datetime | None]
 
 
-class Operation(Base):
+class Operation(Owned, Base):
     """One run of provisioning or deprovisioning for an agent: the row is the truth, a message only names it."""
 
     __tablename__ = "operations"
@@ -200,6 +312,7 @@ class Operation(Base):
         Index("ix_operations_bulk_id", "bulk_id", postgresql_where=text("bulk_id IS NOT NULL")),
         Index("ix_operations_page", "created_at", "id"),
         Index("ix_operations_status_page", "status", "created_at", "id"),
+        Index("ix_operations_workspace_page", "workspace_id", "created_at", "id"),
         Index("ix_operations_agent_page", "agent_id", "created_at", "id"),
         Index(
             "ix_operations_target_page",
@@ -212,6 +325,8 @@ class Operation(Base):
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     agent_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("agents.id"))
+    workspace_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("workspaces.id"))
+    """Its agent's, by which pages of operations are read: whoever opens one says it."""
     kind: Mapped[OperationKind] = mapped_column(status_column(OperationKind, "kind"))
     phone_number: Mapped[str]
     target_agent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("agents.id"))
@@ -315,13 +430,15 @@ class Event(Base):
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
-class Audit(Base):
+class Audit(Owned, Base):
     """One comparison of all rows with both providers: requested, run by one worker, kept as a report."""
 
     __tablename__ = "audits"
     __table_args__ = (Index("ix_audits_created_at", "created_at"),)
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    workspace_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("workspaces.id"), default=seen_workspace)
+    """Whose agents it compares; null: everybody's."""
     status: Mapped[AuditStatus] = mapped_column(status_column(AuditStatus, "status"), default=AuditStatus.QUEUED)
     fix: Mapped[bool] = mapped_column(default=False)
     requested_by: Mapped[str | None]
@@ -347,7 +464,7 @@ COUNTS = tuple(status.value for status in ItemStatus)
 """The columns that count a bulk's items, named after the statuses."""
 
 
-class Bulk(Base):
+class Bulk(Owned, Base):
     """Many numbers asked for in one request; the counts of its items as last read."""
 
     __tablename__ = "bulks"
@@ -356,9 +473,11 @@ class Bulk(Base):
         CheckConstraint("total > 0", name="total"),
         Index("ix_bulks_open", "created_at", "id", postgresql_where=text(BULK_IS_OPEN)),
         Index("ix_bulks_page", "created_at", "id"),
+        Index("ix_bulks_workspace_page", "workspace_id", "created_at", "id"),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    workspace_id: Mapped[uuid.UUID] = workspace_column()
     status: Mapped[BulkStatus] = mapped_column(status_column(BulkStatus, "status"), default=BulkStatus.QUEUED)
     kind: Mapped[BulkKind] = mapped_column(
         status_column(BulkKind, "kind"), default=BulkKind.PROVISION, server_default=BulkKind.PROVISION

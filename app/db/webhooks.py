@@ -8,15 +8,17 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.models import ENUM_LENGTH, Base
+from app.db.visibility import Owned, workspace_column
 from app.domain.events import DeliveryStatus
 
 
-class WebhookEndpoint(Base):
+class WebhookEndpoint(Owned, Base):
     """A URL that events are posted to."""
 
     __tablename__ = "webhook_endpoints"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    workspace_id: Mapped[uuid.UUID] = workspace_column()
     url: Mapped[str]
     description: Mapped[str | None]
     events: Mapped[list[str] | None] = mapped_column(ARRAY(Text))

@@ -19,6 +19,7 @@ from app.bulk.service import requeue_item
 from app.db.access import record_activity
 from app.db.engine import Sessions, Statements, read_sql
 from app.db.models import Agent, Operation
+from app.db.visibility import seen_workspace
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found, operation_not_found
 from app.domain.events import Action, Origin
 from app.domain.numbers import mask_number
@@ -87,6 +88,7 @@ def accept(
         "key_id": origin.key_id,
         "address": origin.address,
         "detail": json.dumps(detail | origin.in_trail()),
+        "workspace": seen_workspace(),
         "trail": json.dumps({"operation_id": str(operation_id)} | detail),
         "traceparent": origin.traceparent,
     }

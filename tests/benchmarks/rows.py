@@ -17,8 +17,9 @@ _AGENTS = """
 
 _CLAIMED = """
     WITH operation AS (
-        INSERT INTO operations (id, agent_id, kind, phone_number, takeover, status, epoch, idle_kicks)
-        VALUES (%(operation_id)s, %(agent_id)s, 'provision', '+15145551234', false, 'running', 1, 0)
+        INSERT INTO operations (id, agent_id, workspace_id, kind, phone_number, takeover, status, epoch, idle_kicks)
+        SELECT %(operation_id)s, id, workspace_id, 'provision', '+15145551234', false, 'running', 1, 0
+          FROM agents WHERE id = %(agent_id)s
     )
     INSERT INTO operation_steps (operation_id, name, position, state, attempts, lease_token, lease_until)
     VALUES (%(operation_id)s, %(step)s, 1, 'RUNNING', 1, %(token)s, now() + interval '1 hour')
@@ -78,9 +79,10 @@ _CONNECTED = (
 
 _PAST = (
     """
-    INSERT INTO operations (id, agent_id, kind, phone_number, takeover, status, epoch, idle_kicks, created_at,
-                            started_at, finished_at)
-    SELECT operation_id, agent_id, CASE WHEN n %% 50 = 0 THEN 'provision' ELSE 'deprovision' END,
+    INSERT INTO operations (id, agent_id, workspace_id, kind, phone_number, takeover, status, epoch, idle_kicks,
+                            created_at, started_at, finished_at)
+    SELECT operation_id, agent_id, (SELECT id FROM workspaces LIMIT 1),
+           CASE WHEN n %% 50 = 0 THEN 'provision' ELSE 'deprovision' END,
            '+1613' || (2000000 + n), false, CASE WHEN n %% 50 = 0 THEN 'failed' ELSE 'succeeded' END, 1, 0, at,
            at, at + interval '2 seconds'
       FROM past WHERE n %% %(had)s = 0

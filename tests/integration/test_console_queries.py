@@ -30,8 +30,9 @@ FILL = (
       FROM generate_series(1, :agents) i
     """,
     """
-    INSERT INTO operations (id, agent_id, kind, phone_number, takeover, status, epoch, idle_kicks, created_at)
-    SELECT gen_random_uuid(), id, 'provision', '+15145551234', false,
+    INSERT INTO operations (id, agent_id, workspace_id, kind, phone_number, takeover, status, epoch, idle_kicks,
+                            created_at)
+    SELECT gen_random_uuid(), id, workspace_id, 'provision', '+15145551234', false,
            CASE phone_provisioning_status WHEN 'FAILED' THEN 'failed' ELSE 'succeeded' END, 0, 0, created_at
       FROM agents
     """,
@@ -100,6 +101,7 @@ def test_the_last_operation_is_each_agent_s_own_or_the_move_towards_it(session: 
     session.execute(text("DELETE FROM operations WHERE agent_id = :id"), {"id": bare.id})
     move = Operation(
         agent_id=one.id,
+        workspace_id=one.workspace_id,
         target_agent_id=other.id,
         kind=OperationKind.MOVE,
         phone_number="+15145551234",

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from app.db.access import Base
 from app.db.models import Agent, Operation, OperationStep, Trunk
 from app.domain.operations import OPEN_STATUSES, OperationKind, OperationStatus, PhoneStatus, StepState, TrunkState
+from app.domain.workspaces import DEFAULT_WORKSPACE
 from app.sealing import Sealer, is_sealed, new_key, parse_keys
 from app.web.readiness import newest_migration
 from app.webhooks.deliveries import old_secret_field, previous_secret_field, secret_field
@@ -53,14 +54,10 @@ def test_numbers_on_shared_trunks_keep_the_release_that_knows_them(empty_databas
             agent = {"id": uuid.uuid4(), "name": "a", "livekit_agent_name": "a", "agent_metadata": {}}
             agent |= {"phone_provisioning_status": PhoneStatus.NOT_PROVISIONED, "trunk_id": trunk["id"]}
             connection.execute(insert(Agent).values(agent))
-            ended = {"id": uuid.uuid4(), "agent_id": agent["id"], "kind": "rehome", "phone_number": E164}
-            ended |= {"status": OperationStatus.SUCCEEDED, "takeover": False, "epoch": 0, "idle_kicks": 0}
-            connection.exec_driver_sql(
-                "INSERT INTO operations (id, agent_id, kind, phone_number, status, takeover, epoch, idle_kicks) "
-                "VALUES (%(id)s, %(agent_id)s, %(kind)s, %(phone_number)s, %(status)s, %(takeover)s, %(epoch)s, "
-                "%(idle_kicks)s)",
-                ended,
-            )
+            ended = {"id": uuid.uuid4(), "agent_id": agent["id"], "workspace_id": DEFAULT_WORKSPACE}
+            ended |= {"kind": OperationKind.REHOME, "phone_number": E164, "status": OperationStatus.SUCCEEDED}
+            ended |= {"takeover": False, "epoch": 0, "idle_kicks": 0}
+            connection.execute(insert(Operation).values(ended))
         with pytest.raises(DBAPIError, match="numbers are on shared trunks"):
             command.downgrade(config, "0010")
         assert "trunks" in tables(empty_database_url)
@@ -85,6 +82,7 @@ def put_agent(saga: Saga, **values: Any) -> uuid.UUID:
 def put_operation(saga: Saga, agent_id: uuid.UUID, **values: Any) -> uuid.UUID:
     row = {"id": uuid.uuid4(), "agent_id": agent_id, "kind": OperationKind.PROVISION, "phone_number": E164}
     row |= {"status": OperationStatus.QUEUED, "takeover": False, "epoch": 0, "idle_kicks": 0} | values
+    row = {"workspace_id": DEFAULT_WORKSPACE} | row
     with saga.sessions.begin() as session:
         session.execute(insert(Operation).values(row))
     return row["id"]

@@ -36,6 +36,7 @@ def take(saga: Saga, pool: TrunkPool) -> uuid.UUID:
             Operation(
                 id=operation,
                 agent_id=agent.id,
+                workspace_id=agent.workspace_id,
                 kind=OperationKind.PROVISION,
                 phone_number="+15145551234",
                 status=OperationStatus.RUNNING,

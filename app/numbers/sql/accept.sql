@@ -12,21 +12,22 @@ WITH bulk_item AS MATERIALIZED (
 agent AS (
     UPDATE agents
        SET phone_provisioning_status = 'PENDING', twilio_phone_number = %(number)s, updated_at = now()
-     WHERE id = %(agent)s AND deleted_at IS NULL AND phone_provisioning_status = ANY(%(free)s)
+     WHERE id = %(agent)s AND (%(workspace)s::uuid IS NULL OR workspace_id = %(workspace)s)
+       AND deleted_at IS NULL AND phone_provisioning_status = ANY(%(free)s)
        AND (%(bulk)s::uuid IS NULL OR EXISTS (SELECT FROM bulk_item))
        AND NOT EXISTS (SELECT FROM operations WHERE agent_id = %(agent)s
                           AND status IN ('needs_attention', 'queued', 'rolling_back', 'running'))
        AND NOT EXISTS (SELECT FROM operations WHERE target_agent_id = %(agent)s
                           AND status IN ('needs_attention', 'queued', 'rolling_back', 'running'))
- RETURNING id
+ RETURNING id, workspace_id
 ),
 operation AS (
-    INSERT INTO operations (id, agent_id, kind, phone_number, takeover, status, epoch, wake_at, idle_kicks,
+    INSERT INTO operations (id, agent_id, workspace_id, kind, phone_number, takeover, status, epoch, wake_at, idle_kicks,
                             requested_by, request_id, traceparent, bulk_id)
-    SELECT %(operation)s, id, 'provision', %(number)s, %(takeover)s, 'queued', 0, clock_timestamp() + %(grace)s, 0,
+    SELECT %(operation)s, id, workspace_id, 'provision', %(number)s, %(takeover)s, 'queued', 0, clock_timestamp() + %(grace)s, 0,
            %(requested_by)s, %(request_id)s, %(traceparent)s, %(bulk)s
       FROM agent
- RETURNING id
+ RETURNING id, workspace_id
 ),
 steps AS (
     INSERT INTO operation_steps (operation_id, name, position, state, attempts)
@@ -43,8 +44,8 @@ queued_event AS (
 ),
 -- The audit trail, for requests only: not when the sweeper opens the item of a bulk.
 trail AS (
-    INSERT INTO activity (action, subject_id, channel, actor, key_id, address, request_id, detail)
-    SELECT %(action)s, %(agent)s, %(channel)s, %(requested_by)s, %(key_id)s, %(address)s, %(request_id)s,
+    INSERT INTO activity (workspace_id, action, subject_id, channel, actor, key_id, address, request_id, detail)
+    SELECT workspace_id, %(action)s, %(agent)s, %(channel)s, %(requested_by)s, %(key_id)s, %(address)s, %(request_id)s,
            %(trail)s::jsonb
       FROM operation WHERE %(channel)s::text <> 'internal'
 )

@@ -4,14 +4,14 @@ WITH given AS (
 ),
 -- The operation that begins where another ends, or by itself.
 opened AS (
-    INSERT INTO operations (id, agent_id, kind, phone_number, target_agent_id, takeover, status, epoch, wake_at,
+    INSERT INTO operations (id, agent_id, workspace_id, kind, phone_number, target_agent_id, takeover, status, epoch, wake_at,
                             idle_kicks, requested_by, request_id, traceparent, bulk_id,
                             former_ids)
-    SELECT new.id, new.agent_id, new.kind, new.phone_number, new.target_agent_id, new.takeover, new.status, new.epoch,
+    SELECT new.id, new.agent_id, agents.workspace_id, new.kind, new.phone_number, new.target_agent_id, new.takeover, new.status, new.epoch,
            new.wake_at, new.idle_kicks, new.requested_by, new.request_id, new.traceparent, new.bulk_id,
            nullif(new.former_ids, '{}')
       FROM given, jsonb_populate_record(NULL::operations, change -> 'opened') AS new
-     WHERE new.id IS NOT NULL
+      JOIN agents ON agents.id = new.agent_id
 ),
 opened_steps AS (
     INSERT INTO operation_steps (operation_id, name, position, state, attempts, resource_id)
@@ -24,6 +24,6 @@ trail AS (
       FROM given, jsonb_populate_recordset(NULL::events, change -> 'opened_events') AS new
 )
 -- Who asked for it.
-INSERT INTO activity (action, subject_id, channel, actor, key_id, address, request_id, detail)
-SELECT new.action, new.subject_id, new.channel, new.actor, new.key_id, new.address, new.request_id, new.detail
+INSERT INTO activity (workspace_id, action, subject_id, channel, actor, key_id, address, request_id, detail)
+SELECT (SELECT workspace_id FROM agents WHERE id = new.subject_id), new.action, new.subject_id, new.channel, new.actor, new.key_id, new.address, new.request_id, new.detail
   FROM given, jsonb_populate_recordset(NULL::activity, change -> 'activity') AS new
