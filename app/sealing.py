@@ -53,6 +53,11 @@ class Sealer:
     def __repr__(self) -> str:
         return f"Sealer({len(self._keys)} keys)"
 
+    @property
+    def can_seal(self) -> bool:
+        """Whether there is a key."""
+        return bool(self._first)
+
     def seal(self, secret: str, field: Field) -> str:
         """Return the secret as it is to be stored in this field."""
         if not self._first:

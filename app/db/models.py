@@ -127,11 +127,13 @@ class CredentialColumns:
     )
     checked_at: Mapped[datetime | None]
     checks: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list, server_default=text("'[]'"))
-    """The named checks of the last time: name, ok, detail."""
+    """The named checks of the last time: name, ok, detail, fix."""
     error_code: Mapped[str | None]
     """Why it is invalid."""
     error_detail: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+    """Set by DELETE, which erases the credential; the row stays for the sake of the agents and trunks that name it."""
 
 
 class CarrierAccount(CredentialColumns, Base):

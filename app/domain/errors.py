@@ -60,6 +60,7 @@ class ErrorCode(StrEnum):
     PROVIDER_UNAVAILABLE = "provider_unavailable"
     PROVIDER_BUSY = "provider_busy"
     TRUNK_BEING_MADE = "trunk_being_made"
+    CREDENTIALS_REFUSED = "credentials_refused"
     INTERNAL_STEP_ERROR = "internal_step_error"
 
 
@@ -87,13 +88,14 @@ OPERATION_ERROR_CODES = (
     ErrorCode.PROVIDER_UNAVAILABLE,
     ErrorCode.PROVIDER_BUSY,
     ErrorCode.TRUNK_BEING_MADE,
+    ErrorCode.CREDENTIALS_REFUSED,
     ErrorCode.INTERNAL_STEP_ERROR,
 )
 """The codes with which an operation ends; requests that wait for an operation may return them too."""
 
 
-WAITING_CODES = (ErrorCode.PROVIDER_BUSY, ErrorCode.TRUNK_BEING_MADE)
-"""Why a step waits for its turn: no failure, and no try. A provider's line is not its operation's time either."""
+WAITING_CODES = (ErrorCode.PROVIDER_BUSY, ErrorCode.TRUNK_BEING_MADE, ErrorCode.CREDENTIALS_REFUSED)
+"""Why a step waits: no failure, and no try. What it waits for is not its operation's time either."""
 
 
 _C = ErrorCode
@@ -149,6 +151,7 @@ ADVICE: Mapping[ErrorCode, str] = {
     _C.PROVIDER_UNAVAILABLE: "Check the provider's status page, then try again.",
     _C.PROVIDER_BUSY: "Nothing: it waits for the rate limit. If that takes long, ask the provider for a higher limit.",
     _C.TRUNK_BEING_MADE: "Nothing: another number's operation is making the Twilio trunk that both will share.",
+    _C.CREDENTIALS_REFUSED: "Rotate the credential of the account: what waits for it goes on within a minute.",
     _C.INTERNAL_STEP_ERROR: "A defect in Trunkline: see the worker's log, and please report it.",
 }
 """Error code -> what a person should do."""

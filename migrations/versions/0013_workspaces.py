@@ -152,6 +152,7 @@ def _add_credentials(table: str, *own: sa.Column[object]) -> None:
         sa.Column("error_code", sa.Text(), nullable=True),
         sa.Column("error_detail", sa.Text(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
         *own,
         sa.CheckConstraint("status IN ('pending', 'verified', 'invalid')", name=op.f(f"ck_{table}_status")),
         sa.PrimaryKeyConstraint("id", name=op.f(f"pk_{table}")),

@@ -1,0 +1,1 @@
+"""Carrier accounts and voice projects: their rows, credentials and checks."""
