@@ -50,9 +50,32 @@ class Sandbox:
         """Have the account own numbers with the fields of the control API; return their records."""
         return list(self._call("POST", "/sandbox/numbers", {"numbers": list(numbers)})["numbers"])
 
-    def state(self) -> dict[str, list[dict[str, Any]]]:
-        """Return every object at both providers: numbers, trunks, originationUrls, livekitTrunks, livekitRules, ..."""
-        return self._call("GET", "/sandbox/state")
+    def account(self, **fields: Any) -> dict[str, Any]:
+        """Make a Twilio account, with `ownerAccountSid` a subaccount; return it with its credentials."""
+        return self._call("POST", "/sandbox/accounts", fields)
+
+    def change_account(self, sid: str, **fields: Any) -> None:
+        """Change a Twilio account: authTokens, apiKeys, status ("suspended" refuses every credential), requestsPerS."""
+        self._call("PATCH", f"/sandbox/accounts/{sid}", fields)
+
+    def project(self, name: str, **fields: Any) -> dict[str, Any]:
+        """Make a LiveKit project; return it with its keys. It is reached at `project_url`."""
+        return self._call("POST", "/sandbox/projects", {"name": name, **fields})
+
+    def change_project(self, name: str, **fields: Any) -> None:
+        """Change a LiveKit project: keys (none: every one is refused), requestsPerS."""
+        self._call("PATCH", f"/sandbox/projects/{name}", fields)
+
+    def project_url(self, name: str) -> str:
+        """Return what LIVEKIT_URL would be for a project other than the first."""
+        return f"{self.base_url}/projects/{name}"
+
+    def state(self, **of: str) -> dict[str, list[dict[str, Any]]]:
+        """Return every object at both providers: numbers, trunks, originationUrls, livekitTrunks, livekitRules, ...
+
+        `account` and `project` narrow it to one of them on its side.
+        """
+        return self._call("GET", f"/sandbox/state?{urlencode(of)}")
 
     def fault(self, operation: str, kind: str, *, times: int | None = 1, **fields: Any) -> str:
         """Make the next `times` (None: all) calls of `operation` (a name or a glob) fail so; return the fault's id."""

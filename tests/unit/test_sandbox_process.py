@@ -75,10 +75,10 @@ class RunningSandbox:
         kwargs = {"auth": (defaults.ACCOUNT_SID, defaults.AUTH_TOKEN), "timeout": WAIT_S, **kwargs}
         return self.http.request(method, self.url + path, headers={"Host": host}, **kwargs)
 
-    def livekit(self, call: Callable[[Any], Any], **credentials: Any) -> Any:
+    def livekit(self, call: Callable[[Any], Any], url: str = "", **credentials: Any) -> Any:
         async def work() -> Any:
             secrets = {"api_key": defaults.LIVEKIT_API_KEY, "api_secret": defaults.LIVEKIT_API_SECRET, **credentials}
-            async with api.LiveKitAPI(self.url, **secrets, failover=False) as client:
+            async with api.LiveKitAPI(url or self.url, **secrets, failover=False) as client:
                 return await asyncio.wait_for(call(client.sip), WAIT_S)
 
         with ThreadPoolExecutor(1) as pool:  # a browser's test that ran before leaves its loop in this thread

@@ -81,6 +81,10 @@ BLOCKING = faults.REFUSALS | {faults.HANG, faults.SLOW, faults.HOLD_BEFORE}
 class Provider(Protocol):
     """One side of the sandbox."""
 
+    def owner(self, exchange: Exchange) -> str:
+        """Return whose a request is: a Twilio account's sid or a LiveKit project's name."""
+        ...
+
     def response(self, exchange: Exchange) -> Response:
         """Apply a request and return the response."""
         ...
@@ -102,6 +106,7 @@ class Pipeline:
         A paused provider has not read it yet: rate limits and other faults apply when the pause is over. The request
         is applied then, whether its client still waits or not, unless the sandbox was reset in between.
         """
+        exchange.owner = self._providers[exchange.provider].owner(exchange)
         entry, generation = self._sandbox.requests.arrive(exchange), self._sandbox.generation
         slot = self._sandbox.faults.wait_while_paused(exchange)
         if slot:
@@ -125,7 +130,8 @@ class Pipeline:
     def _serve_within_rate(
         self, exchange: Exchange, entry: LoggedRequest, generation: int, slot: BurstSlot | None
     ) -> Response | None:
-        if not self._sandbox.rate_limits[exchange.provider].take():
+        own_limit = self._sandbox.owner_rate_limits.get(exchange.owner)
+        if not self._sandbox.rate_limits[exchange.provider].take() or (own_limit and not own_limit.take()):
             return rate_limit_response(exchange.provider)
         hit = self._sandbox.faults.match(exchange)
         if hit is None:

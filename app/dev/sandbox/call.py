@@ -74,10 +74,11 @@ def trace_call(
     it is not cut within ten seconds; `agents` are all that the rule dispatches.
     """
     hops: list[Hop] = []
+    account = _account(sandbox, called)
     try:
-        number = _number(sandbox, hops, called)
-        trunk = _trunk(sandbox, hops, number)
-        urls = _enabled_urls(sandbox, trunk)
+        number = _number(account, hops, called)
+        trunk = _trunk(account, hops, number)
+        urls = _enabled_urls(account, trunk)
     except CallEndedError as end:
         return _result([*hops, end.hop], Answer([], None, str(end)), TWILIO)
     invite = Invite(called, caller or DEFAULT_CALLER, source, is_secure=trunk["secure"])
@@ -95,6 +96,12 @@ def _result(hops: list[Hop], answer: Answer, ended_by: str) -> dict[str, Any]:
         "callEndedBy": None if reaches else ended_by,
         "path": hops,
     }
+
+
+def _account(sandbox: Sandbox, called: str) -> Sandbox:
+    """Return the sandbox as the Twilio account sees it that has the number: the first one if none has."""
+    accounts = (sandbox.of_account(sid) for sid in sandbox.store.accounts.rows)
+    return next((account for account in accounts if account.store.number_by_phone.ids(called)), sandbox)
 
 
 def _number(sandbox: Sandbox, hops: list[Hop], called: str) -> Record:
@@ -183,7 +190,7 @@ def _call_urls(sandbox: Sandbox, hops: list[Hop], urls: list[Record], invite: In
         destination = read_sip_url(text)
         if destination is None:
             hops.append(hop("originationUrl", sid, f"{text} cannot be read, Twilio tries the next", ok=False))
-        elif not _leads_to_livekit(destination, sandbox.credentials.sip_host):
+        elif (project := _project(sandbox, destination)) is None:
             is_silent = sandbox.switches.other_sip_hosts == SILENT
             what = "gives no answer" if is_silent else "answers the call itself"
             reason = f"{text} leaves to another host than the SIP host {sandbox.credentials.sip_host}, which {what}"
@@ -195,7 +202,7 @@ def _call_urls(sandbox: Sandbox, hops: list[Hop], urls: list[Record], invite: In
             called = destination.user or invite.called
             detail = text if called == invite.called else f"{text}: the call arrives as {called}"
             hops.append(hop("originationUrl", sid, detail))
-            last, ended_by = take_invite(sandbox, invite.to(called)), LIVEKIT
+            last, ended_by = take_invite(sandbox.of_project(project), invite.to(called)), LIVEKIT
             hops += last.hops
             if is_final(last.status):
                 break
@@ -278,5 +285,9 @@ def _project_host(host: str) -> str:
     return REGION_HOST.sub(r"\1\2", host) if REGION_HOST.fullmatch(host) else host
 
 
-def _leads_to_livekit(destination: Destination, sip_host: str) -> bool:
-    return destination.host == _project_host(sip_host) and destination.port in LIVEKIT_PORTS
+def _project(sandbox: Sandbox, destination: Destination) -> str | None:
+    """Return the name of the LiveKit project that a URL leads to."""
+    if destination.port not in LIVEKIT_PORTS:
+        return None
+    projects = sandbox.store.projects.rows.values()
+    return next((each["name"] for each in projects if _project_host(each["sip_host"]) == destination.host), None)

@@ -9,6 +9,7 @@ from typing import Any
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import Map, Rule
 
+from app.dev.sandbox import owners
 from app.dev.sandbox.call import DEFAULT_SOURCE, is_twilio_address, trace_call
 from app.dev.sandbox.exchange import Exchange, Response, json_response
 from app.dev.sandbox.faults import Fault, FaultError
@@ -31,6 +32,7 @@ DEMO_NUMBERS: tuple[dict[str, Any], ...] = (
 SEED_FIELDS = frozenset(
     (
         "phoneNumber",
+        "accountSid",
         "voice",
         "fax",
         "voiceReceiveMode",
@@ -46,13 +48,18 @@ SEED_FIELDS = frozenset(
 
 
 def seed_number(sandbox: Sandbox, spec: dict[str, Any]) -> tuple[Record, bool]:
-    """Add a number to the account as the control API describes it; return it, and whether it is new."""
-    store, phone_number = sandbox.store, str(spec["phoneNumber"])
+    """Add a number to an account as the control API describes it; return it, and whether it is new."""
+    phone_number, account_sid = str(spec["phoneNumber"]), str(spec.get("accountSid", sandbox.account_sid))
+    if account_sid not in sandbox.store.accounts.rows:
+        raise ControlError(f"no account {account_sid}")
+    store = sandbox.of_account(account_sid).store
     for sid in store.number_by_phone.ids(phone_number):
         return store.numbers.rows[sid], False
+    if any(part.number_by_phone.ids(phone_number) for part in store.parts):
+        raise ControlError(f"another account has {phone_number}")
     is_voice, is_fax = bool(spec.get("voice", True)), bool(spec.get("fax", False))
     record = number_record(
-        sandbox.credentials.account_sid,
+        account_sid,
         phone_number,
         capabilities={"voice": is_voice, "sms": True, "mms": True, "fax": is_fax},
         voice_receive_mode=spec.get("voiceReceiveMode", "voice"),
@@ -89,6 +96,12 @@ class Control:
             ("POST", "/sandbox/reset", self._reset),
             ("POST", "/sandbox/numbers", self._add_numbers),
             ("GET", "/sandbox/state", self._state),
+            ("GET", "/sandbox/accounts", self._list_accounts),
+            ("POST", "/sandbox/accounts", self._add_account),
+            ("PATCH", "/sandbox/accounts/<sid>", self._change_account),
+            ("GET", "/sandbox/projects", self._list_projects),
+            ("POST", "/sandbox/projects", self._add_project),
+            ("PATCH", "/sandbox/projects/<name>", self._change_project),
             ("GET", "/sandbox/faults", self._list_faults),
             ("POST", "/sandbox/faults", self._add_fault),
             ("DELETE", "/sandbox/faults", self._clear_faults),
@@ -143,14 +156,20 @@ class Control:
         status = 201 if any(is_new for _, is_new in seeded) else 200
         return json_response(status, {"numbers": records} if "numbers" in content else records[0])
 
-    def _state(self, _exchange: Exchange) -> Response:
-        store = self._sandbox.store
+    def _state(self, exchange: Exchange) -> Response:
+        """Return the objects of all accounts and projects, or of the `account` and `project` that are named."""
+        named, store = exchange.parameters(), self._sandbox.store
+        if unknown := {*named.values()} - store.accounts.rows.keys() - store.projects.rows.keys():
+            raise ControlError(f"no account or project {', '.join(unknown)}")
         with store.lock:
-            numbers, trunks = list(store.numbers.rows.values()), list(store.trunks.rows.values())
-            urls = list(store.origination_urls.rows.values())
-            livekit_trunks = list(store.livekit_trunks.rows.values())
-            livekit_outbound_trunks = list(store.livekit_outbound_trunks.rows.values())
-            livekit_rules = list(store.livekit_rules.rows.values())
+            twilio = [self._sandbox.of_account(named["account"]).store] if "account" in named else store.parts
+            livekit = [self._sandbox.of_project(named["project"]).store] if "project" in named else store.parts
+            numbers = [row for part in twilio for row in part.numbers.rows.values()]
+            trunks = [row for part in twilio for row in part.trunks.rows.values()]
+            urls = [row for part in twilio for row in part.origination_urls.rows.values()]
+            livekit_trunks = [row for part in livekit for row in part.livekit_trunks.rows.values()]
+            livekit_outbound_trunks = [row for part in livekit for row in part.livekit_outbound_trunks.rows.values()]
+            livekit_rules = [row for part in livekit for row in part.livekit_rules.rows.values()]
         return json_response(
             200,
             {
@@ -162,6 +181,28 @@ class Control:
                 "livekitRules": [plain(rule) for rule in livekit_rules],
             },
         )
+
+    def _list_accounts(self, _exchange: Exchange) -> Response:
+        return json_response(200, {"accounts": owners.shown_accounts(self._sandbox)})
+
+    def _add_account(self, exchange: Exchange) -> Response:
+        with self._sandbox.store.transaction():
+            return json_response(201, owners.create_account(self._sandbox, _content(exchange)))
+
+    def _change_account(self, exchange: Exchange, sid: str) -> Response:
+        with self._sandbox.store.transaction():
+            return json_response(200, owners.change_account(self._sandbox, sid, _content(exchange)))
+
+    def _list_projects(self, _exchange: Exchange) -> Response:
+        return json_response(200, {"projects": owners.shown_projects(self._sandbox)})
+
+    def _add_project(self, exchange: Exchange) -> Response:
+        with self._sandbox.store.transaction():
+            return json_response(201, owners.create_project(self._sandbox, _content(exchange)))
+
+    def _change_project(self, exchange: Exchange, name: str) -> Response:
+        with self._sandbox.store.transaction():
+            return json_response(200, owners.change_project(self._sandbox, name, _content(exchange)))
 
     def _list_faults(self, _exchange: Exchange) -> Response:
         return json_response(200, {"faults": self._sandbox.faults.as_json()})

@@ -47,6 +47,9 @@ class Exchange:
     socket: socket | None
     provider: str = ""
     operation: str = ""
+    owner: str = ""
+    """The Twilio account (sid) whose credential the request carries, whether it is right or not, or the LiveKit project
+    (name) of its URL."""
     arguments: Mapping[str, str] = field(default_factory=dict)
     hidden: HiddenObjects | None = None
 
@@ -163,6 +166,7 @@ class RequestLog:
             "at": datetime.fromtimestamp(entry.at, UTC).isoformat(),
             "provider": exchange.provider,
             "operation": exchange.operation,
+            "owner": exchange.owner,
             "method": exchange.method,
             "path": path,
             "status": entry.status,

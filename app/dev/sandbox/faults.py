@@ -40,6 +40,7 @@ FIELDS = frozenset(
     (
         "operation",
         "contains",
+        "owner",
         "kind",
         "kinds",
         "times",
@@ -100,6 +101,7 @@ class Fault:
             self.remaining != 0
             and fnmatchcase(exchange.operation, self.operation)
             and (self.contains is None or exchange.contains(self.contains))
+            and self.spec.get("owner") in (None, exchange.owner)
         )
         kinds = [kind for kind in self.kinds if self._applies_to(kind, exchange)] if fits else []
         return kinds if kinds and (self.probability >= 1 or self.generator.random() < self.probability) else []
@@ -313,8 +315,9 @@ def _check(spec: dict[str, Any]) -> None:
     times, contains = spec.get("times"), spec.get("contains")
     if times is not None and (not isinstance(times, int) or times < 0):
         raise FaultError("times must be a count or null")
-    if contains is not None and not isinstance(contains, str):
-        raise FaultError("contains must be a text")
+    for name, value in (("contains", contains), ("owner", spec.get("owner"))):
+        if value is not None and not isinstance(value, str):
+            raise FaultError(f"{name} must be a text")
     for name in NUMBERS:
         if spec.get(name) is not None and (not isinstance(spec[name], int | float) or spec[name] < 0):
             raise FaultError(f"{name} must be a number")

@@ -1,7 +1,8 @@
 """LiveKit's side of the sandbox: Twirp routing, authentication, and the handler of each method."""
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -10,10 +11,10 @@ import jwt
 from google.protobuf.message import DecodeError, Message
 from livekit.protocol import sip
 
-from app.dev.sandbox import livekit_rules, livekit_trunks
+from app.dev.sandbox import livekit_rules, livekit_trunks, owners
 from app.dev.sandbox.exchange import LIVEKIT, Exchange, Response
 from app.dev.sandbox.livekit_wire import JSON, PROTOBUF, TwirpError, bad_route, decode, encode, media_type, plain
-from app.dev.sandbox.state import Credentials, Sandbox
+from app.dev.sandbox.state import FIRST_PROJECT, Sandbox
 
 LEEWAY_S = 60
 """Seconds by which the clocks of client and server may differ (livekit/protocol auth/verifier.go)."""
@@ -37,8 +38,12 @@ class TokenError(Exception):
         return Response(401, str(self).encode(), "text/plain; charset=utf-8")
 
 
-def verified_claims(exchange: Exchange, credentials: Credentials) -> dict[str, Any]:
-    """Return the claims of a request; a missing or empty token means no claims, and is refused later."""
+def verified_claims(exchange: Exchange, keys: Mapping[str, str]) -> dict[str, Any]:
+    """Return the claims of a request; a missing or empty token means no claims, and is refused later.
+
+    `keys` are the API keys of the project with their secrets. In LiveKit's order of checks: unreadable, unknown key,
+    then signature and times.
+    """
     if not exchange.authorization:
         token = exchange.parameters().get("access_token", "")
     elif not exchange.authorization.startswith(BEARER):
@@ -48,33 +53,29 @@ def verified_claims(exchange: Exchange, credentials: Credentials) -> dict[str, A
     if not token:
         return {}
     try:
-        claims = _verified(token, credentials.livekit_api_secret)
-    except jwt.InvalidTokenError as error:
-        raise _token_error(token, error, credentials.livekit_api_key) from None
+        claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    except jwt.InvalidTokenError:
+        raise TokenError(INVALID) from None
     if not _is_readable(claims):
         raise TokenError(INVALID)
-    if claims.get("iss") != credentials.livekit_api_key:
+    secret = keys.get(claims.get("iss") or "")
+    if secret is None:
         raise TokenError(UNKNOWN_KEY)
+    try:
+        _verify(token, secret)
+    except jwt.InvalidTokenError as error:
+        raise _token_error(error) from None
     _check_types(claims)
     return claims
 
 
-def _verified(token: str, secret: str) -> dict[str, Any]:
+def _verify(token: str, secret: str) -> None:
     options: Any = {"verify_aud": False, "verify_iat": False, "verify_sub": False, "verify_jti": False}
-    claims: dict[str, Any] = jwt.decode(token, secret, algorithms=["HS256"], leeway=LEEWAY_S, options=options)
-    return claims
+    jwt.decode(token, secret, algorithms=["HS256"], leeway=LEEWAY_S, options=options)
 
 
-def _token_error(token: str, error: jwt.InvalidTokenError, api_key: str) -> TokenError:
-    """Return the error in LiveKit's order of checks: unreadable, unknown key, then signature and times."""
-    try:
-        claims = jwt.decode(token, options={"verify_signature": False})
-    except jwt.InvalidTokenError:
-        return TokenError(INVALID)
-    if not _is_readable(claims):
-        return TokenError(INVALID)
-    if claims.get("iss") != api_key:
-        return TokenError(UNKNOWN_KEY)
+def _token_error(error: jwt.InvalidTokenError) -> TokenError:
+    """Return the 401 of a token whose signature or times are wrong."""
     reasons = {
         jwt.ExpiredSignatureError: "token has invalid claims: token is expired",
         jwt.ImmatureSignatureError: "token has invalid claims: token is not valid yet",
@@ -107,6 +108,7 @@ def is_sip_admin(claims: dict[str, Any]) -> bool:
     return isinstance(sip, dict) and sip.get("admin") is True
 
 
+PROJECT = re.compile(r"/projects/(?P<name>[a-z0-9-]+)(?=/)")
 PREFIX = "/twirp/"
 SERVICE = "/twirp/livekit.SIP/"
 UNKNOWN = f"{LIVEKIT}.unknown"
@@ -151,9 +153,17 @@ OPERATIONS = {method.operation: method for method in METHODS.values()}
 
 
 def match_route(exchange: Exchange) -> bool:
-    """Set provider and operation if the request is for LiveKit; say whether it is."""
+    """Set provider, project and operation if the request is for LiveKit; say whether it is.
+
+    At LiveKit each project has a host of its own. Here one port serves all: `/projects/<name>` before the path stands
+    for the host, and the first project has none.
+    """
+    under = PROJECT.match(exchange.path)
+    if under:
+        exchange.path = exchange.path.removeprefix(under[0])
     if not exchange.path.startswith(PREFIX):
         return False
+    exchange.owner = under["name"] if under else FIRST_PROJECT
     method = METHODS.get(exchange.path.removeprefix(SERVICE)) if exchange.method == "POST" else None
     exchange.provider, exchange.operation = LIVEKIT, method.operation if method else UNKNOWN
     return True
@@ -179,6 +189,10 @@ class LiveKit:
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
+    def owner(self, exchange: Exchange) -> str:
+        """Return the name of the project that the URL names."""
+        return exchange.owner
+
     def response(self, exchange: Exchange) -> Response:
         """Apply a request and return the response; runs inside a transaction."""
         try:
@@ -187,7 +201,10 @@ class LiveKit:
             return error.response()
 
     def _handle(self, exchange: Exchange) -> Response:
-        claims = verified_claims(exchange, self._sandbox.credentials)
+        project = owners.project_of(self._sandbox, exchange)
+        if project is None:
+            return NO_PAGE
+        claims = verified_claims(exchange, project["keys"])
         method = OPERATIONS.get(exchange.operation)
         if not exchange.path.startswith(SERVICE):
             return NO_PAGE
@@ -203,7 +220,7 @@ class LiveKit:
         if not self._sandbox.switches.livekit_redis:
             raise TwirpError("internal", "twirp error unknown: sip not connected (redis required)")
         _check_hidden(exchange, request)
-        response = method.handler(self._sandbox, request)
+        response = method.handler(self._sandbox.of_project(project["name"]), request)
         if exchange.hidden and exchange.verb == "list":
             _remove_hidden(exchange, response)
         return encode(exchange, response)

@@ -1,5 +1,6 @@
 """The sandbox's state: credentials, objects, and everything that changes its behaviour."""
 
+import copy
 import math
 import random
 import threading
@@ -18,7 +19,7 @@ from app.dev.sandbox import (
 )
 from app.dev.sandbox.exchange import LIVEKIT, TWILIO, RequestLog
 from app.dev.sandbox.faults import Faults
-from app.dev.sandbox.store import Store
+from app.dev.sandbox.store import Record, Store
 
 MOVE = "move"
 REJECT_409 = "reject409"
@@ -181,7 +182,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The credentials of both providers' sides, and the SIP host of the LiveKit side."""
+    """The credentials of the first Twilio account and the first LiveKit project, and this project's SIP host."""
 
     account_sid: str = ACCOUNT_SID
     auth_token: str = AUTH_TOKEN
@@ -213,9 +214,17 @@ class FormerTrunks:
         return {**number, "trunk_sid": former[0][1]} if former else number
 
 
+FIRST_PROJECT = "sandbox"
+"""Name of the first LiveKit project: the one at the sandbox's URL without a path."""
+
+
 @dataclass
 class Sandbox:
-    """Everything that a handler may need. `generation` counts resets: a request from before a reset applies nothing."""
+    """Everything that a handler may need. `generation` counts resets: a request from before a reset applies nothing.
+
+    A handler gets the sandbox as one Twilio account or LiveKit project sees it (`of_account`, `of_project`): `store`
+    holds the objects of this one alone.
+    """
 
     credentials: Credentials
     store: Store
@@ -226,11 +235,72 @@ class Sandbox:
     former_trunks: FormerTrunks = field(default_factory=FormerTrunks)
     rate_limits: dict[str, RateLimit] = field(default_factory=dict)
     concurrency_limits: dict[str, ConcurrencyLimit] = field(default_factory=dict)
+    owner_rate_limits: dict[str, RateLimit] = field(default_factory=dict)
+    """Those of single accounts and projects, by sid or name."""
     generation: int = 0
+    account_sid: str = ""
+    """The Twilio account whose objects `store` holds."""
 
     def __post_init__(self) -> None:
-        """Make the limits that the switches set."""
+        """Make the first account and project, and the limits that the switches set."""
+        self.account_sid = self.credentials.account_sid
         self.set_switches(self.switches)
+        self._make_first_owners()
+
+    def _make_first_owners(self) -> None:
+        """Have the first account and project, with the credentials that the process was started with.
+
+        The journal has them, as all others, once the control API has changed them.
+        """
+        given = self.credentials
+        account = {
+            "sid": given.account_sid,
+            "owner_sid": given.account_sid,
+            "friendly_name": "Sandbox",
+            "status": "active",
+            "auth_tokens": [given.auth_token],
+            "api_keys": {given.api_key_sid: given.api_key_secret},
+            "requests_per_s": None,
+        }
+        project = {
+            "name": FIRST_PROJECT,
+            "sip_host": given.sip_host,
+            "keys": {given.livekit_api_key: given.livekit_api_secret},
+            "requests_per_s": None,
+        }
+        for table, row_id, row in (
+            (self.store.accounts, given.account_sid, account),
+            (self.store.projects, FIRST_PROJECT, project),
+        ):
+            if row_id not in table.rows:
+                table.put(row_id, row)
+            self.owner_rate_limits |= {name: RateLimit(each["requests_per_s"]) for name, each in table.rows.items()}
+
+    def put_account(self, account: Record) -> None:
+        """Store a Twilio account, and limit its rate as it says."""
+        self.store.put("accounts", account["sid"], account)
+        self.owner_rate_limits[account["sid"]] = RateLimit(account["requests_per_s"])
+
+    def put_project(self, project: Record) -> None:
+        """Store a LiveKit project, and limit its rate as it says."""
+        self.store.put("projects", project["name"], project)
+        self.owner_rate_limits[project["name"]] = RateLimit(project["requests_per_s"])
+
+    def of_account(self, sid: str) -> "Sandbox":
+        """Return the sandbox as a Twilio account sees it."""
+        if sid == self.credentials.account_sid:
+            return self
+        seen = copy.copy(self)
+        seen.account_sid, seen.store = sid, self.store.part(sid)
+        return seen
+
+    def of_project(self, name: str) -> "Sandbox":
+        """Return the sandbox as a LiveKit project sees it."""
+        if name == FIRST_PROJECT:
+            return self
+        seen = copy.copy(self)
+        seen.store = self.store.part(name)
+        return seen
 
     def set_switches(self, switches: Switches) -> None:
         """Set the switches, and make their limits anew."""
@@ -249,6 +319,8 @@ class Sandbox:
         with self.store.lock:
             self.generation += 1
             self.store.wipe()
+            self.owner_rate_limits.clear()
+            self._make_first_owners()
             self.former_trunks = FormerTrunks()
         self.faults.clear()
         self.latency = Latency()

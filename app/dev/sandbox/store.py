@@ -1,5 +1,6 @@
 """The sandbox's objects: rows in memory behind one lock, and a journal on disk."""
 
+import copy
 import fcntl
 import json
 import os
@@ -219,20 +220,45 @@ Record = dict[str, Any]
 
 
 class Store:
-    """Tables by kind. Reads and writes happen inside `transaction()`."""
+    """Tables by kind, of the first account and project; `part` has those of another one.
+
+    Reads and writes happen inside `transaction()`, whichever part they are of.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         """Load what the journal at `path` holds; without a path, keep memory only."""
         self.lock = threading.RLock()
+        self.accounts_by_username: Index[Record] = Index(lambda row: [row["sid"], *row["api_keys"]])
+        self.accounts: Table[Record] = Table(self.accounts_by_username)
+        """Twilio's accounts by sid: app/dev/sandbox/owners.py."""
+        self.projects: Table[Record] = Table()
+        """LiveKit's projects by name."""
+        self.written_at: dict[str, float] = {}
+        """When each object was last written, on the monotonic clock; objects loaded from the journal are not here."""
         self._pending: list[Change] = []
-        self._make_tables()
+        self.owner = ""
+        self._parts = {"": self}
         self._journal = Journal(path) if path else None
+        self.make_tables()
         if self._journal:
             self._replay(self._journal)
 
-    def _make_tables(self) -> None:
-        self.written_at: dict[str, float] = {}
-        """When each object was last written, on the monotonic clock; objects loaded from the journal are not here."""
+    @property
+    def parts(self) -> list["Store"]:
+        """The objects of every account and project, this store's own first."""
+        return list(self._parts.values())
+
+    def part(self, owner: str) -> "Store":
+        """Return the objects of another account (its sid) or project (its name)."""
+        if owner not in self._parts:
+            part = copy.copy(self)
+            part.owner = owner
+            part.make_tables()
+            self._parts[owner] = part
+        return self._parts[owner]
+
+    def make_tables(self) -> None:
+        """Start with no objects."""
         self.number_by_phone: PrefixIndex[Record] = PrefixIndex(lambda row: str(row["phone_number"]))
         self.numbers_by_trunk: Index[Record] = Index(lambda row: [row["trunk_sid"]] if row["trunk_sid"] else [])
         self.trunks_by_domain: Index[Record] = Index(lambda row: [row["domain_name"]] if row["domain_name"] else [])
@@ -250,7 +276,7 @@ class Store:
         self.livekit_trunks: Table[sip.SIPInboundTrunkInfo] = Table(self.inbound_by_number)
         self.livekit_outbound_trunks: Table[sip.SIPOutboundTrunkInfo] = Table()
         self.livekit_rules: Table[sip.SIPDispatchRuleInfo] = Table(self.rules_by_trunk, self.rules_by_key)
-        self._tables: dict[str, Table[Any]] = {
+        self.tables: dict[str, Table[Any]] = {
             "numbers": self.numbers,
             "trunks": self.trunks,
             "origination_urls": self.origination_urls,
@@ -261,6 +287,8 @@ class Store:
             "livekit_outbound_trunks": self.livekit_outbound_trunks,
             "livekit_rules": self.livekit_rules,
         }
+        if not self.owner:
+            self.tables |= {"accounts": self.accounts, "projects": self.projects}
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -271,26 +299,36 @@ class Store:
             finally:
                 if self._journal and self._pending:
                     self._journal.append(self._pending)
-                self._pending = []
+                self._pending.clear()
 
     def put(self, kind: str, row_id: str, row: Any) -> None:
         """Insert or replace a row; rows are values, never changed afterwards."""
-        self._tables[kind].put(row_id, row)
+        self.tables[kind].put(row_id, row)
         self.written_at[row_id] = time.monotonic()
         if self._journal:
-            self._pending.append(("put", kind, row_id, _dump(kind, row)))
+            self._pending.append(("put", self.journal_name(kind), row_id, _dump(kind, row)))
 
     def delete(self, kind: str, row_id: str) -> None:
         """Remove an existing row."""
-        self._tables[kind].delete(row_id)
+        self.tables[kind].delete(row_id)
         self.written_at.pop(row_id, None)
         if self._journal:
-            self._pending.append(("del", kind, row_id))
+            self._pending.append(("del", self.journal_name(kind), row_id))
+
+    def journal_name(self, kind: str) -> str:
+        """Return a kind as the journal names it: with its owner's name, but for the first one's."""
+        return f"{self.owner}/{kind}" if self.owner else kind
 
     def wipe(self) -> None:
         """Delete everything, in the journal too."""
-        self._make_tables()
-        self._pending = []
+        for table in (self.accounts, self.projects):
+            for row_id in list(table.rows):
+                table.delete(row_id)
+        self._parts.clear()
+        self._parts[""] = self
+        self.written_at.clear()
+        self.make_tables()
+        self._pending.clear()
         if self._journal:
             self._journal.rewrite([])
 
@@ -300,14 +338,17 @@ class Store:
             self._journal.close()
 
     def _replay(self, journal: Journal) -> None:
-        for verb, kind, row_id, *content in journal.replay():
+        for verb, name, row_id, *content in journal.replay():
+            owner, _, kind = name.rpartition("/")
+            table = self.part(owner).tables[kind]
             if verb == "put":
-                self._tables[kind].put(row_id, _load(kind, content[0]))
+                table.put(row_id, _load(kind, content[0]))
             else:
-                self._tables[kind].delete(row_id)
+                table.delete(row_id)
         journal.rewrite(
-            ("put", kind, row_id, _dump(kind, row))
-            for kind, table in self._tables.items()
+            ("put", part.journal_name(kind), row_id, _dump(kind, row))
+            for part in self.parts
+            for kind, table in part.tables.items()
             for row_id, row in table.rows.items()
         )
 

@@ -3,11 +3,11 @@
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, MapAdapter, Rule
 
-from app.dev.sandbox import twilio_numbers, twilio_trunks
+from app.dev.sandbox import owners, twilio_numbers, twilio_trunks
 from app.dev.sandbox.exchange import TWILIO, Exchange, Response, json_response
 from app.dev.sandbox.state import Sandbox
 from app.dev.sandbox.twilio_auth_lists import AUTH_LISTS, Handler
-from app.dev.sandbox.twilio_wire import TwilioError, accepted_headers, account_record, not_found
+from app.dev.sandbox.twilio_wire import TwilioError, account_record, not_found
 
 API_HOST = "api.twilio.com"
 TRUNKING_HOST = "trunking.twilio.com"
@@ -25,7 +25,7 @@ TRUNK = "/v1/Trunks/<trunk>"
 
 def fetch_account(sandbox: Sandbox, _exchange: Exchange) -> Response:
     """Fetch the account."""
-    return json_response(200, account_record(sandbox.credentials.account_sid, sandbox.credentials.auth_token))
+    return json_response(200, account_record(sandbox.store.accounts.rows[sandbox.account_sid]))
 
 
 HANDLERS_BY_ROUTE: tuple[tuple[str, str, Handler], ...] = (
@@ -99,7 +99,10 @@ class Twilio:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
-        self._accepted = accepted_headers(sandbox.credentials)
+
+    def owner(self, exchange: Exchange) -> str:
+        """Return the sid of the account that the request's credential names; empty when there is none."""
+        return owners.named_account(self._sandbox, exchange)
 
     def response(self, exchange: Exchange) -> Response:
         """Apply a request and return the response; runs inside a transaction."""
@@ -109,15 +112,11 @@ class Twilio:
             return error.response()
 
     def _handle(self, exchange: Exchange) -> Response:
-        if exchange.authorization not in self._accepted:
-            raise TwilioError(401, 20003, "Authenticate")
-        account_sid = self._sandbox.credentials.account_sid
-        if exchange.arguments.get("account", account_sid) != account_sid:
-            raise not_found(exchange.path)
+        account_sid = owners.account_of(self._sandbox, exchange)
         handler = HANDLERS.get(exchange.operation)
         if handler is None or self._is_hidden(exchange):
             raise not_found(exchange.path)
-        return handler(self._sandbox, exchange)
+        return handler(self._sandbox.of_account(account_sid), exchange)
 
     def _is_hidden(self, exchange: Exchange) -> bool:
         """Say whether a fault hides the object that the path names; a list leaves hidden objects out of its page."""

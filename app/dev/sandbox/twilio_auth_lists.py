@@ -74,7 +74,7 @@ class AuthLists:
     def create(self, sandbox: Sandbox, exchange: Exchange) -> Response:
         """Create a list; its name must be new among those of its kind."""
         name, sid, now = self._name(sandbox, exchange, None), new_sid(self.prefix), now_2010()
-        account_sid = sandbox.credentials.account_sid
+        account_sid = sandbox.account_sid
         uri = f"/2010-04-01/Accounts/{account_sid}/SIP/{self.path}/{sid}"
         member, path = self.members
         record = {

@@ -63,7 +63,10 @@ AREA_CODE = re.compile(r"[2-9]\d{2}", re.ASCII)
 KINDS = {"Local": LOCAL, "Mobile": MOBILE, "TollFree": TOLL_FREE}
 """The `type` of the numbers on each sub-list."""
 
-UNAVAILABLE = {"+15005550000": 21422, "+15005550001": 21421}
+TAKEN = 21422
+"""Twilio's code for a number that somebody else has (twilio.com/docs/api/errors/21422)."""
+
+UNAVAILABLE = {"+15005550000": TAKEN, "+15005550001": 21421}
 """Twilio's own magic numbers: taken, and invalid (twilio.com/docs/iam/test-credentials)."""
 
 E164 = re.compile(r"\+[1-9]\d{6,14}")
@@ -114,22 +117,25 @@ def buy_number(sandbox: Sandbox, exchange: Exchange) -> Response:
         return json_response(201, sandbox.store.numbers.rows[sid])
     if wanted in UNAVAILABLE:
         raise bad_parameter(f"{wanted} is not available", UNAVAILABLE[wanted])
+    if any(part.number_by_phone.ids(wanted) for part in sandbox.store.parts):
+        raise bad_parameter(f"{wanted} is not available", TAKEN)
     if not E164.fullmatch(wanted):
         raise bad_parameter(f"'{wanted}' is not a valid number", 21421)
     kind = KINDS[exchange.arguments["kind"]] if exchange.arguments.get("kind") else number_type(wanted)
     if TOLL_FREE in (kind, number_type(wanted)) and kind != number_type(wanted):
         raise bad_parameter(f"{wanted} is no {kind} number", 21458)
-    record = number_record(sandbox.credentials.account_sid, wanted, type=kind)
+    record = number_record(sandbox.account_sid, wanted, type=kind)
     return json_response(201, write_routing(sandbox, record, _changes(sandbox, form)))
 
 
 def _free_number(sandbox: Sandbox, area_code: str) -> str:
-    """Return a number of an area code that the account does not own; the empty text when no code is given."""
+    """Return a number of an area code that nobody owns; the empty text when no code is given."""
     if area_code and not AREA_CODE.fullmatch(area_code):
         raise bad_parameter(f"AreaCode {area_code} is not valid", 21451)
-    owned = sandbox.store.number_by_phone
+    owned = [part.number_by_phone for part in sandbox.store.parts]
     candidates = (f"+1{area_code}555{line:04}" for line in range(100, 10_000))
-    free = next((number for number in candidates if not owned.ids(number)), None) if area_code else ""
+    unowned = (number for number in candidates if not any(each.ids(number) for each in owned))
+    free = next(unowned, None) if area_code else ""
     if free is None:
         raise bad_parameter(f"No phone numbers found in area code {area_code}", 21452)
     return free

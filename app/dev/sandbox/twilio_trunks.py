@@ -74,7 +74,7 @@ def create_origination_url(sandbox: Sandbox, exchange: Exchange) -> Response:
     fields = read_fields(form, URL_FIELDS)
     if len(sandbox.store.urls_by_trunk.ids(trunk["sid"])) >= MAX_URLS:
         raise bad_parameter("Maximum number of origination URLs reached for this trunk", 21249)
-    record = origination_url_record(sandbox.credentials.account_sid, trunk["sid"], fields)
+    record = origination_url_record(sandbox.account_sid, trunk["sid"], fields)
     sandbox.store.put("origination_urls", record["sid"], record)
     return json_response(201, record)
 
@@ -196,7 +196,7 @@ def create_trunk(sandbox: Sandbox, exchange: Exchange) -> Response:
     if len(sandbox.store.trunks.rows) >= sandbox.switches.trunk_limit:
         raise bad_parameter("Maximum number of trunks reached for this account", 21244)
     _check_domain(sandbox, fields.get("domain_name"), None)
-    trunk = trunk_record(sandbox.credentials.account_sid) | fields
+    trunk = trunk_record(sandbox.account_sid) | fields
     sandbox.store.put("trunks", trunk["sid"], trunk)
     return json_response(201, trunk)
 
@@ -256,11 +256,12 @@ def _check_domain(sandbox: Sandbox, domain: str | None, trunk: Record | None) ->
         return
     if not DOMAIN.fullmatch(domain):
         raise bad_parameter(f"DomainName must be a host name that ends in {DOMAIN_SUFFIX}", 21245)
-    if sandbox.store.trunks_by_domain.ids(domain):
-        raise bad_parameter(f"DomainName {domain} is already taken", 21248)
-    reserved: Record | None = sandbox.store.reserved_domains.get(domain)
-    if reserved and datetime.fromisoformat(reserved["until"]) > datetime.now(UTC):
-        raise bad_parameter(f"DomainName {domain} is already taken", 21248)
+    # Domains are unique among all accounts (twilio.com/docs/api/errors/21248).
+    for part in sandbox.store.parts:
+        reserved: Record | None = part.reserved_domains.get(domain)
+        is_reserved = reserved and datetime.fromisoformat(reserved["until"]) > datetime.now(UTC)
+        if part.trunks_by_domain.ids(domain) or is_reserved:
+            raise bad_parameter(f"DomainName {domain} is already taken", 21248)
     parent = domain.split(".", 1)[1]
     if parent != DOMAIN_SUFFIX[1:] and not sandbox.store.trunks_by_domain.ids(parent):
         raise bad_parameter(f"DomainName {domain} needs a trunk with the domain {parent}", 21247)

@@ -1,6 +1,5 @@
 """Twilio's wire format: error bodies, its two styles of pages, and the records of its resources."""
 
-import base64
 import re
 import secrets
 from bisect import bisect_right
@@ -12,7 +11,6 @@ from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from app.dev.sandbox.exchange import Exchange, Response, json_response
-from app.dev.sandbox.state import Credentials
 
 DEFAULT_PAGE_SIZE = 50
 """Rows per page when PageSize is not given (twilio-oai)."""
@@ -47,15 +45,6 @@ def not_found(path: str) -> TwilioError:
 def bad_parameter(message: str, code: int = 20001) -> TwilioError:
     """Return the error for a parameter that is missing or malformed."""
     return TwilioError(400, code, message)
-
-
-def accepted_headers(credentials: Credentials) -> frozenset[str]:
-    """Return the Authorization headers that open the account: the main one and its API key."""
-    pairs = (
-        f"{credentials.account_sid}:{credentials.auth_token}",
-        f"{credentials.api_key_sid}:{credentials.api_key_secret}",
-    )
-    return frozenset("Basic " + base64.b64encode(pair.encode()).decode() for pair in pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +173,7 @@ FRIENDLY_NAME_LENGTH = 64
 show."""
 
 ACCOUNT_CREATED = "Thu, 01 Jan 2026 00:00:00 +0000"
-"""When the one account was opened."""
+"""When every account was opened."""
 
 NANP_LENGTH = 12
 """Characters of a North American number: `+1` and 10 digits."""
@@ -363,17 +352,18 @@ def trunk_view(number: Record) -> Record:
     return shown
 
 
-def account_record(account_sid: str, auth_token: str) -> Record:
-    """Return the record of the account."""
+def account_record(account: Record) -> Record:
+    """Return the record of an account as Twilio shows it; `account` is as app/dev/sandbox/owners.py keeps it."""
+    account_sid, auth_tokens = account["sid"], account["auth_tokens"]
     uri = f"/2010-04-01/Accounts/{account_sid}"
     names = {"incoming_phone_numbers": "IncomingPhoneNumbers", "sip": "SIP"}
     return {
         "sid": account_sid,
-        "owner_account_sid": account_sid,
-        "friendly_name": "Sandbox",
-        "status": "active",
+        "owner_account_sid": account["owner_sid"],
+        "friendly_name": account["friendly_name"],
+        "status": account["status"],
         "type": "Full",
-        "auth_token": auth_token,
+        "auth_token": auth_tokens[0] if auth_tokens else "",
         "date_created": ACCOUNT_CREATED,
         "date_updated": ACCOUNT_CREATED,
         "subresource_uris": {name: f"{uri}/{path}.json" for name, path in names.items()},
