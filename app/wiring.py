@@ -1,7 +1,7 @@
 """Builds engine, sessions, provider clients and services; the only place that does, for web, workers, CLI and tests."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pkgutil import resolve_name
@@ -10,6 +10,7 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from app.access import ConsoleSessions
+from app.accounts.clients import AccountClient, CarrierCredential, Limits, ProjectClient, ProjectCredential, Toolboxes
 from app.audit.retiring import RetiringService
 from app.audit.service import AuditService
 from app.bulk.consolidation import ConsolidationService
@@ -17,6 +18,7 @@ from app.bulk.dispatcher import BulkDispatcher
 from app.bulk.service import BulkService
 from app.db.access import purge_activity
 from app.db.engine import Sessions, make_engine, make_sessions
+from app.domain.workspaces import ENVIRONMENT, AccountKind
 from app.idempotency import IdempotencyStore
 from app.numbers.agents import AgentService
 from app.numbers.dry_run import PlanningService
@@ -32,7 +34,6 @@ from app.providers.rate_limiter import RateLimiter, make_rate_limiter
 from app.providers.request_recorder import RecordedLiveKitConnection, RecordedTwilioHttp, RequestRecorder
 from app.providers.twilio import TwilioCarrier
 from app.saga.batch import BatchRunner
-from app.saga.context import Toolbox
 from app.saga.instrumentation import StepInstrumentation
 from app.saga.machine import Timing
 from app.saga.rows import Rows
@@ -40,7 +41,6 @@ from app.saga.runner import Runner
 from app.sealing import Sealer
 from app.settings import Settings
 from app.sweeper import Sweeper
-from app.trunks.pool import TrunkPool
 from app.webhooks.deliveries import DeliveryService
 from app.webhooks.endpoints import WebhookService
 from app.webhooks.sending import AddressRule, Sender
@@ -61,6 +61,10 @@ RINGING_TIMEOUT_S = 30
 """Seconds that LiveKit lets a caller ring when no agent answers; its own default is three minutes."""
 
 
+PROVIDER_OF = {AccountKind.CARRIER: "twilio", AccountKind.VOICE: "livekit"}
+"""Whose rate limiter an account's is, in logs and metrics."""
+
+
 @dataclass(frozen=True)
 class Wiring:
     """Everything of one process, built once."""
@@ -69,7 +73,10 @@ class Wiring:
     engine: Engine
     sessions: Sessions
     carrier: Carrier
+    """The environment's; so the next."""
     platform: VoicePlatform
+    toolboxes: Toolboxes
+    """The clients of all accounts."""
     publisher: Publisher
     agents: AgentService
     provisioning: ProvisioningService
@@ -83,7 +90,7 @@ class Wiring:
     bulk: BulkService
     consolidation: ConsolidationService
     rate_limiters: Mapping[str, RateLimiter]
-    """By provider; none for one whose rate is "off" or that a test replaced."""
+    """Of the environment's accounts, by provider; none for one whose rate is "off" or that a test replaced."""
     retiring: RetiringService
     webhooks: WebhookService
     deliveries: DeliveryService
@@ -102,7 +109,7 @@ class Wiring:
         """Close every connection."""
         self.deliveries.close()
         self.telemetry.close()
-        self.platform.close()
+        self.toolboxes.close()
         self.engine.dispose()
 
 
@@ -121,15 +128,27 @@ def build(
     """Build the wiring of one process; a test passes its own publisher or providers."""
     engine = make_engine(settings.database_url, pooler=settings.database_pooler)
     sessions = make_sessions(engine)
-    telemetry, rate_limiters, tools = _providers(settings, sessions, carrier, platform)
+    tracing = make_tracing(settings.otel_exporter_otlp_endpoint, settings.instance_name)
+    telemetry = Telemetry(make_counters(settings.redis_url), tracing)
+    sealer, adapters = Sealer(settings.sealing_keys), _Adapters(settings, telemetry)
+    environment = _environment(settings, adapters, carrier, platform)
+    toolboxes = Toolboxes(
+        sessions,
+        environment,
+        adapters,
+        sealer,
+        instance=settings.instance_name,
+        timing=Timing(settings.provider_timeout, timedelta(seconds=settings.operation_budget_s)),
+        trunk_max_numbers=settings.trunk_max_numbers,
+    )
+    tools = toolboxes.of(ENVIRONMENT)
     publisher = publisher or resolve_name(PUBLISHER)
-    rows = Rows(sessions, tools.timing.lands)
+    rows = Rows(sessions, toolboxes.timing.lands)
     service = ProvisioningService(sessions, publisher, rows)
     maintenance = MaintenanceService(sessions, publisher, rows, tools)
     bulks = BulkService(sessions, rows)
     audits = AuditService(sessions, tools, maintenance, timedelta(seconds=settings.orphan_grace_s), bulks)
     sender = Sender(AddressRule(settings.webhook_networks))
-    sealer = Sealer(settings.sealing_keys)
     deliveries = DeliveryService(sessions, publisher, sender, sealer)
     agents, webhooks = AgentService(sessions), WebhookService(sessions, publisher, sender, sealer)
     retiring = RetiringService(sessions, tools)
@@ -148,10 +167,11 @@ def build(
         sessions=sessions,
         carrier=tools.carrier,
         platform=tools.platform,
+        toolboxes=toolboxes,
         publisher=publisher,
         agents=agents,
         provisioning=service,
-        runner=BatchRunner(rows, tools, instrumentation=StepInstrumentation(telemetry)),
+        runner=BatchRunner(rows, toolboxes, instrumentation=StepInstrumentation(telemetry)),
         sweeper=Sweeper(sessions, service, audits, dispatcher, deliveries, retiring, purges),
         maintenance=maintenance,
         audits=audits,
@@ -160,7 +180,7 @@ def build(
             tools,
             settings.twilio_trunk_limit,
             settings.twilio_account_sid,
-            partial(_recording_adapters, settings),
+            partial(toolboxes.recording, ENVIRONMENT),
             settings.trunk_max_numbers,
         ),
         headroom=HeadroomService(
@@ -171,28 +191,16 @@ def build(
         consolidation=ConsolidationService(
             sessions, bulks, tools.profile, settings.trunk_max_numbers, settings.twilio_trunk_limit
         ),
-        rate_limiters=rate_limiters,
+        rate_limiters={
+            provider: limiter
+            for provider, limiter in zip(PROVIDER_OF.values(), (one.rate_limiter for one in environment), strict=True)
+            if limiter is not None
+        },
         retiring=retiring,
         webhooks=webhooks,
         deliveries=deliveries,
         telemetry=telemetry,
     )
-
-
-def _providers(
-    settings: Settings, sessions: Sessions, carrier: Carrier | None, platform: VoicePlatform | None
-) -> tuple[Telemetry, dict[str, RateLimiter], Toolbox]:
-    """Build what reaches the providers, as far as it is not given, with telemetry and rate limiters."""
-    tracing = make_tracing(settings.otel_exporter_otlp_endpoint, settings.instance_name)
-    telemetry = Telemetry(make_counters(settings.redis_url), tracing)
-    rate_limiters = {} if carrier and platform else _rate_limiters(settings)
-    carrier = carrier or _carrier(settings, rate_limiters.get("twilio"), telemetry)
-    platform = platform or _platform(settings, rate_limiters.get("livekit"), telemetry)
-    timing = Timing(settings.provider_timeout, timedelta(seconds=settings.operation_budget_s))
-    profile = profile_of(settings)
-    pool = TrunkPool(sessions, profile, settings.trunk_max_numbers, lease=timing.lease, lands=timing.lands)
-    tools = Toolbox(carrier, platform, settings.instance_name, profile, timing, pool)
-    return telemetry, rate_limiters, tools
 
 
 def profile_of(settings: Settings) -> Profile:
@@ -208,67 +216,93 @@ def profile_of(settings: Settings) -> Profile:
     )
 
 
-def _recording_adapters(settings: Settings, recorder: RequestRecorder) -> tuple[Carrier, VoicePlatform]:
-    """Build the adapters for a dry run: they record their requests and send none."""
-    secret = settings.livekit_api_secret.get_secret_value()
-    connection = RecordedLiveKitConnection(recorder, settings.livekit_url, settings.livekit_api_key, secret)
-    carrier = _carrier(settings, None, NO_TELEMETRY, RecordedTwilioHttp(recorder))
-    return carrier, _platform(settings, None, NO_TELEMETRY, connection)
+@dataclass(frozen=True)
+class _Adapters:
+    """Builds the adapters of both providers; the environment's secrets are masked in what either of them says."""
 
+    settings: Settings
+    telemetry: Telemetry
 
-def _carrier(
-    settings: Settings, rate_limiter: RateLimiter | None, telemetry: Telemetry, http: RecordedTwilioHttp | None = None
-) -> Carrier:
-    return TwilioCarrier(
-        settings.twilio_account_sid,
-        settings.twilio_username,
-        settings.twilio_password,
-        timeout_s=settings.provider_timeout_s,
-        base_url=settings.twilio_base_url,
-        secrets=settings.provider_secrets,
-        rate_limiter=rate_limiter,
-        telemetry=telemetry,
-        http=http,
-    )
-
-
-def _platform(
-    settings: Settings,
-    rate_limiter: RateLimiter | None,
-    telemetry: Telemetry,
-    connection: RecordedLiveKitConnection | None = None,
-) -> VoicePlatform:
-    return LiveKitPlatform(
-        settings.livekit_url,
-        settings.livekit_api_key,
-        settings.livekit_api_secret.get_secret_value(),
-        timeout_s=settings.provider_timeout_s,
-        secrets=settings.provider_secrets,
-        rate_limiter=rate_limiter,
-        telemetry=telemetry,
-        connection=connection,
-    )
-
-
-def _rate_limiters(settings: Settings) -> dict[str, RateLimiter]:
-    """Build a rate limiter per provider account; the account is who pays: the Twilio account, the LiveKit project."""
-    accounts = {
-        "twilio": (settings.twilio_account_sid, settings.twilio_rate, settings.twilio_in_flight),
-        "livekit": (
-            f"{settings.livekit_url} {settings.livekit_api_key}",
-            settings.livekit_rate,
-            settings.livekit_in_flight,
-        ),
-    }
-    return {
-        provider: make_rate_limiter(
-            settings.redis_url,
-            provider,
-            account,
-            per_s=None if rate == "auto" else float(rate),
-            in_flight=in_flight,
-            timeout_s=settings.provider_timeout_s,
+    def rate_limiter(self, kind: AccountKind, limits: Limits) -> RateLimiter | None:
+        """Build the rate limiter of an account; the account is who pays: the Twilio account, the LiveKit project."""
+        if limits.rate == "off":
+            return None
+        return make_rate_limiter(
+            self.settings.redis_url,
+            PROVIDER_OF[kind],
+            limits.account,
+            per_s=None if limits.rate == "auto" else float(limits.rate),
+            in_flight=limits.in_flight,
+            timeout_s=self.settings.provider_timeout_s,
         )
-        for provider, (account, rate, in_flight) in accounts.items()
-        if rate != "off"
-    }
+
+    def carrier(
+        self,
+        credential: CarrierCredential,
+        rate_limiter: RateLimiter | None,
+        http: RecordedTwilioHttp | None = None,
+    ) -> Carrier:
+        """Build a client of a Twilio account."""
+        return TwilioCarrier(
+            credential.account_sid,
+            credential.username,
+            credential.secret,
+            timeout_s=self.settings.provider_timeout_s,
+            base_url=credential.base_url,
+            secrets=self.settings.provider_secrets,
+            rate_limiter=rate_limiter,
+            telemetry=self.telemetry,
+            http=http,
+        )
+
+    def platform(
+        self,
+        credential: ProjectCredential,
+        rate_limiter: RateLimiter | None,
+        connection: RecordedLiveKitConnection | None = None,
+    ) -> VoicePlatform:
+        """Build a client of a LiveKit project."""
+        return LiveKitPlatform(
+            credential.url,
+            credential.api_key,
+            credential.secret,
+            timeout_s=self.settings.provider_timeout_s,
+            secrets=self.settings.provider_secrets,
+            rate_limiter=rate_limiter,
+            telemetry=self.telemetry,
+            connection=connection,
+        )
+
+    def recording(
+        self, account: CarrierCredential, project: ProjectCredential, recorder: RequestRecorder
+    ) -> tuple[Carrier, VoicePlatform]:
+        """Build clients that record their requests and send none."""
+        silent = replace(self, telemetry=NO_TELEMETRY)
+        connection = RecordedLiveKitConnection(recorder, project.url, project.api_key, project.secret)
+        carrier = silent.carrier(account, None, RecordedTwilioHttp(recorder))
+        return carrier, silent.platform(project, None, connection)
+
+
+def _environment(
+    settings: Settings, adapters: _Adapters, carrier: Carrier | None, platform: VoicePlatform | None
+) -> tuple[AccountClient, ProjectClient]:
+    """Build the clients of the environment's accounts, as far as they are not given."""
+    account = CarrierCredential(
+        settings.twilio_account_sid, settings.twilio_username, settings.twilio_password, settings.twilio_base_url
+    )
+    project = ProjectCredential(
+        settings.livekit_url, settings.livekit_api_key, settings.livekit_api_secret.get_secret_value()
+    )
+    # The names are those of earlier releases, so that old and new processes share the limits during an upgrade.
+    of_account = Limits(account.account_sid, settings.twilio_rate, settings.twilio_in_flight)
+    of_project = Limits(f"{project.url} {project.api_key}", settings.livekit_rate, settings.livekit_in_flight)
+    limiters = [
+        None if carrier and platform else adapters.rate_limiter(kind, limits)
+        for kind, limits in ((AccountKind.CARRIER, of_account), (AccountKind.VOICE, of_project))
+    ]
+    return (
+        AccountClient(
+            carrier or adapters.carrier(account, limiters[0]), account, settings.twilio_trunk_limit, limiters[0]
+        ),
+        ProjectClient(platform or adapters.platform(project, limiters[1]), project, profile_of(settings), limiters[1]),
+    )

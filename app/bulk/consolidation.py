@@ -24,6 +24,7 @@ from app.domain.operations import (
     PhoneStatus,
     TrunkMode,
 )
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT
 from app.path.spec import Profile
 from app.trunks.listing import places_of
 
@@ -109,7 +110,7 @@ class ConsolidationService:
                 func.count().filter(shared, waiting).label("waiting"),
             ).where(_has_own_trunk())
         ).one()
-        places = places_of(session, self.profile, self.max_numbers)
+        places = places_of(session, ENVIRONMENT_ACCOUNT, self.profile, self.max_numbers)
         free = places.free + places.free_on_unmade
         agents = min(counts.movable, MAX_ITEMS)
         left_out = (

@@ -40,7 +40,7 @@ from app.domain.operations import (
     check_move,
     direction_of,
 )
-from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT, CredentialStatus
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT, AccountIds, CredentialStatus
 
 ENUM_LENGTH = 32
 """Characters kept for a status, so that a longer name later needs no change of type."""
@@ -241,6 +241,11 @@ class Agent(Owned, Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
     deleted_at: Mapped[datetime | None]
     """Set by DELETE; the row stays for the sake of the event trail."""
+
+    @property
+    def accounts(self) -> AccountIds:
+        """Where its path is built."""
+        return AccountIds(self.carrier_account_id, self.voice_project_id)
 
     def move_to(self, status: PhoneStatus) -> None:
         """Change the status; `IllegalMoveError` when the table of moves does not allow it."""

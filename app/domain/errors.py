@@ -95,7 +95,10 @@ OPERATION_ERROR_CODES = (
 
 
 WAITING_CODES = (ErrorCode.PROVIDER_BUSY, ErrorCode.TRUNK_BEING_MADE, ErrorCode.CREDENTIALS_REFUSED)
-"""Why a step waits: no failure, and no try. What it waits for is not its operation's time either."""
+"""Why a step waits for its turn: no failure, and no try."""
+
+UNTIMED_CODES = (ErrorCode.PROVIDER_BUSY, ErrorCode.CREDENTIALS_REFUSED)
+"""Those of them whose time is not the operation's: a provider's line, and an account that people must put right."""
 
 
 _C = ErrorCode

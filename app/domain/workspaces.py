@@ -34,6 +34,18 @@ class CredentialStatus(StrEnum):
     """The provider refuses the credential: its operations rest until it is rotated or accepted again."""
 
 
+class AccountKind(StrEnum):
+    """What a credential opens; `account.kind` in webhooks."""
+
+    CARRIER = "carrier_account"
+    VOICE = "voice_project"
+
+    @property
+    def label(self) -> str:
+        """For sentences."""
+        return self.value.replace("_", " ")
+
+
 class AccountIds(NamedTuple):
     """Where an agent's path is built: at which carrier account, and in which voice project."""
 

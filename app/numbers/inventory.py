@@ -17,6 +17,7 @@ from app.bulk.items import Item
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation, Resource, Trunk
 from app.domain.operations import STEP_BY_NAME, TRUNK, OperationKind, OperationStatus, TrunkMode
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT
 from app.path.observed import CarrierNumber, Unreadable
 from app.path.spec import Profile
 from app.providers.base import Carrier
@@ -224,7 +225,7 @@ class HeadroomService:
         most = self._trunk_max_numbers
         with self._sessions() as session:
             in_use = len(found.sids) + _growth_since(session, found)
-            pool, promised = places_of(session, self._profile, most), _count_promised(session)
+            pool, promised = places_of(session, ENVIRONMENT_ACCOUNT, self._profile, most), _count_promised(session)
         allowed = max(self._trunk_limit - in_use, 0)
         places = pool.free + (pool.free_on_unmade if pool.unmade <= allowed else 0)
         new = _trunks_for(promised.shared - places, most)

@@ -23,6 +23,7 @@ import structlog
 from app.domain.errors import WAITING_CODES, ErrorCode
 from app.domain.findings import Finding, finding_json
 from app.domain.operations import LAST, Direction, OperationKind
+from app.domain.workspaces import AccountIds
 from app.path.compare import compare, is_broken
 from app.path.observed import CarrierTrunk, Observed, OriginationUrl
 from app.path.spec import as_built
@@ -51,50 +52,53 @@ together, and LiveKit's two lists are a twenty-fifth of a request for each."""
 
 @dataclass(frozen=True)
 class BatchRunner(Runner):
-    """Runs steps; those that verify a bulk's provisioning on a shared trunk together with others."""
+    """Runs steps; those that verify a bulk's provisioning on a shared trunk together with others of its accounts."""
 
-    _reading: threading.Lock = field(default_factory=threading.Lock)
-    """Held by the one thread of this process that verifies for the others."""
+    _reading: dict[AccountIds, threading.Lock] = field(default_factory=dict)
+    """Held by the one thread of this process that verifies for the others of the same accounts."""
 
     def run_step(self, operation_id: uuid.UUID, epoch: int, name: str, direction: Direction) -> Outcome:
         """Run one step once; a verification that waits for others ends here, and is kept by whoever reads for all."""
-        if name == LAST and direction is Direction.DO and self._is_of_bulk(operation_id):
-            rest = self._verify_together(operation_id)
+        accounts = self._accounts_of_bulk(operation_id) if name == LAST and direction is Direction.DO else None
+        if accounts is not None:
+            rest = self._verify_together(operation_id, accounts)
             if rest is not None:
                 return Outcome(Verdict.RESTS if rest else Verdict.STALE, rest)
         return super().run_step(operation_id, epoch, name, direction)
 
-    def _is_of_bulk(self, operation_id: uuid.UUID) -> bool:
+    def _accounts_of_bulk(self, operation_id: uuid.UUID) -> AccountIds | None:
+        """Return the accounts of a bulk's provisioning; None for any other operation."""
         saga = self.rows.look(operation_id)
-        operation = saga.operation if saga else None
-        return bool(operation and operation.bulk_id and operation.kind is OperationKind.PROVISION)
+        if saga is None or not saga.operation.bulk_id or saga.operation.kind is not OperationKind.PROVISION:
+            return None
+        return saga.agent.accounts
 
-    def _verify_together(self, operation_id: uuid.UUID) -> timedelta | None:
+    def _verify_together(self, operation_id: uuid.UUID, accounts: AccountIds) -> timedelta | None:
         """Verify all that wait, if it is time; return when this message is to look again, zero: never.
 
         None: the operation does not wait for others. The message of the one that waits longest comes back for all; so
         does that of whoever has verified some, for those that came meanwhile.
         """
-        waiting = self.rows.read_unverified()
+        waiting, reading = self.rows.read_unverified(accounts), self._reading.setdefault(accounts, threading.Lock())
         is_ours = operation_id in waiting.ids
         leads = waiting.ids[:1] == (operation_id,)
-        while _is_time(waiting) and self._reading.acquire(blocking=False):
+        while _is_time(waiting) and reading.acquire(blocking=False):
             try:
                 pause = self._verify(waiting.ids[:MOST])
             finally:
-                self._reading.release()
+                reading.release()
             if pause is not None:
                 return pause if is_ours else None
             leads = True
             # Whoever found the lock taken has left: what he came for is seen here.
-            waiting = self.rows.read_unverified()
+            waiting = self.rows.read_unverified(accounts)
         if not is_ours:
             return None
         return timedelta(seconds=max(LONGEST_WAIT_S - waiting.waited_s, 0.1)) if leads and waiting.ids else timedelta()
 
     def _verify(self, operation_ids: Sequence[uuid.UUID]) -> timedelta | None:
         """Verify these, as far as nobody else does; return a pause where the providers take no more requests."""
-        began, timing = time.perf_counter(), self.tools.timing
+        began, timing = time.perf_counter(), self.toolboxes.timing
         claims = [claim for one in operation_ids if (claim := self._claim(one))]
         if not claims:
             return timedelta(seconds=LONGEST_WAIT_S)
@@ -125,7 +129,7 @@ class BatchRunner(Runner):
         return pause
 
     def _claim(self, operation_id: uuid.UUID) -> Claim | None:
-        timing, token = self.tools.timing, uuid.uuid4()
+        timing, token = self.toolboxes.timing, uuid.uuid4()
         claimed = self.rows.change(
             operation_id,
             lambda saga, now: _announced(
@@ -134,11 +138,11 @@ class BatchRunner(Runner):
         )
         if claimed is None or claimed[0].verdict is not Verdict.CLAIMED:
             return None
-        return claim_of(*claimed, LAST, self.tools)
+        return claim_of(*claimed, LAST, self.toolboxes.of(claimed[1].saga.agent.accounts))
 
     def _read(self, contexts: Sequence[StepContext]) -> dict[uuid.UUID, list[Finding]]:
         """Read all paths at once, and return what differs, by operation; a trunk only if nobody has for a minute."""
-        on_trunk: dict[uuid.UUID, list[StepContext]] = {}
+        tools, on_trunk = contexts[0].tools, dict[uuid.UUID, list[StepContext]]()
         for ctx in contexts:
             if ctx.trunk_id is not None:
                 on_trunk.setdefault(ctx.trunk_id, []).append(ctx)
@@ -146,15 +150,15 @@ class BatchRunner(Runner):
         urls: dict[str, Sequence[OriginationUrl]] = {}
         unchecked: list[uuid.UUID] = []
         for trunk_id, members in on_trunk.items():
-            if self.tools.pool.is_checked(trunk_id):
+            if tools.pool.is_checked(trunk_id):
                 built = as_built(members[0].spec, Observed())
                 trunks.update(built.trunks)
                 urls.update(built.urls)
             else:
                 unchecked.append(trunk_id)
         observed = read_built_paths(
-            self.tools.carrier,
-            self.tools.platform,
+            tools.carrier,
+            tools.platform,
             [ctx.spec for ctx in contexts],
             Observed(trunks=trunks, urls=urls),
             contexts[0].check_time,
@@ -163,7 +167,7 @@ class BatchRunner(Runner):
         for trunk_id in unchecked:
             of_trunk = [finding for ctx in on_trunk[trunk_id] for finding in found[ctx.operation_id]]
             if not any(finding.is_about_trunk for finding in of_trunk):
-                self.tools.pool.keep_checked(trunk_id)
+                tools.pool.keep_checked(trunk_id)
         return found
 
     def _leave(self, claim: Claim, refusal: str, pause: timedelta | None) -> Verdict:
@@ -175,7 +179,7 @@ class BatchRunner(Runner):
             was_tried=pause is None,
             waited_s=None if pause is None else round(self._elapsed(claim).total_seconds(), 3),
         )
-        timing = self.tools.timing
+        timing = self.toolboxes.timing
         kept = self.rows.change(
             claim.context.operation_id,
             lambda saga, now: _announced(

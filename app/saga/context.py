@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import (
@@ -23,12 +23,13 @@ from app.domain.operations import (
     StepState,
     TrunkMode,
 )
+from app.domain.workspaces import ENVIRONMENT, AccountIds
 from app.path.compare import takes_encrypted_media
 from app.path.marks import has_mark, metadata_of, pool_tag, tag_of
 from app.path.observed import NumberRouting
 from app.path.spec import Label, PathSpec, Profile
 from app.providers.base import Carrier, VoicePlatform
-from app.providers.errors import RejectedError, TransientError
+from app.providers.errors import ProviderError, RejectedError, TransientError
 from app.providers.number_pages import NumberPages
 from app.providers.rate_limiter import CallPriority
 from app.saga.machine import Change, Lease, OperationRow, Saga, Timing
@@ -59,9 +60,13 @@ NO_LEASE = uuid.UUID(int=0)
 """The token of a run that holds no step: a dry run's, or of one who deletes orphans."""
 
 
+def _as_it_is(error: ProviderError) -> ProviderError:
+    return error
+
+
 @dataclass(frozen=True)
 class Toolbox:
-    """What every step uses that is not in a row: providers, settings and clocks."""
+    """What the steps of one carrier account and voice project use that is not in a row: clients, settings, clocks."""
 
     carrier: Carrier
     platform: VoicePlatform
@@ -71,11 +76,31 @@ class Toolbox:
     pool: Pool
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
+    accounts: AccountIds = ENVIRONMENT
+    """Whose credentials the clients have."""
+    refused: Callable[[ProviderError], ProviderError] = _as_it_is
+    """Takes what a call of these clients failed with, and returns what it means: a refused credential that is to be
+    waited for is a `TransientError(credentials_refused)` then, and has been noted and announced."""
 
     @cached_property
     def numbers(self) -> NumberPages:
         """The carrier's numbers as this process has last listed them; for the operations of bulks."""
         return NumberPages(self.carrier, self.clock)
+
+
+class ToolboxSource(Protocol):
+    """Where work finds the toolbox of its agent's accounts."""
+
+    @property
+    def instance(self) -> str:
+        """The name in the marks of this installation."""
+
+    @property
+    def timing(self) -> Timing:
+        """The spans of the saga, which are the same for all."""
+
+    def of(self, ids: AccountIds, /) -> Toolbox:
+        """Return the toolbox of these accounts; never raises: a call does, where a credential cannot be used."""
 
 
 def spec_of(

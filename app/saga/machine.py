@@ -39,6 +39,7 @@ from app.domain.operations import (
     direction_of,
     steps_towards,
 )
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT, AccountIds
 
 LEASE_MARGIN = timedelta(seconds=1)
 """How long after a lease's end the sweep looks: the holder's own last transaction may be a moment late."""
@@ -198,9 +199,16 @@ class AgentRow:
     trunk_mode: TrunkMode = TrunkMode.SHARED
     trunk_id: uuid.UUID | None = None
     """The shared trunk that it has a place on."""
+    carrier_account_id: uuid.UUID = ENVIRONMENT_ACCOUNT
+    voice_project_id: uuid.UUID = ENVIRONMENT_PROJECT
     health_state: Health = Health.UNKNOWN
     health_checked_at: datetime | None = None
     health_findings: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def accounts(self) -> AccountIds:
+        """Where its path is built."""
+        return AccountIds(self.carrier_account_id, self.voice_project_id)
 
 
 @dataclass(frozen=True, slots=True)

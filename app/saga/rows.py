@@ -29,6 +29,7 @@ from sqlalchemy.orm import Session
 from app.db.engine import Sessions, Statements, read_sql
 from app.db.models import IS_OPEN, Agent
 from app.domain.operations import COLUMNS, STEP_BY_NAME, STEPS
+from app.domain.workspaces import AccountIds
 from app.saga.machine import AgentRow, Asked, Change, LedgerEntry, OperationRow, Saga, StepRow
 from app.webhooks.announcements import announce_sql, lines_of
 
@@ -128,9 +129,11 @@ class Rows:
         loaded = self._recall(operation_id, "") or self.read(operation_id)
         return loaded.saga if loaded else None
 
-    def read_unverified(self) -> Unverified:
-        """Return which operations of bulks can be verified together now."""
-        row = self._run([(_UNVERIFIED, {})], None)
+    def read_unverified(self, accounts: AccountIds) -> Unverified:
+        """Return which operations of bulks can be verified together now, of agents with these accounts."""
+        row = self._run(
+            [(_UNVERIFIED, {"account": accounts.carrier_account_id, "project": accounts.voice_project_id})], None
+        )
         return Unverified(tuple(row.ids), row.waited_s, row.on_their_way) if row else Unverified()
 
     def write(

@@ -21,7 +21,7 @@ from app.providers.errors import ProviderError, RejectedError, TransientError, U
 from app.providers.rate_limiter import Caller, calling
 from app.saga import machine
 from app.saga.chain_plan import Plan, plan_of
-from app.saga.context import Claim, RoutedElsewhereError, Toolbox, claim_of
+from app.saga.context import Claim, RoutedElsewhereError, ToolboxSource, claim_of
 from app.saga.instrumentation import NOT_INSTRUMENTED, WAITS, StepInstrumentation, StepRun
 from app.saga.machine import Change, Failure, Result, Saga, Verdict
 from app.saga.rows import Rows
@@ -55,13 +55,13 @@ class Runner:
     """Runs steps for any operation; safe to use from many threads."""
 
     rows: Rows
-    tools: Toolbox
+    toolboxes: ToolboxSource
     jitter: Callable[[float, float], float] = random.uniform
     instrumentation: StepInstrumentation = NOT_INSTRUMENTED
 
     def run_step(self, operation_id: uuid.UUID, epoch: int, name: str, direction: Direction) -> Outcome:
         """Run one step once. A second call, at the same time or later, finds it claimed or done and does nothing."""
-        began, token, timing = time.perf_counter(), uuid.uuid4(), self.tools.timing
+        began, token, timing = time.perf_counter(), uuid.uuid4(), self.toolboxes.timing
         claimed = self.rows.change(
             operation_id, lambda saga, now: machine.claim(saga, name, direction, epoch, timing, now, token)
         )
@@ -70,7 +70,7 @@ class Runner:
         change, loaded = claimed
         if change.verdict is not Verdict.CLAIMED:
             return Outcome(change.verdict)
-        claim = claim_of(change, loaded, name, self.tools)
+        claim = claim_of(change, loaded, name, self.toolboxes.of(loaded.saga.agent.accounts))
         with self.instrumentation.run(claim, time.perf_counter() - began) as run:
             return self._carry_out(claim, ACTIONS[name], run)
 
@@ -80,7 +80,7 @@ class Runner:
         caller = Caller(
             claim.call_priority,
             last_start_at=claim.context.last_call_at,
-            stall_s=self.tools.timing.stall.total_seconds(),
+            stall_s=self.toolboxes.timing.stall.total_seconds(),
         )
         try:
             with calling(caller):
@@ -188,7 +188,7 @@ class Runner:
         return change
 
     def _elapsed(self, claim: Claim) -> timedelta:
-        return timedelta(seconds=self.tools.clock() - claim.context.started)
+        return timedelta(seconds=claim.context.tools.clock() - claim.context.started)
 
     def _keep_result(self, claim: Claim, run: StepRun, result: Result) -> Outcome:
         change = self._keep(claim, run, lambda saga, now: machine.keep(saga, claim.lease, result, now))
@@ -212,14 +212,14 @@ class Runner:
             error.detail,
             is_for_good=isinstance(error, RejectedError),
             is_clear=is_clear,
-            settles_in=self.tools.timing.settle if is_open else None,
+            settles_in=self.toolboxes.timing.settle if is_open else None,
             removed=tuple(claim.context.removed),
             found_routing=asdict(error.routing) if isinstance(error, RoutedElsewhereError) else None,
         )
         if failure.is_for_good and claim.direction is Direction.DO:
             failed = self._keep(claim, run, lambda saga, now: machine.fail(saga, claim.lease, failure, now))
             return Outcome(failed.verdict)
-        pause = max(self._pause_after(claim, error), self.tools.timing.quiet if is_open else timedelta())
+        pause = max(self._pause_after(claim, error), self.toolboxes.timing.quiet if is_open else timedelta())
         outcome = self._keep_rest(claim, run, failure, pause)
         if outcome.verdict is Verdict.ATTENTION:
             log.error("operation_needs_attention", code=error.code)
@@ -244,7 +244,7 @@ class Runner:
         return outcome
 
     def _keep_rest(self, claim: Claim, run: StepRun, failure: Failure, pause: timedelta) -> Outcome:
-        timing = self.tools.timing
+        timing = self.toolboxes.timing
         rested = self._keep(claim, run, lambda saga, now: machine.rest(saga, claim.lease, failure, pause, timing, now))
         return Outcome(rested.verdict, pause)
 
@@ -253,7 +253,7 @@ class Runner:
         if isinstance(error, RejectedError):
             return timedelta(seconds=self.jitter(BACKOFF_CAP_S / 2, BACKOFF_CAP_S))
         if isinstance(error, UnknownOutcomeError):
-            return self.tools.timing.quiet
+            return self.toolboxes.timing.quiet
         longest_s = min(BACKOFF_CAP_S, error.retry_within_s or BACKOFF_CAP_S)
         ceiling = min(longest_s, BACKOFF_BASE_S * 2 ** min(claim.lease.attempt - 1, 16))
         return timedelta(seconds=max(self.jitter(0, ceiling), error.retry_after_s or 0))

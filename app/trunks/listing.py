@@ -83,8 +83,8 @@ class Places:
     """Places on the others."""
 
 
-def places_of(session: Session, profile: Profile, max_numbers: int) -> Places:
-    """Count the places that new numbers of this profile may take on trunks that are there or being made."""
-    values = {"hash": profile_hash(profile), "most": max_numbers}
+def places_of(session: Session, carrier_account_id: uuid.UUID, profile: Profile, max_numbers: int) -> Places:
+    """Count the places that new numbers of this profile may take on an account's trunks, made or being made."""
+    values = {"account": carrier_account_id, "hash": profile_hash(profile), "most": max_numbers}
     row = session.connection().exec_driver_sql(_COUNT_PLACES, values).one()
     return Places(row.trunks, row.unmade, int(row.free_on_unmade), int(row.free))

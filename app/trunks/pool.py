@@ -136,15 +136,21 @@ def profile_hash(profile: Profile) -> str:
 
 
 class TrunkPool:
-    """The pool of one account, in PostgreSQL; safe to use from many threads and processes."""
+    """The pool of one carrier account and profile, in PostgreSQL; safe to use from many threads and processes."""
 
     def __init__(
-        self, sessions: Sessions, profile: Profile, max_numbers: int, *, lease: timedelta, lands: timedelta
+        self,
+        sessions: Sessions,
+        carrier_account_id: uuid.UUID,
+        profile: Profile,
+        max_numbers: int,
+        *,
+        lease: timedelta,
+        lands: timedelta,
     ) -> None:
         self._sessions = sessions
         self._profile = json.dumps(profile_json(profile))
-        self._hash = profile_hash(profile)
-        self._wanted = {"hash": self._hash, "most": max_numbers}
+        self._wanted = {"account": carrier_account_id, "hash": profile_hash(profile), "most": max_numbers}
         self._lease = lease
         self._lands = lands
 
@@ -181,8 +187,7 @@ class TrunkPool:
         """Find a trunk that has room after all; add one when there is none."""
         run = session.connection().exec_driver_sql
         if full := run(_FIND_ROOM, self._wanted).one_or_none():
-            new = {"id": uuid.uuid4(), "profile": self._profile, "hash": self._hash, "shard": full.newest + 1}
-            run(_ADD_SHARD, new)
+            run(_ADD_SHARD, {**self._wanted, "id": uuid.uuid4(), "profile": self._profile, "shard": full.newest + 1})
 
     def begin_making(self, trunk_id: uuid.UUID, step: str) -> Making | None:
         """Take the lease to make this step's object; None while another has it, or something may still land."""

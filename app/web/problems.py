@@ -93,6 +93,7 @@ KINDS: Mapping[ErrorCode, Kind] = {
     _C.PATH_NOT_VERIFIED: Kind(502, "The finished path did not verify"),
     _C.PROVIDER_UNAVAILABLE: Kind(503, "A provider is unavailable", RETRY_LATER_S),
     _C.PROVIDER_BUSY: Kind(503, "A provider takes no more requests for now", RETRY_LATER_S),
+    _C.CREDENTIALS_REFUSED: Kind(503, "The account's credential is refused", RETRY_LATER_S),
     _C.TRUNK_BEING_MADE: Kind(503, "The Twilio trunk is being made", RETRY_LATER_S),
     _C.CREDENTIALS_REFUSED: Kind(409, "The account's credentials are refused"),
     _C.INTERNAL_STEP_ERROR: Kind(500, "A step failed"),

@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import partial
 
 from app.domain.operations import TRUNK
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT
 from app.trunks.pool import TrunkPool
 from app.wiring import Wiring, profile_of
 from tests.benchmarks.accept import Side, posts_for
@@ -91,7 +92,14 @@ def _places(bench: Bench, installations: dict[int, Installation]) -> dict[str, T
 
 def _pool(wiring: Wiring) -> TrunkPool:
     settings = wiring.settings
-    return TrunkPool(wiring.sessions, profile_of(settings), settings.trunk_max_numbers, lease=SECOND, lands=SECOND)
+    return TrunkPool(
+        wiring.sessions,
+        ENVIRONMENT_ACCOUNT,
+        profile_of(settings),
+        settings.trunk_max_numbers,
+        lease=SECOND,
+        lands=SECOND,
+    )
 
 
 def _reads(bench: Bench, installations: dict[int, Installation]) -> dict[str, Times]:

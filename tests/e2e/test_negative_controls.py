@@ -18,6 +18,7 @@ from tests.e2e.rows import wait_until_finished
 from tests.e2e.scenarios import deliver_twice, lose_a_response, lose_every_message
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, services_of
+from tests.support.toolboxes import tools_of
 
 NO_SWEEP_S = 12
 """Seconds without a sweeper: with one, twice what the lost operations take."""
@@ -48,7 +49,7 @@ def without_leases(saga: Saga) -> Saga:
 @pytest.fixture
 def wiring_without_lease(wiring: Wiring) -> Wiring:
     """The services with a runner that does not see leases."""
-    rows = RowsWithoutLeases(wiring.sessions, wiring.runner.tools.timing.lands)
+    rows = RowsWithoutLeases(wiring.sessions, tools_of(wiring.runner).timing.lands)
     return replace(wiring, runner=replace(wiring.runner, rows=rows))
 
 

@@ -15,6 +15,7 @@ from app.numbers.inventory import FRESH_S, PAUSE_AFTER_FAILURE_S, HeadroomServic
 from app.providers.errors import TransientError
 from tests.support.adapters import recording_adapters
 from tests.support.saga import E164, MAX_NUMBERS, PROFILE, Saga
+from tests.support.toolboxes import tools_of
 from tests.support.trunks import add_shared_trunk
 
 LIST = "carrier.list_trunks"
@@ -48,7 +49,7 @@ def test_foreign_trunks_and_pending_numbers_count(saga: Saga) -> None:
 def test_the_dry_run_uses_the_same_limit(saga: Saga) -> None:
     saga.world.carrier.own_number(E164)
     saga.world.carrier.own_trunk("somebody else's")
-    tools = saga.runner.tools
+    tools = tools_of(saga.runner)
     plans = [PlanningService(saga.sessions, tools, limit, ACCOUNT_SID, recording_adapters, 500) for limit in (1, 2)]
     full, raised = [plan.preview(saga.agent(), E164, takeover=False) for plan in plans]
 
@@ -134,7 +135,7 @@ def test_the_dry_run_needs_no_trunk_while_a_shared_one_has_room(saga: Saga) -> N
     saga.trunk_mode = TrunkMode.SHARED
     saga.world.carrier.own_number(E164)
     saga.world.carrier.own_number(OTHER)
-    tools = saga.runner.tools
+    tools = tools_of(saga.runner)
     plans = PlanningService(saga.sessions, tools, 1, ACCOUNT_SID, recording_adapters, MAX_NUMBERS)
     first = plans.preview(saga.agent(), OTHER, takeover=False)
     saga.provisioned()

@@ -19,6 +19,7 @@ from tests.integration.test_shared_trunk import posts, work
 from tests.support.pooled import assert_pool, pool_trunks, trunk_rows
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import Saga
+from tests.support.toolboxes import tools_of
 
 LOST = UnknownOutcomeError(ErrorCode.PROVIDER_UNAVAILABLE, "No answer.")
 TIMEOUT = TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "No answer.")
@@ -112,7 +113,7 @@ def test_a_look_at_the_next_place_writes_nothing_and_waits_for_nobody(pooled: Sa
     with pooled.sessions.begin() as session:
         session.execute(update(Trunk).values(is_full=True))
         before = session.scalar(select(Trunk.__table__.c.id).with_for_update())
-        place = pooled.runner.tools.pool.next_place()
+        place = tools_of(pooled.runner).pool.next_place()
     assert place is not None
     assert place.trunk_id == before == trunk.id
     assert row_of(pooled, trunk.id).is_full

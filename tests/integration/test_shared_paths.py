@@ -20,6 +20,7 @@ from app.saga.machine import Verdict
 from tests.integration.test_service_races import DEADLINE_S, is_blocked
 from tests.support.saga import E164, ORIGIN, Saga, with_max_numbers
 from tests.support.stack import eventually
+from tests.support.toolboxes import tools_of
 
 OTHER_E164 = "+15145550002"
 
@@ -77,7 +78,7 @@ def test_a_worker_that_has_lost_its_step_takes_no_place(pooled: Saga) -> None:
     agent_id = pooled.snapshot(operation_id).agent.id
     pooled.deprovision(agent_id)
     pooled.drive(operation_id)
-    place = pooled.runner.tools.pool.take_place(agent_id, operation_id, TRUNK, uuid.uuid4())
+    place = tools_of(pooled.runner).pool.take_place(agent_id, operation_id, TRUNK, uuid.uuid4())
     assert (place, trunk_of(pooled, operation_id)) == (None, None)
 
 

@@ -33,6 +33,7 @@ from tests.integration.test_service_races import at_once
 from tests.support.pooled import assert_pool, pool_trunks, trunk_rows
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import ORIGIN, SIP_URI, Saga, wire
+from tests.support.toolboxes import tools_of, with_tools
 
 LOST = UnknownOutcomeError(ErrorCode.PROVIDER_UNAVAILABLE, "No answer.")
 FULL = RejectedError(ErrorCode.TWILIO_TRUNK_LIMIT, "The account has all its trunks.")
@@ -51,8 +52,8 @@ def pooled(saga: Saga) -> Saga:
 def small(saga: Saga, max_numbers: int) -> Saga:
     """The same world with trunks for fewer numbers."""
     other = wire(saga.sessions, max_numbers=max_numbers)
-    tools = replace(other.runner.tools, carrier=saga.world.carrier, platform=saga.world.platform)
-    return replace(saga, runner=replace(other.runner, tools=tools))
+    tools = replace(tools_of(other.runner), carrier=saga.world.carrier, platform=saga.world.platform)
+    return replace(saga, runner=with_tools(other.runner, tools))
 
 
 def posts(saga: Saga, count: int) -> list[uuid.UUID]:
@@ -177,9 +178,9 @@ class DyingPool:
 @pytest.mark.parametrize("method", ["take_place", "begin_making", "keep_made", "keep_checked"])
 def test_a_kill_between_two_statements_leaves_one_trunk(pooled: Saga, method: str, nth: int, moment: str) -> None:
     operations = posts(pooled, 2)
-    tools = pooled.runner.tools
+    tools = tools_of(pooled.runner)
     dying = replace(tools, pool=DyingPool(tools.pool, method, moment, nth))
-    first = replace(pooled, runner=replace(pooled.runner, tools=dying))
+    first = replace(pooled, runner=with_tools(pooled.runner, dying))
     first.advance(operations[0])
     for each in reversed(operations):
         pooled.drive(each)
@@ -252,7 +253,7 @@ def test_a_late_maker_that_is_first_after_all_wins(pooled: Saga, call: str) -> N
         step = TRUNK if call == MAKERS[0] else ORIGINATION_URL
         on = None if step == TRUNK else row.twilio_trunk_sid
         sid = carrier.own_trunk(tag) if step == TRUNK else carrier.own_url(on or "", SIP_URI, tag)
-        assert pooled.runner.tools.pool.keep_made(row.id, uuid.uuid4(), step, sid, on, was_there=False) == sid
+        assert tools_of(pooled.runner).pool.keep_made(row.id, uuid.uuid4(), step, sid, on, was_there=False) == sid
         order.append("late")
 
     pooled.world.log.plan(call, before=meanwhile, after=WorkerDiedError())
@@ -302,7 +303,7 @@ def test_a_trunk_deleted_by_hand_is_made_again_once(pooled: Saga) -> None:
     pooled.world.carrier.delete_trunk(sid)
     (unlucky,) = posts(pooled, 1)
     pooled.advance(unlucky)
-    pooled.age(unlucky, pooled.runner.tools.timing.lease * 2)
+    pooled.age(unlucky, tools_of(pooled.runner).timing.lease * 2)
     pooled.drive(unlucky)
     end = pooled.snapshot(unlucky)
     assert (end.operation.status, end.operation.error_code) == (OperationStatus.FAILED, ErrorCode.TWILIO_TRUNK_GONE)
@@ -321,7 +322,7 @@ def test_a_404_that_is_not_true_deletes_nothing_and_makes_no_second_trunk(pooled
     (unlucky,) = posts(pooled, 1)
     pooled.world.log.plan("carrier.attach_number", before=NO_TRUNK, times=10)
     pooled.advance(unlucky)
-    pooled.age(unlucky, pooled.runner.tools.timing.lease * 2)
+    pooled.age(unlucky, tools_of(pooled.runner).timing.lease * 2)
     pooled.drive(unlucky)
     assert pooled.snapshot(unlucky).operation.error_code == ErrorCode.TWILIO_TRUNK_GONE
     assert (pooled.world.carrier.trunks, pooled.world.carrier.urls) == before
@@ -396,9 +397,9 @@ def test_two_installations_in_one_account_leave_each_other_alone(
         other = wire(make_sessions(engine))
         other.trunk_mode = TrunkMode.SHARED
         tools = replace(
-            other.runner.tools, carrier=pooled.world.carrier, platform=pooled.world.platform, instance="other"
+            tools_of(other.runner), carrier=pooled.world.carrier, platform=pooled.world.platform, instance="other"
         )
-        other = replace(other, runner=replace(other.runner, tools=tools), world=pooled.world)
+        other = replace(other, runner=with_tools(other.runner, tools), world=pooled.world)
         ours, theirs = posts(pooled, 5), posts(other, 5)
         everybody = [*((pooled, each) for each in ours), *((other, each) for each in theirs)]
         at_once([lambda saga=saga, each=each: work(saga, each) for saga, each in everybody])

@@ -11,6 +11,7 @@ from sqlalchemy import func, select, update
 
 from app.db.models import Agent, Operation, OperationStep, Trunk
 from app.domain.operations import TRUNK, OperationKind, OperationStatus, TrunkMode, TrunkState
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT
 from app.trunks.pool import _ADD_SHARD, _FIND_ROOM, TrunkPool
 from tests.support.saga import PROFILE, Saga
 
@@ -22,7 +23,7 @@ SECOND = timedelta(seconds=1)
 
 @pytest.fixture
 def pool(saga: Saga) -> TrunkPool:
-    return TrunkPool(saga.sessions, PROFILE, MOST, lease=SECOND, lands=SECOND)
+    return TrunkPool(saga.sessions, ENVIRONMENT_ACCOUNT, PROFILE, MOST, lease=SECOND, lands=SECOND)
 
 
 def take(saga: Saga, pool: TrunkPool) -> uuid.UUID:
@@ -105,7 +106,7 @@ def test_the_end_of_a_number_tells_that_its_trunk_has_room(saga: Saga) -> None:
 
 def test_a_raised_limit_gives_full_trunks_room(saga: Saga, pool: TrunkPool) -> None:
     first = fill(saga, pool)
-    larger = TrunkPool(saga.sessions, PROFILE, MOST + 1, lease=SECOND, lands=SECOND)
+    larger = TrunkPool(saga.sessions, ENVIRONMENT_ACCOUNT, PROFILE, MOST + 1, lease=SECOND, lands=SECOND)
     assert take(saga, larger) == first
 
 

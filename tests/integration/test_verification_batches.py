@@ -80,7 +80,7 @@ class Bulk:
 
 def another(saga: Saga) -> BatchRunner:
     """Return the runner of another worker process."""
-    return BatchRunner(saga.rows, saga.runner.tools, jitter=lambda _low, high: high)
+    return BatchRunner(saga.rows, saga.runner.toolboxes, jitter=lambda _low, high: high)
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from tests.support.fault_plan import FaultPlan, FaultyAdapter, WorkerFault
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import FINISHED, ManualClock, RecordingPublisher
 from tests.support.sandbox import Sandbox
+from tests.support.toolboxes import GivenToolboxes, tools_of
 
 WEBHOOK, APPLICATION, TRUNK = NUMBERS = ("+15145550001", "+15145550002", "+15145550003")
 """Named by their routing at the start of the day; the last two need `takeover`."""
@@ -251,11 +252,11 @@ def random_day(sandbox: Sandbox, parts: Parts) -> Iterator[RandomDay]:
         FaultyAdapter(plain.platform, fault_plan),
     )
     wiring = build(load_settings(), publisher=publisher, carrier=carrier, platform=platform)
-    tools = replace(wiring.runner.tools, sleep=clock.sleep, clock=clock)
+    tools = replace(tools_of(wiring.runner), sleep=clock.sleep, clock=clock)
     maintenance = replace(wiring.maintenance, tools=tools)
     audits = parts.audits(**{**vars(wiring.audits), "tools": tools, "maintenance": maintenance})
     of_runner = {one.name: getattr(wiring.runner, one.name) for one in fields(Runner)}
-    runner = parts.runner(**{**of_runner, "tools": tools, "jitter": lambda _low, high: high})
+    runner = parts.runner(**{**of_runner, "toolboxes": GivenToolboxes(tools), "jitter": lambda _low, high: high})
     sweeper = parts.sweeper(**{**vars(wiring.sweeper), "audits": audits})
     wiring = replace(wiring, runner=runner, sweeper=sweeper, maintenance=maintenance, audits=audits)
     try:

@@ -17,6 +17,7 @@ from app.path.marks import tag_of
 from app.views.reader import Reader
 from tests.support.providers import FakePlatform, World
 from tests.support.sandbox_app import FOREIGN_NUMBER, NUMBER, SandboxApp
+from tests.support.toolboxes import tools_of, with_tools
 
 SPARE = "+15145550042"
 FLOW = "https://flows.example.com/v1/Accounts/AC1/Flows/FW1?token=hidden"
@@ -51,8 +52,8 @@ def _provision(live: SandboxApp, agent_id: uuid.UUID, number: str = SPARE, *, ta
 def _with_platform(live: SandboxApp) -> FakePlatform:
     """Put a LiveKit project of a test's own in the place of the sandbox's, which lets nobody make a contradiction."""
     platform = World.new().platform
-    tools = replace(live.wiring.runner.tools, platform=platform)
-    runner, planning = replace(live.wiring.runner, tools=tools), replace(live.wiring.planning, tools=tools)
+    tools = replace(tools_of(live.wiring.runner), platform=platform)
+    runner, planning = with_tools(live.wiring.runner, tools), replace(live.wiring.planning, tools=tools)
     live.wiring = replace(live.wiring, runner=runner, planning=planning)
     return platform
 

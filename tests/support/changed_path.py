@@ -36,6 +36,7 @@ from tests.support.saga import RecordingPublisher
 from tests.support.sandbox import Sandbox
 from tests.support.sandbox_app import NUMBER as PHONE_NUMBER
 from tests.support.sandbox_app import SandboxApp, add_foreign_path, without_pauses
+from tests.support.toolboxes import tools_of, with_tools
 
 AGENT = "front-desk"
 PRESET = "studio"
@@ -216,7 +217,7 @@ class ChangedPath(SandboxApp):
 
     def with_profile(self, **changes: Any) -> None:
         """Have the installation's profile changed from here on."""
-        tools = self.wiring.runner.tools
+        tools = tools_of(self.wiring.runner)
         profile = replace(tools.profile, **changes)
         if profile.is_secure:
             profile = replace(profile, sip_uri=profile.sip_uri.over_tls())
@@ -224,7 +225,7 @@ class ChangedPath(SandboxApp):
         maintenance = replace(self.wiring.maintenance, tools=tools)
         self.wiring = replace(
             self.wiring,
-            runner=replace(self.wiring.runner, tools=tools),
+            runner=with_tools(self.wiring.runner, tools),
             maintenance=maintenance,
             audits=replace(self.wiring.audits, tools=tools, maintenance=maintenance),
         )

@@ -35,6 +35,7 @@ from app.domain.operations import (
     TrunkState,
 )
 from app.domain.sip_uris import parse_sip_uri
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT
 from app.numbers.agents import AgentService
 from app.numbers.maintenance import MaintenanceService
 from app.numbers.service import ProvisioningService
@@ -51,6 +52,7 @@ from app.trunks.pool import Pool, TrunkPool
 from app.webhooks.deliveries import DeliveryService
 from app.webhooks.sending import AddressRule, Sender
 from tests.support.providers import WorkerDiedError, World
+from tests.support.toolboxes import GivenToolboxes, tools_of, with_tools
 
 E164 = "+15145551234"
 SIP_URI = "sip:abc.sip.livekit.cloud;transport=tcp"
@@ -406,11 +408,11 @@ class Saga:
 def wire(sessions: Sessions, timing: Timing = TIMING, max_numbers: int = MAX_NUMBERS) -> Saga:
     """Wire a saga with new in-memory providers; back-off takes its upper bound, so that it is predictable."""
     world, clock, publisher = World.new(), ManualClock(), RecordingPublisher()
-    pool = TrunkPool(sessions, PROFILE, max_numbers, lease=timing.lease, lands=timing.lands)
+    pool = TrunkPool(sessions, ENVIRONMENT_ACCOUNT, PROFILE, max_numbers, lease=timing.lease, lands=timing.lands)
     tools = Toolbox(world.carrier, world.platform, "test", PROFILE, timing, pool, sleep=clock.sleep, clock=clock)
     rows = Rows(sessions, timing.lands)
     service = ProvisioningService(sessions, publisher, rows, sleep=clock.sleep, clock=clock)
-    runner = Runner(rows, tools, jitter=lambda _low, high: high)
+    runner = Runner(rows, GivenToolboxes(tools), jitter=lambda _low, high: high)
     maintenance = MaintenanceService(sessions, publisher, rows, tools)
     audits = AuditService(sessions, tools, maintenance, timedelta(hours=1), BulkService(sessions, rows))
     deliveries = DeliveryService(sessions, publisher, Sender(AddressRule()), Sealer())
@@ -421,12 +423,14 @@ def wire(sessions: Sessions, timing: Timing = TIMING, max_numbers: int = MAX_NUM
 
 def with_pool(saga: Saga, pool: Pool) -> Saga:
     """Return the same saga over another pool of shared trunks."""
-    return replace(saga, runner=replace(saga.runner, tools=replace(saga.runner.tools, pool=pool)))
+    return replace(saga, runner=with_tools(saga.runner, replace(tools_of(saga.runner), pool=pool)))
 
 
 def with_max_numbers(saga: Saga, count: int) -> Saga:
     """Return the same saga with at most so many numbers on a shared trunk."""
-    return with_pool(saga, TrunkPool(saga.sessions, PROFILE, count, lease=TIMING.lease, lands=TIMING.lands))
+    return with_pool(
+        saga, TrunkPool(saga.sessions, ENVIRONMENT_ACCOUNT, PROFILE, count, lease=TIMING.lease, lands=TIMING.lands)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
--- The provisionings of bulks that can be verified together now: on a trunk that numbers share, all done but the
--- verification, which nobody has tried, and nothing tried twice on the way, so that there can be no duplicates to look for.
+-- The provisionings of bulks that can be verified together now, with the reads of one pair of accounts: on a trunk that
+-- numbers share, all done but the verification, which nobody has tried, and nothing tried twice on the way, so that
+-- there can be no duplicates to look for.
 SELECT coalesce(array_agg(id ORDER BY finished_at, id) FILTER (WHERE is_ready), '{}') AS ids,
        coalesce(extract(epoch FROM clock_timestamp() - min(finished_at) FILTER (WHERE is_ready)), 0)::float8 AS waited_s,
        count(*) FILTER (WHERE NOT is_attached) AS on_their_way
@@ -17,4 +18,5 @@ SELECT coalesce(array_agg(id ORDER BY finished_at, id) FILTER (WHERE is_ready), 
           JOIN operation_steps AS verification
             ON verification.operation_id = operations.id AND verification.name = 'verification'
          WHERE operations.{is_open} AND operations.status IN ('queued', 'running')
-           AND operations.kind = 'provision' AND operations.bulk_id IS NOT NULL) AS provisionings
+           AND operations.kind = 'provision' AND operations.bulk_id IS NOT NULL
+           AND agents.carrier_account_id = %(account)s AND agents.voice_project_id = %(project)s) AS provisionings

@@ -7,4 +7,4 @@ SELECT count(*) AS trunks,
   LEFT JOIN (SELECT trunk_id, count(*) AS members FROM agents WHERE trunk_id IS NOT NULL GROUP BY trunk_id) AS counted
          ON counted.trunk_id = trunks.id
  CROSS JOIN LATERAL (SELECT greatest(%(most)s - coalesce(members, 0), 0) AS free) AS left_over
- WHERE profile_hash = %(hash)s AND state IN ('CREATING', 'ACTIVE')
+ WHERE carrier_account_id = %(account)s AND profile_hash = %(hash)s AND state IN ('CREATING', 'ACTIVE')

@@ -6,7 +6,8 @@ WITH regained AS (
     UPDATE trunks SET is_full = false
      WHERE id = (SELECT id
                    FROM trunks
-                  WHERE profile_hash = %(hash)s AND state IN ('CREATING', 'ACTIVE') AND is_full
+                  WHERE carrier_account_id = %(account)s AND profile_hash = %(hash)s
+                    AND state IN ('CREATING', 'ACTIVE') AND is_full
                     AND (SELECT count(*) FROM agents WHERE agents.trunk_id = trunks.id) < %(most)s
                   ORDER BY shard DESC
                   LIMIT 1)
@@ -14,6 +15,6 @@ WITH regained AS (
 )
 SELECT coalesce(max(shard), 0) AS newest
   FROM trunks
- WHERE profile_hash = %(hash)s
+ WHERE carrier_account_id = %(account)s AND profile_hash = %(hash)s
 HAVING NOT EXISTS (SELECT FROM regained)
    AND NOT coalesce(bool_or(state IN ('CREATING', 'ACTIVE') AND NOT is_full), false)

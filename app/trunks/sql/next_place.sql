@@ -2,7 +2,7 @@
 SELECT id, state, twilio_trunk_sid, twilio_origination_url_sid, checked_at, lease_until, unsettled_until,
        clock_timestamp() AS now
   FROM trunks
- WHERE profile_hash = %(hash)s AND state IN ('CREATING', 'ACTIVE')
+ WHERE carrier_account_id = %(account)s AND profile_hash = %(hash)s AND state IN ('CREATING', 'ACTIVE')
    AND (SELECT count(*) FROM agents WHERE agents.trunk_id = trunks.id) < %(most)s
  ORDER BY shard DESC
  LIMIT 1
