@@ -6,7 +6,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -16,9 +16,12 @@ from sqlalchemy.orm import Session
 
 from app.db.access import Activity, ApiKey, ConsoleSession, record_activity
 from app.db.engine import Sessions
+from app.db.models import Workspace
 from app.db.queries import autocommitting, purge_rows
+from app.db.visibility import seeing, seen_workspace
+from app.domain.errors import workspace_not_found
 from app.domain.events import INTERNAL, Action, Origin
-from app.domain.texts import InvalidTextError, read_uuid, visible_line
+from app.domain.texts import InvalidTextError, excerpt, read_uuid, visible_line
 
 KEY_PREFIX = "tl_"
 KEY_BYTES = 32
@@ -70,6 +73,15 @@ class Caller:
     key_id: uuid.UUID
     name: str
     scopes: tuple[str, ...]
+    workspace_id: uuid.UUID | None = None
+    """The only workspace whose rows the request sees; None for an operator that named none, who sees all."""
+    workspace: str | None = None
+    """Its slug."""
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether the request concerns the whole installation; an operator that named a workspace acts as its key."""
+        return self.workspace_id is None
 
     def may(self, scope: Scope) -> bool:
         """Say whether one of the caller's scopes includes `scope`."""
@@ -80,10 +92,12 @@ _KEY = select(
     ApiKey.id,
     ApiKey.name,
     ApiKey.scopes,
+    ApiKey.workspace_id,
+    Workspace.slug,
     ApiKey.key_hash,
     ApiKey.revoked_at,
     (ApiKey.last_used_at > func.now() - LAST_USED_RESOLUTION).label("is_use_recent"),
-)
+).outerjoin(Workspace, Workspace.id == ApiKey.workspace_id)
 _FIND = _KEY.where(ApiKey.key_hash == bindparam("digest"))
 """Built once, since every API request runs it."""
 
@@ -99,12 +113,18 @@ _FIND_SESSION = (
         ApiKey.id.label("key_id"),
         ApiKey.name,
         ApiKey.scopes,
+        ApiKey.workspace_id,
+        Workspace.slug,
         (ConsoleSession.last_seen_at > func.now() - LAST_SEEN_RESOLUTION).label("is_use_recent"),
     )
     .join(ApiKey, ApiKey.id == ConsoleSession.key_id)
+    .outerjoin(Workspace, Workspace.id == ApiKey.workspace_id)
     .where(ConsoleSession.token_hash == bindparam("digest"), _IS_LIVE, ApiKey.revoked_at.is_(None))
 )
 """Built once, since every console page runs it."""
+
+
+_FIND_WORKSPACE = select(Workspace.id).where(Workspace.slug == bindparam("slug"))
 
 
 class KeyRefusedError(Exception):
@@ -135,7 +155,9 @@ class KeyService:
             session.add(key)
             session.flush()
             session.refresh(key)
-            record_activity(session, origin, Action.KEY_CREATE, key.id, name=key.name, scopes=key.scopes)
+            record_activity(
+                session, origin, Action.KEY_CREATE, key.id, key.workspace_id, name=key.name, scopes=key.scopes
+            )
         return key, text
 
     def all(self) -> list[ApiKey]:
@@ -157,7 +179,7 @@ class KeyService:
             key.revoked_at = session.scalar(select(func.now()))
             signed_in = (ConsoleSession.key_id == key.id, ConsoleSession.ended_at.is_(None))
             session.execute(update(ConsoleSession).where(*signed_in).values(ended_at=func.now()))
-            record_activity(session, origin, Action.KEY_REVOKE, key.id, name=key.name)
+            record_activity(session, origin, Action.KEY_REVOKE, key.id, key.workspace_id, name=key.name)
             return key
 
     def authenticate(self, text: str) -> Caller | None:
@@ -184,16 +206,27 @@ class KeyService:
             self._cache[digest] = (until, caller)
         return caller
 
-    def _holder(self, row: Row[Any, Any, Any, Any, Any, Any]) -> Caller | None:
+    def _holder(self, row: Row[Any, Any, Any, Any, Any, Any, Any, Any]) -> Caller | None:
         if row.revoked_at is not None:
             return None
         if not row.is_use_recent:
             self._record_use(row.id)
-        return Caller(row.id, row.name, tuple(row.scopes))
+        return Caller(row.id, row.name, tuple(row.scopes), row.workspace_id, row.slug)
+
+    def in_workspace(self, caller: Caller, slug: str) -> Caller:
+        """Return the caller as one of this workspace; 404 `workspace_not_found` unless its key sees the workspace."""
+        if caller.workspace_id is not None:
+            workspace_id = caller.workspace_id if slug == caller.workspace else None
+        else:
+            with self._engine.connect() as connection:
+                workspace_id = connection.scalar(_FIND_WORKSPACE, {"slug": slug})
+        if workspace_id is None:
+            raise workspace_not_found(excerpt(slug))
+        return replace(caller, workspace_id=workspace_id, workspace=slug)
 
     def _record_use(self, key_id: uuid.UUID) -> None:
         stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= func.now() - LAST_USED_RESOLUTION)
-        with self._sessions.begin() as session:
+        with seeing(None), self._sessions.begin() as session:
             session.execute(update(ApiKey).where(ApiKey.id == key_id, stale).values(last_used_at=func.now()))
 
 
@@ -214,7 +247,7 @@ class ConsoleSessions:
             session.add(row)
             session.flush()
             session.refresh(row)
-            record_activity(session, origin, Action.SIGN_IN, row.id)
+            record_activity(session, origin, Action.SIGN_IN, row.id, seen_workspace())
         return token, row.created_at + ABSOLUTE_LIMIT
 
     def holder(self, token: str | None, *, is_seen: bool) -> Caller | None:
@@ -229,7 +262,7 @@ class ConsoleSessions:
         if row is None:
             return None
         if is_seen and not row.is_use_recent:
-            with self._sessions.begin() as session:
+            with seeing(None), self._sessions.begin() as session:
                 session.execute(
                     update(ConsoleSession)
                     .where(ConsoleSession.id == row.id, _IS_LIVE)
@@ -237,14 +270,14 @@ class ConsoleSessions:
                     .execution_options(synchronize_session=False)
                 )
                 session.execute(update(ApiKey).where(ApiKey.id == row.key_id).values(last_used_at=func.now()))
-        return Caller(row.key_id, row.name, tuple(row.scopes))
+        return Caller(row.key_id, row.name, tuple(row.scopes), row.workspace_id, row.slug)
 
     def end(self, token: str, origin: Origin) -> None:
         """End a session; a second call changes nothing."""
         with self._sessions.begin() as session:
             ended = self._end(session, token)
             if ended is not None:
-                record_activity(session, origin, Action.SIGN_OUT, ended)
+                record_activity(session, origin, Action.SIGN_OUT, ended, seen_workspace())
 
     def record_refusal(self, origin: Origin, reason: str) -> None:
         """Record a refused sign-in, unless there are `REFUSED_SIGN_INS_PER_MINUTE` from the last minute already."""
@@ -254,9 +287,9 @@ class ConsoleSessions:
             .limit(REFUSED_SIGN_INS_PER_MINUTE)
             .subquery()
         )
-        with self._sessions.begin() as session:
+        with seeing(None), self._sessions.begin() as session:
             if (session.scalar(select(func.count()).select_from(recent)) or 0) < REFUSED_SIGN_INS_PER_MINUTE:
-                record_activity(session, origin, Action.SIGN_IN_REFUSED, None, reason=reason)
+                record_activity(session, origin, Action.SIGN_IN_REFUSED, None, None, reason=reason)
 
     def purge(self) -> int:
         """Delete the sessions that ended a day ago or more; return how many."""

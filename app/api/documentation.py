@@ -15,6 +15,7 @@ from app.domain.errors import ErrorCode
 from app.domain.events import PHONE_EVENTS, WebhookEvent
 from app.domain.findings import Callers, FindingCode, Severity
 from app.domain.operations import OperationKind, PhoneStatus
+from app.domain.workspaces import DEFAULT_SLUG, SLUG, WORKSPACE_HEADER
 from app.views.agent_schemas import AGENT_ID, NUMBER, OPERATION_ID, STATUS_URL
 from app.views.webhook_schemas import MESSAGE_ID, SUMMARIES
 from app.web.documented import HEADERS, IDEMPOTENT, PROBLEMS
@@ -118,7 +119,14 @@ Work is asynchronous: a call that starts an operation responds with 202 and a `s
 a closed list. Every response has an `X-Request-ID`, the client's own if it sent one.
 """
 
-EVERY_CALL = (_C.UNAUTHENTICATED, _C.FORBIDDEN, _C.REQUEST_TOO_LARGE, _C.INTERNAL_ERROR, _C.SERVICE_UNAVAILABLE)
+EVERY_CALL = (
+    _C.UNAUTHENTICATED,
+    _C.FORBIDDEN,
+    _C.WORKSPACE_NOT_FOUND,
+    _C.REQUEST_TOO_LARGE,
+    _C.INTERNAL_ERROR,
+    _C.SERVICE_UNAVAILABLE,
+)
 WRITING_CALL = (_C.RATE_LIMITED, _C.VALIDATION_FAILED)
 """The second for an unknown query parameter."""
 
@@ -134,6 +142,13 @@ NEEDS_NO_KEY = {"/healthz", "/readyz"}
 _ID = {"type": "string", "format": "uuid", "example": AGENT_ID}
 
 PARAMETERS: Mapping[str, dict[str, Any]] = {
+    "Workspace": {
+        "in": "header",
+        "name": WORKSPACE_HEADER,
+        "description": "The workspace that an operator's key works in, as if it were a key of it. Without it such a "
+        f"key sees all workspaces, and what it creates is in `{DEFAULT_SLUG}`. A workspace's own key needs no header.",
+        "schema": {"type": "string", "pattern": f"^{SLUG.pattern}$", "examples": [DEFAULT_SLUG]},
+    },
     "IdempotencyKey": {
         "in": "header",
         "name": "Idempotency-Key",
@@ -253,6 +268,8 @@ def _complete_operation(path: str, method: str, operation: dict[str, Any], schem
     if operation.pop(IDEMPOTENT, False):
         codes += WITH_KEY
         wanted.append("IdempotencyKey")
+    if operation["security"]:
+        wanted.append("Workspace")
     for parameter in operation["parameters"]:
         if parameter.get("in") == "path":
             parameter["schema"] = _ID

@@ -21,6 +21,7 @@ from app.bulk.service import BulkService
 from app.db.access import record_activity
 from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Bulk, BulkItem, Operation, Trunk
+from app.db.visibility import seen_workspace
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import Action, Origin
 from app.domain.findings import (
@@ -107,7 +108,7 @@ class AuditService:
             audit.requested_by, audit.key_id = origin.requested_by, origin.key_id
             audit.lease_until = session.scalar(select(func.now() + REPUBLISH_AFTER))
             session.add(audit)
-            record_activity(session, origin, Action.AUDIT_START, audit.id, fix=fix)
+            record_activity(session, origin, Action.AUDIT_START, audit.id, seen_workspace(), fix=fix)
         return audit.id
 
     def take_due(self) -> list[uuid.UUID]:

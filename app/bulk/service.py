@@ -124,7 +124,7 @@ class BulkService:
             cancelled = _cancel_pending(session, bulk, at)
             queued = queries.queued_operations(session, bulk_id)
             if cancelled:
-                record_activity(session, origin, Action.BULK_CANCEL, bulk_id, cancelled=cancelled)
+                record_activity(session, origin, Action.BULK_CANCEL, bulk_id, bulk.workspace_id, cancelled=cancelled)
             _copy_and_count(session, bulk)
         for first in range(0, len(queued), CANCEL_BATCH):
             before = bulk.cancelled_at
@@ -138,7 +138,9 @@ class BulkService:
                     self._cancel_operation(session, operation_id, origin)
                 if locked:
                     bulk.cancelled_at = at
-                    record_activity(session, origin, Action.BULK_CANCEL, bulk_id, cancelled=len(locked))
+                    record_activity(
+                        session, origin, Action.BULK_CANCEL, bulk_id, bulk.workspace_id, cancelled=len(locked)
+                    )
                 cancelled += len(locked)
                 _copy_and_count(session, bulk)
         log.info("bulk_cancelled", bulk_id=str(bulk_id), cancelled=cancelled, running=bulk.running)
@@ -176,7 +178,7 @@ class BulkService:
             ).all()
             if resumed:
                 bulk.cancelled_at = bulk.finished_at = None
-                record_activity(session, origin, Action.BULK_RESUME, bulk_id, resumed=len(resumed))
+                record_activity(session, origin, Action.BULK_RESUME, bulk_id, bulk.workspace_id, resumed=len(resumed))
             update_counts(session, bulk)
         log.info("bulk_resumed", bulk_id=str(bulk_id), resumed=len(resumed))
         return bulk
@@ -193,7 +195,7 @@ def _add_bulk(session: Session, kind: BulkKind, total: int, origin: Origin) -> B
 def _accept_bulk(session: Session, bulk: Bulk, origin: Origin) -> None:
     """Count the items that were stored with it, and remember who asked."""
     update_counts(session, bulk)
-    record_activity(session, origin, Action.BULK_CREATE, bulk.id, kind=bulk.kind, total=bulk.total)
+    record_activity(session, origin, Action.BULK_CREATE, bulk.id, bulk.workspace_id, kind=bulk.kind, total=bulk.total)
     session.flush()
     session.refresh(bulk)
 

@@ -71,6 +71,8 @@ class NavigationItem:
     label: str
     endpoint: str
     endpoint_prefixes: tuple[str, ...]
+    is_operators: bool = False
+    """Whether only operators see it."""
 
 
 NAVIGATION: Sequence[NavigationItem] = (
@@ -85,7 +87,12 @@ NAVIGATION: Sequence[NavigationItem] = (
         "console.bulks",
         ("console.bulk", "console.create_bulk", "console.check_bulk", "console.cancel_bulk", "console.resume_bulk"),
     ),
-    NavigationItem("Trunks", "console.trunks", ("console.trunk", "console.consolidation", "console.consolidate")),
+    NavigationItem(
+        "Trunks",
+        "console.trunks",
+        ("console.trunk", "console.consolidation", "console.consolidate"),
+        is_operators=True,
+    ),
     NavigationItem("Audit", "console.audit", ("console.audit", "console.start_audit")),
     NavigationItem(
         "Webhooks", "console.webhooks", ("console.webhook", "console.create_webhook", "console.rotate_webhook")
@@ -102,12 +109,14 @@ def page(template: str, status: int = 200, **values: Any) -> Response:
 def render(template: str, **values: Any) -> str:
     """Render a template with the variables that all pages and live parts have."""
     who = signed_in_caller()
+    is_operator = who is not None and who.is_operator
     return render_template(
         template,
         who=who,
         may_write=who is not None and who.may(Scope.WRITE),
         may_admin=who is not None and who.may(Scope.ADMIN),
-        navigation=NAVIGATION,
+        is_operator=is_operator,
+        navigation=[item for item in NAVIGATION if is_operator or not item.is_operators],
         endpoint=request.endpoint or "",
         flower_url=flower_url(wiring().settings),
         now=datetime.now(UTC),

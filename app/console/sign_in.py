@@ -11,9 +11,10 @@ from flask.typing import ResponseReturnValue
 
 from app.access import ABSOLUTE_LIMIT, Caller, Scope
 from app.console.pages import TOKEN_KEY, anonymous_origin, console_services, origin, page, token_in_cookie
+from app.db.visibility import see
 from app.domain.errors import ErrorCode, RefusedError
 from app.settings import Settings
-from app.web.authentication import SAFE_METHODS, check_rate
+from app.web.authentication import OPERATORS_ONLY, SAFE_METHODS, check_rate
 from app.web.context import client_address, web_services
 
 COOKIE = "trunkline_console"
@@ -88,8 +89,11 @@ PUBLIC_ENDPOINTS = frozenset({"console.static", "console.sign_in", "console.subm
 POLL_HEADER = "X-Poll"
 """The header of the script's requests: they get 401 instead of a redirect to the sign-in page."""
 
-ADMIN_PATH_PREFIX = "/webhooks"
-"""Actions below this path need the scope `admin`."""
+ADMINISTERED = ("/webhooks", "/keys", "/workspaces", "/carrier-accounts", "/voice-projects")
+"""Actions below these paths need the scope `admin`; as in the API."""
+
+OPERATED = ("/trunks", "/workspaces")
+"""Pages below these paths are the installation's, and for operators only."""
 
 
 def register_guard(blueprint: Blueprint) -> None:
@@ -112,20 +116,22 @@ def _check_key() -> ResponseReturnValue | None:
     if found is None:
         return _to_sign_in()
     g.caller = found
+    see(found.workspace_id)
     needed = _needed_scope()
     if not found.may(needed):
         detail = (
             f"This requires a key with the scope '{needed}'; '{found.name}' has {', '.join(found.scopes) or 'none'}."
         )
         raise RefusedError(ErrorCode.FORBIDDEN, detail)
+    if not found.is_operator and request.path.startswith(OPERATED):
+        raise RefusedError(ErrorCode.FORBIDDEN, OPERATORS_ONLY)
     return None
 
 
 def _needed_scope() -> Scope:
     if request.method in SAFE_METHODS:
         return Scope.READ
-    # As in the API: a webhook receives the events of every number.
-    return Scope.ADMIN if request.path.startswith(ADMIN_PATH_PREFIX) else Scope.WRITE
+    return Scope.ADMIN if request.path.startswith(ADMINISTERED) else Scope.WRITE
 
 
 def _to_sign_in() -> ResponseReturnValue:
@@ -160,6 +166,7 @@ def submit_sign_in() -> ResponseReturnValue:
         if refusal.code is not ErrorCode.RATE_LIMITED:
             console_services().sessions.record_refusal(anonymous_origin(), refusal.code)
         raise
+    see(g.caller.workspace_id)
     token, until = console_services().sessions.start(origin(), instead_of=token_in_cookie())
     # Clear everything, the CSRF token too: nothing from before sign-in stays valid.
     session.clear()
@@ -173,6 +180,7 @@ def sign_out() -> ResponseReturnValue:
     token = token_in_cookie()
     g.caller = console_services().sessions.holder(token, is_seen=False)
     if token is not None and g.caller is not None:
+        see(g.caller.workspace_id)
         console_services().sessions.end(token, origin())
     session.clear()
     return redirect(url_for("console.sign_in"), 303)

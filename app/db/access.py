@@ -79,7 +79,7 @@ class Activity(Owned, Base):
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
-    workspace_id: Mapped[uuid.UUID | None] = mapped_column(default=seen_workspace)
+    workspace_id: Mapped[uuid.UUID | None]
     """Whose trail it is in, that of what was changed; null: the installation's. No foreign key, as for the subject."""
     at: Mapped[datetime] = mapped_column(server_default=func.now())
     action: Mapped[str]
@@ -95,15 +95,24 @@ class Activity(Owned, Base):
 
 
 def record_activity(
-    session: Session, origin: Origin, action: Action, subject_id: uuid.UUID | None, **detail: Any
+    session: Session,
+    origin: Origin,
+    action: Action,
+    subject_id: uuid.UUID | None,
+    workspace_id: uuid.UUID | None,
+    **detail: Any,
 ) -> None:
-    """Record in the caller's transaction who requested this; internal requests are not recorded."""
+    """Record in the caller's transaction who requested this; internal requests are not recorded.
+
+    `workspace_id` is that of what was changed, None for the installation's.
+    """
     if origin.channel is Channel.INTERNAL:
         return
     session.add(
         Activity(
             action=action,
             subject_id=subject_id,
+            workspace_id=workspace_id,
             channel=origin.channel,
             actor=origin.requested_by,
             key_id=origin.key_id,

@@ -11,7 +11,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 
 from sqlalchemy import ForeignKey, event, text
-from sqlalchemy.orm import MappedColumn, ORMExecuteState, Session, mapped_column, sessionmaker, with_loader_criteria
+from sqlalchemy.orm import (
+    Mapped,
+    MappedColumn,
+    ORMExecuteState,
+    Session,
+    mapped_column,
+    sessionmaker,
+    with_loader_criteria,
+)
 
 from app.domain.workspaces import DEFAULT_WORKSPACE
 
@@ -23,6 +31,8 @@ _seen: ContextVar[uuid.UUID | None] = ContextVar("seen_workspace", default=None)
 
 class Owned:
     """A row with a `workspace_id`; where that may be null, null belongs to the installation."""
+
+    workspace_id: Mapped[uuid.UUID | None] = mapped_column()
 
 
 def workspace_column() -> MappedColumn[uuid.UUID]:

@@ -19,6 +19,7 @@ class ErrorCode(StrEnum):
     RATE_LIMITED = "rate_limited"
     INTERNAL_ERROR = "internal_error"
     SERVICE_UNAVAILABLE = "service_unavailable"
+    WORKSPACE_NOT_FOUND = "workspace_not_found"
     AGENT_NOT_FOUND = "agent_not_found"
     OPERATION_NOT_FOUND = "operation_not_found"
     AUDIT_NOT_FOUND = "audit_not_found"
@@ -115,6 +116,7 @@ ADVICE: Mapping[ErrorCode, str] = {
     _C.RATE_LIMITED: "Wait a moment, then try again.",
     _C.INTERNAL_ERROR: "Search the web process's log for the request id, and report it.",
     _C.SERVICE_UNAVAILABLE: "Check /readyz: it names what does not respond. Then try again.",
+    _C.WORKSPACE_NOT_FOUND: "Check its name, and whose key this is.",
     _C.AGENT_NOT_FOUND: "It may have been deleted: check Numbers.",
     _C.OPERATION_NOT_FOUND: "Its agent may have been deleted: check Operations.",
     _C.AUDIT_NOT_FOUND: "Run an audit.",
@@ -179,6 +181,11 @@ class RefusedError(Exception):
         self.detail = detail
         self.errors = dict(errors or {})
         self.retry_after_s = retry_after_s
+
+
+def workspace_not_found(slug: object) -> RefusedError:
+    """Build the 404 for a workspace that there is not, or that the key does not see."""
+    return RefusedError(ErrorCode.WORKSPACE_NOT_FOUND, f"There is no workspace {slug}.")
 
 
 def agent_not_found(agent_id: object) -> RefusedError:

@@ -93,7 +93,7 @@ INTERNAL = Origin()
 
 
 MAX_ENDPOINTS = 50
-"""Endpoints of one installation: each gets a row for every event, and a thread in every sending process."""
+"""Endpoints of one workspace: each gets a row for every event, and a thread in every sending process."""
 
 
 class WebhookEvent(StrEnum):

@@ -48,7 +48,7 @@ class AgentService:
             session.add(agent)
             session.flush()
             session.refresh(agent)
-            record_activity(session, origin, Action.AGENT_CREATE, agent.id)
+            record_activity(session, origin, Action.AGENT_CREATE, agent.id, agent.workspace_id)
             return agent
 
     def get(self, agent_id: uuid.UUID) -> Agent:
@@ -73,7 +73,7 @@ class AgentService:
             agent.deleted_at = func.now()
             agent.name = agent.livekit_agent_name = ERASED
             agent.agent_metadata, agent.health_findings = {}, []
-            record_activity(session, origin, Action.AGENT_DELETE, agent_id)
+            record_activity(session, origin, Action.AGENT_DELETE, agent_id, agent.workspace_id)
 
     def erase_deleted(self) -> int:
         """Erase what an older release kept of deleted agents; return how many rows were changed."""

@@ -205,7 +205,7 @@ class ProvisioningService:
         refuse_busy(session, agent.id)  # opened between our two reads: the client retries
         if agent.phone_provisioning_status is PhoneStatus.FAILED:
             agent.move_to(PhoneStatus.NOT_PROVISIONED)
-            record_activity(session, origin, Action.DEPROVISION, agent_id)
+            record_activity(session, origin, Action.DEPROVISION, agent_id, agent.workspace_id)
         if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED or agent.twilio_phone_number is None:
             return None
         return self.rows.open(machine.open_operation(OperationKind.DEPROVISION, agent_row(agent), now, origin), session)

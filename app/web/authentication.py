@@ -1,20 +1,53 @@
-"""Checks the bearer key of every request under /api/: its scope, and the rate limit of writing calls."""
+"""Checks the bearer key of every request under /api/: its workspace, its scope, and the rate limit of writing calls.
+
+A request sees no workspace's rows until its key has been checked, and then those of the key's.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from flask import Flask, g, request
 
-from app.access import Scope
+from app.access import Caller, Scope
+from app.db.visibility import NOBODY, see, seeing
 from app.domain.errors import ErrorCode, RefusedError
+from app.domain.workspaces import WORKSPACE_HEADER
 from app.web.context import web_services
 from app.web.problems import HttpRefusedError
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 PROTECTED = "/api/"
-ADMINISTERED = "/api/webhooks"
+ADMINISTERED = ("/api/webhooks", "/api/keys", "/api/workspaces", "/api/carrier-accounts", "/api/voice-projects")
+"""Writing calls below these paths need the scope `admin`.
+
+A webhook receives every number of its workspace from then on, and makes us send requests to its URL.
+"""
+
+OPERATED = ("/api/trunks", "/metrics")
+"""What is below these paths is the installation's, and for operators only."""
+
+OPERATED_WRITES = "/api/workspaces"
+"""Writing calls below this path are for operators only."""
+
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def register_authentication(app: Flask) -> None:
     """Check the key before every request; an unknown path under /api/ needs one too."""
+    app.wsgi_app = see_nobody(app.wsgi_app)  # type: ignore[assignment, method-assign]  # Flask's way
     app.before_request(_check_protected)
+
+
+def see_nobody(application: "WSGIApplication") -> "WSGIApplication":
+    """Have every request begin without sight of any workspace's rows, and end as the thread began."""
+
+    def respond(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        with seeing(NOBODY):
+            return application(environ, start_response)
+
+    return respond
 
 
 def _check_protected() -> None:
@@ -25,23 +58,39 @@ def _check_protected() -> None:
 def _needed_scope() -> Scope:
     if request.method in SAFE_METHODS:
         return Scope.READ
-    # A webhook receives every number from then on, and makes us send requests to its URL.
     return Scope.ADMIN if request.path.startswith(ADMINISTERED) else Scope.WRITE
 
 
 def check_key() -> None:
-    """Raise the 401 or 403 unless the request has a key whose scope covers its method."""
+    """Raise the 401, 403 or 404 unless the request has a key for its workspace, whose scope covers its method."""
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not text.strip():
         raise _no_key("Send the API key as 'Authorization: Bearer KEY'.", 'Bearer realm="trunkline"')
     found = web_services().keys.authenticate(text.strip())
     if found is None:
         raise _no_key("The API key is unknown or was revoked.", 'Bearer realm="trunkline", error="invalid_token"')
+    slug = request.headers.get(WORKSPACE_HEADER)
+    admit(web_services().keys.in_workspace(found, slug) if slug is not None else found)
+
+
+def admit(found: Caller) -> None:
+    """Let the request go on as this caller's, and see what that sees; 403 for what the caller may not do."""
     g.caller = found
+    see(found.workspace_id)
     needed = _needed_scope()
     if not found.may(needed):
         detail = f"This call needs the scope '{needed}'; the key has {', '.join(found.scopes) or 'none'}."
         raise RefusedError(ErrorCode.FORBIDDEN, detail)
+    if not found.is_operator and _is_operators():
+        raise RefusedError(ErrorCode.FORBIDDEN, OPERATORS_ONLY)
+
+
+OPERATORS_ONLY = "This is for operators of the installation: the key belongs to a workspace."
+
+
+def _is_operators() -> bool:
+    is_write = request.method not in SAFE_METHODS
+    return request.path.startswith(OPERATED) or (is_write and request.path.startswith(OPERATED_WRITES))
 
 
 def _no_key(detail: str, challenge: str) -> RefusedError:

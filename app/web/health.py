@@ -6,6 +6,7 @@ from apiflask import APIBlueprint
 from flask import Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
+from app.db.visibility import seeing
 from app.domain.errors import ErrorCode
 from app.views.agent_schemas import Live, Ready, ReadyQuery
 from app.web.authentication import check_key
@@ -38,8 +39,9 @@ def ready(query_data: dict[str, bool]) -> object:
 @blueprint.output({}, content_type="text/plain", description="Prometheus' text format.")
 @responds_with()
 def metrics() -> Response:
-    """Return the metrics of all processes for Prometheus; needs a key of scope read unless METRICS_PUBLIC is set."""
+    """Return the metrics of all processes for Prometheus; needs an operator's key unless METRICS_PUBLIC is set."""
     # No address is trusted: behind a proxy on this machine every client has 127.0.0.1.
     if not wiring().settings.metrics_public:
         check_key()
-    return Response(web_services().metrics(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+    with seeing(None):
+        return Response(web_services().metrics(), content_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -47,6 +47,7 @@ KINDS: Mapping[ErrorCode, Kind] = {
     _C.UNAUTHENTICATED: Kind(401, "No valid API key"),
     _C.FORBIDDEN: Kind(403, "The key may not do this"),
     _C.NOT_FOUND: Kind(404, "No such page"),
+    _C.WORKSPACE_NOT_FOUND: Kind(404, "No such workspace"),
     _C.AGENT_NOT_FOUND: Kind(404, "No such agent"),
     _C.OPERATION_NOT_FOUND: Kind(404, "No such operation"),
     _C.AUDIT_NOT_FOUND: Kind(404, "No such audit"),

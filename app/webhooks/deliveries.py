@@ -210,7 +210,7 @@ MAX_SEND_S = 10.0
 """Seconds after which a thread starts no further attempt; the next sweep publishes what is left."""
 
 THREADS = MAX_ENDPOINTS
-"""Sending threads of one process: one for each endpoint, so that no receiver waits for another."""
+"""Sending threads of one process: one for each endpoint of a workspace, so that no receiver of it waits for another."""
 
 KEEP_FOR = timedelta(days=30)
 """How long an ended delivery stays in the log."""

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from app.db.access import record_activity
 from app.db.engine import Sessions
 from app.db.queries import Position, list_deliveries, purge_rows
+from app.db.visibility import home_workspace
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint, WebhookOldSecret
 from app.domain.errors import ErrorCode, RefusedError, webhook_delivery_not_found, webhook_not_found
 from app.domain.events import (
@@ -87,7 +88,8 @@ class WebhookService:
         with self.sessions.begin() as session:
             # Held until the commit: of two concurrent requests the second counts the first.
             session.execute(select(func.pg_advisory_xact_lock(func.hashtext("trunkline webhooks"))))
-            if (session.scalar(select(func.count()).select_from(WebhookEndpoint)) or 0) >= MAX_ENDPOINTS:
+            own = select(func.count()).where(WebhookEndpoint.workspace_id == home_workspace())
+            if (session.scalar(own) or 0) >= MAX_ENDPOINTS:
                 raise RefusedError(ErrorCode.WEBHOOK_LIMIT, f"There are {MAX_ENDPOINTS} webhooks already: delete one.")
             wanted = list(events) if events is not None else None
             endpoint_id, secret = uuid.uuid4(), _new_secret()
@@ -98,7 +100,7 @@ class WebhookService:
             session.add(endpoint)
             session.flush()
             session.refresh(endpoint)
-            record_activity(session, origin, Action.WEBHOOK_CREATE, endpoint.id)
+            record_activity(session, origin, Action.WEBHOOK_CREATE, endpoint.id, endpoint.workspace_id)
         log.info("webhook_created", endpoint_id=str(endpoint.id))
         return EndpointWithSecret(endpoint, secret)
 
@@ -134,7 +136,8 @@ class WebhookService:
             elif is_enabled is False and endpoint.disabled_at is None:
                 endpoint.disabled_at, endpoint.disabled_reason = now, DisabledReason.REQUESTED
             # Only the names of the fields: a URL may have a password in its path.
-            record_activity(session, origin, Action.WEBHOOK_CHANGE, webhook_id, fields=sorted(changes))
+            about = {"fields": sorted(changes)}
+            record_activity(session, origin, Action.WEBHOOK_CHANGE, webhook_id, endpoint.workspace_id, **about)
         return endpoint
 
     def delete(self, webhook_id: uuid.UUID, *, origin: Origin = INTERNAL) -> None:
@@ -144,7 +147,7 @@ class WebhookService:
             if endpoint is None:
                 raise webhook_not_found(webhook_id)
             session.delete(endpoint)
-            record_activity(session, origin, Action.WEBHOOK_DELETE, webhook_id)
+            record_activity(session, origin, Action.WEBHOOK_DELETE, webhook_id, endpoint.workspace_id)
         log.info("webhook_deleted", endpoint_id=str(webhook_id))
 
     def rotate_secret(self, webhook_id: uuid.UUID, *, origin: Origin = INTERNAL) -> EndpointWithSecret:
@@ -162,7 +165,7 @@ class WebhookService:
             endpoint.previous_secret_until = now + OLD_SECRET_LIVES
             secret = _new_secret()
             endpoint.sealed_secret = self.sealer.seal(secret, secret_field(webhook_id))
-            record_activity(session, origin, Action.WEBHOOK_ROTATE_SECRET, webhook_id)
+            record_activity(session, origin, Action.WEBHOOK_ROTATE_SECRET, webhook_id, endpoint.workspace_id)
         log.info("webhook_secret_rotated", endpoint_id=str(webhook_id))
         return EndpointWithSecret(endpoint, secret)
 
@@ -212,7 +215,7 @@ class WebhookService:
     def test(self, webhook_id: uuid.UUID, *, origin: Origin = INTERNAL) -> WebhookDelivery:
         """Queue a `ping` for the endpoint; 409 `webhook_disabled`."""
         with self.sessions.begin() as session:
-            now = _lock_enabled(session, webhook_id)
+            endpoint, now = _lock_enabled(session, webhook_id)
             delivery = WebhookDelivery(
                 id=uuid.uuid4(),
                 endpoint_id=webhook_id,
@@ -224,7 +227,7 @@ class WebhookService:
                 created_at=now,
             )
             session.add(delivery)
-            record_activity(session, origin, Action.WEBHOOK_TEST, webhook_id)
+            record_activity(session, origin, Action.WEBHOOK_TEST, webhook_id, endpoint.workspace_id)
         self.publisher.publish_webhooks(webhook_id)
         return delivery
 
@@ -239,13 +242,14 @@ class WebhookService:
     def redeliver(self, webhook_id: uuid.UUID, delivery_id: uuid.UUID, *, origin: Origin = INTERNAL) -> WebhookDelivery:
         """Queue a delivery again, whatever its status, with all its attempts; 409 `webhook_disabled`."""
         with self.sessions.begin() as session:
-            now = _lock_enabled(session, webhook_id)
+            endpoint, now = _lock_enabled(session, webhook_id)
             delivery = session.get(WebhookDelivery, delivery_id)
             if delivery is None or delivery.endpoint_id != webhook_id:
                 raise webhook_delivery_not_found(delivery_id)
             delivery.status, delivery.attempts = DeliveryStatus.PENDING, 0
             delivery.next_at, delivery.finished_at = now, None
-            record_activity(session, origin, Action.WEBHOOK_REDELIVER, webhook_id, delivery_id=str(delivery_id))
+            about = {"delivery_id": str(delivery_id)}
+            record_activity(session, origin, Action.WEBHOOK_REDELIVER, webhook_id, endpoint.workspace_id, **about)
         self.publisher.publish_webhooks(webhook_id)
         return delivery
 
@@ -286,13 +290,13 @@ def _stored_secrets(
         yield old, "sealed_secret", old_secret_field(old.id)
 
 
-def _lock_enabled(session: Session, webhook_id: uuid.UUID) -> datetime:
+def _lock_enabled(session: Session, webhook_id: uuid.UUID) -> tuple[WebhookEndpoint, datetime]:
     endpoint, now = lock_endpoint(session, webhook_id)
     if endpoint is None:
         raise webhook_not_found(webhook_id)
     if endpoint.disabled_at is not None:
         raise RefusedError(ErrorCode.WEBHOOK_DISABLED, "The webhook is disabled: enable it first.")
-    return now
+    return endpoint, now
 
 
 def _new_secret() -> str:

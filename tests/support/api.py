@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
-from sqlalchemy import delete, text, update
+from sqlalchemy import delete, select, text, update
 from werkzeug.test import TestResponse
 
 from app import create_app
 from app.access import KeyService, Scope
 from app.db.models import Agent, Base, CarrierAccount, Operation, OperationStep, Resource, VoiceProject, Workspace
+from app.db.visibility import seeing
 from app.domain.operations import OperationStatus, PhoneStatus, StepState
 from app.domain.workspaces import DEFAULT_WORKSPACE, ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT
 from app.path.observed import CarrierNumber, CarrierTrunk
@@ -146,6 +147,16 @@ class Api:
 
     def new_key(self, *scopes: Scope, name: str = "other") -> str:
         return KeyService(self.wiring.sessions).create(name, scopes)[1]
+
+    def in_workspace(self, slug: str, *scopes: Scope) -> "Api":
+        """Return the application with a new key of this workspace, admin unless said otherwise."""
+        with self.wiring.sessions.begin() as session:
+            workspace = session.scalar(select(Workspace).where(Workspace.slug == slug))
+            workspace = workspace or Workspace(id=uuid.uuid4(), slug=slug, name=slug)
+            session.add(workspace)
+        with seeing(workspace.id):
+            key = KeyService(self.wiring.sessions).create(f"{slug} {uuid.uuid4().hex[:6]}", scopes or [Scope.ADMIN])[1]
+        return replace(self, key=key)
 
     def begin(self, operation_id: str) -> None:
         """Write what a worker writes when it takes the first step."""
