@@ -25,9 +25,12 @@ BAR = Bar("<=", 1.2)
 
 COUNT = "all trunks counted, before one is added"
 HEADROOM = "head-room, for a bulk"
+TRUNKS = "GET /api/trunks"
+EMPTY = "look for empty trunks"
 
-GROWING = {COUNT, HEADROOM}
-"""They count the numbers on all trunks: before a trunk is added, and for the response to a bulk."""
+GROWING = {COUNT, HEADROOM, TRUNKS, EMPTY}
+"""They are about all trunks, and grow with these: before a trunk is added, for the response to a bulk, to show them to
+an operator, and once a minute to find one that is empty. Nothing that a number waits for is among them."""
 
 LOADED = ("web", "worker", "cleanup")
 """No sweeper: its passes are run and timed here."""
@@ -115,7 +118,7 @@ def _reads(bench: Bench, installations: dict[int, Installation]) -> dict[str, Ti
             numbers[agents] = str((row.fetchone() or [""])[0])
     paths = {
         "GET phone-status": lambda agents: f"/api/agents/{numbers[agents]}/phone-status",
-        "GET /api/trunks": lambda _: "/api/trunks",
+        TRUNKS: lambda _: "/api/trunks",
     }
     for name, path in paths.items():
 
@@ -133,7 +136,7 @@ def _services(bench: Bench, installations: dict[int, Installation]) -> dict[str,
     bench.say("growth", "sweep and head-room")
     calls: dict[str, Callable[[Wiring], Callable[[], object]]] = {
         "sweep pass": lambda wiring: wiring.sweeper.sweep,
-        "look for empty trunks": lambda wiring: wiring.sweeper.sweep_trunks,
+        EMPTY: lambda wiring: wiring.sweeper.sweep_trunks,
         HEADROOM: lambda wiring: wiring.headroom.now,
     }
     with contextlib.ExitStack() as stacked:
