@@ -11,17 +11,18 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Row, Select, and_, bindparam, func, or_, select, update
+from sqlalchemy.orm import Session, selectinload
 
 from app.db.access import Activity, ApiKey, ConsoleSession, record_activity
 from app.db.engine import Sessions
 from app.db.models import Workspace
-from app.db.queries import autocommitting, purge_rows
+from app.db.queries import Position, autocommitting, page_of, purge_rows
 from app.db.visibility import seeing, seen_workspace
-from app.domain.errors import workspace_not_found
+from app.domain.errors import ErrorCode, RefusedError, key_not_found, workspace_not_found
 from app.domain.events import INTERNAL, Action, Origin
-from app.domain.texts import InvalidTextError, excerpt, read_uuid, visible_line
+from app.domain.texts import InvalidTextError, excerpt, visible_line
+from app.workspaces import owner_of_new_key
 
 KEY_PREFIX = "tl_"
 KEY_BYTES = 32
@@ -124,11 +125,9 @@ _FIND_SESSION = (
 """Built once, since every console page runs it."""
 
 
-_FIND_WORKSPACE = select(Workspace.id).where(Workspace.slug == bindparam("slug"))
+_FIND_WORKSPACE = select(Workspace.id).where(Workspace.slug == bindparam("slug"), Workspace.deleted_at.is_(None))
 
-
-class KeyRefusedError(Exception):
-    """A key cannot be created or revoked; the message is for the person at the terminal."""
+_KEYS = select(ApiKey).options(selectinload(ApiKey.workspace))
 
 
 class KeyService:
@@ -141,41 +140,46 @@ class KeyService:
         # Hash -> (monotonic clock until which it counts, caller); valid keys only.
         self._cache: dict[str, tuple[float, Caller]] = {}
 
-    def create(self, name: str, scopes: Sequence[Scope], *, origin: Origin = INTERNAL) -> tuple[ApiKey, str]:
-        """Store a new key and return it with its text, which cannot be shown again."""
-        try:
-            line = visible_line(name)
-        except InvalidTextError as error:
-            raise KeyRefusedError(f"A key's name {error}.") from error
-        if len(line) > MAX_NAME_LENGTH:
-            raise KeyRefusedError(f"A key's name has at most {MAX_NAME_LENGTH} characters.")
+    def create(
+        self, name: str, scopes: Sequence[Scope], *, workspace: str | None = None, origin: Origin = INTERNAL
+    ) -> tuple[ApiKey, str]:
+        """Store a new key and return it with its text, which cannot be shown again.
+
+        `workspace`: the slug of the one that it sees; None: the one that is seen now, and an operator's key where all
+        are. 422 for a name that cannot be shown, 404 `workspace_not_found`.
+        """
+        line = _checked_name(name)
         text = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
         with self._sessions.begin() as session:
             key = ApiKey(name=line, key_hash=_hash(text), scopes=[scope.value for scope in dict.fromkeys(scopes)])
+            key.workspace = owner_of_new_key(session, workspace)
             session.add(key)
             session.flush()
-            session.refresh(key)
+            session.refresh(key, ["created_at"])
             record_activity(
                 session, origin, Action.KEY_CREATE, key.id, key.workspace_id, name=key.name, scopes=key.scopes
             )
         return key, text
 
     def all(self) -> list[ApiKey]:
-        """Return every key ever created, the oldest first."""
+        """Return every key ever created, the oldest first, with its workspace."""
         with self._sessions() as session:
-            return list(session.scalars(select(ApiKey).order_by(ApiKey.created_at, ApiKey.id)))
+            return list(session.scalars(_KEYS.order_by(ApiKey.created_at, ApiKey.id)))
 
-    def revoke(self, id_or_name: str, *, origin: Origin = INTERNAL) -> ApiKey:
-        """Revoke a key and end its sessions; `KeyRefusedError` unless exactly one valid key has this id or name."""
+    def page(self, *, limit: int, after: Position | None = None) -> Sequence[ApiKey]:
+        """Return up to `limit` keys, revoked ones too, the newest first, with their workspaces."""
+        with self._sessions() as session:
+            return session.scalars(page_of(_KEYS, ApiKey, after, limit)).all()
+
+    def get(self, key_id: uuid.UUID) -> ApiKey:
+        """Return one valid key with its workspace; 404 `key_not_found`."""
+        with self._sessions() as session:
+            return _valid(session, _KEYS, key_id)
+
+    def revoke(self, key_id: uuid.UUID, *, origin: Origin = INTERNAL) -> ApiKey:
+        """Revoke a key and end its sessions; 404 `key_not_found`, also for one that was revoked before."""
         with self._sessions.begin() as session:
-            wanted = or_(ApiKey.name == id_or_name, *([ApiKey.id == found] if (found := read_uuid(id_or_name)) else []))
-            live = list(session.scalars(select(ApiKey).where(wanted, ApiKey.revoked_at.is_(None)).with_for_update()))
-            if not live:
-                raise KeyRefusedError(f"There is no valid key {id_or_name!r}; see `keys list`.")
-            if len(live) > 1:
-                ids = ", ".join(str(key.id) for key in live)
-                raise KeyRefusedError(f"{len(live)} valid keys are named {id_or_name!r}: revoke by id ({ids}).")
-            key = live[0]
+            key = _valid(session, _KEYS.with_for_update(of=ApiKey), key_id)
             key.revoked_at = session.scalar(select(func.now()))
             signed_in = (ConsoleSession.key_id == key.id, ConsoleSession.ended_at.is_(None))
             session.execute(update(ConsoleSession).where(*signed_in).values(ended_at=func.now()))
@@ -304,6 +308,24 @@ class ConsoleSessions:
         live = (ConsoleSession.token_hash == _hash(token), ConsoleSession.ended_at.is_(None))
         statement = update(ConsoleSession).where(*live).values(ended_at=func.now()).returning(ConsoleSession.id)
         return session.scalar(statement.execution_options(synchronize_session=False))
+
+
+def _valid(session: Session, query: Select[ApiKey], key_id: uuid.UUID) -> ApiKey:
+    key = session.scalar(query.where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None)))
+    if key is None:
+        raise key_not_found(key_id)
+    return key
+
+
+def _checked_name(name: str) -> str:
+    """Return a key's name without surrounding blanks; 422 unless it is one visible line, and not too long."""
+    try:
+        line, wrong = visible_line(name), f"has at most {MAX_NAME_LENGTH} characters"
+    except InvalidTextError as error:
+        line, wrong = "", str(error)
+    if not 0 < len(line) <= MAX_NAME_LENGTH:
+        raise RefusedError(ErrorCode.VALIDATION_FAILED, f"A key's name {wrong}.", errors={"name": [wrong]})
+    return line
 
 
 def _hash(text: str) -> str:

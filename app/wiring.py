@@ -44,6 +44,7 @@ from app.sweeper import Sweeper
 from app.webhooks.deliveries import DeliveryService
 from app.webhooks.endpoints import WebhookService
 from app.webhooks.sending import AddressRule, Sender
+from app.workspaces import WorkspaceService
 
 PUBLISHER = "tasks.publisher:publisher"
 """Publishes Celery messages; named, not imported, since `tasks` imports `app` and `app` knows only the Protocol."""
@@ -94,6 +95,7 @@ class Wiring:
     retiring: RetiringService
     webhooks: WebhookService
     deliveries: DeliveryService
+    workspaces: WorkspaceService
     telemetry: Telemetry
 
     def check_broker(self) -> None:
@@ -199,6 +201,7 @@ def build(
         retiring=retiring,
         webhooks=webhooks,
         deliveries=deliveries,
+        workspaces=WorkspaceService(sessions),
         telemetry=telemetry,
     )
 

@@ -4,11 +4,21 @@ import click
 from flask.cli import AppGroup
 from marshmallow import ValidationError
 
-from app.cli.context import WholeNumber, command_line, find_agent, json_option, origin, reader, user_command, wiring
+from app.cli.context import (
+    WholeNumber,
+    command_line,
+    find_agent,
+    json_option,
+    origin,
+    reader,
+    usage_error,
+    user_command,
+    wiring,
+)
 from app.cli.output import coloured, confirm, format_time, print_json, print_line, print_table, short_id
 from app.cli.progress import show_agent
 from app.domain.operations import PhoneStatus, TrunkMode
-from app.domain.texts import InvalidTextError, escaped, read_json
+from app.domain.texts import InvalidTextError, read_json
 from app.views.agent_schemas import AgentIn, AgentOut, AgentPage
 
 ROWS = 50
@@ -86,9 +96,7 @@ def create(name: str, livekit_name: str | None, metadata: str | None, trunk_mode
     try:
         read = AgentIn().load(body | ({"metadata": read_json(metadata)} if metadata else {}))
     except ValidationError as error:
-        messages = error.normalized_messages()  # type: ignore[no-untyped-call]  # marshmallow has no types here
-        problems = "; ".join(f"{field} {' '.join(map(str, messages[field]))}" for field in messages)
-        raise click.UsageError(escaped(problems)) from error
+        raise usage_error(error) from error
     except InvalidTextError as error:
         raise click.UsageError(f"--metadata {error}") from error
     livekit, given = read.get("livekit_agent_name"), read.get("agent_metadata", {})

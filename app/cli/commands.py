@@ -14,6 +14,7 @@ from app.cli.keys import credentials, keys, webhooks
 from app.cli.operations import activity, audit, operations
 from app.cli.phones import deprovision, move, numbers, repair, status, verify
 from app.cli.trunks import trunks
+from app.cli.workspaces import workspaces
 
 
 @click.command("sweep")
@@ -44,6 +45,7 @@ COMMANDS: tuple[click.Command, ...] = (
     audit,
     activity,
     webhooks,
+    workspaces,
     keys,
     credentials,
     sweep,

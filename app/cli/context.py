@@ -11,17 +11,18 @@ from typing import Any, ParamSpec, TypeVar
 import click
 from flask import Flask, current_app
 from flask.cli import AppGroup, FlaskGroup, ScriptInfo
+from marshmallow import ValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app.access import KeyRefusedError
 from app.cli.output import command_error, print_line
 from app.db import queries
 from app.db.models import Agent, Operation
+from app.db.visibility import seeing
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found, operation_not_found
 from app.domain.events import Channel, Origin
 from app.domain.numbers import InvalidNumberError, parse_e164
-from app.domain.texts import InvalidTextError, visible_line
+from app.domain.texts import InvalidTextError, escaped, visible_line
 from app.providers.errors import ProviderError
 from app.settings import SettingsError
 from app.views.fields import WHOLE_NUMBER
@@ -177,8 +178,6 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except KeyRefusedError as error:
-            raise command_error(str(error)) from error
         except SettingsError as error:
             raise command_error(str(error)) from error
         except (RefusedError, ProviderError) as error:
@@ -189,6 +188,12 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
+def usage_error(error: ValidationError) -> click.UsageError:
+    """Build the error for options that a body of the API would be refused for: exit code 2."""
+    messages = error.normalized_messages()  # type: ignore[no-untyped-call]  # marshmallow has no types here
+    return click.UsageError(escaped("; ".join(f"{field} {' '.join(map(str, messages[field]))}" for field in messages)))
+
+
 def takeover_hint(code: str) -> str:
     """Return what to add after an error, or an obstacle, that a takeover overcomes, if this command has the option."""
     options = click.get_current_context().command.params
@@ -196,7 +201,7 @@ def takeover_hint(code: str) -> str:
     return " Add --takeover." if code == ErrorCode.NUMBER_ALREADY_ROUTED and has_option else ""
 
 
-def user_command(command: Callable[P, R]) -> Callable[P, R]:
+def installation_command(command: Callable[P, R]) -> Callable[P, R]:
     """Decorate a command to log only errors, and to report expected errors as in `one_line_errors`."""
 
     @functools.wraps(command)
@@ -205,6 +210,37 @@ def user_command(command: Callable[P, R]) -> Callable[P, R]:
         return command(*args, **kwargs)
 
     return one_line_errors(wrapper)
+
+
+def user_command(command: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a command as `installation_command` does, and to see and create only in the workspace that it names."""
+
+    @functools.wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        slug = click.get_current_context().meta.get(WORKSPACE_OPTION)
+        if slug is None:
+            return command(*args, **kwargs)
+        with seeing(wiring().workspaces.named(slug).id):
+            return command(*args, **kwargs)
+
+    return _workspace_option(installation_command(wrapper))
+
+
+WORKSPACE_OPTION = "trunkline.workspace"
+"""Key in a command's context of the slug that was given; the option is not passed to the command."""
+
+
+def _keep_slug(context: click.Context, _parameter: click.Parameter, slug: str | None) -> None:
+    context.meta[WORKSPACE_OPTION] = slug
+
+
+_workspace_option = click.option(
+    "--workspace",
+    metavar="SLUG",
+    expose_value=False,
+    callback=_keep_slug,
+    help="See only what is in this workspace, and create in it; without it, see all.",
+)
 
 
 def reason_of(error: Exception) -> str:

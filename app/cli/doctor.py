@@ -9,7 +9,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.context import EXIT_ATTENTION, EXIT_FAILED, EXIT_OK, json_option, user_command
+from app.cli.context import EXIT_ATTENTION, EXIT_FAILED, EXIT_OK, installation_command, json_option
 from app.cli.doctor_checks import (
     PROCESS_CHECKS,
     STORE_CHECKS,
@@ -64,7 +64,7 @@ class NullPublisher:
 
 @click.command("doctor")
 @json_option
-@user_command
+@installation_command
 def doctor(is_json: bool) -> None:
     """Check this installation, and say how to fix what is wrong.
 

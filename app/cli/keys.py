@@ -1,17 +1,14 @@
 """`keys`, `credentials` and `webhooks`: API keys, stored secrets and webhook endpoints."""
 
-from datetime import datetime
-from typing import Any
-
 import click
 from flask.cli import AppGroup
 from rich.text import Text
 
 from app.access import KeyService, Scope
-from app.cli.context import command_line, json_option, origin, user_command, wiring
-from app.cli.output import command_error, print_json, print_line, print_table, short_id
-from app.db.access import ApiKey
+from app.cli.context import command_line, installation_command, json_option, origin, user_command, wiring
+from app.cli.output import GOOD, command_error, format_time, print_json, print_line, print_table, short_id
 from app.sealing import SealError
+from app.views.team_schemas import KeyOut, KeySecretOut, workspace_slug
 from app.views.webhook_schemas import WebhookList
 
 keys = AppGroup("keys", help="API keys: create, list, revoke.")
@@ -34,30 +31,44 @@ def create_key(name: str, scopes: tuple[str, ...], is_json: bool) -> None:
     """Create a key called NAME and print it; it is not shown again."""
     row, text = KeyService(wiring().sessions).create(name, [Scope(scope) for scope in scopes], origin=origin())
     if is_json:
-        print_json({"id": str(row.id), "name": row.name, "scopes": row.scopes, "key": text})
+        print_json((row, text), KeySecretOut())
         return
     print_line(text)
-    print_line("Save it now: only its hash is stored, and it cannot be shown again.", err=True)
+    whose = (
+        f"It sees the workspace {row.workspace.slug}"
+        if row.workspace
+        else "It is an operator's: it sees all workspaces"
+    )
+    print_line(f"Save it now: only its hash is stored, and it cannot be shown again. {whose}.", err=True)
 
 
 @keys.command("list")
 @json_option
 @user_command
 def list_keys(is_json: bool) -> None:
-    """List every key, revoked ones too; never the keys themselves."""
+    """List every key, revoked ones too, with its workspace and last use; never the keys themselves."""
     rows = KeyService(wiring().sessions).all()
     if is_json:
-        print_json([_key_as_json(row) for row in rows])
+        print_json(KeyOut(many=True).dump(rows))
         return
-    for row in rows:
-        state = (
-            f"revoked {_format_minute(row.revoked_at)}"
-            if row.revoked_at
-            else f"used {_format_minute(row.last_used_at)}"
-        )
-        print_line(f"{row.id}  {row.name}  {','.join(row.scopes)}  created {_format_minute(row.created_at)}  {state}")
     if not rows:
         print_line(f"No keys: create one with {command_line('keys create NAME')}", err=True)
+        return
+    print_table(
+        ("name", "workspace", "scopes", "created (UTC)", "last used (UTC)", "state", "id"),
+        [
+            (
+                row.name,
+                workspace_slug(row) or "all",
+                ", ".join(row.scopes),
+                format_time(row.created_at),
+                format_time(row.last_used_at) or "never",
+                Text(f"revoked {format_time(row.revoked_at)}", "dim") if row.revoked_at else Text("valid", GOOD),
+                str(row.id),
+            )
+            for row in rows
+        ],
+    )
 
 
 @keys.command("revoke")
@@ -66,21 +77,18 @@ def list_keys(is_json: bool) -> None:
 @user_command
 def revoke_key(id_or_name: str, is_json: bool) -> None:
     """Revoke the key with this id or name; it stops working at once."""
-    row = KeyService(wiring().sessions).revoke(id_or_name, origin=origin())
+    service = KeyService(wiring().sessions)
+    live = [row for row in service.all() if row.revoked_at is None and id_or_name in {str(row.id), row.name}]
+    if not live:
+        raise command_error(f"There is no valid key {id_or_name!r}; see `keys list`.")
+    if len(live) > 1:
+        ids = ", ".join(str(row.id) for row in live)
+        raise command_error(f"{len(live)} valid keys are named {id_or_name!r}: revoke by id ({ids}).")
+    row = service.revoke(live[0].id, origin=origin())
     if is_json:
-        print_json(_key_as_json(row))
+        print_json(row, KeyOut())
         return
     print_line(f"Revoked {row.name} ({row.id}).")
-
-
-def _key_as_json(row: ApiKey) -> dict[str, Any]:
-    times = {"createdAt": row.created_at, "lastUsedAt": row.last_used_at, "revokedAt": row.revoked_at}
-    iso = {name: time.isoformat() if time else None for name, time in times.items()}
-    return {"id": str(row.id), "name": row.name, "scopes": row.scopes, **iso}
-
-
-def _format_minute(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M} UTC" if at else "never"
 
 
 credentials = AppGroup("credentials", help="Stored secrets: seal them, or wrap them by a new key.")
@@ -88,7 +96,7 @@ credentials = AppGroup("credentials", help="Stored secrets: seal them, or wrap t
 
 @credentials.command("rewrap")
 @json_option
-@user_command
+@installation_command
 def rewrap_credentials(is_json: bool) -> None:
     """Seal every stored secret by the first of CREDENTIAL_KEYS; then the other keys are not needed any more."""
     if not wiring().settings.sealing_keys:

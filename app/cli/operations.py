@@ -3,7 +3,6 @@
 import json
 import sys
 import uuid
-from typing import Any
 
 import click
 from flask.cli import AppGroup, with_appcontext
@@ -37,13 +36,14 @@ from app.cli.output import (
 )
 from app.cli.phones import finish_operation
 from app.cli.progress import NO_ATTEMPTS, print_findings, show_operation
-from app.db.access import Activity, list_activity
+from app.db.access import Activity
 from app.db.console_queries import names_of
 from app.db.models import Audit
 from app.domain.findings import AuditStatus, Health, failing_callers, health_of, stored_finding
 from app.domain.operations import OperationStatus
 from app.views.operation_schemas import OperationOut, OperationPage
 from app.views.operations import all_calls_in_words
+from app.views.team_schemas import ActivityPage, workspace_slug
 
 operations = AppGroup("operations", help="Operations: list, show, retry.")
 
@@ -117,37 +117,26 @@ def retry(operation_id: str, wait: bool, is_json: bool) -> None:
 
 
 @click.command("activity")
-@click.option("--about", type=click.UUID, help="Only changes to this agent, operation, bulk, webhook or key.")
+@click.option(
+    "--about", type=click.UUID, help="Only changes to this agent, operation, bulk, webhook, key or workspace."
+)
 @limit_option
 @json_option
 @with_appcontext
 @user_command
 def activity(about: uuid.UUID | None, limit: int, is_json: bool) -> None:
     """List changes, sign-ins and refusals, and who made them, newest first."""
-    with wiring().sessions() as session:
-        rows = list_activity(session, subject_id=about, limit=limit)
+    page = reader().activity(subject_id=about, limit=limit)
     if is_json:
-        print_json({"items": [_as_json(row) for row in rows]})
+        print_json({"items": page.items, "next_cursor": page.next_cursor}, ActivityPage())
         return
-    if not rows:
+    if not page.items:
         print_line("No activity.", err=True)
         return
-    columns = ("time (UTC)", "actor", "channel", "address", "action", "subject", "request")
-    print_table(columns, [_as_cells(row) for row in rows])
-
-
-def _as_json(row: Activity) -> dict[str, Any]:
-    ids = {"subjectId": row.subject_id, "keyId": row.key_id}
-    return {
-        "at": row.at.isoformat(),
-        "action": row.action,
-        "channel": row.channel,
-        "actor": row.actor,
-        "address": row.address,
-        "requestId": row.request_id,
-        **{name: str(found) if found else None for name, found in ids.items()},
-        "detail": row.detail,
-    }
+    columns = ("time (UTC)", "actor", "channel", "address", "action", "workspace", "subject", "request")
+    print_table(columns, [_as_cells(row) for row in page.items])
+    if page.next_cursor:
+        print_line(f"There are more: use --limit {limit * 2}", err=True)
 
 
 def _as_cells(row: Activity) -> tuple[str, ...]:
@@ -158,6 +147,7 @@ def _as_cells(row: Activity) -> tuple[str, ...]:
         row.channel,
         row.address or "",
         row.action,
+        workspace_slug(row) or "",
         short_id(row.subject_id) or str(row.detail.get("reason", "")),
         row.request_id or "",
     )

@@ -8,7 +8,7 @@ from flask.cli import AppGroup
 from app.bulk.consolidation import ConsolidationPlan
 from app.cli.agents import limit_option
 from app.cli.bulk import finish_bulk, report_option, wait_option
-from app.cli.context import json_option, origin, user_command, wiring
+from app.cli.context import installation_command, json_option, origin, wiring
 from app.cli.output import coloured, format_time, print_json, print_line, print_table
 from app.domain.operations import TrunkMode, TrunkState
 from app.numbers.inventory import UNKNOWN_ROOM
@@ -27,7 +27,7 @@ trunks = AppGroup("trunks", help="The Twilio trunks that numbers share, and thos
 )
 @limit_option
 @json_option
-@user_command
+@installation_command
 def list_trunks(mode: str | None, state: str | None, limit: int, is_json: bool) -> None:
     """List the trunks, newest first, and say how many more numbers fit."""
     room = wiring().headroom.now()
@@ -61,7 +61,7 @@ def list_trunks(mode: str | None, state: str | None, limit: int, is_json: bool) 
 @wait_option
 @report_option
 @json_option
-@user_command
+@installation_command
 def consolidate(dry_run: bool, wait: bool, report: Path | None, is_json: bool) -> None:
     """Move every number from a trunk of its own to shared ones; they ring throughout.
 

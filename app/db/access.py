@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Identity, Index, Text, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column, relationship, selectinload
 
 from app.db.engine import Sessions
-from app.db.models import Base
+from app.db.models import Base, Workspace
 from app.db.queries import purge_rows
 from app.db.visibility import Owned, seen_workspace
 from app.domain.events import Action, Channel, Origin
@@ -30,6 +30,8 @@ class ApiKey(Owned, Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+    workspace: Mapped[Workspace | None] = relationship(lazy="raise")
 
 
 class ConsoleSession(Base):
@@ -93,6 +95,10 @@ class Activity(Owned, Base):
     request_id: Mapped[str | None]
     detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
+    workspace: Mapped[Workspace | None] = relationship(
+        lazy="raise", viewonly=True, primaryjoin="foreign(Activity.workspace_id) == Workspace.id"
+    )
+
 
 def record_activity(
     session: Session,
@@ -123,9 +129,25 @@ def record_activity(
     )
 
 
-def list_activity(session: Session, *, subject_id: uuid.UUID | None, limit: int) -> Sequence[Activity]:
-    """Return up to `limit` rows, the newest first; only those about `subject_id` where it is given."""
-    query = select(Activity) if subject_id is None else select(Activity).where(Activity.subject_id == subject_id)
+def list_activity(
+    session: Session,
+    *,
+    limit: int,
+    subject_id: uuid.UUID | None = None,
+    key_id: uuid.UUID | None = None,
+    before: int = 0,
+) -> Sequence[Activity]:
+    """Return up to `limit` rows with their workspaces, the newest first.
+
+    Only those about `subject_id`, of the key `key_id`, and older than the row `before`, where these are given.
+    """
+    query = select(Activity).options(selectinload(Activity.workspace))
+    if subject_id is not None:
+        query = query.where(Activity.subject_id == subject_id)
+    if key_id is not None:
+        query = query.where(Activity.key_id == key_id)
+    if before:
+        query = query.where(Activity.id < before)
     return session.scalars(query.order_by(Activity.id.desc()).limit(limit)).all()
 
 

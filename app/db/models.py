@@ -88,9 +88,11 @@ class Workspace(Base):
     """A team: its agents, bulks, webhooks and keys are seen by nobody else but operators."""
 
     __tablename__ = "workspaces"
+    __table_args__ = (Index("uq_workspaces_slug", "slug", unique=True, postgresql_where=text("deleted_at IS NULL")),)
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
-    slug: Mapped[str] = mapped_column(unique=True)
+    slug: Mapped[str]
+    """Its name in headers, bodies and commands; never changed."""
     name: Mapped[str]
     carrier_account_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey("carrier_accounts.id", use_alter=True), default=ENVIRONMENT_ACCOUNT
@@ -100,6 +102,8 @@ class Workspace(Base):
         ForeignKey("voice_projects.id", use_alter=True), default=ENVIRONMENT_PROJECT
     )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+    """When it was deleted; the row stays for the sake of the trail, and its slug is free."""
 
 
 class CredentialColumns:

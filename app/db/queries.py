@@ -4,17 +4,20 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Engine, Float, Select, delete, func, or_, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, selectinload
 
 from app.db.engine import Sessions
-from app.db.models import Agent, Audit, Bulk, Event, Operation, Resource
+from app.db.models import Agent, Audit, Bulk, Event, Operation, Resource, Workspace
 from app.db.webhooks import WebhookDelivery
 from app.domain.errors import ErrorCode
 from app.domain.events import DeliveryStatus, EventName
 from app.domain.operations import OperationStatus, PhoneStatus
+
+if TYPE_CHECKING:
+    from app.db.access import ApiKey
 
 MAX_TIMELINE = 200
 """Events shown of one operation, the latest: one that waits for a person for days writes more."""
@@ -48,7 +51,7 @@ def purge_rows(sessions: Sessions, are_expired: ColumnElement[bool], *key: Instr
             return count
 
 
-Row = TypeVar("Row", Agent, Operation, Bulk, WebhookDelivery)
+Row = TypeVar("Row", bound="Agent | Operation | Bulk | WebhookDelivery | Workspace | ApiKey")
 
 _STATUS_VERSION = text("""
     SELECT agents.xmin::text, latest.id::text, latest.xmin::text,

@@ -28,6 +28,9 @@ class ErrorCode(StrEnum):
     WEBHOOK_DELIVERY_NOT_FOUND = "webhook_delivery_not_found"
     WEBHOOK_DISABLED = "webhook_disabled"
     WEBHOOK_LIMIT = "webhook_limit"
+    WORKSPACE_EXISTS = "workspace_exists"
+    WORKSPACE_NOT_EMPTY = "workspace_not_empty"
+    KEY_NOT_FOUND = "key_not_found"
     AGENT_HAS_PHONE = "agent_has_phone"
     AGENT_HAS_NO_PHONE = "agent_has_no_phone"
     NUMBER_IN_USE = "number_in_use"
@@ -125,6 +128,9 @@ ADVICE: Mapping[ErrorCode, str] = {
     _C.WEBHOOK_DELIVERY_NOT_FOUND: "Finished deliveries are deleted after 30 days: choose a newer one.",
     _C.WEBHOOK_DISABLED: "Enable the webhook, then send again.",
     _C.WEBHOOK_LIMIT: "Delete an unused webhook. An old secret expires after a day.",
+    _C.WORKSPACE_EXISTS: "Choose another slug.",
+    _C.WORKSPACE_NOT_EMPTY: "Delete or revoke what the detail names, then delete the workspace.",
+    _C.KEY_NOT_FOUND: "It may have been revoked: check Keys.",
     _C.AGENT_HAS_PHONE: "Deprovision that agent's number first, or choose another agent.",
     _C.AGENT_HAS_NO_PHONE: "Provision a number first.",
     _C.NUMBER_IN_USE: "Choose another number, or move this one from the agent that has it.",
@@ -223,3 +229,8 @@ def webhook_delivery_not_found(delivery_id: object) -> RefusedError:
     """Build the 404 for a delivery id that this webhook does not have."""
     detail = f"The webhook has no delivery {delivery_id}."
     return RefusedError(ErrorCode.WEBHOOK_DELIVERY_NOT_FOUND, detail)
+
+
+def key_not_found(key_id: object) -> RefusedError:
+    """Build the 404 for an id that no valid API key has."""
+    return RefusedError(ErrorCode.KEY_NOT_FOUND, f"There is no valid key {key_id}.")

@@ -63,6 +63,9 @@ class Action(StrEnum):
     WEBHOOK_ROTATE_SECRET = "webhook.rotate_secret"  # noqa: S105  # the name of an action
     WEBHOOK_TEST = "webhook.test"
     WEBHOOK_REDELIVER = "webhook.redeliver"
+    WORKSPACE_CREATE = "workspace.create"
+    WORKSPACE_CHANGE = "workspace.change"
+    WORKSPACE_DELETE = "workspace.delete"
     KEY_CREATE = "key.create"
     KEY_REVOKE = "key.revoke"
     SIGN_IN = "session.start"

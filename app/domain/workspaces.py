@@ -16,8 +16,10 @@ ENVIRONMENT_ACCOUNT = uuid.UUID("00000000-0000-4000-8000-000000000002")
 ENVIRONMENT_PROJECT = uuid.UUID("00000000-0000-4000-8000-000000000003")
 """The voice project whose credentials are LIVEKIT_* in the environment; its row holds none."""
 
+MAX_SLUG = 40
+
 SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
-"""A workspace's name in headers, commands and URLs: 1 to 40 characters."""
+"""A workspace's name in headers, bodies and commands: 1 to `MAX_SLUG` characters."""
 
 WORKSPACE_HEADER = "Trunkline-Workspace"
 """Names the workspace that a request of an operator's key works in."""

@@ -1,6 +1,7 @@
 """Reads agents, operations and audits for display, single or in pages; each call is one read-only transaction."""
 
 import base64
+import binascii
 import hashlib
 import json
 import time
@@ -13,8 +14,9 @@ from typing import Any, Generic, TypeVar
 from marshmallow import ValidationError, fields
 
 from app.db import queries
+from app.db.access import Activity, ApiKey, list_activity
 from app.db.engine import Sessions
-from app.db.models import Agent, Audit, Bulk, Operation
+from app.db.models import Agent, Audit, Bulk, Operation, Workspace
 from app.db.queries import Position
 from app.db.webhooks import WebhookDelivery
 from app.domain.errors import agent_not_found, audit_not_found, operation_not_found
@@ -30,7 +32,7 @@ INVALID_CURSOR = "is not a cursor of ours: take it from nextCursor"
 CURSOR_PATTERN = "^[A-Za-z0-9_-]+$"
 """A cursor is base64url without padding."""
 
-Item = TypeVar("Item", Agent, Operation, Bulk, WebhookDelivery)
+Item = TypeVar("Item", Agent, Operation, Bulk, WebhookDelivery, Workspace, ApiKey)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,28 @@ class CursorField(fields.Field[Position]):
         return position
 
 
+MAX_ROW_ID = 2**63
+"""A row's id is a bigint."""
+
+
+class ActivityCursorField(fields.Field[int]):
+    """Decodes what `activity_cursor` returned."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
+        try:
+            row_id = int(base64.urlsafe_b64decode(str(value).encode()).decode().removeprefix("activity:"))
+        except (ValueError, binascii.Error) as error:
+            raise ValidationError(INVALID_CURSOR) from error
+        if not 0 < row_id < MAX_ROW_ID or activity_cursor(row_id) != value:
+            raise ValidationError(INVALID_CURSOR)
+        return row_id
+
+
+def activity_cursor(row_id: int) -> str:
+    """Encode the id of the last row of a page as text that is safe in a URL."""
+    return base64.urlsafe_b64encode(f"activity:{row_id}".encode()).decode()
+
+
 def _aware(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("a time without a zone")
@@ -90,6 +114,14 @@ class OperationPage:
     """One page of operations as they are shown."""
 
     items: list[OperationView]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityRows:
+    """One page of changes, the newest first."""
+
+    items: Sequence[Activity]
     next_cursor: str | None
 
 
@@ -156,6 +188,15 @@ class Reader:
             if found.finished_at or left_s <= 0:
                 return found
             time.sleep(min(AUDIT_POLL_S, left_s))
+
+    def activity(
+        self, *, limit: int, subject_id: uuid.UUID | None = None, key_id: uuid.UUID | None = None, before: int = 0
+    ) -> ActivityRows:
+        """Return one page of changes: about `subject_id`, with the key `key_id`, older than the row `before`."""
+        with self._sessions() as session:
+            rows = list_activity(session, limit=limit + 1, subject_id=subject_id, key_id=key_id, before=before)
+        items = rows[:limit]
+        return ActivityRows(items, activity_cursor(items[-1].id) if len(rows) > limit else None)
 
     def phone_etag(self, agent_id: uuid.UUID) -> str:
         """Return the entity tag of the agent's phone status: one small query; `RefusedError` 404."""

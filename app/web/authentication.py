@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 PROTECTED = "/api/"
-ADMINISTERED = ("/api/webhooks", "/api/keys", "/api/workspaces", "/api/carrier-accounts", "/api/voice-projects")
+ADMINISTERED = ("/api/webhooks", "/api/workspaces", "/api/carrier-accounts", "/api/voice-projects")
 """Writing calls below these paths need the scope `admin`.
 
 A webhook receives every number of its workspace from then on, and makes us send requests to its URL.
 """
+
+CONFIDENTIAL = ("/api/keys", "/api/activity")
+"""Every call below these paths needs it: who else may call, and from where people do."""
 
 OPERATED = ("/api/trunks", "/metrics")
 """What is below these paths is the installation's, and for operators only."""
@@ -56,6 +59,8 @@ def _check_protected() -> None:
 
 
 def _needed_scope() -> Scope:
+    if request.path.startswith(CONFIDENTIAL):
+        return Scope.ADMIN
     if request.method in SAFE_METHODS:
         return Scope.READ
     return Scope.ADMIN if request.path.startswith(ADMINISTERED) else Scope.WRITE

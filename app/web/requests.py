@@ -12,10 +12,12 @@ from app.domain.errors import (
     agent_not_found,
     audit_not_found,
     bulk_not_found,
+    key_not_found,
     operation_not_found,
     trunk_not_found,
     webhook_delivery_not_found,
     webhook_not_found,
+    workspace_not_found,
 )
 from app.domain.texts import excerpt, read_uuid
 from app.observability.counters import HTTP_REFUSED, REFUSED_STATUSES
@@ -37,6 +39,8 @@ _MISSING = {
     "webhook_id": webhook_not_found,
     "delivery_id": webhook_delivery_not_found,
     "trunk_id": trunk_not_found,
+    "workspace_id": workspace_not_found,
+    "key_id": key_not_found,
 }
 
 KNOWN_PARAMETERS = {name: frozenset({DRY_RUN}) for name in ("phones.provision_phone", "trunks.consolidate")}

@@ -39,8 +39,11 @@ def upgrade() -> None:
         sa.Column("carrier_account_id", sa.Uuid(), nullable=False),
         sa.Column("voice_project_id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workspaces")),
-        sa.UniqueConstraint("slug", name=op.f("uq_workspaces_slug")),
+    )
+    op.create_index(
+        op.f("uq_workspaces_slug"), "workspaces", ["slug"], unique=True, postgresql_where=sa.text("deleted_at IS NULL")
     )
     for table, other, key in (
         ("workspaces", "carrier_accounts", "carrier_account_id"),

@@ -126,6 +126,11 @@ def test_every_call_of_the_api_that_changes_something_is_remembered_with_its_act
     delivery = did(Action.WEBHOOK_TEST, f"{webhook}/test").json["id"]
     did(Action.WEBHOOK_REDELIVER, f"{webhook}/deliveries/{delivery}/redeliver")
     did(Action.WEBHOOK_DELETE, webhook, method="DELETE")
+    team = did(Action.WORKSPACE_CREATE, "/api/workspaces", {"slug": "acme", "name": "Acme"}).json["id"]
+    did(Action.WORKSPACE_CHANGE, f"/api/workspaces/{team}", {"name": "Acme Inc."}, method="PATCH")
+    did(Action.WORKSPACE_DELETE, f"/api/workspaces/{team}", method="DELETE")
+    made = did(Action.KEY_CREATE, "/api/keys", {"name": "more"}).json["id"]
+    did(Action.KEY_REVOKE, f"/api/keys/{made}", method="DELETE")
 
     assert did.done == {one for one in unsafe_endpoints(api) if not one.startswith("console.")}
     assert told(api, about=uuid.UUID(agent))[-1].action == Action.AGENT_CREATE
@@ -287,6 +292,7 @@ def test_rows_are_deleted_when_they_have_had_their_day(api: Api) -> None:
 LOOKING = {
     *("doctor", "agents list", "agents show", "numbers list", "provision watch", "status", "verify"),
     *("operations list", "operations show", "activity", "webhooks list", "keys list", "sweep"),
+    *("workspaces list", "workspaces show"),
     "trunks list",
     "credentials rewrap",  # the same secrets, sealed by another key
 }
@@ -326,6 +332,9 @@ def test_every_command_that_changes_something_is_remembered(drifting: Api, tmp_p
     did(Action.AGENT_DELETE, "agents delete", str(did(Action.AGENT_CREATE, "agents create", "three")), "--yes")
     did(Action.KEY_CREATE, "keys create", "ops")
     did(Action.KEY_REVOKE, "keys revoke", "ops")
+    did(Action.WORKSPACE_CREATE, "workspaces create", "acme")
+    did(Action.WORKSPACE_CHANGE, "workspaces change", "acme", "--name", "Acme")
+    did(Action.WORKSPACE_DELETE, "workspaces delete", "acme", "--yes")
 
     assert done == set(ALL_COMMANDS) - LOOKING
 

@@ -55,7 +55,7 @@ def test_the_scheme_is_read_in_any_case(api: Api) -> None:
 
 
 def test_a_revoked_key_is_401(api: Api) -> None:
-    KeyService(api.wiring.sessions).revoke("tests")
+    api.revoke_key("tests")
 
     assert api.get("/api/agents").status_code == 401
 
@@ -124,7 +124,7 @@ def test_a_key_is_looked_up_once_a_second_and_a_revoked_one_ends_with_that_secon
     assert keys.authenticate(api.key) is not None
     assert statements == []
 
-    KeyService(api.wiring.sessions).revoke("tests")
+    api.revoke_key("tests")
     clock.now += CACHE_TTL_S
     assert keys.authenticate(api.key) is None
     assert keys.authenticate(api.key) is None

@@ -34,7 +34,7 @@ def test_a_key_is_made_for_a_program(api: Api) -> None:
     result = _run(api, "keys", "create", "dev", "--scope", "admin", "--json")
 
     made = json.loads(result.stdout)
-    assert set(made) == {"id", "name", "scopes", "key"}
+    assert set(made) == {"key", *json.loads(_run(api, "keys", "list", "--json").stdout)[0]}
     assert (made["name"], made["scopes"]) == ("dev", ["admin"])
     listed = json.loads(_run(api, "keys", "list", "--json").stdout)
     assert [key["name"] for key in listed] == ["tests", "dev"]
@@ -58,6 +58,64 @@ def test_a_key_is_revoked(api: Api) -> None:
 
     assert (result.exit_code, "Revoked tests" in result.stdout) == (0, True)
     assert api.get("/api/agents").status_code == 401
+
+
+def test_a_name_that_two_keys_have_revokes_neither(api: Api) -> None:
+    ids = [json.loads(_run(api, "keys", "create", "same", "--json").stdout)["id"] for _ in range(2)]
+
+    result = _run(api, "keys", "revoke", "same")
+
+    assert (result.exit_code, all(one in result.stderr for one in ids)) == (1, True)
+    assert [key["revokedAt"] for key in json.loads(_run(api, "keys", "list", "--json").stdout)] == [None] * 3
+    assert _run(api, "keys", "revoke", ids[0]).exit_code == 0
+    assert _run(api, "keys", "revoke", "same").exit_code == 0
+
+
+def test_a_workspace_is_made_with_a_key_changed_and_deleted(api: Api) -> None:
+    assert _run(api, "workspaces", "create", "acme", "--name", "Acme").exit_code == 0
+    assert _run(api, "workspaces", "change", "acme", "--name", "Acme Inc.").exit_code == 0
+    key = json.loads(_run(api, "keys", "create", "theirs", "--workspace", "acme", "--json").stdout)
+    listed = json.loads(_run(api, "workspaces", "list", "--json").stdout)["items"]
+    left = _run(api, "workspaces", "delete", "acme", "--yes")
+    _run(api, "keys", "revoke", key["id"])
+    gone = _run(api, "workspaces", "delete", "acme", "--yes")
+
+    assert key["workspace"] == "acme"
+    assert [(one["slug"], one["name"]) for one in listed] == [("acme", "Acme Inc."), ("default", "Default")]
+    assert (left.exit_code, "1 valid keys" in left.stderr) == (1, True)
+    assert (gone.exit_code, gone.stdout) == (0, "Deleted Acme Inc. (acme).\n")
+    assert "acme" in _run(api, "keys", "list").stdout
+
+
+def test_a_command_sees_and_creates_in_the_workspace_that_it_names(api: Api) -> None:
+    api.agent("ours")
+    _run(api, "workspaces", "create", "acme")
+    made = _run(api, "agents", "create", "theirs", "--workspace", "acme").stdout.strip()
+    _run(api, "keys", "create", "theirs", "--workspace", "acme")
+
+    def names(*command: str) -> list[str]:
+        found = json.loads(_run(api, *command, "--json").stdout)
+        return [one.get("name") or one["actor"] for one in (found["items"] if isinstance(found, dict) else found)]
+
+    assert names("agents", "list") == ["theirs", "ours"]
+    assert names("agents", "list", "--workspace", "acme") == ["theirs"]
+    assert names("keys", "list", "--workspace", "acme") == ["theirs"]
+    assert {who.split()[-1] for who in names("activity", "--workspace", "acme")} == {"create"}
+    hidden = _run(api, "agents", "show", made, "--workspace", "default")
+    assert (hidden.exit_code, "agent_not_found" in hidden.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("slug", ["nowhere", "", "a\nb"])
+def test_a_workspace_that_there_is_not_is_one_line(api: Api, slug: str) -> None:
+    result = _run(api, "agents", "list", "--workspace", slug)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "workspace_not_found" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("trunks", "list"), ("credentials", "rewrap"), ("doctor",)])
+def test_what_is_the_installation_s_takes_no_workspace(api: Api, command: tuple[str, ...]) -> None:
+    assert _run(api, *command, "--workspace", "default").exit_code == 2
 
 
 def test_an_operation_is_queued_again(api: Api) -> None:

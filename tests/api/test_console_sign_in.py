@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
-from app.access import ABSOLUTE_LIMIT, IDLE_LIMIT, LAST_SEEN_RESOLUTION, ConsoleSessions, KeyService, Scope
+from app.access import ABSOLUTE_LIMIT, IDLE_LIMIT, LAST_SEEN_RESOLUTION, ConsoleSessions, Scope
 from app.console.sign_in import COOKIE, HOST_COOKIE, cookie_secret, local_path
 from app.db.access import ConsoleSession
 from tests.support.api import Api, make_settings
@@ -122,7 +122,7 @@ def test_a_revoked_key_is_out_at_the_next_request(api: Api) -> None:
     browser = signed_in(api, Scope.WRITE)
     assert browser.get("/").status_code == 200
 
-    KeyService(api.wiring.sessions).revoke("write-person")
+    api.revoke_key("write-person")
 
     assert browser.get("/").status_code == 303
     assert browser.client.get("/audit/live", headers={"X-Poll": "1"}).status_code == 401

@@ -34,6 +34,7 @@ from app.saga.chain_plan import Plan
 from app.settings import Settings
 from app.views.agent_schemas import AGENT_ID, CURSOR
 from app.views.bulk_schemas import item_cursor
+from app.views.reader import activity_cursor
 from app.wiring import Wiring, build
 from tests.support.saga import RecordingPublisher
 from tests.support.sandbox import Sandbox
@@ -53,6 +54,9 @@ NOT_OURS = "+15145551249"
 CLEAN_AGENTS = 6
 """Agents without a number: generated calls give them some, and delete them."""
 
+SPARE = 20
+"""Workspaces and keys that generated calls delete."""
+
 WEBHOOKS = 20
 """Endpoints: one is kept, generated calls delete the others."""
 
@@ -66,6 +70,7 @@ DEPENDS_ON_STATE = {"idempotency_key_reused", "number_not_in_account"}
 """422s that a valid request may meet."""
 
 BEYOND_SCHEMA = {"cursor", "phoneNumber", "metadata", "url", "name", "livekitAgentName", "description"}
+BEYOND_SCHEMA |= {"carrierAccountId", "voiceProjectId"}
 """Fields with rules that no JSON Schema can tell: ours, possible in its country, a number that comes back, a public
 address, something to see."""
 
@@ -114,6 +119,9 @@ class Rows:
     webhooks: list[str]
     """The first has a delivery; the others are there to be deleted."""
     deliveries: list[str]
+    workspaces: list[str]
+    keys: list[str]
+    """Both are there to be deleted."""
 
 
 @dataclass
@@ -191,6 +199,8 @@ def rows(database_url: str, redis_url: str, sandbox: Sandbox) -> Iterator[Rows]:
     bulk = wiring.bulk.accept([Item(1, phone_number=NOT_OURS, agent_id=operations[0].agent_id)], origin=Origin())
     webhooks = [wiring.webhooks.create("https://example.com/hooks", None, None).endpoint.id for _ in range(WEBHOOKS)]
     delivery = wiring.webhooks.test(webhooks[0])
+    workspaces = [str(wiring.workspaces.create(f"spare-{count}", "Spare").id) for count in range(SPARE)]
+    keys = [str(KeyService(wiring.sessions).create("spare", [Scope.READ])[0].id) for _ in range(SPARE)]
     yield Rows(
         wiring,
         agents,
@@ -199,6 +209,8 @@ def rows(database_url: str, redis_url: str, sandbox: Sandbox) -> Iterator[Rows]:
         [str(bulk.id)],
         [str(each) for each in webhooks],
         [str(delivery.id)],
+        workspaces,
+        keys,
     )
     wiring.close()
 
@@ -207,10 +219,13 @@ def _config(rows: Rows) -> SchemathesisConfig:
     _, key = KeyService(rows.wiring.sessions).create("generated", [Scope.ADMIN])
     values = {"agent": rows.agents, "connected": rows.agents[: len(CONNECTED)], "operation": rows.operations}
     values |= {"bulk": rows.bulks, "webhook": rows.webhooks[:1], "spare": rows.webhooks[1:]}
+    values |= {"workspace": rows.workspaces[:1], "spare workspace": rows.workspaces[1:], "spare key": rows.keys}
+    values |= {"changes": [activity_cursor(2**40)]}
     values |= {"delivery": rows.deliveries, "cursor": [CURSOR], "items": [item_cursor(0)]}
     values["key"] = [f"key-{count}" for count in range(KEYS)]
     taken = {"path.agent_id": "agent", "path.operation_id": "operation", "query.cursor": "cursor"}
-    taken |= {f"path.{name}_id": name for name in ("bulk", "webhook", "delivery")}
+    taken |= {f"path.{name}_id": name for name in ("bulk", "webhook", "delivery", "workspace")}
+    taken["path.key_id"] = "spare key"
     taken["header.Idempotency-Key"] = "key"
     return SchemathesisConfig.from_dict(
         {
@@ -225,12 +240,21 @@ def _config(rows: Rows) -> SchemathesisConfig:
                         "include-path": f"/api/agents/{{agent_id}}/{call}",
                         "parameters": {"path.agent_id": {"dictionary": "connected", "probability": KNOWN}},
                     }
-                    for call in ("move-phone", "verify")
+                    for call in ("move-phone", "verify", "repair")
                 ),
                 {
                     "include-path": "/api/webhooks/{webhook_id}",
                     "include-method": "DELETE",
                     "parameters": {"path.webhook_id": {"dictionary": "spare", "probability": KNOWN}},
+                },
+                {
+                    "include-path": "/api/workspaces/{workspace_id}",
+                    "include-method": "DELETE",
+                    "parameters": {"path.workspace_id": {"dictionary": "spare workspace", "probability": KNOWN}},
+                },
+                {
+                    "include-path": "/api/activity",
+                    "parameters": {"query.cursor": {"dictionary": "changes", "probability": KNOWN}},
                 },
                 {
                     "include-path": "/api/provisionings/{bulk_id}/items",

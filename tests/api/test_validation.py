@@ -16,7 +16,8 @@ from gunicorn.http.errors import (
     NoMoreData,
 )
 
-from app.access import KeyRefusedError, Scope
+from app.access import Scope
+from app.domain.errors import RefusedError
 from app.views.bulk_schemas import item_cursor
 from tests.support.api import NOBODY, NUMBER, Api
 from tests.support.console import signed_in
@@ -411,7 +412,7 @@ def test_a_name_of_nothing_is_422_at_every_door(api: Api, name: str) -> None:
     assert api.post("/api/provisionings", {"items": items}).json["counts"]["failed"] == 2
     csv = f"phoneNumber,agent,livekitAgentName\n{NUMBER},{name},\n{NUMBER},a,{name}\n".encode()
     assert api.post("/api/provisionings", data=csv, content_type="text/csv").json["counts"]["failed"] == 2
-    with pytest.raises(KeyRefusedError):
+    with pytest.raises(RefusedError):
         api.new_key(Scope.READ, name=name)
     hook = {"url": "https://93.184.215.14/hook", "description": name}
     wrong = api.post("/api/webhooks", hook, headers={"Authorization": f"Bearer {api.new_key(Scope.ADMIN)}"})

@@ -237,7 +237,7 @@ def test_a_page_left_open_after_its_key_was_revoked_shows_nothing_more(page: Pag
     user.sign_in(text)
     expect(page.get_by_text("(read-only)")).to_be_visible()
     expect(page.locator("summary", has_text="New agent")).to_have_count(0)
-    keys.revoke(str(made.id))
+    keys.revoke(made.id)
     page.get_by_role("link", name="Audit").click()
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     assert re.search(r"next=%2Faudit|next=/audit", page.url)

@@ -31,7 +31,7 @@ def _arguments(command: click.Command) -> str:
 
 def _options(command: click.Command) -> set[str]:
     options = [one for one in command.params if isinstance(one, click.Option)]
-    return {"/".join([*one.opts, *one.secondary_opts]) for one in options} - {"--json"}
+    return {"/".join([*one.opts, *one.secondary_opts]) for one in options} - {"--json", "--workspace"}
 
 
 def test_the_document_has_every_command_with_its_arguments_and_options() -> None:
@@ -46,6 +46,16 @@ def test_the_document_has_every_check_of_the_doctor() -> None:
     written = [name for row in re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)[1:] for name in row.split(", ")]
 
     assert sorted(written) == sorted(["settings", *(check.name for check in CHECKS)])
+
+
+def test_every_command_takes_a_workspace_but_those_of_the_installation() -> None:
+    without = {
+        name.split()[0] for name, command in ALL.items() if not any("--workspace" in one.opts for one in command.params)
+    }
+
+    sentence = re.search(r"has no such option: (.+)\.$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sentence is not None
+    assert without == set(re.findall(r"`(\w+)`", sentence[1]))
 
 
 @pytest.mark.parametrize("name", ALL)

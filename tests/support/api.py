@@ -158,6 +158,10 @@ class Api:
             key = KeyService(self.wiring.sessions).create(f"{slug} {uuid.uuid4().hex[:6]}", scopes or [Scope.ADMIN])[1]
         return replace(self, key=key)
 
+    def revoke_key(self, name: str) -> None:
+        keys = KeyService(self.wiring.sessions)
+        keys.revoke(next(row.id for row in keys.all() if row.name == name))
+
     def begin(self, operation_id: str) -> None:
         """Write what a worker writes when it takes the first step."""
         with self.wiring.sessions.begin() as session:

@@ -1,0 +1,58 @@
+"""/api/keys and /api/activity: who may call, and who has called."""
+
+import uuid
+from typing import Any
+
+from apiflask import APIBlueprint
+from flask.typing import ResponseReturnValue
+from marshmallow import RAISE
+
+from app.domain.errors import ErrorCode
+from app.views.agent_schemas import PageQuery
+from app.views.reader import cut
+from app.views.team_schemas import ActivityPage, ActivityQuery, KeyIn, KeyPage, KeySecretOut
+from app.web.context import origin, web_services
+from app.web.documented import responds_with
+
+blueprint = APIBlueprint("keys", __name__, url_prefix="/api/keys", tag="Keys")
+
+
+@blueprint.post("")
+@blueprint.input(KeyIn)
+@blueprint.output(KeySecretOut, 201, description="The key, with its text.")
+@responds_with(ErrorCode.WORKSPACE_NOT_FOUND)
+def create_key(json_data: dict[str, Any]) -> ResponseReturnValue:
+    """Make a key; needs the scope `admin`."""
+    # No Idempotency-Key: the stored response would contain the key.
+    return web_services().keys.create(**json_data, origin=origin()), 201  # type: ignore[return-value]  # APIFlask packs the row
+
+
+@blueprint.get("")
+@blueprint.input(PageQuery, location="query", unknown=RAISE)
+@blueprint.output(KeyPage, description="One page.")
+@responds_with(ErrorCode.VALIDATION_FAILED)
+def list_keys(query_data: dict[str, Any]) -> object:
+    """List keys, revoked ones too, the newest first; needs the scope `admin`."""
+    limit = query_data["limit"]
+    return cut(web_services().keys.page(limit=limit + 1, after=query_data.get("cursor")), limit)
+
+
+@blueprint.delete("/<key_id>")
+@blueprint.output({}, 204, description="Revoked: within a second nobody accepts it, and its browsers are signed out.")
+@responds_with(ErrorCode.KEY_NOT_FOUND)
+def revoke_key(key_id: uuid.UUID) -> ResponseReturnValue:
+    """Revoke a key; needs the scope `admin`."""
+    web_services().keys.revoke(key_id, origin=origin())
+    return "", 204
+
+
+activity_blueprint = APIBlueprint("activity", __name__, url_prefix="/api/activity", tag="Activity")
+
+
+@activity_blueprint.get("")
+@activity_blueprint.input(ActivityQuery, location="query", unknown=RAISE)
+@activity_blueprint.output(ActivityPage, description="One page.")
+@responds_with(ErrorCode.VALIDATION_FAILED)
+def list_activity(query_data: dict[str, Any]) -> object:
+    """List changes, sign-ins and refusals, and who made them, the newest first; needs the scope `admin`."""
+    return web_services().reader.activity(**query_data)
