@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from pydantic import SecretStr
 
-from app.domain.sip_uris import EDGE_PARAMETERS, SipUri, parse_sip_uri
+from app.domain.sip_uris import EDGE_PARAMETERS, TWILIO_SIGNALLING, SipUri, parse_sip_uri
 from app.sealing import parse_keys
 
 _DATABASE = re.compile(
@@ -245,6 +245,17 @@ def addresses(value: str) -> str:
         if entry != "twilio":
             _network(entry)
     return value
+
+
+def allowed_blocks(value: str | None, url: str) -> tuple[str, ...]:
+    """Return the CIDR blocks that may call the trunks of the LiveKit server at `url`; none means all.
+
+    Without a value Twilio's, but all on Cloud, which must enable the field first.
+    """
+    if value is None:
+        value = "" if (urlsplit(url).hostname or "").endswith(".livekit.cloud") else "twilio"
+    blocks = [block for entry in entries(value) for block in (TWILIO_SIGNALLING if entry == "twilio" else (entry,))]
+    return tuple(dict.fromkeys(blocks))
 
 
 def networks(value: str) -> str:

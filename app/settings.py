@@ -11,7 +11,6 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values, find_dotenv
 from pydantic import (
@@ -28,7 +27,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app import setting_values as values
-from app.domain.sip_uris import TWILIO_SIGNALLING, SipUri
+from app.domain.sip_uris import SipUri
 from app.sealing import parse_keys
 
 ENV_FILE = Path(".env")
@@ -216,14 +215,7 @@ class Settings(DatabaseSettings):
     @cached_property
     def allowed_addresses(self) -> tuple[str, ...]:
         """The CIDR blocks that may call our LiveKit trunks; empty means all (Cloud must enable the field first)."""
-        value = self.livekit_allowed_addresses
-        if value is None:
-            on_cloud = (urlsplit(self.livekit_url).hostname or "").endswith(".livekit.cloud")
-            value = "" if on_cloud else "twilio"
-        blocks = [
-            block for entry in values.entries(value) for block in (TWILIO_SIGNALLING if entry == "twilio" else (entry,))
-        ]
-        return tuple(dict.fromkeys(blocks))
+        return values.allowed_blocks(self.livekit_allowed_addresses, self.livekit_url)
 
     @property
     def room_presets(self) -> frozenset[str] | None:

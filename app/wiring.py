@@ -11,6 +11,8 @@ from sqlalchemy import Engine
 
 from app.access import ConsoleSessions
 from app.accounts.clients import AccountClient, CarrierCredential, Limits, ProjectClient, ProjectCredential, Toolboxes
+from app.accounts.service import AccountService
+from app.accounts.stored_secrets import StoredSecretService
 from app.audit.retiring import RetiringService
 from app.audit.service import AuditService
 from app.bulk.consolidation import ConsolidationService
@@ -93,6 +95,8 @@ class Wiring:
     rate_limiters: Mapping[str, RateLimiter]
     """Of the environment's accounts, by provider; none for one whose rate is "off" or that a test replaced."""
     retiring: RetiringService
+    accounts: AccountService
+    stored_secrets: StoredSecretService
     webhooks: WebhookService
     deliveries: DeliveryService
     workspaces: WorkspaceService
@@ -154,10 +158,15 @@ def build(
     deliveries = DeliveryService(sessions, publisher, sender, sealer)
     agents, webhooks = AgentService(sessions), WebhookService(sessions, publisher, sender, sealer)
     retiring = RetiringService(sessions, tools)
+    headroom = HeadroomService(
+        sessions, tools.carrier, tools.profile, settings.twilio_trunk_limit, settings.trunk_max_numbers
+    )
+    accounts = AccountService(sessions, sealer, toolboxes, lambda _: headroom.now(), sender.check_url)
     purges = (
         IdempotencyStore(sessions).purge,
         ConsoleSessions(sessions).purge,
         webhooks.purge_secrets,
+        accounts.purge_old,
         agents.erase_deleted,
         retiring.purge,
         partial(purge_activity, sessions),
@@ -185,9 +194,7 @@ def build(
             partial(toolboxes.recording, ENVIRONMENT),
             settings.trunk_max_numbers,
         ),
-        headroom=HeadroomService(
-            sessions, tools.carrier, tools.profile, settings.twilio_trunk_limit, settings.trunk_max_numbers
-        ),
+        headroom=headroom,
         inventory=InventoryService(sessions, tools.carrier),
         bulk=bulks,
         consolidation=ConsolidationService(
@@ -199,6 +206,8 @@ def build(
             if limiter is not None
         },
         retiring=retiring,
+        accounts=accounts,
+        stored_secrets=StoredSecretService(sessions, sealer),
         webhooks=webhooks,
         deliveries=deliveries,
         workspaces=WorkspaceService(sessions),

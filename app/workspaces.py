@@ -157,7 +157,7 @@ def _get(session: Session, wanted: ColumnElement[bool], given: object, *, locks:
 
 
 def _may_use(rows: Account, workspace_id: uuid.UUID | None) -> ColumnElement[bool]:
-    return (rows.workspace_id.is_(None)) | (rows.workspace_id == workspace_id)
+    return rows.deleted_at.is_(None) & (rows.workspace_id.is_(None) | (rows.workspace_id == workspace_id))
 
 
 def _check_accounts(session: Session, workspace_id: uuid.UUID, changes: Mapping[str, Any]) -> None:
@@ -184,7 +184,7 @@ def _contents(session: Session, workspace_id: uuid.UUID) -> dict[str, int]:
                 ("open bulks", Bulk, Bulk.status.in_(OPEN_BULKS)),
                 ("webhooks", WebhookEndpoint),
                 ("valid keys", ApiKey, ApiKey.revoked_at.is_(None)),
-                ("carrier accounts", CarrierAccount),
-                ("voice projects", VoiceProject),
+                ("carrier accounts", CarrierAccount, CarrierAccount.deleted_at.is_(None)),
+                ("voice projects", VoiceProject, VoiceProject.deleted_at.is_(None)),
             )
         }

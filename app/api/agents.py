@@ -49,6 +49,8 @@ def create_agent(json_data: dict[str, Any]) -> ResponseReturnValue:
         json_data.get("livekit_agent_name"),
         json_data.get("agent_metadata", {}),
         trunk_mode=json_data.get("trunk_mode", TrunkMode.SHARED),
+        carrier_account_id=json_data.get("carrier_account_id"),
+        voice_project_id=json_data.get("voice_project_id"),
         origin=origin(),
     )
     return agent, 201, {"Location": agent_url(agent.id)}  # type: ignore[return-value]  # APIFlask packs the row

@@ -3,7 +3,7 @@
 from apiflask import APIFlask
 
 from app.access import KeyService
-from app.api import agents, documentation, keys, operations, provisionings, trunks, webhooks, workspaces
+from app.api import accounts, agents, documentation, keys, operations, provisionings, trunks, webhooks, workspaces
 from app.api.documentation import VERSION, configure_openapi
 from app.domain.operations import STEP_BY_NAME
 from app.idempotency import IdempotencyStore
@@ -80,6 +80,8 @@ def build_application(wiring: Wiring) -> APIFlask:
     app.register_blueprint(workspaces.blueprint)
     app.register_blueprint(keys.blueprint)
     app.register_blueprint(keys.activity_blueprint)
+    app.register_blueprint(accounts.carriers_blueprint)
+    app.register_blueprint(accounts.projects_blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(documentation.blueprint)
     return app

@@ -133,7 +133,13 @@ WRITING_CALL = (_C.RATE_LIMITED, _C.VALIDATION_FAILED)
 WITH_BODY = (_C.MALFORMED_REQUEST, _C.UNSUPPORTED_MEDIA_TYPE, _C.VALIDATION_FAILED)
 WITH_KEY = (_C.IDEMPOTENCY_KEY_REUSED, _C.IDEMPOTENCY_KEY_IN_PROGRESS, _C.VALIDATION_FAILED)
 
-CSV_BODIES = {("/api/provisionings", "post"): ",".join(COLUMNS) + "\n" + f"{NUMBER},{AGENT_ID},,,false\n"}
+_CSV_ROW = {"phoneNumber": NUMBER, "agentId": AGENT_ID, "takeover": "false"}
+
+CSV_BODIES = {
+    ("/api/provisionings", "post"): "".join(
+        f"{','.join(cells)}\n" for cells in (COLUMNS, [_CSV_ROW.get(column, "") for column in COLUMNS])
+    )
+}
 """The calls that also take CSV -> an example."""
 
 NEEDS_NO_KEY = {"/healthz", "/readyz"}

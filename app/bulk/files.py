@@ -11,11 +11,17 @@ from app.domain.numbers import E164
 from app.domain.operations import MAX_ITEMS
 from app.domain.texts import InvalidTextError, read_json
 
-COLUMNS = ("phoneNumber", "agentId", "agent", "livekitAgentName", "trunkMode", "takeover")
-"""The columns of a CSV file; `phoneNumber` is required. `agent` is the name of an agent to create."""
-
-_OF_NEW_AGENT = {"agent": "name", "livekitAgentName": "livekitAgentName", "trunkMode": "trunkMode"}
+_OF_NEW_AGENT = {
+    "agent": "name",
+    "livekitAgentName": "livekitAgentName",
+    "trunkMode": "trunkMode",
+    "carrierAccountId": "carrierAccountId",
+    "voiceProjectId": "voiceProjectId",
+}
 """Column -> the field of the agent to create."""
+
+COLUMNS = ("phoneNumber", "agentId", *_OF_NEW_AGENT, "takeover")
+"""The columns of a CSV file; `phoneNumber` is required. `agent` is the name of an agent to create."""
 
 REPORT_COLUMNS = ("position", "phoneNumber", "agentId", "status", "operationId", "errorCode", "errorDetail")
 

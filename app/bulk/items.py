@@ -45,7 +45,7 @@ class BulkItemRef:
 
 
 FIELDS = frozenset({"phoneNumber", "agentId", "agent", "takeover"})
-AGENT_FIELDS = frozenset({"name", "livekitAgentName", "metadata", "trunkMode"})
+AGENT_FIELDS = frozenset({"name", "livekitAgentName", "metadata", "trunkMode", "carrierAccountId", "voiceProjectId"})
 
 
 class _InvalidItemError(Exception):
@@ -60,6 +60,9 @@ class NewAgent:
     livekit_agent_name: str
     metadata: dict[str, Any] = field(default_factory=dict)
     trunk_mode: TrunkMode = TrunkMode.SHARED
+    carrier_account_id: uuid.UUID | None = None
+    """None: the default of the workspace; so the next."""
+    voice_project_id: uuid.UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ def _read(position: int, given: object) -> Item:
         return Item(position, problem="The item must be an object.")
     item = Item(position, phone_number=_excerpt(given.get("phoneNumber")))
     try:
-        item = replace(item, agent_id=_agent_id(given.get("agentId")))
+        item = replace(item, agent_id=_id(given.get("agentId"), "agentId", "an agent"))
         number, takeover = _number(given.get("phoneNumber")), _flag(given.get("takeover", False))
         new_agent = _new_agent(given["agent"]) if given.get("agent") is not None else None
         _refuse_unknown(given, FIELDS)
@@ -119,12 +122,12 @@ def _number(value: object) -> str:
         raise _InvalidItemError(f"phoneNumber: {error}.") from error
 
 
-def _agent_id(value: object) -> uuid.UUID | None:
+def _id(value: object, where: str, what: str) -> uuid.UUID | None:
     if value is None:
         return None
     found = read_uuid(value)
     if found is None:
-        raise _InvalidItemError("agentId: is not the id of an agent.")
+        raise _InvalidItemError(f"{where}: is not the id of {what}.")
     return found
 
 
@@ -150,7 +153,14 @@ def _new_agent(value: object) -> NewAgent:
     except InvalidTextError as error:
         raise _InvalidItemError(f"agent.metadata: {error}.") from error
     livekit_name = name if livekit_name is None else _name(livekit_name, "agent.livekitAgentName")
-    return NewAgent(name, livekit_name, metadata, _trunk_mode(given.get("trunkMode", TrunkMode.SHARED)))
+    return NewAgent(
+        name,
+        livekit_name,
+        metadata,
+        _trunk_mode(given.get("trunkMode", TrunkMode.SHARED)),
+        _id(given.get("carrierAccountId"), "agent.carrierAccountId", "a carrier account"),
+        _id(given.get("voiceProjectId"), "agent.voiceProjectId", "a voice project"),
+    )
 
 
 def _trunk_mode(value: object) -> TrunkMode:

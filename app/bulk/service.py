@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from app.accounts.choice import Choice, choice_for
 from app.bulk import queries
 from app.bulk.items import BulkItemRef, Item
 from app.db.access import record_activity
@@ -70,7 +71,9 @@ class BulkService:
             bulk = _add_bulk(session, BulkKind.PROVISION, len(items), origin)
             wanted = {item.agent_id for item in items if item.agent_id is not None}
             existing = queries.existing_agents(session, wanted)
-            created = {item.position: _agent_row(item) for item in items if item.new_agent and not item.problem}
+            choice = _choice_for(session, items)
+            items = [_with_accounts(item, choice) for item in items]
+            created = {item.position: _agent_row(item, choice) for item in items if item.new_agent and not item.problem}
             queries.insert_agents(session, list(created.values()))
             queries.insert_items(session, bulk.id, [_item_row(item, existing, created) for item in items])
             _accept_bulk(session, bulk, origin)
@@ -271,15 +274,36 @@ def _locked(session: Session, bulk_id: uuid.UUID) -> Bulk:
     return bulk
 
 
-def _agent_row(item: Item) -> dict[str, Any]:
+def _choice_for(session: Session, items: Sequence[Item]) -> Choice:
+    created = [item.new_agent for item in items if item.new_agent and not item.problem]
+    return choice_for(
+        session,
+        {one.carrier_account_id for one in created if one.carrier_account_id},
+        {one.voice_project_id for one in created if one.voice_project_id},
+    )
+
+
+def _with_accounts(item: Item, choice: Choice) -> Item:
+    """Return the item, invalid where its agent names an account that is not its workspace's to use."""
+    if item.problem or item.new_agent is None:
+        return item
+    problems = choice.problems(item.new_agent.carrier_account_id, item.new_agent.voice_project_id)
+    wrong = " ".join(f"agent.{field}: {message}" for field, message in problems.items())
+    return replace(item, problem=wrong) if wrong else item
+
+
+def _agent_row(item: Item, choice: Choice) -> dict[str, Any]:
     if item.new_agent is None:
         raise ValueError("the item has no new agent")
+    accounts = choice.of(item.new_agent.carrier_account_id, item.new_agent.voice_project_id)
     return {
         "id": uuid.uuid4(),
         "name": item.new_agent.name,
         "livekit_agent_name": item.new_agent.livekit_agent_name,
         "metadata": json.dumps(item.new_agent.metadata),
         "trunk_mode": item.new_agent.trunk_mode.value,
+        "carrier_account_id": accounts.carrier_account_id,
+        "voice_project_id": accounts.voice_project_id,
     }
 
 

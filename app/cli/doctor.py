@@ -9,13 +9,13 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from app.accounts.checks import CheckStatus
 from app.cli.context import EXIT_ATTENTION, EXIT_FAILED, EXIT_OK, installation_command, json_option
 from app.cli.doctor_checks import (
     PROCESS_CHECKS,
     STORE_CHECKS,
     CheckResult,
     CheckRun,
-    CheckStatus,
     read_settings,
     settings_results,
 )

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 
 from psycopg import Connection as PsycopgConnection
 from redis.exceptions import RedisError
@@ -13,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.access import KeyService
+from app.accounts.checks import CheckOutcome, CheckStatus, ok
 from app.audit.service import INTERVAL
 from app.cli.context import command_line, reason_of
 from app.db import queries
@@ -20,27 +20,6 @@ from app.observability import metrics
 from app.settings import Settings, SettingsError, load_settings
 from app.web.readiness import NotReadyError, check_broker, check_migrations
 from app.wiring import Wiring
-
-
-class CheckStatus(StrEnum):
-    """How a check ended."""
-
-    OK = "ok"
-    WARNING = "warning"
-    """It works, but needs attention."""
-    FAILED = "failed"
-    """Numbers cannot be connected until it is fixed."""
-    SKIPPED = "skipped"
-    """A setting or check that it depends on failed."""
-
-
-@dataclass(frozen=True)
-class CheckOutcome:
-    """What a check found, and how to fix it."""
-
-    status: CheckStatus
-    detail: str
-    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,11 +40,6 @@ class CheckResult:
 
     name: str
     outcome: CheckOutcome
-
-
-def ok(detail: str) -> CheckOutcome:
-    """Build the outcome of a check that passed."""
-    return CheckOutcome(CheckStatus.OK, detail)
 
 
 class CheckRun:
@@ -284,13 +258,13 @@ def _keys(wiring: Wiring) -> CheckOutcome:
 
 
 def _stored_secrets(wiring: Wiring) -> CheckOutcome:
-    counts = wiring.webhooks.count_secrets()
+    counts = wiring.stored_secrets.count()
     if counts.unreadable:
         detail = f"{counts.unreadable} stored secrets open with none of CREDENTIAL_KEYS"
         return CheckOutcome(CheckStatus.FAILED, detail, "Add the key that they were sealed with to CREDENTIAL_KEYS.")
     if counts.in_clear:
         fix = "Set CREDENTIAL_KEYS (openssl rand -base64 32) for every process, restart, then run: "
-        detail = f"{counts.in_clear} secrets of webhooks are stored in clear"
+        detail = f"{counts.in_clear} secrets are stored in clear"
         return CheckOutcome(CheckStatus.WARNING, detail, fix + command_line("credentials rewrap"))
     if counts.outdated:
         detail = f"{counts.outdated} secrets are sealed by an older one of CREDENTIAL_KEYS"

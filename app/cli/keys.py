@@ -102,7 +102,7 @@ def rewrap_credentials(is_json: bool) -> None:
     if not wiring().settings.sealing_keys:
         raise command_error("CREDENTIAL_KEYS is not set. Make a key with: openssl rand -base64 32")
     try:
-        count = wiring().webhooks.rewrap_secrets()
+        count = wiring().stored_secrets.rewrap()
     except SealError as error:
         raise command_error(f"{error} Nothing was changed.") from error
     if is_json:

@@ -31,6 +31,9 @@ class ErrorCode(StrEnum):
     WORKSPACE_EXISTS = "workspace_exists"
     WORKSPACE_NOT_EMPTY = "workspace_not_empty"
     KEY_NOT_FOUND = "key_not_found"
+    ACCOUNT_NOT_FOUND = "account_not_found"
+    ACCOUNT_IN_USE = "account_in_use"
+    CREDENTIAL_KEYS_MISSING = "credential_keys_missing"
     AGENT_HAS_PHONE = "agent_has_phone"
     AGENT_HAS_NO_PHONE = "agent_has_no_phone"
     NUMBER_IN_USE = "number_in_use"
@@ -131,6 +134,9 @@ ADVICE: Mapping[ErrorCode, str] = {
     _C.WORKSPACE_EXISTS: "Choose another slug.",
     _C.WORKSPACE_NOT_EMPTY: "Delete or revoke what the detail names, then delete the workspace.",
     _C.KEY_NOT_FOUND: "It may have been revoked: check Keys.",
+    _C.ACCOUNT_NOT_FOUND: "It may have been deleted: check Accounts.",
+    _C.ACCOUNT_IN_USE: "Delete the agents that use it, or wait until its empty trunks are deleted, then try again.",
+    _C.CREDENTIAL_KEYS_MISSING: "Set CREDENTIAL_KEYS (openssl rand -base64 32) for every process, and restart them.",
     _C.AGENT_HAS_PHONE: "Deprovision that agent's number first, or choose another agent.",
     _C.AGENT_HAS_NO_PHONE: "Provision a number first.",
     _C.NUMBER_IN_USE: "Choose another number, or move this one from the agent that has it.",
@@ -218,6 +224,11 @@ def bulk_not_found(bulk_id: object) -> RefusedError:
 def trunk_not_found(trunk_id: object) -> RefusedError:
     """Build the 404 for an unknown id of a shared trunk."""
     return RefusedError(ErrorCode.NOT_FOUND, f"There is no trunk {trunk_id}.")
+
+
+def account_not_found(kind: str, account_id: object) -> RefusedError:
+    """Build the 404 for an unknown carrier account or voice project, or one that is not seen."""
+    return RefusedError(ErrorCode.ACCOUNT_NOT_FOUND, f"There is no {kind} {account_id}.")
 
 
 def webhook_not_found(webhook_id: object) -> RefusedError:

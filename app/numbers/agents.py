@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from app.accounts.choice import choice_for
 from app.db.access import record_activity
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation
@@ -33,16 +34,29 @@ class AgentService:
         metadata: dict[str, Any],
         *,
         trunk_mode: TrunkMode = TrunkMode.SHARED,
+        carrier_account_id: uuid.UUID | None = None,
+        voice_project_id: uuid.UUID | None = None,
         origin: Origin = INTERNAL,
     ) -> Agent:
-        """Insert an agent; LiveKit dispatches calls to `livekit_agent_name`, by default the name."""
+        """Insert an agent; LiveKit dispatches calls to `livekit_agent_name`, by default the name.
+
+        Its accounts are those of its workspace where it names no other; 422 for one that is not for this workspace.
+        """
         with self.sessions.begin() as session:
+            choice = choice_for(
+                session,
+                [carrier_account_id] if carrier_account_id else (),
+                [voice_project_id] if voice_project_id else (),
+            )
+            accounts = choice.of(carrier_account_id, voice_project_id)
             agent = Agent(
                 id=uuid.uuid4(),
                 name=name,
                 livekit_agent_name=livekit_agent_name or name,
                 agent_metadata=metadata,
                 trunk_mode=trunk_mode,
+                carrier_account_id=accounts.carrier_account_id,
+                voice_project_id=accounts.voice_project_id,
                 phone_provisioning_status=PhoneStatus.NOT_PROVISIONED,
             )
             session.add(agent)

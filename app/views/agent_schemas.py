@@ -13,9 +13,11 @@ from app.db.queries import Position
 from app.domain.errors import ErrorCode
 from app.domain.operations import PhoneStatus, TrunkMode
 from app.domain.texts import MAX_NAME
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT
 from app.views.fields import (
     E164_PATTERN,
     VISIBLE_LINE,
+    Id,
     Metadata,
     Name,
     PhoneNumberField,
@@ -103,6 +105,21 @@ class AgentIn(Strict):
         data_key="trunkMode",
     )
 
+    carrier_account_id = Id(
+        data_key="carrierAccountId",
+        metadata={
+            "description": "The carrier account of its number; defaults to its workspace's. Never changed.",
+            "example": str(ENVIRONMENT_ACCOUNT),
+        },
+    )
+    voice_project_id = Id(
+        data_key="voiceProjectId",
+        metadata={
+            "description": "The voice project that it runs in; defaults to its workspace's. Never changed.",
+            "example": str(ENVIRONMENT_PROJECT),
+        },
+    )
+
 
 class AgentOut(Schema):
     """An agent."""
@@ -115,6 +132,14 @@ class AgentOut(Schema):
     twilio_phone_number = text("Its number, if any.", NUMBER, data_key="phoneNumber", allow_none=True)
     trunk_mode = choice(
         TrunkMode, "On what kind of Twilio trunk its number is put when it is connected.", data_key="trunkMode"
+    )
+    carrier_account_id = fields.UUID(
+        data_key="carrierAccountId",
+        metadata={"description": "The carrier account of its number.", "example": str(ENVIRONMENT_ACCOUNT)},
+    )
+    voice_project_id = fields.UUID(
+        data_key="voiceProjectId",
+        metadata={"description": "The voice project that it runs in.", "example": str(ENVIRONMENT_PROJECT)},
     )
     created_at = moment("When it was created.", data_key="createdAt")
     updated_at = moment("When it last changed.", data_key="updatedAt")

@@ -3,10 +3,10 @@
 import base64
 import secrets
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 from sqlalchemy import func, select, update
@@ -28,7 +28,7 @@ from app.domain.events import (
     WebhookEvent,
     payload_of,
 )
-from app.sealing import Field, Sealer, SealError, is_sealed
+from app.sealing import Sealer
 from app.webhooks.deliveries import (
     WebhookPublisher,
     lock_endpoint,
@@ -49,15 +49,6 @@ OLD_SECRET_LIVES = timedelta(hours=24)
 
 MAX_OLDER_SECRETS = 9
 """Valid secrets older than the previous one: each signs every message, and header sizes are limited."""
-
-
-class StoredSecrets(NamedTuple):
-    """How many secrets are stored: in all, in clear, sealed by an older key, sealed by one that is not ours."""
-
-    total: int
-    in_clear: int
-    outdated: int
-    unreadable: int
 
 
 @dataclass(frozen=True)
@@ -169,36 +160,6 @@ class WebhookService:
         log.info("webhook_secret_rotated", endpoint_id=str(webhook_id))
         return EndpointWithSecret(endpoint, secret)
 
-    def rewrap_secrets(self) -> int:
-        """Wrap every stored secret by the newest key, and seal those in clear; return how many were changed.
-
-        `SealError`, with nothing changed, when one cannot be opened.
-        """
-        changed = 0
-        with self.sessions.begin() as session:
-            for row, column, field in _stored_secrets(session, locks=True):
-                stored = getattr(row, column)
-                again = self.sealer.rewrapped(stored, field)
-                if again != stored:
-                    setattr(row, column, again)
-                    changed += 1
-        log.info("webhook_secrets_rewrapped", count=changed)
-        return changed
-
-    def count_secrets(self) -> StoredSecrets:
-        """Count the stored secrets by how they are stored."""
-        total = in_clear = outdated = unreadable = 0
-        with self.sessions() as session:
-            for row, column, field in _stored_secrets(session):
-                stored = getattr(row, column)
-                total += 1
-                in_clear += not is_sealed(stored)
-                try:
-                    outdated += is_sealed(stored) and self.sealer.rewrapped(stored, field) != stored
-                except SealError:
-                    unreadable += 1
-        return StoredSecrets(total, in_clear, outdated, unreadable)
-
     def purge_secrets(self) -> int:
         """Erase expired secrets; return how many."""
         expired = WebhookEndpoint.previous_secret_until <= func.now()
@@ -273,21 +234,6 @@ class WebhookService:
         except UrlRefusedError as error:
             detail = f"The URL {error}."
             raise RefusedError(ErrorCode.VALIDATION_FAILED, detail, errors={"url": [str(error)]}) from error
-
-
-def _stored_secrets(
-    session: Session, *, locks: bool = False
-) -> Iterator[tuple[WebhookEndpoint | WebhookOldSecret, str, Field]]:
-    """Yield each stored secret: its row, the attribute that holds it, and its field."""
-    endpoints, older = select(WebhookEndpoint), select(WebhookOldSecret)
-    if locks:
-        endpoints, older = endpoints.with_for_update(key_share=True), older.with_for_update()
-    for endpoint in session.scalars(endpoints):
-        yield endpoint, "sealed_secret", secret_field(endpoint.id)
-        if endpoint.sealed_previous_secret is not None:
-            yield endpoint, "sealed_previous_secret", previous_secret_field(endpoint.id)
-    for old in session.scalars(older):
-        yield old, "sealed_secret", old_secret_field(old.id)
 
 
 def _lock_enabled(session: Session, webhook_id: uuid.UUID) -> tuple[WebhookEndpoint, datetime]:

@@ -131,7 +131,7 @@ RETRY_AFTER_CAP_S = 86400.0
 PORTS = {"https": 443, "http": 80}
 
 
-class UrlRefusedError(Exception):
+class UrlRefusedError(ValueError):
     """A URL that is not allowed; the message goes to the client, after the field's name."""
 
 

@@ -14,7 +14,8 @@ from sqlalchemy import text
 
 from app import create_app
 from app.access import KeyService, Scope
-from app.cli.doctor_checks import STORE_CHECKS, CheckOutcome, CheckStatus
+from app.accounts.checks import CheckOutcome, CheckStatus
+from app.cli.doctor_checks import STORE_CHECKS
 from app.db.engine import Statements, make_engine, make_sessions
 from app.dev.localstack.processes import free_port, poll_until
 from app.saga.rows import Rows

@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import func, select, update
 from standardwebhooks import WebhookVerificationError
 
+from app.accounts.stored_secrets import StoredSecrets, StoredSecretService
 from app.db.engine import Sessions
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint, WebhookOldSecret
 from app.domain.errors import RefusedError
@@ -30,7 +31,7 @@ from app.webhooks.deliveries import (
     claim_delivery,
     save_attempt,
 )
-from app.webhooks.endpoints import MAX_OLDER_SECRETS, StoredSecrets, WebhookService
+from app.webhooks.endpoints import MAX_OLDER_SECRETS, WebhookService
 from app.webhooks.sending import AddressRule, Sender, WebhookResponse
 from tests.support.receiver import LOOPBACK, Receiver, receiver
 from tests.support.saga import RecordingPublisher, Saga
@@ -504,26 +505,28 @@ def test_a_secret_whose_key_is_missing_holds_its_deliveries_back_and_nothing_is_
 def test_rewrapping_seals_by_the_newest_key_and_every_secret_still_signs(outbox: Outbox) -> None:
     outbox.webhooks.rotate_secret(outbox.endpoint_id)
     outbox.webhooks.rotate_secret(outbox.endpoint_id)
-    assert outbox.webhooks.count_secrets() == StoredSecrets(3, in_clear=0, outdated=0, unreadable=0)
+    stored = StoredSecretService(outbox.sessions, outbox.webhooks.sealer)
+    assert stored.count() == StoredSecrets(3, in_clear=0, outdated=0, unreadable=0)
     newer = parse_keys(new_key())
-    webhooks = replace(outbox.webhooks, sealer=Sealer((*newer, *KEYS)))
-    assert webhooks.count_secrets() == StoredSecrets(3, in_clear=0, outdated=3, unreadable=0)
-    assert webhooks.rewrap_secrets() == 3
-    assert webhooks.rewrap_secrets() == 0
+    again = replace(stored, sealer=Sealer((*newer, *KEYS)))
+    assert again.count() == StoredSecrets(3, in_clear=0, outdated=3, unreadable=0)
+    assert again.rewrap() == 3
+    assert again.rewrap() == 0
 
     only_new = DeliveryService(outbox.sessions, outbox.publisher, outbox.deliveries.sender, Sealer(newer))
     outbox.ping()
     assert only_new.deliver(outbox.endpoint_id) == 1  # the receiver still has the oldest of the three
-    assert outbox.webhooks.count_secrets() == StoredSecrets(3, in_clear=0, outdated=0, unreadable=3)
+    assert stored.count() == StoredSecrets(3, in_clear=0, outdated=0, unreadable=3)
     with pytest.raises(SealError):
-        outbox.webhooks.rewrap_secrets()
+        stored.rewrap()
 
 
 def test_what_was_stored_in_clear_is_counted_and_sealed(outbox: Outbox) -> None:
     with outbox.sessions.begin() as session:
         session.execute(update(WebhookEndpoint).values(sealed_secret=outbox.receiver.secret))
-    assert outbox.webhooks.count_secrets() == StoredSecrets(1, in_clear=1, outdated=0, unreadable=0)
-    assert outbox.webhooks.rewrap_secrets() == 1
+    stored = StoredSecretService(outbox.sessions, outbox.webhooks.sealer)
+    assert stored.count() == StoredSecrets(1, in_clear=1, outdated=0, unreadable=0)
+    assert stored.rewrap() == 1
     assert outbox.receiver.secret not in outbox.endpoint.sealed_secret
     outbox.ping()
     assert outbox.deliveries.deliver(outbox.endpoint_id) == 1
