@@ -12,15 +12,17 @@ from limits import parse
 from werkzeug.exceptions import NotFound, RequestEntityTooLarge
 
 from app.access import ConsoleSessions
-from app.console import agent_pages, bulk_pages, operation_pages, webhook_pages
+from app.console import agent_pages, bulk_pages, key_pages, operation_pages, webhook_pages, workspace_pages
 from app.console.agent_pages import register_agents, register_numbers
 from app.console.bulk_pages import register_bulks
+from app.console.key_pages import register_keys
 from app.console.operation_pages import register_audits, register_operations
 from app.console.pages import CONSOLE_SERVICES, ConsoleServices, page, register_filters, signed_in_caller
 from app.console.reader import ConsoleReader
 from app.console.sign_in import configure_cookies, register_guard, register_sign_in
 from app.console.trunk_pages import register_trunks
 from app.console.webhook_pages import register_webhooks
+from app.console.workspace_pages import register_workspaces
 from app.domain.errors import ADVICE, ErrorCode, RefusedError
 from app.web.context import WEB_SERVICES, WIRING
 from app.web.limits import RateLimit
@@ -44,6 +46,7 @@ _DETAIL_PAGES: Mapping[str, Callable[..., Response]] = {
     "operation_id": operation_pages.operation_page,
     "bulk_id": bulk_pages.bulk_page,
     "webhook_id": webhook_pages.webhook_page,
+    "workspace_id": workspace_pages.workspace_page,
 }
 """Id in the path -> the page that has its forms."""
 
@@ -52,6 +55,9 @@ _LIST_PAGES: Mapping[str | None, Callable[..., Response]] = {
     "console.create_bulk": bulk_pages.bulks_page,
     "console.check_bulk": bulk_pages.bulks_page,
     "console.create_webhook": webhook_pages.webhooks_page,
+    "console.create_workspace": workspace_pages.workspaces_page,
+    "console.create_key": key_pages.keys_page,
+    "console.revoke_key": key_pages.keys_page,
 }
 """Endpoint of a form without an id -> the page that has it."""
 
@@ -163,6 +169,8 @@ def register_console(app: APIFlask) -> None:
     register_trunks(blueprint)
     register_audits(blueprint)
     register_webhooks(blueprint)
+    register_workspaces(blueprint)
+    register_keys(blueprint)
     register_filters(blueprint)
     register_errors(app, blueprint)
     app.register_blueprint(blueprint)

@@ -20,7 +20,8 @@ from app.domain.texts import MAX_NAME
 from app.views.agent_schemas import AgentIn, ProvisionIn
 from app.views.bulk_schemas import ItemCursorField
 from app.views.fields import Id, Name, choice
-from app.views.reader import CursorField
+from app.views.reader import ActivityCursorField, CursorField
+from app.views.team_schemas import KeyIn, WorkspaceChangeIn, WorkspaceIn
 from app.views.webhook_schemas import WebhookIn
 from app.web.problems import flat_errors, validation_failed
 
@@ -91,6 +92,12 @@ class _ItemsQuery(_Lenient):
 
 class _DeliveriesQuery(_ListQuery):
     status = choice(DeliveryStatus, "Only deliveries with this status.", load_default=None)
+
+
+class _ActivityQuery(_Lenient):
+    about = Id(data_key="about", attribute="subject_id", load_default=None)
+    key = Id(data_key="key", attribute="key_id", load_default=None)
+    cursor = ActivityCursorField(attribute="before", load_default=0)
 
 
 class _TrunksQuery(_ListQuery):
@@ -213,6 +220,28 @@ def read_webhook_form(given: MultiDict[str, str]) -> dict[str, Any]:
     """Read the form for a new webhook; no event chosen means every event; `RefusedError` 422."""
     events, description = given.getlist("events") or None, given.get("description", "").strip() or None
     return _load(WebhookIn(), {"url": given.get("url", ""), "events": events, "description": description})
+
+
+def read_activity_query(given: MultiDict[str, str]) -> dict[str, Any]:
+    """Read the filters of Activity, `subject_id` and `key_id`, and the row to go on from; `RefusedError` 422."""
+    return _load(_ActivityQuery(), {name: value.strip() for name, value in _without_empty(given).items()})
+
+
+def read_key_form(given: MultiDict[str, str]) -> dict[str, Any]:
+    """Read the form for a new key; no workspace means the caller's, an operator's: all. `RefusedError` 422."""
+    body = {"name": given.get("name", ""), "scopes": [given.get("scope", "")]}
+    return _load(KeyIn(), body | {"workspace": given.get("workspace") or None})
+
+
+def read_workspace_form(given: MultiDict[str, str]) -> dict[str, Any]:
+    """Read the form for a new workspace; `RefusedError` 422."""
+    return _load(WorkspaceIn(), {name: given.get(name, "").strip() for name in ("slug", "name")})
+
+
+def read_workspace_change(given: MultiDict[str, str]) -> dict[str, Any]:
+    """Read the form for a workspace's name and default accounts; `RefusedError` 422."""
+    fields = ("name", "carrierAccountId", "voiceProjectId")
+    return _load(WorkspaceChangeIn(), {name: given.get(name, "") for name in fields})
 
 
 def is_checked(given: MultiDict[str, str], name: str) -> bool:

@@ -73,6 +73,7 @@ class NavigationItem:
     endpoint_prefixes: tuple[str, ...]
     is_operators: bool = False
     """Whether only operators see it."""
+    needs: Scope = Scope.READ
 
 
 NAVIGATION: Sequence[NavigationItem] = (
@@ -97,6 +98,16 @@ NAVIGATION: Sequence[NavigationItem] = (
     NavigationItem(
         "Webhooks", "console.webhooks", ("console.webhook", "console.create_webhook", "console.rotate_webhook")
     ),
+    NavigationItem(
+        "Workspaces",
+        "console.workspaces",
+        ("console.workspace", "console.create_workspace", "console.change_workspace", "console.delete_workspace"),
+        is_operators=True,
+    ),
+    NavigationItem(
+        "Keys", "console.keys", ("console.key", "console.create_key", "console.revoke_key"), needs=Scope.ADMIN
+    ),
+    NavigationItem("Activity", "console.activity", ("console.activity",), needs=Scope.ADMIN),
 )
 """The links in the header of every page, in order; a new page adds its line."""
 
@@ -116,7 +127,9 @@ def render(template: str, **values: Any) -> str:
         may_write=who is not None and who.may(Scope.WRITE),
         may_admin=who is not None and who.may(Scope.ADMIN),
         is_operator=is_operator,
-        navigation=[item for item in NAVIGATION if is_operator or not item.is_operators],
+        navigation=[
+            item for item in NAVIGATION if who and who.may(item.needs) and (is_operator or not item.is_operators)
+        ],
         endpoint=request.endpoint or "",
         flower_url=flower_url(wiring().settings),
         now=datetime.now(UTC),
@@ -153,6 +166,7 @@ def flower_url(settings: Settings) -> str | None:
 
 def register_filters(blueprint: Blueprint) -> None:
     """Register the templates' filters."""
+    blueprint.app_template_filter("action_label")(presentation.action_label)
     blueprint.app_template_filter("ago")(presentation.ago)
     blueprint.app_template_filter("badge")(presentation.badge)
     blueprint.app_template_filter("duration")(presentation.format_duration)

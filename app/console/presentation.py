@@ -12,7 +12,7 @@ from app.db.console_queries import CALLS_FAIL, COUNTED_TO
 from app.db.models import Agent, Bulk
 from app.db.webhooks import WebhookEndpoint
 from app.domain.errors import ADVICE, ErrorCode, RefusedError
-from app.domain.events import DeliveryStatus, DisabledReason, EventName
+from app.domain.events import Action, DeliveryStatus, DisabledReason, EventName
 from app.domain.findings import (
     CHECKS,
     INBOUND_CHECK,
@@ -187,6 +187,15 @@ def kind_label(kind: OperationKind) -> str:
 def event_label(name: str) -> str:
     """Return the label of an event in an operation's event log."""
     return _EVENTS.get(name) or humanize(name)
+
+
+_SIGNING = {Action.SIGN_IN: "Sign in", Action.SIGN_IN_REFUSED: "Sign-in refused", Action.SIGN_OUT: "Sign out"}
+
+
+def action_label(action: str) -> str:
+    """Return the label of a change: "Create agent", "Provision phone", "Rotate secret"."""
+    noun, _, verb = action.partition(".")
+    return _SIGNING.get(action) or humanize(verb if "_" in verb else f"{verb} {noun}")  # type: ignore[call-overload]  # a str is equal to its member
 
 
 def ago(moment: datetime, now: datetime) -> str:

@@ -89,8 +89,11 @@ PUBLIC_ENDPOINTS = frozenset({"console.static", "console.sign_in", "console.subm
 POLL_HEADER = "X-Poll"
 """The header of the script's requests: they get 401 instead of a redirect to the sign-in page."""
 
-ADMINISTERED = ("/webhooks", "/keys", "/workspaces", "/carrier-accounts", "/voice-projects")
+ADMINISTERED = ("/webhooks", "/workspaces", "/carrier-accounts", "/voice-projects")
 """Actions below these paths need the scope `admin`; as in the API."""
+
+CONFIDENTIAL = ("/keys", "/activity")
+"""Pages below these paths need it too."""
 
 OPERATED = ("/trunks", "/workspaces")
 """Pages below these paths are the installation's, and for operators only."""
@@ -129,6 +132,8 @@ def _check_key() -> ResponseReturnValue | None:
 
 
 def _needed_scope() -> Scope:
+    if request.path.startswith(CONFIDENTIAL):
+        return Scope.ADMIN
     if request.method in SAFE_METHODS:
         return Scope.READ
     return Scope.ADMIN if request.path.startswith(ADMINISTERED) else Scope.WRITE

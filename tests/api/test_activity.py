@@ -17,6 +17,7 @@ from app.access import REFUSED_SIGN_INS_PER_MINUTE, ConsoleSessions, Scope
 from app.db.access import KEPT, Activity, ApiKey, list_activity, purge_activity
 from app.domain.events import Action, Channel, Origin
 from app.domain.findings import Finding, FindingCode, Health
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT
 from app.numbers.maintenance import MaintenanceService, VerifyResult
 from app.web.context import WIRING
 from tests.cli.test_command_list import ALL as ALL_COMMANDS
@@ -175,6 +176,12 @@ def test_every_button_of_the_console_is_remembered_with_its_actor(drifting: Api)
     delivery = api.wiring.webhooks.deliveries(api.wiring.webhooks.all()[0].id, status=None, after=None, limit=1)[0].id
     did(Action.WEBHOOK_REDELIVER, f"{webhook}/deliveries/{delivery}/redeliver")
     did(Action.WEBHOOK_DELETE, f"{webhook}/delete")
+    team = did(Action.WORKSPACE_CREATE, "/workspaces", slug="acme", name="Acme").headers["Location"]
+    accounts = {"carrierAccountId": str(ENVIRONMENT_ACCOUNT), "voiceProjectId": str(ENVIRONMENT_PROJECT)}
+    did(Action.WORKSPACE_CHANGE, team, name="Acme Inc.", **accounts)
+    did(Action.WORKSPACE_DELETE, f"{team}/delete")
+    did(Action.KEY_CREATE, "/keys", name="more", scope="read")
+    did(Action.KEY_REVOKE, f"/keys/{key_named(api, 'more').id}/revoke")
     did(Action.SIGN_OUT, "/sign-out")
 
     only_looks = {"console.check_bulk"}

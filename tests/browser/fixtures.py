@@ -3,12 +3,12 @@
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import func, select, text
 
 from app.db.access import ApiKey, ConsoleSession
-from app.db.models import Base
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.events import DeliveryStatus, WebhookEvent
+from tests.support.api import delete_rows as delete_rows_of
 from tests.support.sandbox import Sandbox
 from tests.support.sandbox_app import ProviderConsole
 from tests.support.stack import Stack, eventually
@@ -78,6 +78,4 @@ def delete_rows(stack: Stack) -> None:
     with stack.sessions.begin() as session:
         # Workers lock this table first, so this waits for them and avoids a deadlock.
         session.execute(text("LOCK TABLE operations IN ACCESS EXCLUSIVE MODE"))
-        for table in reversed(Base.metadata.sorted_tables):
-            if table not in (ApiKey.__table__, ConsoleSession.__table__):
-                session.execute(delete(table))
+        delete_rows_of(session, ApiKey, ConsoleSession)

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
+from app.access import KeyService
+from app.workspaces import WorkspaceService
 from tests.browser.conftest import SCREENSHOTS, TIMEOUT_MS
 from tests.browser.console_user import ConsoleUser
 from tests.browser.fixtures import (
@@ -54,6 +56,8 @@ def test_every_page_is_accessible(
     bulk, webhook = create_failed_bulk(stack), create_failing_webhook(stack)
     trunk = next(one["id"] for one in stack.api.call("GET", "/api/trunks?mode=shared")[1]["items"])
     eventually(lambda: stack.api.call("GET", audit_url)[1]["status"] == "done", "the audit is done")
+    workspace = WorkspaceService(stack.sessions).create("acme", "Acme Incorporated of the long name that has to wrap")
+    newest = KeyService(stack.sessions).all()[-1]
     pages = {
         "sign-in": "/sign-in",
         "numbers": "/",
@@ -77,6 +81,12 @@ def test_every_page_is_accessible(
         "webhooks": "/webhooks",
         "webhook": f"/webhooks/{webhook}",
         "webhook-delete": f"/webhooks/{webhook}/delete",
+        "workspaces": "/workspaces",
+        "workspace": f"/workspaces/{workspace.id}",
+        "workspace-delete": f"/workspaces/{workspace.id}/delete",
+        "keys": "/keys",
+        "key-revoke": f"/keys/{newest.id}/revoke",
+        "activity": "/activity",
         "not-found": "/agents/nothing",
     }
     context = chromium.new_context(base_url=stack.api.base_url, viewport=DESKTOP)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import Connection, delete, select, text, update
+from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from app import create_app
@@ -236,18 +237,23 @@ def make_settings(database_url: str, redis_url: str = NOWHERE) -> Settings:
 
 def empty_tables(wiring: Wiring) -> None:
     """Delete every row but those that a migration makes: a tenth of what a new database costs."""
-    kept = {Workspace: DEFAULT_WORKSPACE, CarrierAccount: ENVIRONMENT_ACCOUNT, VoiceProject: ENVIRONMENT_PROJECT}
-    own = {model.__table__ for model in kept}
     with wiring.engine.begin() as connection:
-        for table in reversed([table for table in Base.metadata.sorted_tables if table not in own]):
-            connection.execute(table.delete())
-        # Workspaces and their accounts name each other.
-        connection.execute(update(CarrierAccount).values(workspace_id=None))
-        connection.execute(update(VoiceProject).values(workspace_id=None))
-        defaults = {"carrier_account_id": ENVIRONMENT_ACCOUNT, "voice_project_id": ENVIRONMENT_PROJECT}
-        connection.execute(update(Workspace).values(defaults))
-        for model, row_id in kept.items():
-            connection.execute(delete(model).where(model.id != row_id))
+        delete_rows(connection)
+
+
+def delete_rows(connection: Connection | Session, *kept: type[Base]) -> None:
+    """Delete every row but those that a migration makes, and those of `kept`, none of which is in another workspace."""
+    made = {Workspace: DEFAULT_WORKSPACE, CarrierAccount: ENVIRONMENT_ACCOUNT, VoiceProject: ENVIRONMENT_PROJECT}
+    own = {model.__table__ for model in (*made, *kept)}
+    for table in reversed([table for table in Base.metadata.sorted_tables if table not in own]):
+        connection.execute(table.delete())
+    # Workspaces and their accounts name each other.
+    connection.execute(update(CarrierAccount).values(workspace_id=None))
+    connection.execute(update(VoiceProject).values(workspace_id=None))
+    defaults = {"carrier_account_id": ENVIRONMENT_ACCOUNT, "voice_project_id": ENVIRONMENT_PROJECT}
+    connection.execute(update(Workspace).values(defaults))
+    for model, row_id in made.items():
+        connection.execute(delete(model).where(model.id != row_id))
 
 
 @pytest.fixture(scope="session")
