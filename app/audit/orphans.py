@@ -53,6 +53,8 @@ class StoredPaths:
     numbers: frozenset[str] = frozenset()
     """The numbers of all agents and open operations, E.164."""
     pool: PoolRows = field(default_factory=PoolRows)
+    mates: Mapping[str, int] = field(default_factory=dict)
+    """Agent id -> how many numbers of its workspace have a place on its shared trunk."""
 
     @property
     def shared_trunk_sids(self) -> frozenset[str]:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.audit.orphans import StoredPaths, delete_orphan, find_orphans, ids_of, read_pool
@@ -21,7 +21,7 @@ from app.bulk.service import BulkService
 from app.db.access import record_activity
 from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Bulk, BulkItem, Operation, Trunk
-from app.db.visibility import seen_workspace
+from app.db.visibility import seeing, seen_workspace
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import Action, Origin
 from app.domain.findings import (
@@ -88,7 +88,7 @@ NOT_REPAIRED = "not repaired: "
 """How `fixed` starts where a repair was refused; the error code follows."""
 
 KEPT_REPORTS = 200
-"""Reports kept: a day and a half at the sweeper's interval."""
+"""Reports kept of everybody, and of each workspace: a day and a half at the sweeper's interval."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ class AuditService:
         if audit is None:
             return None
         try:
-            with calling(Caller(CallPriority.BULK, max_wait_s=CALL_MAX_WAIT_S, is_raised_once_begun=False)):
+            caller = Caller(CallPriority.BULK, max_wait_s=CALL_MAX_WAIT_S, is_raised_once_begun=False)
+            with calling(caller), seeing(audit.workspace_id):
                 requested_by = Origin(requested_by=audit.requested_by or "audit", key_id=audit.key_id)
                 findings, checked = self._compare_all(fix=audit.fix, origin=requested_by)
         except ProviderError as error:
@@ -152,7 +153,7 @@ class AuditService:
         return self._finish(audit_id, AuditStatus.DONE, findings, checked, None)
 
     def _request_if_due(self, session: Session) -> None:
-        latest = session.scalar(select(func.max(Audit.created_at)))
+        latest = session.scalar(select(func.max(Audit.created_at)).where(Audit.workspace_id.is_(None)))
         now = session.scalars(select(func.now())).one()
         # The first audit needs a path that has existed for a while: a new installation has nothing to audit.
         is_old_path = (Agent.phone_provisioning_status == PhoneStatus.PROVISIONED, Agent.updated_at < now - INTERVAL)
@@ -190,31 +191,37 @@ class AuditService:
         after = self._read_paths()
         # An agent that changed while the lists were read is left to the next audit.
         steady = [path for agent_id, path in after.paths.items() if before.paths.get(agent_id) == path]
-        members = Counter(after.places.values())
-        findings = [
-            with_members(finding, members[after.places[path.agent_id]] if path.agent_id in after.places else 0)
-            for path in steady
-            for finding in guarded(partial(compare, path, observed), path.agent_id)
-        ]
+        findings = [finding for path in steady for finding in guarded(partial(compare, path, observed), path.agent_id)]
         known = {one for path in steady for one in (path.number_sid, *ids_of(path))}
+        # What belongs to no agent is nobody's to know but operators'.
         for check in (
-            partial(find_foreign_numbers, observed, (before, after)),
-            partial(_foreign_catch_alls, observed, tools.instance, known),
-            partial(find_unreadable, observed, tools.instance, known),
-            partial(find_orphans, observed, (before, after), tools, self.orphan_grace),
+            ()
+            if seen_workspace()
+            else (
+                partial(find_foreign_numbers, observed, (before, after)),
+                partial(_foreign_catch_alls, observed, tools.instance, known),
+                partial(find_unreadable, observed, tools.instance, known),
+                partial(find_orphans, observed, (before, after), tools, self.orphan_grace),
+            )
         ):
             findings += guarded(check)
         findings = worst_first(findings)
         if fix:
             findings = self._fix(findings, observed, after, origin)
         shared = {agent_id: path.trunk_sid for agent_id, path in after.paths.items() if agent_id in after.places}
-        report = one_for_each_trunk(findings, shared)
+        members = Counter(after.places.values())
+        report = [
+            with_members(one, members[after.places.get(one.agent_id or "", NO_TRUNK)])
+            for one in one_for_each_trunk(findings, shared)
+        ]
         checked = [path.agent_id for path in steady]
-        self._save_health(checked, findings, findings_by_trunk(report, observed, after, tools, checked))
+        told = [with_members(one, after.mates.get(one.agent_id or "", 0)) for one in findings]
+        by_trunk = findings_by_trunk(report, observed, after, tools, checked) if seen_workspace() is None else {}
+        self._save_health(checked, told, by_trunk)
         return report, len(steady)
 
     def _read_paths(self) -> StoredPaths:
-        """Read the paths of all provisioned agents, and which agents have an open operation."""
+        """Read the paths of the provisioned agents that are seen, and which agents have an open operation."""
         with self.sessions.begin() as session:
             holders = session.scalars(select(Agent).where(Agent.twilio_phone_number.is_not(None))).all()
             provisioned = [agent for agent in holders if agent.phone_provisioning_status is PhoneStatus.PROVISIONED]
@@ -225,8 +232,12 @@ class AuditService:
             )
             asked = busy.all()
             now = session.scalar(select(func.now()))
-            standing = session.scalars(select(Trunk).where(Trunk.state == TrunkState.ACTIVE)).all()
+            active = select(Trunk).where(Trunk.state == TrunkState.ACTIVE)
+            if seen_workspace():
+                active = active.where(Trunk.id.in_({agent.trunk_id for agent in provisioned if agent.trunk_id}))
+            standing = session.scalars(active).all()
             pool = read_pool(session, self.tools.instance)
+        mates = Counter((agent.workspace_id, agent.trunk_id) for agent in provisioned)
         open_agents = {str(one) for row in asked for one in (row.agent_id, row.target_agent_id) if one}
         return StoredPaths(
             {
@@ -244,6 +255,7 @@ class AuditService:
             frozenset(filter(None, [agent.twilio_phone_number for agent in holders]))
             | {row.phone_number for row in asked},
             pool,
+            {str(agent.id): mates[agent.workspace_id, agent.trunk_id] for agent in provisioned if agent.trunk_id},
         )
 
     def _fix(self, findings: list[Finding], observed: Observed, rows: StoredPaths, origin: Origin) -> list[Finding]:
@@ -371,8 +383,13 @@ class AuditService:
             audit.status, audit.agents_checked, audit.error_detail = status, checked, error
             audit.findings = [finding_json(finding) for finding in findings]
             audit.finished_at, audit.lease_until = session.scalar(select(func.clock_timestamp())), None
-            newest = select(Audit.id).order_by(Audit.created_at.desc()).limit(KEPT_REPORTS)
-            session.execute(Audit.__table__.delete().where(Audit.id.not_in(newest), Audit.finished_at.is_not(None)))  # type: ignore[attr-defined]  # a Table
+            own = Audit.workspace_id.is_not_distinct_from(audit.workspace_id)
+            newest = select(Audit.id).where(own).order_by(Audit.created_at.desc()).limit(KEPT_REPORTS)
+            session.execute(
+                delete(Audit)
+                .where(own, Audit.id.not_in(newest), Audit.finished_at.is_not(None))
+                .execution_options(synchronize_session=False)
+            )
             return audit
 
 

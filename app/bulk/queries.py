@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from app.db.engine import read_sql
 from app.db.models import Agent, Bulk, BulkItem, Operation
 from app.db.queries import Position, page_of
+from app.db.visibility import home_workspace
 from app.domain.operations import (
     FINAL_STATUSES,
     OPEN_BULKS,
@@ -46,6 +47,12 @@ def count_pending(session: Session) -> Mapping[TrunkMode, int]:
         .where(Bulk.status.in_(OPEN_BULKS), BulkItem.status == ItemStatus.PENDING, Bulk.kind != BulkKind.REPAIR)
     )
     return {TrunkMode(mode): count for mode, count in session.execute(query.group_by("wanted"))}
+
+
+def workspaces_of(session: Session, agent_ids: Collection[uuid.UUID]) -> Collection[uuid.UUID]:
+    """Return the workspaces that these agents are of."""
+    wanted = bindparam("agent_ids", list(agent_ids), type_=ARRAY(Uuid))
+    return session.scalars(select(Agent.workspace_id).where(Agent.id == any_(wanted)).distinct()).all()
 
 
 def existing_agents(session: Session, agent_ids: Collection[uuid.UUID]) -> Mapping[uuid.UUID, TrunkMode]:
@@ -147,9 +154,9 @@ def list_bulks(session: Session, *, status: BulkStatus | None, after: Position |
 
 
 def insert_agents(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
-    """Insert many agents that have no number; `metadata` is JSON text."""
+    """Insert many agents of the present workspace that have no number; `metadata` is JSON text."""
     if rows:
-        session.connection().exec_driver_sql(_INSERT_AGENTS, _columns(rows))
+        session.connection().exec_driver_sql(_INSERT_AGENTS, {"workspace": home_workspace(), **_columns(rows)})
 
 
 def insert_items(session: Session, bulk_id: uuid.UUID, rows: Sequence[Mapping[str, object]]) -> None:

@@ -17,6 +17,7 @@ from app.bulk.items import BulkItemRef, Item
 from app.db.access import record_activity
 from app.db.engine import Sessions
 from app.db.models import Bulk, BulkItem, Operation
+from app.db.visibility import home_workspace, seeing
 from app.domain.errors import ErrorCode, bulk_not_found
 from app.domain.events import INTERNAL, Action, Origin
 from app.domain.operations import BulkKind, BulkStatus, ItemStatus
@@ -68,9 +69,10 @@ class BulkService:
         An invalid item fails at once and says why; the others wait for the sweeper.
         """
         with self.sessions.begin() as session:
-            bulk = _add_bulk(session, BulkKind.PROVISION, len(items), origin)
             wanted = {item.agent_id for item in items if item.agent_id is not None}
             existing = queries.existing_agents(session, wanted)
+            of = {*queries.workspaces_of(session, existing), *(home_workspace() for item in items if item.new_agent)}
+            bulk = _add_bulk(session, BulkKind.PROVISION, len(items), of, origin)
             choice = _choice_for(session, items)
             items = [_with_accounts(item, choice) for item in items]
             created = {item.position: _agent_row(item, choice) for item in items if item.new_agent and not item.problem}
@@ -89,7 +91,8 @@ class BulkService:
         agent that has lost the number by then, or is busy, fails its item alone.
         """
         with self.sessions.begin() as session:
-            bulk = _add_bulk(session, kind, len(agents), origin)
+            of = queries.workspaces_of(session, [agent_id for agent_id, _ in agents])
+            bulk = _add_bulk(session, kind, len(agents), of, origin)
             rows = [_agent_item_row(position, *one) for position, one in enumerate(agents, start=1)]
             queries.insert_items(session, bulk.id, rows)
             _accept_bulk(session, bulk, origin)
@@ -187,8 +190,11 @@ class BulkService:
         return bulk
 
 
-def _add_bulk(session: Session, kind: BulkKind, total: int, origin: Origin) -> Bulk:
+def _add_bulk(session: Session, kind: BulkKind, total: int, workspaces: Collection[uuid.UUID], origin: Origin) -> Bulk:
+    """Add the row of a bulk for agents of these workspaces."""
     bulk = Bulk(id=uuid.uuid4(), kind=kind, total=total, pending=total, status=BulkStatus.QUEUED)
+    if len(workspaces) <= 1:
+        bulk.workspace_id = next(iter(workspaces), home_workspace())
     bulk.created_by, bulk.key_id, bulk.request_id = origin.requested_by, origin.key_id, origin.request_id
     session.add(bulk)
     session.flush()
@@ -231,7 +237,8 @@ def requeue_item(sessions: Sessions, operation: Operation) -> BulkItemRef | None
     """Make the item of an ended operation pending again; None when the operation belongs to no bulk."""
     if operation.bulk_id is None:
         return None
-    with sessions.begin() as session:
+    # The bulk may be an operator's, and have items of other workspaces.
+    with seeing(None), sessions.begin() as session:
         bulk = _locked(session, operation.bulk_id)
         queries.copy_ended_operations(session, bulk.id)
         position = session.scalar(

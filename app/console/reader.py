@@ -8,7 +8,7 @@ from enum import StrEnum
 from app.db import console_queries as queries
 from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Operation
-from app.db.queries import Position, latest_report
+from app.db.queries import Position, latest_audit, latest_report
 from app.domain.operations import OperationStatus, PhoneStatus
 from app.views.operations import OperationView, PhoneView
 from app.views.reader import Reader, cut
@@ -147,7 +147,7 @@ class ConsoleReader:
     def audit(self) -> AuditDetails:
         """Return the newest report, and the audit in progress if any."""
         with self._sessions() as session:
-            newest, report = queries.newest_audit(session), latest_report(session)
+            newest, report = latest_audit(session), latest_report(session)
             under_way = newest if newest is not None and newest.finished_at is None else None
             return AuditDetails(report, under_way, queries.names_of(session, _agents_in(report)))
 

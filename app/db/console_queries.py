@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, literal, or_, select, text, tuple_, union_all
 from sqlalchemy.orm import Session, selectinload
 
-from app.db.models import Agent, Audit, Operation
+from app.db.models import Agent, Operation
 from app.db.queries import Position
+from app.db.visibility import seen_workspace
 from app.domain.findings import Health, Severity
 from app.domain.operations import OPEN_STATUSES, OperationStatus, PhoneStatus
 
@@ -42,10 +43,12 @@ _LAST_OPERATIONS = text("""
       FROM unnest(cast(:agent_ids AS uuid[])) asked (id)
      CROSS JOIN LATERAL (
             SELECT id FROM (
-                (SELECT id, created_at FROM operations WHERE agent_id = asked.id
+                (SELECT id, created_at FROM operations
+                  WHERE agent_id = asked.id AND (cast(:workspace AS uuid) IS NULL OR workspace_id = :workspace)
                   ORDER BY created_at DESC, id DESC LIMIT 1)
                 UNION ALL
-                (SELECT id, created_at FROM operations WHERE target_agent_id = asked.id
+                (SELECT id, created_at FROM operations
+                  WHERE target_agent_id = asked.id AND (cast(:workspace AS uuid) IS NULL OR workspace_id = :workspace)
                   ORDER BY created_at DESC, id DESC LIMIT 1)) own_and_incoming
              ORDER BY created_at DESC, id DESC LIMIT 1) newest
 """)
@@ -116,7 +119,7 @@ def _search(
 
 def last_operations(session: Session, agent_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, Operation]:
     """Return each agent's newest operation, its own or the move that hands it a number, without steps."""
-    found = session.execute(_LAST_OPERATIONS, {"agent_ids": list(agent_ids)})
+    found = session.execute(_LAST_OPERATIONS, {"agent_ids": list(agent_ids), "workspace": seen_workspace()})
     newest: dict[uuid.UUID, uuid.UUID] = {row[0]: row[1] for row in found}
     rows = {row.id: row for row in session.scalars(select(Operation).where(Operation.id.in_(newest.values())))}
     return {agent_id: rows[operation_id] for agent_id, operation_id in newest.items()}
@@ -171,11 +174,6 @@ def count_up_to(session: Session) -> Mapping[str, int]:
         for name, query in wanted.items()
     ]
     return {name: count for name, count in session.execute(union_all(*counts))}  # noqa: C416 - a Row is no pair
-
-
-def newest_audit(session: Session) -> Audit | None:
-    """Return the audit that was requested last, whatever its status."""
-    return session.scalar(select(Audit).order_by(Audit.created_at.desc(), Audit.id.desc()).limit(1))
 
 
 def names_of(session: Session, agent_ids: Collection[uuid.UUID]) -> Mapping[uuid.UUID, str]:

@@ -488,7 +488,8 @@ class Bulk(Owned, Base):
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
-    workspace_id: Mapped[uuid.UUID] = workspace_column()
+    workspace_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("workspaces.id"))
+    """Its agents'; null: they are of several workspaces, and only operators see it."""
     status: Mapped[BulkStatus] = mapped_column(status_column(BulkStatus, "status"), default=BulkStatus.QUEUED)
     kind: Mapped[BulkKind] = mapped_column(
         status_column(BulkKind, "kind"), default=BulkKind.PROVISION, server_default=BulkKind.PROVISION

@@ -11,6 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, selectinload
 
 from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Bulk, Event, Operation, Resource, Workspace
+from app.db.visibility import seen_workspace
 from app.db.webhooks import WebhookDelivery
 from app.domain.errors import ErrorCode
 from app.domain.events import DeliveryStatus, EventName
@@ -59,7 +60,9 @@ _STATUS_VERSION = text("""
            (SELECT max(id) FROM events WHERE operation_id = latest.id),
            (SELECT string_agg(external_id, ',' ORDER BY external_id) FROM resources
              WHERE resources.agent_id = agents.id AND deleted_at IS NULL),
-           (SELECT count(*) FROM agents AS members WHERE members.trunk_id = agents.trunk_id)
+           (SELECT count(*) FROM agents AS members
+             WHERE members.trunk_id = agents.trunk_id
+               AND (cast(:workspace AS uuid) IS NULL OR members.workspace_id = :workspace))
       FROM agents
       LEFT JOIN LATERAL (
             SELECT id, xmin FROM (
@@ -70,6 +73,7 @@ _STATUS_VERSION = text("""
                   ORDER BY created_at DESC, id DESC LIMIT 1)) newest
              ORDER BY created_at DESC, id DESC LIMIT 1) latest ON true
      WHERE agents.id = :agent_id AND agents.deleted_at IS NULL
+       AND (cast(:workspace AS uuid) IS NULL OR agents.workspace_id = :workspace)
 """)
 """`xmin` is the transaction that wrote a row's present version: it changes with every update, and with nothing else.
 
@@ -180,8 +184,8 @@ def get_audit(session: Session, audit_id: uuid.UUID) -> Audit | None:
 
 
 def latest_report(session: Session) -> Audit | None:
-    """Return the newest audit that is over."""
-    query = select(Audit).where(Audit.finished_at.is_not(None))
+    """Return the newest audit that is over, of the workspace that is seen; of everybody where all are."""
+    query = select(Audit).where(Audit.finished_at.is_not(None), _is_of_seen_workspace())
     return session.scalar(query.order_by(Audit.created_at.desc(), Audit.id.desc()).limit(1))
 
 
@@ -207,7 +211,7 @@ def live_resources(session: Session, agent_id: uuid.UUID) -> Sequence[Resource]:
 
 def status_version(connection: Connection, agent_id: uuid.UUID) -> str | None:
     """Return a text that changes whenever anything changes that phone-status shows; None for no such agent."""
-    row = connection.execute(_STATUS_VERSION, {"agent_id": agent_id}).one_or_none()
+    row = connection.execute(_STATUS_VERSION, {"agent_id": agent_id, "workspace": seen_workspace()}).one_or_none()
     return None if row is None else "|".join("" if part is None else str(part) for part in row)
 
 
@@ -223,8 +227,14 @@ def page_of(query: Select[Row], row: type[Row], after: Position | None, limit: i
 
 
 def latest_audit(session: Session) -> Audit | None:
-    """Return the newest audit, over or not."""
-    return session.scalar(select(Audit).order_by(Audit.created_at.desc(), Audit.id.desc()).limit(1))
+    """Return the newest audit, over or not, of whom `latest_report` is."""
+    query = select(Audit).where(_is_of_seen_workspace())
+    return session.scalar(query.order_by(Audit.created_at.desc(), Audit.id.desc()).limit(1))
+
+
+def _is_of_seen_workspace() -> ColumnElement[bool]:
+    # Where all workspaces are seen, an audit of one of them is not the audit of all.
+    return Audit.workspace_id.is_not_distinct_from(seen_workspace())
 
 
 def count_ignored(session: Session, kicks: int) -> int:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation
 from app.db.queries import count_members
+from app.db.visibility import seeing, seen_workspace
 from app.domain.errors import ErrorCode, agent_not_found
 from app.domain.findings import FINDING_KINDS, FindingCode
 from app.domain.operations import (
@@ -213,7 +214,8 @@ class PlanningService:
             agent = session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
             if agent is None:
                 raise agent_not_found(agent_id)
-            holder = session.scalar(select(Agent).where(Agent.twilio_phone_number == phone_number))
+            with seeing(None):
+                holder = session.scalar(select(Agent).where(Agent.twilio_phone_number == phone_number))
             obstacles = list(_row_obstacles(session, agent, holder, phone_number))
         if holder is None:
             return agent, None, obstacles
@@ -277,8 +279,9 @@ def _row_obstacles(session: Session, agent: Agent, holder: Agent | None, phone_n
         yield Obstacle(ErrorCode.OPERATION_IN_PROGRESS, detail)
     is_on_its_way = operation is not None and operation.phone_number == phone_number
     if holder is not None and holder.id != agent.id and not is_on_its_way:
-        detail = f"The number belongs to another agent: {shown(holder.name)} ({holder.id})."
-        yield Obstacle(ErrorCode.NUMBER_IN_USE, detail)
+        is_seen = seen_workspace() in {None, holder.workspace_id}
+        which = f": {shown(holder.name)} ({holder.id})" if is_seen else ""
+        yield Obstacle(ErrorCode.NUMBER_IN_USE, f"The number belongs to another agent{which}.")
 
 
 def _number_obstacles(number: CarrierNumber, *, takeover: bool, is_held: bool) -> Iterator[Obstacle]:

@@ -16,6 +16,7 @@ from app.bulk import queries
 from app.bulk.items import Item
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation, Resource, Trunk
+from app.db.visibility import seeing, seen_workspace
 from app.domain.operations import STEP_BY_NAME, TRUNK, OperationKind, OperationStatus, TrunkMode
 from app.domain.workspaces import ENVIRONMENT_ACCOUNT
 from app.path.observed import CarrierNumber, Unreadable
@@ -63,22 +64,22 @@ class InventoryService:
     carrier: Carrier
 
     def numbers(self) -> list[OwnedNumber]:
-        """Return every readable number, sorted; may raise the provider's errors."""
+        """Return every readable number but those of other workspaces, sorted; may raise the provider's errors."""
         unreadable: list[Unreadable] = []
         found = self.carrier.list_numbers(unreadable)
         if unreadable:
             log.warning("numbers_unreadable", count=len(unreadable))
-        with self.sessions.begin() as session:
-            columns = select(Agent.twilio_phone_number, Agent.id, Agent.name)
-            holders = {
-                number: (agent_id, name)
-                for number, agent_id, name in session.execute(columns.where(Agent.twilio_phone_number.is_not(None)))
-            }
+        with seeing(None), self.sessions.begin() as session:
+            columns = select(Agent.twilio_phone_number, Agent.workspace_id, Agent.id, Agent.name)
+            rows = session.execute(columns.where(Agent.twilio_phone_number.is_not(None))).all()
+        is_hidden = {number: seen_workspace() not in {None, of} for number, of, _, _ in rows}
+        holders = {number: (agent_id, name) for number, _, agent_id, name in rows}
         owned = (
             OwnedNumber(one.phone_number, one.sid, NumberUse.AGENT, *holders[one.phone_number])
             if one.phone_number in holders
             else _unheld(one)
             for one in found
+            if not is_hidden.get(one.phone_number)
         )
         return sorted(owned, key=lambda one: one.phone_number)
 
@@ -223,7 +224,7 @@ class HeadroomService:
         if found is None:
             return None
         most = self._trunk_max_numbers
-        with self._sessions() as session:
+        with seeing(None), self._sessions() as session:
             in_use = len(found.sids) + _growth_since(session, found)
             pool, promised = places_of(session, ENVIRONMENT_ACCOUNT, self._profile, most), _count_promised(session)
         allowed = max(self._trunk_limit - in_use, 0)

@@ -202,13 +202,15 @@ class MaintenanceService:
             return session.get_one(Operation, saga.operation.id)
 
     def _read(self, agent_id: uuid.UUID) -> tuple[PathSpec, int]:
-        """Return the agent's path as it should be, and how many numbers share its trunk."""
+        """Return the agent's path as it should be, and how many numbers of its workspace share its trunk."""
         with self.sessions.begin() as session:
             agent = session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
             if agent is None:
                 raise agent_not_found(agent_id)
             _check_has_number(agent)
-            members = select(func.count()).where(Agent.trunk_id == agent.trunk_id)
+            # The result is stored, and shown to the agent's workspace.
+            mates = (Agent.trunk_id == agent.trunk_id, Agent.workspace_id == agent.workspace_id)
+            members = select(func.count()).where(*mates)
             return spec_from_row(self.tools, agent), session.scalars(members).one() if agent.trunk_id else 0
 
 

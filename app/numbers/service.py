@@ -223,17 +223,16 @@ class ProvisioningService:
 
     def retry(self, operation_id: uuid.UUID, *, origin: Origin) -> Operation:
         """Publish an open operation again at once; open a new one after a failed or cancelled provisioning."""
+        with self.sessions() as session:
+            if session.get(Operation, operation_id) is None:
+                raise operation_not_found(operation_id)
         changed = self.rows.change(
             operation_id,
             lambda saga, now: None if saga.operation.status.is_final else machine.retry(saga, origin, now),
         )
         if changed is not None:
             return self._publish(changed[1].saga)
-        with self.sessions() as session:
-            operation = session.get(Operation, operation_id)
-        if operation is None:
-            raise operation_not_found(operation_id)
-        return self._open_again(operation, origin)
+        return self._open_again(self._operation(operation_id), origin)
 
     def _open_again(self, operation: Operation, origin: Origin) -> Operation:
         if operation.status is OperationStatus.SUCCEEDED:

@@ -21,8 +21,10 @@ _ANNOUNCE = announce_sql("(SELECT %(change)s::jsonb AS change) AS given")
 
 
 def lines_of(announcements: Sequence[tuple[WebhookEvent, Mapping[str, Any]]]) -> list[dict[str, str]]:
-    """Return the list `announcements` for events and the data of their payloads."""
-    return [{"event": event, "payload": payload_of(event, data)} for event, data in announcements]
+    """Return the list `announcements` for events and the data of their payloads, each about an agent."""
+    return [
+        {"event": event, "payload": payload_of(event, data), "agent": data["agentId"]} for event, data in announcements
+    ]
 
 
 TOLD = ("code", "severity", "callers", "sentence", "detail", "resource")

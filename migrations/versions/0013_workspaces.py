@@ -12,7 +12,7 @@ branch_labels = None
 depends_on = None
 
 OWNED = ("agents", "bulks", "webhook_endpoints")
-"""Tables whose rows always belong to a workspace, beside operations."""
+"""Tables whose rows belong to a workspace, beside operations."""
 
 
 def upgrade() -> None:
@@ -65,6 +65,8 @@ def upgrade() -> None:
         _add_key(table, "workspace_id", "workspaces", DEFAULT_WORKSPACE)
     _add_key("operations", "workspace_id", "workspaces", DEFAULT_WORKSPACE)
     op.alter_column("operations", "workspace_id", server_default=None)
+    # Null in one with agents of several workspaces.
+    op.alter_column("bulks", "workspace_id", server_default=None, nullable=True)
     _add_key("agents", "carrier_account_id", "carrier_accounts", ENVIRONMENT_ACCOUNT)
     _add_key("agents", "voice_project_id", "voice_projects", ENVIRONMENT_PROJECT)
     _add_key("trunks", "carrier_account_id", "carrier_accounts", ENVIRONMENT_ACCOUNT)

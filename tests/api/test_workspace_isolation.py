@@ -1,18 +1,31 @@
 """Two workspaces and an operator: nobody sees, changes or learns of what is another workspace's."""
 
+import itertools
+import json
+import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, event, select
+from werkzeug.test import TestResponse
 
 from app.access import KeyService, Scope
 from app.db.access import Activity, ApiKey
-from app.db.models import Agent
-from app.db.visibility import NOBODY, seeing, seen_workspace
+from app.db.models import Agent, Audit
+from app.db.visibility import NOBODY, Owned, seeing, seen_workspace
+from app.domain.errors import ErrorCode
+from app.domain.findings import AuditStatus
 from app.domain.workspaces import DEFAULT_WORKSPACE, WORKSPACE_HEADER
+from app.providers.errors import RejectedError
+from app.wiring import profile_of
 from tests.support.api import NUMBER, Api
 from tests.support.console import BrowserClient, signed_in
+from tests.support.routes import ROUTES, May, Who
+from tests.support.trunks import add_shared_trunk
 
 
 def _header(slug: str) -> Mapping[str, str]:
@@ -126,3 +139,218 @@ def test_a_key_knows_its_workspace(api: Api) -> None:
     assert of_operator is not None
     assert (of_acme.workspace, of_acme.is_operator) == ("acme", False)
     assert (of_operator.workspace, of_operator.is_operator) == (None, True)
+
+
+OWNED_TABLES = sorted(model.__tablename__ for model in Owned.__subclasses__())
+
+_MENTION = re.compile(
+    rf"\b(?:FROM|JOIN|UPDATE|,)\s+({'|'.join(OWNED_TABLES)})\b(?![.(])"
+    r"(?:\s+(?:AS\s+)?(?!ON|SET|WHERE|JOIN|LEFT|ORDER|GROUP|LIMIT|FOR)(\w+))?"
+)
+"""A table whose rows belong to workspaces, where a statement reads or writes it, and its alias."""
+
+
+_TRUSTED = re.compile(
+    # A row that the session has made or seen, once more.
+    r"WHERE \w+\.id = %\((pk_1|id|\w+_id)\)s(::UUID)?( FOR .*)?$"
+    # Whose key or session it is.
+    r"|api_keys\.key_hash = |\.token_hash = "
+    # The operations of an agent, or of a bulk, that is seen.
+    r"|LATERAL .* latest ON true|^UPDATE bulk_items .* FROM operations ",
+    re.DOTALL,
+)
+
+
+def unfiltered(statement: str) -> list[str]:
+    """Return the names under which a statement reads such rows without saying whose."""
+    if _TRUSTED.search(statement):
+        return []
+    names = [alias or table for table, alias in _MENTION.findall(statement)]
+    bare = re.search(r"[^.\w]workspace_id = ", statement)
+    return [name for name in names if not re.search(rf"\b{name}\.workspace_id = ", statement) and not bare]
+
+
+@contextmanager
+def watched(engine: Engine) -> Iterator[list[str]]:
+    """Collect the statements that show a workspace's request rows of others."""
+    found: list[str] = []
+
+    def look(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if seen_workspace() is not None and (names := unfiltered(statement)):
+            found.append(f"{names}: {statement}")
+
+    event.listen(engine, "before_cursor_execute", look)
+    try:
+        yield found
+    finally:
+        event.remove(engine, "before_cursor_execute", look)
+
+
+def test_the_watch_tells_a_statement_that_is_not_filtered() -> None:
+    assert unfiltered("SELECT 1 FROM agents WHERE agents.id = 1") == ["agents"]
+    assert unfiltered("SELECT 1 FROM agents AS a JOIN bulks ON true WHERE a.workspace_id = 1") == ["bulks"]
+    assert unfiltered("SELECT 1 FROM operations, agents WHERE agents.workspace_id = 1") == ["operations"]
+    assert not unfiltered("SELECT 1 FROM agents AS a WHERE a.workspace_id = 1")
+    assert not unfiltered("INSERT INTO agents (id) SELECT 1 FROM bulk_items")
+
+
+_NAME = "acme-made"
+"""In every name and text of what is acme's."""
+
+
+@dataclass
+class World:
+    """The application with callers of every kind, and the things of `acme`."""
+
+    api: Api
+    acme: Api
+    callers: dict[Who, Api]
+    browsers: dict[Who, BrowserClient]
+    numbers: Iterator[str] = field(default_factory=lambda: (f"+1514556{n:04}" for n in range(10_000)))
+
+    webhooks: list[str] = field(default_factory=list)
+    shards: Iterator[int] = field(default_factory=itertools.count)
+
+    def agent(self) -> str:
+        return self.acme.agent(_NAME)
+
+    def operation(self) -> str:
+        operation_id = self.acme.provision(self.agent(), next(self.numbers)).json["operationId"]
+        self.acme.fail(operation_id, "twilio_rejected", _NAME)
+        return str(operation_id)
+
+    def bulk(self) -> str:
+        items = [{"phoneNumber": next(self.numbers), "agent": _NAME}]
+        return str(self.acme.post("/api/provisionings", {"items": items}).json["bulkId"])
+
+    def audit(self) -> str:
+        audit_id = str(self.acme.post("/api/audit", {}).json["auditId"])
+        with self.api.wiring.sessions.begin() as session:
+            audit = session.get_one(Audit, uuid.UUID(audit_id))
+            audit.status, audit.findings, audit.finished_at = AuditStatus.DONE, [], datetime.now(UTC)
+        return audit_id
+
+    def webhook(self) -> str:
+        for one in self.webhooks[1:]:
+            self.acme.delete(f"/api/webhooks/{one}")  # there may not be too many
+        made = self.acme.post("/api/webhooks", {"url": f"https://93.184.215.14/{_NAME}"})
+        assert made.status_code == 201, made.text
+        self.webhooks[1:] = [str(made.json["id"])]
+        return self.webhooks[-1]
+
+    def things(self, rule: str) -> dict[str, str]:
+        """Make what a rule's placeholders stand for."""
+        made = {}
+        if "{number}" in rule:
+            made["number"] = next(self.numbers)
+        if "agent_id" in rule:
+            made |= {"agent_id": self.agent(), "to_agent_id": self.agent()}
+        if "operation_id" in rule:
+            made["operation_id"] = self.operation()
+        if "bulk_id" in rule:
+            made["bulk_id"] = self.bulk()
+        if "audit_id" in rule:
+            made["audit_id"] = self.audit()
+        if "webhook_id" in rule:
+            made["webhook_id"] = self.webhook()
+        if "delivery_id" in rule:
+            made["delivery_id"] = str(self.acme.post(f"/api/webhooks/{made['webhook_id']}/test").json["id"])
+        if "trunk_id" in rule:
+            wiring = self.api.wiring
+            made["trunk_id"] = str(
+                add_shared_trunk(wiring.sessions, profile_of(wiring.settings), shard=next(self.shards))
+            )
+        return made
+
+    def send(self, who: Who, route: str, given: Mapping[str, str]) -> TestResponse:
+        """Send the route's request as this caller."""
+        method, rule = route.split(" ", 1)
+        files = {"name": "swagger-ui.css", "filename": "console.css"}
+        path = re.sub(r"<(?:\w+:)?(\w+)>", lambda found: (files | given)[found[1]], rule)
+        entry = ROUTES[route]
+        headers = {WORKSPACE_HEADER: "acme"} if who is Who.OPERATOR_THERE else {}
+        if path.startswith(("/api/", "/metrics")):
+            body = None if entry.json is None else json.loads(_filled(json.dumps(entry.json), given))
+            caller = self.callers[who]
+            if who is not Who.NOBODY:
+                return caller.call(method, path, body, headers=headers)
+            return caller.client.open(path, method=method, json=body)
+        browser = self.browsers[who]
+        if method == "GET":
+            return browser.get(path, headers=headers)
+        page = "/sign-in" if who is Who.NOBODY or path.startswith("/sign") else "/audit"
+        form = {name: _filled(value, given) for name, value in entry.form.items()}
+        data = {"csrf_token": browser.token(page), **form}
+        return browser.client.post(path, data=data, headers={"Accept": "text/html", **headers})
+
+
+def _filled(text: str, given: Mapping[str, str]) -> str:
+    for name, value in given.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+def _no_such_number(_number: str) -> None:
+    raise RejectedError(ErrorCode.NUMBER_NOT_IN_ACCOUNT, "The Twilio account has no such number.")
+
+
+@pytest.fixture
+def world(own_api: Api) -> World:
+    own_api.carrier.list_numbers = list  # type: ignore[attr-defined]  # an account without numbers
+    own_api.carrier.find_number = _no_such_number  # type: ignore[method-assign, assignment]
+    own_api.carrier.list_trunks = lambda *_: []  # type: ignore[method-assign, assignment]
+    for name in ("list_inbound_trunks", "list_dispatch_rules"):
+        setattr(own_api.platform, name, lambda *_, **__: [])
+    acme = own_api.in_workspace("acme")
+    operator = replace(own_api, key=own_api.new_key(Scope.ADMIN))
+    callers = {
+        Who.NOBODY: replace(own_api, key=""),
+        Who.OTHER: own_api.in_workspace("globex"),
+        Who.READ: own_api.in_workspace("acme", Scope.READ),
+        Who.WRITE: own_api.in_workspace("acme", Scope.WRITE),
+        Who.ADMIN: acme,
+        Who.OPERATOR: operator,
+        Who.OPERATOR_THERE: operator,
+    }
+    browsers = {who: BrowserClient(caller) for who, caller in callers.items()}
+    for who, browser in browsers.items():
+        if who is not Who.NOBODY:
+            browser.sign_in()
+    return World(own_api, acme, callers, browsers)
+
+
+def test_every_route_is_in_the_table(api: Api) -> None:
+    known = {
+        f"{method} {rule.rule}"
+        for rule in api.app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert known == set(ROUTES), "tests/support/routes.py says who may use which route"
+
+
+@pytest.mark.filterwarnings("ignore:The HMAC key")  # of the tests' LiveKit secret
+def test_every_route_gives_each_caller_what_the_table_says(world: World) -> None:
+    for who in (Who.ADMIN, Who.OTHER, Who.OPERATOR):
+        audit = world.callers[who].post("/api/audit", {}).json["auditId"]
+        with world.api.wiring.sessions.begin() as session:
+            row = session.get_one(Audit, uuid.UUID(audit))
+            row.status, row.findings, row.finished_at = AuditStatus.DONE, [], datetime.now(UTC)
+    standing = world.things("agent_id operation_id bulk_id audit_id webhook_id delivery_id")
+    wrong = []
+    # Signing out ends what the others need.
+    for route, entry in sorted(ROUTES.items(), key=lambda one: one[0] == "POST /sign-out"):
+        rule = route.split(" ", 1)[1]
+        for who in Who:
+            given = world.things(f"{rule} {entry.json} {entry.form}")
+            with watched(world.api.wiring.engine) as statements:
+                response = world.send(who, route, given)
+            text = response.text
+            response.close()
+            expected = entry.expected(who, rule)
+            if response.status_code != expected:
+                wrong.append(f"{route} by {who}: {response.status_code}, not {expected}")
+            told = {value for value in (_NAME, *standing.values()) if value in text}
+            if who in {Who.NOBODY, Who.OTHER} and entry.may is not May.EVERYBODY and told:
+                wrong.append(f"{route} tells {who} {told}")
+            wrong += [f"{route} by {who} reads {' '.join(one.split())}" for one in statements]
+    assert not wrong, "\n".join(wrong)

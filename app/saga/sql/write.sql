@@ -44,7 +44,7 @@ room AS (
 ),
 -- [end]
 -- [agents]
-agents AS (
+changed_agents AS (
     UPDATE agents
        SET ({agent_columns}) = (SELECT {agent_columns} FROM jsonb_populate_record(agents, changed))
       FROM fits, jsonb_array_elements(change -> 'agents') AS changed
