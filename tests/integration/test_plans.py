@@ -41,7 +41,9 @@ READ_WHOLE = {"find room": "trunks"}
 MOMENT, ID = timedelta(seconds=1), uuid.uuid4()
 
 VALUES = {
-    **dict.fromkeys(("operation", "agent", "bulk", "key_id", "id", "holder", "heir", "token", "trunk"), ID),
+    **dict.fromkeys(
+        ("operation", "agent", "bulk", "key_id", "id", "holder", "heir", "token", "trunk", "workspace", "account"), ID
+    ),
     **dict.fromkeys(("grace", "lands"), MOMENT),
     **dict.fromkeys(("number", "requested_by", "request_id", "traceparent", "channel", "address", "action"), "x"),
     **dict.fromkeys(("change", "detail", "trail", "target"), Jsonb({})),
@@ -91,5 +93,5 @@ def test_every_list_of_open_statuses_is_that_of_the_indexes() -> None:
     files = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "app").rglob("*.sql")}
     lists = {name: re.findall(r"(?<!\.)\bstatus (IN \([^)]*\))", text) for name, text in files.items()}
     assert {name: set(found) for name, found in lists.items() if found} == {
-        name: {IS_OPEN.removeprefix("status ")} for name in ("accept.sql", "write.sql")
+        name: {IS_OPEN.removeprefix("status ")} for name in ("accept.sql", "write.sql", "wake_waiting.sql")
     }

@@ -102,6 +102,16 @@ ROUTES: Mapping[str, Route] = {
     "POST /api/webhooks/<webhook_id>/deliveries/<delivery_id>/redeliver": Route(May.ADMIN, 202),
     "POST /api/webhooks/<webhook_id>/rotate-secret": Route(May.ADMIN, 200),
     "POST /api/webhooks/<webhook_id>/test": Route(May.ADMIN, 202),
+    "GET /api/workspaces": Route(May.READ, 200),
+    "POST /api/workspaces": Route(May.OPERATE_ADMIN, 201, {"slug": "{slug}", "name": "made"}),
+    "GET /api/workspaces/<workspace_id>": Route(May.READ, 200),
+    "PATCH /api/workspaces/<workspace_id>": Route(May.OPERATE_ADMIN, 200, {"name": "changed"}),
+    # It is not empty.
+    "DELETE /api/workspaces/<workspace_id>": Route(May.OPERATE_ADMIN, 409),
+    "GET /api/keys": Route(May.ADMIN, 200),
+    "POST /api/keys": Route(May.ADMIN, 201, {"name": "made"}),
+    "DELETE /api/keys/<key_id>": Route(May.ADMIN, 204),
+    "GET /api/activity": Route(May.ADMIN, 200),
     # Beside the API.
     "GET /healthz": Route(May.EVERYBODY, 200),
     "GET /readyz": Route(May.EVERYBODY, 200),
