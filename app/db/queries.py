@@ -196,10 +196,14 @@ def events_of(session: Session, operation_id: uuid.UUID) -> Sequence[Event]:
 
 
 def waited_for_turn(session: Session, operation_id: uuid.UUID) -> timedelta:
-    """Return how long the operation's steps have waited for a provider that took no more requests."""
-    waits = (Event.event == EventName.STEP_RESTS, Event.detail["code"].astext == ErrorCode.PROVIDER_BUSY)
-    seconds = func.sum(Event.detail["rest_s"].astext.cast(Float) + Event.detail["waited_s"].astext.cast(Float))
-    waited_s = session.scalar(select(seconds).where(Event.operation_id == operation_id, *waits))
+    """Return how long the operation's steps have waited for a provider that took no more requests, or none."""
+    rests = and_(Event.event == EventName.STEP_RESTS, Event.detail["code"].astext.in_(UNTIMED_CODES))
+    came_late = and_(
+        Event.event.in_((EventName.STEP_STARTED, EventName.STEP_UNDOING)), Event.detail["waited_s"].astext.is_not(None)
+    )
+    rest_s = func.coalesce(Event.detail["rest_s"].astext.cast(Float), 0)
+    seconds = func.sum(rest_s + Event.detail["waited_s"].astext.cast(Float))
+    waited_s = session.scalar(select(seconds).where(Event.operation_id == operation_id, or_(rests, came_late)))
     return timedelta(seconds=waited_s or 0)
 
 

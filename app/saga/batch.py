@@ -49,6 +49,8 @@ LONGEST_WAIT_S = 5.0
 """Seconds that a path waits for others, while there are others on their way: at ten numbers a second fifty come
 together, and LiveKit's two lists are a twenty-fifth of a request for each."""
 
+NOT_RIGHT = "Read together with other paths, it does not prove right: it is read by itself now."
+
 
 @dataclass(frozen=True)
 class BatchRunner(Runner):
@@ -105,14 +107,16 @@ class BatchRunner(Runner):
         first = claims[0].context
         caller = Caller(CallPriority.BULK, last_start_at=first.last_call_at, stall_s=timing.stall.total_seconds())
         found: Mapping[uuid.UUID, list[Finding]] = {}
-        pause, refusal = None, ""
+        pause, left = None, (ErrorCode.PATH_NOT_VERIFIED, NOT_RIGHT)
         try:
             with calling(caller):
                 found = self._read([claim.context for claim in claims])
-        except ProviderError as error:
+        except ProviderError as failed:
+            error = first.tools.refused(failed)
             log.warning("batch_call_failed", kind=type(error).__name__, code=error.code, detail=error.detail)
-            refusal = error.detail
+            left = ErrorCode.PATH_NOT_VERIFIED, error.detail
             if error.code in WAITING_CODES:
+                left = error.code, error.detail
                 asked_s = error.retry_after_s or 1.0
                 pause = timedelta(seconds=self.jitter(asked_s, 2 * asked_s))
         except Exception:
@@ -124,7 +128,7 @@ class BatchRunner(Runner):
                 if findings is not None and not is_broken(findings) and not claim.context.is_uncertain:
                     self._keep_result(claim, run, Result(None, findings=tuple(map(finding_json, findings))))
                 else:
-                    run.outcome = self._leave(claim, refusal, pause)
+                    run.outcome = self._leave(claim, *left, pause)
         log.info("batch_verified", claimed=len(claims), took_s=round(time.perf_counter() - began, 3))
         return pause
 
@@ -170,11 +174,11 @@ class BatchRunner(Runner):
                 tools.pool.keep_checked(trunk_id)
         return found
 
-    def _leave(self, claim: Claim, refusal: str, pause: timedelta | None) -> Verdict:
+    def _leave(self, claim: Claim, code: ErrorCode, detail: str, pause: timedelta | None) -> Verdict:
         """Leave an operation to a verification of its own, which the next sweep publishes; after a pause to a batch."""
         failure = Failure(
-            ErrorCode.PATH_NOT_VERIFIED if pause is None else ErrorCode.PROVIDER_BUSY,
-            refusal or "Read together with other paths, it does not prove right: it is read by itself now.",
+            code,
+            detail,
             is_clear=True,
             was_tried=pause is None,
             waited_s=None if pause is None else round(self._elapsed(claim).total_seconds(), 3),

@@ -235,7 +235,7 @@ class Saga:
     older_unsettled: Mapping[str, datetime] = field(default_factory=dict)
     """Step -> until when what another operation of the agent's has asked for there may land."""
     waited: timedelta = timedelta()
-    """How long its steps have waited for a provider that took no more requests: not its operation's time."""
+    """How long its steps have waited for a provider that took no more requests, or none: not its operation's time."""
 
     @property
     def is_uncertain(self) -> bool:
@@ -298,8 +298,10 @@ class Failure:
     """How long something of it may still land, where a request got no answer."""
     was_tried: bool = True
     """False where nothing was sent, so that the next try is the same one again."""
+    was_begun: bool = False
+    """Whether requests were sent although no try is counted: then the first one is, and the step is not untouched."""
     waited_s: float | None = None
-    """How long it stood in line, where the provider took no more requests."""
+    """How long it stood in line, where the provider took no more requests, or none of ours."""
     removed: tuple[str, ...] = ()
     """Ids of what it deleted before it failed."""
     found_routing: Mapping[str, Any] | None = None
@@ -455,10 +457,15 @@ def claim(
     if held_until:
         change.set_operation(wake_at=min(operation.wake_at or now, held_until + LEASE_MARGIN))
         return change.end(Verdict.STALE)
+    row, late = change.steps[name], timedelta()
+    if row.error_code == ErrorCode.CREDENTIALS_REFUSED and row.lease_until:
+        # Whoever comes back late for a credential has waited for it until now.
+        late = now - row.lease_until
+        change.waited += late
     if direction is Direction.DO and _is_out_of_time(change, timing, now):
         _give_up(change, name)
         return change.end(Verdict.ROLLING_BACK)
-    _take(change, step, direction, timing, token)
+    _take(change, step, direction, timing, token, late)
     return change.end(Verdict.CLAIMED)
 
 
@@ -544,7 +551,7 @@ def rest(saga: Saga, lease: Lease, failure: Failure, pause: timedelta, timing: T
         row.name,
         lease_token=None,
         lease_until=now + pause,
-        attempts=row.attempts if failure.was_tried else max(row.attempts - 1, 0),
+        attempts=row.attempts if failure.was_tried else max(row.attempts - 1, int(failure.was_begun)),
         error_code=failure.code,
         error_detail=failure.detail,
         state=StepState.PENDING if is_forward else row.state,
@@ -720,7 +727,7 @@ def _give_up(change: Change, name: str) -> None:
     _start_rollback(change, ErrorCode.PROVIDER_UNAVAILABLE, f"Gave up after repeated failures at {name}. {why}")
 
 
-def _take(change: Change, step: Step, direction: Direction, timing: Timing, token: uuid.UUID) -> None:
+def _take(change: Change, step: Step, direction: Direction, timing: Timing, token: uuid.UUID, late: timedelta) -> None:
     row, now = change.steps[step.name], change.now
     attempt, lease_until = row.attempts + 1, now + timing.lease
     is_forward = direction is Direction.DO
@@ -741,7 +748,8 @@ def _take(change: Change, step: Step, direction: Direction, timing: Timing, toke
     )
     change.set_operation(wake_at=lease_until + LEASE_MARGIN, idle_kicks=0)
     event = EventName.STEP_STARTED if is_forward else EventName.STEP_UNDOING
-    change.tell(event, step.name, attempt=attempt)
+    waited = {"waited_s": round(late.total_seconds(), 3)} if late else {}
+    change.tell(event, step.name, attempt=attempt, **waited)
 
 
 def _write_agent(change: Change, step: Step, result: Result) -> None:

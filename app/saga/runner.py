@@ -38,6 +38,13 @@ BACKOFF_CAP_S = 30.0
 Half of the minute in which everything has ended once the providers respond; the other half is for what is to be done.
 """
 
+REFUSED_SHARE = 0.25
+"""Share of the time that an operation has waited for a credential until it looks again by itself: what is not woken
+after a day comes back within hours, and writes some dozens of rows until then instead of a thousand."""
+
+REFUSED_CAP_S = 900.0
+"""Seconds of the longest such pause, before jitter doubles it."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -91,14 +98,18 @@ class Runner:
                 result = self._act(claim, actions, found)
                 if claim.direction is Direction.UNDO and claim.may_have_happened:
                     _check_stall(caller)
-        except ProviderError as error:
+        except ProviderError as failed:
+            error = claim.context.tools.refused(failed)
+            # While a provider stands still, whatever it was asked before may still land, however long ago that was.
+            is_open = isinstance(error, UnknownOutcomeError) or (claim.may_have_happened and caller.has_stalled)
+            is_open = is_open and (claim.step.is_undone or bool(claim.rules.leaves))
+            if error.code is ErrorCode.CREDENTIALS_REFUSED:
+                log.warning("step_waits_for_credential", detail=error.detail)
+                return self._keep_refusal(claim, run, error, is_clear=is_clear and not is_open, is_open=is_open)
             if error.code in WAITING_CODES:
                 log.info("step_waits_for_its_turn", code=error.code, detail=error.detail)
                 return self._keep_wait(claim, run, error, caller, is_clear=is_clear)
             log.warning("step_call_failed", kind=type(error).__name__, code=error.code, detail=error.detail)
-            # While a provider stands still, whatever it was asked before may still land, however long ago that was.
-            is_open = isinstance(error, UnknownOutcomeError) or (claim.may_have_happened and caller.has_stalled)
-            is_open = is_open and (claim.step.is_undone or bool(claim.rules.leaves))
             return self._keep_error(claim, run, error, is_clear=is_clear and not is_open, is_open=is_open)
         except Exception:
             log.exception("step_broke")
@@ -240,6 +251,30 @@ class Runner:
             removed=tuple(claim.context.removed),
         )
         outcome = self._keep_rest(claim, run, failure, timedelta(seconds=self.jitter(asked_s, 2 * asked_s)))
+        run.outcome = WAITS if outcome.verdict is Verdict.RESTS else run.outcome
+        return outcome
+
+    def _keep_refusal(
+        self, claim: Claim, run: StepRun, error: ProviderError, *, is_clear: bool, is_open: bool
+    ) -> Outcome:
+        """Rest until the account's credential is accepted, which wakes the step; the longer, the longer it takes.
+
+        No further try is counted, but one is: the step may have done something before the refusal.
+        """
+        failure = Failure(
+            error.code,
+            error.detail,
+            is_clear=is_clear,
+            settles_in=self.toolboxes.timing.settle if is_open else None,
+            was_tried=False,
+            was_begun=True,
+            waited_s=round(self._elapsed(claim).total_seconds(), 3),
+            removed=tuple(claim.context.removed),
+        )
+        waited_s = claim.loaded.saga.waited.total_seconds()
+        asked_s = max(error.retry_after_s or 0, min(waited_s * REFUSED_SHARE, REFUSED_CAP_S))
+        pause = timedelta(seconds=self.jitter(asked_s, 2 * asked_s))
+        outcome = self._keep_rest(claim, run, failure, max(pause, self.toolboxes.timing.quiet) if is_open else pause)
         run.outcome = WAITS if outcome.verdict is Verdict.RESTS else run.outcome
         return outcome
 

@@ -29,11 +29,13 @@ SELECT operations.xmin::text AS version,
                  GROUP BY step.name) AS older
          WHERE older.until IS NOT NULL) AS older_unsettled,
 
-       -- How long its steps have stood in line: for a provider that took no more requests.
-       (SELECT coalesce(sum((detail ->> 'rest_s')::float8 + (detail ->> 'waited_s')::float8), 0)
+       -- How long its steps have stood in line: for a provider that took no more requests, or for a credential; for that
+       -- one also how late they came back.
+       (SELECT coalesce(sum(coalesce((detail ->> 'rest_s')::float8, 0) + (detail ->> 'waited_s')::float8), 0)
           FROM events
          WHERE events.operation_id = operations.id
-           AND event = 'step_rests' AND detail ->> 'code' = 'provider_busy') AS waited_s
+           AND (event = 'step_rests' AND detail ->> 'code' IN ('provider_busy', 'credentials_refused')
+                OR event IN ('step_started', 'step_undoing') AND detail ->> 'waited_s' IS NOT NULL)) AS waited_s
   FROM operations
   JOIN agents ON agents.id = operations.agent_id
   LEFT JOIN agents AS targets ON targets.id = operations.target_agent_id
