@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT
+from tests.support.accounts import CARRIER, PROJECT, PROJECT_SECRET, TOKEN
+
 
 class Who(StrEnum):
     """Who sends a request about something of the workspace `acme`."""
@@ -64,6 +67,7 @@ class Route:
 
 _NUMBER = "{number}"
 _ITEM = {"phoneNumber": _NUMBER, "agentId": "{agent_id}"}
+_ACCOUNTS = {"carrierAccountId": str(ENVIRONMENT_ACCOUNT), "voiceProjectId": str(ENVIRONMENT_PROJECT)}
 
 ROUTES: Mapping[str, Route] = {
     # The API.
@@ -112,6 +116,20 @@ ROUTES: Mapping[str, Route] = {
     "POST /api/keys": Route(May.ADMIN, 201, {"name": "made"}),
     "DELETE /api/keys/<key_id>": Route(May.ADMIN, 204),
     "GET /api/activity": Route(May.ADMIN, 200),
+    "GET /api/carrier-accounts": Route(May.READ, 200),
+    "POST /api/carrier-accounts": Route(May.ADMIN, 201, CARRIER),
+    "GET /api/carrier-accounts/<account_id>": Route(May.READ, 200),
+    "PATCH /api/carrier-accounts/<account_id>": Route(May.ADMIN, 200, {"name": "changed"}),
+    "DELETE /api/carrier-accounts/<account_id>": Route(May.ADMIN, 204),
+    "POST /api/carrier-accounts/<account_id>/check": Route(May.ADMIN, 200),
+    "POST /api/carrier-accounts/<account_id>/rotate": Route(May.ADMIN, 200, {"secret": TOKEN}),
+    "GET /api/voice-projects": Route(May.READ, 200),
+    "POST /api/voice-projects": Route(May.ADMIN, 201, PROJECT),
+    "GET /api/voice-projects/<project_id>": Route(May.READ, 200),
+    "PATCH /api/voice-projects/<project_id>": Route(May.ADMIN, 200, {"name": "changed"}),
+    "DELETE /api/voice-projects/<project_id>": Route(May.ADMIN, 204),
+    "POST /api/voice-projects/<project_id>/check": Route(May.ADMIN, 200),
+    "POST /api/voice-projects/<project_id>/rotate": Route(May.ADMIN, 200, {"secret": PROJECT_SECRET}),
     # Beside the API.
     "GET /healthz": Route(May.EVERYBODY, 200),
     "GET /readyz": Route(May.EVERYBODY, 200),
@@ -169,5 +187,16 @@ ROUTES: Mapping[str, Route] = {
     "POST /webhooks/<webhook_id>/ping": Route(May.ADMIN, 303),
     "POST /webhooks/<webhook_id>/rotate": Route(May.ADMIN, 200),
     "POST /webhooks/<webhook_id>/deliveries/<delivery_id>/redeliver": Route(May.ADMIN, 303),
+    "GET /keys": Route(May.ADMIN, 200),
+    "POST /keys": Route(May.ADMIN, 201, form={"name": "made", "scope": "read"}),
+    "GET /keys/<key_id>/revoke": Route(May.ADMIN, 200),
+    "POST /keys/<key_id>/revoke": Route(May.ADMIN, 303),
+    "GET /activity": Route(May.ADMIN, 200),
+    "GET /workspaces": Route(May.OPERATE_READ, 200),
+    "POST /workspaces": Route(May.OPERATE_ADMIN, 303, form={"slug": "{slug}", "name": "made"}),
+    "GET /workspaces/<workspace_id>": Route(May.OPERATE_READ, 200),
+    "POST /workspaces/<workspace_id>": Route(May.OPERATE_ADMIN, 303, form={"name": "changed", **_ACCOUNTS}),
+    "GET /workspaces/<workspace_id>/delete": Route(May.OPERATE_READ, 200),
+    "POST /workspaces/<workspace_id>/delete": Route(May.OPERATE_ADMIN, 409),
 }
 """Method and rule -> who may do it, and what it responds with then."""
