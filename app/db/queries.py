@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, Float, Select, delete, func, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Engine, Float, Select, and_, delete, func, or_, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, selectinload
 
 from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Bulk, Event, Operation, Resource, Workspace
 from app.db.visibility import seen_workspace
 from app.db.webhooks import WebhookDelivery
-from app.domain.errors import ErrorCode
+from app.domain.errors import UNTIMED_CODES
 from app.domain.events import DeliveryStatus, EventName
 from app.domain.operations import OperationStatus, PhoneStatus
 
