@@ -28,6 +28,9 @@ log = structlog.get_logger(__name__)
 
 _TAKE_DUE = read_sql(__file__, "take_due_operations.sql", is_open=IS_OPEN)
 
+DATABASE_ERRORS = (OperationalError, InterfaceError, DBAPIError, PoolTimeoutError)
+"""How an outage of the database shows."""
+
 PASS_INTERVAL_S = 1.0
 """Seconds between two passes: the least delay that a lost message costs."""
 
@@ -53,6 +56,9 @@ PURGE_INTERVAL_S = 3600.0
 """Seconds between two purges of one sweeper: the rows are at least a day old, so an hour does not matter."""
 
 
+ACCOUNTS_INTERVAL_S = 10.0
+"""Seconds between two looks of one sweeper for invalid accounts, each of which is tried once a minute."""
+
 TRUNKS_INTERVAL_S = 60.0
 """Seconds between two looks of one sweeper for shared trunks without numbers: they stay for a day."""
 
@@ -69,6 +75,8 @@ class Sweeper:
     retiring: RetiringService
     purges: tuple[Callable[[], int], ...] = ()
     """Functions that delete expired rows and return how many; every replica may run them."""
+    recheck_accounts: Callable[[], int] = lambda: 0
+    """Tries the credentials of invalid accounts again; returns how many are accepted now."""
     clock: Callable[[], float] = time.monotonic
 
     def sweep(self) -> int:
@@ -87,10 +95,18 @@ class Sweeper:
         for trunk_id in self.retiring.take_due():
             self.service.publisher.publish_retirement(trunk_id)
 
+    def sweep_accounts(self) -> None:
+        """Try the credentials of invalid accounts again."""
+        try:
+            self.recheck_accounts()
+        except DATABASE_ERRORS as error:
+            log.error("sweep_failed", error=type(error).__name__)  # noqa: TRY400  # an outage is not a defect
+
     def run(self, stop: threading.Event) -> None:
         """Sweep once a second until `stop` is set, through outages of the database."""
         log.info("sweeper_started")
-        purged_at = trunks_at = -math.inf
+        purged_at = trunks_at = accounts_at = -math.inf
+        watch: threading.Thread | None = None
         while not stop.is_set():
             due = opened = 0
             try:
@@ -99,10 +115,15 @@ class Sweeper:
                 if self.clock() - trunks_at >= TRUNKS_INTERVAL_S:
                     self.sweep_trunks()
                     trunks_at = self.clock()
+                if self.clock() - accounts_at >= ACCOUNTS_INTERVAL_S and not (watch and watch.is_alive()):
+                    # A thread of its own: a provider that does not respond must not hold up what is due.
+                    watch = threading.Thread(target=self.sweep_accounts, name="accounts", daemon=True)
+                    watch.start()
+                    accounts_at = self.clock()
                 if self.clock() - purged_at >= PURGE_INTERVAL_S:
                     self._purge()
                     purged_at = self.clock()
-            except (OperationalError, InterfaceError, DBAPIError, PoolTimeoutError) as error:
+            except DATABASE_ERRORS as error:
                 log.error("sweep_failed", error=type(error).__name__)  # noqa: TRY400  # an outage is not a defect
             if due < BATCH and opened < BULK_BATCH:
                 stop.wait(PASS_INTERVAL_S)

@@ -183,7 +183,7 @@ def build(
         agents=agents,
         provisioning=service,
         runner=BatchRunner(rows, toolboxes, instrumentation=StepInstrumentation(telemetry)),
-        sweeper=Sweeper(sessions, service, audits, dispatcher, deliveries, retiring, purges),
+        sweeper=Sweeper(sessions, service, audits, dispatcher, deliveries, retiring, purges, accounts.recheck_invalid),
         maintenance=maintenance,
         audits=audits,
         planning=PlanningService(

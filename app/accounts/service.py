@@ -25,7 +25,7 @@ from app.db.engine import Sessions
 from app.db.models import Agent, CarrierAccount, Trunk, VoiceProject, Workspace
 from app.db.visibility import home_workspace, seeing, seen_workspace
 from app.domain.errors import ErrorCode, RefusedError, account_not_found, workspace_not_found
-from app.domain.events import INTERNAL, Action, Origin
+from app.domain.events import INTERNAL, Action, Channel, Origin
 from app.domain.operations import TrunkState
 from app.domain.workspaces import ENVIRONMENT, ENVIRONMENT_ACCOUNT, AccountKind, CredentialStatus
 from app.providers.base import Carrier, VoicePlatform
@@ -118,7 +118,8 @@ class AccountService:
         self._refuse_without_keys()
         with self.sessions.begin() as session:
             owner = self._owner(session, workspace, is_shared=is_shared)
-            self._check_server(values)
+            if origin.channel is not Channel.COMMAND_LINE:
+                self._check_server(values)
             row = ROWS[kind](
                 id=uuid.uuid4(), workspace_id=owner, status=CredentialStatus.PENDING, version=1, checks=[], **values
             )

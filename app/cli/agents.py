@@ -87,11 +87,15 @@ def show(agent: str, is_json: bool) -> None:
     show_default=True,
     help="Whether its number shares a Twilio trunk with others, or has one of its own.",
 )
+@click.option("--carrier-account", "carrierAccountId", help="Id of a carrier account.  [default: its workspace's]")
+@click.option("--voice-project", "voiceProjectId", help="Id of a voice project.  [default: its workspace's]")
 @json_option
 @user_command
-def create(name: str, livekit_name: str | None, metadata: str | None, trunk_mode: str, is_json: bool) -> None:
+def create(
+    name: str, livekit_name: str | None, metadata: str | None, trunk_mode: str, is_json: bool, **accounts: str | None
+) -> None:
     """Create an agent called NAME."""
-    body = {"name": name, "trunkMode": trunk_mode}
+    body = {"name": name, "trunkMode": trunk_mode} | {field: given for field, given in accounts.items() if given}
     body |= {"livekitAgentName": livekit_name} if livekit_name else {}
     try:
         read = AgentIn().load(body | ({"metadata": read_json(metadata)} if metadata else {}))
@@ -99,8 +103,8 @@ def create(name: str, livekit_name: str | None, metadata: str | None, trunk_mode
         raise usage_error(error) from error
     except InvalidTextError as error:
         raise click.UsageError(f"--metadata {error}") from error
-    livekit, given = read.get("livekit_agent_name"), read.get("agent_metadata", {})
-    made = wiring().agents.create(read["name"], livekit, given, trunk_mode=read["trunk_mode"], origin=origin())
+    livekit, given = read.pop("livekit_agent_name", None), read.pop("agent_metadata", {})
+    made = wiring().agents.create(read.pop("name"), livekit, given, **read, origin=origin())
     if is_json:
         print_json(made, AgentOut())
         return

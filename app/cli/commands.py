@@ -6,6 +6,7 @@ import threading
 import click
 from flask.cli import with_appcontext
 
+from app.cli.accounts import accounts, projects
 from app.cli.agents import agents
 from app.cli.bulk import import_file, provision
 from app.cli.context import one_line_errors, wiring
@@ -46,6 +47,8 @@ COMMANDS: tuple[click.Command, ...] = (
     activity,
     webhooks,
     workspaces,
+    accounts,
+    projects,
     keys,
     credentials,
     sweep,

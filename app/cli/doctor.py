@@ -4,13 +4,16 @@ import logging
 import sys
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 import click
+from flask.cli import with_appcontext
 from rich.table import Table
 from rich.text import Text
 
-from app.accounts.checks import CheckStatus
-from app.cli.context import EXIT_ATTENTION, EXIT_FAILED, EXIT_OK, installation_command, json_option
+from app.accounts.checks import CheckOutcome, CheckStatus
+from app.cli.accounts import find_accounts
+from app.cli.context import EXIT_ATTENTION, EXIT_FAILED, EXIT_OK, installation_command, json_option, wiring
 from app.cli.doctor_checks import (
     PROCESS_CHECKS,
     STORE_CHECKS,
@@ -21,6 +24,8 @@ from app.cli.doctor_checks import (
 )
 from app.cli.doctor_providers import PROVIDER_CHECKS
 from app.cli.output import print_json, print_result, progress_console
+from app.domain.errors import account_not_found
+from app.domain.workspaces import AccountKind
 from app.observability.logs import configure
 from app.saga.chain_plan import Plan
 from app.wiring import build
@@ -63,15 +68,16 @@ class NullPublisher:
 
 
 @click.command("doctor")
+@click.option("--account", help="Check only the carrier account or voice project with this name or id.")
 @json_option
 @installation_command
-def doctor(is_json: bool) -> None:
+def doctor(account: str | None, is_json: bool) -> None:
     """Check this installation, and say how to fix what is wrong.
 
     Checks every setting, PostgreSQL and Redis, both providers and the processes. Read-only, but for one key in Redis
     that expires after a minute. Exit code 0: every check passed; 3: warnings; 1: failures.
     """
-    results = _run_checks(is_quiet=is_json)
+    results = _run_checks(is_quiet=is_json) if account is None else _check_account(account, is_quiet=is_json)
     statuses = {result.outcome.status for result in results}
     if is_json:
         shown = [
@@ -103,17 +109,38 @@ def _run_checks(*, is_quiet: bool) -> list[CheckResult]:
     logging.getLogger().setLevel(logging.ERROR)
     # Without rate limiters: they need Redis, which may be what is wrong.
     unlimited = settings.model_copy(update={"twilio_rate": "off", "livekit_rate": "off"})
-    wiring = build(unlimited, publisher=NullPublisher())
+    built = build(unlimited, publisher=NullPublisher())
     console = progress_console()
     try:
-        check_run = CheckRun(wiring, problems)
+        check_run = CheckRun(built, problems)
         for check in CHECKS:
             with console.status(check.name):
                 results.append(check_run.run_check(check))
             show(results[-1])
     finally:
-        wiring.close()
+        built.close()
     return results
+
+
+@with_appcontext  # a check of the installation needs none, since it has to do with wrong settings too
+def _check_account(text: str, *, is_quiet: bool) -> list[CheckResult]:
+    """Make the named checks of an account now, and store what they found."""
+    results = []
+    for kind in AccountKind:
+        for found in find_accounts(kind, text):
+            checked = wiring().accounts.check(kind, found.row.id).row
+            results += [CheckResult(one["name"], _outcome(one)) for one in checked.checks]
+    if not results:
+        raise account_not_found("account", text)
+    for result in results:
+        if not is_quiet:
+            _show(result)
+    return results
+
+
+def _outcome(stored: dict[str, Any]) -> CheckOutcome:
+    warning = CheckStatus.WARNING if stored["fix"] else CheckStatus.OK
+    return CheckOutcome(warning if stored["ok"] else CheckStatus.FAILED, stored["detail"], stored["fix"] or "")
 
 
 def _show(result: CheckResult) -> None:

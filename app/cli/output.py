@@ -4,6 +4,7 @@ Names, details and addresses are untrusted text: control characters in them are 
 """
 
 import json
+import sys
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -82,6 +83,13 @@ def command_error(message: str) -> click.ClickException:
 def confirm(question: str) -> None:
     """Ask for confirmation; abort the command unless the answer is yes."""
     click.confirm(escaped(question), abort=True, err=True)
+
+
+def read_secret() -> str:
+    """Ask for a secret without showing it, or take the first line of a pipe."""
+    if sys.stdin.isatty():
+        return str(click.prompt("Secret", hide_input=True, err=True))
+    return sys.stdin.readline().strip()
 
 
 def print_result(*parts: RenderableType) -> None:

@@ -13,7 +13,7 @@ from app.access import Scope
 from app.accounts.credentials import Credential, open_credential, open_old_credential
 from app.accounts.service import AccountService
 from app.accounts.stored_secrets import StoredSecrets, StoredSecretService
-from app.db.models import Agent, CarrierAccount, Trunk, VoiceProject, Workspace
+from app.db.models import Agent, CarrierAccount, Operation, OperationStep, Trunk, VoiceProject, Workspace
 from app.db.visibility import seeing
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.operations import TrunkState
@@ -554,6 +554,40 @@ def test_an_invalid_account_is_tried_again_each_minute_and_valid_once_it_is_acce
     shown = admin.get(f"{CARRIERS}/{made['id']}").json
     assert (shown["status"], shown["error"]) == ("verified", None)
     assert service.recheck_invalid() == 0
+
+
+@pytest.mark.parametrize("how", ["sweeper", "check", "rotation"])
+def test_what_waits_for_a_credential_goes_on_once_it_is_accepted(
+    admin: Api, providers: FakeAccounts, service: AccountService, how: str
+) -> None:
+    made = created(admin, secret=NEW)
+    agents = {admin.agent(carrierAccountId=made["id"]): 1, admin.agent(): 0}
+    later = datetime.now(UTC) + timedelta(minutes=5)
+    for agent_id, last in agents.items():
+        operation_id = admin.provision(agent_id, f"+1514555124{last}").json["operationId"]
+        admin.begin(operation_id)
+    with admin.wiring.sessions.begin() as session:
+        session.execute(update(Operation).values(wake_at=later))
+        waits = {"lease_until": later, "error_code": ErrorCode.CREDENTIALS_REFUSED}
+        session.execute(update(OperationStep).where(OperationStep.name == "twilio_trunk").values(waits))
+        session.execute(update(CarrierAccount).values(checked_at=None))
+    providers.accepted.add((SID, SID, NEW))
+
+    match how:
+        case "sweeper":
+            assert service.recheck_invalid() == 1
+        case "check":
+            admin.post(f"{CARRIERS}/{made['id']}/check")
+        case "rotation":
+            admin.post(f"{CARRIERS}/{made['id']}/rotate", {"secret": NEW})
+
+    with admin.wiring.sessions() as session:
+        rows = {str(row.agent_id): row for row in session.scalars(select(Operation))}
+        waiting = select(OperationStep.operation_id).where(OperationStep.lease_until == later)
+        assert set(session.scalars(waiting)) == {row.id for agent, row in rows.items() if not agents[agent]}
+    assert {agent: row.wake_at < later for agent, row in rows.items()} == {
+        agent: bool(n) for agent, n in agents.items()
+    }
 
 
 def test_a_check_that_finds_a_verified_account_refused_announces_it_once(admin: Api, providers: FakeAccounts) -> None:

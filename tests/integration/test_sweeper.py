@@ -16,7 +16,7 @@ from app.dev.localstack.servers import PostgresServer
 from app.domain.errors import ErrorCode
 from app.domain.operations import NUMBER, Direction, OperationStatus, PhoneStatus
 from app.providers.errors import RejectedError
-from app.sweeper import BATCH, MOVING, PURGE_INTERVAL_S, Sweeper
+from app.sweeper import ACCOUNTS_INTERVAL_S, BATCH, MOVING, PURGE_INTERVAL_S, Sweeper
 from tests.support.saga import DO_CALL, E164, ORIGIN, TRUNK, UNDO_CALL, Saga, wire
 from tests.support.servers import nested_loops_only
 
@@ -224,3 +224,28 @@ def test_the_sweeper_outlives_an_outage_of_the_database(own_postgres: PostgresSe
     sweeper.run(StoppedAfter(lambda: None, own_postgres.start, lambda: None))
     assert [plan.operation_id for plan in saga.publisher.plans] == [operation_id]
     engine.dispose()
+
+
+def test_a_provider_that_does_not_respond_holds_up_no_sweep_and_is_asked_once_at_a_time(saga: Saga) -> None:
+    begun, let_go, ended = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def recheck() -> int:
+        begun.release()
+        assert let_go.wait(DEADLINE_S)
+        ended.set()
+        return 0
+
+    operation_id = saga.provision()
+    saga.publisher.plans.clear()
+    sweeper = replace(saga.sweeper, recheck_accounts=recheck, clock=saga.clock)
+
+    def later() -> None:
+        assert begun.acquire(timeout=DEADLINE_S)
+        saga.clock.sleep(2 * ACCOUNTS_INTERVAL_S)
+        make_due(saga, operation_id)
+
+    sweeper.run(StoppedAfter(later, lambda: saga.clock.sleep(2 * ACCOUNTS_INTERVAL_S), lambda: None))
+    assert [plan.operation_id for plan in saga.publisher.plans] == [operation_id]
+    assert not begun.acquire(blocking=False)
+    let_go.set()
+    assert ended.wait(DEADLINE_S)
