@@ -345,7 +345,14 @@ class AccountService:
             return self._checked(row, client)
 
     def _keep_verdict(self, session: Session, row: AccountRow, checked: Checked) -> None:
-        """Write what the provider said of the credential that the row has now; the session holds its lock."""
+        """Write what the provider said of the credential that the row has now; the session holds its lock.
+
+        An account concerns the operations of everybody who uses it.
+        """
+        with seeing(None):
+            self._keep_for_all(session, row, checked)
+
+    def _keep_for_all(self, session: Session, row: AccountRow, checked: Checked) -> None:
         kind = kind_of(row)
         if checked.is_accepted:
             row.status, row.error_code, row.error_detail = CredentialStatus.VERIFIED, None, None
