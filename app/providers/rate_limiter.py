@@ -13,6 +13,7 @@ import math
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -130,6 +131,7 @@ class AccountLimits:
     """
 
     def __init__(self, client: Redis, account: str, per_s: float | None, in_flight: int | None, hold_s: float) -> None:
+        self.account = account
         self.in_flight = in_flight
         self._client = client
         self._per_s = per_s or 0
@@ -234,6 +236,47 @@ FULL_POLL_S = 0.02
 TOO_MANY_REQUESTS = 429
 
 
+CROWD = 4
+"""Threads of a process that may wait for one account while others are called: fewer leave its slots unused, more keep
+the others' work waiting for a thread."""
+
+CALLED_WITHIN_S = 60.0
+"""Seconds for which an account counts as called."""
+
+
+class Waiters:
+    """The threads of one process that wait for their turn, by account; all its rate limiters share one.
+
+    An account's name begins with its provider: the two providers of one path are called in any case.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._waiting: Counter[str] = Counter()
+        self._called_at: dict[str, float] = {}
+
+    @contextmanager
+    def joined(self, account: str) -> Iterator[bool]:
+        """Count this thread in the block; say whether it may wait: one account alone may have every thread."""
+        with self._lock:
+            now = self._clock()
+            self._called_at[account] = now
+            others = (one for one, at in self._called_at.items() if now - at <= CALLED_WITHIN_S and one != account)
+            is_alone = all(_provider(one) != _provider(account) for one in others)
+            may_wait = is_alone or self._waiting[account] < CROWD
+            self._waiting[account] += 1
+        try:
+            yield may_wait
+        finally:
+            with self._lock:
+                self._waiting[account] -= 1
+
+
+def _provider(account: str) -> str:
+    return account.partition(":")[0]
+
+
 class RateLimiter:
     """Limits the calls of one process to one provider account; safe to share between threads.
 
@@ -246,12 +289,14 @@ class RateLimiter:
         provider: str,
         max_wait_s: float,
         *,
+        waiters: Waiters | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._limits = limits
         self._provider = provider
         self._max_wait_s = max_wait_s
+        self._waiters = waiters or Waiters(clock)
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
@@ -290,18 +335,22 @@ class RateLimiter:
         if caller.last_start_at is not None:
             give_up_at = min(give_up_at, caller.last_start_at)
         token = uuid.uuid4().hex if self._limits.in_flight else ""
-        if caller.next_priority is CallPriority.SINGLE:
-            self._wait_for_permit(CallPriority.SINGLE, token, give_up_at)
-        else:
-            # One thread of a process asks for bulk calls at a time: the others would only ask in vain.
-            if not self._bulk_lock.acquire(timeout=max(give_up_at - self._clock(), 0)):
-                raise _held_back(self._max_wait_s)
-            try:
-                self._wait_for_permit(CallPriority.BULK, token, give_up_at)
-            finally:
-                self._bulk_lock.release()
+        with self._waiters.joined(self._limits.account) as may_wait:
+            self._take_turn(caller.next_priority, token, give_up_at if may_wait else self._clock())
         caller.has_called = True
         return token or None
+
+    def _take_turn(self, priority: CallPriority, token: str, give_up_at: float) -> None:
+        if priority is CallPriority.SINGLE:
+            self._wait_for_permit(CallPriority.SINGLE, token, give_up_at)
+            return
+        # One thread of a process asks for bulk calls at a time: the others would only ask in vain.
+        if not self._bulk_lock.acquire(timeout=max(give_up_at - self._clock(), 0)):
+            raise _held_back(self._max_wait_s)
+        try:
+            self._wait_for_permit(CallPriority.BULK, token, give_up_at)
+        finally:
+            self._bulk_lock.release()
 
     def _needs_no_permit(self) -> bool:
         """Say whether Redis need not be asked: no limit was in force a moment ago, or it is away."""
@@ -370,6 +419,10 @@ def _held_back(retry_after_s: float) -> CallFailedError:
     return CallFailedError(Outcome.HELD_BACK, retry_after_s=retry_after_s)
 
 
+_WAITERS = Waiters()
+"""Of this process."""
+
+
 def make_rate_limiter(
     redis_url: str, provider: str, account: str, *, per_s: float | None, in_flight: int | None, timeout_s: float
 ) -> RateLimiter:
@@ -378,4 +431,4 @@ def make_rate_limiter(
     name = f"{provider}:{hashlib.sha256(account.encode()).hexdigest()[:16]}"
     limits = AccountLimits(client, name, per_s, in_flight, hold_s=1.2 * timeout_s)
     # A call takes its timeout at most and waits half of it at most, so that a lease has room for both and more.
-    return RateLimiter(limits, provider, max_wait_s=timeout_s / 2)
+    return RateLimiter(limits, provider, max_wait_s=timeout_s / 2, waiters=_WAITERS)

@@ -1,5 +1,6 @@
 """What the rate limiter does with the decisions of the shared limits, without Redis."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import pytest
@@ -7,6 +8,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.providers.errors import CallFailedError, Outcome
 from app.providers.rate_limiter import (
+    CALLED_WITHIN_S,
+    CROWD,
     PAUSE_AFTER_FAILURE_S,
     UNLIMITED_S,
     Caller,
@@ -14,6 +17,7 @@ from app.providers.rate_limiter import (
     Decision,
     Permit,
     RateLimiter,
+    Waiters,
     calling,
 )
 from tests.support.saga import ManualClock
@@ -30,6 +34,7 @@ class ScriptedLimits:
     asked: list[tuple[str, float, int]] = field(default_factory=list)
     reductions: list[tuple[float | None, int]] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
+    account: str = "twilio:ours"
 
     def acquire(self, priority: str, token: str, max_wait_s: float, unreported: int) -> Permit:
         self.asked.append((priority, max_wait_s, unreported))
@@ -155,3 +160,45 @@ def test_without_redis_every_call_passes_and_nothing_is_asked_for_a_while(clock:
     call(rate_limiter)
     assert len(limits.asked) == 2
     assert clock.sleeps == []
+
+
+def test_one_account_alone_may_have_every_thread(clock: ManualClock) -> None:
+    waiters = Waiters(clock)
+    with waiters.joined("livekit:ours"), ExitStack() as stack:
+        assert all(stack.enter_context(waiters.joined("twilio:ours")) for _ in range(10 * CROWD))
+
+
+def test_beside_another_account_few_threads_wait(clock: ManualClock) -> None:
+    waiters = Waiters(clock)
+    with waiters.joined("twilio:theirs"):
+        pass
+    with ExitStack() as stack:
+        may_wait = [stack.enter_context(waiters.joined("twilio:ours")) for _ in range(CROWD + 2)]
+        assert may_wait == [True] * CROWD + [False] * 2
+        with waiters.joined("twilio:theirs") as may_they:
+            assert may_they
+    with waiters.joined("twilio:ours") as may_again:
+        assert may_again
+
+
+def test_an_account_that_nobody_calls_any_more_counts_no_longer(clock: ManualClock) -> None:
+    waiters = Waiters(clock)
+    with waiters.joined("twilio:theirs"):
+        pass
+    clock.now += CALLED_WITHIN_S + 1
+    with ExitStack() as stack:
+        assert all(stack.enter_context(waiters.joined("twilio:ours")) for _ in range(CROWD + 2))
+
+
+def test_a_call_that_may_not_wait_is_held_back_at_once(clock: ManualClock) -> None:
+    waiters, limits = Waiters(clock), ScriptedLimits([Permit(Decision.TOO_EARLY, 1.0)])
+    limiter = RateLimiter(limits, "twilio", MAX_WAIT_S, waiters=waiters, clock=clock, sleep=clock.sleep)  # type: ignore[arg-type]
+    with waiters.joined("twilio:theirs"), ExitStack() as stack:
+        for _ in range(CROWD):
+            stack.enter_context(waiters.joined(limits.account))
+        with pytest.raises(CallFailedError) as failed:
+            call(limiter)
+    assert failed.value.outcome is Outcome.HELD_BACK
+    assert not clock.sleeps
+    # No slot was taken ahead of time for a call that does not wait.
+    assert [asked[1] for asked in limits.asked] == [0]
