@@ -151,17 +151,15 @@ def build(
     publisher = publisher or resolve_name(PUBLISHER)
     rows = Rows(sessions, toolboxes.timing.lands)
     service = ProvisioningService(sessions, publisher, rows)
-    maintenance = MaintenanceService(sessions, publisher, rows, tools)
+    maintenance = MaintenanceService(sessions, publisher, rows, toolboxes)
     bulks = BulkService(sessions, rows)
-    audits = AuditService(sessions, tools, maintenance, timedelta(seconds=settings.orphan_grace_s), bulks)
+    audits = AuditService(sessions, toolboxes, maintenance, timedelta(seconds=settings.orphan_grace_s), bulks)
     sender = Sender(AddressRule(settings.webhook_networks))
     deliveries = DeliveryService(sessions, publisher, sender, sealer)
     agents, webhooks = AgentService(sessions), WebhookService(sessions, publisher, sender, sealer)
-    retiring = RetiringService(sessions, tools)
-    headroom = HeadroomService(
-        sessions, tools.carrier, tools.profile, settings.twilio_trunk_limit, settings.trunk_max_numbers
-    )
-    accounts = AccountService(sessions, sealer, toolboxes, lambda _: headroom.now(), sender.check_url)
+    retiring = RetiringService(sessions, toolboxes)
+    headroom = HeadroomService(sessions, toolboxes, settings.trunk_max_numbers)
+    accounts = AccountService(sessions, sealer, toolboxes, headroom.of, sender.check_url)
     purges = (
         IdempotencyStore(sessions).purge,
         ConsoleSessions(sessions).purge,
@@ -186,20 +184,11 @@ def build(
         sweeper=Sweeper(sessions, service, audits, dispatcher, deliveries, retiring, purges, accounts.recheck_invalid),
         maintenance=maintenance,
         audits=audits,
-        planning=PlanningService(
-            sessions,
-            tools,
-            settings.twilio_trunk_limit,
-            settings.twilio_account_sid,
-            partial(toolboxes.recording, ENVIRONMENT),
-            settings.trunk_max_numbers,
-        ),
+        planning=PlanningService(sessions, toolboxes, settings.trunk_max_numbers),
         headroom=headroom,
-        inventory=InventoryService(sessions, tools.carrier),
+        inventory=InventoryService(sessions, toolboxes),
         bulk=bulks,
-        consolidation=ConsolidationService(
-            sessions, bulks, tools.profile, settings.trunk_max_numbers, settings.twilio_trunk_limit
-        ),
+        consolidation=ConsolidationService(sessions, bulks, toolboxes, settings.trunk_max_numbers),
         rate_limiters={
             provider: limiter
             for provider, limiter in zip(PROVIDER_OF.values(), (one.rate_limiter for one in environment), strict=True)

@@ -181,6 +181,7 @@ def repair_phone(agent_id: uuid.UUID, json_data: dict[str, Any]) -> Response:
 @responds_with(
     ErrorCode.AGENT_NOT_FOUND,
     ErrorCode.AGENT_HAS_NO_PHONE,
+    ErrorCode.ACCOUNTS_DIFFER,
     ErrorCode.AGENT_HAS_PHONE,
     ErrorCode.OPERATION_IN_PROGRESS,
     *OPERATION_ERROR_CODES,

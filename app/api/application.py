@@ -56,7 +56,7 @@ def build_application(wiring: Wiring) -> APIFlask:
         ),
         readiness=readiness,
         metrics=make_metrics(
-            RowCollector(sessions), broker, RoomCollector(wiring.headroom.now), ReadinessCollector(readiness)
+            RowCollector(sessions), broker, RoomCollector(wiring.headroom.all), ReadinessCollector(readiness)
         ),
         rate_limit=make_rate_limit(wiring.settings),
     )

@@ -30,7 +30,7 @@ _PLAN = ConsolidationOut()
 def list_trunks(query_data: dict[str, Any]) -> object:
     """List the Twilio trunks that numbers share and those of single agents, the newest first."""
     page = web_services().trunk_reader.trunks(**query_data)
-    return {"items": page.items, "next_cursor": page.next_cursor, "headroom": wiring().headroom.now()}
+    return {"items": page.items, "next_cursor": page.next_cursor, "headroom": wiring().headroom.of()}
 
 
 @blueprint.post("/consolidate")

@@ -14,6 +14,7 @@ from app.db.models import Agent, Resource, Trunk
 from app.domain.errors import ErrorCode
 from app.domain.findings import Finding, FindingCode
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, STEPS, TRUNK, TrunkState
+from app.domain.workspaces import AccountIds
 from app.numbers.agents import is_open_for
 from app.path.marks import agent_of, is_pool_tag, mark_in, pool_tag
 from app.path.observed import DispatchRule, Observed
@@ -50,8 +51,12 @@ class StoredPaths:
     """Agent id -> the shared trunk that it has a place on, by the id of its row."""
     trunks: Mapping[uuid.UUID, Mapping[str, str]] = field(default_factory=dict)
     """Shared trunks that stand, by the id of their rows -> step -> the sid of trunk and origination URL."""
+    trunk_accounts: Mapping[uuid.UUID, tuple[uuid.UUID, str]] = field(default_factory=dict)
+    """The same -> the carrier account that it is in, and the hash of its profile."""
     numbers: frozenset[str] = frozenset()
     """The numbers of all agents and open operations, E.164."""
+    accounts: Mapping[str, AccountIds] = field(default_factory=dict)
+    """Agent id -> where its path is built, of those in `paths`."""
     pool: PoolRows = field(default_factory=PoolRows)
     mates: Mapping[str, int] = field(default_factory=dict)
     """Agent id -> how many numbers of its workspace have a place on its shared trunk."""

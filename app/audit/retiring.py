@@ -20,11 +20,12 @@ from app.db.engine import Sessions, read_sql
 from app.db.models import Agent, Trunk
 from app.domain.findings import FindingCode
 from app.domain.operations import TrunkState
+from app.domain.workspaces import ENVIRONMENT_PROJECT, AccountIds
 from app.numbers.maintenance import save_trunk_health
 from app.path.marks import pool_tag
 from app.providers.errors import ProviderError
 from app.providers.rate_limiter import Caller, CallPriority, calling
-from app.saga.context import StepContext, Toolbox, context_without_rows
+from app.saga.context import StepContext, ToolboxSource, context_without_rows
 from app.saga.twilio_steps import delete_empty_trunk, numbers_seen, trunks_with
 
 log = structlog.get_logger(__name__)
@@ -50,6 +51,8 @@ class _Retirement:
     trunk_id: uuid.UUID
     token: uuid.UUID
     sid: str | None
+    accounts: AccountIds
+    """Its carrier account, and any voice project: nothing of that one is read."""
 
 
 @dataclass
@@ -65,11 +68,11 @@ class RetiringService:
     """Finds and retires the trunks of the pool that nobody uses."""
 
     sessions: Sessions
-    tools: Toolbox
+    toolboxes: ToolboxSource
 
     def take_due(self) -> list[uuid.UUID]:
         """Note which trunks are empty since when, and return those that are due to go."""
-        values = {"empty_for": EMPTY_FOR, "lands": self.tools.timing.lands, "foreign": _FOREIGN, "batch": BATCH}
+        values = {"empty_for": EMPTY_FOR, "lands": self.toolboxes.timing.lands, "foreign": _FOREIGN, "batch": BATCH}
         with self.sessions.begin() as session:
             session.connection().exec_driver_sql(_MARK_EMPTY)
             return list(session.connection().exec_driver_sql(_DUE, values).scalars())
@@ -79,11 +82,11 @@ class RetiringService:
         claim = self._claim(trunk_id)
         if claim is None:
             return
-        timing = self.tools.timing
-        ctx = context_without_rows(self.tools)
+        timing, tools = self.toolboxes.timing, self.toolboxes.of(claim.accounts)
+        ctx = context_without_rows(tools)
         caller = Caller(CallPriority.BULK, last_start_at=ctx.last_call_at, stall_s=timing.stall.total_seconds())
         try:
-            with calling(caller):
+            with calling(caller), tools.noting():
                 self._delete(ctx, claim)
         except _Strangers as found:
             self._give_back(claim, found)
@@ -105,7 +108,7 @@ class RetiringService:
             return len(session.scalars(gone).all())
 
     def _claim(self, trunk_id: uuid.UUID) -> _Retirement | None:
-        timing, token = self.tools.timing, uuid.uuid4()
+        timing, token = self.toolboxes.timing, uuid.uuid4()
         with self.sessions.begin() as session:
             row = session.get(Trunk, trunk_id, with_for_update=True)
             now = session.scalars(select(func.clock_timestamp())).one()
@@ -118,12 +121,13 @@ class RetiringService:
             if session.scalar(select(exists().where(Agent.trunk_id == trunk_id))):
                 return None
             row.state, row.lease_token, row.lease_until = TrunkState.RETIRING, token, now + timing.lease
-            return _Retirement(trunk_id, token, row.twilio_trunk_sid)
+            accounts = AccountIds(row.carrier_account_id, ENVIRONMENT_PROJECT)
+            return _Retirement(trunk_id, token, row.twilio_trunk_sid, accounts)
 
     def _delete(self, ctx: StepContext, claim: _Retirement) -> None:
         """Delete every trunk with its tag, first those that no row names; `_Strangers` at the first with numbers."""
         own = {claim.sid} if claim.sid else set()
-        tag = pool_tag(self.tools.instance, claim.trunk_id)
+        tag = pool_tag(self.toolboxes.instance, claim.trunk_id)
         found = ctx.find_with_retries(lambda: trunks_with(ctx, tag), own)
         for trunk_sid in (*sorted(set(found) - own), *own):
             ctx.check_time()

@@ -6,8 +6,10 @@ lost message is sent again.
 
 import uuid
 from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -15,6 +17,7 @@ import structlog
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
+from app.accounts.clients import Toolboxes
 from app.audit.orphans import StoredPaths, delete_orphan, find_orphans, ids_of, read_pool
 from app.audit.trunks import find_foreign_numbers, findings_by_trunk, forget_gone
 from app.bulk.service import BulkService
@@ -46,6 +49,7 @@ from app.domain.operations import (
     PhoneStatus,
     TrunkState,
 )
+from app.domain.workspaces import AccountIds, AccountKind
 from app.numbers.maintenance import (
     MaintenanceService,
     guarded,
@@ -58,10 +62,12 @@ from app.numbers.maintenance import (
 from app.path.compare import compare
 from app.path.marks import agent_of, is_damaged
 from app.path.observed import Observed
+from app.path.spec import PathSpec
 from app.providers.errors import ProviderError
 from app.providers.rate_limiter import Caller, CallPriority, calling
 from app.saga.context import Toolbox
-from app.saga.observing import read_all
+from app.saga.observing import both, read_account, read_project
+from app.trunks.pool import profile_hash
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +84,9 @@ CALL_MAX_WAIT_S = 60.0
 REPUBLISH_AFTER = timedelta(seconds=15)
 """How long a requested audit may wait for a worker before its message counts as lost."""
 
+AT_ONCE = 8
+"""Accounts and projects read side by side: one that responds slowly holds up no other."""
+
 NO_ID = "unknown"
 """Replaces the id of a record whose id cannot be read."""
 
@@ -92,11 +101,45 @@ KEPT_REPORTS = 200
 
 
 @dataclass(frozen=True)
+class _Seen:
+    """What an audit has read."""
+
+    found: Mapping[uuid.UUID, Observed]
+    """By the id of an account or project, those that could be read."""
+    tools: Mapping[uuid.UUID, Toolbox]
+    """The same -> what reaches it."""
+    whole: Mapping[AccountIds, Observed]
+    """What both sides of a pair have together, where both could be read."""
+    left_out: str | None
+    """Why the others could not, in sentences."""
+    home: dict[tuple[str, str], Toolbox] = field(default_factory=dict)
+    """Kind and id of what may be deleted -> what reaches it."""
+
+    def of(self, ids: AccountIds) -> Observed | None:
+        """Return what a pair has, if it was read."""
+        return self.whole.get(ids)
+
+
+@dataclass(frozen=True)
+class _Report:
+    findings: list[Finding]
+    checked: int
+    """Agents."""
+    left_out: str | None
+    """What could not be read, and why."""
+
+
+def _noted(tools: Toolbox, read: Callable[[], Observed]) -> Observed:
+    with tools.noting():
+        return read()
+
+
+@dataclass(frozen=True)
 class AuditService:
     """Requests audits, runs them and stores their reports."""
 
     sessions: Sessions
-    tools: Toolbox
+    toolboxes: Toolboxes
     maintenance: MaintenanceService
     orphan_grace: timedelta
     bulks: BulkService
@@ -140,7 +183,7 @@ class AuditService:
             caller = Caller(CallPriority.BULK, max_wait_s=CALL_MAX_WAIT_S, is_raised_once_begun=False)
             with calling(caller), seeing(audit.workspace_id):
                 requested_by = Origin(requested_by=audit.requested_by or "audit", key_id=audit.key_id)
-                findings, checked = self._compare_all(fix=audit.fix, origin=requested_by)
+                report = self._compare_all(fix=audit.fix, origin=requested_by)
         except ProviderError as error:
             log.warning("audit_failed", code=error.code, detail=error.detail)
             return self._finish(audit_id, AuditStatus.FAILED, [], 0, f"{error.code}: {error.detail}")
@@ -148,9 +191,10 @@ class AuditService:
             log.exception("audit_broke")
             detail = f"{ErrorCode.INTERNAL_ERROR}: The audit failed by an error of ours; see the log."
             return self._finish(audit_id, AuditStatus.FAILED, [], 0, detail)
+        findings = report.findings
         for code in sorted({finding.code for finding in findings}):
             log.warning("audit_found", code=code, count=sum(finding.code == code for finding in findings))
-        return self._finish(audit_id, AuditStatus.DONE, findings, checked, None)
+        return self._finish(audit_id, AuditStatus.DONE, findings, report.checked, report.left_out)
 
     def _request_if_due(self, session: Session) -> None:
         latest = session.scalar(select(func.max(Audit.created_at)).where(Audit.workspace_id.is_(None)))
@@ -182,32 +226,31 @@ class AuditService:
             audit.status, audit.started_at, audit.lease_until = AuditStatus.RUNNING, now, now + LEASE
             return audit
 
-    def _compare_all(self, *, fix: bool, origin: Origin) -> tuple[list[Finding], int]:
+    def _compare_all(self, *, fix: bool, origin: Origin) -> _Report:
+        """Compare the paths of all agents that are seen; where that is everybody, also look for what is nobody's.
+
+        An account or project that cannot be read is left out, with the agents that use it; where that leaves none, its
+        error is raised.
+        """
         before = self._read_paths()
-        tools = self.tools
-        observed = read_all(
-            tools.carrier, tools.platform, tools.instance, before.paths.values(), before.shared_trunk_sids
-        )
+        pairs = self._pairs(before)
+        seen = self._read_all(pairs, before)
         after = self._read_paths()
         # An agent that changed while the lists were read is left to the next audit.
-        steady = [path for agent_id, path in after.paths.items() if before.paths.get(agent_id) == path]
-        findings = [finding for path in steady for finding in guarded(partial(compare, path, observed), path.agent_id)]
-        known = {one for path in steady for one in (path.number_sid, *ids_of(path))}
+        steady = [
+            path
+            for agent_id, path in after.paths.items()
+            if before.paths.get(agent_id) == path and seen.of(after.accounts[agent_id]) is not None
+        ]
+        findings = [
+            finding for path in steady for finding in guarded(partial(self._compare, path, seen, after), path.agent_id)
+        ]
         # What belongs to no agent is nobody's to know but operators'.
-        for check in (
-            ()
-            if seen_workspace()
-            else (
-                partial(find_foreign_numbers, observed, (before, after)),
-                partial(_foreign_catch_alls, observed, tools.instance, known),
-                partial(find_unreadable, observed, tools.instance, known),
-                partial(find_orphans, observed, (before, after), tools, self.orphan_grace),
-            )
-        ):
-            findings += guarded(check)
+        if seen_workspace() is None:
+            findings += self._nobodys(seen, steady, (before, after))
         findings = worst_first(findings)
         if fix:
-            findings = self._fix(findings, observed, after, origin)
+            findings = self._fix(findings, seen, after, origin)
         shared = {agent_id: path.trunk_sid for agent_id, path in after.paths.items() if agent_id in after.places}
         members = Counter(after.places.values())
         report = [
@@ -216,9 +259,92 @@ class AuditService:
         ]
         checked = [path.agent_id for path in steady]
         told = [with_members(one, after.mates.get(one.agent_id or "", 0)) for one in findings]
-        by_trunk = findings_by_trunk(report, observed, after, tools, checked) if seen_workspace() is None else {}
+        # The other numbers of a shared trunk are compared by everybody's audits only.
+        by_trunk = self._by_trunk(report, seen, after, checked) if seen_workspace() is None else {}
         self._save_health(checked, told, by_trunk)
-        return report, len(steady)
+        return _Report(report, len(steady), seen.left_out)
+
+    def _pairs(self, rows: StoredPaths) -> Sequence[AccountIds]:
+        return self.toolboxes.in_use() if seen_workspace() is None else sorted(set(rows.accounts.values()))
+
+    def _read_all(self, pairs: Sequence[AccountIds], rows: StoredPaths) -> _Seen:
+        """Read every account and project once, side by side, so that none waits for another."""
+        tools_of: dict[uuid.UUID, Toolbox] = {}
+        reads: dict[uuid.UUID, Callable[[], Observed]] = {}
+        for pair in pairs:
+            tools = self.toolboxes.of(pair)
+            account_id, project_id = pair
+            paths = [path for one, path in rows.paths.items() if rows.accounts[one].carrier_account_id == account_id]
+            shared = {
+                ids[TRUNK] for trunk_id, ids in rows.trunks.items() if rows.trunk_accounts[trunk_id][0] == account_id
+            }
+            for one, read in (
+                (project_id, partial(read_project, tools.platform)),
+                (account_id, partial(read_account, tools.carrier, tools.instance, paths, shared)),
+            ):
+                tools_of.setdefault(one, tools)
+                reads.setdefault(one, read)
+        if not reads:
+            return _Seen({}, {}, {}, None)
+        found: dict[uuid.UUID, Observed] = {}
+        errors: dict[uuid.UUID, ProviderError] = {}
+        with ThreadPoolExecutor(min(len(reads), AT_ONCE), "audit") as threads:
+            # Each in a copy of this thread's context variables, where the adapters find the caller.
+            pending = {
+                one: threads.submit(copy_context().run, _noted, tools_of[one], read) for one, read in reads.items()
+            }
+            for one, result in pending.items():
+                try:
+                    found[one] = result.result()
+                except ProviderError as error:
+                    errors[one] = error
+        whole = {pair: both(found[pair[0]], found[pair[1]]) for pair in pairs if not errors.keys() & set(pair)}
+        if errors and not whole:
+            raise next(iter(errors.values()))
+        left_out = " ".join(
+            f"Left out: {self._name(one, pairs)}. {error.code}: {error.detail}" for one, error in errors.items()
+        )
+        return _Seen(found, tools_of, whole, left_out or None)
+
+    def _name(self, one: uuid.UUID, pairs: Sequence[AccountIds]) -> str:
+        if any(one == pair.carrier_account_id for pair in pairs):
+            return f"{AccountKind.CARRIER.label} {self.toolboxes.account(one).name}"
+        return f"{AccountKind.VOICE.label} {self.toolboxes.project(one).name}"
+
+    def _compare(self, path: PathSpec, seen: _Seen, rows: StoredPaths) -> list[Finding]:
+        return compare(path, seen.whole[rows.accounts[path.agent_id]])
+
+    def _nobodys(
+        self, seen: _Seen, steady: Sequence[PathSpec], rows: tuple[StoredPaths, StoredPaths]
+    ) -> Iterator[Finding]:
+        """Yield what is found in each account and project beside the agents' paths; everybody's rows decide."""
+        instance = self.toolboxes.instance
+        known = {one for path in steady for one in (path.number_sid, *ids_of(path))}
+        for one, observed in seen.found.items():
+            for check in (
+                partial(find_foreign_numbers, observed, rows),
+                partial(_foreign_catch_alls, observed, instance, known),
+                partial(find_unreadable, observed, instance, known),
+                partial(find_orphans, observed, rows, seen.tools[one], self.orphan_grace),
+            ):
+                for finding in guarded(check):
+                    if finding.fix is Fix.DELETE and finding.resource:
+                        seen.home[finding.resource] = seen.tools[one]
+                    yield finding
+
+    def _by_trunk(
+        self, report: Sequence[Finding], seen: _Seen, rows: StoredPaths, checked: Sequence[str]
+    ) -> Mapping[uuid.UUID, list[Finding]]:
+        """Return what is wrong with each shared trunk of the accounts that were read."""
+        found: dict[uuid.UUID, list[Finding]] = {}
+        for account_id in {account_id for account_id, _ in rows.trunk_accounts.values()} & seen.found.keys():
+            own = {one: ids for one, ids in rows.trunks.items() if rows.trunk_accounts[one][0] == account_id}
+            part = replace(rows, trunks=own)
+            pairs = [pair for pair in seen.whole if pair.carrier_account_id == account_id]
+            tools = {profile_hash(one.profile): one for one in map(self.toolboxes.of, reversed(pairs))}
+            by_profile = {one: tools.get(rows.trunk_accounts[one][1], seen.tools[account_id]) for one in own}
+            found |= findings_by_trunk(report, seen.found[account_id], part, by_profile, checked)
+        return found
 
     def _read_paths(self) -> StoredPaths:
         """Read the paths of the provisioned agents that are seen, and which agents have an open operation."""
@@ -236,15 +362,13 @@ class AuditService:
             if seen_workspace():
                 active = active.where(Trunk.id.in_({agent.trunk_id for agent in provisioned if agent.trunk_id}))
             standing = session.scalars(active).all()
-            pool = read_pool(session, self.tools.instance)
+            pool = read_pool(session, self.toolboxes.instance)
         mates = Counter((agent.workspace_id, agent.trunk_id) for agent in provisioned)
         open_agents = {str(one) for row in asked for one in (row.agent_id, row.target_agent_id) if one}
+        settled = [agent for agent in provisioned if str(agent.id) not in open_agents]
+        tools = {ids: self.toolboxes.of(ids) for ids in {agent.accounts for agent in settled}}
         return StoredPaths(
-            {
-                str(agent.id): spec_from_row(self.tools, agent)
-                for agent in provisioned
-                if str(agent.id) not in open_agents
-            },
+            {str(agent.id): spec_from_row(tools[agent.accounts], agent) for agent in settled},
             frozenset(open_agents),
             now or datetime.now().astimezone(),
             {str(agent.id): agent.trunk_id for agent in provisioned if agent.trunk_id},
@@ -252,13 +376,15 @@ class AuditService:
                 one.id: {TRUNK: one.twilio_trunk_sid or "", ORIGINATION_URL: one.twilio_origination_url_sid or ""}
                 for one in standing
             },
+            {one.id: (one.carrier_account_id, one.profile_hash) for one in standing},
             frozenset(filter(None, [agent.twilio_phone_number for agent in holders]))
             | {row.phone_number for row in asked},
+            {str(agent.id): agent.accounts for agent in provisioned},
             pool,
             {str(agent.id): mates[agent.workspace_id, agent.trunk_id] for agent in provisioned if agent.trunk_id},
         )
 
-    def _fix(self, findings: list[Finding], observed: Observed, rows: StoredPaths, origin: Origin) -> list[Finding]:
+    def _fix(self, findings: list[Finding], seen: _Seen, rows: StoredPaths, origin: Origin) -> list[Finding]:
         """Queue a repair for each agent that needs one, and delete orphans; add to each finding what was done.
 
         A shared trunk is mended by the repair of one of its agents. Where it is gone, a bulk puts all of them on the
@@ -268,7 +394,7 @@ class AuditService:
         for finding in findings:
             own.setdefault(finding.agent_id or "", []).append(finding)
         drifted = {agent_id for agent_id in own.keys() - {""} if any(finding.steps for finding in own[agent_id])}
-        done = self._put_back(own, observed, rows, origin)
+        done = self._put_back(own, seen, rows, origin)
         trunk_done: dict[uuid.UUID, str] = {}
         # First those with the fewest findings of their own: their repair is least likely to be refused for those.
         for agent_id in sorted(drifted - done.keys(), key=lambda one: (len(own[one]), one)):
@@ -284,7 +410,9 @@ class AuditService:
         fixed = []
         for finding in findings:
             if finding.fix is Fix.DELETE:
-                fixed.append(replace(finding, fixed=delete_orphan(self.sessions, self.tools, finding)))
+                tools = seen.home.get(finding.resource) if finding.resource else None
+                done_to = delete_orphan(self.sessions, tools, finding) if tools else ""
+                fixed.append(replace(finding, fixed=done_to))
                 continue
             agent_id = finding.agent_id or ""
             text = trunk_done.get(rows.places.get(agent_id, NO_TRUNK), "") if finding.is_about_trunk else ""
@@ -294,16 +422,16 @@ class AuditService:
         return fixed
 
     def _put_back(
-        self, own: Mapping[str, list[Finding]], observed: Observed, rows: StoredPaths, origin: Origin
+        self, found: Mapping[str, list[Finding]], seen: _Seen, rows: StoredPaths, origin: Origin
     ) -> dict[str, str]:
         """Forget the shared trunks that are gone, and open a bulk that puts their numbers on new ones.
 
         Returns what was done by agent id. Left out are those whose repair would be refused, or would be the only one.
         """
-        refused = self._forget_gone(observed, rows)
+        refused = self._forget_gone(seen, rows)
         done: dict[str, str] = {}
         to_put_back: set[uuid.UUID] = set()
-        for agent_id, findings in own.items():
+        for agent_id, findings in found.items():
             trunk_id = rows.places.get(agent_id)
             is_gone = any(finding.code is FindingCode.TRUNK_GONE for finding in findings)
             is_refused = any(finding.is_for_a_person or finding.fix is Fix.TAKE_BACK for finding in findings)
@@ -322,14 +450,16 @@ class AuditService:
             done |= {str(agent_id): f"bulk {bulk.id}" for agent_id, _ in items}
         return done
 
-    def _forget_gone(self, observed: Observed, rows: StoredPaths) -> dict[uuid.UUID, str]:
+    def _forget_gone(self, seen: _Seen, rows: StoredPaths) -> dict[uuid.UUID, str]:
         """Forget the shared trunks that are gone; return why not, by trunk, where that is not certain."""
         refused: dict[uuid.UUID, str] = {}
         for trunk_id, ids in rows.trunks.items():
-            if ids[TRUNK] in observed.trunks or observed.may_hold(TRUNK, ids[TRUNK]):
+            account_id, _ = rows.trunk_accounts[trunk_id]
+            observed = seen.found.get(account_id)
+            if observed is None or ids[TRUNK] in observed.trunks or observed.may_hold(TRUNK, ids[TRUNK]):
                 continue
             try:
-                is_gone = forget_gone(self.tools, trunk_id, ids[TRUNK])
+                is_gone = forget_gone(seen.tools[account_id], trunk_id, ids[TRUNK])
             except ProviderError as error:
                 refused[trunk_id] = f"{NOT_REPAIRED}{error.code}"
             else:

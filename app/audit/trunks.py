@@ -46,12 +46,17 @@ def foreign_numbers(trunk_sid: str, number_sids: Iterable[str]) -> Finding:
 
 
 def findings_by_trunk(
-    findings: Iterable[Finding], observed: Observed, rows: StoredPaths, tools: Toolbox, checked: Iterable[str]
+    findings: Iterable[Finding],
+    observed: Observed,
+    rows: StoredPaths,
+    tools: Mapping[uuid.UUID, Toolbox],
+    checked: Iterable[str],
 ) -> Mapping[uuid.UUID, list[Finding]]:
     """Return what is wrong with each shared trunk that stands, by the id of its row: one finding of each code.
 
-    `findings` are those of the report, `checked` the ids of the agents that were compared. A trunk without any of them
-    is compared by itself: no call fails by it, and the next number that takes a place on it mends it.
+    `findings` are those of the report, `checked` the ids of the agents that were compared, `tools` those of each
+    trunk's account and profile. A trunk without any of the agents is compared by itself: no call fails by it, and the
+    next number that takes a place on it mends it.
     """
     found: dict[uuid.UUID, list[Finding]] = {trunk_id: [] for trunk_id in rows.trunks}
     row_of = {ids[TRUNK]: trunk_id for trunk_id, ids in rows.trunks.items()}
@@ -62,7 +67,7 @@ def findings_by_trunk(
         if finding.is_about_trunk and trunk_id in found:
             found[trunk_id].append(finding)
     for trunk_id in rows.trunks.keys() - {rows.places.get(agent_id) for agent_id in checked}:
-        found[trunk_id] += _of_empty(trunk_id, rows.trunks[trunk_id], observed, tools)
+        found[trunk_id] += _of_empty(trunk_id, rows.trunks[trunk_id], observed, tools[trunk_id])
     return found
 
 

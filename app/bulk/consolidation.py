@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
+from app.accounts.clients import Toolboxes
 from app.bulk.service import BulkService
 from app.db.engine import Sessions
 from app.db.models import Agent, Bulk, BulkItem, Operation
@@ -24,7 +25,7 @@ from app.domain.operations import (
     PhoneStatus,
     TrunkMode,
 )
-from app.domain.workspaces import ENVIRONMENT_ACCOUNT
+from app.domain.workspaces import ENVIRONMENT, AccountIds
 from app.path.spec import Profile
 from app.trunks.listing import places_of
 
@@ -47,13 +48,13 @@ class ConsolidationPlan:
     agents: int
     """Agents that would move."""
     pool_trunks: int
-    """Shared trunks of the present profile that exist."""
+    """Shared trunks of the present profiles that exist."""
     free_places: int
     """Numbers that these have room for."""
     trunks_needed: int
     """Shared trunks that would be added; where the account may have no other, one of the agents' own becomes one."""
     trunk_limit: int
-    """Trunks that the Twilio account may have."""
+    """Trunks that the Twilio accounts may have."""
     left_out: tuple[LeftOut, ...]
 
     @property
@@ -72,16 +73,22 @@ class ConsolidationPlan:
         )
 
 
+_LEFT_OUT = (
+    ("dedicated", "Their trunkMode is dedicated: they keep a trunk of their own."),
+    ("busy", "An operation is open for them: consolidate again once it has ended."),
+    ("waiting", "An earlier consolidation has them already."),
+)
+
+
 @dataclass(frozen=True)
 class ConsolidationService:
-    """Opens rehomes for a whole account."""
+    """Opens rehomes for all accounts; each number stays in its own."""
 
     sessions: Sessions
     bulks: BulkService
-    profile: Profile
+    toolboxes: Toolboxes
     max_numbers: int
     """Numbers on one shared trunk."""
-    trunk_limit: int
 
     def plan(self) -> ConsolidationPlan:
         """Return what `start` would do now."""
@@ -102,26 +109,42 @@ class ConsolidationService:
 
     def _plan(self, session: Session) -> ConsolidationPlan:
         busy, waiting, shared = _is_busy(), _is_waiting(), Agent.trunk_mode == TrunkMode.SHARED
+        pair = (Agent.carrier_account_id, Agent.voice_project_id)
         counts = session.execute(
             select(
+                *pair,
                 func.count().filter(shared, ~busy, ~waiting).label("movable"),
                 func.count().filter(~shared).label("dedicated"),
                 func.count().filter(shared, busy, ~waiting).label("busy"),
                 func.count().filter(shared, waiting).label("waiting"),
-            ).where(_has_own_trunk())
-        ).one()
-        places = places_of(session, ENVIRONMENT_ACCOUNT, self.profile, self.max_numbers)
-        free = places.free + places.free_on_unmade
-        agents = min(counts.movable, MAX_ITEMS)
+            )
+            .where(_has_own_trunk())
+            .group_by(*pair)
+        ).all()
+        movable = sum(row.movable for row in counts)
+        agents = left = min(movable, MAX_ITEMS)
+        # The environment's pool is shown in any case, as it is where there is no other.
+        pools = {self._pool_of(ENVIRONMENT): 0}
+        for row in counts:
+            pool = self._pool_of(AccountIds(row.carrier_account_id, row.voice_project_id))
+            pools[pool] = pools.get(pool, 0) + min(row.movable, left)
+            left -= min(row.movable, left)
+        trunks = free = needed = 0
+        for (account_id, profile), count in pools.items():
+            places = places_of(session, account_id, profile, self.max_numbers)
+            room = places.free + places.free_on_unmade
+            trunks, free = trunks + places.trunks, free + room
+            needed += math.ceil(max(count - room, 0) / self.max_numbers)
         left_out = (
-            LeftOut("dedicated", counts.dedicated, "Their trunkMode is dedicated: they keep a trunk of their own."),
-            LeftOut("busy", counts.busy, "An operation is open for them: consolidate again once it has ended."),
-            LeftOut("waiting", counts.waiting, "An earlier consolidation has them already."),
-            LeftOut("beyond_limit", counts.movable - agents, f"A bulk has {MAX_ITEMS:,} items: consolidate again."),
+            *(LeftOut(reason, sum(getattr(row, reason) for row in counts), detail) for reason, detail in _LEFT_OUT),
+            LeftOut("beyond_limit", movable - agents, f"A bulk has {MAX_ITEMS:,} items: consolidate again."),
         )
-        needed = math.ceil(max(agents - free, 0) / self.max_numbers)
-        found = tuple(one for one in left_out if one.count)
-        return ConsolidationPlan(agents, places.trunks, free, needed, self.trunk_limit, found)
+        limit = sum(self.toolboxes.account(one).trunk_limit for one in {account_id for account_id, _ in pools})
+        return ConsolidationPlan(agents, trunks, free, needed, limit, tuple(one for one in left_out if one.count))
+
+    def _pool_of(self, ids: AccountIds) -> tuple[uuid.UUID, Profile]:
+        """Return what the trunks of a pool have in common: the account, and the profile."""
+        return ids.carrier_account_id, self.toolboxes.project(ids.voice_project_id).profile
 
 
 def _has_own_trunk() -> ColumnElement[bool]:

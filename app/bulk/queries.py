@@ -36,15 +36,20 @@ def open_bulks(session: Session) -> Sequence[tuple[uuid.UUID, int]]:
     return [(bulk_id, pending) for bulk_id, pending in session.execute(query)]
 
 
-def count_pending(session: Session) -> Mapping[TrunkMode, int]:
-    """Count the pending items of all bulks that put numbers on trunks, by the kind of trunk that they need."""
+def count_pending(session: Session, carrier_account_id: uuid.UUID) -> Mapping[TrunkMode, int]:
+    """Count the pending items that put numbers on trunks of an account, by the kind of trunk that they need."""
     wanted = case((Bulk.kind == BulkKind.REHOME, TrunkMode.SHARED.value), else_=Agent.trunk_mode).label("wanted")
     query = (
         select(wanted, func.count())
         .select_from(BulkItem)
         .join(Bulk, Bulk.id == BulkItem.bulk_id)
         .join(Agent, Agent.id == BulkItem.agent_id)
-        .where(Bulk.status.in_(OPEN_BULKS), BulkItem.status == ItemStatus.PENDING, Bulk.kind != BulkKind.REPAIR)
+        .where(
+            Agent.carrier_account_id == carrier_account_id,
+            Bulk.status.in_(OPEN_BULKS),
+            BulkItem.status == ItemStatus.PENDING,
+            Bulk.kind != BulkKind.REPAIR,
+        )
     )
     return {TrunkMode(mode): count for mode, count in session.execute(query.group_by("wanted"))}
 
@@ -55,11 +60,15 @@ def workspaces_of(session: Session, agent_ids: Collection[uuid.UUID]) -> Collect
     return session.scalars(select(Agent.workspace_id).where(Agent.id == any_(wanted)).distinct()).all()
 
 
-def existing_agents(session: Session, agent_ids: Collection[uuid.UUID]) -> Mapping[uuid.UUID, TrunkMode]:
-    """Return which of these agents exist, with their trunk mode."""
+def existing_agents(
+    session: Session, agent_ids: Collection[uuid.UUID]
+) -> Mapping[uuid.UUID, tuple[uuid.UUID, TrunkMode]]:
+    """Return which of these agents exist, with their carrier account and trunk mode."""
     wanted = bindparam("agent_ids", list(agent_ids), type_=ARRAY(Uuid))
-    query = select(Agent.id, Agent.trunk_mode).where(Agent.id == any_(wanted), Agent.deleted_at.is_(None))
-    return {agent_id: mode for agent_id, mode in session.execute(query)}  # noqa: C416 - a Row is no pair
+    query = select(Agent.id, Agent.carrier_account_id, Agent.trunk_mode).where(
+        Agent.id == any_(wanted), Agent.deleted_at.is_(None)
+    )
+    return {agent_id: (account_id, mode) for agent_id, account_id, mode in session.execute(query)}
 
 
 def count_items(session: Session, bulk_id: uuid.UUID) -> Mapping[ItemStatus, int]:

@@ -77,7 +77,7 @@ PROVIDER_CHECKS = (
     Check("numbers", _provider_check(lambda wiring: checks.check_numbers(wiring.carrier)), after=("Twilio",)),
     Check(
         "trunks",
-        _provider_check(lambda wiring: checks.check_trunks(wiring.carrier, wiring.headroom.now, FIXES)),
+        _provider_check(lambda wiring: checks.check_trunks(wiring.carrier, wiring.headroom.of, FIXES)),
         after=("Twilio", "migrations"),
     ),
     Check("LiveKit", _livekit, _LIVEKIT),

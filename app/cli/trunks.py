@@ -30,7 +30,7 @@ trunks = AppGroup("trunks", help="The Twilio trunks that numbers share, and thos
 @installation_command
 def list_trunks(mode: str | None, state: str | None, limit: int, is_json: bool) -> None:
     """List the trunks, newest first, and say how many more numbers fit."""
-    room = wiring().headroom.now()
+    room = wiring().headroom.of()
     page = web_services().trunk_reader.trunks(
         limit=limit, mode=TrunkMode(mode) if mode else None, state=TrunkState(state) if state else None
     )

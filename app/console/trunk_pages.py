@@ -28,7 +28,7 @@ def trunks() -> ResponseReturnValue:
     """Show the trunks, and how many more numbers fit."""
     query = read_trunks_query(request.args)
     found = web_services().trunk_reader.trunks(limit=PAGE_ROWS, mode=query.mode, state=query.state, cursor=query.cursor)
-    room = wiring().headroom.now()
+    room = wiring().headroom.of()
     return page(
         "trunks.html",
         found=found,

@@ -4,11 +4,13 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.accounts.clients import Toolboxes
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation
 from app.db.queries import count_members
@@ -28,6 +30,7 @@ from app.domain.operations import (
     TrunkMode,
 )
 from app.domain.texts import shown
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT
 from app.numbers.agents import is_open_for
 from app.path.marks import POOL_PREFIX, agent_of, pool_tag
 from app.path.observed import (
@@ -168,37 +171,51 @@ class PlanningService:
     """Plans a provisioning and writes nothing: reads rows and providers, and records what the steps would send."""
 
     sessions: Sessions
-    tools: Toolbox
-    trunk_limit: int
-    account_sid: str
-    recording_adapters: RecordingAdapters
+    toolboxes: Toolboxes
     trunk_max_numbers: int
 
     def preview(self, agent_id: uuid.UUID, phone_number: str, *, takeover: bool) -> Preview:
         """Say what provisioning would do; 404 `agent_not_found`, or a provider's error where one cannot be read."""
         agent, holder, obstacles = self._rows(agent_id, phone_number)
+        tools = self.toolboxes.of(agent.accounts)
+        with tools.noting():
+            return self._preview(tools, agent, holder, obstacles, phone_number, takeover=takeover)
+
+    def _preview(
+        self,
+        tools: Toolbox,
+        agent: Agent,
+        holder: "_Holder | None",
+        obstacles: list[Obstacle],
+        phone_number: str,
+        *,
+        takeover: bool,
+    ) -> Preview:
+        account = self.toolboxes.account(agent.carrier_account_id)
         number: CarrierNumber | None = None
         try:
-            number = self.tools.carrier.find_number(phone_number)
+            number = tools.carrier.find_number(phone_number)
         except RejectedError as error:
             if error.code is not ErrorCode.NUMBER_NOT_IN_ACCOUNT:
                 raise
             obstacles.append(Obstacle(error.code, error.detail))
         unreadable: list[Unreadable] = []
-        trunks = {trunk.sid: trunk for trunk in self.tools.carrier.list_trunks(unreadable)}
+        trunks = {trunk.sid: trunk for trunk in tools.carrier.list_trunks(unreadable)}
         used = len(trunks) + len(unreadable)
         if number is not None:
             on = trunks.get(number.routing.trunk_sid or "")
             is_held = holder is not None and holder.has(number.routing.trunk_sid or "", on.tag if on else "")
             obstacles += _number_obstacles(number, takeover=takeover, is_held=is_held)
-        context = _context(self.tools, agent, phone_number)
-        place = self.tools.pool.next_place() if context.is_pooled else None
+        context = _context(tools, agent, phone_number)
+        place = tools.pool.next_place() if context.is_pooled else None
         trunk = self._trunk(context, place)
-        if trunk.sid is None and used >= self.trunk_limit:
-            obstacles.append(_no_trunk_left(trunk.mode, used, self.trunk_limit))
+        if trunk.sid is None and used >= account.trunk_limit:
+            obstacles.append(_no_trunk_left(trunk.mode, used, account.trunk_limit, agent.carrier_account_id))
         obstacles += self._path_obstacles(context, number, holder)
-        calls = planned_calls(context, place, number.sid if number else None, self.account_sid, self.recording_adapters)
-        return Preview(calls, obstacles, used, self.trunk_limit, trunk)
+        adapters = partial(self.toolboxes.recording, agent.accounts)
+        sid = account.credential.account_sid
+        calls = planned_calls(context, place, number.sid if number else None, sid, adapters)
+        return Preview(calls, obstacles, used, account.trunk_limit, trunk)
 
     def _trunk(self, ctx: StepContext, place: Place | None) -> PlannedTrunk:
         if not ctx.is_pooled:
@@ -220,7 +237,7 @@ class PlanningService:
         if holder is None:
             return agent, None, obstacles
         ids = frozenset(filter(None, (getattr(holder, column) for column in COLUMNS.values())))
-        return agent, _Holder(self.tools.instance, str(holder.id), ids), obstacles
+        return agent, _Holder(self.toolboxes.instance, str(holder.id), ids), obstacles
 
     def _path_obstacles(
         self, ctx: StepContext, number: CarrierNumber | None, holder: _Holder | None
@@ -229,7 +246,7 @@ class PlanningService:
 
         One for each cause: what an earlier one is about is not told again.
         """
-        platform = self.tools.platform
+        platform = ctx.tools.platform
         inbound = {trunk.id: trunk for trunk in platform.list_inbound_trunks(ctx.phone_number, unreadable=[])}
         rules = {rule.id: rule for rule in platform.list_dispatch_rules(unreadable=[])}
         spec, observed = _beside(ctx, number, holder, Observed(inbound_trunks=inbound, rules=rules))
@@ -264,9 +281,10 @@ class PlanningService:
                 yield Obstacle(ErrorCode.LIVEKIT_RULE_CONFLICT, detail, blocks=False)
 
 
-def _no_trunk_left(mode: TrunkMode, used: int, limit: int) -> Obstacle:
+def _no_trunk_left(mode: TrunkMode, used: int, limit: int, carrier_account_id: uuid.UUID) -> Obstacle:
+    setting = "TWILIO_TRUNK_LIMIT" if carrier_account_id == ENVIRONMENT_ACCOUNT else "its trunk limit"
     why = "no shared trunk has room" if mode is TrunkMode.SHARED else "the agent is to have one of its own"
-    detail = f"A trunk would have to be made ({why}), and the account has {used} of {limit} (TWILIO_TRUNK_LIMIT)."
+    detail = f"A trunk would have to be made ({why}), and the account has {used} of {limit} ({setting})."
     return Obstacle(ErrorCode.TWILIO_TRUNK_LIMIT, detail)
 
 

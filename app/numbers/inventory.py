@@ -1,29 +1,31 @@
-"""The numbers of the Twilio account, what each is used for, and how many more numbers it has room for."""
+"""The numbers of a Twilio account, what each is used for, and how many more numbers it has room for."""
 
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 
 import structlog
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
+from app.accounts.clients import Toolboxes
 from app.bulk import queries
 from app.bulk.items import Item
 from app.db.engine import Sessions
-from app.db.models import Agent, Operation, Resource, Trunk
-from app.db.visibility import seeing, seen_workspace
+from app.db.models import Agent, Operation, Resource, Trunk, Workspace
+from app.db.visibility import home_workspace, seeing, seen_workspace
 from app.domain.operations import STEP_BY_NAME, TRUNK, OperationKind, OperationStatus, TrunkMode
-from app.domain.workspaces import ENVIRONMENT_ACCOUNT
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT, AccountIds
 from app.path.observed import CarrierNumber, Unreadable
-from app.path.spec import Profile
-from app.providers.base import Carrier
 from app.providers.errors import ProviderError
+from app.saga.context import Toolbox
 from app.trunks.listing import places_of
+from app.trunks.pool import profile_hash
 
 log = structlog.get_logger(__name__)
 
@@ -58,15 +60,20 @@ class OwnedNumber:
 
 @dataclass(frozen=True)
 class InventoryService:
-    """Combines the account's numbers with our rows."""
+    """Combines an account's numbers with our rows."""
 
     sessions: Sessions
-    carrier: Carrier
+    toolboxes: Toolboxes
 
-    def numbers(self) -> list[OwnedNumber]:
-        """Return every readable number but those of other workspaces, sorted; may raise the provider's errors."""
-        unreadable: list[Unreadable] = []
-        found = self.carrier.list_numbers(unreadable)
+    def numbers(self, carrier_account_id: uuid.UUID | None = None) -> list[OwnedNumber]:
+        """Return every readable number but those of other workspaces, sorted; may raise the provider's errors.
+
+        Of the workspace's own account, if none is given.
+        """
+        account_id = carrier_account_id or self._home_account()
+        tools, unreadable = self.toolboxes.of(AccountIds(account_id, ENVIRONMENT_PROJECT)), list[Unreadable]()
+        with tools.noting():
+            found = tools.carrier.list_numbers(unreadable)
         if unreadable:
             log.warning("numbers_unreadable", count=len(unreadable))
         with seeing(None), self.sessions.begin() as session:
@@ -82,6 +89,10 @@ class InventoryService:
             if not is_hidden.get(one.phone_number)
         )
         return sorted(owned, key=lambda one: one.phone_number)
+
+    def _home_account(self) -> uuid.UUID:
+        with self.sessions() as session:
+            return session.get_one(Workspace, home_workspace()).carrier_account_id
 
 
 def _unheld(number: CarrierNumber) -> OwnedNumber:
@@ -129,6 +140,8 @@ class Headroom:
     wanted: int = 0
     dedicated: int = 0
     """How many of the wanted numbers take a trunk of their own."""
+    parts: tuple["Headroom", ...] = ()
+    """The accounts that these are the sums of, where the wanted numbers are of several."""
 
     def for_numbers(self, wanted: int, dedicated: int = 0) -> "Headroom":
         """Return a copy for this many numbers."""
@@ -147,6 +160,8 @@ class Headroom:
     @property
     def fits(self) -> int:
         """How many of the wanted numbers fit: those that share trunks first, since they need fewer."""
+        if self.parts:
+            return sum(part.fits for part in self.parts)
         shared = self.wanted - self.dedicated
         trunks = min(_trunks_for(shared - self.places_free, self.trunk_max_numbers), self.trunks_free)
         placed = min(shared, self.places_free + trunks * self.trunk_max_numbers)
@@ -154,7 +169,9 @@ class Headroom:
 
     @property
     def reason(self) -> str:
-        """One sentence for people about the wanted numbers, with the figures behind it."""
+        """One sentence for people about the wanted numbers, with the figures behind it; one for each account."""
+        if self.parts:
+            return " ".join(part.reason for part in self.parts)
         own = f" {self.dedicated:,} of them would have a trunk of their own." if self.dedicated else ""
         return f"{self.fits:,} of {self.wanted:,} numbers fit: {self._figures}{own}"
 
@@ -191,25 +208,18 @@ class _TrunkList:
     """Monotonic time."""
 
 
-class HeadroomService:
-    """Counts the account's trunks in a background thread; safe to use from many threads."""
+class _TrunkCount:
+    """Lists one account's trunks in a background thread; safe to use from many threads."""
 
     def __init__(
         self,
         sessions: Sessions,
-        carrier: Carrier,
-        profile: Profile,
-        trunk_limit: int,
-        trunk_max_numbers: int,
-        *,
-        list_timeout_s: float = LIST_TIMEOUT_S,
-        clock: Callable[[], float] = time.monotonic,
+        tools: Callable[[], Toolbox],
+        list_timeout_s: float,
+        clock: Callable[[], float],
     ) -> None:
         self._sessions = sessions
-        self._carrier = carrier
-        self._profile = profile
-        self._trunk_limit = trunk_limit
-        self._trunk_max_numbers = trunk_max_numbers
+        self._tools = tools
         self._list_timeout_s = list_timeout_s
         self._clock = clock
         self._lock = threading.Lock()
@@ -218,39 +228,7 @@ class HeadroomService:
         self._wait_until = 0.0
         self._retry_at = 0.0
 
-    def now(self) -> Headroom | None:
-        """Return the current figures; None when Twilio does not respond in time."""
-        found = self._trunks()
-        if found is None:
-            return None
-        most = self._trunk_max_numbers
-        with seeing(None), self._sessions() as session:
-            in_use = len(found.sids) + _growth_since(session, found)
-            pool, promised = places_of(session, ENVIRONMENT_ACCOUNT, self._profile, most), _count_promised(session)
-        allowed = max(self._trunk_limit - in_use, 0)
-        places = pool.free + (pool.free_on_unmade if pool.unmade <= allowed else 0)
-        new = _trunks_for(promised.shared - places, most)
-        makeable = min(new, max(allowed - pool.unmade - promised.dedicated, 0))
-        return Headroom(
-            trunk_limit=self._trunk_limit,
-            trunks_in_use=in_use,
-            trunks_promised=promised.dedicated + pool.unmade + new,
-            places_free=max(places + makeable * most - promised.shared, 0),
-            trunk_max_numbers=most,
-        )
-
-    def for_items(self, items: Sequence[Item]) -> Headroom | None:
-        """Return the figures for the valid items of a bulk that is not stored yet; None as in `now`."""
-        room, valid = self.now(), [item for item in items if item.problem is None]
-        if room is None:
-            return None
-        with self._sessions() as session:
-            existing = queries.existing_agents(session, {item.agent_id for item in valid if item.agent_id})
-        modes = [item.new_agent.trunk_mode for item in valid if item.new_agent]
-        modes += [existing[item.agent_id] for item in valid if item.agent_id and item.agent_id in existing]
-        return room.for_numbers(len(modes), modes.count(TrunkMode.DEDICATED))
-
-    def _trunks(self) -> _TrunkList | None:
+    def trunks(self) -> _TrunkList | None:
         """Return a fresh list; one thread at a time requests it, and finishes even when nobody waits any more."""
         with self._lock:
             now = self._clock()
@@ -272,7 +250,9 @@ class HeadroomService:
         try:
             with self._sessions() as session:
                 at = session.scalars(select(func.now())).one()
-            sids = frozenset(trunk.sid for trunk in self._carrier.list_trunks())
+            tools = self._tools()
+            with tools.noting():
+                sids = frozenset(trunk.sid for trunk in tools.carrier.list_trunks())
             found = _TrunkList(sids, at, self._clock() + FRESH_S)
         except ProviderError as error:
             log.info("trunks_not_counted", code=error.code)
@@ -286,10 +266,111 @@ class HeadroomService:
             listing.set()
 
 
-def _growth_since(session: Session, found: _TrunkList) -> int:
+@dataclass(frozen=True)
+class HeadroomService:
+    """Says how many more numbers each account has room for; safe to use from many threads."""
+
+    sessions: Sessions
+    toolboxes: Toolboxes
+    trunk_max_numbers: int
+    list_timeout_s: float = LIST_TIMEOUT_S
+    clock: Callable[[], float] = time.monotonic
+    _counts: dict[uuid.UUID, _TrunkCount] = field(default_factory=dict, repr=False)
+
+    def of(self, carrier_account_id: uuid.UUID = ENVIRONMENT_ACCOUNT) -> Headroom | None:
+        """Return the current figures of an account, of all workspaces; None when Twilio does not respond in time.
+
+        Where the agents of the account have several profiles, free places are the sum of all of them.
+        """
+        with seeing(None):
+            return self._of(carrier_account_id)
+
+    def all(self) -> Mapping[str, Headroom]:
+        """Return the figures of all accounts that agents use, as far as they are known: by id, or `environment`."""
+        ids = dict.fromkeys(pair.carrier_account_id for pair in self.toolboxes.in_use())
+        rooms = {"environment" if one == ENVIRONMENT_ACCOUNT else str(one): self.of(one) for one in ids}
+        return {label: room for label, room in rooms.items() if room is not None}
+
+    def _of(self, account_id: uuid.UUID) -> Headroom | None:
+        found = self._count_of(account_id).trunks()
+        if found is None:
+            return None
+        most, limit = self.trunk_max_numbers, self.toolboxes.account(account_id).trunk_limit
+        pairs = [pair for pair in self.toolboxes.in_use() if pair.carrier_account_id == account_id]
+        profiles = {self.toolboxes.project(pair.voice_project_id).profile for pair in pairs}
+        by_hash = {profile_hash(profile): profile for profile in profiles}
+        with self.sessions() as session:
+            in_use = len(found.sids) + _growth_since(session, account_id, found)
+            pools = [places_of(session, account_id, profile, most) for profile in by_hash.values()]
+            promised = _count_promised(session, account_id)
+        unmade, free = sum(pool.unmade for pool in pools), sum(pool.free for pool in pools)
+        allowed = max(limit - in_use, 0)
+        places = free + (sum(pool.free_on_unmade for pool in pools) if unmade <= allowed else 0)
+        new = _trunks_for(promised.shared - places, most)
+        makeable = min(new, max(allowed - unmade - promised.dedicated, 0))
+        return Headroom(
+            trunk_limit=limit,
+            trunks_in_use=in_use,
+            trunks_promised=promised.dedicated + unmade + new,
+            places_free=max(places + makeable * most - promised.shared, 0),
+            trunk_max_numbers=most,
+        )
+
+    def for_items(self, items: Sequence[Item]) -> Headroom | None:
+        """Return the figures for the valid items of a bulk that is not stored yet, of all accounts together.
+
+        None when one of them does not respond in time.
+        """
+        valid = [item for item in items if item.problem is None]
+        with self.sessions() as session:
+            home = session.get_one(Workspace, home_workspace()).carrier_account_id
+            existing = queries.existing_agents(session, {item.agent_id for item in valid if item.agent_id})
+        wanted: dict[uuid.UUID, list[TrunkMode]] = {}
+        for item in valid:
+            if item.new_agent is not None:
+                account_id, mode = item.new_agent.carrier_account_id or home, item.new_agent.trunk_mode
+            elif item.agent_id is not None and item.agent_id in existing:
+                account_id, mode = existing[item.agent_id]
+            else:
+                continue
+            wanted.setdefault(account_id, []).append(mode)
+        parts = []
+        for account_id, modes in (wanted or {home: []}).items():
+            room = self.of(account_id)
+            if room is None:
+                return None
+            parts.append(room.for_numbers(len(modes), modes.count(TrunkMode.DEDICATED)))
+        return parts[0] if len(parts) == 1 else _sum_of(parts)
+
+    def _count_of(self, account_id: uuid.UUID) -> _TrunkCount:
+        if account_id not in self._counts:
+            tools = partial(self.toolboxes.of, AccountIds(account_id, ENVIRONMENT_PROJECT))
+            self._counts.setdefault(account_id, _TrunkCount(self.sessions, tools, self.list_timeout_s, self.clock))
+        return self._counts[account_id]
+
+
+def _sum_of(parts: Sequence[Headroom]) -> Headroom:
+    def total(name: str) -> int:
+        return sum(getattr(part, name) for part in parts)
+
+    return Headroom(
+        trunk_limit=total("trunk_limit"),
+        trunks_in_use=total("trunks_in_use"),
+        trunks_promised=total("trunks_promised"),
+        places_free=total("places_free"),
+        trunk_max_numbers=parts[0].trunk_max_numbers,
+        wanted=total("wanted"),
+        dedicated=total("dedicated"),
+        parts=tuple(parts),
+    )
+
+
+def _growth_since(session: Session, account_id: uuid.UUID, found: _TrunkList) -> int:
     """Return by how many trunks our own operations have changed the account since the list."""
     since = found.at - OVERLAP
-    own = select(Resource.external_id, Resource.deleted_at.is_(None)).where(
+    of_account = select(Resource.external_id, Resource.deleted_at.is_(None)).join(Agent, Agent.id == Resource.agent_id)
+    own = of_account.where(
+        Agent.carrier_account_id == account_id,
         # With the provider, the key finds the kind: most rows of the ledger are LiveKit's.
         Resource.provider == STEP_BY_NAME[TRUNK].provider,
         Resource.kind == TRUNK,
@@ -297,7 +378,10 @@ def _growth_since(session: Session, found: _TrunkList) -> int:
     )
     is_recent = or_(Trunk.checked_at.is_(None), Trunk.checked_at > since, Trunk.gone_at > since)
     shared = select(Trunk.twilio_trunk_sid, Trunk.gone_at.is_(None)).where(
-        Trunk.twilio_trunk_sid.is_not(None), is_recent, or_(Trunk.gone_at.is_(None), Trunk.gone_at > since)
+        Trunk.carrier_account_id == account_id,
+        Trunk.twilio_trunk_sid.is_not(None),
+        is_recent,
+        or_(Trunk.gone_at.is_(None), Trunk.gone_at > since),
     )
     exists = {sid: is_there for query in (own, shared) for sid, is_there in session.execute(query)}
     return sum(is_there - (sid in found.sids) for sid, is_there in exists.items())
@@ -311,20 +395,21 @@ class _Promised:
     dedicated: int
 
 
-def _count_promised(session: Session) -> _Promised:
+def _count_promised(session: Session, account_id: uuid.UUID) -> _Promised:
     is_dedicated = Agent.trunk_mode == TrunkMode.DEDICATED
     in_progress = (
         select(func.count().filter(~is_dedicated), func.count().filter(is_dedicated))
         .select_from(Operation)
         .join(Agent, Agent.id == Operation.agent_id)
         .where(
+            Agent.carrier_account_id == account_id,
             Operation.kind == OperationKind.PROVISION,
             Operation.status.in_([OperationStatus.QUEUED, OperationStatus.RUNNING]),
             Agent.twilio_trunk_sid.is_(None),
             Agent.trunk_id.is_(None),
         )
     )
-    pending = queries.count_pending(session)
+    pending = queries.count_pending(session, account_id)
     shared, dedicated = session.execute(in_progress).one()
     return _Promised(
         shared + pending.get(TrunkMode.SHARED, 0),

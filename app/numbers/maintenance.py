@@ -49,7 +49,7 @@ from app.path.compare import compare
 from app.path.spec import PathSpec
 from app.saga import machine
 from app.saga.chain_plan import plan_of
-from app.saga.context import Toolbox, spec_of
+from app.saga.context import Toolbox, ToolboxSource, spec_of
 from app.saga.observing import read_path
 from app.saga.rows import Rows, agent_row
 from app.webhooks.announcements import announce_drift
@@ -63,6 +63,12 @@ MOVED_STEPS = frozenset({*(step.name for step in STEPS if step.makes and step.co
 
 TRUNK_STEPS = frozenset({TRUNK, ORIGINATION_URL, NUMBER_ATTACHMENT, LAST})
 """The steps that put a number on its trunk, and look at the whole path last."""
+
+ACCOUNTS_DIFFER = (
+    "The agents use different carrier accounts or voice projects, and a number moves within both only. Make an agent "
+    "that uses the same as this one, and move the number to it; or deprovision the number, transfer it to the other "
+    "Twilio account if that differs, and provision it for the other agent."
+)
 
 _OF_BULK = {BulkKind.REPAIR: OperationKind.REPAIR, BulkKind.REHOME: OperationKind.REHOME}
 """Kind of bulk -> the operation that its items open: on the steps of the trunk."""
@@ -94,15 +100,16 @@ class MaintenanceService:
     sessions: Sessions
     publisher: Publisher
     rows: Rows
-    tools: Toolbox
+    toolboxes: ToolboxSource
 
     def verify(self, agent_id: uuid.UUID) -> VerifyResult:
         """Compare one agent's path with the providers and store the result as its health; 409 `agent_has_no_phone`.
 
         May raise the providers' errors: nothing is stored then.
         """
-        spec, members = self._read(agent_id)
-        observed = read_path(self.tools.carrier, self.tools.platform, spec)
+        spec, tools, members = self._read(agent_id)
+        with tools.noting():
+            observed = read_path(tools.carrier, tools.platform, spec)
         found = guarded(partial(compare, spec, observed), spec.agent_id)
         findings = worst_first(with_members(finding, members) for finding in found)
         health = health_of(findings)
@@ -174,6 +181,7 @@ class MaintenanceService:
         """Queue the move of the number to another agent, which must have none.
 
         The dispatch rule is updated in place, so that calls are answered throughout. Undo moves it back the same way.
+        409 `accounts_differ` where the agents do not use the same carrier account and voice project.
         """
         if agent_id == to_agent_id:
             raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The agent has this number already.")
@@ -185,6 +193,8 @@ class MaintenanceService:
                 refuse_busy(session, agent_id)
                 refuse_busy(session, to_agent_id)
                 _check_has_number(source)
+                if source.accounts != target.accounts:
+                    raise RefusedError(ErrorCode.ACCOUNTS_DIFFER, ACCOUNTS_DIFFER)
                 if target.phone_provisioning_status is PhoneStatus.PROVISIONED:
                     raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The other agent has a number: deprovision it first.")
                 change = machine.open_operation(
@@ -201,8 +211,8 @@ class MaintenanceService:
         with self.sessions() as session:
             return session.get_one(Operation, saga.operation.id)
 
-    def _read(self, agent_id: uuid.UUID) -> tuple[PathSpec, int]:
-        """Return the agent's path as it should be, and how many numbers of its workspace share its trunk."""
+    def _read(self, agent_id: uuid.UUID) -> tuple[PathSpec, Toolbox, int]:
+        """Return the path as it should be, its toolbox, and how many numbers of its workspace share its trunk."""
         with self.sessions.begin() as session:
             agent = session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
             if agent is None:
@@ -211,7 +221,9 @@ class MaintenanceService:
             # The result is stored, and shown to the agent's workspace.
             mates = (Agent.trunk_id == agent.trunk_id, Agent.workspace_id == agent.workspace_id)
             members = select(func.count()).where(*mates)
-            return spec_from_row(self.tools, agent), session.scalars(members).one() if agent.trunk_id else 0
+            sharing = session.scalars(members).one() if agent.trunk_id else 0
+        tools = self.toolboxes.of(agent.accounts)
+        return spec_from_row(tools, agent), tools, sharing
 
 
 def guarded(check: Callable[[], list[Finding]], agent_id: str | None = None) -> list[Finding]:

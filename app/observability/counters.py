@@ -159,12 +159,14 @@ PLACES_FREE = Metric(
     "trunkline_places_free",
     Kind.GAUGE,
     "Places on shared trunks that no number already accepted takes; absent while Twilio's trunks cannot be listed.",
+    ("account",),
 )
 NUMBERS_THAT_FIT = Metric(
     "trunkline_numbers_that_fit",
     Kind.GAUGE,
     "How many more numbers fit: free places, and those on trunks that the Twilio account may still have; absent while "
     "these cannot be listed.",
+    ("account",),
 )
 
 METRICS = (

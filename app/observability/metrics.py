@@ -286,9 +286,10 @@ class Room(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class RoomCollector(Collector):
-    """Shows how many more numbers fit; nothing while that is not known."""
+    """Shows how many more numbers fit in each account; nothing of one while that is not known."""
 
-    room: Callable[[], Room | None]
+    rooms: Callable[[], Mapping[str, Room]]
+    """By the label of the account."""
 
     def describe(self) -> Iterable[Family]:
         """Describe nothing in advance, so that registering does not ask anybody."""
@@ -296,9 +297,9 @@ class RoomCollector(Collector):
 
     def collect(self) -> Iterable[Family]:
         """Yield one family after another."""
-        if found := self.room():
-            yield gauge(counters.PLACES_FREE, {(): found.places_free})
-            yield gauge(counters.NUMBERS_THAT_FIT, {(): found.numbers_fit})
+        rooms = {(account,): room for account, room in self.rooms().items()}
+        yield gauge(counters.PLACES_FREE, {labels: room.places_free for labels, room in rooms.items()}, rooms)
+        yield gauge(counters.NUMBERS_THAT_FIT, {labels: room.numbers_fit for labels, room in rooms.items()}, rooms)
 
 
 def _all(*enums: type[StrEnum]) -> Iterable[Labels]:

@@ -3,7 +3,8 @@
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -81,6 +82,17 @@ class Toolbox:
     refused: Callable[[ProviderError], ProviderError] = _as_it_is
     """Takes what a call of these clients failed with, and returns what it means: a refused credential that is to be
     waited for is a `TransientError(credentials_refused)` then, and has been noted and announced."""
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Raise what an error of the block's calls means, once a refused credential is noted (`refused`)."""
+        try:
+            yield
+        except ProviderError as error:
+            meant = self.refused(error)
+            if meant is error:
+                raise
+            raise meant from error
 
     @cached_property
     def numbers(self) -> NumberPages:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -43,7 +44,22 @@ class _UnreadableRecords(dict[ResourceKey, list[Unreadable]]):
 def read_all(
     carrier: Carrier, platform: VoicePlatform, instance: str, paths: Iterable[PathSpec], shared: Collection[str] = ()
 ) -> Observed:
-    """List everything: numbers and trunks, the URLs of our trunks and of those that our numbers are on, LiveKit's all.
+    """List everything that an account and a project have, as `read_account` and `read_project` do."""
+    return both(read_account(carrier, instance, paths, shared), read_project(platform))
+
+
+def both(account: Observed, project: Observed) -> Observed:
+    """Return what an account and a project have together."""
+    return replace(
+        account,
+        inbound_trunks=project.inbound_trunks,
+        rules=project.rules,
+        unreadable={**account.unreadable, **project.unreadable},
+    )
+
+
+def read_account(carrier: Carrier, instance: str, paths: Iterable[PathSpec], shared: Collection[str] = ()) -> Observed:
+    """List an account's numbers and trunks, and the URLs of our trunks and of those that our numbers are on.
 
     `instance` is the one whose mark makes a trunk ours, `paths` are those of the stored agents, `shared` the sids of
     the stored trunks that numbers share. Takes a request for every thousand of a list, and one for each trunk.
@@ -66,10 +82,16 @@ def read_all(
 
     sids = sorted(wanted)
     urls = dict(zip(sids, _at_once([partial(list_urls, sid) for sid in sids]), strict=True))
+    return Observed(numbers, trunks, urls, unreadable=unreadable)
+
+
+def read_project(platform: VoicePlatform) -> Observed:
+    """List a project's trunks and rules."""
+    unreadable = _UnreadableRecords()
     # Rules before trunks: a trunk that a rule names but the later list lacks is gone, not new.
     rules = {rule.id: rule for rule in platform.list_dispatch_rules(unreadable=unreadable.of_list(DISPATCH_RULE))}
     inbound = {trunk.id: trunk for trunk in platform.list_inbound_trunks(unreadable=unreadable.of_list(INBOUND_TRUNK))}
-    return Observed(numbers, trunks, urls, inbound, rules, unreadable)
+    return Observed(inbound_trunks=inbound, rules=rules, unreadable=unreadable)
 
 
 def read_path(carrier: Carrier, platform: VoicePlatform, spec: PathSpec) -> Observed:

@@ -60,6 +60,7 @@ KINDS: Mapping[ErrorCode, Kind] = {
     _C.AGENT_HAS_PHONE: Kind(409, "The agent has a phone number"),
     _C.AGENT_HAS_NO_PHONE: Kind(409, "The agent has no phone number"),
     _C.NUMBER_IN_USE: Kind(409, "The number belongs to another agent"),
+    _C.ACCOUNTS_DIFFER: Kind(409, "The agents use different accounts"),
     _C.OPERATION_IN_PROGRESS: Kind(409, "An operation is in progress"),
     _C.OPERATION_FINISHED: Kind(409, "The operation has finished"),
     _C.NOT_OURS_TO_REPAIR: Kind(409, "What stops the calls is not ours"),

@@ -14,6 +14,7 @@ from werkzeug.routing import Rule
 from app.access import Scope
 from tests.support.api import NOBODY, Api
 from tests.support.console import BrowserClient, signed_in
+from tests.support.toolboxes import tools_of
 from tests.support.trunks import add_shared_trunk
 
 PARAMETERS = ("q", "status", "tab", "health", "cursor", "limit", "next", "agentId", "dryRun", "mode", "state")
@@ -88,7 +89,7 @@ def rows(api: Api) -> dict[str, str]:
     bulk = api.post("/api/provisionings", {"items": [7]}).json["bulkId"]
     delivery_id = str(api.wiring.webhooks.test(webhook.id).id)
     found = {"agent_id": agent_id, "operation_id": operation_id, "bulk_id": bulk, "webhook_id": str(webhook.id)}
-    trunk_id = str(add_shared_trunk(api.wiring.sessions, api.wiring.maintenance.tools.profile))
+    trunk_id = str(add_shared_trunk(api.wiring.sessions, tools_of(api.wiring.maintenance).profile))
     return found | {"delivery_id": delivery_id, "audit_id": NOBODY, "trunk_id": trunk_id}
 
 

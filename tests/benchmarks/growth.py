@@ -137,7 +137,7 @@ def _services(bench: Bench, installations: dict[int, Installation]) -> dict[str,
     calls: dict[str, Callable[[Wiring], Callable[[], object]]] = {
         "sweep pass": lambda wiring: wiring.sweeper.sweep,
         EMPTY: lambda wiring: wiring.sweeper.sweep_trunks,
-        HEADROOM: lambda wiring: wiring.headroom.now,
+        HEADROOM: lambda wiring: wiring.headroom.of,
     }
     with contextlib.ExitStack() as stacked:
         wirings = {agents: stacked.enter_context(each.wiring()) for agents, each in installations.items()}

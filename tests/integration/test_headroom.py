@@ -6,16 +6,15 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import func, update
 
+from app.accounts.clients import Toolboxes
 from app.db.models import Trunk
-from app.dev.sandbox import ACCOUNT_SID
 from app.domain.errors import ErrorCode
 from app.domain.operations import TrunkMode, TrunkState
 from app.numbers.dry_run import PlannedTrunk, PlanningService
 from app.numbers.inventory import FRESH_S, PAUSE_AFTER_FAILURE_S, HeadroomService
 from app.providers.errors import TransientError
-from tests.support.adapters import recording_adapters
-from tests.support.saga import E164, MAX_NUMBERS, PROFILE, Saga
-from tests.support.toolboxes import tools_of
+from tests.support.saga import E164, MAX_NUMBERS, PROFILE, TIMING, Saga
+from tests.support.toolboxes import toolboxes_in_memory
 from tests.support.trunks import add_shared_trunk
 
 LIST = "carrier.list_trunks"
@@ -26,8 +25,21 @@ DEADLINE_S = 60.0
 def service(
     saga: Saga, limit: int = 100, most: int = MAX_NUMBERS, list_timeout_s: float = DEADLINE_S
 ) -> HeadroomService:
-    carrier, clock = saga.world.carrier, saga.clock
-    return HeadroomService(saga.sessions, carrier, PROFILE, limit, most, list_timeout_s=list_timeout_s, clock=clock)
+    toolboxes = limited(saga, limit, most)
+    return HeadroomService(saga.sessions, toolboxes, most, list_timeout_s=list_timeout_s, clock=saga.clock)
+
+
+def limited(saga: Saga, limit: int, most: int = MAX_NUMBERS) -> Toolboxes:
+    return toolboxes_in_memory(
+        saga.sessions,
+        saga.world,
+        saga.worlds,
+        PROFILE,
+        TIMING,
+        max_numbers=most,
+        trunk_limit=limit,
+        clock=saga.clock,
+    )
 
 
 def listed(saga: Saga) -> int:
@@ -38,7 +50,7 @@ def test_foreign_trunks_and_pending_numbers_count(saga: Saga) -> None:
     saga.world.carrier.own_trunk("somebody else's")
     saga.provision()
 
-    room = service(saga, limit=3).now()
+    room = service(saga, limit=3).of()
 
     assert room is not None
     assert (room.trunks_in_use, room.trunks_promised) == (1, 1)
@@ -49,8 +61,7 @@ def test_foreign_trunks_and_pending_numbers_count(saga: Saga) -> None:
 def test_the_dry_run_uses_the_same_limit(saga: Saga) -> None:
     saga.world.carrier.own_number(E164)
     saga.world.carrier.own_trunk("somebody else's")
-    tools = tools_of(saga.runner)
-    plans = [PlanningService(saga.sessions, tools, limit, ACCOUNT_SID, recording_adapters, 500) for limit in (1, 2)]
+    plans = [PlanningService(saga.sessions, limited(saga, limit), 500) for limit in (1, 2)]
     full, raised = [plan.preview(saga.agent(), E164, takeover=False) for plan in plans]
 
     assert (full.would_succeed, full.trunks_limit) == (False, 1)
@@ -60,7 +71,7 @@ def test_the_dry_run_uses_the_same_limit(saga: Saga) -> None:
 def test_an_account_that_is_over_its_limit_has_room_for_none(saga: Saga) -> None:
     for _ in range(3):
         saga.world.carrier.own_trunk("theirs")
-    room = service(saga, limit=2).now()
+    room = service(saga, limit=2).of()
 
     assert room is not None
     assert (room.for_numbers(5).fits, room.for_numbers(5, 5).fits, room.numbers_fit) == (0, 0, 0)
@@ -71,7 +82,7 @@ def test_places_on_standing_trunks_need_no_other(saga: Saga) -> None:
     saga.trunk_mode = TrunkMode.SHARED
     saga.world.carrier.own_number(E164)
     saga.provisioned()
-    room = service(saga, limit=1, most=3).now()
+    room = service(saga, limit=1, most=3).of()
 
     assert room is not None
     assert (room.trunks_in_use, room.trunks_promised, room.places_free) == (1, 0, 2)
@@ -88,7 +99,7 @@ def test_a_trunk_that_is_being_made_is_promised_with_its_places(saga: Saga) -> N
         twilio_trunk_sid=None,
         twilio_origination_url_sid=None,
     )
-    room, full = service(saga, limit=2, most=10).now(), service(saga, limit=0, most=10).now()
+    room, full = service(saga, limit=2, most=10).of(), service(saga, limit=0, most=10).of()
 
     assert room is not None
     assert full is not None
@@ -98,7 +109,7 @@ def test_a_trunk_that_is_being_made_is_promised_with_its_places(saga: Saga) -> N
 
 def test_a_trunk_of_other_settings_has_no_places_for_new_numbers(saga: Saga) -> None:
     add_shared_trunk(saga.sessions, replace(PROFILE, is_secure=True))
-    room = service(saga, most=10).now()
+    room = service(saga, most=10).of()
 
     assert room is not None
     assert (room.trunks_in_use, room.places_free) == (1, 0)
@@ -109,7 +120,7 @@ def test_numbers_accepted_before_take_places_first_and_then_trunks(saga: Saga) -
     add_shared_trunk(saga.sessions, PROFILE, 8)
     for count in range(5):
         saga.provision(e164=f"+1514555{count:04d}")
-    room = service(saga, limit=3, most=10).now()
+    room = service(saga, limit=3, most=10).of()
 
     assert room is not None
     # Two take the places that are left, three a trunk that has room for seven more; a third trunk may be made.
@@ -119,13 +130,13 @@ def test_numbers_accepted_before_take_places_first_and_then_trunks(saga: Saga) -
 def test_shared_trunks_made_and_deleted_since_the_list_are_added_to_it(saga: Saga) -> None:
     rooms = service(saga)
     saga.world.carrier.own_trunk("somebody else's")
-    assert (before := rooms.now()) is not None
+    assert (before := rooms.of()) is not None
     trunk_id = add_shared_trunk(saga.sessions, PROFILE, checked_at=func.clock_timestamp())
-    assert (made := rooms.now()) is not None
+    assert (made := rooms.of()) is not None
     with saga.sessions.begin() as session:
         gone = {"state": TrunkState.GONE, "gone_at": func.clock_timestamp()}
         session.execute(update(Trunk).where(Trunk.id == trunk_id).values(**gone))
-    assert (deleted := rooms.now()) is not None
+    assert (deleted := rooms.of()) is not None
 
     assert [room.trunks_in_use for room in (before, made, deleted)] == [1, 2, 1]
     assert listed(saga) == 1
@@ -135,8 +146,7 @@ def test_the_dry_run_needs_no_trunk_while_a_shared_one_has_room(saga: Saga) -> N
     saga.trunk_mode = TrunkMode.SHARED
     saga.world.carrier.own_number(E164)
     saga.world.carrier.own_number(OTHER)
-    tools = tools_of(saga.runner)
-    plans = PlanningService(saga.sessions, tools, 1, ACCOUNT_SID, recording_adapters, MAX_NUMBERS)
+    plans = PlanningService(saga.sessions, limited(saga, 1), MAX_NUMBERS)
     first = plans.preview(saga.agent(), OTHER, takeover=False)
     saga.provisioned()
     joined = plans.preview(saga.agent(), OTHER, takeover=False)
@@ -159,11 +169,11 @@ def test_the_dry_run_needs_no_trunk_while_a_shared_one_has_room(saga: Saga) -> N
 def test_what_we_made_and_deleted_since_the_list_is_added_to_it(saga: Saga) -> None:
     rooms = service(saga)
     saga.world.carrier.own_number(E164)
-    assert (before := rooms.now()) is not None
+    assert (before := rooms.of()) is not None
     agent_id = saga.provisioned()
-    assert (with_one := rooms.now()) is not None
+    assert (with_one := rooms.of()) is not None
     saga.drive(saga.deprovision(agent_id))
-    assert (without := rooms.now()) is not None
+    assert (without := rooms.of()) is not None
 
     assert [room.trunks_in_use for room in (before, with_one, without)] == [0, 1, 0]
     assert {room.trunks_promised for room in (before, with_one, without)} == {0}
@@ -172,12 +182,12 @@ def test_what_we_made_and_deleted_since_the_list_is_added_to_it(saga: Saga) -> N
 
 def test_a_list_serves_for_a_minute(saga: Saga) -> None:
     rooms = service(saga)
-    rooms.now()
+    rooms.of()
     saga.world.carrier.own_trunk("theirs")
     saga.clock.now += FRESH_S - 1
-    assert (old := rooms.now()) is not None
+    assert (old := rooms.of()) is not None
     saga.clock.now += 1
-    assert (new := rooms.now()) is not None
+    assert (new := rooms.of()) is not None
 
     assert (old.trunks_in_use, new.trunks_in_use, listed(saga)) == (0, 1, 2)
 
@@ -187,14 +197,14 @@ def test_a_hanging_provider_delays_only_the_first_request_and_only_for_the_timeo
     saga.world.log.plan(LIST, before=lambda: goes_on.wait(DEADLINE_S))
     rooms = service(saga, list_timeout_s=0.01)
 
-    assert rooms.now() is None
+    assert rooms.of() is None
     saga.clock.now += 1  # nobody's patience is left
-    assert [rooms.now() for _ in range(5)] == [None] * 5
+    assert [rooms.of() for _ in range(5)] == [None] * 5
     assert listed(saga) == 1
     (thread,) = [one for one in threading.enumerate() if one.name == "trunks"]
     goes_on.set()
     thread.join(DEADLINE_S)
-    assert rooms.now() is not None
+    assert rooms.of() is not None
     assert listed(saga) == 1
 
 
@@ -203,7 +213,7 @@ def test_after_a_failed_list_the_figures_are_unknown_until_a_pause_is_over(saga:
     saga.world.log.plan(LIST, before=error)
     rooms = service(saga)
 
-    assert [rooms.now(), rooms.now()] == [None, None]
+    assert [rooms.of(), rooms.of()] == [None, None]
     assert listed(saga) == 1
     saga.clock.now += PAUSE_AFTER_FAILURE_S
-    assert rooms.now() is not None
+    assert rooms.of() is not None

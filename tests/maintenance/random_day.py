@@ -253,10 +253,11 @@ def random_day(sandbox: Sandbox, parts: Parts) -> Iterator[RandomDay]:
     )
     wiring = build(load_settings(), publisher=publisher, carrier=carrier, platform=platform)
     tools = replace(tools_of(wiring.runner), sleep=clock.sleep, clock=clock)
-    maintenance = replace(wiring.maintenance, tools=tools)
-    audits = parts.audits(**{**vars(wiring.audits), "tools": tools, "maintenance": maintenance})
+    toolboxes = GivenToolboxes(tools, wiring.toolboxes)
+    maintenance = replace(wiring.maintenance, toolboxes=toolboxes)
+    audits = parts.audits(**{**vars(wiring.audits), "toolboxes": toolboxes, "maintenance": maintenance})
     of_runner = {one.name: getattr(wiring.runner, one.name) for one in fields(Runner)}
-    runner = parts.runner(**{**of_runner, "toolboxes": GivenToolboxes(tools), "jitter": lambda _low, high: high})
+    runner = parts.runner(**{**of_runner, "toolboxes": toolboxes, "jitter": lambda _low, high: high})
     sweeper = parts.sweeper(**{**vars(wiring.sweeper), "audits": audits})
     wiring = replace(wiring, runner=runner, sweeper=sweeper, maintenance=maintenance, audits=audits)
     try:

@@ -53,7 +53,7 @@ def _with_platform(live: SandboxApp) -> FakePlatform:
     """Put a LiveKit project of a test's own in the place of the sandbox's, which lets nobody make a contradiction."""
     platform = World.new().platform
     tools = replace(tools_of(live.wiring.runner), platform=platform)
-    runner, planning = with_tools(live.wiring.runner, tools), replace(live.wiring.planning, tools=tools)
+    runner, planning = with_tools(live.wiring.runner, tools), with_tools(live.wiring.planning, tools)
     live.wiring = replace(live.wiring, runner=runner, planning=planning)
     return platform
 

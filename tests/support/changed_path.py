@@ -36,7 +36,7 @@ from tests.support.saga import RecordingPublisher
 from tests.support.sandbox import Sandbox
 from tests.support.sandbox_app import NUMBER as PHONE_NUMBER
 from tests.support.sandbox_app import SandboxApp, add_foreign_path, without_pauses
-from tests.support.toolboxes import tools_of, with_tools
+from tests.support.toolboxes import GivenToolboxes, tools_of, with_tools
 
 AGENT = "front-desk"
 PRESET = "studio"
@@ -222,18 +222,18 @@ class ChangedPath(SandboxApp):
         if profile.is_secure:
             profile = replace(profile, sip_uri=profile.sip_uri.over_tls())
         tools = replace(tools, profile=profile)
-        maintenance = replace(self.wiring.maintenance, tools=tools)
+        maintenance = with_tools(self.wiring.maintenance, tools)
         self.wiring = replace(
             self.wiring,
             runner=with_tools(self.wiring.runner, tools),
             maintenance=maintenance,
-            audits=replace(self.wiring.audits, tools=tools, maintenance=maintenance),
+            audits=replace(with_tools(self.wiring.audits, tools), maintenance=maintenance),
         )
 
     @property
     def spec(self) -> PathSpec:
         """The path as it should be."""
-        return spec_from_row(self.wiring.maintenance.tools, self.agent)
+        return spec_from_row(tools_of(self.wiring.maintenance), self.agent)
 
     def observed(self) -> Observed:
         """Read the path as a verification does."""
@@ -307,7 +307,9 @@ def new_agent(
     path.with_profile(**{"room_presets": frozenset({PRESET}), **profile})
     sandbox.number(PHONE_NUMBER, voiceUrl="https://example.com/voice")
     add_foreign_path(path)
-    path.wiring = replace(path.wiring, planning=replace(path.wiring.planning, trunk_limit=trunk_limit))
+    planning = path.wiring.planning
+    toolboxes = GivenToolboxes(tools_of(planning), planning.toolboxes, trunk_limit)
+    path.wiring = replace(path.wiring, planning=replace(planning, toolboxes=toolboxes))
     return path
 
 

@@ -16,6 +16,7 @@ from app.saga.context import Toolbox
 from app.trunks.pool import profile_hash, profile_json
 from app.wiring import Wiring
 from tests.support.sandbox import Sandbox
+from tests.support.toolboxes import tools_of
 
 AT_ONCE = 2
 """Objects made at once: the sandbox makes one after the other, and a request behind many others would time out."""
@@ -25,7 +26,7 @@ AGENT_NAME = "many"
 
 def add_paths(wiring: Wiring, sandbox: Sandbox, numbers: Sequence[str], *, per_trunk: int) -> None:
     """Have a provisioned agent for each number; `per_trunk` of them share a trunk, 0: each has its own."""
-    tools = wiring.maintenance.tools
+    tools = tools_of(wiring.maintenance)
     if per_trunk:
         with wiring.sessions() as session:
             last = session.scalar(select(func.max(Trunk.shard))) or 0

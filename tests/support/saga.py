@@ -10,12 +10,26 @@ import pytest
 import structlog
 from sqlalchemy import ColumnElement, delete, func, select, text, update
 
+from app.accounts.clients import Toolboxes
 from app.audit.retiring import RetiringService
 from app.audit.service import AuditService
 from app.bulk.dispatcher import BulkDispatcher
 from app.bulk.service import BulkService
 from app.db.engine import Sessions, make_engine, make_sessions
-from app.db.models import Agent, Bulk, BulkItem, Event, Operation, OperationStep, Resource, Trunk
+from app.db.models import (
+    Agent,
+    Audit,
+    Bulk,
+    BulkItem,
+    CarrierAccount,
+    Event,
+    Operation,
+    OperationStep,
+    Resource,
+    Trunk,
+    VoiceProject,
+    Workspace,
+)
 from app.db.webhooks import WebhookEndpoint
 from app.dev.localstack.servers import PostgresServer
 from app.domain.events import EventName, Origin
@@ -35,14 +49,13 @@ from app.domain.operations import (
     TrunkState,
 )
 from app.domain.sip_uris import parse_sip_uri
-from app.domain.workspaces import ENVIRONMENT_ACCOUNT
+from app.domain.workspaces import DEFAULT_WORKSPACE, ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT, AccountIds
 from app.numbers.agents import AgentService
 from app.numbers.maintenance import MaintenanceService
 from app.numbers.service import ProvisioningService
 from app.path.marks import is_pool_tag, pool_tag
 from app.path.spec import Profile
 from app.saga.chain_plan import Plan
-from app.saga.context import Toolbox
 from app.saga.machine import Timing, Verdict
 from app.saga.rows import Rows
 from app.saga.runner import Outcome, Runner
@@ -52,7 +65,7 @@ from app.trunks.pool import Pool, TrunkPool
 from app.webhooks.deliveries import DeliveryService
 from app.webhooks.sending import AddressRule, Sender
 from tests.support.providers import WorkerDiedError, World
-from tests.support.toolboxes import GivenToolboxes, tools_of, with_tools
+from tests.support.toolboxes import Worlds, toolboxes_in_memory, tools_of, with_tools
 
 E164 = "+15145551234"
 SIP_URI = "sip:abc.sip.livekit.cloud;transport=tcp"
@@ -176,12 +189,19 @@ class Saga:
     runner: Runner
     service: ProvisioningService
     sweeper: Sweeper
+    worlds: Worlds
+    """Of the accounts beside the environment's."""
+    toolboxes: Toolboxes
     trunk_mode: TrunkMode = TrunkMode.DEDICATED
     """Of the agents that are made for a test: with a trunk of their own every step makes something."""
 
-    def agent(self, name: str = "support") -> uuid.UUID:
+    def agent(self, name: str = "support", *, accounts: AccountIds | None = None) -> uuid.UUID:
         agents = AgentService(self.sessions)
-        return agents.create(name, None, {"language": "fr"}, trunk_mode=self.trunk_mode).id
+        agent_id = agents.create(name, None, {"language": "fr"}, trunk_mode=self.trunk_mode).id
+        if accounts is not None:
+            with self.sessions.begin() as session:
+                session.execute(update(Agent).where(Agent.id == agent_id).values(accounts._asdict()))
+        return agent_id
 
     def provision(self, *, takeover: bool = False, e164: str = E164, agent_id: uuid.UUID | None = None) -> uuid.UUID:
         """Open a provisioning, by default of a new agent; return the operation's id."""
@@ -408,17 +428,17 @@ class Saga:
 def wire(sessions: Sessions, timing: Timing = TIMING, max_numbers: int = MAX_NUMBERS) -> Saga:
     """Wire a saga with new in-memory providers; back-off takes its upper bound, so that it is predictable."""
     world, clock, publisher = World.new(), ManualClock(), RecordingPublisher()
-    pool = TrunkPool(sessions, ENVIRONMENT_ACCOUNT, PROFILE, max_numbers, lease=timing.lease, lands=timing.lands)
-    tools = Toolbox(world.carrier, world.platform, "test", PROFILE, timing, pool, sleep=clock.sleep, clock=clock)
+    worlds = Worlds()
+    toolboxes = toolboxes_in_memory(sessions, world, worlds, PROFILE, timing, max_numbers=max_numbers, clock=clock)
     rows = Rows(sessions, timing.lands)
     service = ProvisioningService(sessions, publisher, rows, sleep=clock.sleep, clock=clock)
-    runner = Runner(rows, GivenToolboxes(tools), jitter=lambda _low, high: high)
-    maintenance = MaintenanceService(sessions, publisher, rows, tools)
-    audits = AuditService(sessions, tools, maintenance, timedelta(hours=1), BulkService(sessions, rows))
+    runner = Runner(rows, toolboxes, jitter=lambda _low, high: high)
+    maintenance = MaintenanceService(sessions, publisher, rows, toolboxes)
+    audits = AuditService(sessions, toolboxes, maintenance, timedelta(hours=1), BulkService(sessions, rows))
     deliveries = DeliveryService(sessions, publisher, Sender(AddressRule()), Sealer())
-    retiring = RetiringService(sessions, tools)
+    retiring = RetiringService(sessions, toolboxes)
     sweeper = Sweeper(sessions, service, audits, BulkDispatcher(sessions, service, maintenance), deliveries, retiring)
-    return Saga(sessions, rows, world, clock, publisher, runner, service, sweeper)
+    return Saga(sessions, rows, world, clock, publisher, runner, service, sweeper, worlds, toolboxes)
 
 
 def with_pool(saga: Saga, pool: Pool) -> Saga:
@@ -458,8 +478,11 @@ def saga_sessions(postgres_server: PostgresServer, template_database: str) -> It
 def saga(saga_sessions: Sessions, plain_logs: None) -> Saga:
     """A saga over an empty database and empty providers."""
     with saga_sessions.begin() as session:
-        for table in (WebhookEndpoint, BulkItem, Event, Resource, OperationStep, Operation, Bulk, Agent, Trunk):
+        for table in (WebhookEndpoint, BulkItem, Event, Resource, OperationStep, Operation, Bulk, Agent, Trunk, Audit):
             session.execute(delete(table))
+        for account, environment in ((CarrierAccount, ENVIRONMENT_ACCOUNT), (VoiceProject, ENVIRONMENT_PROJECT)):
+            session.execute(delete(account).where(account.id != environment))
+        session.execute(delete(Workspace).where(Workspace.id != DEFAULT_WORKSPACE))
     return wire(saga_sessions)
 
 

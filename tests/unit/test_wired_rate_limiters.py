@@ -1,14 +1,24 @@
 """Which accounts have a rate limiter, from the settings."""
 
+from collections.abc import Mapping
+
 import pytest
 
+from app.providers.rate_limiter import RateLimiter
 from app.settings import Settings
-from app.wiring import _rate_limiters
+from app.wiring import build
 from tests.support.broker import NOWHERE
+from tests.support.saga import RecordingPublisher
 
 
 def settings(**changes: str) -> Settings:
     return Settings(**{name.lower(): value for name, value in {**NOWHERE, **changes}.items()})
+
+
+def _rate_limiters(given: Settings) -> Mapping[str, RateLimiter]:
+    wiring = build(given, publisher=RecordingPublisher())
+    wiring.close()
+    return wiring.rate_limiters
 
 
 @pytest.mark.parametrize(
