@@ -182,6 +182,7 @@ class MaintenanceService:
 
         The dispatch rule is updated in place, so that calls are answered throughout. Undo moves it back the same way.
         409 `accounts_differ` where the agents do not use the same carrier account and voice project.
+        An agent of another workspace is 404 `agent_not_found`, for operators too.
         """
         if agent_id == to_agent_id:
             raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The agent has this number already.")
@@ -190,6 +191,8 @@ class MaintenanceService:
                 # Always in the same order, so that two opposite moves do not deadlock.
                 locked = {one: lock_agent(session, one) for one in sorted((agent_id, to_agent_id))}
                 (source, now), (target, _) = locked[agent_id], locked[to_agent_id]
+                if source.workspace_id != target.workspace_id:
+                    raise agent_not_found(to_agent_id)
                 refuse_busy(session, agent_id)
                 refuse_busy(session, to_agent_id)
                 _check_has_number(source)
