@@ -12,7 +12,16 @@ from limits import parse
 from werkzeug.exceptions import NotFound, RequestEntityTooLarge
 
 from app.access import ConsoleSessions
-from app.console import agent_pages, bulk_pages, key_pages, operation_pages, webhook_pages, workspace_pages
+from app.console import (
+    account_pages,
+    agent_pages,
+    bulk_pages,
+    key_pages,
+    operation_pages,
+    webhook_pages,
+    workspace_pages,
+)
+from app.console.account_pages import register_accounts
 from app.console.agent_pages import register_agents, register_numbers
 from app.console.bulk_pages import register_bulks
 from app.console.key_pages import register_keys
@@ -47,6 +56,8 @@ _DETAIL_PAGES: Mapping[str, Callable[..., Response]] = {
     "bulk_id": bulk_pages.bulk_page,
     "webhook_id": webhook_pages.webhook_page,
     "workspace_id": workspace_pages.workspace_page,
+    "account_id": account_pages.carrier_page,
+    "project_id": account_pages.project_page,
 }
 """Id in the path -> the page that has its forms."""
 
@@ -55,6 +66,8 @@ _LIST_PAGES: Mapping[str | None, Callable[..., Response]] = {
     "console.create_bulk": bulk_pages.bulks_page,
     "console.check_bulk": bulk_pages.bulks_page,
     "console.create_webhook": webhook_pages.webhooks_page,
+    "console.create_carrier_account": account_pages.accounts_page,
+    "console.create_voice_project": account_pages.accounts_page,
     "console.create_workspace": workspace_pages.workspaces_page,
     "console.create_key": key_pages.keys_page,
     "console.revoke_key": key_pages.keys_page,
@@ -169,6 +182,7 @@ def register_console(app: APIFlask) -> None:
     register_trunks(blueprint)
     register_audits(blueprint)
     register_webhooks(blueprint)
+    register_accounts(blueprint)
     register_workspaces(blueprint)
     register_keys(blueprint)
     register_filters(blueprint)

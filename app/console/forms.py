@@ -17,6 +17,8 @@ from app.domain.events import DeliveryStatus
 from app.domain.findings import Health
 from app.domain.operations import ItemStatus, PhoneStatus, TrunkMode, TrunkState
 from app.domain.texts import MAX_NAME
+from app.domain.workspaces import AccountKind
+from app.views.account_schemas import CarrierAccountIn, RotateIn, VoiceProjectIn
 from app.views.agent_schemas import AgentIn, ProvisionIn
 from app.views.bulk_schemas import ItemCursorField
 from app.views.fields import Id, Name, choice
@@ -24,6 +26,9 @@ from app.views.reader import ActivityCursorField, CursorField
 from app.views.team_schemas import KeyIn, WorkspaceChangeIn, WorkspaceIn
 from app.views.webhook_schemas import WebhookIn
 from app.web.problems import flat_errors, validation_failed
+
+TOKEN_FIELD = "csrf_token"  # noqa: S105  # a name
+"""The field of every form that is not its view's."""
 
 CHECKBOX_ON = "on"
 """What a browser sends for a checked checkbox."""
@@ -231,6 +236,20 @@ def read_key_form(given: MultiDict[str, str]) -> dict[str, Any]:
     """Read the form for a new key; no workspace means the caller's, an operator's: all. `RefusedError` 422."""
     body = {"name": given.get("name", ""), "scopes": [given.get("scope", "")]}
     return _load(KeyIn(), body | {"workspace": given.get("workspace") or None})
+
+
+def read_account_form(kind: AccountKind, given: MultiDict[str, str]) -> dict[str, Any]:
+    """Read the form for a new carrier account or voice project; `RefusedError` 422, which quotes no secret."""
+    body: dict[str, Any] = {name: value.strip() for name, value in _without_empty(given).items() if name != TOKEN_FIELD}
+    schema = CarrierAccountIn() if kind is AccountKind.CARRIER else VoiceProjectIn()
+    return _load(schema, body | {"shared": is_checked(given, "shared")})
+
+
+def read_rotation_form(given: MultiDict[str, str]) -> dict[str, Any]:
+    """Read the form for a new credential; `RefusedError` 422, which quotes no secret."""
+    body: dict[str, Any] = {name: given.get(name, "").strip() for name in ("secret", "username") if given.get(name)}
+    lives = given.get("oldValidForS", "")
+    return _load(RotateIn(), body | ({"oldValidForS": int(lives)} if lives.isascii() and lives.isdigit() else {}))
 
 
 def read_workspace_form(given: MultiDict[str, str]) -> dict[str, Any]:

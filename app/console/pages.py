@@ -14,6 +14,7 @@ from app.access import Caller, ConsoleSessions, Scope
 from app.console import presentation
 from app.console.reader import ConsoleReader
 from app.domain.events import Channel, Origin
+from app.domain.workspaces import AccountKind
 from app.setting_values import is_loopback
 from app.settings import Settings
 from app.web.context import caller, client_address, wiring
@@ -97,6 +98,18 @@ NAVIGATION: Sequence[NavigationItem] = (
     NavigationItem("Audit", "console.audit", ("console.audit", "console.start_audit")),
     NavigationItem(
         "Webhooks", "console.webhooks", ("console.webhook", "console.create_webhook", "console.rotate_webhook")
+    ),
+    NavigationItem(
+        "Accounts",
+        "console.accounts",
+        (
+            "console.accounts",
+            *(
+                f"console.{verb}{kind}"
+                for kind in AccountKind
+                for verb in ("", "create_", "check_", "rotate_", "delete_")
+            ),
+        ),
     ),
     NavigationItem(
         "Workspaces",

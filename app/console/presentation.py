@@ -37,6 +37,7 @@ from app.domain.operations import (
     StepState,
     TrunkState,
 )
+from app.domain.workspaces import CredentialStatus
 from app.views.operations import Failure, PhoneView, calls_in_words
 from app.web.problems import KINDS as PROBLEMS
 
@@ -167,6 +168,15 @@ def endpoint_badge(endpoint: WebhookEndpoint) -> Badge:
         label = labels.get(DisabledReason(endpoint.disabled_reason or DisabledReason.REQUESTED))
         return Badge(label, Tone.BAD) if label else Badge("Disabled", Tone.QUIET)
     return Badge("Failing", Tone.WARN) if endpoint.failing_since else Badge("Enabled", Tone.GOOD)
+
+
+def credential_badge(status: CredentialStatus) -> Badge:
+    """Return the badge of an account's credential."""
+    return {
+        CredentialStatus.PENDING: Badge("Not checked", Tone.QUIET),
+        CredentialStatus.VERIFIED: Badge("Verified", Tone.GOOD),
+        CredentialStatus.INVALID: Badge("Refused", Tone.BAD),
+    }[status]
 
 
 def humanize(name: str) -> str:

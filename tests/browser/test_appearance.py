@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from app.access import KeyService
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT
 from app.workspaces import WorkspaceService
 from tests.browser.conftest import SCREENSHOTS, TIMEOUT_MS
 from tests.browser.console_user import ConsoleUser
@@ -81,6 +82,9 @@ def test_every_page_is_accessible(
         "webhooks": "/webhooks",
         "webhook": f"/webhooks/{webhook}",
         "webhook-delete": f"/webhooks/{webhook}/delete",
+        "accounts": "/accounts",
+        "account": f"/carrier-accounts/{ENVIRONMENT_ACCOUNT}",
+        "account-delete": f"/carrier-accounts/{ENVIRONMENT_ACCOUNT}/delete",
         "workspaces": "/workspaces",
         "workspace": f"/workspaces/{workspace.id}",
         "workspace-delete": f"/workspaces/{workspace.id}/delete",
