@@ -8,7 +8,8 @@ accounts have a row without a secret; their clients are given, and what they are
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Generic, NoReturn, Protocol, TypeVar, cast
@@ -52,6 +53,9 @@ again: the provider may not have known it yet."""
 
 SOON_S = 1.0
 """Seconds until a step tries again that was refused with a credential which is in use no more."""
+
+CLOSED_AFTER_S = 300.0
+"""Seconds after which a client that was replaced is closed: longer than any step or audit that still uses it."""
 
 RECHECK_S = 60.0
 """Seconds until a step looks again whether its account is valid: the sweeper checks as often, and wakes the step."""
@@ -182,6 +186,7 @@ class _Clients(Generic[Row, Client]):
         row: type[Row],
         environment: tuple[uuid.UUID, Client],
         build: Callable[[Row, Credential | None, str], Client],
+        end: Callable[[Client], None],
         sessions: Sessions,
         sealer: Sealer,
         clock: Callable[[], float],
@@ -191,19 +196,22 @@ class _Clients(Generic[Row, Client]):
         self._environment_id, client = environment
         self._environment = _Held(client)
         self._build = build
+        self._end = end
         self._sessions = sessions
         self._sealer = sealer
         self._clock = clock
         self._lock = Lock()
         self._held: dict[uuid.UUID, _Held[Client]] = {}
         self._known_until: dict[uuid.UUID, float] = {}
+        self._replaced: deque[tuple[float, Client]] = deque()
 
     def of(self, row_id: uuid.UUID) -> _Held[Client]:
         """Return the client of a row; `LookupError` where there is none."""
         if row_id == self._environment_id:
             return self._environment
         held = self._held.get(row_id)
-        if held is not None and self._clock() < self._known_until[row_id]:
+        # One that was invalid is looked at each time: what is woken once it is accepted must not meet yesterday's news.
+        if held is not None and not held.is_invalid and self._clock() < self._known_until[row_id]:
             return held
         row = self._read(row_id)
         if row is None:
@@ -213,6 +221,7 @@ class _Clients(Generic[Row, Client]):
             held, now = self._held.get(row_id), self._clock()
             is_over = held is not None and held.uses_old_until is not None and now >= held.uses_old_until
             if held is None or held.version != row.version or is_over:
+                self._replace(held)
                 held = _Held(self._open(row), row_id, row.version, None, is_invalid)
             elif held.is_invalid is not is_invalid:
                 held = replace(held, is_invalid=is_invalid)
@@ -229,17 +238,26 @@ class _Clients(Generic[Row, Client]):
                 self._known_until[row.id] = 0.0
                 return _wait(f"The credential of {self._kind.label} {row.name} was changed meanwhile.", SOON_S)
             if held.uses_old_until is None and (old := self._open_old(row)) is not None:
+                self._replace(current)
                 self._keep(_Held(old, row.id, row.version, self._clock() + FALLBACK_S, held.is_invalid))
                 log.warning("credential_falls_back", kind=self._kind, account_id=str(row.id))
                 return _wait(f"{self._kind.label} {row.name} takes the old credential for now.", SOON_S)
             self._known_until[row.id] = 0.0
-        keep_refusal(self._sessions, self._kind, row.id, row.version, error)
-        return _wait(refusal_of(self._kind, row.name), RECHECK_S)
+        is_kept = keep_refusal(self._sessions, self._kind, row.id, row.version, error)
+        return _wait(refusal_of(self._kind, row.name), RECHECK_S if is_kept else SOON_S)
 
-    def all(self) -> Iterator[Client]:
-        """Yield the clients that are kept, without the environment's."""
-        for held in list(self._held.values()):
-            yield held.client
+    def close(self) -> None:
+        """Close all but the environment's."""
+        for client in (*(held.client for held in self._held.values()), *(client for _, client in self._replaced)):
+            self._end(client)
+
+    def _replace(self, held: _Held[Client] | None) -> None:
+        """Close the client later, and those that were replaced long ago now."""
+        now = self._clock()
+        while self._replaced and self._replaced[0][0] < now - CLOSED_AFTER_S:
+            self._end(self._replaced.popleft()[1])
+        if held is not None:
+            self._replaced.append((now, held.client))
 
     def _keep(self, held: _Held[Client]) -> _Held[Client]:
         if held.row_id is not None:
@@ -305,6 +323,7 @@ class Toolboxes:
             CarrierAccount,
             (ENVIRONMENT_ACCOUNT, account),
             self._build_account,
+            lambda _: None,
             sessions,
             sealer,
             clock,
@@ -314,6 +333,7 @@ class Toolboxes:
             VoiceProject,
             (ENVIRONMENT_PROJECT, project),
             self._build_project,
+            lambda client: client.platform.close(),
             sessions,
             sealer,
             clock,
@@ -407,8 +427,7 @@ class Toolboxes:
     def close(self) -> None:
         """Close every connection, those of the environment's clients too."""
         self.platform(ENVIRONMENT_PROJECT).close()
-        for project in self._projects.all():
-            project.platform.close()
+        self._projects.close()
 
     def _build_account(self, row: CarrierAccount, opened: Credential | None, why: str) -> AccountClient:
         sid = row.account_sid or ""

@@ -4,7 +4,7 @@ import json
 import uuid
 
 import structlog
-from sqlalchemy import func, update
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions, read_sql
@@ -28,10 +28,10 @@ _ROWS: dict[AccountKind, type[CarrierAccount] | type[VoiceProject]] = {
 
 def keep_refusal(
     sessions: Sessions, kind: AccountKind, account_id: uuid.UUID, version: int, error: ProviderError
-) -> None:
+) -> bool:
     """Note that an account's credential is refused, and announce it: once, until it was accepted again.
 
-    Nothing is written where it was rotated since `version`.
+    Return whether the account is invalid now: not where it was rotated since `version`, and nothing is written then.
     """
     row = _ROWS[kind]
     invalid = {
@@ -45,8 +45,11 @@ def keep_refusal(
         name = session.scalar(update(row).where(*is_news).values(invalid).returning(row.name))
         if name is not None:
             announce_refusal(session, kind, account_id, name, error.code, error.detail)
+        is_invalid = (row.id == account_id, row.version == version, row.status == CredentialStatus.INVALID)
+        is_kept = session.scalar(select(exists().where(*is_invalid)))
     if name is not None:
         log.error("account_invalid", kind=kind, account_id=str(account_id), code=error.code)
+    return bool(is_kept)
 
 
 def announce_refusal(

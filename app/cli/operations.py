@@ -175,6 +175,8 @@ def print_audit(report: Audit) -> None:
     if report.status is not AuditStatus.DONE:
         print_line(f"The audit failed: {report.error_detail}", err=True)
         return
+    if report.error_detail:
+        print_line(report.error_detail, err=True)
     findings = [stored_finding(one) for one in report.findings]
     print_result(Text(all_calls_in_words(findings), BAD if failing_callers(findings) else GOOD))
     with wiring().sessions() as session:
