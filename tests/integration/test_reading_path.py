@@ -2,7 +2,8 @@
 
 Counted is every file under `app/` and `tasks/` that runs code between the Celery task and the provider, in the order in
 which it is entered first. Not counted, since nobody opens them to follow a step: `app/observability` and
-`app/saga/instrumentation.py` (log, metrics, traces), `app/db/engine.py` (connections), settings and wiring, and the
+`app/saga/instrumentation.py` (log, metrics, traces), `app/db/engine.py` (connections) and `app/db/visibility.py` (whose
+rows they see: a worker's are everybody's), settings, wiring and the clients that it builds for each account, and the
 providers' side: the rate limiter and errors in `app/providers` (the adapters are replaced by providers in memory), and
 the marks of what is ours. The trace does not see what runs nothing: the table of `app/saga/steps.py`, and SQL.
 """
@@ -27,7 +28,9 @@ LIMIT = 9
 PLUMBING = (
     "app/observability/",
     "app/saga/instrumentation.py",
+    "app/accounts/clients.py",
     "app/db/engine.py",
+    "app/db/visibility.py",
     "app/settings.py",
     "app/wiring.py",
     "app/providers/",
