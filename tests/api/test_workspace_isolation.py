@@ -8,16 +8,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, select
+from sqlalchemy.engine.interfaces import CacheStats
 from werkzeug.test import TestResponse
 
 from app.access import KeyService, Scope
 from app.db.access import Activity, ApiKey
 from app.db.models import Agent, Audit
 from app.db.visibility import NOBODY, Owned, seeing, seen_workspace
+from app.db.webhooks import WebhookEndpoint
 from app.domain.errors import ErrorCode
+from app.domain.events import MAX_ENDPOINTS
 from app.domain.findings import AuditStatus
 from app.domain.workspaces import DEFAULT_WORKSPACE, WORKSPACE_HEADER
 from app.providers.errors import RejectedError
@@ -131,6 +135,48 @@ def test_the_use_of_a_workspaces_key_is_recorded(api: Api) -> None:
     with api.wiring.sessions() as session:
         row = session.scalars(select(ApiKey).where(ApiKey.workspace_id.is_not(None))).one()
     assert row.last_used_at is not None
+
+
+def test_an_idempotency_key_is_one_request_in_one_workspace(api: Api) -> None:
+    api.in_workspace("acme")
+    body, key = {"name": "desk"}, {"Idempotency-Key": "once"}
+    made = api.post("/api/agents", body, headers={**key, **_header("acme")})
+    again = api.post("/api/agents", body, headers={**key, **_header("acme")})
+    elsewhere = api.post("/api/agents", body, headers={**key, **_header("default")})
+    assert (made.status_code, again.json) == (201, made.json)
+    assert (elsewhere.status_code, elsewhere.json["code"]) == (422, "idempotency_key_reused")
+
+
+def test_a_workspace_has_webhooks_without_regard_to_those_of_others(api: Api) -> None:
+    with api.wiring.sessions.begin() as session:
+        for number in range(MAX_ENDPOINTS):
+            url = f"https://93.184.215.14/{number}"
+            session.add(WebhookEndpoint(url=url, sealed_secret="x", workspace_id=DEFAULT_WORKSPACE))
+    assert api.in_workspace("acme").post("/api/webhooks", {"url": "https://93.184.215.14/"}).status_code == 201
+    admin = replace(api, key=api.new_key(Scope.ADMIN))
+    assert admin.post("/api/webhooks", {"url": "https://93.184.215.14/"}).json["code"] == "webhook_limit"
+
+
+@pytest.mark.parametrize("is_in_workspace", [False, True])
+def test_no_statement_is_compiled_anew_for_a_request(api: Api, is_in_workspace: bool) -> None:
+    caller = api.in_workspace("acme") if is_in_workspace else api
+    agent_id = caller.agent()
+    paths = ("/api/agents", f"/api/agents/{agent_id}/phone-status", "/api/operations", "/api/provisionings")
+    for path in paths:
+        caller.get(path)
+    compiled: list[str] = []
+
+    def count(_c: object, _cursor: object, statement: str, _p: object, context: Any, _many: object) -> None:
+        if context.compiled is not None and context.cache_hit is not CacheStats.CACHE_HIT:
+            compiled.append(statement)
+
+    event.listen(api.wiring.engine, "before_cursor_execute", count)
+    try:
+        for path in paths:
+            assert caller.get(path).status_code == 200
+    finally:
+        event.remove(api.wiring.engine, "before_cursor_execute", count)
+    assert not compiled
 
 
 def test_a_key_knows_its_workspace(api: Api) -> None:
