@@ -10,19 +10,15 @@ import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import RLock, Thread
 from typing import Any
 
 import pytest
 import schemathesis
-from flask import Flask
 from schemathesis import HookContext
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from app import create_app
 from app.access import KeyService, Scope
@@ -30,15 +26,15 @@ from app.api.responses import REPLAYED
 from app.bulk.items import Item
 from app.db.models import Agent, Operation
 from app.domain.events import Origin
-from app.saga.chain_plan import Plan
+from app.domain.workspaces import DEFAULT_SLUG
 from app.settings import Settings
 from app.views.agent_schemas import AGENT_ID, CURSOR
 from app.views.bulk_schemas import item_cursor
 from app.views.reader import activity_cursor
 from app.wiring import Wiring, build
-from tests.support.saga import RecordingPublisher
 from tests.support.sandbox import Sandbox
 from tests.support.sandbox_app import NUMBER, SandboxApp
+from tests.support.served_app import InstantWorker, served
 
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "5"))
 """Random cases of each call, beside the five hundred that follow from the document alone."""
@@ -76,34 +72,6 @@ address, something to see."""
 
 ITEM_BY_ITEM = "POST /api/provisionings"
 """What is wrong with an item is told in that item's own row: the request is accepted."""
-
-
-class InstantWorker(RecordingPublisher):
-    """Does what is published before it returns, as if workers were that quick."""
-
-    live: SandboxApp
-    lock = RLock()
-
-    def publish(self, plan: Plan) -> bool:
-        with self.lock:
-            self.plans.append(plan)
-            if len(self.plans) == 1:
-                self.live.drive()
-        return True
-
-    def publish_audit(self, audit_id: uuid.UUID) -> bool:
-        with self.lock:
-            self.live.wiring.audits.run_audit(audit_id)
-        return True
-
-
-class SilentHandler(WSGIRequestHandler):
-    """Keeps connections, writes nothing to stderr."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log(self, *_: Any) -> None:
-        pass
 
 
 @dataclass
@@ -164,20 +132,6 @@ def _is_fair(recorder: ScenarioRecorder, case_id: str, check: str) -> bool:
     return problem["code"] in DEPENDS_ON_STATE or bool(errors and errors <= BEYOND_SCHEMA)
 
 
-@contextmanager
-def _served(app: Flask) -> Iterator[str]:
-    """Yield the address at which `app` answers."""
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=SilentHandler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.fixture
 def rows(database_url: str, redis_url: str, sandbox: Sandbox) -> Iterator[Rows]:
     """The application on the sandbox: agents with and without a number, operations that ended well and badly."""
@@ -227,6 +181,8 @@ def _config(rows: Rows) -> SchemathesisConfig:
     taken |= {f"path.{name}_id": name for name in ("bulk", "webhook", "delivery", "workspace")}
     taken["path.key_id"] = "spare key"
     taken["header.Idempotency-Key"] = "key"
+    values["slug"] = [DEFAULT_SLUG]
+    taken["header.Trunkline-Workspace"] = "slug"
     return SchemathesisConfig.from_dict(
         {
             "seed": SEED,
@@ -301,7 +257,7 @@ def _run(url: str, rows: Rows) -> Report:
 
 
 def test_every_generated_request_gets_an_answer_that_the_document_has(rows: Rows) -> None:
-    with _served(create_app(rows.wiring)) as url:
+    with served(create_app(rows.wiring)) as url:
         report = _run(url, rows)
 
     lines = [f"{call} {status}: {count}" for (call, status), count in sorted(report.answers.items()) if count]
