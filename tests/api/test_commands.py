@@ -11,7 +11,7 @@ from click.testing import Result
 from app import create_app
 from app.access import KeyService
 from app.wiring import build
-from tests.support.api import Api, make_settings
+from tests.support.api import NUMBER, OTHER_NUMBER, Api, make_settings
 
 
 def _run(api: Api, *arguments: str) -> Result:
@@ -103,6 +103,35 @@ def test_a_command_sees_and_creates_in_the_workspace_that_it_names(api: Api) -> 
     assert {who.split()[-1] for who in names("activity", "--workspace", "acme")} == {"create"}
     hidden = _run(api, "agents", "show", made, "--workspace", "default")
     assert (hidden.exit_code, "agent_not_found" in hidden.stderr) == (1, True)
+
+
+def test_a_command_shows_nothing_of_another_workspace(api: Api) -> None:
+    agent = api.agent("hidden")
+    operation = api.provision(agent).json["operationId"]
+    bulk = api.post("/api/provisionings", {"items": [{"phoneNumber": OTHER_NUMBER, "agent": "hidden too"}]}).json[
+        "bulkId"
+    ]
+    api.wiring.webhooks.create("https://hidden.example.com/in", None, None)
+    _run(api, "workspaces", "create", "acme")
+    hidden = ("hidden", agent, operation, bulk, NUMBER, OTHER_NUMBER, "tests")
+
+    for command in (
+        ("agents", "list"),
+        ("agents", "show", "hidden"),
+        ("agents", "show", agent[:8]),
+        ("status", agent),
+        ("operations", "list"),
+        ("operations", "show", operation),
+        ("provision", "watch", bulk, "--no-wait"),
+        ("webhooks", "list"),
+        ("keys", "list"),
+        ("activity",),
+        ("activity", "--about", agent),
+    ):
+        assert any(one in _run(api, *command).stdout for one in hidden), command
+        shown = _run(api, *command, "--workspace", "acme")
+        assert not any(one in shown.stdout for one in hidden), command
+        assert "Traceback" not in shown.stderr
 
 
 @pytest.mark.parametrize("slug", ["nowhere", "", "a\nb"])
