@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select, text
+from sqlalchemy import delete, func, select, text
 
 from app.db.access import ApiKey, ConsoleSession
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
@@ -74,8 +74,11 @@ def create_failing_webhook(stack: Stack) -> str:
 
 
 def delete_rows(stack: Stack) -> None:
-    """Delete every row but keys and sessions, since the sandbox was emptied too."""
+    """Delete every row but operators' keys and their sessions, since the sandbox was emptied too."""
     with stack.sessions.begin() as session:
         # Workers lock this table first, so this waits for them and avoids a deadlock.
         session.execute(text("LOCK TABLE operations IN ACCESS EXCLUSIVE MODE"))
+        theirs = select(ApiKey.id).where(ApiKey.workspace_id.is_not(None))
+        session.execute(delete(ConsoleSession).where(ConsoleSession.key_id.in_(theirs)))
+        session.execute(delete(ApiKey).where(ApiKey.workspace_id.is_not(None)))
         delete_rows_of(session, ApiKey, ConsoleSession)

@@ -230,6 +230,41 @@ def test_a_webhook_is_registered_and_its_test_is_logged(user: ConsoleUser) -> No
     user.sees("No webhooks yet")
 
 
+def test_a_workspace_gets_a_key_that_sees_nothing_else_until_it_is_revoked(
+    user: ConsoleUser, page: Page, stack: Stack
+) -> None:
+    stack.api.agent("Hidden")
+    page.get_by_role("link", name="Workspaces").click()
+    page.locator("summary", has_text="New workspace").click()
+    page.get_by_label("Name").fill("Acme")
+    page.get_by_label("Slug").fill("acme")
+    user.press("Create")
+    user.sees("Acme was created.")
+    page.get_by_role("link", name="Keys").click()
+    page.locator("summary", has_text="New key").click()
+    page.get_by_label("Name").fill("theirs")
+    page.get_by_label("May").select_option("admin")
+    page.get_by_label("Sees").select_option("acme")
+    user.save_screenshot("key-new")
+    user.press("Make the key")
+    user.save_screenshot("key-secret")
+    text = page.locator(".secret code").inner_text()
+    user.press("I have copied it")
+    expect(page.get_by_text(text)).to_have_count(0)
+    page.get_by_role("button", name="Sign out").click()
+    user.sign_in(text)
+    expect(page.get_by_text("in acme")).to_be_visible()
+    user.sees("No agents yet")
+    expect(page.get_by_role("link", name="Workspaces")).to_have_count(0)
+    page.get_by_role("link", name="Activity").click()
+    user.sees("Sign in")
+    page.get_by_role("link", name="Keys").click()
+    user.press("Revoke… theirs")
+    user.sees("You are signed in with it.")
+    user.press("Revoke the key")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
 def test_a_page_left_open_after_its_key_was_revoked_shows_nothing_more(page: Page, stack: Stack) -> None:
     keys = KeyService(stack.sessions)
     made, text = keys.create("temporary", [Scope.READ])
