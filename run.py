@@ -82,8 +82,8 @@ usage: ./run.py [-v]             start everything and provision a demo number; C
        ./run.py soak [--operations N] [--seed S] [--json]
                                 500 operations under faults and kills, on a stack of its own; exit 0 if all is well
        ./run.py bench [NAMES...] [--json] [--quick]
-                                measure accept, one, many, status, steps, growth, bulk beside their floors, and
-                                take 10,000 numbers up and down (pool)
+                                measure accept, one, many, status, steps, growth, bulk, accounts beside their
+                                floors, and take 10,000 numbers up and down (pool)
        ./run.py prepare          only make .venv, with the command line .venv/bin/trunkline
 
   -v, --verbose   show every log line, not only warnings and errors (all are in DATA_DIR/logs)

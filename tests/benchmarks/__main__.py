@@ -10,7 +10,7 @@ from rich.console import Console
 
 from app.dev.localstack.host import StackError
 from app.dev.localstack.terminal import Terminal
-from tests.benchmarks import accept, audit, bulk, growth, many, one, patches, pool, status, steps
+from tests.benchmarks import accept, accounts, audit, bulk, growth, many, one, patches, pool, status, steps
 from tests.benchmarks.bench import QUICK, Bench, Scale
 from tests.benchmarks.machine import Others, facts
 from tests.benchmarks.report import Findings, Row, as_json, show
@@ -26,6 +26,7 @@ MEASURES = {
     "growth": growth.measure,
     "audit": audit.measure,
     "bulk": bulk.measure,
+    "accounts": accounts.measure,
     "pool": pool.measure,
 }
 """In the order in which they run; memory is measured by accept (web) and many (worker)."""

@@ -50,6 +50,8 @@ class Scale:
     agents: tuple[int, ...] = (0, 100_000, 1_000_000)
     passes: int = 21
     """Sweep passes, places and reads per size of the table."""
+    account_numbers: int = 200
+    account_rounds: int = 3
     bulk_items: int = 1_000
     pool_numbers: int = 10_000
     pool_dedicated: int = 1_000
@@ -72,6 +74,8 @@ QUICK = Scale(
     patch_numbers=8,
     agents=(0, 2_000),
     passes=3,
+    account_numbers=16,
+    account_rounds=1,
     bulk_items=40,
     pool_numbers=40,
     pool_dedicated=4,
