@@ -202,6 +202,17 @@ def test_a_wrong_field_of_a_workspace_is_shown_with_what_was_typed(
     assert f'value="{given["slug"]}"' in response.text
 
 
+def test_activity_links_a_workspace_for_operators_only(api: Api, operator: BrowserClient) -> None:
+    page = create(operator)
+    theirs = BrowserClient(api)
+    theirs.sign_in(api.in_workspace("acme").key)
+
+    assert f'href="{page}"' in operator.get("/activity").text
+    shown = theirs.get("/activity").text
+    assert "Create workspace" in shown
+    assert f'href="{page}"' not in shown
+
+
 def test_an_account_that_it_may_not_use_is_refused_on_the_page(operator: BrowserClient) -> None:
     page = create(operator)
     accounts = {"carrierAccountId": NOBODY, "voiceProjectId": str(ENVIRONMENT_PROJECT)}
