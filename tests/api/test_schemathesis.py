@@ -188,6 +188,7 @@ def _config(rows: Rows) -> SchemathesisConfig:
             "seed": SEED,
             "headers": {"Authorization": f"Bearer {key}"},
             "continue-on-failure": True,
+            "cache": {"enabled": False},
             "generation": {"max-examples": EXAMPLES, "deterministic": True, "database": "none", "no-shrink": True},
             "dictionaries": {name: {"values": found} for name, found in values.items()},
             "operations": [

@@ -137,6 +137,7 @@ def _config(team: Team, other: Team) -> SchemathesisConfig:
             "seed": 1,
             "headers": {"Authorization": f"Bearer {team.key}"},
             "continue-on-failure": True,
+            "cache": {"enabled": False},
             "phases": {"examples": off, "coverage": off, "stateful": off},
             "generation": {
                 "mode": "positive",
