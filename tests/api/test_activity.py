@@ -21,13 +21,29 @@ from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT
 from app.numbers.maintenance import MaintenanceService, VerifyResult
 from app.web.context import WIRING
 from tests.cli.test_command_list import ALL as ALL_COMMANDS
+from tests.support.accounts import (
+    CARRIER,
+    CARRIERS,
+    PROJECT,
+    PROJECT_KEY,
+    PROJECT_SECRET,
+    PROJECT_URL,
+    PROJECTS,
+    SID,
+    TOKEN,
+    accepting,
+    with_accounts,
+)
 from tests.support.api import NOBODY, NUMBER, OTHER_NUMBER, Api
 from tests.support.console import BrowserClient
 
 READS_ONLY = {"care.verify_phone", "console.verify", "console.plan"}
+READS_ONLY |= {"carrier-accounts.check_carrier_account", "voice-projects.check_voice_project"}
+READS_ONLY |= {"console.check_carrier_account", "console.check_voice_project"}
 """Endpoints that a POST asks to look, and that change nothing that anybody asked for."""
 
 URL = "https://hooks.example.com/in"
+NEW = "marked-new-secret"
 FROM = {"environ_base": {"REMOTE_ADDR": "192.0.2.7"}}
 
 
@@ -51,12 +67,14 @@ class _Drifted(MaintenanceService):
 
 @pytest.fixture
 def drifting(api: Api) -> Iterator[Api]:
-    """The application with every path drifted, so that a repair is one."""
-    wiring = api.wiring
-    maintenance = _Drifted(**vars(wiring.maintenance))
-    api.app.extensions[WIRING] = replace(wiring, maintenance=maintenance)
-    yield api
-    api.app.extensions[WIRING] = wiring
+    """The application with every path drifted, so that a repair is one, and accounts whose secrets may be changed."""
+    providers = accepting()
+    providers.accepted |= {(SID, SID, NEW), (PROJECT_URL, PROJECT_KEY, NEW)}
+    with with_accounts(api, providers):
+        wiring = api.app.extensions[WIRING]
+        maintenance = _Drifted(**vars(api.wiring.maintenance))
+        api.app.extensions[WIRING] = replace(wiring, maintenance=maintenance)
+        yield api
 
 
 @dataclass
@@ -130,6 +148,11 @@ def test_every_call_of_the_api_that_changes_something_is_remembered_with_its_act
     team = did(Action.WORKSPACE_CREATE, "/api/workspaces", {"slug": "acme", "name": "Acme"}).json["id"]
     did(Action.WORKSPACE_CHANGE, f"/api/workspaces/{team}", {"name": "Acme Inc."}, method="PATCH")
     did(Action.WORKSPACE_DELETE, f"/api/workspaces/{team}", method="DELETE")
+    for path, account in ((CARRIERS, CARRIER), (PROJECTS, PROJECT)):
+        one = f"{path}/{did(Action.ACCOUNT_CREATE, path, account).json['id']}"
+        did(Action.ACCOUNT_CHANGE, one, {"name": "Other"}, method="PATCH")
+        did(Action.ACCOUNT_ROTATE, f"{one}/rotate", {"secret": NEW})
+        did(Action.ACCOUNT_DELETE, one, method="DELETE")
     made = did(Action.KEY_CREATE, "/api/keys", {"name": "more"}).json["id"]
     did(Action.KEY_REVOKE, f"/api/keys/{made}", method="DELETE")
 
@@ -180,6 +203,10 @@ def test_every_button_of_the_console_is_remembered_with_its_actor(drifting: Api)
     accounts = {"carrierAccountId": str(ENVIRONMENT_ACCOUNT), "voiceProjectId": str(ENVIRONMENT_PROJECT)}
     did(Action.WORKSPACE_CHANGE, team, name="Acme Inc.", **accounts)
     did(Action.WORKSPACE_DELETE, f"{team}/delete")
+    for path, account in (("/carrier-accounts", CARRIER), ("/voice-projects", PROJECT)):
+        one = did(Action.ACCOUNT_CREATE, path, **account).headers["Location"]
+        did(Action.ACCOUNT_ROTATE, f"{one}/rotate", secret=NEW, username="", oldValidForS="0")
+        did(Action.ACCOUNT_DELETE, f"{one}/delete")
     did(Action.KEY_CREATE, "/keys", name="more", scope="read")
     did(Action.KEY_REVOKE, f"/keys/{key_named(api, 'more').id}/revoke")
     did(Action.SIGN_OUT, "/sign-out")
@@ -300,6 +327,7 @@ LOOKING = {
     *("doctor", "agents list", "agents show", "numbers list", "provision watch", "status", "verify"),
     *("operations list", "operations show", "activity", "webhooks list", "keys list", "sweep"),
     *("workspaces list", "workspaces show"),
+    *(f"{group} {verb}" for group in ("accounts", "projects") for verb in ("list", "show", "check")),
     "trunks list",
     "credentials rewrap",  # the same secrets, sealed by another key
 }
@@ -309,8 +337,8 @@ LOOKING = {
 def test_every_command_that_changes_something_is_remembered(drifting: Api, tmp_path: Path) -> None:
     api, runner, done = drifting, drifting.app.test_cli_runner(), set()
 
-    def did(action: Action, command: str, *arguments: str) -> uuid.UUID:
-        runner.invoke(args=[*command.split(), *arguments])
+    def did(action: Action, command: str, *arguments: str, typed: str = "") -> uuid.UUID:
+        runner.invoke(args=[*command.split(), *arguments], input=typed)
         newest = told(api)[0]
         found = (newest.action, newest.channel, newest.actor, newest.key_id, newest.address)
         assert found == (action, Channel.COMMAND_LINE, f"trunkline {command}", None, None)
@@ -339,6 +367,15 @@ def test_every_command_that_changes_something_is_remembered(drifting: Api, tmp_p
     did(Action.AGENT_DELETE, "agents delete", str(did(Action.AGENT_CREATE, "agents create", "three")), "--yes")
     did(Action.KEY_CREATE, "keys create", "ops")
     did(Action.KEY_REVOKE, "keys revoke", "ops")
+    project = ("--url", PROJECT_URL, "--api-key", PROJECT_KEY, "--sip-uri", PROJECT["sipUri"])
+    for group, given, secret in (
+        ("accounts", ("--account-sid", SID), TOKEN),
+        ("projects", project, PROJECT_SECRET),
+    ):
+        did(Action.ACCOUNT_CREATE, f"{group} add", "Acme", *given, typed=f"{secret}\n")
+        did(Action.ACCOUNT_CHANGE, f"{group} change", "Acme", "--rate", "12")
+        did(Action.ACCOUNT_ROTATE, f"{group} rotate", "Acme", typed=f"{NEW}\n")
+        did(Action.ACCOUNT_DELETE, f"{group} delete", "Acme", "--yes")
     did(Action.WORKSPACE_CREATE, "workspaces create", "acme")
     did(Action.WORKSPACE_CHANGE, "workspaces change", "acme", "--name", "Acme")
     did(Action.WORKSPACE_DELETE, "workspaces delete", "acme", "--yes")
