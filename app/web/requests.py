@@ -3,12 +3,16 @@
 import re
 import time
 import uuid
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 
 import structlog
 from flask import Flask, Response, g, request
 
 from app.domain.errors import (
+    RefusedError,
+    account_not_found,
     agent_not_found,
     audit_not_found,
     bulk_not_found,
@@ -20,6 +24,7 @@ from app.domain.errors import (
     workspace_not_found,
 )
 from app.domain.texts import excerpt, read_uuid
+from app.domain.workspaces import AccountKind
 from app.observability.counters import HTTP_REFUSED, REFUSED_STATUSES
 from app.observability.tracing import SpanKind, checked_traceparent
 from app.views.fields import repeated_parameters
@@ -31,7 +36,7 @@ from app.web.problems import FIRST_SERVER_ERROR, validation_failed
 
 log = structlog.stdlib.get_logger()
 
-_MISSING = {
+_MISSING: Mapping[str, Callable[[object], RefusedError]] = {
     "agent_id": agent_not_found,
     "operation_id": operation_not_found,
     "audit_id": audit_not_found,
@@ -41,6 +46,8 @@ _MISSING = {
     "trunk_id": trunk_not_found,
     "workspace_id": workspace_not_found,
     "key_id": key_not_found,
+    "account_id": partial(account_not_found, AccountKind.CARRIER.label),
+    "project_id": partial(account_not_found, AccountKind.VOICE.label),
 }
 
 KNOWN_PARAMETERS = {name: frozenset({DRY_RUN}) for name in ("phones.provision_phone", "trunks.consolidate")}

@@ -417,3 +417,16 @@ def test_every_route_gives_each_caller_what_the_table_says(world: World) -> None
                 wrong.append(f"{route} tells {who} {told}")
             wrong += [f"{route} by {who} reads {' '.join(one.split())}" for one in statements]
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_malformed_id_is_one_of_nothing(api: Api) -> None:
+    admin = replace(api, key=api.new_key(Scope.ADMIN))
+    rules = {rule.rule: rule.methods or set() for rule in api.app.url_map.iter_rules() if rule.rule.startswith("/api/")}
+    wrong = []
+    for rule, methods in rules.items():
+        path = re.sub(r"<\w+>", "null,null", rule)
+        for method in methods - {"HEAD", "OPTIONS"} if path != rule else ():
+            status = admin.call(method, path, {}).status_code
+            if status not in {404, 422}:
+                wrong.append(f"{method} {rule}: {status}")
+    assert not wrong
