@@ -95,7 +95,8 @@ def find_accounts(kind: AccountKind, text: str) -> list[Account]:
         return []
 
 
-def _find(kind: AccountKind, text: str) -> Account:
+def find_account(kind: AccountKind, text: str) -> Account:
+    """Return the account with this id or name; a name that several have is refused."""
     found = find_accounts(kind, text)
     if not found:
         raise account_not_found(kind.label, text)
@@ -172,7 +173,7 @@ def _list(kind: AccountKind, *, is_json: bool) -> None:
 
 
 def _show_one(kind: AccountKind, account: str, *, is_json: bool) -> None:
-    _show(kind, _find(kind, account), is_json=is_json)
+    _show(kind, find_account(kind, account), is_json=is_json)
 
 
 def _add(kind: AccountKind, *, is_json: bool, **given: Any) -> None:
@@ -183,23 +184,23 @@ def _add(kind: AccountKind, *, is_json: bool, **given: Any) -> None:
 
 
 def _change(kind: AccountKind, account: str, *, is_json: bool, **given: Any) -> None:
-    found, changes = _find(kind, account), _load(SCHEMAS[kind].change, given)
+    found, changes = find_account(kind, account), _load(SCHEMAS[kind].change, given)
     _show(kind, wiring().accounts.change(kind, found.row.id, changes, origin=origin()), is_json=is_json)
 
 
 def _check(kind: AccountKind, account: str, *, is_json: bool) -> None:
-    checked = wiring().accounts.check(kind, _find(kind, account).row.id)
+    checked = wiring().accounts.check(kind, find_account(kind, account).row.id)
     _show(kind, checked, is_json=is_json)
     _end(checked)
 
 
 def _rotate(kind: AccountKind, account: str, *, is_json: bool, **given: Any) -> None:
-    found, read = _find(kind, account), _load(RotateIn(), {**given, "secret": read_secret()})
+    found, read = find_account(kind, account), _load(RotateIn(), {**given, "secret": read_secret()})
     _show(kind, wiring().accounts.rotate(kind, found.row.id, **read, origin=origin()), is_json=is_json)
 
 
 def _delete(kind: AccountKind, account: str, *, yes: bool, is_json: bool) -> None:
-    found = _find(kind, account).row
+    found = find_account(kind, account).row
     if not yes:
         confirm(f"Delete {found.name} ({found.id})?")
     wiring().accounts.delete(kind, found.id, origin=origin())

@@ -7,6 +7,7 @@ import click
 from flask.cli import AppGroup, with_appcontext
 from rich.text import Text
 
+from app.cli.accounts import find_account
 from app.cli.context import (
     EXIT_ATTENTION,
     EXIT_FAILED,
@@ -47,6 +48,7 @@ from app.cli.progress import (
 from app.db.models import Agent, Operation
 from app.domain.findings import Fix, Health, Severity, failed_checks, worst_first
 from app.domain.operations import OperationKind, OperationStatus, PhoneStatus
+from app.domain.workspaces import AccountKind
 from app.numbers.dry_run import Preview
 from app.numbers.inventory import NumberUse, OwnedNumber
 from app.numbers.maintenance import VerifyResult
@@ -243,17 +245,19 @@ USE_NOTES = {
 }
 """Use -> what it means for connecting the number."""
 
-numbers = AppGroup("numbers", help="The numbers of the Twilio account.")
+numbers = AppGroup("numbers", help="The numbers of a Twilio account.")
 
 
 @numbers.command("list")
 @click.option("--free", "only_free", is_flag=True, help="Only free numbers.")
+@click.option("--account", help="Name or id of the carrier account; without it, the workspace's own.")
 @json_option
 @user_command
-def list_numbers(only_free: bool, is_json: bool) -> None:
-    """List the numbers of the Twilio account, and what each is used for."""
+def list_numbers(only_free: bool, account: str | None, is_json: bool) -> None:
+    """List the numbers of a Twilio account, and what each is used for."""
+    account_id = find_account(AccountKind.CARRIER, account).row.id if account else None
     with progress_console().status("Reading from Twilio"):
-        owned = wiring().inventory.numbers()
+        owned = wiring().inventory.numbers(account_id)
     shown = [one for one in owned if not only_free or one.use is NumberUse.FREE]
     if is_json:
         print_json([_as_json(one) for one in shown])

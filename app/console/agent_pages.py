@@ -88,10 +88,10 @@ class AccountNumbers:
     notice: ErrorNotice | None
 
 
-def account_numbers(inventory: InventoryService) -> AccountNumbers:
-    """Read the account's numbers; if the provider fails, return the error as `notice`."""
+def account_numbers(inventory: InventoryService, carrier_account_id: uuid.UUID) -> AccountNumbers:
+    """Read an account's numbers; if the provider fails, return the error as `notice`."""
     try:
-        numbers = inventory.numbers()
+        numbers = inventory.numbers(carrier_account_id)
     except ProviderError as error:
         return AccountNumbers((), (), (), (), error_notice(RefusedError(error.code, error.detail)))
 
@@ -207,11 +207,12 @@ def provision_page(
     agent_id: uuid.UUID, *, preview: Preview | None = None, refusal: RefusedError | None = None
 ) -> Response:
     """Render the form with the submitted values, and with a preview or an error."""
+    agent = wiring().agents.get(agent_id)
     return page(
         "provision.html",
         status_of(refusal),
-        agent=wiring().agents.get(agent_id),
-        account_numbers=account_numbers(wiring().inventory),
+        agent=agent,
+        account_numbers=account_numbers(wiring().inventory, agent.carrier_account_id),
         given=request.form,
         preview=preview,
         preview_trunk=trunk_in_words(preview.trunk) if preview else "",

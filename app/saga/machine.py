@@ -457,8 +457,8 @@ def claim(
     if held_until:
         change.set_operation(wake_at=min(operation.wake_at or now, held_until + LEASE_MARGIN))
         return change.end(Verdict.STALE)
-    row, late = change.steps[name], timedelta()
-    if row.error_code == ErrorCode.CREDENTIALS_REFUSED and row.lease_until:
+    late, is_resting = timedelta(), row.lease_token is None
+    if row.error_code == ErrorCode.CREDENTIALS_REFUSED and is_resting and row.lease_until:
         # Whoever comes back late for a credential has waited for it until now.
         late = now - row.lease_until
         change.waited += late

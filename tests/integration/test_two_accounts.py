@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 
 from app.accounts.clients import FALLBACK_S, KNOWN_FOR_S
 from app.accounts.waiting import wake_waiting
-from app.db.models import Agent, Audit, CarrierAccount, Operation, Trunk, VoiceProject, Workspace
+from app.db.models import Agent, Audit, CarrierAccount, Operation, OperationStep, Trunk, VoiceProject, Workspace
 from app.db.visibility import seeing
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.errors import ErrorCode, RefusedError
@@ -27,7 +27,7 @@ from app.path.marks import tag_of
 from app.providers.errors import RejectedError, TransientError
 from app.saga.machine import Verdict
 from app.saga.runner import REFUSED_CAP_S
-from tests.support.providers import World
+from tests.support.providers import WorkerDiedError, World
 from tests.support.saga import E164, ORIGIN, Saga
 from tests.support.toolboxes import add_accounts, rotate
 
@@ -326,6 +326,42 @@ def test_the_woken_step_goes_on_at_once_and_one_that_is_held_is_left(
     look_again(saga)
     assert saga.run(operation_id, NUMBER).verdict is Verdict.DONE
     assert accept(saga, ids) == 0
+
+
+def test_a_step_is_not_woken_before_what_it_asked_for_has_landed(saga: Saga, acme: tuple[AccountIds, World]) -> None:
+    ids, _ = acme
+    operation_id = saga.provision(agent_id=saga.agent("theirs", accounts=ids), e164=OTHER)
+    revoke(saga, ids)
+    saga.run(operation_id, NUMBER)
+    lands = saga.snapshot(operation_id).now + timedelta(seconds=9)
+    with saga.sessions.begin() as session:
+        session.execute(update(OperationStep).where(OperationStep.name == NUMBER).values(unsettled_until=lands))
+        session.execute(update(Operation).values(idle_kicks=Operation.idle_kicks))
+    accept(saga, ids)
+    assert saga.snapshot(operation_id).rows[NUMBER].lease_until == lands
+
+
+def test_only_a_rest_counts_as_waiting_not_a_worker_that_died(saga: Saga, acme: tuple[AccountIds, World]) -> None:
+    ids, world = acme
+    operation_id = saga.provision(agent_id=saga.agent("theirs", accounts=ids), e164=OTHER)
+    revoke(saga, ids)
+    saga.run(operation_id, NUMBER)
+    saga.expire_leases(operation_id)
+    accept(saga, ids)
+    look_again(saga)
+    world.log.plan("carrier.find_number", before=WorkerDiedError())
+    before = waited(saga, operation_id)
+    saga.advance(operation_id)
+    saga.expire_leases(operation_id)
+    saga.advance(operation_id)
+    # An hour late after the rest, and an hour after the death, of which the first is the account's.
+    assert timedelta(minutes=59) < waited(saga, operation_id) - before < timedelta(minutes=61)
+
+
+def waited(saga: Saga, operation_id: uuid.UUID) -> timedelta:
+    loaded = saga.rows.read(operation_id)
+    assert loaded is not None
+    return loaded.saga.waited
 
 
 def test_an_audit_judges_each_account_by_its_own_lists(

@@ -1,5 +1,6 @@
 -- Ends the rests of steps that wait for the credential of one account, and has the next sweep publish their operations,
--- whose rows are written for every change of a step. Of a step that somebody holds nothing is changed.
+-- whose rows are written for every change of a step. Of a step that somebody holds nothing is changed, and where
+-- something may still land, nobody looks before that.
 WITH waiting AS (
     SELECT DISTINCT operations.id
       FROM operations
@@ -20,7 +21,7 @@ woken AS (
  RETURNING operations.id
 ),
 freed AS (
-    UPDATE operation_steps SET lease_until = clock_timestamp()
+    UPDATE operation_steps SET lease_until = greatest(clock_timestamp(), unsettled_until)
       FROM woken
      WHERE operation_id = woken.id AND error_code = %(code)s AND lease_token IS NULL
        AND lease_until > clock_timestamp()
