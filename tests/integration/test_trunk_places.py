@@ -131,7 +131,7 @@ def test_of_many_who_find_all_full_one_adds_a_trunk(saga: Saga, pool: TrunkPool)
         run = session.connection().exec_driver_sql
         full = run(_FIND_ROOM, pool._wanted).one()
         take(saga, pool)
-        run(_ADD_SHARD, {"id": uuid.uuid4(), "profile": "{}", "hash": pool._hash, "shard": full.newest + 1})
+        run(_ADD_SHARD, {**pool._wanted, "id": uuid.uuid4(), "profile": "{}", "shard": full.newest + 1})
     assert shards(saga) == {1: (MOST, True), 2: (1, False)}
 
 
