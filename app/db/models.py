@@ -40,7 +40,13 @@ from app.domain.operations import (
     check_move,
     direction_of,
 )
-from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT, AccountIds, CredentialStatus
+from app.domain.workspaces import (
+    DEFAULT_WORKSPACE,
+    ENVIRONMENT_ACCOUNT,
+    ENVIRONMENT_PROJECT,
+    AccountIds,
+    CredentialStatus,
+)
 
 ENUM_LENGTH = 32
 """Characters kept for a status, so that a longer name later needs no change of type."""
@@ -336,8 +342,11 @@ class Operation(Owned, Base):
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     agent_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("agents.id"))
-    workspace_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("workspaces.id"))
-    """Its agent's, by which pages of operations are read: whoever opens one says it."""
+    workspace_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("workspaces.id"), server_default=text(f"'{DEFAULT_WORKSPACE}'")
+    )
+    """Its agent's, by which pages of operations are read: whoever opens one says it. The default is for processes of the
+    release before, which know no other workspace, until they are restarted."""
     kind: Mapped[OperationKind] = mapped_column(status_column(OperationKind, "kind"))
     phone_number: Mapped[str]
     target_agent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("agents.id"))

@@ -16,7 +16,7 @@ from app.domain.texts import MAX_NAME
 from app.domain.workspaces import SLUG, CredentialStatus
 from app.settings import MOST_IN_FLIGHT, MOST_TRUNKS
 from app.views.agent_schemas import OPERATION_ID, Strict, moment, text
-from app.views.fields import VISIBLE_LINE, Name, StrictBoolean, choice
+from app.views.fields import VISIBLE_LINE, JsonInteger, Name, StrictBoolean, choice
 
 ACCOUNT_SID = "AC0123456789abcdef0123456789abcdef"
 API_KEY_SID = "SK0123456789abcdef0123456789abcdef"
@@ -79,10 +79,9 @@ def _rate(**more: Any) -> fields.String:
     return fields.String(validate=_checked_by(setting_values.provider_rate), metadata=known, **more)
 
 
-def _in_flight(**more: Any) -> fields.Integer:
-    return fields.Integer(
+def _in_flight(**more: Any) -> JsonInteger:
+    return JsonInteger(
         data_key="inFlight",
-        strict=True,
         allow_none=True,
         validate=validate.Range(1, MOST_IN_FLIGHT),
         metadata={"description": "Concurrent requests of all processes; null: not limited.", "example": 20},
@@ -90,10 +89,9 @@ def _in_flight(**more: Any) -> fields.Integer:
     )
 
 
-def _trunk_limit(**more: Any) -> fields.Integer:
-    return fields.Integer(
+def _trunk_limit(**more: Any) -> JsonInteger:
+    return JsonInteger(
         data_key="trunkLimit",
-        strict=True,
         validate=validate.Range(1, MOST_TRUNKS),
         metadata={"description": "Trunks that the account may have.", "example": 100},
         **more,
@@ -255,9 +253,8 @@ class RotateIn(Strict):
 
     secret = _secret("The new auth token, or the secret of the new API key; never shown again.")
     username = _pattern(KEY, "The new API key, or its SID; by default the user name stays.", API_KEY_SID)
-    old_valid_for_s = fields.Integer(
+    old_valid_for_s = JsonInteger(
         data_key="oldValidForS",
-        strict=True,
         load_default=int(OLD_CREDENTIAL_LIVES.total_seconds()),
         validate=validate.Range(0, int(LONGEST_OVERLAP.total_seconds())),
         metadata={

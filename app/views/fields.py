@@ -46,6 +46,16 @@ class WholeNumber(fields.Integer):
         return super()._validated(value)
 
 
+class JsonInteger(fields.Integer):
+    """An integer in a body: `20`, and `20.0` too, which is the same number in JSON; no text, no truth value."""
+
+    def _validated(self, value: Any) -> int:
+        is_whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+        if not is_whole:
+            raise self.make_error("invalid", input=value)
+        return super()._validated(int(value))
+
+
 class Id(fields.UUID):
     """A UUID in its canonical form only."""
 

@@ -64,7 +64,6 @@ def upgrade() -> None:
     for table in OWNED:
         _add_key(table, "workspace_id", "workspaces", DEFAULT_WORKSPACE)
     _add_key("operations", "workspace_id", "workspaces", DEFAULT_WORKSPACE)
-    op.alter_column("operations", "workspace_id", server_default=None)
     # Null in one with agents of several workspaces.
     op.alter_column("bulks", "workspace_id", server_default=None, nullable=True)
     _add_key("agents", "carrier_account_id", "carrier_accounts", ENVIRONMENT_ACCOUNT)

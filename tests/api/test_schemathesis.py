@@ -6,6 +6,7 @@ More by hand: `SCHEMATHESIS_EXAMPLES=300 SCHEMATHESIS_SEED=7 python -m pytest -r
 
 import itertools
 import os
+import re
 import sys
 import uuid
 from collections import Counter
@@ -24,9 +25,9 @@ from app import create_app
 from app.access import KeyService, Scope
 from app.api.responses import REPLAYED
 from app.bulk.items import Item
-from app.db.models import Agent, Operation
+from app.db.models import Agent, CarrierAccount, Operation, VoiceProject
 from app.domain.events import Origin
-from app.domain.workspaces import DEFAULT_SLUG
+from app.domain.workspaces import DEFAULT_SLUG, DEFAULT_WORKSPACE
 from app.settings import Settings
 from app.views.agent_schemas import AGENT_ID, CURSOR
 from app.views.bulk_schemas import item_cursor
@@ -36,7 +37,7 @@ from tests.support.sandbox import Sandbox
 from tests.support.sandbox_app import NUMBER, SandboxApp
 from tests.support.served_app import InstantWorker, served
 
-EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "8"))
 """Random cases of each call, beside the five hundred that follow from the document alone."""
 
 SEED = int(os.environ.get("SCHEMATHESIS_SEED", "1"))
@@ -66,9 +67,13 @@ DEPENDS_ON_STATE = {"idempotency_key_reused", "number_not_in_account"}
 """422s that a valid request may meet."""
 
 BEYOND_SCHEMA = {"cursor", "phoneNumber", "metadata", "url", "name", "livekitAgentName", "description"}
-BEYOND_SCHEMA |= {"carrierAccountId", "voiceProjectId"}
+BEYOND_SCHEMA |= {"carrierAccountId", "voiceProjectId", "baseUrl", "sipUri", "rate", "allowedAddresses", "roomPresets"}
 """Fields with rules that no JSON Schema can tell: ours, possible in its country, a number that comes back, a public
-address, something to see."""
+address, something to see, a network, another field's host."""
+
+NEEDS_KEYS = {f"POST /api/{name}" for name in ("carrier-accounts", "voice-projects")}
+NEEDS_KEYS |= {"POST /api/carrier-accounts/{account_id}/rotate", "POST /api/voice-projects/{project_id}/rotate"}
+"""Calls that store a secret. There is nothing to seal it with here: what is generated would be tried at Twilio."""
 
 ITEM_BY_ITEM = "POST /api/provisionings"
 """What is wrong with an item is told in that item's own row: the request is accepted."""
@@ -89,7 +94,9 @@ class Rows:
     deliveries: list[str]
     workspaces: list[str]
     keys: list[str]
-    """Both are there to be deleted."""
+    accounts: list[str]
+    projects: list[str]
+    """All four are there to be deleted."""
 
 
 @dataclass
@@ -128,7 +135,7 @@ def _is_fair(recorder: ScenarioRecorder, case_id: str, check: str) -> bool:
     if "text/csv" in str(response.request.headers.get("Content-Type")):
         return True  # The document cannot say what CSV looks like.
     problem = response.json()
-    errors = set(problem.get("errors", ()))
+    errors = {re.split(r"[.\[]", name)[0] for name in problem.get("errors", ())}
     return problem["code"] in DEPENDS_ON_STATE or bool(errors and errors <= BEYOND_SCHEMA)
 
 
@@ -155,6 +162,7 @@ def rows(database_url: str, redis_url: str, sandbox: Sandbox) -> Iterator[Rows]:
     delivery = wiring.webhooks.test(webhooks[0])
     workspaces = [str(wiring.workspaces.create(f"spare-{count}", "Spare").id) for count in range(SPARE)]
     keys = [str(KeyService(wiring.sessions).create("spare", [Scope.READ])[0].id) for _ in range(SPARE)]
+    accounts, projects = _add_accounts(wiring)
     yield Rows(
         wiring,
         agents,
@@ -165,8 +173,29 @@ def rows(database_url: str, redis_url: str, sandbox: Sandbox) -> Iterator[Rows]:
         [str(delivery.id)],
         workspaces,
         keys,
+        accounts,
+        projects,
     )
     wiring.close()
+
+
+def _add_accounts(wiring: Wiring) -> tuple[list[str], list[str]]:
+    """Add accounts and projects of the default workspace, which open what the sandbox has."""
+    settings = wiring.settings
+    account = {"account_sid": settings.twilio_account_sid, "username": settings.twilio_account_sid}
+    account |= {"sealed_secret": settings.twilio_password, "base_url": settings.twilio_base_url}
+    project = {"url": settings.livekit_url, "username": settings.livekit_api_key}
+    project |= {
+        "sealed_secret": settings.livekit_api_secret.get_secret_value(),
+        "sip_uri": str(settings.livekit_sip_uri),
+    }
+    owner = {"name": "spare", "workspace_id": DEFAULT_WORKSPACE}
+    with wiring.sessions.begin() as session:
+        accounts = [CarrierAccount(**owner, **account) for _ in range(SPARE)]
+        projects = [VoiceProject(**owner, **project) for _ in range(SPARE)]
+        session.add_all([*accounts, *projects])
+        session.flush()
+        return [str(row.id) for row in accounts], [str(row.id) for row in projects]
 
 
 def _config(rows: Rows) -> SchemathesisConfig:
@@ -174,11 +203,11 @@ def _config(rows: Rows) -> SchemathesisConfig:
     values = {"agent": rows.agents, "connected": rows.agents[: len(CONNECTED)], "operation": rows.operations}
     values |= {"bulk": rows.bulks, "webhook": rows.webhooks[:1], "spare": rows.webhooks[1:]}
     values |= {"workspace": rows.workspaces[:1], "spare workspace": rows.workspaces[1:], "spare key": rows.keys}
-    values |= {"changes": [activity_cursor(2**40)]}
+    values |= {"changes": [activity_cursor(2**40)], "account": rows.accounts, "project": rows.projects}
     values |= {"delivery": rows.deliveries, "cursor": [CURSOR], "items": [item_cursor(0)]}
     values["key"] = [f"key-{count}" for count in range(KEYS)]
     taken = {"path.agent_id": "agent", "path.operation_id": "operation", "query.cursor": "cursor"}
-    taken |= {f"path.{name}_id": name for name in ("bulk", "webhook", "delivery", "workspace")}
+    taken |= {f"path.{name}_id": name for name in ("bulk", "webhook", "delivery", "workspace", "account", "project")}
     taken["path.key_id"] = "spare key"
     taken["header.Idempotency-Key"] = "key"
     values["slug"] = [DEFAULT_SLUG]
@@ -265,4 +294,4 @@ def test_every_generated_request_gets_an_answer_that_the_document_has(rows: Rows
     sys.stdout.write("\n".join([f"seed {SEED}: {report.answers.total()} answers", *lines, ""]))
     assert not report.unsound, "\n\n".join(f"{where}: {what}" for where, what in report.unsound.items())
     calls = {call for call, _ in report.answers}
-    assert {call for call, status in report.answers if 200 <= status < 300} == calls
+    assert {call for call, status in report.answers if 200 <= status < 300} == calls - NEEDS_KEYS
