@@ -11,7 +11,8 @@ from urllib.parse import urlencode
 import pytest
 from werkzeug.routing import Rule
 
-from app.access import Scope
+from app.access import KeyService, Scope
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT
 from tests.support.api import NOBODY, Api
 from tests.support.console import BrowserClient, signed_in
 from tests.support.toolboxes import tools_of
@@ -67,7 +68,6 @@ numbers = itertools.count()
 
 @pytest.fixture
 def browser(api: Api) -> BrowserClient:
-    api.carrier.list_numbers = list  # type: ignore[attr-defined]  # an account without numbers
     return signed_in(api, Scope.ADMIN)
 
 
@@ -90,7 +90,10 @@ def rows(api: Api) -> dict[str, str]:
     delivery_id = str(api.wiring.webhooks.test(webhook.id).id)
     found = {"agent_id": agent_id, "operation_id": operation_id, "bulk_id": bulk, "webhook_id": str(webhook.id)}
     trunk_id = str(add_shared_trunk(api.wiring.sessions, tools_of(api.wiring.maintenance).profile))
-    return found | {"delivery_id": delivery_id, "audit_id": NOBODY, "trunk_id": trunk_id}
+    key, _ = KeyService(api.wiring.sessions).create("another", [Scope.READ])
+    team = {"workspace_id": str(api.wiring.workspaces.create("acme", "Acme").id), "key_id": str(key.id)}
+    accounts = {"account_id": str(ENVIRONMENT_ACCOUNT), "project_id": str(ENVIRONMENT_PROJECT)}
+    return found | team | accounts | {"delivery_id": delivery_id, "audit_id": NOBODY, "trunk_id": trunk_id}
 
 
 def path_of(rule: Rule, ids: dict[str, str]) -> str:

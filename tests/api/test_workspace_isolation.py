@@ -356,7 +356,6 @@ def _no_such_number(_number: str) -> None:
 
 @pytest.fixture
 def world(own_api: Api) -> Iterator[World]:
-    own_api.carrier.list_numbers = list  # type: ignore[attr-defined]  # an account without numbers
     own_api.carrier.find_number = _no_such_number  # type: ignore[method-assign, assignment]
     own_api.carrier.list_trunks = lambda *_: []  # type: ignore[method-assign, assignment]
     for name in ("list_inbound_trunks", "list_dispatch_rules"):

@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 
 from app.domain.operations import STEPS, TRUNK, Direction
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT
 from app.saga import machine, twilio_steps
 from app.saga.machine import Change, Timing
 from app.saga.rows import Loaded, Rows
@@ -226,6 +227,6 @@ def test_without_asking_the_pool_the_last_number_takes_the_trunk_with_it(
     pooled: Saga, number_sid: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(twilio_steps, "is_shared", lambda *_: False, raising=False)
-    owned = OwnedPool(pooled.sessions, PROFILE, 500, lease=TIMING.lease, lands=TIMING.lands)
+    owned = OwnedPool(pooled.sessions, ENVIRONMENT_ACCOUNT, PROFILE, 500, lease=TIMING.lease, lands=TIMING.lands)
     with pytest.raises(AssertionError):
         shared.test_a_number_that_goes_leaves_the_trunk_to_the_others(with_pool(pooled, owned), number_sid)

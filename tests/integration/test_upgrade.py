@@ -136,7 +136,7 @@ def test_without_keys_its_secrets_stay_readable_until_they_are_sealed(
     (endpoint,) = rows_of(old_engine)["webhook_endpoints"]
     assert {name: endpoint[name] for name in SECRETS} == SECRETS
     with services(empty_database_url) as wiring:
-        wiring.webhooks.rewrap_secrets()
+        wiring.stored_secrets.rewrap()
     assert opened(old_engine, Sealer((KEY,))) == SECRETS
 
 

@@ -19,7 +19,7 @@ from app.db.models import Agent, Base, CarrierAccount, Operation, OperationStep,
 from app.db.visibility import seeing
 from app.domain.operations import OperationStatus, PhoneStatus, StepState
 from app.domain.workspaces import DEFAULT_WORKSPACE, ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT
-from app.path.observed import CarrierNumber, CarrierTrunk
+from app.path.observed import CarrierNumber, CarrierTrunk, DispatchRule, InboundTrunk
 from app.saga.chain_plan import Plan
 from app.settings import Settings
 from app.wiring import Wiring, build
@@ -74,7 +74,7 @@ class RecordingPublisher:
 
 @dataclass
 class PingOnlyProvider:
-    """A provider that responds to pings as configured, and to nothing else."""
+    """A provider that responds to pings as configured, and has nothing."""
 
     error: Exception | None = None
     pings: int = 0
@@ -82,7 +82,16 @@ class PingOnlyProvider:
     trunks: int = 0
     """Trunks that the account has, as Twilio lists them."""
 
-    def list_trunks(self) -> list[CarrierTrunk]:
+    def list_numbers(self, unreadable: object = None) -> list[CarrierNumber]:
+        return []
+
+    def list_inbound_trunks(self, unreadable: object = None) -> list[InboundTrunk]:
+        return []
+
+    def list_dispatch_rules(self, unreadable: object = None) -> list[DispatchRule]:
+        return []
+
+    def list_trunks(self, unreadable: object = None) -> list[CarrierTrunk]:
         self.ping()
         return [CarrierTrunk(f"TK{number:032x}", "theirs", False, None) for number in range(self.trunks)]
 

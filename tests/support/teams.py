@@ -37,6 +37,11 @@ class Team:
         """Have Twilio answer 429 to more requests of the account than this; None: to none."""
         self.sandbox.change_account(self.account_sid, requestsPerS=requests_per_s)
 
+    def set_rate(self, rate: str) -> None:
+        """Have Trunkline keep to this rate with the account, from now on."""
+        status, body = self.admin.call("PATCH", f"/api/{CARRIER}/{self.carrier_id}", {"rate": rate})
+        assert status == 200, body
+
     def suspend(self) -> None:
         """Have Twilio refuse every credential of the account."""
         self.sandbox.change_account(self.account_sid, status="suspended")
