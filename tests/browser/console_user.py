@@ -1,5 +1,6 @@
 """The actions of a user in the console, and checks on its pages."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,9 @@ class ConsoleUser:
         return [str(one.get_attribute("class")).removeprefix("link ") for one in self.page.locator(".path .link").all()]
 
     def save_screenshot(self, name: str) -> None:
-        """Save a screenshot of the whole page."""
-        self.page.screenshot(path=self._screenshots / f"{name}.png", full_page=True)
+        """Save a screenshot of the whole page, where somebody wants to look at them (`SCREENSHOTS=1`)."""
+        if os.environ.get("SCREENSHOTS"):
+            self.page.screenshot(path=self._screenshots / f"{name}.png", full_page=True)
 
     def accessibility_problems(self) -> list[str]:
         """Return the serious and critical problems that axe finds on the page."""
