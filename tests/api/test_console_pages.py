@@ -99,11 +99,13 @@ def test_a_refusal_is_shown_with_advice(api: Api, browser: BrowserClient) -> Non
     assert "number_in_use" in response.text
 
 
-def test_a_number_can_be_entered_when_the_list_cannot_be_read(api: Api, browser: BrowserClient) -> None:
+def test_a_number_can_be_entered_when_the_list_cannot_be_read(
+    api: Api, browser: BrowserClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def list_numbers(_: object) -> None:
         raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Twilio does not answer.")
 
-    api.carrier.list_numbers = list_numbers  # type: ignore[attr-defined]
+    monkeypatch.setattr(api.carrier, "list_numbers", list_numbers)
 
     page = browser.get(f"/agents/{api.agent()}/provision")
 
