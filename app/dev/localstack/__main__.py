@@ -105,13 +105,13 @@ def run_tests(arguments: list[str], other_servers: list[str]) -> None:
 
 
 def _pytest_arguments(arguments: list[str], other_servers: list[str]) -> list[str]:
-    """Return Python's arguments for the whole suite, four tests at a time: on two cores two of them mostly wait.
+    """Return Python's arguments for the whole suite, three tests at a time: on two cores one of them mostly waits.
 
     With options of `other_servers` only the contract tests are collected, and run one at a time: what others have on
     those servers is compared before the first test and after the last.
     """
     if not other_servers:
-        return ["-m", "pytest", "-n", "4", "--dist", "worksteal", *arguments]
+        return ["-m", "pytest", "-n", "3", "--dist", "worksteal", *arguments]
     names_files = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
     # An option behind the servers: else pytest would read a path as part of a login.
     return ["-m", "pytest", *other_servers, "-n", "0", *([] if names_files else [CONTRACT_TESTS]), *arguments]
