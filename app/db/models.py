@@ -345,8 +345,8 @@ class Operation(Owned, Base):
     workspace_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey("workspaces.id"), server_default=text(f"'{DEFAULT_WORKSPACE}'")
     )
-    """Its agent's, by which pages of operations are read: whoever opens one says it. The default is for processes of the
-    release before, which know no other workspace, until they are restarted."""
+    """Its agent's, by which pages of operations are read: whoever opens one says it. The default is for processes of
+    the release before, which know no other workspace, until they are restarted."""
     kind: Mapped[OperationKind] = mapped_column(status_column(OperationKind, "kind"))
     phone_number: Mapped[str]
     target_agent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("agents.id"))
