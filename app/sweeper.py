@@ -57,7 +57,7 @@ PURGE_INTERVAL_S = 3600.0
 
 
 ACCOUNTS_INTERVAL_S = 10.0
-"""Seconds between two looks of one sweeper for invalid accounts, each of which is tried once a minute."""
+"""Seconds between two looks of one sweeper for unverified accounts, each of which is tried once a minute."""
 
 TRUNKS_INTERVAL_S = 60.0
 """Seconds between two looks of one sweeper for shared trunks without numbers: they stay for a day."""
@@ -76,7 +76,7 @@ class Sweeper:
     purges: tuple[Callable[[], int], ...] = ()
     """Functions that delete expired rows and return how many; every replica may run them."""
     recheck_accounts: Callable[[], int] = lambda: 0
-    """Tries the credentials of invalid accounts again; returns how many are accepted now."""
+    """Tries the credentials of unverified accounts again; returns how many are accepted now."""
     clock: Callable[[], float] = time.monotonic
 
     def sweep(self) -> int:
@@ -96,7 +96,7 @@ class Sweeper:
             self.service.publisher.publish_retirement(trunk_id)
 
     def sweep_accounts(self) -> None:
-        """Try the credentials of invalid accounts again."""
+        """Try the credentials of unverified accounts again."""
         try:
             self.recheck_accounts()
         except DATABASE_ERRORS as error:

@@ -159,7 +159,7 @@ def build(
     agents, webhooks = AgentService(sessions), WebhookService(sessions, publisher, sender, sealer)
     retiring = RetiringService(sessions, toolboxes)
     headroom = HeadroomService(sessions, toolboxes, settings.trunk_max_numbers)
-    accounts = AccountService(sessions, sealer, toolboxes, headroom.of, sender.check_url)
+    accounts = AccountService(sessions, sealer, toolboxes, headroom.of, sender.check_server)
     purges = (
         IdempotencyStore(sessions).purge,
         ConsoleSessions(sessions).purge,
@@ -181,7 +181,7 @@ def build(
         agents=agents,
         provisioning=service,
         runner=BatchRunner(rows, toolboxes, instrumentation=StepInstrumentation(telemetry)),
-        sweeper=Sweeper(sessions, service, audits, dispatcher, deliveries, retiring, purges, accounts.recheck_invalid),
+        sweeper=Sweeper(sessions, service, audits, dispatcher, deliveries, retiring, purges, accounts.recheck),
         maintenance=maintenance,
         audits=audits,
         planning=PlanningService(sessions, toolboxes, settings.trunk_max_numbers),

@@ -38,10 +38,10 @@ OLD_CREDENTIAL_LIVES = timedelta(hours=24)
 """How long the old credential is kept after a rotation: a day to take it back at the provider."""
 
 RECHECK_INTERVAL = timedelta(minutes=1)
-"""How often the credential of an invalid account is tried again."""
+"""How often the credential of an account that is not verified is tried again."""
 
 RECHECK_BATCH = 20
-"""Invalid accounts that one sweep tries: each may take as long as a provider's timeout."""
+"""Accounts that one sweep tries: each may take as long as a provider's timeout."""
 
 ROWS: Mapping[AccountKind, Any] = {
     AccountKind.CARRIER: CarrierAccount,
@@ -97,8 +97,8 @@ class AccountService:
     clients: Clients
     room_of: Callable[[uuid.UUID], Room | None]
     """Carrier account -> how many more numbers fit."""
-    check_url: Callable[[str], object]
-    """Raises `ValueError` with the reason for an address that we send nothing to on a workspace's behalf."""
+    check_server: Callable[[str], object]
+    """Raises `ValueError` with the reason for a server that we send nothing to on a workspace's behalf."""
 
     def create(
         self,
@@ -116,10 +116,10 @@ class AccountService:
         installation's, which only operators may. 409 `credential_keys_missing` where nothing seals the secret.
         """
         self._refuse_without_keys()
+        if origin.channel is not Channel.COMMAND_LINE:
+            self._check_server(values)
         with self.sessions.begin() as session:
             owner = self._owner(session, workspace, is_shared=is_shared)
-            if origin.channel is not Channel.COMMAND_LINE:
-                self._check_server(values)
             row = ROWS[kind](
                 id=uuid.uuid4(), workspace_id=owner, status=CredentialStatus.PENDING, version=1, checks=[], **values
             )
@@ -218,21 +218,20 @@ class AccountService:
             self._record(session, origin, Action.ACCOUNT_DELETE, row, name=row.name)
         log.info("account_deleted", kind=kind, account_id=str(account_id))
 
-    def recheck_invalid(self) -> int:
-        """Try the credentials of invalid accounts again, each once a minute; return how many are accepted now.
+    def recheck(self) -> int:
+        """Try the credentials again that are not verified, each once a minute; return how many are accepted now.
 
-        Their operations go on then.
+        The operations of an invalid account go on then. One is pending whose provider was away when it was saved:
+        until it is verified, a credential that stops working would end its operations instead of having them wait.
         """
         accepted = 0
         for kind in AccountKind:
-            for row in self._take_invalid(kind):
-                try:
-                    with self._trial(row, self._opened(row)) as client:
-                        client.ping()
-                except (ProviderError, SealError) as error:
-                    log.info("account_still_invalid", kind=kind, account_id=str(row.id), error=type(error).__name__)
+            for row in self._take_unverified(kind):
+                checked = self._checked_as_stored(row)
+                if checked.error is None:
+                    accepted += self._accept(kind, row, checked)
                 else:
-                    accepted += self._accept(kind, row)
+                    log.info("account_still_unverified", kind=kind, account_id=str(row.id), code=checked.error.code)
         return accepted
 
     def purge_old(self) -> int:
@@ -272,7 +271,7 @@ class AccountService:
         for name, field in (("base_url", "baseUrl"), ("url", "url")):
             if url := values.get(name):
                 try:
-                    self.check_url(url.replace("ws", "http", 1) if url.startswith("ws") else url)
+                    self.check_server(url.replace("ws", "http", 1) if url.startswith("ws") else url)
                 except ValueError as error:
                     detail = f"The server {FORBIDDEN_SERVER}: it {error}. An operator may name it."
                     raise RefusedError(
@@ -378,11 +377,12 @@ class AccountService:
         if old is not None:
             set_old_credential(row, old, now + lives, self.sealer)
 
-    def _take_invalid(self, kind: AccountKind) -> Sequence[AccountRow]:
-        """Take the accounts whose next try is due, and that no other sweeper takes."""
+    def _take_unverified(self, kind: AccountKind) -> Sequence[AccountRow]:
+        """Take the accounts whose next try is due, and that no other sweeper takes; the environment's stay pending."""
         model = ROWS[kind]
         due = or_(model.checked_at.is_(None), model.checked_at <= func.now() - RECHECK_INTERVAL)
-        query = select(model).where(model.status == CredentialStatus.INVALID, model.deleted_at.is_(None), due)
+        wanted = (model.status != CredentialStatus.VERIFIED, model.deleted_at.is_(None), model.id.not_in(ENVIRONMENT))
+        query = select(model).where(*wanted, due)
         with self.sessions.begin() as session:
             rows: Sequence[AccountRow] = session.scalars(
                 query.limit(RECHECK_BATCH).with_for_update(skip_locked=True)
@@ -394,12 +394,13 @@ class AccountService:
                 session.refresh(row)
         return rows
 
-    def _accept(self, kind: AccountKind, row: AccountRow) -> bool:
-        """Make an account valid whose credential is accepted again, unless somebody has changed it meanwhile."""
+    def _accept(self, kind: AccountKind, row: AccountRow, checked: Checked) -> bool:
+        """Make an account valid whose credential is accepted, unless somebody has changed it meanwhile."""
         with self.sessions.begin() as session:
             stored: AccountRow = session.get_one(ROWS[kind], row.id, with_for_update=True)
-            if stored.version != row.version or stored.status is not CredentialStatus.INVALID:
+            if stored.version != row.version or stored.status is CredentialStatus.VERIFIED:
                 return False
+            stored.checks = checked.as_json()
             stored.status, stored.error_code, stored.error_detail = CredentialStatus.VERIFIED, None, None
             woken = wake_waiting(session, kind, row.id)
         log.info("account_accepted", kind=kind, account_id=str(row.id), operations=woken)

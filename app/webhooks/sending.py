@@ -179,6 +179,15 @@ class Sender:
             raise UrlRefusedError("must not be a private address")
         return parts
 
+    def check_server(self, url: str) -> None:
+        """Check the URL as it is before a webhook is sent: by what its name resolves to now; `UrlRefusedError`."""
+        parts = self.check_url(url)
+        try:
+            self._addresses(parts)
+        except SendError as error:
+            is_refused = error.reason == "address_refused"
+            raise UrlRefusedError("must not be a private address" if is_refused else "has no address") from error
+
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> WebhookResponse:
         """Post the body; every failure without a response is a `SendError`."""
         try:

@@ -1,9 +1,12 @@
 """/api/carrier-accounts and /api/voice-projects: stored sealed, checked, rotated in place, deleted when unused."""
 
 import json
+import socket
 import uuid
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -479,6 +482,23 @@ def test_a_workspace_has_us_call_no_private_server_and_an_operator_may(
     assert service.create(AccountKind.CARRIER, values, Credential(SID, TOKEN)).row.status is CredentialStatus.VERIFIED
 
 
+def test_a_name_of_a_private_address_is_no_server_for_a_workspace(
+    admin: Api, service: AccountService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme = workspace(admin)
+    values = {"name": "Acme", "account_sid": SID, "base_url": "https://metadata.example.com"}
+    for address, word in (("10.0.0.7", "private"), (None, "no address"), ("93.184.215.14", "")):
+        monkeypatch.setattr(socket, "getaddrinfo", partial(resolved, address))
+        with seeing(acme), nullcontext() if not word else pytest.raises(RefusedError, match=word):
+            service.create(AccountKind.CARRIER, values, Credential(SID, TOKEN))
+
+
+def resolved(address: str | None, *_: object, **__: object) -> list[tuple[object, ...]]:
+    if address is None:
+        raise socket.gaierror("no such name")
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443))]
+
+
 # Agents.
 
 
@@ -543,17 +563,48 @@ def test_an_invalid_account_is_tried_again_each_minute_and_valid_once_it_is_acce
     admin: Api, providers: FakeAccounts, service: AccountService
 ) -> None:
     made = created(admin, secret=NEW)
-    assert service.recheck_invalid() == 0
+    assert service.recheck() == 0
     providers.accepted.add((SID, SID, NEW))
-    assert service.recheck_invalid() == 0  # it was tried less than a minute ago
-    with admin.wiring.sessions.begin() as session:
-        session.execute(update(CarrierAccount).values(checked_at=datetime.now(UTC) - timedelta(seconds=61)))
+    assert service.recheck() == 0  # it was tried less than a minute ago
+    make_due(admin)
 
-    assert service.recheck_invalid() == 1
+    assert service.recheck() == 1
 
     shown = admin.get(f"{CARRIERS}/{made['id']}").json
     assert (shown["status"], shown["error"]) == ("verified", None)
-    assert service.recheck_invalid() == 0
+    assert service.recheck() == 0
+
+
+def make_due(api: Api) -> None:
+    """Let a minute pass since the accounts were tried."""
+    with api.wiring.sessions.begin() as session:
+        session.execute(update(CarrierAccount).values(checked_at=datetime.now(UTC) - timedelta(seconds=61)))
+
+
+def test_an_account_whose_provider_was_away_when_it_was_saved_is_verified_later(
+    admin: Api, providers: FakeAccounts, service: AccountService
+) -> None:
+    providers.is_down = True
+    made = created(admin)
+    assert made["status"] == "pending"
+    make_due(admin)
+    assert service.recheck() == 0
+    providers.is_down = False
+    make_due(admin)
+    assert service.recheck() == 1
+    assert admin.get(f"{CARRIERS}/{made['id']}").json["status"] == "verified"
+    assert admin.get(f"{CARRIERS}/{ENVIRONMENT_ACCOUNT}").json["status"] == "pending"
+
+
+def test_an_account_that_may_sign_in_and_do_nothing_else_is_not_verified_by_being_tried_again(
+    admin: Api, providers: FakeAccounts, service: AccountService
+) -> None:
+    providers.hides_numbers = True
+    made = created(admin)
+    assert made["status"] == "invalid"
+    make_due(admin)
+    assert service.recheck() == 0
+    assert admin.get(f"{CARRIERS}/{made['id']}").json["status"] == "invalid"
 
 
 @pytest.mark.parametrize("how", ["sweeper", "check", "rotation"])
@@ -575,7 +626,7 @@ def test_what_waits_for_a_credential_goes_on_once_it_is_accepted(
 
     match how:
         case "sweeper":
-            assert service.recheck_invalid() == 1
+            assert service.recheck() == 1
         case "check":
             admin.post(f"{CARRIERS}/{made['id']}/check")
         case "rotation":

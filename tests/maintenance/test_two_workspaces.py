@@ -3,18 +3,19 @@
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from sqlalchemy import select
 
 from app.bulk.items import Item
+from app.db.access import list_activity
 from app.db.models import Agent, Operation, Workspace
 from app.db.queries import latest_report
 from app.db.visibility import seeing
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.errors import ErrorCode, RefusedError
-from app.domain.events import Origin
+from app.domain.events import Action, Channel, Origin
 from app.domain.findings import FindingCode, stored_finding
 from app.domain.operations import BulkKind, OperationKind, PhoneStatus
 from app.domain.workspaces import DEFAULT_WORKSPACE
@@ -238,6 +239,17 @@ def test_an_operation_is_retried_by_its_own_workspace_alone(two: Two) -> None:
     with two.in_acme(), pytest.raises(RefusedError) as refused:
         wiring.provisioning.retry(operation.id, origin=ASKED)
     assert refused.value.code is ErrorCode.OPERATION_NOT_FOUND
+
+
+def test_what_was_asked_for_is_in_the_trail_of_its_workspace(two: Two) -> None:
+    provisioning, asked = two.live.wiring.provisioning, replace(ASKED, channel=Channel.API)
+    with two.in_acme():
+        operation = provisioning.deprovision(two.agent_id, origin=asked)
+        assert operation is not None
+        provisioning.retry(operation.id, origin=asked)
+        with two.live.wiring.sessions() as session:
+            newest = list_activity(session, limit=2)
+    assert [row.action for row in newest] == [Action.OPERATION_RETRY, Action.DEPROVISION]
 
 
 def test_a_number_is_not_moved_to_another_workspace(two: Two) -> None:

@@ -45,6 +45,8 @@ class FakeAccounts:
     is_down: bool = False
     is_restricted: bool = False
     """Whether the credentials may not read trunks."""
+    hides_numbers: bool = False
+    """Whether they may not read numbers."""
     calls: list[str] = field(default_factory=list)
     open_platforms: int = 0
 
@@ -82,6 +84,8 @@ class _Carrier:
     def list_numbers(self, unreadable: list[Unreadable] | None = None) -> list[CarrierNumber]:
         assert unreadable == []
         self.accounts.ask(self.credential, ErrorCode.TWILIO_BAD_CREDENTIALS)
+        if self.accounts.hides_numbers:
+            raise RejectedError(ErrorCode.TWILIO_FORBIDDEN, "Twilio forbids the call.")
         return []
 
     def list_trunks(self, unreadable: list[Unreadable] | None = None) -> list[CarrierTrunk]:

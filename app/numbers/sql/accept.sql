@@ -22,10 +22,10 @@ agent AS (
  RETURNING id, workspace_id
 ),
 operation AS (
-    INSERT INTO operations (id, agent_id, workspace_id, kind, phone_number, takeover, status, epoch, wake_at, idle_kicks,
-                            requested_by, request_id, traceparent, bulk_id)
-    SELECT %(operation)s, id, workspace_id, 'provision', %(number)s, %(takeover)s, 'queued', 0, clock_timestamp() + %(grace)s, 0,
-           %(requested_by)s, %(request_id)s, %(traceparent)s, %(bulk)s
+    INSERT INTO operations (id, agent_id, workspace_id, kind, phone_number, takeover, status, epoch, wake_at,
+                            idle_kicks, requested_by, request_id, traceparent, bulk_id)
+    SELECT %(operation)s, id, workspace_id, 'provision', %(number)s, %(takeover)s, 'queued', 0,
+           clock_timestamp() + %(grace)s, 0, %(requested_by)s, %(request_id)s, %(traceparent)s, %(bulk)s
       FROM agent
  RETURNING id, workspace_id
 ),
@@ -45,8 +45,8 @@ queued_event AS (
 -- The audit trail, for requests only: not when the sweeper opens the item of a bulk.
 trail AS (
     INSERT INTO activity (workspace_id, action, subject_id, channel, actor, key_id, address, request_id, detail)
-    SELECT workspace_id, %(action)s, %(agent)s, %(channel)s, %(requested_by)s, %(key_id)s, %(address)s, %(request_id)s,
-           %(trail)s::jsonb
+    SELECT workspace_id, %(action)s, %(agent)s, %(channel)s, %(requested_by)s, %(key_id)s, %(address)s,
+           %(request_id)s, %(trail)s::jsonb
       FROM operation WHERE %(channel)s::text <> 'internal'
 )
 SELECT id FROM operation

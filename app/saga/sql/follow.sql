@@ -4,12 +4,11 @@ WITH given AS (
 ),
 -- The operation that begins where another ends, or by itself.
 opened AS (
-    INSERT INTO operations (id, agent_id, workspace_id, kind, phone_number, target_agent_id, takeover, status, epoch, wake_at,
-                            idle_kicks, requested_by, request_id, traceparent, bulk_id,
-                            former_ids)
-    SELECT new.id, new.agent_id, agents.workspace_id, new.kind, new.phone_number, new.target_agent_id, new.takeover, new.status, new.epoch,
-           new.wake_at, new.idle_kicks, new.requested_by, new.request_id, new.traceparent, new.bulk_id,
-           nullif(new.former_ids, '{}')
+    INSERT INTO operations (id, agent_id, workspace_id, kind, phone_number, target_agent_id, takeover, status, epoch,
+                            wake_at, idle_kicks, requested_by, request_id, traceparent, bulk_id, former_ids)
+    SELECT new.id, new.agent_id, agents.workspace_id, new.kind, new.phone_number, new.target_agent_id, new.takeover,
+           new.status, new.epoch, new.wake_at, new.idle_kicks, new.requested_by, new.request_id, new.traceparent,
+           new.bulk_id, nullif(new.former_ids, '{}')
       FROM given, jsonb_populate_record(NULL::operations, change -> 'opened') AS new
       JOIN agents ON agents.id = new.agent_id
 ),
@@ -23,7 +22,9 @@ trail AS (
     SELECT new.operation_id, new.event, new.detail
       FROM given, jsonb_populate_recordset(NULL::events, change -> 'opened_events') AS new
 )
--- Who asked for it.
+-- Who asked for it, in the trail of the workspace that the agent or the operation is of.
 INSERT INTO activity (workspace_id, action, subject_id, channel, actor, key_id, address, request_id, detail)
-SELECT (SELECT workspace_id FROM agents WHERE id = new.subject_id), new.action, new.subject_id, new.channel, new.actor, new.key_id, new.address, new.request_id, new.detail
+SELECT coalesce((SELECT workspace_id FROM agents WHERE id = new.subject_id),
+                (SELECT workspace_id FROM operations WHERE id = new.subject_id)),
+       new.action, new.subject_id, new.channel, new.actor, new.key_id, new.address, new.request_id, new.detail
   FROM given, jsonb_populate_recordset(NULL::activity, change -> 'activity') AS new
