@@ -1,12 +1,10 @@
 """/api/carrier-accounts and /api/voice-projects: stored sealed, checked, rotated in place, deleted when unused."""
 
 import json
-import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import pytest
@@ -32,6 +30,7 @@ from tests.support.accounts import (
     PROJECT_SECRET,
     PROJECT_URL,
     PROJECTS,
+    PUBLIC_ADDRESS,
     SID,
     TOKEN,
     FakeAccounts,
@@ -483,20 +482,19 @@ def test_a_workspace_has_us_call_no_private_server_and_an_operator_may(
 
 
 def test_a_name_of_a_private_address_is_no_server_for_a_workspace(
-    admin: Api, service: AccountService, monkeypatch: pytest.MonkeyPatch
+    admin: Api, providers: FakeAccounts, service: AccountService
 ) -> None:
     acme = workspace(admin)
     values = {"name": "Acme", "account_sid": SID, "base_url": "https://metadata.example.com"}
-    for address, word in (("10.0.0.7", "private"), (None, "no address"), ("93.184.215.14", "")):
-        monkeypatch.setattr(socket, "getaddrinfo", partial(resolved, address))
-        with seeing(acme), nullcontext() if not word else pytest.raises(RefusedError, match=word):
+    for address, word in (("10.0.0.7", "private"), ("", "no address"), (PUBLIC_ADDRESS, "")):
+        providers.addresses["metadata.example.com"] = address
+        with seeing(acme), pytest.raises(RefusedError, match=word) if word else nullcontext():
             service.create(AccountKind.CARRIER, values, Credential(SID, TOKEN))
 
 
-def resolved(address: str | None, *_: object, **__: object) -> list[tuple[object, ...]]:
-    if address is None:
-        raise socket.gaierror("no such name")
-    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443))]
+def test_outside_of_tests_names_are_resolved_as_those_of_webhooks(api: Api) -> None:
+    accounts, webhooks = api.wiring.accounts, api.wiring.webhooks
+    assert accounts.check_server == webhooks.sender.check_server
 
 
 # Agents.

@@ -12,6 +12,7 @@ from app.path.observed import CarrierNumber, CarrierTrunk, DispatchRule, Inbound
 from app.providers.errors import RejectedError, TransientError
 from app.sealing import Sealer
 from app.web.context import WIRING
+from app.webhooks.sending import AddressRule, Sender
 from tests.support.api import Api
 
 SID = "AC" + "a" * 32
@@ -33,6 +34,8 @@ PROJECT = {
 }
 """The body that stores the LiveKit project."""
 
+PUBLIC_ADDRESS = "93.184.215.14"
+
 CARRIERS, PROJECTS = "/api/carrier-accounts", "/api/voice-projects"
 
 
@@ -47,6 +50,8 @@ class FakeAccounts:
     """Whether the credentials may not read trunks."""
     hides_numbers: bool = False
     """Whether they may not read numbers."""
+    addresses: dict[str, str] = field(default_factory=dict)
+    """What a name of a server leads to, nothing for an empty text; every other name to a public address."""
     calls: list[str] = field(default_factory=list)
     open_platforms: int = 0
 
@@ -63,6 +68,12 @@ class FakeAccounts:
     def trial_platform(self, url: str, api_key: str, secret: str) -> Any:
         self.open_platforms += 1
         return _Platform(self, (url, api_key, secret))
+
+    def resolve(self, host: str, _port: int) -> list[str]:
+        address = self.addresses.get(host, PUBLIC_ADDRESS)
+        if not address:
+            raise OSError("There is no such name.")
+        return [host if host[0].isdigit() else address]
 
     def ask(self, credential: tuple[str, str, str] | None, code: ErrorCode) -> None:
         if self.is_down:
@@ -133,7 +144,14 @@ def accepting() -> FakeAccounts:
 def with_accounts(api: Api, accounts: FakeAccounts, keys: tuple[bytes, ...] = (b"k" * 32,)) -> Iterator[AccountService]:
     """Have the application reach these providers, and seal with these keys, in the block."""
     before = api.wiring
-    service = replace(before.accounts, sealer=Sealer(keys), clients=accounts, room_of=lambda _: Room())
+    sender = Sender(AddressRule(), resolve=accounts.resolve)
+    service = replace(
+        before.accounts,
+        sealer=Sealer(keys),
+        clients=accounts,
+        room_of=lambda _: Room(),
+        check_server=sender.check_server,
+    )
     api.app.extensions[WIRING] = replace(before, accounts=service)
     try:
         yield service
