@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.sql import literal_column
 
 from app.db.visibility import Owned, seen_workspace, workspace_column
+from app.domain.calls import CallStatus, CallVerdict, Reachability
 from app.domain.findings import AuditStatus, Health
 from app.domain.operations import (
     OPEN_BULKS,
@@ -212,6 +213,7 @@ class Agent(Owned, Base):
             "twilio_trunk_sid",
             postgresql_where=text("trunk_id IS NULL AND twilio_trunk_sid IS NOT NULL"),
         ),
+        Index("ix_agents_monitored", "monitor_due_at", postgresql_where=text("options -> 'monitor' IS NOT NULL")),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
@@ -226,6 +228,10 @@ class Agent(Owned, Base):
     name: Mapped[str]
     livekit_agent_name: Mapped[str]
     agent_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
+    options: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
+    """What is set of `app.domain.options`, as the API takes it."""
+    version: Mapped[int] = mapped_column(default=1, server_default=text("1"))
+    """Counts the changes of what PATCH changes: name, metadata, names at LiveKit and options."""
     phone_provisioning_status: Mapped[PhoneStatus] = mapped_column(
         status_column(PhoneStatus, "phone_provisioning_status"), default=PhoneStatus.NOT_PROVISIONED
     )
@@ -242,6 +248,13 @@ class Agent(Owned, Base):
     livekit_inbound_trunk_id: Mapped[str | None]
     livekit_dispatch_rule_id: Mapped[str | None]
     previous_routing: Mapped[dict[str, Any] | None]
+    adopted: Mapped[dict[str, Any] | None]
+    """Step -> what a path that somebody made by hand was before it was adopted (`app.path.spec.Adopted`)."""
+    reachability: Mapped[Reachability] = mapped_column(
+        status_column(Reachability, "reachability"), default=Reachability.UNKNOWN, server_default=Reachability.UNKNOWN
+    )
+    monitor_due_at: Mapped[datetime | None]
+    """When the next test call of its monitor is due; null: at once, where it has a monitor and a number."""
     health_state: Mapped[Health] = mapped_column(
         status_column(Health, "health_state"), default=Health.UNKNOWN, server_default=Health.UNKNOWN
     )
@@ -354,7 +367,15 @@ class Operation(Owned, Base):
     bulk_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("bulks.id"))
     """The bulk that it was opened for: operations of single requests go first."""
     former_ids: Mapped[dict[str, Any] | None]
-    """Step -> the id that its rollback gives back to the agent, for a rehome; null for every other kind."""
+    """Step -> the id that its rollback gives back to the agent, where the number goes to another Twilio trunk."""
+    former_trunk_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("trunks.id"))
+    """The shared trunk of those ids, if it was one."""
+    wanted: Mapped[dict[str, Any] | None]
+    """What the agent is to be once an update or an adoption has succeeded (`app.saga.machine.Wanted`)."""
+    former_options: Mapped[dict[str, Any] | None]
+    """What stood at the providers of the options that an update changes: its rollback writes that."""
+    keeps_path: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    """Whether a deprovisioning leaves an adopted path as it was found, and only takes our marks off."""
     takeover: Mapped[bool] = mapped_column(default=False)
     status: Mapped[OperationStatus] = mapped_column(
         status_column(OperationStatus, "status"), default=OperationStatus.QUEUED
@@ -416,6 +437,52 @@ class OperationStep(Base):
     finished_at: Mapped[datetime | None]
 
     operation: Mapped[Operation] = relationship(lazy="raise", back_populates="steps")
+
+
+class TestCall(Owned, Base):
+    """One call of ours to a number, as Twilio would place it, and what became of it."""
+
+    __test__ = False  # pytest: the name is no test's
+    __tablename__ = "test_calls"
+    __table_args__ = (
+        CheckConstraint("(status = 'finished') = (verdict IS NOT NULL)", name="finished_says_what"),
+        Index("ix_test_calls_agent_page", "agent_id", "created_at", "id"),
+        Index("ix_test_calls_open", "created_at", postgresql_where=text("status <> 'finished'")),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    agent_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("agents.id"))
+    workspace_id: Mapped[uuid.UUID] = workspace_column()
+    phone_number: Mapped[str]
+    caller: Mapped[str]
+    """From what number it called."""
+    is_monitor: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    """Whether the agent's monitor placed it, not a person."""
+    status: Mapped[CallStatus] = mapped_column(
+        status_column(CallStatus, "status"), default=CallStatus.QUEUED, server_default=CallStatus.QUEUED
+    )
+    verdict: Mapped[CallVerdict | None] = mapped_column(status_column(CallVerdict, "verdict"))
+    hop: Mapped[str | None]
+    """The step of the path, or `agent`, where it ended; null where it was answered."""
+    sip_status: Mapped[int | None]
+    """The last SIP status; null where nothing answered."""
+    detail: Mapped[str | None]
+    """One sentence for a person: what happened, and what to do."""
+    ring_s: Mapped[float | None]
+    """Seconds from the INVITE to the first ringing."""
+    answer_s: Mapped[float | None]
+    """Seconds from the INVITE to the answer."""
+    room: Mapped[dict[str, Any] | None]
+    """What LiveKit said of the room: name, participant, trunk and rule ids, agents."""
+    requested_by: Mapped[str | None]
+    key_id: Mapped[uuid.UUID | None]
+    """The API key that asked; no foreign key, as in every trail."""
+    request_id: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    """Nobody else places it before this moment."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
 
 
 class Resource(Base):

@@ -40,6 +40,12 @@ class ErrorCode(StrEnum):
     ACCOUNTS_DIFFER = "accounts_differ"
     OPERATION_IN_PROGRESS = "operation_in_progress"
     OPERATION_FINISHED = "operation_finished"
+    VERSION_MISMATCH = "version_mismatch"
+    NOT_ADOPTABLE = "not_adoptable"
+    KEEP_OR_REMOVE = "keep_or_remove"
+    SHARED_WITH_OTHERS = "shared_with_others"
+    TEST_CALL_NOT_FOUND = "test_call_not_found"
+    TEST_CALL_LIMIT = "test_call_limit"
     NOT_OURS_TO_REPAIR = "not_ours_to_repair"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     IDEMPOTENCY_KEY_IN_PROGRESS = "idempotency_key_in_progress"
@@ -144,6 +150,12 @@ ADVICE: Mapping[ErrorCode, str] = {
     _C.ACCOUNTS_DIFFER: "Choose an agent that uses the same accounts, or deprovision and provision again.",
     _C.OPERATION_IN_PROGRESS: "Wait until the open operation has finished, or cancel it.",
     _C.OPERATION_FINISHED: "Start a new one from the agent's page.",
+    _C.VERSION_MISMATCH: "Somebody has changed the agent meanwhile: load it again, and apply your change to that.",
+    _C.NOT_ADOPTABLE: "Make right what the detail names at its provider, or provision the number with takeover.",
+    _C.KEEP_OR_REMOVE: "Say what becomes of the path that was there before: path=keep or path=remove.",
+    _C.SHARED_WITH_OTHERS: "Change it at its provider, where it serves other numbers too.",
+    _C.TEST_CALL_NOT_FOUND: "Test calls are kept for 30 days: check the agent's page.",
+    _C.TEST_CALL_LIMIT: "Wait until the oldest test call of the last 15 minutes is past them.",
     _C.NOT_OURS_TO_REPAIR: "Change what the detail names at its provider, then verify again.",
     _C.IDEMPOTENCY_KEY_REUSED: "Use a new Idempotency-Key for a new request.",
     _C.IDEMPOTENCY_KEY_IN_PROGRESS: "Wait until the first request has finished.",
@@ -205,6 +217,11 @@ def workspace_not_found(slug: object) -> RefusedError:
 def agent_not_found(agent_id: object) -> RefusedError:
     """Build the 404 for an unknown agent id."""
     return RefusedError(ErrorCode.AGENT_NOT_FOUND, f"There is no agent {agent_id}.")
+
+
+def test_call_not_found(call_id: object) -> RefusedError:
+    """Build the 404 for an unknown id of a test call."""
+    return RefusedError(ErrorCode.TEST_CALL_NOT_FOUND, f"There is no test call {call_id} of this agent.")
 
 
 def operation_not_found(operation_id: object) -> RefusedError:

@@ -33,6 +33,10 @@ class OperationKind(StrEnum):
     """Hands a number to another agent by updating its path in place; undo hands it back."""
     REHOME = "rehome"
     """Takes a number from a trunk of its own to one that numbers share, by one write; undo is the same write back."""
+    UPDATE = "update"
+    """Changes an agent's options where its path stands, in place; undo writes what stood there before."""
+    ADOPT = "adopt"
+    """Makes a path that somebody built by hand an agent's: only marks are written, and undo takes them off."""
 
 
 class TrunkMode(StrEnum):
@@ -152,6 +156,7 @@ class BulkKind(StrEnum):
     PROVISION = "provision"
     REPAIR = "repair"
     REHOME = "rehome"
+    ADOPT = "adopt"
 
 
 class BulkStatus(StrEnum):
@@ -324,11 +329,15 @@ class Kind:
     makes: bool = True
     """Whether its steps may make and delete resources."""
     leaves: tuple[str, ...] = ()
-    """The steps whose former resources its success leaves behind, and deletes at its end.
+    """The steps whose former resources its success leaves behind, where it takes a number to another Twilio trunk.
+
+    A trunk of the agent's own is deleted at the end; one that numbers share stays.
 
     Their ids stand in its row (`former_ids`) and come back to the agent if it fails; what the steps have put in their
     place is nothing of the agent's, so that going back deletes nothing.
     """
+    marks_only: bool = False
+    """Whether its steps change nothing but our marks on what is there: to do is to mark, to undo to take off."""
     is_retried: bool = False
     """Whether another one may be opened in its place once it has failed."""
     phone: Mapping[OperationStatus, PhoneStatus] = field(default_factory=dict)
@@ -405,6 +414,7 @@ KINDS = {
             Action.MOVE,
             keeps_path=True,
             makes=False,
+            leaves=(TRUNK, ORIGINATION_URL),
             phone={
                 _Status.QUEUED: _Phone.PROVISIONED,
                 _Status.RUNNING: _Phone.PROVISIONED,
@@ -427,6 +437,33 @@ KINDS = {
             leaves=(TRUNK, ORIGINATION_URL),
             # Whatever becomes of it, the number rings: nobody is told of anything.
             phone=dict.fromkeys(OperationStatus, _Phone.PROVISIONED),
+        ),
+        Kind(
+            OperationKind.UPDATE,
+            Action.AGENT_CHANGE,
+            keeps_path=True,
+            makes=False,
+            leaves=(TRUNK, ORIGINATION_URL),
+            phone=dict.fromkeys(OperationStatus, _Phone.PROVISIONED),
+        ),
+        Kind(
+            OperationKind.ADOPT,
+            Action.ADOPT,
+            marks_only=True,
+            phone={
+                _Status.QUEUED: _Phone.PENDING,
+                _Status.RUNNING: _Phone.PROVISIONING,
+                _Status.ROLLING_BACK: _Phone.ROLLING_BACK,
+                _Status.NEEDS_ATTENTION: _Phone.ROLLING_BACK,
+                _Status.SUCCEEDED: _Phone.PROVISIONED,
+                _Status.FAILED: _Phone.FAILED,
+                _Status.CANCELLED: _Phone.NOT_PROVISIONED,
+            },
+            webhooks={
+                _Status.SUCCEEDED: WebhookEvent.PROVISIONED,
+                _Status.FAILED: WebhookEvent.FAILED,
+                _Status.CANCELLED: WebhookEvent.DEPROVISIONED,
+            },
         ),
     )
 }

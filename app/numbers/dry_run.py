@@ -1,6 +1,5 @@
 """The dry run: which calls a provisioning would make, and what is in its way; nothing is written anywhere."""
 
-import json
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from app.domain.operations import (
     PhoneStatus,
     TrunkMode,
 )
+from app.domain.options import job_metadata, options_of
 from app.domain.texts import shown
 from app.domain.workspaces import ENVIRONMENT_ACCOUNT
 from app.numbers.agents import is_open_for
@@ -43,7 +43,7 @@ from app.path.observed import (
     normalised,
 )
 from app.path.reach import Reason, reach
-from app.path.spec import PathSpec, as_built
+from app.path.spec import PathSpec, Profile, as_built
 from app.providers.base import Carrier, VoicePlatform
 from app.providers.errors import RejectedError
 from app.providers.request_recorder import RecordedRequest, RequestRecorder
@@ -136,7 +136,11 @@ class _PlannedPool:
     place: Place
     checked: bool
 
-    def take_place(self, *_: object) -> Place:
+    def of(self, _: Profile) -> "_PlannedPool":
+        """Return itself: the place is already the one that the agent would get."""
+        return self
+
+    def take_place(self, *_: object, **__: object) -> Place:
         return self.place
 
     def next_place(self) -> Place:
@@ -207,7 +211,7 @@ class PlanningService:
             is_held = holder is not None and holder.has(number.routing.trunk_sid or "", on.tag if on else "")
             obstacles += _number_obstacles(number, takeover=takeover, is_held=is_held)
         context = _context(tools, agent, phone_number)
-        place = tools.pool.next_place() if context.is_pooled else None
+        place = context.pool.next_place() if context.is_pooled else None
         trunk = self._trunk(context, place)
         if trunk.sid is None and used >= account.trunk_limit:
             obstacles.append(_no_trunk_left(trunk.mode, used, account.trunk_limit, agent.carrier_account_id))
@@ -366,7 +370,8 @@ def _context(tools: Toolbox, agent: Agent, phone_number: str) -> StepContext:
         phone_number=phone_number,
         takeover=False,
         agent_name=agent.livekit_agent_name,
-        job_metadata=json.dumps(agent.agent_metadata),
+        job_metadata=job_metadata(agent.agent_metadata),
+        options=options_of(agent.options),
         trunk_mode=agent.trunk_mode,
         ids={},
         parents={},

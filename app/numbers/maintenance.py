@@ -43,13 +43,14 @@ from app.domain.operations import (
     PhoneStatus,
     TrunkMode,
 )
+from app.domain.options import job_metadata, options_of
 from app.numbers.agents import lock_agent, refuse_busy
 from app.numbers.service import Publisher, refusal_of
 from app.path.compare import compare
 from app.path.spec import PathSpec
 from app.saga import machine
 from app.saga.chain_plan import plan_of
-from app.saga.context import Toolbox, ToolboxSource, spec_of
+from app.saga.context import Toolbox, ToolboxSource, read_adopted, spec_of
 from app.saga.observing import read_path
 from app.saga.rows import Rows, agent_row
 from app.webhooks.announcements import announce_drift
@@ -325,9 +326,18 @@ def with_members(finding: Finding, members: int) -> Finding:
 def spec_from_row(tools: Toolbox, agent: Agent) -> PathSpec:
     """Build the path that a provisioned agent should have from its row."""
     ids = {step: getattr(agent, column) or "" for step, column in COLUMNS.items()}
-    metadata = json.dumps(agent.agent_metadata)
     number, trunk_id = agent.twilio_phone_number or "", agent.trunk_id
-    return spec_of(tools, agent.id, agent.livekit_agent_name, metadata, number, ids, trunk_id)
+    return spec_of(
+        tools,
+        agent.id,
+        agent.livekit_agent_name,
+        job_metadata(agent.agent_metadata),
+        number,
+        ids,
+        trunk_id,
+        options=options_of(agent.options),
+        adopted=read_adopted(agent.adopted),
+    )
 
 
 def _check_has_number(agent: Agent, number: str | None = None) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from app.domain.findings import FindingCode
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, TRUNK
+from app.domain.options import RuleAgent
 from app.domain.texts import shown
 from app.path import livekit_matching as matching
 from app.path.arrival import Arrival, Reason, arrival, missing, sentence
@@ -18,7 +19,6 @@ from app.path.observed import (
     InboundTrunk,
     Media,
     Observed,
-    RuleAgent,
     RulePair,
     first_rule_conflict,
 )

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from app.domain.findings import Finding, FindingCode, Severity
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
+from app.domain.options import RuleAgent, TransferMode
 from app.domain.sip_uris import SipUri
 from app.domain.texts import shown
 from app.path.arrival import leads_to, parsed_url
@@ -32,17 +33,22 @@ from app.path.observed import (
     Observed,
     OriginationUrl,
     ResourceKey,
-    RuleAgent,
     RuleKind,
     normalised,
 )
 from app.path.reach import reach
-from app.path.spec import PathSpec
+from app.path.spec import NOTHING_FORMER, Former, PathSpec
 
 _Code = FindingCode
 
 
-def corrected_trunk(now: CarrierTrunk, spec: PathSpec, *, livekit_encrypts: bool) -> CarrierTrunk:
+TWILIO_TRANSFER_MODE = TransferMode.DISABLED.value
+"""What Twilio makes a trunk with (https://www.twilio.com/docs/sip-trunking/api/trunk-resource, TransferMode)."""
+
+
+def corrected_trunk(
+    now: CarrierTrunk, spec: PathSpec, *, livekit_encrypts: bool, former: Former = NOTHING_FORMER
+) -> CarrierTrunk:
     """Return the Twilio trunk as it should be.
 
     A line that is not secure by its profile may be encrypted by hand: it stays so while LiveKit's end, whose media
@@ -53,7 +59,7 @@ def corrected_trunk(now: CarrierTrunk, spec: PathSpec, *, livekit_encrypts: bool
         now,
         tag=spec.trunk.tag,
         is_secure=profile.is_secure or (now.is_secure and livekit_encrypts),
-        transfer_mode=profile.transfer_mode or now.transfer_mode,
+        transfer_mode=profile.transfer_mode or (TWILIO_TRANSFER_MODE if former.options.transfer else now.transfer_mode),
     )
 
 
@@ -84,7 +90,13 @@ def _corrected_sip_url(now: str, wanted: SipUri, *, is_secure: bool) -> str:
     return now if same else str(wanted)
 
 
-def corrected_inbound_trunk(now: InboundTrunk, spec: PathSpec, *, twilio_encrypts: bool) -> InboundTrunk:
+def corrected_inbound_trunk(
+    now: InboundTrunk,
+    spec: PathSpec,
+    *,
+    twilio_encrypts: bool,
+    former: Former = NOTHING_FORMER,  # noqa: ARG001  # next
+) -> InboundTrunk:
     """Return the LiveKit trunk as it should be: with our number and mark, and without what stops calls."""
     wanted = spec.inbound_trunk
     has_number = normalised(spec.phone_number) in map(normalised, now.numbers)
@@ -124,10 +136,12 @@ def _corrected_media(now: Media, *, is_secure: bool, twilio_encrypts: bool) -> M
     return replace(now, encryption=encryption, codecs=(), only_listed_codecs=False)
 
 
-def corrected_rule(now: DispatchRule, spec: PathSpec, *, twilio_encrypts: bool, former_agent: str = "") -> DispatchRule:
+def corrected_rule(
+    now: DispatchRule, spec: PathSpec, *, twilio_encrypts: bool, former: Former = NOTHING_FORMER
+) -> DispatchRule:
     """Return the dispatch rule as it should be: for our trunk and agent, and without what stops calls.
 
-    Other trunks and other agents stay. `former_agent` is the name of the agent that gives the number away, in a move.
+    Other trunks and other agents stay. `former` is what the path was made for before this operation.
     """
     wanted, presets = spec.dispatch_rule, spec.profile.room_presets
     ours = replace(now, kind=RuleKind.INDIVIDUAL, is_fixed_room=False)
@@ -141,7 +155,7 @@ def corrected_rule(now: DispatchRule, spec: PathSpec, *, twilio_encrypts: bool, 
         numbers=now.numbers if spec.phone_number in now.numbers else (),
         room=now.room if has_own_room else wanted.room_prefix,
         pin="",
-        agents=_corrected_agents(now.agents, RuleAgent(wanted.agent_name, wanted.job_metadata), former_agent),
+        agents=_corrected_agents(now.agents, RuleAgent(wanted.agent_name, wanted.job_metadata), former.agent_name),
         room_preset="" if presets is not None and now.room_preset not in presets else now.room_preset,
         media=_corrected_media(now.media, is_secure=False, twilio_encrypts=twilio_encrypts or spec.profile.is_secure),
     )

@@ -13,6 +13,7 @@ from itertools import product
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from app.domain.options import Pairs, RuleAgent
 from app.domain.texts import shown
 
 ResourceKey = tuple[str, str]
@@ -154,6 +155,10 @@ class InboundTrunk:
     """0: LiveKit's own, 3 minutes."""
     max_call_duration_s: float = 0.0
     """0: LiveKit's own, 24 hours."""
+    krisp: bool = False
+    headers_to_attributes: Pairs = ()
+    include_headers: str = "none"
+    """`none`, `x` or `all` (SIPHeaderOptions); another text where a newer server has another kind."""
     raw: bytes = field(default=b"", compare=False, repr=False)
 
     @property
@@ -173,14 +178,6 @@ class RuleKind(StrEnum):
     """All callers of one number."""
     UNKNOWN = ""
     """A kind that this release does not know, or none."""
-
-
-@dataclass(frozen=True, slots=True)
-class RuleAgent:
-    """An agent that a rule dispatches, and what its job is given."""
-
-    name: str
-    metadata: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +202,12 @@ class DispatchRule:
     hides_caller: bool = False
     """Whether a room's name has only the last digits of the caller's number."""
     room_preset: str = ""
+    attributes: Pairs = ()
+    """What the caller's participant is given."""
+    empty_timeout_s: int = 0
+    """Of the room, in seconds; 0: LiveKit's own, and so the next two."""
+    departure_timeout_s: int = 0
+    max_participants: int = 0
     media: Media = Media()
     raw: bytes = field(default=b"", compare=False, repr=False)
 

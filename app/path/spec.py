@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
+from app.domain.options import AgentOptions, RuleAgent
 from app.domain.sip_uris import SipUri
 from app.path.observed import (
     CarrierNumber,
@@ -19,7 +20,6 @@ from app.path.observed import (
     NumberRouting,
     Observed,
     OriginationUrl,
-    RuleAgent,
 )
 
 ORIGINATION_PRIORITY = 10
@@ -59,10 +59,39 @@ class Profile:
     room_presets: frozenset[str] | None = None
     """The room presets that the LiveKit server has; None: not known, since LiveKit's API does not tell."""
 
+    def with_options(self, options: AgentOptions) -> "Profile":
+        """Return the profile of an agent with these options: what a Twilio trunk is set to is part of it."""
+        return self if options.transfer is None else replace(self, transfer_mode=options.transfer.value)
+
     @property
     def is_cloud(self) -> bool:
         """Whether calls go to LiveKit Cloud, which refuses a call without a trunk; an open-source server goes on."""
         return self.sip_uri.host.endswith(".sip.livekit.cloud")
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """What a path was made for before an operation changes it: what that alone named is not left behind."""
+
+    agent_name: str = ""
+    """The LiveKit agent that the number rang; "" where that stays."""
+    options: AgentOptions = AgentOptions()
+
+
+NOTHING_FORMER = Former()
+"""What an operation goes by that changes nothing of what the path is made for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """An object that somebody else made, before it became an agent's."""
+
+    id: str
+    name: str = ""
+    """Its name, where our mark stands now; it goes back there."""
+    metadata: str = ""
+    is_shared: bool = False
+    """Whether other numbers use it too: then it has no mark of ours, and is never changed and never deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +151,10 @@ class PathSpec:
     ids: Mapping[str, str] = field(default_factory=dict)
     trunk_tag: str = ""
     """The tag of a Twilio trunk that numbers share, and of its origination URL; empty: the trunk is the agent's own."""
+    options: AgentOptions = AgentOptions()
+    """The agent's; `profile.transfer_mode` is already the one that follows from them."""
+    adopted: Mapping[str, Adopted] = field(default_factory=dict)
+    """Step -> the object of its path that was adopted, as far as it is still on it."""
 
     @property
     def number_sid(self) -> str:

@@ -14,9 +14,10 @@ from google.protobuf.duration_pb2 import Duration
 from livekit import api
 from livekit.protocol import sip
 
+from app.domain.options import RuleAgent
 from app.domain.texts import storable
 from app.path.marks import TAG_PREFIX
-from app.path.observed import DispatchRule, Encryption, InboundTrunk, Media, RuleAgent, RuleKind, Unreadable
+from app.path.observed import DispatchRule, Encryption, InboundTrunk, Media, RuleKind, Unreadable
 from app.path.spec import DispatchRuleSpec, InboundTrunkSpec
 
 _ID = re.compile(r"(?P<kind>[A-Z]+)_[A-Za-z0-9]{4,64}")

@@ -1,6 +1,5 @@
 """What a step works with while it runs: its claim, plain values, both providers, and a clock."""
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -15,6 +14,7 @@ from app.domain.operations import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
     NUMBER,
+    NUMBER_ATTACHMENT,
     STEP_BY_NAME,
     TRUNK,
     Direction,
@@ -24,16 +24,17 @@ from app.domain.operations import (
     StepState,
     TrunkMode,
 )
+from app.domain.options import AgentOptions, job_metadata, options_of
 from app.domain.workspaces import ENVIRONMENT, AccountIds
 from app.path.compare import takes_encrypted_media
 from app.path.marks import has_mark, metadata_of, pool_tag, tag_of
 from app.path.observed import NumberRouting
-from app.path.spec import Label, PathSpec, Profile
+from app.path.spec import NOTHING_FORMER, Adopted, Former, Label, PathSpec, Profile
 from app.providers.base import Carrier, VoicePlatform
 from app.providers.errors import ProviderError, RejectedError, TransientError
 from app.providers.number_pages import NumberPages
 from app.providers.rate_limiter import CallPriority
-from app.saga.machine import Change, Lease, OperationRow, Saga, Timing
+from app.saga.machine import AgentRow, Change, Lease, OperationRow, Saga, Timing
 from app.saga.rows import Loaded
 from app.trunks.pool import Pool
 
@@ -124,13 +125,16 @@ def spec_of(
     ids: Mapping[str, str],
     trunk_id: uuid.UUID | None,
     metadata: str = "{}",
+    *,
+    options: AgentOptions,
+    adopted: Mapping[str, Adopted],
 ) -> PathSpec:
     """Build the path as it should be, from the agent's row; `metadata` is the mark of a LiveKit trunk yet to be made.
 
     `trunk_id` is the shared trunk that the agent has a place on, if any.
     """
     return PathSpec(
-        profile=tools.profile,
+        profile=tools.profile.with_options(options),
         instance=tools.instance,
         agent_id=str(agent_id),
         agent_name=agent_name,
@@ -139,7 +143,14 @@ def spec_of(
         label=Label(tag_of(tools.instance, agent_id), metadata),
         ids=ids,
         trunk_tag=pool_tag(tools.instance, trunk_id) if trunk_id else "",
+        options=options,
+        adopted={step: one for step, one in adopted.items() if one.id == ids.get(step)},
     )
+
+
+def read_adopted(stored: Mapping[str, Any] | None) -> dict[str, Adopted]:
+    """Read `agents.adopted`."""
+    return {step: Adopted(**values) for step, values in (stored or {}).items()}
 
 
 @dataclass(frozen=True)
@@ -182,8 +193,13 @@ class StepContext:
     """Ids that this run has deleted; stored even when it fails later, so that the next try does not start over."""
     source_agent_id: uuid.UUID | None = None
     """The agent that gives its number away, in a move; `agent_id` is then the one that gets it."""
-    former_agent: str = ""
-    """The name of the LiveKit agent that the number rang before, in a move and on its way back."""
+    options: AgentOptions = AgentOptions()
+    former: Former = NOTHING_FORMER
+    """What the path was made for before: in a move and an update, and the other way round on their way back."""
+    adopted: Mapping[str, Adopted] = field(default_factory=dict)
+    """Step -> the object that was there before it became this agent's."""
+    former_trunk_id: uuid.UUID | None = None
+    """The shared trunk that the number is on until it goes to another one."""
     keeps_path: bool = False
     """Whether the operation works on a path that exists: its objects may have been changed by others."""
     former_ids: Mapping[str, str] = field(default_factory=dict)
@@ -202,7 +218,14 @@ class StepContext:
             self.ids,
             self.trunk_id,
             metadata,
+            options=self.options,
+            adopted=self.adopted,
         )
+
+    @property
+    def pool(self) -> Pool:
+        """The shared trunks of the path's profile."""
+        return self.tools.pool.of(self.spec.profile)
 
     @property
     def is_pooled(self) -> bool:
@@ -333,9 +356,19 @@ class Claim:
         return self.operation.rules
 
     @property
+    def leaves(self) -> bool:
+        """Whether this step takes the number to another Twilio trunk: the one of before is left as it is."""
+        return self.step.name in (*self.operation.leaves, NUMBER_ATTACHMENT) and bool(self.operation.leaves)
+
+    @property
     def takes_back(self) -> bool:
-        """Whether this is the way back of an operation that makes nothing of the agent's: it deletes nothing either."""
-        return bool(self.rules.leaves) and self.direction is Direction.UNDO
+        """Whether this is its way back, which deletes nothing: nothing that it has made is the agent's."""
+        return self.leaves and self.direction is Direction.UNDO
+
+    @property
+    def only_marks(self) -> bool:
+        """Whether nothing but our marks changes: on what an adoption has found, and a deprovisioning is to keep."""
+        return self.rules.marks_only or self.operation.keeps_path
 
     @property
     def call_priority(self) -> CallPriority:
@@ -381,9 +414,7 @@ def claim_of(change: Change, loaded: Loaded, name: str, tools: Toolbox) -> Claim
 
 def _context(saga: Saga, direction: Direction, tools: Toolbox) -> StepContext:
     operation, agent = saga.operation, saga.agent
-    # A move works under the identity of the agent that gets the number, and its undo under the old one's again.
-    identity = saga.target if saga.target is not None and direction is Direction.DO else agent
-    former = agent if identity is saga.target else saga.target
+    identity, former = _identities(saga, direction)
     # A step without a column on the agent is known by its row.
     made = {name: row.resource_id for name, row in saga.steps.items() if row.resource_id and STEP_BY_NAME[name].makes}
     ids = {**made, **agent.ids}
@@ -397,6 +428,7 @@ def _context(saga: Saga, direction: Direction, tools: Toolbox) -> StepContext:
     ledger: dict[str, tuple[str, ...]] = {}
     for entry in saga.ledger:
         ledger[entry.kind] = (*ledger.get(entry.kind, ()), entry.external_id)
+    is_on_former = direction is Direction.DO and agent.trunk_id == operation.former_trunk_id
     return StepContext(
         tools=tools,
         agent_id=identity.id,
@@ -404,17 +436,34 @@ def _context(saga: Saga, direction: Direction, tools: Toolbox) -> StepContext:
         phone_number=operation.phone_number,
         takeover=operation.takeover,
         agent_name=identity.livekit_agent_name,
-        job_metadata=json.dumps(identity.metadata),
+        job_metadata=job_metadata(identity.metadata),
         ids=ids,
         parents={entry.external_id: entry.parent_id for entry in saga.ledger if entry.parent_id},
         ledger=ledger,
         previous_routing=NumberRouting(**agent.previous_routing) if agent.previous_routing else None,
         is_uncertain=saga.is_uncertain,
         started=tools.clock(),
-        source_agent_id=agent.id if identity is not agent else None,
-        former_agent=former.livekit_agent_name if former is not None else "",
+        source_agent_id=agent.id if identity.id != agent.id else None,
+        former=Former(former.livekit_agent_name, options_of(former.options)) if former else NOTHING_FORMER,
+        options=options_of(identity.options),
+        adopted=read_adopted(agent.adopted),
         keeps_path=operation.rules.keeps_path,
         former_ids=operation.former_ids,
+        former_trunk_id=operation.former_trunk_id,
         trunk_mode=agent.trunk_mode,
-        trunk_id=agent.trunk_id,
+        trunk_id=None if is_on_former else agent.trunk_id,
     )
+
+
+def _identities(saga: Saga, direction: Direction) -> tuple[AgentRow, AgentRow | None]:
+    """Return for whom the path is made in this direction, and for whom it was made before, where that differs.
+
+    A move works under the identity of the agent that gets the number, an update under that of the agent as it is
+    wanted; their undo under what stood there before again.
+    """
+    agent = saga.agent
+    wanted = saga.target or agent.as_wanted(saga.operation.wanted)
+    if wanted is agent:
+        return agent, None
+    before = agent.with_options_over(saga.operation.former_options)
+    return (wanted, before) if direction is Direction.DO else (before, wanted)

@@ -67,7 +67,8 @@ def repair_inbound_trunk(ctx: StepContext, trunk_id: str) -> bool:
     platform, is_there = ctx.tools.platform, False
     now = platform.get_inbound_trunk(trunk_id)
     if now is not None:
-        wanted = corrected_inbound_trunk(now, ctx.spec, twilio_encrypts=_twilio_encrypts(ctx, now.media))
+        encrypts = _twilio_encrypts(ctx, now.media)
+        wanted = corrected_inbound_trunk(now, ctx.spec, twilio_encrypts=encrypts, former=ctx.former)
         ctx.check_time()
         is_there = _update(
             ctx,
@@ -177,7 +178,7 @@ def repair_dispatch_rule(ctx: StepContext, rule_id: str) -> bool:
     now = platform.get_dispatch_rule(rule_id)
     if now is not None:
         encrypts = _twilio_encrypts(ctx, now.media)
-        wanted = corrected_rule(now, ctx.spec, twilio_encrypts=encrypts, former_agent=ctx.former_agent)
+        wanted = corrected_rule(now, ctx.spec, twilio_encrypts=encrypts, former=ctx.former)
         ctx.check_time()
         is_there = _update(
             ctx,

@@ -39,6 +39,7 @@ from app.domain.operations import (
     direction_of,
     steps_towards,
 )
+from app.domain.options import options_json, options_of
 from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT, AccountIds
 
 LEASE_MARGIN = timedelta(seconds=1)
@@ -134,6 +135,14 @@ class OperationRow:
     bulk_id: uuid.UUID | None = None
     former_ids: Mapping[str, str] = field(default_factory=dict)
     """Step -> the id that comes back to the agent if it fails, of a kind that leaves resources behind."""
+    former_trunk_id: uuid.UUID | None = None
+    """The shared trunk of those ids, if it was one."""
+    wanted: Mapping[str, Any] | None = None
+    """The fields of the agent as they are to be once an update or an adoption has succeeded, by column."""
+    former_options: Mapping[str, Any] | None = None
+    """What stood at the providers of the options that an update changes."""
+    keeps_path: bool = False
+    """Whether it takes our marks off an adopted path, and nothing down."""
     requested_by: str | None = None
     request_id: str | None = None
     traceparent: str | None = None
@@ -149,6 +158,11 @@ class OperationRow:
     def rules(self) -> Kind:
         """What is peculiar to its kind."""
         return KINDS[self.kind]
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """The steps whose former resources it leaves behind; none where the number stays on its Twilio trunk."""
+        return self.rules.leaves if self.former_ids or not self.rules.keeps_path else ()
 
     @property
     def direction(self) -> Direction:
@@ -204,6 +218,19 @@ class AgentRow:
     health_state: Health = Health.UNKNOWN
     health_checked_at: datetime | None = None
     health_findings: tuple[Mapping[str, Any], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    version: int = 1
+    adopted: Mapping[str, Any] | None = None
+
+    def as_wanted(self, wanted: Mapping[str, Any] | None) -> "AgentRow":
+        """Return the agent as an operation wants it."""
+        return replace(self, **wanted) if wanted else self
+
+    def with_options_over(self, options: Mapping[str, Any] | None) -> "AgentRow":
+        """Return the agent with these options over its own."""
+        if not options:
+            return self
+        return replace(self, options=options_json(options_of(options).over(options_of(self.options))))
 
     @property
     def accounts(self) -> AccountIds:
@@ -281,7 +308,9 @@ class Result:
     finished: Mapping[str, str] = field(default_factory=dict)
     """Other steps that need nothing more to be done, and the ids of their resources."""
     given: tuple[str, ...] = ()
-    """Ids of what stands on and is the agent's no more: the pool has it."""
+    """Ids of what stands on and is the agent's no more: the pool has it, or who had made it before."""
+    is_others: bool = False
+    """Whether other numbers use the resource, in an adopted path: no ledger knows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -472,7 +501,7 @@ def claim(
 def keep(saga: Saga, lease: Lease, result: Result, now: datetime) -> Change:
     """Keep a success: the ledger always; the step, the agent's id and the events only under the lease."""
     change, step = Change(saga, now), STEP_BY_NAME[lease.step]
-    if step.makes and result.resource_id and result.trunk_id is None:
+    if step.makes and result.resource_id and result.trunk_id is None and not result.is_others:
         parent = saga.agent.ids.get(step.under) if step.under else None
         change.ledger.append(LedgerEntry(step.name, result.resource_id, parent))
     change.deleted.update((*result.removed, *result.given))
@@ -595,13 +624,18 @@ def open_operation(
     target: AgentRow | None = None,
     only: frozenset[str] | None = None,
     bulk_id: uuid.UUID | None = None,
+    leaves_trunk: bool = False,
+    **more: Any,
 ) -> Change:
     """Open an operation for an agent whose number stands; a provisioning is opened by the statement that accepts it.
 
-    `only` names the steps that a repair or a move works on: the others count as done. `bulk_id` is the bulk whose item
-    it is for.
+    `only` names the steps that a repair, a move or an update works on: the others count as done. `bulk_id` is the bulk
+    whose item it is for. `leaves_trunk`: a move or an update takes the number to another trunk. `more` are columns of
+    the operation that its kind alone has: `wanted`, `former_options`, `keeps_path`.
     """
-    saga = _new_operation(kind, agent, now, origin, takeover=takeover, target=target, only=only, bulk_id=bulk_id)
+    saga = _new_operation(kind, agent, origin, takeover=takeover, target=target, only=only, leaves_trunk=leaves_trunk)
+    saga = replace(saga, operation=replace(saga.operation, bulk_id=bulk_id, **more))
+    saga = replace(saga, operation=replace(saga.operation, wake_at=now + saga.operation.message_grace))
     change = Change(saga, now)
     change.agent = _moved(agent, saga.operation.rules.phone.get(OperationStatus.QUEUED))
     change.target = _moved(target, saga.operation.rules.target_phone.get(OperationStatus.QUEUED)) if target else None
@@ -624,8 +658,10 @@ def cancel(saga: Saga, origin: Origin, now: datetime, detail: str) -> Change:
     return change.end(Verdict.ROLLING_BACK)
 
 
-def deprovision(saga: Saga, origin: Origin, now: datetime) -> Change | None:
+def deprovision(saga: Saga, origin: Origin, now: datetime, *, keeps_path: bool = False) -> Change | None:
     """Do to an open operation what a request to deprovision asks for; None where it does so already.
+
+    `keeps_path`: an adopted path is left as it was found.
 
     A provisioning is cancelled. A repair and a rehome end where they are, and the way down begins in their place: it
     takes down all that row and ledger know of, so that nothing need go back before. A move is refused.
@@ -649,7 +685,8 @@ def deprovision(saga: Saga, origin: Origin, now: datetime) -> Change | None:
         # Nobody's: a holder has lost it, and whoever works on the path next waits until its call must have landed.
         if row.lease_token:
             change.set_step(name, lease_token=uuid.uuid4())
-    _open_next(change, open_operation(OperationKind.DEPROVISION, change.agent, now, origin))
+    opening = open_operation(OperationKind.DEPROVISION, change.agent, now, origin, keeps_path=keeps_path)
+    _open_next(change, opening)
     return change
 
 
@@ -687,9 +724,9 @@ def _held_until(change: Change, step: Step, direction: Direction, timing: Timing
     if row.lease_until and row.lease_until > now:
         return row.lease_until
     _learn_unsettled(change, step, direction, timing)
-    is_undo, rules = direction is Direction.UNDO, change.operation.rules
+    is_undo, leaves = direction is Direction.UNDO, change.operation.leaves
     watched = [change.steps[step.name]] if is_undo else []
-    if step.name == LAST or (is_undo and rules.leaves):
+    if step.name == LAST or (is_undo and leaves):
         watched = list(change.steps.values())
     return max(
         (one.unsettled_until for one in watched if one.unsettled_until and one.unsettled_until > now), default=None
@@ -699,7 +736,7 @@ def _held_until(change: Change, step: Step, direction: Direction, timing: Timing
 def _learn_unsettled(change: Change, step: Step, direction: Direction, timing: Timing) -> None:
     """Note until when something may land of a worker that died, or of an older operation for this agent."""
     row, rules = change.steps[step.name], change.operation.rules
-    if not (step.is_undone or rules.leaves):
+    if not (step.is_undone or change.operation.leaves):
         return
     unsettled_until = row.unsettled_until
     if row.lease_token and row.lease_until and (row.intent or step.changes or rules.keeps_path):
@@ -861,6 +898,8 @@ def _finish_if_done(change: Change, findings: tuple[Mapping[str, Any], ...]) -> 
         return False
     if change.target is not None:
         _hand_over(change)
+    if change.operation.wanted:
+        change.set_agent(version=change.agent.version + 1, **change.operation.wanted)
     change.set_operation(error_code=None, error_detail=None)
     _close(change, OperationStatus.SUCCEEDED)
     health = health_of(stored_finding(finding) for finding in findings)
@@ -887,7 +926,11 @@ def _finish_if_undone(change: Change) -> bool:
     else:
         _close(change, OperationStatus.CANCELLED if operation.cancelled_at else OperationStatus.FAILED)
     if operation.rules.keeps_path and any(
-        row.name in COLUMNS and STEP_BY_NAME[row.name].makes and not row.resource_id for row in change.steps.values()
+        row.name in COLUMNS
+        and STEP_BY_NAME[row.name].makes
+        and row.name not in operation.former_ids
+        and not row.resource_id
+        for row in change.steps.values()
     ):
         _repair_after(change)
     return True
@@ -900,7 +943,8 @@ def _give_back(change: Change) -> None:
     """
     if any(change.steps[name].resource_id for name in (TRUNK, NUMBER_ATTACHMENT)):
         return
-    change.set_agent(ids={**change.agent.ids, **change.operation.former_ids}, trunk_id=None)
+    operation = change.operation
+    change.set_agent(ids={**change.agent.ids, **operation.former_ids}, trunk_id=operation.former_trunk_id)
     change.gives_place_back = True
 
 
@@ -909,6 +953,7 @@ _NO_PATH: Mapping[str, Any] = {
     "previous_routing": None,
     "ids": {},
     "trunk_id": None,
+    "adopted": None,
     "health_state": Health.UNKNOWN,
     "health_checked_at": None,
     "health_findings": (),
@@ -925,6 +970,7 @@ def _hand_over(change: Change) -> None:
         "twilio_phone_number": source.twilio_phone_number,
         "previous_routing": source.previous_routing,
         "trunk_id": source.trunk_id,
+        "adopted": source.adopted,
     }
     change.target = replace(target, ids=source.ids, **path)
     change.agent, change.gives_place_back = replace(source, **_NO_PATH), True
@@ -989,13 +1035,12 @@ def _remember(change: Change, origin: Origin, action: Action, subject_id: uuid.U
 def _new_operation(
     kind: OperationKind,
     agent: AgentRow,
-    now: datetime,
     origin: Origin = INTERNAL,
     *,
     takeover: bool,
     target: AgentRow | None,
     only: frozenset[str] | None,
-    bulk_id: uuid.UUID | None,
+    leaves_trunk: bool,
 ) -> Saga:
     if agent.twilio_phone_number is None:
         raise ValueError("only a provisioning is opened for an agent without a number")
@@ -1007,22 +1052,21 @@ def _new_operation(
         phone_number=agent.twilio_phone_number,
         takeover=takeover,
         target_agent_id=target.id if target else None,
-        bulk_id=bulk_id,
         requested_by=origin.requested_by,
         request_id=origin.request_id,
         traceparent=origin.traceparent,
     )
-    if agent.trunk_id is None:
+    if leaves_trunk or (agent.trunk_id is None and not operation.rules.keeps_path):
         former = {name: agent.ids[name] for name in operation.rules.leaves if name in agent.ids}
-        operation = replace(operation, former_ids=former)
-    operation = replace(operation, wake_at=now + operation.message_grace)
+        operation = replace(operation, former_ids=former, former_trunk_id=agent.trunk_id)
     worked_on = {step.name for step in STEPS if only is None or step.name in only}
+    left = {*operation.former_ids, NUMBER_ATTACHMENT} & worked_on if operation.former_ids else set()
     steps = {
         step.name: StepRow(
             step.name,
             StepState.PENDING if step.name in worked_on else StepState.DONE,
             # What is left behind is nothing that its step has made.
-            resource_id=None if operation.former_ids and step.name in worked_on else agent.ids.get(step.resource),
+            resource_id=None if step.name in left else agent.ids.get(step.resource),
         )
         for step in KINDS[kind].steps
     }

@@ -52,6 +52,12 @@ _AGENT_COLUMNS = (
     "twilio_phone_number",
     "previous_routing",
     "trunk_id",
+    "name",
+    "livekit_agent_name",
+    "metadata",
+    "options",
+    "version",
+    "adopted",
     *_HEALTH,
     "updated_at",
 )
@@ -233,7 +239,7 @@ _AGENT_FIELDS = tuple(one.name for one in fields(AgentRow) if one.name not in {"
 def _saga(row: Any) -> Saga:
     steps = [_built(StepRow, values) for values in row.steps]
     return Saga(
-        operation=_built(OperationRow, row.operation),
+        operation=replace(_built(OperationRow, row.operation), wanted=row.wanted, former_options=row.former_options),
         agent=_agent(row.agent),
         steps={step.name: step for step in steps},
         target=_agent(row.target) if row.target else None,
@@ -313,8 +319,9 @@ def _given_back(change: Change) -> dict[str, str | None]:
     """Return what an agent without a place must not keep: both may have been written outside of any change."""
     if not change.gives_place_back:
         return {}
-    former = {COLUMNS[step]: found for step, found in change.operation.former_ids.items()}
-    return {"trunk_id": None} | former
+    former = {COLUMNS[step]: change.agent.ids.get(step) for step in change.operation.former_ids}
+    trunk_id = change.agent.trunk_id
+    return {"trunk_id": str(trunk_id) if trunk_id else None, **former}
 
 
 def _agents_of(operation: OperationRow) -> list[uuid.UUID]:

@@ -17,6 +17,7 @@ import structlog
 
 from app.domain.errors import WAITING_CODES, ErrorCode
 from app.domain.operations import Direction
+from app.path.spec import Adopted
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.providers.rate_limiter import Caller, calling
 from app.saga import machine
@@ -102,7 +103,7 @@ class Runner:
             error = claim.context.tools.refused(failed)
             # While a provider stands still, whatever it was asked before may still land, however long ago that was.
             is_open = isinstance(error, UnknownOutcomeError) or (claim.may_have_happened and caller.has_stalled)
-            is_open = is_open and (claim.step.is_undone or bool(claim.rules.leaves))
+            is_open = is_open and (claim.step.is_undone or bool(claim.operation.leaves))
             if error.code is ErrorCode.CREDENTIALS_REFUSED:
                 log.warning("step_waits_for_credential", detail=error.detail)
                 return self._keep_refusal(claim, run, error, is_clear=is_clear and not is_open, is_open=is_open)
@@ -122,7 +123,7 @@ class Runner:
     def _look(self, claim: Claim, actions: Actions) -> list[str]:
         """Say what stands: what a repair or a move has just made right, or what an earlier try left behind."""
         context, find, rules = claim.context, actions.find, claim.rules
-        if claim.takes_back:
+        if claim.takes_back or claim.only_marks:
             return []
         if rules.keeps_path and actions.repair and claim.resource_id and actions.repair(context, claim.resource_id):
             return [claim.resource_id]
@@ -140,9 +141,27 @@ class Runner:
     def _act(self, claim: Claim, actions: Actions, found: list[str]) -> Result:
         if claim.takes_back:
             return actions.take_back(claim.context) if actions.take_back else Result(None)
-        if not claim.rules.makes and claim.step.makes:
+        if claim.only_marks and claim.step.is_undone:
+            return self._mark(claim, actions)
+        if not claim.rules.makes and claim.step.makes and not claim.leaves:
             return self._hand_over(claim, found)
         return self._do(claim, actions, found) if claim.direction is Direction.DO else self._undo(claim, actions, found)
+
+    def _mark(self, claim: Claim, actions: Actions) -> Result:
+        """Put our mark on what somebody else made, or take it off; what other numbers use too has none."""
+        context, resource_id = claim.context, claim.resource_id
+        if actions.mark is None or actions.unmark is None or resource_id is None:
+            return Result(None if claim.direction is Direction.UNDO else resource_id)
+        adopted = context.spec.adopted.get(claim.step.name, Adopted(resource_id))
+        context.check_time()
+        if claim.direction is Direction.UNDO:
+            if not adopted.is_shared:
+                actions.unmark(context, adopted)
+            return Result(None, given=(resource_id,))
+        if not adopted.is_shared and not actions.mark(context, adopted):
+            detail = f"The {claim.step.label} is gone: look at the path again."
+            raise RejectedError(ErrorCode.PATH_NOT_VERIFIED, detail)
+        return Result(resource_id, is_others=adopted.is_shared)
 
     def _hand_over(self, claim: Claim, found: list[str]) -> Result:
         """Keep what was handed over in place. A move makes nothing: what is gone is a repair's, once it went back."""

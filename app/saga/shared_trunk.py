@@ -27,7 +27,7 @@ def place_of(ctx: StepContext) -> Place:
     In a move that is the agent that gives it away: the place goes with the number, at the end.
     """
     holder = ctx.source_agent_id or ctx.agent_id
-    place = ctx.tools.pool.take_place(holder, ctx.operation_id, ctx.step, ctx.lease_token)
+    place = ctx.pool.take_place(holder, ctx.operation_id, ctx.step, ctx.lease_token, leaving=ctx.former_trunk_id)
     if place is None:
         raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Another worker has this step by now.")
     return place

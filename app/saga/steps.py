@@ -18,7 +18,7 @@ from app.domain.operations import (
 )
 from app.path.compare import compare, is_broken
 from app.path.observed import Observed
-from app.path.spec import as_built
+from app.path.spec import Adopted, as_built
 from app.providers.errors import RejectedError
 from app.saga import livekit_steps, twilio_steps
 from app.saga.context import StepContext
@@ -40,7 +40,11 @@ class Actions:
     repair: Callable[[StepContext, str], bool] | None = None
     """Update the existing one in place, its mark included; False when it is certainly gone. For repair and move."""
     take_back: Callable[[StepContext], Result] | None = None
-    """Undo of a rehome, which deletes nothing; an id in its result says that the number stays where it was taken."""
+    """Undo of going to another trunk, which deletes nothing; an id in its result: the number stays where it is."""
+    mark: Callable[[StepContext, Adopted], bool] | None = None
+    """Put our mark on what was adopted, and change nothing else; False when it is gone."""
+    unmark: Callable[[StepContext, Adopted], None] | None = None
+    """Give it back the name and metadata that it had; nothing where it is gone."""
 
 
 def _verify(ctx: StepContext) -> Result:

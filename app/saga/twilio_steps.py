@@ -145,7 +145,8 @@ def _share_own_trunk(ctx: StepContext) -> bool:
     whole, or a number of somebody else is on it.
     """
     carrier, spec, trunk_sid = ctx.tools.carrier, ctx.spec, ctx.former_ids.get(TRUNK)
-    trunk = carrier.get_trunk(trunk_sid) if trunk_sid else None
+    is_own = trunk_sid and ctx.former_trunk_id is None
+    trunk = carrier.get_trunk(trunk_sid) if trunk_sid and is_own else None
     if trunk is None or not set(carrier.list_trunk_numbers(trunk.sid)) <= {ctx.ids[NUMBER]}:
         return False
     ctx.check_time()
@@ -163,7 +164,7 @@ def _share_own_trunk(ctx: StepContext) -> bool:
 def leave_place(ctx: StepContext) -> Result:
     """Say whether a rehome's own trunk has become one that numbers share: then the agent keeps its place on it."""
     trunk_sid = ctx.former_ids.get(TRUNK)
-    if trunk_sid is None or not ctx.tools.pool.is_shared(trunk_sid):
+    if trunk_sid is None or ctx.former_trunk_id or not ctx.tools.pool.is_shared(trunk_sid):
         return Result(None)
     return Result(trunk_sid, given=tuple(ctx.former_ids.values()))
 
@@ -177,7 +178,8 @@ def repair_trunk(ctx: StepContext, trunk_sid: str) -> bool:
     now = carrier.get_trunk(trunk_sid)
     if now is not None:
         is_by_hand = now.is_secure and not spec.profile.is_secure
-        wanted = corrected_trunk(now, spec, livekit_encrypts=is_by_hand and ctx.livekit_encrypts())
+        encrypts = is_by_hand and ctx.livekit_encrypts()
+        wanted = corrected_trunk(now, spec, livekit_encrypts=encrypts, former=ctx.former)
         ctx.check_time()
         if carrier.update_trunk(now, wanted):
             return True
@@ -441,7 +443,8 @@ def move_number_back(ctx: StepContext) -> Result:
 def detach_number(ctx: StepContext, number_sid: str) -> None:
     """Detach the number and restore its routing; leave it alone when somebody has moved it since.
 
-    It may be on a trunk of the agent's that only the ledger knows, where a rehome was to take it away.
+    It may be on a trunk of the agent's that only the ledger knows, where a rehome was to take it away, and on another
+    one of the pool's, where an update was: those that numbers share are ours alone.
     """
     carrier = ctx.tools.carrier
     try:
@@ -451,7 +454,8 @@ def detach_number(ctx: StepContext, number_sid: str) -> None:
             return
         raise
     own = {ctx.ids.get(TRUNK), *ctx.ledger.get(TRUNK, ())}
-    trunk_sid = now.trunk_sid if now.trunk_sid in own else None
+    is_own = now.trunk_sid in own or (now.trunk_sid is not None and ctx.tools.pool.is_shared(now.trunk_sid))
+    trunk_sid = now.trunk_sid if is_own else None
     if trunk_sid:
         ctx.check_time()
         carrier.detach_number(trunk_sid, number_sid)

@@ -77,8 +77,23 @@ class Making:
 class Pool(Protocol):
     """What the steps ask of the pool; a dry run has one that writes nothing."""
 
-    def take_place(self, agent_id: uuid.UUID, operation_id: uuid.UUID, step: str, token: uuid.UUID, /) -> Place | None:
-        """Return the agent's place, after taking one if it has none; None when `token` no longer holds the step."""
+    def of(self, profile: Profile, /) -> "Pool":
+        """Return the pool of another profile of the same account; itself where it is the same."""
+
+    def take_place(
+        self,
+        agent_id: uuid.UUID,
+        operation_id: uuid.UUID,
+        step: str,
+        token: uuid.UUID,
+        /,
+        *,
+        leaving: uuid.UUID | None = None,
+    ) -> Place | None:
+        """Return the agent's place, after taking one if it has none; None when `token` no longer holds the step.
+
+        The trunk that it is `leaving` is none.
+        """
 
     def begin_making(self, trunk_id: uuid.UUID, step: str, /) -> Making | None:
         """Take the lease to make this step's object; None while another has it, or something may still land."""
@@ -158,8 +173,26 @@ class TrunkPool:
     def _statements(self) -> Statements:
         return Statements(self._sessions)
 
-    def take_place(self, agent_id: uuid.UUID, operation_id: uuid.UUID, step: str, token: uuid.UUID) -> Place | None:
-        """Return the agent's place, after taking one if it has none; None when `token` no longer holds the step."""
+    def of(self, profile: Profile) -> "TrunkPool":
+        """Return the pool of another profile of the same account; itself where it is the same."""
+        if profile_hash(profile) == self._wanted["hash"]:
+            return self
+        account, most = uuid.UUID(str(self._wanted["account"])), int(str(self._wanted["most"]))
+        return TrunkPool(self._sessions, account, profile, most, lease=self._lease, lands=self._lands)
+
+    def take_place(
+        self,
+        agent_id: uuid.UUID,
+        operation_id: uuid.UUID,
+        step: str,
+        token: uuid.UUID,
+        *,
+        leaving: uuid.UUID | None = None,
+    ) -> Place | None:
+        """Return the agent's place, after taking one if it has none; None when `token` no longer holds the step.
+
+        The trunk that it is `leaving` is none.
+        """
         holds = {"agent": agent_id, "operation": operation_id, "step": step, "token": token}
         for _ in range(_TRIES):
             # A transaction for each try: whoever waits for a trunk holds no other, so that no two wait for each other.
@@ -169,7 +202,7 @@ class TrunkPool:
                 held = run(_HELD_PLACE, holds).one_or_none()
                 if held is None:
                     return None
-                if held.id is not None and held.state in _STANDING:
+                if held.id not in {None, leaving} and held.state in _STANDING:
                     return self._place(held)
                 chosen = run(_CHOOSE_TRUNK, self._wanted).one_or_none()
                 if chosen is None:

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from livekit import api
 from livekit.protocol import sip
 
-from app.path.observed import RuleAgent
+from app.domain.options import RuleAgent
 from app.providers.livekit import LiveKitPlatform
 from tests.support.adapters import inbound_spec, rule_spec
 from tests.support.livekit_server import LiveKitServer, canonical

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from app.domain.errors import ErrorCode
-from app.path.observed import DispatchRule, Encryption, InboundTrunk, RuleAgent, RuleKind
+from app.domain.options import RuleAgent
+from app.path.observed import DispatchRule, Encryption, InboundTrunk, RuleKind
 from app.providers.errors import RejectedError
 from app.providers.livekit import LiveKitPlatform
 from tests.support.adapters import ADDRESSES, E164, LABEL, inbound_spec, rule_spec

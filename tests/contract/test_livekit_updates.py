@@ -10,7 +10,8 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from livekit import api
 
-from app.path.observed import DispatchRule, Encryption, InboundTrunk, Media, RuleAgent, RuleKind
+from app.domain.options import RuleAgent
+from app.path.observed import DispatchRule, Encryption, InboundTrunk, Media, RuleKind
 from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, Label
 from app.providers.livekit import LiveKitPlatform
 from tests.support.livekit_server import LiveKitServer, canonical

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
+from app.domain.options import RuleAgent
 from app.domain.sip_uris import TWILIO_SIGNALLING, parse_sip_uri
 from app.path.observed import (
     CarrierNumber,
@@ -14,7 +15,6 @@ from app.path.observed import (
     Observed,
     OriginationUrl,
     ResourceKey,
-    RuleAgent,
     Unreadable,
 )
 from app.path.spec import Label, PathSpec, Profile

@@ -4,6 +4,7 @@ import uuid
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from app.path.spec import Profile
 from app.trunks.pool import Making, Place
 
 TRUNK_ID = uuid.UUID("00000000-0000-4000-8000-0000000000aa")
@@ -18,7 +19,13 @@ class MemoryPool:
     making: Making | None = None
     may_have_happened: bool = False
 
-    def take_place(self, agent_id: uuid.UUID, operation_id: uuid.UUID, step: str, token: uuid.UUID) -> Place:
+    def of(self, _: Profile) -> "MemoryPool":
+        """Return itself: one pool for all profiles."""
+        return self
+
+    def take_place(
+        self, agent_id: uuid.UUID, operation_id: uuid.UUID, step: str, token: uuid.UUID, **_: object
+    ) -> Place:
         return self.place
 
     def next_place(self) -> Place | None:

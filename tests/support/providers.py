@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from app.domain.errors import ErrorCode
+from app.domain.options import RuleAgent
 from app.path.observed import (
     CarrierNumber,
     CarrierTrunk,
@@ -19,7 +20,6 @@ from app.path.observed import (
     Media,
     NumberRouting,
     OriginationUrl,
-    RuleAgent,
     Unreadable,
     normalised,
 )

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from app.domain.findings import Callers
-from app.path.observed import Encryption, RuleAgent
+from app.domain.options import RuleAgent
+from app.path.observed import Encryption
 from app.path.reach import Reach, reach
 from app.path.spec import Profile
 from tests.support.line import AGENT, CALLED, CLOUD, OWN_SERVER, Line

@@ -8,6 +8,7 @@ import pytest
 
 from app.domain.findings import FindingCode, Severity
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
+from app.domain.options import RuleAgent
 from app.domain.sip_uris import parse_sip_uri
 from app.path.compare import compare, corrected_inbound_trunk, corrected_rule, corrected_trunk, corrected_url
 from app.path.marks import tag_of
@@ -21,10 +22,9 @@ from app.path.observed import (
     NumberRouting,
     Observed,
     OriginationUrl,
-    RuleAgent,
     RuleKind,
 )
-from app.path.spec import Label, PathSpec, Profile
+from app.path.spec import Former, Label, PathSpec, Profile
 
 E164 = "+15145550001"
 AGENT = UUID(int=7)
@@ -138,7 +138,7 @@ def test_our_agent_takes_its_own_place_and_the_recorder_stays() -> None:
         ((recorder, RuleAgent("before", '{"b": 2}')), (recorder, ours)),
     ):
         rule = replace(RULE_NOW, agents=now)
-        assert corrected_rule(rule, spec(), twilio_encrypts=False, former_agent="before").agents == wanted
+        assert corrected_rule(rule, spec(), twilio_encrypts=False, former=Former("before")).agents == wanted
 
 
 CHANGED_RULES = {

@@ -7,7 +7,8 @@ import pytest
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK
-from app.path.observed import DispatchRule, InboundTrunk, RuleAgent
+from app.domain.options import RuleAgent
+from app.path.observed import DispatchRule, InboundTrunk
 from app.providers.errors import RejectedError, TransientError
 from app.saga.livekit_steps import (
     create_dispatch_rule,

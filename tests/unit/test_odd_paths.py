@@ -12,10 +12,11 @@ from app.audit.orphans import StoredPaths, find_orphans
 from app.audit.service import find_unreadable
 from app.domain.findings import Finding, FindingCode, Severity
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
+from app.domain.options import RuleAgent
 from app.numbers.maintenance import guarded
 from app.path.compare import compare
 from app.path.marks import metadata_of, tag_of
-from app.path.observed import Media, NumberRouting, Observed, RuleAgent, Unreadable
+from app.path.observed import Media, NumberRouting, Observed, Unreadable
 from app.path.spec import PathSpec
 from app.saga.context import StepContext
 from app.saga.steps import ACTIONS, read_findings

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.findings import Callers
+from app.domain.options import RuleAgent
 from app.domain.sip_uris import TWILIO_SIGNALLING
-from app.path.observed import Encryption, Media, RuleAgent, RuleKind
+from app.path.observed import Encryption, Media, RuleKind
 from app.path.reach import Call, follow, reach
 from app.path.spec import Profile
 from tests.support.line import AGENT, CALLED, CALLER, CLOUD, OWN_SERVER, Line

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK
+from app.domain.options import RuleAgent
 from app.domain.sip_uris import TWILIO_SIGNALLING
-from app.path.observed import Media, RuleAgent, RuleKind
+from app.path.observed import Media, RuleKind
 from app.path.spec import Profile
 from tests.support.line import AGENT, CALLED, CALLER, CLOUD
 from tests.support.reach_rows import (

@@ -25,8 +25,9 @@ from app.domain.operations import (
     Direction,
     steps_towards,
 )
+from app.domain.options import RuleAgent
 from app.path.marks import tag_of
-from app.path.observed import NumberRouting, RuleAgent
+from app.path.observed import NumberRouting
 from app.providers.errors import RejectedError, TransientError
 from app.saga.context import RoutedElsewhereError, StepContext
 from app.saga.steps import ACTIONS, read_findings

@@ -5,10 +5,12 @@ WITH given AS (
 -- The operation that begins where another ends, or by itself.
 opened AS (
     INSERT INTO operations (id, agent_id, workspace_id, kind, phone_number, target_agent_id, takeover, status, epoch,
-                            wake_at, idle_kicks, requested_by, request_id, traceparent, bulk_id, former_ids)
+                            wake_at, idle_kicks, requested_by, request_id, traceparent, bulk_id, former_ids,
+                            former_trunk_id, wanted, former_options, keeps_path)
     SELECT new.id, new.agent_id, agents.workspace_id, new.kind, new.phone_number, new.target_agent_id, new.takeover,
            new.status, new.epoch, new.wake_at, new.idle_kicks, new.requested_by, new.request_id, new.traceparent,
-           new.bulk_id, nullif(new.former_ids, '{}')
+           new.bulk_id, nullif(new.former_ids, '{}'), new.former_trunk_id, new.wanted,
+           new.former_options, new.keeps_path
       FROM given, jsonb_populate_record(NULL::operations, change -> 'opened') AS new
       JOIN agents ON agents.id = new.agent_id
 ),

@@ -2,6 +2,8 @@
 SELECT operations.xmin::text AS version,
        clock_timestamp() AS now,
        json_strip_nulls(row_to_json(operations)) AS operation,
+       -- Whole: a null in an agent's metadata is a value.
+       operations.wanted, operations.former_options,
        row_to_json(agents) AS agent,
        CASE WHEN targets.id IS NOT NULL THEN row_to_json(targets) END AS target,
 
