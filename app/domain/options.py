@@ -95,6 +95,10 @@ class AgentOptions:
         return frozenset(name for name in names if getattr(self, name) != getattr(other, name))
 
 
+NO_OPTIONS = AgentOptions()
+"""None is set."""
+
+
 class Option(NamedTuple):
     """One option: its field, where it stands in JSON, and the step whose resource it is written to."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
-from app.domain.options import AgentOptions, RuleAgent
+from app.domain.options import NO_OPTIONS, AgentOptions, RuleAgent
 from app.domain.sip_uris import SipUri
 from app.path.observed import (
     CarrierNumber,
@@ -75,7 +75,7 @@ class Former:
 
     agent_name: str = ""
     """The LiveKit agent that the number rang; "" where that stays."""
-    options: AgentOptions = AgentOptions()
+    options: AgentOptions = NO_OPTIONS
 
 
 NOTHING_FORMER = Former()
@@ -151,7 +151,7 @@ class PathSpec:
     ids: Mapping[str, str] = field(default_factory=dict)
     trunk_tag: str = ""
     """The tag of a Twilio trunk that numbers share, and of its origination URL; empty: the trunk is the agent's own."""
-    options: AgentOptions = AgentOptions()
+    options: AgentOptions = NO_OPTIONS
     """The agent's; `profile.transfer_mode` is already the one that follows from them."""
     adopted: Mapping[str, Adopted] = field(default_factory=dict)
     """Step -> the object of its path that was adopted, as far as it is still on it."""

@@ -24,7 +24,7 @@ from app.domain.operations import (
     StepState,
     TrunkMode,
 )
-from app.domain.options import AgentOptions, job_metadata, options_of
+from app.domain.options import NO_OPTIONS, AgentOptions, job_metadata, options_of
 from app.domain.workspaces import ENVIRONMENT, AccountIds
 from app.path.compare import takes_encrypted_media
 from app.path.marks import has_mark, metadata_of, pool_tag, tag_of
@@ -193,7 +193,7 @@ class StepContext:
     """Ids that this run has deleted; stored even when it fails later, so that the next try does not start over."""
     source_agent_id: uuid.UUID | None = None
     """The agent that gives its number away, in a move; `agent_id` is then the one that gets it."""
-    options: AgentOptions = AgentOptions()
+    options: AgentOptions = NO_OPTIONS
     former: Former = NOTHING_FORMER
     """What the path was made for before: in a move and an update, and the other way round on their way back."""
     adopted: Mapping[str, Adopted] = field(default_factory=dict)
