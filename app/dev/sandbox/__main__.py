@@ -15,7 +15,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from app.dev import sandbox
 from app.dev.sandbox.application import SandboxApp, create_sandbox
 from app.dev.sandbox.control import seed_demo
-from app.dev.sandbox.state import Credentials
+from app.dev.sandbox.state import Credentials, SipSettings
 
 THREADS = 1024
 """Threads: each held, hung, paused or slow request occupies one, whether its client still waits or not, and the control
@@ -91,7 +91,10 @@ def _die_with_parent(_arbiter: Any, _worker: Any) -> None:
 
 def _announce(worker: Any) -> None:
     host, port = worker.sockets[0].getsockname()[:2]
-    sys.stdout.write(f"sandbox ready on http://{host}:{port}\n")
+    lines = f"sandbox ready on http://{host}:{port}\n"
+    if isinstance(worker.app.callable, SandboxApp):
+        lines += f"SIP answered on {worker.app.callable.sandbox.sip_address}\n"
+    sys.stdout.write(lines)
     sys.stdout.flush()
 
 
@@ -114,6 +117,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--port", type=int, default=sandbox.PORT, help="port to listen on; 0 takes a free one")
     options.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; the control API serves loopback only"
+    )
+    options.add_argument("--sip-port", type=int, default=0, help="UDP and TCP port of 127.0.0.1 where SIP is answered")
+    options.add_argument(
+        "--sip-source", help="IPv4 address that SIP calls are taken to come from, such as one of Twilio"
     )
     options.add_argument("--state", type=Path, help="journal file; without it nothing outlives the process")
     options.add_argument("--seed-demo", action="store_true", help="start an empty account with a handful of numbers")
@@ -142,6 +149,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     def make() -> SandboxApp:
         application = create_sandbox(credentials, options.state)
+        application.sandbox.sip = application.sandbox.sip_at_start = SipSettings(source=options.sip_source)
+        application.listen(options.sip_port)
         if options.seed_demo:
             seed_demo(application.sandbox)
         return application

@@ -14,6 +14,8 @@ from app.dev.sandbox.control import Control
 from app.dev.sandbox.exchange import LIVEKIT, TWILIO, Exchange, LoggedRequest, RequestLog, Response, json_response
 from app.dev.sandbox.faults import ERROR_500, HTML_503, TOO_MANY, BurstSlot, FaultHit
 from app.dev.sandbox.livekit_wire import STATUS
+from app.dev.sandbox.sip_calls import SipCalls
+from app.dev.sandbox.sip_listener import SipListener
 from app.dev.sandbox.state import Credentials, Sandbox
 from app.dev.sandbox.store import Store
 from app.dev.sandbox.twilio_wire import TwilioError
@@ -212,7 +214,14 @@ class SandboxApp:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self._pipeline = Pipeline(sandbox)
-        self._control = Control(sandbox)
+        self._sip_calls = SipCalls(sandbox)
+        self._control = Control(sandbox, self._sip_calls)
+        self._listener: SipListener | None = None
+
+    def listen(self, port: int) -> None:
+        """Answer SIP on this port of loopback until `close`; 0 takes a free one."""
+        self._listener = SipListener(self.sandbox, self._sip_calls, port)
+        self._listener.start()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer one request, or drop its connection."""
@@ -232,8 +241,10 @@ class SandboxApp:
         return json_response(404, {"message": "The sandbox serves Twilio, LiveKit and /sandbox/", "status": 404})
 
     def close(self) -> None:
-        """Release every held request and close the journal."""
+        """Release every held request, stop answering SIP and close the journal."""
         self.sandbox.faults.clear()
+        if self._listener:
+            self._listener.stop()
         self.sandbox.store.close()
 
 

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from app.dev.sandbox.call_livekit import Answer, Hop, Invite, hop, take_invite
-from app.dev.sandbox.state import SILENT, Sandbox
+from app.dev.sandbox.state import FIRST_PROJECT, SILENT, Sandbox
 
 Record = dict[str, Any]
 
@@ -89,7 +89,7 @@ def _result(hops: list[Hop], answer: Answer, ended_by: str) -> dict[str, Any]:
     reaches = not answer.reason
     return {
         "reaches": reaches,
-        "agentName": answer.agents[0] if reaches else None,
+        "agentName": answer.answered_by if reaches else None,
         "agents": answer.agents,
         "status": answer.status,
         "reason": answer.reason,
@@ -261,7 +261,7 @@ def read_sip_url(text: str) -> Destination | None:
     if parts["v6"] and not _is_address(host):
         return None
     user = (parts["user"] or "").partition(":")[0]
-    return Destination(user, _project_host(host), int(parts["port"]) if parts["port"] else None)
+    return Destination(user, project_host(host), int(parts["port"]) if parts["port"] else None)
 
 
 def _is_address(text: str) -> bool:
@@ -273,7 +273,7 @@ def _is_address(text: str) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _project_host(host: str) -> str:
+def project_host(host: str) -> str:
     """Return a host in one spelling: without a final dot, an address in its short form, a region's as the project's.
 
     LiveKit Cloud has `<project>.<region>.sip.livekit.cloud` beside `<project>.sip.livekit.cloud`
@@ -287,7 +287,12 @@ def _project_host(host: str) -> str:
 
 def _project(sandbox: Sandbox, destination: Destination) -> str | None:
     """Return the name of the LiveKit project that a URL leads to."""
-    if destination.port not in LIVEKIT_PORTS:
-        return None
+    if sandbox.sip_address and f"{destination.host}:{destination.port}" == sandbox.sip_address:
+        return FIRST_PROJECT
+    return project_at(sandbox, destination.host) if destination.port in LIVEKIT_PORTS else None
+
+
+def project_at(sandbox: Sandbox, host: str) -> str | None:
+    """Return the name of the LiveKit project whose SIP host this is."""
     projects = sandbox.store.projects.rows.values()
-    return next((each["name"] for each in projects if _project_host(each["sip_host"]) == destination.host), None)
+    return next((each["name"] for each in projects if project_host(each["sip_host"]) == project_host(host)), None)

@@ -15,7 +15,16 @@ from google.protobuf.duration_pb2 import Duration
 from livekit.protocol import sip
 
 from app.dev.sandbox.livekit_rules import UNSUPPORTED, check_conflicts
-from app.dev.sandbox.livekit_wire import DISABLE, REQUIRE, WILDCARD, TwirpError, called_numbers, normalised, pin_of
+from app.dev.sandbox.livekit_wire import (
+    DISABLE,
+    REQUIRE,
+    WILDCARD,
+    TwirpError,
+    called_numbers,
+    new_id,
+    normalised,
+    pin_of,
+)
 from app.dev.sandbox.state import CLOUD, OPEN_SOURCE_1_13_7, Sandbox
 
 Trunk = sip.SIPInboundTrunkInfo
@@ -32,18 +41,33 @@ def hop(name: str, resource_id: str | None, detail: str, *, ok: bool = True) -> 
     return {"hop": name, "id": resource_id, "ok": ok, "detail": detail}
 
 
+PCMU, PCMA = "pcmu/8000", "pcma/8000"
+
+TWILIO_CODECS = frozenset({PCMU, PCMA})
+"""What Twilio offers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Invite:
-    """The INVITE: the user of its To and From headers, its source address, and whether it offers SRTP."""
+    """The INVITE: the user of its To and From headers, its source address, and what media it offers."""
 
     called: str
     caller: str
     source: str
     is_secure: bool
+    """Whether it offers SRTP."""
+    codecs: frozenset[str] = TWILIO_CODECS
 
     def to(self, called: str) -> "Invite":
         """Return the same for another called number."""
         return replace(self, called=called)
+
+
+RINGING_S = 180.0
+"""How long LiveKit rings when the trunk does not say (livekit/sip pkg/sip/participant.go:75-83)."""
+
+MAX_CALL_S = 24 * 3600.0
+"""How long a call lasts when the trunk does not say, and at most (the same place)."""
 
 
 @dataclass(slots=True)
@@ -54,7 +78,22 @@ class Answer:
     status: int | None
     reason: str = ""
     agents: list[str] = field(default_factory=list)
+    """All that the rule dispatches."""
     is_ended_by_twilio: bool = False
+    answered_by: str | None = None
+    """The agent that picks up; "" for a worker without a name, None for nobody."""
+    codecs: frozenset[str] = frozenset()
+    """Those that LiveKit takes."""
+    room: str = ""
+    """The room that the call waits in for its answer; none for a call that is refused before, or asked for a PIN."""
+    trunk: Trunk | None = None
+    rule: Rule | None = None
+    is_ringing: bool = False
+    """Whether a 180 comes before the status."""
+    rings_s: float = 0.0
+    """How long the call rings before its status, where nobody answers; seconds."""
+    longest_s: float = MAX_CALL_S
+    """After how many seconds, counted from the INVITE, LiveKit ends the call."""
 
 
 class RefusedError(Exception):
@@ -70,18 +109,19 @@ def take_invite(sandbox: Sandbox, invite: Invite) -> Answer:
     """Follow an INVITE through LiveKit."""
     answer = Answer([], OK)
     try:
-        trunk = _matched_trunk(sandbox, answer.hops, invite)
-        rule = _matched_rule(sandbox, invite, trunk)
-        encryption = _check_media(trunk, rule, is_secure=invite.is_secure)
-        _check_room(sandbox, rule, invite)
+        answer.trunk = _matched_trunk(sandbox, answer.hops, invite)
+        answer.is_ringing = True
+        answer.rule = rule = _matched_rule(sandbox, invite, answer.trunk)
+        encryption, answer.codecs = _check_media(answer.trunk, rule, invite)
+        answer.room = _joined_room(sandbox, rule, invite)
         answer.hops.append(hop("dispatchRule", rule.sip_dispatch_rule_id, rule.name or "unnamed rule"))
         answer.agents = [agent.agent_name for agent in rule.room_config.agents if agent.agent_name]
-        _check_answered(sandbox, trunk, rule, answer.agents)
+        _check_answered(sandbox, answer, rule)
     except RefusedError as end:
         answer.hops.append(end.hop)
         answer.status, answer.reason = end.status, str(end)
         return answer
-    name = answer.agents[0]
+    name = answer.answered_by
     answer.hops.append(hop("agent", name, f"agent {name} is dispatched to the room"))
     if invite.is_secure and encryption == DISABLE:
         # LiveKit answers an offer of SRTP in the clear then (livekit/media-sdk sdp/offer.go, Answer). That Twilio hangs
@@ -233,17 +273,15 @@ def _room(rule: Rule) -> str:
     return str(one.room_name if kind == "dispatch_rule_direct" else one.room_prefix)
 
 
-PCMU, PCMA = "pcmu/8000", "pcma/8000"
-
-TWILIO_CODECS = frozenset({PCMU, PCMA})
-"""What Twilio offers; LiveKit's default codecs include both (livekit/sip pkg/sip/media_codecs.go)."""
+DEFAULT_CODECS = frozenset({PCMU, PCMA, "g722/8000"})
+"""What LiveKit takes unless only listed codecs count (livekit/sip pkg/sip/media_codecs.go)."""
 
 DEFAULT_RATES = {"PCMU": 8000, "PCMA": 8000, "G722": 8000, "AMR-WB": 16000}
 """Codecs whose sample rate may be left out; their names count in this spelling only (the same file)."""
 
 
-def _check_media(trunk: Trunk | None, rule: Rule, *, is_secure: bool) -> int:
-    """Return the encryption of the call, or end it: settings that LiveKit cannot use, or nothing in common with Twilio.
+def _check_media(trunk: Trunk | None, rule: Rule, invite: Invite) -> tuple[int, frozenset[str]]:
+    """Return a call's encryption and codecs, or end it: settings that LiveKit cannot use, or nothing in common.
 
     The rule's encryption and codecs win over the trunk's where they are set, `only_listed_codecs` goes with the codecs
     (livekit/protocol livekit/sip.go, Merge).
@@ -254,7 +292,7 @@ def _check_media(trunk: Trunk | None, rule: Rule, *, is_secure: bool) -> int:
     if encryption not in sip.SIPMediaEncryption.values():
         reason = f"LiveKit answers 500: it does not know the media encryption {encryption}"
         raise RefusedError("dispatchRule", rule_id, INTERNAL_ERROR, reason)
-    codecs = set() if media.only_listed_codecs else set(TWILIO_CODECS)
+    codecs = set() if media.only_listed_codecs else set(DEFAULT_CODECS)
     if media.only_listed_codecs and not media.codecs:
         reason = "LiveKit answers 500: its trunk or rule allows only listed codecs and lists none"
         raise RefusedError("dispatchRule", rule_id, INTERNAL_ERROR, reason)
@@ -264,13 +302,13 @@ def _check_media(trunk: Trunk | None, rule: Rule, *, is_secure: bool) -> int:
             reason = f"LiveKit answers 500: the codec {codec.name} of its trunk or rule has no sample rate"
             raise RefusedError("dispatchRule", rule_id, INTERNAL_ERROR, reason)
         codecs.add(f"{codec.name}/{rate}".lower())
-    if codecs.isdisjoint(TWILIO_CODECS):
-        reason = "LiveKit answers 400: its trunk or rule lists no codec that Twilio offers"
+    if codecs.isdisjoint(invite.codecs):
+        reason = "LiveKit answers 400: its trunk or rule lists no codec that the caller offers"
         raise RefusedError("dispatchRule", rule_id, BAD_REQUEST, reason)
-    if encryption == REQUIRE and not is_secure:
+    if encryption == REQUIRE and not invite.is_secure:
         reason = "LiveKit answers 400: its trunk or rule requires encrypted media and the Twilio trunk is not secure"
         raise RefusedError("dispatchRule", rule_id, BAD_REQUEST, reason)
-    return encryption
+    return encryption, frozenset(codecs)
 
 
 def _encryption(info: Trunk | Rule) -> int:
@@ -281,52 +319,49 @@ def _encryption(info: Trunk | Rule) -> int:
 MAX_ROOM_NAME = 256
 """Bytes (livekit/livekit pkg/config/config.go:559)."""
 
-RANDOM_SUFFIX = 13
-"""Characters that LiveKit appends to a room's name where it is to be unique: `_` and twelve random ones."""
-
 HIDDEN_DIGITS = 4
 """Of a hidden caller's number so many digits remain, of a number that is no longer only the last."""
 
 
-def _room_length(rule: Rule, invite: Invite) -> int:
-    """Return the bytes of the room's name (livekit/protocol sip/sip.go:867-950)."""
-    kind, length = rule.rule.WhichOneof("rule"), len(_room(rule).encode())
+def shown_caller(rule: Rule, caller: str) -> str:
+    """Return the caller's number as room and participant name it: cut where the rule hides it."""
+    if not rule.hide_phone_number:
+        return caller
+    return caller[-HIDDEN_DIGITS:] if len(caller) > HIDDEN_DIGITS else caller[-1:]
+
+
+def _room_name(rule: Rule, invite: Invite) -> str:
+    """Return the room's name (livekit/protocol sip/sip.go:867-950)."""
+    kind, name = rule.rule.WhichOneof("rule"), _room(rule)
     if kind == "dispatch_rule_direct":
-        return length
+        return name
     if kind == "dispatch_rule_individual":
-        number, is_unique = invite.caller, not rule.rule.dispatch_rule_individual.no_randomness
-        if rule.hide_phone_number:
-            number = number[-HIDDEN_DIGITS:] if len(number) > HIDDEN_DIGITS else number[-1:]
+        number, is_unique = shown_caller(rule, invite.caller), not rule.rule.dispatch_rule_individual.no_randomness
     else:
         number, is_unique = invite.called, rule.rule.dispatch_rule_callee.randomize
-    return length + bool(length) + len(number.encode()) + (RANDOM_SUFFIX if is_unique else 0)
+    return (f"{name}_" if name else "") + number + (new_id("_") if is_unique else "")
 
 
-def _check_room(sandbox: Sandbox, rule: Rule, invite: Invite) -> None:
-    """End the call if it does not get into its room.
+def _joined_room(sandbox: Sandbox, rule: Rule, invite: Invite) -> str:
+    """Return the name of the room that the call joins, or end the call if it does not get into it.
 
     A rule with a PIN has the call accepted and the caller asked, until he hangs up or has typed it (pinPrompt).
     LiveKit's SIP server cannot join a room without a name, or with one that is too long (livekit/livekit
     pkg/service/utils.go:368-376), or with a preset that the server does not have (roomallocator.go:204-212): it
     refuses the call with 486 then (joinRoom).
     """
-    rule_id, length = rule.sip_dispatch_rule_id, _room_length(rule, invite)
+    rule_id, name = rule.sip_dispatch_rule_id, _room_name(rule, invite)
     if pin_of(rule.rule):
         raise RefusedError("dispatchRule", rule_id, OK, f"rule {rule_id} asks the caller for a PIN")
     reason = ""
-    if not 0 < length <= MAX_ROOM_NAME:
-        reason = f"makes a room name of more than {MAX_ROOM_NAME} bytes" if length else "has no room name"
+    if not 0 < len(name.encode()) <= MAX_ROOM_NAME:
+        reason = f"makes a room name of more than {MAX_ROOM_NAME} bytes" if name else "has no room name"
     elif rule.room_preset and rule.room_preset not in sandbox.switches.room_presets:
         reason = f"names the room preset {rule.room_preset}, which LiveKit does not have"
     if reason:
         raise RefusedError("dispatchRule", rule_id, BUSY_HERE, f"LiveKit answers 486: rule {rule_id} {reason}")
+    return name
 
-
-RINGING_S = 180.0
-"""How long LiveKit rings when the trunk does not say (livekit/sip pkg/sip/participant.go:75-83)."""
-
-MAX_CALL_S = 24 * 3600.0
-"""How long a call lasts when the trunk does not say, and at most (the same place)."""
 
 ANSWER_S = 1.0
 """How long an agent takes to answer: it joins the room and publishes sound. No agent is faster."""
@@ -343,29 +378,41 @@ def _seconds(duration: Duration, otherwise: float) -> float:
     return seconds if seconds > 0 else otherwise
 
 
-def _check_answered(sandbox: Sandbox, trunk: Trunk | None, rule: Rule, agents: list[str]) -> None:
-    """End the call if no agent that the rule names answers it, or if it is cut soon.
+def has_worker(sandbox: Sandbox, agent: str) -> bool:
+    """Say whether a worker is registered under this name; "" stands for one without a name."""
+    workers = sandbox.switches.agents
+    return sandbox.switches.unnamed_agent if not agent else workers is None or agent in workers
 
-    Every named agent has a worker here. Without a name, also when a rule lists no agent at all, LiveKit calls the
-    workers without a name (livekit/livekit pkg/rtc/room.go:1895-1906): the switch `unnamedAgent` says whether there is
-    one. It answers, but is not an agent of the rule. A known preset brings no agents. The longest duration of a call
-    counts from before the ringing (handleInvite).
+
+def _check_answered(sandbox: Sandbox, answer: Answer, rule: Rule) -> None:
+    """Find the agent that answers; end the call if none that the rule names does, or if it is cut soon.
+
+    Every named agent has a worker here, unless the switch `agents` lists those that have one. Without a name, also
+    when a rule lists no agent at all, LiveKit calls the workers without a name (livekit/livekit
+    pkg/rtc/room.go:1895-1906): the switch `unnamedAgent` says whether there is one. It answers, but is not an agent of
+    the rule. A known preset brings no agents. The longest duration of a call counts from before the ringing
+    (handleInvite).
     """
-    ringing, longest = RINGING_S, MAX_CALL_S
+    trunk, agents, ringing = answer.trunk, answer.agents, RINGING_S
     if trunk:
         ringing = _seconds(trunk.ringing_timeout, RINGING_S)
-        longest = min(_seconds(trunk.max_call_duration, MAX_CALL_S), MAX_CALL_S)
-    answers, rule_id = agents or sandbox.switches.unnamed_agent, rule.sip_dispatch_rule_id
-    if not answers or min(ringing, longest) < ANSWER_S:
-        why = f"rule {rule_id} names no agent" if not answers else "it rings for less than a second"
+        answer.longest_s = min(_seconds(trunk.max_call_duration, MAX_CALL_S), MAX_CALL_S)
+    longest, rule_id = answer.longest_s, rule.sip_dispatch_rule_id
+    answering = [agent for agent in agents or [""] if has_worker(sandbox, agent)]
+    if not answering or min(ringing, longest) < ANSWER_S:
+        why = "it rings for less than a second" if answering else f"rule {rule_id} names no agent"
+        if agents and not answering:
+            why = f"no worker is registered as {' or '.join(agents)}"
         status = _unanswered(sandbox, trunk) if ringing <= longest else BUSY_HERE
+        answer.rings_s = min(ringing, longest)
         raise RefusedError("agent", None, status, f"LiveKit answers {status}: {why}")
+    answer.answered_by = answering[0]
     if not agents:
         reason = f"rule {rule_id} names no agent, a worker without a name answers"
         raise RefusedError("agent", None, OK, reason)
     if longest < KEPT_S:
         reason = f"LiveKit cuts the call after {longest:g} s, the trunk's longest duration"
-        raise RefusedError("agent", agents[0], OK, reason)
+        raise RefusedError("agent", answering[0], OK, reason)
 
 
 def _unanswered(sandbox: Sandbox, trunk: Trunk | None) -> int:

@@ -14,6 +14,7 @@ from app.dev.sandbox.call import DEFAULT_SOURCE, is_twilio_address, trace_call
 from app.dev.sandbox.exchange import Exchange, Response, json_response
 from app.dev.sandbox.faults import Fault, FaultError
 from app.dev.sandbox.livekit_wire import plain
+from app.dev.sandbox.sip_calls import SipCalls
 from app.dev.sandbox.state import Latency, Sandbox, SettingError, settings_json, updated_settings
 from app.dev.sandbox.twilio_wire import Record, number_record, number_type
 
@@ -89,8 +90,9 @@ class ControlError(ValueError):
 class Control:
     """Handlers of the control API."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, sip_calls: SipCalls) -> None:
         self._sandbox = sandbox
+        self._sip_calls = sip_calls
         routes: tuple[tuple[str, str, Callable[..., Response]], ...] = (
             ("GET", "/sandbox/health", self._health),
             ("POST", "/sandbox/reset", self._reset),
@@ -115,6 +117,8 @@ class Control:
             ("DELETE", "/sandbox/requests", self._clear_requests),
             ("GET", "/sandbox/requests/counts", self._count_requests),
             ("GET", "/sandbox/call", self._call),
+            ("GET", "/sandbox/sip", self._show_sip),
+            ("PUT", "/sandbox/sip", self._set_sip),
         )
         self._handlers = {f"{method} {path}": handler for method, path, handler in routes}
         rules = [Rule(path, methods=[method], endpoint=f"{method} {path}") for method, path, _ in routes]
@@ -139,6 +143,7 @@ class Control:
 
     def _reset(self, _exchange: Exchange) -> Response:
         self._sandbox.reset()
+        self._sip_calls.apply()
         return json_response(200, {"status": "ok"})
 
     def _add_numbers(self, exchange: Exchange) -> Response:
@@ -262,6 +267,17 @@ class Control:
             raise ControlError("source must be an address of one of Twilio's signalling ranges")
         with self._sandbox.store.lock:
             return json_response(200, trace_call(self._sandbox, called, caller, source=source, roll=roll))
+
+    def _show_sip(self, _exchange: Exchange) -> Response:
+        """Show where SIP is answered, how, and the calls since the last reset."""
+        address = self._sandbox.sip_address
+        shown = {"address": address, "uri": f"sip:{address};transport=tcp", "calls": self._sip_calls.shown()}
+        return json_response(200, settings_json(self._sandbox.sip) | shown)
+
+    def _set_sip(self, exchange: Exchange) -> Response:
+        self._sandbox.sip = updated_settings(self._sandbox.sip, _content(exchange))
+        self._sip_calls.apply()
+        return json_response(200, settings_json(self._sandbox.sip))
 
 
 def _roll(text: str) -> float:

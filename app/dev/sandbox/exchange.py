@@ -16,6 +16,8 @@ from weakref import WeakSet
 
 TWILIO = "twilio"
 LIVEKIT = "livekit"
+SIP = "sip"
+"""What a fault takes for the provider of a SIP message."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from app.dev.sandbox.exchange import Exchange, HiddenObjects
+from app.dev.sandbox.exchange import SIP, Exchange, HiddenObjects
 
 TOO_MANY, ERROR_500, HTML_503, REJECT = "429", "500", "503_html", "reject"
 HANG, DROP_BEFORE, APPLY_THEN_DROP = "hang", "drop_before", "apply_then_drop"
@@ -23,7 +23,15 @@ REFUSALS = frozenset({TOO_MANY, ERROR_500, HTML_503, REJECT})
 HIDING_KINDS = frozenset({NOT_FOUND, EMPTY_LIST, LATE_LIST})
 """Kinds whose response leaves out objects that exist."""
 
-KINDS = REFUSALS | HIDING_KINDS | {HANG, DROP_BEFORE, APPLY_THEN_DROP, SLOW, MALFORMED, HOLD_BEFORE, HOLD_AFTER}
+SIP_DROP, SIP_LATE, SIP_SILENT, SIP_STATUS = "sip_drop", "sip_late", "sip_silent", "sip_status"
+SIP_GARBAGE, SIP_RESET = "sip_garbage", "sip_reset"
+
+SIP_KINDS = frozenset({SIP_DROP, SIP_LATE, SIP_SILENT, SIP_STATUS, SIP_GARBAGE, SIP_RESET})
+"""Kinds that strike SIP messages, and nothing else."""
+
+HTTP_KINDS = REFUSALS | HIDING_KINDS | {HANG, DROP_BEFORE, APPLY_THEN_DROP, SLOW, MALFORMED, HOLD_BEFORE, HOLD_AFTER}
+
+KINDS = HTTP_KINDS | SIP_KINDS
 """Kinds that hit one request; a pause hits a provider."""
 
 READS = frozenset({"fetch", "get"})
@@ -51,6 +59,7 @@ FIELDS = frozenset(
         "status",
         "code",
         "message",
+        "contact",
         "landing",
         "reads",
     )
@@ -69,7 +78,7 @@ SLOW_S = 1.0
 LATE_S = 5.0
 """Seconds that a late list is behind when the fault does not say: longer than an operation waits between two reads."""
 
-DEFAULT_SECONDS = {HANG: HANG_S, SLOW: SLOW_S, LATE_LIST: LATE_S}
+DEFAULT_SECONDS = {HANG: HANG_S, SLOW: SLOW_S, SIP_LATE: SLOW_S, LATE_LIST: LATE_S}
 
 
 class FaultError(ValueError):
@@ -107,6 +116,8 @@ class Fault:
         return kinds if kinds and (self.probability >= 1 or self.generator.random() < self.probability) else []
 
     def _applies_to(self, kind: str, exchange: Exchange) -> bool:
+        if (kind in SIP_KINDS) != (exchange.provider == SIP):
+            return False
         if kind not in HIDING_KINDS:
             return True
         if kind == NOT_FOUND:
@@ -312,10 +323,10 @@ def _check(spec: dict[str, Any]) -> None:
     if not isinstance(kinds, list) or not kinds or not (is_pause or set(kinds) <= KINDS):
         raise FaultError(f"kind must be pause or (as each of kinds) one of {', '.join(sorted(KINDS))}")
     _check_options(spec, kinds, is_pause=is_pause)
-    times, contains = spec.get("times"), spec.get("contains")
+    times = spec.get("times")
     if times is not None and (not isinstance(times, int) or times < 0):
         raise FaultError("times must be a count or null")
-    for name, value in (("contains", contains), ("owner", spec.get("owner"))):
+    for name, value in [(each, spec.get(each)) for each in ("contains", "owner", "contact")]:
         if value is not None and not isinstance(value, str):
             raise FaultError(f"{name} must be a text")
     for name in NUMBERS:

@@ -9,9 +9,9 @@ from urllib.parse import parse_qsl
 
 import jwt
 from google.protobuf.message import DecodeError, Message
-from livekit.protocol import sip
+from livekit.protocol import agent_dispatch, room, sip
 
-from app.dev.sandbox import livekit_rules, livekit_trunks, owners
+from app.dev.sandbox import livekit_rules, livekit_trunks, owners, rooms
 from app.dev.sandbox.exchange import LIVEKIT, Exchange, Response
 from app.dev.sandbox.livekit_wire import JSON, PROTOBUF, TwirpError, bad_route, decode, encode, media_type, plain
 from app.dev.sandbox.state import FIRST_PROJECT, Sandbox
@@ -26,7 +26,7 @@ UNKNOWN_KEY = "invalid API key"
 TIMES = ("exp", "iat", "nbf")
 TEXTS = ("iss", "sub", "jti")
 GRANTS = ("sip", "video")
-SIP_GRANTS = ("admin", "call")
+FLAGS = {"sip": ("admin", "call"), "video": ("roomAdmin", "roomList")}
 """Claims that LiveKit reads; one of another type makes the whole token unreadable."""
 
 
@@ -95,22 +95,39 @@ def _is_readable(claims: dict[str, Any]) -> bool:
 def _check_types(claims: dict[str, Any]) -> None:
     """Raise the 401 of a token whose grants cannot be read."""
     wrong = [name for name in GRANTS if not isinstance(claims.get(name), dict | None)]
-    sip = claims.get("sip")
-    if isinstance(sip, dict):
-        wrong += [f"sip.{name}" for name in SIP_GRANTS if not isinstance(sip.get(name), bool | None)]
+    for grant, flags in FLAGS.items():
+        given = claims.get(grant)
+        if isinstance(given, dict):
+            wrong += [f"{grant}.{name}" for name in flags if not isinstance(given.get(name), bool | None)]
+            wrong += [f"{grant}.room"] * (not isinstance(given.get("room"), str | None))
     if wrong:
         raise TokenError(f"{INVALID}: token is malformed: could not JSON decode claim: {wrong[0]}")
 
 
-def is_sip_admin(claims: dict[str, Any]) -> bool:
+def _granted(claims: dict[str, Any], grant: str) -> dict[str, Any]:
+    given = claims.get(grant)
+    return given if isinstance(given, dict) else {}
+
+
+def is_sip_admin(claims: dict[str, Any], _request: Any) -> bool:
     """Say whether the claims allow the management of trunks and rules."""
-    sip = claims.get("sip")
-    return isinstance(sip, dict) and sip.get("admin") is True
+    return _granted(claims, "sip").get("admin") is True
+
+
+def may_list_rooms(claims: dict[str, Any], _request: Any) -> bool:
+    """Say whether the claims allow a list of rooms (livekit/livekit pkg/service/auth.go, EnsureListPermission)."""
+    return _granted(claims, "video").get("roomList") is True
+
+
+def is_room_admin(claims: dict[str, Any], request: Any) -> bool:
+    """Say whether the claims are for this very room (the same file, EnsureAdminPermission)."""
+    video = _granted(claims, "video")
+    return video.get("roomAdmin") is True and video.get("room", "") == request.room
 
 
 PROJECT = re.compile(r"/projects/(?P<name>[a-z0-9-]+)(?=/)")
 PREFIX = "/twirp/"
-SERVICE = "/twirp/livekit.SIP/"
+SERVICES = ("livekit.SIP/", "livekit.RoomService/", "livekit.AgentDispatchService/")
 UNKNOWN = f"{LIVEKIT}.unknown"
 """Operation of a request that matches no route."""
 
@@ -121,10 +138,12 @@ NO_PAGE = Response(404, b"404 page not found\n", "text/plain; charset=utf-8")
 
 @dataclass(frozen=True)
 class Method:
-    """One method of the SIP service."""
+    """One method of a service."""
 
     request: type[Message]
     handler: Callable[[Sandbox, Any], Message]
+    is_allowed: Callable[[dict[str, Any], Any], bool] = is_sip_admin
+    """Says whether a request may be made with these claims."""
 
     @property
     def operation(self) -> str:
@@ -132,7 +151,7 @@ class Method:
         return f"{LIVEKIT}.{self.handler.__name__}"
 
 
-METHODS = {
+SIP_METHODS = {
     "CreateSIPInboundTrunk": Method(sip.CreateSIPInboundTrunkRequest, livekit_trunks.create_inbound_trunk),
     "ListSIPInboundTrunk": Method(sip.ListSIPInboundTrunkRequest, livekit_trunks.list_inbound_trunks),
     "GetSIPInboundTrunk": Method(sip.GetSIPInboundTrunkRequest, livekit_trunks.get_inbound_trunk),
@@ -149,6 +168,17 @@ METHODS = {
     "DeleteSIPDispatchRule": Method(sip.DeleteSIPDispatchRuleRequest, livekit_rules.delete_dispatch_rule),
 }
 
+METHODS = {f"livekit.SIP/{name}": method for name, method in SIP_METHODS.items()} | {
+    "livekit.RoomService/ListRooms": Method(room.ListRoomsRequest, rooms.list_rooms, may_list_rooms),
+    "livekit.RoomService/ListParticipants": Method(
+        room.ListParticipantsRequest, rooms.list_participants, is_room_admin
+    ),
+    "livekit.AgentDispatchService/ListDispatch": Method(
+        agent_dispatch.ListAgentDispatchRequest, rooms.list_dispatches, is_room_admin
+    ),
+}
+"""By service and name."""
+
 OPERATIONS = {method.operation: method for method in METHODS.values()}
 
 
@@ -164,7 +194,7 @@ def match_route(exchange: Exchange) -> bool:
     if not exchange.path.startswith(PREFIX):
         return False
     exchange.owner = under["name"] if under else FIRST_PROJECT
-    method = METHODS.get(exchange.path.removeprefix(SERVICE)) if exchange.method == "POST" else None
+    method = METHODS.get(exchange.path.removeprefix(PREFIX)) if exchange.method == "POST" else None
     exchange.provider, exchange.operation = LIVEKIT, method.operation if method else UNKNOWN
     return True
 
@@ -206,7 +236,7 @@ class LiveKit:
             return NO_PAGE
         claims = verified_claims(exchange, project["keys"])
         method = OPERATIONS.get(exchange.operation)
-        if not exchange.path.startswith(SERVICE):
+        if not exchange.path.removeprefix(PREFIX).startswith(SERVICES):
             return NO_PAGE
         if exchange.method != "POST":
             raise bad_route(f'unsupported method "{exchange.method}" (only POST is allowed)', exchange)
@@ -215,9 +245,9 @@ class LiveKit:
         if media_type(exchange) not in (PROTOBUF, JSON):
             raise bad_route(f'unexpected Content-Type: "{exchange.content_type}"', exchange)
         request = decode(exchange, method.request)
-        if not is_sip_admin(claims):
+        if not method.is_allowed(claims, request):
             raise TwirpError("unauthenticated", "permissions denied")
-        if not self._sandbox.switches.livekit_redis:
+        if method in SIP_METHODS.values() and not self._sandbox.switches.livekit_redis:
             raise TwirpError("internal", "twirp error unknown: sip not connected (redis required)")
         _check_hidden(exchange, request)
         response = method.handler(self._sandbox.of_project(project["name"]), request)
@@ -226,10 +256,12 @@ class LiveKit:
         return encode(exchange, response)
 
 
+ID_FIELDS = ("sip_trunk_id", "sip_dispatch_rule_id", "sid", "id")
+
+
 def _id_of(message: Any) -> str:
-    """Return the id that a trunk, a rule or a request for one of them carries."""
-    name = "sip_trunk_id" if "sip_trunk_id" in message.DESCRIPTOR.fields_by_name else "sip_dispatch_rule_id"
-    return str(getattr(message, name))
+    """Return the id that an object, or a request for one, carries."""
+    return next(str(getattr(message, name)) for name in ID_FIELDS if name in message.DESCRIPTOR.fields_by_name)
 
 
 def _check_hidden(exchange: Exchange, request: Message) -> None:
@@ -241,6 +273,7 @@ def _check_hidden(exchange: Exchange, request: Message) -> None:
 
 def _remove_hidden(exchange: Exchange, response: Any) -> None:
     """Remove the objects that a fault hides from a list's response."""
-    shown = [item for item in response.items if not exchange.hides(_id_of(item))]
-    del response.items[:]
-    response.items.extend(shown)
+    items = getattr(response, response.DESCRIPTOR.fields[0].name)
+    shown = [item for item in items if not exchange.hides(_id_of(item))]
+    del items[:]
+    items.extend(shown)

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
+from ipaddress import IPv4Address
 from typing import Any
 
 from app.dev.sandbox import (
@@ -19,6 +20,7 @@ from app.dev.sandbox import (
 )
 from app.dev.sandbox.exchange import LIVEKIT, TWILIO, RequestLog
 from app.dev.sandbox.faults import Faults
+from app.dev.sandbox.rooms import Rooms
 from app.dev.sandbox.store import Record, Store
 
 MOVE = "move"
@@ -64,6 +66,8 @@ class Switches:
     of its own configuration, so there are none by default."""
     unnamed_agent: bool = False
     """True: a worker without a name answers in rooms for which no agent is named."""
+    agents: tuple[str, ...] | None = None
+    """Names under which workers are registered; None: every agent that a rule names has one."""
     trunk_limit: int = 100
     """Twilio trunks per account (twilio.com/docs/sip-trunking/scale-and-limits)."""
     twilio_requests_per_s: float | None = None
@@ -98,6 +102,12 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "other_sip_hosts": (ANSWER, SILENT),
 }
 
+_NAMES = frozenset({"room_presets", "agents"})
+"""Settings that are lists of names."""
+
+_ADDRESSES = frozenset({"source"})
+"""Settings that are an IPv4 address."""
+
 
 def updated_settings(settings: Any, content: dict[str, Any]) -> Any:
     """Return the settings with the camelCase values of `content`; raise SettingError on any that does not fit."""
@@ -123,16 +133,42 @@ def _camel(name: str) -> str:
     return head + "".join(part.capitalize() for part in rest)
 
 
+def _is_ipv4(text: str) -> bool:
+    try:
+        IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _fits(name: str, default: Any, value: Any) -> bool:
     if name in _CHOICES:
         return value in _CHOICES[name]
     if isinstance(default, bool):
         return isinstance(value, bool)
-    if isinstance(default, tuple):
-        return isinstance(value, list) and all(isinstance(each, str) for each in value)
     if default is None and value is None:
         return True
+    if name in _NAMES:
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    if name in _ADDRESSES:
+        return isinstance(value, str) and _is_ipv4(value)
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
+@dataclass(frozen=True, slots=True)
+class SipSettings:
+    """How the sandbox answers SIP, besides what the objects at LiveKit say."""
+
+    answer_s: float = 0.2
+    """Seconds that an agent rings before it answers."""
+    speed: float = 1.0
+    """How many of LiveKit's seconds pass in one: with 20 a trunk's ringing timeout of 20 s is over after one."""
+    source: str | None = None
+    """The IPv4 address that calls are taken to come from; None: the one that they do come from, a loopback one."""
+    udp: bool = True
+    """False: nobody listens there, as if the listener were down (ECONNREFUSED)."""
+    tcp: bool = True
+    """The same for TCP; connections that are open stay."""
 
 
 class ConcurrencyLimit:
@@ -240,6 +276,14 @@ class Sandbox:
     generation: int = 0
     account_sid: str = ""
     """The Twilio account whose objects `store` holds."""
+    project: str = FIRST_PROJECT
+    """The LiveKit project whose objects `store` holds."""
+    rooms: Rooms = field(default_factory=Rooms)
+    sip: SipSettings = field(default_factory=SipSettings)
+    sip_at_start: SipSettings = field(default_factory=SipSettings)
+    """What a reset brings back."""
+    sip_address: str = ""
+    """`127.0.0.1:PORT`, where the first project's SIP is answered; empty where nobody listens."""
 
     def __post_init__(self) -> None:
         """Make the first account and project, and the limits that the switches set."""
@@ -299,7 +343,7 @@ class Sandbox:
         if name == FIRST_PROJECT:
             return self
         seen = copy.copy(self)
-        seen.store = self.store.part(name)
+        seen.project, seen.store = name, self.store.part(name)
         return seen
 
     def set_switches(self, switches: Switches) -> None:
@@ -322,6 +366,7 @@ class Sandbox:
             self.owner_rate_limits.clear()
             self._make_first_owners()
             self.former_trunks = FormerTrunks()
+            self.rooms, self.sip = Rooms(), self.sip_at_start
         self.faults.clear()
         self.latency = Latency()
         self.set_switches(Switches())
