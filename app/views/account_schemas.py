@@ -15,8 +15,8 @@ from app.db.models import CarrierAccount
 from app.domain.texts import MAX_NAME
 from app.domain.workspaces import SLUG, CredentialStatus
 from app.settings import MOST_IN_FLIGHT, MOST_TRUNKS
-from app.views.agent_schemas import OPERATION_ID, Strict, moment, text
-from app.views.fields import VISIBLE_LINE, JsonInteger, Name, StrictBoolean, choice
+from app.views.agent_schemas import OPERATION_ID, moment, text
+from app.views.fields import VISIBLE_LINE, JsonInteger, Name, Strict, StrictBoolean, choice
 
 ACCOUNT_SID = "AC0123456789abcdef0123456789abcdef"
 API_KEY_SID = "SK0123456789abcdef0123456789abcdef"

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from apiflask import Schema
-from marshmallow import RAISE, ValidationError, fields, validate
+from marshmallow import ValidationError, fields, validate
 from webargs.multidictproxy import MultiDictProxy
 
 from app.db.queries import Position
@@ -21,6 +21,7 @@ from app.views.fields import (
     Metadata,
     Name,
     PhoneNumberField,
+    Strict,
     StrictBoolean,
     WholeNumber,
     choice,
@@ -48,15 +49,6 @@ def moment(description: str, **more: object) -> fields.AwareDateTime:
     """Return a field for a time in UTC, as ISO 8601 with its offset."""
     metadata = {"description": description, "example": "2026-11-23T09:15:04.120000+00:00"}
     return fields.AwareDateTime(format="iso", metadata=metadata, **more)  # type: ignore[arg-type]  # passed on
-
-
-class Strict(Schema):
-    """Refuses unknown fields."""
-
-    class Meta:
-        """marshmallow's options."""
-
-        unknown = RAISE
 
 
 class Query(Strict):

@@ -17,14 +17,13 @@ from app.views.agent_schemas import (
     AgentIn,
     PageQuery,
     Query,
-    Strict,
     moment,
     next_page,
     page_limit,
     takeover_flag,
     text,
 )
-from app.views.fields import Id, choice
+from app.views.fields import Id, Strict, choice
 from app.views.reader import INVALID_CURSOR, MAX_LIMIT
 
 BULK_ID = "e0a4b3f6-52a1-4a68-8b0e-4a3e4f1b9d20"

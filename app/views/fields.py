@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from marshmallow import ValidationError, fields
+from apiflask import Schema
+from marshmallow import RAISE, ValidationError, fields
 from webargs.multidictproxy import MultiDictProxy
 from werkzeug.datastructures import MultiDict
 
@@ -26,6 +27,15 @@ E164_PATTERN = r"^\+[1-9][0-9]{1,14}$"
 def repeated_parameters(query: MultiDict[str, str] | MultiDictProxy, names: Iterable[str]) -> dict[str, list[str]]:
     """Return an error for each parameter that is given more than once, which could be read either way."""
     return {name: ["Given twice."] for name in names if len(query.getlist(name)) > 1}
+
+
+class Strict(Schema):
+    """Refuses unknown fields."""
+
+    class Meta:
+        """marshmallow's options."""
+
+        unknown = RAISE
 
 
 class StrictBoolean(fields.Boolean):

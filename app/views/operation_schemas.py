@@ -17,13 +17,12 @@ from app.views.agent_schemas import (
     TRUNK_SID,
     PageQuery,
     Query,
-    Strict,
     moment,
     next_page,
     text,
     warnings_field,
 )
-from app.views.fields import Id, StrictBoolean, choice
+from app.views.fields import Id, Strict, StrictBoolean, choice
 
 
 def closed(values: list[str], description: str) -> fields.String:

@@ -11,8 +11,8 @@ from app.db.access import Activity, ApiKey
 from app.domain.events import Action, Channel
 from app.domain.texts import MAX_NAME
 from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT, MAX_SLUG, SLUG
-from app.views.agent_schemas import AGENT_ID, OPERATION_ID, Query, Strict, moment, next_page, page_limit, text
-from app.views.fields import VISIBLE_LINE, Id, Name, choice
+from app.views.agent_schemas import AGENT_ID, OPERATION_ID, Query, moment, next_page, page_limit, text
+from app.views.fields import VISIBLE_LINE, Id, Name, Strict, choice
 from app.views.reader import ActivityCursorField, activity_cursor
 
 KEY = "tl_Zr8mVJ4m2bq0e7nCk1wYx5uTg9sPd3hLfA6oEiBvRtQ"
