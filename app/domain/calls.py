@@ -1,5 +1,6 @@
 """Test calls: what one says, where it ends, and what a number's calls have come to."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -36,3 +37,19 @@ class Reachability(StrEnum):
 
 AGENT_HOP = "agent"
 """The hop after the dispatch rule; all others are named as the steps of the path (`app.domain.operations`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRoom:
+    """The room that a call came into, as LiveKit's API shows it."""
+
+    name: str
+    identity: str
+    """The caller's participant."""
+    trunk_id: str
+    """Empty where the call came through no trunk: a rule for every trunk has taken it."""
+    rule_id: str
+    agents: tuple[str, ...] = ()
+    """The names of the agents that LiveKit was asked for in this room; "" for any worker without a name."""
+    joined: tuple[str, ...] = ()
+    """The identities of the agents that are in the room."""
