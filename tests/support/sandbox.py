@@ -29,8 +29,18 @@ class Sandbox:
         self._client = JsonClient(base_url, timeout_s=CONTROL_S)
 
     def settings(self) -> dict[str, str]:
-        """The environment variables that lead an application to this sandbox."""
+        """The environment variables that lead an application to this sandbox; nobody can dial its SIP URI."""
         return sandbox_settings(self.base_url)
+
+    def settings_with_sip(self) -> dict[str, str]:
+        """The same with a SIP URI that test calls go through: the sandbox's own."""
+        return sandbox_settings(self.base_url, str(self.sip()["uri"]))
+
+    def sip(self, **settings: Any) -> dict[str, Any]:
+        """Set how SIP is answered (docs/CONTRIBUTING.md); return it, with `address`, `uri` and `calls`."""
+        if settings:
+            self._call("PUT", "/sandbox/sip", settings)
+        return self._call("GET", "/sandbox/sip")
 
     def reset(self) -> None:
         """Empty it: objects, faults (held requests are released), switches, latency, request log."""

@@ -42,24 +42,32 @@ def die_with_parent(signum: signal.Signals) -> Callable[[], None] | None:
     return lambda: prctl(PR_SET_PDEATHSIG, int(signum))
 
 
-def free_port(preferred: int | None = None) -> int:
-    """Return `preferred` when nothing listens there, else any free TCP port of 127.0.0.1."""
-    if preferred is not None and port_is_free(preferred):
+TCP = (socket.SOCK_STREAM,)
+
+
+def free_port(preferred: int | None = None, kinds: Sequence[int] = TCP) -> int:
+    """Return `preferred` when nothing listens there, else any free port of 127.0.0.1; `kinds` are those of sockets."""
+    if preferred is not None and port_is_free(preferred, kinds):
         return preferred
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port_is_free(port, kinds):
+            return port
 
 
-def port_is_free(port: int) -> bool:
-    """Say whether a server could listen on this port of 127.0.0.1 now."""
-    with socket.socket() as probe:
-        # As servers do: a port in TIME_WAIT counts as free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
+def port_is_free(port: int, kinds: Sequence[int] = TCP) -> bool:
+    """Say whether a server could listen on this port of 127.0.0.1 now, with sockets of all these kinds."""
+    for kind in kinds:
+        with socket.socket(type=kind) as probe:
+            if kind == socket.SOCK_STREAM:
+                # As servers do: a port in TIME_WAIT counts as free.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return False
     return True
 
 

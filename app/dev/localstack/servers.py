@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -332,8 +333,12 @@ SANDBOX_START_S = 60.0
 """Seconds until a start is given up: under 1 as a rule, several times that where tests use all cores."""
 
 
+SIP_SOCKETS = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+"""The sandbox answers SIP over TCP and UDP on one port."""
+
+
 class SandboxServer(Server):
-    """The sandbox under `folder`; the port stays through a restart, and with a journal the objects do too."""
+    """The sandbox under `folder`; its ports stay through a restart, and with a journal the objects do too."""
 
     def __init__(
         self,
@@ -341,19 +346,26 @@ class SandboxServer(Server):
         *,
         log_file: Path | None = None,
         port: int | None = None,
+        sip_port: int | None = None,
         journal: bool = False,
         options: Sequence[str] = (),
     ) -> None:
-        """`port` is used when it is free; `options` are more of the sandbox's command line."""
+        """`port` and `sip_port` are used when they are free; `options` are more of the sandbox's command line."""
         self._journal = folder.resolve() / "sandbox.journal" if journal else None
         self._options = options
         log_file = log_file or folder / "sandbox.log"
         super().__init__(ServerProcess("the sandbox", folder / "sandbox.pid", log_file), free_port(port))
+        self.sip_port = free_port(sip_port, SIP_SOCKETS)
 
     @property
     def url(self) -> str:
         """Where it stands in for both providers, and takes control calls under /sandbox/."""
         return f"http://{self.address}"
+
+    @property
+    def sip_uri(self) -> str:
+        """Where it answers calls: what LIVEKIT_SIP_URI is for an application whose test calls are to go through."""
+        return f"sip:127.0.0.1:{self.sip_port};transport=tcp"
 
     def start(self) -> None:
         """Start the sandbox and return when it answers."""
@@ -361,14 +373,18 @@ class SandboxServer(Server):
         if self._journal:
             self.process.stop_orphan(str(self._journal))
             state = ["--state", str(self._journal)]
-        command = [sys.executable, "-m", "app.dev.sandbox", "--port", str(self._port), *state, *self._options]
+        ports = ["--port", str(self._port), "--sip-port", str(self.sip_port)]
+        command = [sys.executable, "-m", "app.dev.sandbox", *ports, *state, *self._options]
         self.process.start(command, os.environ)
         client = JsonClient(self.url)
         self.process.wait_until(lambda: client.answers("/sandbox/health"), SANDBOX_START_S)
 
 
-def sandbox_settings(url: str) -> dict[str, str]:
-    """Return the environment variables that lead the application to the sandbox at `url`."""
+def sandbox_settings(url: str, sip_uri: str = f"sip:{sandbox.SIP_HOST};transport=tcp") -> dict[str, str]:
+    """Return the environment variables that lead the application to the sandbox at `url`.
+
+    The default SIP URI is one of LiveKit Cloud's form, which `call()` takes for LiveKit's and nobody can dial.
+    """
     return {
         "TWILIO_ACCOUNT_SID": sandbox.ACCOUNT_SID,
         "TWILIO_AUTH_TOKEN": sandbox.AUTH_TOKEN,
@@ -376,5 +392,5 @@ def sandbox_settings(url: str) -> dict[str, str]:
         "LIVEKIT_URL": url,
         "LIVEKIT_API_KEY": sandbox.LIVEKIT_API_KEY,
         "LIVEKIT_API_SECRET": sandbox.LIVEKIT_API_SECRET,
-        "LIVEKIT_SIP_URI": f"sip:{sandbox.SIP_HOST};transport=tcp",
+        "LIVEKIT_SIP_URI": sip_uri,
     }

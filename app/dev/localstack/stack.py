@@ -257,16 +257,27 @@ def _valkey(given: UserSettings, data_dir: Path, terminal: Terminal, running: co
     return {"REDIS_URL": server.url}
 
 
+SANDBOX_OPTIONS = ("--seed-demo", "--livekit-server", "openSource", "--sip-source", "54.172.60.0")
+"""A server of one's own, as its SIP URI says. Test calls come from this machine; they are taken for Twilio's, so that
+they get through trunks that let in Twilio alone, as those of real calls are."""
+
+
 def _sandbox(data_dir: Path, given: UserSettings, terminal: Terminal, running: contextlib.ExitStack) -> dict[str, str]:
     """Start the stand-in for both providers and return the settings that lead to it."""
     log_file = data_dir / "logs" / "sandbox.log"
-    server = SandboxServer(data_dir, log_file=log_file, port=sandbox.PORT, journal=True, options=["--seed-demo"])
+    # The origination URLs that were made name it: a port that had to be another one stays that.
+    sip_file = data_dir / "sip.port"
+    sip_port = int(read_private(sip_file) or sandbox.SIP_PORT)
+    server = SandboxServer(
+        data_dir, log_file=log_file, port=sandbox.PORT, sip_port=sip_port, journal=True, options=SANDBOX_OPTIONS
+    )
+    write_private(sip_file, str(server.sip_port))
     with terminal.progress("Sandbox", "starting") as report:
         running.enter_context(running_server(server))
-        report(server.url)
+        report(f"{server.url}, SIP on {server.sip_uri.split(';')[0]}")
     # A webhook receiver that is tried out listens on the same machine.
     networks = given.values.get("WEBHOOK_ALLOWED_NETWORKS") or "127.0.0.0/8,::1/128"
-    return sandbox_settings(server.url) | {"WEBHOOK_ALLOWED_NETWORKS": networks}
+    return sandbox_settings(server.url, server.sip_uri) | {"WEBHOOK_ALLOWED_NETWORKS": networks}
 
 
 def _check_settings(environ: Mapping[str, str]) -> None:

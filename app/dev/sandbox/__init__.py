@@ -1,4 +1,4 @@
-"""A stateful stand-in for Twilio and LiveKit: one process, one port, memory with an optional journal.
+"""A stateful stand-in for Twilio and LiveKit: one process, ports for HTTP and SIP, memory with an optional journal.
 
 Nothing here is secret: the credentials below open this stand-in and nothing else. They are its documented defaults,
 so that a stack on one machine needs no settings.
@@ -27,3 +27,6 @@ SIP_HOST = "sandbox.sip.livekit.cloud"
 
 PORT = 8190
 """TCP port that `python -m app.dev.sandbox` listens on."""
+
+SIP_PORT = 5070
+"""UDP and TCP port of loopback where the sandbox of ./run.py answers SIP: 5060 is left to programs of the user's."""

@@ -15,7 +15,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from app.dev import sandbox
 from app.dev.sandbox.application import SandboxApp, create_sandbox
 from app.dev.sandbox.control import seed_demo
-from app.dev.sandbox.state import Credentials, SipSettings
+from app.dev.sandbox.state import CLOUD, LIVEKIT_SERVERS, Credentials, Switches
 
 THREADS = 1024
 """Threads: each held, hung, paused or slow request occupies one, whether its client still waits or not, and the control
@@ -122,6 +122,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--sip-source", help="IPv4 address that SIP calls are taken to come from, such as one of Twilio"
     )
+    options.add_argument("--livekit-server", choices=LIVEKIT_SERVERS, default=CLOUD, help="whose rules calls meet")
     options.add_argument("--state", type=Path, help="journal file; without it nothing outlives the process")
     options.add_argument("--seed-demo", action="store_true", help="start an empty account with a handful of numbers")
     options.add_argument("--account-sid", default=sandbox.ACCOUNT_SID)
@@ -149,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     def make() -> SandboxApp:
         application = create_sandbox(credentials, options.state)
-        application.sandbox.sip = application.sandbox.sip_at_start = SipSettings(source=options.sip_source)
+        application.sandbox.start_with(Switches(livekit_server=options.livekit_server), options.sip_source)
         application.listen(options.sip_port)
         if options.seed_demo:
             seed_demo(application.sandbox)

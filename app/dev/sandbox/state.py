@@ -29,6 +29,7 @@ REJECT_409 = "reject409"
 CLOUD = "cloud"
 OPEN_SOURCE = "openSource"
 OPEN_SOURCE_1_13_7 = "openSource1.13.7"
+LIVEKIT_SERVERS = (CLOUD, OPEN_SOURCE, OPEN_SOURCE_1_13_7)
 
 ANSWER = "answer"
 SILENT = "silent"
@@ -98,7 +99,7 @@ class Latency:
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "attach_conflict": (MOVE, REJECT_409),
     "delete_unknown_trunk_status": (200, 404),
-    "livekit_server": (CLOUD, OPEN_SOURCE, OPEN_SOURCE_1_13_7),
+    "livekit_server": LIVEKIT_SERVERS,
     "other_sip_hosts": (ANSWER, SILENT),
 }
 
@@ -280,7 +281,7 @@ class Sandbox:
     """The LiveKit project whose objects `store` holds."""
     rooms: Rooms = field(default_factory=Rooms)
     sip: SipSettings = field(default_factory=SipSettings)
-    sip_at_start: SipSettings = field(default_factory=SipSettings)
+    at_start: tuple[Switches, SipSettings] = field(default_factory=lambda: (Switches(), SipSettings()))
     """What a reset brings back."""
     sip_address: str = ""
     """`127.0.0.1:PORT`, where the first project's SIP is answered; empty where nobody listens."""
@@ -358,6 +359,12 @@ class Sandbox:
             LIVEKIT: ConcurrencyLimit(switches.livekit_concurrency),
         }
 
+    def start_with(self, switches: Switches, source: str | None) -> None:
+        """Set what the command line says, and what a reset brings back."""
+        self.at_start = switches, updated_settings(SipSettings(), {"source": source})
+        self.sip = self.at_start[1]
+        self.set_switches(switches)
+
     def reset(self) -> None:
         """Empty the sandbox; requests that are still held are dropped, not applied."""
         with self.store.lock:
@@ -366,8 +373,9 @@ class Sandbox:
             self.owner_rate_limits.clear()
             self._make_first_owners()
             self.former_trunks = FormerTrunks()
-            self.rooms, self.sip = Rooms(), self.sip_at_start
+            self.rooms = Rooms()
         self.faults.clear()
         self.latency = Latency()
-        self.set_switches(Switches())
+        switches, self.sip = self.at_start
+        self.set_switches(switches)
         self.requests.clear()
