@@ -60,6 +60,8 @@ class AgentOptions:
     room_prefix: str | None = None
     room_name: str | None = None
     """Of the one room of kind `direct`."""
+    randomize: bool | None = None
+    """Whether a room's name ends in random characters; not set, it does for `individual` and does not for `callee`."""
     pin: str | None = None
     agents: tuple[RuleAgent, ...] | None = None
     """Agents that are dispatched beside the agent itself."""
@@ -106,16 +108,24 @@ class Option(NamedTuple):
     path: tuple[str, ...]
     step: str | None
     """None: at no provider."""
+    also: str | None = None
+    """A second step on whose resource its effect depends."""
+
+    @property
+    def steps(self) -> frozenset[str]:
+        """Every step whose resource it may change."""
+        return frozenset(filter(None, (self.step, self.also)))
 
 
-def _option(field: str, path: str, step: str | None) -> Option:
-    return Option(field, tuple(path.split(".")), step)
+def _option(field: str, path: str, step: str | None, also: str | None = None) -> Option:
+    return Option(field, tuple(path.split(".")), step, also)
 
 
 OPTIONS = (
     _option("dispatch_kind", "dispatch.kind", DISPATCH_RULE),
     _option("room_prefix", "dispatch.roomPrefix", DISPATCH_RULE),
     _option("room_name", "dispatch.roomName", DISPATCH_RULE),
+    _option("randomize", "dispatch.randomize", DISPATCH_RULE),
     _option("pin", "dispatch.pin", DISPATCH_RULE),
     _option("agents", "agents", DISPATCH_RULE),
     _option("empty_timeout_s", "room.emptyTimeoutS", DISPATCH_RULE),
@@ -127,7 +137,8 @@ OPTIONS = (
     _option("hide_phone_number", "participant.hidePhoneNumber", DISPATCH_RULE),
     _option("ringing_s", "call.ringingS", INBOUND_TRUNK),
     _option("max_duration_s", "call.maxDurationS", INBOUND_TRUNK),
-    _option("krisp", "call.krisp", INBOUND_TRUNK),
+    # LiveKit cancels noise where trunk or rule says so.
+    _option("krisp", "call.krisp", INBOUND_TRUNK, DISPATCH_RULE),
     _option("allowed_callers", "call.allowedCallers", INBOUND_TRUNK),
     _option("headers_to_attributes", "call.headersToAttributes", INBOUND_TRUNK),
     _option("include_headers", "call.includeHeaders", INBOUND_TRUNK),
@@ -137,6 +148,12 @@ OPTIONS = (
 """Every option, in the order in which documents and pages show them."""
 
 STEP_OF = {one.field: one.step for one in OPTIONS}
+
+
+def steps_of(names: Iterable[str]) -> frozenset[str]:
+    """Return every step whose resource these fields may change."""
+    wanted = frozenset(names)
+    return frozenset[str]().union(*(one.steps for one in OPTIONS if one.field in wanted))
 
 
 def options_of(stored: Mapping[str, Any]) -> AgentOptions:
@@ -180,11 +197,24 @@ def _pairs(value: Mapping[str, str]) -> Pairs:
 
 
 def _agents(value: Iterable[Mapping[str, Any]]) -> tuple[RuleAgent, ...]:
-    return tuple(RuleAgent(one["name"], job_metadata(one.get("metadata") or {})) for one in value)
+    return tuple(RuleAgent(one["name"], _metadata_text(one.get("metadata"))) for one in value)
+
+
+def _metadata_text(metadata: Any) -> str:
+    return metadata if isinstance(metadata, str) else job_metadata(metadata or {})
 
 
 def _agents_json(value: Iterable[RuleAgent]) -> list[dict[str, Any]]:
-    return [{"name": one.name, "metadata": json.loads(one.metadata or "{}")} for one in value]
+    return [{"name": one.name, "metadata": _metadata_json(one.metadata)} for one in value]
+
+
+def _metadata_json(text: str) -> Any:
+    """Return metadata as JSON; as its text where it is another's, which JSON would not give back to the letter."""
+    try:
+        metadata = json.loads(text)
+        return metadata if isinstance(metadata, dict) and job_metadata(metadata) == text else text
+    except (ValueError, RecursionError):
+        return text
 
 
 _READERS: Mapping[str, Any] = {

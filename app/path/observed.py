@@ -208,6 +208,8 @@ class DispatchRule:
     """Of the room, in seconds; 0: LiveKit's own, and so the next two."""
     departure_timeout_s: int = 0
     max_participants: int = 0
+    krisp: bool = False
+    """LiveKit cancels noise where either the trunk or the rule says so (livekit/protocol sip/sip.go)."""
     media: Media = Media()
     raw: bytes = field(default=b"", compare=False, repr=False)
 
