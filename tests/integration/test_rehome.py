@@ -4,21 +4,18 @@ A caller reaches the agent at every moment, whatever fails or dies: that is look
 """
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
 from app.bulk.service import BulkService
-from app.db.models import Agent, BulkItem, Operation, Resource, Trunk
+from app.db.models import Agent, BulkItem, Operation
 from app.domain.errors import ErrorCode
 from app.domain.operations import (
     DISPATCH_RULE,
     INBOUND_TRUNK,
-    NUMBER,
     NUMBER_ATTACHMENT,
     ORIGINATION_URL,
     TRUNK,
@@ -31,91 +28,12 @@ from app.domain.operations import (
     TrunkState,
 )
 from app.path.marks import is_pool_tag
-from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
-from tests.support.providers import Plan, WorkerDiedError, World
-from tests.support.saga import E164, ORIGIN, ROUNDS, TIMING, Saga
+from app.providers.errors import RejectedError, UnknownOutcomeError
+from tests.support.moved_numbers import CODE, FAILURES, Watch, drive, ids_of, ledger, pool_trunks, snapshot
+from tests.support.providers import WorkerDiedError
+from tests.support.saga import E164, ORIGIN, TIMING, Saga
 
-CODE = ErrorCode.PROVIDER_UNAVAILABLE
 OTHERS = ("+15145550101", "+15145550102", "+15145550103")
-
-
-@dataclass
-class Watch:
-    """Looks before each provider call whether callers of the numbers get through, and breaks one call."""
-
-    world: World
-    numbers: tuple[str, ...]
-    breaks_at: int = -1
-    before: Any = None
-    after: Any = None
-    calls: list[str] = field(default_factory=list)
-    cut_off: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._enter = self.world.log.enter
-        self.world.log.enter = self.enter  # type: ignore[method-assign]  # of this one log
-
-    def enter(self, operation: str) -> Plan | None:
-        at = len(self.calls)
-        self.calls.append(operation)
-        self.look(f"before call {at}, {operation}")
-        plan = self._enter(operation)
-        if at == self.breaks_at:
-            if isinstance(self.before, BaseException):
-                raise self.before
-            return Plan(operation, after=self.after)
-        return plan
-
-    def look(self, when: str) -> None:
-        self.cut_off += [f"{number} {when}" for number in self.numbers if not rings(self.world, number)]
-
-
-def rings(world: World, number_sid: str) -> bool:
-    """Tell whether Twilio leads the number to our SIP URI, and LiveKit to an agent."""
-    carrier, platform = world.carrier, world.platform
-    number = carrier.numbers[number_sid]
-    trunk_sid = number.routing.trunk_sid
-    has_url = any(url.trunk_sid == trunk_sid and url.is_enabled for url in carrier.urls.values())
-    trunks = {trunk.id for trunk in platform.trunks.values() if number.phone_number in trunk.numbers}
-    has_rule = any(set(rule.trunk_ids) & trunks for rule in platform.rules.values())
-    return trunk_sid in carrier.trunks and has_url and has_rule
-
-
-def snapshot(world: World) -> Mapping[str, object]:
-    """Everything at the providers but the pool's: what a failure leaves as it was."""
-    carrier = world.carrier
-    pool = {trunk.sid for trunk in carrier.trunks.values() if is_pool_tag("test", trunk.tag)}
-    return {
-        "numbers": dict(carrier.numbers),
-        "trunks": {sid: trunk for sid, trunk in carrier.trunks.items() if sid not in pool},
-        "urls": {sid: url for sid, url in carrier.urls.items() if url.trunk_sid not in pool},
-        "livekit": (dict(world.platform.trunks), dict(world.platform.rules)),
-    }
-
-
-def ids_of(saga: Saga, agent_id: uuid.UUID) -> dict[str, object]:
-    with saga.sessions() as session:
-        agent = session.get_one(Agent, agent_id)
-        return {
-            "phone": (agent.phone_provisioning_status, agent.twilio_phone_number, agent.previous_routing),
-            NUMBER: agent.twilio_phone_number_sid,
-            TRUNK: agent.twilio_trunk_sid,
-            ORIGINATION_URL: agent.twilio_origination_url_sid,
-            INBOUND_TRUNK: agent.livekit_inbound_trunk_id,
-            DISPATCH_RULE: agent.livekit_dispatch_rule_id,
-            "trunk_id": agent.trunk_id,
-        }
-
-
-def ledger(saga: Saga, agent_id: uuid.UUID) -> set[str]:
-    with saga.sessions() as session:
-        left = select(Resource.external_id).where(Resource.agent_id == agent_id, Resource.deleted_at.is_(None))
-        return set(session.scalars(left))
-
-
-def pool_trunks(saga: Saga) -> list[Trunk]:
-    with saga.sessions() as session:
-        return list(session.scalars(select(Trunk).where(Trunk.state != TrunkState.GONE)))
 
 
 def on_own_trunk(saga: Saga, number: str = E164) -> uuid.UUID:
@@ -133,17 +51,6 @@ def rehome(saga: Saga, *agents: tuple[uuid.UUID, str]) -> list[uuid.UUID]:
     with saga.sessions() as session:
         items = session.scalars(select(BulkItem).where(BulkItem.bulk_id == bulk.id).order_by(BulkItem.position))
         return [item.operation_id for item in items if item.operation_id]
-
-
-def drive(saga: Saga, operation_id: uuid.UUID) -> None:
-    """Run it to its end, with the leases of dead workers ended in between, those of shared trunks too."""
-    for _ in range(ROUNDS):
-        if saga.status(operation_id).is_final:
-            return
-        saga.expire_leases(operation_id)
-        saga.expire_trunks()
-        saga.advance(operation_id)
-    raise AssertionError(f"stuck: {saga.status(operation_id)}")
 
 
 def assert_pooled(saga: Saga, agent_id: uuid.UUID, number_sid: str, former: Mapping[str, object]) -> None:
@@ -188,14 +95,6 @@ def test_the_next_number_moves_with_less(saga: Saga, number_sid: str) -> None:
     assert len(pool_trunks(saga)) == 1
     assert len(saga.world.carrier.trunks) == 1
 
-
-FAILURES: Mapping[str, Callable[[], dict[str, Any]]] = {
-    "refused": lambda: {"before": RejectedError(ErrorCode.TWILIO_REJECTED, "No.")},
-    "fails once": lambda: {"before": TransientError(CODE, "Not now.")},
-    "dies before": lambda: {"before": WorkerDiedError()},
-    "dies after": lambda: {"after": WorkerDiedError()},
-    "lost answer": lambda: {"after": UnknownOutcomeError(CODE, "The answer was lost.")},
-}
 
 CALLS = 20
 """More than a rehome makes; one that is broken where nothing is called any more runs undisturbed."""

@@ -16,6 +16,8 @@ from app.domain.events import Origin
 from app.domain.operations import (
     ALL_NEEDS,
     COLUMNS,
+    DISPATCH_RULE,
+    INBOUND_TRUNK,
     KINDS,
     LAST,
     NUMBER,
@@ -59,6 +61,12 @@ MAKERS = tuple(step.name for step in STEPS if step.makes)
 SHARED = (TRUNK, ORIGINATION_URL)
 """What an agent with a place on a shared trunk does not have of its own."""
 
+SOMEBODY = uuid.UUID(int=2**64)
+"""Whose mark it is, so to speak, that a path carries which was made by hand."""
+
+CHANGED_STEPS = frozenset({INBOUND_TRUNK, DISPATCH_RULE, LAST})
+"""The steps of an update."""
+
 SPANS = tuple(
     timedelta(seconds=one)
     for one in (0.001, 0.5, 1, 2, 5, 5.1, 10, 10.5, 12, 12.1, 20, 20.1, 30, 31, 40.1, 60, 300, 901)
@@ -76,6 +84,8 @@ class Resource:
     step: str
     tag: uuid.UUID
     """The agent whose mark it carries."""
+    made_for: str = ""
+    """What it was last made or changed for: the name of the LiveKit agent."""
     is_late: bool = False
     """Made by a worker that had lost its lease: later than the timing allows."""
 
@@ -118,8 +128,14 @@ class Holder:
 
     @property
     def identity(self) -> AgentRow:
-        forward = self.lease.direction is Direction.DO
-        return self.saga.target if self.saga.target is not None and forward else self.saga.agent
+        if self.lease.direction is Direction.UNDO:
+            return self.saga.agent
+        return self.saga.target or self.saga.agent.as_wanted(self.saga.operation.wanted)
+
+    @property
+    def only_marks(self) -> bool:
+        operation = self.saga.operation
+        return operation.rules.marks_only or operation.keeps_path
 
     @property
     def row(self) -> StepRow:
@@ -329,11 +345,10 @@ class Life:
             assert agent.phone_provisioning_status is rules.phone.get(status, PhoneStatus.PROVISIONED)
         if target:
             assert target.phone_provisioning_status is rules.target_phone[status]
-        if (
-            rules.makes
-            and rules.rolls_back
-            and status is not (OperationStatus.SUCCEEDED if rules.starts is Direction.DO else None)
-        ):
+        is_undone = status is not (OperationStatus.SUCCEEDED if rules.starts is Direction.DO else None)
+        if (rules.marks_only or operation.keeps_path) and is_undone:
+            self.check_given_back(kept, agent)
+        elif rules.makes and rules.rolls_back and is_undone:
             self.check_nothing_left(kept, agent)
         elif status is OperationStatus.SUCCEEDED:
             owner = target or agent
@@ -341,6 +356,34 @@ class Life:
                 assert (agent.ids, agent.twilio_phone_number) == ({}, None)
                 assert not [one for one in self.ledger.values() if one.is_live and one.agent_id == agent.id]
             self.check_path(owner, is_alone=kept.is_whole)
+
+        if operation.kind is OperationKind.UPDATE:
+            self.check_changed(operation, agent)
+
+    def check_changed(self, operation: OperationRow, agent: AgentRow) -> None:
+        """Hold that row and providers say the same, be it what was wanted or what was there before."""
+        wanted = (operation.wanted or {}).get("livekit_agent_name")
+        assert (agent.livekit_agent_name == wanted) == (operation.status is OperationStatus.SUCCEEDED)
+        if operation.status is OperationStatus.CANCELLED:
+            return
+        for name in CHANGED_STEPS & COLUMNS.keys():
+            there = self.world.get(agent.ids.get(name, ""))
+            assert there is None or there.made_for == agent.livekit_agent_name, f"{name} is as it was not to be"
+
+    def check_given_back(self, kept: Kept, agent: AgentRow) -> None:
+        """Hold that what somebody made by hand is as it was found; then let them take it away."""
+        assert (agent.ids, agent.twilio_phone_number, agent.adopted) == ({}, None, None)
+        marked = [one for one, there in self.world.items() if there.tag == agent.id and not there.is_late]
+        assert not [one for one in marked if one != NUMBER_SID], f"still marked: {marked}"
+        assert not [
+            one for one in self.ledger.values() if one.is_live and one.agent_id == agent.id and not one.was_lost
+        ]
+        for one in [row.resource_id for row in kept.steps.values()] + self.of_step(
+            NUMBER_ATTACHMENT, {SOMEBODY, agent.id}
+        ):
+            self.world.pop(one or "", None)
+        for one in [one for one, there in self.world.items() if there.tag == SOMEBODY]:
+            del self.world[one]
 
     def check_nothing_left(self, kept: Kept, agent: AgentRow) -> None:
         assert (agent.ids, agent.twilio_phone_number) == ({}, None)
@@ -377,7 +420,8 @@ class Life:
 
     def make(self, name: str, tag: uuid.UUID, *, is_late: bool = False) -> str:
         made = NUMBER_SID if name == NUMBER_ATTACHMENT else f"{name}-{next(self.ids)}"
-        self.world.setdefault(made, Resource(name, tag, is_late))
+        made_for = self.agents[tag].livekit_agent_name if tag in self.agents else ""
+        self.world.setdefault(made, Resource(name, tag, made_for, is_late))
         return made
 
     def pass_time(self, dice: Dice) -> None:
@@ -494,7 +538,9 @@ class Life:
     def do(self, holder: Holder, dice: Dice) -> None:
         name, rules, tag = holder.lease.step, holder.saga.operation.rules, holder.identity.id
         ids, own = holder.saga.agent.ids, holder.row.resource_id
-        if name == NUMBER:
+        if holder.only_marks and STEP_BY_NAME[name].is_undone:
+            self.mark(holder, tag)
+        elif name == NUMBER:
             holder.result = Result(NUMBER_SID, previous_routing=ROUTING)
         elif name == LAST:
             self.verify(holder)
@@ -504,7 +550,7 @@ class Life:
             self.share(holder, dice)
         elif not rules.makes:
             if own in self.world:
-                self.world[own].tag = tag
+                self.world[own].tag, self.world[own].made_for = tag, holder.identity.livekit_agent_name
                 holder.result = Result(own)
             else:
                 holder.refusal = ErrorCode.PATH_NOT_VERIFIED
@@ -517,6 +563,17 @@ class Life:
             for duplicate in found[1:]:
                 del self.world[duplicate]
             holder.result = Result(found[0], removed=(*found[1:], *gone))
+
+    def mark(self, holder: Holder, tag: uuid.UUID) -> None:
+        """Write a mark on what is there, or take it off."""
+        own, is_undo = holder.row.resource_id, holder.lease.direction is Direction.UNDO
+        if holder.lease.step != NUMBER_ATTACHMENT and own in self.world:
+            self.world[own].tag = tag
+        elif holder.lease.step != NUMBER_ATTACHMENT and not is_undo:
+            holder.refusal = ErrorCode.PATH_NOT_VERIFIED
+            return
+        is_made = STEP_BY_NAME[holder.lease.step].makes
+        holder.result = Result(None, given=(own,) if own and is_made else ()) if is_undo else Result(own)
 
     def share(self, holder: Holder, dice: Dice) -> None:
         """Take a place on a shared trunk, and find what is made of it; another maker is faster than this worker."""
@@ -583,7 +640,9 @@ class Life:
 
     def undo(self, holder: Holder, dice: Dice) -> None:
         name, rules, own = holder.lease.step, holder.saga.operation.rules, holder.row.resource_id
-        if name == NUMBER_ATTACHMENT:
+        if holder.only_marks:
+            self.mark(holder, SOMEBODY)
+        elif name == NUMBER_ATTACHMENT:
             if NUMBER in holder.saga.agent.ids:
                 self.world.pop(NUMBER_SID, None)
             holder.result = Result(None, removed=(NUMBER_SID,))
@@ -593,7 +652,8 @@ class Life:
                 holder.result = replace(holder.result, trunk_id=holder.saga.agent.trunk_id)
         elif not rules.makes:
             if own in self.world:
-                self.world[own].tag = holder.saga.agent.id
+                agent = holder.saga.agent
+                self.world[own].tag, self.world[own].made_for = agent.id, agent.livekit_agent_name
             holder.result = Result(own if own in self.world else None)
         else:
             found = self.of_step(name, {holder.saga.agent.id}) if holder.may_have_happened else []
@@ -741,22 +801,39 @@ class Life:
         agents = list(self.agents.values())
         standing = [agent for agent in agents if agent.phone_provisioning_status is PhoneStatus.PROVISIONED]
         if not standing:
-            self.open_provision(dice.pick(agents))
+            agent = dice.pick(agents)
+            is_adopted = agent.trunk_mode is TrunkMode.DEDICATED and not self.world and not dice.below(4)
+            self.open_adoption(agent) if is_adopted else self.open_provision(agent)
             return
         (agent,) = standing
-        way, only, target = dice.below(4), None, None
-        kind = (OperationKind.DEPROVISION, OperationKind.MOVE, OperationKind.REPAIR, OperationKind.REPAIR)[way]
+        way, only, target, more = dice.below(5), None, None, dict[str, Any]()
+        kind = _ASKED[way]
+        if kind is OperationKind.DEPROVISION and agent.adopted:
+            more["keeps_path"] = dice.below(2) == 0
+        if kind is OperationKind.UPDATE:
+            more["wanted"], only = {"livekit_agent_name": f"name-{next(self.ids)}"}, CHANGED_STEPS
         if kind is OperationKind.MOVE:
             (target,), only = [one for one in agents if one is not agent], MOVED_STEPS
         elif way == 2:
             only = frozenset({LAST, *(name for name in MAKERS if dice.below(2))})
-        change = machine.open_operation(kind, agent, self.now, ORIGIN, target=target, only=only)
+        self.keep_opening(machine.open_operation(kind, agent, self.now, ORIGIN, target=target, only=only, **more))
+
+    def keep_opening(self, change: Change) -> None:
         assert change.opened
-        self.agents[agent.id] = change.agent
+        self.agents[change.agent.id] = change.agent
         if change.target:
             self.agents[change.target.id] = change.target
         self.keep_opened(change.opened)
         self.check()
+
+    def open_adoption(self, agent: AgentRow) -> None:
+        """Let somebody build a path by hand, and ask for its adoption."""
+        ids = {NUMBER: NUMBER_SID} | {name: self.make(name, SOMEBODY) for name in MAKERS}
+        self.make(NUMBER_ATTACHMENT, SOMEBODY)
+        adopted = {name: {"id": ids[name]} for name in MAKERS}
+        held = replace(agent, twilio_phone_number=E164, ids=ids, adopted=adopted)
+        wanted = {"livekit_agent_name": "by hand"}
+        self.keep_opening(machine.open_operation(OperationKind.ADOPT, held, self.now, ORIGIN, wanted=wanted))
 
     def open_provision(self, agent: AgentRow) -> None:
         """Do what accept.sql does."""
@@ -794,6 +871,9 @@ class Life:
         self.agents[agent.id] = replace(
             agent, phone_provisioning_status=PhoneStatus.PROVISIONED, twilio_phone_number=E164, ids=ids
         )
+        if agent.trunk_mode is TrunkMode.DEDICATED and dice.below(4) == 0:
+            adopted = {name: {"id": ids[name]} for name in own}
+            self.agents[agent.id] = replace(self.agents[agent.id], adopted=adopted)
         for name in own:
             parent = STEP_BY_NAME[name].under
             entry = LedgerEntry(name, ids[name], ids[parent] if parent else None)
@@ -861,6 +941,15 @@ def own_makers(agent: AgentRow) -> list[str]:
 def vars_of(row: AgentRow) -> dict[str, Any]:
     return {one.name: getattr(row, one.name) for one in fields(row)}
 
+
+_ASKED = (
+    OperationKind.DEPROVISION,
+    OperationKind.MOVE,
+    OperationKind.REPAIR,
+    OperationKind.REPAIR,
+    OperationKind.UPDATE,
+)
+"""What people ask for where a path stands; the second repair is one of some steps only."""
 
 RESTING = {PhoneStatus.NOT_PROVISIONED, PhoneStatus.FAILED, PhoneStatus.PROVISIONED}
 """What an agent without an open operation may be."""
