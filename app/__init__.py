@@ -4,6 +4,8 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flask import Flask
 
     from app.wiring import Wiring
@@ -15,37 +17,50 @@ GUNICORN_BOOT_FAILED = 3
 def create_app(wiring: "Wiring | None" = None) -> "Flask":
     """Build the web application, with `wiring` or from the settings; a server's has no commands.
 
-    Invalid settings end the process with one line each on stderr and no traceback, except under the `flask` command:
-    `doctor` must run then, too.
+    Invalid settings end the process with one line each on stderr and no traceback. Where the `flask` command only looks
+    one of ours up, there is nothing but the commands: they read the settings themselves, and `doctor` takes wrong ones.
     """
-    # Imported here: worker, sandbox and ./run.py import this package too, and need no web framework.
+    # Imported here, and below: worker, sandbox and ./run.py import this package too, and need no web framework.
+    import click  # noqa: PLC0415
+    from flask import Flask  # noqa: PLC0415
+    from flask.cli import FlaskGroup, ScriptInfo  # noqa: PLC0415
+
+    context = click.get_current_context(silent=True)
+    if context and isinstance(context.obj, ScriptInfo) and context.obj.load_dotenv_defaults:
+        from app.settings import unset_parent_env_files  # noqa: PLC0415
+
+        unset_parent_env_files()  # flask has loaded them, unless FLASK_SKIP_DOTENV is set
+    is_server = "gunicorn.arbiter" in sys.modules
+    if wiring is None and context and isinstance(context.command, FlaskGroup):
+        return _with_commands(Flask("app", static_folder=None), None)
+    from app.web.context import WIRING  # noqa: PLC0415
+
+    app = _build_application(wiring, is_server=is_server)
+    return app if is_server else _with_commands(app, lambda: app.extensions[WIRING])
+
+
+def _build_application(wiring: "Wiring | None", *, is_server: bool) -> "Flask":
     from app.api.application import build_application  # noqa: PLC0415
-    from app.cli.context import has_loaded_dotenv, is_command_lookup, make_misconfigured_app  # noqa: PLC0415
     from app.console.application import register_console  # noqa: PLC0415
     from app.domain.texts import escaped  # noqa: PLC0415
-    from app.settings import SettingsError, load_settings, unset_parent_env_files  # noqa: PLC0415
+    from app.settings import SettingsError, load_settings  # noqa: PLC0415
     from app.wiring import build, build_web  # noqa: PLC0415
 
-    if has_loaded_dotenv():
-        unset_parent_env_files()
-    is_server = "gunicorn.arbiter" in sys.modules
-    app: Flask
     try:
         app = build_application(wiring or (build_web if is_server else build)(load_settings()))
-        register_console(app)
     except SettingsError as error:
-        if not is_command_lookup():
-            sys.stderr.write("".join(f"{escaped(problem)}\n" for problem in error.problems))
-            raise SystemExit(GUNICORN_BOOT_FAILED if is_server else 1) from None
-        app = make_misconfigured_app(error.problems)
-    if not is_server:
-        _register_commands(app)
+        sys.stderr.write("".join(f"{escaped(problem)}\n" for problem in error.problems))
+        raise SystemExit(GUNICORN_BOOT_FAILED if is_server else 1) from None
+    register_console(app)
     return app
 
 
-def _register_commands(app: "Flask") -> None:
+def _with_commands(app: "Flask", wiring: "Callable[[], Wiring] | None") -> "Flask":
     """Add the commands of `flask`; a server saves their memory."""
     from app.cli.commands import COMMANDS  # noqa: PLC0415
+    from app.cli.context import INSTALLATION, Installation  # noqa: PLC0415
 
+    app.extensions[INSTALLATION] = Installation(wiring)
     for command in COMMANDS:
         app.cli.add_command(command)
+    return app

@@ -4,9 +4,7 @@ import io
 import sys
 
 import click
-from flask.cli import ScriptInfo
 
-from app import create_app
 from app.cli.commands import COMMANDS
 
 HELP = "Connect Twilio numbers to LiveKit voice agents, and keep them connected."
@@ -18,8 +16,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # If the terminal's encoding lacks our symbols, print a replacement character instead of a traceback.
             stream.reconfigure(errors="replace")
-    group = click.Group("trunkline", commands=list(COMMANDS), help=HELP)
-    group(prog_name="trunkline", obj=ScriptInfo(create_app=create_app, load_dotenv_defaults=False))
+    click.Group("trunkline", commands=COMMANDS, help=HELP)(prog_name="trunkline")
 
 
 if __name__ == "__main__":

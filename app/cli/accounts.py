@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import click
 from apiflask import Schema
-from flask.cli import AppGroup
 from marshmallow import ValidationError
 from rich.text import Text
 
@@ -220,9 +219,9 @@ _ROTATION = (
 )
 
 
-def _group(kind: AccountKind, name: str, what: str, options: Sequence[Option], limits: Sequence[Option]) -> AppGroup:
+def _group(kind: AccountKind, name: str, what: str, options: Sequence[Option], limits: Sequence[Option]) -> click.Group:
     """Build the commands of one kind."""
-    group = AppGroup(name, help=f"{what}: list, show, add, change, check, rotate, delete.")
+    group = click.Group(name, help=f"{what}: list, show, add, change, check, rotate, delete.")
     new_name, its_name = click.argument("name"), click.option("--name", help="What people call it.")
     yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
     commands: Sequence[tuple[str, Callable[..., None], Sequence[Option], str]] = (

@@ -1,7 +1,6 @@
 """`agents`: list, show, create, delete."""
 
 import click
-from flask.cli import AppGroup
 from marshmallow import ValidationError
 
 from app.cli.context import (
@@ -29,7 +28,7 @@ limit_option = click.option(
 )
 agent_argument = click.argument("agent")
 
-agents = AppGroup("agents", help="Agents: list, show, create, delete. AGENT is an id or a name.")
+agents = click.Group("agents", help="Agents: list, show, create, delete. AGENT is an id or a name.")
 
 
 @agents.command("list")

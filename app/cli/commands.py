@@ -1,55 +1,69 @@
-"""The list of commands for `flask --app app …` and `trunkline …`; they use the same services as the API."""
+"""The commands of `flask --app app …` and `trunkline …`: names and first sentences; each is imported when it is called.
 
-import signal
-import threading
+Help and completion of the whole list import none of them, and so neither the database nor a provider.
+"""
+
+from pkgutil import resolve_name
+from typing import Any, cast
 
 import click
-from flask.cli import with_appcontext
-
-from app.cli.accounts import accounts, projects
-from app.cli.agents import agents
-from app.cli.bulk import import_file, provision
-from app.cli.context import one_line_errors, wiring
-from app.cli.doctor import doctor
-from app.cli.keys import credentials, keys, webhooks
-from app.cli.operations import activity, audit, operations
-from app.cli.phones import deprovision, move, numbers, repair, status, verify
-from app.cli.trunks import trunks
-from app.cli.workspaces import workspaces
 
 
-@click.command("sweep")
-@with_appcontext
-@one_line_errors
-def sweep() -> None:
-    """Publish operations whose message was lost, until stopped."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    wiring().sweeper.run(stop)
-    wiring().close()
+class LazyCommand(click.Command):
+    """Stands in a group for the command or group at `where`, `module:attribute`."""
+
+    def __init__(self, name: str, where: str, summary: str) -> None:
+        super().__init__(name, help=summary)
+        self._where = where
+
+    def load(self) -> click.Command:
+        """Import the command itself."""
+        return cast("click.Command", resolve_name(self._where))
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Become the command itself: what is called, completed or helped with is the context's command."""
+        return self.load().make_context(info_name, args, parent, **extra)
 
 
-COMMANDS: tuple[click.Command, ...] = (
-    doctor,
-    agents,
-    numbers,
-    trunks,
-    provision,
-    import_file,
-    status,
-    deprovision,
-    move,
-    verify,
-    repair,
-    operations,
-    audit,
-    activity,
-    webhooks,
-    workspaces,
-    accounts,
-    projects,
-    keys,
-    credentials,
-    sweep,
+COMMANDS = (
+    LazyCommand("doctor", "app.cli.doctor:doctor", "Check this installation, and say how to fix what is wrong."),
+    LazyCommand("agents", "app.cli.agents:agents", "Agents: list, show, create, delete."),
+    LazyCommand("numbers", "app.cli.phones:numbers", "The numbers of a Twilio account."),
+    LazyCommand("trunks", "app.cli.trunks:trunks", "The Twilio trunks that numbers share, and those of single agents."),
+    LazyCommand("provision", "app.cli.bulk:provision", "Connect a number, or many from a file."),
+    LazyCommand("import", "app.cli.bulk:import_file", "Connect the numbers of FILE, CSV or JSON."),
+    LazyCommand("status", "app.cli.phones:status", "Show the number of AGENT: path, health and operation."),
+    LazyCommand("deprovision", "app.cli.phones:deprovision", "Disconnect the number of AGENT."),
+    LazyCommand("move", "app.cli.phones:move", "Move the number of AGENT to TO_AGENT."),
+    LazyCommand(
+        "verify",
+        "app.cli.phones:verify",
+        "Compare the path of AGENT with both providers: whether calls fail, and what is not as it was made.",
+    ),
+    LazyCommand("repair", "app.cli.phones:repair", "Repair what is missing or changed in the path of AGENT."),
+    LazyCommand("operations", "app.cli.operations:operations", "Operations: list, show, retry."),
+    LazyCommand("audit", "app.cli.operations:audit", "Compare every row with both providers now."),
+    LazyCommand(
+        "activity",
+        "app.cli.operations:activity",
+        "List changes, sign-ins and refusals, and who made them, newest first.",
+    ),
+    LazyCommand("webhooks", "app.cli.keys:webhooks", "Webhooks: list."),
+    LazyCommand("workspaces", "app.cli.workspaces:workspaces", "Workspaces: list, show, create, change, delete."),
+    LazyCommand(
+        "accounts",
+        "app.cli.accounts:accounts",
+        "Carrier accounts (Twilio): list, show, add, change, check, rotate, delete.",
+    ),
+    LazyCommand(
+        "projects",
+        "app.cli.accounts:projects",
+        "Voice projects (LiveKit): list, show, add, change, check, rotate, delete.",
+    ),
+    LazyCommand("keys", "app.cli.keys:keys", "API keys: create, list, revoke."),
+    LazyCommand("credentials", "app.cli.keys:credentials", "Stored secrets: seal them, or wrap them by a new key."),
+    LazyCommand("sweep", "app.cli.operations:sweep", "Publish operations whose message was lost, until stopped."),
 )
+"""The command line: one module for each command or group of commands; docs/cli.md lists them all."""

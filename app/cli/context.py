@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import click
-from flask import Flask, current_app
-from flask.cli import AppGroup, FlaskGroup, ScriptInfo
 from marshmallow import ValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -23,12 +21,12 @@ from app.domain.errors import ErrorCode, RefusedError, agent_not_found, operatio
 from app.domain.events import Channel, Origin
 from app.domain.numbers import InvalidNumberError, parse_e164
 from app.domain.texts import InvalidTextError, escaped, visible_line
+from app.observability.logs import configure
 from app.providers.errors import ProviderError
-from app.settings import SettingsError
+from app.settings import SettingsError, load_settings
 from app.views.fields import WHOLE_NUMBER
 from app.views.reader import Reader
-from app.web.context import WIRING, web_services
-from app.wiring import Wiring
+from app.wiring import Wiring, build
 
 EXIT_OK = 0
 """Done, or nothing to do."""
@@ -46,30 +44,35 @@ EXIT_INTERRUPTED = 130
 """Ctrl-C, 128 + SIGINT as in shells: only the display ended, not the operation."""
 
 
-SETTINGS_PROBLEMS = "trunkline.problems"
-"""Key in `app.extensions` of the lines that describe what is wrong with the settings."""
+INSTALLATION = "trunkline.installation"
+"""Key in `app.extensions` of what the commands of `flask --app app …` work on."""
 
 
-def is_command_lookup() -> bool:
-    """Return whether `flask` is only looking up one of our commands; its own, like `flask run`, need the whole app."""
-    context = click.get_current_context(silent=True)
-    return context is not None and isinstance(context.command, FlaskGroup)
+class Installation:
+    """What commands work on: the wiring of a process, built of the settings when a command first needs it."""
+
+    def __init__(self, given: Callable[[], Wiring] | None = None) -> None:
+        self.log_level = logging.INFO
+        self.wiring = given or functools.cache(self._build)
+
+    def _build(self) -> Wiring:
+        settings = load_settings()
+        configure(settings.log_format)
+        logging.getLogger().setLevel(self.log_level)
+        return build(settings)
 
 
-def has_loaded_dotenv() -> bool:
-    """Return whether `flask` has loaded `.env` into the environment, as it does unless FLASK_SKIP_DOTENV is set."""
-    context = click.get_current_context(silent=True)
-    return context is not None and isinstance(context.obj, ScriptInfo) and context.obj.load_dotenv_defaults
+def _installation() -> Installation:
+    """Return what this command works on: flask's application has it, and `trunkline` makes it."""
+    root = click.get_current_context().find_root()
+    if root.obj is None:
+        root.obj = Installation()
+    in_flask = not isinstance(root.obj, Installation)
+    found: Installation = root.obj.load_app().extensions[INSTALLATION] if in_flask else root.obj
+    return found
 
 
-def make_misconfigured_app(problems: Sequence[str]) -> Flask:
-    """Build an application without wiring: every command but `doctor` prints these lines and exits."""
-    app = Flask("app", static_folder=None)
-    app.extensions[SETTINGS_PROBLEMS] = tuple(problems)
-    return app
-
-
-class DefaultGroup(AppGroup):
+class DefaultGroup(click.Group):
     """A group that runs the command `default` when the first word is not one of its commands."""
 
     def __init__(self, *args: Any, default: str, **more: Any) -> None:
@@ -206,6 +209,7 @@ def installation_command(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        _installation().log_level = logging.ERROR
         logging.getLogger().setLevel(logging.ERROR)
         return command(*args, **kwargs)
 
@@ -251,19 +255,18 @@ def reason_of(error: Exception) -> str:
 
 def wiring() -> Wiring:
     """Return the process's wiring; if the settings are wrong, print each problem and exit."""
-    if WIRING not in current_app.extensions:
-        for problem in current_app.extensions[SETTINGS_PROBLEMS]:
+    try:
+        return _installation().wiring()
+    except SettingsError as error:
+        for problem in error.problems:
             print_line(problem, err=True)
         print_line(f"How to fix them: {command_line('doctor')}", err=True)
         sys.exit(EXIT_FAILED)
-    found: Wiring = current_app.extensions[WIRING]
-    return found
 
 
 def reader() -> Reader:
     """Return the reader that the API also uses."""
-    wiring()
-    return web_services().reader
+    return Reader(wiring().sessions, wiring().settings.trunk_max_numbers)
 
 
 def origin() -> Origin:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from flask.cli import with_appcontext
 from rich.table import Table
 from rich.text import Text
 
@@ -122,7 +121,6 @@ def _run_checks(*, is_quiet: bool) -> list[CheckResult]:
     return results
 
 
-@with_appcontext  # a check of the installation needs none, since it has to do with wrong settings too
 def _check_account(text: str, *, is_quiet: bool) -> list[CheckResult]:
     """Make the named checks of an account now, and store what they found."""
     results = []

@@ -1,7 +1,6 @@
 """`keys`, `credentials` and `webhooks`: API keys, stored secrets and webhook endpoints."""
 
 import click
-from flask.cli import AppGroup
 from rich.text import Text
 
 from app.access import KeyService, Scope
@@ -11,7 +10,7 @@ from app.sealing import SealError
 from app.views.team_schemas import KeyOut, KeySecretOut, workspace_slug
 from app.views.webhook_schemas import WebhookList
 
-keys = AppGroup("keys", help="API keys: create, list, revoke.")
+keys = click.Group("keys", help="API keys: create, list, revoke.")
 
 
 @keys.command("create")
@@ -91,7 +90,7 @@ def revoke_key(id_or_name: str, is_json: bool) -> None:
     print_line(f"Revoked {row.name} ({row.id}).")
 
 
-credentials = AppGroup("credentials", help="Stored secrets: seal them, or wrap them by a new key.")
+credentials = click.Group("credentials", help="Stored secrets: seal them, or wrap them by a new key.")
 
 
 @credentials.command("rewrap")
@@ -111,7 +110,7 @@ def rewrap_credentials(is_json: bool) -> None:
     print_line(f"{count} secrets sealed by the first key." if count else "Every stored secret is sealed by it already.")
 
 
-webhooks = AppGroup("webhooks", help="Webhooks: list.")
+webhooks = click.Group("webhooks", help="Webhooks: list.")
 
 
 @webhooks.command("list")

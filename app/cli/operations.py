@@ -1,11 +1,12 @@
-"""`operations`, `activity` and `audit`: operations and their requesters, the activity log, and the audit."""
+"""`operations`, `activity`, `audit` and `sweep`: operations, the activity log, the audit and the sweeper's process."""
 
 import json
+import signal
 import sys
+import threading
 import uuid
 
 import click
-from flask.cli import AppGroup, with_appcontext
 from rich.text import Text
 
 from app.cli.agents import limit_option
@@ -16,6 +17,7 @@ from app.cli.context import (
     find_agent,
     find_operation_id,
     json_option,
+    one_line_errors,
     origin,
     reader,
     user_command,
@@ -45,7 +47,7 @@ from app.views.operation_schemas import OperationOut, OperationPage
 from app.views.operations import all_calls_in_words
 from app.views.team_schemas import ActivityPage, workspace_slug
 
-operations = AppGroup("operations", help="Operations: list, show, retry.")
+operations = click.Group("operations", help="Operations: list, show, retry.")
 
 
 @operations.command("list")
@@ -122,7 +124,6 @@ def retry(operation_id: str, wait: bool, is_json: bool) -> None:
 )
 @limit_option
 @json_option
-@with_appcontext
 @user_command
 def activity(about: uuid.UUID | None, limit: int, is_json: bool) -> None:
     """List changes, sign-ins and refusals, and who made them, newest first."""
@@ -199,7 +200,6 @@ def audit_exit_code(report: Audit) -> int:
 @click.command("audit")
 @click.option("--fix", is_flag=True, help="Queue repairs, and delete our orphaned resources.")
 @json_option
-@with_appcontext
 @user_command
 def audit(fix: bool, is_json: bool) -> None:
     """Compare every row with both providers now.
@@ -217,3 +217,14 @@ def audit(fix: bool, is_json: bool) -> None:
     else:
         print_audit(report)
     sys.exit(audit_exit_code(report))
+
+
+@click.command("sweep")
+@one_line_errors
+def sweep() -> None:
+    """Publish operations whose message was lost, until stopped."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    wiring().sweeper.run(stop)
+    wiring().close()

@@ -4,7 +4,6 @@ import sys
 from typing import Any
 
 import click
-from flask.cli import AppGroup, with_appcontext
 from rich.text import Text
 
 from app.cli.accounts import find_account
@@ -78,7 +77,6 @@ takeover_option = click.option(
 @click.option("--dry-run", is_flag=True, help="Preview: show the calls and the obstacles; read-only.")
 @wait_option
 @json_option
-@with_appcontext
 @user_command
 def provision_number(agent: str, number: str, takeover: bool, dry_run: bool, wait: bool, is_json: bool) -> None:
     """Connect NUMBER, as +15145551234, to AGENT.
@@ -101,7 +99,6 @@ def provision_number(agent: str, number: str, takeover: bool, dry_run: bool, wai
     "--watch", "is_watching", is_flag=True, help="Wait while an operation is in progress, and show its steps."
 )
 @json_option
-@with_appcontext
 @user_command
 def status(agent: str, is_watching: bool, is_json: bool) -> None:
     """Show the number of AGENT: path, health and operation.
@@ -124,7 +121,6 @@ def status(agent: str, is_watching: bool, is_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @wait_option
 @json_option
-@with_appcontext
 @user_command
 def deprovision(agent: str, yes: bool, wait: bool, is_json: bool) -> None:
     """Disconnect the number of AGENT.
@@ -150,7 +146,6 @@ def deprovision(agent: str, yes: bool, wait: bool, is_json: bool) -> None:
 @click.argument("to_agent")
 @wait_option
 @json_option
-@with_appcontext
 @user_command
 def move(agent: str, to_agent: str, wait: bool, is_json: bool) -> None:
     """Move the number of AGENT to TO_AGENT.
@@ -245,7 +240,7 @@ USE_NOTES = {
 }
 """Use -> what it means for connecting the number."""
 
-numbers = AppGroup("numbers", help="The numbers of a Twilio account.")
+numbers = click.Group("numbers", help="The numbers of a Twilio account.")
 
 
 @numbers.command("list")
@@ -288,7 +283,6 @@ def _as_json(one: OwnedNumber) -> dict[str, Any]:
 @click.command("verify")
 @agent_argument
 @json_option
-@with_appcontext
 @user_command
 def verify(agent: str, is_json: bool) -> None:
     """Compare the path of AGENT with both providers: whether calls fail, and what is not as it was made.
@@ -325,7 +319,6 @@ def _print_verification(result: VerifyResult) -> None:
 @click.option("--takeover", is_flag=True, help="Take the number back from somebody else's trunk or application.")
 @wait_option
 @json_option
-@with_appcontext
 @user_command
 def repair(agent: str, takeover: bool, wait: bool, is_json: bool) -> None:
     """Repair what is missing or changed in the path of AGENT.

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import click
-from flask.cli import AppGroup
 
 from app.bulk.consolidation import ConsolidationPlan
 from app.cli.agents import limit_option
@@ -13,9 +12,10 @@ from app.cli.output import coloured, format_time, print_json, print_line, print_
 from app.domain.operations import TrunkMode, TrunkState
 from app.numbers.inventory import UNKNOWN_ROOM
 from app.views.trunk_schemas import ConsolidationOut, TrunkPageOut
-from app.web.context import web_services
+from app.views.trunks import TrunkReader
+from app.wiring import profile_of
 
-trunks = AppGroup("trunks", help="The Twilio trunks that numbers share, and those of single agents.")
+trunks = click.Group("trunks", help="The Twilio trunks that numbers share, and those of single agents.")
 
 
 @trunks.command("list")
@@ -31,7 +31,11 @@ trunks = AppGroup("trunks", help="The Twilio trunks that numbers share, and thos
 def list_trunks(mode: str | None, state: str | None, limit: int, is_json: bool) -> None:
     """List the trunks, newest first, and say how many more numbers fit."""
     room = wiring().headroom.of()
-    page = web_services().trunk_reader.trunks(
+    settings = wiring().settings
+    trunk_reader = TrunkReader(
+        wiring().sessions, settings.instance_name, profile_of(settings), settings.trunk_max_numbers
+    )
+    page = trunk_reader.trunks(
         limit=limit, mode=TrunkMode(mode) if mode else None, state=TrunkState(state) if state else None
     )
     if is_json:

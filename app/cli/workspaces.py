@@ -3,7 +3,6 @@
 import uuid
 
 import click
-from flask.cli import AppGroup
 from marshmallow import ValidationError
 
 from app.cli.agents import limit_option
@@ -13,7 +12,7 @@ from app.db.models import Workspace
 from app.views.reader import cut
 from app.views.team_schemas import WorkspaceChangeIn, WorkspaceIn, WorkspaceOut, WorkspacePage
 
-workspaces = AppGroup("workspaces", help="Workspaces: list, show, create, change, delete.")
+workspaces = click.Group("workspaces", help="Workspaces: list, show, create, change, delete.")
 
 slug_argument = click.argument("slug")
 account_option = click.option(

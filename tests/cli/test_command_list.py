@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from app.cli.commands import COMMANDS
+from app.cli.commands import COMMANDS, LazyCommand
 from app.cli.doctor import CHECKS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -22,7 +22,7 @@ def _commands(found: click.Command, name: str) -> Iterator[tuple[str, click.Comm
         yield from _commands(command, f"{name} {inner}")
 
 
-ALL = dict(pair for command in COMMANDS for pair in _commands(command, str(command.name)))
+ALL = dict(pair for command in COMMANDS for pair in _commands(command.load(), str(command.name)))
 
 
 def _arguments(command: click.Command) -> str:
@@ -56,6 +56,14 @@ def test_every_command_takes_a_workspace_but_those_of_the_installation() -> None
     sentence = re.search(r"has no such option: (.+)\.$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
     assert sentence is not None
     assert without == set(re.findall(r"`(\w+)`", sentence[1]))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command.name))
+def test_the_list_says_of_a_command_what_its_own_help_begins_with(command: LazyCommand) -> None:
+    own = command.load()
+
+    assert own.name == command.name
+    assert own.get_short_help_str(200) == command.get_short_help_str(200)
 
 
 @pytest.mark.parametrize("name", ALL)
