@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from pydantic import SecretStr
 
+from app.domain.numbers import InvalidNumberError, parse_e164
 from app.domain.sip_uris import EDGE_PARAMETERS, TWILIO_SIGNALLING, SipUri, parse_sip_uri
 from app.sealing import parse_keys
 
@@ -82,6 +83,14 @@ def whole_number(value: object) -> object:
     if isinstance(value, str) and "." in value:
         raise ValueError("must be a whole number")
     return number(value)
+
+
+def phone_number(value: str) -> str:
+    """Return a number in E.164."""
+    try:
+        return parse_e164(value)
+    except InvalidNumberError as error:
+        raise ValueError(str(error)) from error
 
 
 def database_url(value: str) -> str:

@@ -136,6 +136,9 @@ class Settings(DatabaseSettings):
     trunk_transfer_mode: TransferMode | None = None
     """Twilio's TransferMode: whether an agent may hand a call on. Unset: as Twilio makes a trunk, and left alone."""
 
+    test_call_caller: Annotated[str, AfterValidator(values.phone_number)] = "+12025550100"
+    """The number that test calls come from, in E.164; of those reserved for fiction, so that it is nobody's."""
+
     instance_name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?$")] = "trunkline"
     """Marks our resources at the providers; at most 16 characters, so that a tag with an agent id fits Twilio's 64."""
     port: Annotated[Whole, Field(ge=1, le=65535)] = 8080

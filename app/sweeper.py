@@ -22,6 +22,7 @@ from app.bulk.dispatcher import BulkDispatcher
 from app.db.engine import Sessions, read_sql
 from app.db.models import IS_OPEN
 from app.numbers.service import ProvisioningService
+from app.numbers.test_calls import CallService
 from app.webhooks.deliveries import DeliveryService
 
 log = structlog.get_logger(__name__)
@@ -72,6 +73,7 @@ class Sweeper:
     audits: AuditService
     dispatcher: BulkDispatcher
     deliveries: DeliveryService
+    calls: CallService
     retiring: RetiringService
     purges: tuple[Callable[[], int], ...] = ()
     """Functions that delete expired rows and return how many; every replica may run them."""
@@ -88,6 +90,8 @@ class Sweeper:
         for audit_id in self.audits.take_due():
             self.service.publisher.publish_audit(audit_id)
         self.deliveries.sweep()
+        for call_id in self.calls.take_due():
+            self.calls.publisher.publish_call(call_id)
         return len(due)
 
     def sweep_trunks(self) -> None:

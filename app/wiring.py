@@ -27,6 +27,7 @@ from app.numbers.dry_run import PlanningService
 from app.numbers.inventory import HeadroomService, InventoryService
 from app.numbers.maintenance import MaintenanceService
 from app.numbers.service import ProvisioningService, Publisher
+from app.numbers.test_calls import CallService
 from app.observability.counters import make_counters
 from app.observability.tracing import NO_TELEMETRY, Telemetry, make_tracing
 from app.path.spec import Profile
@@ -99,6 +100,7 @@ class Wiring:
     stored_secrets: StoredSecretService
     webhooks: WebhookService
     deliveries: DeliveryService
+    calls: CallService
     workspaces: WorkspaceService
     telemetry: Telemetry
 
@@ -114,6 +116,7 @@ class Wiring:
     def close(self) -> None:
         """Close every connection."""
         self.deliveries.close()
+        self.calls.close()
         self.telemetry.close()
         self.toolboxes.close()
         self.engine.dispose()
@@ -156,6 +159,7 @@ def build(
     audits = AuditService(sessions, toolboxes, maintenance, timedelta(seconds=settings.orphan_grace_s), bulks)
     sender = Sender(AddressRule(settings.webhook_networks))
     deliveries = DeliveryService(sessions, publisher, sender, sealer)
+    calls = CallService(sessions, publisher, toolboxes, settings.test_call_caller, sender.rule, telemetry.counters)
     agents, webhooks = AgentService(sessions), WebhookService(sessions, publisher, sender, sealer)
     retiring = RetiringService(sessions, toolboxes)
     headroom = HeadroomService(sessions, toolboxes, settings.trunk_max_numbers)
@@ -168,6 +172,7 @@ def build(
         agents.erase_deleted,
         retiring.purge,
         partial(purge_activity, sessions),
+        calls.purge,
     )
     dispatcher = BulkDispatcher(sessions, service, maintenance)
     return Wiring(
@@ -181,7 +186,7 @@ def build(
         agents=agents,
         provisioning=service,
         runner=BatchRunner(rows, toolboxes, instrumentation=StepInstrumentation(telemetry)),
-        sweeper=Sweeper(sessions, service, audits, dispatcher, deliveries, retiring, purges, accounts.recheck),
+        sweeper=Sweeper(sessions, service, audits, dispatcher, deliveries, calls, retiring, purges, accounts.recheck),
         maintenance=maintenance,
         audits=audits,
         planning=PlanningService(sessions, toolboxes, settings.trunk_max_numbers),
@@ -199,6 +204,7 @@ def build(
         stored_secrets=StoredSecretService(sessions, sealer),
         webhooks=webhooks,
         deliveries=deliveries,
+        calls=calls,
         workspaces=WorkspaceService(sessions),
         telemetry=telemetry,
     )

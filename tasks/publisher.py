@@ -60,6 +60,11 @@ class ChainPublisher(Publisher):
         signature = upkeep.retire_trunk.si(str(trunk_id))
         return self._try(lambda: signature.apply_async(retry=False), trunk_id=str(trunk_id))
 
+    def publish_call(self, call_id: uuid.UUID) -> bool:
+        """Queue a test call; False when the broker did not take it."""
+        signature = upkeep.call.si(str(call_id))
+        return self._try(lambda: signature.apply_async(retry=False), test_call_id=str(call_id))
+
     def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
         """Queue the hint that a webhook has something to be told; False when the broker did not take it."""
         signature = webhooks.deliver.si(str(endpoint_id))
@@ -104,6 +109,10 @@ class BackgroundPublisher(Publisher):
     def publish_retirement(self, trunk_id: uuid.UUID) -> bool:
         """Queue it now: only the sweeper does."""
         return self._publisher.publish_retirement(trunk_id)
+
+    def publish_call(self, call_id: uuid.UUID) -> bool:
+        """Queue it now: it is asked for by hand."""
+        return self._publisher.publish_call(call_id)
 
     def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
         """Queue the hint now: a message is tested or sent again by hand."""

@@ -3,7 +3,18 @@
 from apiflask import APIFlask
 
 from app.access import KeyService
-from app.api import accounts, agents, documentation, keys, operations, provisionings, trunks, webhooks, workspaces
+from app.api import (
+    accounts,
+    agents,
+    documentation,
+    keys,
+    operations,
+    provisionings,
+    test_calls,
+    trunks,
+    webhooks,
+    workspaces,
+)
 from app.api.documentation import VERSION, configure_openapi
 from app.domain.operations import STEP_BY_NAME
 from app.idempotency import IdempotencyStore
@@ -73,6 +84,7 @@ def build_application(wiring: Wiring) -> APIFlask:
     app.register_blueprint(agents.phones_blueprint)
     app.register_blueprint(provisionings.blueprint)
     app.register_blueprint(agents.maintenance_blueprint)
+    app.register_blueprint(test_calls.blueprint)
     app.register_blueprint(trunks.blueprint)
     app.register_blueprint(operations.blueprint)
     app.register_blueprint(operations.audits_blueprint)

@@ -43,6 +43,7 @@ COMMANDS = (
         "Compare the path of AGENT with both providers: whether calls fail, and what is not as it was made.",
     ),
     LazyCommand("repair", "app.cli.phones:repair", "Repair what is missing or changed in the path of AGENT."),
+    LazyCommand("call", "app.cli.calls:call", "Call NUMBER as Twilio would, and say what becomes of the call."),
     LazyCommand("operations", "app.cli.operations:operations", "Operations: list, show, retry."),
     LazyCommand("audit", "app.cli.operations:audit", "Compare every row with both providers now."),
     LazyCommand(

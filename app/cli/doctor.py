@@ -55,6 +55,11 @@ class NullPublisher:
         del audit_id
         return False
 
+    def publish_call(self, call_id: uuid.UUID) -> bool:
+        """Queue nothing."""
+        del call_id
+        return False
+
     def publish_retirement(self, trunk_id: uuid.UUID) -> bool:
         """Queue nothing."""
         del trunk_id

@@ -149,6 +149,11 @@ def agents_named(session: Session, name: str, limit: int) -> Sequence[Agent]:
     return session.scalars(page_of(query, Agent, None, limit)).all()
 
 
+def agent_with_number(session: Session, number: str) -> Agent | None:
+    """Return the agent that has this number, in E.164, whatever its status."""
+    return session.scalar(select(Agent).where(Agent.twilio_phone_number == number, Agent.deleted_at.is_(None)))
+
+
 def agents_between(session: Session, low: uuid.UUID, high: uuid.UUID, limit: int) -> Sequence[Agent]:
     """Return up to `limit` agents whose ids lie between these two and that are not deleted."""
     query = select(Agent).where(Agent.id.between(low, high), Agent.deleted_at.is_(None))

@@ -118,13 +118,16 @@ UNIQUE_OPERATION = "uq_operations_open_agent"
 
 
 class Publisher(WebhookPublisher, Protocol):
-    """Publishes the message for an operation, an audit or an endpoint; the rows do not depend on its arrival."""
+    """Publishes the message for an operation, audit, call or endpoint; the rows do not depend on its arrival."""
 
     def publish(self, plan: Plan) -> bool:
         """Queue the plan's chain within seconds; return whether the broker accepted it. Never raises."""
 
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
         """Queue an audit that was asked for, likewise."""
+
+    def publish_call(self, call_id: uuid.UUID) -> bool:
+        """Queue a test call that was asked for, or that is due, likewise."""
 
     def publish_retirement(self, trunk_id: uuid.UUID) -> bool:
         """Queue that a shared trunk without numbers is deleted, likewise."""

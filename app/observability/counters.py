@@ -66,6 +66,15 @@ AGENTS = Metric("trunkline_agents", Kind.GAUGE, "Agents by the status of their n
 AGENTS_HEALTH = Metric(
     "trunkline_agents_health", Kind.GAUGE, "Agents with a number by the health of its path.", ("health",)
 )
+AGENTS_REACHABILITY = Metric(
+    "trunkline_monitored_agents",
+    Kind.GAUGE,
+    "Agents with a number and a monitor, by what their test calls say.",
+    ("reachability",),
+)
+TEST_CALLS = Metric(
+    "trunkline_test_calls_total", Kind.COUNTER, "Test calls by verdict and by who asked.", ("verdict", "trigger")
+)
 STEP_SECONDS = Metric(
     "trunkline_step_duration_seconds",
     Kind.HISTOGRAM,

@@ -15,12 +15,13 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import ColumnElement, Float, Row, case, cast, func, select
+from sqlalchemy import ColumnElement, Float, Row, case, cast, func, select, text
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Bulk, Operation, Trunk
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
+from app.domain.calls import CallVerdict, Reachability
 from app.domain.events import DeliveryStatus
 from app.domain.findings import FINDING_KINDS, AuditStatus, Finding, Health, stored_finding
 from app.domain.operations import (
@@ -143,6 +144,14 @@ def count_agents(session: Session) -> Sequence[Row[str, str, int]]:
     return session.execute(select(*pair, func.count()).where(Agent.deleted_at.is_(None)).group_by(*pair)).all()
 
 
+def count_monitored(session: Session) -> Sequence[Row[Reachability, int]]:
+    """Return (reachability, how many agents with a number and a monitor) for every value that occurs."""
+    is_monitored = text("options -> 'monitor' IS NOT NULL")
+    is_provisioned = Agent.phone_provisioning_status == PhoneStatus.PROVISIONED
+    query = select(Agent.reachability, func.count()).where(is_monitored, is_provisioned)
+    return session.execute(query.group_by(Agent.reachability)).all()
+
+
 def newest_findings(session: Session) -> Sequence[Finding]:
     """Return every finding of the newest audit that was done."""
     query = select(Audit.findings).where(Audit.status == AuditStatus.DONE)
@@ -226,6 +235,8 @@ def _agents(session: Session) -> Iterable[Family]:
             health[state,] += count
     yield gauge(counters.AGENTS, statuses, _all(PhoneStatus))
     yield gauge(counters.AGENTS_HEALTH, health, _all(Health))
+    reached = {(one.value,): count for one, count in count_monitored(session)}
+    yield gauge(counters.AGENTS_REACHABILITY, reached, _all(Reachability))
     findings: Counter[Labels] = Counter((one.code.value, one.severity.value) for one in newest_findings(session))
     # A code may be found with another severity than its own: that pair is shown while it is.
     own = [(code.value, kind.severity.value) for code, kind in FINDING_KINDS.items()]
@@ -358,6 +369,7 @@ class BrokerCollector(Collector):
         yield counted(counters.STEP_RUNS, counts)
         yield counted(counters.STEP_RETRIES, counts, runs)
         yield counted(counters.LEASE_LOSSES, counts, runs)
+        yield counted(counters.TEST_CALLS, counts, product(CallVerdict, ("request", "monitor")))
         yield counted(counters.HTTP_REFUSED, counts, [(str(status),) for status in counters.REFUSED_STATUSES])
         yield counted(counters.PROVIDER_CALLS, counts)
         yield counted(counters.PROVIDER_SECONDS, counts)

@@ -180,7 +180,7 @@ def shares_of(tier: Sequence[OriginationUrl]) -> list[int]:
     return weights if any(weights) else [1] * len(tier)
 
 
-def _called_first(urls: Sequence[OriginationUrl], roll: float) -> OriginationUrl | None:
+def called_first(urls: Sequence[OriginationUrl], roll: float) -> OriginationUrl | None:
     """Return the URL that answers: the first that can be read, since the others answer nothing."""
     return next((url for url in drawn(urls, roll) if parsed_url(url.sip_url)), None)
 
@@ -239,12 +239,12 @@ def _why_not_our_url(observed: Observed, spec: PathSpec, roll: float) -> list[Re
     elif not ours.is_enabled:
         reasons.append(Reason(_Code.ORIGINATION_URL_DISABLED, resource))
     wanted = url_as_wanted(spec)
-    first = _called_first([*(url for url in urls if url is not ours), wanted], roll)
+    first = called_first([*(url for url in urls if url is not ours), wanted], roll)
     if first is not None and first is not wanted and not _is_right_url(spec, first):
         detail = f"{shown(first.sid)} ({shown(first.sip_url)}) is called before ours."
         reasons.append(Reason(_Code.ORIGINATION_URL_OVERRIDDEN, (ORIGINATION_URL, first.sid), detail))
     elif ours is not None and (ours.priority, ours.weight) != (wanted.priority, wanted.weight):
-        other = _called_first(urls, roll)
+        other = called_first(urls, roll)
         if other is not None and other is not ours:
             detail = (
                 f"Its priority is {ours.priority} and its weight {ours.weight}: {shown(other.sid)} is called before it."

@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions, Statements, read_sql
 from app.db.models import IS_OPEN, Agent
+from app.domain.calls import Reachability
 from app.domain.operations import COLUMNS, STEP_BY_NAME, STEPS
 from app.domain.workspaces import AccountIds
 from app.saga.machine import AgentRow, Asked, Change, LedgerEntry, OperationRow, Saga, StepRow
@@ -58,6 +59,7 @@ _AGENT_COLUMNS = (
     "options",
     "version",
     "adopted",
+    "reachability",
     *_HEALTH,
     "updated_at",
 )
@@ -321,7 +323,8 @@ def _given_back(change: Change) -> dict[str, str | None]:
         return {}
     former = {COLUMNS[step]: change.agent.ids.get(step) for step in change.operation.former_ids}
     trunk_id = change.agent.trunk_id
-    return {"trunk_id": str(trunk_id) if trunk_id else None, **former}
+    unknown = {"reachability": Reachability.UNKNOWN.value}
+    return {"trunk_id": str(trunk_id) if trunk_id else None, **unknown, **former}
 
 
 def _agents_of(operation: OperationRow) -> list[uuid.UUID]:

@@ -31,12 +31,16 @@ TOLD = ("code", "severity", "callers", "sentence", "detail", "resource")
 """What an event tells of a finding."""
 
 
-def announce_drift(session: Session, drifted: Mapping[Agent, Iterable[Finding]]) -> None:
-    """Queue an event for each agent whose path has begun to drift, or whose calls have begun to fail."""
-    events = [(WebhookEvent.DRIFTED, _drift(agent, findings)) for agent, findings in drifted.items()]
+def announce(session: Session, events: Sequence[tuple[WebhookEvent, Mapping[str, Any]]]) -> None:
+    """Queue events in the caller's transaction."""
     if events:
         change = {"announcements": lines_of(events)}
         session.connection().exec_driver_sql(_ANNOUNCE, {"change": json.dumps(change)})
+
+
+def announce_drift(session: Session, drifted: Mapping[Agent, Iterable[Finding]]) -> None:
+    """Queue an event for each agent whose path has begun to drift, or whose calls have begun to fail."""
+    announce(session, [(WebhookEvent.DRIFTED, _drift(agent, findings)) for agent, findings in drifted.items()])
 
 
 def _drift(agent: Agent, findings: Iterable[Finding]) -> dict[str, Any]:

@@ -51,11 +51,16 @@ class RecordingPublisher:
     audits: list[uuid.UUID] = field(default_factory=list)
     webhooks: list[uuid.UUID] = field(default_factory=list)
     retirements: list[uuid.UUID] = field(default_factory=list)
+    calls: list[uuid.UUID] = field(default_factory=list)
     on_publish: Callable[[Plan], Any] = lambda _plan: None
     """Called at once with each plan, like a very quick worker."""
 
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
         self.audits.append(audit_id)
+        return True
+
+    def publish_call(self, call_id: uuid.UUID) -> bool:
+        self.calls.append(call_id)
         return True
 
     def publish_retirement(self, trunk_id: uuid.UUID) -> bool:

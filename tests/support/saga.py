@@ -26,6 +26,7 @@ from app.db.models import (
     Operation,
     OperationStep,
     Resource,
+    TestCall,
     Trunk,
     VoiceProject,
     Workspace,
@@ -53,6 +54,8 @@ from app.domain.workspaces import DEFAULT_WORKSPACE, ENVIRONMENT_ACCOUNT, ENVIRO
 from app.numbers.agents import AgentService
 from app.numbers.maintenance import MaintenanceService
 from app.numbers.service import ProvisioningService
+from app.numbers.test_calls import CallService
+from app.observability.tracing import NO_TELEMETRY
 from app.path.marks import is_pool_tag, pool_tag
 from app.path.spec import Profile
 from app.saga.chain_plan import Plan
@@ -68,6 +71,8 @@ from tests.support.providers import WorkerDiedError, World
 from tests.support.toolboxes import Worlds, toolboxes_in_memory, tools_of, with_tools
 
 E164 = "+15145551234"
+CALLER = "+12025550100"
+"""Who places test calls."""
 SIP_URI = "sip:abc.sip.livekit.cloud;transport=tcp"
 MAX_NUMBERS = 500
 """Numbers on one shared trunk."""
@@ -127,10 +132,15 @@ class RecordingPublisher:
     audits: list[uuid.UUID] = field(default_factory=list)
     webhooks: list[uuid.UUID] = field(default_factory=list)
     retirements: list[uuid.UUID] = field(default_factory=list)
+    calls: list[uuid.UUID] = field(default_factory=list)
     accepts: bool = True
 
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
         self.audits.append(audit_id)
+        return True
+
+    def publish_call(self, call_id: uuid.UUID) -> bool:
+        self.calls.append(call_id)
         return True
 
     def publish_retirement(self, trunk_id: uuid.UUID) -> bool:
@@ -437,7 +447,9 @@ def wire(sessions: Sessions, timing: Timing = TIMING, max_numbers: int = MAX_NUM
     audits = AuditService(sessions, toolboxes, maintenance, timedelta(hours=1), BulkService(sessions, rows))
     deliveries = DeliveryService(sessions, publisher, Sender(AddressRule()), Sealer())
     retiring = RetiringService(sessions, toolboxes)
-    sweeper = Sweeper(sessions, service, audits, BulkDispatcher(sessions, service, maintenance), deliveries, retiring)
+    calls = CallService(sessions, publisher, toolboxes, CALLER, AddressRule(), NO_TELEMETRY.counters)
+    dispatcher = BulkDispatcher(sessions, service, maintenance)
+    sweeper = Sweeper(sessions, service, audits, dispatcher, deliveries, calls, retiring)
     return Saga(sessions, rows, world, clock, publisher, runner, service, sweeper, worlds, toolboxes)
 
 
@@ -478,7 +490,8 @@ def saga_sessions(postgres_server: PostgresServer, template_database: str) -> It
 def saga(saga_sessions: Sessions, plain_logs: None) -> Saga:
     """A saga over an empty database and empty providers."""
     with saga_sessions.begin() as session:
-        for table in (WebhookEndpoint, BulkItem, Event, Resource, OperationStep, Operation, Bulk, Agent, Trunk, Audit):
+        of_operations = (BulkItem, Event, Resource, OperationStep, Operation, Bulk)
+        for table in (WebhookEndpoint, TestCall, *of_operations, Agent, Trunk, Audit):
             session.execute(delete(table))
         for account, environment in ((CarrierAccount, ENVIRONMENT_ACCOUNT), (VoiceProject, ENVIRONMENT_PROJECT)):
             session.execute(delete(account).where(account.id != environment))

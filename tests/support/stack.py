@@ -130,6 +130,9 @@ class NoPublisher:
     def publish_audit(self, _audit_id: object) -> bool:
         return False
 
+    def publish_call(self, _call_id: object) -> bool:
+        return False
+
     def publish_retirement(self, _trunk_id: object) -> bool:
         return False
 
