@@ -60,7 +60,11 @@ class Phone:
         kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
         self.socket = socket.socket(socket.AF_INET, kind)
         self.socket.settimeout(WAIT_S)
-        self.socket.connect((host, int(port)))
+        try:
+            self.socket.connect((host, int(port)))
+        except OSError:
+            self.socket.close()
+            raise
         self.here = "{}:{}".format(*self.socket.getsockname())
         self.call_id, self.from_tag = secrets.token_hex(8), secrets.token_hex(4)
         self.branch, self.called, self.cseq = "", "", 0

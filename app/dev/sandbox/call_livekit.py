@@ -84,6 +84,7 @@ class Answer:
     """The agent that picks up; "" for a worker without a name, None for nobody."""
     codecs: frozenset[str] = frozenset()
     """Those that LiveKit takes."""
+    encryption: int = DISABLE
     room: str = ""
     """The room that the call waits in for its answer; none for a call that is refused before, or asked for a PIN."""
     trunk: Trunk | None = None
@@ -112,7 +113,7 @@ def take_invite(sandbox: Sandbox, invite: Invite) -> Answer:
         answer.trunk = _matched_trunk(sandbox, answer.hops, invite)
         answer.is_ringing = True
         answer.rule = rule = _matched_rule(sandbox, invite, answer.trunk)
-        encryption, answer.codecs = _check_media(answer.trunk, rule, invite)
+        answer.encryption, answer.codecs = _check_media(answer.trunk, rule, invite)
         answer.room = _joined_room(sandbox, rule, invite)
         answer.hops.append(hop("dispatchRule", rule.sip_dispatch_rule_id, rule.name or "unnamed rule"))
         answer.agents = [agent.agent_name for agent in rule.room_config.agents if agent.agent_name]
@@ -123,7 +124,7 @@ def take_invite(sandbox: Sandbox, invite: Invite) -> Answer:
         return answer
     name = answer.answered_by
     answer.hops.append(hop("agent", name, f"agent {name} is dispatched to the room"))
-    if invite.is_secure and encryption == DISABLE:
+    if invite.is_secure and answer.encryption == DISABLE:
         # LiveKit answers an offer of SRTP in the clear then (livekit/media-sdk sdp/offer.go, Answer). That Twilio hangs
         # up is said by its errors 32207 and 32208, and is the purpose of a secure trunk.
         answer.reason = "the Twilio trunk is secure and neither LiveKit's trunk nor its rule encrypts media"

@@ -342,5 +342,7 @@ def _check_options(spec: dict[str, Any], kinds: list[str], *, is_pause: bool) ->
         raise FaultError("a pause holds every request that fits: it takes no times")
     if spec.get("landing") not in (None, *LANDINGS) or ("landing" in spec and not is_pause):
         raise FaultError(f"landing belongs to a pause and is one of {', '.join(LANDINGS)}")
+    if SIP_STATUS in kinds and spec.get("status") not in range(300, 700):
+        raise FaultError("sip_status takes a status from 300 to 699")
     if not isinstance(spec.get("reads", False), bool) or ("reads" in spec and LATE_LIST not in kinds):
         raise FaultError("reads belongs to late_list and is true or false")

@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         """Keep the connection, unless there are too many."""
         self._stream = transport
-        self.address = transport.get_extra_info("peername")[:2]
+        self.address = (transport.get_extra_info("peername") or self.address)[:2]
         self._connections.add(self)
         if len(self._connections) > MOST_CONNECTIONS:
             transport.abort()
@@ -139,7 +139,7 @@ class SipListener:
         self._packets: asyncio.DatagramTransport | None = None
         self._heard: asyncio.DatagramTransport | None = None
         self._server: asyncio.Server | None = None
-        calls.later, calls.apply = self._loop.call_later, self.apply
+        calls.transactions.later, calls.apply = self._loop.call_later, self.apply
         calls.rtp_port = int(self._sound.getsockname()[1])
         sandbox.sip_address = f"{HOST}:{self.port}"
 
@@ -154,6 +154,7 @@ class SipListener:
 
     def stop(self) -> None:
         """Close every socket and end the thread."""
+        self._calls.apply = lambda: None
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(STOP_S)

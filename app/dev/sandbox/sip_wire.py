@@ -1,5 +1,6 @@
 """SIP messages as bytes (RFC 3261): reading requests and responses, framing a stream, writing both, and SDP."""
 
+import base64
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -22,23 +23,6 @@ COMPACT = {
 
 MAX_MESSAGE_BYTES = 65_536
 """Bytes of one message; what is longer closes its connection. A UDP packet cannot be longer."""
-
-REASONS = {
-    100: "Processing",
-    180: "Ringing",
-    200: "OK",
-    302: "Moved Temporarily",
-    400: "Bad request",
-    401: "Unauthorized",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    407: "Unauthorized",
-    481: "Call does not exist",
-    486: "Rejected",
-    487: "Request Terminated",
-    503: "Try again later",
-}
-"""Reason phrases as livekit-sip writes them where it says nothing else (livekit/sip pkg/sip/inbound.go)."""
 
 
 class MalformedError(ValueError):
@@ -90,7 +74,7 @@ class Message:
         start = f"{self.method} {self.uri} {VERSION}" if self.method else f"{VERSION} {self.status} {self.reason}"
         lines = [start, *(f"{_spelled(name)}: {value}" for name, value in self.headers)]
         lines.append(f"Content-Length: {len(self.body)}")
-        return "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + self.body
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + self.body
 
 
 SPELLED = {"call-id": "Call-ID", "cseq": "CSeq", "www-authenticate": "WWW-Authenticate"}
@@ -110,7 +94,7 @@ def read_message(data: bytes) -> Message:
     head, separator, body = data.lstrip(b"\r\n").partition(b"\r\n\r\n")
     if not separator:
         raise MalformedError("the header has no end")
-    start, *lines = re.sub(r"\r\n[ \t]+", " ", head.decode("utf-8", "surrogateescape")).split("\r\n")
+    start, *lines = re.sub(r"\r\n[ \t]+", " ", head.decode("utf-8", "replace")).split("\r\n")
     message = _started(start)
     for line in lines:
         parts = _HEADER.fullmatch(line)
@@ -208,6 +192,9 @@ def new_branch() -> str:
     return "z9hG4bK" + secrets.token_hex(8)
 
 
+SRTP_KEY_BYTES = 30
+"""Master key and salt of AES_CM_128_HMAC_SHA1_80 (RFC 4568, 6.2.1)."""
+
 STATIC_PAYLOADS = {"0": "pcmu/8000", "8": "pcma/8000", "9": "g722/8000"}
 """Payload types that need no rtpmap (RFC 3551, table 4)."""
 
@@ -249,18 +236,19 @@ def read_offer(body: bytes) -> Offer | None:
     return Offer(host, int(media[1]), codecs, is_secure or "SAVP" in media[2])
 
 
-def answer_sdp(offer: Offer, codec: str, host: str, port: int) -> bytes:
-    """Return the SDP of an answer with one codec, in the clear."""
+def answer_sdp(offer: Offer, codec: str, host: str, port: int, *, is_secure: bool) -> bytes:
+    """Return the SDP of an answer with one codec, encrypted (RFC 4568) or in the clear."""
     payload = offer.codecs[codec]
-    name = codec.upper()
+    key = base64.b64encode(secrets.token_bytes(SRTP_KEY_BYTES)).decode()
     lines = (
         "v=0",
         f"o=- {secrets.randbits(32)} 1 IN IP4 {host}",
         "s=LiveKit",
         f"c=IN IP4 {host}",
         "t=0 0",
-        f"m=audio {port} RTP/AVP {payload}",
-        f"a=rtpmap:{payload} {name}",
+        f"m=audio {port} {'RTP/SAVP' if is_secure else 'RTP/AVP'} {payload}",
+        f"a=rtpmap:{payload} {codec.upper()}",
+        *([f"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{key}"] if is_secure else []),
         "a=ptime:20",
         "a=sendrecv",
     )
