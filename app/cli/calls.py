@@ -30,7 +30,8 @@ _COLOURS = {CallVerdict.ANSWERED: GOOD, CallVerdict.BLOCKED: WARNING}
 def call(number: str, is_json: bool) -> None:
     """Call NUMBER as Twilio would, and say what becomes of the call.
 
-    NUMBER is a number, as +15145551234, or the agent that has it. A worker places the call, and hangs up as soon as it is answered. Exit code 0: an agent answered; 1: none did.
+    NUMBER is a number, as +15145551234, or the agent that has it. A worker places the call, and hangs up as soon as it
+    is answered. Exit code 0: an agent answered; 1: none did.
     """
     agent = _find(number)
     placed = wiring().calls.request(agent.id, origin=origin())

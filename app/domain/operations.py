@@ -449,6 +449,7 @@ KINDS = {
         Kind(
             OperationKind.ADOPT,
             Action.ADOPT,
+            makes=False,
             marks_only=True,
             phone={
                 _Status.QUEUED: _Phone.PENDING,

@@ -220,7 +220,7 @@ def test_the_sweeper_outlives_an_outage_of_the_database(own_postgres: PostgresSe
     saga.publisher.plans.clear()
     own_postgres.kill()
     old = saga.sweeper
-    sweeper = Sweeper(saga.sessions, saga.service, old.audits, old.dispatcher, old.deliveries, old.retiring)
+    sweeper = Sweeper(saga.sessions, saga.service, old.audits, old.dispatcher, old.deliveries, old.calls, old.retiring)
     sweeper.run(StoppedAfter(lambda: None, own_postgres.start, lambda: None))
     assert [plan.operation_id for plan in saga.publisher.plans] == [operation_id]
     engine.dispose()

@@ -16,8 +16,6 @@ from app.domain.events import Origin
 from app.domain.operations import (
     ALL_NEEDS,
     COLUMNS,
-    DISPATCH_RULE,
-    INBOUND_TRUNK,
     KINDS,
     LAST,
     NUMBER,
@@ -64,7 +62,7 @@ SHARED = (TRUNK, ORIGINATION_URL)
 SOMEBODY = uuid.UUID(int=2**64)
 """Whose mark it is, so to speak, that a path carries which was made by hand."""
 
-CHANGED_STEPS = frozenset({INBOUND_TRUNK, DISPATCH_RULE, LAST})
+CHANGED_STEPS = frozenset(step.name for step in STEPS if step.provider == "livekit")
 """The steps of an update."""
 
 SPANS = tuple(
