@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from app.domain.findings import FindingCode
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, TRUNK
-from app.domain.options import RuleAgent
 from app.domain.texts import shown
 from app.path import livekit_matching as matching
 from app.path.arrival import Arrival, Reason, arrival, missing, sentence
@@ -17,12 +16,11 @@ from app.path.observed import (
     DispatchRule,
     Encryption,
     InboundTrunk,
-    Media,
     Observed,
     RulePair,
     first_rule_conflict,
 )
-from app.path.spec import PathSpec
+from app.path.spec import PathSpec, built_inbound_trunk, built_rule
 
 _Code = FindingCode
 
@@ -90,22 +88,8 @@ def _follow_to(observed: Observed, spec: PathSpec, arrived: Arrival, caller: str
         if ended.reaches or (match.trunk is not None and match.trunk is ours):
             return ended
     reasons = _why_not_our_inbound_trunk(observed, spec, arrived, match, caller, source)
-    reasons += _follow_from_trunk(observed, spec, arrived, ours or inbound_trunk_as_wanted(spec), caller).reasons
+    reasons += _follow_from_trunk(observed, spec, arrived, ours or built_inbound_trunk(spec), caller).reasons
     return ended._replace(reasons=reasons)
-
-
-def inbound_trunk_as_wanted(spec: PathSpec) -> InboundTrunk:
-    """Return our LiveKit trunk as it is to be."""
-    trunk = spec.inbound_trunk
-    encryption = Encryption.REQUIRE if trunk.is_secure else Encryption.DISABLE
-    return InboundTrunk(
-        id=spec.inbound_trunk_id,
-        name=trunk.label.tag,
-        metadata=trunk.label.metadata,
-        numbers=(trunk.phone_number,),
-        allowed_addresses=trunk.allowed_addresses,
-        media=Media(encryption),
-    )
 
 
 def _why_not_our_inbound_trunk(
@@ -158,48 +142,61 @@ def _faults_of_our_inbound_trunk(
 def _follow_from_trunk(
     observed: Observed, spec: PathSpec, arrived: Arrival, trunk: InboundTrunk | None, caller: str
 ) -> _Ended:
-    """Follow a call that a trunk of LiveKit has taken, or None, to its rule and into the room."""
-    refusals = _faults_of_taking_trunk(trunk) if trunk is not None else []
-    match = matching.match_rule(observed, trunk, arrived.called, caller)
-    rule = match.rule
+    """Follow a call that a trunk of LiveKit has taken, or None, to its rule and into the room.
+
+    Where the first rule asks for a PIN, the caller enters the one that is wanted. The call stands by then: it has the
+    media of that rule, and rings no more (livekit/sip pkg/sip/inbound.go, handleInvite).
+    """
+    first = match = matching.match_rule(observed, trunk, arrived.called, caller)
+    is_asked = bool(spec.options.pin and first.rule is not None and first.rule.pin)
+    refusals = _faults_of_taking_trunk(trunk, rings=not is_asked) if trunk is not None else []
     is_let_in = trunk is None or not trunk.asks_password
-    if rule is None:
+    if first.rule is None:
         reasons = [*refusals, *_why_not_our_rule(observed, spec, arrived, trunk, match, caller)]
         is_final = is_let_in and match.conflict is None
         return _Ended(reaches=False, agents=(), reasons=reasons, is_final=is_final)
-    faults = _faults_of_rule(spec, arrived, trunk, rule, caller)
+    is_final = is_let_in and not matching.has_unusable_codecs(matching.codec_media(trunk, first.rule)[0])
+    media = _faults_of_media(spec, arrived, trunk, first.rule)
+    if is_asked and not media:
+        match = matching.match_rule(observed, trunk, arrived.called, caller, spec.options.pin)
+    if match.rule is None:
+        reasons = [*refusals, *_why_not_our_rule(observed, spec, arrived, trunk, match, caller)]
+        ours = observed.rules.get(spec.rule_id)
+        if ours is not None and not ours.pin:
+            detail = f"It has no PIN: {_named(first.rule)} asks for one, and ours is not found by it."
+            reasons.append(Reason(_Code.RULE_CHANGED, (DISPATCH_RULE, ours.id), detail))
+        return _Ended(reaches=False, agents=(), reasons=reasons, is_final=is_final)
+    faults = [*_faults_of_rule(spec, arrived, match.rule, caller), *media]
     is_in_room = is_let_in and all(fault.code is _Code.RULE_LOST_AGENT for fault in faults)
     # An agent without a name is any worker without one: nobody's in particular.
-    agents = tuple(agent.name for agent in rule.agents if agent.name) if is_in_room else ()
-    is_final = is_let_in and not matching.has_unusable_codecs(matching.codec_media(trunk, rule)[0])
-    if faults and rule.id != spec.rule_id:
+    agents = tuple(agent.name for agent in match.rule.agents if agent.name) if is_in_room else ()
+    if faults and match.rule.id != spec.rule_id:
         faults = _why_not_our_rule(observed, spec, arrived, trunk, match, caller)
     reasons = [*refusals, *faults]
     return _Ended(not reasons, agents, reasons, is_final)
 
 
-def _faults_of_taking_trunk(trunk: InboundTrunk) -> list[Reason]:
+def _faults_of_taking_trunk(trunk: InboundTrunk, *, rings: bool) -> list[Reason]:
     """Say why a trunk of LiveKit refuses or cuts the calls that it takes (livekit/sip pkg/sip/inbound.go)."""
     faults = []
     if trunk.asks_password:
         faults.append("asks for a user name and a password, which Twilio cannot send")
     if 0 < trunk.max_call_duration_s < matching.SHORTEST_CALL_S:
         faults.append(f"cuts calls after {trunk.max_call_duration_s:g} s")
-    if 0 < trunk.ringing_timeout_s < matching.SHORTEST_RINGING_S:
+    if rings and 0 < trunk.ringing_timeout_s < matching.SHORTEST_RINGING_S:
         faults.append(f"lets it ring for {trunk.ringing_timeout_s:g} s")
     return (
         [Reason(_Code.LIVEKIT_TRUNK_CHANGED, (INBOUND_TRUNK, trunk.id), sentence(", ".join(faults)))] if faults else []
     )
 
 
-def _faults_of_rule(
-    spec: PathSpec, arrived: Arrival, trunk: InboundTrunk | None, rule: DispatchRule, caller: str
-) -> list[Reason]:
-    """Say why a call does not reach our agent by a rule that takes it."""
+def _faults_of_rule(spec: PathSpec, arrived: Arrival, rule: DispatchRule, caller: str) -> list[Reason]:
+    """Say why a call does not reach our agent by a rule that takes it, media apart."""
     resource = (DISPATCH_RULE, rule.id)
     faults = []
-    if rule.pin:
-        faults.append(Reason(_Code.RULE_PIN, resource))
+    if rule.pin and rule.pin != spec.options.pin:
+        detail = "It is another one than option dispatch.pin sets." if spec.options.pin else ""
+        faults.append(Reason(_Code.RULE_PIN, resource, detail))
     if all(agent.name != spec.agent_name for agent in rule.agents):
         names = ", ".join(shown(agent.name) for agent in rule.agents)
         faults.append(Reason(_Code.RULE_LOST_AGENT, resource, f"It names {names or 'no agent'}."))
@@ -210,7 +207,7 @@ def _faults_of_rule(
     if not matching.is_room_named(rule, arrived.called, caller):
         fault = f"makes a room name of more than {matching.LONGEST_ROOM_NAME} bytes" if rule.room else "names no room"
         faults.append(Reason(_Code.RULE_CHANGED, resource, sentence(fault)))
-    return [*faults, *_faults_of_media(spec, arrived, trunk, rule)]
+    return faults
 
 
 def _faults_of_media(spec: PathSpec, arrived: Arrival, trunk: InboundTrunk | None, rule: DispatchRule) -> list[Reason]:
@@ -258,19 +255,6 @@ def _faults_of_encryption(
     return faults
 
 
-def rule_as_wanted(spec: PathSpec) -> DispatchRule:
-    """Return our rule as it is to be."""
-    rule = spec.dispatch_rule
-    return DispatchRule(
-        id=spec.rule_id,
-        name=rule.tag,
-        metadata="",
-        trunk_ids=(rule.trunk_id,),
-        agents=(RuleAgent(rule.agent_name, rule.job_metadata),),
-        room=rule.room_prefix,
-    )
-
-
 def _why_not_our_rule(
     observed: Observed,
     spec: PathSpec,
@@ -286,13 +270,14 @@ def _why_not_our_rule(
         conflict = _conflict(spec, match.conflict)
         named = observed.rules_for(spec.inbound_trunk_id)
         others = [rule for rule in (*named, *observed.wildcard_rules) if rule is not ours]
-        is_theirs = first_rule_conflict([*others, rule_as_wanted(spec)]) is not None
+        is_theirs = first_rule_conflict([*others, built_rule(spec)]) is not None
         return [conflict, *faults] if is_theirs else [*faults, conflict]
     other = match.rule
     if other is None or (faults and not other.trunk_ids):
         # Ours as wanted names the trunk, and so goes before a wildcard; a rule that names it too goes before ours.
         return faults
-    why = ", ".join(_WHAT_STOPS[fault.code] for fault in _faults_of_rule(spec, arrived, trunk, other, caller))
+    stops = (*_faults_of_rule(spec, arrived, other, caller), *_faults_of_media(spec, arrived, trunk, other))
+    why = ", ".join(dict.fromkeys(_WHAT_STOPS[fault.code] for fault in stops))
     detail = f"{_named(other)} is matched before ours, and {why}."
     return [Reason(_Code.RULE_OVERRIDDEN, (DISPATCH_RULE, other.id), detail), *faults]
 
@@ -337,7 +322,7 @@ def _faults_of_our_rule(
     resource = (DISPATCH_RULE, spec.rule_id)
     ours = observed.rules.get(spec.rule_id)
     if ours is None:
-        media = _faults_of_media(spec, arrived, trunk, rule_as_wanted(spec))
+        media = _faults_of_media(spec, arrived, trunk, built_rule(spec))
         return [missing(observed, _Code.RULE_GONE, resource), *media]
     faults = []
     if ours.trunk_ids and spec.inbound_trunk_id not in ours.trunk_ids:
@@ -350,4 +335,5 @@ def _faults_of_our_rule(
         faults.append(
             Reason(_Code.RULE_FILTERED, resource, "Its numbers does not have the called number as Twilio writes it.")
         )
-    return [*faults, *_faults_of_rule(spec, arrived, trunk, ours, caller)]
+    media = _faults_of_media(spec, arrived, trunk, ours)
+    return [*faults, *_faults_of_rule(spec, arrived, ours, caller), *media]

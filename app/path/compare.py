@@ -4,13 +4,15 @@
 where it differs from what is there. What it copies is for somebody else to set.
 """
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import TypeVar
 
 from app.domain.findings import Finding, FindingCode, Severity
+from app.domain.numbers import mask_numbers
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
-from app.domain.options import RuleAgent, TransferMode
+from app.domain.options import OPTIONS, AgentOptions, Option, RuleAgent, TransferMode, options_json
 from app.domain.sip_uris import SipUri
 from app.domain.texts import shown
 from app.path.arrival import leads_to, parsed_url
@@ -36,8 +38,9 @@ from app.path.observed import (
     RuleKind,
     normalised,
 )
+from app.path.options import RECORD_FIELDS, observed_options, said_fields
 from app.path.reach import reach
-from app.path.spec import NOTHING_FORMER, Former, PathSpec
+from app.path.spec import NOTHING_FORMER, Adopted, Former, PathSpec, built_inbound_trunk, built_rule
 
 _Code = FindingCode
 
@@ -54,6 +57,8 @@ def corrected_trunk(
     A line that is not secure by its profile may be encrypted by hand: it stays so while LiveKit's end, whose media
     settings the caller has read, takes encrypted media too.
     """
+    if _is_anothers(spec, TRUNK, now.sid):
+        return now
     profile = spec.profile
     return replace(
         now,
@@ -64,16 +69,33 @@ def corrected_trunk(
 
 
 def corrected_url(now: OriginationUrl, spec: PathSpec, *, is_secure: bool) -> OriginationUrl:
-    """Return the origination URL as it should be; `is_secure` says whether its trunk is or will be."""
+    """Return the origination URL as it should be; `is_secure` says whether its trunk is or will be.
+
+    One that was adopted keeps its place among the others of its trunk.
+    """
+    if _is_anothers(spec, ORIGINATION_URL, now.sid):
+        return now
     wanted = spec.origination_url
+    is_adopted = _adopted(spec, ORIGINATION_URL, now.sid) is not None
     return replace(
         now,
         tag=wanted.tag,
         is_enabled=True,
         sip_url=_corrected_sip_url(now.sip_url, wanted.uri, is_secure=is_secure),
-        priority=wanted.priority,
-        weight=wanted.weight,
+        priority=now.priority if is_adopted else wanted.priority,
+        weight=now.weight if is_adopted else wanted.weight,
     )
+
+
+def _adopted(spec: PathSpec, step: str, external_id: str) -> Adopted | None:
+    adopted = spec.adopted.get(step)
+    return adopted if adopted is not None and adopted.id == external_id else None
+
+
+def _is_anothers(spec: PathSpec, step: str, external_id: str) -> bool:
+    """Tell whether it was adopted and other numbers use it too: then it is never changed."""
+    adopted = _adopted(spec, step, external_id)
+    return adopted is not None and adopted.is_shared
 
 
 def _corrected_sip_url(now: str, wanted: SipUri, *, is_secure: bool) -> str:
@@ -91,31 +113,38 @@ def _corrected_sip_url(now: str, wanted: SipUri, *, is_secure: bool) -> str:
 
 
 def corrected_inbound_trunk(
-    now: InboundTrunk,
-    spec: PathSpec,
-    *,
-    twilio_encrypts: bool,
-    former: Former = NOTHING_FORMER,  # noqa: ARG001  # next
+    now: InboundTrunk, spec: PathSpec, *, twilio_encrypts: bool, former: Former = NOTHING_FORMER
 ) -> InboundTrunk:
-    """Return the LiveKit trunk as it should be: with our number and mark, and without what stops calls."""
-    wanted = spec.inbound_trunk
+    """Return the LiveKit trunk as it should be: with our number and mark, and without what stops calls.
+
+    An option that is set has its value, one that only `former` set has that of a new path, any other is left alone.
+    """
+    wanted = built_inbound_trunk(spec)
     has_number = normalised(spec.phone_number) in map(normalised, now.numbers)
-    return replace(
+    numbers = now.numbers if has_number else (*now.numbers, spec.phone_number)
+    if _is_anothers(spec, INBOUND_TRUNK, now.id):
+        # One without numbers has every number.
+        return replace(now, numbers=numbers) if now.numbers else now
+    corrected = replace(
         now,
-        name=wanted.label.tag if not now.name or mark_in(now.name) else now.name,
-        metadata=now.metadata if _is_marked(spec, now.metadata) else with_mark(now.metadata, wanted.label.metadata),
-        numbers=now.numbers if has_number else (*now.numbers, spec.phone_number),
+        name=wanted.name if not now.name or mark_in(now.name) else now.name,
+        metadata=now.metadata if _is_marked(spec, now.metadata) else with_mark(now.metadata, wanted.metadata),
+        numbers=numbers,
         allowed_addresses=_corrected_addresses(now.allowed_addresses, spec),
-        allowed_numbers=(),
         has_username=False,
         has_password=False,
         media=_corrected_media(now.media, is_secure=spec.profile.is_secure, twilio_encrypts=twilio_encrypts),
         ringing_timeout_s=(
-            wanted.ringing_timeout.total_seconds()
-            if 0 < now.ringing_timeout_s < SHORTEST_RINGING_S
-            else now.ringing_timeout_s
+            wanted.ringing_timeout_s if 0 < now.ringing_timeout_s < SHORTEST_RINGING_S else now.ringing_timeout_s
         ),
         max_call_duration_s=0.0 if 0 < now.max_call_duration_s < SHORTEST_CALL_S else now.max_call_duration_s,
+    )
+    said = said_fields(INBOUND_TRUNK, spec.options, former.options) - {"allowed_numbers"}
+    are_same_callers = set(map(normalised, now.allowed_numbers)) == set(map(normalised, wanted.allowed_numbers))
+    return replace(
+        corrected,
+        allowed_numbers=now.allowed_numbers if are_same_callers else wanted.allowed_numbers,
+        **{name: getattr(wanted, name) for name in said},
     )
 
 
@@ -139,47 +168,99 @@ def _corrected_media(now: Media, *, is_secure: bool, twilio_encrypts: bool) -> M
 def corrected_rule(
     now: DispatchRule, spec: PathSpec, *, twilio_encrypts: bool, former: Former = NOTHING_FORMER
 ) -> DispatchRule:
-    """Return the dispatch rule as it should be: for our trunk and agent, and without what stops calls.
+    """Return the dispatch rule as it should be: for our trunk and agents, and without what stops calls.
 
-    Other trunks and other agents stay. `former` is what the path was made for before this operation.
+    Other trunks and other agents stay. `former` is what the path was made for before this operation. An option that is
+    set has its value, one that only `former` set has that of a new path, any other is left alone. Krisp, which LiveKit
+    turns on where trunk or rule says so, is only ever turned off here (livekit/protocol sip/sip.go,
+    EvaluateDispatchRule).
     """
-    wanted, presets = spec.dispatch_rule, spec.profile.room_presets
-    ours = replace(now, kind=RuleKind.INDIVIDUAL, is_fixed_room=False)
-    has_own_room = now.kind is RuleKind.INDIVIDUAL and is_room_named(ours, spec.phone_number, LONGEST_CALLER)
-    return replace(
-        ours,
-        name=wanted.tag,
+    if _is_anothers(spec, DISPATCH_RULE, now.id):
+        return now
+    wanted, presets = built_rule(spec), spec.profile.room_presets
+    corrected = replace(
+        now,
+        name=wanted.name,
         metadata=without_mark(now.metadata),
-        trunk_ids=tuple(dict.fromkeys(now.trunk_ids)) if wanted.trunk_id in now.trunk_ids else (wanted.trunk_id,),
+        trunk_ids=(tuple(dict.fromkeys(now.trunk_ids)) if wanted.trunk_ids[0] in now.trunk_ids else wanted.trunk_ids),
         inbound_numbers=(),
         numbers=now.numbers if spec.phone_number in now.numbers else (),
-        room=now.room if has_own_room else wanted.room_prefix,
-        pin="",
-        agents=_corrected_agents(now.agents, RuleAgent(wanted.agent_name, wanted.job_metadata), former.agent_name),
+        pin=wanted.pin,
+        agents=_corrected_agents(now.agents, wanted.agents, former),
         room_preset="" if presets is not None and now.room_preset not in presets else now.room_preset,
+        krisp=now.krisp and spec.options.krisp is not False,
         media=_corrected_media(now.media, is_secure=False, twilio_encrypts=twilio_encrypts or spec.profile.is_secure),
     )
+    said = said_fields(DISPATCH_RULE, spec.options, former.options)
+    others = {name: getattr(wanted, name) for name in said - {"kind", "room", "is_fixed_room", "agents"}}
+    return _with_room(replace(corrected, **others), wanted, said, spec.phone_number)
 
 
-def _corrected_agents(now: tuple[RuleAgent, ...], ours: RuleAgent, former: str) -> tuple[RuleAgent, ...]:
-    """Return the agents with ours in its place, else in the former one's, else in that of ours under another name."""
-    names = [agent.name for agent in now]
-    jobs = [agent.metadata for agent in now]
-    if ours.name in names:
-        at = names.index(ours.name)
-        if (jobs[at] or _NO_METADATA) == ours.metadata:
-            return now
-    elif former in names:
-        at = names.index(former)
-    elif ours.metadata in jobs:
-        at = jobs.index(ours.metadata)
-    else:
-        return (ours, *now)
-    return (*now[:at], ours, *now[at + 1 :])
+def _with_room(now: DispatchRule, wanted: DispatchRule, said: frozenset[str], phone_number: str) -> DispatchRule:
+    """Return the rule with its kind, and its rooms' names where options say them or calls would get none.
+
+    Of a kind other than `individual` only who asks for it knows whether its rooms have a random part.
+    """
+    is_same_kind = now.kind is wanted.kind
+    is_said = "is_fixed_room" in said or not is_same_kind or wanted.kind is not RuleKind.CALLEE
+    ours = replace(now, kind=wanted.kind, is_fixed_room=wanted.is_fixed_room if is_said else now.is_fixed_room)
+    has_own_room = is_same_kind and is_room_named(ours, phone_number, LONGEST_CALLER)
+    return ours if has_own_room and "room" not in said else replace(ours, room=wanted.room)
 
 
-_NO_METADATA = "{}"
-"""What an agent without metadata gives to its job; an empty text means the same to whoever reads it."""
+def _corrected_agents(
+    now: tuple[RuleAgent, ...], wanted: tuple[RuleAgent, ...], former: Former
+) -> tuple[RuleAgent, ...]:
+    """Return the agents with each of ours in its own place, or at the end; what only `former` named goes.
+
+    The agent itself, the first of those wanted, takes the former one's place, else that of ours under another name.
+    """
+    ours, *extras = wanted
+    names = {agent.name for agent in wanted}
+    left = {agent.name for agent in former.options.agents or ()} - names
+    found = [agent for agent in now if agent.name not in left]
+    at = _place_of(ours, found, former.agent_name, names)
+    found = [ours, *found] if at is None else _placed(found, at, ours)
+    if former.agent_name not in names:
+        found = [agent for agent in found if agent.name != former.agent_name]
+    for extra in extras:
+        at = next((place for place, agent in enumerate(found) if agent.name == extra.name), None)
+        found = [*found, extra] if at is None else _placed(found, at, extra)
+    return tuple(found)
+
+
+def _place_of(ours: RuleAgent, found: Sequence[RuleAgent], former_name: str, names: Collection[str]) -> int | None:
+    ways: tuple[Callable[[RuleAgent], bool], ...] = (
+        lambda agent: agent.name == ours.name,
+        lambda agent: agent.name == former_name and former_name not in names,
+        lambda agent: agent.name not in names and is_same_job(agent.metadata, ours.metadata),
+    )
+    for is_ours in ways:
+        at = next((place for place, agent in enumerate(found) if is_ours(agent)), None)
+        if at is not None:
+            return at
+    return None
+
+
+def _placed(agents: Sequence[RuleAgent], at: int, ours: RuleAgent) -> list[RuleAgent]:
+    """Return the agents with ours at this place; one that means the same is left as it is written."""
+    now = agents[at]
+    is_same = now.name == ours.name and is_same_job(now.metadata, ours.metadata)
+    return [*agents[:at], now if is_same else ours, *agents[at + 1 :]]
+
+
+def is_same_job(metadata: str, other: str) -> bool:
+    """Tell whether two texts give an agent's job the same: JSON by its content, where both are; empty is `{}`."""
+    first, second = _canonical(metadata or "{}"), _canonical(other or "{}")
+    return metadata == other if first is None or second is None else first == second
+
+
+def _canonical(text: str) -> str | None:
+    """Return JSON with sorted keys and without blanks; None where it is not JSON, or is nested too deep to read."""
+    try:
+        return json.dumps(json.loads(text), sort_keys=True)
+    except (ValueError, RecursionError):
+        return None
 
 
 def takes_encrypted_media(trunk: InboundTrunk | None, rule: DispatchRule | None) -> bool:
@@ -275,18 +356,19 @@ def _differences(spec: PathSpec, observed: Observed) -> Iterator[Finding]:
     inbound = observed.inbound_trunks.get(spec.inbound_trunk_id)
     rule = observed.rules.get(spec.rule_id)
     encrypts = trunk is not None and trunk.is_secure
+    names = (one.field for one in OPTIONS if getattr(spec.options, one.field) is not None)
+    present = observed_options(inbound, rule, trunk, names)
     if trunk is not None:
-        yield from _of_trunk(
-            spec, trunk, corrected_trunk(trunk, spec, livekit_encrypts=takes_encrypted_media(inbound, rule))
-        )
+        wanted_trunk = corrected_trunk(trunk, spec, livekit_encrypts=takes_encrypted_media(inbound, rule))
+        yield from _of_trunk(spec, trunk, wanted_trunk, present)
     for url in observed.urls.get(spec.trunk_sid, ()):
         if url.sid == spec.url_sid:
             yield from _of_url(spec, url, corrected_url(url, spec, is_secure=encrypts))
     if inbound is not None:
         wanted = corrected_inbound_trunk(inbound, spec, twilio_encrypts=encrypts)
-        yield from _of_inbound_trunk(spec, inbound, wanted)
+        yield from _of_inbound_trunk(spec, inbound, wanted, present)
     if rule is not None:
-        yield from _of_rule(spec, rule, corrected_rule(rule, spec, twilio_encrypts=encrypts))
+        yield from _of_rule(spec, rule, corrected_rule(rule, spec, twilio_encrypts=encrypts), present)
 
 
 Record = TypeVar("Record", CarrierTrunk, OriginationUrl, InboundTrunk, DispatchRule)
@@ -296,13 +378,42 @@ def _changed(now: Record, wanted: Record) -> set[str]:
     return {one.name for one in fields(now) if one.compare and getattr(now, one.name) != getattr(wanted, one.name)}
 
 
-def _of_trunk(spec: PathSpec, now: CarrierTrunk, wanted: CarrierTrunk) -> Iterator[Finding]:
+_MOST_SHOWN = 100
+"""Characters of an option's value that a detail shows."""
+
+
+def _option_details(spec: PathSpec, step: str, changed: set[str], present: AgentOptions) -> dict[str, str]:
+    """Return record fields that options set and that differ, with a sentence on each; a PIN is not shown."""
+    details: dict[str, str] = {}
+    for one in OPTIONS:
+        wanted, now = getattr(spec.options, one.field), getattr(present, one.field)
+        name = RECORD_FIELDS.get(one.field, "")
+        if wanted is None or step not in one.steps or name not in changed or now == wanted or one.field == "agents":
+            continue
+        option = f"Option {'.'.join(one.path)}"
+        if one.field == "pin":
+            details[name] = f"{option} is {'another one than is set' if now else 'not set at LiveKit'}."
+        else:
+            details[name] = f"{option} is {_shown_option(present, one)}, not {_shown_option(spec.options, one)}."
+    return details
+
+
+def _shown_option(options: AgentOptions, one: Option) -> str:
+    value: object = options_json(options.only([one.field]))
+    for part in one.path:
+        value = value.get(part) if isinstance(value, dict) else None
+    text = mask_numbers(json.dumps(value, ensure_ascii=False)) if value is not None else "something else"
+    return shown(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}\N{HORIZONTAL ELLIPSIS}")
+
+
+def _of_trunk(spec: PathSpec, now: CarrierTrunk, wanted: CarrierTrunk, present: AgentOptions) -> Iterator[Finding]:
     resource, changed = (TRUNK, now.sid), _changed(now, wanted)
     if "is_secure" in changed:
         detail = "It takes plain calls." if wanted.is_secure else "It encrypts, and LiveKit does not."
         yield _warning(spec, _Code.TRUNK_CHANGED if wanted.is_secure else _Code.TRUNK_SECURE, resource, detail)
     if "transfer_mode" in changed:
         detail = f"Its transfer mode is {shown(now.transfer_mode) or 'not set'}, not {wanted.transfer_mode}."
+        detail = _option_details(spec, TRUNK, changed, present).get("transfer_mode", detail)
         yield _warning(spec, _Code.TRUNK_CHANGED, resource, detail)
     if "tag" in changed:
         yield _warning(spec, _Code.MARK_LOST, resource, _renamed(now.tag))
@@ -324,10 +435,16 @@ def _of_url(spec: PathSpec, now: OriginationUrl, wanted: OriginationUrl) -> Iter
         yield _warning(spec, _Code.MARK_LOST, resource, _renamed(now.tag))
 
 
-def _of_inbound_trunk(spec: PathSpec, now: InboundTrunk, wanted: InboundTrunk) -> Iterator[Finding]:
+def _of_inbound_trunk(
+    spec: PathSpec, now: InboundTrunk, wanted: InboundTrunk, present: AgentOptions
+) -> Iterator[Finding]:
     resource, changed = (INBOUND_TRUNK, now.id), _changed(now, wanted)
     if "numbers" in changed:
         yield _warning(spec, _Code.LIVEKIT_TRUNK_LOST_NUMBER, resource)
+    by_option = _option_details(spec, INBOUND_TRUNK, changed, present)
+    for detail in by_option.values():
+        yield _warning(spec, _Code.LIVEKIT_TRUNK_CHANGED, resource, detail)
+    changed -= by_option.keys()
     if "allowed_numbers" in changed:
         yield _warning(spec, _Code.LIVEKIT_TRUNK_CALLERS, resource)
     if "allowed_addresses" in changed:
@@ -351,31 +468,52 @@ def _of_inbound_trunk(spec: PathSpec, now: InboundTrunk, wanted: InboundTrunk) -
         yield _warning(spec, _Code.MARK_LOST, resource, _renamed(now.name))
 
 
-def _of_rule(spec: PathSpec, now: DispatchRule, wanted: DispatchRule) -> Iterator[Finding]:
+def _of_rule(spec: PathSpec, now: DispatchRule, wanted: DispatchRule, present: AgentOptions) -> Iterator[Finding]:
     resource, changed = (DISPATCH_RULE, now.id), _changed(now, wanted)
+    by_option = _option_details(spec, DISPATCH_RULE, changed, present)
+    for name, detail in by_option.items():
+        # Another PIN stops calls, and is said already then.
+        yield _warning(spec, _Code.RULE_PIN if name == "pin" and now.pin else _Code.RULE_CHANGED, resource, detail)
+    changed -= by_option.keys()
     if "trunk_ids" in changed:
         yield _trunks_finding(spec, now)
     if changed & {"inbound_numbers", "numbers"}:
         yield _warning(spec, _Code.RULE_FILTERED, resource)
     if "pin" in changed:
         yield _warning(spec, _Code.RULE_PIN, resource)
-    if "kind" in changed or "is_fixed_room" in changed:
+    if changed & {"kind", "is_fixed_room"} and "kind" not in by_option:
         kind = "dispatches each caller to a fixed room" if now.kind is wanted.kind else f"is {now.kind or 'unknown'}"
         detail = f"It {kind}: callers may share a room, and only the first one gets the agent."
         yield _warning(spec, _Code.RULE_CHANGED, resource, detail)
     if "agents" in changed:
-        if spec.agent_name in {agent.name for agent in now.agents}:
-            yield _warning(spec, _Code.RULE_CHANGED, resource, "The metadata of the agent's jobs was changed.")
-        else:
-            names = shown(", ".join(agent.name for agent in now.agents)) or "no agent"
-            yield _warning(spec, _Code.RULE_LOST_AGENT, resource, f"It names {names}.")
+        yield from _of_agents(spec, now, wanted)
     if "media" in changed:
         code = _Code.RULE_ENCRYPTION if _is_mended(now.media, wanted.media) else _Code.RULE_CHANGED
         yield _warning(spec, code, resource, _media_detail(now.media, wanted.media))
-    if "room_preset" in changed or (now.room_preset and spec.profile.room_presets is None):
+    is_unknown = now.room_preset and not spec.options.room_preset and spec.profile.room_presets is None
+    if "room_preset" in changed or is_unknown:
         yield _warning(spec, _Code.RULE_PRESET, resource, f"It is {shown(now.room_preset)}.")
     if "name" in changed:
         yield _warning(spec, _Code.MARK_LOST, resource, _renamed(now.name))
+
+
+def _of_agents(spec: PathSpec, now: DispatchRule, wanted: DispatchRule) -> Iterator[Finding]:
+    """Say what is not there of the agents that we want, and whose job is given something else."""
+    resource = (DISPATCH_RULE, now.id)
+    names = {agent.name for agent in now.agents}
+    if spec.agent_name not in names:
+        named = shown(", ".join(agent.name for agent in now.agents)) or "no agent"
+        yield _warning(spec, _Code.RULE_LOST_AGENT, resource, f"It names {named}.")
+    for agent in wanted.agents:
+        if agent in now.agents or agent.name == spec.agent_name not in names:
+            continue
+        if agent.name == spec.agent_name:
+            detail = "The metadata of the agent's jobs was changed."
+        elif agent.name in names:
+            detail = f"Option agents: the metadata of the jobs of {shown(agent.name)} is not what is set."
+        else:
+            detail = f"Option agents: it does not name {shown(agent.name)}."
+        yield _warning(spec, _Code.RULE_CHANGED, resource, detail)
 
 
 def _trunks_finding(spec: PathSpec, now: DispatchRule) -> Finding:

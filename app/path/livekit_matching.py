@@ -191,11 +191,14 @@ def takes(rule: DispatchRule, called: str, caller: str) -> bool:
     return (not rule.inbound_numbers or caller in rule.inbound_numbers) and (not rule.numbers or called in rule.numbers)
 
 
-def match_rule(observed: Observed, trunk: InboundTrunk | None, called: str, caller: str) -> RuleMatch:
-    """Find the rule of a call that has entered no PIN yet (sip.go, MatchDispatchRuleIter).
+def match_rule(
+    observed: Observed, trunk: InboundTrunk | None, called: str, caller: str, pin: str | None = None
+) -> RuleMatch:
+    """Find the rule of a call (sip.go, MatchDispatchRuleIter): at first, or for the PIN that the caller has entered.
 
     Rules that name the trunk go before the wildcards. All candidates are held against each other first, whatever
-    they filter; without a trunk all rules of the project are, and only a wildcard can match.
+    they filter; without a trunk all rules of the project are, and only a wildcard can match. At first a rule counts
+    whatever its PIN; once one is entered, those with this PIN alone.
     """
     wildcards = observed.wildcard_rules
     if trunk is None:
@@ -205,6 +208,8 @@ def match_rule(observed: Observed, trunk: InboundTrunk | None, called: str, call
         conflict = _conflict_of(observed, named)
     if conflict:
         return RuleMatch(None, conflict)
+    if pin is not None:
+        named, wildcards = ([rule for rule in rules if rule.pin == pin] for rules in (named, wildcards))
     best = _best(named, called, caller)
     return RuleMatch(best if best is not None else _best(wildcards, called, caller))
 

@@ -43,6 +43,15 @@ ROOM_OPTIONS = frozenset({"dispatch_kind", "room_prefix", "room_name", "randomiz
 """They stand together in one part of a rule: LiveKit has another for each kind."""
 
 
+def said_fields(step: str, *options: AgentOptions) -> frozenset[str]:
+    """Return the fields of a step's record that one of these sets of options says."""
+    return frozenset(
+        RECORD_FIELDS[one.field]
+        for one in OPTIONS
+        if one.step == step and any(getattr(each, one.field) is not None for each in options)
+    )
+
+
 def observed_options(
     trunk: InboundTrunk | None,
     rule: DispatchRule | None,
@@ -53,9 +62,9 @@ def observed_options(
     """Return what stands in these objects for the options of these fields, each with a value: False, 0 and "" too.
 
     An operation that changes the options and fails writes this back, over the agent's own, so that all is as it stood.
-    One of the options of a room stands for all of them. `extras` are the names of agents that the options name or are
-    to name: those of them that the rule has. What cannot be expressed as an option, or stands in an object that is not
-    there, is not set.
+    One of the options of a room stands for all of them. `extras` are the names of agents that are ours or are to be:
+    what options name, and the agent itself by its present name and by a new one; those of them that the rule has are
+    the option `agents`. What cannot be expressed as an option, or stands in an object that is not there, is not set.
     """
     wanted = frozenset(names)
     if wanted & ROOM_OPTIONS:

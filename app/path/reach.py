@@ -79,7 +79,10 @@ class _Outcome(NamedTuple):
 
 
 def reach(observed: Observed, spec: PathSpec, *, caller: str | None = None, source: str | None = None) -> Reach:
-    """Follow a call of every kind of caller from every address of Twilio, or of the given ones."""
+    """Follow a call of every kind of caller from every address of Twilio, or of the given ones.
+
+    Callers whom the option `call.allowedCallers` leaves out are not asked for: that they get nowhere is wanted.
+    """
     calling_from = sources_of(spec.profile.allowed_addresses) if source is None else (source,)
     arrivals = _arrivals(observed, spec)
     called = {spec.phone_number, *(user for one, _ in arrivals for user in (one.called, *one.then))}
@@ -88,7 +91,8 @@ def reach(observed: Observed, spec: PathSpec, *, caller: str | None = None, sour
     allowed = tuple(trunk.allowed_numbers for trunk in trunks if trunk.allowed_numbers)
     inbound = tuple(rule.inbound_numbers for rule in rules if rule.inbound_numbers)
     long = tuple(rule for rule in rules if _depends_on_length(rule))
-    callers = _caller_groups(allowed, inbound, long) if caller is None else (_Group(caller, (caller,)),)
+    wanted = spec.options.allowed_callers or ()
+    callers = _caller_groups(allowed, inbound, long, wanted) if caller is None else (_Group(caller, (caller,)),)
     outcomes = [
         _Outcome(arrived, share, who, where, follow_in_livekit(observed, spec, arrived, who.example, where.example))
         for (arrived, share), who, where in product(arrivals, callers, sources)
@@ -149,12 +153,18 @@ def _depends_on_length(rule: DispatchRule) -> bool:
 
 @lru_cache(maxsize=256)
 def _caller_groups(
-    allowed: tuple[tuple[str, ...], ...], inbound: tuple[tuple[str, ...], ...], long: tuple[DispatchRule, ...]
+    allowed: tuple[tuple[str, ...], ...],
+    inbound: tuple[tuple[str, ...], ...],
+    long: tuple[DispatchRule, ...],
+    wanted: tuple[str, ...],
 ) -> tuple[_Group, ...]:
     """Group the callers that the lists name, as they are written and as E.164, and one that none of them names.
 
-    `long` are the rules that tell callers apart by their length.
+    `long` are the rules that tell callers apart by their length, `wanted` the only callers who count, if any.
     """
+    if wanted:
+        every = _caller_groups((*allowed, wanted), inbound, long, ())
+        return tuple(each for each in every if each.members and normalised(each.example) in normalised_all(wanted))
     named = {text for numbers in (*allowed, *inbound) for text in numbers}
     named |= set(map(normalised, named))
     # Nobody calls with an empty user, or with one that no From header can hold.

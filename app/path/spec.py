@@ -6,9 +6,10 @@ What is not named here belongs to whoever set it: it is never compared and never
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import TypeVar
 
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
-from app.domain.options import NO_OPTIONS, AgentOptions, RuleAgent
+from app.domain.options import NO_OPTIONS, AgentOptions, DispatchKind, HeaderSet, RuleAgent
 from app.domain.sip_uris import SipUri
 from app.path.observed import (
     CarrierNumber,
@@ -20,6 +21,7 @@ from app.path.observed import (
     NumberRouting,
     Observed,
     OriginationUrl,
+    RuleKind,
 )
 
 ORIGINATION_PRIORITY = 10
@@ -123,17 +125,76 @@ class InboundTrunkSpec:
     is_secure: bool = False
     """Whether media must be encrypted."""
     ringing_timeout: timedelta = timedelta(seconds=30)
+    options: AgentOptions = NO_OPTIONS
+
+    def record(self, trunk_id: str = "") -> InboundTrunk:
+        """Return the trunk as it is after its creation.
+
+        Krisp, headers and durations are taken from the trunk alone, Krisp from the rule besides
+        (livekit/protocol sip/sip.go, EvaluateDispatchRule).
+        """
+        options = self.options
+        return InboundTrunk(
+            trunk_id,
+            self.label.tag,
+            self.label.metadata,
+            (self.phone_number,),
+            self.allowed_addresses,
+            options.allowed_callers or (),
+            media=Media(Encryption.REQUIRE if self.is_secure else Encryption.DISABLE),
+            ringing_timeout_s=_set(options.ringing_s, self.ringing_timeout.total_seconds()),
+            max_call_duration_s=options.max_duration_s or 0.0,
+            krisp=bool(options.krisp),
+            headers_to_attributes=options.headers_to_attributes or (),
+            include_headers=_set(options.include_headers, HeaderSet.NONE).value,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class DispatchRuleSpec:
-    """An individual rule for one trunk that starts one agent, without filters and without a PIN."""
+    """A rule for one trunk that starts one agent and those of its options, without filters."""
 
     tag: str
     trunk_id: str
     agent_name: str
     job_metadata: str = "{}"
     room_prefix: str = "call"
+    options: AgentOptions = NO_OPTIONS
+
+    def record(self, rule_id: str = "") -> DispatchRule:
+        """Return the rule as it is after its creation.
+
+        Its metadata and attributes become the caller's, whom everybody in the room can read; a call's own attributes
+        go over the rule's (livekit/protocol sip/sip.go, EvaluateDispatchRule).
+        """
+        options = self.options
+        kind = RuleKind(_set(options.dispatch_kind, DispatchKind.INDIVIDUAL).value)
+        room = options.room_name if kind is RuleKind.DIRECT else options.room_prefix
+        extras = (agent for agent in options.agents or () if agent.name != self.agent_name)
+        return DispatchRule(
+            rule_id,
+            self.tag,
+            options.participant_metadata or "",
+            (self.trunk_id,),
+            (RuleAgent(self.agent_name, self.job_metadata), *extras),
+            kind=kind,
+            room=_set(room, self.room_prefix),
+            pin=options.pin or "",
+            is_fixed_room=kind is RuleKind.DIRECT or not _set(options.randomize, kind is RuleKind.INDIVIDUAL),
+            hides_caller=bool(options.hide_phone_number),
+            room_preset=options.room_preset or "",
+            attributes=options.participant_attributes or (),
+            empty_timeout_s=options.empty_timeout_s or 0,
+            departure_timeout_s=options.departure_timeout_s or 0,
+            max_participants=options.max_participants or 0,
+        )
+
+
+Value = TypeVar("Value")
+
+
+def _set(value: Value | None, otherwise: Value) -> Value:
+    return otherwise if value is None else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +257,12 @@ class PathSpec:
         """The LiveKit trunk."""
         profile = self.profile
         return InboundTrunkSpec(
-            self.label, self.phone_number, profile.allowed_addresses, profile.is_secure, profile.ringing_timeout
+            self.label,
+            self.phone_number,
+            profile.allowed_addresses,
+            profile.is_secure,
+            profile.ringing_timeout,
+            self.options,
         )
 
     @property
@@ -209,6 +275,7 @@ class PathSpec:
             self.agent_name,
             self.job_metadata,
             profile.room_prefix,
+            self.options,
         )
 
 
@@ -242,26 +309,9 @@ def as_built(spec: PathSpec, observed: Observed) -> Observed:
 
 def built_inbound_trunk(spec: PathSpec) -> InboundTrunk:
     """Return the LiveKit trunk as it is after its creation."""
-    wanted = spec.inbound_trunk
-    return InboundTrunk(
-        spec.inbound_trunk_id,
-        wanted.label.tag,
-        wanted.label.metadata,
-        (wanted.phone_number,),
-        wanted.allowed_addresses,
-        media=Media(Encryption.REQUIRE if wanted.is_secure else Encryption.DISABLE),
-        ringing_timeout_s=wanted.ringing_timeout.total_seconds(),
-    )
+    return spec.inbound_trunk.record(spec.inbound_trunk_id)
 
 
 def built_rule(spec: PathSpec) -> DispatchRule:
     """Return the dispatch rule as it is after its creation."""
-    wanted = spec.dispatch_rule
-    return DispatchRule(
-        spec.rule_id,
-        wanted.tag,
-        "",
-        (wanted.trunk_id,),
-        (RuleAgent(wanted.agent_name, wanted.job_metadata),),
-        room=wanted.room_prefix,
-    )
+    return spec.dispatch_rule.record(spec.rule_id)

@@ -5,7 +5,7 @@ others stay as they are, also those that this SDK does not know.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import fields
 from datetime import timedelta
 from typing import TypeVar
@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from livekit import api
 from livekit.protocol import sip
 
-from app.domain.options import RuleAgent
+from app.domain.options import HeaderSet, Pairs, RuleAgent
 from app.domain.texts import storable
 from app.path.marks import TAG_PREFIX
 from app.path.observed import DispatchRule, Encryption, InboundTrunk, Media, RuleKind, Unreadable
@@ -34,6 +34,19 @@ _KINDS = {
     RuleKind.INDIVIDUAL: "dispatch_rule_individual",
     RuleKind.CALLEE: "dispatch_rule_callee",
 }
+
+_HEADERS = {
+    HeaderSet.NONE: sip.SIP_NO_HEADERS,
+    HeaderSet.X: sip.SIP_X_HEADERS,
+    HeaderSet.ALL: sip.SIP_ALL_HEADERS,
+}
+
+_HEADER_SETS = {number: name.value for name, number in _HEADERS.items()}
+
+_OTHER_HEADERS = "other"
+"""A set of headers that only a newer server knows."""
+
+_CREDENTIALS = {"has_username": "auth_username", "has_password": "auth_password"}
 
 Record = TypeVar("Record", InboundTrunk, DispatchRule)
 
@@ -65,6 +78,9 @@ def read_trunk(info: api.SIPInboundTrunkInfo) -> InboundTrunk:
         media=_media(info),
         ringing_timeout_s=_seconds(info.ringing_timeout),
         max_call_duration_s=_seconds(info.max_call_duration),
+        krisp=info.krisp_enabled,
+        headers_to_attributes=_pairs(info.headers_to_attributes),
+        include_headers=_HEADER_SETS.get(info.include_headers, _OTHER_HEADERS),
         raw=info.SerializeToString(),
     )
 
@@ -89,6 +105,11 @@ def read_rule(info: api.SIPDispatchRuleInfo) -> DispatchRule:
         is_fixed_room=_is_fixed_room(info.rule),
         hides_caller=info.hide_phone_number,
         room_preset=storable(info.room_preset),
+        attributes=_pairs(info.attributes),
+        empty_timeout_s=info.room_config.empty_timeout,
+        departure_timeout_s=info.room_config.departure_timeout,
+        max_participants=info.room_config.max_participants,
+        krisp=info.krisp_enabled,
         media=_media(info),
         raw=info.SerializeToString(),
     )
@@ -96,34 +117,27 @@ def read_rule(info: api.SIPDispatchRuleInfo) -> DispatchRule:
 
 def new_trunk(spec: InboundTrunkSpec) -> api.SIPInboundTrunkInfo:
     """Return the trunk to create."""
-    trunk = api.SIPInboundTrunkInfo(
-        name=spec.label.tag,
-        metadata=spec.label.metadata,
-        numbers=[spec.phone_number],
-        allowed_addresses=spec.allowed_addresses,
-        ringing_timeout=_duration(spec.ringing_timeout.total_seconds()),
-    )
-    if spec.is_secure:
-        _write_encryption(trunk, Encryption.REQUIRE)
-    return trunk
+    info = api.SIPInboundTrunkInfo()
+    _write_trunk(info, InboundTrunk("", "", "", ()), spec.record())
+    return info
 
 
 def new_rule(spec: DispatchRuleSpec) -> api.SIPDispatchRuleInfo:
     """Return the rule to create."""
-    return api.SIPDispatchRuleInfo(
-        name=spec.tag,
-        trunk_ids=[checked_id(spec.trunk_id, "ST")],
-        rule=api.SIPDispatchRule(dispatch_rule_individual=api.SIPDispatchRuleIndividual(room_prefix=spec.room_prefix)),
-        room_config=api.RoomConfiguration(
-            agents=[api.RoomAgentDispatch(agent_name=spec.agent_name, metadata=spec.job_metadata)]
-        ),
-    )
+    info = api.SIPDispatchRuleInfo()
+    _write_rule(info, DispatchRule("", "", "", (), kind=RuleKind.UNKNOWN), spec.record())
+    return info
 
 
 def changed_trunk(now: InboundTrunk, wanted: InboundTrunk) -> api.SIPInboundTrunkInfo:
     """Return the trunk as it is, but for the fields in which `wanted` differs; `ValueError` where that cannot be."""
     info = api.SIPInboundTrunkInfo.FromString(now.raw)
     _check_same(info.sip_trunk_id, now.id, wanted.id)
+    _write_trunk(info, now, wanted)
+    return info
+
+
+def _write_trunk(info: api.SIPInboundTrunkInfo, now: InboundTrunk, wanted: InboundTrunk) -> None:
     changed = _changed(now, wanted)
     for name in changed & {"name", "metadata"}:
         setattr(info, name, getattr(wanted, name))
@@ -131,19 +145,28 @@ def changed_trunk(now: InboundTrunk, wanted: InboundTrunk) -> api.SIPInboundTrun
         getattr(info, name)[:] = getattr(wanted, name)
     for name in changed & {"ringing_timeout_s", "max_call_duration_s"}:
         _write_seconds(info, name.removesuffix("_s"), getattr(wanted, name))
-    for has, name in (("has_username", "auth_username"), ("has_password", "auth_password")):
-        if has in changed:
-            if getattr(wanted, has):
-                raise ValueError("a record does not hold credentials")
-            info.ClearField(name)
+    for name in changed & _CREDENTIALS.keys():
+        if getattr(wanted, name):
+            raise ValueError("a record does not hold credentials")
+        info.ClearField(_CREDENTIALS[name])
+    if "krisp" in changed:
+        info.krisp_enabled = wanted.krisp
+    if "headers_to_attributes" in changed:
+        _write_pairs(info.headers_to_attributes, wanted.headers_to_attributes)
+    if "include_headers" in changed:
+        info.include_headers = _HEADERS[HeaderSet(wanted.include_headers)]
     _write_media(info, now.media, wanted.media)
-    return info
 
 
 def changed_rule(now: DispatchRule, wanted: DispatchRule) -> api.SIPDispatchRuleInfo:
     """Return the rule as it is, but for the fields in which `wanted` differs; `ValueError` where that cannot be."""
     info = api.SIPDispatchRuleInfo.FromString(now.raw)
     _check_same(info.sip_dispatch_rule_id, now.id, wanted.id)
+    _write_rule(info, now, wanted)
+    return info
+
+
+def _write_rule(info: api.SIPDispatchRuleInfo, now: DispatchRule, wanted: DispatchRule) -> None:
     changed = _changed(now, wanted)
     if "trunk_ids" in changed:
         info.trunk_ids[:] = [checked_id(trunk_id, "ST") for trunk_id in wanted.trunk_ids]
@@ -153,10 +176,17 @@ def changed_rule(now: DispatchRule, wanted: DispatchRule) -> api.SIPDispatchRule
         getattr(info, name)[:] = getattr(wanted, name)
     if "agents" in changed:
         _write_agents(info, now.agents, wanted.agents)
+    for name in changed & {"empty_timeout_s", "departure_timeout_s", "max_participants"}:
+        setattr(info.room_config, name.removesuffix("_s"), getattr(wanted, name))
+    if "attributes" in changed:
+        _write_pairs(info.attributes, wanted.attributes)
+    if "hides_caller" in changed:
+        info.hide_phone_number = wanted.hides_caller
+    if "krisp" in changed:
+        info.krisp_enabled = wanted.krisp
     if changed & {"kind", "room", "pin", "is_fixed_room"}:
         _write_kind(info.rule, now, wanted)
     _write_media(info, now.media, wanted.media)
-    return info
 
 
 def _check_same(raw_id: str, now_id: str, wanted_id: str) -> None:
@@ -202,6 +232,8 @@ def _write_kind(rule: api.SIPDispatchRule, now: DispatchRule, wanted: DispatchRu
         written.pin = wanted.pin
     if wanted.kind is RuleKind.INDIVIDUAL:
         written.no_randomness = wanted.is_fixed_room
+    elif wanted.kind is RuleKind.CALLEE:
+        written.randomize = not wanted.is_fixed_room
 
 
 def _write_agents(info: api.SIPDispatchRuleInfo, now: Sequence[RuleAgent], wanted: Sequence[RuleAgent]) -> None:
@@ -291,6 +323,18 @@ def _write_seconds(info: api.SIPInboundTrunkInfo, name: str, seconds: float) -> 
         getattr(info, name).CopyFrom(_duration(seconds))
     else:
         info.ClearField(name)
+
+
+def _pairs(values: Mapping[str, str]) -> Pairs:
+    return tuple(sorted((storable(name), storable(value)) for name, value in values.items()))
+
+
+def _write_pairs(written: MutableMapping[str, str], wanted: Pairs) -> None:
+    """Write a mapping; a pair that is there already stays as it came."""
+    for name in [name for name in written if (storable(name), storable(written[name])) not in wanted]:
+        del written[name]
+    kept = {storable(name) for name in written}
+    written.update({name: value for name, value in wanted if name not in kept})
 
 
 def _texts(values: Iterable[str]) -> tuple[str, ...]:

@@ -15,9 +15,7 @@ from app.path.observed import (
     CarrierNumber,
     CarrierTrunk,
     DispatchRule,
-    Encryption,
     InboundTrunk,
-    Media,
     NumberRouting,
     OriginationUrl,
     Unreadable,
@@ -336,15 +334,7 @@ class FakePlatform(FakeProvider):
 
     @provider_call
     def create_inbound_trunk(self, spec: InboundTrunkSpec) -> InboundTrunk:
-        made = InboundTrunk(
-            self.new_id("ST_", 12),
-            spec.label.tag,
-            spec.label.metadata,
-            (spec.phone_number,),
-            spec.allowed_addresses,
-            media=Media(Encryption.REQUIRE if spec.is_secure else Encryption.DISABLE),
-            ringing_timeout_s=spec.ringing_timeout.total_seconds(),
-        )
+        made = spec.record(self.new_id("ST_", 12))
         self._keep_trunk(made)
         return made
 
@@ -377,14 +367,8 @@ class FakePlatform(FakeProvider):
 
     @provider_call
     def create_dispatch_rule(self, spec: DispatchRuleSpec) -> DispatchRule:
-        made = DispatchRule(
-            self.new_id("SDR_", 12),
-            spec.tag,
-            "",
-            (checked(spec.trunk_id, "ST_"),),
-            (RuleAgent(spec.agent_name, spec.job_metadata),),
-            room=spec.room_prefix,
-        )
+        checked(spec.trunk_id, "ST_")
+        made = spec.record(self.new_id("SDR_", 12))
         self._keep_rule(made)
         return made
 

@@ -7,7 +7,7 @@ servers have taken them. A configuration is drawn by its seed alone.
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeVar
@@ -22,6 +22,16 @@ from app.dev.sandbox.state import CLOUD, OPEN_SOURCE, OPEN_SOURCE_1_13_7, Creden
 from app.dev.sandbox.store import Store
 from app.dev.sandbox.twilio_wire import number_record, origination_url_record, trunk_record
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
+from app.domain.options import (
+    NO_OPTIONS,
+    OPTIONS,
+    AgentOptions,
+    DispatchKind,
+    HeaderSet,
+    RuleAgent,
+    TransferMode,
+    options_json,
+)
 from app.domain.sip_uris import TWILIO_SIGNALLING, parse_sip_uri
 from app.path.observed import Observed, ResourceKey, Unreadable
 from app.path.spec import Label, PathSpec, Profile
@@ -95,6 +105,7 @@ class Configuration:
     livekit_trunks: list[sip.SIPInboundTrunkInfo]
     rules: list[sip.SIPDispatchRuleInfo]
     ids: dict[str, str] = field(default_factory=dict)
+    options: AgentOptions = NO_OPTIONS
 
     def sandbox(self) -> Sandbox:
         """Return a sandbox that holds exactly these objects."""
@@ -151,12 +162,13 @@ class Configuration:
         profile = Profile(uri, room_presets=frozenset({PRESET}))
         agent_id = "00000000-0000-4000-8000-000000000001"
         label = Label(f"trunkline/test/{agent_id}")
-        return PathSpec(profile, "test", agent_id, AGENT, "{}", CALLED, label, dict(self.ids))
+        return PathSpec(profile, "test", agent_id, AGENT, "{}", CALLED, label, dict(self.ids), options=self.options)
 
     def callers(self) -> list[str]:
         """Return one caller of each kind that some object tells from the others, and one that none names."""
         named = {text for trunk in self.livekit_trunks for text in trunk.allowed_numbers}
         named |= {text for rule in self.rules for text in rule.inbound_numbers}
+        named |= set(self.options.allowed_callers or ())
         # A From header has no control characters.
         return [*CALLERS, "+12025550199", *sorted(text for text in named - set(CALLERS) if text and text.isprintable())]
 
@@ -218,6 +230,8 @@ class Drawer:
         rules = [self._rule(inbound_ids, at) for at in range(self._count())]
         made = Configuration(self.server, numbers, trunks, urls, inbound, rules)
         made.ids = self._ids(made)
+        if draw.chance(0.5):
+            self._set_options(made)
         if self.odd():
             draw.one((made.livekit_trunks, made.rules)).reverse()
         return made
@@ -495,6 +509,89 @@ class Drawer:
             one.randomize = draw.chance(0.5)
         one.SetInParent()
 
+    # Options
+
+    def _set_options(self, made: Configuration) -> None:
+        """Draw options, and set the path to them: mostly all of it, sometimes a part, sometimes otherwise."""
+        options = made.options = random_options(self.draw)
+        trunk = next((each for each in made.livekit_trunks if each.sip_trunk_id == made.ids[INBOUND_TRUNK]), None)
+        rule = next((each for each in made.rules if each.sip_dispatch_rule_id == made.ids[DISPATCH_RULE]), None)
+        if trunk is not None:
+            self._set_trunk(trunk, options)
+        if rule is not None:
+            self._set_rule(rule, options)
+        if options.pin and self.draw.chance(0.3) and len(made.rules) > 1:
+            # Another rule asks first, with a PIN of its own or the same.
+            other = self.draw.one(made.rules[1:]).rule
+            getattr(other, other.WhichOneof("rule")).pin = self.draw.one(("", *PINS))
+
+    def _set_trunk(self, trunk: sip.SIPInboundTrunkInfo, options: AgentOptions) -> None:
+        if options.allowed_callers is not None and not self.odd():
+            trunk.allowed_numbers[:] = options.allowed_callers
+            if self.odd():
+                trunk.allowed_numbers.append(self._odd_number())
+        if options.ringing_s is not None and not self.odd():
+            trunk.ringing_timeout.CopyFrom(Duration(seconds=options.ringing_s))
+        if options.max_duration_s is not None and not self.odd():
+            trunk.max_call_duration.CopyFrom(Duration(seconds=options.max_duration_s))
+
+    def _set_rule(self, rule: sip.SIPDispatchRuleInfo, options: AgentOptions) -> None:
+        self._set_room(rule.rule, options)
+        if options.room_preset is not None and not self.odd():
+            rule.room_preset = options.room_preset
+        if options.hide_phone_number is not None:
+            rule.hide_phone_number = options.hide_phone_number
+        for agent in options.agents or ():
+            rule.room_config.agents.add(agent_name=agent.name, metadata=agent.metadata)
+
+    def _set_room(self, rule: sip.SIPDispatchRule, options: AgentOptions) -> None:
+        kind = (options.dispatch_kind or DispatchKind.INDIVIDUAL).value
+        if self.odd():
+            kind = self.draw.one(("individual", "direct", "callee"))
+        one = getattr(rule, f"dispatch_rule_{kind}")
+        one.SetInParent()
+        one.pin = self.draw.one(("", *PINS)) if self.odd() else options.pin or ""
+        if kind == "direct":
+            one.room_name = options.room_name or "lobby"
+            return
+        prefix = one.room_prefix or "call" if options.room_prefix is None or self.odd() else options.room_prefix
+        one.room_prefix = prefix
+        if kind == "individual" and options.randomize is not None:
+            one.no_randomness = not options.randomize
+        if kind == "callee":
+            one.randomize = bool(options.randomize)
+
+
+PINS = ("1234", "99", "4711000011112222")
+
+
+def random_options(draw: Draw) -> AgentOptions:
+    """Draw options of a call, valid ones, each of them set or not."""
+    kind = draw.one((None, None, *DispatchKind))
+    is_direct, e164 = kind is DispatchKind.DIRECT, [text for text in CALLERS if text.startswith("+")]
+    return AgentOptions(
+        dispatch_kind=kind,
+        room_name=draw.one(("lobby", "a" * 256)) if is_direct else None,
+        room_prefix=None if is_direct else draw.one((None, "", "front", "a" * 220)),
+        randomize=None if is_direct else draw.one((None, True, False)),
+        pin=draw.one((None, None, *PINS)),
+        agents=draw.one((None, (), (RuleAgent("recorder", "{}"),), (RuleAgent("recorder", "{}"), RuleAgent("coach")))),
+        empty_timeout_s=draw.one((None, 60)),
+        departure_timeout_s=draw.one((None, 5)),
+        max_participants=draw.one((None, 2)),
+        room_preset=draw.one((None, None, PRESET)),
+        participant_metadata=draw.one((None, "", '{"team": "a"}')),
+        participant_attributes=draw.one((None, (), (("team", "a"),))),
+        hide_phone_number=draw.one((None, True, False)),
+        ringing_s=draw.one((None, 1, 30, 180)),
+        max_duration_s=draw.one((None, 10, 1800)),
+        krisp=draw.one((None, True, False)),
+        allowed_callers=tuple(unique([draw.one(e164), *draw.some(e164, 2)])) if draw.chance(0.3) else None,
+        headers_to_attributes=draw.one((None, (("X-Team", "team"),))),
+        include_headers=draw.one((None, *HeaderSet)),
+        transfer=draw.one((None, *TransferMode)),
+    )
+
 
 _DURATIONS = tuple(
     Duration(seconds=seconds, nanos=nanos)
@@ -587,6 +684,15 @@ def smaller(made: Configuration) -> Iterator[Configuration]:
             other = deepcopy(made)
             del getattr(other, name)[at]
             yield other
+    for each in OPTIONS:
+        if getattr(made.options, each.field) is not None:
+            other = deepcopy(made)
+            other.options = replace(made.options, **{each.field: None})
+            yield other
+    yield from _with_less_in_messages(made)
+
+
+def _with_less_in_messages(made: Configuration) -> Iterator[Configuration]:
     for name in ("rules", "livekit_trunks"):
         for at, message in enumerate(getattr(made, name)):
             for each, _ in message.ListFields():
@@ -612,7 +718,7 @@ def smallest(made: Configuration, fails: Callable[[Configuration], bool]) -> Con
 
 def described(made: Configuration) -> str:
     """Return a configuration for people: what differs from a plain path."""
-    shown = [f"server {made.server}, ids {made.ids}"]
+    shown = [f"server {made.server}, ids {made.ids}, options {options_json(made.options)}"]
     keys = ("sid", "phone_number", "trunk_sid", "status", "capabilities", "voice_receive_mode")
     shown += [str({key: number[key] for key in keys}) for number in made.numbers]
     shown += [str({key: trunk[key] for key in ("sid", "secure")}) for trunk in made.trunks]

@@ -14,9 +14,12 @@ import pytest
 from livekit.protocol import sip
 
 from app.dev.sandbox.call import trace_call
+from app.dev.sandbox.livekit_wire import normalised
 from app.dev.sandbox.state import CLOUD, OPEN_SOURCE
 from app.domain.findings import Callers
+from app.domain.options import AgentOptions
 from app.path import arrival, call, livekit_matching, observed
+from app.path import reach as reach_module
 from app.path.call import Call, follow
 from app.path.observed import CarrierNumber, Encryption, InboundTrunk
 from app.path.reach import reach
@@ -54,25 +57,32 @@ def calls_of(made: Configuration) -> list[Call]:
     return every[::step]
 
 
+def is_wanted(made: Configuration, caller: str) -> bool:
+    """Say whether the caller is to get through: one whom the options leave out says nothing about the path."""
+    wanted = made.options.allowed_callers
+    return not wanted or normalised(caller) in wanted
+
+
 def disagreements(made: Configuration, ended: Counter[str] | None = None) -> Iterator[str]:
     """Yield each disagreement about one configuration, and count how its calls have ended."""
     sandbox, seen, spec = made.sandbox(), made.observed(), made.spec()
     reached, agents = [], set[str]()
     calls = calls_of(made)
     for each in calls:
-        real = trace_call(sandbox, CALLED, each.caller, source=each.source, roll=each.roll)
+        real = trace_call(sandbox, CALLED, each.caller, source=each.source, roll=each.roll, pin=spec.options.pin)
         gets_through = real["reaches"] and AGENT in real["agents"]
         found = follow(seen, spec, each)
         if gets_through is bool(found.reasons):
             yield f"{each}: the sandbox says {real['reason'] or real['agents']}, reach {found}"
         elif real["reaches"] and found.agents != tuple(real["agents"]):
             yield f"{each}: the sandbox dispatches {real['agents']}, reach {found.agents}"
-        reached.append(gets_through)
-        agents |= set(real["agents"]) if gets_through else set()
+        if is_wanted(made, each.caller):
+            reached.append(gets_through)
+            agents |= set(real["agents"]) if gets_through else set()
         if ended is not None:
             ended["reached" if gets_through else real["path"][-1]["hop"]] += 1
     found_of_all = reach(seen, spec)
-    if all(reached) is bool(found_of_all.reasons) and len(calls) < MOST_CALLS:
+    if reached and all(reached) is bool(found_of_all.reasons) and len(calls) < MOST_CALLS:
         yield f"{sum(reached)} of {len(reached)} calls get through, reach says {found_of_all}"
     if any(callers is Callers.ALL for _, callers in found_of_all.reasons) and any(reached):
         yield f"{sum(reached)} of {len(reached)} calls get through, reach says that none does: {found_of_all}"
@@ -164,6 +174,50 @@ def _callers_that_nobody_is(made: Configuration) -> None:
     made.rules.append(other)
 
 
+def _with_pin(*pins: str, edit: "Edit | None" = None) -> "Edit":
+    """Set the option to the first PIN, our rule to the second, and another rule of our trunk, if any, to the third."""
+
+    def set_pins(made: Configuration) -> None:
+        made.options = AgentOptions(pin=pins[0])
+        made.rules[0].rule.dispatch_rule_individual.pin = pins[1]
+        for pin in pins[2:]:
+            other = rule("SDR_333333333333", "ST_222222222222", room="another", agents=["someone"])
+            other.rule.dispatch_rule_individual.pin = pin
+            made.rules.append(other)
+        if edit is not None:
+            edit(made)
+
+    return set_pins
+
+
+def _rings_for_no_time(made: Configuration) -> None:
+    made.livekit_trunks[0].ringing_timeout.nanos = 1
+
+
+def _other_goes_first(made: Configuration) -> None:
+    made.rules[1].numbers.append(CALLED)
+
+
+def _other_with_codec_goes_first(made: Configuration) -> None:
+    _other_goes_first(made)
+    made.rules[0].media.codecs.add(name="opus", rate=48000)
+    made.rules[0].media.only_listed_codecs = True
+
+
+def _other_without_codec_goes_first(made: Configuration) -> None:
+    _other_goes_first(made)
+    made.rules[1].media.codecs.add(name="opus", rate=48000)
+    made.rules[1].media.only_listed_codecs = True
+
+
+def _callers_are_named(*callers: str) -> "Edit":
+    def edit(made: Configuration) -> None:
+        made.options = AgentOptions(allowed_callers=("+13105550100", "+442079460123"))
+        made.livekit_trunks[0].allowed_numbers.extend(callers)
+
+    return edit
+
+
 Edit = Callable[[Configuration], None]
 FOUND: dict[str, tuple[str, Edit, bool | None]] = {
     "a user that no trunk has": (CLOUD, _another_user, False),
@@ -191,15 +245,47 @@ FOUND: dict[str, tuple[str, Edit, bool | None]] = {
 }
 """What the two once disagreed about: server, change to a whole path, and whether all calls get through (None: some)."""
 
+WITH_OPTIONS: dict[str, tuple[str, Edit, bool | None]] = {
+    "the PIN that is wanted": (CLOUD, _with_pin("1234", "1234"), True),
+    "another PIN": (CLOUD, _with_pin("1234", "99"), False),
+    "a PIN where none is wanted": (CLOUD, _with_pin("", "99"), False),
+    "no PIN where one is wanted": (CLOUD, _with_pin("1234", ""), True),
+    "another rule asks first": (CLOUD, _with_pin("1234", "1234", "99", edit=_other_goes_first), True),
+    "another rule asks, and ours has no PIN": (CLOUD, _with_pin("1234", "", "99"), False),
+    "another rule goes first, and asks for nothing": (
+        CLOUD,
+        _with_pin("1234", "1234", "", edit=_other_goes_first),
+        False,
+    ),
+    "another rule asks first, and has no codec of Twilio's": (
+        CLOUD,
+        _with_pin("1234", "1234", "99", edit=_other_without_codec_goes_first),
+        False,
+    ),
+    "a call that was asked rings no more": (CLOUD, _with_pin("1234", "1234", edit=_rings_for_no_time), True),
+    "a call that was not asked rings": (CLOUD, _with_pin("", "", edit=_rings_for_no_time), False),
+    "the codecs are those of the rule that asks": (
+        CLOUD,
+        _with_pin("1234", "1234", "99", edit=_other_with_codec_goes_first),
+        True,
+    ),
+    "the callers who are wanted": (CLOUD, _callers_are_named("+1 (310) 555-0100", "+442079460123"), None),
+    "one of the callers who are wanted": (CLOUD, _callers_are_named("+13105550100"), None),
+    "callers let in who are not wanted": (OPEN_SOURCE, _callers_are_named(), True),
+}
+"""The same, of paths with options."""
 
-@pytest.mark.parametrize("name", FOUND)
-def test_they_agree_about_what_they_once_disagreed_about(name: str) -> None:
-    server, edit, expected = FOUND[name]
+
+@pytest.mark.parametrize("name", [*FOUND, *WITH_OPTIONS])
+def test_they_agree_about_what_they_once_disagreed_about_and_about_options(name: str) -> None:
+    server, edit, expected = (FOUND | WITH_OPTIONS)[name]
     made, ended = whole(server), Counter[str]()
     edit(made)
     assert list(disagreements(made, ended)) == []
     assert (ended["reached"] == ended.total() or (None if ended["reached"] else False)) is expected
 
+
+_MATCH, _GROUPS = livekit_matching.match_rule, reach_module._caller_groups
 
 CONTROLS: dict[str, tuple[object, str, Any]] = {
     "numbers are compared as they are written": (observed, "normalised", lambda number: number),
@@ -216,7 +302,14 @@ CONTROLS: dict[str, tuple[object, str, Any]] = {
     "every server is LiveKit Cloud": (Profile, "is_cloud", True),
     "every URL leads to LiveKit": (arrival, "_leads_to_livekit", lambda *_, **__: True),
     "URLs are drawn without their weight": (arrival, "shares_of", lambda tier: [1] * len(tier)),
-    "trunks refuse and cut no call": (call, "_faults_of_taking_trunk", lambda _: []),
+    "trunks refuse and cut no call": (call, "_faults_of_taking_trunk", lambda _, **__: []),
+    "no PIN is entered": (livekit_matching, "match_rule", lambda *of_call: _MATCH(*of_call[:4])),
+    "every PIN is wrong": (
+        livekit_matching,
+        "match_rule",
+        lambda *of_call: _MATCH(*of_call[:4], *["0"][: len(of_call) - 4]),
+    ),
+    "callers who are left out count": (reach_module, "_caller_groups", lambda *lists: _GROUPS(*lists[:3], ())),
     "every URL calls the number": (arrival, "_users", lambda *_, **__: [CALLED]),
 }
 """Each rule of `reach` that can be switched off by itself: where it stands, and what replaces it."""

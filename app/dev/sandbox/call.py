@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_network
 from itertools import groupby
 from typing import Any
 
-from app.dev.sandbox.call_livekit import Answer, Hop, Invite, hop, take_invite
+from app.dev.sandbox.call_livekit import Answer, Hop, Invite, hop, ringing_s, take_invite
 from app.dev.sandbox.state import FIRST_PROJECT, SILENT, Sandbox
 
 Record = dict[str, Any]
@@ -64,14 +64,21 @@ class CallEndedError(Exception):
 
 
 def trace_call(
-    sandbox: Sandbox, called: str, caller: str | None = None, *, source: str = DEFAULT_SOURCE, roll: float = 0.0
+    sandbox: Sandbox,
+    called: str,
+    caller: str | None = None,
+    *,
+    source: str = DEFAULT_SOURCE,
+    roll: float = 0.0,
+    pin: str | None = None,
 ) -> dict[str, Any]:
     """Follow a call to a number; runs under the store's lock.
 
     `source` is the IPv4 address that Twilio sends from, `roll` (0 <= roll < 1) draws among the origination URLs of a
-    priority by their weights. `status` is what LiveKit answers to the last INVITE that it gets, None for silence and
-    when the last URL leads elsewhere. The call `reaches` an agent only if an agent that the rule names answers it and
-    it is not cut within ten seconds; `agents` are all that the rule dispatches.
+    priority by their weights. `pin` is what the caller dials when asked for one; without it he hangs up. `status` is
+    what LiveKit answers to the last INVITE that it gets, None for silence and when the last URL leads elsewhere. The
+    call `reaches` an agent only if an agent that the rule names answers it and it is not cut within ten seconds;
+    `agents` are all that the rule dispatches. `call` is what LiveKit makes of a call that reaches one.
     """
     hops: list[Hop] = []
     account = _account(sandbox, called)
@@ -81,7 +88,7 @@ def trace_call(
         urls = _enabled_urls(account, trunk)
     except CallEndedError as end:
         return _result([*hops, end.hop], Answer([], None, str(end)), TWILIO)
-    invite = Invite(called, caller or DEFAULT_CALLER, source, is_secure=trunk["secure"])
+    invite = Invite(called, caller or DEFAULT_CALLER, source, is_secure=trunk["secure"], pin=pin)
     return _call_urls(sandbox, hops, drawn_order(urls, roll), invite)
 
 
@@ -94,7 +101,33 @@ def _result(hops: list[Hop], answer: Answer, ended_by: str) -> dict[str, Any]:
         "status": answer.status,
         "reason": answer.reason,
         "callEndedBy": None if reaches else ended_by,
+        "call": _effects(answer) if reaches else None,
         "path": hops,
+    }
+
+
+def _effects(answer: Answer) -> dict[str, Any]:
+    """Return what a call is like that has come into its room (livekit/protocol sip/sip.go, EvaluateDispatchRule).
+
+    Noise is cancelled if trunk or rule says so; durations and headers are the trunk's alone, all else the rule's.
+    """
+    trunk, rule = answer.trunk, answer.rule
+    config = rule.room_config if rule else None
+    return {
+        "room": answer.room,
+        "jobs": [{"agent": each.agent_name, "metadata": each.metadata} for each in config.agents] if config else [],
+        "preset": rule.room_preset if rule else "",
+        "emptyTimeoutS": config.empty_timeout if config else 0,
+        "departureTimeoutS": config.departure_timeout if config else 0,
+        "maxParticipants": config.max_participants if config else 0,
+        "participantMetadata": rule.metadata if rule else "",
+        "participantAttributes": dict(rule.attributes) if rule else {},
+        "hidesPhoneNumber": bool(rule and rule.hide_phone_number),
+        "krisp": bool((trunk and trunk.krisp_enabled) or (rule and rule.krisp_enabled)),
+        "ringsS": None if answer.is_asked else ringing_s(trunk),
+        "lastsS": answer.longest_s,
+        "headersToAttributes": dict(trunk.headers_to_attributes) if trunk else {},
+        "includeHeaders": trunk.include_headers if trunk else 0,
     }
 
 

@@ -57,6 +57,8 @@ class Invite:
     is_secure: bool
     """Whether it offers SRTP."""
     codecs: frozenset[str] = TWILIO_CODECS
+    pin: str | None = None
+    """What the caller dials before the `#` when asked for a PIN; None for one who hangs up then."""
 
     def to(self, called: str) -> "Invite":
         """Return the same for another called number."""
@@ -89,6 +91,8 @@ class Answer:
     """The room that the call waits in for its answer; none for a call that is refused before, or asked for a PIN."""
     trunk: Trunk | None = None
     rule: Rule | None = None
+    is_asked: bool = False
+    """Whether the call was accepted to ask for a PIN: it stands from then on."""
     is_ringing: bool = False
     """Whether a 180 comes before the status."""
     rings_s: float = 0.0
@@ -114,13 +118,16 @@ def take_invite(sandbox: Sandbox, invite: Invite) -> Answer:
         answer.is_ringing = True
         answer.rule = rule = _matched_rule(sandbox, invite, answer.trunk)
         answer.encryption, answer.codecs = _check_media(answer.trunk, rule, invite)
+        if pin_of(rule.rule):
+            answer.is_asked = True
+            answer.rule = rule = _rule_by_pin(sandbox, invite, answer.trunk, rule)
         answer.room = _joined_room(sandbox, rule, invite)
         answer.hops.append(hop("dispatchRule", rule.sip_dispatch_rule_id, rule.name or "unnamed rule"))
         answer.agents = [agent.agent_name for agent in rule.room_config.agents if agent.agent_name]
         _check_answered(sandbox, answer, rule)
     except RefusedError as end:
         answer.hops.append(end.hop)
-        answer.status, answer.reason = end.status, str(end)
+        answer.status, answer.reason = OK if answer.is_asked else end.status, str(end)
         return answer
     name = answer.answered_by
     answer.hops.append(hop("agent", name, f"agent {name} is dispatched to the room"))
@@ -230,20 +237,49 @@ def _matched_rule(sandbox: Sandbox, invite: Invite, trunk: Trunk | None) -> Rule
     there are; then numbers are compared as plain text. A caller has sent no PIN at this point, so no rule is left out
     for its PIN, and those with one come first.
     """
+    if fitting := _fitting_rules(sandbox, invite, trunk):
+        return _best(fitting)
+    if sandbox.switches.livekit_server == OPEN_SOURCE_1_13_7:
+        status, how = None, "LiveKit rings once (180) and gives no final answer, the caller hears silence"
+    else:
+        status, how = NOT_FOUND, "LiveKit answers 404 (Does not match Trunks or Dispatch Rules)"
+    raise RefusedError("dispatchRule", None, status, f"no dispatch rule matches: {how}")
+
+
+LONGEST_PIN = 16
+"""Digits; a caller who dials more is told that it is wrong (livekit/sip pkg/sip/inbound.go, pinPrompt)."""
+
+
+def _rule_by_pin(sandbox: Sandbox, invite: Invite, trunk: Trunk | None, asking: Rule) -> Rule:
+    """Find the rule for what the caller dials (pinPrompt, and sip.go again with `Pin`, or `NoPin` for a `#` alone).
+
+    Only rules with that very PIN count then, also where the one that had the caller asked has another.
+    """
+    rule_id = asking.sip_dispatch_rule_id
+    if invite.pin is None:
+        raise RefusedError("dispatchRule", rule_id, OK, f"rule {rule_id} asks the caller for a PIN")
+    is_possible = len(invite.pin) <= LONGEST_PIN
+    fitting = [rule for rule in _fitting_rules(sandbox, invite, trunk) if pin_of(rule.rule) == invite.pin]
+    if not fitting or not is_possible:
+        raise RefusedError(
+            "dispatchRule", rule_id, OK, f"rule {rule_id} asks for a PIN, and no rule has the one dialled"
+        )
+    return _best(fitting)
+
+
+def _best(rules: list[Rule]) -> Rule:
+    return min(rules, key=lambda rule: (not rule.trunk_ids, _priority(rule), _room(rule)))
+
+
+def _fitting_rules(sandbox: Sandbox, invite: Invite, trunk: Trunk | None) -> list[Rule]:
+    """Return the rules that a call may match; end it where those that are looked at contradict each other."""
     store = sandbox.store
     ids: Iterable[str] = store.livekit_rules.rows
     if trunk:
         ids = {row_id for key in (trunk.sip_trunk_id, WILDCARD) for row_id in store.rules_by_trunk.ids(key)}
     rules = [store.livekit_rules.rows[row_id] for row_id in sorted(ids)]
     _check_rules(rules)
-    fitting = [rule for rule in rules if (trunk or not rule.trunk_ids) and _fits(rule, invite)]
-    if fitting:
-        return min(fitting, key=lambda rule: (not rule.trunk_ids, _priority(rule), _room(rule)))
-    if sandbox.switches.livekit_server == OPEN_SOURCE_1_13_7:
-        status, how = None, "LiveKit rings once (180) and gives no final answer, the caller hears silence"
-    else:
-        status, how = NOT_FOUND, "LiveKit answers 404 (Does not match Trunks or Dispatch Rules)"
-    raise RefusedError("dispatchRule", None, status, f"no dispatch rule matches: {how}")
+    return [rule for rule in rules if (trunk or not rule.trunk_ids) and _fits(rule, invite)]
 
 
 def _check_rules(rules: list[Rule]) -> None:
@@ -346,21 +382,22 @@ def _room_name(rule: Rule, invite: Invite) -> str:
 def _joined_room(sandbox: Sandbox, rule: Rule, invite: Invite) -> str:
     """Return the name of the room that the call joins, or end the call if it does not get into it.
 
-    A rule with a PIN has the call accepted and the caller asked, until he hangs up or has typed it (pinPrompt).
     LiveKit's SIP server cannot join a room without a name, or with one that is too long (livekit/livekit
-    pkg/service/utils.go:368-376), or with a preset that the server does not have (roomallocator.go:204-212): it
-    refuses the call with 486 then (joinRoom).
+    pkg/service/utils.go:368-376), or with a preset that the server does not have (roomallocator.go:204-212), or that is
+    full, agents not counted (pkg/rtc/room.go, Join): it refuses the call with 486 then (joinRoom), and hangs up if it
+    stands already.
     """
     rule_id, name = rule.sip_dispatch_rule_id, _room_name(rule, invite)
-    if pin_of(rule.rule):
-        raise RefusedError("dispatchRule", rule_id, OK, f"rule {rule_id} asks the caller for a PIN")
-    reason = ""
+    live, reason = sandbox.rooms.get(sandbox.project, name), ""
     if not 0 < len(name.encode()) <= MAX_ROOM_NAME:
         reason = f"makes a room name of more than {MAX_ROOM_NAME} bytes" if name else "has no room name"
     elif rule.room_preset and rule.room_preset not in sandbox.switches.room_presets:
         reason = f"names the room preset {rule.room_preset}, which LiveKit does not have"
+    elif live is not None and live.is_full:
+        reason = f"leads to the room {name}, which is full"
     if reason:
-        raise RefusedError("dispatchRule", rule_id, BUSY_HERE, f"LiveKit answers 486: rule {rule_id} {reason}")
+        what = "LiveKit hangs up" if pin_of(rule.rule) else "LiveKit answers 486"
+        raise RefusedError("dispatchRule", rule_id, BUSY_HERE, f"{what}: rule {rule_id} {reason}")
     return name
 
 
@@ -379,6 +416,11 @@ def _seconds(duration: Duration, otherwise: float) -> float:
     return seconds if seconds > 0 else otherwise
 
 
+def ringing_s(trunk: Trunk | None) -> float:
+    """Return how long a call rings at most; seconds."""
+    return _seconds(trunk.ringing_timeout, RINGING_S) if trunk else RINGING_S
+
+
 def has_worker(sandbox: Sandbox, agent: str) -> bool:
     """Say whether a worker is registered under this name; "" stands for one without a name."""
     workers = sandbox.switches.agents
@@ -391,12 +433,12 @@ def _check_answered(sandbox: Sandbox, answer: Answer, rule: Rule) -> None:
     Every named agent has a worker here, unless the switch `agents` lists those that have one. Without a name, also
     when a rule lists no agent at all, LiveKit calls the workers without a name (livekit/livekit
     pkg/rtc/room.go:1895-1906): the switch `unnamedAgent` says whether there is one. It answers, but is not an agent of
-    the rule. A known preset brings no agents. The longest duration of a call counts from before the ringing
-    (handleInvite).
+    the rule. A known preset brings no agents. The longest duration of a call counts from before the ringing, and for a
+    caller who was asked for a PIN, with whom it does not ring, from then (handleInvite).
     """
-    trunk, agents, ringing = answer.trunk, answer.agents, RINGING_S
+    trunk, agents = answer.trunk, answer.agents
+    ringing = MAX_CALL_S if answer.is_asked else ringing_s(trunk)
     if trunk:
-        ringing = _seconds(trunk.ringing_timeout, RINGING_S)
         answer.longest_s = min(_seconds(trunk.max_call_duration, MAX_CALL_S), MAX_CALL_S)
     longest, rule_id = answer.longest_s, rule.sip_dispatch_rule_id
     answering = [agent for agent in agents or [""] if has_worker(sandbox, agent)]
@@ -406,7 +448,8 @@ def _check_answered(sandbox: Sandbox, answer: Answer, rule: Rule) -> None:
             why = f"no worker is registered as {' or '.join(agents)}"
         status = _unanswered(sandbox, trunk) if ringing <= longest else BUSY_HERE
         answer.rings_s = min(ringing, longest)
-        raise RefusedError("agent", None, status, f"LiveKit answers {status}: {why}")
+        what = "nobody speaks to the caller" if answer.is_asked else f"LiveKit answers {status}"
+        raise RefusedError("agent", None, status, f"{what}: {why}")
     answer.answered_by = answering[0]
     if not agents:
         reason = f"rule {rule_id} names no agent, a worker without a name answers"

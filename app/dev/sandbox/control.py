@@ -256,7 +256,10 @@ class Control:
         return json_response(200, {"status": "ok"})
 
     def _call(self, exchange: Exchange) -> Response:
-        """Follow a call `to` a number; `number` and `caller` are former names of `to` and `from`."""
+        """Follow a call `to` a number; `number` and `caller` are former names of `to` and `from`.
+
+        With `pin` the caller dials it when asked for one.
+        """
         parameters = exchange.parameters()
         called = parameters.get("to") or parameters.get("number")
         caller = parameters.get("from") or parameters.get("caller")
@@ -266,7 +269,8 @@ class Control:
         if not is_twilio_address(source):
             raise ControlError("source must be an address of one of Twilio's signalling ranges")
         with self._sandbox.store.lock:
-            return json_response(200, trace_call(self._sandbox, called, caller, source=source, roll=roll))
+            pin = parameters.get("pin")
+            return json_response(200, trace_call(self._sandbox, called, caller, source=source, roll=roll, pin=pin))
 
     def _show_sip(self, _exchange: Exchange) -> Response:
         """Show where SIP is answered, how, and the calls since the last reset."""

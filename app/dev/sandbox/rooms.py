@@ -68,7 +68,15 @@ class LiveRoom:
     @property
     def has_callers(self) -> bool:
         """Whether anybody but agents is there."""
-        return any(each.kind != ParticipantInfo.Kind.AGENT for each in self.participants.values())
+        return bool(self._callers())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nobody but agents gets in."""
+        return 0 < self.room.max_participants <= len(self._callers())
+
+    def _callers(self) -> list[ParticipantInfo]:
+        return [each for each in self.participants.values() if each.kind != ParticipantInfo.Kind.AGENT]
 
     def shown(self) -> Room:
         """Return the room with its counts."""

@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any
 
 from livekit.protocol.models import ParticipantInfo
+from livekit.protocol.sip import SIP_NO_HEADERS, SIP_X_HEADERS
 
-from app.dev.sandbox.call_livekit import Answer, Invite, Rule, has_worker, shown_caller, take_invite
+from app.dev.sandbox.call_livekit import Answer, Invite, Rule, Trunk, has_worker, shown_caller, take_invite
 from app.dev.sandbox.faults import SIP_DROP
 from app.dev.sandbox.livekit_wire import DISABLE
 from app.dev.sandbox.sip_transactions import (
@@ -284,6 +285,7 @@ class SipCalls:
                 "sip.trunkPhoneNumber": invite.called,
                 "sip.hostname": host.host if host else "",
             }
+        attributes |= _of_headers(call.transaction.request, call.answer.trunk)
         call.participant = ParticipantInfo(
             identity=f"sip_{identity}",
             name=f"Phone {shown_caller(rule, invite.caller)}",
@@ -435,3 +437,19 @@ class SipCalls:
         call.timers.clear()
         if call.participant:
             self._sandbox.rooms.leave(call.project, call.answer.room, call.participant.sid)
+
+
+HEADER_ATTRIBUTES = {"x-twilio-accountsid": "sip.twilio.accountSid", "x-twilio-callsid": "sip.twilio.callSid"}
+"""Headers of Twilio that LiveKit always shows as attributes (livekit/sip pkg/sip/participant.go, headerToAttr)."""
+
+
+def _of_headers(invite: Message, trunk: Trunk | None) -> dict[str, str]:
+    """Return the caller's attributes that an INVITE's headers make (livekit/sip pkg/sip/types.go, HeadersToAttrs)."""
+    which = trunk.include_headers if trunk else SIP_NO_HEADERS
+    wanted = "x-" if which == SIP_X_HEADERS else ""
+    names = [name for name, _ in invite.headers if which != SIP_NO_HEADERS and name.startswith(wanted)]
+    found = {f"sip.h.{name}": invite.all(name)[-1] for name in names}
+    for name, attribute in (*HEADER_ATTRIBUTES.items(), *(trunk.headers_to_attributes.items() if trunk else ())):
+        if value := invite.get(name.lower()):
+            found[attribute] = value
+    return found
