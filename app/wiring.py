@@ -23,6 +23,7 @@ from app.db.engine import Sessions, make_engine, make_sessions
 from app.domain.workspaces import ENVIRONMENT, AccountKind
 from app.idempotency import IdempotencyStore
 from app.numbers.agents import AgentService
+from app.numbers.changing import ChangeService
 from app.numbers.dry_run import PlanningService
 from app.numbers.inventory import HeadroomService, InventoryService
 from app.numbers.maintenance import MaintenanceService
@@ -83,6 +84,7 @@ class Wiring:
     """The clients of all accounts."""
     publisher: Publisher
     agents: AgentService
+    changes: ChangeService
     provisioning: ProvisioningService
     runner: Runner
     sweeper: Sweeper
@@ -184,6 +186,7 @@ def build(
         toolboxes=toolboxes,
         publisher=publisher,
         agents=agents,
+        changes=ChangeService(sessions, publisher, rows, toolboxes),
         provisioning=service,
         runner=BatchRunner(rows, toolboxes, instrumentation=StepInstrumentation(telemetry)),
         sweeper=Sweeper(sessions, service, audits, dispatcher, deliveries, calls, retiring, purges, accounts.recheck),

@@ -9,7 +9,9 @@ from flask.typing import ResponseReturnValue
 from marshmallow import RAISE
 
 from app.api.responses import (
+    agent_response,
     agent_url,
+    change_response,
     deprovisioning_response,
     idempotent,
     move_response,
@@ -17,10 +19,23 @@ from app.api.responses import (
     provisioning_response,
     repair_response,
     verification_response,
+    version_matcher,
 )
 from app.domain.errors import OPERATION_ERROR_CODES, ErrorCode
 from app.domain.operations import TrunkMode
-from app.views.agent_schemas import Accepted, AgentIn, AgentOut, AgentPage, AgentQuery, Done, Provisioned, ProvisionIn
+from app.domain.options import options_of
+from app.numbers.changing import patched_by
+from app.views.agent_schemas import (
+    Accepted,
+    AgentIn,
+    AgentOut,
+    AgentPage,
+    AgentPatchIn,
+    AgentQuery,
+    Done,
+    Provisioned,
+    ProvisionIn,
+)
 from app.views.operation_schemas import (
     MovedOut,
     MoveIn,
@@ -41,19 +56,20 @@ blueprint = APIBlueprint("agents", __name__, url_prefix="/api/agents", tag="Agen
 @idempotent
 @blueprint.input(AgentIn)
 @blueprint.output(AgentOut, 201, description="The agent.")
-@responds_with(headers={201: ["Location"]})
-def create_agent(json_data: dict[str, Any]) -> ResponseReturnValue:
+@responds_with(headers={201: ["Location", "ETag"]})
+def create_agent(json_data: dict[str, Any]) -> Response:
     """Create an agent."""
     agent = wiring().agents.create(
         json_data["name"],
         json_data.get("livekit_agent_name"),
         json_data.get("agent_metadata", {}),
+        options=options_of(json_data.get("options", {})),
         trunk_mode=json_data.get("trunk_mode", TrunkMode.SHARED),
         carrier_account_id=json_data.get("carrier_account_id"),
         voice_project_id=json_data.get("voice_project_id"),
         origin=origin(),
     )
-    return agent, 201, {"Location": agent_url(agent.id)}  # type: ignore[return-value]  # APIFlask packs the row
+    return agent_response(agent, 201, {"Location": agent_url(agent.id)})
 
 
 @blueprint.get("")
@@ -67,10 +83,36 @@ def list_agents(query_data: dict[str, Any]) -> object:
 
 @blueprint.get("/<agent_id>")
 @blueprint.output(AgentOut, description="The agent.")
-@responds_with(ErrorCode.AGENT_NOT_FOUND)
-def get_agent(agent_id: uuid.UUID) -> object:
+@responds_with(ErrorCode.AGENT_NOT_FOUND, headers={200: ["ETag"]})
+def get_agent(agent_id: uuid.UUID) -> Response:
     """Get one agent."""
-    return wiring().agents.get(agent_id)
+    return agent_response(wiring().agents.get(agent_id))
+
+
+@blueprint.patch("/<agent_id>")
+@idempotent
+@blueprint.input(AgentPatchIn)
+@blueprint.output(AgentOut, description="The agent: changed, or as it was where nothing differs.")
+@responds_with(
+    ErrorCode.AGENT_NOT_FOUND,
+    ErrorCode.VERSION_MISMATCH,
+    ErrorCode.OPERATION_IN_PROGRESS,
+    ErrorCode.AGENT_HAS_PHONE,
+    ErrorCode.ACCOUNTS_DIFFER,
+    ErrorCode.SHARED_WITH_OTHERS,
+    *OPERATION_ERROR_CODES,
+    bodies={202: (Accepted, "Its path is being changed, and the agent with it once that is done: poll `statusUrl`.")},
+    headers={
+        200: ["ETag", "Preference-Applied"],
+        202: ["Location", "Retry-After", "Preference-Applied"],
+    },
+)
+def change_agent(agent_id: uuid.UUID, json_data: dict[str, Any]) -> Response:
+    """Change an agent's names, metadata and options, by a merge patch; undone as a whole if it fails."""
+    is_current = version_matcher(request)
+    return change_response(
+        wiring().changes.change(agent_id, patched_by(json_data), is_current=is_current, origin=origin())
+    )
 
 
 @blueprint.delete("/<agent_id>")

@@ -1,5 +1,6 @@
 """The API reference: the OpenAPI document, completed, and /docs with Swagger UI from a package, not from a CDN."""
 
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,7 @@ from app.domain.events import PHONE_EVENTS, WebhookEvent
 from app.domain.findings import Callers, FindingCode, Severity
 from app.domain.operations import OperationKind, PhoneStatus
 from app.domain.workspaces import DEFAULT_SLUG, SLUG, WORKSPACE_HEADER
-from app.views.agent_schemas import AGENT_ID, NUMBER, OPERATION_ID, STATUS_URL
+from app.views.agent_schemas import AGENT_ID, MERGE_PATCH, NUMBER, OPERATION_ID, STATUS_URL
 from app.views.webhook_schemas import MESSAGE_ID, SUMMARIES
 from app.web.documented import HEADERS, IDEMPOTENT, PROBLEMS
 from app.web.problems import KINDS, MIME_TYPE, problem_body
@@ -142,6 +143,9 @@ CSV_BODIES = {
 }
 """The calls that also take CSV -> an example."""
 
+MERGE_PATCHES = {("/api/agents/{agent_id}", "patch")}
+"""The calls that take a JSON merge patch (RFC 7396) by that name too."""
+
 NEEDS_NO_KEY = {"/healthz", "/readyz"}
 """The paths that need no key."""
 
@@ -174,6 +178,14 @@ PARAMETERS: Mapping[str, dict[str, Any]] = {
         "description": "The `ETag` of the last response: 304 without a body if nothing has changed.",
         "schema": {"type": "string"},
     },
+    "IfMatch": {
+        "in": "header",
+        "name": "If-Match",
+        "description": 'The `ETag` of the agent that the change was made for, as `"3"`: 412 `version_mismatch` if '
+        "somebody has changed it since. A list of tags and `*` are understood; a weak tag matches nothing. Without it "
+        "the last change wins.",
+        "schema": {"type": "string"},
+    },
 }
 
 PROBLEM = {
@@ -198,7 +210,10 @@ PROBLEM = {
 RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
     "Location": {"description": "The URL of the result.", "schema": {"type": "string", "examples": [STATUS_URL]}},
     "Retry-After": {"description": "Seconds until the next attempt is useful.", "schema": {"type": "integer"}},
-    "ETag": {"description": "Changes whenever the body does.", "schema": {"type": "string"}},
+    "ETag": {
+        "description": "Changes whenever the body does; an agent's is its `version`, for `If-Match`.",
+        "schema": {"type": "string"},
+    },
     "Preference-Applied": {"description": "`wait=N` when the wait took place.", "schema": {"type": "string"}},
     "WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}},
 }
@@ -210,6 +225,7 @@ _HEADER_PARAMETERS = {
     ("/move-phone", "post"): ("Prefer",),
     ("/audit", "post"): ("Prefer",),
     ("/phone-status", "get"): ("IfNoneMatch",),
+    ("/agents/{agent_id}", "patch"): ("Prefer", "IfMatch"),
 }
 
 
@@ -247,11 +263,15 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
 LEFT_OUT = frozenset({("Provisioned", "warnings")})
 """Fields that a response leaves out where there is nothing to say, since it had none of them at first."""
 
+_OF_WHAT_IS_SET = re.compile(r"([A-Z][a-z]+)?OptionsOut")
+"""The schemas of options in a response: only what is set is there."""
+
 
 def _complete_schema(name: str, schema: dict[str, Any]) -> None:
-    """Mark every field of a response as always present, but for `LEFT_OUT`; later versions may add fields."""
+    """Mark every field of a response as always present, but for options and `LEFT_OUT`; later versions may add some."""
     if name != "Problem" and not name.endswith("In"):
-        schema["required"] = [each for each in schema["properties"] if (name, each) not in LEFT_OUT]
+        if not _OF_WHAT_IS_SET.fullmatch(name):
+            schema["required"] = [each for each in schema["properties"] if (name, each) not in LEFT_OUT]
         schema.pop("additionalProperties", None)
 
 
@@ -264,6 +284,9 @@ def _complete_operation(path: str, method: str, operation: dict[str, Any], schem
         operation["requestBody"]["required"] = _has_required_fields(operation["requestBody"], schemas)
         if example := CSV_BODIES.get((path, method)):
             operation["requestBody"]["content"]["text/csv"] = {"schema": {"type": "string"}, "example": example}
+        if (path, method) in MERGE_PATCHES:
+            content = operation["requestBody"]["content"]
+            content[MERGE_PATCH] = content["application/json"]
         codes += WITH_BODY
     wanted = [
         name

@@ -24,6 +24,7 @@ from app.views.bulk_schemas import (
     BulkQuery,
 )
 from app.views.bulks import BulkView, bulk_url, report_download
+from app.views.option_schemas import read_options
 from app.web.authentication import charge_items
 from app.web.context import origin, web_services, wiring
 from app.web.documented import responds_with
@@ -40,7 +41,7 @@ _ACCEPTED, _BULK, _CANCELLED = BulkAccepted(), BulkOut(), BulkCancelled()
 @responds_with(headers={202: ["Location", "Retry-After"]})
 def start_bulk(json_data: dict[str, Any]) -> Response:
     """Connect up to 10,000 numbers, as JSON or CSV."""
-    items = read_items(json_data["items"])
+    items = read_items(json_data["items"], read_options)
     charge_items(len(items))
     room = wiring().headroom.for_items(items)  # before anything is stored: after that, nothing may fail
     bulk = wiring().bulk.accept(items, origin=origin())

@@ -15,14 +15,15 @@ from flask import Request, Response, current_app, request
 from flask.typing import ResponseReturnValue
 from werkzeug.http import parse_list_header
 
-from app.db.models import Operation
-from app.domain.errors import ErrorCode
+from app.db.models import Agent, Operation
+from app.domain.errors import ErrorCode, validation_failed
 from app.domain.operations import OperationStatus, PhoneStatus
 from app.idempotency import IdempotencyClaim, StoredResponse
+from app.numbers.changing import Changed
 from app.numbers.dry_run import Preview
 from app.numbers.maintenance import RepairResult, VerifyResult
 from app.numbers.service import OpenedOperation
-from app.views.agent_schemas import Accepted, Done, Provisioned
+from app.views.agent_schemas import Accepted, AgentOut, Done, Provisioned
 from app.views.fields import WHOLE_NUMBER
 from app.views.operation_schemas import AuditAccepted, AuditOut, MovedOut, PlanOut, RepairedOut, VerifiedOut, is_dry_run
 from app.views.operations import (
@@ -36,7 +37,7 @@ from app.views.operations import (
 from app.web.bodies import read_body
 from app.web.context import caller, web_services, wiring
 from app.web.documented import note_idempotent
-from app.web.problems import FIRST_SERVER_ERROR, hinted, problem, validation_failed
+from app.web.problems import FIRST_SERVER_ERROR, hinted, problem
 
 LONGEST_WAIT = timedelta(seconds=60)
 """The longest wait: how long proxies commonly wait for a response."""
@@ -153,7 +154,7 @@ def agent_url(agent_id: uuid.UUID) -> str:
     return f"/api/agents/{agent_id}"
 
 
-_VERIFIED, _REPAIRED, _MOVED, _PLAN = VerifiedOut(), RepairedOut(), MovedOut(), PlanOut()
+_AGENT, _VERIFIED, _REPAIRED, _MOVED, _PLAN = AgentOut(), VerifiedOut(), RepairedOut(), MovedOut(), PlanOut()
 _AUDIT_ACCEPTED, _AUDIT = AuditAccepted(), AuditOut()
 
 
@@ -188,6 +189,36 @@ def move_response(operation: Operation) -> Response:
     return packed(_MOVED, {"success": True, **moved}, 200, headers)
 
 
+def version_matcher(request: Request) -> Callable[[int], bool] | None:
+    """Return what says of an agent's version whether `If-Match` names it; None without that header.
+
+    A weak tag matches nothing, as RFC 9110 has it.
+    """
+    if "If-Match" not in request.headers:
+        return None
+    tags = request.if_match
+    return lambda version: tags.contains(str(version))
+
+
+def agent_response(agent: Agent, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Respond with an agent; its version is the entity tag."""
+    response = packed(_AGENT, agent, status, headers or {})
+    response.set_etag(str(agent.version))
+    return response
+
+
+def change_response(changed: Changed) -> Response:
+    """Respond to a request to change an agent: 200 with it, or 202 while its path is being changed."""
+    if changed.operation is None:
+        return agent_response(changed.agent)
+    ended, headers = wait_for(changed.operation)
+    if ended is None:
+        return accepted(changed.operation, PhoneStatus.PROVISIONED, headers)
+    if ended.status is not OperationStatus.SUCCEEDED:
+        return failure_response(ended, headers)
+    return agent_response(wiring().agents.get(ended.agent_id), 200, headers)
+
+
 def plan_response(preview: Preview) -> Response:
     """Respond to a dry run."""
     obstacles = [replace(one, detail=hinted(one.code, one.detail)) if one.blocks else one for one in preview.obstacles]
@@ -206,7 +237,7 @@ def audit_response(audit_id: uuid.UUID) -> Response:
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
-STORED_HEADERS = ("Content-Type", "Location", "Retry-After", "Preference-Applied")
+STORED_HEADERS = ("Content-Type", "ETag", "Location", "Retry-After", "Preference-Applied")
 TOO_MANY_REQUESTS = 429
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -264,6 +295,8 @@ def _run_view(view: View, arguments: dict[str, object]) -> Response:
 
 def _request_hash() -> str:
     parts = [request.method.encode(), request.path.rstrip("/").encode(), read_body(request)]
+    if "If-Match" in request.headers:
+        parts.append(request.headers["If-Match"].encode())
     if caller().workspace:
         # An operator's key may name another workspace each time.
         parts.append(str(caller().workspace).encode())

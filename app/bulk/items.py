@@ -1,7 +1,7 @@
 """Reads and validates the items of a bulk; an invalid item fails alone, the others go on."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.db.models import BulkItem
 from app.domain.numbers import InvalidNumberError, parse_e164
 from app.domain.operations import ItemStatus, TrunkMode
+from app.domain.options import NO_OPTIONS, AgentOptions
 from app.domain.texts import MAX_NAME, InvalidTextError, check_metadata, excerpt, read_uuid, visible_line
 
 
@@ -45,7 +46,12 @@ class BulkItemRef:
 
 
 FIELDS = frozenset({"phoneNumber", "agentId", "agent", "takeover"})
-AGENT_FIELDS = frozenset({"name", "livekitAgentName", "metadata", "trunkMode", "carrierAccountId", "voiceProjectId"})
+AGENT_FIELDS = frozenset(
+    {"name", "livekitAgentName", "metadata", "options", "trunkMode", "carrierAccountId", "voiceProjectId"}
+)
+
+ReadOptions = Callable[[object], AgentOptions]
+"""Reads the options of an agent to create; `ValueError` that begins with the path of the option at fault."""
 
 
 class _InvalidItemError(Exception):
@@ -59,6 +65,7 @@ class NewAgent:
     name: str
     livekit_agent_name: str
     metadata: dict[str, Any] = field(default_factory=dict)
+    options: AgentOptions = NO_OPTIONS
     trunk_mode: TrunkMode = TrunkMode.SHARED
     carrier_account_id: uuid.UUID | None = None
     """None: the default of the workspace; so the next."""
@@ -77,13 +84,13 @@ class Item:
     problem: str | None = None
 
 
-def read_items(raw: Sequence[object]) -> list[Item]:
+def read_items(raw: Sequence[object], read_options: ReadOptions) -> list[Item]:
     """Read every item; positions count from 1. Of two items with the same number or agent the later one is invalid."""
     numbers: dict[str, int] = {}
     agents: dict[uuid.UUID, int] = {}
     items = []
     for position, given in enumerate(raw, start=1):
-        item = _read(position, given)
+        item = _read(position, given, read_options)
         if item.problem is None:
             item = _check_unique(item, "phoneNumber", numbers, item.phone_number)
         if item.problem is None and item.agent_id is not None:
@@ -97,14 +104,14 @@ def _check_unique(item: Item, name: str, seen: dict[Any, int], value: object) ->
     return item if first == item.position else replace(item, problem=f"{name}: is in item {first} already.")
 
 
-def _read(position: int, given: object) -> Item:
+def _read(position: int, given: object, read_options: ReadOptions) -> Item:
     if not isinstance(given, Mapping):
         return Item(position, problem="The item must be an object.")
     item = Item(position, phone_number=_excerpt(given.get("phoneNumber")))
     try:
         item = replace(item, agent_id=_id(given.get("agentId"), "agentId", "an agent"))
         number, takeover = _number(given.get("phoneNumber")), _flag(given.get("takeover", False))
-        new_agent = _new_agent(given["agent"]) if given.get("agent") is not None else None
+        new_agent = _new_agent(given["agent"], read_options) if given.get("agent") is not None else None
         _refuse_unknown(given, FIELDS)
     except _InvalidItemError as error:
         return replace(item, problem=str(error))
@@ -137,7 +144,7 @@ def _flag(value: object) -> bool:
     return value
 
 
-def _new_agent(value: object) -> NewAgent:
+def _new_agent(value: object, read_options: ReadOptions) -> NewAgent:
     """Read an agent: its name alone, or an object as for `POST /api/agents`."""
     given = {"name": value} if isinstance(value, str) else value
     if not isinstance(given, Mapping):
@@ -157,10 +164,18 @@ def _new_agent(value: object) -> NewAgent:
         name,
         livekit_name,
         metadata,
+        _options(given.get("options", {}), read_options),
         _trunk_mode(given.get("trunkMode", TrunkMode.SHARED)),
         _id(given.get("carrierAccountId"), "agent.carrierAccountId", "a carrier account"),
         _id(given.get("voiceProjectId"), "agent.voiceProjectId", "a voice project"),
     )
+
+
+def _options(value: object, read_options: ReadOptions) -> AgentOptions:
+    try:
+        return read_options(value)
+    except ValueError as error:
+        raise _InvalidItemError(f"agent.options{error}") from error
 
 
 def _trunk_mode(value: object) -> TrunkMode:

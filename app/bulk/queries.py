@@ -163,7 +163,7 @@ def list_bulks(session: Session, *, status: BulkStatus | None, after: Position |
 
 
 def insert_agents(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
-    """Insert many agents of the present workspace that have no number; `metadata` is JSON text."""
+    """Insert many agents of the present workspace that have no number; `metadata` and `options` are JSON text."""
     if rows:
         session.connection().exec_driver_sql(_INSERT_AGENTS, {"workspace": home_workspace(), **_columns(rows)})
 

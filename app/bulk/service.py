@@ -21,6 +21,7 @@ from app.db.visibility import home_workspace, seeing
 from app.domain.errors import ErrorCode, bulk_not_found
 from app.domain.events import INTERNAL, Action, Origin
 from app.domain.operations import BulkKind, BulkStatus, ItemStatus
+from app.domain.options import options_json
 from app.saga import machine
 from app.saga.rows import Rows
 
@@ -308,6 +309,7 @@ def _agent_row(item: Item, choice: Choice) -> dict[str, Any]:
         "name": item.new_agent.name,
         "livekit_agent_name": item.new_agent.livekit_agent_name,
         "metadata": json.dumps(item.new_agent.metadata),
+        "options": json.dumps(options_json(item.new_agent.options)),
         "trunk_mode": item.new_agent.trunk_mode.value,
         "carrier_account_id": accounts.carrier_account_id,
         "voice_project_id": accounts.voice_project_id,

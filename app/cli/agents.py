@@ -1,6 +1,12 @@
-"""`agents`: list, show, create, delete."""
+"""`agents`: list, show, create, set, delete."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
 import click
+from apiflask import Schema
 from marshmallow import ValidationError
 
 from app.cli.context import (
@@ -10,15 +16,30 @@ from app.cli.context import (
     json_option,
     origin,
     reader,
+    reason_of,
     usage_error,
     user_command,
     wiring,
 )
-from app.cli.output import coloured, confirm, format_time, print_json, print_line, print_table, short_id
+from app.cli.output import (
+    coloured,
+    confirm,
+    format_time,
+    print_json,
+    print_line,
+    print_table,
+    progress_console,
+    short_id,
+)
+from app.cli.phones import finish_operation, wait_option
 from app.cli.progress import show_agent
 from app.domain.operations import PhoneStatus, TrunkMode
-from app.domain.texts import InvalidTextError, read_json
-from app.views.agent_schemas import AgentIn, AgentOut, AgentPage
+from app.domain.options import Option, options_of
+from app.domain.texts import InvalidTextError, escaped, read_json
+from app.numbers.changing import patched_by
+from app.views.agent_schemas import AgentIn, AgentOut, AgentPage, AgentPatchIn
+from app.views.option_schemas import GROUPS
+from app.views.option_texts import OPTION_AT, put, read_value
 
 ROWS = 50
 """Default number of rows in a list: two screens."""
@@ -28,7 +49,7 @@ limit_option = click.option(
 )
 agent_argument = click.argument("agent")
 
-agents = click.Group("agents", help="Agents: list, show, create, delete. AGENT is an id or a name.")
+agents = click.Group("agents", help="Agents: list, show, create, set, delete. AGENT is an id or a name.")
 
 
 @agents.command("list")
@@ -75,10 +96,20 @@ def show(agent: str, is_json: bool) -> None:
         show_agent(found)
 
 
+option_option = click.option(
+    "--option",
+    "options",
+    metavar="PATH=VALUE",
+    multiple=True,
+    help="An option, as dispatch.pin=4711; may be repeated. @FILE reads the value from a file.",
+)
+
+
 @agents.command("create")
 @click.argument("name")
 @click.option("--livekit-name", help="The agent name that LiveKit dispatches calls to.  [default: NAME]")
-@click.option("--metadata", help="A JSON object, passed to the agent with every call.")
+@click.option("--metadata", help="A JSON object, or @FILE with one, passed to the agent with every call.")
+@option_option
 @click.option(
     "--trunk-mode",
     type=click.Choice([mode.value for mode in TrunkMode]),
@@ -91,24 +122,141 @@ def show(agent: str, is_json: bool) -> None:
 @json_option
 @user_command
 def create(
-    name: str, livekit_name: str | None, metadata: str | None, trunk_mode: str, is_json: bool, **accounts: str | None
+    name: str,
+    livekit_name: str | None,
+    metadata: str | None,
+    options: tuple[str, ...],
+    trunk_mode: str,
+    is_json: bool,
+    **accounts: str | None,
 ) -> None:
     """Create an agent called NAME."""
-    body = {"name": name, "trunkMode": trunk_mode} | {field: given for field, given in accounts.items() if given}
+    body: dict[str, Any] = {"name": name, "trunkMode": trunk_mode}
+    body |= {field: given for field, given in accounts.items() if given}
     body |= {"livekitAgentName": livekit_name} if livekit_name else {}
-    try:
-        read = AgentIn().load(body | ({"metadata": read_json(metadata)} if metadata else {}))
-    except ValidationError as error:
-        raise usage_error(error) from error
-    except InvalidTextError as error:
-        raise click.UsageError(f"--metadata {error}") from error
+    body |= {"metadata": _read_metadata(metadata)} if metadata else {}
+    body |= {"options": _read_options(options)} if options else {}
+    read = _loaded(AgentIn(), body)
     livekit, given = read.pop("livekit_agent_name", None), read.pop("agent_metadata", {})
-    made = wiring().agents.create(read.pop("name"), livekit, given, **read, origin=origin())
+    chosen = options_of(read.pop("options", {}))
+    made = wiring().agents.create(read.pop("name"), livekit, given, options=chosen, **read, origin=origin())
     if is_json:
         print_json(made, AgentOut())
         return
     print_line(made.id)
     print_line(f"Provision a number for it: {command_line(f'provision {made.id} NUMBER')}", err=True)
+
+
+@agents.command("set")
+@agent_argument
+@click.option("--name", help="What people call it.")
+@click.option("--livekit-agent", help="The agent name that LiveKit dispatches calls to.")
+@click.option("--metadata", help="A JSON object, or @FILE with one, merged into what is there; null removes a key.")
+@option_option
+@click.option(
+    "--unset",
+    metavar="PATH",
+    multiple=True,
+    help="An option that goes back to its default, as dispatch.pin, or all of a group; or metadata. May be repeated.",
+)
+@click.option("--if-version", type=WholeNumber(1), help="Only if the agent is at this version; `show` tells it.")
+@wait_option
+@json_option
+@user_command
+def change(
+    agent: str,
+    name: str | None,
+    livekit_agent: str | None,
+    metadata: str | None,
+    options: tuple[str, ...],
+    unset: tuple[str, ...],
+    if_version: int | None,
+    wait: bool,
+    is_json: bool,
+) -> None:
+    """Change AGENT: names, metadata, options. While it has a number, its path is changed too, or all stays as it was.
+
+    Exit code 0: changed, or was queued with --no-wait; 1: refused, or failed and undone; 3: it needs attention.
+    """
+    given = {"name": name, "livekitAgentName": livekit_agent}
+    patch: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
+    patch |= {"metadata": _read_metadata(metadata)} if metadata else {}
+    patch |= {"options": _read_options(options, unset)} if options or set(unset) - {METADATA} else {}
+    if METADATA in unset:
+        if metadata:
+            raise click.UsageError("--metadata and --unset metadata exclude each other.")
+        patch[METADATA] = None
+    if not patch:
+        raise click.UsageError("Nothing to change: see --help.")
+    found, decide = find_agent(agent), patched_by(_loaded(AgentPatchIn(), patch))
+    is_current = None if if_version is None else if_version.__eq__
+    with progress_console().status("Reading from both providers"):
+        changed = wiring().changes.change(found.id, decide, is_current=is_current, origin=origin())
+    done = f"{changed.agent.name} is changed."
+    if changed.operation is not None:
+        finish_operation(changed.operation, wait=wait, is_json=is_json, done=done)
+    elif is_json:
+        print_json(changed.agent, AgentOut())
+    else:
+        print_line(done)
+
+
+METADATA = "metadata"
+
+
+def _loaded(schema: Schema, body: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return dict(schema.load(body))
+    except ValidationError as error:
+        raise usage_error(error) from error
+
+
+def _read_metadata(text: str) -> object:
+    try:
+        return read_json(_contents(text))
+    except InvalidTextError as error:
+        raise click.UsageError(f"--metadata {error}") from error
+
+
+def _contents(text: str) -> str:
+    """Return the text, or that of the file which `@` names."""
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{text[1:]} cannot be read: {reason_of(error)}") from error
+
+
+def _read_options(given: Iterable[str], unset: Iterable[str] = ()) -> dict[str, Any]:
+    """Build the JSON of options from PATH=VALUE; null for those that are unset."""
+    found: dict[str, Any] = {}
+    given = list(given)
+    for path in unset:
+        if path in GROUPS:
+            if any(one.startswith(f"{path}.") for one in given):
+                raise click.UsageError(f"--unset {path} and an --option of it exclude each other.")
+            found[path] = None
+        elif path != METADATA:
+            put(found, _option_at(path), None)
+    for one in given:
+        path, sign, value = one.partition("=")
+        option = _option_at(path)
+        if not sign:
+            raise click.UsageError(f"--option {path} has no value: write {path}=VALUE, or --unset {path}.")
+        try:
+            put(found, option, read_value(option, _contents(value)))
+        except InvalidTextError as error:
+            raise click.UsageError(f"--option {path} {error}.") from error
+    return found
+
+
+def _option_at(path: str) -> Option:
+    if option := OPTION_AT.get(path):
+        return option
+    close = get_close_matches(path, OPTION_AT, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(OPTION_AT)}."
+    raise click.UsageError(escaped(f"There is no option {path!r}: {hint}"))
 
 
 @agents.command("delete")

@@ -26,6 +26,7 @@ from app.cli.phones import provision_number
 from app.db.models import COUNTS, Bulk
 from app.domain.operations import BulkKind, BulkStatus
 from app.numbers.inventory import UNKNOWN_ROOM
+from app.views.option_schemas import read_options
 
 POLL_S = 0.5
 """Seconds between two polls of a bulk that is watched: the sweeper advances it once a second."""
@@ -61,7 +62,7 @@ def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> N
     Exit code 0: every item succeeded, or was accepted with --no-wait; 3: some did not succeed; 130: interrupted.
     """
     try:
-        items = read_items(items_from_file(file))
+        items = read_items(items_from_file(file), read_options)
     except InvalidFileError as error:
         raise command_error(f"{file} {error}.") from error
     room = wiring().headroom.for_items(items)

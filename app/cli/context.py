@@ -5,7 +5,7 @@ import logging
 import re
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -24,7 +24,7 @@ from app.domain.texts import InvalidTextError, escaped, visible_line
 from app.observability.logs import configure
 from app.providers.errors import ProviderError
 from app.settings import SettingsError, load_settings
-from app.views.fields import WHOLE_NUMBER
+from app.views.fields import WHOLE_NUMBER, flat_errors
 from app.views.reader import Reader
 from app.wiring import Wiring, build
 
@@ -184,7 +184,9 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
         except SettingsError as error:
             raise command_error(str(error)) from error
         except (RefusedError, ProviderError) as error:
-            raise command_error(f"{error.detail} ({error.code}){takeover_hint(error.code)}") from error
+            errors = error.errors if isinstance(error, RefusedError) else {}
+            said = _errors_in_words(errors) if errors else error.detail
+            raise command_error(f"{said} ({error.code}){takeover_hint(error.code)}") from error
         except (DBAPIError, PoolTimeoutError) as error:
             raise command_error(f"Database error: {reason_of(error)}") from error
 
@@ -193,8 +195,11 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 def usage_error(error: ValidationError) -> click.UsageError:
     """Build the error for options that a body of the API would be refused for: exit code 2."""
-    messages = error.normalized_messages()  # type: ignore[no-untyped-call]  # marshmallow has no types here
-    return click.UsageError(escaped("; ".join(f"{field} {' '.join(map(str, messages[field]))}" for field in messages)))
+    return click.UsageError(escaped(_errors_in_words(flat_errors(error.messages))))
+
+
+def _errors_in_words(errors: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{field} {' '.join(messages)}" for field, messages in errors.items())
 
 
 def takeover_hint(code: str) -> str:

@@ -61,6 +61,8 @@ KIND_NAMES = {
     OperationKind.REPAIR: "repair",
     OperationKind.MOVE: "move",
     OperationKind.REHOME: "rehome",
+    OperationKind.UPDATE: "update",
+    OperationKind.ADOPT: "adoption",
 }
 
 agent_argument = click.argument("agent")

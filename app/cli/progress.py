@@ -1,5 +1,6 @@
 """Watches an operation until it has finished, and prints agents and operations for people."""
 
+import json
 import sys
 import time
 import uuid
@@ -31,6 +32,7 @@ from app.db.models import Agent
 from app.domain.findings import Finding, Health, Severity, stored_finding, worst_first
 from app.domain.operations import OperationStatus, PhoneStatus, StepState
 from app.views.operations import OperationView, PhoneView, StepView, calls_in_words
+from app.views.option_texts import OPTION_AT, show_value, value_at
 
 POLL_S = 0.2
 """Seconds between two polls, each of three small queries: short enough to feel immediate."""
@@ -205,7 +207,12 @@ def show_agent(agent: Agent) -> None:
         ("number", agent.twilio_phone_number),
         ("health", _health(agent) if agent.phone_provisioning_status is PhoneStatus.PROVISIONED else None),
         ("created", format_time(agent.created_at)),
+        ("version", str(agent.version)),
+        ("metadata", json.dumps(agent.agent_metadata, ensure_ascii=False) if agent.agent_metadata else None),
     ]
+    for path, option in OPTION_AT.items():
+        value = value_at(agent.options, option)
+        pairs.append((path, None if value is None else show_value(option, value) or "(empty)"))
     print_pairs(pairs)
 
 

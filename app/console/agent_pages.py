@@ -16,18 +16,29 @@ from app.console.forms import (
     NumbersQuery,
     StatusFilter,
     is_checked,
-    read_agent_form,
     read_move_form,
     read_numbers_query,
     read_provision_form,
     read_search,
 )
 from app.console.operation_pages import agent_actions, build_timeline, can_retry
+from app.console.option_form import (
+    PREFIX,
+    field_errors,
+    is_other,
+    option_groups,
+    read_agent_change,
+    read_new_agent,
+    read_version,
+    show_metadata,
+    shown_options,
+)
 from app.console.pages import console_services, live_fragment, origin, page, redirect_with_message, signed_in_caller
 from app.console.path_diagram import build_path_diagram
 from app.console.presentation import HEALTH_FILTER_LABELS, ErrorNotice, agent_counts, error_notice, health_card
-from app.domain.errors import ADVICE, RefusedError
+from app.domain.errors import ADVICE, ErrorCode, RefusedError
 from app.domain.operations import TrunkMode
+from app.domain.options import options_of
 from app.numbers.dry_run import Preview
 from app.numbers.inventory import InventoryService, NumberUse, OwnedNumber
 from app.providers.errors import ProviderError
@@ -49,9 +60,15 @@ def numbers() -> ResponseReturnValue:
 
 def create_agent() -> ResponseReturnValue:
     """Create an agent and redirect to its page."""
-    given = read_agent_form(request.form)
-    mode = given.get("trunk_mode", TrunkMode.SHARED)
-    agent = wiring().agents.create(given["name"], given.get("livekit_agent_name"), {}, trunk_mode=mode, origin=origin())
+    given = read_new_agent(request.form)
+    agent = wiring().agents.create(
+        given["name"],
+        given.get("livekit_agent_name"),
+        {},
+        options=options_of(given.get("options", {})),
+        trunk_mode=given.get("trunk_mode", TrunkMode.SHARED),
+        origin=origin(),
+    )
     return redirect_with_message(
         f"{agent.name} was created. Provision a number for it.", "console.agent", agent_id=agent.id
     )
@@ -70,7 +87,10 @@ def numbers_page(wanted: NumbersQuery | None = None, refusal: RefusedError | Non
         status_filters=[(one, STATUS_FILTER_LABELS[one]) for one in StatusFilter],
         healths=[(one, HEALTH_FILTER_LABELS[one]) for one in HealthFilter],
         notice=error_notice(refusal),
-        errors=refusal.errors if refusal else {},
+        errors=field_errors(refusal.errors) if refusal else {},
+        option_groups=option_groups({}, request.form),
+        has_options=any(value and name.startswith(PREFIX) for name, value in request.form.items()),
+        newline="\n",
     )
 
 
@@ -115,8 +135,12 @@ def register_agents(blueprint: Blueprint) -> None:
         ("/provision", "agent_provision", provision_form),
         ("/deprovision", "agent_deprovision", deprovision_form),
         ("/move", "agent_move", move_form),
+        ("/edit", "agent_edit", edit_form),
+        ("/delete", "agent_delete", delete_form),
     ):
         blueprint.get(f"/agents/<agent_id>{path}", endpoint=endpoint)(view)
+    blueprint.post("/agents/<agent_id>/edit", endpoint="change_agent")(change_agent)
+    blueprint.post("/agents/<agent_id>/delete", endpoint="delete_agent")(delete_agent)
     for name, handler in (
         ("provision", provision),
         ("plan", plan),
@@ -186,6 +210,31 @@ def repair(agent_id: uuid.UUID) -> ResponseReturnValue:
     return redirect_with_message(message, "console.agent", agent_id=agent_id)
 
 
+def edit_form(agent_id: uuid.UUID) -> ResponseReturnValue:
+    """Show what can be changed of the agent."""
+    return edit_page(agent_id)
+
+
+def change_agent(agent_id: uuid.UUID) -> ResponseReturnValue:
+    """Change the agent, or queue the change of its path; only if nobody else has changed it since the form was made."""
+    version, decide = read_version(request.form), read_agent_change(request.form)
+    changed = wiring().changes.change(agent_id, decide, is_current=version.__eq__, origin=origin())
+    message = "The change is queued." if changed.operation else "Saved."
+    return redirect_with_message(message, "console.agent", agent_id=agent_id)
+
+
+def delete_form(agent_id: uuid.UUID) -> ResponseReturnValue:
+    """Ask for confirmation."""
+    return page("agent_delete.html", **_page_data(agent_id))
+
+
+def delete_agent(agent_id: uuid.UUID) -> ResponseReturnValue:
+    """Delete an agent that has no number."""
+    name = wiring().agents.get(agent_id).name
+    wiring().agents.delete(agent_id, origin=origin())
+    return redirect_with_message(f"{name} was deleted.", "console.numbers")
+
+
 def move_form(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Show the agents that the number can be moved to."""
     return move_page(agent_id, read_search(request.args))
@@ -222,6 +271,34 @@ def provision_page(
     )
 
 
+def edit_page(agent_id: uuid.UUID, refusal: RefusedError | None = None) -> Response:
+    """Render the form with what stands, or with what was submitted and the error that refused it.
+
+    Where somebody else has changed the agent meanwhile, each field also says what stands there now.
+    """
+    agent = wiring().agents.get(agent_id)
+    stands = {
+        "name": agent.name,
+        "livekitAgentName": agent.livekit_agent_name,
+        "metadata": show_metadata(agent.agent_metadata),
+        "trunkMode": agent.trunk_mode.value,
+    }
+    submitted = request.form if refusal else None
+    given = {name: submitted.get(name, value) for name, value in stands.items()} if submitted else stands
+    is_outrun = refusal is not None and refusal.code is ErrorCode.VERSION_MISMATCH
+    return page(
+        "agent_edit.html",
+        status_of(refusal),
+        agent=agent,
+        given=given,
+        differing={name: value for name, value in stands.items() if is_outrun and is_other(given[name], value)},
+        groups=option_groups(agent.options, submitted, compares=is_outrun),
+        refusal=error_notice(refusal),
+        errors=field_errors(refusal.errors) if refusal else {},
+        newline="\n",
+    )
+
+
 def move_page(agent_id: uuid.UUID, search: str) -> Response:
     """Render the form with the agents that match the search."""
     return page(
@@ -248,4 +325,6 @@ def _page_data(agent_id: uuid.UUID) -> dict[str, Any]:
         "can_retry": operation is not None and can_retry(operation, phone.agent, may_write=may_write),
         "health": health_card(phone),
         "warnings": phone.warnings,
+        "options": shown_options(phone.agent.options),
+        "metadata": show_metadata(phone.agent.agent_metadata),
     }

@@ -125,6 +125,8 @@ def _redisplay_form(error: RefusedError) -> Response:
     ids = request.view_args or {}
     if request.endpoint in {"console.provision", "console.plan"}:
         return agent_pages.provision_page(ids["agent_id"], refusal=error)
+    if request.endpoint == "console.change_agent":
+        return agent_pages.edit_page(ids["agent_id"], error)
     for name, details in _DETAIL_PAGES.items():
         if name in ids:
             return details(ids[name], refusal=error)

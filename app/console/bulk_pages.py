@@ -18,13 +18,14 @@ from app.console.operation_pages import bulk_actions
 from app.console.pages import console_services, live_fragment, origin, page, redirect_with_message, signed_in_caller
 from app.console.presentation import bulk_counts, error_notice
 from app.console.reader import PAGE_ROWS
-from app.domain.errors import RefusedError
+from app.domain.errors import RefusedError, validation_failed
 from app.numbers.inventory import UNKNOWN_ROOM
 from app.views.bulks import BulkView, report_download
+from app.views.option_schemas import read_options
 from app.web.authentication import charge_items
 from app.web.bodies import parse_json
 from app.web.context import web_services, wiring
-from app.web.problems import status_of, validation_failed
+from app.web.problems import status_of
 
 FILE_FIELD = "file"
 
@@ -36,7 +37,8 @@ def read_bulk_file(given: MultiDict[str, FileStorage]) -> list[Item]:
         raise validation_failed({FILE_FIELD: ["Choose a file."]})
     is_json, raw = upload.filename.lower().endswith(".json"), upload.read().removeprefix(BOM_UTF8)
     try:
-        return read_items(items_from_document(parse_json(raw)) if is_json else items_from_csv(raw.decode()))
+        items = items_from_document(parse_json(raw)) if is_json else items_from_csv(raw.decode())
+        return read_items(items, read_options)
     except UnicodeDecodeError as error:
         raise _unreadable("is not UTF-8: save it as CSV UTF-8") from error
     except InvalidFileError as error:

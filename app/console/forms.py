@@ -13,19 +13,19 @@ from werkzeug.datastructures import MultiDict
 from app.console.reader import Tab
 from app.db.console_queries import MOVING_STATUSES, AgentFilter
 from app.db.queries import Position
+from app.domain.errors import validation_failed
 from app.domain.events import DeliveryStatus
 from app.domain.findings import Health
 from app.domain.operations import ItemStatus, PhoneStatus, TrunkMode, TrunkState
 from app.domain.texts import MAX_NAME
 from app.domain.workspaces import AccountKind
 from app.views.account_schemas import CarrierAccountIn, RotateIn, VoiceProjectIn
-from app.views.agent_schemas import AgentIn, ProvisionIn
+from app.views.agent_schemas import ProvisionIn
 from app.views.bulk_schemas import ItemCursorField
-from app.views.fields import Id, Name, choice
+from app.views.fields import Id, Name, choice, flat_errors
 from app.views.reader import ActivityCursorField, CursorField
 from app.views.team_schemas import KeyIn, WorkspaceChangeIn, WorkspaceIn
 from app.views.webhook_schemas import WebhookIn
-from app.web.problems import flat_errors, validation_failed
 
 TOKEN_FIELD = "csrf_token"  # noqa: S105  # a name
 """The field of every form that is not its view's."""
@@ -162,48 +162,42 @@ class ProvisionForm:
 
 def read_numbers_query(given: MultiDict[str, str]) -> NumbersQuery:
     """Read the query of Numbers; `RefusedError` 422."""
-    found = _load(_NumbersQuery(), _without_empty(given))
+    found = load(_NumbersQuery(), without_empty(given))
     return NumbersQuery(found["status"], found["health"], found["q"], found["cursor"])
 
 
 def read_operations_query(given: MultiDict[str, str]) -> tuple[Tab, Position | None]:
     """Read the query of Operations; `RefusedError` 422."""
-    found = _load(_OperationsQuery(), _without_empty(given))
+    found = load(_OperationsQuery(), without_empty(given))
     return found["tab"], found["cursor"]
 
 
 def read_trunks_query(given: MultiDict[str, str]) -> TrunksQuery:
     """Read the query of Trunks; `RefusedError` 422."""
-    return TrunksQuery(**_load(_TrunksQuery(), _without_empty(given)))
+    return TrunksQuery(**load(_TrunksQuery(), without_empty(given)))
 
 
 def read_cursor(given: MultiDict[str, str]) -> Position | None:
     """Read the cursor of a list page; `RefusedError` 422."""
-    found: Position | None = _load(_ListQuery(), _without_empty(given))["cursor"]
+    found: Position | None = load(_ListQuery(), without_empty(given))["cursor"]
     return found
 
 
 def read_items_query(given: MultiDict[str, str]) -> tuple[ItemStatus | None, int]:
     """Read the status filter of a bulk's items, and the position to start after; `RefusedError` 422."""
-    found = _load(_ItemsQuery(), _without_empty(given))
+    found = load(_ItemsQuery(), without_empty(given))
     return found["status"], found["cursor"]
 
 
 def read_deliveries_query(given: MultiDict[str, str]) -> tuple[DeliveryStatus | None, Position | None]:
     """Read the status filter and cursor of a webhook's deliveries; `RefusedError` 422."""
-    found = _load(_DeliveriesQuery(), _without_empty(given))
+    found = load(_DeliveriesQuery(), without_empty(given))
     return found["status"], found["cursor"]
 
 
 def read_search(given: MultiDict[str, str]) -> str:
     """Read a search text; `RefusedError` 422."""
-    return str(_load(_SearchQuery(), _without_empty(given))["q"])
-
-
-def read_agent_form(given: MultiDict[str, str]) -> dict[str, Any]:
-    """Read the form for a new agent: its name, its LiveKit name if different, its trunk mode; `RefusedError` 422."""
-    others = {name: given[name] for name in ("livekitAgentName", "trunkMode") if given.get(name)}
-    return _load(AgentIn(), {"name": given.get("name", ""), **others})
+    return str(load(_SearchQuery(), without_empty(given))["q"])
 
 
 def read_provision_form(given: MultiDict[str, str]) -> ProvisionForm:
@@ -211,56 +205,56 @@ def read_provision_form(given: MultiDict[str, str]) -> ProvisionForm:
     number = given.get("typed", "").strip() or given.get("chosen", "")
     if not number:
         raise validation_failed({"phoneNumber": ["Choose or enter a number."]})
-    found = _load(ProvisionIn(), {"phoneNumber": number, "takeover": given.get("takeover") == CHECKBOX_ON})
+    found = load(ProvisionIn(), {"phoneNumber": number, "takeover": given.get("takeover") == CHECKBOX_ON})
     return ProvisionForm(found["phone_number"], found["takeover"])
 
 
 def read_move_form(given: MultiDict[str, str]) -> uuid.UUID:
     """Read the id of the agent that the number moves to; `RefusedError` 422."""
-    to: uuid.UUID = _load(_MoveForm(), given)["to"]
+    to: uuid.UUID = load(_MoveForm(), given)["to"]
     return to
 
 
 def read_webhook_form(given: MultiDict[str, str]) -> dict[str, Any]:
     """Read the form for a new webhook; no event chosen means every event; `RefusedError` 422."""
     events, description = given.getlist("events") or None, given.get("description", "").strip() or None
-    return _load(WebhookIn(), {"url": given.get("url", ""), "events": events, "description": description})
+    return load(WebhookIn(), {"url": given.get("url", ""), "events": events, "description": description})
 
 
 def read_activity_query(given: MultiDict[str, str]) -> dict[str, Any]:
     """Read the filters of Activity, `subject_id` and `key_id`, and the row to go on from; `RefusedError` 422."""
-    return _load(_ActivityQuery(), {name: value.strip() for name, value in _without_empty(given).items()})
+    return load(_ActivityQuery(), {name: value.strip() for name, value in without_empty(given).items()})
 
 
 def read_key_form(given: MultiDict[str, str]) -> dict[str, Any]:
     """Read the form for a new key; no workspace means the caller's, an operator's: all. `RefusedError` 422."""
     body = {"name": given.get("name", ""), "scopes": [given.get("scope", "")]}
-    return _load(KeyIn(), body | {"workspace": given.get("workspace") or None})
+    return load(KeyIn(), body | {"workspace": given.get("workspace") or None})
 
 
 def read_account_form(kind: AccountKind, given: MultiDict[str, str]) -> dict[str, Any]:
     """Read the form for a new carrier account or voice project; `RefusedError` 422, which quotes no secret."""
-    body: dict[str, Any] = {name: value.strip() for name, value in _without_empty(given).items() if name != TOKEN_FIELD}
+    body: dict[str, Any] = {name: value.strip() for name, value in without_empty(given).items() if name != TOKEN_FIELD}
     schema = CarrierAccountIn() if kind is AccountKind.CARRIER else VoiceProjectIn()
-    return _load(schema, body | {"shared": is_checked(given, "shared")})
+    return load(schema, body | {"shared": is_checked(given, "shared")})
 
 
 def read_rotation_form(given: MultiDict[str, str]) -> dict[str, Any]:
     """Read the form for a new credential; `RefusedError` 422, which quotes no secret."""
     body: dict[str, Any] = {name: given.get(name, "").strip() for name in ("secret", "username") if given.get(name)}
     lives = given.get("oldValidForS", "")
-    return _load(RotateIn(), body | ({"oldValidForS": int(lives)} if lives.isascii() and lives.isdigit() else {}))
+    return load(RotateIn(), body | ({"oldValidForS": int(lives)} if lives.isascii() and lives.isdigit() else {}))
 
 
 def read_workspace_form(given: MultiDict[str, str]) -> dict[str, Any]:
     """Read the form for a new workspace; `RefusedError` 422."""
-    return _load(WorkspaceIn(), {name: given.get(name, "").strip() for name in ("slug", "name")})
+    return load(WorkspaceIn(), {name: given.get(name, "").strip() for name in ("slug", "name")})
 
 
 def read_workspace_change(given: MultiDict[str, str]) -> dict[str, Any]:
     """Read the form for a workspace's name and default accounts; `RefusedError` 422."""
     fields = ("name", "carrierAccountId", "voiceProjectId")
-    return _load(WorkspaceChangeIn(), {name: given.get(name, "") for name in fields})
+    return load(WorkspaceChangeIn(), {name: given.get(name, "") for name in fields})
 
 
 def is_checked(given: MultiDict[str, str], name: str) -> bool:
@@ -268,13 +262,15 @@ def is_checked(given: MultiDict[str, str], name: str) -> bool:
     return given.get(name) == CHECKBOX_ON
 
 
-def _without_empty(given: MultiDict[str, str]) -> dict[str, str]:
+def without_empty(given: MultiDict[str, str]) -> dict[str, str]:
     """Leave out empty values: a form sends all of its fields."""
     return {name: value for name, value in given.items() if value.strip()}
 
 
-def _load(schema: Schema, given: Mapping[str, Any]) -> dict[str, Any]:
+def load(schema: Schema, given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Read fields by a schema; `RefusedError` 422 names what is wrong, after this prefix."""
     try:
         return dict(schema.load(given))
     except ValidationError as error:
-        raise validation_failed(flat_errors(error.messages)) from error
+        errors = {prefix + name: messages for name, messages in flat_errors(error.messages).items()}
+        raise validation_failed(errors) from error

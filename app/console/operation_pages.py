@@ -213,6 +213,8 @@ class AgentActions:
     """Whether the repair needs takeover, because the number is on somebody else's trunk."""
     move: bool
     deprovision: bool
+    edit: bool
+    delete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +242,9 @@ def agent_actions(phone: PhoneView, *, may_write: bool) -> AgentActions:
         repair_first=any(finding.steps for finding in findings),
         repair_takes_over=any(finding.fix is Fix.TAKE_BACK for finding in findings),
         move=may_change and not is_busy,
-        deprovision=may_change and kind in {None, OperationKind.REPAIR},
+        deprovision=may_change and kind in {None, OperationKind.REPAIR, OperationKind.UPDATE},
+        edit=may_write and not is_busy,
+        delete=may_write and not is_busy and status in _WITHOUT_NUMBER,
     )
 
 

@@ -81,7 +81,13 @@ NAVIGATION: Sequence[NavigationItem] = (
     NavigationItem(
         "Numbers",
         "console.numbers",
-        ("console.numbers", "console.create_agent", "console.agent", "console.provision", "console.plan"),
+        (
+            "console.numbers",
+            *(f"console.{verb}_agent" for verb in ("create", "change", "delete")),
+            "console.agent",
+            "console.provision",
+            "console.plan",
+        ),
     ),
     NavigationItem("Operations", "console.operations", ("console.operation",)),
     NavigationItem(
@@ -181,6 +187,7 @@ def register_filters(blueprint: Blueprint) -> None:
     """Register the templates' filters."""
     blueprint.app_template_filter("action_label")(presentation.action_label)
     blueprint.app_template_filter("ago")(presentation.ago)
+    blueprint.app_template_filter("code_marks")(presentation.code_marks)
     blueprint.app_template_filter("badge")(presentation.badge)
     blueprint.app_template_filter("duration")(presentation.format_duration)
     blueprint.app_template_filter("event_label")(presentation.event_label)

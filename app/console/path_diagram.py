@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 
-from app.console.presentation import Badge, Tone, finding_badge, findings_of, step_label
+from app.console.presentation import Badge, Tone, finding_badge, findings_of, format_duration, step_label
 from app.db.models import Agent
 from app.domain.events import EventName
 from app.domain.findings import CHECK_OF, CHECKS, Finding, failed_checks, worst_first
 from app.domain.operations import (
     COLUMNS,
+    DISPATCH_RULE,
     INBOUND_TRUNK,
     LAST,
     NUMBER,
@@ -22,6 +24,7 @@ from app.domain.operations import (
     StepState,
     TrunkMode,
 )
+from app.domain.options import AgentOptions, DispatchKind, options_of
 from app.views.operations import PhoneView
 
 _RESOURCES = tuple(STEP_BY_NAME[kind] for kind in CHECK_OF)
@@ -67,12 +70,15 @@ class Hop:
     """Shown above the id: the phone number."""
     note: str = ""
     """Shown below the id: who shares it."""
+    facts: Sequence[str] = ()
+    """What the agent's options make of it, below that."""
 
 
 def build_path_diagram(phone: PhoneView) -> list[Hop]:
     """Build the diagram from the agent's row, the open operation's steps and the findings of the last check."""
     agent, wrong = phone.agent, _findings_by_link(phone.agent)
     links = [_link(phone, maker, wrong.get(place, ())) for place, maker in enumerate(_MAKERS)]
+    facts = option_facts(options_of(phone.options))
     hops = [
         Hop(
             link,
@@ -81,10 +87,37 @@ def build_path_diagram(phone: PhoneView) -> list[Hop]:
             getattr(agent, COLUMNS[step.name]),
             agent.twilio_phone_number if step.name == NUMBER else None,
             _sharing(phone) if step.name == TRUNK else "",
+            facts.get(step.name, ()),
         )
         for link, step in zip(links, _RESOURCES, strict=False)
     ]
     return [*hops, Hop(links[-1], "Agent", _OWNERS["livekit"], agent.livekit_agent_name, None)]
+
+
+def option_facts(options: AgentOptions) -> Mapping[str, Sequence[str]]:
+    """Return by step what options make of its resource, in a few words each; never a PIN."""
+    callers, longest = options.allowed_callers, options.max_duration_s
+    told = {
+        TRUNK: [f"transfer: {options.transfer}" if options.transfer else ""],
+        INBOUND_TRUNK: [
+            f"{len(callers):,} allowed caller{'' if len(callers) == 1 else 's'}" if callers else "",
+            f"ends calls after {format_duration(timedelta(seconds=longest))}" if longest else "",
+            f"rings for {options.ringing_s:g} s" if options.ringing_s else "",
+        ],
+        DISPATCH_RULE: [
+            "asks for a PIN" if options.pin else "",
+            _ROOMS.get(options.dispatch_kind, "").format(room=options.room_name) if options.dispatch_kind else "",
+            f"and {len(options.agents)} other agent{'' if len(options.agents) == 1 else 's'}" if options.agents else "",
+        ],
+    }
+    return {step: [fact for fact in facts if fact] for step, facts in told.items()}
+
+
+_ROOMS = {
+    DispatchKind.INDIVIDUAL: "a room for each call",
+    DispatchKind.DIRECT: "all calls in room {room}",
+    DispatchKind.CALLEE: "all callers in one room",
+}
 
 
 def _sharing(phone: PhoneView) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from markupsafe import Markup
+
 from app.console.forms import FILTERED_STATUSES, STATUS_FILTER_LABELS, HealthFilter, StatusFilter
 from app.console.reader import TAB_STATUSES, Tab
 from app.db.console_queries import CALLS_FAIL, COUNTED_TO
@@ -187,6 +189,14 @@ def humanize(name: str) -> str:
 def step_label(name: str) -> str:
     """Return the label of a step."""
     return (name in STEP_BY_NAME and STEP_BY_NAME[name].label) or humanize(name)
+
+
+def code_marks(text: str) -> Markup:
+    """Return a sentence of ours with what stands between backticks as code."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
+    )
 
 
 def kind_label(kind: OperationKind) -> str:

@@ -209,6 +209,12 @@ class RefusedError(Exception):
         self.retry_after_s = retry_after_s
 
 
+def validation_failed(errors: Mapping[str, list[str]]) -> RefusedError:
+    """Build the 422 that names the invalid fields."""
+    detail = "The request is not valid: " + ", ".join(sorted(errors)) + "." if errors else "The request is not valid."
+    return RefusedError(ErrorCode.VALIDATION_FAILED, detail, errors=errors)
+
+
 def workspace_not_found(slug: object) -> RefusedError:
     """Build the 404 for a workspace that there is not, or that the key does not see."""
     return RefusedError(ErrorCode.WORKSPACE_NOT_FOUND, f"There is no workspace {slug}.")

@@ -16,6 +16,8 @@ from app.db.queries import PURGE_BATCH
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import INTERNAL, Action, Origin
 from app.domain.operations import OPEN_STATUSES, PhoneStatus, TrunkMode
+from app.domain.options import NO_OPTIONS, AgentOptions, options_json
+from app.domain.workspaces import AccountIds
 
 ERASED = "(deleted)"
 """Replaces the names of a deleted agent: its row is kept for the audit trail, what its owner wrote is not."""
@@ -33,6 +35,7 @@ class AgentService:
         livekit_agent_name: str | None,
         metadata: dict[str, Any],
         *,
+        options: AgentOptions = NO_OPTIONS,
         trunk_mode: TrunkMode = TrunkMode.SHARED,
         carrier_account_id: uuid.UUID | None = None,
         voice_project_id: uuid.UUID | None = None,
@@ -54,6 +57,7 @@ class AgentService:
                 name=name,
                 livekit_agent_name=livekit_agent_name or name,
                 agent_metadata=metadata,
+                options=options_json(options),
                 trunk_mode=trunk_mode,
                 carrier_account_id=accounts.carrier_account_id,
                 voice_project_id=accounts.voice_project_id,
@@ -74,7 +78,10 @@ class AgentService:
         return agent
 
     def delete(self, agent_id: uuid.UUID, *, origin: Origin = INTERNAL) -> None:
-        """Delete the agent and erase its names and metadata; 409 while it has a number or an open operation."""
+        """Delete the agent and erase its names, metadata and options; 409 while it has a number or an open operation.
+
+        What its operations have wanted of it is erased too.
+        """
         with self.sessions.begin() as session:
             agent = session.scalar(
                 select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)).with_for_update()
@@ -86,13 +93,18 @@ class AgentService:
             refuse_busy(session, agent_id)
             agent.deleted_at = func.now()
             agent.name = agent.livekit_agent_name = ERASED
-            agent.agent_metadata, agent.health_findings = {}, []
+            agent.agent_metadata, agent.options, agent.health_findings = {}, {}, []
+            wanted = update(Operation).where(Operation.agent_id == agent_id, Operation.wanted.is_not(None))
+            session.execute(wanted.values(wanted=None, former_options=None))
             record_activity(session, origin, Action.AGENT_DELETE, agent_id, agent.workspace_id)
 
     def erase_deleted(self) -> int:
         """Erase what an older release kept of deleted agents; return how many rows were changed."""
-        is_left = or_(Agent.name != ERASED, Agent.livekit_agent_name != ERASED, Agent.agent_metadata != {})
-        erased = {"name": ERASED, "livekit_agent_name": ERASED, "agent_metadata": {}, "health_findings": []}
+        is_left = or_(
+            Agent.name != ERASED, Agent.livekit_agent_name != ERASED, Agent.agent_metadata != {}, Agent.options != {}
+        )
+        erased = {"name": ERASED, "livekit_agent_name": ERASED, "agent_metadata": {}, "options": {}}
+        erased["health_findings"] = []
         batch = select(Agent.id).where(Agent.deleted_at.is_not(None), is_left).limit(PURGE_BATCH)
         with self.sessions.begin() as session:
             statement = update(Agent).where(Agent.id.in_(batch.with_for_update(skip_locked=True).cte("batch").select()))
@@ -111,6 +123,16 @@ def refuse_busy(session: Session, agent_id: uuid.UUID) -> None:
     busy = session.scalar(select(Operation.id).where(is_open_for(agent_id)))
     if busy:
         raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, f"Operation {busy} is still open for this agent.")
+
+
+def accounts_of(sessions: Sessions, agent_id: uuid.UUID) -> AccountIds:
+    """Read where the agent's path is built, which never changes; 404 `agent_not_found`."""
+    wanted = select(Agent.carrier_account_id, Agent.voice_project_id)
+    with sessions() as session:
+        row = session.execute(wanted.where(Agent.id == agent_id, Agent.deleted_at.is_(None))).one_or_none()
+    if row is None:
+        raise agent_not_found(agent_id)
+    return AccountIds(*row)
 
 
 def lock_agent(session: Session, agent_id: uuid.UUID) -> tuple[Agent, datetime]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 import structlog
 from sqlalchemy import func, select, update
@@ -44,7 +45,7 @@ from app.domain.operations import (
     TrunkMode,
 )
 from app.domain.options import job_metadata, options_of
-from app.numbers.agents import lock_agent, refuse_busy
+from app.numbers.agents import accounts_of, lock_agent, refuse_busy
 from app.numbers.service import Publisher, refusal_of
 from app.path.compare import compare
 from app.path.spec import PathSpec
@@ -53,6 +54,7 @@ from app.saga.chain_plan import plan_of
 from app.saga.context import Toolbox, ToolboxSource, read_adopted, spec_of
 from app.saga.observing import read_path
 from app.saga.rows import Rows, agent_row
+from app.trunks.pool import profile_hash
 from app.webhooks.announcements import announce_drift
 
 log = structlog.get_logger(__name__)
@@ -183,10 +185,12 @@ class MaintenanceService:
 
         The dispatch rule is updated in place, so that calls are answered throughout. Undo moves it back the same way.
         409 `accounts_differ` where the agents do not use the same carrier account and voice project.
-        An agent of another workspace is 404 `agent_not_found`, for operators too.
+        An agent of another workspace is 404 `agent_not_found`, for operators too. Where what a shared trunk is set to
+        differs between the two, the number goes to another one.
         """
         if agent_id == to_agent_id:
             raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The agent has this number already.")
+        tools = self.toolboxes.of(accounts_of(self.sessions, agent_id))
         try:
             with self.sessions.begin() as session:
                 # Always in the same order, so that two opposite moves do not deadlock.
@@ -201,8 +205,15 @@ class MaintenanceService:
                     raise RefusedError(ErrorCode.ACCOUNTS_DIFFER, ACCOUNTS_DIFFER)
                 if target.phone_provisioning_status is PhoneStatus.PROVISIONED:
                     raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The other agent has a number: deprovision it first.")
+                leaves = source.trunk_id is not None and profiles_differ(tools, source.options, target.options)
                 change = machine.open_operation(
-                    OperationKind.MOVE, agent_row(source), now, origin, target=agent_row(target), only=MOVED_STEPS
+                    OperationKind.MOVE,
+                    agent_row(source),
+                    now,
+                    origin,
+                    target=agent_row(target),
+                    only=MOVED_STEPS | TRUNK_STEPS if leaves else MOVED_STEPS,
+                    leaves_trunk=leaves,
                 )
                 saga = self.rows.open(change, session)
         except IntegrityError as error:
@@ -228,6 +239,11 @@ class MaintenanceService:
             sharing = session.scalars(members).one() if agent.trunk_id else 0
         tools = self.toolboxes.of(agent.accounts)
         return spec_from_row(tools, agent), tools, sharing
+
+
+def profiles_differ(tools: Toolbox, *options: Mapping[str, Any]) -> bool:
+    """Tell whether the numbers of agents with these options, as they are stored, share no trunk."""
+    return len({profile_hash(tools.profile.with_options(options_of(one))) for one in options}) > 1
 
 
 def guarded(check: Callable[[], list[Finding]], agent_id: str | None = None) -> list[Finding]:

@@ -151,7 +151,7 @@ class _Range(NamedTuple):
     most: int
 
 
-_RANGES = {
+RANGES = {
     # From pkg/rtc/room.go: a room is closed once so many seconds have gone by; 0 means LiveKit's own figure.
     "empty_timeout_s": _Range(1, 86_400),
     "departure_timeout_s": _Range(1, 86_400),
@@ -231,7 +231,7 @@ def _of_agents(options: AgentOptions) -> Iterator[Problem]:
 
 
 def _of_figures(options: AgentOptions) -> Iterator[Problem]:
-    for name, (least, most) in _RANGES.items():
+    for name, (least, most) in RANGES.items():
         value = getattr(options, name)
         if value is not None and not least <= value <= most:
             yield _PATHS[name], f"must be from {least} to {most}."

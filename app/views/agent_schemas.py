@@ -27,6 +27,7 @@ from app.views.fields import (
     choice,
     repeated_parameters,
 )
+from app.views.option_schemas import OptionsIn, OptionsOut, OptionsPatchIn
 from app.views.reader import CURSOR_PATTERN, DEFAULT_LIMIT, MAX_LIMIT, CursorField, encode_cursor
 
 AGENT_ID = "7c1f5a52-3c0e-4c42-9a53-0f3a1d0b6c11"
@@ -65,51 +66,86 @@ class Query(Strict):
         return super().load(data, **options) if data else dict(self._defaults)
 
 
+MERGE_PATCH = "application/merge-patch+json"
+"""The media type of a JSON merge patch (RFC 7396)."""
+
+
+def _name(**more: Any) -> Name:
+    return Name(
+        validate=validate.Length(1, MAX_NAME),
+        metadata={"description": "What people call the agent.", "example": "Front desk", "pattern": VISIBLE_LINE},
+        **more,
+    )
+
+
+def _livekit_agent_name(description: str) -> Name:
+    return Name(
+        data_key="livekitAgentName",
+        validate=validate.Length(1, MAX_NAME),
+        metadata={"description": description, "example": "front-desk", "pattern": VISIBLE_LINE},
+    )
+
+
+def _metadata(description: str, **more: Any) -> Metadata:
+    limit = (
+        "at most 16 KiB as JSON with every number and escape written out. A number that would be rounded is refused."
+    )
+    return Metadata(
+        data_key="metadata", metadata={"description": f"{description}; {limit}", "example": {"lang": "fr"}}, **more
+    )
+
+
+def _trunk_mode(description: str) -> fields.Enum[Any]:
+    return choice(TrunkMode, description, data_key="trunkMode")
+
+
+def _account(data_key: str, description: str, example: uuid.UUID) -> Id:
+    return Id(data_key=data_key, metadata={"description": description, "example": str(example)})
+
+
 class AgentIn(Strict):
     """An agent to create."""
 
-    name = Name(
-        required=True,
-        validate=validate.Length(1, MAX_NAME),
-        metadata={"description": "What people call the agent.", "example": "Front desk", "pattern": VISIBLE_LINE},
-    )
-    livekit_agent_name = Name(
-        data_key="livekitAgentName",
-        validate=validate.Length(1, MAX_NAME),
-        metadata={
-            "description": "The agent name that LiveKit dispatches calls to; defaults to `name`.",
-            "example": "front-desk",
-            "pattern": VISIBLE_LINE,
-        },
-    )
-    agent_metadata = Metadata(
-        data_key="metadata",
-        metadata={
-            "description": "Passed to the agent with every call; at most 16 KiB as JSON with every number and "
-            "escape written out. A number that would be rounded is refused.",
-            "example": {"lang": "fr"},
-        },
-    )
-    trunk_mode = choice(
-        TrunkMode,
+    name = _name(required=True)
+    livekit_agent_name = _livekit_agent_name("The agent name that LiveKit dispatches calls to; defaults to `name`.")
+    agent_metadata = _metadata("Passed to the agent with every call")
+    options = fields.Nested(OptionsIn, metadata={"description": "How its calls are dispatched, and its line."})
+    trunk_mode = _trunk_mode(
         "`shared`, which is the default: its number goes on a Twilio trunk with others. `dedicated`: it gets one of "
         "its own, and the account may have only so many.",
-        data_key="trunkMode",
+    )
+    carrier_account_id = _account(
+        "carrierAccountId",
+        "The carrier account of its number; defaults to its workspace's. Never changed.",
+        ENVIRONMENT_ACCOUNT,
+    )
+    voice_project_id = _account(
+        "voiceProjectId",
+        "The voice project that it runs in; defaults to its workspace's. Never changed.",
+        ENVIRONMENT_PROJECT,
     )
 
-    carrier_account_id = Id(
-        data_key="carrierAccountId",
-        metadata={
-            "description": "The carrier account of its number; defaults to its workspace's. Never changed.",
-            "example": str(ENVIRONMENT_ACCOUNT),
-        },
+
+class AgentPatchIn(Strict):
+    """A change of an agent, as a JSON merge patch (RFC 7396): what it does not name stays, null removes."""
+
+    mime_types = (MERGE_PATCH, "application/json")
+    """What it may be sent as."""
+
+    name = _name()
+    livekit_agent_name = _livekit_agent_name("The agent name that LiveKit dispatches calls to.")
+    agent_metadata = _metadata(
+        "Merged into what is there, at every depth: a key with null is removed. What comes of it", allow_none=True
     )
-    voice_project_id = Id(
-        data_key="voiceProjectId",
-        metadata={
-            "description": "The voice project that it runs in; defaults to its workspace's. Never changed.",
-            "example": str(ENVIRONMENT_PROJECT),
-        },
+    options = fields.Nested(
+        OptionsPatchIn, allow_none=True, metadata={"description": "Merged into what is set; null: back to the default."}
+    )
+    trunk_mode = _trunk_mode("On what kind of Twilio trunk its number is put; only while it has none.")
+    carrier_account_id = _account(
+        "carrierAccountId", "Its carrier account, which no change moves it from.", ENVIRONMENT_ACCOUNT
+    )
+    voice_project_id = _account(
+        "voiceProjectId", "Its voice project, which no change moves it from.", ENVIRONMENT_PROJECT
     )
 
 
@@ -120,6 +156,10 @@ class AgentOut(Schema):
     name = text("What people call the agent.", "Front desk")
     livekit_agent_name = text("The agent name that LiveKit dispatches to.", "front-desk", data_key="livekitAgentName")
     agent_metadata = fields.Dict(data_key="metadata", metadata={"example": {"lang": "fr"}})
+    options = fields.Nested(OptionsOut, metadata={"description": "What is set of its options."})
+    version = fields.Integer(
+        metadata={"description": "Counts what PATCH has changed; the `ETag`, for `If-Match`.", "example": 3}
+    )
     phone_provisioning_status = choice(PhoneStatus, "The status of its number.", data_key="phoneProvisioningStatus")
     twilio_phone_number = text("Its number, if any.", NUMBER, data_key="phoneNumber", allow_none=True)
     trunk_mode = choice(

@@ -29,6 +29,18 @@ def repeated_parameters(query: MultiDict[str, str] | MultiDictProxy, names: Iter
     return {name: ["Given twice."] for name in names if len(query.getlist(name)) > 1}
 
 
+def flat_errors(messages: object, prefix: str = "") -> dict[str, list[str]]:
+    """Turn marshmallow's nested messages into one flat map of field -> messages."""
+    if not isinstance(messages, dict):
+        found = messages if isinstance(messages, list) else [messages]
+        return {prefix or "body": [str(message) for message in found]}
+    flat: dict[str, list[str]] = {}
+    for name, inner in messages.items():
+        path = prefix if name == "_schema" else f"{prefix}.{name}".removeprefix(".")
+        flat.update(flat_errors(inner, path))
+    return flat
+
+
 class Strict(Schema):
     """Refuses unknown fields."""
 

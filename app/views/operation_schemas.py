@@ -23,6 +23,7 @@ from app.views.agent_schemas import (
     warnings_field,
 )
 from app.views.fields import Id, Strict, StrictBoolean, choice
+from app.views.option_schemas import OptionsOut
 
 
 def closed(values: list[str], description: str) -> fields.String:
@@ -294,7 +295,7 @@ class LeftoverOut(Schema):
 
 
 class OperationSummary(Schema):
-    """One run of provisioning, deprovisioning, repair or move."""
+    """One run of provisioning, deprovisioning, repair, move, update or adoption."""
 
     id = fields.UUID(metadata={"example": OPERATION_ID})
     agent_id = fields.UUID(data_key="agentId", metadata={"example": AGENT_ID})
@@ -382,6 +383,9 @@ class PhoneOut(Schema):
     )
     livekit_dispatch_rule_id = text(
         "The LiveKit rule.", DISPATCH_RULE_ID, data_key="livekitDispatchRuleId", allow_none=True
+    )
+    options = fields.Nested(
+        OptionsOut, metadata={"description": "The agent's options that its path is built with; empty without a number."}
     )
     health = fields.Nested(HealthOut)
     warnings = warnings_field()

@@ -2,7 +2,7 @@
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -210,6 +210,8 @@ class PhoneView:
     health: HealthView
     operation: OperationView | None
     trunk: PhoneTrunk | None
+    options: Mapping[str, Any]
+    """With which the path is built; an update changes them once it has succeeded."""
 
     @classmethod
     def of(cls, agent: Agent, operation: OperationView | None, trunk: PhoneTrunk | None = None) -> "PhoneView":
@@ -226,6 +228,7 @@ class PhoneView:
             health=HealthView.of(agent),
             operation=operation,
             trunk=trunk,
+            options=agent.options if agent.twilio_phone_number else {},
         )
 
     @property

@@ -57,6 +57,8 @@ SUMMARIES = {
     WebhookEvent.DEPROVISIONED: "A number was disconnected on request.",
     WebhookEvent.DRIFTED: "A path differs from what was built.",
     WebhookEvent.NEEDS_ATTENTION: "Something keeps failing, and a person should look.",
+    WebhookEvent.UNREACHABLE: "Test calls of a monitored number do not get through any more.",
+    WebhookEvent.REACHABLE: "Test calls of a monitored number get through again.",
 }
 
 

@@ -9,9 +9,8 @@ from flask import Request
 from gunicorn.http.errors import ParseException
 from marshmallow import Schema
 
-from app.domain.errors import ErrorCode, RefusedError
+from app.domain.errors import ErrorCode, RefusedError, validation_failed
 from app.domain.texts import InvalidTextError, read_json
-from app.web.problems import validation_failed
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -113,7 +112,7 @@ def load_json_object(request: Request, schema: Schema) -> dict[str, object]:
     if from_csv is not None and request.mimetype == "text/csv":
         _check_encoding(request, "text/csv")
         return {"items": _items(from_csv, read_body(request))}
-    _check_encoding(request, "application/json")
+    _check_encoding(request, *getattr(schema, "mime_types", ("application/json",)))
     document = parse_json(read_body(request))
     if not isinstance(document, dict):
         raise validation_failed({"body": ["must be a JSON object"]})
@@ -129,10 +128,11 @@ def _items(from_csv: FromCsv, raw: bytes) -> list[object]:
         raise validation_failed({"body": [str(error)]}) from error
 
 
-def _check_encoding(request: Request, mime_type: str) -> None:
+def _check_encoding(request: Request, *mime_types: str) -> None:
     charset = request.mimetype_params.get("charset", "utf-8").lower()
     encoding = request.headers.get("Content-Encoding", "identity").lower()
-    if request.mimetype != mime_type or charset not in {"utf-8", "utf8"} or encoding != "identity":
+    if request.mimetype not in mime_types or charset not in {"utf-8", "utf8"} or encoding != "identity":
+        mime_type = " or ".join(mime_types)
         detail = f"The body must be {mime_type} in UTF-8, not compressed."
         errors = {"Content-Type": [f"must be {mime_type}"]}
         raise RefusedError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, detail, errors=errors)

@@ -13,9 +13,10 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
-from app.domain.errors import ErrorCode, RefusedError
+from app.domain.errors import ErrorCode, RefusedError, validation_failed
 from app.domain.numbers import mask_numbers
 from app.providers.errors import ProviderError
+from app.views.fields import flat_errors
 
 log = structlog.stdlib.get_logger()
 
@@ -191,12 +192,6 @@ def retry_after(seconds: float | None) -> dict[str, str]:
     return {"Retry-After": str(math.ceil(seconds))} if seconds else {}
 
 
-def validation_failed(errors: Mapping[str, list[str]]) -> RefusedError:
-    """Build the 422 that names the invalid fields."""
-    detail = "The request is not valid: " + ", ".join(sorted(errors)) + "." if errors else "The request is not valid."
-    return RefusedError(ErrorCode.VALIDATION_FAILED, detail, errors=errors)
-
-
 class Refused(Protocol):
     """Responds to a request that a service refuses."""
 
@@ -253,15 +248,3 @@ def explain(error: Exception) -> tuple[ErrorCode, str]:
         return _C.SERVICE_UNAVAILABLE, "The database does not respond. As far as we know, nothing was changed."
     log.error("request_failed", exc_info=error)
     return _C.INTERNAL_ERROR, "Something went wrong on our side; the log has it under this request's id."
-
-
-def flat_errors(messages: object, prefix: str = "") -> dict[str, list[str]]:
-    """Turn marshmallow's nested messages into one flat map of field -> messages."""
-    if not isinstance(messages, dict):
-        found = messages if isinstance(messages, list) else [messages]
-        return {prefix or "body": [str(message) for message in found]}
-    flat: dict[str, list[str]] = {}
-    for name, inner in messages.items():
-        path = prefix if name == "_schema" else f"{prefix}.{name}".removeprefix(".")
-        flat.update(flat_errors(inner, path))
-    return flat

@@ -19,6 +19,7 @@ from app.domain.errors import (
     key_not_found,
     operation_not_found,
     trunk_not_found,
+    validation_failed,
     webhook_delivery_not_found,
     webhook_not_found,
     workspace_not_found,
@@ -32,7 +33,7 @@ from app.views.operation_schemas import DRY_RUN
 from app.web.authentication import SAFE_METHODS
 from app.web.bodies import body_limit, refuse_malformed_body, too_large
 from app.web.context import client_address, wiring
-from app.web.problems import FIRST_SERVER_ERROR, validation_failed
+from app.web.problems import FIRST_SERVER_ERROR
 
 log = structlog.stdlib.get_logger()
 

@@ -123,6 +123,7 @@ def test_every_call_of_the_api_that_changes_something_is_remembered_with_its_act
         did(Action.AGENT_CREATE, "/api/agents", {"name": name}).json["id"] for name in ("one", "two", "three")
     )
     ours, phone = f"/api/agents/{agent}", {"phoneNumber": NUMBER}
+    did(Action.AGENT_CHANGE, f"/api/agents/{third}", {"name": "more"}, method="PATCH")
     operation = did(Action.PROVISION, f"{ours}/provision-phone", phone).json["operationId"]
     did(Action.OPERATION_RETRY, f"/api/operations/{operation}/retry")
     did(Action.DEPROVISION, f"{ours}/deprovision-phone", method="DELETE")
@@ -130,6 +131,7 @@ def test_every_call_of_the_api_that_changes_something_is_remembered_with_its_act
     api.succeed(afresh)
     repair = did(Action.REPAIR, f"{ours}/repair", {}).json["operationId"]
     api.succeed(repair)
+    api.succeed(did(Action.AGENT_CHANGE, ours, {"livekitAgentName": "desk"}, method="PATCH").json["operationId"])
     api.succeed(did(Action.MOVE, f"{ours}/move-phone", {"toAgentId": other}).json["operationId"])
     did(Action.BULK_CREATE, "/api/trunks/consolidate")
     did(Action.DEPROVISION, f"{ours}/deprovision-phone", method="DELETE")
@@ -175,6 +177,9 @@ def test_every_button_of_the_console_is_remembered_with_its_actor(drifting: Api)
         did(Action.AGENT_CREATE, "/", "/", name=name).headers["Location"].rpartition("/")[2] for name in ("one", "two")
     )
     ours = f"/agents/{agent}"
+    third = did(Action.AGENT_CREATE, "/", "/", name="three").headers["Location"]
+    did(Action.AGENT_CHANGE, f"{third}/edit", name="more", livekitAgentName="three", version="1")
+    did(Action.AGENT_DELETE, f"{third}/delete")
     did(Action.PROVISION, f"{ours}/provision", typed=NUMBER)
     operation = str(api.publisher.plans[-1].operation_id)
     did(Action.OPERATION_RETRY, f"/operations/{operation}/retry")
@@ -364,7 +369,9 @@ def test_every_command_that_changes_something_is_remembered(drifting: Api, tmp_p
     did(Action.BULK_CANCEL, "provision cancel", bulk)
     did(Action.BULK_RESUME, "provision resume", bulk, "--no-wait")
     did(Action.AUDIT_START, "audit", "--fix")
-    did(Action.AGENT_DELETE, "agents delete", str(did(Action.AGENT_CREATE, "agents create", "three")), "--yes")
+    third = str(did(Action.AGENT_CREATE, "agents create", "three"))
+    did(Action.AGENT_CHANGE, "agents set", third, "--name", "more")
+    did(Action.AGENT_DELETE, "agents delete", third, "--yes")
     did(Action.KEY_CREATE, "keys create", "ops")
     did(Action.KEY_REVOKE, "keys revoke", "ops")
     project = ("--url", PROJECT_URL, "--api-key", PROJECT_KEY, "--sip-uri", PROJECT["sipUri"])

@@ -17,6 +17,7 @@ CLEAN = {
     "livekitInboundTrunkId": None,
     "livekitDispatchRuleId": None,
     "operation": None,
+    "options": {},
     "health": {"state": "UNKNOWN", "checkedAt": None, "findings": []},
     "warnings": [],
 }

@@ -19,6 +19,7 @@ from app.domain.events import EventName
 from app.domain.operations import NUMBER, BulkStatus, Direction, ItemStatus, OperationStatus, PhoneStatus
 from app.saga.machine import Verdict
 from app.saga.rows import Rows
+from app.views.option_schemas import read_options
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import ORIGIN, Saga
 
@@ -32,7 +33,7 @@ def opened(saga: Saga, count: int) -> tuple[BulkService, uuid.UUID, list[uuid.UU
         saga.world.carrier.own_number(number)
     bulks = BulkService(saga.sessions, saga.rows)
     raw = [{"agent": f"desk {number}", "phoneNumber": number} for number in numbers]
-    bulk_id = bulks.accept(read_items(raw), origin=ORIGIN).id
+    bulk_id = bulks.accept(read_items(raw, read_options), origin=ORIGIN).id
     saga.sweeper.dispatcher.advance()
     return bulks, bulk_id, [item.operation_id for item in bulks.items(bulk_id) if item.operation_id]
 

@@ -23,6 +23,7 @@ from app.domain.operations import BulkStatus, ItemStatus, OperationStatus
 from app.numbers.service import ProvisioningService
 from app.saga.chain_plan import Plan
 from app.saga.machine import BULK_MESSAGE_GRACE
+from app.views.option_schemas import read_options
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import E164, ORIGIN, Saga
 
@@ -31,7 +32,7 @@ DEADLINE_S = 60.0
 
 def accept(saga: Saga, count: int, first: int = 0) -> uuid.UUID:
     raw = [{"agent": f"desk {n}", "phoneNumber": f"+1514556{n:04}"} for n in range(first, first + count)]
-    return BulkService(saga.sessions, saga.rows).accept(read_items(raw), origin=ORIGIN).id
+    return BulkService(saga.sessions, saga.rows).accept(read_items(raw, read_options), origin=ORIGIN).id
 
 
 def admission(saga: Saga, window: int = 200) -> BulkDispatcher:

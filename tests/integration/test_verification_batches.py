@@ -30,6 +30,7 @@ from app.saga import batch
 from app.saga.batch import BatchRunner
 from app.saga.machine import Verdict
 from app.saga.runner import Outcome
+from app.views.option_schemas import read_options
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import ORIGIN, Saga
 
@@ -93,7 +94,7 @@ def open_bulk(saga: Saga) -> Callable[..., Bulk]:
             saga.world.carrier.own_number(number)
         raw = [{"agent": f"desk {number}", "phoneNumber": number} for number in numbers]
         service = BulkService(saga.sessions, saga.rows)
-        bulk_id = service.accept(read_items(raw), origin=ORIGIN).id
+        bulk_id = service.accept(read_items(raw, read_options), origin=ORIGIN).id
         with saga.sessions.begin() as session:
             session.execute(update(Agent).values(trunk_mode=mode))
         saga.sweeper.dispatcher.advance()
