@@ -26,7 +26,7 @@ from app.domain.operations import (
 )
 from app.domain.options import NO_OPTIONS, AgentOptions, job_metadata, options_of
 from app.domain.workspaces import ENVIRONMENT, AccountIds
-from app.path.compare import takes_encrypted_media
+from app.path.corrections import takes_encrypted_media
 from app.path.marks import has_mark, metadata_of, pool_tag, tag_of
 from app.path.observed import NumberRouting
 from app.path.spec import NOTHING_FORMER, Adopted, Former, Label, PathSpec, Profile

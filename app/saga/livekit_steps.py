@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import INBOUND_TRUNK
-from app.path.compare import corrected_inbound_trunk, corrected_rule
+from app.path.corrections import corrected_inbound_trunk, corrected_rule
 from app.path.observed import DispatchRule, Encryption, InboundTrunk, Media, normalised
 from app.providers.errors import ProviderError, RejectedError, TransientError
 from app.saga.context import StepContext

@@ -9,7 +9,7 @@ from typing import TypeVar
 from app.domain.errors import ErrorCode
 from app.domain.operations import NUMBER, ORIGINATION_URL, TRUNK
 from app.path.arrival import leads_to
-from app.path.compare import corrected_trunk, corrected_url
+from app.path.corrections import corrected_trunk, corrected_url
 from app.path.observed import CarrierNumber, NumberRouting
 from app.providers.errors import RejectedError, TransientError
 from app.saga.context import ABSENCE_CHECK_PAUSES, RoutedElsewhereError, StepContext

@@ -10,7 +10,8 @@ from app.domain.findings import FindingCode, Severity
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
 from app.domain.options import RuleAgent
 from app.domain.sip_uris import parse_sip_uri
-from app.path.compare import compare, corrected_inbound_trunk, corrected_rule, corrected_trunk, corrected_url
+from app.path.compare import compare
+from app.path.corrections import corrected_inbound_trunk, corrected_rule, corrected_trunk, corrected_url
 from app.path.marks import tag_of
 from app.path.observed import (
     CarrierNumber,
