@@ -14,7 +14,7 @@ from app.db.models import Agent, TestCall
 from app.domain.calls import CallVerdict
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.numbers import InvalidNumberError, parse_e164
-from app.views.call_schemas import CallOut
+from app.views.call_schemas import TestCallOut
 
 LONGEST = timedelta(minutes=2)
 """How long the command waits for a worker to place the call and to hang up."""
@@ -40,7 +40,7 @@ def call(number: str, is_json: bool) -> None:
     if ended.verdict is None:
         raise command_error("No worker has placed the call: check that the worker `cleanup` is running.")
     if is_json:
-        print_json(ended, CallOut())
+        print_json(ended, TestCallOut())
     else:
         _show(ended)
     sys.exit(EXIT_OK if ended.verdict is CallVerdict.ANSWERED else EXIT_FAILED)

@@ -27,7 +27,7 @@ from app.views.reader import encode_cursor
 CALL_ID = "3f0d6c1e-52a7-4f0b-9a5e-6c5b6e0c7a11"
 
 
-class CallRoomOut(Schema):
+class TestCallRoomOut(Schema):
     """The room that the call came into, as LiveKit's API showed it."""
 
     name = text("The room.", "call_+12025550100_6dfa")
@@ -42,7 +42,7 @@ class CallRoomOut(Schema):
     )
 
 
-class CallOut(Schema):
+class TestCallOut(Schema):
     """A test call."""
 
     id = fields.UUID(metadata={"example": CALL_ID})
@@ -79,20 +79,20 @@ class CallOut(Schema):
         allow_none=True,
         metadata={"description": "Seconds until it was answered; null where it was not.", "example": 1.4},
     )
-    room = fields.Nested(CallRoomOut, allow_none=True)
+    room = fields.Nested(TestCallRoomOut, allow_none=True)
     created_at = moment("When it was asked for.", data_key="createdAt")
     started_at = moment("When it was placed.", data_key="startedAt", allow_none=True)
     finished_at = moment("When it was over.", data_key="finishedAt", allow_none=True)
 
 
-class CallPageOut(Schema):
+class TestCallPageOut(Schema):
     """One page of test calls, the newest first."""
 
-    items = fields.List(fields.Nested(CallOut))
+    items = fields.List(fields.Nested(TestCallOut))
     next_cursor = next_page()
 
 
-class CallAccepted(Schema):
+class TestCallAccepted(Schema):
     """The call is queued; poll `statusUrl`."""
 
     success = fields.Boolean(metadata={"example": True})
@@ -100,7 +100,7 @@ class CallAccepted(Schema):
     status_url = text("Where to poll.", f"/api/agents/{AGENT_ID}/test-calls/{CALL_ID}", data_key="statusUrl")
 
 
-class CallQuery(PageQuery):
+class TestCallQuery(PageQuery):
     """How to page through test calls."""
 
 

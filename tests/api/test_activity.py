@@ -129,6 +129,7 @@ def test_every_call_of_the_api_that_changes_something_is_remembered_with_its_act
     did(Action.DEPROVISION, f"{ours}/deprovision-phone", method="DELETE")
     afresh = did(Action.PROVISION, f"/api/operations/{operation}/retry").json["operationId"]
     api.succeed(afresh)
+    did(Action.TEST_CALL, f"{ours}/test-calls")
     repair = did(Action.REPAIR, f"{ours}/repair", {}).json["operationId"]
     api.succeed(repair)
     api.succeed(did(Action.AGENT_CHANGE, ours, {"livekitAgentName": "desk"}, method="PATCH").json["operationId"])

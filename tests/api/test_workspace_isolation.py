@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 
 from app.access import KeyService, Scope
 from app.db.access import Activity, ApiKey
-from app.db.models import Agent, Audit
+from app.db.models import Agent, Audit, TestCall
 from app.db.visibility import NOBODY, Owned, seeing, seen_workspace
 from app.db.webhooks import WebhookEndpoint
 from app.domain.errors import ErrorCode
@@ -260,8 +260,25 @@ class World:
     webhooks: list[str] = field(default_factory=list)
     counter: Iterator[int] = field(default_factory=itertools.count)
 
+    latest_agent: str = ""
+
     def agent(self) -> str:
-        return self.acme.agent(_NAME)
+        self.latest_agent = self.acme.agent(_NAME)
+        return self.latest_agent
+
+    def call(self) -> str:
+        """A test call of the agent that was made last."""
+        with self.api.wiring.sessions.begin() as session:
+            agent = session.get_one(Agent, uuid.UUID(self.latest_agent))
+            row = TestCall(
+                id=uuid.uuid4(),
+                agent_id=agent.id,
+                workspace_id=agent.workspace_id,
+                phone_number="+15145560000",
+                caller="+12025550100",
+            )
+            session.add(row)
+            return str(row.id)
 
     def operation(self) -> str:
         operation_id = self.acme.provision(self.agent(), next(self.numbers)).json["operationId"]
@@ -306,6 +323,7 @@ class World:
         """Make what a rule's placeholders stand for."""
         makers: Mapping[str, Callable[[], str]] = {
             "agent_id": self.agent,
+            "call_id": self.call,
             "to_agent_id": self.agent,
             "operation_id": self.operation,
             "bulk_id": self.bulk,
@@ -396,7 +414,7 @@ def test_every_route_gives_each_caller_what_the_table_says(world: World) -> None
             row = session.get_one(Audit, uuid.UUID(audit))
             row.status, row.findings, row.finished_at = AuditStatus.DONE, [], datetime.now(UTC)
     standing = world.things(
-        "<agent_id><operation_id><bulk_id><audit_id><webhook_id><delivery_id><key_id><workspace_id>"
+        "<agent_id><call_id><operation_id><bulk_id><audit_id><webhook_id><delivery_id><key_id><workspace_id>"
     )
     wrong = []
     # Signing out ends what the others need.
