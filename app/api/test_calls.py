@@ -9,13 +9,13 @@ from marshmallow import RAISE
 
 from app.api.responses import POLL_AFTER_S, call_with_wait, idempotent, packed
 from app.domain.errors import ErrorCode
-from app.views.call_schemas import TestCallAccepted, TestCallOut, TestCallPageOut, TestCallQuery, page_of_calls
+from app.views.call_schemas import TestCallAccepted, TestCallEnded, TestCallOut, TestCallPageOut, TestCallQuery, page_of_calls
 from app.web.context import origin, wiring
 from app.web.documented import responds_with
 
 blueprint = APIBlueprint("test_calls", __name__, url_prefix="/api/agents/<agent_id>/test-calls", tag="Test calls")
 
-_ACCEPTED, _ENDED = TestCallAccepted(), TestCallOut()
+_ACCEPTED, _ENDED = TestCallAccepted(), TestCallEnded()
 
 
 @blueprint.post("")
@@ -25,7 +25,7 @@ _ACCEPTED, _ENDED = TestCallAccepted(), TestCallOut()
     ErrorCode.AGENT_NOT_FOUND,
     ErrorCode.AGENT_HAS_NO_PHONE,
     ErrorCode.TEST_CALL_LIMIT,
-    bodies={200: (TestCallOut, "With `Prefer: wait`: the call and its verdict.")},
+    bodies={200: (TestCallEnded, "With `Prefer: wait`: the call and its verdict.")},
     headers={200: ["Preference-Applied"], 202: ["Location", "Retry-After", "Preference-Applied"]},
 )
 def place_test_call(agent_id: uuid.UUID) -> Response:

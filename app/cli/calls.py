@@ -24,10 +24,11 @@ _COLOURS = {CallVerdict.ANSWERED: GOOD, CallVerdict.BLOCKED: WARNING}
 
 @click.command("call")
 @click.argument("number")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the verdict.")
 @json_option
 @with_appcontext
 @user_command
-def call(number: str, is_json: bool) -> None:
+def call(number: str, wait: bool, is_json: bool) -> None:
     """Call NUMBER as Twilio would, and say what becomes of the call.
 
     NUMBER is a number, as +15145551234, or the agent that has it. A worker places the call, and hangs up as soon as it
@@ -35,6 +36,9 @@ def call(number: str, is_json: bool) -> None:
     """
     agent = _find(number)
     placed = wiring().calls.request(agent.id, origin=origin())
+    if not wait:
+        print_json(placed, TestCallOut()) if is_json else print_line(placed.id)
+        return
     with progress_console().status(f"Calling {placed.phone_number}"):
         ended = wiring().calls.wait(agent.id, placed.id, LONGEST)
     if ended.verdict is None:

@@ -85,10 +85,18 @@ class TestCallOut(Schema):
     finished_at = moment("When it was over.", data_key="finishedAt", allow_none=True)
 
 
+class TestCallEnded(TestCallOut):
+    """A test call that is over."""
+
+
+class TestCallListed(TestCallOut):
+    """A test call in a list."""
+
+
 class TestCallPageOut(Schema):
     """One page of test calls, the newest first."""
 
-    items = fields.List(fields.Nested(TestCallOut))
+    items = fields.List(fields.Nested(TestCallListed))
     next_cursor = next_page()
 
 

@@ -357,6 +357,7 @@ def test_every_command_that_changes_something_is_remembered(drifting: Api, tmp_p
     operation = str(api.publisher.plans[-1].operation_id)
     did(Action.OPERATION_RETRY, "operations retry", operation)
     api.succeed(operation)
+    did(Action.TEST_CALL, "call", agent, "--no-wait")
     did(Action.REPAIR, "repair", agent, "--no-wait")
     api.succeed(str(api.publisher.plans[-1].operation_id))
     did(Action.MOVE, "move", agent, other, "--no-wait")
