@@ -184,7 +184,7 @@ class _Clients(Generic[Row, Client]):
         self,
         kind: AccountKind,
         row: type[Row],
-        environment: tuple[uuid.UUID, Client],
+        environment: tuple[uuid.UUID, Callable[[], Client]],
         build: Callable[[Row, Credential | None, str], Client],
         end: Callable[[Client], None],
         sessions: Sessions,
@@ -193,8 +193,8 @@ class _Clients(Generic[Row, Client]):
     ) -> None:
         self._kind = kind
         self._row = row
-        self._environment_id, client = environment
-        self._environment = _Held(client)
+        self._environment_id, self._build_environment = environment
+        self._environment: _Held[Client] | None = None
         self._build = build
         self._end = end
         self._sessions = sessions
@@ -208,6 +208,8 @@ class _Clients(Generic[Row, Client]):
     def of(self, row_id: uuid.UUID) -> _Held[Client]:
         """Return the client of a row; `LookupError` where there is none."""
         if row_id == self._environment_id:
+            with self._lock:
+                self._environment = self._environment or _Held(self._build_environment())
             return self._environment
         held = self._held.get(row_id)
         # One that was invalid is looked at each time: what is woken once it is accepted must not meet yesterday's news.
@@ -247,7 +249,9 @@ class _Clients(Generic[Row, Client]):
         return _wait(refusal_of(self._kind, row.name), RECHECK_S if is_kept else SOON_S)
 
     def close(self) -> None:
-        """Close all but the environment's."""
+        """Close all that were built."""
+        if self._environment is not None:
+            self._end(self._environment.client)
         for client in (*(held.client for held in self._held.values()), *(client for _, client in self._replaced)):
             self._end(client)
 
@@ -293,23 +297,24 @@ class _Clients(Generic[Row, Client]):
 class Toolboxes:
     """Builds and keeps the clients of every account, and the toolboxes of their steps; safe to share between threads.
 
-    `environment` has the clients of the environment's accounts.
+    `environment` returns the clients of the environment's accounts, once something is asked of one of them; `profile`
+    is what the environment's paths have in common.
     """
 
     def __init__(
         self,
         sessions: Sessions,
-        environment: tuple[AccountClient, ProjectClient],
+        environment: Callable[[], tuple[AccountClient, ProjectClient]],
         adapters: Adapters,
         sealer: Sealer,
         *,
+        profile: Profile,
         instance: str,
         timing: Timing,
         trunk_max_numbers: int,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        account, project = environment
         self.instance = instance
         self.timing = timing
         self._sessions = sessions
@@ -317,11 +322,11 @@ class Toolboxes:
         self._trunk_max_numbers = trunk_max_numbers
         self._clock = clock
         self._sleep = sleep
-        self._profile = project.profile
+        self._profile = profile
         self._accounts = _Clients(
             AccountKind.CARRIER,
             CarrierAccount,
-            (ENVIRONMENT_ACCOUNT, account),
+            (ENVIRONMENT_ACCOUNT, lambda: environment()[0]),
             self._build_account,
             lambda _: None,
             sessions,
@@ -331,7 +336,7 @@ class Toolboxes:
         self._projects = _Clients(
             AccountKind.VOICE,
             VoiceProject,
-            (ENVIRONMENT_PROJECT, project),
+            (ENVIRONMENT_PROJECT, lambda: environment()[1]),
             self._build_project,
             lambda client: client.platform.close(),
             sessions,
@@ -426,7 +431,6 @@ class Toolboxes:
 
     def close(self) -> None:
         """Close every connection, those of the environment's clients too."""
-        self.platform(ENVIRONMENT_PROJECT).close()
         self._projects.close()
 
     def _build_account(self, row: CarrierAccount, opened: Credential | None, why: str) -> AccountClient:

@@ -4,7 +4,6 @@ import sys
 from datetime import timedelta
 
 import click
-from flask.cli import with_appcontext
 from rich.text import Text
 
 from app.cli.context import EXIT_FAILED, EXIT_OK, find_agent, json_option, origin, user_command, wiring
@@ -26,7 +25,6 @@ _COLOURS = {CallVerdict.ANSWERED: GOOD, CallVerdict.BLOCKED: WARNING}
 @click.argument("number")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the verdict.")
 @json_option
-@with_appcontext
 @user_command
 def call(number: str, wait: bool, is_json: bool) -> None:
     """Call NUMBER as Twilio would, and say what becomes of the call.

@@ -19,7 +19,6 @@ from app.domain.events import Action, Channel, Origin
 from app.domain.findings import Finding, FindingCode, Health
 from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT
 from app.numbers.maintenance import MaintenanceService, VerifyResult
-from app.web.context import WIRING
 from tests.cli.test_command_list import ALL as ALL_COMMANDS
 from tests.support.accounts import (
     CARRIER,
@@ -71,10 +70,10 @@ def drifting(api: Api) -> Iterator[Api]:
     providers = accepting()
     providers.accepted |= {(SID, SID, NEW), (PROJECT_URL, PROJECT_KEY, NEW)}
     with with_accounts(api, providers):
-        wiring = api.app.extensions[WIRING]
-        maintenance = _Drifted(**vars(api.wiring.maintenance))
-        api.app.extensions[WIRING] = replace(wiring, maintenance=maintenance)
+        before = api.wiring.maintenance
+        api.wiring.maintenance = _Drifted(**vars(before))
         yield api
+        api.wiring.maintenance = before
 
 
 @dataclass

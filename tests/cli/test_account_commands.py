@@ -10,6 +10,7 @@ from app.sealing import Sealer
 from app.web.context import WIRING
 from tests.support.accounts import PROJECT_KEY, PROJECT_SECRET, PROJECT_URL, SID, TOKEN, FakeAccounts, Room, accepting
 from tests.support.commands import Shell
+from tests.support.toolboxes import with_parts
 
 ADD = ("accounts", "add", "Acme", "--account-sid", SID)
 ADD_PROJECT = ("projects", "add", "Acme", "--url", PROJECT_URL, "--api-key", PROJECT_KEY)
@@ -26,7 +27,7 @@ def accounts(shell: Shell, providers: FakeAccounts) -> Shell:
     """A command line whose accounts are at these providers."""
     wiring = shell.live.wiring
     service = replace(wiring.accounts, sealer=Sealer([b"k" * 32]), clients=providers, room_of=lambda _: Room())
-    shell._app.extensions[WIRING] = replace(wiring, accounts=service)  # the application is the shell's
+    shell._app.extensions[WIRING] = with_parts(wiring, accounts=service)  # the application is the shell's
     return shell
 
 

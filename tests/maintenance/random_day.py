@@ -30,7 +30,7 @@ from tests.support.fault_plan import FaultPlan, FaultyAdapter, WorkerFault
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import FINISHED, ManualClock, RecordingPublisher
 from tests.support.sandbox import Sandbox
-from tests.support.toolboxes import GivenToolboxes, tools_of
+from tests.support.toolboxes import GivenToolboxes, tools_of, with_parts
 
 WEBHOOK, APPLICATION, TRUNK = NUMBERS = ("+15145550001", "+15145550002", "+15145550003")
 """Named by their routing at the start of the day; the last two need `takeover`."""
@@ -259,7 +259,7 @@ def random_day(sandbox: Sandbox, parts: Parts) -> Iterator[RandomDay]:
     of_runner = {one.name: getattr(wiring.runner, one.name) for one in fields(Runner)}
     runner = parts.runner(**{**of_runner, "toolboxes": toolboxes, "jitter": lambda _low, high: high})
     sweeper = parts.sweeper(**{**vars(wiring.sweeper), "audits": audits})
-    wiring = replace(wiring, runner=runner, sweeper=sweeper, maintenance=maintenance, audits=audits)
+    wiring = with_parts(wiring, runner=runner, sweeper=sweeper, maintenance=maintenance, audits=audits)
     try:
         yield RandomDay(wiring, plain, sandbox, publisher, clock, fault_plan)
     finally:

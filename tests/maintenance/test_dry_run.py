@@ -17,7 +17,7 @@ from app.path.marks import tag_of
 from app.views.reader import Reader
 from tests.support.providers import FakePlatform, World
 from tests.support.sandbox_app import FOREIGN_NUMBER, NUMBER, SandboxApp
-from tests.support.toolboxes import tools_of, with_tools
+from tests.support.toolboxes import tools_of, with_parts, with_tools
 
 SPARE = "+15145550042"
 FLOW = "https://flows.example.com/v1/Accounts/AC1/Flows/FW1?token=hidden"
@@ -54,7 +54,7 @@ def _with_platform(live: SandboxApp) -> FakePlatform:
     platform = World.new().platform
     tools = replace(tools_of(live.wiring.runner), platform=platform)
     runner, planning = with_tools(live.wiring.runner, tools), with_tools(live.wiring.planning, tools)
-    live.wiring = replace(live.wiring, runner=runner, planning=planning)
+    live.wiring = with_parts(live.wiring, runner=runner, planning=planning)
     return platform
 
 

@@ -16,7 +16,7 @@ from app.domain.operations import NUMBER, ORIGINATION_URL, TRUNK, OperationKind,
 from app.path.marks import is_pool_tag
 from app.wiring import Wiring
 from tests.support.changed_path import ChangedPath, OwnSandbox, new_path
-from tests.support.toolboxes import tools_of, with_tools
+from tests.support.toolboxes import tools_of, with_parts, with_tools
 
 _C = FindingCode
 Changing = tuple[OwnSandbox, Wiring]
@@ -123,7 +123,7 @@ def test_a_trunk_that_only_the_list_lacks_is_not_made_again(paths: list[ChangedP
 
     path, wiring = paths[0], paths[0].wiring
     tools = replace(tools_of(wiring.audits), carrier=Blind(wiring.carrier), sleep=lambda _: None)
-    path.wiring = replace(wiring, audits=with_tools(wiring.audits, tools))
+    path.wiring = with_parts(wiring, audits=with_tools(wiring.audits, tools))
     findings = reported(path, fix=True)
     assert {one.fixed for one in findings if one.code is _C.TRUNK_GONE} == {"not repaired: provider_unavailable"}
     assert (row(path).state, row(path).twilio_trunk_sid) == (TrunkState.ACTIVE, path.ours(TRUNK))

@@ -11,7 +11,6 @@ from app.domain.errors import ErrorCode
 from app.path.observed import CarrierNumber, CarrierTrunk, DispatchRule, InboundTrunk, Unreadable
 from app.providers.errors import RejectedError, TransientError
 from app.sealing import Sealer
-from app.web.context import WIRING
 from app.webhooks.sending import AddressRule, Sender
 from tests.support.api import Api
 
@@ -143,17 +142,16 @@ def accepting() -> FakeAccounts:
 @contextmanager
 def with_accounts(api: Api, accounts: FakeAccounts, keys: tuple[bytes, ...] = (b"k" * 32,)) -> Iterator[AccountService]:
     """Have the application reach these providers, and seal with these keys, in the block."""
-    before = api.wiring
+    before = api.wiring.accounts
     sender = Sender(AddressRule(), resolve=accounts.resolve)
-    service = replace(
-        before.accounts,
+    api.wiring.accounts = service = replace(
+        before,
         sealer=Sealer(keys),
         clients=accounts,
         room_of=lambda _: Room(),
         check_server=sender.check_server,
     )
-    api.app.extensions[WIRING] = replace(before, accounts=service)
     try:
         yield service
     finally:
-        api.app.extensions[WIRING] = before
+        api.wiring.accounts = before

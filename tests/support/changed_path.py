@@ -36,7 +36,7 @@ from tests.support.saga import RecordingPublisher
 from tests.support.sandbox import Sandbox
 from tests.support.sandbox_app import NUMBER as PHONE_NUMBER
 from tests.support.sandbox_app import SandboxApp, add_foreign_path, without_pauses
-from tests.support.toolboxes import GivenToolboxes, tools_of, with_tools
+from tests.support.toolboxes import GivenToolboxes, tools_of, with_parts, with_tools
 
 AGENT = "front-desk"
 PRESET = "studio"
@@ -223,7 +223,7 @@ class ChangedPath(SandboxApp):
             profile = replace(profile, sip_uri=profile.sip_uri.over_tls())
         tools = replace(tools, profile=profile)
         maintenance = with_tools(self.wiring.maintenance, tools)
-        self.wiring = replace(
+        self.wiring = with_parts(
             self.wiring,
             runner=with_tools(self.wiring.runner, tools),
             maintenance=maintenance,
@@ -309,7 +309,7 @@ def new_agent(
     add_foreign_path(path)
     planning = path.wiring.planning
     toolboxes = GivenToolboxes(tools_of(planning), planning.toolboxes, trunk_limit)
-    path.wiring = replace(path.wiring, planning=replace(planning, toolboxes=toolboxes))
+    path.wiring = with_parts(path.wiring, planning=replace(planning, toolboxes=toolboxes))
     return path
 
 

@@ -20,7 +20,7 @@ from app.settings import load_settings
 from app.wiring import Wiring, build
 from tests.support.saga import FINISHED, RecordingPublisher
 from tests.support.sandbox import Sandbox
-from tests.support.toolboxes import tools_of, with_tools
+from tests.support.toolboxes import tools_of, with_parts, with_tools
 
 NUMBER = "+15145551234"
 FOREIGN_NUMBER = "+15145559999"
@@ -144,7 +144,7 @@ class SandboxApp:
 def without_pauses(wiring: Wiring) -> Wiring:
     """Return the wiring with steps that do not wait between two reads: the sandbox shows a write at once."""
     tools = replace(tools_of(wiring.runner), sleep=lambda _seconds: None)
-    return replace(wiring, runner=with_tools(wiring.runner, tools))
+    return with_parts(wiring, runner=with_tools(wiring.runner, tools))
 
 
 @pytest.fixture

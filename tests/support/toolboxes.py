@@ -3,6 +3,7 @@
 import itertools
 import uuid
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -28,6 +29,7 @@ from app.providers.request_recorder import RequestRecorder
 from app.saga.context import Toolbox, ToolboxSource
 from app.saga.machine import Timing
 from app.sealing import KEY_BYTES, Sealer
+from app.wiring import Wiring
 from tests.support.adapters import recording_adapters
 from tests.support.providers import World
 
@@ -113,9 +115,10 @@ def toolboxes_in_memory(
     project = ProjectClient(world.platform, ProjectCredential("http://127.0.0.1", "key", "env"), profile)
     return Toolboxes(
         sessions,
-        (account, project),
+        lambda: (account, project),
         worlds,
         SEALER,
+        profile=profile,
         instance="test",
         timing=timing,
         trunk_max_numbers=max_numbers,
@@ -212,6 +215,13 @@ class Worker(Protocol):
 def tools_of(worker: Worker) -> Toolbox:
     """Return the toolbox that a worker has for the environment's accounts."""
     return worker.toolboxes.of(ENVIRONMENT)
+
+
+def with_parts(wiring: Wiring, **parts: Any) -> Wiring:
+    """Return the same process with other parts; what either of them builds later, it has alone."""
+    changed = copy(wiring)
+    vars(changed).update(parts)
+    return changed
 
 
 Given = TypeVar("Given", bound=Worker)
