@@ -9,7 +9,14 @@ from marshmallow import RAISE
 
 from app.api.responses import POLL_AFTER_S, call_with_wait, idempotent, packed
 from app.domain.errors import ErrorCode
-from app.views.call_schemas import TestCallAccepted, TestCallEnded, TestCallOut, TestCallPageOut, TestCallQuery, page_of_calls
+from app.views.call_schemas import (
+    TestCallAccepted,
+    TestCallEnded,
+    TestCallOut,
+    TestCallPageOut,
+    TestCallQuery,
+    page_of_calls,
+)
 from app.web.context import origin, wiring
 from app.web.documented import responds_with
 

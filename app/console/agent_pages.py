@@ -10,6 +10,7 @@ from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
 from app.access import Scope
+from app.console.call_card import SHOWN, call_lines, draw_call, is_calling
 from app.console.forms import (
     STATUS_FILTER_LABELS,
     HealthFilter,
@@ -148,8 +149,9 @@ def register_agents(blueprint: Blueprint) -> None:
         ("verify", verify),
         ("repair", repair),
         ("move", move),
+        ("test-call", test_call),
     ):
-        blueprint.post(f"/agents/<agent_id>/{name}", endpoint=name)(handler)
+        blueprint.post(f"/agents/<agent_id>/{name}", endpoint=name.replace("-", "_"))(handler)
 
 
 def agent(agent_id: uuid.UUID) -> ResponseReturnValue:
@@ -159,8 +161,9 @@ def agent(agent_id: uuid.UUID) -> ResponseReturnValue:
 
 def agent_live(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Return the live part of the page, which the script polls."""
-    etag = web_services().reader.phone_etag(agent_id)
-    return live_fragment("agent_live.html", etag, **_page_data(agent_id))
+    data = _page_data(agent_id)
+    newest = data["calls"][0].at if data["calls"] else ""
+    return live_fragment("agent_live.html", f"{web_services().reader.phone_etag(agent_id)}-{newest}", **data)
 
 
 def provision_form(agent_id: uuid.UUID) -> ResponseReturnValue:
@@ -200,6 +203,12 @@ def verify(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Compare the path with both providers now."""
     result = wiring().maintenance.verify(agent_id)
     return redirect_with_message(calls_in_words(result.findings), "console.agent", agent_id=agent_id)
+
+
+def test_call(agent_id: uuid.UUID) -> ResponseReturnValue:
+    """Call the number."""
+    call = wiring().calls.request(agent_id, origin=origin())
+    return redirect_with_message(f"{call.phone_number} is being called.", "console.agent", agent_id=agent_id)
 
 
 def repair(agent_id: uuid.UUID) -> ResponseReturnValue:
@@ -312,13 +321,15 @@ def move_page(agent_id: uuid.UUID, search: str) -> Response:
 def _page_data(agent_id: uuid.UUID) -> dict[str, Any]:
     details, who = console_services().reader.agent(agent_id), signed_in_caller()
     phone, may_write = details.phone, who is not None and who.may(Scope.WRITE)
-    operation = phone.operation
+    operation, calls = phone.operation, wiring().calls.list_calls(agent_id, limit=SHOWN)
     return {
         "agent": phone.agent,
         "operation": operation,
         "history": details.history,
         "names": details.names,
-        "path": build_path_diagram(phone),
+        "path": draw_call(build_path_diagram(phone), calls),
+        "calls": call_lines(calls),
+        "is_calling": is_calling(calls),
         "timeline": build_timeline(operation, datetime.now(UTC)) if operation else None,
         "notice": error_notice(operation.error) if operation else None,
         "actions": agent_actions(phone, may_write=may_write),

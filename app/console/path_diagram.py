@@ -30,6 +30,9 @@ from app.views.operations import PhoneView
 _RESOURCES = tuple(STEP_BY_NAME[kind] for kind in CHECK_OF)
 """What a call passes on its way to the agent, from left to right; an agent's column has the id of each."""
 
+HOP_STEPS = tuple(step.name for step in _RESOURCES)
+"""The steps of the hops, in their order; the agent comes after them."""
+
 _CHANGED_BY = {step.changes: step.name for step in STEPS if step.changes}
 _MAKERS = (
     _RESOURCES[0].name,
@@ -72,6 +75,8 @@ class Hop:
     """Shown below the id: who shares it."""
     facts: Sequence[str] = ()
     """What the agent's options make of it, below that."""
+    call: Badge | None = None
+    """How far the newest test call came."""
 
 
 def build_path_diagram(phone: PhoneView) -> list[Hop]:

@@ -164,6 +164,7 @@ ROUTES: Mapping[str, Route] = {
     "GET /agents/<agent_id>/provision": Route(May.READ, 200),
     "POST /agents/<agent_id>/provision": Route(May.WRITE, 303, form={"typed": _NUMBER}),
     "POST /agents/<agent_id>/repair": Route(May.WRITE, 409),
+    "POST /agents/<agent_id>/test-call": Route(May.WRITE, 409),
     "POST /agents/<agent_id>/verify": Route(May.WRITE, 409),
     "GET /audit": Route(May.READ, 200),
     "GET /audit/live": Route(May.READ, 200),
