@@ -13,6 +13,7 @@ from werkzeug.datastructures import MultiDict
 from app.console.reader import Tab
 from app.db.console_queries import MOVING_STATUSES, AgentFilter
 from app.db.queries import Position
+from app.domain.calls import Reachability
 from app.domain.errors import validation_failed
 from app.domain.events import DeliveryStatus
 from app.domain.findings import Health
@@ -58,12 +59,14 @@ STATUS_FILTER_LABELS: Mapping[StatusFilter, str] = {
 
 
 class HealthFilter(StrEnum):
-    """The health filter of Numbers: every `Health`, and the part of the drifted ones whose calls fail."""
+    """The health filter of Numbers: every `Health`, the drifted ones whose calls fail, and by test calls."""
 
     CALLS_FAIL = "CALLS_FAIL"
     DRIFTED = Health.DRIFTED.value
     IN_SYNC = Health.IN_SYNC.value
     UNKNOWN = Health.UNKNOWN.value
+    UNREACHABLE = Reachability.UNREACHABLE.value
+    """Its test calls come to nothing."""
 
 
 class _Lenient(Schema):
@@ -129,6 +132,8 @@ class NumbersQuery:
         statuses = FILTERED_STATUSES[self.status_filter] if self.status_filter else ()
         if self.health is HealthFilter.CALLS_FAIL:
             return AgentFilter(statuses, search=self.search, calls_fail=True)
+        if self.health is HealthFilter.UNREACHABLE:
+            return AgentFilter(statuses, search=self.search, is_unreachable=True)
         return AgentFilter(statuses, Health(self.health) if self.health else None, self.search)
 
     @property

@@ -386,6 +386,7 @@ _TONES: Mapping[StatusFilter, Tone] = {
 HEALTH_FILTER_LABELS: Mapping[HealthFilter, str] = {
     HealthFilter.CALLS_FAIL: "Calls fail",
     **{HealthFilter(health): shown.label for health, shown in _HEALTH.items()},
+    HealthFilter.UNREACHABLE: "Unreachable",
 }
 
 TAB_LABELS: Mapping[Tab, str] = {

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, selectinload
 from app.db.models import Agent, Operation
 from app.db.queries import Position
 from app.db.visibility import seen_workspace
+from app.domain.calls import Reachability
 from app.domain.findings import Health, Severity
 from app.domain.operations import OPEN_STATUSES, OperationStatus, PhoneStatus
 
@@ -63,6 +64,8 @@ class AgentFilter:
     search: str = ""
     calls_fail: bool = False
     """Only those of whose calls some or all fail, by the last check."""
+    is_unreachable: bool = False
+    """Only those whose last test calls came to nothing."""
     trunk_id: uuid.UUID | None = None
     """Only those that have a place on this shared trunk."""
 
@@ -74,6 +77,8 @@ def list_agents(session: Session, wanted: AgentFilter, *, after: Position | None
         conditions.append(Agent.health_state == wanted.health)
     if wanted.calls_fail:
         conditions += _CALLS_FAIL
+    if wanted.is_unreachable:
+        conditions.append(Agent.reachability == Reachability.UNREACHABLE)
     if wanted.trunk_id is not None:
         conditions.append(Agent.trunk_id == wanted.trunk_id)
     if after is not None:

@@ -213,6 +213,7 @@ class Agent(Owned, Base):
             "twilio_trunk_sid",
             postgresql_where=text("trunk_id IS NULL AND twilio_trunk_sid IS NOT NULL"),
         ),
+        Index("ix_agents_unreachable_page", "created_at", "id", postgresql_where=text("reachability = 'UNREACHABLE'")),
         Index("ix_agents_monitored", "monitor_due_at", postgresql_where=text("options -> 'monitor' IS NOT NULL")),
     )
 

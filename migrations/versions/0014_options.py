@@ -27,6 +27,12 @@ def upgrade() -> None:
     )
     op.add_column("agents", sa.Column("monitor_due_at", sa.DateTime(timezone=True), nullable=True))
     op.create_index(
+        "ix_agents_unreachable_page",
+        "agents",
+        ["created_at", "id"],
+        postgresql_where=sa.text("reachability = 'UNREACHABLE'"),
+    )
+    op.create_index(
         "ix_agents_monitored",
         "agents",
         ["monitor_due_at"],
@@ -108,6 +114,7 @@ def downgrade() -> None:
     op.drop_column("operations", "former_options")
     op.drop_column("operations", "wanted")
     op.drop_index("ix_agents_monitored", table_name="agents")
+    op.drop_index("ix_agents_unreachable_page", table_name="agents")
     op.drop_column("agents", "monitor_due_at")
     op.drop_constraint(op.f("ck_agents_reachability"), "agents", type_="check")
     op.drop_column("agents", "reachability")
