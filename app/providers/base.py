@@ -12,6 +12,7 @@ database cannot store (`app.domain.texts.storable`).
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
+from app.domain.calls import CallRoom
 from app.path.observed import (
     CarrierNumber,
     CarrierTrunk,
@@ -147,6 +148,12 @@ class VoicePlatform(Protocol):
 
     def delete_dispatch_rule(self, rule_id: str) -> bool:
         """Delete the rule; False when LiveKit says that there is none."""
+
+    def find_call(self, sip_call_id: str, caller: str, called: str, room: str = "") -> CallRoom | None:
+        """Return the room of a SIP call that is under way, or None where LiveKit shows none.
+
+        Several requests. `room` is looked at first. `RejectedError` where the key may not look.
+        """
 
     def ping(self) -> None:
         """Make the cheapest call that proves credentials and SIP permission."""

@@ -1,26 +1,31 @@
 """The `VoicePlatform` of one LiveKit project, over LiveKit's SDK."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from livekit import api
+from livekit.protocol.agent_dispatch import AgentDispatch
 
+from app.domain.calls import CallRoom
 from app.observability.tracing import NO_TELEMETRY, Telemetry
 from app.path.observed import DispatchRule, InboundTrunk, Unreadable
 from app.path.spec import DispatchRuleSpec, InboundTrunkSpec
 from app.providers.base import read_records
 from app.providers.calls import CallInstrumentation
 from app.providers.errors import CallFailedError, Outcome, ProviderError, translate
-from app.providers.livekit_connection import LiveKitConnection, SipCall
+from app.providers.livekit_connection import LiveKitCall, LiveKitConnection
 from app.providers.livekit_errors import LIVEKIT_TABLE
 from app.providers.livekit_records import (
     changed_rule,
     changed_trunk,
     checked_id,
+    is_caller,
     new_rule,
     new_trunk,
+    read_call_room,
     read_rule,
     read_trunk,
+    rooms_of_call,
     unreadable_record,
 )
 from app.providers.rate_limiter import RateLimiter
@@ -36,7 +41,7 @@ Record = TypeVar("Record")
 
 
 class LiveKitPlatform:
-    """Inbound trunks and dispatch rules of one project; safe to share between threads.
+    """Inbound trunks, dispatch rules and calls of one project; safe to share between threads.
 
     A dry run gives a `connection` that only records. The connections belong to the process: after a fork the child
     opens its own. `secrets` are masked in what LiveKit says, besides its own key and secret.
@@ -144,6 +149,45 @@ class LiveKitPlatform:
         request = api.DeleteSIPDispatchRuleRequest(sip_dispatch_rule_id=checked_id(rule_id, "SDR"))
         return self._delete("delete_dispatch_rule", lambda sip: sip.delete_dispatch_rule(request))
 
+    def find_call(self, sip_call_id: str, caller: str, called: str, room: str = "") -> CallRoom | None:
+        """Return the room of a SIP call that is under way, or None where LiveKit shows none.
+
+        Lists rooms, the participants of a few and what was dispatched to the one that is found; `room` is looked at
+        first. `RejectedError` where the key may not look.
+        """
+        for name in self._rooms_of_call(caller, called, room):
+            participants = self._participants(name)
+            found = next((one for one in participants if is_caller(one, sip_call_id, caller, called)), None)
+            if found is not None:
+                return read_call_room(name, found, participants, self._dispatched(name))
+        return None
+
+    def _rooms_of_call(self, caller: str, called: str, room: str) -> Iterator[str]:
+        """Yield the rooms in which a call may be, `room` before any is listed."""
+        if room:
+            yield room
+        response = self._call("list_rooms", lambda livekit: livekit.list_rooms(api.ListRoomsRequest()))
+        yield from (name for name in rooms_of_call(response.rooms, caller, called) if name != room)
+
+    def _participants(self, room: str) -> Sequence[api.ParticipantInfo]:
+        """Return who is in a room; nobody where it has just ended."""
+        request = api.ListParticipantsRequest(room=room)
+        try:
+            return self._livekit.call(
+                "list_participants", lambda livekit: livekit.list_participants(request)
+            ).participants
+        except CallFailedError as failure:
+            if (failure.status, failure.code) == _GONE:
+                return ()
+            raise self._translated("list_participants", failure, is_write=False) from None
+
+    def _dispatched(self, room: str) -> Sequence[AgentDispatch]:
+        """Return what was dispatched to a room; nothing where LiveKit does not say: the call goes on all the same."""
+        try:
+            return self._livekit.call("list_dispatches", lambda livekit: livekit.list_dispatch(room))
+        except CallFailedError:
+            return ()
+
     def ping(self) -> None:
         """Make the cheapest call that proves credentials and SIP permission: a look-up that finds nothing."""
         request = api.ListSIPInboundTrunkRequest(trunk_ids=[_NO_TRUNK])
@@ -153,29 +197,29 @@ class LiveKitPlatform:
         """Close connections; the object is not used afterwards."""
         self._livekit.close()
 
-    def _call(self, operation: str, sip_call: SipCall[Response], *, is_write: bool = False) -> Response:
+    def _call(self, operation: str, livekit_call: LiveKitCall[Response], *, is_write: bool = False) -> Response:
         try:
-            return self._livekit.call(operation, sip_call)
+            return self._livekit.call(operation, livekit_call)
         except CallFailedError as failure:
             raise self._translated(operation, failure, is_write=is_write) from None
 
     def _translated(self, operation: str, failure: CallFailedError, *, is_write: bool) -> ProviderError:
         return translate(LIVEKIT_TABLE, "LiveKit", operation, failure, is_write=is_write, secrets=self._secrets)
 
-    def _update(self, operation: str, sip_call: SipCall[object]) -> bool:
+    def _update(self, operation: str, livekit_call: LiveKitCall[object]) -> bool:
         """Update in place; False when there is nothing to update."""
         try:
-            self._livekit.call(operation, sip_call)
+            self._livekit.call(operation, livekit_call)
         except CallFailedError as failure:
             if (failure.status, failure.code) == _GONE:
                 return False
             raise self._translated(operation, failure, is_write=True) from None
         return True
 
-    def _delete(self, operation: str, sip_call: SipCall[object]) -> bool:
+    def _delete(self, operation: str, livekit_call: LiveKitCall[object]) -> bool:
         """Delete; False when there is nothing to delete."""
         try:
-            self._livekit.call(operation, sip_call)
+            self._livekit.call(operation, livekit_call)
         except CallFailedError as failure:
             # The code as well as the status: a wrong LIVEKIT_URL responds with 404 to everything.
             if (failure.status, failure.code) != _GONE:

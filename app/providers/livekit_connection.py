@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 import aiohttp
 from google.protobuf.message import DecodeError
 from livekit.api import AccessToken, SIPGrants, VideoGrants
+from livekit.api.agent_dispatch_service import AgentDispatchService
+from livekit.api.room_service import RoomService
 from livekit.api.sip_service import SipService
 from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 
@@ -55,7 +57,6 @@ _OK = 200
 _UNAUTHORIZED = 401
 
 Response = TypeVar("Response")
-SipCall = Callable[[SipService], Coroutine[Any, Any, Response]]
 
 
 @dataclass
@@ -69,13 +70,16 @@ class _Progress:
 _progress: ContextVar[_Progress] = ContextVar("progress")
 
 
-class _ShortLivedSip(SipService):
-    """The SDK's SIP service, with tokens that soon open nothing."""
+class LiveKitServices(SipService, RoomService, AgentDispatchService):
+    """The SDK's services that we call, over one session, with tokens that soon open nothing."""
 
     _kept: tuple[float, str, str] = (-TOKEN_REUSE_S, "", "")
     """When the last token was signed (monotonic, seconds), what it allows, and the token."""
 
     def _auth_header(self, grants: VideoGrants | None, sip: SIPGrants | None = None) -> dict[str, str]:
+        if sip is None:
+            # Of a room, or of the list of rooms: it would take the place of the token that nearly every call uses.
+            return {"Authorization": f"Bearer {self._sign(grants, sip)}"}
         signed_at, allowed, token = self._kept
         if time.monotonic() - signed_at > TOKEN_REUSE_S or allowed != f"{grants} {sip}":
             token = self._sign(grants, sip)
@@ -89,6 +93,9 @@ class _ShortLivedSip(SipService):
         if sip is not None:
             token.with_sip_grants(sip)
         return token.to_jwt()
+
+
+LiveKitCall = Callable[[LiveKitServices], Coroutine[Any, Any, Response]]
 
 
 def environment_proxy(url: str) -> str | None:
@@ -120,7 +127,7 @@ class _BoundedResponse(aiohttp.ClientResponse):
 
 
 class LiveKitConnection:
-    """Runs calls to LiveKit's SIP service from any thread; after a fork the child starts a loop of its own."""
+    """Runs calls to LiveKit's services from any thread; after a fork the child starts a loop of its own."""
 
     def __init__(
         self,
@@ -138,10 +145,10 @@ class LiveKitConnection:
         # By process id: threads and locks of a parent do not live in its child.
         self._loops: dict[int, _LoopThread] = {}
 
-    def call(self, operation: str, sip_call: SipCall[Response]) -> Response:
+    def call(self, operation: str, livekit_call: LiveKitCall[Response]) -> Response:
         """Return what the call returns; raise `CallFailedError`."""
         with self._instrumentation.request(operation, "POST", self._url) as exchange:
-            return self._call(sip_call, exchange)
+            return self._call(livekit_call, exchange)
 
     def close(self) -> None:
         """Close this process's connections and end its loop; calls still under way fail."""
@@ -149,20 +156,22 @@ class LiveKitConnection:
         if thread is not None:
             thread.close()
 
-    def _call(self, sip_call: SipCall[Response], exchange: Exchange) -> Response:
+    def _call(self, livekit_call: LiveKitCall[Response], exchange: Exchange) -> Response:
         timeout_s = time_for_call(self._timeout_s)
         thread = self._loops.get(os.getpid()) or self._loops.setdefault(os.getpid(), self._new_loop())
-        future = asyncio.run_coroutine_threadsafe(self._bounded(thread, sip_call, exchange, timeout_s), thread.loop())
+        future = asyncio.run_coroutine_threadsafe(
+            self._bounded(thread, livekit_call, exchange, timeout_s), thread.loop()
+        )
         try:
             return future.result(timeout_s + MARGIN_S)
         except (TimeoutError, futures.CancelledError):
             future.cancel()
             raise CallFailedError(Outcome.LOST) from None
 
-    def service(self, session: aiohttp.ClientSession) -> SipService:
-        """Return the SDK's SIP service over a session."""
+    def services(self, session: aiohttp.ClientSession) -> LiveKitServices:
+        """Return the SDK's services over a session."""
         # failover: the SDK would send a create again after a lost response.
-        return _ShortLivedSip(session, self._url, self._api_key, self._api_secret, failover=False)
+        return LiveKitServices(session, self._url, self._api_key, self._api_secret, failover=False)
 
     def _new_loop(self) -> "_LoopThread":
         try:
@@ -171,7 +180,7 @@ class LiveKitConnection:
             raise CallFailedError(Outcome.NOT_SENT) from None
         return _LoopThread(lambda: self._open(proxy))
 
-    def _open(self, proxy: str | None) -> tuple[aiohttp.ClientSession, SipService]:
+    def _open(self, proxy: str | None) -> tuple[aiohttp.ClientSession, LiveKitServices]:
         sent = aiohttp.TraceConfig()
         sent.on_request_headers_sent.append(_note_sent)
         session = aiohttp.ClientSession(
@@ -182,16 +191,16 @@ class LiveKitConnection:
             trace_configs=[sent],
             proxy=proxy,
         )
-        return session, self.service(session)
+        return session, self.services(session)
 
     async def _bounded(
-        self, thread: "_LoopThread", sip_call: SipCall[Response], exchange: Exchange, timeout_s: float
+        self, thread: "_LoopThread", livekit_call: LiveKitCall[Response], exchange: Exchange, timeout_s: float
     ) -> Response:
         progress = _Progress(exchange)
         _progress.set(progress)
         try:
             # The SDK's own timeouts do nothing (livekit-api 1.2.2 twirp_client.py passes timeout=None to aiohttp).
-            return await asyncio.wait_for(sip_call(thread.sip()), timeout_s)
+            return await asyncio.wait_for(livekit_call(thread.services()), timeout_s)
         except (aiohttp.ClientError, OSError):
             raise CallFailedError(Outcome.LOST if progress.was_sent else Outcome.NOT_SENT) from None
         except (DecodeError, *MALFORMED):
@@ -201,14 +210,14 @@ class LiveKitConnection:
 class _LoopThread:
     """One event loop on a daemon thread, started by the first call, with the client that lives on it."""
 
-    def __init__(self, open_client: Callable[[], tuple[aiohttp.ClientSession, SipService]]) -> None:
+    def __init__(self, open_client: Callable[[], tuple[aiohttp.ClientSession, LiveKitServices]]) -> None:
         self._open_client = open_client
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
-        self._sip: SipService | None = None
+        self._services: LiveKitServices | None = None
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """Return the running loop; start it first where it does not run yet."""
@@ -221,11 +230,11 @@ class _LoopThread:
             raise RuntimeError("the LiveKit loop did not start")
         return self._loop
 
-    def sip(self) -> SipService:
-        """Return the SDK's SIP service, for use on the loop."""
-        if self._sip is None:
+    def services(self) -> LiveKitServices:
+        """Return the SDK's services, for use on the loop."""
+        if self._services is None:
             raise RuntimeError("the LiveKit loop is not running")
-        return self._sip
+        return self._services
 
     def close(self) -> None:
         """End the loop and wait for its thread."""
@@ -240,7 +249,7 @@ class _LoopThread:
     async def _serve(self) -> None:
         try:
             self._stop = asyncio.Event()
-            session, self._sip = self._open_client()
+            session, self._services = self._open_client()
             self._loop = asyncio.get_running_loop()
         finally:
             self._ready.set()

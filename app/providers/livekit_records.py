@@ -13,7 +13,9 @@ from typing import TypeVar
 from google.protobuf.duration_pb2 import Duration
 from livekit import api
 from livekit.protocol import sip
+from livekit.protocol.agent_dispatch import AgentDispatch
 
+from app.domain.calls import CallRoom
 from app.domain.options import HeaderSet, Pairs, RuleAgent
 from app.domain.texts import storable
 from app.path.marks import TAG_PREFIX
@@ -339,3 +341,52 @@ def _write_pairs(written: MutableMapping[str, str], wanted: Pairs) -> None:
 
 def _texts(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(map(storable, values))
+
+
+MOST_ROOMS = 12
+"""Rooms of a project whose participants are looked at for one call: those that are named for it, then the newest."""
+
+_HIDDEN_DIGITS = 4
+"""Of a hidden caller's number so many digits are in the room's name (livekit/protocol sip/sip.go:867-950)."""
+
+
+def rooms_of_call(rooms: Iterable[api.Room], caller: str, called: str) -> list[str]:
+    """Return the names of the rooms in which a call may be, the likeliest first; `MOST_ROOMS` at most."""
+
+    def likelihood(room: api.Room) -> tuple[bool, bool, int]:
+        is_of_caller, is_of_called = caller in room.name, called in room.name
+        is_of_hidden = caller[-_HIDDEN_DIGITS:] in room.name
+        return is_of_caller or is_of_called, is_of_hidden, room.creation_time_ms or room.creation_time * 1000
+
+    return [room.name for room in sorted(rooms, key=likelihood, reverse=True) if room.name][:MOST_ROOMS]
+
+
+def is_caller(participant: api.ParticipantInfo, sip_call_id: str, caller: str, called: str) -> bool:
+    """Tell whether a participant is the caller of this call.
+
+    By the SIP Call-ID; a server that does not show it (`sip.callIDFull`, livekit/sip pkg/sip/types.go:277) shows the
+    numbers, unless the rule hides them.
+    """
+    if participant.kind != api.ParticipantInfo.Kind.SIP:
+        return False
+    shown = participant.attributes
+    if "sip.callIDFull" in shown:
+        return bool(shown["sip.callIDFull"] == sip_call_id)
+    return (shown.get("sip.phoneNumber"), shown.get("sip.trunkPhoneNumber")) == (caller, called)
+
+
+def read_call_room(
+    name: str,
+    caller: api.ParticipantInfo,
+    participants: Iterable[api.ParticipantInfo],
+    dispatches: Iterable[AgentDispatch],
+) -> CallRoom:
+    """Read the room of a call: its caller, whom LiveKit was asked for, and which agents are there."""
+    return CallRoom(
+        name=storable(name),
+        identity=storable(caller.identity),
+        trunk_id=storable(caller.attributes.get("sip.trunkID", "")),
+        rule_id=storable(caller.attributes.get("sip.ruleID", "")),
+        agents=tuple(sorted({storable(one.agent_name) for one in dispatches})),
+        joined=_texts(sorted(one.identity for one in participants if one.kind == api.ParticipantInfo.Kind.AGENT)),
+    )

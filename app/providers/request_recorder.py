@@ -23,7 +23,7 @@ from twilio.http.response import Response as TwilioResponse
 
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
 from app.path.spec import OriginationUrlSpec, TrunkSpec
-from app.providers.livekit_connection import LiveKitConnection, Response, SipCall
+from app.providers.livekit_connection import LiveKitCall, LiveKitConnection, Response
 
 MADE_UP_IDS = {
     NUMBER: "PN" + "0" * 31 + "1",
@@ -185,10 +185,10 @@ class RecordedLiveKitConnection(LiveKitConnection):
         super().__init__(url, api_key, api_secret, timeout_s=1)
         self._session = _RecordedSession(recorder)
 
-    def call(self, operation: str, sip_call: SipCall[Response]) -> Response:
+    def call(self, operation: str, livekit_call: LiveKitCall[Response]) -> Response:
         """Return what the call returns, without an event loop of its own."""
         del operation
-        coroutine = sip_call(self.service(self._session))  # type: ignore[arg-type]  # all that the SDK uses of a session
+        coroutine = livekit_call(self.services(self._session))  # type: ignore[arg-type]  # all that the SDK uses of a session
         try:
             coroutine.send(None)
         except StopIteration as end:

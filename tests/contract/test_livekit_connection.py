@@ -91,7 +91,7 @@ def test_the_sdk_repeats_nothing_by_itself(platform: LiveKitPlatform) -> None:
     # It would only do so on livekit.cloud, which a test cannot be: so look at what it was told.
     platform.ping()
     (loop,) = platform._livekit._loops.values()
-    assert loop.sip()._client._failover is False
+    assert loop.services()._client._failover is False
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_a_sandbox_is_asked_directly_whatever_the_environment_says(
 def test_a_token_opens_the_project_for_minutes_only(platform: LiveKitPlatform) -> None:
     platform.ping()
     (loop,) = platform._livekit._loops.values()
-    header = loop.sip()._admin_headers()["Authorization"]
+    header = loop.services()._admin_headers()["Authorization"]
 
     claims = jwt.decode(header.removeprefix("Bearer "), options={"verify_signature": False})
 

@@ -28,7 +28,7 @@ from livekit.api.sip_service import SipService
 
 from app.dev.sandbox import LIVEKIT_API_KEY, LIVEKIT_API_SECRET
 from app.providers.livekit import LiveKitPlatform
-from app.providers.livekit_connection import LiveKitConnection, Response, SipCall
+from app.providers.livekit_connection import LiveKitCall, LiveKitConnection, Response
 from app.setting_values import is_loopback
 from tests.support.provider_probe import REPORT, UnusableError, check_url, first_response
 from tests.support.sandbox import Sandbox
@@ -258,12 +258,12 @@ class WatchedConnection(LiveKitConnection):
         super().__init__(url, key, secret, WAIT_S)
         self._server = server
 
-    def call(self, operation: str, sip_call: SipCall[Response]) -> Response:
+    def call(self, operation: str, livekit_call: LiveKitCall[Response]) -> Response:
         self._server.calls.append(operation)
-        return super().call(operation, sip_call)
+        return super().call(operation, livekit_call)
 
-    def service(self, session: aiohttp.ClientSession) -> Any:
-        return WatchedSip(super().service(session), self._server)
+    def services(self, session: aiohttp.ClientSession) -> Any:
+        return WatchedSip(super().services(session), self._server)
 
 
 def refused(status: int, code: int | str, message: str | None = None) -> AbstractContextManager[Any]:

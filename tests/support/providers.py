@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from app.domain.calls import CallRoom
 from app.domain.errors import ErrorCode
 from app.domain.options import RuleAgent
 from app.path.observed import (
@@ -317,6 +318,8 @@ class FakePlatform(FakeProvider):
         super().__init__(log)
         self.trunks: dict[str, InboundTrunk] = {}
         self.rules: dict[str, DispatchRule] = {}
+        self.rooms: dict[str, CallRoom] = {}
+        """Called number -> the room of its call."""
 
     def own_trunk(self, e164: str, *, name: str = "foreign", metadata: str = "") -> str:
         """Make somebody's trunk; without a number (empty text) it takes every call from one network."""
@@ -412,6 +415,11 @@ class FakePlatform(FakeProvider):
         if set(made.trunk_ids or ("",)) & set(named):
             raise RejectedError(ErrorCode.LIVEKIT_RULE_CONFLICT, "Another rule has the trunk.")
         self.rules[made.id] = made
+
+    @provider_call
+    def find_call(self, sip_call_id: str, caller: str, called: str, room: str = "") -> CallRoom | None:
+        """What a test has put into `rooms` under the called number."""
+        return self.rooms.get(called)
 
     @provider_call
     def ping(self) -> None:
