@@ -1,34 +1,29 @@
 """A test call from end to end: the call itself, LiveKit's view of it while it rings, and the verdict."""
 
 import ssl
+import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Self
 
-from app.calls.sip_call import CallTimes
-from app.calls.verdicts import Outcome
-from app.domain.sip_uris import SipUri
-from app.path.observed import DispatchRule, InboundTrunk
+from app.calls.sip_call import CallTimes, new_call_id, place_call
+from app.calls.verdicts import CallTarget, Outcome, RoomSight, verdict_of
+from app.path.observed import RuleKind
 from app.providers.base import VoicePlatform
+from app.providers.errors import ProviderError, RejectedError
+from app.providers.rate_limiter import Caller, calling
 
+FIRST_LOOK_S = 0.3
+"""Seconds after the start until LiveKit is asked for the first time: its caller is in the room after about 0.1 s."""
 
-@dataclass(frozen=True, slots=True)
-class CallTarget:
-    """Whom to call, as whom, and what is known of the path before the call."""
+LONGEST_PAUSE_S = 3.0
+"""Seconds between two looks; each pause is half as long again as the one before."""
 
-    uri: SipUri
-    """The origination URI that Twilio calls."""
-    called: str
-    """E.164."""
-    caller: str
-    """E.164: from the range that is reserved for fiction, or a caller that the agent's options let in."""
-    is_secure: bool = False
-    """Whether the Twilio trunk encrypts media."""
-    agent_name: str = ""
-    """The agent that is to answer."""
-    trunk: InboundTrunk | None = None
-    """Its LiveKit trunk as it was just read; None where it is not known."""
-    rule: DispatchRule | None = None
-    """Likewise."""
+LOOK_S = 3.0
+"""Seconds that one look may take, all its requests together: so much later than the call its thread ends."""
+
+MAX_WAIT_S = 1.0
+"""Seconds that a request may wait for the rate limiter: a test call is worth no more than that."""
 
 
 def place_test_call(
@@ -39,9 +34,57 @@ def place_test_call(
     allows: Callable[[str], bool] = lambda _: True,
     tls: ssl.SSLContext | None = None,
 ) -> Outcome:
-    """Call the target, ask LiveKit for the room meanwhile, and say what it shows; never raises.
+    """Call the target, ask LiveKit for the room meanwhile, and say what it shows.
 
-    Takes `times.budget_s` at most, and then a few seconds to hang up. `allows` says whether an IP address may be
-    called at all.
+    Blocks for `times.longest_s` at most, and `LOOK_S` where LiveKit's API does not answer. `allows` says whether an IP
+    address may be called. What goes wrong on the way is a verdict, never an error.
     """
-    raise NotImplementedError
+    call_id = new_call_id()
+    with _Looking(platform, target, call_id) as looking:
+        result = place_call(
+            target.uri,
+            target.called,
+            target.caller,
+            call_id=call_id,
+            is_secure=target.is_secure,
+            times=times,
+            allows=allows,
+            tls=tls,
+        )
+    return verdict_of(result, looking.sight, target)
+
+
+class _Looking:
+    """A thread that asks LiveKit for the room of a call, again and again, until the block is over."""
+
+    def __init__(self, platform: VoicePlatform, target: CallTarget, call_id: str) -> None:
+        self._platform = platform
+        self._call_id, self._caller, self._called = call_id, target.caller, target.uri.called or target.called
+        rule = target.rule
+        self._room = rule.room if rule is not None and rule.kind is RuleKind.DIRECT else ""
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="test-call-room", daemon=True)
+        self.sight = RoomSight()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        pause_s = FIRST_LOOK_S
+        while not self._is_over.wait(pause_s):
+            pause_s = min(1.5 * pause_s, LONGEST_PAUSE_S)
+            try:
+                with calling(Caller(ends_at=time.monotonic() + LOOK_S, max_wait_s=MAX_WAIT_S)):
+                    found = self._platform.find_call(self._call_id, self._caller, self._called, self._room)
+            except RejectedError:
+                return
+            except ProviderError:
+                continue
+            if found is not None:
+                self._room = found.name
+            self.sight = RoomSight(found or self.sight.room, was_asked=True)

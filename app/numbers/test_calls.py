@@ -14,8 +14,8 @@ from sqlalchemy import func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.accounts.clients import Toolboxes
-from app.calls.probing import CallTarget, place_test_call
-from app.calls.verdicts import Outcome
+from app.calls.probing import place_test_call
+from app.calls.verdicts import CallTarget, Outcome
 from app.db.access import record_activity
 from app.db.engine import Sessions, read_sql
 from app.db.models import Agent, TestCall

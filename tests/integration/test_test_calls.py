@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from app.calls.probing import CallTarget
-from app.calls.verdicts import Outcome
+from app.calls.verdicts import CallTarget, Outcome
 from app.db.models import Agent, TestCall
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.calls import AGENT_HOP, CallRoom, CallStatus, CallVerdict, Reachability
