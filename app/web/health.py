@@ -25,7 +25,7 @@ def live() -> object:
 
 @blueprint.get("/readyz")
 @blueprint.input(ReadyQuery, location="query")
-@blueprint.output(Ready, description="Ready: the database responds, and has the schema of this version.")
+@blueprint.output(Ready, description="Ready: the database responds, and has the schema of this version or a newer one.")
 @responds_with(ErrorCode.VALIDATION_FAILED, bodies={503: (Ready, "Something that is required is unavailable.")})
 def ready(query_data: dict[str, bool]) -> object:
     """Say whether the process is ready, and whether broker and providers are available."""

@@ -1,8 +1,8 @@
 """Readiness checks: everything that this process needs, in parallel, with short timeouts and cached results.
 
-Ready means that the database responds and has the schema of this code. A broker or provider that is down fails no
-request and loses nothing, so it counts only on request (`deep`): behind a load balancer it would otherwise take every
-process out of service at once.
+Ready means that the database responds and has the schema of this code, or of a newer release. A broker or provider that
+is down fails no request and loses nothing, so it counts only on request (`deep`): behind a load balancer it would
+otherwise take every process out of service at once.
 """
 
 import time
@@ -197,11 +197,15 @@ def newest_migration() -> str:
 
 
 def check_migrations(wiring: Wiring) -> None:
-    """Raise `NotReadyError` unless the database has the schema that this code needs."""
+    """Raise `NotReadyError` unless the database has the schema that this code needs, or a newer one.
+
+    A release is installed by migrating first: until its processes are replaced, this code serves on the new schema.
+    """
     head = newest_migration()
     with wiring.engine.connect() as connection:
         if connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
             raise NotReadyError("the database is empty: run the migrations")
+        # Revisions are numbered, with zeros in front.
         found = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    if found != head:
+    if not found or found < head:
         raise NotReadyError(f"the database is at revision {found}, the code at {head}")
