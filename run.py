@@ -25,6 +25,7 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements.lock"
+RUNTIME_LOCK = ROOT / "requirements-runtime.lock"
 STAMP = VENV / "trunkline.stamp"
 PYTHON = VENV / "bin" / "python"
 LAUNCHER = VENV / "bin" / "trunkline"
@@ -53,6 +54,9 @@ REASON_LINES = 12
 
 COMMANDS = ("serve", "test", "soak", "bench")
 """What app.dev.localstack offers; a new one needs its name here and a line in USAGE."""
+
+PRODUCTION_CODE = ("app", "tasks", "migrations", "celeryconfig.py", "flowerconfig.py")
+"""What the processes import; beside it they need the Procfile, and pyproject.toml for Alembic's settings."""
 
 CHECKS = {
     "format": ("ruff", "format", "--check", "--quiet", "--diff", "."),
@@ -85,6 +89,7 @@ usage: ./run.py [-v]             start everything and provision a demo number; C
                                 measure accept, one, many, status, steps, growth, bulk, accounts beside their
                                 floors, and take 10,000 numbers up and down (pool)
        ./run.py prepare          only make .venv, with the command line .venv/bin/trunkline
+       ./run.py install          the same with what production needs, and no more (docs/deployment.md)
 
   -v, --verbose   show every log line, not only warnings and errors (all are in DATA_DIR/logs)
 
@@ -106,7 +111,7 @@ def main(arguments: list[str]) -> int:
         return 0
     command = "serve" if not arguments or arguments[0].startswith("-") else arguments[0]
     rest = arguments[1:] if arguments[:1] == [command] else arguments
-    if command not in (*COMMANDS, "check", "prepare"):
+    if command not in (*COMMANDS, "check", "prepare", "install"):
         sys.stderr.write(f"unknown command {command!r}\n{USAGE}")
         return 2
     try:
@@ -125,6 +130,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _perform(command: str, arguments: list[str]) -> int:
+    if command == "install":
+        return install()
     prepare()
     if command == "check":
         return check()
@@ -202,24 +209,34 @@ def _started(arguments: Sequence[str]) -> subprocess.Popen[str]:
     )
 
 
-def prepare() -> None:
-    """Make or refresh .venv unless it is up to date with requirements.lock; one run at a time."""
+def install() -> int:
+    """Make what a production host runs: .venv with what it needs, and bytecode, which its processes may not write."""
+    prepare(RUNTIME_LOCK)
+    code = [str(path) for path in map(ROOT.joinpath, PRODUCTION_CODE) if path.exists()]
+    done = _run([str(PYTHON), "-m", "compileall", "-q", *code], os.environ)
+    if done.returncode:
+        raise PrepareError(f"cannot compile: {_reason(done)}")
+    return 0
+
+
+def prepare(requirements: Path = LOCK) -> None:
+    """Make or refresh .venv unless it is up to date with its lock of requirements; one run at a time."""
     if sys.version_info < OLDEST_PYTHON:
         wanted, found = ".".join(map(str, OLDEST_PYTHON)), sys.version.split()[0]
         raise PrepareError(f"needs Python {wanted} or newer; {sys.executable} is {found}. Try: python{wanted} run.py")
     if os.pathsep in str(ROOT):
         raise PrepareError(f"cannot run in a folder whose path has a {os.pathsep!r}: PATH ends there. Move {ROOT}")
-    stamp = _stamp()
+    stamp = _stamp(requirements)
     if _is_current(stamp):
         _write_launcher()
         return
-    with LOCK.open("rb") as lock:
+    with Path(__file__).open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _is_current(stamp):
             started = time.monotonic()
             _say("Preparing .venv (first run or new requirements)")
             _make_venv()
-            _install()
+            _install(requirements)
             _write_launcher()
             STAMP.write_text(stamp, encoding="utf-8")
             _say(f"  ready after {time.monotonic() - started:.1f} s")
@@ -235,9 +252,9 @@ def _write_launcher() -> None:
     fresh.replace(LAUNCHER)
 
 
-def _stamp() -> str:
+def _stamp(requirements: Path) -> str:
     """Return what the environment depends on; its path too, since the scripts in it contain it."""
-    made_of = [hashlib.sha256(LOCK.read_bytes()).hexdigest(), sys.version, sys.base_prefix, str(VENV)]
+    made_of = [hashlib.sha256(requirements.read_bytes()).hexdigest(), sys.version, sys.base_prefix, str(VENV)]
     return "\n".join(made_of) + "\n"
 
 
@@ -255,22 +272,23 @@ def _make_venv() -> None:
         raise PrepareError(f"cannot make {VENV}: {_reason(done)}")
 
 
-def _install() -> None:
+def _install(requirements: Path) -> None:
     """Install what is locked, every file by hash: with uv, which takes a tenth of the time, or else with pip."""
-    count = len(re.findall(r"(?m)^[a-z0-9][^[=]*==", LOCK.read_text(encoding="utf-8")))
+    text = requirements.read_text(encoding="utf-8")
+    count = len(re.findall(r"(?m)^[a-z0-9][^[=]*==", text))
     _check_pip()
     configured = _run([sys.executable, "-m", "pip", "config", "list"], os.environ).stdout
     environ = installer_environment(os.environ, configured)
-    uv = _install_uv(environ)
+    uv = _install_uv(text, environ)
     if uv:
         _say(f"  installing {count} packages")
-        command = [str(uv), "pip", "install", "--python", str(PYTHON), "--require-hashes", "-r", str(LOCK)]
+        command = [str(uv), "pip", "install", "--python", str(PYTHON), "--require-hashes", "-r", str(requirements)]
         done = _run(command, environ)
         if not done.returncode:
             return
         _say(f"  uv could not: {_reason(done)}\n  trying pip")
     _say(f"  installing {count} packages with pip; this takes about half a minute")
-    done = _run([*_pip(), "install", "--require-hashes", "-r", str(LOCK)], environ)
+    done = _run([*_pip(), "install", "--require-hashes", "-r", str(requirements)], environ)
     if done.returncode:
         raise PrepareError(f"cannot install the requirements: {_reason(done)}")
 
@@ -300,9 +318,9 @@ def installer_environment(environ: Mapping[str, str], configured: str) -> dict[s
     return {**added, **environ}
 
 
-def _install_uv(environ: Mapping[str, str]) -> Path | None:
+def _install_uv(lock: str, environ: Mapping[str, str]) -> Path | None:
     """Put the locked uv into the environment; None when the lock has none or it does not install here."""
-    entry = re.search(r"(?m)^uv==(?:.*\\\n)*.*\n", LOCK.read_text(encoding="utf-8"))
+    entry = re.search(r"(?m)^uv==(?:.*\\\n)*.*\n", lock)
     if entry is None:
         return None
     # Not in the folder for temporary files: it may be full, or not ours to write.

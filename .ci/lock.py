@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Makes requirements.lock anew from pyproject.toml; run it with .venv/bin/python, --upgrade moves to newer versions.
+"""Makes both locks anew from pyproject.toml; run it with .venv/bin/python, --upgrade moves to newer versions.
+
+requirements.lock has everything; requirements-runtime.lock has what production needs, at the same versions: the first
+is the constraint of the second.
 
 Before 23.3 pip pinned `name` and `name[extra]` apart: a requirement of either form that has no line of its own in the
 lock counted as not pinned. uv writes one line for both, so the other forms are added here.
@@ -8,21 +11,29 @@ lock counted as not pinned. uv writes one line for both, so the other forms are 
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.lock"
+RUNTIME_LOCK = ROOT / "requirements-runtime.lock"
 
 COMPILE = (
-    *("pip", "compile", "pyproject.toml", "--group", "local", "--group", "dev", "--python-version", "3.11"),
+    *("pip", "compile", "pyproject.toml", "--python-version", "3.11"),
     *("--universal", "--generate-hashes", "--no-strip-extras", "--no-emit-index-url", "--no-header", "--no-annotate"),
 )
 
 HEADER = """\
-# Every package of ./run.py, its tests and its checks, each file by hash: made from pyproject.toml by .ci/lock.py.
+# Every package of {what}, each file by hash: made from pyproject.toml by .ci/lock.py.
 # A package that is required with an extra has a line for either form: pip before 23.3 looks for exactly that.
 # It must hold no address.
 """
+
+LOCKS = {
+    LOCK: ("./run.py, its tests and its checks", ("--group", "local", "--group", "dev")),
+    RUNTIME_LOCK: ("a production installation", ("--constraint", LOCK.name)),
+}
+"""Lock -> what it is for, and uv's options for it; the second needs the first."""
 
 ENTRY = re.compile(r"(?m)^(?P<name>[a-z0-9][a-z0-9._-]*)(?:\[(?P<extras>[^]]+)\])?(?P<pin>==(?:.*\\\n)*.*\n)")
 """One package: its line, and the lines of hashes that it is continued with."""
@@ -39,14 +50,20 @@ def with_every_form(compiled: str) -> str:
     return ENTRY.sub(spell_out, compiled)
 
 
-def main(arguments: list[str]) -> int:
-    """Write the lock; arguments go to uv, as in `--upgrade-package flask`."""
-    # What the lock pins already stays as it is, unless --upgrade says otherwise: uv takes it from the output file.
-    command = [str(ROOT / ".venv" / "bin" / "uv"), *COMPILE, "--output-file", LOCK.name, *arguments]
+def compile_lock(lock: Path, arguments: Sequence[str]) -> int:
+    """Write one lock; what it pins already stays as it is, unless the arguments say otherwise."""
+    what, options = LOCKS[lock]
+    # uv takes what is pinned from the output file.
+    command = [str(ROOT / ".venv" / "bin" / "uv"), *COMPILE, *options, "--output-file", lock.name, *arguments]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603 - the locked uv
     if not done.returncode:
-        LOCK.write_text(HEADER + with_every_form(done.stdout), encoding="utf-8")
+        lock.write_text(HEADER.format(what=what) + with_every_form(done.stdout), encoding="utf-8")
     return done.returncode
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the locks; arguments go to uv, as in `--upgrade-package flask`. Return uv's exit code if it fails."""
+    return next((code for lock in LOCKS if (code := compile_lock(lock, arguments))), 0)
 
 
 if __name__ == "__main__":
