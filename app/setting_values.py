@@ -165,6 +165,14 @@ def host_name(value: str) -> str:
     return value
 
 
+def listen_address(value: str) -> str:
+    """Accept an address or a host name to put before `:port`, hence an IPv6 address in brackets only."""
+    is_bracketed = value.startswith("[") and value.endswith("]")
+    if not _is_host(value[1:-1] if is_bracketed else value) or is_bracketed != (":" in value):
+        raise ValueError("must be an address or a host name, such as 0.0.0.0 or [::]")
+    return value
+
+
 def web_url(value: str) -> str:
     """Accept an HTTP URL without credentials."""
     _split(value, {"http", "https"}, "https://host.example.com", with_login=False)

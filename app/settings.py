@@ -141,6 +141,8 @@ class Settings(DatabaseSettings):
 
     instance_name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?$")] = "trunkline"
     """Marks our resources at the providers; at most 16 characters, so that a tag with an agent id fits Twilio's 64."""
+    web_address: Annotated[str, AfterValidator(values.listen_address)] = "127.0.0.1"
+    """The address that the API listens on; an IPv6 one in brackets."""
     port: Annotated[Whole, Field(ge=1, le=65535)] = 8080
     data_dir: Path = Path(".data")
     flower_address: Annotated[str, AfterValidator(values.host_name)] = "127.0.0.1"
@@ -154,7 +156,7 @@ class Settings(DatabaseSettings):
     rate_limit: Annotated[str, AfterValidator(values.rate_limit)] = "6000/minute"
     """Writing calls per API key; "off" for no limit. 100 a second: only a runaway loop reaches it."""
     trusted_proxies: Annotated[str, AfterValidator(values.proxies)] = ""
-    """Proxies (CIDR blocks with commas) whose X-Forwarded-For is trusted; none by default."""
+    """Proxies (CIDR blocks with commas) whose X-Forwarded-For and X-Forwarded-Proto are trusted; none by default."""
     metrics_public: bool = False
     """Whether /metrics needs no key."""
 

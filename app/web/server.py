@@ -19,3 +19,14 @@ def on_starting(_server: Any) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
+def post_worker_init(worker: Any) -> None:
+    """Trust the protocol that a proxy names where the application trusts the proxy; by now it has its settings.
+
+    gunicorn itself trusts loopback, and whom FORWARDED_ALLOW_IPS names.
+    """
+    from app.web.context import WIRING  # noqa: PLC0415 - the worker has it, the process above it need not
+
+    trusted = map(str, worker.wsgi.extensions[WIRING].settings.trusted_networks)
+    worker.cfg.set("forwarded_allow_ips", ",".join([*worker.cfg.forwarded_allow_ips, *trusted]))

@@ -29,7 +29,11 @@ PROMPT_S = 2.0
 
 APPLICATION = """\
 import json, structlog, tempfile
+from ipaddress import ip_network
+from types import SimpleNamespace
+
 from app.observability import logs
+from app.web.context import WIRING
 
 logs.configure("json")
 
@@ -43,9 +47,13 @@ def app(environ, start):
             text = environ["wsgi.input"].read().decode()
         except Exception as error:
             text = type(error).__name__
-        body = json.dumps([environ["PATH_INFO"], environ["SCRIPT_NAME"], len(text), text[:40]]).encode()
+        told = [environ["PATH_INFO"], environ["SCRIPT_NAME"], len(text), text[:40], environ["wsgi.url_scheme"]]
+        body = json.dumps(told[: 5 if environ["PATH_INFO"] == "/scheme" else 4]).encode()
     start("200 OK", [("Content-Length", str(len(body)))])
     return environ["wsgi.file_wrapper"](tempfile_with(body)) if environ["PATH_INFO"] == "/file" else [body]
+
+
+app.extensions = {WIRING: SimpleNamespace(settings=SimpleNamespace(trusted_networks=[ip_network("127.0.0.8/29")]))}
 
 
 def tempfile_with(body):
@@ -357,6 +365,17 @@ def test_a_server_that_stops_ends_what_is_under_way(tmp_path: Path) -> None:
         response = b"".join(iter(lambda: client.recv(65536), b""))
     assert _told(response)[2] == 3
     assert b"Connection: close" in response
+
+
+@pytest.mark.parametrize(
+    ("proxy", "scheme"), [("127.0.0.1", "https"), ("127.0.0.2", "http"), ("127.0.0.9", "https"), ("127.0.0.16", "http")]
+)
+def test_tls_is_believed_of_a_proxy_on_this_machine_and_of_a_trusted_one(port: int, proxy: str, scheme: str) -> None:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_S, (proxy, 0)) as client:
+        client.sendall(_request("GET /scheme", "X-Forwarded-Proto: https"))
+        response = b"".join(iter(lambda: client.recv(65536), b""))
+
+    assert _told(response)[-1] == scheme
 
 
 def test_the_procfile_uses_these_settings() -> None:
