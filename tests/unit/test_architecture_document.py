@@ -280,7 +280,7 @@ def names_in(path: Path) -> frozenset[str]:
 
 
 PATH = re.compile(
-    r"((?:app|tasks|tests|migrations|docs|\.ci)/[\w./-]*|[\w.-]+\.(?:py|md|toml|lock|yaml)|Procfile|\.env\.example)(?::([\w.]+))?"
+    r"((?:app|tasks|tests|migrations|docs|deploy|\.ci)/[\w./@-]*|[\w.-]+\.(?:py|md|toml|lock|yaml)|Procfile|\.env\.example)(?::([\w.]+))?"
 )
 
 

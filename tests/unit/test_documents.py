@@ -250,8 +250,7 @@ def test_no_link_is_dead(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_that_a_document_names_exists(page: Path) -> None:
-    named = re.findall(
-        r"`((?:app|tests|tasks|migrations|docs|\.ci)/[\w./-]+?\.(?:py|md|json))`", page.read_text(encoding="utf-8")
-    )
+    folders, endings = "app|tests|tasks|migrations|docs|deploy|\\.ci", "py|md|json|yaml|sql|conf|service|example"
+    named = re.findall(rf"`((?:{folders})/[\w./@-]+?\.(?:{endings}))`", page.read_text(encoding="utf-8"))
 
     assert [name for name in named if not (ROOT / name).exists()] == []
