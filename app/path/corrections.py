@@ -5,7 +5,7 @@ set.
 """
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK
@@ -209,7 +209,7 @@ def _corrected_agents(
     names = {agent.name for agent in wanted}
     left = {agent.name for agent in former.options.agents or ()} - names
     found = [agent for agent in now if agent.name not in left]
-    at = _place_of(ours, found, former.agent_name, names)
+    at = _place_of(ours, found, former.agent_name)
     found = [ours, *found] if at is None else _placed(found, at, ours)
     if former.agent_name not in names:
         found = [agent for agent in found if agent.name != former.agent_name]
@@ -219,11 +219,11 @@ def _corrected_agents(
     return tuple(found)
 
 
-def _place_of(ours: RuleAgent, found: Sequence[RuleAgent], former_name: str, names: Collection[str]) -> int | None:
+def _place_of(ours: RuleAgent, found: Sequence[RuleAgent], former_name: str) -> int | None:
     ways: tuple[Callable[[RuleAgent], bool], ...] = (
         lambda agent: agent.name == ours.name,
-        lambda agent: agent.name == former_name and former_name not in names,
-        lambda agent: agent.name not in names and is_same_job(agent.metadata, ours.metadata),
+        lambda agent: agent.name == former_name,
+        lambda agent: is_same_job(agent.metadata, ours.metadata),
     )
     for is_ours in ways:
         at = next((place for place, agent in enumerate(found) if is_ours(agent)), None)
