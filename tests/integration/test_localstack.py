@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -22,11 +23,12 @@ from app.cli.doctor_checks import PROCESS_CHECKS
 from app.dev.localstack import demo
 from app.dev.localstack.host import StackError, load_or_make_password
 from app.dev.localstack.processes import JsonClient, ServerProcess, free_port, is_running, poll_until, port_is_free
-from app.dev.localstack.servers import PostgresServer, ValkeyServer
+from app.dev.localstack.servers import SIP_SOCKETS, PostgresServer, ValkeyServer
 from app.dev.localstack.stack import (
     Stack,
     UserSettings,
     _check_settings,
+    _sandbox,
     child_environment,
     locked_data_dir,
     read_user_settings,
@@ -231,6 +233,34 @@ def test_a_preferred_port_is_taken_only_when_it_is_free() -> None:
     with running_valkey() as server:
         taken = int(server.address.rpartition(":")[2])
         assert free_port(taken) != taken
+
+
+def test_a_port_of_two_kinds_is_taken_only_when_both_are_free() -> None:
+    port = free_port(None, SIP_SOCKETS)
+    with socket.socket(type=socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", port))
+        assert free_port(port) == port
+        assert free_port(port, SIP_SOCKETS) != port
+    assert free_port(port, SIP_SOCKETS) == port
+
+
+def test_the_sandbox_keeps_the_sip_port_that_it_once_took(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    given, quiet = UserSettings({}, tmp_path), Terminal(Console(file=io.StringIO(), width=400))
+    taken = free_port(None, SIP_SOCKETS)
+    (tmp_path / "sip.port").write_text(f"{taken}\n")
+    seen = []
+    for is_in_use in (False, True, False):
+        with contextlib.ExitStack() as running:
+            if is_in_use:
+                running.enter_context(socket.socket(type=socket.SOCK_DGRAM)).bind(("127.0.0.1", taken))
+            settings = _sandbox(tmp_path, given, quiet, running)
+            shown = JsonClient(settings["TWILIO_BASE_URL"]).get("/sandbox/sip")
+            assert settings["LIVEKIT_SIP_URI"] == shown["uri"]
+            assert (shown["source"], shown["tcp"], shown["udp"]) == ("54.172.60.0", True, True)
+            seen.append(shown["address"])
+    assert seen[0] == f"127.0.0.1:{taken}"
+    assert seen[1] == seen[2] != seen[0]
 
 
 @pytest.mark.parametrize(

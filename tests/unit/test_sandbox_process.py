@@ -222,13 +222,15 @@ def test_it_ends_cleanly_even_while_a_request_is_held(how: int) -> None:
     asking.join(WAIT_S)
 
 
-def test_a_second_sandbox_can_use_the_port_and_the_file_of_a_killed_one(tmp_path: Path) -> None:
+def test_a_second_sandbox_can_use_the_ports_and_the_file_of_a_killed_one(tmp_path: Path) -> None:
     state = str(tmp_path / "sandbox.jsonl")
     with running("--state", state) as first:
         port = first.url.rsplit(":", 1)[1]
+        address = first.control("GET", "sip")["address"]
         first.stop(signal.SIGKILL)
-    with running("--state", state, "--port", port) as second:
+    with running("--state", state, "--port", port, "--sip-port", address.rpartition(":")[2]) as second:
         assert second.url.endswith(port)
+        assert second.control("GET", "sip")["address"] == address
         assert second.control("GET", "health") == {"status": "ok"}
 
 

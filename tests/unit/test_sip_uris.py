@@ -28,6 +28,13 @@ def test_one_meaning_is_one_value(text: str) -> None:
     assert str(parse_sip_uri(text)) == "sip:abc.sip.livekit.cloud;transport=tcp"
 
 
+def test_an_address_with_a_port_is_as_good_as_a_host() -> None:
+    uri = parse_sip_uri("sip:127.0.0.1:5070;transport=tcp")
+    assert (uri.host, uri.effective_port, uri.transport) == ("127.0.0.1", 5070, "tcp")
+    assert str(uri) == "sip:127.0.0.1:5070;transport=tcp"
+    assert uri != parse_sip_uri("sip:127.0.0.1;transport=tcp")
+
+
 @pytest.mark.parametrize(
     "text",
     [
