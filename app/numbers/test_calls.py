@@ -252,7 +252,7 @@ class CallService:
             )
             if kept is None or agent is None:
                 return None
-            if agent.twilio_phone_number == kept.phone_number:
+            if outcome.is_conclusive and agent.twilio_phone_number == kept.phone_number:
                 self._keep_reachability(session, agent, kept)
         self.counters.count(TEST_CALLS, outcome.verdict.value, "monitor" if call.is_monitor else "request")
         return kept

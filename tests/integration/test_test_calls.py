@@ -285,6 +285,15 @@ def test_a_number_is_unreachable_after_two_calls_in_a_row_and_told_once(
     assert announced(saga) == [*before, "phone.unreachable", "phone.reachable"]
 
 
+def test_a_fault_of_our_own_machine_says_nothing_of_a_number(
+    saga: Saga, calls: CallService, caller: Caller, agent_id: uuid.UUID
+) -> None:
+    caller.outcomes = [ANSWERED, replace(NOBODY, is_conclusive=False)]
+    for _ in range(3):
+        calls.run(calls.request(agent_id, origin=ORIGIN).id)
+    assert agent_of(saga, agent_id).reachability is Reachability.REACHABLE
+
+
 def test_without_a_monitor_nobody_is_told(
     saga: Saga, calls: CallService, agent_id: uuid.UUID, endpoint: uuid.UUID
 ) -> None:
