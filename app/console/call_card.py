@@ -21,7 +21,7 @@ _VERDICTS: Mapping[CallVerdict, Badge] = {
     CallVerdict.FAILED: Badge("Failed", Tone.BAD),
 }
 _UNDER_WAY = Badge("Calling", Tone.BUSY)
-_PASSED = Badge("the call came here", Tone.GOOD)
+_PASSED = Badge("passed", Tone.GOOD)
 
 
 @dataclass(frozen=True, slots=True)
