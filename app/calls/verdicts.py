@@ -45,9 +45,11 @@ class CallTarget:
     agent_name: str = ""
     """The agent that is to answer."""
     trunk: InboundTrunk | None = None
-    """Its LiveKit trunk as it was just read; None where it is not known."""
+    """Its LiveKit trunk as it was just read; None where it is not known, or not there."""
     rule: DispatchRule | None = None
     """Likewise."""
+    is_read: bool = False
+    """Whether the two were just read: one that is None is not there then."""
 
     @property
     def where(self) -> str:
@@ -332,6 +334,9 @@ def _without_route(said: str, reason: str, result: CallResult, target: CallTarge
             "called, is none of them. Those that it lets in may get through: call as one of them."
         )
         return _Finding(CallVerdict.BLOCKED, INBOUND_TRUNK, detail, is_conclusive=False)
+    if target.is_read and trunk is not None and target.rule is None:
+        detail = f"{said}: the path's dispatch rule is gone. Repair the path."
+        return _Finding(CallVerdict.NO_ROUTE, DISPATCH_RULE, detail)
     if trunk is not None and not admits(trunk.allowed_addresses, _host(result.local_address)):
         if addresses_let_in(trunk.allowed_addresses):
             return _blocked_by_address(said, result)

@@ -360,6 +360,7 @@ def _target(call: TestCall, spec: PathSpec, observed: Observed | None) -> CallTa
         spec.agent_name,
         observed.inbound_trunks.get(spec.inbound_trunk_id),
         observed.rules.get(spec.rule_id),
+        is_read=True,
     )
 
 
