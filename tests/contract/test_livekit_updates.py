@@ -142,6 +142,11 @@ TRUNK_CHANGES: dict[str, dict[str, Any]] = {
     "duration": {"max_call_duration_s": 7200.0},
     "encryption": {"media": Media(Encryption.REQUIRE)},
     "codecs": {"media": Media(codecs=("PCMU/8000", "opus"), only_listed_codecs=True)},
+    "krisp": {"krisp": False},
+    "headers to attributes": {"headers_to_attributes": (("X-A", "other"), ("X-Team", "team"))},
+    "no headers to attributes": {"headers_to_attributes": ()},
+    "headers": {"include_headers": "all"},
+    "headers of its own": {"include_headers": "x"},
 }
 
 
@@ -149,7 +154,8 @@ TRUNK_CHANGES: dict[str, dict[str, Any]] = {
 def test_every_field_of_a_trunk_is_written_alone_and_back_again(
     changes: dict[str, Any], trunk: InboundTrunk, livekit: LiveKitServer, livekit_platform: LiveKitPlatform
 ) -> None:
-    before = set_trunk(livekit, trunk.id, {"krisp_enabled": True, "headers": {"X-A": "b"}})
+    by_hand = {"krisp_enabled": True, "headers": {"X-A": "b"}, "headers_to_attributes": {"X-A": "a", "X-B": "b"}}
+    before = set_trunk(livekit, trunk.id, by_hand)
     now = livekit_platform.get_inbound_trunk(trunk.id)
     assert now
     wanted = replace(now, **changes)
@@ -192,6 +198,14 @@ RULE_CHANGES: dict[str, dict[str, Any]] = {
     "a preset": {"room_preset": "recorded"},
     "encryption": {"media": Media(Encryption.ALLOW)},
     "codecs": {"media": Media(codecs=("PCMA",))},
+    "a random room for each call to a number": {"kind": RuleKind.CALLEE, "room": "line", "is_fixed_room": False},
+    "attributes": {"attributes": (("a", "c"), ("d", "e"))},
+    "no attributes": {"attributes": ()},
+    "a hidden number": {"hides_caller": True},
+    "krisp": {"krisp": False},
+    "timeouts": {"empty_timeout_s": 90, "departure_timeout_s": 15},
+    "participants": {"max_participants": 3},
+    "no limit": {"max_participants": 0},
 }
 
 
@@ -199,7 +213,9 @@ RULE_CHANGES: dict[str, dict[str, Any]] = {
 def test_every_field_of_a_rule_is_written_alone_and_back_again(
     changes: dict[str, Any], rule: DispatchRule, livekit: LiveKitServer, livekit_platform: LiveKitPlatform
 ) -> None:
-    before = set_rule(livekit, rule.id, {"krisp_enabled": True, "attributes": {"a": "b"}})
+    room_config = {"max_participants": 5, "metadata": "m"}
+    by_hand = {"krisp_enabled": True, "attributes": {"a": "b", "c": "d"}, "room_config": room_config}
+    before = set_rule(livekit, rule.id, by_hand)
     now = livekit_platform.get_dispatch_rule(rule.id)
     assert now
     wanted = replace(now, **changes)
@@ -218,6 +234,19 @@ def _forget_explicit_defaults(after: Any, before: Any) -> None:
         after.media.ClearField("encryption")
     if not before.HasField("media") and not after.media.ByteSize():
         after.ClearField("media")
+
+
+def test_headers_of_a_kind_that_only_a_newer_server_knows_are_kept_and_not_made_up(
+    trunk: InboundTrunk, livekit: LiveKitServer, livekit_platform: LiveKitPlatform
+) -> None:
+    before = set_trunk(livekit, trunk.id, {"include_headers": 7})
+    now = livekit_platform.get_inbound_trunk(trunk.id)
+    assert now
+    assert now.include_headers not in {"none", "x", "all"}
+    assert livekit_platform.update_inbound_trunk(now, replace(now, name="new"))
+    assert livekit.trunk(trunk.id).include_headers == before.include_headers == 7
+    with pytest.raises(ValueError, match="other"):
+        livekit_platform.update_inbound_trunk(trunk, replace(trunk, include_headers="other"))
 
 
 def test_both_fields_for_encryption_are_read_as_livekit_does_and_written_alike(

@@ -21,6 +21,7 @@ from app.domain.operations import (
     VERIFICATION,
     TrunkMode,
 )
+from app.domain.options import AgentOptions, DispatchKind, HeaderSet, RuleAgent, TransferMode
 from app.numbers.dry_run import NO_OPERATION, Call, planned_calls
 from app.path.marks import pool_tag
 from app.path.observed import NumberRouting, Observed
@@ -132,6 +133,64 @@ def test_what_is_planned_is_what_the_providers_receive(
     calls = check(replace(context, trunk_mode=mode), sandbox)
 
     assert len(calls) == 6 + reads
+
+
+OPTIONS = AgentOptions(
+    dispatch_kind=DispatchKind.DIRECT,
+    room_name="lobby",
+    pin="4711",
+    agents=(RuleAgent("recorder", '{"bucket": "b"}'),),
+    empty_timeout_s=90,
+    departure_timeout_s=9,
+    max_participants=3,
+    room_preset="studio",
+    participant_metadata='{"team": "a"}',
+    participant_attributes=(("queue", "sales"),),
+    hide_phone_number=True,
+    ringing_s=45,
+    max_duration_s=1800,
+    krisp=True,
+    allowed_callers=("+13105550100",),
+    headers_to_attributes=(("X-Team", "team"),),
+    include_headers=HeaderSet.X,
+    transfer=TransferMode.SIP_ONLY,
+)
+
+
+@pytest.mark.parametrize("mode", TrunkMode)
+def test_a_plan_shows_the_options_as_the_providers_receive_them(
+    context: StepContext, sandbox: Sandbox, mode: TrunkMode
+) -> None:
+    calls = check(replace(context, options=OPTIONS, trunk_mode=mode), sandbox)
+
+    made = {one.path.rpartition("/")[2]: one.body for one in calls if one.method == "POST"}
+    assert made["Trunks"]["TransferMode"] == "sip-only"
+    trunk = made["CreateSIPInboundTrunk"]["trunk"]
+    assert {name: trunk[name] for name in trunk.keys() - {"name", "metadata", "numbers", "allowed_addresses"}} == {
+        "allowed_numbers": ["+13105550100"],
+        "headers_to_attributes": {"X-Team": "team"},
+        "include_headers": "SIP_X_HEADERS",
+        "krisp_enabled": True,
+        "max_call_duration": "1800s",
+        "ringing_timeout": "45s",
+    }
+    rule = made["CreateSIPDispatchRule"]["dispatch_rule"]
+    assert {name: rule[name] for name in rule.keys() - {"name", "trunk_ids"}} == {
+        "rule": {"dispatch_rule_direct": {"room_name": "lobby", "pin": "4711"}},
+        "attributes": {"queue": "sales"},
+        "hide_phone_number": True,
+        "metadata": '{"team": "a"}',
+        "room_preset": "studio",
+        "room_config": {
+            "empty_timeout": 90,
+            "departure_timeout": 9,
+            "max_participants": 3,
+            "agents": [
+                {"agent_name": "front-desk", "metadata": '{"team": "support"}'},
+                {"agent_name": "recorder", "metadata": '{"bucket": "b"}'},
+            ],
+        },
+    }
 
 
 @pytest.mark.parametrize(("is_checked", "reads"), [(True, 3), (False, 5)])

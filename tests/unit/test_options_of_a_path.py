@@ -213,6 +213,12 @@ def test_whether_rooms_of_a_number_are_random_is_left_alone_where_no_option_says
     assert compare(wanted, seen(kit)) == []
 
 
+def test_a_changed_kind_is_said_once() -> None:
+    wanted = with_options(AgentOptions(dispatch_kind=DispatchKind.INDIVIDUAL))
+    kit = Case(DISPATCH_RULE, NO_OPTIONS, kind=RuleKind.DIRECT, room="lobby", is_fixed_room=True).set_on(FRESH)
+    assert details(wanted, kit) == ['Option dispatch.kind is "direct", not "individual".']
+
+
 def details(wanted: PathSpec, kit: Kit) -> list[str]:
     return [finding.detail for finding in compare(wanted, seen(kit))]
 

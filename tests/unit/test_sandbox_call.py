@@ -330,6 +330,13 @@ def test_a_rule_filters_callers_and_called_numbers_by_their_exact_text(
     assert path.call()["reaches"] is reaches
 
 
+def test_a_caller_dials_the_pin_that_the_query_names(path: Path) -> None:
+    path.replace_rule(pin="1234")
+    assert path.call(pin="1234")["reaches"]
+    assert not path.call(pin="99")["reaches"]
+    assert not path.call()["reaches"]
+
+
 def test_a_rule_that_names_the_trunk_beats_a_wildcard(path: Path) -> None:
     path.add_rule([], agent="catch-all", numbers=[N])
     assert path.call()["agentName"] == "inbound-agent"

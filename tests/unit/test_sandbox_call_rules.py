@@ -563,6 +563,51 @@ def test_a_rule_with_a_pin_comes_before_an_open_one(winner: dict[str, Any], lose
     assert "SDR_b" in world.call()["reason"]
 
 
+ENTERED: list[tuple[str, Change, str | None, bool, str]] = [
+    ("the right one", rule(pin="1234"), "1234", True, ""),
+    ("another", rule(pin="1234"), "1235", False, "no rule has the one dialled"),
+    ("nothing but the end", rule(pin="1234"), "", False, "no rule has the one dialled"),
+    ("nothing", rule(pin="1234"), None, False, "asks the caller for a PIN"),
+    ("more than LiveKit takes", rule(pin="1" * 17), "1" * 17, False, "no rule has the one dialled"),
+    ("all that LiveKit takes", rule(pin="1" * 16), "1" * 16, True, ""),
+    ("where none is asked for", rule(), "1234", True, ""),
+    ("that of another rule, which is asked for", more_rule(trunk_ids=["ST_a"], pin="1"), "1", False, ""),
+    ("none, past another rule that asks", more_rule(trunk_ids=["ST_a"], pin="1"), "", True, ""),
+    ("the end of a room without a name", rule(pin="1", kind="direct", room=""), "1", False, "hangs up"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "pin", "reaches", "reason"), ENTERED)
+def test_a_pin_is_entered(name: str, change: Change, pin: str | None, *, reaches: bool, reason: str) -> None:
+    world = World()
+    change(world)
+    call = world.call(pin=pin)
+    is_ours = call["reaches"] and call["agentName"] == "front-desk"
+    assert (is_ours, call["status"]) == (reaches, 200), name
+    assert reason in call["reason"]
+
+
+def test_a_caller_who_has_entered_a_pin_hears_no_ringing_and_is_cut_all_the_same() -> None:
+    world = World()
+    rule(pin="1")(world)
+    trunk(ringing_timeout=Duration(nanos=1))(world)
+    assert world.call(pin="1")["reaches"]
+    assert world.call(pin="1")["call"]["ringsS"] is None
+    trunk(max_call_duration=Duration(seconds=9))(world)
+    assert "after 9 s" in world.call(pin="1")["reason"]
+    rule(pin="1", agents=[])(world)
+    call = world.call(pin="1")
+    assert (call["reaches"], call["status"]) == (False, 200)
+
+
+def test_krisp_is_on_where_trunk_or_rule_says_so() -> None:
+    for on_trunk, on_rule in ((False, False), (True, False), (False, True), (True, True)):
+        world = World()
+        trunk(krisp_enabled=on_trunk)(world)
+        rule(krisp_enabled=on_rule)(world)
+        assert world.call()["call"]["krisp"] is (on_trunk or on_rule)
+
+
 def test_all_agents_of_the_rule_are_named_and_the_first_answers() -> None:
     world = World()
     rule(agents=["", "front-desk", "recorder"])(world)

@@ -163,6 +163,65 @@ def test_a_second_call_of_one_caller_ends_the_first_in_one_room(path: Path, new_
     assert len(people(path.sandbox, ROOM)) == 2
 
 
+def test_a_full_room_takes_no_further_caller(path: Path, new_phone: NewPhone) -> None:
+    config = api.RoomConfiguration(agents=[api.RoomAgentDispatch(agent_name="inbound-agent")], max_participants=1)
+    info = api.SIPDispatchRuleInfo(trunk_ids=[path.inbound], room_config=config)
+    info.rule.dispatch_rule_direct.room_name = ROOM
+    path.sandbox.livekit(lambda sip: sip.update_dispatch_rule(path.rule, info))
+    first = new_phone()
+    answer = answered(first)
+    second = new_phone("+15005550007")
+    second.invite(N)
+    assert second.final().status == 486
+    assert not path.call(**{"from": "+15005550007"})["reaches"]
+    again = new_phone()
+    answered(again)
+    assert first.reply().start.startswith("BYE ")
+    assert first.bye(answer).status == 481
+
+
+HEADERS = {"X_Team": "sales", "X_Twilio_CallSid": "CA1", "User_Agent": "test"}
+
+SHOWN: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "none": ({}, {}),
+    "some": (
+        {"headers_to_attributes": {"x-TEAM": "team", "User-Agent": "agent", "X-None": "none"}},
+        {"team": "sales", "agent": "test"},
+    ),
+    "X": ({"include_headers": 1}, {"sip.h.x-team": "sales", "sip.h.x-twilio-callsid": "CA1"}),
+    "X and some": (
+        {"include_headers": 1, "headers_to_attributes": {"X-Team": "team"}},
+        {"team": "sales", "sip.h.x-team": "sales", "sip.h.x-twilio-callsid": "CA1"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_headers_become_attributes_as_the_trunk_says(path: Path, new_phone: NewPhone, name: str) -> None:
+    fields, expected = SHOWN[name]
+    path.replace_inbound(**fields)
+    phone = new_phone()
+    phone.invite(N, **HEADERS)
+    assert phone.final().status == 200
+    (room,) = rooms(path.sandbox)
+    attributes = dict(people(path.sandbox, room.name)[0].attributes)
+    assert attributes.pop("sip.twilio.callSid") == "CA1"
+    own = {"sip.callID", "sip.callIDFull", "sip.callTag", "sip.callStatus", "sip.trunkID", "sip.ruleID"}
+    own |= {"sip.phoneNumber", "sip.trunkPhoneNumber", "sip.hostname"}
+    assert {key: value for key, value in attributes.items() if key not in own} == expected
+
+
+def test_all_headers_become_attributes_where_the_trunk_says_so(path: Path, new_phone: NewPhone) -> None:
+    path.replace_inbound(include_headers=2)
+    phone = new_phone()
+    phone.invite(N, **HEADERS)
+    assert phone.final().status == 200
+    (room,) = rooms(path.sandbox)
+    attributes = people(path.sandbox, room.name)[0].attributes
+    assert attributes["sip.h.user-agent"] == "test"
+    assert CALLER in attributes["sip.h.from"]
+
+
 def test_rooms_are_listed_by_name(path: Path, new_phone: NewPhone) -> None:
     in_one_room(path)
     answered(new_phone())

@@ -4,6 +4,7 @@ Written from the Go sources, in their order: livekit/sip pkg/sip/inbound.go (`pr
 livekit/livekit pkg/service/ioservice_sip.go, livekit/protocol sip/sip.go.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -367,6 +368,12 @@ def shown_caller(rule: Rule, caller: str) -> str:
     return caller[-HIDDEN_DIGITS:] if len(caller) > HIDDEN_DIGITS else caller[-1:]
 
 
+def caller_identity(rule: Rule, caller: str) -> str:
+    """Return the identity by which a caller is in a room (livekit/protocol sip/sip.go, EvaluateDispatchRule)."""
+    hidden = rule.hide_phone_number
+    return f"sip_{hashlib.sha256(caller.encode()).hexdigest()[:16] if hidden else caller}"
+
+
 def _room_name(rule: Rule, invite: Invite) -> str:
     """Return the room's name (livekit/protocol sip/sip.go:867-950)."""
     kind, name = rule.rule.WhichOneof("rule"), _room(rule)
@@ -393,7 +400,7 @@ def _joined_room(sandbox: Sandbox, rule: Rule, invite: Invite) -> str:
         reason = f"makes a room name of more than {MAX_ROOM_NAME} bytes" if name else "has no room name"
     elif rule.room_preset and rule.room_preset not in sandbox.switches.room_presets:
         reason = f"names the room preset {rule.room_preset}, which LiveKit does not have"
-    elif live is not None and live.is_full:
+    elif live is not None and live.is_full_for(caller_identity(rule, invite.caller)):
         reason = f"leads to the room {name}, which is full"
     if reason:
         what = "LiveKit hangs up" if pin_of(rule.rule) else "LiveKit answers 486"

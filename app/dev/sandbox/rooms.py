@@ -70,10 +70,10 @@ class LiveRoom:
         """Whether anybody but agents is there."""
         return bool(self._callers())
 
-    @property
-    def is_full(self) -> bool:
-        """Whether nobody but agents gets in."""
-        return 0 < self.room.max_participants <= len(self._callers())
+    def is_full_for(self, identity: str) -> bool:
+        """Say whether a caller does not get in; one of the same identity goes for him, and agents do not count."""
+        others = [each for each in self._callers() if each.identity != identity]
+        return 0 < self.room.max_participants <= len(others)
 
     def _callers(self) -> list[ParticipantInfo]:
         return [each for each in self.participants.values() if each.kind != ParticipantInfo.Kind.AGENT]

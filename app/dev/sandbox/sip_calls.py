@@ -4,7 +4,6 @@ What becomes of a call is decided by `call_livekit.take_invite`; here is what ha
 (pkg/sip/inbound.go, at be5d3f5). It does not check passwords: a caller who sends one gets 401.
 """
 
-import hashlib
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -15,7 +14,16 @@ from typing import Any
 from livekit.protocol.models import ParticipantInfo
 from livekit.protocol.sip import SIP_NO_HEADERS, SIP_X_HEADERS
 
-from app.dev.sandbox.call_livekit import Answer, Invite, Rule, Trunk, has_worker, shown_caller, take_invite
+from app.dev.sandbox.call_livekit import (
+    Answer,
+    Invite,
+    Rule,
+    Trunk,
+    caller_identity,
+    has_worker,
+    shown_caller,
+    take_invite,
+)
 from app.dev.sandbox.faults import SIP_DROP
 from app.dev.sandbox.livekit_wire import DISABLE
 from app.dev.sandbox.sip_transactions import (
@@ -275,10 +283,7 @@ class SipCalls:
             "sip.trunkID": call.answer.trunk.sip_trunk_id if call.answer.trunk else "",
             "sip.ruleID": rule.sip_dispatch_rule_id,
         }
-        identity = invite.caller
-        if rule.hide_phone_number:
-            identity = hashlib.sha256(invite.caller.encode()).hexdigest()[:16]
-        else:
+        if not rule.hide_phone_number:
             host = read_address(call.transaction.request.get("from"))
             attributes |= {
                 "sip.phoneNumber": invite.caller,
@@ -287,7 +292,7 @@ class SipCalls:
             }
         attributes |= _of_headers(call.transaction.request, call.answer.trunk)
         call.participant = ParticipantInfo(
-            identity=f"sip_{identity}",
+            identity=caller_identity(rule, invite.caller),
             name=f"Phone {shown_caller(rule, invite.caller)}",
             kind=ParticipantInfo.Kind.SIP,
             metadata=rule.metadata,
