@@ -328,20 +328,8 @@ def _why_media(target: CallTarget) -> str:
 def _without_route(said: str, reason: str, result: CallResult, target: CallTarget) -> _Finding:
     """Judge a call that no trunk or no rule has taken: silence on open source up to 1.13.7, 404 later and on Cloud."""
     trunk = target.trunk
-    if trunk is not None and not lets_caller_in(trunk.allowed_numbers, target.caller):
-        detail = (
-            f"{said}: the LiveKit trunk lets in only some callers, and {mask_number(target.caller)}, as whom this test "
-            "called, is none of them. Those that it lets in may get through: call as one of them."
-        )
-        return _Finding(CallVerdict.BLOCKED, INBOUND_TRUNK, detail, is_conclusive=False)
-    if target.is_read and trunk is not None and target.rule is None:
-        detail = f"{said}: the path's dispatch rule is gone. Repair the path."
-        return _Finding(CallVerdict.NO_ROUTE, DISPATCH_RULE, detail)
-    if trunk is not None and not admits(trunk.allowed_addresses, _host(result.local_address)):
-        if addresses_let_in(trunk.allowed_addresses):
-            return _blocked_by_address(said, result)
-        detail = f"{said}: the LiveKit trunk's allowed addresses have neither Twilio's nor this installation's."
-        return _Finding(CallVerdict.BLOCKED, INBOUND_TRUNK, detail)
+    if trunk is not None and (kept_out := _kept_out(said, result, target, trunk)):
+        return kept_out
     is_taken = trunk is not None and (not trunk.numbers or normalised(target.called) in normalised_all(trunk.numbers))
     if is_taken and "trunk found" not in reason and "any SIP Trunks" not in reason:
         detail = f"{said}: no dispatch rule takes the call. Repair the path, or look at its findings."
@@ -354,6 +342,25 @@ def _without_route(said: str, reason: str, result: CallResult, target: CallTarge
         return _Finding(CallVerdict.NO_ROUTE, ORIGINATION_URL, detail)
     detail = f"{said}: no inbound trunk has the number, or no dispatch rule takes its calls. Repair the path."
     return _Finding(CallVerdict.NO_ROUTE, INBOUND_TRUNK, detail)
+
+
+def _kept_out(said: str, result: CallResult, target: CallTarget, trunk: InboundTrunk) -> _Finding | None:
+    """Say why our LiveKit trunk does not take this call, or leads it to no rule, as far as it is known."""
+    if not lets_caller_in(trunk.allowed_numbers, target.caller):
+        detail = (
+            f"{said}: the LiveKit trunk lets in only some callers, and {mask_number(target.caller)}, as whom this test "
+            "called, is none of them. Those that it lets in may get through: call as one of them."
+        )
+        return _Finding(CallVerdict.BLOCKED, INBOUND_TRUNK, detail, is_conclusive=False)
+    if target.is_read and target.rule is None:
+        detail = f"{said}: the path's dispatch rule is gone. Repair the path."
+        return _Finding(CallVerdict.NO_ROUTE, DISPATCH_RULE, detail)
+    if admits(trunk.allowed_addresses, _host(result.local_address)):
+        return None
+    if addresses_let_in(trunk.allowed_addresses):
+        return _blocked_by_address(said, result)
+    detail = f"{said}: the LiveKit trunk's allowed addresses have neither Twilio's nor this installation's."
+    return _Finding(CallVerdict.BLOCKED, INBOUND_TRUNK, detail)
 
 
 def _blocked_by_address(said: str, result: CallResult) -> _Finding:
