@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import flag_modified
 
 from app.db.access import record_activity
 from app.db.engine import Sessions
@@ -31,7 +32,7 @@ from app.domain.operations import (
     StepState,
     TrunkMode,
 )
-from app.domain.options import STEP_OF, AgentOptions, options_json, options_of, steps_of
+from app.domain.options import OPTIONS, STEP_OF, AgentOptions, options_json, options_of, steps_of
 from app.domain.texts import InvalidTextError, check_metadata
 from app.domain.workspaces import AccountIds
 from app.numbers.agents import accounts_of, lock_agent, refuse_busy
@@ -196,7 +197,7 @@ class ChangeService:
         """
         tools = self.toolboxes.of(accounts_of(self.sessions, agent_id))
         read: _Read | None = None
-        for _ in range(1 + READS):
+        for reads_left in range(READS, -1, -1):
             try:
                 with self.sessions.begin() as session:
                     outcome = self._decide(session, tools, agent_id, decide, is_current, read, origin)
@@ -206,7 +207,8 @@ class ChangeService:
                 return Changed(outcome)
             if isinstance(outcome, machine.Saga):
                 return self._publish(outcome)
-            read = _read(tools, outcome)
+            if reads_left:
+                read = _read(tools, outcome)
         raise RefusedError(ErrorCode.OPERATION_IN_PROGRESS, OUTRUN)
 
     def _decide(
@@ -271,9 +273,14 @@ def _refuse(agent: Agent, before: AgentFields, after: AgentFields, changed: froz
     number = agent.twilio_phone_number
     # What an adopted path has, and this change leaves alone, need not be what could be set.
     known = problems_of(before.options, number)
-    problems = {path: found for path, found in problems_of(after.options, number).items() if found != known.get(path)}
+    touched = {".".join(one.path) for one in OPTIONS if one.field in changed}
+    problems = {
+        f"options.{path}": found
+        for path, found in problems_of(after.options, number).items()
+        if found != known.get(path) or any(f"{path}.".startswith(f"{one}.") for one in touched)
+    }
     if problems:
-        raise validation_failed({f"options.{path}": found for path, found in problems.items()})
+        raise validation_failed(problems)
 
 
 def _update_of(
@@ -323,6 +330,9 @@ def _found(get: Callable[[], T | None]) -> T | None:
 def _write(agent: Agent, after: AgentFields) -> None:
     agent.name, agent.livekit_agent_name = after.name, after.livekit_agent_name
     agent.agent_metadata, agent.options = dict(after.metadata), options_json(after.options)
+    for name in ("agent_metadata", "options"):
+        # SQLAlchemy compares as Python does, which takes true for 1.
+        flag_modified(agent, name)
     agent.trunk_mode = after.trunk_mode
     agent.version += 1
 
