@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from app.numbers.agents import AgentService
     from app.numbers.changing import ChangeService
     from app.numbers.dry_run import PlanningService
-    from app.numbers.inventory import HeadroomService, InventoryService
+    from app.numbers.headroom import HeadroomService
+    from app.numbers.inventory import InventoryService
     from app.numbers.maintenance import MaintenanceService
     from app.numbers.service import ProvisioningService, Publisher
     from app.numbers.test_calls import CallService
@@ -238,7 +239,7 @@ class Wiring:
     @part
     def headroom(self) -> "HeadroomService":
         """Says how many more numbers fit."""
-        from app.numbers.inventory import HeadroomService
+        from app.numbers.headroom import HeadroomService
 
         return HeadroomService(self.sessions, self.toolboxes, self.settings.trunk_max_numbers)
 

@@ -138,7 +138,7 @@ class AccountService:
     def get(self, kind: AccountKind, account_id: uuid.UUID) -> Account:
         """Return one account; 404 `account_not_found`."""
         with self.sessions() as session:
-            return self._shown(session, [_find(session, kind, account_id)])[0]
+            return self._shown(session, [seen_account(session, kind, account_id)])[0]
 
     def change(
         self, kind: AccountKind, account_id: uuid.UUID, changes: Mapping[str, Any], *, origin: Origin = INTERNAL
@@ -156,7 +156,7 @@ class AccountService:
     def check(self, kind: AccountKind, account_id: uuid.UUID) -> Account:
         """Make the named checks now and store what they found; a provider that does not respond changes no status."""
         with self.sessions() as session:
-            row = _find(session, kind, account_id)
+            row = seen_account(session, kind, account_id)
             _refuse_shared(row)
             is_environment = row.id in ENVIRONMENT
         checked = self._checked_as_stored(row)
@@ -280,7 +280,7 @@ class AccountService:
 
     def _own(self, session: Session, kind: AccountKind, account_id: uuid.UUID, *, locks: bool = False) -> AccountRow:
         """Return the row to change; 404 `account_not_found`, 403 for what is not theirs to change."""
-        row = _find(session, kind, account_id, locks=locks)
+        row = seen_account(session, kind, account_id, locks=locks)
         _refuse_shared(row)
         if row.id in ENVIRONMENT:
             variables = "TWILIO_*" if kind is AccountKind.CARRIER else "LIVEKIT_*"
@@ -440,7 +440,8 @@ def _seen(kind: AccountKind) -> Any:
     return query.where(or_(model.workspace_id == seen, model.id == default))
 
 
-def _find(session: Session, kind: AccountKind, account_id: uuid.UUID, *, locks: bool = False) -> AccountRow:
+def seen_account(session: Session, kind: AccountKind, account_id: uuid.UUID, *, locks: bool = False) -> AccountRow:
+    """Return the row of an account that is seen, locked if asked for; 404 `account_not_found`."""
     query = _seen(kind).where(ROWS[kind].id == account_id)
     row: AccountRow | None = session.scalar(query.with_for_update(of=ROWS[kind]) if locks else query)
     if row is None:

@@ -8,6 +8,7 @@ from app.api import (
     agents,
     documentation,
     keys,
+    numbers,
     operations,
     provisionings,
     test_calls,
@@ -82,6 +83,7 @@ def build_application(wiring: Wiring) -> APIFlask:
     # In the order in which the reference shows them.
     app.register_blueprint(agents.blueprint)
     app.register_blueprint(agents.phones_blueprint)
+    app.register_blueprint(numbers.blueprint)
     app.register_blueprint(provisionings.blueprint)
     app.register_blueprint(agents.maintenance_blueprint)
     app.register_blueprint(test_calls.blueprint)

@@ -12,7 +12,7 @@ from app.api.responses import POLL_AFTER_S, idempotent, packed
 from app.bulk.items import read_items
 from app.db.models import Bulk
 from app.domain.errors import ErrorCode
-from app.numbers.inventory import Headroom
+from app.numbers.headroom import Headroom
 from app.views.bulk_schemas import (
     BulkAccepted,
     BulkCancelled,

@@ -25,7 +25,7 @@ from app.cli.output import command_error, print_json, print_line, progress_conso
 from app.cli.phones import provision_number
 from app.db.models import COUNTS, Bulk
 from app.domain.operations import BulkKind, BulkStatus
-from app.numbers.inventory import UNKNOWN_ROOM
+from app.numbers.headroom import UNKNOWN_ROOM
 from app.views.option_schemas import read_options
 
 POLL_S = 0.5

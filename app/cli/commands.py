@@ -30,7 +30,7 @@ class LazyCommand(click.Command):
 COMMANDS = (
     LazyCommand("doctor", "app.cli.doctor:doctor", "Check this installation, and say how to fix what is wrong."),
     LazyCommand("agents", "app.cli.agents:agents", "Agents: list, show, create, set, delete."),
-    LazyCommand("numbers", "app.cli.phones:numbers", "The numbers of a Twilio account."),
+    LazyCommand("numbers", "app.cli.numbers:numbers", "The numbers of a Twilio account."),
     LazyCommand("trunks", "app.cli.trunks:trunks", "The Twilio trunks that numbers share, and those of single agents."),
     LazyCommand("provision", "app.cli.bulk:provision", "Connect a number, or many from a file."),
     LazyCommand("import", "app.cli.bulk:import_file", "Connect the numbers of FILE, CSV or JSON."),

@@ -1,12 +1,10 @@
-"""The commands on one number: `provision`, `status`, `deprovision`, `move`, `verify`, `repair` and `numbers`."""
+"""The commands on one number: `provision`, `status`, `deprovision`, `move`, `verify` and `repair`."""
 
 import sys
-from typing import Any
 
 import click
 from rich.text import Text
 
-from app.cli.accounts import find_account
 from app.cli.context import (
     EXIT_ATTENTION,
     EXIT_FAILED,
@@ -25,14 +23,12 @@ from app.cli.output import (
     BAD,
     GOOD,
     WARNING,
-    coloured,
     confirm,
     print_json,
     print_line,
     print_result,
     print_table,
     progress_console,
-    short_id,
 )
 from app.cli.progress import (
     NO_ATTEMPTS,
@@ -47,9 +43,7 @@ from app.cli.progress import (
 from app.db.models import Agent, Operation
 from app.domain.findings import Fix, Health, Severity, failed_checks, worst_first
 from app.domain.operations import OperationKind, OperationStatus, PhoneStatus
-from app.domain.workspaces import AccountKind
 from app.numbers.dry_run import Preview
-from app.numbers.inventory import NumberUse, OwnedNumber
 from app.numbers.maintenance import VerifyResult
 from app.numbers.service import OpenedOperation
 from app.views.operation_schemas import OperationOut, PhoneOut, PlanOut, VerifiedOut
@@ -232,54 +226,6 @@ def _status_exit_code(view: PhoneView) -> int:
     if view.has_phone and view.agent.health_state is Health.DRIFTED:
         return EXIT_ATTENTION
     return EXIT_FAILED if view.agent.phone_provisioning_status is PhoneStatus.FAILED else EXIT_OK
-
-
-USE_NOTES = {
-    NumberUse.TRUNK: "on another trunk: use --takeover",
-    NumberUse.APPLICATION: "on an application: use --takeover",
-    NumberUse.NO_VOICE: "no voice capability",
-    NumberUse.VOICE_URL: "callers reach {voice_host}",
-}
-"""Use -> what it means for connecting the number."""
-
-numbers = click.Group("numbers", help="The numbers of a Twilio account.")
-
-
-@numbers.command("list")
-@click.option("--free", "only_free", is_flag=True, help="Only free numbers.")
-@click.option("--account", help="Name or id of the carrier account; without it, the workspace's own.")
-@json_option
-@user_command
-def list_numbers(only_free: bool, account: str | None, is_json: bool) -> None:
-    """List the numbers of a Twilio account, and what each is used for."""
-    account_id = find_account(AccountKind.CARRIER, account).row.id if account else None
-    with progress_console().status("Reading from Twilio"):
-        owned = wiring().inventory.numbers(account_id)
-    shown = [one for one in owned if not only_free or one.use is NumberUse.FREE]
-    if is_json:
-        print_json([_as_json(one) for one in shown])
-        return
-    if not owned:
-        print_line("The account has no numbers: buy one in the Twilio console.", err=True)
-        return
-    print_table(
-        ("number", "use", "", "Twilio sid"),
-        [(one.phone_number, coloured(one.use), _use_note(one), one.sid) for one in shown],
-    )
-    free = sum(one.use is NumberUse.FREE for one in owned)
-    print_line(f"{len(owned)} numbers, {free} free. Connect one: {command_line('provision AGENT NUMBER')}", err=True)
-
-
-def _use_note(one: OwnedNumber) -> str:
-    if one.agent_id:
-        return f"{one.agent_name} ({short_id(one.agent_id)})"
-    return USE_NOTES.get(one.use, "").format(voice_host=one.voice_host)
-
-
-def _as_json(one: OwnedNumber) -> dict[str, Any]:
-    agent = {"agentId": str(one.agent_id) if one.agent_id else None, "agentName": one.agent_name}
-    use = {"use": one.use.value, "voiceHost": one.voice_host}
-    return {"phoneNumber": one.phone_number, "sid": one.sid, **use, **agent}
 
 
 @click.command("verify")

@@ -10,7 +10,7 @@ from app.cli.bulk import finish_bulk, report_option, wait_option
 from app.cli.context import installation_command, json_option, origin, wiring
 from app.cli.output import coloured, format_time, print_json, print_line, print_table
 from app.domain.operations import TrunkMode, TrunkState
-from app.numbers.inventory import UNKNOWN_ROOM
+from app.numbers.headroom import UNKNOWN_ROOM
 from app.views.trunk_schemas import ConsolidationOut, TrunkPageOut
 from app.views.trunks import TrunkReader
 from app.wiring import profile_of

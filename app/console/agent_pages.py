@@ -1,8 +1,6 @@
 """Pages of numbers and agents: the list, the form for a new agent, and the page and forms of one agent."""
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,15 +11,19 @@ from app.access import Scope
 from app.console.call_card import SHOWN, call_lines, draw_call, is_calling
 from app.console.forms import (
     STATUS_FILTER_LABELS,
+    ChoiceQuery,
     HealthFilter,
     NumbersQuery,
     StatusFilter,
     is_checked,
+    kept_choice_query,
+    read_choice_query,
     read_move_form,
     read_numbers_query,
     read_provision_form,
     read_search,
 )
+from app.console.number_choice import number_choice, use_note
 from app.console.operation_pages import agent_actions, build_timeline, can_retry
 from app.console.option_form import (
     PREFIX,
@@ -36,13 +38,17 @@ from app.console.option_form import (
 )
 from app.console.pages import console_services, live_fragment, origin, page, redirect_with_message, signed_in_caller
 from app.console.path_diagram import build_path_diagram
-from app.console.presentation import HEALTH_FILTER_LABELS, ErrorNotice, agent_counts, error_notice, health_card
+from app.console.presentation import (
+    HEALTH_FILTER_LABELS,
+    USE_FILTER_LABELS,
+    agent_counts,
+    error_notice,
+    health_card,
+)
 from app.domain.errors import ADVICE, ErrorCode, RefusedError
 from app.domain.operations import TrunkMode
 from app.domain.options import options_of
 from app.numbers.dry_run import Preview
-from app.numbers.inventory import InventoryService, NumberUse, OwnedNumber
-from app.providers.errors import ProviderError
 from app.views.operations import calls_in_words, repair_message, trunk_in_words
 from app.web.context import web_services, wiring
 from app.web.problems import status_of
@@ -95,39 +101,6 @@ def numbers_page(wanted: NumbersQuery | None = None, refusal: RefusedError | Non
     )
 
 
-@dataclass(frozen=True, slots=True)
-class AccountNumbers:
-    """The numbers of the Twilio account; `notice` if they could not be read, so that a number must be typed."""
-
-    free: Sequence[OwnedNumber]
-    answered: Sequence[OwnedNumber]
-    """Their calls are handled at a voice URL: connecting one takes these calls."""
-    routed: Sequence[OwnedNumber]
-    """On somebody else's trunk or application: needs takeover."""
-    unavailable: Sequence[OwnedNumber]
-    """Connected to an agent, or without voice."""
-    notice: ErrorNotice | None
-
-
-def account_numbers(inventory: InventoryService, carrier_account_id: uuid.UUID) -> AccountNumbers:
-    """Read an account's numbers; if the provider fails, return the error as `notice`."""
-    try:
-        numbers = inventory.numbers(carrier_account_id)
-    except ProviderError as error:
-        return AccountNumbers((), (), (), (), error_notice(RefusedError(error.code, error.detail)))
-
-    def used_as(*uses: NumberUse) -> list[OwnedNumber]:
-        return [one for one in numbers if one.use in uses]
-
-    return AccountNumbers(
-        free=used_as(NumberUse.FREE),
-        answered=used_as(NumberUse.VOICE_URL),
-        routed=used_as(NumberUse.TRUNK, NumberUse.APPLICATION),
-        unavailable=used_as(NumberUse.AGENT, NumberUse.NO_VOICE),
-        notice=None,
-    )
-
-
 def register_agents(blueprint: Blueprint) -> None:
     """Register the pages, forms and actions of one agent."""
     for path, endpoint, view in (
@@ -168,7 +141,7 @@ def agent_live(agent_id: uuid.UUID) -> ResponseReturnValue:
 
 def provision_form(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Show the form for choosing a number."""
-    return provision_page(agent_id)
+    return provision_page(agent_id, query=read_choice_query(request.args))
 
 
 def plan(agent_id: uuid.UUID) -> ResponseReturnValue:
@@ -262,15 +235,22 @@ def agent_page(agent_id: uuid.UUID, refusal: RefusedError | None = None) -> Resp
 
 
 def provision_page(
-    agent_id: uuid.UUID, *, preview: Preview | None = None, refusal: RefusedError | None = None
+    agent_id: uuid.UUID,
+    *,
+    query: ChoiceQuery | None = None,
+    preview: Preview | None = None,
+    refusal: RefusedError | None = None,
 ) -> Response:
     """Render the form with the submitted values, and with a preview or an error."""
     agent = wiring().agents.get(agent_id)
+    query = query or kept_choice_query(request.form)
     return page(
         "provision.html",
         status_of(refusal),
         agent=agent,
-        account_numbers=account_numbers(wiring().inventory, agent.carrier_account_id),
+        choice=number_choice(wiring().inventory, agent, query, request.form.get("chosen", "")),
+        uses=USE_FILTER_LABELS,
+        use_note=use_note,
         given=request.form,
         preview=preview,
         preview_trunk=trunk_in_words(preview.trunk) if preview else "",

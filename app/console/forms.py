@@ -3,23 +3,25 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from apiflask import Schema
-from marshmallow import EXCLUDE, ValidationError, validate
+from marshmallow import EXCLUDE, ValidationError, fields, validate
 from werkzeug.datastructures import MultiDict
 
 from app.console.reader import Tab
 from app.db.console_queries import MOVING_STATUSES, AgentFilter
 from app.db.queries import Position
 from app.domain.calls import Reachability
-from app.domain.errors import validation_failed
+from app.domain.errors import RefusedError, validation_failed
 from app.domain.events import DeliveryStatus
 from app.domain.findings import Health
 from app.domain.operations import ItemStatus, PhoneStatus, TrunkMode, TrunkState
 from app.domain.texts import MAX_NAME
 from app.domain.workspaces import AccountKind
+from app.numbers.inventory import NEWEST, NumberFilter, NumberUse
 from app.views.account_schemas import CarrierAccountIn, RotateIn, VoiceProjectIn
 from app.views.agent_schemas import ProvisionIn
 from app.views.bulk_schemas import ItemCursorField
@@ -113,6 +115,12 @@ class _TrunksQuery(_ListQuery):
     state = choice(TrunkState, "Only trunks in this state.", load_default=None)
 
 
+class _ChoiceQuery(_SearchQuery):
+    use = choice(NumberUse, "Only numbers of this use.", load_default=None)
+    fresh = fields.Boolean(load_default=False)
+    since = fields.AwareDateTime(format="iso", load_default=None)
+
+
 class _MoveForm(_Lenient):
     to = Id(required=True, error_messages={"required": "Choose an agent.", "invalid_uuid": "Choose an agent."})
 
@@ -155,6 +163,26 @@ class TrunksQuery:
         """The filters as they stand in the address."""
         found = {"mode": self.mode, "state": self.state}
         return {name: value.value for name, value in found.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceQuery:
+    """Which of the account's numbers to choose from, and when Twilio may have been asked at the earliest."""
+
+    use: NumberUse | None = None
+    search: str = ""
+    not_before: datetime | None = None
+
+    @property
+    def filter(self) -> NumberFilter:
+        """The filter for the inventory."""
+        return NumberFilter(self.use, self.search)
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """The filters as they stand in the address."""
+        found = {"q": self.search, "use": self.use.value if self.use else ""}
+        return {name: value for name, value in found.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +231,20 @@ def read_deliveries_query(given: MultiDict[str, str]) -> tuple[DeliveryStatus | 
 def read_search(given: MultiDict[str, str]) -> str:
     """Read a search text; `RefusedError` 422."""
     return str(load(_SearchQuery(), without_empty(given))["q"])
+
+
+def read_choice_query(given: MultiDict[str, str]) -> ChoiceQuery:
+    """Read which numbers to choose from; `RefusedError` 422."""
+    found = load(_ChoiceQuery(), without_empty(given))
+    return ChoiceQuery(found["use"], found["q"], NEWEST if found["fresh"] else found["since"])
+
+
+def kept_choice_query(given: MultiDict[str, str]) -> ChoiceQuery:
+    """Read the same from the form that it was kept in; a form that was tampered with begins anew."""
+    try:
+        return read_choice_query(given)
+    except RefusedError:
+        return ChoiceQuery()
 
 
 def read_provision_form(given: MultiDict[str, str]) -> ProvisionForm:

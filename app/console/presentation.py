@@ -40,6 +40,7 @@ from app.domain.operations import (
     TrunkState,
 )
 from app.domain.workspaces import CredentialStatus
+from app.numbers.inventory import NumberUse
 from app.views.operations import Failure, PhoneView, calls_in_words
 from app.web.problems import KINDS as PROBLEMS
 
@@ -149,11 +150,21 @@ _TRUNK: Mapping[TrunkState, Badge] = {
     TrunkState.RETIRING: Badge("Being removed", Tone.WARN),
     TrunkState.GONE: Badge("Gone", Tone.QUIET),
 }
+_USE: Mapping[NumberUse, Badge] = {
+    NumberUse.FREE: Badge("Free", Tone.GOOD),
+    NumberUse.VOICE_URL: Badge("Voice URL", Tone.WARN),
+    NumberUse.APPLICATION: Badge("Voice application", Tone.WARN),
+    NumberUse.TRUNK: Badge("Another trunk", Tone.WARN),
+    NumberUse.AGENT: Badge("An agent's", Tone.QUIET),
+    NumberUse.NO_VOICE: Badge("No voice calls", Tone.QUIET),
+}
+
+USE_FILTER_LABELS: Mapping[NumberUse, str] = {use: shown.label for use, shown in _USE.items()}
 
 
 def badge(status: StrEnum) -> Badge:
     """Return the badge of any status."""
-    for table in (_PHONE, _OPERATION, _STEP, _HEALTH, _BULK, _ITEM, _DELIVERY, _TRUNK):
+    for table in (_PHONE, _OPERATION, _STEP, _HEALTH, _BULK, _ITEM, _DELIVERY, _TRUNK, _USE):
         # StrEnum members of different classes compare equal ("running"), so choose the table by class.
         if isinstance(status, type(next(iter(table)))):
             return table[status]  # type: ignore[index]  # the class was checked above

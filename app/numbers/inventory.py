@@ -1,31 +1,40 @@
-"""The numbers of a Twilio account, what each is used for, and how many more numbers it has room for."""
+"""The numbers of a Twilio account, and what each is used for: searched, filtered and cut by whoever shows them.
 
-import threading
+Twilio's list is read whole, 1,000 numbers a request, and shared by the requests of a process (`AccountList`); our own
+rows are read each time. So a page costs no request of its own, and what an agent has is never out of date.
+"""
+
+import math
+import re
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import partial
+from functools import cached_property, partial
+from itertools import islice
+from typing import NamedTuple
 
 import structlog
-from sqlalchemy import func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ARRAY, Text, any_, exists, func, literal, select
+from sqlalchemy.orm import Session, aliased
 
 from app.accounts.clients import Toolboxes
-from app.bulk import queries
-from app.bulk.items import Item
+from app.accounts.service import seen_account
 from app.db.engine import Sessions
-from app.db.models import Agent, Operation, Resource, Trunk, Workspace
+from app.db.models import Agent, Operation, Workspace
 from app.db.visibility import home_workspace, seeing, seen_workspace
-from app.domain.operations import STEP_BY_NAME, TRUNK, OperationKind, OperationStatus, TrunkMode
-from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT, AccountIds
+from app.domain.errors import ErrorCode
+from app.domain.numbers import E164
+from app.domain.texts import shown
+from app.domain.workspaces import ENVIRONMENT_PROJECT, AccountIds, AccountKind
+from app.numbers.account_lists import FRESH_S, AccountList
 from app.path.observed import CarrierNumber, Unreadable
-from app.providers.errors import ProviderError
-from app.saga.context import Toolbox
-from app.trunks.listing import places_of
-from app.trunks.pool import profile_hash
+from app.providers.errors import ProviderError, TransientError
+from app.providers.rate_limiter import current_caller, time_for_call
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +55,13 @@ class NumberUse(StrEnum):
     """It has no voice capability, or is set to receive fax."""
 
 
+NEED_TAKEOVER = frozenset({NumberUse.TRUNK, NumberUse.APPLICATION})
+"""Uses of numbers that are connected only with `takeover`."""
+
+CONNECTABLE = frozenset({NumberUse.FREE, NumberUse.VOICE_URL}) | NEED_TAKEOVER
+"""Uses of numbers that may be connected to an agent."""
+
+
 @dataclass(frozen=True, slots=True)
 class OwnedNumber:
     """A number that the account owns; `agent_id` and `agent_name` where `use` is AGENT, `voice_host` for VOICE_URL."""
@@ -55,51 +71,277 @@ class OwnedNumber:
     use: NumberUse
     agent_id: uuid.UUID | None = None
     agent_name: str | None = None
+    trunk_sid: str | None = None
+    """The Twilio trunk that it is on; an agent's number: the one that the agent's row names."""
+    application_sid: str | None = None
     voice_host: str | None = None
+
+    @property
+    def can_provision(self) -> bool:
+        """Whether it may be connected to an agent, with a takeover where it needs one."""
+        return self.use in CONNECTABLE
+
+    @property
+    def needs_takeover(self) -> bool:
+        """Whether only a takeover connects it."""
+        return self.use in NEED_TAKEOVER
+
+
+class NumberPosition(NamedTuple):
+    """Where a number stands in the list; two records may have the same number."""
+
+    phone_number: str
+    sid: str
+
+
+_START = NumberPosition("", "")
+"""Before every number."""
+
+NEWEST = datetime.max.replace(tzinfo=UTC)
+"""Asks for a list that is read now."""
+
+
+@dataclass(frozen=True)
+class NumberFilter:
+    """Which numbers are wanted; `search` is digits anywhere in a number, or beginnings of words of its agent's name."""
+
+    use: NumberUse | None = None
+    search: str = ""
+
+    def matches(self, use: NumberUse, phone_number: str, agent_name: str | None) -> bool:
+        """Say whether a number with this use, and the agent of this name, is wanted."""
+        if self.use not in {None, use}:
+            return False
+        if not self.search or (self._digits and self._digits in phone_number):
+            return True
+        return agent_name is not None and self._names(agent_name.lower())
+
+    def _names(self, name: str) -> bool:
+        """Say whether each word begins one of the name's."""
+        if not self._words or not all(word in name for word in self._words):
+            return False
+        named = _words_of(name)
+        return all(any(one.startswith(word) for one in named) for word in self._words)
+
+    @cached_property
+    def _digits(self) -> str:
+        """What was typed without what people write between the digits; "" where it is no part of a number.
+
+        With its `+` it is found at the beginning of numbers alone, where theirs is.
+        """
+        if any(map(str.isalpha, self.search)):
+            return ""
+        digits = "".join(re.findall(r"[0-9+]", self.search))
+        return digits if re.fullmatch(r"\+?[0-9]+", digits) else ""
+
+    @cached_property
+    def _words(self) -> Sequence[str]:
+        return _words_of(self.search)
+
+
+def _words_of(text: str) -> Sequence[str]:
+    """Return the words as the console's search of agents takes them."""
+    return re.findall(r"\w+", text.lower())
+
+
+EVERY_NUMBER = NumberFilter()
+
+
+@dataclass(frozen=True, slots=True)
+class FoundNumbers:
+    """Numbers in the order of their text, as Twilio listed them at `as_of`, by the database's time."""
+
+    numbers: Sequence[OwnedNumber]
+    as_of: datetime
+    unreadable: int
+    """Records in Twilio's list that are left out, since they cannot be read."""
+    next_after: NumberPosition | None = None
+    """The position of the last number where more match; None: these are all."""
+    not_before: datetime | None = None
+    """What the next request asks for that is not to see an older list than who had Twilio asked (`NEWEST`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """Twilio's list, sorted; each number as if no agent had it."""
+
+    numbers: Sequence[OwnedNumber]
+    at: datetime
+    unreadable: int
+
+
+CHUNK = 1000
+"""Numbers whose agents are read in one statement: about 5 ms."""
+
+MAX_HELD = 50_000
+"""Numbers of other accounts that a process keeps beside the list that it uses, at some 350 bytes."""
+
+FREED_SEEN_S = 5.0
+"""Seconds for which a number that an operation has freed may be shown as before: so often, at most, a list is read anew
+for that, and not at all where the reading takes longer."""
+
+OPENED_WITHIN = timedelta(hours=1)
+"""How far before a list the operations are looked for that have freed a number since: by index, and an operation that
+takes longer is rare. Its number is shown as before until the list is read anew."""
 
 
 @dataclass(frozen=True)
 class InventoryService:
-    """Combines an account's numbers with our rows."""
+    """Combines accounts' numbers with our rows; safe to use from many threads."""
 
     sessions: Sessions
     toolboxes: Toolboxes
+    clock: Callable[[], float] = time.monotonic
+    _lists: dict[uuid.UUID, AccountList[_Listed]] = field(default_factory=dict, repr=False)
 
-    def numbers(self, carrier_account_id: uuid.UUID | None = None) -> list[OwnedNumber]:
-        """Return every readable number but those of other workspaces, sorted; may raise the provider's errors.
+    def of_account(
+        self,
+        carrier_account_id: uuid.UUID | None = None,
+        wanted: NumberFilter = EVERY_NUMBER,
+        *,
+        after: NumberPosition = _START,
+        limit: int | None = None,
+        not_before: datetime | None = None,
+    ) -> FoundNumbers:
+        """Return an account's numbers but those of other workspaces' agents; the workspace's own account by default.
 
-        Of the workspace's own account, if none is given.
+        404 `account_not_found` where it is not seen. May raise the provider's errors. `not_before` is the earliest
+        time, by the database, at which Twilio may have been asked: `NEWEST` has it asked now.
         """
-        account_id = carrier_account_id or self._home_account()
+        with self.sessions() as session:
+            if carrier_account_id is None:
+                account_id = session.get_one(Workspace, home_workspace()).carrier_account_id
+            else:
+                account_id = seen_account(session, AccountKind.CARRIER, carrier_account_id).id
+        return self._found(account_id, wanted, after, limit, not_before)
+
+    def of_agent(
+        self, agent: Agent, wanted: NumberFilter = EVERY_NUMBER, *, not_before: datetime | None = None
+    ) -> FoundNumbers:
+        """Return the numbers of the account that the agent's number is of, in the same way."""
+        return self._found(agent.carrier_account_id, wanted, _START, None, not_before)
+
+    def _found(
+        self,
+        account_id: uuid.UUID,
+        wanted: NumberFilter,
+        after: NumberPosition,
+        limit: int | None,
+        not_before: datetime | None,
+    ) -> FoundNumbers:
+        listed = self._listed(account_id, not_before)
+        seen = seen_workspace()
+        rest = listed.numbers[bisect_right(listed.numbers, after, key=_position_of) :]
+        with seeing(None), self.sessions() as session:
+            found = list(islice(_matching(session, rest, wanted, seen), None if limit is None else limit + 1))
+        numbers = found[:limit]
+        next_after = _position_of(numbers[-1]) if len(found) > len(numbers) else None
+        earliest = listed.at if not_before == NEWEST else not_before
+        return FoundNumbers(numbers, listed.at, listed.unreadable, next_after, earliest)
+
+    def _listed(self, account_id: uuid.UUID, not_before: datetime | None) -> _Listed:
+        read = partial(self._read, account_id)
+        numbers = self._lists.setdefault(account_id, AccountList("numbers", read, clock=self.clock))
+        try:
+            listed = numbers.get(_take_wait_s, is_new=not_before == NEWEST)
+            if not_before not in {None, NEWEST} and listed.at < not_before:
+                listed = numbers.get(_take_wait_s, is_new=True)
+        except TimeoutError:
+            detail = "Twilio has not listed the account's numbers in time; what it lists is kept for the next request."
+            raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, detail) from None
+        if self._is_outdated(account_id, numbers):
+            with suppress(ProviderError, TimeoutError):
+                listed = numbers.get(_take_wait_s, is_new=True)
+        self._make_room(account_id)
+        return listed
+
+    def _read(self, account_id: uuid.UUID) -> _Listed:
+        """Read Twilio's list."""
+        with self.sessions() as session:
+            at = session.scalars(select(func.now())).one()
         tools, unreadable = self.toolboxes.of(AccountIds(account_id, ENVIRONMENT_PROJECT)), list[Unreadable]()
         with tools.noting():
             found = tools.carrier.list_numbers(unreadable)
-        if unreadable:
-            log.warning("numbers_unreadable", count=len(unreadable))
-        with seeing(None), self.sessions.begin() as session:
-            columns = select(Agent.twilio_phone_number, Agent.workspace_id, Agent.id, Agent.name)
-            rows = session.execute(columns.where(Agent.twilio_phone_number.is_not(None))).all()
-        is_hidden = {number: seen_workspace() not in {None, of} for number, of, _, _ in rows}
-        holders = {number: (agent_id, name) for number, _, agent_id, name in rows}
-        owned = (
-            OwnedNumber(one.phone_number, one.sid, NumberUse.AGENT, *holders[one.phone_number])
-            if one.phone_number in holders
-            else _unheld(one)
-            for one in found
-            if not is_hidden.get(one.phone_number)
-        )
-        return sorted(owned, key=lambda one: one.phone_number)
+        numbers = [_unheld(one) for one in found if E164.fullmatch(one.phone_number)]
+        odd = len(unreadable) + len(found) - len(numbers)
+        if odd:
+            log.warning("numbers_unreadable", count=odd)
+        return _Listed(sorted(numbers, key=_position_of), at, odd)
 
-    def _home_account(self) -> uuid.UUID:
-        with self.sessions() as session:
-            return session.get_one(Workspace, home_workspace()).carrier_account_id
+    def _is_outdated(self, account_id: uuid.UUID, numbers: AccountList[_Listed]) -> bool:
+        """Say whether an operation has freed a number since it was listed, and gave it back its former routing."""
+        held = numbers.held
+        if held is None or held.took_s > FREED_SEEN_S or self.clock() < held.read_at + FREED_SEEN_S:
+            return False
+        holder, at = aliased(Agent), held.value.at
+        freed = exists().where(
+            Operation.created_at > at - OPENED_WITHIN,
+            Operation.finished_at > at,
+            Agent.id == Operation.agent_id,
+            Agent.carrier_account_id == account_id,
+            ~exists().where(holder.twilio_phone_number == Operation.phone_number),
+        )
+        with seeing(None), self.sessions() as session:
+            return bool(session.scalar(select(freed)))
+
+    def _make_room(self, used: uuid.UUID) -> None:
+        """Drop the lists of other accounts that are old, and the oldest where there are too many numbers."""
+        others = [(numbers.held, numbers) for account_id, numbers in list(self._lists.items()) if account_id != used]
+        newest_first = sorted(
+            ((held, numbers) for held, numbers in others if held is not None),
+            key=lambda pair: pair[0].read_at,
+            reverse=True,
+        )
+        count = 0
+        for held, numbers in newest_first:
+            count += len(held.value.numbers)
+            if count > MAX_HELD or self.clock() >= held.read_at + FRESH_S:
+                numbers.forget()
+
+
+def _take_wait_s() -> float:
+    """Take one of this process's places for requests that wait for a provider; return the seconds of this request."""
+    if not current_caller().may_call():
+        detail = "Twilio takes no more requests for now: too many wait for a provider already, and nothing was sent."
+        raise TransientError(ErrorCode.PROVIDER_BUSY, detail)
+    return time_for_call(math.inf)
+
+
+def _position_of(number: OwnedNumber) -> NumberPosition:
+    return NumberPosition(number.phone_number, number.sid)
+
+
+def _matching(
+    session: Session, numbers: Sequence[OwnedNumber], wanted: NumberFilter, seen: uuid.UUID | None
+) -> Iterator[OwnedNumber]:
+    """Yield the wanted numbers with the agents that have them, but for agents of workspaces that are not seen."""
+    columns = select(Agent.twilio_phone_number, Agent.workspace_id, Agent.id, Agent.name, Agent.twilio_trunk_sid)
+    for start in range(0, len(numbers), CHUNK):
+        chunk = numbers[start : start + CHUNK]
+        texts = literal([one.phone_number for one in chunk], ARRAY(Text))
+        rows = session.execute(columns.where(Agent.twilio_phone_number == any_(texts)))
+        holders = {row[0]: row for row in rows}
+        for one in chunk:
+            if one.phone_number not in holders:
+                if wanted.matches(one.use, one.phone_number, None):
+                    yield one
+                continue
+            _, workspace_id, agent_id, name, trunk_sid = holders[one.phone_number]
+            if seen in {None, workspace_id} and wanted.matches(NumberUse.AGENT, one.phone_number, name):
+                trunk_sid = trunk_sid or one.trunk_sid
+                yield OwnedNumber(one.phone_number, one.sid, NumberUse.AGENT, agent_id, name, trunk_sid)
 
 
 def _unheld(number: CarrierNumber) -> OwnedNumber:
-    use, host = _use_of(number), None
-    if use is NumberUse.VOICE_URL:
-        host = number.routing.voice_host
-    return OwnedNumber(number.phone_number, number.sid, use, voice_host=host)
+    routing, use = number.routing, _use_of(number)
+    return OwnedNumber(
+        number.phone_number,
+        number.sid,
+        use,
+        trunk_sid=shown(routing.trunk_sid) if routing.trunk_sid else None,
+        application_sid=shown(routing.voice_application_sid) if routing.voice_application_sid else None,
+        voice_host=routing.voice_host if use is NumberUse.VOICE_URL else None,
+    )
 
 
 def _use_of(number: CarrierNumber) -> NumberUse:
@@ -111,307 +353,3 @@ def _use_of(number: CarrierNumber) -> NumberUse:
     if routing.voice_application_sid:
         return NumberUse.APPLICATION
     return NumberUse.VOICE_URL if routing.voice_host else NumberUse.FREE
-
-
-FRESH_S = 60.0
-"""Seconds for which a list of the account's trunks is reused; the ledger adds what we created or deleted since."""
-
-LIST_TIMEOUT_S = 1.0
-"""Seconds that a request waits for the list, so that a slow provider holds up no request. The next one may get it."""
-
-PAUSE_AFTER_FAILURE_S = 5.0
-"""Seconds after a failed list before it is requested again."""
-
-OVERLAP = timedelta(minutes=5)
-"""How far before the list the ledger is read: a trunk is created and listed before its row is committed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Headroom:
-    """How many more numbers the account has room for, and how many of those `wanted` fit."""
-
-    trunk_limit: int
-    trunks_in_use: int
-    trunks_promised: int
-    """Trunks still to be made for numbers already accepted."""
-    places_free: int
-    """Places on shared trunks that no number already accepted takes; those on promised trunks are among them."""
-    trunk_max_numbers: int
-    wanted: int = 0
-    dedicated: int = 0
-    """How many of the wanted numbers take a trunk of their own."""
-    parts: tuple["Headroom", ...] = ()
-    """The accounts that these are the sums of, where the wanted numbers are of several."""
-
-    def for_numbers(self, wanted: int, dedicated: int = 0) -> "Headroom":
-        """Return a copy for this many numbers."""
-        return replace(self, wanted=wanted, dedicated=dedicated)
-
-    @property
-    def trunks_free(self) -> int:
-        """Trunks that may still be made, for nobody yet."""
-        return max(self.trunk_limit - self.trunks_in_use - self.trunks_promised, 0)
-
-    @property
-    def numbers_fit(self) -> int:
-        """How many more numbers fit if they share trunks."""
-        return self.places_free + self.trunks_free * self.trunk_max_numbers
-
-    @property
-    def fits(self) -> int:
-        """How many of the wanted numbers fit: those that share trunks first, since they need fewer."""
-        if self.parts:
-            return sum(part.fits for part in self.parts)
-        shared = self.wanted - self.dedicated
-        trunks = min(_trunks_for(shared - self.places_free, self.trunk_max_numbers), self.trunks_free)
-        placed = min(shared, self.places_free + trunks * self.trunk_max_numbers)
-        return placed + min(self.dedicated, self.trunks_free - trunks)
-
-    @property
-    def reason(self) -> str:
-        """One sentence for people about the wanted numbers, with the figures behind it; one for each account."""
-        if self.parts:
-            return " ".join(part.reason for part in self.parts)
-        own = f" {self.dedicated:,} of them would have a trunk of their own." if self.dedicated else ""
-        return f"{self.fits:,} of {self.wanted:,} numbers fit: {self._figures}{own}"
-
-    @property
-    def summary(self) -> str:
-        """One sentence for people about numbers in general."""
-        return f"{self.numbers_fit:,} more numbers fit: {self._figures}"
-
-    @property
-    def _figures(self) -> str:
-        reserved = f", {self.trunks_promised:,} reserved for numbers in progress" if self.trunks_promised else ""
-        places = "1 place is" if self.places_free == 1 else f"{self.places_free:,} places are"
-        return (
-            f"{places} free on shared trunks, which take {self.trunk_max_numbers:,} each, and of the "
-            f"{self.trunk_limit:,} trunks that the Twilio account may have {self.trunks_in_use:,} are in use{reserved}."
-        )
-
-
-def _trunks_for(numbers: int, trunk_max_numbers: int) -> int:
-    return -(-max(numbers, 0) // trunk_max_numbers)
-
-
-UNKNOWN_ROOM = "It is not known how many numbers fit: Twilio did not respond in time."
-
-
-@dataclass(frozen=True, slots=True)
-class _TrunkList:
-    """The account's trunks at one moment."""
-
-    sids: frozenset[str]
-    at: datetime
-    """The database's time, as in the ledger."""
-    fresh_until: float
-    """Monotonic time."""
-
-
-class _TrunkCount:
-    """Lists one account's trunks in a background thread; safe to use from many threads."""
-
-    def __init__(
-        self,
-        sessions: Sessions,
-        tools: Callable[[], Toolbox],
-        list_timeout_s: float,
-        clock: Callable[[], float],
-    ) -> None:
-        self._sessions = sessions
-        self._tools = tools
-        self._list_timeout_s = list_timeout_s
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._list: _TrunkList | None = None
-        self._listing: threading.Event | None = None
-        self._wait_until = 0.0
-        self._retry_at = 0.0
-
-    def trunks(self) -> _TrunkList | None:
-        """Return a fresh list; one thread at a time requests it, and finishes even when nobody waits any more."""
-        with self._lock:
-            now = self._clock()
-            if self._list is not None and now < self._list.fresh_until:
-                return self._list
-            if self._listing is None:
-                if now < self._retry_at:
-                    return None
-                self._listing, self._wait_until = threading.Event(), now + self._list_timeout_s
-                threading.Thread(target=self._list_trunks, name="trunks", daemon=True).start()
-            listing, left_s = self._listing, self._wait_until - now
-        listing.wait(max(left_s, 0.0))
-        with self._lock:
-            is_fresh = self._list is not None and self._clock() < self._list.fresh_until
-            return self._list if is_fresh else None
-
-    def _list_trunks(self) -> None:
-        found = None
-        try:
-            with self._sessions() as session:
-                at = session.scalars(select(func.now())).one()
-            tools = self._tools()
-            with tools.noting():
-                sids = frozenset(trunk.sid for trunk in tools.carrier.list_trunks())
-            found = _TrunkList(sids, at, self._clock() + FRESH_S)
-        except ProviderError as error:
-            log.info("trunks_not_counted", code=error.code)
-        except Exception:
-            log.exception("trunk_count_broke")
-        with self._lock:
-            self._list = found
-            self._retry_at = 0.0 if found else self._clock() + PAUSE_AFTER_FAILURE_S
-            listing, self._listing = self._listing, None
-        if listing is not None:
-            listing.set()
-
-
-@dataclass(frozen=True)
-class HeadroomService:
-    """Says how many more numbers each account has room for; safe to use from many threads."""
-
-    sessions: Sessions
-    toolboxes: Toolboxes
-    trunk_max_numbers: int
-    list_timeout_s: float = LIST_TIMEOUT_S
-    clock: Callable[[], float] = time.monotonic
-    _counts: dict[uuid.UUID, _TrunkCount] = field(default_factory=dict, repr=False)
-
-    def of(self, carrier_account_id: uuid.UUID = ENVIRONMENT_ACCOUNT) -> Headroom | None:
-        """Return the current figures of an account, of all workspaces; None when Twilio does not respond in time.
-
-        Where the agents of the account have several profiles, free places are the sum of all of them.
-        """
-        with seeing(None):
-            return self._of(carrier_account_id)
-
-    def all(self) -> Mapping[str, Headroom]:
-        """Return the figures of all accounts that agents use, as far as they are known: by id, or `environment`."""
-        ids = dict.fromkeys(pair.carrier_account_id for pair in self.toolboxes.in_use())
-        rooms = {"environment" if one == ENVIRONMENT_ACCOUNT else str(one): self.of(one) for one in ids}
-        return {label: room for label, room in rooms.items() if room is not None}
-
-    def _of(self, account_id: uuid.UUID) -> Headroom | None:
-        found = self._count_of(account_id).trunks()
-        if found is None:
-            return None
-        most, limit = self.trunk_max_numbers, self.toolboxes.account(account_id).trunk_limit
-        pairs = [pair for pair in self.toolboxes.in_use() if pair.carrier_account_id == account_id]
-        profiles = {self.toolboxes.project(pair.voice_project_id).profile for pair in pairs}
-        by_hash = {profile_hash(profile): profile for profile in profiles}
-        with self.sessions() as session:
-            in_use = len(found.sids) + _growth_since(session, account_id, found)
-            pools = [places_of(session, account_id, profile, most) for profile in by_hash.values()]
-            promised = _count_promised(session, account_id)
-        unmade, free = sum(pool.unmade for pool in pools), sum(pool.free for pool in pools)
-        allowed = max(limit - in_use, 0)
-        places = free + (sum(pool.free_on_unmade for pool in pools) if unmade <= allowed else 0)
-        new = _trunks_for(promised.shared - places, most)
-        makeable = min(new, max(allowed - unmade - promised.dedicated, 0))
-        return Headroom(
-            trunk_limit=limit,
-            trunks_in_use=in_use,
-            trunks_promised=promised.dedicated + unmade + new,
-            places_free=max(places + makeable * most - promised.shared, 0),
-            trunk_max_numbers=most,
-        )
-
-    def for_items(self, items: Sequence[Item]) -> Headroom | None:
-        """Return the figures for the valid items of a bulk that is not stored yet, of all accounts together.
-
-        None when one of them does not respond in time.
-        """
-        valid = [item for item in items if item.problem is None]
-        with self.sessions() as session:
-            home = session.get_one(Workspace, home_workspace()).carrier_account_id
-            existing = queries.existing_agents(session, {item.agent_id for item in valid if item.agent_id})
-        wanted: dict[uuid.UUID, list[TrunkMode]] = {}
-        for item in valid:
-            if item.new_agent is not None:
-                account_id, mode = item.new_agent.carrier_account_id or home, item.new_agent.trunk_mode
-            elif item.agent_id is not None and item.agent_id in existing:
-                account_id, mode = existing[item.agent_id]
-            else:
-                continue
-            wanted.setdefault(account_id, []).append(mode)
-        parts = []
-        for account_id, modes in (wanted or {home: []}).items():
-            room = self.of(account_id)
-            if room is None:
-                return None
-            parts.append(room.for_numbers(len(modes), modes.count(TrunkMode.DEDICATED)))
-        return parts[0] if len(parts) == 1 else _sum_of(parts)
-
-    def _count_of(self, account_id: uuid.UUID) -> _TrunkCount:
-        if account_id not in self._counts:
-            tools = partial(self.toolboxes.of, AccountIds(account_id, ENVIRONMENT_PROJECT))
-            self._counts.setdefault(account_id, _TrunkCount(self.sessions, tools, self.list_timeout_s, self.clock))
-        return self._counts[account_id]
-
-
-def _sum_of(parts: Sequence[Headroom]) -> Headroom:
-    def total(name: str) -> int:
-        return sum(getattr(part, name) for part in parts)
-
-    return Headroom(
-        trunk_limit=total("trunk_limit"),
-        trunks_in_use=total("trunks_in_use"),
-        trunks_promised=total("trunks_promised"),
-        places_free=total("places_free"),
-        trunk_max_numbers=parts[0].trunk_max_numbers,
-        wanted=total("wanted"),
-        dedicated=total("dedicated"),
-        parts=tuple(parts),
-    )
-
-
-def _growth_since(session: Session, account_id: uuid.UUID, found: _TrunkList) -> int:
-    """Return by how many trunks our own operations have changed the account since the list."""
-    since = found.at - OVERLAP
-    of_account = select(Resource.external_id, Resource.deleted_at.is_(None)).join(Agent, Agent.id == Resource.agent_id)
-    own = of_account.where(
-        Agent.carrier_account_id == account_id,
-        # With the provider, the key finds the kind: most rows of the ledger are LiveKit's.
-        Resource.provider == STEP_BY_NAME[TRUNK].provider,
-        Resource.kind == TRUNK,
-        or_(Resource.seen_at > since, Resource.deleted_at > since),
-    )
-    is_recent = or_(Trunk.checked_at.is_(None), Trunk.checked_at > since, Trunk.gone_at > since)
-    shared = select(Trunk.twilio_trunk_sid, Trunk.gone_at.is_(None)).where(
-        Trunk.carrier_account_id == account_id,
-        Trunk.twilio_trunk_sid.is_not(None),
-        is_recent,
-        or_(Trunk.gone_at.is_(None), Trunk.gone_at > since),
-    )
-    exists = {sid: is_there for query in (own, shared) for sid, is_there in session.execute(query)}
-    return sum(is_there - (sid in found.sids) for sid, is_there in exists.items())
-
-
-@dataclass(frozen=True, slots=True)
-class _Promised:
-    """Numbers already accepted that have no place and no trunk yet."""
-
-    shared: int
-    dedicated: int
-
-
-def _count_promised(session: Session, account_id: uuid.UUID) -> _Promised:
-    is_dedicated = Agent.trunk_mode == TrunkMode.DEDICATED
-    in_progress = (
-        select(func.count().filter(~is_dedicated), func.count().filter(is_dedicated))
-        .select_from(Operation)
-        .join(Agent, Agent.id == Operation.agent_id)
-        .where(
-            Agent.carrier_account_id == account_id,
-            Operation.kind == OperationKind.PROVISION,
-            Operation.status.in_([OperationStatus.QUEUED, OperationStatus.RUNNING]),
-            Agent.twilio_trunk_sid.is_(None),
-            Agent.trunk_id.is_(None),
-        )
-    )
-    pending = queries.count_pending(session, account_id)
-    shared, dedicated = session.execute(in_progress).one()
-    return _Promised(
-        shared + pending.get(TrunkMode.SHARED, 0),
-        dedicated + pending.get(TrunkMode.DEDICATED, 0),
-    )

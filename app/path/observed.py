@@ -1,6 +1,7 @@
 """What both providers have, read whole: the fields that decide about a call, and every other as it came.
 
 `raw` is the whole record, so that an update can write back what it does not change: Twilio's JSON, LiveKit's protobuf.
+A number has none: an account may have thousands of them, and only what is named is written.
 """
 
 import re
@@ -83,7 +84,6 @@ class CarrierNumber:
     """`voice` or `fax`; "" counts as voice."""
     status: str = "in-use"
     """Twilio's undocumented status; "" counts as in use."""
-    raw: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_voice(self) -> bool:

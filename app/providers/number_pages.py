@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -126,12 +126,11 @@ class NumberPages:
 
 
 def _as_listed(began_at: float, numbers: list[CarrierNumber]) -> _Listed:
-    slim = [replace(number, raw={}) for number in numbers]
-    texts = Counter(number.phone_number for number in slim)
+    texts = Counter(number.phone_number for number in numbers)
     return _Listed(
         began_at,
-        max(1, math.ceil(len(slim) / PAGE_SIZE)),
+        max(1, math.ceil(len(numbers) / PAGE_SIZE)),
         # Which of two is meant only a look-up can say.
-        {number.phone_number: number for number in slim if texts[number.phone_number] == 1},
-        {number.sid: number for number in slim},
+        {number.phone_number: number for number in numbers if texts[number.phone_number] == 1},
+        {number.sid: number for number in numbers},
     )

@@ -65,7 +65,6 @@ def read_number(record: Json) -> CarrierNumber:
         has_voice=isinstance(capabilities, Mapping) and capabilities.get("voice") is True,
         receive_mode=_text(record, "voice_receive_mode"),
         status=_text(record, "status"),
-        raw=record,
     )
 
 

@@ -99,21 +99,6 @@ def test_a_refusal_is_shown_with_advice(api: Api, browser: BrowserClient) -> Non
     assert "number_in_use" in response.text
 
 
-def test_a_number_can_be_entered_when_the_list_cannot_be_read(
-    api: Api, browser: BrowserClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def list_numbers(_: object) -> None:
-        raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Twilio does not answer.")
-
-    monkeypatch.setattr(api.carrier, "list_numbers", list_numbers)
-
-    page = browser.get(f"/agents/{api.agent()}/provision")
-
-    assert page.status_code == 200
-    assert "Twilio does not answer." in page.text
-    assert 'name="typed"' in page.text
-
-
 def test_an_unavailable_provider_is_shown_on_the_page(api: Api, browser: BrowserClient) -> None:
     agent_id = api.agent()
     api.succeed(api.provision(agent_id).json["operationId"])

@@ -19,8 +19,9 @@ from tests.support.toolboxes import tools_of
 from tests.support.trunks import add_shared_trunk
 
 PARAMETERS = ("q", "status", "tab", "health", "cursor", "limit", "next", "agentId", "dryRun", "mode", "state")
+PARAMETERS += ("use", "search", "fresh", "since", "carrierAccountId")
 FORM_FIELDS = ("name", "livekitAgentName", "typed", "chosen", "takeover", "to", "url", "events", "description")
-FORM_FIELDS += ("key", "next", "fix")
+FORM_FIELDS += ("key", "next", "fix", "q", "use", "since")
 
 BAD_TEXTS = (
     "a%00b",
@@ -93,7 +94,8 @@ def rows(api: Api) -> dict[str, str]:
     key, _ = KeyService(api.wiring.sessions).create("another", [Scope.READ])
     team = {"workspace_id": str(api.wiring.workspaces.create("acme", "Acme").id), "key_id": str(key.id)}
     accounts = {"account_id": str(ENVIRONMENT_ACCOUNT), "project_id": str(ENVIRONMENT_PROJECT)}
-    return found | team | accounts | {"delivery_id": delivery_id, "audit_id": NOBODY, "trunk_id": trunk_id}
+    nobodys = {"audit_id": NOBODY, "call_id": NOBODY}
+    return found | team | accounts | nobodys | {"delivery_id": delivery_id, "trunk_id": trunk_id}
 
 
 def path_of(rule: Rule, ids: dict[str, str]) -> str:

@@ -31,6 +31,7 @@ from app.domain.workspaces import DEFAULT_SLUG, DEFAULT_WORKSPACE
 from app.settings import Settings
 from app.views.agent_schemas import AGENT_ID, CURSOR
 from app.views.bulk_schemas import item_cursor
+from app.views.number_schemas import NUMBER_CURSOR
 from app.views.reader import activity_cursor
 from app.wiring import Wiring, build
 from tests.support.sandbox import Sandbox
@@ -66,7 +67,7 @@ KEYS = 2000
 DEPENDS_ON_STATE = {"idempotency_key_reused", "number_not_in_account"}
 """422s that a valid request may meet."""
 
-BEYOND_SCHEMA = {"cursor", "phoneNumber", "metadata", "url", "name", "livekitAgentName", "description"}
+BEYOND_SCHEMA = {"cursor", "phoneNumber", "metadata", "url", "name", "livekitAgentName", "description", "search"}
 BEYOND_SCHEMA |= {
     "carrierAccountId",
     "voiceProjectId",
@@ -214,6 +215,7 @@ def _config(rows: Rows) -> SchemathesisConfig:
     values |= {"workspace": rows.workspaces[:1], "spare workspace": rows.workspaces[1:], "spare key": rows.keys}
     values |= {"changes": [activity_cursor(2**40)], "account": rows.accounts, "project": rows.projects}
     values |= {"delivery": rows.deliveries, "cursor": [CURSOR], "items": [item_cursor(0)]}
+    values["numbers"] = [NUMBER_CURSOR]
     values["key"] = [f"key-{count}" for count in range(KEYS)]
     taken = {"path.agent_id": "agent", "path.operation_id": "operation", "query.cursor": "cursor"}
     taken |= {f"path.{name}_id": name for name in ("bulk", "webhook", "delivery", "workspace", "account", "project")}
@@ -250,6 +252,13 @@ def _config(rows: Rows) -> SchemathesisConfig:
                 {
                     "include-path": "/api/activity",
                     "parameters": {"query.cursor": {"dictionary": "changes", "probability": KNOWN}},
+                },
+                {
+                    "include-path": "/api/numbers",
+                    "parameters": {
+                        "query.cursor": {"dictionary": "numbers", "probability": KNOWN},
+                        "query.carrierAccountId": {"dictionary": "account", "probability": KNOWN},
+                    },
                 },
                 {
                     "include-path": "/api/provisionings/{bulk_id}/items",

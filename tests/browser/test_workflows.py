@@ -22,9 +22,13 @@ def test_a_provisioning_is_watched_from_click_to_provisioned(user: ConsoleUser, 
     user.press("Create")
     user.sees_status("No number")
     user.press("Provision a number…")
-    page.get_by_label("Number in the Twilio account").select_option(number)
+    user.press("Read again")
+    page.get_by_label("Search the numbers").fill(number[-7:])
+    page.keyboard.press("Enter")
+    page.get_by_label(number).check()
     user.press("Preview")
     user.sees("No obstacles")
+    expect(page.get_by_label(number)).to_be_checked()
     user.save_screenshot("provision-preview")
     slow = sandbox.fault("livekit.create_dispatch_rule", "hold_before", times=1)
     user.press("Provision")
@@ -39,6 +43,37 @@ def test_a_provisioning_is_watched_from_click_to_provisioned(user: ConsoleUser, 
     assert sandbox.call(number)["agentName"] == "Front desk"
     expect(page.locator("#announcement")).to_have_text("Succeeded.")
     user.save_screenshot("agent-provisioned")
+
+
+def test_one_of_ten_thousand_numbers_is_found_and_chosen_with_the_keyboard_alone(
+    user: ConsoleUser, stack: Stack, sandbox: Sandbox
+) -> None:
+    sandbox.numbers([f"+1438{n:07}" for n in range(9_990)])
+    sandbox.number("+14385550001", voiceUrl="https://flows.example.com/v1/Accounts/AC1/Flows/FW1")
+    sandbox.number("+14385550002", trunkSid="TK" + "f" * 32)
+    sandbox.number("+14385550003", voiceApplicationSid="AP" + "f" * 32)
+    agent_id = stack.api.agent("Front desk")
+    page = user.page
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(f"/agents/{agent_id}/provision?fresh=1")
+    user.sees("50 of 9,993 numbers are shown")
+    user.save_screenshot("phone-provision-many")
+    assert not user.overflows()
+    page.get_by_label("Search the numbers").press_sequentially("(438) 555-000")
+    page.keyboard.press("Enter")
+    expect(page.locator(".choice")).to_have_count(3)
+    user.sees("needs takeover")
+    user.save_screenshot("phone-provision-search")
+    assert not user.overflows()
+    page.get_by_role("radio").first.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    expect(page.get_by_label("+14385550003")).to_be_checked()
+    page.get_by_label("Take over").focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    user.sees_status("Provisioned")
+    assert sandbox.call("+14385550003")["agentName"] == "Front desk"
 
 
 def test_a_failure_and_its_rollback_are_watched_and_retried(

@@ -1,4 +1,4 @@
-"""`agents` and `numbers`: lists, ambiguous names, and confirmation before a deletion."""
+"""`agents`: lists, ambiguous names, and confirmation before a deletion."""
 
 import re
 
@@ -9,7 +9,7 @@ from app.db.models import Agent, Event, Operation, OperationStep
 from app.db.webhooks import WebhookEndpoint
 from app.domain.operations import OperationStatus, StepState
 from tests.support.commands import Shell
-from tests.support.sandbox_app import FOREIGN_NUMBER, NUMBER
+from tests.support.sandbox_app import NUMBER
 
 FREE = "+15145550001"
 
@@ -77,29 +77,6 @@ def test_an_agent_that_the_api_would_refuse_is_a_usage_error(shell: Shell, words
     result = shell.run("agents", "create", *words)
 
     assert (result.exit_code, f"Error: {reason}" in result.stderr) == (2, True), result.output
-
-
-def test_the_accounts_numbers_are_listed_with_their_use(shell: Shell) -> None:
-    shell.live.sandbox.number(FREE)
-    result = shell.run("numbers", "list")
-
-    uses = {line.split()[0]: line.split()[1] for line in result.stdout.splitlines()[1:]}
-    assert uses[FREE] == "free"
-    assert (uses[NUMBER], uses[FOREIGN_NUMBER]) == ("agent", "trunk")
-    assert f"front desk ({shell.live.agent_id})" in result.stdout
-    free = shell.json("numbers", "list", "--free")
-    assert FREE in [one["phoneNumber"] for one in free]
-    assert {one["use"] for one in free} == {"free"}
-    assert shell.json("numbers", "list")[-1]["phoneNumber"] == FOREIGN_NUMBER
-
-
-def test_a_provider_that_refuses_is_one_line(shell: Shell) -> None:
-    shell.live.sandbox.fault("twilio.list_numbers", "reject", status=401, code=20003)
-
-    result = shell.run("numbers", "list")
-
-    assert result.exit_code == 1
-    assert result.stderr == "Error: Twilio refused list_numbers: HTTP 401, code 20003. (twilio_bad_credentials)\n"
 
 
 HOSTILE = "[red]\x1b]0;x\x07\x1bc\x9b31m\u202e"

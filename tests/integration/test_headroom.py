@@ -10,8 +10,9 @@ from app.accounts.clients import Toolboxes
 from app.db.models import Trunk
 from app.domain.errors import ErrorCode
 from app.domain.operations import TrunkMode, TrunkState
+from app.numbers.account_lists import FRESH_S, PAUSE_AFTER_FAILURE_S
 from app.numbers.dry_run import PlannedTrunk, PlanningService
-from app.numbers.inventory import FRESH_S, PAUSE_AFTER_FAILURE_S, HeadroomService
+from app.numbers.headroom import HeadroomService
 from app.providers.errors import TransientError
 from tests.support.saga import E164, MAX_NUMBERS, PROFILE, TIMING, Saga
 from tests.support.toolboxes import toolboxes_in_memory

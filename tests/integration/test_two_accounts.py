@@ -22,7 +22,8 @@ from app.domain.operations import (
     TrunkMode,
 )
 from app.domain.workspaces import ENVIRONMENT, AccountIds, AccountKind, CredentialStatus
-from app.numbers.inventory import HeadroomService, InventoryService, NumberUse
+from app.numbers.headroom import HeadroomService
+from app.numbers.inventory import InventoryService, NumberUse
 from app.path.marks import tag_of
 from app.providers.errors import RejectedError, TransientError
 from app.saga.machine import Verdict
@@ -465,9 +466,15 @@ def test_an_inventory_is_of_one_account_and_without_the_numbers_of_others(
     ids, _ = acme
     saga.provisioned()
     inventory = InventoryService(saga.sessions, saga.toolboxes)
-    (ours,) = inventory.numbers()
+    (ours,) = inventory.of_account().numbers
     assert (ours.phone_number, ours.use, ours.agent_name) == (E164, NumberUse.AGENT, "support")
-    (theirs,) = inventory.numbers(ids.carrier_account_id)
+    (theirs,) = inventory.of_account(ids.carrier_account_id).numbers
     assert (theirs.phone_number, theirs.use) == (OTHER, NumberUse.FREE)
-    with seeing(uuid.uuid4()):
-        assert inventory.numbers(ENVIRONMENT.carrier_account_id) == []
+    workspace_id = uuid.uuid4()
+    with saga.sessions.begin() as session:
+        session.add(Workspace(id=workspace_id, slug="globex", name="Globex"))
+    with seeing(workspace_id):
+        assert inventory.of_account().numbers == inventory.of_account(ENVIRONMENT.carrier_account_id).numbers == []
+        with pytest.raises(RefusedError) as refused:
+            inventory.of_account(ids.carrier_account_id)
+    assert refused.value.code is ErrorCode.ACCOUNT_NOT_FOUND

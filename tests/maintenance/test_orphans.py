@@ -171,7 +171,7 @@ def test_odd_texts_at_both_providers_make_nothing_fail(live: SandboxApp) -> None
     live.wiring.provisioning.provision(other, SPARE, takeover=False, origin=Origin())
     live.drive()
     assert live.sandbox.call(SPARE)["agentName"] == "back-office"
-    assert {one.phone_number for one in live.wiring.inventory.numbers()} >= {NUMBER, SPARE}
+    assert {one.phone_number for one in live.wiring.inventory.of_account().numbers} >= {NUMBER, SPARE}
 
 
 def _number_path(live: SandboxApp) -> str:

@@ -112,12 +112,12 @@ def test_the_tag_of_a_status_does_not_tell_of_another_workspaces_numbers(two: Tw
 
 def test_the_choice_of_numbers_leaves_out_those_of_others(two: Two) -> None:
     with two.in_acme():
-        found = {one.phone_number: one for one in two.live.wiring.inventory.numbers()}
+        found = {one.phone_number: one for one in two.live.wiring.inventory.of_account().numbers}
     assert NUMBER not in found
     assert found[ACMES_NUMBER].agent_id == two.agent_id
     assert found[FREE_NUMBER].use is NumberUse.FREE
     assert found[FOREIGN_NUMBER].use is NumberUse.TRUNK
-    assert NUMBER in {one.phone_number for one in two.live.wiring.inventory.numbers()}
+    assert NUMBER in {one.phone_number for one in two.live.wiring.inventory.of_account().numbers}
 
 
 def test_a_dry_run_says_that_a_number_is_in_use_and_not_by_whom(two: Two) -> None:

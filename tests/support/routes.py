@@ -88,6 +88,7 @@ ROUTES: Mapping[str, Route] = {
     "GET /api/audit": Route(May.READ, 200, hides=False),
     "POST /api/audit": Route(May.WRITE, 202, {"fix": True}),
     "GET /api/audit/<audit_id>": Route(May.READ, 200),
+    "GET /api/numbers": Route(May.READ, 200),
     "GET /api/operations": Route(May.READ, 200),
     "GET /api/operations/<operation_id>": Route(May.READ, 200),
     "POST /api/operations/<operation_id>/retry": Route(May.WRITE, 202),
