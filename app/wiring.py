@@ -8,18 +8,22 @@ from pkgutil import resolve_name
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from app.accounts.clients import AccountClient, CarrierCredential, Limits, ProjectClient, ProjectCredential, Toolboxes
 from app.db.engine import Sessions, make_engine, make_sessions
 from app.domain.workspaces import ENVIRONMENT, AccountKind
-from app.observability.tracing import NO_TELEMETRY, Telemetry
-from app.path.spec import Profile
-from app.saga.machine import Timing
 from app.sealing import Sealer
 from app.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from app.accounts.clients import (
+        AccountClient,
+        CarrierCredential,
+        Limits,
+        ProjectClient,
+        ProjectCredential,
+        Toolboxes,
+    )
     from app.accounts.service import AccountService
     from app.accounts.stored_secrets import StoredSecretService
     from app.audit.retiring import RetiringService
@@ -34,9 +38,12 @@ if TYPE_CHECKING:
     from app.numbers.maintenance import MaintenanceService
     from app.numbers.service import ProvisioningService, Publisher
     from app.numbers.test_calls import CallService
+    from app.observability.tracing import Telemetry
+    from app.path.spec import Profile
     from app.providers.base import Carrier, VoicePlatform
     from app.providers.rate_limiter import RateLimiter
     from app.providers.request_recorder import RecordedLiveKitConnection, RecordedTwilioHttp, RequestRecorder
+    from app.saga.machine import Timing
     from app.saga.rows import Rows
     from app.saga.runner import Runner
     from app.sweeper import Sweeper
@@ -121,17 +128,19 @@ class Wiring:
         return self._given_publisher or resolve_name(PUBLISHER)
 
     @part
-    def telemetry(self) -> Telemetry:
+    def telemetry(self) -> "Telemetry":
         """The counters and traces of this process."""
         from app.observability.counters import make_counters
-        from app.observability.tracing import make_tracing
+        from app.observability.tracing import Telemetry, make_tracing
 
         tracing = make_tracing(self.settings.otel_exporter_otlp_endpoint, self.settings.instance_name)
         return Telemetry(make_counters(self.settings.redis_url), tracing)
 
     @part
-    def toolboxes(self) -> Toolboxes:
+    def toolboxes(self) -> "Toolboxes":
         """The clients of all accounts."""
+        from app.accounts.clients import Toolboxes
+
         return Toolboxes(
             self.sessions,
             lambda: self._environment,
@@ -329,7 +338,9 @@ class Wiring:
         return Sender(AddressRule(self.settings.webhook_networks))
 
     @part
-    def _timing(self) -> Timing:
+    def _timing(self) -> "Timing":
+        from app.saga.machine import Timing
+
         return Timing(self.settings.provider_timeout, timedelta(seconds=self.settings.operation_budget_s))
 
     @part
@@ -337,7 +348,7 @@ class Wiring:
         return _Adapters(self.settings, self.telemetry)
 
     @part
-    def _environment(self) -> tuple[AccountClient, ProjectClient]:
+    def _environment(self) -> "tuple[AccountClient, ProjectClient]":
         return _environment(self.settings, self._adapters, *self._given)
 
     def check_broker(self) -> None:
@@ -376,8 +387,10 @@ def build(
     return Wiring(settings, publisher, carrier, platform)
 
 
-def profile_of(settings: Settings) -> Profile:
+def profile_of(settings: Settings) -> "Profile":
     """Build what all paths of the installation have in common."""
+    from app.path.spec import Profile
+
     uri, is_secure = settings.livekit_sip_uri, settings.trunk_secure
     return Profile(
         sip_uri=uri.over_tls() if is_secure else uri,
@@ -394,9 +407,9 @@ class _Adapters:
     """Builds the adapters of both providers; the environment's secrets are masked in what either of them says."""
 
     settings: Settings
-    telemetry: Telemetry
+    telemetry: "Telemetry"
 
-    def rate_limiter(self, kind: AccountKind, limits: Limits) -> "RateLimiter | None":
+    def rate_limiter(self, kind: AccountKind, limits: "Limits") -> "RateLimiter | None":
         """Build the rate limiter of an account; the account is who pays: the Twilio account, the LiveKit project."""
         from app.providers.rate_limiter import make_rate_limiter
 
@@ -413,7 +426,7 @@ class _Adapters:
 
     def carrier(
         self,
-        credential: CarrierCredential,
+        credential: "CarrierCredential",
         rate_limiter: "RateLimiter | None",
         http: "RecordedTwilioHttp | None" = None,
     ) -> "Carrier":
@@ -434,7 +447,7 @@ class _Adapters:
 
     def platform(
         self,
-        credential: ProjectCredential,
+        credential: "ProjectCredential",
         rate_limiter: "RateLimiter | None",
         connection: "RecordedLiveKitConnection | None" = None,
     ) -> "VoicePlatform":
@@ -453,9 +466,10 @@ class _Adapters:
         )
 
     def recording(
-        self, account: CarrierCredential, project: ProjectCredential, recorder: "RequestRecorder"
+        self, account: "CarrierCredential", project: "ProjectCredential", recorder: "RequestRecorder"
     ) -> "tuple[Carrier, VoicePlatform]":
         """Build clients that record their requests and send none."""
+        from app.observability.tracing import NO_TELEMETRY
         from app.providers.request_recorder import RecordedLiveKitConnection, RecordedTwilioHttp
 
         silent = replace(self, telemetry=NO_TELEMETRY)
@@ -466,8 +480,10 @@ class _Adapters:
 
 def _environment(
     settings: Settings, adapters: _Adapters, carrier: "Carrier | None", platform: "VoicePlatform | None"
-) -> tuple[AccountClient, ProjectClient]:
+) -> "tuple[AccountClient, ProjectClient]":
     """Build the clients of the environment's accounts, as far as they are not given."""
+    from app.accounts.clients import AccountClient, CarrierCredential, Limits, ProjectClient, ProjectCredential
+
     account = CarrierCredential(
         settings.twilio_account_sid, settings.twilio_username, settings.twilio_password, settings.twilio_base_url
     )

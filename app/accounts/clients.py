@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import Generic, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, TypeVar, cast
 
 import structlog
 from sqlalchemy import func, select, text
@@ -35,12 +35,14 @@ from app.domain.workspaces import (
 from app.path.spec import Profile
 from app.providers.base import Carrier, VoicePlatform
 from app.providers.errors import ProviderError, TransientError
-from app.providers.rate_limiter import RateLimiter
-from app.providers.request_recorder import RequestRecorder
 from app.saga.context import Toolbox
 from app.saga.machine import Timing
 from app.sealing import Sealer, SealError
 from app.trunks.pool import TrunkPool
+
+if TYPE_CHECKING:
+    from app.providers.rate_limiter import RateLimiter
+    from app.providers.request_recorder import RequestRecorder
 
 log = structlog.get_logger(__name__)
 
@@ -101,17 +103,17 @@ class Limits:
 class Adapters(Protocol):
     """Builds the adapters of both providers."""
 
-    def rate_limiter(self, kind: AccountKind, limits: Limits, /) -> RateLimiter | None:
+    def rate_limiter(self, kind: AccountKind, limits: Limits, /) -> "RateLimiter | None":
         """Build the rate limiter of an account; None where its rate is `off`."""
 
-    def carrier(self, credential: CarrierCredential, rate_limiter: RateLimiter | None, /) -> Carrier:
+    def carrier(self, credential: CarrierCredential, rate_limiter: "RateLimiter | None", /) -> Carrier:
         """Build a client of a Twilio account."""
 
-    def platform(self, credential: ProjectCredential, rate_limiter: RateLimiter | None, /) -> VoicePlatform:
+    def platform(self, credential: ProjectCredential, rate_limiter: "RateLimiter | None", /) -> VoicePlatform:
         """Build a client of a LiveKit project."""
 
     def recording(
-        self, account: CarrierCredential, project: ProjectCredential, recorder: RequestRecorder, /
+        self, account: CarrierCredential, project: ProjectCredential, recorder: "RequestRecorder", /
     ) -> tuple[Carrier, VoicePlatform]:
         """Build clients that record their requests and send none."""
 
@@ -124,7 +126,7 @@ class AccountClient:
     credential: CarrierCredential
     trunk_limit: int
     """Trunks that it may have."""
-    rate_limiter: RateLimiter | None = None
+    rate_limiter: "RateLimiter | None" = None
     name: str = "environment"
 
 
@@ -136,7 +138,7 @@ class ProjectClient:
     credential: ProjectCredential
     profile: Profile
     """What all paths to it have in common."""
-    rate_limiter: RateLimiter | None = None
+    rate_limiter: "RateLimiter | None" = None
     name: str = "environment"
 
 
@@ -424,7 +426,7 @@ class Toolboxes:
         """Build the same of a voice project; the caller closes it."""
         return self._adapters.platform(ProjectCredential(url, api_key, secret), None)
 
-    def recording(self, ids: AccountIds, recorder: RequestRecorder) -> tuple[Carrier, VoicePlatform]:
+    def recording(self, ids: AccountIds, recorder: "RequestRecorder") -> tuple[Carrier, VoicePlatform]:
         """Build clients of these accounts that record their requests and send none."""
         account, project = self.account(ids.carrier_account_id), self.project(ids.voice_project_id)
         return self._adapters.recording(account.credential, project.credential, recorder)

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import delete, exists, func, select, update
@@ -25,8 +26,11 @@ from app.numbers.maintenance import save_trunk_health
 from app.path.marks import pool_tag
 from app.providers.errors import ProviderError
 from app.providers.rate_limiter import Caller, CallPriority, calling
-from app.saga.context import StepContext, ToolboxSource, context_without_rows
+from app.saga.context import StepContext, context_without_rows
 from app.saga.twilio_steps import delete_empty_trunk, numbers_seen, trunks_with
+
+if TYPE_CHECKING:
+    from app.saga.context import ToolboxSource
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +72,7 @@ class RetiringService:
     """Finds and retires the trunks of the pool that nobody uses."""
 
     sessions: Sessions
-    toolboxes: ToolboxSource
+    toolboxes: "ToolboxSource"
 
     def take_due(self) -> list[uuid.UUID]:
         """Note which trunks are empty since when, and return those that are due to go."""

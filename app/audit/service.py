@@ -12,12 +12,12 @@ from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from app.accounts.clients import Toolboxes
 from app.audit.orphans import StoredPaths, delete_orphan, find_orphans, ids_of, read_pool
 from app.audit.trunks import find_foreign_numbers, findings_by_trunk, forget_gone
 from app.bulk.service import BulkService
@@ -68,6 +68,9 @@ from app.providers.rate_limiter import Caller, CallPriority, calling
 from app.saga.context import Toolbox
 from app.saga.observing import both, read_account, read_project
 from app.trunks.pool import profile_hash
+
+if TYPE_CHECKING:
+    from app.accounts.clients import Toolboxes
 
 log = structlog.get_logger(__name__)
 
@@ -139,7 +142,7 @@ class AuditService:
     """Requests audits, runs them and stores their reports."""
 
     sessions: Sessions
-    toolboxes: Toolboxes
+    toolboxes: "Toolboxes"
     maintenance: MaintenanceService
     orphan_grace: timedelta
     bulks: BulkService

@@ -8,11 +8,11 @@ import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from app.accounts.clients import Toolboxes
 from app.bulk.service import BulkService
 from app.db.engine import Sessions
 from app.db.models import Agent, Bulk, BulkItem, Operation
@@ -28,6 +28,9 @@ from app.domain.operations import (
 from app.domain.workspaces import ENVIRONMENT, AccountIds
 from app.path.spec import Profile
 from app.trunks.listing import places_of
+
+if TYPE_CHECKING:
+    from app.accounts.clients import Toolboxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ class ConsolidationService:
 
     sessions: Sessions
     bulks: BulkService
-    toolboxes: Toolboxes
+    toolboxes: "Toolboxes"
     max_numbers: int
     """Numbers on one shared trunk."""
 

@@ -4,14 +4,12 @@ import sys
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-from apiflask import Schema
 from marshmallow import ValidationError
 from rich.text import Text
 
-from app.accounts.service import Account
 from app.cli.context import EXIT_ATTENTION, MAX_IDS_SHOWN, json_option, origin, usage_error, user_command, wiring
 from app.cli.output import (
     BAD,
@@ -42,6 +40,10 @@ from app.views.account_schemas import (
     VoiceProjectOut,
     account_json,
 )
+from app.views.fields import Schema
+
+if TYPE_CHECKING:
+    from app.accounts.service import Account
 
 STATUS_COLOURS = {CredentialStatus.VERIFIED: GOOD, CredentialStatus.PENDING: WARNING, CredentialStatus.INVALID: BAD}
 
@@ -84,7 +86,7 @@ _PROJECT_OPTIONS = (
 )
 
 
-def find_accounts(kind: AccountKind, text: str) -> list[Account]:
+def find_accounts(kind: AccountKind, text: str) -> "list[Account]":
     """Return the account with this id, or those with this name."""
     try:
         return [wiring().accounts.get(kind, uuid.UUID(text))]
@@ -94,7 +96,7 @@ def find_accounts(kind: AccountKind, text: str) -> list[Account]:
         return []
 
 
-def find_account(kind: AccountKind, text: str) -> Account:
+def find_account(kind: AccountKind, text: str) -> "Account":
     """Return the account with this id or name; a name that several have is refused."""
     found = find_accounts(kind, text)
     if not found:
@@ -114,7 +116,7 @@ def _load(schema: Schema, given: dict[str, Any]) -> dict[str, Any]:
         raise usage_error(error) from error
 
 
-def _show(kind: AccountKind, account: Account, *, is_json: bool) -> None:
+def _show(kind: AccountKind, account: "Account", *, is_json: bool) -> None:
     if is_json:
         print_json(account, SCHEMAS[kind].one)
         return
@@ -146,7 +148,7 @@ def _print_checks(checks: list[dict[str, Any]]) -> None:
     )
 
 
-def _end(account: Account) -> None:
+def _end(account: "Account") -> None:
     """Exit with 3 unless the account is valid and every check has passed."""
     is_valid = account.row.status is not CredentialStatus.INVALID and all(one["ok"] for one in account.row.checks)
     if not is_valid:

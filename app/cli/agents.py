@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from apiflask import Schema
 from marshmallow import ValidationError
 
 from app.cli.context import (
@@ -38,6 +37,7 @@ from app.domain.options import Option, options_of
 from app.domain.texts import InvalidTextError, escaped, read_json
 from app.numbers.changing import patched_by
 from app.views.agent_schemas import AgentIn, AgentOut, AgentPage, AgentPatchIn
+from app.views.fields import Schema
 from app.views.option_schemas import GROUPS
 from app.views.option_texts import OPTION_AT, put, read_value
 

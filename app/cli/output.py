@@ -11,13 +11,13 @@ from datetime import datetime
 from typing import Any
 
 import click
-from apiflask import Schema
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from app.domain.texts import escaped
+from app.views.fields import Schema
 
 PIPE_WIDTH = 1000
 """Columns where standard output is not a terminal: nothing is wrapped, so that every row is one line."""

@@ -1,6 +1,7 @@
 """The commands on one number: `provision`, `status`, `deprovision`, `move`, `verify` and `repair`."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 from rich.text import Text
@@ -43,11 +44,13 @@ from app.cli.progress import (
 from app.db.models import Agent, Operation
 from app.domain.findings import Fix, Health, Severity, failed_checks, worst_first
 from app.domain.operations import OperationKind, OperationStatus, PhoneStatus
-from app.numbers.dry_run import Preview
-from app.numbers.maintenance import VerifyResult
-from app.numbers.service import OpenedOperation
 from app.views.operation_schemas import OperationOut, PhoneOut, PlanOut, VerifiedOut
 from app.views.operations import OperationView, PhoneView, plan_body, repair_message, trunk_in_words, verification_body
+
+if TYPE_CHECKING:
+    from app.numbers.dry_run import Preview
+    from app.numbers.maintenance import VerifyResult
+    from app.numbers.service import OpenedOperation
 
 KIND_NAMES = {
     OperationKind.PROVISION: "provisioning",
@@ -156,7 +159,7 @@ def move(agent: str, to_agent: str, wait: bool, is_json: bool) -> None:
 
 
 def finish_operation(
-    operation: Operation | OpenedOperation,
+    operation: "Operation | OpenedOperation",
     *,
     wait: bool,
     is_json: bool,
@@ -202,7 +205,7 @@ def _print_no_number(agent: Agent, *, is_json: bool) -> None:
         print_line(f"{agent.name} has no number.")
 
 
-def _finish_preview(preview: Preview, *, is_json: bool) -> None:
+def _finish_preview(preview: "Preview", *, is_json: bool) -> None:
     if is_json:
         print_json(plan_body(preview), PlanOut())
     else:
@@ -252,7 +255,7 @@ def verify(agent: str, is_json: bool) -> None:
     sys.exit(EXIT_OK if body["success"] else EXIT_ATTENTION)
 
 
-def _print_verification(result: VerifyResult) -> None:
+def _print_verification(result: "VerifyResult") -> None:
     """Print first whether calls fail, then which part of the path it is, then each finding with what to do."""
     failed = failed_checks(result.findings)
     print_result(verdict_line(result.findings))

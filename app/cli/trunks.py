@@ -1,10 +1,10 @@
 """`trunks`: which Twilio trunks there are, and how many more numbers fit."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from app.bulk.consolidation import ConsolidationPlan
 from app.cli.agents import limit_option
 from app.cli.bulk import finish_bulk, report_option, wait_option
 from app.cli.context import installation_command, json_option, origin, wiring
@@ -14,6 +14,9 @@ from app.numbers.headroom import UNKNOWN_ROOM
 from app.views.trunk_schemas import ConsolidationOut, TrunkPageOut
 from app.views.trunks import TrunkReader
 from app.wiring import profile_of
+
+if TYPE_CHECKING:
+    from app.bulk.consolidation import ConsolidationPlan
 
 trunks = click.Group("trunks", help="The Twilio trunks that numbers share, and those of single agents.")
 
@@ -82,7 +85,7 @@ def consolidate(dry_run: bool, wait: bool, report: Path | None, is_json: bool) -
     finish_bulk(bulk, wait=wait, report=report, is_json=is_json)
 
 
-def _print_plan(plan: ConsolidationPlan, *, is_json: bool) -> None:
+def _print_plan(plan: "ConsolidationPlan", *, is_json: bool) -> None:
     if is_json:
         print_json(ConsolidationOut().dump(plan))
         return

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import structlog
 from sqlalchemy.exc import IntegrityError
@@ -42,8 +42,10 @@ from app.path.options import observed_options, problems_of
 from app.path.spec import PathSpec
 from app.saga import machine
 from app.saga.chain_plan import plan_of
-from app.saga.context import Toolbox, ToolboxSource
 from app.saga.rows import Rows, agent_row
+
+if TYPE_CHECKING:
+    from app.saga.context import Toolbox, ToolboxSource
 
 log = structlog.get_logger(__name__)
 
@@ -183,7 +185,7 @@ class ChangeService:
     sessions: Sessions
     publisher: Publisher
     rows: Rows
-    toolboxes: ToolboxSource
+    toolboxes: "ToolboxSource"
 
     def change(
         self, agent_id: uuid.UUID, decide: Decide, *, is_current: Callable[[int], bool] | None = None, origin: Origin
@@ -214,7 +216,7 @@ class ChangeService:
     def _decide(
         self,
         session: Session,
-        tools: Toolbox,
+        tools: "Toolbox",
         agent_id: uuid.UUID,
         decide: Decide,
         is_current: Callable[[int], bool] | None,
@@ -284,7 +286,7 @@ def _refuse(agent: Agent, before: AgentFields, after: AgentFields, changed: froz
 
 
 def _update_of(
-    tools: Toolbox, agent: Agent, before: AgentFields, after: AgentFields, changed: frozenset[str]
+    tools: "Toolbox", agent: Agent, before: AgentFields, after: AgentFields, changed: frozenset[str]
 ) -> _Update | None:
     """Return what an operation has to do; None where nothing changes at a provider."""
     if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED:
@@ -309,7 +311,7 @@ def _update_of(
     return _Update(spec, names, extras, steps, leaves_trunk)
 
 
-def _read(tools: Toolbox, update: _Update) -> _Read:
+def _read(tools: "Toolbox", update: _Update) -> _Read:
     """Read what stands at the providers for the options that change; twice, where it is said not to be there."""
     spec, steps, platform = update.spec, steps_of(update.names), tools.platform
     trunk, rule, carrier_trunk = None, None, None

@@ -4,12 +4,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.accounts.clients import Toolboxes
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation
 from app.db.queries import count_members
@@ -51,6 +50,9 @@ from app.saga.context import NO_LEASE, StepContext, Toolbox
 from app.saga.contradictions import is_foreign_catch_all, refusals_of_rule, refusals_of_trunk
 from app.saga.steps import ACTIONS
 from app.trunks.pool import Making, Place
+
+if TYPE_CHECKING:
+    from app.accounts.clients import Toolboxes
 
 NO_OPERATION = uuid.UUID(int=0)
 """Stands for the operation, which does not exist yet."""
@@ -175,7 +177,7 @@ class PlanningService:
     """Plans a provisioning and writes nothing: reads rows and providers, and records what the steps would send."""
 
     sessions: Sessions
-    toolboxes: Toolboxes
+    toolboxes: "Toolboxes"
     trunk_max_numbers: int
 
     def preview(self, agent_id: uuid.UUID, phone_number: str, *, takeover: bool) -> Preview:

@@ -16,13 +16,12 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property, partial
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 from sqlalchemy import ARRAY, Text, any_, exists, func, literal, select
 from sqlalchemy.orm import Session, aliased
 
-from app.accounts.clients import Toolboxes
 from app.accounts.service import seen_account
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation, Workspace
@@ -35,6 +34,9 @@ from app.numbers.account_lists import FRESH_S, AccountList
 from app.path.observed import CarrierNumber, Unreadable
 from app.providers.errors import ProviderError, TransientError
 from app.providers.rate_limiter import current_caller, time_for_call
+
+if TYPE_CHECKING:
+    from app.accounts.clients import Toolboxes
 
 log = structlog.get_logger(__name__)
 
@@ -190,7 +192,7 @@ class InventoryService:
     """Combines accounts' numbers with our rows; safe to use from many threads."""
 
     sessions: Sessions
-    toolboxes: Toolboxes
+    toolboxes: "Toolboxes"
     clock: Callable[[], float] = time.monotonic
     _lists: dict[uuid.UUID, AccountList[_Listed]] = field(default_factory=dict, repr=False)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from sqlalchemy import func, select, update
@@ -51,11 +51,14 @@ from app.path.compare import compare
 from app.path.spec import PathSpec
 from app.saga import machine
 from app.saga.chain_plan import plan_of
-from app.saga.context import Toolbox, ToolboxSource, read_adopted, spec_of
+from app.saga.context import read_adopted, spec_of
 from app.saga.observing import read_path
 from app.saga.rows import Rows, agent_row
 from app.trunks.pool import profile_hash
 from app.webhooks.announcements import announce_drift
+
+if TYPE_CHECKING:
+    from app.saga.context import Toolbox, ToolboxSource
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +106,7 @@ class MaintenanceService:
     sessions: Sessions
     publisher: Publisher
     rows: Rows
-    toolboxes: ToolboxSource
+    toolboxes: "ToolboxSource"
 
     def verify(self, agent_id: uuid.UUID) -> VerifyResult:
         """Compare one agent's path with the providers and store the result as its health; 409 `agent_has_no_phone`.
@@ -226,7 +229,7 @@ class MaintenanceService:
         with self.sessions() as session:
             return session.get_one(Operation, saga.operation.id)
 
-    def _read(self, agent_id: uuid.UUID) -> tuple[PathSpec, Toolbox, int]:
+    def _read(self, agent_id: uuid.UUID) -> "tuple[PathSpec, Toolbox, int]":
         """Return the path as it should be, its toolbox, and how many numbers of its workspace share its trunk."""
         with self.sessions.begin() as session:
             agent = session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)))
@@ -241,7 +244,7 @@ class MaintenanceService:
         return spec_from_row(tools, agent), tools, sharing
 
 
-def profiles_differ(tools: Toolbox, *options: Mapping[str, Any]) -> bool:
+def profiles_differ(tools: "Toolbox", *options: Mapping[str, Any]) -> bool:
     """Tell whether the numbers of agents with these options, as they are stored, share no trunk."""
     return len({profile_hash(tools.profile.with_options(options_of(one))) for one in options}) > 1
 
@@ -339,7 +342,7 @@ def with_members(finding: Finding, members: int) -> Finding:
     return replace(finding, detail=f"{finding.detail} {members:,} numbers share the trunk.".lstrip())
 
 
-def spec_from_row(tools: Toolbox, agent: Agent) -> PathSpec:
+def spec_from_row(tools: "Toolbox", agent: Agent) -> PathSpec:
     """Build the path that a provisioned agent should have from its row."""
     ids = {step: getattr(agent, column) or "" for step, column in COLUMNS.items()}
     number, trunk_id = agent.twilio_phone_number or "", agent.trunk_id

@@ -8,12 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from app.accounts.clients import Toolboxes
 from app.calls.probing import place_test_call
 from app.calls.verdicts import CallTarget, Outcome
 from app.db.access import record_activity
@@ -30,16 +30,20 @@ from app.domain.workspaces import ENVIRONMENT_PROJECT
 from app.numbers.agents import lock_agent
 from app.numbers.maintenance import spec_from_row
 from app.numbers.service import Publisher
-from app.observability.counters import TEST_CALLS, Counters
+from app.observability.counters import TEST_CALLS
 from app.path.arrival import arrival, called_first, parsed_url
 from app.path.observed import Observed
 from app.path.spec import PathSpec
 from app.providers.base import VoicePlatform
 from app.providers.errors import ProviderError
-from app.saga.context import Toolbox
 from app.saga.observing import read_path
 from app.webhooks.announcements import announce
 from app.webhooks.sending import AddressRule
+
+if TYPE_CHECKING:
+    from app.accounts.clients import Toolboxes
+    from app.observability.counters import Counters
+    from app.saga.context import Toolbox
 
 log = structlog.get_logger(__name__)
 
@@ -100,12 +104,12 @@ class CallService:
 
     sessions: Sessions
     publisher: Publisher
-    toolboxes: Toolboxes
+    toolboxes: "Toolboxes"
     caller: str
     """The number that calls come from, where the agent's options let in others than a few."""
     rule: AddressRule
     """Which addresses a workspace's voice project may have us call; the environment's may have any."""
-    counters: Counters
+    counters: "Counters"
     place: PlaceCall = _place
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(AT_ONCE, "call"))
     """Threads start when needed: a call must not hold one of the worker's, which undo what failed."""
@@ -330,7 +334,7 @@ def _check_agent(session: Session, agent_id: uuid.UUID) -> None:
         raise agent_not_found(agent_id)
 
 
-def _read(tools: Toolbox, spec: PathSpec) -> Observed | None:
+def _read(tools: "Toolbox", spec: PathSpec) -> Observed | None:
     """Read the path as it is now; None where a provider does not say: the call is placed all the same."""
     try:
         with tools.noting():

@@ -20,7 +20,7 @@ from app.domain.errors import WAITING_CODES
 from app.path.observed import CarrierNumber
 from app.providers.base import Carrier
 from app.providers.errors import ProviderError
-from app.providers.twilio import PAGE_SIZE
+from app.providers.twilio_records import PAGE_SIZE
 
 log = structlog.get_logger(__name__)
 

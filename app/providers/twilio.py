@@ -15,6 +15,7 @@ from app.providers.errors import CallFailedError, Outcome, RejectedError, Transi
 from app.providers.rate_limiter import RateLimiter
 from app.providers.twilio_connection import TwilioConnection, gone_is_fine, records_of
 from app.providers.twilio_records import (
+    PAGE_SIZE,
     Json,
     by_age,
     checked_e164,
@@ -27,9 +28,6 @@ from app.providers.twilio_records import (
     read_trunk,
     unreadable_record,
 )
-
-PAGE_SIZE = 1000
-"""Records per list request: the most that Twilio allows, so that an inventory takes the fewest calls."""
 
 
 class TwilioCarrier:

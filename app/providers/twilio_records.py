@@ -13,6 +13,9 @@ from app.path.observed import CarrierNumber, CarrierTrunk, NumberRouting, Origin
 
 Json = Mapping[str, object]
 
+PAGE_SIZE = 1000
+"""Records per list request: the most that Twilio allows, so that an inventory takes the fewest calls."""
+
 _E164 = re.compile(r"\+[1-9][0-9]{1,14}")
 _SID = re.compile(r"(?P<kind>[A-Z]{2})[0-9a-f]{32}")
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from apiflask import Schema
 from marshmallow import ValidationError, fields, post_load, pre_dump, validate, validates_schema
 
 from app import setting_values
@@ -16,7 +15,7 @@ from app.domain.texts import MAX_NAME
 from app.domain.workspaces import SLUG, CredentialStatus
 from app.settings import MOST_IN_FLIGHT, MOST_TRUNKS
 from app.views.agent_schemas import OPERATION_ID, moment, text
-from app.views.fields import VISIBLE_LINE, JsonInteger, Name, Strict, StrictBoolean, choice
+from app.views.fields import VISIBLE_LINE, JsonInteger, Name, Schema, Strict, StrictBoolean, choice
 
 ACCOUNT_SID = "AC0123456789abcdef0123456789abcdef"
 API_KEY_SID = "SK0123456789abcdef0123456789abcdef"

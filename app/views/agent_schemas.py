@@ -5,9 +5,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from apiflask import Schema
 from marshmallow import ValidationError, fields, validate
-from webargs.multidictproxy import MultiDictProxy
 
 from app.db.queries import Position
 from app.domain.errors import ErrorCode
@@ -20,7 +18,9 @@ from app.views.fields import (
     Id,
     Metadata,
     Name,
+    Parameters,
     PhoneNumberField,
+    Schema,
     Strict,
     StrictBoolean,
     WholeNumber,
@@ -61,7 +61,7 @@ class Query(Strict):
 
     def load(self, data: Any, **options: Any) -> Any:
         """Return the parameters, defaults included; refuse one that is given twice."""
-        if isinstance(data, MultiDictProxy) and (repeated := repeated_parameters(data, data)):
+        if isinstance(data, Parameters) and (repeated := repeated_parameters(data, data)):
             raise ValidationError(dict(repeated))
         return super().load(data, **options) if data else dict(self._defaults)
 

@@ -4,7 +4,6 @@ import base64
 import binascii
 from typing import Any
 
-from apiflask import Schema
 from marshmallow import ValidationError, fields
 
 from app.bulk.files import items_from_csv
@@ -23,7 +22,7 @@ from app.views.agent_schemas import (
     takeover_flag,
     text,
 )
-from app.views.fields import Id, Strict, choice
+from app.views.fields import Id, Schema, Strict, choice
 from app.views.reader import INVALID_CURSOR, MAX_LIMIT
 
 BULK_ID = "e0a4b3f6-52a1-4a68-8b0e-4a3e4f1b9d20"

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from apiflask import Schema
 from marshmallow import fields
 
 from app.db.models import TestCall
 from app.db.queries import Position
 from app.domain.calls import CallStatus, CallVerdict
-from app.numbers.test_calls import CallService
 from app.views.agent_schemas import (
     AGENT_ID,
     DISPATCH_RULE_ID,
@@ -21,8 +19,11 @@ from app.views.agent_schemas import (
     next_page,
     text,
 )
-from app.views.fields import choice
+from app.views.fields import Schema, choice
 from app.views.reader import encode_cursor
+
+if TYPE_CHECKING:
+    from app.numbers.test_calls import CallService
 
 CALL_ID = "3f0d6c1e-52a7-4f0b-9a5e-6c5b6e0c7a11"
 
@@ -120,7 +121,7 @@ class CallPage:
     next_cursor: str | None
 
 
-def page_of_calls(calls: CallService, agent_id: Any, *, limit: int, cursor: Position | None = None) -> CallPage:
+def page_of_calls(calls: "CallService", agent_id: Any, *, limit: int, cursor: Position | None = None) -> CallPage:
     """Read one page of an agent's calls."""
     rows = calls.list_calls(agent_id, limit=limit + 1, cursor=cursor)
     items = rows[:limit]

@@ -2,17 +2,20 @@
 
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from apiflask import Schema
 from marshmallow import RAISE, ValidationError, fields
-from webargs.multidictproxy import MultiDictProxy
-from werkzeug.datastructures import MultiDict
 
 from app.domain.numbers import InvalidNumberError, parse_e164
 from app.domain.texts import STEERING, UNSEEN, InvalidTextError, check_metadata, read_uuid, visible_line
+
+if TYPE_CHECKING:
+    from apiflask import Schema as Schema  # noqa: PLC0414 - an export, and mypy needs it said
+else:
+    # All that APIFlask's class is; its package brings the whole web framework to every command.
+    from marshmallow import Schema
 
 VISIBLE_LINE = rf"^[^{STEERING}]*[^\s{STEERING}{UNSEEN}][^{STEERING}]*$"
 """The pattern of `Name` in the API reference; `visible_line` also covers combining marks and supplementary planes."""
@@ -24,7 +27,17 @@ E164_PATTERN = r"^\+[1-9][0-9]{1,14}$"
 """The pattern of a number in the API reference; `parse_e164` also checks it against its country's numbering plan."""
 
 
-def repeated_parameters(query: MultiDict[str, str] | MultiDictProxy, names: Iterable[str]) -> dict[str, list[str]]:
+@runtime_checkable
+class Parameters(Protocol):
+    """The parameters of a request, each of which may be given several times: Werkzeug's, and webargs' of them."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def getlist(self, name: str, /) -> list[str]:
+        """Return what a parameter was given as."""
+
+
+def repeated_parameters(query: Parameters, names: Iterable[str]) -> dict[str, list[str]]:
     """Return an error for each parameter that is given more than once, which could be read either way."""
     return {name: ["Given twice."] for name in names if len(query.getlist(name)) > 1}
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from apiflask import Schema
 from marshmallow import fields
 
 from app.domain.errors import OPERATION_ERROR_CODES, ErrorCode
@@ -22,7 +21,7 @@ from app.views.agent_schemas import (
     text,
     warnings_field,
 )
-from app.views.fields import Id, Strict, StrictBoolean, choice
+from app.views.fields import Id, Schema, Strict, StrictBoolean, choice
 from app.views.option_schemas import OptionsOut
 
 

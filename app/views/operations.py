@@ -5,15 +5,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.db.models import Agent, BulkItem, Event, Operation, OperationStep, Resource
 from app.domain.errors import ErrorCode
 from app.domain.findings import Callers, Finding, Health, failed_checks, failing_callers, finding_json
 from app.domain.operations import KINDS, Direction, OperationKind, OperationStatus, PhoneStatus, StepState, TrunkMode
-from app.numbers.dry_run import PlannedTrunk, Preview
-from app.numbers.maintenance import RepairResult, VerifyResult
 from app.path.observed import NumberRouting
+
+if TYPE_CHECKING:
+    from app.numbers.dry_run import PlannedTrunk, Preview
+    from app.numbers.maintenance import RepairResult, VerifyResult
 
 _MADE = frozenset({StepState.RUNNING, StepState.DONE, StepState.FAILED})
 """The states of a step that may have made something: a rollback has to undo it."""
@@ -252,7 +254,7 @@ def status_url(agent_id: uuid.UUID) -> str:
     return f"/api/agents/{agent_id}/phone-status"
 
 
-def verification_body(result: VerifyResult) -> dict[str, Any]:
+def verification_body(result: "VerifyResult") -> dict[str, Any]:
     """Return the body of `VerifiedOut`: every named check, and the health that was stored."""
     failed = failed_checks(result.findings)
     checks = [
@@ -291,7 +293,7 @@ def all_calls_in_words(findings: Iterable[Finding]) -> str:
     return f"{' and '.join(parts)} fail.".capitalize() if parts else "No call is known to fail."
 
 
-def repair_message(result: RepairResult, text: str) -> str:
+def repair_message(result: "RepairResult", text: str) -> str:
     """Return what to say after a repair: `text`, and what is left to a person."""
     if not result.left:
         return text
@@ -299,7 +301,7 @@ def repair_message(result: RepairResult, text: str) -> str:
     return " ".join([words, *(finding.instruction for finding in result.left)])
 
 
-def trunk_in_words(trunk: PlannedTrunk) -> str:
+def trunk_in_words(trunk: "PlannedTrunk") -> str:
     """Return which Twilio trunk a number would be put on."""
     if trunk.mode is TrunkMode.DEDICATED:
         return "It gets a new Twilio trunk of its own"
@@ -309,7 +311,7 @@ def trunk_in_words(trunk: PlannedTrunk) -> str:
     return f"It joins the shared Twilio trunk {which}, with {trunk.members:,} of {trunk.capacity:,} numbers on it"
 
 
-def plan_body(preview: Preview) -> dict[str, Any]:
+def plan_body(preview: "Preview") -> dict[str, Any]:
     """Return the body of `PlanOut`."""
     used, limit = preview.trunks_used, preview.trunks_limit
     return {

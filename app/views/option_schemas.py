@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple, cast
 
-from apiflask import Schema
 from marshmallow import ValidationError, fields, validates_schema
 
 from app.domain.options import (
@@ -25,7 +24,7 @@ from app.domain.options import (
 )
 from app.domain.texts import MAX_NAME, InvalidTextError, check_metadata, excerpt
 from app.path.options import MAX_AGENTS, MAX_CALLERS, MAX_PAIRS, RANGES, problems_of
-from app.views.fields import E164_PATTERN, JsonInteger, Name, Strict, StrictBoolean, flat_errors
+from app.views.fields import E164_PATTERN, JsonInteger, Name, Schema, Strict, StrictBoolean, flat_errors
 
 
 class OptionWords(NamedTuple):

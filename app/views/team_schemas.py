@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 from typing import Any
 
-from apiflask import Schema
 from marshmallow import ValidationError, fields, pre_dump, validate
 
 from app.access import MAX_NAME_LENGTH, Scope
@@ -12,7 +11,7 @@ from app.domain.events import Action, Channel
 from app.domain.texts import MAX_NAME
 from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT, MAX_SLUG, SLUG
 from app.views.agent_schemas import AGENT_ID, OPERATION_ID, Query, moment, next_page, page_limit, text
-from app.views.fields import VISIBLE_LINE, Id, Name, Strict, choice
+from app.views.fields import VISIBLE_LINE, Id, Name, Schema, Strict, choice
 from app.views.reader import ActivityCursorField, activity_cursor
 
 KEY = "tl_Zr8mVJ4m2bq0e7nCk1wYx5uTg9sPd3hLfA6oEiBvRtQ"

@@ -1,12 +1,11 @@
 """Request and response bodies of Twilio trunks."""
 
-from apiflask import Schema
 from marshmallow import fields
 
 from app.domain.operations import TrunkMode, TrunkState
 from app.views.agent_schemas import AGENT_ID, TRUNK_SID, PageQuery, moment, next_page, text
 from app.views.bulk_schemas import RoomOut
-from app.views.fields import choice
+from app.views.fields import Schema, choice
 from app.views.operation_schemas import HealthOut, ProvisionQuery
 
 TRUNK_ID = "0f6d1c5e-8a77-4b41-9d0c-5f1f6f0f3d52"

@@ -4,13 +4,12 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-from apiflask import Schema
 from marshmallow import fields, pre_dump, validate
 
 from app.domain.events import PHONE_EVENTS, DeliveryStatus, DisabledReason, WebhookEvent
 from app.domain.texts import MAX_NAME
 from app.views.agent_schemas import OPERATION_ID, PageQuery, moment, next_page, text
-from app.views.fields import VISIBLE_LINE, Name, Strict, StrictBoolean, choice
+from app.views.fields import VISIBLE_LINE, Name, Schema, Strict, StrictBoolean, choice
 from app.webhooks.endpoints import EndpointWithSecret
 
 URL = "https://example.com/hooks/trunkline"
