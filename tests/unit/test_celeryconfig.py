@@ -16,10 +16,11 @@ DOWN = [step.name for step in STEPS]
 UP = [step.name for step in reversed(STEPS) if step.is_undone]
 
 NAMES = {
-    *(f"{way}.{name}" for way in ("provision", "repair", "move", "rehome") for name in DOWN),
+    *(f"{way}.{name}" for way in ("provision", "repair", "move", "rehome", "update", "adopt") for name in DOWN),
     *(f"{way}.{name}" for way in ("rollback", "deprovision") for name in UP),
     "rollback.begin",
     "upkeep.audit",
+    "upkeep.call",
     "upkeep.kick",
     "upkeep.retire_trunk",
     "webhooks.deliver",
@@ -37,6 +38,8 @@ def test_every_task_goes_to_a_queue_that_a_worker_reads(celery_app: Celery, name
         "repair": "provision",
         "move": "provision",
         "rehome": "provision",
+        "update": "provision",
+        "adopt": "provision",
         "upkeep": "ops",
         "webhooks": "ops",
     }

@@ -34,7 +34,7 @@ from tests.support.machine_model import BEGINNING, E164, ORIGIN, TIMING, Dice, H
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "250"))
 """Lives of one number, of some 155 events each; those of the suite are the same each time, and take 3 s."""
 
-SEED = int(os.environ.get("MACHINE_SEED", "2"))
+SEED = int(os.environ.get("MACHINE_SEED", "6"))
 
 BAD_LIVES = 1000
 """Lives after which a rule that is off must have done harm: each of them needs less than a fifth of that."""
