@@ -8,7 +8,7 @@ from typing import TypeVar
 from app.domain.findings import Finding, FindingCode, Severity
 from app.domain.numbers import mask_numbers
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, ORIGINATION_URL, TRUNK
-from app.domain.options import OPTIONS, AgentOptions, Option, options_json
+from app.domain.options import NO_OPTIONS, OPTIONS, AgentOptions, Option, options_json
 from app.domain.texts import shown
 from app.path.arrival import leads_to
 from app.path.corrections import (
@@ -127,8 +127,8 @@ def _differences(spec: PathSpec, observed: Observed) -> Iterator[Finding]:
     inbound = observed.inbound_trunks.get(spec.inbound_trunk_id)
     rule = observed.rules.get(spec.rule_id)
     encrypts = trunk is not None and trunk.is_secure
-    names = (one.field for one in OPTIONS if getattr(spec.options, one.field) is not None)
-    present = observed_options(inbound, rule, trunk, names)
+    names = () if spec.options == NO_OPTIONS else (one.field for one in OPTIONS)
+    present = observed_options(inbound, rule, trunk, names) if names else NO_OPTIONS
     if trunk is not None:
         wanted_trunk = corrected_trunk(trunk, spec, livekit_encrypts=takes_encrypted_media(inbound, rule))
         yield from _of_trunk(spec, trunk, wanted_trunk, present)
@@ -156,7 +156,7 @@ _MOST_SHOWN = 100
 def _option_details(spec: PathSpec, step: str, changed: set[str], present: AgentOptions) -> dict[str, str]:
     """Return record fields that options set and that differ, with a sentence on each; a PIN is not shown."""
     details: dict[str, str] = {}
-    for one in OPTIONS:
+    for one in OPTIONS if changed else ():
         wanted, now = getattr(spec.options, one.field), getattr(present, one.field)
         name = RECORD_FIELDS.get(one.field, "")
         if wanted is None or step not in one.steps or name not in changed or now == wanted or one.field == "agents":

@@ -7,6 +7,7 @@ set.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK
 from app.domain.options import RuleAgent, TransferMode
@@ -115,27 +116,23 @@ def corrected_inbound_trunk(
     if _is_anothers(spec, INBOUND_TRUNK, now.id):
         # One without numbers has every number.
         return replace(now, numbers=numbers) if now.numbers else now
-    corrected = replace(
-        now,
-        name=wanted.name if not now.name or mark_in(now.name) else now.name,
-        metadata=now.metadata if _is_marked(spec, now.metadata) else with_mark(now.metadata, wanted.metadata),
-        numbers=numbers,
-        allowed_addresses=_corrected_addresses(now.allowed_addresses, spec),
-        has_username=False,
-        has_password=False,
-        media=_corrected_media(now.media, is_secure=spec.profile.is_secure, twilio_encrypts=twilio_encrypts),
-        ringing_timeout_s=(
-            wanted.ringing_timeout_s if 0 < now.ringing_timeout_s < SHORTEST_RINGING_S else now.ringing_timeout_s
-        ),
-        max_call_duration_s=0.0 if 0 < now.max_call_duration_s < SHORTEST_CALL_S else now.max_call_duration_s,
-    )
     said = said_fields(INBOUND_TRUNK, spec.options, former.options) - {"allowed_numbers"}
     are_same_callers = set(map(normalised, now.allowed_numbers)) == set(map(normalised, wanted.allowed_numbers))
-    return replace(
-        corrected,
-        allowed_numbers=now.allowed_numbers if are_same_callers else wanted.allowed_numbers,
-        **{name: getattr(wanted, name) for name in said},
-    )
+    is_ringing_too_short = 0 < now.ringing_timeout_s < SHORTEST_RINGING_S
+    is_cut = 0 < now.max_call_duration_s < SHORTEST_CALL_S
+    changes: dict[str, Any] = {
+        "name": wanted.name if not now.name or mark_in(now.name) else now.name,
+        "metadata": now.metadata if _is_marked(spec, now.metadata) else with_mark(now.metadata, wanted.metadata),
+        "numbers": numbers,
+        "allowed_addresses": _corrected_addresses(now.allowed_addresses, spec),
+        "allowed_numbers": now.allowed_numbers if are_same_callers else wanted.allowed_numbers,
+        "has_username": False,
+        "has_password": False,
+        "media": _corrected_media(now.media, is_secure=spec.profile.is_secure, twilio_encrypts=twilio_encrypts),
+        "ringing_timeout_s": wanted.ringing_timeout_s if is_ringing_too_short else now.ringing_timeout_s,
+        "max_call_duration_s": 0.0 if is_cut else now.max_call_duration_s,
+    }
+    return replace(now, **{**changes, **{name: getattr(wanted, name) for name in said}})
 
 
 def _corrected_addresses(now: tuple[str, ...], spec: PathSpec) -> tuple[str, ...]:
@@ -168,34 +165,38 @@ def corrected_rule(
     if _is_anothers(spec, DISPATCH_RULE, now.id):
         return now
     wanted, presets = built_rule(spec), spec.profile.room_presets
-    corrected = replace(
-        now,
-        name=wanted.name,
-        metadata=without_mark(now.metadata),
-        trunk_ids=(tuple(dict.fromkeys(now.trunk_ids)) if wanted.trunk_ids[0] in now.trunk_ids else wanted.trunk_ids),
-        inbound_numbers=(),
-        numbers=now.numbers if spec.phone_number in now.numbers else (),
-        pin=wanted.pin,
-        agents=_corrected_agents(now.agents, wanted.agents, former),
-        room_preset="" if presets is not None and now.room_preset not in presets else now.room_preset,
-        krisp=now.krisp and spec.options.krisp is not False,
-        media=_corrected_media(now.media, is_secure=False, twilio_encrypts=twilio_encrypts or spec.profile.is_secure),
-    )
     said = said_fields(DISPATCH_RULE, spec.options, former.options)
-    others = {name: getattr(wanted, name) for name in said - {"kind", "room", "is_fixed_room", "agents"}}
-    return _with_room(replace(corrected, **others), wanted, said, spec.phone_number)
+    has_trunk = wanted.trunk_ids[0] in now.trunk_ids
+    encrypts = twilio_encrypts or spec.profile.is_secure
+    changes: dict[str, Any] = {
+        "name": wanted.name,
+        "metadata": without_mark(now.metadata),
+        "trunk_ids": tuple(dict.fromkeys(now.trunk_ids)) if has_trunk else wanted.trunk_ids,
+        "inbound_numbers": (),
+        "numbers": now.numbers if spec.phone_number in now.numbers else (),
+        "pin": wanted.pin,
+        "room_preset": "" if presets is not None and now.room_preset not in presets else now.room_preset,
+        "krisp": now.krisp and spec.options.krisp is not False,
+        "media": _corrected_media(now.media, is_secure=False, twilio_encrypts=encrypts),
+    }
+    changes |= {name: getattr(wanted, name) for name in said}
+    changes |= {"agents": _corrected_agents(now.agents, wanted.agents, former), "kind": wanted.kind}
+    return _with_room(replace(now, **changes), now, wanted, said, spec.phone_number)
 
 
-def _with_room(now: DispatchRule, wanted: DispatchRule, said: frozenset[str], phone_number: str) -> DispatchRule:
-    """Return the rule with its kind, and its rooms' names where options say them or calls would get none.
+def _with_room(
+    corrected: DispatchRule, now: DispatchRule, wanted: DispatchRule, said: frozenset[str], phone_number: str
+) -> DispatchRule:
+    """Return the corrected rule with its rooms' names where options say them, or where calls would get none.
 
     Of a kind other than `individual` only who asks for it knows whether its rooms have a random part.
     """
     is_same_kind = now.kind is wanted.kind
     is_said = "is_fixed_room" in said or not is_same_kind or wanted.kind is not RuleKind.CALLEE
-    ours = replace(now, kind=wanted.kind, is_fixed_room=wanted.is_fixed_room if is_said else now.is_fixed_room)
+    is_fixed = wanted.is_fixed_room if is_said else now.is_fixed_room
+    ours = corrected if corrected.is_fixed_room is is_fixed else replace(corrected, is_fixed_room=is_fixed)
     has_own_room = is_same_kind and is_room_named(ours, phone_number, LONGEST_CALLER)
-    return ours if has_own_room and "room" not in said else replace(ours, room=wanted.room)
+    return ours if has_own_room or "room" in said else replace(ours, room=wanted.room)
 
 
 def _corrected_agents(
@@ -211,7 +212,7 @@ def _corrected_agents(
     found = [agent for agent in now if agent.name not in left]
     at = _place_of(ours, found, former.agent_name)
     found = [ours, *found] if at is None else _placed(found, at, ours)
-    if former.agent_name not in names:
+    if former.agent_name and former.agent_name not in names:
         found = [agent for agent in found if agent.name != former.agent_name]
     for extra in extras:
         at = next((place for place, agent in enumerate(found) if agent.name == extra.name), None)
@@ -222,7 +223,7 @@ def _corrected_agents(
 def _place_of(ours: RuleAgent, found: Sequence[RuleAgent], former_name: str) -> int | None:
     ways: tuple[Callable[[RuleAgent], bool], ...] = (
         lambda agent: agent.name == ours.name,
-        lambda agent: agent.name == former_name,
+        lambda agent: bool(former_name) and agent.name == former_name,
         lambda agent: is_same_job(agent.metadata, ours.metadata),
     )
     for is_ours in ways:
@@ -241,8 +242,10 @@ def _placed(agents: Sequence[RuleAgent], at: int, ours: RuleAgent) -> list[RuleA
 
 def is_same_job(metadata: str, other: str) -> bool:
     """Tell whether two texts give an agent's job the same: JSON by its content, where both are; empty is `{}`."""
+    if metadata == other:
+        return True
     first, second = _canonical(metadata or "{}"), _canonical(other or "{}")
-    return metadata == other if first is None or second is None else first == second
+    return first is not None and first == second
 
 
 def _canonical(text: str) -> str | None:

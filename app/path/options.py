@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from app.domain.numbers import InvalidNumberError, parse_e164
-from app.domain.options import OPTIONS, AgentOptions, DispatchKind, HeaderSet, Pairs, TransferMode
+from app.domain.options import NO_OPTIONS, OPTIONS, AgentOptions, DispatchKind, HeaderSet, Pairs, TransferMode
 from app.domain.texts import MAX_METADATA_BYTES, MAX_NAME, InvalidTextError, excerpt, storable, visible_line
 from app.path.livekit_matching import LONGEST_CALLER, LONGEST_ROOM_NAME, is_room_named
 from app.path.marks import mark_in, without_mark
@@ -45,10 +45,12 @@ ROOM_OPTIONS = frozenset({"dispatch_kind", "room_prefix", "room_name", "randomiz
 
 def said_fields(step: str, *options: AgentOptions) -> frozenset[str]:
     """Return the fields of a step's record that one of these sets of options says."""
+    # Most agents have none, and an audit asks for each of them.
+    given = [each for each in options if each != NO_OPTIONS]
     return frozenset(
         RECORD_FIELDS[one.field]
-        for one in OPTIONS
-        if one.step == step and any(getattr(each, one.field) is not None for each in options)
+        for one in (OPTIONS if given else ())
+        if one.step == step and any(getattr(each, one.field) is not None for each in given)
     )
 
 

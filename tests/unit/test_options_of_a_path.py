@@ -32,7 +32,7 @@ from app.domain.options import (
 )
 from app.path.compare import compare
 from app.path.corrections import corrected_inbound_trunk, corrected_rule, corrected_trunk, corrected_url, is_same_job
-from app.path.observed import CarrierTrunk, DispatchRule, InboundTrunk, Observed, RuleKind
+from app.path.observed import CarrierTrunk, DispatchRule, InboundTrunk, Media, Observed, RuleKind
 from app.path.options import RECORD_FIELDS, observed_options
 from app.path.reach import reach
 from app.path.spec import (
@@ -249,6 +249,25 @@ def test_another_pin_stops_calls_and_none_does_not(now: str) -> None:
     assert corrected(kit, wanted)[2].pin == "4711"
 
 
+def test_another_rule_that_asks_first_and_ends_the_call_is_named() -> None:
+    wanted = with_options(AgentOptions(pin="4711"))
+    path = seen(CASES["a PIN"].set_on(FRESH))
+    ours = replace(RULE_NOW, pin="4711")
+    other = replace(ours, id="SDR_bbbbbbbbbbbb", name="theirs", pin="99", numbers=(INBOUND_NOW.numbers[0],))
+    for change, code in (
+        ({}, None),
+        ({"media": Media(codecs=("opus/48000",), only_listed_codecs=True)}, FindingCode.RULE_OVERRIDDEN),
+        ({"pin": "4711", "agents": (RECORDER,)}, FindingCode.RULE_OVERRIDDEN),
+    ):
+        theirs = replace(other, **change)
+        found = compare(wanted, replace(path, rules={ours.id: ours, theirs.id: theirs}))
+        assert [finding.code for finding in found] == ([code] if code else [])
+        assert all(finding.resource == (DISPATCH_RULE, theirs.id) for finding in found)
+    found = compare(wanted, replace(path, rules={ours.id: replace(ours, pin=""), other.id: other}))
+    assert (found[0].code, found[0].severity) == (FindingCode.RULE_CHANGED, Severity.CRITICAL)
+    assert "theirs" in found[0].detail
+
+
 def test_a_pin_that_nobody_wants_is_taken_off_and_a_wanted_one_is_no_finding() -> None:
     kit = CASES["a PIN"].set_on(FRESH)
     (finding,) = compare(with_options(NO_OPTIONS), seen(kit))
@@ -341,6 +360,18 @@ AGENTS: dict[str, tuple[tuple[RuleAgent, ...], AgentOptions, Former, tuple[RuleA
         AgentOptions(agents=(RuleAgent("before", '{"x": 1}'),)),
         Former("before"),
         (OURS, RuleAgent("before", '{"x": 1}')),
+    ),
+    "one without a name, which any worker without one answers, is somebody's": (
+        (RuleAgent("", "x"), OURS),
+        NO_OPTIONS,
+        NOTHING_FORMER,
+        (RuleAgent("", "x"), OURS),
+    ),
+    "and is not ours when ours is gone": (
+        (RuleAgent("", "x"),),
+        NO_OPTIONS,
+        NOTHING_FORMER,
+        (OURS, RuleAgent("", "x")),
     ),
     "an option of the agent's own name says nothing": (
         (OURS,),
