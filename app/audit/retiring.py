@@ -24,8 +24,8 @@ from app.domain.operations import TrunkState
 from app.domain.workspaces import ENVIRONMENT_PROJECT, AccountIds
 from app.numbers.maintenance import save_trunk_health
 from app.path.marks import pool_tag
+from app.providers.callers import Caller, CallPriority, calling
 from app.providers.errors import ProviderError
-from app.providers.rate_limiter import Caller, CallPriority, calling
 from app.saga.context import StepContext, context_without_rows
 from app.saga.twilio_steps import delete_empty_trunk, numbers_seen, trunks_with
 

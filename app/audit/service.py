@@ -63,8 +63,8 @@ from app.path.compare import compare
 from app.path.marks import agent_of, is_damaged
 from app.path.observed import Observed
 from app.path.spec import PathSpec
+from app.providers.callers import Caller, CallPriority, calling
 from app.providers.errors import ProviderError
-from app.providers.rate_limiter import Caller, CallPriority, calling
 from app.saga.context import Toolbox
 from app.saga.observing import both, read_account, read_project
 from app.trunks.pool import profile_hash

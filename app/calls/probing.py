@@ -10,8 +10,8 @@ from app.calls.sip_call import CallTimes, new_call_id, place_call
 from app.calls.verdicts import CallTarget, Outcome, RoomSight, verdict_of
 from app.path.observed import RuleKind
 from app.providers.base import VoicePlatform
+from app.providers.callers import Caller, calling
 from app.providers.errors import ProviderError, RejectedError
-from app.providers.rate_limiter import Caller, calling
 
 FIRST_LOOK_S = 0.3
 """Seconds after the start until LiveKit is asked for the first time: its caller is in the room after about 0.1 s."""

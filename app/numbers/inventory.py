@@ -32,8 +32,8 @@ from app.domain.texts import shown
 from app.domain.workspaces import ENVIRONMENT_PROJECT, AccountIds, AccountKind
 from app.numbers.account_lists import FRESH_S, AccountList
 from app.path.observed import CarrierNumber, Unreadable
+from app.providers.callers import current_caller, time_for_call
 from app.providers.errors import ProviderError, TransientError
-from app.providers.rate_limiter import current_caller, time_for_call
 
 if TYPE_CHECKING:
     from app.accounts.clients import Toolboxes

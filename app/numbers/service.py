@@ -38,7 +38,7 @@ from app.saga import machine
 from app.saga.chain_plan import Plan, plan_of
 from app.saga.machine import BULK_MESSAGE_GRACE, MESSAGE_GRACE, Change, Saga
 from app.saga.rows import Rows, agent_row
-from app.webhooks.deliveries import WebhookPublisher
+from app.webhooks.announcements import WebhookPublisher
 
 log = structlog.get_logger(__name__)
 

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 from app.domain.numbers import mask_numbers
 from app.observability.counters import PROVIDER_CALLS, PROVIDER_SECONDS
 from app.observability.tracing import NO_TELEMETRY, NO_TRACING, Span, SpanKind, Telemetry
+from app.providers.callers import current_caller, time_for_call
 from app.providers.errors import CallFailedError, Outcome
-from app.providers.rate_limiter import TOO_MANY_REQUESTS, RateLimiter, current_caller, time_for_call
+from app.providers.rate_limiter import TOO_MANY_REQUESTS, RateLimiter
 
 _NOT_FOUND = 404
 _FIRST_SERVER_ERROR = 500

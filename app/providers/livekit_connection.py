@@ -25,10 +25,10 @@ from livekit.api.room_service import RoomService
 from livekit.api.sip_service import SipService
 from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 
+from app.providers.callers import time_for_call
 from app.providers.calls import CallInstrumentation, Exchange
 from app.providers.errors import MALFORMED, MAX_ERROR_BYTES, CallFailedError, Outcome, parse_retry_after
 from app.providers.livekit_errors import RPC_PREFIX
-from app.providers.rate_limiter import time_for_call
 from app.setting_values import is_loopback
 
 CONNECTIONS = 128

@@ -31,9 +31,9 @@ from urllib3.exceptions import NewConnectionError, ProxyError
 from urllib3.util import Timeout, parse_url
 from urllib3.util.url import Url
 
+from app.providers.callers import time_for_call
 from app.providers.calls import CallInstrumentation
 from app.providers.errors import MALFORMED, MAX_ERROR_BYTES, CallFailedError, Outcome, parse_retry_after, translate
-from app.providers.rate_limiter import time_for_call
 from app.providers.twilio_errors import TWILIO_TABLE
 from app.providers.twilio_records import Json, checked_sid
 from app.setting_values import is_loopback

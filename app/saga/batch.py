@@ -27,8 +27,8 @@ from app.domain.workspaces import AccountIds
 from app.path.compare import compare, is_broken
 from app.path.observed import CarrierTrunk, Observed, OriginationUrl
 from app.path.spec import as_built
+from app.providers.callers import Caller, CallPriority, calling
 from app.providers.errors import ProviderError
-from app.providers.rate_limiter import Caller, CallPriority, calling
 from app.saga import machine
 from app.saga.context import Claim, StepContext, claim_of
 from app.saga.machine import Change, Failure, Result, Verdict

@@ -31,9 +31,9 @@ from app.path.marks import has_mark, metadata_of, pool_tag, tag_of
 from app.path.observed import NumberRouting
 from app.path.spec import NOTHING_FORMER, Adopted, Former, Label, PathSpec, Profile
 from app.providers.base import Carrier, VoicePlatform
+from app.providers.callers import CallPriority
 from app.providers.errors import ProviderError, RejectedError, TransientError
 from app.providers.number_pages import NumberPages
-from app.providers.rate_limiter import CallPriority
 from app.saga.machine import AgentRow, Change, Lease, OperationRow, Saga, Timing
 from app.saga.rows import Loaded
 from app.trunks.pool import Pool

@@ -18,8 +18,8 @@ import structlog
 from app.domain.errors import WAITING_CODES, ErrorCode
 from app.domain.operations import Direction
 from app.path.spec import Adopted
+from app.providers.callers import Caller, calling
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
-from app.providers.rate_limiter import Caller, calling
 from app.saga import machine
 from app.saga.chain_plan import Plan, plan_of
 from app.saga.context import Claim, RoutedElsewhereError, ToolboxSource, claim_of

@@ -12,8 +12,8 @@ import structlog
 
 from app.domain.errors import ErrorCode
 from app.domain.operations import ORIGINATION_URL, STEP_BY_NAME, TRUNK
+from app.providers.callers import current_caller
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
-from app.providers.rate_limiter import current_caller
 from app.saga.context import StepContext
 from app.saga.machine import Result
 from app.trunks.pool import Place

@@ -4,14 +4,13 @@ import base64
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from apiflask import Schema
 from marshmallow import ValidationError, fields, validate
 
 from app.domain.texts import MAX_NAME
 from app.domain.workspaces import ENVIRONMENT_ACCOUNT
 from app.numbers.inventory import NEWEST, FoundNumbers, NumberFilter, NumberPosition, NumberUse
 from app.views.agent_schemas import AGENT_ID, NUMBER, TRUNK_SID, Query, moment, next_page, page_limit, text
-from app.views.fields import VISIBLE_LINE, Id, Name, choice
+from app.views.fields import VISIBLE_LINE, Id, Name, Schema, choice
 from app.views.reader import CURSOR_PATTERN, INVALID_CURSOR
 
 NUMBER_SID = "PN0123456789abcdef0123456789abcdef"

@@ -2,7 +2,7 @@
 
 import json
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marshmallow import fields, pre_dump, validate
 
@@ -10,7 +10,9 @@ from app.domain.events import PHONE_EVENTS, DeliveryStatus, DisabledReason, Webh
 from app.domain.texts import MAX_NAME
 from app.views.agent_schemas import OPERATION_ID, PageQuery, moment, next_page, text
 from app.views.fields import VISIBLE_LINE, Name, Schema, Strict, StrictBoolean, choice
-from app.webhooks.endpoints import EndpointWithSecret
+
+if TYPE_CHECKING:
+    from app.webhooks.endpoints import EndpointWithSecret
 
 URL = "https://example.com/hooks/trunkline"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwQ1Z9Vn5cJrE="  # noqa: S105  # nobody's
@@ -113,7 +115,7 @@ class WebhookSecretOut(WebhookOut):
     secret = text("The signing secret: store it now.", SECRET)
 
     @pre_dump
-    def _beside_its_secret(self, shown: EndpointWithSecret, **_: object) -> SimpleNamespace:
+    def _beside_its_secret(self, shown: "EndpointWithSecret", **_: object) -> SimpleNamespace:
         return SimpleNamespace(**vars(shown.endpoint), secret=shown.secret)
 
 

@@ -14,7 +14,7 @@ from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 from redis.exceptions import RedisError
 
-from app.providers.rate_limiter import Caller, calling
+from app.providers.callers import Caller, calling
 from app.settings import Settings
 
 log = structlog.stdlib.get_logger()

@@ -1,8 +1,9 @@
-"""Writes webhook events to the outbox, in the transaction that they are about."""
+"""Writes webhook events to the outbox, in the transaction that they are about; what publishes them."""
 
 import json
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy.orm import Session
 
@@ -10,6 +11,13 @@ from app.db.engine import read_sql
 from app.db.models import Agent
 from app.domain.events import WebhookEvent, payload_of
 from app.domain.findings import Finding, finding_json, worst_first
+
+
+class WebhookPublisher(Protocol):
+    """Publishes the message that an endpoint has deliveries due; the rows do not depend on its arrival."""
+
+    def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
+        """Queue it within seconds; return whether the broker accepted it. Never raises."""
 
 
 def announce_sql(given: str) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 import structlog
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
@@ -18,6 +17,7 @@ from app.db.engine import Sessions
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint, WebhookOldSecret
 from app.domain.events import MAX_ENDPOINTS, DeliveryStatus, DisabledReason
 from app.sealing import Field, Sealer, SealError
+from app.webhooks.announcements import WebhookPublisher
 from app.webhooks.sending import Sender, SendError, WebhookResponse
 
 log = structlog.get_logger(__name__)
@@ -217,13 +217,6 @@ KEEP_FOR = timedelta(days=30)
 
 PURGE_BATCH = 200
 """Old deliveries that one pass deletes."""
-
-
-class WebhookPublisher(Protocol):
-    """Publishes the message that an endpoint has deliveries due; the rows do not depend on its arrival."""
-
-    def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
-        """Queue it within seconds; return whether the broker accepted it. Never raises."""
 
 
 @dataclass(frozen=True)

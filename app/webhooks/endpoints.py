@@ -29,8 +29,8 @@ from app.domain.events import (
     payload_of,
 )
 from app.sealing import Sealer
+from app.webhooks.announcements import WebhookPublisher
 from app.webhooks.deliveries import (
-    WebhookPublisher,
     lock_endpoint,
     old_secret_field,
     previous_secret_field,

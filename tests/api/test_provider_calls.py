@@ -10,9 +10,9 @@ import pytest
 from app.access import Scope
 from app.dev.localstack.processes import poll_until
 from app.domain.errors import ErrorCode
+from app.providers.callers import calling
 from app.providers.errors import TransientError
 from app.providers.livekit import LiveKitPlatform
-from app.providers.rate_limiter import calling
 from app.providers.twilio import TwilioCarrier
 from app.web.limits import MAX_CALLING_REQUESTS, RequestCaller
 from tests.support.api import NUMBER, OTHER_NUMBER, Api

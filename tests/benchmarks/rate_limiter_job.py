@@ -20,9 +20,10 @@ from app.domain.errors import ErrorCode
 from app.domain.sip_uris import parse_sip_uri
 from app.path.observed import NumberRouting
 from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, Label, OriginationUrlSpec, TrunkSpec
+from app.providers.callers import Caller, CallPriority, calling
 from app.providers.errors import ProviderError
 from app.providers.livekit import LiveKitPlatform
-from app.providers.rate_limiter import Caller, CallPriority, RateLimiter, calling, make_rate_limiter
+from app.providers.rate_limiter import RateLimiter, make_rate_limiter
 from app.providers.twilio import TwilioCarrier
 
 TIMEOUT_S = 10.0

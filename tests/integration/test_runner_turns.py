@@ -7,8 +7,8 @@ import pytest
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName
 from app.domain.operations import NUMBER_ATTACHMENT, TRUNK, OperationStatus, PhoneStatus, StepState
+from app.providers.callers import CallPriority, current_caller
 from app.providers.errors import TransientError
-from app.providers.rate_limiter import CallPriority, current_caller
 from app.saga.machine import UNDO_TRIES, Verdict
 from app.saga.runner import Outcome
 from tests.support.saga import DO_CALL, TIMING, UNDO_CALL, Saga

@@ -13,6 +13,7 @@ import redis
 
 from app.dev.localstack.processes import free_port, poll_until
 from app.dev.localstack.servers import ValkeyServer
+from app.providers.callers import Caller, CallPriority, calling
 from app.providers.errors import CallFailedError, Outcome
 from app.providers.rate_limiter import (
     BURST_S,
@@ -21,11 +22,8 @@ from app.providers.rate_limiter import (
     REGAIN_S,
     START_PER_S,
     AccountLimits,
-    Caller,
-    CallPriority,
     Decision,
     RateLimiter,
-    calling,
     make_rate_limiter,
 )
 

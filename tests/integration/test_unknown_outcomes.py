@@ -22,8 +22,8 @@ from app.domain.operations import (
     PhoneStatus,
     StepState,
 )
+from app.providers.callers import current_caller
 from app.providers.errors import RejectedError, UnknownOutcomeError
-from app.providers.rate_limiter import current_caller
 from app.saga.context import tag_of
 from app.saga.machine import Verdict
 from app.saga.runner import Outcome

@@ -6,19 +6,17 @@ from dataclasses import dataclass, field
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from app.providers.callers import Caller, CallPriority, calling
 from app.providers.errors import CallFailedError, Outcome
 from app.providers.rate_limiter import (
     CALLED_WITHIN_S,
     CROWD,
     PAUSE_AFTER_FAILURE_S,
     UNLIMITED_S,
-    Caller,
-    CallPriority,
     Decision,
     Permit,
     RateLimiter,
     Waiters,
-    calling,
 )
 from tests.support.saga import ManualClock
 
