@@ -139,6 +139,37 @@ def test_an_installer_ends_with_the_run_that_started_it(run_script: ModuleType, 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_production_is_installed_from_its_own_lock_and_compiled(
+    run_script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    taken: list[Path] = []
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "module.py").write_text("")
+    for name, value in {"prepare": taken.append, "ROOT": tmp_path, "PYTHON": Path(sys.executable)}.items():
+        monkeypatch.setattr(run_script, name, value)
+
+    assert run_script.install() == 0
+    assert [lock.name for lock in taken] == ["requirements-runtime.lock"]
+    assert [path.name.split(".")[0] for path in tmp_path.rglob("*.pyc")] == ["module"]
+
+
+def test_code_that_does_not_compile_is_one_sentence(
+    run_script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "celeryconfig.py").write_text("x = = 1")
+    for name, value in {"prepare": lambda _: None, "ROOT": tmp_path, "PYTHON": Path(sys.executable)}.items():
+        monkeypatch.setattr(run_script, name, value)
+
+    with pytest.raises(run_script.PrepareError, match=r"cannot compile: .*celeryconfig\.py"):
+        run_script.install()
+
+
+def test_everything_at_the_top_that_production_imports_is_compiled(run_script: ModuleType) -> None:
+    modules = {path.name for path in SCRIPT.parent.glob("*.py")} - {SCRIPT.name}
+
+    assert set(run_script.PRODUCTION_CODE) == {*modules, "app", "tasks", "migrations"}
+
+
 def _checked(**checks: str) -> subprocess.CompletedProcess[str]:
     """Run `check` with shell commands in place of the tools."""
     replaced = {name: ("sh", "-c", command) for name, command in checks.items()}
