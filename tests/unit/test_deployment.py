@@ -411,3 +411,11 @@ def test_a_process_gets_longer_to_stop_than_it_takes() -> None:
     told += [int(one["stop_grace_period"].removesuffix("s")) for one in ours(compose("compose.yaml")).values()]
 
     assert min(told + [one["terminationGracePeriodSeconds"] for one in values.values()]) >= longest_s
+
+
+def test_what_the_documents_name_of_it_exists() -> None:
+    pages = (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+    named = {name for page in pages for name in re.findall(r"`(deploy/[\w./@-]*)", page.read_text(encoding="utf-8"))}
+
+    assert {"deploy/Dockerfile", "deploy/systemd/", "deploy/helm/trunkline"} <= named
+    assert [name for name in named if not (ROOT / name).exists()] == []
