@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import pairwise
 
-from app.console.presentation import Badge, Tone, finding_badge, findings_of, format_duration, step_label
+from app.console.presentation import Badge, Tone, finding_badge, findings_of, step_label
 from app.db.models import Agent
 from app.domain.events import EventName
 from app.domain.findings import CHECK_OF, CHECKS, Finding, failed_checks, worst_first
@@ -106,7 +105,7 @@ def option_facts(options: AgentOptions) -> Mapping[str, Sequence[str]]:
         TRUNK: [f"transfer: {options.transfer}" if options.transfer else ""],
         INBOUND_TRUNK: [
             f"{len(callers):,} allowed caller{'' if len(callers) == 1 else 's'}" if callers else "",
-            f"ends calls after {format_duration(timedelta(seconds=longest))}" if longest else "",
+            f"ends calls after {_span(longest)}" if longest else "",
             f"rings for {options.ringing_s:g} s" if options.ringing_s else "",
         ],
         DISPATCH_RULE: [
@@ -116,6 +115,10 @@ def option_facts(options: AgentOptions) -> Mapping[str, Sequence[str]]:
         ],
     }
     return {step: [fact for fact in facts if fact] for step, facts in told.items()}
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds % 60 else f"{seconds // 60:g} min"
 
 
 _ROOMS = {

@@ -1,6 +1,7 @@
 """Each task of the console, done in Chromium against the running stack."""
 
 import re
+import time
 
 from playwright.sync_api import Page, expect
 
@@ -74,6 +75,32 @@ def test_one_of_ten_thousand_numbers_is_found_and_chosen_with_the_keyboard_alone
     page.keyboard.press("Enter")
     user.sees_status("Provisioned")
     assert sandbox.call("+14385550003")["agentName"] == "Front desk"
+
+
+def test_a_wrong_livekit_agent_name_is_corrected_in_a_minute_by_keyboard_on_a_phone(
+    user: ConsoleUser, stack: Stack, number: str, sandbox: Sandbox
+) -> None:
+    agent_id = provisioned(stack, "Night line", number, livekitAgentName="nigth-line")
+    page = user.page
+    page.set_viewport_size({"width": 390, "height": 844})
+    began = time.monotonic()
+    user.open_agent(agent_id)
+    change = page.get_by_role("link", name="Change", exact=True)
+    change.focus()
+    page.keyboard.press("Enter")
+    field = page.get_by_label("LiveKit agent name")
+    expect(field).to_have_value("nigth-line")
+    assert not user.overflows()
+    field.focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("night-line")
+    page.keyboard.press("Enter")
+    expect(page.locator(".flash")).to_have_text("The change is queued.")
+    expect(page.locator("#announcement")).to_have_text("Succeeded.")
+    assert time.monotonic() - began < 60
+    assert sandbox.call(number)["agentName"] == "night-line"
+    user.sees("night-line")
+    user.save_screenshot("agent-changed-phone")
 
 
 def test_a_failure_and_its_rollback_are_watched_and_retried(

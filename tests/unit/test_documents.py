@@ -22,6 +22,7 @@ from app.domain.findings import FINDING_KINDS, FindingCode, Fix
 from app.domain.operations import OperationStatus, PhoneStatus
 from app.saga.machine import Verdict
 from app.settings import Settings
+from app.views.option_schemas import WORDS
 from app.web.problems import KINDS as PROBLEMS
 from tests.support.reference import reference_page
 
@@ -85,6 +86,12 @@ def test_the_example_has_every_setting_and_nothing_else() -> None:
     assert in_order(re.findall(r"^#?([A-Z][A-Z_]+)=", text_of(".env.example"), re.MULTILINE)) == in_order(
         name.upper() for name in Settings.model_fields
     )
+
+
+def test_the_guide_has_every_option_in_the_words_of_the_console() -> None:
+    written = [row[:3] for row in rows(section("docs/guide.md", "Change an agent"))]
+
+    assert written == [[f"`{path}`", words.help, words.default] for path, words in WORDS.items()]
 
 
 def test_every_error_code_is_documented_with_its_status() -> None:
