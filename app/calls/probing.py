@@ -75,12 +75,12 @@ class _Looking:
         self._thread.join()
 
     def _look(self) -> None:
-        pause_s = FIRST_LOOK_S
+        pause_s, others = FIRST_LOOK_S, set[str]()
         while not self._is_over.wait(pause_s):
             pause_s = min(1.5 * pause_s, LONGEST_PAUSE_S)
             try:
                 with calling(Caller(ends_at=time.monotonic() + LOOK_S, max_wait_s=MAX_WAIT_S)):
-                    found = self._platform.find_call(self._call_id, self._caller, self._called, self._room)
+                    found = self._platform.find_call(self._call_id, self._caller, self._called, self._room, others)
             except RejectedError:
                 return
             except ProviderError:

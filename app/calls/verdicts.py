@@ -17,8 +17,11 @@ from app.domain.texts import shown
 from app.path.livekit_matching import addresses_let_in, admits, lets_caller_in, normalised_all
 from app.path.observed import DispatchRule, Encryption, InboundTrunk, normalised
 
-SILENT_S = 3.0
-"""Seconds without another 180 after which LiveKit has dropped the call: it rings once a second, and UDP loses some."""
+SILENT_S = 5.0
+"""Seconds without another 180 after which LiveKit has dropped the call: it rings once a second.
+
+UDP loses some of them, and a server with too much to do is late: with 50 calls at once on two busy cores it was 3 s.
+"""
 
 GIVEN_UP_S = 0.8
 """Seconds of ringing before which a refusal is no end of patience: LiveKit could not bring the caller into a room.

@@ -149,10 +149,13 @@ class VoicePlatform(Protocol):
     def delete_dispatch_rule(self, rule_id: str) -> bool:
         """Delete the rule; False when LiveKit says that there is none."""
 
-    def find_call(self, sip_call_id: str, caller: str, called: str, room: str = "") -> CallRoom | None:
+    def find_call(
+        self, sip_call_id: str, caller: str, called: str, room: str = "", others: set[str] | None = None
+    ) -> CallRoom | None:
         """Return the room of a SIP call that is under way, or None where LiveKit shows none.
 
-        Several requests. `room` is looked at first. `RejectedError` where the key may not look.
+        Several requests. `room` is looked at first. Rooms of other calls are added to `others`, and those that are in
+        it passed over. `RejectedError` where the key may not look.
         """
 
     def ping(self) -> None:

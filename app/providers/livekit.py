@@ -20,6 +20,7 @@ from app.providers.livekit_records import (
     changed_trunk,
     checked_id,
     is_caller,
+    is_of_other_call,
     new_rule,
     new_trunk,
     read_call_room,
@@ -149,25 +150,31 @@ class LiveKitPlatform:
         request = api.DeleteSIPDispatchRuleRequest(sip_dispatch_rule_id=checked_id(rule_id, "SDR"))
         return self._delete("delete_dispatch_rule", lambda sip: sip.delete_dispatch_rule(request))
 
-    def find_call(self, sip_call_id: str, caller: str, called: str, room: str = "") -> CallRoom | None:
+    def find_call(
+        self, sip_call_id: str, caller: str, called: str, room: str = "", others: set[str] | None = None
+    ) -> CallRoom | None:
         """Return the room of a SIP call that is under way, or None where LiveKit shows none.
 
         Lists rooms, the participants of a few and what was dispatched to the one that is found; `room` is looked at
-        first. `RejectedError` where the key may not look.
+        first. Rooms that were made for other calls are added to `others`, and those that are in it passed over.
+        `RejectedError` where the key may not look.
         """
-        for name in self._rooms_of_call(caller, called, room):
+        others = set() if others is None else others
+        for name in self._rooms_of_call(caller, called, room, others):
             participants = self._participants(name)
             found = next((one for one in participants if is_caller(one, sip_call_id, caller, called)), None)
             if found is not None:
                 return read_call_room(name, found, participants, self._dispatched(name))
+            if is_of_other_call(name, participants, called):
+                others.add(name)
         return None
 
-    def _rooms_of_call(self, caller: str, called: str, room: str) -> Iterator[str]:
+    def _rooms_of_call(self, caller: str, called: str, room: str, others: Collection[str]) -> Iterator[str]:
         """Yield the rooms in which a call may be, `room` before any is listed."""
         if room:
             yield room
         response = self._call("list_rooms", lambda livekit: livekit.list_rooms(api.ListRoomsRequest()))
-        yield from (name for name in rooms_of_call(response.rooms, caller, called) if name != room)
+        yield from rooms_of_call(response.rooms, caller, called, {room, *others})
 
     def _participants(self, room: str) -> Sequence[api.ParticipantInfo]:
         """Return who is in a room; nobody where it has just ended."""

@@ -5,7 +5,7 @@ others stay as they are, also those that this SDK does not know.
 """
 
 import re
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import fields
 from datetime import timedelta
 from typing import TypeVar
@@ -350,15 +350,21 @@ _HIDDEN_DIGITS = 4
 """Of a hidden caller's number so many digits are in the room's name (livekit/protocol sip/sip.go:867-950)."""
 
 
-def rooms_of_call(rooms: Iterable[api.Room], caller: str, called: str) -> list[str]:
-    """Return the names of the rooms in which a call may be, the likeliest first; `MOST_ROOMS` at most."""
+def rooms_of_call(rooms: Iterable[api.Room], caller: str, called: str, others: Collection[str]) -> list[str]:
+    """Return the names of the rooms in which a call may be, the likeliest first; `MOST_ROOMS`, and none of `others`."""
 
     def likelihood(room: api.Room) -> tuple[bool, bool, int]:
         is_of_caller, is_of_called = caller in room.name, called in room.name
         is_of_hidden = caller[-_HIDDEN_DIGITS:] in room.name
         return is_of_caller or is_of_called, is_of_hidden, room.creation_time_ms or room.creation_time * 1000
 
-    return [room.name for room in sorted(rooms, key=likelihood, reverse=True) if room.name][:MOST_ROOMS]
+    possible = [room for room in rooms if room.name and room.name not in others]
+    return [room.name for room in sorted(possible, key=likelihood, reverse=True)[:MOST_ROOMS]]
+
+
+def is_of_other_call(name: str, participants: Iterable[api.ParticipantInfo], called: str) -> bool:
+    """Tell whether a room was made for another call alone: somebody calls there, and it is not named for the number."""
+    return called not in name and any(one.kind == api.ParticipantInfo.Kind.SIP for one in participants)
 
 
 def is_caller(participant: api.ParticipantInfo, sip_call_id: str, caller: str, called: str) -> bool:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,7 +67,7 @@ def line(request: pytest.FixtureRequest, sandbox: Sandbox, platform: LiveKitPlat
     rule = platform.create_dispatch_rule(rule_spec(trunk.id))
     threads = threading.active_count()
     yield Line(sandbox, platform, request.param, trunk, rule)
-    assert threading.active_count() <= threads + 1, "only the adapter's own thread stays"
+    assert threading.active_count() == threads
 
 
 def test_an_agent_answers(line: Line) -> None:
@@ -92,8 +93,11 @@ def test_nobody_answers(line: Line) -> None:
 
 def test_a_call_that_rings_for_longer_than_we_wait_is_cancelled(line: Line) -> None:
     line.sandbox.sip(answerS=60)
-    outcome = line.call(replace(TIMES, budget_s=1.5))
+    outcome = line.call(replace(TIMES, budget_s=3.0))
     assert (outcome.verdict, outcome.sip_status) == (CallVerdict.NO_AGENT, 180)
+    counts = line.sandbox.request_counts()
+    assert counts["livekit.list_rooms"] == 1, "once it was seen, only its room is looked at"
+    assert counts["livekit.list_participants"] >= 2
     assert outcome.room is not None
     assert line.ended_by() == ["caller"]
 
@@ -101,7 +105,7 @@ def test_a_call_that_rings_for_longer_than_we_wait_is_cancelled(line: Line) -> N
 @pytest.mark.parametrize("server", ["cloud", "openSource", "openSource1.13.7"])
 def test_a_number_of_no_trunk_has_no_route(line: Line, server: str) -> None:
     line.sandbox.switch(livekitServer=server)
-    outcome = line.call(called="+15145559999", trunk=None, rule=None)
+    outcome = line.call(replace(TIMES, budget_s=5.5), called="+15145559999", trunk=None, rule=None)
     assert (outcome.verdict, outcome.hop) == (CallVerdict.NO_ROUTE, INBOUND_TRUNK)
     assert outcome.sip_status == (180 if server == "openSource1.13.7" else 404)
     assert outcome.room is None
@@ -247,6 +251,16 @@ def test_a_call_is_found_by_its_call_id_alone(line: Line, ringing: Callable[[], 
     assert line.platform.find_call("of-another@trunkline", CALLER, E164) is None
 
 
+def test_rooms_of_other_calls_are_looked_at_once(line: Line, ringing: Callable[[], str]) -> None:
+    found = line.platform.find_call(ringing(), CALLER, E164)
+    others: set[str] = set()
+    assert line.platform.find_call("of-another@trunkline", CALLER, E164, others=others) is None
+    assert others == {found.name}
+    line.sandbox.forget_requests()
+    assert line.platform.find_call("of-another@trunkline", CALLER, E164, others=others) is None
+    assert line.sandbox.request_counts() == {"livekit.list_rooms": 1}
+
+
 def test_a_room_is_shown_without_what_was_dispatched_where_livekit_does_not_say(
     line: Line, ringing: Callable[[], str]
 ) -> None:
@@ -259,6 +273,6 @@ def test_failures_are_those_of_an_adapter(line: Line) -> None:
     line.sandbox.fault("livekit.list_rooms", "500")
     with pytest.raises(TransientError):
         line.platform.find_call("x", CALLER, E164)
-    with pytest.raises(RejectedError) as caught:
-        platform_at(line.sandbox, secret="wrong" * 8).find_call("x", CALLER, E164)
+    with closing(platform_at(line.sandbox, secret="wrong" * 8)) as stranger, pytest.raises(RejectedError) as caught:
+        stranger.find_call("x", CALLER, E164)
     assert caught.value.code is ErrorCode.LIVEKIT_BAD_CREDENTIALS

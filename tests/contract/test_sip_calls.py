@@ -153,7 +153,9 @@ def test_an_answer_that_crosses_the_cancel_is_confirmed_and_hung_up(run: Called)
         call.respond(200, "OK", to=cancel)
         assert call.end() == "BYE"
 
+    started = time.monotonic()
     result, peer = run(script)
+    assert time.monotonic() - started < TIMES.budget_s + MARGIN_S, "it waits for what was confirmed"
     assert peer.call.methods == ["INVITE", "CANCEL", "ACK", "BYE"]
     assert statuses(result) == [180, 200]
     assert result.answer_s > TIMES.budget_s - MARGIN_S
@@ -229,10 +231,12 @@ def test_requests_in_the_call_are_answered(run: Called) -> None:
         for number, (method, status) in enumerate(asked.items(), 1):
             call.request(method, number)
             assert call.expect(status).header("CSeq") == f"{number} {method}"
+        call.request("BYE", 9, call_id="of-another-call")
         assert call.end() == "BYE"
 
-    result, _ = run(script, times=replace(TIMES, talk_s=0.5))
+    result, peer = run(script, times=replace(TIMES, talk_s=0.5))
     assert result.final.status == 200
+    assert [stray.method for stray in peer.strays] == ["481"]
 
 
 def test_a_forked_call_is_hung_up_at_both_ends(run: Called) -> None:
@@ -373,7 +377,9 @@ def test_a_refusal_that_is_repeated_is_confirmed_again(pair: tuple[Path, Path]) 
 def test_nobody_is_called_for_longer_than_all_tries_take(pair: tuple[Path, Path]) -> None:
     result, peer = placed_over("udp", lambda _: None, pair, times=replace(TIMES, t1_s=0.01))
     assert 0.64 <= result.waited_s < TIMES.budget_s
-    assert peer.call.methods == ["INVITE"] * 7
+    assert set(peer.call.methods) == {"INVITE"}
+    # After 0.01, 0.03, 0.07, 0.15, 0.31 and, if the machine is quick enough, 0.63 seconds.
+    assert 6 <= len(peer.call.methods) <= 7
 
 
 def test_an_answer_from_another_address_counts(pair: tuple[Path, Path]) -> None:
@@ -483,6 +489,8 @@ def test_an_answered_call_hears_silence_and_counts_what_comes(run: Called, ear: 
     assert {packet[12:] for packet in packets} == {b"\xff" * 160}
     numbers = [int.from_bytes(packet[2:4]) for packet in packets]
     assert numbers == list(range(numbers[0], numbers[0] + len(packets)))
+    stamps = [int.from_bytes(packet[4:8]) for packet in packets]
+    assert stamps == list(range(stamps[0], stamps[0] + 160 * len(packets), 160))
     assert result.rtp_packets == 3
     assert result.is_answer_plain
 

@@ -417,7 +417,9 @@ class FakePlatform(FakeProvider):
         self.rules[made.id] = made
 
     @provider_call
-    def find_call(self, sip_call_id: str, caller: str, called: str, room: str = "") -> CallRoom | None:
+    def find_call(
+        self, sip_call_id: str, caller: str, called: str, room: str = "", others: set[str] | None = None
+    ) -> CallRoom | None:
         """What a test has put into `rooms` under the called number."""
         return self.rooms.get(called)
 

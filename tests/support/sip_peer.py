@@ -108,13 +108,13 @@ class PeerCall:
             self.expect("ACK")
         return request.method
 
-    def request(self, method: str, number: int = 1, tag: str = TAG) -> None:
-        """Send a request of the far end to the client."""
+    def request(self, method: str, number: int = 1, tag: str = TAG, call_id: str = "") -> None:
+        """Send a request of the far end to the client, of this call or another."""
         headers = {
             "Via": f"SIP/2.0/UDP {self.address};branch=z9hG4bK{secrets.token_hex(4)}",
             "From": f"{self.invite.header('To')};tag={tag}",
             "To": self.invite.header("From"),
-            "Call-ID": self.invite.header("Call-ID"),
+            "Call-ID": call_id or self.invite.header("Call-ID"),
             "CSeq": f"{number} {method}",
             "Content-Length": "0",
         }
@@ -150,6 +150,8 @@ class SipPeer:
         self.port = self._socket.getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
         self.calls: dict[str, PeerCall] = {}
+        self.strays: list[Request] = []
+        """What came of no call that an INVITE has begun."""
         self.errors: list[BaseException] = []
         self._is_over = threading.Event()
         self._lock = threading.Lock()
@@ -235,8 +237,13 @@ class SipPeer:
     def _take(self, data: bytes, send: Callable[[bytes], None], hang_up: Callable[[], None]) -> None:
         request = read(data)
         with self._lock:
-            made = PeerCall(request, self.address, send, hang_up)
-            call = self.calls.setdefault(request.header("Call-ID"), made)
+            call = self.calls.get(request.header("Call-ID"))
+            if call is None and request.method != "INVITE":
+                self.strays.append(request)
+                return
+            if call is None:
+                call = PeerCall(request, self.address, send, hang_up)
+                self.calls[request.header("Call-ID")] = call
             call.methods.append(request.method)
             call.requests.append(request)
             if self._lost(request.method, call.methods.count(request.method)):

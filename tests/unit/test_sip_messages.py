@@ -54,6 +54,12 @@ def test_a_response_is_read_with_short_names_folds_and_lists() -> None:
     assert ANSWER.body == b"abc"
 
 
+def test_a_parameter_of_a_uri_is_none_of_its_header() -> None:
+    assert parameter("<sip:a@b;tag=theirs>;tag=ours", "tag") == "ours"
+    assert parameter("<sip:a@b;tag=theirs>", "tag") == ""
+    assert parameter("sip:a@b;TAG = ours", "tag") == "ours"
+
+
 def test_a_request_is_read() -> None:
     request = read(b"BYE sip:me@192.0.2.1 SIP/2.0\nCSeq: 7 BYE\n\n")
     assert (request.method, request.status, request.cseq) == ("BYE", 0, (7, "BYE"))
