@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from app.audit.retiring import RetiringService
     from app.audit.service import AuditService
     from app.bulk.consolidation import ConsolidationService
+    from app.bulk.dispatcher import BulkDispatcher
     from app.bulk.service import BulkService
+    from app.numbers.adoption import AdoptionService
     from app.numbers.agents import AgentService
     from app.numbers.changing import ChangeService
     from app.numbers.dry_run import PlanningService
@@ -175,7 +177,6 @@ class Wiring:
     def sweeper(self) -> "Sweeper":
         """Finds what was lost."""
         from app.access import ConsoleSessions
-        from app.bulk.dispatcher import BulkDispatcher
         from app.db.access import purge_activity
         from app.idempotency import IdempotencyStore
         from app.sweeper import Sweeper
@@ -190,12 +191,11 @@ class Wiring:
             partial(purge_activity, self.sessions),
             self.calls.purge,
         )
-        dispatcher = BulkDispatcher(self.sessions, self.provisioning, self.maintenance)
         return Sweeper(
             self.sessions,
             self.provisioning,
             self.audits,
-            dispatcher,
+            self.dispatcher,
             self.deliveries,
             self.calls,
             self.retiring,
@@ -232,6 +232,13 @@ class Wiring:
         return MaintenanceService(self.sessions, self.publisher, self._rows, self.toolboxes)
 
     @part
+    def adoption(self) -> "AdoptionService":
+        """Previews and opens adoptions."""
+        from app.numbers.adoption import AdoptionService
+
+        return AdoptionService(self.sessions, self.publisher, self._rows, self.toolboxes)
+
+    @part
     def planning(self) -> "PlanningService":
         """Previews provisionings."""
         from app.numbers.dry_run import PlanningService
@@ -258,6 +265,13 @@ class Wiring:
         from app.bulk.service import BulkService
 
         return BulkService(self.sessions, self._rows)
+
+    @part
+    def dispatcher(self) -> "BulkDispatcher":
+        """Starts the items of bulks."""
+        from app.bulk.dispatcher import BulkDispatcher
+
+        return BulkDispatcher(self.sessions, self.provisioning, self.maintenance, self.adoption, self.publisher)
 
     @part
     def consolidation(self) -> "ConsolidationService":

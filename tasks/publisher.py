@@ -60,6 +60,11 @@ class ChainPublisher(Publisher):
         signature = upkeep.retire_trunk.si(str(trunk_id))
         return self._try(lambda: signature.apply_async(retry=False), trunk_id=str(trunk_id))
 
+    def publish_adoptions(self, bulk_id: uuid.UUID) -> bool:
+        """Queue the start of adoptions; False when the broker did not take it."""
+        signature = upkeep.start_adoptions.si(str(bulk_id))
+        return self._try(lambda: signature.apply_async(retry=False), bulk_id=str(bulk_id))
+
     def publish_call(self, call_id: uuid.UUID) -> bool:
         """Queue a test call; False when the broker did not take it."""
         signature = upkeep.call.si(str(call_id))
@@ -109,6 +114,10 @@ class BackgroundPublisher(Publisher):
     def publish_retirement(self, trunk_id: uuid.UUID) -> bool:
         """Queue it now: only the sweeper does."""
         return self._publisher.publish_retirement(trunk_id)
+
+    def publish_adoptions(self, bulk_id: uuid.UUID) -> bool:
+        """Queue it now: only the sweeper does."""
+        return self._publisher.publish_adoptions(bulk_id)
 
     def publish_call(self, call_id: uuid.UUID) -> bool:
         """Queue it now: it is asked for by hand."""

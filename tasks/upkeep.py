@@ -28,3 +28,9 @@ def call(call_id: str) -> None:
 def retire_trunk(trunk_id: str) -> None:
     """Delete a shared trunk that no number has used for a day; does nothing for any other."""
     wiring().retiring.retire(uuid.UUID(trunk_id))
+
+
+@app.task(name="upkeep.start_adoptions")
+def start_adoptions(bulk_id: str) -> None:
+    """Start the next items of a bulk of adoptions; does nothing while another worker does."""
+    wiring().dispatcher.start_adoptions(uuid.UUID(bulk_id))

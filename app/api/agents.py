@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 from marshmallow import RAISE
 
 from app.api.responses import (
+    adoption_response,
     agent_response,
     agent_url,
     change_response,
@@ -25,6 +26,7 @@ from app.domain.errors import OPERATION_ERROR_CODES, ErrorCode
 from app.domain.operations import TrunkMode
 from app.domain.options import options_of
 from app.numbers.changing import patched_by
+from app.views.adoptions import AdoptIn, AdoptionPlanOut, DeprovisionQuery
 from app.views.agent_schemas import (
     Accepted,
     AgentIn,
@@ -152,6 +154,34 @@ def provision_phone(agent_id: uuid.UUID, json_data: dict[str, Any], query_data: 
     return provisioning_response(operation)
 
 
+@phones_blueprint.post("/adopt-phone")
+@idempotent
+@phones_blueprint.input(ProvisionQuery, location="query", unknown=RAISE)
+@phones_blueprint.input(AdoptIn)
+@phones_blueprint.output(Accepted, 202, description="Queued: poll `statusUrl`.")
+@responds_with(
+    ErrorCode.AGENT_NOT_FOUND,
+    ErrorCode.AGENT_HAS_PHONE,
+    ErrorCode.NUMBER_IN_USE,
+    ErrorCode.OPERATION_IN_PROGRESS,
+    ErrorCode.NOT_ADOPTABLE,
+    *OPERATION_ERROR_CODES,
+    bodies={
+        200: (
+            (Provisioned, AdoptionPlanOut),
+            "With `Prefer: wait`: the path is the agent's. With `dryRun`: what would be.",
+        )
+    },
+    headers={200: ["Preference-Applied"], 202: ["Location", "Retry-After", "Preference-Applied"]},
+)
+def adopt_phone(agent_id: uuid.UUID, json_data: dict[str, Any], query_data: dict[str, Any]) -> Response:
+    """Make the path that a number rings by already the agent's; with `dryRun`, only return what would be done."""
+    number = json_data["phone_number"]
+    if query_data["dry_run"]:
+        return adoption_response(wiring().adoption.preview(agent_id, number))
+    return provisioning_response(wiring().adoption.adopt(agent_id, number, origin=origin()))
+
+
 @phones_blueprint.get("/phone-status")
 @phones_blueprint.output(PhoneOut, description="The status of the agent's number.")
 @responds_with(
@@ -172,16 +202,18 @@ def phone_status(agent_id: uuid.UUID) -> Response:
 
 @phones_blueprint.delete("/deprovision-phone")
 @idempotent
+@phones_blueprint.input(DeprovisionQuery, location="query", unknown=RAISE)
 @phones_blueprint.output(Accepted, 202, description="Queued: poll `statusUrl`.")
 @responds_with(
     ErrorCode.AGENT_NOT_FOUND,
+    ErrorCode.KEEP_OR_REMOVE,
     ErrorCode.OPERATION_IN_PROGRESS,
     bodies={200: (Done, "The agent has no number: it had none, or `Prefer: wait` was long enough.")},
     headers={200: ["Preference-Applied"], 202: ["Location", "Retry-After", "Preference-Applied"]},
 )
-def deprovision_phone(agent_id: uuid.UUID) -> Response:
+def deprovision_phone(agent_id: uuid.UUID, query_data: dict[str, Any]) -> Response:
     """Disconnect the agent's number; cancel the operation if it is being connected."""
-    operation = wiring().provisioning.deprovision(agent_id, origin=origin())
+    operation = wiring().provisioning.deprovision(agent_id, origin=origin(), path=query_data.get("path"))
     return deprovisioning_response(operation)
 
 

@@ -15,8 +15,10 @@ from app.bulk.files import COLUMNS
 from app.domain.errors import ErrorCode
 from app.domain.events import PHONE_EVENTS, WebhookEvent
 from app.domain.findings import Callers, FindingCode, Severity
+from app.domain.operations import COLUMNS as ID_COLUMNS
 from app.domain.operations import OperationKind, PhoneStatus
 from app.domain.workspaces import DEFAULT_SLUG, SLUG, WORKSPACE_HEADER
+from app.path.adoption import LinkProblem
 from app.views.agent_schemas import AGENT_ID, MERGE_PATCH, NUMBER, OPERATION_ID, STATUS_URL
 from app.views.webhook_schemas import MESSAGE_ID, SUMMARIES
 from app.web.documented import HEADERS, IDEMPOTENT, PROBLEMS
@@ -204,6 +206,16 @@ PROBLEM = {
             "description": "Field -> what is wrong with it.",
             "additionalProperties": {"type": "array", "items": {"type": "string"}},
         },
+        "link": {
+            "type": "object",
+            "description": f"Of `{ErrorCode.NOT_ADOPTABLE.value}`: where the number's path is not one chain.",
+            "required": ["step", "problem", "ids"],
+            "properties": {
+                "step": {"enum": list(ID_COLUMNS), "description": "The object, by the step that would make it."},
+                "problem": {"enum": [one.value for one in LinkProblem]},
+                "ids": {"type": "array", "items": {"type": "string"}, "description": "The objects in question."},
+            },
+        },
     },
 }
 
@@ -220,6 +232,7 @@ RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
 
 _HEADER_PARAMETERS = {
     ("/provision-phone", "post"): ("Prefer",),
+    ("/adopt-phone", "post"): ("Prefer",),
     ("/deprovision-phone", "delete"): ("Prefer",),
     ("/repair", "post"): ("Prefer",),
     ("/move-phone", "post"): ("Prefer",),

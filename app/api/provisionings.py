@@ -12,6 +12,7 @@ from app.api.responses import POLL_AFTER_S, idempotent, packed
 from app.bulk.items import read_items
 from app.db.models import Bulk
 from app.domain.errors import ErrorCode
+from app.domain.operations import BulkKind
 from app.numbers.headroom import Headroom
 from app.views.bulk_schemas import (
     BulkAccepted,
@@ -19,6 +20,7 @@ from app.views.bulk_schemas import (
     BulkIn,
     BulkItemPage,
     BulkItemQuery,
+    BulkKindQuery,
     BulkOut,
     BulkPage,
     BulkQuery,
@@ -36,15 +38,18 @@ _ACCEPTED, _BULK, _CANCELLED = BulkAccepted(), BulkOut(), BulkCancelled()
 
 @blueprint.post("")
 @idempotent
+@blueprint.input(BulkKindQuery, location="query", unknown=RAISE)
 @blueprint.input(BulkIn)
 @blueprint.output(BulkAccepted, 202, description="Stored: poll `statusUrl`. Invalid items have failed already.")
 @responds_with(headers={202: ["Location", "Retry-After"]})
-def start_bulk(json_data: dict[str, Any]) -> Response:
-    """Connect up to 10,000 numbers, as JSON or CSV."""
-    items = read_items(json_data["items"], read_options)
+def start_bulk(json_data: dict[str, Any], query_data: dict[str, Any]) -> Response:
+    """Connect up to 10,000 numbers, or adopt their paths, as JSON or CSV."""
+    kind = BulkKind(query_data["kind"])
+    items = read_items(json_data["items"], read_options, kind)
     charge_items(len(items))
-    room = wiring().headroom.for_items(items)  # before anything is stored: after that, nothing may fail
-    bulk = wiring().bulk.accept(items, origin=origin())
+    # Before anything is stored: after that, nothing may fail.
+    room = wiring().headroom.for_items(items) if kind is BulkKind.PROVISION else None
+    bulk = wiring().bulk.accept(items, origin=origin(), kind=kind)
     return accepted(bulk, room)
 
 

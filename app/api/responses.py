@@ -19,10 +19,12 @@ from app.db.models import Agent, Operation
 from app.domain.errors import ErrorCode, validation_failed
 from app.domain.operations import OperationStatus, PhoneStatus
 from app.idempotency import IdempotencyClaim, StoredResponse
+from app.numbers.adoption import Adoption
 from app.numbers.changing import Changed
 from app.numbers.dry_run import Preview
 from app.numbers.maintenance import RepairResult, VerifyResult
 from app.numbers.service import OpenedOperation
+from app.views.adoptions import AdoptionPlanOut, adoption_body
 from app.views.agent_schemas import Accepted, AgentOut, Done, Provisioned
 from app.views.fields import WHOLE_NUMBER
 from app.views.operation_schemas import AuditAccepted, AuditOut, MovedOut, PlanOut, RepairedOut, VerifiedOut, is_dry_run
@@ -72,8 +74,8 @@ _waiters = threading.BoundedSemaphore(MAX_WAITERS)
 _ACCEPTED, _PROVISIONED, _DONE = Accepted(), Provisioned(), Done()
 
 
-def provisioning_response(operation: OpenedOperation) -> Response:
-    """Respond to a request to provision: 202, or the result if the client waited long enough."""
+def provisioning_response(operation: Operation | OpenedOperation) -> Response:
+    """Respond to a request to provision, or to adopt: 202, or the result if the client waited long enough."""
     ended, headers = wait_for(operation)
     if ended is None:
         return accepted(operation, PhoneStatus.PENDING, headers)
@@ -155,7 +157,7 @@ def agent_url(agent_id: uuid.UUID) -> str:
 
 
 _AGENT, _VERIFIED, _REPAIRED, _MOVED, _PLAN = AgentOut(), VerifiedOut(), RepairedOut(), MovedOut(), PlanOut()
-_AUDIT_ACCEPTED, _AUDIT = AuditAccepted(), AuditOut()
+_AUDIT_ACCEPTED, _AUDIT, _ADOPTION_PLAN = AuditAccepted(), AuditOut(), AdoptionPlanOut()
 
 
 def verification_response(result: VerifyResult) -> Response:
@@ -217,6 +219,11 @@ def change_response(changed: Changed) -> Response:
     if ended.status is not OperationStatus.SUCCEEDED:
         return failure_response(ended, headers)
     return agent_response(wiring().agents.get(ended.agent_id), 200, headers)
+
+
+def adoption_response(adoption: Adoption) -> Response:
+    """Respond to the dry run of an adoption."""
+    return packed(_ADOPTION_PLAN, adoption_body(adoption), 200, {})
 
 
 def plan_response(preview: Preview) -> Response:
@@ -295,6 +302,8 @@ def _run_view(view: View, arguments: dict[str, object]) -> Response:
 
 def _request_hash() -> str:
     parts = [request.method.encode(), request.path.rstrip("/").encode(), read_body(request)]
+    if request.query_string:
+        parts.append(request.query_string)
     if "If-Match" in request.headers:
         parts.append(request.headers["If-Match"].encode())
     if caller().workspace:

@@ -10,15 +10,23 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.db.engine import Sessions
-from app.db.models import Agent, Resource, Trunk
+from app.db.models import Agent, Operation, Resource, Trunk
 from app.domain.errors import ErrorCode
 from app.domain.findings import Finding, FindingCode
-from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, STEPS, TRUNK, TrunkState
+from app.domain.operations import (
+    DISPATCH_RULE,
+    INBOUND_TRUNK,
+    ORIGINATION_URL,
+    STEPS,
+    TRUNK,
+    OperationKind,
+    TrunkState,
+)
 from app.domain.workspaces import AccountIds
 from app.numbers.agents import is_open_for
 from app.path.marks import agent_of, is_pool_tag, mark_in, pool_tag
 from app.path.observed import DispatchRule, Observed
-from app.path.spec import PathSpec
+from app.path.spec import Adopted, PathSpec
 from app.providers.errors import ProviderError
 from app.saga.context import StepContext, Toolbox, context_without_rows
 from app.saga.steps import ACTIONS
@@ -202,6 +210,11 @@ def delete_orphan(sessions: Sessions, tools: Toolbox, finding: Finding) -> str:
     try:
         if _is_referenced(sessions, tools, finding):
             return "kept: a row refers to it now"
+        unmark, adopted = ACTIONS[kind].unmark, _former_of(sessions, kind, external_id)
+        if adopted is not None and unmark is not None and finding.agent_id:
+            # Somebody else has made it: our mark was left by a request that landed late.
+            unmark(replace(_context(tools, finding), agent_id=uuid.UUID(finding.agent_id)), adopted)
+            return "unmarked: somebody else has made it"
         undo = ACTIONS[kind].undo if finding.agent_id else _DELETE_OF_POOL[kind]
         if undo:
             undo(_context(tools, finding), external_id)
@@ -220,6 +233,16 @@ def delete_orphan(sessions: Sessions, tools: Toolbox, finding: Finding) -> str:
 
 _DELETE_OF_POOL = {TRUNK: delete_unused_trunk, ORIGINATION_URL: delete_url}
 """What deletes an orphan with the pool's tag."""
+
+
+def _former_of(sessions: Sessions, kind: str, external_id: str) -> Adopted | None:
+    """Return what an object was that an adoption has ever been about; None where Trunkline has made it."""
+    adopted = Operation.wanted["adopted"][kind]
+    of_adoption = (Operation.kind == OperationKind.ADOPT, adopted["id"].astext == external_id)
+    with sessions.begin() as session:
+        newest = select(adopted).where(*of_adoption).order_by(Operation.created_at.desc()).limit(1)
+        found = session.scalar(newest)
+    return Adopted(**found) if found else None
 
 
 def _is_referenced(sessions: Sessions, tools: Toolbox, finding: Finding) -> bool:

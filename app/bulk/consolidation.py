@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.bulk.service import BulkService
@@ -20,6 +20,7 @@ from app.domain.events import Origin
 from app.domain.operations import (
     MAX_ITEMS,
     OPEN_STATUSES,
+    TRUNK,
     BulkKind,
     ItemStatus,
     PhoneStatus,
@@ -38,7 +39,7 @@ class LeftOut:
     """Agents with a trunk of their own that are not moved, and why."""
 
     reason: str
-    """`dedicated`, `busy`, `waiting` or `beyond_limit`."""
+    """`dedicated`, `adopted`, `busy`, `waiting` or `beyond_limit`."""
     count: int
     detail: str
     """One sentence for a person."""
@@ -78,6 +79,7 @@ class ConsolidationPlan:
 
 _LEFT_OUT = (
     ("dedicated", "Their trunkMode is dedicated: they keep a trunk of their own."),
+    ("adopted", "Their path was adopted: their number stays on the trunk that it was found on."),
     ("busy", "An operation is open for them: consolidate again once it has ended."),
     ("waiting", "An earlier consolidation has them already."),
 )
@@ -111,13 +113,14 @@ class ConsolidationService:
         return plan, self.bulks.open_for_agents(BulkKind.REHOME, movable, origin=origin)
 
     def _plan(self, session: Session) -> ConsolidationPlan:
-        busy, waiting, shared = _is_busy(), _is_waiting(), Agent.trunk_mode == TrunkMode.SHARED
+        busy, waiting, shared = _is_busy(), _is_waiting(), and_(Agent.trunk_mode == TrunkMode.SHARED, ~_is_adopted())
         pair = (Agent.carrier_account_id, Agent.voice_project_id)
         counts = session.execute(
             select(
                 *pair,
                 func.count().filter(shared, ~busy, ~waiting).label("movable"),
-                func.count().filter(~shared).label("dedicated"),
+                func.count().filter(Agent.trunk_mode == TrunkMode.DEDICATED, ~_is_adopted()).label("dedicated"),
+                func.count().filter(_is_adopted()).label("adopted"),
                 func.count().filter(shared, busy, ~waiting).label("busy"),
                 func.count().filter(shared, waiting).label("waiting"),
             )
@@ -159,6 +162,11 @@ def _has_own_trunk() -> ColumnElement[bool]:
     )
 
 
+def _is_adopted() -> ColumnElement[bool]:
+    """Match agents that have adopted the trunk which their number is on."""
+    return func.coalesce(Agent.adopted[TRUNK]["id"].astext == Agent.twilio_trunk_sid, false())
+
+
 def _is_busy() -> ColumnElement[bool]:
     takes_part = or_(Operation.agent_id == Agent.id, Operation.target_agent_id == Agent.id)
     return exists().where(takes_part, Operation.status.in_(OPEN_STATUSES))
@@ -177,7 +185,7 @@ def _is_waiting() -> ColumnElement[bool]:
 def _movable(session: Session) -> Sequence[tuple[uuid.UUID, str]]:
     query = (
         select(Agent.id, Agent.twilio_phone_number)
-        .where(_has_own_trunk(), Agent.trunk_mode == TrunkMode.SHARED, ~_is_busy(), ~_is_waiting())
+        .where(_has_own_trunk(), Agent.trunk_mode == TrunkMode.SHARED, ~_is_adopted(), ~_is_busy(), ~_is_waiting())
         .order_by(Agent.created_at, Agent.id)
         .limit(MAX_ITEMS)
     )

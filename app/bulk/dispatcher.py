@@ -1,11 +1,13 @@
 """Starts the items of bulks, a limited number at a time, and ends items whose operation has ended.
 
 The items are the queue: a killed sweeper leaves them as they are, and an item is taken in the transaction that opens
-its operation. Every sweeper runs it at every pass. Needs only PostgreSQL.
+its operation. Every sweeper runs it at every pass. Needs only PostgreSQL, but for adoptions: whether a path can be
+adopted is seen at the providers, so that a worker starts them, under the same lease of the bulk.
 """
 
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -20,8 +22,12 @@ from app.db.models import BulkItem
 from app.domain.errors import RefusedError
 from app.domain.events import Origin
 from app.domain.operations import BulkKind, ItemStatus
+from app.numbers.adoption import AdoptionService, Projects
 from app.numbers.maintenance import MaintenanceService
-from app.numbers.service import ProvisioningService
+from app.numbers.service import ProvisioningService, Publisher
+from app.path.observed import Observed
+from app.providers.callers import Caller, CallPriority, calling
+from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +41,14 @@ BATCH = 100
 LEASE = timedelta(seconds=15)
 """How long one sweeper has a bulk to itself: a batch takes a second or two. When it takes longer, or the sweeper is
 killed, another goes on; two at once do no harm, since an item is taken only while it is pending."""
+
+
+ADOPTING = timedelta(seconds=60)
+"""How long one worker has a bulk of adoptions to itself, and how long it starts items: a path takes half a dozen reads,
+a quarter of a second at a provider's usual pace, so that a batch is started in half of it."""
+
+ADOPTED_AT_ONCE = 50
+"""Adoptions that one worker starts, with one list of each voice project: at its end that is half a minute old."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,10 @@ class BulkDispatcher:
     sessions: Sessions
     provisioning: ProvisioningService
     maintenance: MaintenanceService
+    adoption: AdoptionService
+    publisher: Publisher
     window: int = WINDOW
+    clock: Callable[[], float] = time.monotonic
 
     def advance(self) -> int:
         """Start the next items of every open bulk; return how many were started or refused."""
@@ -63,25 +80,56 @@ class BulkDispatcher:
         done = 0
         for bulk_id, _ in found:
             batch = self._take_batch(bulk_id, share, BATCH - done)
-            if batch is not None:
+            if batch is not None and batch.kind is BulkKind.ADOPT:
+                self.publisher.publish_adoptions(bulk_id)
+            elif batch is not None:
                 for item in batch.items:
                     self._start(item, batch)
                 self._release_bulk(bulk_id)
                 done += len(batch.items)
         return done
 
-    def _take_batch(self, bulk_id: uuid.UUID, share: int, left: int) -> _Batch | None:
-        """Update the items, and take those that may start now; None for none, or while another sweeper has the bulk."""
+    def start_adoptions(self, bulk_id: uuid.UUID) -> int:
+        """Start the next items of a bulk of adoptions, as a worker; return how many were started or refused.
+
+        Where a provider does not respond, what is left waits for the end of the lease.
+        """
+        batch = self._take_batch(bulk_id, self.window, ADOPTED_AT_ONCE, is_worker=True)
+        if batch is None or batch.kind is not BulkKind.ADOPT:
+            return 0
+        ends_at, projects, done = self.clock() + ADOPTING.total_seconds(), dict[uuid.UUID, Observed](), 0
+        with calling(Caller(CallPriority.BULK, last_start_at=ends_at, is_raised_once_begun=False)):
+            for item in batch.items:
+                if self.clock() >= ends_at:
+                    break
+                try:
+                    self._start(item, batch, projects)
+                except (TransientError, UnknownOutcomeError) as error:
+                    log.warning("adoptions_wait", bulk_id=str(bulk_id), code=error.code)
+                    return done
+                except RejectedError as error:
+                    self._fail(item, RefusedError(error.code, error.detail))
+                done += 1
+        self._release_bulk(bulk_id)
+        return done
+
+    def _take_batch(self, bulk_id: uuid.UUID, share: int, left: int, *, is_worker: bool = False) -> _Batch | None:
+        """Update the items, and take those that may start now; None for none, or while another has the bulk.
+
+        The worker that a sweeper has asked to start adoptions takes over from it.
+        """
         with self.sessions.begin() as session:
             bulk = queries.lock_bulk(session, bulk_id, skip_locked=True)
             now = session.scalars(select(func.now())).one()
-            if bulk is None or (bulk.lease_until and bulk.lease_until > now):
+            longest = LEASE if is_worker else timedelta()
+            if bulk is None or (bulk.lease_until and bulk.lease_until > now + longest):
                 return None
             queries.copy_ended_operations(session, bulk_id)
             room = min(share - queries.count_running(session, bulk_id), left)
             items = queries.pending_items(session, bulk_id, room) if room > 0 else ()
             if items:
-                bulk.lease_until, bulk.started_at = now + LEASE, bulk.started_at or now
+                lease = ADOPTING + LEASE if is_worker else LEASE
+                bulk.lease_until, bulk.started_at = now + lease, bulk.started_at or now
             update_counts(session, bulk)
             requested_by = Origin(bulk.created_by, bulk.request_id, key_id=bulk.key_id)
             return _Batch(bulk.kind, requested_by, items) if items else None
@@ -93,7 +141,7 @@ class BulkDispatcher:
                 bulk.lease_until = None
                 update_counts(session, bulk)
 
-    def _start(self, item: BulkItem, batch: _Batch) -> None:
+    def _start(self, item: BulkItem, batch: _Batch, projects: Projects | None = None) -> None:
         """Open the item's operation as a single request would, or fail the item with that request's error."""
         if item.agent_id is None or item.phone_number is None:
             raise ValueError("a pending item has both: a CHECK of the table")
@@ -102,6 +150,10 @@ class BulkDispatcher:
             if batch.kind is BulkKind.PROVISION:
                 self.provisioning.provision(
                     item.agent_id, item.phone_number, takeover=item.takeover, origin=batch.origin, bulk_item=bulk_item
+                )
+            elif batch.kind is BulkKind.ADOPT:
+                self.adoption.adopt(
+                    item.agent_id, item.phone_number, origin=batch.origin, bulk_item=bulk_item, projects=projects
                 )
             else:
                 self.maintenance.open_for_bulk(

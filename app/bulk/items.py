@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import BulkItem
 from app.domain.numbers import InvalidNumberError, parse_e164
-from app.domain.operations import ItemStatus, TrunkMode
+from app.domain.operations import BulkKind, ItemStatus, TrunkMode
 from app.domain.options import NO_OPTIONS, AgentOptions
 from app.domain.texts import MAX_NAME, InvalidTextError, check_metadata, excerpt, read_uuid, visible_line
 
@@ -84,13 +84,16 @@ class Item:
     problem: str | None = None
 
 
-def read_items(raw: Sequence[object], read_options: ReadOptions) -> list[Item]:
-    """Read every item; positions count from 1. Of two items with the same number or agent the later one is invalid."""
+def read_items(raw: Sequence[object], read_options: ReadOptions, kind: BulkKind = BulkKind.PROVISION) -> list[Item]:
+    """Read every item; positions count from 1. Of two items with the same number or agent the later one is invalid.
+
+    An adoption takes over nothing, and makes an agent that is named after the number where none is given.
+    """
     numbers: dict[str, int] = {}
     agents: dict[uuid.UUID, int] = {}
     items = []
     for position, given in enumerate(raw, start=1):
-        item = _read(position, given, read_options)
+        item = _read(position, given, read_options, kind)
         if item.problem is None:
             item = _check_unique(item, "phoneNumber", numbers, item.phone_number)
         if item.problem is None and item.agent_id is not None:
@@ -104,7 +107,7 @@ def _check_unique(item: Item, name: str, seen: dict[Any, int], value: object) ->
     return item if first == item.position else replace(item, problem=f"{name}: is in item {first} already.")
 
 
-def _read(position: int, given: object, read_options: ReadOptions) -> Item:
+def _read(position: int, given: object, read_options: ReadOptions, kind: BulkKind) -> Item:
     if not isinstance(given, Mapping):
         return Item(position, problem="The item must be an object.")
     item = Item(position, phone_number=_excerpt(given.get("phoneNumber")))
@@ -115,6 +118,10 @@ def _read(position: int, given: object, read_options: ReadOptions) -> Item:
         _refuse_unknown(given, FIELDS)
     except _InvalidItemError as error:
         return replace(item, problem=str(error))
+    if kind is BulkKind.ADOPT and takeover:
+        return replace(item, problem="takeover: an adoption takes nothing over.")
+    if kind is BulkKind.ADOPT and item.agent_id is None and new_agent is None:
+        new_agent = NewAgent(number, number)
     if (item.agent_id is None) == (new_agent is None):
         return replace(item, problem="agentId, agent: exactly one of them is required.")
     return replace(item, phone_number=number, new_agent=new_agent, takeover=takeover)

@@ -48,7 +48,7 @@ def count_pending(session: Session, carrier_account_id: uuid.UUID) -> Mapping[Tr
             Agent.carrier_account_id == carrier_account_id,
             Bulk.status.in_(OPEN_BULKS),
             BulkItem.status == ItemStatus.PENDING,
-            Bulk.kind != BulkKind.REPAIR,
+            Bulk.kind.not_in([BulkKind.REPAIR, BulkKind.ADOPT]),
         )
     )
     return {TrunkMode(mode): count for mode, count in session.execute(query.group_by("wanted"))}

@@ -64,8 +64,8 @@ class BulkService:
     sessions: Sessions
     rows: Rows
 
-    def accept(self, items: Sequence[Item], *, origin: Origin) -> Bulk:
-        """Store the bulk, its items and the agents to create for them, in one transaction.
+    def accept(self, items: Sequence[Item], *, origin: Origin, kind: BulkKind = BulkKind.PROVISION) -> Bulk:
+        """Store a bulk of provisionings or adoptions, its items and the agents to create, in one transaction.
 
         An invalid item fails at once and says why; the others wait for the sweeper.
         """
@@ -73,7 +73,7 @@ class BulkService:
             wanted = {item.agent_id for item in items if item.agent_id is not None}
             existing = queries.existing_agents(session, wanted)
             of = {*queries.workspaces_of(session, existing), *(home_workspace() for item in items if item.new_agent)}
-            bulk = _add_bulk(session, BulkKind.PROVISION, len(items), of, origin)
+            bulk = _add_bulk(session, kind, len(items), of, origin)
             choice = _choice_for(session, items)
             items = [_with_accounts(item, choice) for item in items]
             created = {item.position: _agent_row(item, choice) for item in items if item.new_agent and not item.problem}

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app.bulk.files import InvalidFileError, items_from_file, report_text
+from app.bulk.files import InvalidFileError, checked_count, items_from_file, report_text
 from app.bulk.items import read_items
 from app.cli.context import (
     EXIT_ATTENTION,
@@ -26,6 +26,7 @@ from app.cli.phones import provision_number
 from app.db.models import COUNTS, Bulk
 from app.domain.operations import BulkKind, BulkStatus
 from app.numbers.headroom import UNKNOWN_ROOM
+from app.numbers.inventory import NEWEST, NumberFilter, NumberUse
 from app.views.option_schemas import read_options
 
 POLL_S = 0.5
@@ -49,27 +50,46 @@ bulk_id_argument = click.argument("bulk_id", type=click.UUID)
 
 
 @provision.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
+@click.option("--adopt", "is_adoption", is_flag=True, help="Adopt the paths that the numbers ring by already.")
+@click.option("--all", "is_all", is_flag=True, help="With --adopt, no FILE: all numbers that are on somebody's trunk.")
 @wait_option
 @report_option
 @json_option
 @user_command
-def import_file(file: Path, wait: bool, report: Path | None, is_json: bool) -> None:
-    """Connect the numbers of FILE, CSV or JSON.
+def import_file(
+    file: Path | None, is_adoption: bool, is_all: bool, wait: bool, report: Path | None, is_json: bool
+) -> None:
+    """Connect the numbers of FILE, CSV or JSON, or adopt their paths.
 
-    CSV has a header row; a name that ends in .json means JSON.
+    CSV has a header row; a name that ends in .json means JSON. An agent is made for each number that names none, if
+    its path is adopted.
 
     Exit code 0: every item succeeded, or was accepted with --no-wait; 3: some did not succeed; 130: interrupted.
     """
+    if is_all is not (file is None) or (is_all and not is_adoption):
+        raise click.UsageError("Give a FILE, or --adopt --all.")
+    kind = BulkKind.ADOPT if is_adoption else BulkKind.PROVISION
     try:
-        items = read_items(items_from_file(file), read_options)
+        items = read_items(items_from_file(file) if file else _numbers_on_trunks(), read_options, kind)
     except InvalidFileError as error:
         raise command_error(f"{file} {error}.") from error
-    room = wiring().headroom.for_items(items)
-    bulk = wiring().bulk.accept(items, origin=origin())
+    room = wiring().headroom.for_items(items) if kind is BulkKind.PROVISION else None
+    bulk = wiring().bulk.accept(items, origin=origin(), kind=kind)
     _print_line(f"Bulk {bulk.id} has {bulk.total} items; {bulk.failed} of them invalid.", is_json=is_json)
-    _print_line(room.reason if room else UNKNOWN_ROOM, is_json=is_json)
+    if kind is BulkKind.PROVISION:
+        _print_line(room.reason if room else UNKNOWN_ROOM, is_json=is_json)
     finish_bulk(bulk, wait=wait, report=report, is_json=is_json)
+
+
+def _numbers_on_trunks() -> list[object]:
+    """Return an item for each number of the account that is on somebody's trunk."""
+    with progress_console().status("Reading from Twilio"):
+        owned = wiring().inventory.of_account(wanted=NumberFilter(NumberUse.TRUNK), not_before=NEWEST).numbers
+    found: list[object] = [{"phoneNumber": one.phone_number} for one in owned]
+    if not found:
+        raise command_error("No number of the account is on a trunk that Trunkline has not made.")
+    return checked_count(found)
 
 
 @provision.command("resume")

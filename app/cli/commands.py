@@ -33,7 +33,14 @@ COMMANDS = (
     LazyCommand("numbers", "app.cli.numbers:numbers", "The numbers of a Twilio account."),
     LazyCommand("trunks", "app.cli.trunks:trunks", "The Twilio trunks that numbers share, and those of single agents."),
     LazyCommand("provision", "app.cli.bulk:provision", "Connect a number, or many from a file."),
-    LazyCommand("import", "app.cli.bulk:import_file", "Connect the numbers of FILE, CSV or JSON."),
+    LazyCommand(
+        "import", "app.cli.bulk:import_file", "Connect the numbers of FILE, CSV or JSON, or adopt their paths."
+    ),
+    LazyCommand(
+        "adopt",
+        "app.cli.adoption:adopt",
+        "Make the path that NUMBER rings by already AGENT's; callers get what they got before.",
+    ),
     LazyCommand("status", "app.cli.phones:status", "Show the number of AGENT: path, health and operation."),
     LazyCommand("deprovision", "app.cli.phones:deprovision", "Disconnect the number of AGENT."),
     LazyCommand("move", "app.cli.phones:move", "Move the number of AGENT to TO_AGENT."),

@@ -65,6 +65,11 @@ class NullPublisher:
         del trunk_id
         return False
 
+    def publish_adoptions(self, bulk_id: uuid.UUID) -> bool:
+        """Queue nothing."""
+        del bulk_id
+        return False
+
     def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
         """Queue nothing."""
         del endpoint_id

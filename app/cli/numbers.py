@@ -12,7 +12,7 @@ from app.numbers.inventory import FoundNumbers, NumberFilter, NumberUse, OwnedNu
 from app.views.number_schemas import NumberPageOut, number_page
 
 USE_NOTES = {
-    NumberUse.TRUNK: "on another trunk: use --takeover",
+    NumberUse.TRUNK: "on another trunk: adopt its path, or use --takeover",
     NumberUse.APPLICATION: "on application {application_sid}: use --takeover",
     NumberUse.NO_VOICE: "no voice capability",
     NumberUse.VOICE_URL: "callers reach {voice_host}",

@@ -85,6 +85,11 @@ def confirm(question: str) -> None:
     click.confirm(escaped(question), abort=True, err=True)
 
 
+def choose(question: str, choices: Iterable[str]) -> str:
+    """Ask for one of these; abort the command where nobody can be asked."""
+    return str(click.prompt(escaped(question), type=click.Choice(list(choices)), err=True))
+
+
 def read_secret() -> str:
     """Ask for a secret without showing it, or take the first line of a pipe."""
     if sys.stdin.isatty():

@@ -24,6 +24,7 @@ from app.cli.output import (
     BAD,
     GOOD,
     WARNING,
+    choose,
     confirm,
     print_json,
     print_line,
@@ -43,9 +44,17 @@ from app.cli.progress import (
 )
 from app.db.models import Agent, Operation
 from app.domain.findings import Fix, Health, Severity, failed_checks, worst_first
-from app.domain.operations import OperationKind, OperationStatus, PhoneStatus
+from app.domain.operations import OperationKind, OperationStatus, PathChoice, PhoneStatus
 from app.views.operation_schemas import OperationOut, PhoneOut, PlanOut, VerifiedOut
-from app.views.operations import OperationView, PhoneView, plan_body, repair_message, trunk_in_words, verification_body
+from app.views.operations import (
+    OperationView,
+    PhoneView,
+    adopted_of,
+    plan_body,
+    repair_message,
+    trunk_in_words,
+    verification_body,
+)
 
 if TYPE_CHECKING:
     from app.numbers.dry_run import Preview
@@ -117,22 +126,37 @@ def status(agent: str, is_watching: bool, is_json: bool) -> None:
 
 @click.command("deprovision")
 @agent_argument
+@click.option(
+    "--path",
+    type=click.Choice([one.value for one in PathChoice]),
+    help="What becomes of a path that was adopted: keep leaves it as it was found, remove takes it down.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @wait_option
 @json_option
 @user_command
-def deprovision(agent: str, yes: bool, wait: bool, is_json: bool) -> None:
+def deprovision(agent: str, path: str | None, yes: bool, wait: bool, is_json: bool) -> None:
     """Disconnect the number of AGENT.
 
-    Cancels a provisioning that is in progress, and clears a failure.
+    Cancels a provisioning or an adoption that is in progress, and clears a failure. Of a path that was adopted it asks
+    whether to keep it, where --path does not say so.
 
     Exit code 0: it has no number, or was queued with --no-wait; 1: refused; 3: it needs attention.
     """
     found = find_agent(agent)
+    is_whole = found.phone_provisioning_status is PhoneStatus.PROVISIONED
+    if is_whole and adopted_of(found) and path is None and not yes:
+        question = f"The path of {found.twilio_phone_number} was adopted: keep it as it was found, or remove it?"
+        path = choose(question, [one.value for one in PathChoice])
     if found.twilio_phone_number and not yes:
-        question = f"Disconnect {found.twilio_phone_number} from {found.name}? Its calls will no longer be answered."
-        confirm(question)
-    operation = wiring().provisioning.deprovision(found.id, origin=origin())
+        ends = (
+            f"It will ring as before {found.name} had it."
+            if path == PathChoice.KEEP
+            else "Its calls will no longer be answered."
+        )
+        confirm(f"Disconnect {found.twilio_phone_number} from {found.name}? {ends}")
+    choice = PathChoice(path) if path else None
+    operation = wiring().provisioning.deprovision(found.id, origin=origin(), path=choice)
     if operation is None:
         _print_no_number(found, is_json=is_json)
         return

@@ -30,7 +30,7 @@ from app.cli.output import (
 )
 from app.db.models import Agent
 from app.domain.findings import Finding, Health, Severity, stored_finding, worst_first
-from app.domain.operations import OperationStatus, PhoneStatus, StepState
+from app.domain.operations import STEP_BY_NAME, OperationStatus, PhoneStatus, StepState
 from app.views.operations import OperationView, PhoneView, StepView, calls_in_words
 from app.views.option_texts import OPTION_AT, show_value, value_at
 
@@ -232,6 +232,11 @@ def show_phone(view: PhoneView) -> None:
         ("dispatch rule", agent.livekit_dispatch_rule_id),
     ]
     print_pairs(pairs)
+    if view.adopted:
+        shared = [STEP_BY_NAME[one.step].label for one in view.adopted if one.is_shared]
+        print_result(
+            "adopted: " + (f"shared with other numbers: {', '.join(shared)}" if shared else "nothing is shared")
+        )
     print_warnings(view)
     if view.has_phone:
         print_findings(stored_finding(one) for one in agent.health_findings or ())

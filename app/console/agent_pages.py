@@ -20,6 +20,7 @@ from app.console.forms import (
     read_choice_query,
     read_move_form,
     read_numbers_query,
+    read_path_choice,
     read_provision_form,
     read_search,
 )
@@ -44,6 +45,7 @@ from app.console.presentation import (
     agent_counts,
     error_notice,
     health_card,
+    step_label,
 )
 from app.domain.errors import ADVICE, ErrorCode, RefusedError
 from app.domain.operations import TrunkMode
@@ -162,12 +164,15 @@ def provision(agent_id: uuid.UUID) -> ResponseReturnValue:
 
 def deprovision_form(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Ask for confirmation."""
-    return page("deprovision.html", **_page_data(agent_id))
+    data = _page_data(agent_id)
+    shared = [step_label(one.step) for one in data["adopted"] if one.is_shared]
+    return page("deprovision.html", **data, shared=shared)
 
 
 def deprovision(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Queue a deprovisioning, cancel a provisioning, or clear a failure."""
-    operation = wiring().provisioning.deprovision(agent_id, origin=origin())
+    path = read_path_choice(request.form)
+    operation = wiring().provisioning.deprovision(agent_id, origin=origin(), path=path)
     message = "The number is being disconnected." if operation else "The agent has no number."
     return redirect_with_message(message, "console.agent", agent_id=agent_id)
 
@@ -316,6 +321,7 @@ def _page_data(agent_id: uuid.UUID) -> dict[str, Any]:
         "can_retry": operation is not None and can_retry(operation, phone.agent, may_write=may_write),
         "health": health_card(phone),
         "warnings": phone.warnings,
+        "adopted": phone.adopted or (),
         "options": shown_options(phone.agent.options),
         "metadata": show_metadata(phone.agent.agent_metadata),
     }

@@ -22,6 +22,7 @@ from app.console import (
     workspace_pages,
 )
 from app.console.account_pages import register_accounts
+from app.console.adoption_pages import register_adoption
 from app.console.agent_pages import register_agents, register_numbers
 from app.console.bulk_pages import register_bulks
 from app.console.key_pages import register_keys
@@ -123,7 +124,7 @@ def _wanted_path() -> str:
 def _redisplay_form(error: RefusedError) -> Response:
     """Render the page with the form again, with the error and the submitted values."""
     ids = request.view_args or {}
-    if request.endpoint in {"console.provision", "console.plan"}:
+    if request.endpoint in {"console.provision", "console.plan", "console.adopt_plan", "console.adopt"}:
         return agent_pages.provision_page(ids["agent_id"], refusal=error)
     if request.endpoint == "console.change_agent":
         return agent_pages.edit_page(ids["agent_id"], error)
@@ -179,6 +180,7 @@ def register_console(app: APIFlask) -> None:
     register_sign_in(blueprint)
     register_numbers(blueprint)
     register_agents(blueprint)
+    register_adoption(blueprint)
     register_operations(blueprint)
     register_bulks(blueprint)
     register_trunks(blueprint)

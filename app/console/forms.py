@@ -18,7 +18,7 @@ from app.domain.calls import Reachability
 from app.domain.errors import RefusedError, validation_failed
 from app.domain.events import DeliveryStatus
 from app.domain.findings import Health
-from app.domain.operations import ItemStatus, PhoneStatus, TrunkMode, TrunkState
+from app.domain.operations import ItemStatus, PathChoice, PhoneStatus, TrunkMode, TrunkState
 from app.domain.texts import MAX_NAME
 from app.domain.workspaces import AccountKind
 from app.numbers.inventory import NEWEST, NumberFilter, NumberUse
@@ -119,6 +119,10 @@ class _ChoiceQuery(_SearchQuery):
     use = choice(NumberUse, "Only numbers of this use.", load_default=None)
     fresh = fields.Boolean(load_default=False)
     since = fields.AwareDateTime(format="iso", load_default=None)
+
+
+class _PathForm(_Lenient):
+    path = choice(PathChoice, "What becomes of the path.", load_default=None)
 
 
 class _MoveForm(_Lenient):
@@ -254,6 +258,12 @@ def read_provision_form(given: MultiDict[str, str]) -> ProvisionForm:
         raise validation_failed({"phoneNumber": ["Choose or enter a number."]})
     found = load(ProvisionIn(), {"phoneNumber": number, "takeover": given.get("takeover") == CHECKBOX_ON})
     return ProvisionForm(found["phone_number"], found["takeover"])
+
+
+def read_path_choice(given: MultiDict[str, str]) -> PathChoice | None:
+    """Read what is to become of a path that was adopted; None where the form does not say; `RefusedError` 422."""
+    found: PathChoice | None = load(_PathForm(), without_empty(given))["path"]
+    return found
 
 
 def read_move_form(given: MultiDict[str, str]) -> uuid.UUID:

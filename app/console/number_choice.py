@@ -28,7 +28,7 @@ _ORDER: Mapping[NumberUse, int] = {
 USE_NOTES: Mapping[NumberUse, str] = {
     NumberUse.VOICE_URL: "its callers reach {voice_host} now and will reach the agent",
     NumberUse.APPLICATION: "needs takeover: it is on {application_sid}",
-    NumberUse.TRUNK: "needs takeover: it is on {trunk_sid}",
+    NumberUse.TRUNK: "needs takeover, or its path is adopted: it is on {trunk_sid}",
 }
 """Use -> what a person should know before choosing the number."""
 

@@ -236,7 +236,7 @@ def agent_actions(phone: PhoneView, *, may_write: bool) -> AgentActions:
     return AgentActions(
         provision=may_write and not is_busy and status in _WITHOUT_NUMBER,
         clear=may_write and not is_busy and status is PhoneStatus.FAILED,
-        cancel=may_write and status in _BEING_PROVISIONED and kind is OperationKind.PROVISION,
+        cancel=may_write and status in _BEING_PROVISIONED and kind in {OperationKind.PROVISION, OperationKind.ADOPT},
         verify=may_change,
         repair=may_change and not is_busy,
         repair_first=any(finding.steps for finding in findings),

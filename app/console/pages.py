@@ -87,6 +87,8 @@ NAVIGATION: Sequence[NavigationItem] = (
             "console.agent",
             "console.provision",
             "console.plan",
+            "console.adopt_plan",
+            "console.adopt",
         ),
     ),
     NavigationItem("Operations", "console.operations", ("console.operation",)),

@@ -24,6 +24,7 @@ from app.domain.operations import (
     TrunkMode,
 )
 from app.domain.options import AgentOptions, DispatchKind, options_of
+from app.numbers.adoption import Adoption
 from app.views.operations import PhoneView
 
 _RESOURCES = tuple(STEP_BY_NAME[kind] for kind in CHECK_OF)
@@ -71,7 +72,7 @@ class Hop:
     shown: str | None
     """Shown above the id: the phone number."""
     note: str = ""
-    """Shown below the id: who shares it."""
+    """Shown below the id: who shares it, and whether it was adopted."""
     facts: Sequence[str] = ()
     """What the agent's options make of it, below that."""
     call: Badge | None = None
@@ -83,6 +84,9 @@ def build_path_diagram(phone: PhoneView) -> list[Hop]:
     agent, wrong = phone.agent, _findings_by_link(phone.agent)
     links = [_link(phone, maker, wrong.get(place, ())) for place, maker in enumerate(_MAKERS)]
     facts = option_facts(options_of(phone.options))
+    adopted = {
+        one.step: "adopted; other numbers use it too" if one.is_shared else "adopted" for one in phone.adopted or ()
+    }
     hops = [
         Hop(
             link,
@@ -90,12 +94,31 @@ def build_path_diagram(phone: PhoneView) -> list[Hop]:
             _OWNERS[step.provider],
             getattr(agent, COLUMNS[step.name]),
             agent.twilio_phone_number if step.name == NUMBER else None,
-            _sharing(phone) if step.name == TRUNK else "",
+            adopted.get(step.name) or (_sharing(phone) if step.name == TRUNK else ""),
             facts.get(step.name, ()),
         )
         for link, step in zip(links, _RESOURCES, strict=False)
     ]
     return [*hops, Hop(links[-1], "Agent", _OWNERS["livekit"], agent.livekit_agent_name, None)]
+
+
+def build_adoption_diagram(adoption: Adoption) -> list[Hop]:
+    """Build the diagram of a path that may be adopted: it stands, and each object says what becomes of it."""
+    spec, shared = adoption.chain.spec, adoption.chain.shared
+    facts = option_facts(spec.options)
+    hops = [
+        Hop(
+            _WHOLE,
+            _TITLES.get(step.name, step_label(step.name)),
+            _OWNERS[step.provider],
+            spec.ids[step.name],
+            spec.phone_number if step.name == NUMBER else None,
+            shared.get(step.name, ""),
+            facts.get(step.name, ()),
+        )
+        for step in _RESOURCES
+    ]
+    return [*hops, Hop(_WHOLE, "Agent", _OWNERS["livekit"], spec.agent_name, None)]
 
 
 def option_facts(options: AgentOptions) -> Mapping[str, Sequence[str]]:

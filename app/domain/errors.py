@@ -191,7 +191,8 @@ ADVICE: Mapping[ErrorCode, str] = {
 class RefusedError(Exception):
     """A request that a service refuses; its code decides the HTTP status, `errors` maps field -> messages.
 
-    `retry_after_s` says when to retry, where more is known than the code implies.
+    `retry_after_s` says when to retry, where more is known than the code implies; `more` are further members of the
+    problem, as JSON.
     """
 
     def __init__(
@@ -201,12 +202,14 @@ class RefusedError(Exception):
         *,
         errors: Mapping[str, list[str]] | None = None,
         retry_after_s: float | None = None,
+        more: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.errors = dict(errors or {})
         self.retry_after_s = retry_after_s
+        self.more = dict(more or {})
 
 
 def validation_failed(errors: Mapping[str, list[str]]) -> RefusedError:

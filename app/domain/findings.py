@@ -314,6 +314,8 @@ class Finding:
     """Whose calls fail; set where the severity is critical."""
     agent_ids: tuple[str, ...] = ()
     """All agents concerned, where they share the trunk that it is about; empty: `agent_id` alone."""
+    is_anothers: bool = False
+    """Whether it is about an adopted object that other numbers use too: Trunkline does not change it."""
     fixed: str = field(default="", compare=False)
     """What `--fix` did about it."""
 
@@ -330,6 +332,8 @@ class Finding:
     @property
     def fix(self) -> Fix:
         """What `--fix` does about it."""
+        if self.is_anothers:
+            return Fix.NONE
         return (self.severity is Severity.CRITICAL and self.kind.critical_fix) or self.kind.fix
 
     @property
@@ -389,6 +393,8 @@ class Finding:
     @property
     def advice(self) -> str:
         """What to do about it."""
+        if self.is_anothers:
+            return "Other numbers use it too, so that Trunkline leaves it alone: put it right at its provider."
         return _BY_PERSON[self.code] if self.fix is Fix.NONE else _BY_FIX[self.fix]
 
     @property
@@ -435,7 +441,7 @@ def stored_finding(stored: Mapping[str, Any]) -> Finding:
     resource, callers = stored.get("resource"), stored.get("callers")
     severity, code, detail = stored.get("severity"), str(stored["code"]), stored.get("detail") or ""
     is_known, agent_ids = code in list(FindingCode), stored.get("agentIds") or ()
-    return Finding(
+    found = Finding(
         FindingCode(code) if is_known else FindingCode.UNREADABLE,
         stored.get("agentId"),
         (resource["kind"], resource["id"]) if resource else None,
@@ -445,6 +451,7 @@ def stored_finding(stored: Mapping[str, Any]) -> Finding:
         agent_ids=tuple(agent_ids) if len(agent_ids) > 1 else (),
         fixed=stored.get("fixed") or "",
     )
+    return replace(found, is_anothers=stored.get("fix") == Fix.NONE and found.fix is not Fix.NONE)
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:

@@ -39,6 +39,15 @@ class OperationKind(StrEnum):
     """Makes a path that somebody built by hand an agent's: only marks are written, and undo takes them off."""
 
 
+class PathChoice(StrEnum):
+    """What a deprovisioning does with a path that was adopted."""
+
+    KEEP = "keep"
+    """Takes our marks off: the number rings on as before the adoption."""
+    REMOVE = "remove"
+    """Takes it down, as a path of our own making; what other numbers use too stays."""
+
+
 class TrunkMode(StrEnum):
     """`agents.trunk_mode`: on what kind of Twilio trunk the agent's number is put when it is connected."""
 

@@ -34,9 +34,11 @@ from app.domain.findings import (
 )
 from app.domain.operations import (
     COLUMNS,
+    DISPATCH_RULE,
     LAST,
     NUMBER_ATTACHMENT,
     ORIGINATION_URL,
+    STEP_BY_NAME,
     STEPS,
     TRUNK,
     BulkKind,
@@ -44,14 +46,15 @@ from app.domain.operations import (
     PhoneStatus,
     TrunkMode,
 )
-from app.domain.options import job_metadata, options_of
+from app.domain.options import job_metadata, options_of, steps_of
 from app.numbers.agents import accounts_of, lock_agent, refuse_busy
 from app.numbers.service import Publisher, refusal_of
 from app.path.compare import compare
 from app.path.spec import PathSpec
 from app.saga import machine
 from app.saga.chain_plan import plan_of
-from app.saga.context import read_adopted, spec_of
+from app.saga.context import adopted_now, read_adopted, spec_of
+from app.saga.machine import AgentRow
 from app.saga.observing import read_path
 from app.saga.rows import Rows, agent_row
 from app.trunks.pool import profile_hash
@@ -162,7 +165,7 @@ class MaintenanceService:
         """Queue what a bulk of repairs or of rehomes does for one agent, and link it to its item.
 
         Refused with 404 `agent_not_found`, or 409 `operation_in_progress` or `agent_has_no_phone`: that number is not
-        its any more; 422 `validation_failed` for the rehome of an agent that is to have a trunk of its own.
+        its any more; 422 `validation_failed` for the rehome of an agent that is to keep its trunk.
         `ItemTakenError` where another sweeper was faster.
         """
         operation_kind = _OF_BULK[kind]
@@ -172,9 +175,9 @@ class MaintenanceService:
                 bulk_item.check_pending(session)
                 refuse_busy(session, agent_id)
                 _check_has_number(agent, phone_number)
-                if operation_kind is OperationKind.REHOME and agent.trunk_mode is TrunkMode.DEDICATED:
-                    raise RefusedError(ErrorCode.VALIDATION_FAILED, "The agent is to have a trunk of its own.")
                 row, bulk_id = agent_row(agent), bulk_item.bulk_id
+                if operation_kind is OperationKind.REHOME:
+                    _check_may_leave(row)
                 change = machine.open_operation(operation_kind, row, now, origin, only=TRUNK_STEPS, bulk_id=bulk_id)
                 saga = self.rows.open(change, session)
                 bulk_item.start(session, saga.operation.id)
@@ -189,7 +192,8 @@ class MaintenanceService:
         The dispatch rule is updated in place, so that calls are answered throughout. Undo moves it back the same way.
         409 `accounts_differ` where the agents do not use the same carrier account and voice project.
         An agent of another workspace is 404 `agent_not_found`, for operators too. Where what a shared trunk is set to
-        differs between the two, the number goes to another one.
+        differs between the two, the number goes to another one. 409 `shared_with_others` where the move would change
+        what was adopted and other numbers use too.
         """
         if agent_id == to_agent_id:
             raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The agent has this number already.")
@@ -208,6 +212,7 @@ class MaintenanceService:
                     raise RefusedError(ErrorCode.ACCOUNTS_DIFFER, ACCOUNTS_DIFFER)
                 if target.phone_provisioning_status is PhoneStatus.PROVISIONED:
                     raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The other agent has a number: deprovision it first.")
+                _refuse_shared(source, target)
                 leaves = source.trunk_id is not None and profiles_differ(tools, source.options, target.options)
                 change = machine.open_operation(
                     OperationKind.MOVE,
@@ -357,6 +362,25 @@ def spec_from_row(tools: "Toolbox", agent: Agent) -> PathSpec:
         options=options_of(agent.options),
         adopted=read_adopted(agent.adopted),
     )
+
+
+def _check_may_leave(agent: AgentRow) -> None:
+    """Raise 422 `validation_failed` where the agent keeps the Twilio trunk that it has."""
+    if agent.trunk_mode is TrunkMode.DEDICATED:
+        raise RefusedError(ErrorCode.VALIDATION_FAILED, "The agent is to have a trunk of its own.")
+    if TRUNK in adopted_now(agent.adopted, agent.ids):
+        detail = "Its path was adopted: the number stays on the trunk that it was found on."
+        raise RefusedError(ErrorCode.VALIDATION_FAILED, detail)
+
+
+def _refuse_shared(source: Agent, target: Agent) -> None:
+    """Raise 409 `shared_with_others` where a move would change an adopted object that other numbers use too."""
+    adopted = adopted_now(source.adopted, agent_row(source).ids)
+    changed = steps_of(options_of(source.options).differing(options_of(target.options))) | {DISPATCH_RULE}
+    for step in COLUMNS:
+        if step in changed and step in adopted and adopted[step].is_shared:
+            detail = f"{STEP_BY_NAME[step].label} {adopted[step].id} was adopted, and other numbers use it too."
+            raise RefusedError(ErrorCode.SHARED_WITH_OTHERS, detail)
 
 
 def _check_has_number(agent: Agent, number: str | None = None) -> None:

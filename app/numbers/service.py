@@ -31,12 +31,14 @@ from app.domain.operations import (
     Direction,
     OperationKind,
     OperationStatus,
+    PathChoice,
     PhoneStatus,
 )
 from app.numbers.agents import lock_agent, refuse_busy
 from app.saga import machine
 from app.saga.chain_plan import Plan, plan_of
-from app.saga.machine import BULK_MESSAGE_GRACE, MESSAGE_GRACE, Change, Saga
+from app.saga.context import adopted_now
+from app.saga.machine import BULK_MESSAGE_GRACE, MESSAGE_GRACE, AgentRow, Change, Saga
 from app.saga.rows import Rows, agent_row
 from app.webhooks.announcements import WebhookPublisher
 
@@ -132,6 +134,9 @@ class Publisher(WebhookPublisher, Protocol):
     def publish_retirement(self, trunk_id: uuid.UUID) -> bool:
         """Queue that a shared trunk without numbers is deleted, likewise."""
 
+    def publish_adoptions(self, bulk_id: uuid.UUID) -> bool:
+        """Queue that the next items of a bulk of adoptions are started, likewise."""
+
 
 @dataclass(frozen=True)
 class ProvisioningService:
@@ -174,12 +179,16 @@ class ProvisioningService:
         self.publisher.publish(plan)
         return operation
 
-    def deprovision(self, agent_id: uuid.UUID, *, origin: Origin) -> Operation | None:
-        """Queue a deprovisioning, cancel a running provisioning, or return the open one; None for nothing to do."""
+    def deprovision(self, agent_id: uuid.UUID, *, origin: Origin, path: PathChoice | None = None) -> Operation | None:
+        """Queue a deprovisioning, cancel a running provisioning, or return the open one; None for nothing to do.
+
+        `path` says what becomes of a path that was adopted: without it that is refused with 409 `keep_or_remove`. To
+        keep any other is 422 `validation_failed`.
+        """
         try:
             operation = self._open_operation_of(agent_id)
             if operation is not None:
-                changed = self.rows.change(operation.id, lambda saga, now: _deprovision_open(saga, origin, now))
+                changed = self.rows.change(operation.id, lambda saga, now: _deprovision_open(saga, path, origin, now))
                 if changed is not None:
                     change, loaded = changed
                     after = change.opened or loaded.saga
@@ -189,7 +198,7 @@ class ProvisioningService:
                 if not operation.status.is_final:
                     return operation
             with self.sessions.begin() as session:
-                saga = self._open_deprovision(session, agent_id, origin)
+                saga = self._open_deprovision(session, agent_id, path, origin)
         except IntegrityError as error:
             raise refusal_of(error) from error
         if saga is None:
@@ -203,7 +212,9 @@ class ProvisioningService:
                 select(Operation).where(Operation.agent_id == agent_id, Operation.status.in_(OPEN_STATUSES))
             )
 
-    def _open_deprovision(self, session: Session, agent_id: uuid.UUID, origin: Origin) -> Saga | None:
+    def _open_deprovision(
+        self, session: Session, agent_id: uuid.UUID, path: PathChoice | None, origin: Origin
+    ) -> Saga | None:
         agent, now = lock_agent(session, agent_id)
         refuse_busy(session, agent.id)  # opened between our two reads: the client retries
         if agent.phone_provisioning_status is PhoneStatus.FAILED:
@@ -211,7 +222,9 @@ class ProvisioningService:
             record_activity(session, origin, Action.DEPROVISION, agent_id, agent.workspace_id)
         if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED or agent.twilio_phone_number is None:
             return None
-        return self.rows.open(machine.open_operation(OperationKind.DEPROVISION, agent_row(agent), now, origin), session)
+        row = agent_row(agent)
+        change = machine.open_operation(OperationKind.DEPROVISION, row, now, origin, keeps_path=_keeps_path(row, path))
+        return self.rows.open(change, session)
 
     def _operation(self, operation_id: uuid.UUID) -> Operation:
         with self.sessions() as session:
@@ -275,8 +288,28 @@ def _about(saga: Saga) -> dict[str, str]:
     return {"operation_id": str(saga.operation.id), "status": saga.operation.status}
 
 
-def _deprovision_open(saga: Saga, origin: Origin, now: datetime) -> Change | None:
-    return None if saga.operation.status.is_final else machine.deprovision(saga, origin, now)
+def _deprovision_open(saga: Saga, path: PathChoice | None, origin: Origin, now: datetime) -> Change | None:
+    if saga.operation.status.is_final:
+        return None
+    # What is not there yet is taken back, whatever is asked for: an adoption leaves the path as it was found.
+    keeps_path = saga.operation.rules.has_path and _keeps_path(saga.agent, path)
+    return machine.deprovision(saga, origin, now, keeps_path=keeps_path)
+
+
+def _keeps_path(agent: AgentRow, path: PathChoice | None) -> bool:
+    """Say whether the agent's path is left as it was found; `RefusedError` where that must be said, or cannot be."""
+    if not adopted_now(agent.adopted, agent.ids):
+        if path is PathChoice.KEEP:
+            errors = {"path": ["Trunkline has made this path: it is removed."]}
+            raise RefusedError(ErrorCode.VALIDATION_FAILED, "The path was not adopted.", errors=errors)
+        return False
+    if path is None:
+        detail = "The path was adopted: say whether to keep it as it was found, or to remove it."
+        raise RefusedError(ErrorCode.KEEP_OR_REMOVE, detail)
+    if path is PathChoice.KEEP and agent.trunk_id is not None:
+        detail = "A repair has put the number on one of Trunkline's own trunks since: the path can only be removed."
+        raise RefusedError(ErrorCode.KEEP_OR_REMOVE, detail)
+    return path is PathChoice.KEEP
 
 
 def refusal_of(error: IntegrityError) -> RefusedError:

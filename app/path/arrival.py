@@ -5,7 +5,7 @@ https://www.twilio.com/docs/phone-numbers/api/incomingphonenumber-resource (trun
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
@@ -206,10 +206,12 @@ def _keeps_number(spec: PathSpec, uri: SipUri) -> bool:
     return uri.called in {"", spec.phone_number}
 
 
-def leads_to(sip_url: str, profile: Profile) -> bool:
-    """Tell whether an origination URL leads to LiveKit."""
+def leads_to(sip_url: str, profile: Profile, called: str | None = None) -> bool:
+    """Tell whether an origination URL leads to LiveKit, and leaves this called number, if given, as it is."""
     uri = parsed_url(sip_url)
-    return uri is not None and _leads_to_livekit(profile.sip_uri, uri)
+    if uri is None or not _leads_to_livekit(profile.sip_uri, uri):
+        return False
+    return called is None or uri.called in {"", called}
 
 
 def _leads_to_livekit(ours: SipUri, uri: SipUri) -> bool:
@@ -239,6 +241,9 @@ def _why_not_our_url(observed: Observed, spec: PathSpec, roll: float) -> list[Re
     elif not ours.is_enabled:
         reasons.append(Reason(_Code.ORIGINATION_URL_DISABLED, resource))
     wanted = url_as_wanted(spec)
+    if ours is not None and ORIGINATION_URL in spec.adopted:
+        # It keeps its place among the others.
+        wanted = replace(wanted, priority=ours.priority, weight=ours.weight)
     first = called_first([*(url for url in urls if url is not ours), wanted], roll)
     if first is not None and first is not wanted and not _is_right_url(spec, first):
         detail = f"{shown(first.sid)} ({shown(first.sip_url)}) is called before ours."

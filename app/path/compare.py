@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TypeVar
 
 from app.domain.findings import Finding, FindingCode, Severity
@@ -16,6 +16,7 @@ from app.path.corrections import (
     corrected_rule,
     corrected_trunk,
     corrected_url,
+    is_anothers,
     takes_encrypted_media,
 )
 from app.path.livekit_matching import (
@@ -65,7 +66,18 @@ def compare(spec: PathSpec, observed: Observed) -> list[Finding]:
         if (_SAME_FIELD.get(finding.code, finding.code), finding.resource) not in told
         and (_Code.UNREADABLE, finding.resource) not in told
     ]
-    return critical + rest
+    return [_left_to_others(spec, finding) for finding in critical + rest]
+
+
+_MADE_ANEW = frozenset({_Code.TRUNK_GONE, _Code.LIVEKIT_TRUNK_GONE, _Code.RULE_GONE, _Code.RULE_DEAD_TRUNK})
+"""Codes that say that an object is no longer on the path: a repair makes one of ours, whoever had made the other."""
+
+
+def _left_to_others(spec: PathSpec, finding: Finding) -> Finding:
+    """Return the finding as one that no repair fixes, where it is about what other numbers use too."""
+    kind, external_id = finding.resource or ("", "")
+    is_theirs = is_anothers(spec, kind, external_id) and finding.code not in _MADE_ANEW
+    return replace(finding, is_anothers=True) if is_theirs else finding
 
 
 _SAME_FIELD = {_Code.ORIGINATION_HOST_WRONG: _Code.ORIGINATION_URL_CHANGED}

@@ -12,17 +12,19 @@ from typing import Any
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, ORIGINATION_URL, TRUNK
 from app.domain.options import RuleAgent, TransferMode
 from app.domain.sip_uris import SipUri
-from app.path.arrival import parsed_url
+from app.path.arrival import leads_to, parsed_url
 from app.path.livekit_matching import (
     LONGEST_CALLER,
     SHORTEST_CALL_S,
     SHORTEST_RINGING_S,
     accepts_twilio_codecs,
+    admits,
     covers,
     is_open_to_all,
     is_room_named,
+    sources_of,
 )
-from app.path.marks import has_mark, mark_in, with_mark, without_mark
+from app.path.marks import has_mark, mark_in, takes_mark, with_mark, without_mark
 from app.path.observed import (
     CarrierTrunk,
     DispatchRule,
@@ -48,7 +50,7 @@ def corrected_trunk(
     A line that is not secure by its profile may be encrypted by hand: it stays so while LiveKit's end, whose media
     settings the caller has read, takes encrypted media too.
     """
-    if _is_anothers(spec, TRUNK, now.sid):
+    if is_anothers(spec, TRUNK, now.sid):
         return now
     profile = spec.profile
     return replace(
@@ -62,17 +64,18 @@ def corrected_trunk(
 def corrected_url(now: OriginationUrl, spec: PathSpec, *, is_secure: bool) -> OriginationUrl:
     """Return the origination URL as it should be; `is_secure` says whether its trunk is or will be.
 
-    One that was adopted keeps its place among the others of its trunk.
+    One that was adopted keeps its place among the others of its trunk, and its way to LiveKit, whichever that is.
     """
-    if _is_anothers(spec, ORIGINATION_URL, now.sid):
+    if is_anothers(spec, ORIGINATION_URL, now.sid):
         return now
     wanted = spec.origination_url
     is_adopted = _adopted(spec, ORIGINATION_URL, now.sid) is not None
+    is_right = is_adopted and leads_to(now.sip_url, spec.profile, spec.phone_number)
     return replace(
         now,
         tag=wanted.tag,
         is_enabled=True,
-        sip_url=_corrected_sip_url(now.sip_url, wanted.uri, is_secure=is_secure),
+        sip_url=now.sip_url if is_right else _corrected_sip_url(now.sip_url, wanted.uri, is_secure=is_secure),
         priority=now.priority if is_adopted else wanted.priority,
         weight=now.weight if is_adopted else wanted.weight,
     )
@@ -83,7 +86,7 @@ def _adopted(spec: PathSpec, step: str, external_id: str) -> Adopted | None:
     return adopted if adopted is not None and adopted.id == external_id else None
 
 
-def _is_anothers(spec: PathSpec, step: str, external_id: str) -> bool:
+def is_anothers(spec: PathSpec, step: str, external_id: str) -> bool:
     """Tell whether it was adopted and other numbers use it too: then it is never changed."""
     adopted = _adopted(spec, step, external_id)
     return adopted is not None and adopted.is_shared
@@ -112,19 +115,20 @@ def corrected_inbound_trunk(
     """
     wanted = built_inbound_trunk(spec)
     has_number = normalised(spec.phone_number) in map(normalised, now.numbers)
-    numbers = now.numbers if has_number else (*now.numbers, spec.phone_number)
-    if _is_anothers(spec, INBOUND_TRUNK, now.id):
-        # One without numbers has every number.
-        return replace(now, numbers=numbers) if now.numbers else now
+    if is_anothers(spec, INBOUND_TRUNK, now.id):
+        return now
+    is_adopted = _adopted(spec, INBOUND_TRUNK, now.id) is not None
+    is_marked, has_room = _is_marked(spec, now.metadata), not is_adopted or takes_mark(now.metadata)
     said = said_fields(INBOUND_TRUNK, spec.options, former.options) - {"allowed_numbers"}
     are_same_callers = set(map(normalised, now.allowed_numbers)) == set(map(normalised, wanted.allowed_numbers))
     is_ringing_too_short = 0 < now.ringing_timeout_s < SHORTEST_RINGING_S
     is_cut = 0 < now.max_call_duration_s < SHORTEST_CALL_S
     changes: dict[str, Any] = {
-        "name": wanted.name if not now.name or mark_in(now.name) else now.name,
-        "metadata": now.metadata if _is_marked(spec, now.metadata) else with_mark(now.metadata, wanted.metadata),
-        "numbers": numbers,
-        "allowed_addresses": _corrected_addresses(now.allowed_addresses, spec),
+        # Where its metadata says something else, an adopted one has our mark in its name alone.
+        "name": wanted.name if not now.name or mark_in(now.name) or not (is_marked or has_room) else now.name,
+        "metadata": now.metadata if is_marked or not has_room else with_mark(now.metadata, wanted.metadata),
+        "numbers": now.numbers if has_number else (*now.numbers, spec.phone_number),
+        "allowed_addresses": _corrected_addresses(now.allowed_addresses, spec, is_adopted=is_adopted),
         "allowed_numbers": now.allowed_numbers if are_same_callers else wanted.allowed_numbers,
         "has_username": False,
         "has_password": False,
@@ -135,9 +139,14 @@ def corrected_inbound_trunk(
     return replace(now, **{**changes, **{name: getattr(wanted, name) for name in said}})
 
 
-def _corrected_addresses(now: tuple[str, ...], spec: PathSpec) -> tuple[str, ...]:
-    """Return the allowed addresses; wider blocks are fine, as long as they are not the whole Internet."""
+def _corrected_addresses(now: tuple[str, ...], spec: PathSpec, *, is_adopted: bool) -> tuple[str, ...]:
+    """Return the allowed addresses; wider blocks are fine, as long as they are not the whole Internet.
+
+    On a trunk that was adopted all are fine that let every call in.
+    """
     wanted = spec.profile.allowed_addresses
+    if is_adopted and all(admits(now, address) for address in sources_of(wanted)):
+        return now
     return now if covers(now, wanted) and (not wanted or not is_open_to_all(now)) else wanted
 
 
@@ -162,7 +171,7 @@ def corrected_rule(
     turns on where trunk or rule says so, is only ever turned off here (livekit/protocol sip/sip.go,
     EvaluateDispatchRule).
     """
-    if _is_anothers(spec, DISPATCH_RULE, now.id):
+    if is_anothers(spec, DISPATCH_RULE, now.id):
         return now
     wanted, presets = built_rule(spec), spec.profile.room_presets
     said = said_fields(DISPATCH_RULE, spec.options, former.options)
@@ -173,7 +182,7 @@ def corrected_rule(
         "metadata": without_mark(now.metadata),
         "trunk_ids": tuple(dict.fromkeys(now.trunk_ids)) if has_trunk else wanted.trunk_ids,
         "inbound_numbers": (),
-        "numbers": now.numbers if spec.phone_number in now.numbers else (),
+        "numbers": now.numbers if spec.phone_number in now.numbers else wanted.numbers,
         "pin": wanted.pin,
         "room_preset": "" if presets is not None and now.room_preset not in presets else now.room_preset,
         "krisp": now.krisp and spec.options.krisp is not False,

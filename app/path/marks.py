@@ -22,6 +22,8 @@ POOL_DIGITS = 12
 
 _TAG = re.compile(rf"{TAG_PREFIX}/(?P<instance>[^/]+)/(?P<agent>[^/]+)")
 
+_POOL_TAG = re.compile(rf"{POOL_PREFIX}/(?P<instance>[^/]+)/[0-9a-f]{{{POOL_DIGITS}}}")
+
 _KEYS = ("managedBy", "instance", "agentId", "operationId", "createdAt")
 
 
@@ -45,7 +47,8 @@ def pool_tag(instance: str, trunk_id: uuid.UUID) -> str:
 
 def is_pool_tag(instance: str, text: str) -> bool:
     """Tell whether a name is the mark of a trunk that numbers of this instance share."""
-    return re.fullmatch(rf"{POOL_PREFIX}/{re.escape(instance)}/[0-9a-f]{{{POOL_DIGITS}}}", text) is not None
+    tag = _POOL_TAG.fullmatch(text)
+    return tag is not None and tag["instance"] == instance
 
 
 def metadata_of(instance: str, agent_id: uuid.UUID, operation_id: uuid.UUID, now: datetime) -> str:
@@ -76,12 +79,36 @@ def is_damaged(instance: str, *texts: str) -> bool:
     return mark_in(*texts) is None and any(_claims(text, instance) for text in texts)
 
 
+def instance_in(*texts: str) -> str | None:
+    """Return the instance whose mark is in one of the texts, that of a shared trunk included; else None."""
+    mark = mark_in(*texts)
+    pool = next(filter(None, map(_POOL_TAG.fullmatch, texts)), None)
+    return mark.instance if mark else pool["instance"] if pool else None
+
+
 def without_mark(metadata: str) -> str:
-    """Return metadata without the mark of an earlier release; other keys stay."""
+    """Return metadata without our mark; other keys stay."""
     if _in_json(metadata) is None:
         return metadata
     rest = {name: value for name, value in json.loads(metadata).items() if name not in _KEYS}
     return json.dumps(rest) if rest else ""
+
+
+def takes_mark(metadata: str) -> bool:
+    """Tell whether a mark can stand beside all that metadata says: it is empty, or an object with none of our keys.
+
+    Another mark that is there gives its place.
+    """
+    rest = without_mark(metadata)
+    values = _parsed(rest)
+    return not rest or (isinstance(values, dict) and values.keys().isdisjoint(_KEYS))
+
+
+def restored(metadata: str, former: str) -> str:
+    """Return metadata without our mark: the former text to the letter, unless the rest of it has changed since."""
+    rest, values = without_mark(metadata), _parsed(former)
+    is_same = rest == (json.dumps(values) if values else "")
+    return former if is_same else rest
 
 
 def with_mark(metadata: str, mark: str) -> str:

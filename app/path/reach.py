@@ -18,8 +18,12 @@ from app.path.call import Call, Followed, follow, follow_in_livekit
 from app.path.livekit_matching import (
     LONGEST_CALLER,
     TWILIO_BLOCKS,
+    RuleMatch,
+    TrunkMatch,
     admits,
     is_room_named,
+    match_rule,
+    match_trunk,
     normalised_all,
     sources_of,
 )
@@ -40,9 +44,11 @@ __all__ = [
     "Followed",
     "Reach",
     "Reason",
+    "Taking",
     "follow",
     "reach",
     "rule_conflicts",
+    "takings",
     "trunk_conflicts",
 ]
 
@@ -133,6 +139,34 @@ def _lets_all_in(trunk: InboundTrunk, sources: tuple[str, ...]) -> bool:
         return False
     allowed = trunk.allowed_addresses
     return not allowed or (len(_source_groups(sources, (allowed,))) == 1 and admits(allowed, sources[0]))
+
+
+class Taking(NamedTuple):
+    """Which trunk and rule of LiveKit take the calls of one class; no rule is asked where trunks refuse them."""
+
+    trunk: TrunkMatch
+    rule: RuleMatch
+    is_stranger: bool
+    """Whether the callers are those that no list names."""
+
+
+def takings(observed: Observed, spec: PathSpec) -> Iterator[Taking]:
+    """Yield which trunk and rule take a call to the number, of every kind of caller from every address of Twilio.
+
+    Of nobody's path in particular: what a call meets that comes to LiveKit with the called number as it is.
+    """
+    called, calling_from = spec.phone_number, sources_of(spec.profile.allowed_addresses)
+    trunks = [*observed.trunks_for(called), *observed.wildcard_trunks]
+    rules = [*(rule for trunk in trunks for rule in observed.rules_for(trunk.id)), *observed.wildcard_rules]
+    sources = _source_groups(calling_from, tuple(one.allowed_addresses for one in trunks if one.allowed_addresses))
+    allowed = tuple(trunk.allowed_numbers for trunk in trunks if trunk.allowed_numbers)
+    inbound = tuple(rule.inbound_numbers for rule in rules if rule.inbound_numbers)
+    callers = _caller_groups(allowed, inbound, (), ())
+    for who, where in product(callers, sources):
+        taken = match_trunk(observed, called, who.example, where.example)
+        is_refused = taken.rivals or (taken.trunk is None and spec.profile.is_cloud)
+        rule = RuleMatch(None) if is_refused else match_rule(observed, taken.trunk, called, who.example)
+        yield Taking(taken, rule, is_stranger=not who.members)
 
 
 _SHORT_CALLER = "anonymous"

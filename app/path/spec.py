@@ -65,6 +65,10 @@ class Profile:
         """Return the profile of an agent with these options: what a Twilio trunk is set to is part of it."""
         return self if options.transfer is None else replace(self, transfer_mode=options.transfer.value)
 
+    def as_found(self) -> "Profile":
+        """Return the profile of a path that was adopted: whether its line is encrypted is for who made it to say."""
+        return replace(self, is_secure=False)
+
     @property
     def is_cloud(self) -> bool:
         """Whether calls go to LiveKit Cloud, which refuses a call without a trunk; an open-source server goes on."""
@@ -160,6 +164,8 @@ class DispatchRuleSpec:
     job_metadata: str = "{}"
     room_prefix: str = "call"
     options: AgentOptions = NO_OPTIONS
+    numbers: tuple[str, ...] = ()
+    """The called numbers that it takes, where the trunk has those of others too; empty: all of the trunk."""
 
     def record(self, rule_id: str = "") -> DispatchRule:
         """Return the rule as it is after its creation.
@@ -177,6 +183,7 @@ class DispatchRuleSpec:
             options.participant_metadata or "",
             (self.trunk_id,),
             (RuleAgent(self.agent_name, self.job_metadata), *extras),
+            numbers=self.numbers,
             kind=kind,
             room=_set(room, self.room_prefix),
             pin=options.pin or "",
@@ -268,7 +275,7 @@ class PathSpec:
     @property
     def dispatch_rule(self) -> DispatchRuleSpec:
         """The dispatch rule, which names the LiveKit trunk of `ids`."""
-        profile = self.profile
+        profile, inbound = self.profile, self.adopted.get(INBOUND_TRUNK)
         return DispatchRuleSpec(
             self.label.tag,
             self.inbound_trunk_id,
@@ -276,6 +283,7 @@ class PathSpec:
             self.job_metadata,
             profile.room_prefix,
             self.options,
+            (self.phone_number,) if inbound is not None and inbound.is_shared else (),
         )
 
 

@@ -9,7 +9,7 @@ missing from such a list is not known to be gone. Texts are as the provider has 
 database cannot store (`app.domain.texts.storable`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from app.domain.calls import CallRoom
@@ -119,6 +119,12 @@ class VoicePlatform(Protocol):
         """Write the fields in which `wanted` differs from `now`, just read, and the rest of it back as it was.
 
         False when it is gone; without a difference nothing is sent.
+        """
+
+    def take_numbers_off(self, trunk_id: str, numbers: Sequence[str]) -> bool:
+        """Take numbers off a trunk, each as it is written there; the rest of it is not sent. False when it is gone.
+
+        Never all of them: a trunk without numbers takes the calls of every number.
         """
 
     def delete_trunk(self, trunk_id: str) -> None:

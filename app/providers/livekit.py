@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from livekit import api
 from livekit.protocol.agent_dispatch import AgentDispatch
+from livekit.protocol.models import ListUpdate
 
 from app.domain.calls import CallRoom
 from app.observability.tracing import NO_TELEMETRY, Telemetry
@@ -99,6 +100,17 @@ class LiveKitPlatform:
             return True
         trunk = changed_trunk(now, wanted)
         return self._update("update_inbound_trunk", lambda sip: sip.update_inbound_trunk(now.id, trunk))
+
+    def take_numbers_off(self, trunk_id: str, numbers: Sequence[str]) -> bool:
+        """Take numbers off a trunk, each as it is written there; False when it is gone.
+
+        By a list update, so that what others change on it meanwhile is not written back as it was.
+        """
+        checked_id(trunk_id, "ST")
+        removal = ListUpdate(remove=numbers)
+        return self._update(
+            "update_inbound_trunk", lambda sip: sip.update_inbound_trunk_fields(trunk_id, numbers=removal)
+        )
 
     def delete_trunk(self, trunk_id: str) -> None:
         """Delete the trunk; one already gone is success (LiveKit responds with 200 for unknown ids too)."""

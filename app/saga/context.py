@@ -133,8 +133,10 @@ def spec_of(
 
     `trunk_id` is the shared trunk that the agent has a place on, if any.
     """
+    now = {step: one for step, one in adopted.items() if one.id == ids.get(step)}
+    profile = tools.profile.with_options(options)
     return PathSpec(
-        profile=tools.profile.with_options(options),
+        profile=profile.as_found() if TRUNK in now else profile,
         instance=tools.instance,
         agent_id=str(agent_id),
         agent_name=agent_name,
@@ -144,13 +146,18 @@ def spec_of(
         ids=ids,
         trunk_tag=pool_tag(tools.instance, trunk_id) if trunk_id else "",
         options=options,
-        adopted={step: one for step, one in adopted.items() if one.id == ids.get(step)},
+        adopted=now,
     )
 
 
 def read_adopted(stored: Mapping[str, Any] | None) -> dict[str, Adopted]:
     """Read `agents.adopted`."""
     return {step: Adopted(**values) for step, values in (stored or {}).items()}
+
+
+def adopted_now(stored: Mapping[str, Any] | None, ids: Mapping[str, str | None]) -> dict[str, Adopted]:
+    """Return what was adopted and is still on the path, by `agents.adopted` and the ids of its steps."""
+    return {step: one for step, one in read_adopted(stored).items() if one.id == ids.get(step)}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from app.domain.errors import ErrorCode
-from app.domain.operations import INBOUND_TRUNK
+from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK
 from app.path.corrections import corrected_inbound_trunk, corrected_rule
 from app.path.observed import DispatchRule, Encryption, InboundTrunk, Media, normalised
 from app.providers.errors import ProviderError, RejectedError, TransientError
@@ -24,7 +24,7 @@ def find_inbound_trunks(ctx: StepContext) -> list[str]:
     return [
         trunk.id
         for trunk in ctx.tools.platform.list_inbound_trunks(ctx.phone_number)
-        if ctx.has_own_mark(trunk.metadata) and number in map(normalised, trunk.numbers)
+        if ctx.has_own_mark(trunk.metadata, trunk.name) and number in map(normalised, trunk.numbers)
     ]
 
 
@@ -173,9 +173,13 @@ def create_dispatch_rule(ctx: StepContext) -> Result:
 
 
 def repair_dispatch_rule(ctx: StepContext, rule_id: str) -> bool:
-    """Make the rule as it should be, in place; False when it is certainly gone."""
+    """Make the rule as it should be, in place; False when it is certainly gone, or shared and of another trunk."""
     platform, is_there = ctx.tools.platform, False
     now = platform.get_dispatch_rule(rule_id)
+    adopted = ctx.spec.adopted.get(DISPATCH_RULE)
+    if now is not None and adopted is not None and adopted.is_shared:
+        # Others use it, so that it is not changed. It is the path's no more where the LiveKit trunk was made anew.
+        return ctx.ids[INBOUND_TRUNK] in now.trunk_ids
     if now is not None:
         encrypts = _twilio_encrypts(ctx, now.media)
         wanted = corrected_rule(now, ctx.spec, twilio_encrypts=encrypts, former=ctx.former)

@@ -27,7 +27,7 @@ from app.path.observed import (
 )
 from app.path.spec import PathSpec
 from app.providers.base import Carrier, VoicePlatform
-from app.providers.errors import RejectedError
+from app.providers.errors import RejectedError, TransientError
 from app.providers.twilio_records import is_sid
 
 PARALLEL_LISTS = 8
@@ -104,6 +104,37 @@ def read_path(carrier: Carrier, platform: VoicePlatform, spec: PathSpec) -> Obse
     rules = platform.list_dispatch_rules(unreadable=unreadable.of_list(DISPATCH_RULE))
     inbound = platform.list_inbound_trunks(unreadable=unreadable.of_list(INBOUND_TRUNK))
     return _observed(number, trunks, urls, inbound, rules, unreadable)
+
+
+def read_chain(
+    carrier: Carrier, platform: VoicePlatform, number: CarrierNumber, project: Observed | None = None
+) -> Observed:
+    """Read what the calls of a number may take, whoever has made it: all that decides whether it is one chain.
+
+    That is its trunk with its URLs and every number on it, and all trunks and rules of the project, unless `project`
+    has just been read. Of the trunk's other numbers nothing is known but that they are there. `TransientError` where
+    the trunk's own list does not show the number that says to be on it.
+    """
+    unreadable, trunk_sid = _UnreadableRecords(), number.routing.trunk_sid or ""
+    others: list[str] = []
+    trunks: dict[str, CarrierTrunk] = {}
+    urls: dict[str, Sequence[OriginationUrl]] = {}
+    reads: list[Callable[[], Any]] = [] if project else [partial(read_project, platform)]
+    if is_sid(trunk_sid, "TK"):
+        reads += [
+            partial(carrier.get_trunk, trunk_sid),
+            partial(carrier.list_origination_urls, trunk_sid, unreadable.of_list(ORIGINATION_URL, trunk_sid)),
+            partial(carrier.list_trunk_numbers, trunk_sid),
+        ]
+    found = _at_once(reads)
+    project = project or found.pop(0)
+    if found and found[0] is not None:
+        trunks, urls, others = {trunk_sid: found[0]}, {trunk_sid: found[1]}, found[2]
+        if number.sid not in others:
+            detail = f"Twilio says that the number is on trunk {trunk_sid}, and does not list it there."
+            raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, detail)
+    numbers = {sid: CarrierNumber(sid, "", number.account_sid, NumberRouting(trunk_sid, None, None)) for sid in others}
+    return both(Observed(numbers | {number.sid: number}, trunks, urls, unreadable=unreadable), project)
 
 
 def read_built_path(

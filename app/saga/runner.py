@@ -152,7 +152,8 @@ class Runner:
         context, resource_id = claim.context, claim.resource_id
         if actions.mark is None or actions.unmark is None or resource_id is None:
             return Result(None if claim.direction is Direction.UNDO else resource_id)
-        adopted = context.spec.adopted.get(claim.step.name, Adopted(resource_id))
+        # What a repair has made since the adoption had no name before.
+        adopted = context.spec.adopted.get(claim.step.name, Adopted(resource_id, context.phone_number))
         context.check_time()
         if claim.direction is Direction.UNDO:
             if not adopted.is_shared:
@@ -176,6 +177,9 @@ class Runner:
     def _do(self, claim: Claim, actions: Actions, found: list[str]) -> Result:
         """Adopt what an earlier try left behind, the oldest of it, made right, and delete the others; else make it."""
         is_gone = claim.rules.keeps_path and claim.step.makes and claim.resource_id not in found
+        adopted = claim.context.spec.adopted.get(claim.step.name)
+        # What others use too is left, not gone.
+        is_gone = is_gone and not (adopted is not None and adopted.is_shared)
         gone = (claim.resource_id,) if is_gone and claim.resource_id else ()
         if not found:
             claim.context.check_time()

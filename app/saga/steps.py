@@ -20,7 +20,7 @@ from app.path.compare import compare, is_broken
 from app.path.observed import Observed
 from app.path.spec import Adopted, as_built
 from app.providers.errors import RejectedError
-from app.saga import livekit_steps, twilio_steps
+from app.saga import adopted_steps, livekit_steps, twilio_steps
 from app.saga.context import StepContext
 from app.saga.machine import Result
 from app.saga.observing import read_built_path
@@ -73,6 +73,8 @@ def _wait_for_calls(ctx: StepContext, delete: Callable[[str, str], None]) -> lis
     names why calls fail, when they still do after some reads.
     """
     findings: list[Finding] = []
+    # Whatever differs has been changed since it was looked at: then callers get something else than was agreed.
+    is_adoption = bool(ctx.adopted) and not ctx.keeps_path
 
     def is_whole() -> bool:
         findings[:] = read_findings(ctx)
@@ -82,13 +84,13 @@ def _wait_for_calls(ctx: StepContext, delete: Callable[[str, str], None]) -> lis
             delete(kind, external_id)
         if ctx.is_pooled and not ctx.keeps_path:
             _mend_trunk(ctx, findings)
-        return not is_broken(findings)
+        return not (findings if is_adoption else is_broken(findings))
 
     if not ctx.wait_until(is_whole):
         details = [
             finding.instruction if finding.is_for_a_person else finding.cause
             for finding in findings
-            if finding.severity is Severity.CRITICAL
+            if is_adoption or finding.severity is Severity.CRITICAL
         ]
         raise RejectedError(ErrorCode.PATH_NOT_VERIFIED, " ".join(details))
     return findings
@@ -111,7 +113,7 @@ def read_findings(ctx: StepContext) -> list[Finding]:
     spec = ctx.spec
     pool, trunk_id = ctx.tools.pool, ctx.trunk_id
     known, built = Observed(), as_built(spec, Observed())
-    if not ctx.keeps_path and (trunk_id is None or pool.is_checked(trunk_id)):
+    if not (ctx.keeps_path or spec.adopted) and (trunk_id is None or pool.is_checked(trunk_id)):
         # A provisioning makes its own trunk a moment before, and many share one that was read for another's sake.
         known = Observed(trunks=built.trunks, urls=built.urls if trunk_id else {})
     found = compare(spec, read_built_path(ctx.tools.carrier, ctx.tools.platform, spec, known, ctx.check_time))
@@ -143,29 +145,37 @@ ACTIONS = {
     TRUNK: Actions(
         twilio_steps.create_trunk,
         twilio_steps.find_trunks,
-        twilio_steps.delete_trunk,
+        adopted_steps.remove_trunk,
         twilio_steps.has_own_trunk,
         twilio_steps.repair_trunk,
         twilio_steps.leave_place,
+        adopted_steps.mark_trunk,
+        adopted_steps.unmark_trunk,
     ),
     ORIGINATION_URL: Actions(
         twilio_steps.create_origination_url,
         twilio_steps.find_origination_urls,
-        twilio_steps.delete_origination_url,
+        adopted_steps.remove_origination_url,
         twilio_steps.has_own_trunk,
         twilio_steps.repair_origination_url,
+        mark=adopted_steps.mark_origination_url,
+        unmark=adopted_steps.unmark_origination_url,
     ),
     INBOUND_TRUNK: Actions(
         livekit_steps.create_inbound_trunk,
         livekit_steps.find_inbound_trunks,
-        livekit_steps.delete_inbound_trunk,
+        adopted_steps.remove_inbound_trunk,
         repair=livekit_steps.repair_inbound_trunk,
+        mark=adopted_steps.mark_inbound_trunk,
+        unmark=adopted_steps.unmark_inbound_trunk,
     ),
     DISPATCH_RULE: Actions(
         livekit_steps.create_dispatch_rule,
         livekit_steps.find_dispatch_rules,
-        livekit_steps.delete_dispatch_rule,
+        adopted_steps.remove_dispatch_rule,
         repair=livekit_steps.repair_dispatch_rule,
+        mark=adopted_steps.mark_dispatch_rule,
+        unmark=adopted_steps.unmark_dispatch_rule,
     ),
     NUMBER_ATTACHMENT: Actions(
         twilio_steps.attach_number,

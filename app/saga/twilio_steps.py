@@ -47,7 +47,12 @@ def look_up_number(ctx: StepContext) -> Result:
 def _looked_up(ctx: StepContext, number: CarrierNumber) -> Result:
     if not number.is_voice:
         raise RejectedError(ErrorCode.NUMBER_NOT_VOICE, "The number cannot take voice calls, or is set to receive fax.")
-    _refuse_foreign_routing(ctx, number.routing, own_trunk=ctx.ids.get(TRUNK))
+    own_trunk = ctx.ids.get(TRUNK)
+    if ctx.adopted and number.routing.trunk_sid != own_trunk:
+        where = f"on {number.routing.taken_by}" if number.routing.is_taken else "on no trunk"
+        detail = f"The number is {where} by now: look at the path again."
+        raise RejectedError(ErrorCode.NUMBER_MOVED, detail)
+    _refuse_foreign_routing(ctx, number.routing, own_trunk)
     found = Result(number.sid, previous_routing=asdict(number.routing), voice_host=number.routing.voice_host)
     return with_place(ctx, found)
 
@@ -201,7 +206,7 @@ def delete_trunk(ctx: StepContext, trunk_sid: str) -> None:
     that numbers share stays.
     """
     if is_shared(ctx, trunk_sid):
-        _leave_trunk(ctx, trunk_sid)
+        leave_trunk(ctx, trunk_sid)
         return
     _delete_once_empty(ctx, trunk_sid, ctx.ids.get(NUMBER))
 
@@ -282,18 +287,25 @@ _SHARED_TRUNK = Maker(
 )
 
 
-def _leave_trunk(ctx: StepContext, trunk_sid: str) -> None:
-    """Look once more whether our number is on the shared trunk, where an attach request may have landed late."""
+def leave_trunk(ctx: StepContext, trunk_sid: str) -> None:
+    """Look once more whether our number is on a trunk that stays, where an attach request may have landed late."""
     own = ctx.ids.get(NUMBER)
     if own and ctx.is_uncertain:
         detach_number(replace(ctx, ids={**ctx.ids, TRUNK: trunk_sid}), own)
 
 
 def find_origination_urls(ctx: StepContext) -> list[str]:
-    """List the enabled URLs of our trunk that lead to our SIP URI."""
+    """List the enabled URLs of our trunk that lead to our SIP URI; of one that was adopted, those with our tag."""
     urls = ctx.tools.carrier.list_origination_urls(ctx.ids[TRUNK])
-    profile = ctx.spec.profile
-    return [url.sid for url in urls if url.is_enabled and leads_to(url.sip_url, profile)]
+    spec = ctx.spec
+    is_theirs = TRUNK in spec.adopted
+    return [
+        url.sid
+        for url in urls
+        if url.is_enabled
+        and leads_to(url.sip_url, spec.profile)
+        and (url.tag == spec.origination_url.tag or not is_theirs)
+    ]
 
 
 def create_origination_url(ctx: StepContext) -> Result:
@@ -304,6 +316,10 @@ def create_origination_url(ctx: StepContext) -> Result:
 
 
 def _create_url(ctx: StepContext) -> str:
+    trunk = ctx.spec.adopted.get(TRUNK)
+    if trunk is not None and trunk.is_shared:
+        detail = f"Trunk {trunk.id} is shared with other numbers: put an origination URL to LiveKit on it by hand."
+        raise RejectedError(ErrorCode.PATH_NOT_VERIFIED, detail)
     create = ctx.tools.carrier.create_origination_url
     return _on_trunk(ctx, lambda: create(ctx.ids[TRUNK], ctx.spec.origination_url).sid)
 

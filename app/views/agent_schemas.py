@@ -225,10 +225,9 @@ class AgentPage(Schema):
     next_cursor = next_page()
 
 
-class ProvisionIn(Strict):
-    """A number to connect to the agent."""
-
-    phone_number = PhoneNumberField(
+def phone_number_field() -> PhoneNumberField:
+    """Return the field for a number of the account."""
+    return PhoneNumberField(
         data_key="phoneNumber",
         required=True,
         metadata={
@@ -237,6 +236,12 @@ class ProvisionIn(Strict):
             "pattern": E164_PATTERN,
         },
     )
+
+
+class ProvisionIn(Strict):
+    """A number to connect to the agent."""
+
+    phone_number = phone_number_field()
     takeover = takeover_flag(load_default=False)
 
 

@@ -4,7 +4,7 @@ import base64
 import binascii
 from typing import Any
 
-from marshmallow import ValidationError, fields
+from marshmallow import ValidationError, fields, validate
 
 from app.bulk.files import items_from_csv
 from app.domain.errors import OPERATION_ERROR_CODES, ErrorCode
@@ -35,12 +35,16 @@ ITEM_REFUSALS = (
     ErrorCode.AGENT_HAS_NO_PHONE,
     ErrorCode.NUMBER_IN_USE,
     ErrorCode.OPERATION_IN_PROGRESS,
+    ErrorCode.NOT_ADOPTABLE,
 )
 """Why an item may be refused on arrival, before it has an operation."""
 
 
 class BulkItemIn(Strict):
-    """One number, with exactly one of `agentId` and `agent`. Each item is validated separately."""
+    """One number, with exactly one of `agentId` and `agent`; both may be left out where paths are adopted.
+
+    Each item is validated separately.
+    """
 
     phone_number = text("A number of the Twilio account, in E.164.", NUMBER, data_key="phoneNumber", required=True)
     agent_id = Id(data_key="agentId", metadata={"description": "An agent that exists.", "example": AGENT_ID})
@@ -70,6 +74,20 @@ class BulkIn(Strict):
             "description": "What to connect. An invalid item fails by itself, the others continue.",
             "minItems": 1,
             "maxItems": MAX_ITEMS,
+        },
+    )
+
+
+class BulkKindQuery(Query):
+    """What is done with each number."""
+
+    kind = fields.String(
+        load_default=BulkKind.PROVISION.value,
+        validate=validate.OneOf([BulkKind.PROVISION.value, BulkKind.ADOPT.value]),
+        metadata={
+            "description": "provision: each number is connected. adopt: the path that each number rings by already "
+            "becomes its agent's; without `agent` and `agentId` one is made, named after the dispatch rule or the "
+            "number.",
         },
     )
 

@@ -356,6 +356,21 @@ class PhoneTrunkOut(Schema):
     capacity = fields.Integer(metadata={"description": "Numbers that it takes at most.", "example": 500})
 
 
+class AdoptedOut(Schema):
+    """An object of the path that somebody else made before the path was adopted."""
+
+    step = text("Which one, by the step that would make it.", "twilio_trunk")
+    id = text("Its id at the provider.", TRUNK_SID)
+    former_name = text("Its name before: it goes back there.", "Front desk line", data_key="formerName")
+    is_shared = fields.Boolean(
+        data_key="shared",
+        metadata={
+            "description": "Whether other numbers use it too: then Trunkline neither changes nor deletes it.",
+            "example": False,
+        },
+    )
+
+
 class PhoneOut(Schema):
     """An agent's number, every id on its path, and the latest operation."""
 
@@ -376,7 +391,16 @@ class PhoneOut(Schema):
         data_key="twilioOriginationUrlSid",
         allow_none=True,
     )
-    trunk = fields.Nested(PhoneTrunkOut, allow_none=True, metadata={"description": "Null without a trunk."})
+    trunk = fields.Nested(
+        PhoneTrunkOut,
+        allow_none=True,
+        metadata={"description": "Null without a trunk, and on one of somebody else's that other numbers share."},
+    )
+    adopted = fields.List(
+        fields.Nested(AdoptedOut),
+        allow_none=True,
+        metadata={"description": "What was there before the path was adopted; null for a path of Trunkline's making."},
+    )
     livekit_inbound_trunk_id = text(
         "The LiveKit trunk.", INBOUND_TRUNK_ID, data_key="livekitInboundTrunkId", allow_none=True
     )

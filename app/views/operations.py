@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING, Any
 from app.db.models import Agent, BulkItem, Event, Operation, OperationStep, Resource
 from app.domain.errors import ErrorCode
 from app.domain.findings import Callers, Finding, Health, failed_checks, failing_callers, finding_json
-from app.domain.operations import KINDS, Direction, OperationKind, OperationStatus, PhoneStatus, StepState, TrunkMode
+from app.domain.operations import (
+    COLUMNS,
+    KINDS,
+    TRUNK,
+    Direction,
+    OperationKind,
+    OperationStatus,
+    PhoneStatus,
+    StepState,
+    TrunkMode,
+)
 from app.path.observed import NumberRouting
+from app.saga.context import adopted_now
 
 if TYPE_CHECKING:
     from app.numbers.dry_run import PlannedTrunk, Preview
@@ -50,9 +61,31 @@ def _callers_taken_from(voice_host: str) -> Notice:
 
 
 def agent_warnings(agent: Agent) -> list[Notice]:
-    """Return what whoever connected the agent's number should know of its former use."""
+    """Return what whoever connected the agent's number should know of its former use; an adopted path has none."""
+    if adopted_of(agent):
+        return []
     host = NumberRouting(**agent.previous_routing).voice_host if agent.previous_routing else ""
     return [_callers_taken_from(host)] if host else []
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptedView:
+    """An object of a path that somebody else made before it was adopted."""
+
+    step: str
+    id: str
+    former_name: str
+    """Its name before the adoption."""
+    is_shared: bool
+    """Whether other numbers use it too, so that Trunkline never changes or deletes it."""
+
+
+def adopted_of(agent: Agent) -> list[AdoptedView] | None:
+    """Return what was adopted and is still on the agent's path, in the order of a call; None for a path of our own."""
+    found = adopted_now(agent.adopted, {step: getattr(agent, column) for step, column in COLUMNS.items()})
+    return [
+        AdoptedView(step, found[step].id, found[step].name, found[step].is_shared) for step in COLUMNS if step in found
+    ] or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +227,9 @@ class PhoneTrunk:
         """Return the trunk of an agent; `members` have a place on it if it is shared."""
         if agent.twilio_trunk_sid is None:
             return None
+        adopted = next((one for one in adopted_of(agent) or () if one.step == TRUNK), None)
+        if adopted is not None and adopted.is_shared:
+            return None
         return cls(TrunkMode.SHARED, members, max_numbers) if agent.trunk_id else cls(TrunkMode.DEDICATED, 1, 1)
 
 
@@ -214,6 +250,8 @@ class PhoneView:
     trunk: PhoneTrunk | None
     options: Mapping[str, Any]
     """With which the path is built; an update changes them once it has succeeded."""
+    adopted: list[AdoptedView] | None
+    """None for a path of our own making."""
 
     @classmethod
     def of(cls, agent: Agent, operation: OperationView | None, trunk: PhoneTrunk | None = None) -> "PhoneView":
@@ -231,6 +269,7 @@ class PhoneView:
             operation=operation,
             trunk=trunk,
             options=agent.options if agent.twilio_phone_number else {},
+            adopted=adopted_of(agent),
         )
 
     @property

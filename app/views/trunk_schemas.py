@@ -101,7 +101,7 @@ class LeftOutOut(Schema):
     reason = fields.String(
         metadata={
             "description": "Why, from a closed list.",
-            "enum": ["dedicated", "busy", "waiting", "beyond_limit"],
+            "enum": ["dedicated", "adopted", "busy", "waiting", "beyond_limit"],
             "example": "dedicated",
         }
     )

@@ -156,8 +156,14 @@ def hinted(code: ErrorCode, detail: str) -> str:
     return f"{detail} {TAKEOVER_HINT}" if code is _C.NUMBER_ALREADY_ROUTED else detail
 
 
-def problem_body(code: ErrorCode, detail: str, *, errors: Mapping[str, list[str]] | None = None) -> dict[str, object]:
-    """Return the body of a problem.
+def problem_body(
+    code: ErrorCode,
+    detail: str,
+    *,
+    errors: Mapping[str, list[str]] | None = None,
+    more: Mapping[str, object] | None = None,
+) -> dict[str, object]:
+    """Return the body of a problem; `more` are members that its code alone has.
 
     Names of unknown fields and ids come from the client: phone numbers among them are masked.
     """
@@ -170,7 +176,7 @@ def problem_body(code: ErrorCode, detail: str, *, errors: Mapping[str, list[str]
         "detail": mask_numbers(hinted(code, detail)),
         "code": code.value,
     }
-    return body | ({"errors": shown} if shown else {})
+    return body | ({"errors": shown} if shown else {}) | dict(more or {})
 
 
 def problem(
@@ -179,9 +185,10 @@ def problem(
     *,
     errors: Mapping[str, list[str]] | None = None,
     headers: Mapping[str, str] | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> Response:
     """Build the response for a problem, with the Retry-After of its code."""
-    body = problem_body(code, detail, errors=errors)
+    body = problem_body(code, detail, errors=errors, more=more)
     response = Response(current_app.json.dumps(body), KINDS[code].status, mimetype=MIME_TYPE)
     response.headers.update(retry_after(KINDS[code].retry_after_s) | dict(headers or {}))
     return response
@@ -238,7 +245,7 @@ def register_error_handlers(scope: Flask | Blueprint, *, refused: Refused, faile
 
 def refused_problem(error: RefusedError) -> Response:
     """Build the problem for a refusal."""
-    return problem(error.code, error.detail, errors=error.errors, headers=headers_of(error))
+    return problem(error.code, error.detail, errors=error.errors, headers=headers_of(error), more=error.more)
 
 
 def explain(error: Exception) -> tuple[ErrorCode, str]:

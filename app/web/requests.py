@@ -18,6 +18,7 @@ from app.domain.errors import (
     bulk_not_found,
     key_not_found,
     operation_not_found,
+    test_call_not_found,
     trunk_not_found,
     validation_failed,
     webhook_delivery_not_found,
@@ -40,6 +41,7 @@ log = structlog.stdlib.get_logger()
 _MISSING: Mapping[str, Callable[[object], RefusedError]] = {
     "agent_id": agent_not_found,
     "operation_id": operation_not_found,
+    "call_id": test_call_not_found,
     "audit_id": audit_not_found,
     "bulk_id": bulk_not_found,
     "webhook_id": webhook_not_found,
@@ -51,7 +53,11 @@ _MISSING: Mapping[str, Callable[[object], RefusedError]] = {
     "project_id": partial(account_not_found, AccountKind.VOICE.label),
 }
 
-KNOWN_PARAMETERS = {name: frozenset({DRY_RUN}) for name in ("phones.provision_phone", "trunks.consolidate")}
+KNOWN_PARAMETERS = {
+    **dict.fromkeys(("phones.provision_phone", "phones.adopt_phone", "trunks.consolidate"), frozenset({DRY_RUN})),
+    "phones.deprovision_phone": frozenset({"path"}),
+    "provisionings.start_bulk": frozenset({"kind"}),
+}
 """Endpoint of a writing call -> the query parameters that it takes; all others take none."""
 
 

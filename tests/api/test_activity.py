@@ -15,10 +15,13 @@ from werkzeug.test import TestResponse
 
 from app.access import REFUSED_SIGN_INS_PER_MINUTE, ConsoleSessions, Scope
 from app.db.access import KEPT, Activity, ApiKey, list_activity, purge_activity
+from app.db.models import Agent
 from app.domain.events import Action, Channel, Origin
 from app.domain.findings import Finding, FindingCode, Health
 from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT
+from app.numbers.adoption import Adoption, AdoptionService
 from app.numbers.maintenance import MaintenanceService, VerifyResult
+from app.path.adoption import Chain, chain_of
 from tests.cli.test_command_list import ALL as ALL_COMMANDS
 from tests.support.accounts import (
     CARRIER,
@@ -35,14 +38,16 @@ from tests.support.accounts import (
 )
 from tests.support.api import NOBODY, NUMBER, OTHER_NUMBER, Api
 from tests.support.console import BrowserClient
+from tests.support.line import Line
 
-READS_ONLY = {"care.verify_phone", "console.verify", "console.plan"}
+READS_ONLY = {"care.verify_phone", "console.verify", "console.plan", "console.adopt_plan"}
 READS_ONLY |= {"carrier-accounts.check_carrier_account", "voice-projects.check_voice_project"}
 READS_ONLY |= {"console.check_carrier_account", "console.check_voice_project"}
 """Endpoints that a POST asks to look, and that change nothing that anybody asked for."""
 
 URL = "https://hooks.example.com/in"
 NEW = "marked-new-secret"
+ADOPTED_NUMBER = "+15145550009"
 FROM = {"environ_base": {"REMOTE_ADDR": "192.0.2.7"}}
 
 
@@ -64,16 +69,28 @@ class _Drifted(MaintenanceService):
         return VerifyResult({}, [Finding(FindingCode.TRUNK_GONE, agent_id=str(agent_id))], Health.DRIFTED, None)  # type: ignore[arg-type]
 
 
+class _Found(AdoptionService):
+    """Always finds a path that can be adopted."""
+
+    def preview(self, agent_id: Any, phone_number: str, projects: Any = None) -> Adoption:
+        with self.sessions() as session:
+            agent = session.get_one(Agent, agent_id)
+        line = Line.whole()
+        found = chain_of(line.observed(), replace(line.spec, agent_id=str(agent_id)))
+        assert isinstance(found, Chain)
+        return Adoption(agent, replace(found, spec=replace(found.spec, phone_number=phone_number)), agent.name)
+
+
 @pytest.fixture
 def drifting(api: Api) -> Iterator[Api]:
     """The application with every path drifted, so that a repair is one, and accounts whose secrets may be changed."""
     providers = accepting()
     providers.accepted |= {(SID, SID, NEW), (PROJECT_URL, PROJECT_KEY, NEW)}
     with with_accounts(api, providers):
-        before = api.wiring.maintenance
-        api.wiring.maintenance = _Drifted(**vars(before))
+        before = api.wiring.maintenance, api.wiring.adoption
+        api.wiring.maintenance, api.wiring.adoption = _Drifted(**vars(before[0])), _Found(**vars(before[1]))
         yield api
-        api.wiring.maintenance = before
+        api.wiring.maintenance, api.wiring.adoption = before
 
 
 @dataclass
@@ -136,6 +153,8 @@ def test_every_call_of_the_api_that_changes_something_is_remembered_with_its_act
     did(Action.BULK_CREATE, "/api/trunks/consolidate")
     did(Action.DEPROVISION, f"{ours}/deprovision-phone", method="DELETE")
     did(Action.AGENT_DELETE, f"/api/agents/{third}", method="DELETE")
+    fourth = did(Action.AGENT_CREATE, "/api/agents", {"name": "four"}).json["id"]
+    did(Action.ADOPT, f"/api/agents/{fourth}/adopt-phone", {"phoneNumber": ADOPTED_NUMBER})
     items = {"items": [{"phoneNumber": OTHER_NUMBER, "agentId": other}]}
     bulk = f"/api/provisionings/{did(Action.BULK_CREATE, '/api/provisionings', items).json['bulkId']}"
     did(Action.BULK_CANCEL, f"{bulk}/cancel")
@@ -173,11 +192,10 @@ def test_every_button_of_the_console_is_remembered_with_its_actor(drifting: Api)
 
     did = Watched(api, Channel.CONSOLE, "Ada (console)", "Ada", send)
     did(Action.SIGN_IN, "/sign-in", "/sign-in", key=key)
-    agent, other = (
-        did(Action.AGENT_CREATE, "/", "/", name=name).headers["Location"].rpartition("/")[2] for name in ("one", "two")
+    ours, second, third, fourth = (
+        did(Action.AGENT_CREATE, "/", "/", name=name).headers["Location"] for name in ("one", "two", "three", "four")
     )
-    ours = f"/agents/{agent}"
-    third = did(Action.AGENT_CREATE, "/", "/", name="three").headers["Location"]
+    other = second.rpartition("/")[2]
     did(Action.AGENT_CHANGE, f"{third}/edit", name="more", livekitAgentName="three", version="1")
     did(Action.AGENT_DELETE, f"{third}/delete")
     did(Action.PROVISION, f"{ours}/provision", typed=NUMBER)
@@ -191,6 +209,7 @@ def test_every_button_of_the_console_is_remembered_with_its_actor(drifting: Api)
     api.succeed(str(api.publisher.plans[-1].operation_id))
     did(Action.BULK_CREATE, "/trunks/consolidate")
     did(Action.DEPROVISION, f"{ours}/deprovision")
+    did(Action.ADOPT, f"{fourth}/adopt", typed=ADOPTED_NUMBER)
     file = (io.BytesIO(f"phoneNumber,agentId\n{OTHER_NUMBER},{other}\n".encode()), "numbers.csv")
     bulk = did(Action.BULK_CREATE, "/bulks", file=file).headers["Location"]
     did(Action.BULK_CANCEL, f"{bulk}/cancel")
@@ -364,6 +383,8 @@ def test_every_command_that_changes_something_is_remembered(drifting: Api, tmp_p
     api.succeed(str(api.publisher.plans[-1].operation_id))
     did(Action.BULK_CREATE, "trunks consolidate", "--no-wait")
     did(Action.DEPROVISION, "deprovision", agent, "--yes", "--no-wait")
+    fourth = str(did(Action.AGENT_CREATE, "agents create", "four"))
+    did(Action.ADOPT, "adopt", fourth, ADOPTED_NUMBER, "--yes", "--no-wait")
     file = tmp_path / "numbers.csv"
     for command, number in (("import", "+15145550001"), ("provision import", "+15145550002")):
         file.write_text(f"phoneNumber,agent\n{number},desk\n", encoding="utf-8")

@@ -53,7 +53,7 @@ def test_each_number_stands_with_its_use_and_those_first_that_cost_nobody_calls(
         "+15145550004 Free",
         "+15145550003 Voice URL its callers reach flows.example.com now and will reach the agent",
         f"+15145550002 Voice application needs takeover: it is on {APPLICATION}",
-        f"+15145550001 Another trunk needs takeover: it is on {FOREIGN_TRUNK}",
+        f"+15145550001 Another trunk needs takeover, or its path is adopted: it is on {FOREIGN_TRUNK}",
     ]
     assert "Numbers that cannot be chosen (2)" in page
     assert f'rings <a href="/agents/{rings}">Front &lt;desk&gt;</a>' in page

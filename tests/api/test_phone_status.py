@@ -20,6 +20,7 @@ CLEAN = {
     "options": {},
     "health": {"state": "UNKNOWN", "checkedAt": None, "findings": []},
     "warnings": [],
+    "adopted": None,
 }
 
 

@@ -11,6 +11,7 @@ from app.calls.verdicts import Outcome
 from app.domain.calls import AGENT_HOP, CallRoom, CallVerdict
 from app.web.context import WIRING
 from tests.support.api import NUMBER, Api
+from tests.support.toolboxes import with_parts
 
 NOBODY_THERE = Outcome(
     CallVerdict.NO_AGENT,
@@ -41,7 +42,7 @@ def quick(api: Api) -> Iterator[Api]:
             return True
 
     calls: Any = replace(wiring.calls, publisher=Worker())
-    api.app.extensions[WIRING] = replace(wiring, calls=calls)
+    api.app.extensions[WIRING] = with_parts(wiring, calls=calls)
     yield api
     api.app.extensions[WIRING] = wiring
 
@@ -98,3 +99,8 @@ def test_a_call_of_another_agent_is_not_found(api: Api, provisioned: str) -> Non
     for agent in (api.agent("other"), str(uuid.uuid4())):
         missing = api.get(f"/api/agents/{agent}/test-calls/{asked}")
         assert missing.status_code == 404
+
+
+def test_an_id_that_is_none_is_not_found(api: Api, provisioned: str) -> None:
+    missing = api.get(f"/api/agents/{provisioned}/test-calls/nothing")
+    assert (missing.status_code, missing.json["code"]) == (404, "test_call_not_found")

@@ -36,8 +36,8 @@ def test_each_number_is_listed_with_its_use(numbers: Shell) -> None:
     assert found[OTHER][:4] == ["voice_url", "callers", "reach", "flows.example.com"]
     assert found["+14385550002"][:4] == ["application", "on", "application", "AP" + "f" * 32 + ":"]
     assert found["+14385550003"][0] == "no_voice"
-    assert found[FOREIGN_NUMBER][:6] == ["trunk", "on", "another", "trunk:", "use", "--takeover"]
-    assert found[FOREIGN_NUMBER][6].startswith("TK")
+    assert found[FOREIGN_NUMBER][:7] == ["trunk", "on", "another", "trunk:", "adopt", "its", "path,"]
+    assert found[FOREIGN_NUMBER][10].startswith("TK")
     assert found[NUMBER][:4] == ["agent", "front", "desk", f"({numbers.live.agent_id})"]
     assert found[NUMBER][4] == numbers.live.agent.twilio_trunk_sid
     assert all(words[-1].startswith("PN") for words in found.values())

@@ -110,6 +110,19 @@ def test_what_was_set_by_hand_on_a_rule_survives_an_update(
     assert b"unknown" in before.SerializeToString()
 
 
+def test_numbers_are_taken_off_a_trunk_and_what_somebody_set_meanwhile_stays(
+    trunk: InboundTrunk, livekit: LiveKitServer, livekit_platform: LiveKitPlatform
+) -> None:
+    first, second = livekit.number(), livekit.number()
+    before = set_trunk(livekit, trunk.id, {"numbers": [*trunk.numbers, first, second, first], "krisp_enabled": True})
+    assert livekit_platform.take_numbers_off(trunk.id, [first, first, "+15145550000"])
+    now = livekit.trunk(trunk.id)
+    assert list(now.numbers) == [*trunk.numbers, second]
+    assert (now.krisp_enabled, now.name, b"unknown" in now.SerializeToString()) == (True, before.name, True)
+    livekit_platform.delete_trunk(trunk.id)
+    assert not livekit_platform.take_numbers_off(trunk.id, [second])
+
+
 def test_an_update_without_a_difference_sends_nothing(
     trunk: InboundTrunk, rule: DispatchRule, livekit: LiveKitServer, livekit_platform: LiveKitPlatform
 ) -> None:

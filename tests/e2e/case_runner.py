@@ -9,6 +9,7 @@ import pytest
 from app.domain.operations import PhoneStatus, TrunkMode
 from tests.e2e.assignments import add_unmade_trunk, new_assignment, put_on_trunk
 from tests.e2e.cases import CallPoint, Case, Failure, Path, Trunks, points_on
+from tests.e2e.found_paths import add_found_path, check_found_path, objects_of
 from tests.e2e.invariants import check
 from tests.e2e.rows import failed_and_waiting, rows_of, statuses, step_states, wait_until_finished
 from tests.support.sandbox import Sandbox
@@ -28,10 +29,6 @@ FAULTS_OF: dict[Failure, tuple[tuple[str, int | None], ...]] = {
     Failure.PROVIDER_HUNG: (("pause", None),),
 }
 """What the sandbox does, and how many times; None: until the fault is removed."""
-
-GATE = "twilio_number_attachment"
-"""The step at which a rollback case waits, so that the ids of what is to be undone are known."""
-
 
 MOST_PATHS = (Path.PROVISION, Path.ROLLBACK, Path.DEPROVISION)
 """The paths of most failures; a cancellation is of interest where something is under way for long."""
@@ -62,6 +59,11 @@ class CaseRunner:
                     self._add(path, trunks, point, failure)
 
     def _add(self, path: Path, trunks: Trunks, point: CallPoint, failure: Failure) -> None:
+        if trunks is Trunks.FOUND:
+            assignment, ids = add_found_path(self._stack, self._sandbox)
+            found = objects_of(self._sandbox.state(), ids)
+            self.cases.append(Case(path, trunks, point, failure, assignment, ids, found))
+            return
         # Attaching removes a voice application from the number, not a voice URL: only that is restored.
         has_application = point.name == "restore" or len(self.cases) % 2
         routing = {"voiceApplicationSid": f"AP{len(self.cases):032x}"} if has_application else {}
@@ -82,13 +84,19 @@ class CaseRunner:
         back, off = self.on_paths(Path.ROLLBACK), self.on_paths(Path.DEPROVISION)
         for case in back:
             sid = case.assignment.before["sid"]
-            self._gates.append(self._sandbox.fault("twilio.attach_number", "429", times=None, contains=sid))
+            self._gates.append(self._sandbox.fault(case.gate.operation, "429", times=None, contains=sid))
         self._in_parallel(self._provision, back + off)
-        waiting = [case.operation_id for case in back]
-        eventually(
-            lambda: len(failed_and_waiting(self._stack.sessions, waiting, GATE)) == len(waiting),
-            "all wait at the gate",
-        )
+
+        def all_wait() -> bool:
+            return all(
+                len(failed_and_waiting(self._stack.sessions, ids, step)) == len(ids) for step, ids in waiting.items()
+            )
+
+        waiting = {
+            step: [case.operation_id for case in back if case.gate.step == step]
+            for step in {case.gate.step for case in back}
+        }
+        eventually(all_wait, "all wait at the gate")
         self.await_end(off)
         for case in self.cases:
             self._add_faults(case)
@@ -172,6 +180,7 @@ class CaseRunner:
         for case in self.cases:
             with subtests.test(case.label):
                 check(self._stack.sessions, self._sandbox, case.assignment, case.expected_status)
+                check_found_path(self._sandbox, case.found, case.ids, case.expected_status)
                 if case.other and case.other_id:
                     check(self._stack.sessions, self._sandbox, case.other, PhoneStatus.PROVISIONED)
                 assert (
@@ -196,6 +205,13 @@ class CaseRunner:
         assert status in {200, 202}, body
 
     def _provision(self, case: Case) -> None:
+        """Request the number for the case's agent, which adopts a path that was made by hand."""
+        if case.trunks is Trunks.FOUND:
+            path = f"/api/agents/{case.assignment.agent_id}/adopt-phone"
+            status, body = self._stack.api.call("POST", path, {"phoneNumber": case.assignment.number})
+            assert status == 202, body
+            case.operation_id = str(body["operationId"])
+            return
         assignment, takeover = case.assignment, bool(case.assignment.before["voice_application_sid"])
         case.operation_id = self._stack.api.provision(assignment.agent_id, assignment.number, takeover=takeover)
 
@@ -210,7 +226,8 @@ class CaseRunner:
         elif case.path is Path.ROLLBACK:
             self._stack.api.retry(case.operation_id)
         else:
-            case.operation_id = self._stack.api.deprovision(case.assignment.agent_id)
+            path = "keep" if case.trunks is Trunks.FOUND else None
+            case.operation_id = self._stack.api.deprovision(case.assignment.agent_id, path)
 
     def _in_parallel(self, act: Callable[[Case], None], cases: Sequence[Case]) -> None:
         with ThreadPoolExecutor(POSTS_AT_ONCE) as clients:

@@ -2,10 +2,12 @@
 
 import os
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
-from app.domain.operations import ORIGINATION_URL, STEP_BY_NAME, TRUNK, PhoneStatus
+from app.domain.operations import LAST, NUMBER_ATTACHMENT, ORIGINATION_URL, STEP_BY_NAME, TRUNK, PhoneStatus
 from app.path.marks import POOL_DIGITS
 from tests.e2e.invariants import Assignment
 from tests.e2e.rows import AgentRows
@@ -28,6 +30,8 @@ class Trunks(StrEnum):
     STANDING = "shared trunk"
     MISSING = "shared trunk yet to be made"
     """By the case's own agent; another one has a place on it too, and comes when the failure has happened."""
+    FOUND = "path made by hand"
+    """It is adopted instead of provisioned, and kept when it is deprovisioned."""
 
 
 class Failure(StrEnum):
@@ -50,7 +54,8 @@ class CallPoint:
     step: str
     operation: str
     mark: str
-    """"agent" or "place" (an id in our tag), "number", "number_sid", or the agent's column with its id."""
+    """"agent" or "place" (an id in our tag), "number", "number_sid", the agent's column with its id, or a kind of
+    object on a path that was made by hand."""
     name: str = ""
     """Tells two calls of one step apart."""
 
@@ -65,6 +70,8 @@ DO_POINTS = (
     CallPoint("verification", "livekit.list_inbound_trunks", "number"),
 )
 
+_ATTACH_POINT = next(point for point in DO_POINTS if point.step == NUMBER_ATTACHMENT)
+
 UNDO_POINTS = (
     CallPoint("twilio_number_attachment", "twilio.detach_number", "number_sid"),
     CallPoint("twilio_number_attachment", "twilio.update_number", "number_sid", "restore"),
@@ -73,6 +80,17 @@ UNDO_POINTS = (
     CallPoint("twilio_origination_url", "twilio.delete_origination_url", "twilio_origination_url_sid"),
     CallPoint("twilio_trunk", "twilio.delete_trunk", "twilio_trunk_sid"),
 )
+
+MARK_POINTS = (
+    CallPoint("twilio_trunk", "twilio.update_trunk", "trunks"),
+    CallPoint("twilio_origination_url", "twilio.update_origination_url", "originationUrls"),
+    CallPoint("livekit_inbound_trunk", "livekit.update_inbound_trunk", "livekitTrunks"),
+    CallPoint("livekit_dispatch_rule", "livekit.update_dispatch_rule", "livekitRules"),
+)
+"""What adopts a path and what gives it back, by the kinds of the objects that are found."""
+
+LOOK_POINT = CallPoint(LAST, "twilio.fetch_number", "number_sid")
+"""The last step's first call; the request for an adoption makes the other ones too."""
 
 
 @dataclass
@@ -84,6 +102,10 @@ class Case:
     point: CallPoint
     failure: Failure
     assignment: Assignment
+    ids: Mapping[str, str] = field(default_factory=dict)
+    """The objects of a path that was made by hand, by kind."""
+    found: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Those as they were then."""
     trunk_id: uuid.UUID | None = None
     """The shared trunk that is yet to be made."""
     other: Assignment | None = None
@@ -123,6 +145,11 @@ class Case:
         """The state of the step's row once its outcome is stored."""
         return "DONE" if self.path is Path.PROVISION else "UNDONE"
 
+    @property
+    def gate(self) -> CallPoint:
+        """The call at which a rollback case waits, so that the ids of what is to be undone are known."""
+        return LOOK_POINT if self.trunks is Trunks.FOUND else _ATTACH_POINT
+
     def mark(self, rows: AgentRows) -> str:
         """Return the text by which the sandbox recognises the request."""
         own = {
@@ -132,7 +159,7 @@ class Case:
         }
         if self.point.mark == "place" and self.trunk_id:
             return self.trunk_id.hex[:POOL_DIGITS]
-        return own.get(self.point.mark) or str(getattr(rows.agent, self.point.mark))
+        return own.get(self.point.mark) or self.ids.get(self.point.mark) or str(getattr(rows.agent, self.point.mark))
 
 
 _POINTS_ON = {
@@ -149,6 +176,8 @@ ALL_POINTS = bool(os.environ.get("MATRIX_APART"))
 
 def points_on(path: Path, trunks: Trunks) -> list[CallPoint]:
     """Return the calls on a path: nobody makes a trunk that stands, and no agent deletes one that is shared."""
+    if trunks is Trunks.FOUND:
+        return [*MARK_POINTS, *([LOOK_POINT] if _POINTS_ON[path] is DO_POINTS else [])]
     if trunks is Trunks.OWN:
         return list(_POINTS_ON[path])
     makes = [point for point in _POINTS_ON[path] if point.step in {TRUNK, ORIGINATION_URL}]

@@ -1,8 +1,8 @@
 """The failure matrix: every step, every kind of failure, in provisioning, rollback, deprovisioning and cancellation.
 
 All cases of a test run at the same time on one stack, each with its own agent, number and faults: some with a trunk of
-their own, some on one that numbers share, some on one that is yet to be made. With MATRIX_APART=1 each of these three
-also runs alone.
+their own, some on one that numbers share, some on one that is yet to be made, some on a path made by hand, which is
+adopted and kept. With MATRIX_APART=1 each of these four also runs alone.
 """
 
 import os

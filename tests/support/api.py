@@ -52,6 +52,7 @@ class RecordingPublisher:
     webhooks: list[uuid.UUID] = field(default_factory=list)
     retirements: list[uuid.UUID] = field(default_factory=list)
     calls: list[uuid.UUID] = field(default_factory=list)
+    adoptions: list[uuid.UUID] = field(default_factory=list)
     on_publish: Callable[[Plan], Any] = lambda _plan: None
     """Called at once with each plan, like a very quick worker."""
 
@@ -65,6 +66,10 @@ class RecordingPublisher:
 
     def publish_retirement(self, trunk_id: uuid.UUID) -> bool:
         self.retirements.append(trunk_id)
+        return True
+
+    def publish_adoptions(self, bulk_id: uuid.UUID) -> bool:
+        self.adoptions.append(bulk_id)
         return True
 
     def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:

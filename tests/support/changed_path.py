@@ -227,6 +227,7 @@ class ChangedPath(SandboxApp):
             self.wiring,
             runner=with_tools(self.wiring.runner, tools),
             maintenance=maintenance,
+            adoption=with_tools(self.wiring.adoption, tools),
             audits=replace(with_tools(self.wiring.audits, tools), maintenance=maintenance),
         )
 

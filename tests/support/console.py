@@ -35,7 +35,7 @@ class BrowserClient:
         assert found, f"{page} has no form"
         return found[1]
 
-    def post(self, path: str, page: str = "/audit", **fields: Any) -> TestResponse:
+    def post(self, path: str, page: str = "/audit", /, **fields: Any) -> TestResponse:
         """Submit a form of `page`."""
         data = {"csrf_token": self.token(page), **fields}
         return self.client.post(path, data=data, headers={"Accept": "text/html,*/*;q=0.8"})

@@ -4,7 +4,7 @@ import functools
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -361,6 +361,16 @@ class FakePlatform(FakeProvider):
         if wanted.id not in self.trunks:
             return False
         self._keep_trunk(wanted)
+        return True
+
+    @provider_call
+    def take_numbers_off(self, trunk_id: str, numbers: Sequence[str]) -> bool:
+        trunk = self.trunks.get(checked(trunk_id, "ST_"))
+        if trunk is None:
+            return False
+        left = tuple(number for number in trunk.numbers if number not in numbers)
+        assert left, "without numbers it would take every call"
+        self._keep_trunk(replace(trunk, numbers=left))
         return True
 
     @provider_call

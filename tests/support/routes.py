@@ -76,6 +76,8 @@ ROUTES: Mapping[str, Route] = {
     "GET /api/agents/<agent_id>": Route(May.READ, 200),
     "PATCH /api/agents/<agent_id>": Route(May.WRITE, 200, {"name": "changed"}),
     "DELETE /api/agents/<agent_id>": Route(May.WRITE, 204),
+    # The account has none of these numbers.
+    "POST /api/agents/<agent_id>/adopt-phone": Route(May.WRITE, 422, {"phoneNumber": _NUMBER}),
     "DELETE /api/agents/<agent_id>/deprovision-phone": Route(May.WRITE, 200),
     "GET /api/agents/<agent_id>/phone-status": Route(May.READ, 200),
     "POST /api/agents/<agent_id>/move-phone": Route(May.WRITE, 409, {"toAgentId": "{to_agent_id}"}),
@@ -157,6 +159,8 @@ ROUTES: Mapping[str, Route] = {
     "POST /agents/<agent_id>/edit": Route(May.WRITE, 412, form={"name": "changed", "livekitAgentName": "desk"}),
     "GET /agents/<agent_id>/delete": Route(May.READ, 200),
     "POST /agents/<agent_id>/delete": Route(May.WRITE, 303),
+    "POST /agents/<agent_id>/adopt": Route(May.WRITE, 422, form={"typed": _NUMBER}),
+    "POST /agents/<agent_id>/adopt-plan": Route(May.WRITE, 422, form={"typed": _NUMBER}),
     "GET /agents/<agent_id>/deprovision": Route(May.READ, 200),
     "POST /agents/<agent_id>/deprovision": Route(May.WRITE, 303),
     "GET /agents/<agent_id>/move": Route(May.READ, 200),

@@ -51,6 +51,7 @@ from app.domain.operations import (
 )
 from app.domain.sip_uris import parse_sip_uri
 from app.domain.workspaces import DEFAULT_WORKSPACE, ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT, AccountIds
+from app.numbers.adoption import AdoptionService
 from app.numbers.agents import AgentService
 from app.numbers.maintenance import MaintenanceService
 from app.numbers.service import ProvisioningService
@@ -133,6 +134,7 @@ class RecordingPublisher:
     webhooks: list[uuid.UUID] = field(default_factory=list)
     retirements: list[uuid.UUID] = field(default_factory=list)
     calls: list[uuid.UUID] = field(default_factory=list)
+    adoptions: list[uuid.UUID] = field(default_factory=list)
     accepts: bool = True
 
     def publish_audit(self, audit_id: uuid.UUID) -> bool:
@@ -145,6 +147,10 @@ class RecordingPublisher:
 
     def publish_retirement(self, trunk_id: uuid.UUID) -> bool:
         self.retirements.append(trunk_id)
+        return True
+
+    def publish_adoptions(self, bulk_id: uuid.UUID) -> bool:
+        self.adoptions.append(bulk_id)
         return True
 
     def publish_webhooks(self, endpoint_id: uuid.UUID) -> bool:
@@ -448,7 +454,8 @@ def wire(sessions: Sessions, timing: Timing = TIMING, max_numbers: int = MAX_NUM
     deliveries = DeliveryService(sessions, publisher, Sender(AddressRule()), Sealer())
     retiring = RetiringService(sessions, toolboxes)
     calls = CallService(sessions, publisher, toolboxes, CALLER, AddressRule(), NO_TELEMETRY.counters)
-    dispatcher = BulkDispatcher(sessions, service, maintenance)
+    adoption = AdoptionService(sessions, publisher, rows, toolboxes)
+    dispatcher = BulkDispatcher(sessions, service, maintenance, adoption, publisher)
     sweeper = Sweeper(sessions, service, audits, dispatcher, deliveries, calls, retiring)
     return Saga(sessions, rows, world, clock, publisher, runner, service, sweeper, worlds, toolboxes)
 

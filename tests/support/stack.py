@@ -75,9 +75,10 @@ class Api:
         assert status == 202, body
         return str(body["operationId"])
 
-    def deprovision(self, agent_id: str) -> str:
-        """Request the number's removal; return the operation's id."""
-        status, body = self.call("DELETE", f"/api/agents/{agent_id}/deprovision-phone")
+    def deprovision(self, agent_id: str, path: str | None = None) -> str:
+        """Request the number's removal, an adopted path's by `keep` or `remove`; return the operation's id."""
+        query = f"?path={path}" if path else ""
+        status, body = self.call("DELETE", f"/api/agents/{agent_id}/deprovision-phone{query}")
         assert status == 202, body
         return str(body["operationId"])
 
@@ -134,6 +135,9 @@ class NoPublisher:
         return False
 
     def publish_retirement(self, _trunk_id: object) -> bool:
+        return False
+
+    def publish_adoptions(self, _bulk_id: object) -> bool:
         return False
 
     def publish_webhooks(self, _endpoint_id: object) -> bool:

@@ -9,7 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.texts import read_time, shown, storable
-from app.path.marks import Mark, agent_of, is_damaged, mark_in, metadata_of, tag_of, without_mark
+from app.path.marks import (
+    Mark,
+    agent_of,
+    instance_in,
+    is_damaged,
+    mark_in,
+    metadata_of,
+    pool_tag,
+    restored,
+    tag_of,
+    takes_mark,
+    with_mark,
+    without_mark,
+)
 from tests.support.malformed_texts import ANY_JSON, ANY_TEXT, DEEP, MALFORMED_URIS, damaged_marks, id_of
 
 AGENT = uuid.UUID("00000000-0000-4000-8000-0000000000ab")
@@ -82,11 +95,48 @@ def test_only_our_mark_is_taken_out_of_metadata() -> None:
     assert json.loads(without_mark(json.dumps({**json.loads(OURS), "tier": "gold"}))) == {"tier": "gold"}
 
 
+FORMER = st.one_of(
+    st.just(""),
+    ANY_TEXT,
+    ANY_JSON.map(json.dumps),
+    st.dictionaries(st.text(), ANY_JSON).map(lambda values: json.dumps(values, indent=2, ensure_ascii=False)),
+)
+
+
+@given(FORMER)
+def test_a_mark_beside_what_metadata_says_is_taken_off_to_the_letter(former: str) -> None:
+    if takes_mark(former):
+        marked = with_mark(former, OURS)
+        assert (mark_in(marked), restored(marked, former)) == (Mark("here", str(AGENT), NOW), former)
+        # Another mark gives its place.
+        assert takes_mark(marked)
+
+
+@pytest.mark.parametrize("metadata", ["call Ann", "[1]", "7", '{"instance": "prod"}', '{"createdAt": "2020"}', " "])
+def test_a_mark_has_no_room_where_it_would_cost_what_metadata_says(metadata: str) -> None:
+    assert not takes_mark(metadata)
+
+
+def test_what_somebody_has_written_beside_a_mark_stays() -> None:
+    marked = with_mark('{"tier":  "gold"}', OURS)
+    changed = json.dumps({**json.loads(marked), "tier": "silver"})
+    assert restored(changed, '{"tier":  "gold"}') == '{"tier": "silver"}'
+
+
+def test_the_instance_of_a_mark_is_known_whoever_shares_it() -> None:
+    texts = (tag_of("there", AGENT), metadata_of("there", AGENT, AGENT, NOW), pool_tag("there", AGENT))
+    for text in texts:
+        assert instance_in("Front desk", text) == "there"
+    assert instance_in("Front desk", "trunkline/there", '{"managedBy": "trunkline"}') is None
+
+
 @given(st.one_of(ANY_TEXT, ANY_JSON.map(json.dumps), st.sampled_from(DEEP)))
 def test_no_text_breaks_the_readers(text: str) -> None:
     assert mark_in(text) is None
     is_damaged("here", text)
     assert without_mark(text) == text
+    assert instance_in(text) is None
+    takes_mark(text)
     read_time(text)
 
 
