@@ -208,9 +208,16 @@ class CaseRunner:
         """Request the number for the case's agent, which adopts a path that was made by hand."""
         if case.trunks is Trunks.FOUND:
             path = f"/api/agents/{case.assignment.agent_id}/adopt-phone"
-            status, body = self._stack.api.call("POST", path, {"phoneNumber": case.assignment.number})
-            assert status == 202, body
-            case.operation_id = str(body["operationId"])
+            answers: list[tuple[int, Any]] = []
+
+            def is_accepted() -> bool:
+                # 503: the web process has as many requests that call a provider as it takes at a time.
+                answers.append(self._stack.api.call("POST", path, {"phoneNumber": case.assignment.number}))
+                assert answers[-1][0] in {202, 503}, answers[-1]
+                return answers[-1][0] == 202
+
+            eventually(is_accepted, lambda: f"{case.label}: the adoption is accepted; {answers[-1:]}")
+            case.operation_id = str(answers[-1][1]["operationId"])
             return
         assignment, takeover = case.assignment, bool(case.assignment.before["voice_application_sid"])
         case.operation_id = self._stack.api.provision(assignment.agent_id, assignment.number, takeover=takeover)
