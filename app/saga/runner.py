@@ -171,7 +171,7 @@ class Runner:
         if claim.direction is Direction.UNDO:
             return Result(None)
         name = claim.step.name.replace("_", " ")
-        detail = f"The {name} is gone. The path is repaired now: move the number again after that."
+        detail = f"The {name} is gone. The path is repaired now: try again after that."
         raise RejectedError(ErrorCode.PATH_NOT_VERIFIED, detail)
 
     def _do(self, claim: Claim, actions: Actions, found: list[str]) -> Result:
