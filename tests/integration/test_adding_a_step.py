@@ -52,7 +52,6 @@ def delete_note(ctx: StepContext, note: str) -> None:
 
 def find_dispatch_rules(''',
         ),
-        ("import INBOUND_TRUNK\n", "import DISPATCH_RULE, INBOUND_TRUNK\n"),
     ],
     "app/saga/steps.py": [
         ("    INBOUND_TRUNK,\n    NUMBER,", "    INBOUND_TRUNK,\n    NOTE,\n    NUMBER,"),
