@@ -3,7 +3,6 @@
 import sys
 
 import click
-from flask.cli import with_appcontext
 
 from app.cli.context import EXIT_OK, PhoneNumber, find_agent, json_option, origin, user_command, wiring
 from app.cli.output import confirm, print_json, print_line, print_table, progress_console
@@ -20,7 +19,6 @@ from app.views.adoptions import AdoptionPlanOut, adopted_links, adoption_body, a
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @wait_option
 @json_option
-@with_appcontext
 @user_command
 def adopt(agent: str, number: str, dry_run: bool, yes: bool, wait: bool, is_json: bool) -> None:
     """Make the path that NUMBER rings by already AGENT's; callers get what they got before.

@@ -28,5 +28,6 @@ def post_worker_init(worker: Any) -> None:
     """
     from app.web.context import WIRING  # noqa: PLC0415 - the worker has it, the process above it need not
 
-    trusted = map(str, worker.wsgi.extensions[WIRING].settings.trusted_networks)
+    wiring = worker.wsgi.extensions.get(WIRING)  # the bare view that a benchmark serves has none
+    trusted = map(str, wiring.settings.trusted_networks) if wiring else ()
     worker.cfg.set("forwarded_allow_ips", ",".join([*worker.cfg.forwarded_allow_ips, *trusted]))

@@ -77,6 +77,7 @@ BEYOND_SCHEMA |= {
     "allowedAddresses",
     "roomPresets",
     "username",
+    "options",
 }
 """Fields with rules that no JSON Schema can tell: ours, possible in its country, a number that comes back, a public
 address, something to see, a network, another field's host."""

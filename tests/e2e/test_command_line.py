@@ -79,7 +79,7 @@ def test_a_number_is_connected_with_the_command_line_alone(stack: Stack, sandbox
     number, name = next_number(), "Front desk, e2e"
     sandbox.number(number)
     assert trunkline(stack, "doctor").stdout.splitlines()[-1] == "All checks passed."
-    free = json.loads(trunkline(stack, "numbers", "list", "--free", "--json").stdout)
+    free = json.loads(trunkline(stack, "numbers", "list", "--free", "--json").stdout)["items"]
     assert number in [one["phoneNumber"] for one in free]
     agent_id = trunkline(stack, "agents", "create", name).stdout.strip()
 

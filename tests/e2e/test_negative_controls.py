@@ -18,7 +18,7 @@ from tests.e2e.rows import wait_until_finished
 from tests.e2e.scenarios import deliver_twice, lose_a_response, lose_every_message
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, services_of
-from tests.support.toolboxes import tools_of
+from tests.support.toolboxes import tools_of, with_parts
 
 NO_SWEEP_S = 12
 """Seconds without a sweeper: with one, twice what the lost operations take."""
@@ -50,7 +50,7 @@ def without_leases(saga: Saga) -> Saga:
 def wiring_without_lease(wiring: Wiring) -> Wiring:
     """The services with a runner that does not see leases."""
     rows = RowsWithoutLeases(wiring.sessions, tools_of(wiring.runner).timing.lands)
-    return replace(wiring, runner=replace(wiring.runner, rows=rows))
+    return with_parts(wiring, runner=replace(wiring.runner, rows=rows))
 
 
 @pytest.fixture

@@ -23,8 +23,9 @@ from tests.support.saga import FINISHED, Saga
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 11
 """What the reader of a step may have to open, both ways. One of them says what is made (`app/path/spec.py`), or by whom
-(`app/saga/shared_trunk.py`), one whose it is: no trunk is deleted before the pool was asked (`app/trunks/pool.py`), one what the agent's options are
-(`app/domain/options.py`), and one what is somebody else's although the path is ours (`app/saga/adopted_steps.py`).
+(`app/saga/shared_trunk.py`), one whose it is: no trunk is deleted before the pool was asked (`app/trunks/pool.py`), one
+what the agent's options are (`app/domain/options.py`), and one what is somebody else's although the path is ours
+(`app/saga/adopted_steps.py`).
 """
 PLUMBING = (
     "app/observability/",

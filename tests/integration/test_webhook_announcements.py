@@ -197,11 +197,13 @@ def test_a_failed_move_queues_an_event_of_the_agent_that_did_not_get_the_number(
     )
 
 
-def test_there_are_five_events_to_subscribe_to() -> None:
+def test_there_are_seven_events_to_subscribe_to() -> None:
     assert [event.value.removeprefix("phone.") for event in PHONE_EVENTS] == [
         "provisioned",
         "failed",
         "deprovisioned",
         "drifted",
         "needs_attention",
+        "unreachable",
+        "reachable",
     ]

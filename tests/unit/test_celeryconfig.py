@@ -23,6 +23,7 @@ NAMES = {
     "upkeep.call",
     "upkeep.kick",
     "upkeep.retire_trunk",
+    "upkeep.start_adoptions",
     "webhooks.deliver",
 }
 

@@ -460,12 +460,10 @@ def test_a_shared_object_is_never_changed() -> None:
     assert corrected_rule(rule, adopted(DISPATCH_RULE, is_shared=True), twilio_encrypts=False) == rule
 
 
-def test_a_shared_livekit_trunk_gets_our_number_unless_it_has_every_number() -> None:
-    path, ours = adopted(INBOUND_TRUNK, is_shared=True), INBOUND_NOW.numbers[0]
+def test_a_shared_livekit_trunk_is_left_as_it_is() -> None:
+    path = adopted(INBOUND_TRUNK, is_shared=True)
     inbound = replace(INBOUND_NOW, name="theirs", metadata="", numbers=("+19990000001",), krisp=True)
-    expected = replace(inbound, numbers=("+19990000001", ours))
-    assert corrected_inbound_trunk(inbound, path, twilio_encrypts=False) == expected
-    assert corrected_inbound_trunk(expected, path, twilio_encrypts=False) == expected
+    assert corrected_inbound_trunk(inbound, path, twilio_encrypts=False) == inbound
     for_all = replace(inbound, numbers=())
     assert corrected_inbound_trunk(for_all, path, twilio_encrypts=False) == for_all
 
