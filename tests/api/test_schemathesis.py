@@ -78,9 +78,10 @@ BEYOND_SCHEMA |= {
     "roomPresets",
     "username",
     "options",
+    "If-Match",
 }
 """Fields with rules that no JSON Schema can tell: ours, possible in its country, a number that comes back, a public
-address, something to see, a network, another field's host."""
+address, something to see, a network, another field's host, options that go together, a list of tags."""
 
 NEEDS_KEYS = {f"POST /api/{name}" for name in ("carrier-accounts", "voice-projects")}
 NEEDS_KEYS |= {"POST /api/carrier-accounts/{account_id}/rotate", "POST /api/voice-projects/{project_id}/rotate"}
