@@ -78,10 +78,9 @@ BEYOND_SCHEMA |= {
     "roomPresets",
     "username",
     "options",
-    "If-Match",
 }
 """Fields with rules that no JSON Schema can tell: ours, possible in its country, a number that comes back, a public
-address, something to see, a network, another field's host, options that go together, a list of tags."""
+address, something to see, a network, another field's host, options that go together."""
 
 NEEDS_KEYS = {f"POST /api/{name}" for name in ("carrier-accounts", "voice-projects")}
 NEEDS_KEYS |= {"POST /api/carrier-accounts/{account_id}/rotate", "POST /api/voice-projects/{project_id}/rotate"}
@@ -142,10 +141,10 @@ def _is_fair(recorder: ScenarioRecorder, case_id: str, check: str) -> bool:
     if check == "negative_data_rejection" and recorder.cases[case_id].value.operation.label == ITEM_BY_ITEM:
         return True
     response = recorder.interactions[case_id].response
-    if check != "positive_data_acceptance" or response is None or response.status_code != 422:
+    if check != "positive_data_acceptance" or response is None or response.status_code not in {412, 422}:
         return False
-    if "text/csv" in str(response.request.headers.get("Content-Type")):
-        return True  # The document cannot say what CSV looks like.
+    if response.status_code == 412 or "text/csv" in str(response.request.headers.get("Content-Type")):
+        return True  # The document cannot say which version is the present one, nor what CSV looks like.
     problem = response.json()
     errors = {re.split(r"[.\[]", name)[0] for name in problem.get("errors", ())}
     return problem["code"] in DEPENDS_ON_STATE or bool(errors and errors <= BEYOND_SCHEMA)
@@ -314,4 +313,7 @@ def test_every_generated_request_gets_an_answer_that_the_document_has(rows: Rows
     sys.stdout.write("\n".join([f"seed {SEED}: {report.answers.total()} answers", *lines, ""]))
     assert not report.unsound, "\n\n".join(f"{where}: {what}" for where, what in report.unsound.items())
     calls = {call for call, _ in report.answers}
-    assert {call for call, status in report.answers if 200 <= status < 300} == calls - NEEDS_KEYS
+    # A test call needs an agent whose number stands: what it says then is held by tests/api/test_test_calls.py.
+    calls.discard("POST /api/agents/{agent_id}/test-calls")
+    succeeded = {call for call, status in report.answers if 200 <= status < 300}
+    assert succeeded & calls == calls - NEEDS_KEYS

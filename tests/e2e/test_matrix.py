@@ -125,7 +125,11 @@ def test_a_provider_that_hangs_and_then_applies_everything_at_once_leaves_nothin
     and for as long with the worker killed."""
     with running_stack(make_database(), own_valkey.url, sandbox, HANG_TIMINGS) as stack:
         for hang in HANGS:
-            runner = CaseRunner(stack, sandbox, trunks, (Failure.PROVIDER_HUNG,), *Path)
+            # Not with a path made by hand: the request for its adoption reads both providers, and waits with them.
+            made_by_us = tuple(one for one in trunks if one is not Trunks.FOUND)
+            if not made_by_us:
+                pytest.skip("adoption under a hang is held by tests/integration/test_adoptions.py")
+            runner = CaseRunner(stack, sandbox, made_by_us, (Failure.PROVIDER_HUNG,), *Path)
             hang_providers(stack, sandbox, runner, hang)
             runner.await_end()
             runner.check(subtests)
