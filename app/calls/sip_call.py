@@ -34,6 +34,9 @@ _TIMER_B = 64
 _MOST_RESPONSES = 1_000
 """Responses that are kept: LiveKit rings once a second."""
 
+_MOST_DIALOGS = 8
+"""Far ends that are hung up: who makes up more of them is not to have us send without end."""
+
 
 @dataclass(frozen=True, slots=True)
 class CallTimes:
@@ -410,6 +413,8 @@ class _Call:
             self._send(dialog.ack, dialog.to)
             if dialog.to:
                 self._send(dialog.ack)
+            return
+        if len(self._dialogs) == _MOST_DIALOGS:
             return
         self._resent.pop("CANCEL", None)
         ack, bye = leg.ack(response, _new_branch()), leg.bye(response, _new_branch())

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache, partial
 from ipaddress import ip_address
@@ -29,8 +29,11 @@ _IP_RECVERR, _IPV6_RECVERR, _MSG_ERRQUEUE = 11, 25, 0x2000
 
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL})
 
-_AT_ONCE = 64
+_AT_ONCE = 8
 """Reads before whoever waits looks at the clock again: a far end that sends without end stops nobody."""
+
+_READ_BYTES = 16_384
+"""Bytes of one read of a connection: a whole record of TLS (RFC 8446, 5.1), so that nothing waits behind the socket."""
 
 Address = tuple[str, int]
 
@@ -169,6 +172,8 @@ def connect(route: Route, deadline: float, each_s: float) -> Wire:
 
     `deadline` is on the monotonic clock; one address may take `each_s`.
     """
+    if route.transport == "tls":
+        route = replace(route, tls=route.tls or system_tls())  # loaded before the far end waits for us
     last = TroubleError(Trouble.CONNECT_TIMED_OUT)
     for address in route.addresses:
         until = min(deadline, time.monotonic() + each_s)
@@ -346,7 +351,7 @@ class _Stream:
         messages: list[tuple[bytes, Address]] = []
         for _ in range(_AT_ONCE):
             try:
-                data = self._socket.recv(MAX_MESSAGE_BYTES)
+                data = self._socket.recv(_READ_BYTES)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 break
             except OSError:

@@ -18,10 +18,13 @@ from tests.support.sip_peer import PeerCall, Script, SipPeer, certificate, sdp_a
 
 CALLED, CALLER = "+15145550001", "+12025550100"
 
-TIMES = CallTimes(budget_s=1.0, talk_s=0.1, hang_up_s=0.5, connect_s=0.5, t1_s=0.05, t2_s=0.2)
-"""A call in a second: all pauses a tenth of the real ones."""
+TIMES = CallTimes(budget_s=1.5, talk_s=0.1, hang_up_s=0.5, connect_s=1.2)
+"""A call in two seconds, also on a busy machine."""
 
-MARGIN_S = 0.4
+HASTY = replace(TIMES, t1_s=0.05, t2_s=0.2)
+"""The same, with the pauses between repetitions a tenth of the real ones."""
+
+MARGIN_S = 1.5
 """Seconds that a busy machine may add to a call."""
 
 
@@ -63,9 +66,11 @@ def run(transport: str, pair: tuple[Path, Path]) -> Called:
 
 def placed_over(transport: str, script: Script, pair: tuple[Path, Path], **more: object) -> tuple[CallResult, SipPeer]:
     tls = server_tls(*pair) if transport == "tls" else None
-    lost = more.pop("lost", None)
+    lost, then = more.pop("lost", None), more.pop("then", None)
     with sip_peer(transport, script, tls=tls, lost=lost) as peer:
         result = call_to(peer, pair, **more)
+        if then:
+            then()
     return result, peer
 
 
@@ -137,7 +142,7 @@ def test_ringing_that_nobody_answers_is_cancelled(run: Called) -> None:
     result, peer = run(ringing)
     assert statuses(result) == [180]
     assert result.final is None
-    assert TIMES.budget_s - MARGIN_S <= result.waited_s < TIMES.budget_s + MARGIN_S
+    assert TIMES.budget_s / 2 <= result.waited_s < TIMES.budget_s + MARGIN_S
     assert peer.call.methods == ["INVITE", "CANCEL", "ACK"]
     invite, cancel, ack = peer.call.requests
     assert invite.header("Via") == cancel.header("Via") == ack.header("Via")
@@ -154,11 +159,11 @@ def test_an_answer_that_crosses_the_cancel_is_confirmed_and_hung_up(run: Called)
         assert call.end() == "BYE"
 
     started = time.monotonic()
-    result, peer = run(script)
+    result, peer = run(script, times=replace(TIMES, hang_up_s=4.0))
     assert time.monotonic() - started < TIMES.budget_s + MARGIN_S, "it waits for what was confirmed"
     assert peer.call.methods == ["INVITE", "CANCEL", "ACK", "BYE"]
     assert statuses(result) == [180, 200]
-    assert result.answer_s > TIMES.budget_s - MARGIN_S
+    assert result.answer_s > TIMES.budget_s / 2
 
 
 def test_a_refusal_is_confirmed(run: Called) -> None:
@@ -255,6 +260,15 @@ def test_a_forked_call_is_hung_up_at_both_ends(run: Called) -> None:
     assert peer.call.methods.count("ACK") == 2
 
 
+def test_far_ends_without_number_are_not_all_hung_up(run: Called) -> None:
+    def script(call: PeerCall) -> None:
+        for number in range(50):
+            call.respond(200, "OK", tag=f"end{number}", sdp=sdp_at(9))
+
+    _, peer = run(script)
+    assert len({bye.header("To") for bye in peer.call.requests if bye.method == "BYE"}) == 8
+
+
 def test_what_is_no_sip_is_passed_over(run: Called, transport: str) -> None:
     def script(call: PeerCall) -> None:
         if transport == "udp":
@@ -277,16 +291,16 @@ def test_nothing_but_garbage_is_no_sip(run: Called) -> None:
 
 
 def test_responses_without_an_end_do_not_outlast_the_budget(run: Called) -> None:
+    took = []
+
     def script(call: PeerCall) -> None:
-        ends = time.monotonic() + 3.0
-        while time.monotonic() < ends and "CANCEL" not in call.methods:
+        while not took and time.monotonic() < started + 5.0:
             call.respond(180, "Ringing")
-        call.end()
 
     started = time.monotonic()
-    result, _ = run(script)
+    result, _ = run(script, then=lambda: took.append(time.monotonic() - started))
     assert result.waited_s < TIMES.budget_s + MARGIN_S
-    assert time.monotonic() - started < TIMES.longest_s + MARGIN_S
+    assert took[0] < TIMES.longest_s + MARGIN_S
     assert len(result.responses) <= 1_000
 
 
@@ -325,10 +339,13 @@ def test_a_message_of_no_bearable_length_ends_the_call(run: Called, transport: s
 
 
 def test_an_invite_that_is_lost_is_sent_again(pair: tuple[Path, Path]) -> None:
-    result, peer = placed_over("udp", answering, pair, lost=lambda method, count: method == "INVITE" and count <= 2)
-    assert peer.call.methods == ["INVITE", "INVITE", "INVITE", "ACK", "BYE"]
+    result, peer = placed_over(
+        "udp", answering, pair, lost=lambda method, count: method == "INVITE" and count <= 2, times=HASTY
+    )
+    assert peer.call.methods[:3] == ["INVITE"] * 3
+    assert peer.call.order == ["INVITE", "ACK", "BYE"]
     assert statuses(result)[-1] == 200
-    assert result.answer_s > 3 * TIMES.t1_s
+    assert result.answer_s > 3 * HASTY.t1_s
 
 
 def test_a_provisional_response_ends_the_repetitions(pair: tuple[Path, Path]) -> None:
@@ -345,20 +362,26 @@ def test_an_ack_that_is_lost_is_sent_again_when_the_answer_is(pair: tuple[Path, 
         assert call.end() == "BYE"
 
     result, peer = placed_over(
-        "udp", script, pair, lost=lambda method, count: (method, count) == ("ACK", 1), times=replace(TIMES, talk_s=0.4)
+        "udp", script, pair, lost=lambda method, count: (method, count) == ("ACK", 1), times=replace(HASTY, talk_s=0.4)
     )
     assert statuses(result) == [200]
     assert peer.call.methods.count("ACK") >= 2
 
 
 def test_a_bye_that_is_lost_is_sent_again(pair: tuple[Path, Path]) -> None:
-    _, peer = placed_over("udp", answering, pair, lost=lambda method, count: method == "BYE" and count <= 2)
-    assert peer.call.methods == ["INVITE", "ACK", "BYE", "BYE", "BYE"]
+    _, peer = placed_over(
+        "udp", answering, pair, lost=lambda method, count: method == "BYE" and count <= 2, times=HASTY
+    )
+    assert peer.call.methods.count("BYE") >= 3
+    assert peer.call.order == ["INVITE", "ACK", "BYE"]
 
 
 def test_a_cancel_that_is_lost_is_sent_again(pair: tuple[Path, Path]) -> None:
-    _, peer = placed_over("udp", ringing, pair, lost=lambda method, count: method == "CANCEL" and count <= 2)
-    assert peer.call.methods == ["INVITE", "CANCEL", "CANCEL", "CANCEL", "ACK"]
+    _, peer = placed_over(
+        "udp", ringing, pair, lost=lambda method, count: method == "CANCEL" and count <= 2, times=HASTY
+    )
+    assert peer.call.methods.count("CANCEL") >= 3
+    assert peer.call.order == ["INVITE", "CANCEL", "ACK"]
 
 
 def test_a_refusal_that_is_repeated_is_confirmed_again(pair: tuple[Path, Path]) -> None:
@@ -375,7 +398,7 @@ def test_a_refusal_that_is_repeated_is_confirmed_again(pair: tuple[Path, Path]) 
 
 
 def test_nobody_is_called_for_longer_than_all_tries_take(pair: tuple[Path, Path]) -> None:
-    result, peer = placed_over("udp", lambda _: None, pair, times=replace(TIMES, t1_s=0.01))
+    result, peer = placed_over("udp", lambda _: None, pair, times=replace(HASTY, t1_s=0.01))
     assert 0.64 <= result.waited_s < TIMES.budget_s
     assert set(peer.call.methods) == {"INVITE"}
     # After 0.01, 0.03, 0.07, 0.15, 0.31 and, if the machine is quick enough, 0.63 seconds.
@@ -400,7 +423,7 @@ def test_a_contact_that_leads_nowhere_keeps_nobody_from_hanging_up(pair: tuple[P
         call.respond(200, "OK", more="Contact: <sip:x@127.0.0.3:9>\r\n")
         assert call.end() == "BYE"
 
-    _, peer = placed_over("udp", script, pair)
+    _, peer = placed_over("udp", script, pair, times=HASTY)
     assert "BYE" in peer.call.methods
 
 
@@ -411,7 +434,8 @@ def test_a_port_at_which_nobody_listens_is_refused_at_once() -> None:
             taken.bind(("127.0.0.1", 0))
             port = taken.getsockname()[1]
         started = time.monotonic()
-        result = place_call(parse_sip_uri(f"sip:127.0.0.1:{port};transport={transport}"), CALLED, CALLER, times=TIMES)
+        uri = parse_sip_uri(f"sip:127.0.0.1:{port};transport={transport}")
+        result = place_call(uri, CALLED, CALLER, times=replace(TIMES, budget_s=5.0))
         assert result.trouble is Trouble.REFUSED
         assert time.monotonic() - started < MARGIN_S
 
@@ -431,7 +455,7 @@ def test_an_address_that_may_not_be_called_is_not(pair: tuple[Path, Path]) -> No
 
 def test_a_certificate_that_nobody_trusts_is_a_trouble(pair: tuple[Path, Path]) -> None:
     with sip_peer("tls", answering, tls=server_tls(*pair)) as peer:
-        result = call_to(peer, pair, tls=None)
+        result = call_to(peer, pair, tls=None, times=replace(TIMES, budget_s=5.0, connect_s=3.0))
         assert peer.calls == {}
     assert result.trouble is Trouble.TLS_CERTIFICATE
 
@@ -439,7 +463,7 @@ def test_a_certificate_that_nobody_trusts_is_a_trouble(pair: tuple[Path, Path]) 
 def test_a_certificate_of_another_host_is_a_trouble(tmp_path: Path) -> None:
     other = certificate(tmp_path, "elsewhere.example")
     with sip_peer("tls", answering, tls=server_tls(*other)) as peer:
-        result = call_to(peer, other)
+        result = call_to(peer, other, times=replace(TIMES, budget_s=5.0, connect_s=3.0))
     assert result.trouble is Trouble.TLS_CERTIFICATE
 
 
@@ -447,7 +471,7 @@ def test_a_server_that_does_not_speak_tls_is_a_trouble(pair: tuple[Path, Path]) 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = parse_sip_uri(f"sip:127.0.0.1:{silent.getsockname()[1]};transport=tls")
         started = time.monotonic()
-        result = place_call(uri, CALLED, CALLER, times=TIMES)
+        result = place_call(uri, CALLED, CALLER, times=replace(TIMES, budget_s=5.0))
         assert result.trouble is Trouble.CONNECT_TIMED_OUT
         assert time.monotonic() - started < TIMES.connect_s + MARGIN_S
 

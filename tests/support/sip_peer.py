@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from select import select
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -65,6 +66,11 @@ class PeerCall:
     """Likewise."""
     is_running: bool = False
     """Whether its script was started."""
+
+    @property
+    def order(self) -> list[str]:
+        """The methods that came, in order, each repetition left out."""
+        return [method for place, method in enumerate(self.methods) if self.methods[place - 1 : place] != [method]]
 
     def respond(
         self, status: int, reason: str = "", *, to: Request | None = None, sdp: str = "", tag: str = TAG, more: str = ""
@@ -199,8 +205,8 @@ class SipPeer:
             self._socket.sendto(data, address)
 
     @staticmethod
-    def _send_on(connection: socket.socket, data: bytes) -> None:
-        with suppress(OSError):
+    def _send_on(connection: socket.socket, lock: threading.Lock, data: bytes) -> None:
+        with lock, suppress(OSError):
             connection.sendall(data)
 
     def _accept(self) -> None:
@@ -219,9 +225,12 @@ class SipPeer:
         connection.close()
 
     def _read(self, connection: socket.socket) -> None:
-        buffer = b""
+        # A TLS connection is used by one thread at a time: this one, or a script that sends.
+        lock, buffer = threading.Lock(), b""
         while not self._is_over.is_set():
-            with suppress(TimeoutError):
+            if not select([connection], [], [], PAUSE_S)[0]:
+                continue
+            with lock, suppress(TimeoutError):
                 data = connection.recv(65_536)
                 if not data:
                     return
@@ -232,7 +241,9 @@ class SipPeer:
                 if len(buffer) < whole:
                     break
                 message, buffer = buffer[:whole], buffer[whole:]
-                self._take(message, partial(self._send_on, connection), partial(connection.shutdown, socket.SHUT_RDWR))
+                self._take(
+                    message, partial(self._send_on, connection, lock), partial(connection.shutdown, socket.SHUT_RDWR)
+                )
 
     def _take(self, data: bytes, send: Callable[[bytes], None], hang_up: Callable[[], None]) -> None:
         request = read(data)
