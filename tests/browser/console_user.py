@@ -10,6 +10,9 @@ from playwright.sync_api import Page, expect
 STATUS_TIMEOUT_MS = 30_000
 """Milliseconds that a status may take to appear."""
 
+OF_COLOURS = ["color-contrast", "link-in-text-block"]
+"""The rules of axe that read colours; all others read what does not change with them."""
+
 _SERIOUS = {"serious", "critical"}
 
 
@@ -63,9 +66,12 @@ class ConsoleUser:
         if os.environ.get("SCREENSHOTS"):
             self.page.screenshot(path=self._screenshots / f"{name}.png", full_page=True)
 
-    def accessibility_problems(self) -> list[str]:
-        """Return the serious and critical problems that axe finds on the page."""
-        found: list[dict[str, Any]] = Axe().run(self.page).response["violations"]
+    def accessibility_problems(self, *, of_colours: bool = False) -> list[str]:
+        """Return the serious and critical problems that axe finds on the page, or only those of its colours."""
+        options: dict[str, Any] = {"resultTypes": ["violations"]}
+        if of_colours:
+            options["runOnly"] = {"type": "rule", "values": OF_COLOURS}
+        found: list[dict[str, Any]] = Axe().run(self.page, options=options).response["violations"]
         return [
             f"{one['id']}: {node['html'][:160]} {node['failureSummary'][:200]}"
             for one in found

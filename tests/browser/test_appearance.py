@@ -104,7 +104,7 @@ def test_every_page_is_accessible(
         for scheme in ("light", "dark"):
             user.page.emulate_media(color_scheme=scheme)
             user.save_screenshot(f"{scheme}-{name}")
-            if found := user.accessibility_problems():
+            if found := user.accessibility_problems(of_colours=scheme == "dark"):
                 accessibility_problems[f"{scheme} {name}"] = found
         user.page.set_viewport_size(PHONE)
         user.page.emulate_media(color_scheme="light")
