@@ -11,7 +11,7 @@ from tests.e2e.assignments import SHARED_TIMINGS, new_assignment, next_number
 from tests.e2e.invariants import Assignment, ForeignObjects
 from tests.support.sandbox import ControlledSandbox, Sandbox
 from tests.support.servers import running_valkey
-from tests.support.stack import Stack, running_stack, services_of
+from tests.support.stack import Stack, executed_stack, services_of
 
 _databases = itertools.count(1)
 
@@ -36,7 +36,7 @@ def shared_stack(make_database: Callable[[], str], sandbox_server: ControlledSan
     """
     with (
         running_valkey() as broker,
-        running_stack(make_database(), broker.url, sandbox_server.control, SHARED_TIMINGS) as stack,
+        executed_stack(make_database(), broker.url, sandbox_server.control, SHARED_TIMINGS) as stack,
     ):
         yield stack
 

@@ -21,7 +21,7 @@ from tests.e2e.rows import statuses, wait_until_finished
 from tests.support.receiver import LOOPBACK, receiver
 from tests.support.sandbox import ControlledSandbox, Sandbox, running_sandbox
 from tests.support.servers import running_valkey
-from tests.support.stack import THREADS, Api, Stack, Timings, eventually, running_stack
+from tests.support.stack import THREADS, Api, Stack, Timings, eventually, executed_stack
 from tests.support.teams import CARRIER, VOICE, Team, add_team
 
 UNDER_LOAD = int(os.environ.get("ACCOUNT_OPERATIONS", "40"))
@@ -48,7 +48,7 @@ def stack(make_database: Callable[[], str], sandbox_server: ControlledSandbox) -
     """A stack that can store credentials."""
     with (
         running_valkey() as valkey,
-        running_stack(make_database(), valkey.url, sandbox_server.control, Timings(2), start=False) as stack,
+        executed_stack(make_database(), valkey.url, sandbox_server.control, Timings(2), start=False) as stack,
     ):
         stack.environ |= {"CREDENTIAL_KEYS": new_key(), "WEBHOOK_ALLOWED_NETWORKS": LOOPBACK}
         stack.start()

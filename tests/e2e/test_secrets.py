@@ -18,7 +18,7 @@ from tests.support.redis_monitor import RedisMonitor, monitored_redis
 from tests.support.sandbox import ControlledSandbox, Sandbox, running_sandbox
 from tests.support.sandbox_app import ProviderConsole
 from tests.support.servers import running_valkey
-from tests.support.stack import Api, Stack, Timings, eventually, running_stack
+from tests.support.stack import Api, Stack, Timings, eventually, executed_stack
 
 AUTH_TOKEN = "marked-auth-token-0123456789abcdef"
 API_KEY_SECRET = "marked-key-secret-0123456789abcdef"
@@ -97,7 +97,7 @@ def marked_stack(make_database: Callable[[], str], marked_sandbox: ControlledSan
     database_url, timings = make_database(), Timings(provider_timeout=2)
     with (
         running_valkey() as valkey,
-        running_stack(database_url, valkey.url, marked_sandbox.control, timings, start=False) as stack,
+        executed_stack(database_url, valkey.url, marked_sandbox.control, timings, start=False) as stack,
     ):
         stack.environ |= {
             "TWILIO_AUTH_TOKEN": AUTH_TOKEN,

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from app.db.models import Agent, Trunk
 from app.dev.localstack.processes import JsonClient, ServerProcess, free_port, poll_until
 from app.settings import Settings
 from app.wiring import Wiring, build
+from tests.support.forked import ForkedProcess
 from tests.support.sandbox import Sandbox
 from tests.support.servers import server_folder
 
@@ -162,7 +164,15 @@ def services_of(environ: Mapping[str, str], **parts: Any) -> Iterator[Wiring]:
 class Stack:
     """Web, worker and sweeper on one database, one broker and one sandbox; each can be killed and started alone."""
 
-    def __init__(self, folder: Path, database_url: str, redis_url: str, sandbox: Sandbox, timings: Timings) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database_url: str,
+        redis_url: str,
+        sandbox: Sandbox,
+        timings: Timings,
+        process: type[ServerProcess],
+    ) -> None:
         self.database_url = database_url
         self._port = free_port()
         self._folder = folder
@@ -179,7 +189,7 @@ class Stack:
             "OPERATION_BUDGET_S": str(timings.budget),
         }
         self.web, self.worker, self.sweeper = (
-            ServerProcess(name, folder / f"{name}.pid", folder / f"{name}.log") for name in PROCESSES
+            process(name, folder / f"{name}.pid", folder / f"{name}.log") for name in PROCESSES
         )
         self._engine = make_engine(database_url)
         self.sessions: Sessions = make_sessions(self._engine)
@@ -251,17 +261,27 @@ class Stack:
 
 @contextmanager
 def running_stack(
-    database_url: str, redis_url: str, sandbox: Sandbox, timings: Timings | None = None, *, start: bool = True
+    database_url: str,
+    redis_url: str,
+    sandbox: Sandbox,
+    timings: Timings | None = None,
+    *,
+    start: bool = True,
+    process: type[ServerProcess] = ForkedProcess,
 ) -> Iterator[Stack]:
     """Yield a stack, with everything started unless the test wants to do that itself.
 
     A broker of its own for each: a worker of another stack would take its messages, and find no rows for them.
     """
     with server_folder() as folder:
-        stack = Stack(folder, database_url, redis_url, sandbox, timings or Timings())
+        stack = Stack(folder, database_url, redis_url, sandbox, timings or Timings(), process)
         try:
             if start:
                 stack.start()
             yield stack
         finally:
             stack.stop()
+
+
+executed_stack = partial(running_stack, process=ServerProcess)
+"""The same, executed as the Procfile's processes are: for tests of what these do at their start, or leave behind."""

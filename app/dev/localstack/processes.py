@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -113,6 +113,21 @@ def command_line(pid: int) -> str:
         return subprocess.run(ps, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
 
 
+class Launched(Protocol):
+    """A process that was started, as `subprocess.Popen` has it."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Return the exit code; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended; `subprocess.TimeoutExpired` after so many seconds."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal; does nothing where it has ended."""
+
+
 class ServerProcess:
     """One server process in a session of its own; its pid is on disk, so that the next run finds it."""
 
@@ -121,7 +136,7 @@ class ServerProcess:
         self._pid_file = pid_file
         self._log_file = log_file
         self._stop_signal = stop_signal
-        self._popen: subprocess.Popen[bytes] | None = None
+        self._popen: Launched | None = None
 
     @property
     def pid(self) -> int:
@@ -140,9 +155,13 @@ class ServerProcess:
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             self._log_file.replace(self._log_file.with_name(self._log_file.name + ".1"))
+        self._popen = self._launch([os.fspath(part) for part in command], environ, account)
+        self._pid_file.write_text(f"{self._popen.pid}\n", encoding="utf-8")
+
+    def _launch(self, command: Sequence[str], environ: Mapping[str, str], account: Account | None) -> Launched:
         with self._log_file.open("wb") as log:
-            self._popen = subprocess.Popen(  # noqa: S603 - our own command
-                [os.fspath(part) for part in command],
+            return subprocess.Popen(  # noqa: S603 - our own command
+                command,
                 env=dict(environ),
                 cwd="/" if account else None,
                 stdin=subprocess.DEVNULL,
@@ -154,7 +173,6 @@ class ServerProcess:
                 group=account.gid if account else None,
                 extra_groups=[] if account else None,
             )
-        self._pid_file.write_text(f"{self._popen.pid}\n", encoding="utf-8")
 
     def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
         """Wait for `ready`; StackError with the log's last lines when the server ends or does not get ready."""
