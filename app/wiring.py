@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from app.providers.base import Carrier, VoicePlatform
     from app.providers.rate_limiter import RateLimiter
     from app.providers.request_recorder import RecordedLiveKitConnection, RecordedTwilioHttp, RequestRecorder
-    from app.saga.machine import Timing
     from app.saga.rows import Rows
     from app.saga.runner import Runner
+    from app.saga.state import Timing
     from app.sweeper import Sweeper
     from app.webhooks.deliveries import DeliveryService
     from app.webhooks.endpoints import WebhookService
@@ -353,7 +353,7 @@ class Wiring:
 
     @part
     def _timing(self) -> "Timing":
-        from app.saga.machine import Timing
+        from app.saga.state import Timing
 
         return Timing(self.settings.provider_timeout, timedelta(seconds=self.settings.operation_budget_s))
 

@@ -12,7 +12,7 @@ from celery.signals import setup_logging, worker_shutdown
 from app.domain.operations import KINDS, NUMBER, Direction, OperationKind, branches, steps_towards
 from app.observability.logs import configure
 from app.saga.chain_plan import Plan
-from app.saga.machine import Verdict
+from app.saga.state import Verdict
 from app.settings import load_settings
 from app.wiring import Wiring, build
 from tasks import app

@@ -36,7 +36,7 @@ from app.path.spec import Profile
 from app.providers.base import Carrier, VoicePlatform
 from app.providers.errors import ProviderError, TransientError
 from app.saga.context import Toolbox
-from app.saga.machine import Timing
+from app.saga.state import Timing
 from app.sealing import Sealer, SealError
 from app.trunks.pool import TrunkPool
 

@@ -372,7 +372,7 @@ class Operation(Owned, Base):
     former_trunk_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("trunks.id"))
     """The shared trunk of those ids, if it was one."""
     wanted: Mapped[dict[str, Any] | None]
-    """What the agent is to be once an update or an adoption has succeeded (`app.saga.machine.Wanted`)."""
+    """What the agent is to be once an update or an adoption has succeeded (`app.saga.machine.open_operation`)."""
     former_options: Mapped[dict[str, Any] | None]
     """What stood at the providers of the options that an update changes: its rollback writes that."""
     keeps_path: Mapped[bool] = mapped_column(default=False, server_default=text("false"))

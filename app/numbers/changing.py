@@ -43,6 +43,7 @@ from app.path.spec import PathSpec
 from app.saga import machine
 from app.saga.chain_plan import plan_of
 from app.saga.rows import Rows, agent_row
+from app.saga.state import Saga
 
 if TYPE_CHECKING:
     from app.saga.context import Toolbox, ToolboxSource
@@ -207,7 +208,7 @@ class ChangeService:
                 raise refusal_of(error) from error
             if isinstance(outcome, Agent):
                 return Changed(outcome)
-            if isinstance(outcome, machine.Saga):
+            if isinstance(outcome, Saga):
                 return self._publish(outcome)
             if reads_left:
                 read = _read(tools, outcome)
@@ -222,7 +223,7 @@ class ChangeService:
         is_current: Callable[[int], bool] | None,
         read: _Read | None,
         origin: Origin,
-    ) -> Agent | machine.Saga | _Update:
+    ) -> Agent | Saga | _Update:
         """Change the row, or open the operation, or say what has to be read before."""
         agent, now = lock_agent(session, agent_id)
         if is_current is not None and not is_current(agent.version):
@@ -259,7 +260,7 @@ class ChangeService:
         )
         return self.rows.open(change, session)
 
-    def _publish(self, saga: machine.Saga) -> Changed:
+    def _publish(self, saga: Saga) -> Changed:
         operation_id, agent_id = saga.operation.id, saga.agent.id
         steps = [name for name, row in saga.steps.items() if row.state is StepState.PENDING]
         log.info("update_queued", operation_id=str(operation_id), steps=steps)

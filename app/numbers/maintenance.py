@@ -54,9 +54,9 @@ from app.path.spec import PathSpec
 from app.saga import machine
 from app.saga.chain_plan import plan_of
 from app.saga.context import adopted_now, read_adopted, spec_of
-from app.saga.machine import AgentRow
 from app.saga.observing import read_path
 from app.saga.rows import Rows, agent_row
+from app.saga.state import AgentRow, Saga
 from app.trunks.pool import profile_hash
 from app.webhooks.announcements import announce_drift
 
@@ -229,7 +229,7 @@ class MaintenanceService:
         log.info("move_queued", operation_id=str(saga.operation.id), to_agent_id=str(to_agent_id))
         return self._publish(saga)
 
-    def _publish(self, saga: machine.Saga) -> Operation:
+    def _publish(self, saga: Saga) -> Operation:
         self.publisher.publish(plan_of(saga))
         with self.sessions() as session:
             return session.get_one(Operation, saga.operation.id)

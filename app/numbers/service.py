@@ -38,8 +38,8 @@ from app.numbers.agents import lock_agent, refuse_busy
 from app.saga import machine
 from app.saga.chain_plan import Plan, plan_of
 from app.saga.context import adopted_now
-from app.saga.machine import BULK_MESSAGE_GRACE, MESSAGE_GRACE, AgentRow, Change, Saga
 from app.saga.rows import Rows, agent_row
+from app.saga.state import BULK_MESSAGE_GRACE, MESSAGE_GRACE, AgentRow, Change, Saga
 from app.webhooks.announcements import WebhookPublisher
 
 log = structlog.get_logger(__name__)

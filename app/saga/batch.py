@@ -31,10 +31,10 @@ from app.providers.callers import Caller, CallPriority, calling
 from app.providers.errors import ProviderError
 from app.saga import machine
 from app.saga.context import Claim, StepContext, claim_of
-from app.saga.machine import Change, Failure, Result, Verdict
 from app.saga.observing import read_built_paths
 from app.saga.rows import Unverified
 from app.saga.runner import Outcome, Runner
+from app.saga.state import Change, Failure, Result, Verdict
 
 log = structlog.get_logger(__name__)
 

@@ -4,7 +4,7 @@ import uuid
 from dataclasses import dataclass
 
 from app.domain.operations import Direction, OperationKind
-from app.saga.machine import Saga
+from app.saga.state import Saga
 
 
 @dataclass(frozen=True)

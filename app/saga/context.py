@@ -34,8 +34,8 @@ from app.providers.base import Carrier, VoicePlatform
 from app.providers.callers import CallPriority
 from app.providers.errors import ProviderError, RejectedError, TransientError
 from app.providers.number_pages import NumberPages
-from app.saga.machine import AgentRow, Change, Lease, OperationRow, Saga, Timing
 from app.saga.rows import Loaded
+from app.saga.state import AgentRow, Change, Lease, OperationRow, Saga, Timing
 from app.trunks.pool import Pool
 
 READ_BACK_PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)

@@ -11,7 +11,7 @@ from app.domain.operations import Direction, OperationKind
 from app.observability.counters import LEASE_LOSSES, STEP_RETRIES, STEP_RUNS, STEP_SECONDS
 from app.observability.tracing import NO_TELEMETRY, SpanKind, Telemetry, traceparent_of
 from app.saga.context import Claim
-from app.saga.machine import Verdict
+from app.saga.state import Verdict
 
 WAITS, BROKE = "waits", "broke"
 """A rest until the provider takes requests again; a run that ended with an exception, such as a lost database."""

@@ -11,7 +11,7 @@ from app.path.observed import DispatchRule, Encryption, InboundTrunk, Media, nor
 from app.providers.errors import ProviderError, RejectedError, TransientError
 from app.saga.context import StepContext
 from app.saga.contradictions import refusals_of_rule, refusals_of_trunk
-from app.saga.machine import Result
+from app.saga.state import Result
 
 CONFLICTS = {ErrorCode.LIVEKIT_NUMBER_CONFLICT, ErrorCode.LIVEKIT_RULE_CONFLICT}
 

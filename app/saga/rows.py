@@ -31,7 +31,7 @@ from app.db.models import IS_OPEN, Agent
 from app.domain.calls import Reachability
 from app.domain.operations import COLUMNS, STEP_BY_NAME, STEPS
 from app.domain.workspaces import AccountIds
-from app.saga.machine import AgentRow, Asked, Change, LedgerEntry, OperationRow, Saga, StepRow
+from app.saga.state import AgentRow, Asked, Change, LedgerEntry, OperationRow, Saga, StepRow
 from app.webhooks.announcements import announce_sql, lines_of
 
 TRIES = 50

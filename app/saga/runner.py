@@ -24,8 +24,8 @@ from app.saga import machine
 from app.saga.chain_plan import Plan, plan_of
 from app.saga.context import Claim, RoutedElsewhereError, ToolboxSource, claim_of
 from app.saga.instrumentation import NOT_INSTRUMENTED, WAITS, StepInstrumentation, StepRun
-from app.saga.machine import Change, Failure, Result, Saga, Verdict
 from app.saga.rows import Rows
+from app.saga.state import Change, Failure, Result, Saga, Verdict
 from app.saga.steps import ACTIONS, Actions
 
 log = structlog.get_logger(__name__)

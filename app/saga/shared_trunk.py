@@ -15,7 +15,7 @@ from app.domain.operations import ORIGINATION_URL, STEP_BY_NAME, TRUNK
 from app.providers.callers import current_caller
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.saga.context import StepContext
-from app.saga.machine import Result
+from app.saga.state import Result
 from app.trunks.pool import Place
 
 log = structlog.get_logger(__name__)

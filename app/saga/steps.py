@@ -22,8 +22,8 @@ from app.path.spec import Adopted, as_built
 from app.providers.errors import RejectedError
 from app.saga import adopted_steps, livekit_steps, twilio_steps
 from app.saga.context import StepContext
-from app.saga.machine import Result
 from app.saga.observing import read_built_path
+from app.saga.state import Result
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from app.path.corrections import corrected_trunk, corrected_url
 from app.path.observed import CarrierNumber, NumberRouting
 from app.providers.errors import RejectedError, TransientError
 from app.saga.context import ABSENCE_CHECK_PAUSES, RoutedElsewhereError, StepContext
-from app.saga.machine import Result
 from app.saga.shared_trunk import Maker, place_of, shared, with_place
+from app.saga.state import Result
 
 TRUNK_SEEN_WITHIN = timedelta(seconds=30)
 """How long Twilio may answer 404 below a trunk that it has just made; seconds are reported (terraform-provider-twilio

@@ -29,6 +29,7 @@ from app.numbers import service
 from app.observability import metrics
 from app.saga import machine
 from app.saga.rows import Rows
+from app.saga.state import Lease, Result
 from tests.benchmarks.processes import cpu_s
 from tests.benchmarks.rows import add_agents, add_past, settle
 from tests.support.saga import TIMING
@@ -111,8 +112,8 @@ def _accept_and_run_one_step(sessions: Sessions, agents: list[str]) -> None:
         accepted = service.accept(statements, uuid.UUID(agent), number, Origin(), takeover=False)
         if accepted is None:
             raise RuntimeError("the agent was not free")
-        token, result = uuid.uuid4(), machine.Result(f"PN{uuid.uuid4().hex}")
-        lease = machine.Lease(NUMBER, Direction.DO, token, 1)
+        token, result = uuid.uuid4(), Result(f"PN{uuid.uuid4().hex}")
+        lease = Lease(NUMBER, Direction.DO, token, 1)
         operation_id = accepted[0].id
         rows.change(
             operation_id,

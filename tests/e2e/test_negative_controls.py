@@ -8,8 +8,8 @@ from datetime import datetime
 import pytest
 
 from app.domain.operations import PhoneStatus
-from app.saga.machine import Change, Saga
 from app.saga.rows import Loaded, Rows
+from app.saga.state import Change, Saga
 from app.saga.steps import ACTIONS
 from app.wiring import Wiring
 from tests.e2e.assignments import new_assignment, next_number

@@ -17,8 +17,8 @@ from app.bulk.service import BulkService
 from app.db.models import Agent, BulkItem, Operation
 from app.domain.events import EventName
 from app.domain.operations import NUMBER, BulkStatus, Direction, ItemStatus, OperationStatus, PhoneStatus
-from app.saga.machine import Verdict
 from app.saga.rows import Rows
+from app.saga.state import Verdict
 from app.views.option_schemas import read_options
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import ORIGIN, Saga

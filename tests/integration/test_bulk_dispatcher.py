@@ -22,7 +22,7 @@ from app.domain.errors import RefusedError
 from app.domain.operations import BulkStatus, ItemStatus, OperationStatus
 from app.numbers.service import ProvisioningService
 from app.saga.chain_plan import Plan
-from app.saga.machine import BULK_MESSAGE_GRACE
+from app.saga.state import BULK_MESSAGE_GRACE
 from app.views.option_schemas import read_options
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import E164, ORIGIN, Saga

@@ -14,7 +14,7 @@ from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import Action, Channel
 from app.domain.operations import BulkKind, BulkStatus, ItemStatus, OperationKind, OperationStatus, StepState
 from app.numbers.maintenance import TRUNK_STEPS
-from app.saga.machine import BULK_MESSAGE_GRACE
+from app.saga.state import BULK_MESSAGE_GRACE
 from tests.support.saga import ORIGIN, Saga
 
 NUMBERS = ("+15145550001", "+15145550002", "+15145550003")

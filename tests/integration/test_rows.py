@@ -34,9 +34,9 @@ from app.domain.operations import (
 )
 from app.numbers.agents import lock_agent
 from app.numbers.maintenance import MOVED_STEPS
-from app.saga import machine
-from app.saga.machine import Change, Lease, LedgerEntry, Result, Verdict
+from app.saga import machine, state
 from app.saga.rows import Rows, agent_row
+from app.saga.state import Asked, Change, Lease, LedgerEntry, Result, Verdict
 from tests.integration.test_service_races import at_once
 from tests.support.saga import E164, FINISHED, ORIGIN, TIMING, Saga, wire
 
@@ -68,10 +68,10 @@ def contents(sessions: Sessions) -> dict[str, list[str]]:
 # Many writers.
 
 
-def count_up(operation_id: uuid.UUID, rows: list[Rows]) -> machine.Saga:
+def count_up(operation_id: uuid.UUID, rows: list[Rows]) -> state.Saga:
     """Have threads change one operation at once, each through rows of its own; return what has become of it."""
 
-    def once_more(saga: machine.Saga, now: datetime) -> Change:
+    def once_more(saga: state.Saga, now: datetime) -> Change:
         change = Change(saga, now)
         change.set_operation(idle_kicks=saga.operation.idle_kicks + 1)
         change.set_step(TRUNK, attempts=saga.steps[TRUNK].attempts + 1)
@@ -91,7 +91,7 @@ def count_up(operation_id: uuid.UUID, rows: list[Rows]) -> machine.Saga:
     return loaded.saga
 
 
-def assert_counted(saga: machine.Saga, sessions: Sessions) -> None:
+def assert_counted(saga: state.Saga, sessions: Sessions) -> None:
     total = THREADS * CHANGES
     assert saga.operation.idle_kicks == saga.steps[TRUNK].attempts == len(saga.ledger) == total
     assert saga.agent.previous_routing == {"count": total}
@@ -128,7 +128,7 @@ def test_a_worker_and_many_who_retry_lose_nothing(saga: Saga, number_sid: str) -
     saga.assert_provisioned(saga.snapshot(operation_id).agent.id, number_sid)
 
 
-def _retry(saga: machine.Saga, now: datetime) -> Change | None:
+def _retry(saga: state.Saga, now: datetime) -> Change | None:
     return None if saga.operation.status.is_final else machine.retry(saga, ORIGIN, now)
 
 
@@ -159,7 +159,7 @@ def end_of_a_move(saga: Saga) -> tuple[Change, str]:
     assert change.hands_over
     assert change.announcements
     change.ledger.append(LedgerEntry(TRUNK, "TKlate"))
-    change.activity.append(machine.Asked(OTHER_ORIGIN, Action.MOVE, source_id, {}))
+    change.activity.append(Asked(OTHER_ORIGIN, Action.MOVE, source_id, {}))
     return change, loaded.version
 
 
@@ -366,13 +366,13 @@ def test_a_lease_is_never_counted_from_a_clock_that_has_parted(saga: Saga, numbe
     remembered = saga.rows._remembered[operation_id]
     saga.rows._remembered[operation_id] = replace(remembered, clock_s=remembered.clock_s + slept_s)
 
-    def claim(of: machine.Saga, now: datetime) -> Change:
+    def claim(of: state.Saga, now: datetime) -> Change:
         return machine.claim(of, TRUNK, Direction.DO, 0, TIMING, now, uuid.uuid4())
 
     claimed = saga.rows.change(operation_id, claim)
 
     assert claimed is not None
-    assert claimed[0].verdict is machine.Verdict.CLAIMED
+    assert claimed[0].verdict is Verdict.CLAIMED
     snapshot = saga.snapshot(operation_id)
     lease_until = snapshot.rows[TRUNK].lease_until
     assert lease_until is not None

@@ -14,10 +14,10 @@ import pytest
 
 from app.domain.operations import STEPS, TRUNK, Direction
 from app.domain.workspaces import ENVIRONMENT_ACCOUNT
-from app.saga import machine, twilio_steps
-from app.saga.machine import Change, Timing
+from app.saga import machine, state, twilio_steps
 from app.saga.rows import Loaded, Rows
 from app.saga.runner import Outcome, Runner
+from app.saga.state import Change, Timing
 from app.trunks import pool
 from tests.integration import test_runner_claims as claims
 from tests.integration import test_runner_crashes as crashes
@@ -27,7 +27,7 @@ from tests.integration import test_unknown_outcomes as unknown_outcomes
 from tests.integration.test_shared_paths import pooled
 from tests.support.saga import E164, PROFILE, TIMING, Saga, wire, with_pool
 
-Decide = Callable[[machine.Saga, datetime], Change | None]
+Decide = Callable[[state.Saga, datetime], Change | None]
 
 
 class ForgetfulRows(Rows):
@@ -36,31 +36,31 @@ class ForgetfulRows(Rows):
     def change(self, operation_id: UUID, decide: Decide) -> tuple[Change, Loaded] | None:
         return super().change(operation_id, lambda saga, now: decide(self.without(saga), now))
 
-    def without(self, saga: machine.Saga) -> machine.Saga:
+    def without(self, saga: state.Saga) -> state.Saga:
         raise NotImplementedError
 
 
-def _with_rows(saga: machine.Saga, **values: Any) -> machine.Saga:
+def _with_rows(saga: state.Saga, **values: Any) -> state.Saga:
     return replace(saga, steps={name: replace(row, **values) for name, row in saga.steps.items()})
 
 
 class NoLeases(ForgetfulRows):
-    def without(self, saga: machine.Saga) -> machine.Saga:
+    def without(self, saga: state.Saga) -> state.Saga:
         return _with_rows(saga, lease_until=None)
 
 
 class NoIntents(ForgetfulRows):
-    def without(self, saga: machine.Saga) -> machine.Saga:
+    def without(self, saga: state.Saga) -> state.Saga:
         return _with_rows(saga, intent=None)
 
 
 class NoQuietPeriods(ForgetfulRows):
-    def without(self, saga: machine.Saga) -> machine.Saga:
+    def without(self, saga: state.Saga) -> state.Saga:
         return replace(_with_rows(saga, unsettled_until=None), older_unsettled={})
 
 
 class UnreadLedger(ForgetfulRows):
-    def without(self, saga: machine.Saga) -> machine.Saga:
+    def without(self, saga: state.Saga) -> state.Saga:
         return replace(saga, ledger=())
 
 
@@ -118,7 +118,7 @@ def test_without_needs_a_step_before_its_turn_is_not_stopped(
 def test_without_intents_what_was_made_is_made_again(saga: Saga, number_sid: str, break_: crashes.Break) -> None:
     # An unknown outcome is noted twice: as an intent, and as a time in which it may take effect.
     class NoTraces(NoIntents):
-        def without(self, saga: machine.Saga) -> machine.Saga:
+        def without(self, saga: state.Saga) -> state.Saga:
             return _with_rows(super().without(saga), unsettled_until=None)
 
     with pytest.raises(AssertionError, match=r"'carrier\.create_trunk': 2"):

@@ -30,8 +30,9 @@ from app.domain.operations import (
 )
 from app.path.marks import tag_of
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
-from app.saga.machine import LEASE_MARGIN, Verdict
+from app.saga.machine import LEASE_MARGIN
 from app.saga.runner import Outcome
+from app.saga.state import Verdict
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import DO_CALL, FINISHED, MAKERS, SIP_URI, TIMING, UNDO_CALL, Saga
 

@@ -22,8 +22,8 @@ from app.domain.operations import (
 )
 from app.path.observed import NumberRouting
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
-from app.saga.machine import MESSAGE_GRACE, Verdict
 from app.saga.runner import Outcome
+from app.saga.state import MESSAGE_GRACE, Verdict
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import DO_CALL, MAKERS, TIMING, UNDO_CALL, VOICE_URL, WRITES, Saga
 

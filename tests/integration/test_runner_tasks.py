@@ -11,8 +11,8 @@ from celery.exceptions import Retry
 
 from app.domain.operations import TRUNK, Direction, OperationStatus
 from app.numbers.service import ProvisioningService
-from app.saga.machine import Verdict
 from app.saga.runner import Outcome, Runner
+from app.saga.state import Verdict
 from tests.support.saga import Saga
 
 

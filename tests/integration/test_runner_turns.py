@@ -9,8 +9,9 @@ from app.domain.events import EventName
 from app.domain.operations import NUMBER_ATTACHMENT, TRUNK, OperationStatus, PhoneStatus, StepState
 from app.providers.callers import CallPriority, current_caller
 from app.providers.errors import TransientError
-from app.saga.machine import UNDO_TRIES, Verdict
+from app.saga.machine import UNDO_TRIES
 from app.saga.runner import Outcome
+from app.saga.state import Verdict
 from tests.support.saga import DO_CALL, TIMING, UNDO_CALL, Saga
 
 DOWN = pytest.mark.parametrize("step", DO_CALL)

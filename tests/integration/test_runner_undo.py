@@ -10,8 +10,9 @@ from app.domain.events import EventName
 from app.domain.operations import NUMBER_ATTACHMENT, TRUNK, VERIFICATION, OperationStatus, PhoneStatus, StepState
 from app.path.observed import NumberRouting
 from app.providers.errors import RejectedError, TransientError
-from app.saga.machine import MESSAGE_GRACE, UNDO_TRIES, Verdict
+from app.saga.machine import UNDO_TRIES
 from app.saga.runner import BACKOFF_CAP_S, Outcome
+from app.saga.state import MESSAGE_GRACE, Verdict
 from tests.support.saga import DO_CALL, E164, TIMING, UNDO_CALL, VOICE_URL, Saga
 
 UNAVAILABLE = ErrorCode.PROVIDER_UNAVAILABLE

@@ -22,7 +22,7 @@ from app.domain.operations import (
 from app.numbers.service import ProvisioningService
 from app.providers.errors import RejectedError, TransientError, UnknownOutcomeError
 from app.saga.chain_plan import Plan
-from app.saga.machine import MESSAGE_GRACE
+from app.saga.state import MESSAGE_GRACE
 from tests.support.saga import DO_CALL, E164, ORIGIN, UNDO_CALL, Saga
 
 OTHER = "+15145551235"

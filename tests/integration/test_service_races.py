@@ -14,7 +14,7 @@ from app.db.models import Agent, Operation, OperationStep
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.operations import NUMBER, Direction, PhoneStatus, TrunkMode
 from app.providers.errors import RejectedError, UnknownOutcomeError
-from app.saga.machine import Verdict
+from app.saga.state import Verdict
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import DO_CALL, E164, ORIGIN, Saga, with_max_numbers
 from tests.support.stack import eventually

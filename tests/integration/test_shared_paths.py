@@ -16,7 +16,7 @@ from app.domain.operations import NUMBER, TRUNK, Direction, OperationStatus, Pho
 from app.numbers.maintenance import MaintenanceService
 from app.path.marks import pool_tag
 from app.providers.errors import UnknownOutcomeError
-from app.saga.machine import Verdict
+from app.saga.state import Verdict
 from tests.integration.test_service_races import DEADLINE_S, is_blocked
 from tests.support.saga import E164, ORIGIN, Saga, with_max_numbers
 from tests.support.stack import eventually

@@ -26,8 +26,8 @@ from app.numbers.headroom import HeadroomService
 from app.numbers.inventory import InventoryService, NumberUse
 from app.path.marks import tag_of
 from app.providers.errors import RejectedError, TransientError
-from app.saga.machine import Verdict
 from app.saga.runner import REFUSED_CAP_S
+from app.saga.state import Verdict
 from tests.support.providers import WorkerDiedError, World
 from tests.support.saga import E164, ORIGIN, Saga
 from tests.support.toolboxes import add_accounts, rotate

@@ -25,8 +25,8 @@ from app.domain.operations import (
 from app.providers.callers import current_caller
 from app.providers.errors import RejectedError, UnknownOutcomeError
 from app.saga.context import tag_of
-from app.saga.machine import Verdict
 from app.saga.runner import Outcome
+from app.saga.state import Verdict
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import DO_CALL, MAKERS, SIP_URI, TIMING, UNDO_CALL, Saga
 from tests.support.step_context import make_context

@@ -28,8 +28,8 @@ from app.domain.operations import (
 from app.providers.errors import TransientError
 from app.saga import batch
 from app.saga.batch import BatchRunner
-from app.saga.machine import Verdict
 from app.saga.runner import Outcome
+from app.saga.state import Verdict
 from app.views.option_schemas import read_options
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import ORIGIN, Saga

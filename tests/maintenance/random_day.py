@@ -18,8 +18,8 @@ from app.path.spec import TrunkSpec
 from app.providers.base import Carrier
 from app.providers.errors import ProviderError
 from app.saga.chain_plan import Plan
-from app.saga.machine import Verdict
 from app.saga.runner import BACKOFF_CAP_S, Runner
+from app.saga.state import Verdict
 from app.settings import load_settings
 from app.sweeper import Sweeper
 from app.wiring import Wiring, build

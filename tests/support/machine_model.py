@@ -34,7 +34,7 @@ from app.domain.operations import (
 )
 from app.numbers.maintenance import MOVED_STEPS
 from app.saga import machine
-from app.saga.machine import (
+from app.saga.state import (
     MESSAGE_GRACE,
     AgentRow,
     Change,

@@ -60,9 +60,9 @@ from app.observability.tracing import NO_TELEMETRY
 from app.path.marks import is_pool_tag, pool_tag
 from app.path.spec import Profile
 from app.saga.chain_plan import Plan
-from app.saga.machine import Timing, Verdict
 from app.saga.rows import Rows
 from app.saga.runner import Outcome, Runner
+from app.saga.state import Timing, Verdict
 from app.sealing import Sealer
 from app.sweeper import Sweeper
 from app.trunks.pool import Pool, TrunkPool

@@ -15,7 +15,7 @@ from app.dev import sandbox as defaults
 from app.domain.events import Origin
 from app.domain.operations import PhoneStatus, TrunkMode
 from app.path.marks import POOL_PREFIX
-from app.saga.machine import Verdict
+from app.saga.state import Verdict
 from app.settings import load_settings
 from app.wiring import Wiring, build
 from tests.support.saga import FINISHED, RecordingPublisher

@@ -27,7 +27,7 @@ from app.providers.base import Carrier, VoicePlatform
 from app.providers.errors import RejectedError
 from app.providers.request_recorder import RequestRecorder
 from app.saga.context import Toolbox, ToolboxSource
-from app.saga.machine import Timing
+from app.saga.state import Timing
 from app.sealing import KEY_BYTES, Sealer
 from app.wiring import Wiring
 from tests.support.adapters import recording_adapters

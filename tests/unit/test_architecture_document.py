@@ -20,7 +20,7 @@ from app.domain.events import Action, EventName, WebhookEvent
 from app.domain.findings import FindingCode
 from app.domain.operations import KINDS, OPERATION_MOVES, STEPS, Direction, OperationKind, OperationStatus, StepState
 from app.observability.counters import METRICS
-from app.saga.machine import Change
+from app.saga.state import Change
 from app.saga.steps import ACTIONS
 from app.settings import Settings
 from tests.support.machine_model import Dice, Life

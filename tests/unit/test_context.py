@@ -9,7 +9,7 @@ import pytest
 
 from app.path.marks import mark_in, tag_of
 from app.providers.errors import TransientError
-from app.saga.machine import Timing
+from app.saga.state import Timing
 from tests.support.step_context import AGENT, make_context
 
 LONGEST_INSTANCE = "a" * 16

@@ -20,7 +20,7 @@ from app.domain.errors import ErrorCode
 from app.domain.events import EventName, WebhookEvent, payload_of
 from app.domain.findings import FINDING_KINDS, FindingCode, Fix
 from app.domain.operations import OperationStatus, PhoneStatus
-from app.saga.machine import Verdict
+from app.saga.state import Verdict
 from app.settings import Settings
 from app.views.option_schemas import WORDS
 from app.web.problems import KINDS as PROBLEMS

@@ -28,7 +28,7 @@ from app.domain.operations import (
     StepState,
 )
 from app.saga import machine
-from app.saga.machine import AgentRow, Lease, Result, Saga, Verdict
+from app.saga.state import AgentRow, Lease, Result, Saga, Verdict
 from tests.support.machine_model import BEGINNING, E164, ORIGIN, TIMING, Dice, Holder, Life
 
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "250"))

@@ -14,7 +14,7 @@ from app.providers import number_pages
 from app.providers.errors import RejectedError, TransientError
 from app.providers.number_pages import FOUND_WITHIN_S, MOST_PAGES, ROUTED_WITHIN_S, NumberPages
 from app.saga.context import StepContext
-from app.saga.machine import Result
+from app.saga.state import Result
 from app.saga.twilio_steps import attach_number, look_up_number
 from tests.support.providers import World
 from tests.support.saga import E164, ManualClock
