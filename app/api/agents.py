@@ -58,13 +58,14 @@ blueprint = APIBlueprint("agents", __name__, url_prefix="/api/agents", tag="Agen
 @idempotent
 @blueprint.input(AgentIn)
 @blueprint.output(AgentOut, 201, description="The agent.")
-@responds_with(headers={201: ["Location", "ETag"]})
+@responds_with(ErrorCode.EXTERNAL_ID_IN_USE, headers={201: ["Location", "ETag"]})
 def create_agent(json_data: dict[str, Any]) -> Response:
     """Create an agent."""
     agent = wiring().agents.create(
         json_data["name"],
         json_data.get("livekit_agent_name"),
         json_data.get("agent_metadata", {}),
+        external_id=json_data.get("external_id"),
         options=options_of(json_data.get("options", {})),
         trunk_mode=json_data.get("trunk_mode", TrunkMode.SHARED),
         carrier_account_id=json_data.get("carrier_account_id"),
@@ -99,6 +100,7 @@ def get_agent(agent_id: uuid.UUID) -> Response:
     ErrorCode.AGENT_NOT_FOUND,
     ErrorCode.VERSION_MISMATCH,
     ErrorCode.OPERATION_IN_PROGRESS,
+    ErrorCode.EXTERNAL_ID_IN_USE,
     ErrorCode.AGENT_HAS_PHONE,
     ErrorCode.ACCOUNTS_DIFFER,
     ErrorCode.SHARED_WITH_OTHERS,

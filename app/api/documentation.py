@@ -206,6 +206,11 @@ PROBLEM = {
             "description": "Field -> what is wrong with it.",
             "additionalProperties": {"type": "array", "items": {"type": "string"}},
         },
+        "agentId": {
+            "type": "string",
+            "format": "uuid",
+            "description": f"Of `{ErrorCode.EXTERNAL_ID_IN_USE.value}`: the agent that has the id.",
+        },
         "link": {
             "type": "object",
             "description": f"Of `{ErrorCode.NOT_ADOPTABLE.value}`: where the number's path is not one chain.",

@@ -13,6 +13,7 @@ from app.domain.texts import InvalidTextError, read_json
 
 _OF_NEW_AGENT = {
     "agent": "name",
+    "externalId": "externalId",
     "livekitAgentName": "livekitAgentName",
     "trunkMode": "trunkMode",
     "carrierAccountId": "carrierAccountId",

@@ -12,7 +12,7 @@ from app.db.models import BulkItem
 from app.domain.numbers import InvalidNumberError, parse_e164
 from app.domain.operations import BulkKind, ItemStatus, TrunkMode
 from app.domain.options import NO_OPTIONS, AgentOptions
-from app.domain.texts import MAX_NAME, InvalidTextError, check_metadata, excerpt, read_uuid, visible_line
+from app.domain.texts import MAX_NAME, InvalidTextError, check_metadata, excerpt, external_id, read_uuid, visible_line
 
 
 class ItemTakenError(Exception):
@@ -47,7 +47,7 @@ class BulkItemRef:
 
 FIELDS = frozenset({"phoneNumber", "agentId", "agent", "takeover"})
 AGENT_FIELDS = frozenset(
-    {"name", "livekitAgentName", "metadata", "options", "trunkMode", "carrierAccountId", "voiceProjectId"}
+    {"externalId", "name", "livekitAgentName", "metadata", "options", "trunkMode", "carrierAccountId", "voiceProjectId"}
 )
 
 ReadOptions = Callable[[object], AgentOptions]
@@ -70,6 +70,7 @@ class NewAgent:
     carrier_account_id: uuid.UUID | None = None
     """None: the default of the workspace; so the next."""
     voice_project_id: uuid.UUID | None = None
+    external_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +84,20 @@ class Item:
     takeover: bool = False
     problem: str | None = None
 
+    @property
+    def external_id(self) -> str | None:
+        """The id that its client gives to the agent to create, if any."""
+        return self.new_agent.external_id if self.new_agent else None
+
 
 def read_items(raw: Sequence[object], read_options: ReadOptions, kind: BulkKind = BulkKind.PROVISION) -> list[Item]:
-    """Read every item; positions count from 1. Of two items with the same number or agent the later one is invalid.
+    """Read every item; positions count from 1. Of two with the same number, agent or external id the later is invalid.
 
     An adoption takes over nothing, and makes an agent that is named after the number where none is given.
     """
     numbers: dict[str, int] = {}
     agents: dict[uuid.UUID, int] = {}
+    external_ids: dict[str, int] = {}
     items = []
     for position, given in enumerate(raw, start=1):
         item = _read(position, given, read_options, kind)
@@ -98,6 +105,8 @@ def read_items(raw: Sequence[object], read_options: ReadOptions, kind: BulkKind 
             item = _check_unique(item, "phoneNumber", numbers, item.phone_number)
         if item.problem is None and item.agent_id is not None:
             item = _check_unique(item, "agentId", agents, item.agent_id)
+        if item.problem is None and item.external_id is not None:
+            item = _check_unique(item, "agent.externalId", external_ids, item.external_id)
         items.append(item)
     return items
 
@@ -175,7 +184,15 @@ def _new_agent(value: object, read_options: ReadOptions) -> NewAgent:
         _trunk_mode(given.get("trunkMode", TrunkMode.SHARED)),
         _id(given.get("carrierAccountId"), "agent.carrierAccountId", "a carrier account"),
         _id(given.get("voiceProjectId"), "agent.voiceProjectId", "a voice project"),
+        _external_id(given.get("externalId")),
     )
+
+
+def _external_id(value: object) -> str | None:
+    try:
+        return None if value is None else external_id(value)
+    except InvalidTextError as error:
+        raise _InvalidItemError(f"agent.externalId: {error}.") from error
 
 
 def _options(value: object, read_options: ReadOptions) -> AgentOptions:

@@ -71,6 +71,16 @@ def existing_agents(
     return {agent_id: (account_id, mode) for agent_id, account_id, mode in session.execute(query)}
 
 
+def external_ids(session: Session, wanted: Collection[str]) -> Mapping[str, uuid.UUID]:
+    """Return which of these external ids agents of the present workspace have, and which agents."""
+    if not wanted:
+        return {}
+    query = select(Agent.external_id, Agent.id).where(
+        Agent.workspace_id == home_workspace(), Agent.external_id.in_(wanted), Agent.deleted_at.is_(None)
+    )
+    return {found: agent_id for found, agent_id in session.execute(query) if found is not None}
+
+
 def count_items(session: Session, bulk_id: uuid.UUID) -> Mapping[ItemStatus, int]:
     """Count the items in each status."""
     query = (

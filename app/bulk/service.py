@@ -2,13 +2,14 @@
 
 import json
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import structlog
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.accounts.choice import Choice, choice_for
@@ -22,12 +23,13 @@ from app.domain.errors import ErrorCode, bulk_not_found
 from app.domain.events import INTERNAL, Action, Origin
 from app.domain.operations import BulkKind, BulkStatus, ItemStatus
 from app.domain.options import options_json
+from app.numbers.agents import UNIQUE_EXTERNAL_ID, constraint_of
 from app.saga import machine
 from app.saga.rows import Rows
 
 log = structlog.get_logger(__name__)
 
-NOT_RESUMABLE = (ErrorCode.VALIDATION_FAILED, ErrorCode.AGENT_NOT_FOUND)
+NOT_RESUMABLE = (ErrorCode.VALIDATION_FAILED, ErrorCode.AGENT_NOT_FOUND, ErrorCode.EXTERNAL_ID_IN_USE)
 """The errors of items that were invalid from the start: resuming them would fail the same way."""
 
 
@@ -69,6 +71,17 @@ class BulkService:
 
         An invalid item fails at once and says why; the others wait for the sweeper.
         """
+        try:
+            bulk = self._store(items, kind, origin)
+        except IntegrityError as error:
+            if constraint_of(error) != UNIQUE_EXTERNAL_ID:
+                raise
+            # Somebody else gave an agent one of the external ids just now: the item that has it fails alone.
+            bulk = self._store(items, kind, origin)
+        log.info("bulk_accepted", bulk_id=str(bulk.id), kind=bulk.kind, total=bulk.total, failed=bulk.failed)
+        return bulk
+
+    def _store(self, items: Sequence[Item], kind: BulkKind, origin: Origin) -> Bulk:
         with self.sessions.begin() as session:
             wanted = {item.agent_id for item in items if item.agent_id is not None}
             existing = queries.existing_agents(session, wanted)
@@ -76,11 +89,12 @@ class BulkService:
             bulk = _add_bulk(session, kind, len(items), of, origin)
             choice = _choice_for(session, items)
             items = [_with_accounts(item, choice) for item in items]
-            created = {item.position: _agent_row(item, choice) for item in items if item.new_agent and not item.problem}
+            makers = [item for item in items if item.new_agent and not item.problem]
+            taken = queries.external_ids(session, {item.external_id for item in makers if item.external_id})
+            created = {one.position: _agent_row(one, choice) for one in makers if one.external_id not in taken}
             queries.insert_agents(session, list(created.values()))
-            queries.insert_items(session, bulk.id, [_item_row(item, existing, created) for item in items])
+            queries.insert_items(session, bulk.id, [_item_row(item, existing, created, taken) for item in items])
             _accept_bulk(session, bulk, origin)
-        log.info("bulk_accepted", bulk_id=str(bulk.id), kind=bulk.kind, total=bulk.total, failed=bulk.failed)
         return bulk
 
     def open_for_agents(
@@ -306,6 +320,7 @@ def _agent_row(item: Item, choice: Choice) -> dict[str, Any]:
     accounts = choice.of(item.new_agent.carrier_account_id, item.new_agent.voice_project_id)
     return {
         "id": uuid.uuid4(),
+        "external_id": item.external_id,
         "name": item.new_agent.name,
         "livekit_agent_name": item.new_agent.livekit_agent_name,
         "metadata": json.dumps(item.new_agent.metadata),
@@ -328,13 +343,21 @@ def _agent_item_row(position: int, agent_id: uuid.UUID, phone_number: str) -> di
     }
 
 
-def _item_row(item: Item, existing: Collection[uuid.UUID], created: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def _item_row(
+    item: Item,
+    existing: Collection[uuid.UUID],
+    created: Mapping[int, dict[str, Any]],
+    taken: Mapping[str, uuid.UUID],
+) -> dict[str, Any]:
     agent_id = created[item.position]["id"] if item.position in created else item.agent_id
     code, detail = (ErrorCode.VALIDATION_FAILED if item.problem else None), item.problem
     if item.agent_id is not None and item.agent_id not in existing:
         agent_id = None
         if not item.problem:
             code, detail = ErrorCode.AGENT_NOT_FOUND, f"There is no agent {item.agent_id}."
+    if not item.problem and item.external_id is not None and item.external_id in taken:
+        code = ErrorCode.EXTERNAL_ID_IN_USE
+        detail = f"Agent {taken[item.external_id]} has the externalId {item.external_id} already."
     return {
         "position": item.position,
         "agent_id": agent_id,

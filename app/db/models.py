@@ -188,6 +188,13 @@ class Agent(Owned, Base):
             unique=True,
             postgresql_where=text("twilio_phone_number IS NOT NULL"),
         ),
+        Index(
+            "uq_agents_external_id",
+            "workspace_id",
+            "external_id",
+            unique=True,
+            postgresql_where=text("external_id IS NOT NULL AND deleted_at IS NULL"),
+        ),
         Index("ix_agents_page", "created_at", "id", postgresql_where=text("deleted_at IS NULL")),
         Index("ix_agents_status_page", "phone_provisioning_status", "created_at", "id"),
         Index("ix_agents_drifted_page", "created_at", "id", postgresql_where=text("health_state = 'DRIFTED'")),
@@ -226,6 +233,8 @@ class Agent(Owned, Base):
     voice_project_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey("voice_projects.id"), default=ENVIRONMENT_PROJECT, server_default=text(f"'{ENVIRONMENT_PROJECT}'")
     )
+    external_id: Mapped[str | None]
+    """The id that its client knows it by, unique in its workspace."""
     name: Mapped[str]
     livekit_agent_name: Mapped[str]
     agent_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)

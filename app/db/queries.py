@@ -89,11 +89,15 @@ class Position:
     id: uuid.UUID
 
 
-def list_agents(session: Session, *, status: PhoneStatus | None, after: Position | None, limit: int) -> Sequence[Agent]:
+def list_agents(
+    session: Session, *, status: PhoneStatus | None, after: Position | None, limit: int, external_id: str | None = None
+) -> Sequence[Agent]:
     """Return up to `limit` agents that are not deleted, the newest first."""
     query = select(Agent).where(Agent.deleted_at.is_(None))
     if status is not None:
         query = query.where(Agent.phone_provisioning_status == status)
+    if external_id is not None:
+        query = query.where(Agent.external_id == external_id)
     return session.scalars(page_of(query, Agent, after, limit)).all()
 
 

@@ -13,6 +13,9 @@ from typing import Self
 MAX_NAME = 200
 """Characters of a name: it fits on one line of a screen."""
 
+EXTERNAL_ID_PATTERN = r"^[!-~]{1,200}$"
+"""An id that a client gives, of printable ASCII without blanks: two that look the same are the same. URLs fit."""
+
 MAX_METADATA_BYTES = 16 * 1024
 """Bytes of an agent's metadata as JSON: it is sent with every dispatched call."""
 
@@ -35,6 +38,7 @@ blank by design: the Hangul fillers, the empty Braille cell, the object replacem
 _TAGS, _SURROGATES, _NONCHARACTERS = r"\U000e0000-\U000e007f", r"\ud800-\udfff", r"\ufdd0-\ufdef\ufffe\uffff"
 _UNSEEN_BEYOND_BMP = r"\U000e0000-\U000e0fff\U00013441\U00013442\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a"
 
+_EXTERNAL_ID = re.compile(EXTERNAL_ID_PATTERN)
 _NOT_ON_A_LINE = re.compile(f"[{STEERING}{_TAGS}{_SURROGATES}{_NONCHARACTERS}]")
 _UNSEEN = re.compile(f"[{UNSEEN}{_UNSEEN_BEYOND_BMP}]")
 _NOT_ON_A_TERMINAL = re.compile(f"[{STEERING}{_TAGS}{_SURROGATES}]")
@@ -76,6 +80,13 @@ def visible_line(text: str) -> str:
     if not any(map(_is_seen, line)):
         raise InvalidTextError("must have a character that can be seen")
     return line
+
+
+def external_id(value: object) -> str:
+    """Return an id that a client gives; refuse anything else than 1 to 200 printable characters of ASCII."""
+    if not isinstance(value, str) or not _EXTERNAL_ID.fullmatch(value):
+        raise InvalidTextError("must have 1 to 200 printable ASCII characters without blanks")
+    return value
 
 
 def _is_seen(character: str) -> bool:

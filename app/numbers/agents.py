@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.accounts.choice import choice_for
@@ -23,6 +24,9 @@ ERASED = "(deleted)"
 """Replaces the names of a deleted agent: its row is kept for the audit trail, what its owner wrote is not."""
 
 
+UNIQUE_EXTERNAL_ID = "uq_agents_external_id"
+
+
 @dataclass(frozen=True)
 class AgentService:
     """Creates, reads and deletes agents."""
@@ -35,6 +39,7 @@ class AgentService:
         livekit_agent_name: str | None,
         metadata: dict[str, Any],
         *,
+        external_id: str | None = None,
         options: AgentOptions = NO_OPTIONS,
         trunk_mode: TrunkMode = TrunkMode.SHARED,
         carrier_account_id: uuid.UUID | None = None,
@@ -43,7 +48,8 @@ class AgentService:
     ) -> Agent:
         """Insert an agent; LiveKit dispatches calls to `livekit_agent_name`, by default the name.
 
-        Its accounts are those of its workspace where it names no other; 422 for one that is not for this workspace.
+        Its accounts are those of its workspace where it names no other; 422 for one that is not for this workspace. 409
+        `external_id_in_use`.
         """
         with self.sessions.begin() as session:
             choice = choice_for(
@@ -65,6 +71,8 @@ class AgentService:
             )
             session.add(agent)
             session.flush()
+            if external_id is not None:
+                give_external_id(session, agent, external_id)
             session.refresh(agent)
             record_activity(session, origin, Action.AGENT_CREATE, agent.id, agent.workspace_id)
             return agent
@@ -93,7 +101,7 @@ class AgentService:
             refuse_busy(session, agent_id)
             agent.deleted_at = func.now()
             agent.name = agent.livekit_agent_name = ERASED
-            agent.agent_metadata, agent.options, agent.health_findings = {}, {}, []
+            agent.agent_metadata, agent.options, agent.health_findings, agent.external_id = {}, {}, [], None
             wanted = update(Operation).where(Operation.agent_id == agent_id, Operation.wanted.is_not(None))
             session.execute(wanted.values(wanted=None, former_options=None))
             record_activity(session, origin, Action.AGENT_DELETE, agent_id, agent.workspace_id)
@@ -101,15 +109,44 @@ class AgentService:
     def erase_deleted(self) -> int:
         """Erase what an older release kept of deleted agents; return how many rows were changed."""
         is_left = or_(
-            Agent.name != ERASED, Agent.livekit_agent_name != ERASED, Agent.agent_metadata != {}, Agent.options != {}
+            Agent.name != ERASED,
+            Agent.livekit_agent_name != ERASED,
+            Agent.agent_metadata != {},
+            Agent.options != {},
+            Agent.external_id.is_not(None),
         )
-        erased = {"name": ERASED, "livekit_agent_name": ERASED, "agent_metadata": {}, "options": {}}
-        erased["health_findings"] = []
+        erased: dict[str, Any] = {"name": ERASED, "livekit_agent_name": ERASED, "agent_metadata": {}, "options": {}}
+        erased |= {"health_findings": [], "external_id": None}
         batch = select(Agent.id).where(Agent.deleted_at.is_not(None), is_left).limit(PURGE_BATCH)
         with self.sessions.begin() as session:
             statement = update(Agent).where(Agent.id.in_(batch.with_for_update(skip_locked=True).cte("batch").select()))
             done = session.execute(statement.values(erased).execution_options(synchronize_session=False))
             return int(done.rowcount)  # type: ignore[attr-defined]  # of every UPDATE
+
+
+def give_external_id(session: Session, agent: Agent, external_id: str | None) -> None:
+    """Write the id that a client knows the agent by; 409 `external_id_in_use`, which names the agent that has it."""
+    try:
+        with session.begin_nested():
+            agent.external_id = external_id
+            session.flush()
+    except IntegrityError as error:
+        if constraint_of(error) != UNIQUE_EXTERNAL_ID:
+            raise
+        raise external_id_in_use(session, agent.workspace_id, external_id) from error
+
+
+def external_id_in_use(session: Session, workspace_id: uuid.UUID, external_id: str | None) -> RefusedError:
+    """Build the 409 for an id that another agent of the workspace has."""
+    holds_it = (Agent.workspace_id == workspace_id, Agent.external_id == external_id, Agent.deleted_at.is_(None))
+    holder = session.scalar(select(Agent.id).where(*holds_it))
+    detail = f"Agent {holder} has the externalId {external_id} already."
+    return RefusedError(ErrorCode.EXTERNAL_ID_IN_USE, detail, more={"agentId": str(holder)} if holder else None)
+
+
+def constraint_of(error: IntegrityError) -> str | None:
+    """Return the name of the constraint or unique index that a statement has violated."""
+    return getattr(getattr(error.orig, "diag", None), "constraint_name", None)
 
 
 def is_open_for(agent_id: uuid.UUID) -> ColumnElement[bool]:

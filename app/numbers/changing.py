@@ -35,7 +35,7 @@ from app.domain.operations import (
 from app.domain.options import OPTIONS, STEP_OF, AgentOptions, options_json, options_of, steps_of
 from app.domain.texts import InvalidTextError, check_metadata
 from app.domain.workspaces import AccountIds
-from app.numbers.agents import accounts_of, lock_agent, refuse_busy
+from app.numbers.agents import accounts_of, give_external_id, lock_agent, refuse_busy
 from app.numbers.maintenance import TRUNK_STEPS, profiles_differ, spec_from_row
 from app.numbers.service import Publisher, refusal_of
 from app.path.options import observed_options, problems_of
@@ -68,6 +68,7 @@ OUTRUN = "Somebody else has changed the agent meanwhile: get it again, and send 
 class AgentFields:
     """What a change may name of an agent."""
 
+    external_id: str | None
     name: str
     livekit_agent_name: str
     metadata: Mapping[str, Any]
@@ -80,6 +81,7 @@ class AgentFields:
     def of(cls, agent: Agent) -> "AgentFields":
         """Return what stands in a row."""
         return cls(
+            agent.external_id,
             agent.name,
             agent.livekit_agent_name,
             agent.agent_metadata,
@@ -117,7 +119,8 @@ def patched_by(patch: Mapping[str, Any]) -> Decide:
     """
 
     def decide(now: AgentFields) -> AgentFields:
-        given = {name: patch[name] for name in ("name", "livekit_agent_name", "trunk_mode") if name in patch}
+        plain = ("external_id", "name", "livekit_agent_name", "trunk_mode")
+        given = {name: patch[name] for name in plain if name in patch}
         ids = {name: patch[name] for name in now.accounts._fields if name in patch}
         if "agent_metadata" in patch:
             given["metadata"] = _checked_metadata(merged(now.metadata, patch["agent_metadata"]) or {})
@@ -194,9 +197,10 @@ class ChangeService:
         """Change the agent to what `decide` makes of it; `is_current` says whether a version is the one that is meant.
 
         What only its row says is changed at once. Else an update is queued, and the agent stays as it is until that has
-        succeeded. Refused: 404 `agent_not_found`, 412 `version_mismatch`, 422 `validation_failed`; and where it would
-        change anything, 409 `operation_in_progress`, `agent_has_phone` (the trunk mode of a number that stands),
-        `accounts_differ`, `shared_with_others`. May raise the providers' errors: nothing is changed then.
+        succeeded; but for its external id, which is changed at once in either case. Refused: 404 `agent_not_found`, 412
+        `version_mismatch`, 422 `validation_failed`; and where it would change anything, 409 `operation_in_progress`,
+        `agent_has_phone` (the trunk mode of a number that stands), `accounts_differ`, `external_id_in_use`,
+        `shared_with_others`. May raise the providers' errors: nothing is changed then.
         """
         tools = self.toolboxes.of(accounts_of(self.sessions, agent_id))
         read: _Read | None = None
@@ -240,7 +244,7 @@ class ChangeService:
             raise RefusedError(ErrorCode.AGENT_HAS_PHONE, detail)
         update = _update_of(tools, agent, before, after, changed)
         if update is None:
-            _write(agent, after)
+            _write(session, agent, after)
             session.flush()
             session.refresh(agent)
             names = sorted(changed)
@@ -248,6 +252,11 @@ class ChangeService:
             return agent
         if update.names and (read is None or (read.spec, read.names) != (update.spec, update.names)):
             return update
+        if "external_id" in changed:
+            # It is not of the path: whether it can be had is known now, and it stays whatever becomes of the rest.
+            give_external_id(session, agent, after.external_id)
+            agent.version += 1
+            session.flush()
         change = machine.open_operation(
             OperationKind.UPDATE,
             agent_row(agent),
@@ -330,7 +339,9 @@ def _found(get: Callable[[], T | None]) -> T | None:
     return get() or get()
 
 
-def _write(agent: Agent, after: AgentFields) -> None:
+def _write(session: Session, agent: Agent, after: AgentFields) -> None:
+    if after.external_id != agent.external_id:
+        give_external_id(session, agent, after.external_id)
     agent.name, agent.livekit_agent_name = after.name, after.livekit_agent_name
     agent.agent_metadata, agent.options = dict(after.metadata), options_json(after.options)
     for name in ("agent_metadata", "options"):

@@ -34,7 +34,7 @@ from app.domain.operations import (
     PathChoice,
     PhoneStatus,
 )
-from app.numbers.agents import lock_agent, refuse_busy
+from app.numbers.agents import constraint_of, lock_agent, refuse_busy
 from app.saga import machine
 from app.saga.chain_plan import Plan, plan_of
 from app.saga.context import adopted_now
@@ -314,7 +314,7 @@ def _keeps_path(agent: AgentRow, path: PathChoice | None) -> bool:
 
 def refusal_of(error: IntegrityError) -> RefusedError:
     """Return the refusal for a violated unique index; any other violation is a defect and is raised again."""
-    constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+    constraint = constraint_of(error)
     if constraint == UNIQUE_NUMBER:
         return RefusedError(ErrorCode.NUMBER_IN_USE, "The number belongs to another agent.")
     if constraint == UNIQUE_OPERATION:

@@ -10,11 +10,12 @@ from marshmallow import ValidationError, fields, validate
 from app.db.queries import Position
 from app.domain.errors import ErrorCode
 from app.domain.operations import PhoneStatus, TrunkMode
-from app.domain.texts import MAX_NAME
+from app.domain.texts import EXTERNAL_ID_PATTERN, MAX_NAME
 from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT
 from app.views.fields import (
     E164_PATTERN,
     VISIBLE_LINE,
+    ExternalId,
     Id,
     Metadata,
     Name,
@@ -32,6 +33,7 @@ from app.views.reader import CURSOR_PATTERN, DEFAULT_LIMIT, MAX_LIMIT, CursorFie
 
 AGENT_ID = "7c1f5a52-3c0e-4c42-9a53-0f3a1d0b6c11"
 OPERATION_ID = "b2d2c8a8-8c2e-4a5c-9f0e-6f2a5d1f7e42"
+EXTERNAL_ID = "front-desk"
 NUMBER = "+15145551234"
 TRUNK_SID = "TK0123456789abcdef0123456789abcdef"
 INBOUND_TRUNK_ID = "ST_4Zp8oTqKcJ2m"
@@ -99,6 +101,12 @@ def _trunk_mode(description: str) -> fields.Enum[Any]:
     return choice(TrunkMode, description, data_key="trunkMode")
 
 
+def external_id_field(description: str, **more: Any) -> ExternalId:
+    """Return the field for the id that a client knows an agent by."""
+    metadata = {"description": description, "example": EXTERNAL_ID, "pattern": EXTERNAL_ID_PATTERN}
+    return ExternalId(data_key="externalId", metadata=metadata, **more)
+
+
 def _account(data_key: str, description: str, example: uuid.UUID) -> Id:
     return Id(data_key=data_key, metadata={"description": description, "example": str(example)})
 
@@ -106,6 +114,7 @@ def _account(data_key: str, description: str, example: uuid.UUID) -> Id:
 class AgentIn(Strict):
     """An agent to create."""
 
+    external_id = external_id_field("The id that you know it by: one agent of a workspace has it.")
     name = _name(required=True)
     livekit_agent_name = _livekit_agent_name("The agent name that LiveKit dispatches calls to; defaults to `name`.")
     agent_metadata = _metadata("Passed to the agent with every call")
@@ -132,6 +141,7 @@ class AgentPatchIn(Strict):
     mime_types = (MERGE_PATCH, "application/json")
     """What it may be sent as."""
 
+    external_id = external_id_field("The id that you know it by; null removes it.", allow_none=True)
     name = _name()
     livekit_agent_name = _livekit_agent_name("The agent name that LiveKit dispatches calls to.")
     agent_metadata = _metadata(
@@ -153,6 +163,9 @@ class AgentOut(Schema):
     """An agent."""
 
     id = fields.UUID(metadata={"example": AGENT_ID})
+    external_id = text(
+        "The id that its client knows it by, if any.", EXTERNAL_ID, data_key="externalId", allow_none=True
+    )
     name = text("What people call the agent.", "Front desk")
     livekit_agent_name = text("The agent name that LiveKit dispatches to.", "front-desk", data_key="livekitAgentName")
     agent_metadata = fields.Dict(data_key="metadata", metadata={"example": {"lang": "fr"}})
@@ -216,6 +229,7 @@ class AgentQuery(PageQuery):
     """Which agents to list."""
 
     status = choice(PhoneStatus, "Only agents with this status.")
+    external_id = external_id_field("Only the agent with this id of yours: one, or none.")
 
 
 class AgentPage(Schema):

@@ -34,6 +34,7 @@ ITEM_REFUSALS = (
     ErrorCode.AGENT_HAS_PHONE,
     ErrorCode.AGENT_HAS_NO_PHONE,
     ErrorCode.NUMBER_IN_USE,
+    ErrorCode.EXTERNAL_ID_IN_USE,
     ErrorCode.OPERATION_IN_PROGRESS,
     ErrorCode.NOT_ADOPTABLE,
 )

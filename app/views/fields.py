@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from marshmallow import RAISE, ValidationError, fields
 
 from app.domain.numbers import InvalidNumberError, parse_e164
-from app.domain.texts import STEERING, UNSEEN, InvalidTextError, check_metadata, read_uuid, visible_line
+from app.domain.texts import (
+    STEERING,
+    UNSEEN,
+    InvalidTextError,
+    check_metadata,
+    external_id,
+    read_uuid,
+    visible_line,
+)
 
 if TYPE_CHECKING:
     from apiflask import Schema as Schema  # noqa: PLC0414 - an export, and mypy needs it said
@@ -107,6 +115,16 @@ class Name(fields.String):
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **more: Any) -> str:
         try:
             return visible_line(str(super()._deserialize(value, attr, data, **more)))
+        except InvalidTextError as error:
+            raise ValidationError(str(error)) from error
+
+
+class ExternalId(fields.String):
+    """An id that a client gives."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
+        try:
+            return external_id(value)
         except InvalidTextError as error:
             raise ValidationError(str(error)) from error
 

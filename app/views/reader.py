@@ -134,11 +134,17 @@ class Reader:
         self._trunk_max_numbers = trunk_max_numbers
 
     def agents(
-        self, *, limit: int, status: PhoneStatus | None = None, cursor: queries.Position | None = None
+        self,
+        *,
+        limit: int,
+        status: PhoneStatus | None = None,
+        external_id: str | None = None,
+        cursor: queries.Position | None = None,
     ) -> Page[Agent]:
         """Return one page of agents."""
         with self._sessions() as session:
-            return cut(queries.list_agents(session, status=status, after=cursor, limit=limit + 1), limit)
+            rows = queries.list_agents(session, status=status, external_id=external_id, after=cursor, limit=limit + 1)
+            return cut(rows, limit)
 
     def operations(
         self,
