@@ -20,7 +20,7 @@ from app.db.models import Workspace
 from app.db.queries import Position, autocommitting, page_of, purge_rows
 from app.db.visibility import seeing, seen_workspace
 from app.domain.errors import ErrorCode, RefusedError, key_not_found, workspace_not_found
-from app.domain.events import INTERNAL, Action, Origin
+from app.domain.events import INTERNAL, Action, Channel, Origin
 from app.domain.texts import InvalidTextError, excerpt, visible_line
 from app.workspaces import owner_of_new_key
 
@@ -71,13 +71,16 @@ _LEVELS = {scope.value: level for level, scope in enumerate(Scope)}
 class Caller:
     """Who sent a request."""
 
-    key_id: uuid.UUID
+    key_id: uuid.UUID | None
+    """None for the operator of the installation at its own command line."""
     name: str
     scopes: tuple[str, ...]
     workspace_id: uuid.UUID | None = None
     """The only workspace whose rows the request sees; None for an operator that named none, who sees all."""
     workspace: str | None = None
     """Its slug."""
+    channel: Channel = Channel.API
+    """Where its requests come in."""
 
     @property
     def is_operator(self) -> bool:

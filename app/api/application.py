@@ -16,8 +16,9 @@ from app.api import (
     webhooks,
     workspaces,
 )
-from app.api.documentation import VERSION, configure_openapi
+from app.api.documentation import configure_openapi
 from app.domain.operations import STEP_BY_NAME
+from app.domain.version import VERSION
 from app.idempotency import IdempotencyStore
 from app.observability import logs
 from app.observability.metrics import BrokerCollector, RoomCollector, RowCollector, make_metrics

@@ -111,9 +111,6 @@ def _body(event: WebhookEvent) -> dict[str, Any]:
 
 _C = ErrorCode
 
-VERSION = "0.1.0"
-"""As in pyproject.toml."""
-
 DESCRIPTION = """\
 Connects Twilio phone numbers to LiveKit voice agents, and keeps them connected.
 

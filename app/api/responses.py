@@ -261,14 +261,18 @@ def idempotent(view: View) -> View:
         if key is not None and not _KEY.fullmatch(key):
             raise validation_failed({HEADER: ["must be 1 to 255 visible ASCII characters"]})
         # A dry run writes nothing, and must not use up the key of the real request.
-        return view(**arguments) if key is None or is_dry_run(request.args) else _respond_once(key, view, arguments)
+        # Without an API key nobody else can have sent it: the command line of the installation has none.
+        whose = caller().key_id
+        if key is None or whose is None or is_dry_run(request.args):
+            return view(**arguments)
+        return _respond_once(whose, key, view, arguments)
 
     note_idempotent(wrapper)
     return wrapper
 
 
-def _respond_once(key: str, view: View, arguments: dict[str, object]) -> Response:
-    claim = web_services().idempotency.claim(caller().key_id, key, _request_hash(), extra=preferred_wait(request))
+def _respond_once(whose: uuid.UUID, key: str, view: View, arguments: dict[str, object]) -> Response:
+    claim = web_services().idempotency.claim(whose, key, _request_hash(), extra=preferred_wait(request))
     if isinstance(claim, StoredResponse):
         return Response(claim.text, claim.status, {**claim.headers, REPLAYED: "true"})
     return _first_response(claim, view, arguments)

@@ -6,14 +6,16 @@ import re
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 from marshmallow import ValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from app.cli.client import Client
 from app.cli.output import command_error, print_line
+from app.cli.profiles import find_target
 from app.db import queries
 from app.db.models import Agent, Operation
 from app.db.visibility import seeing
@@ -21,12 +23,17 @@ from app.domain.errors import ErrorCode, RefusedError, agent_not_found, operatio
 from app.domain.events import Channel, Origin
 from app.domain.numbers import InvalidNumberError, parse_e164
 from app.domain.texts import InvalidTextError, escaped, visible_line
+from app.domain.version import VERSION
+from app.domain.workspaces import WORKSPACE_HEADER
 from app.observability.logs import configure
 from app.providers.errors import ProviderError
 from app.settings import SettingsError, load_settings
 from app.views.fields import WHOLE_NUMBER, flat_errors
 from app.views.reader import Reader
 from app.wiring import Wiring, build
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 EXIT_OK = 0
 """Done, or nothing to do."""
@@ -54,6 +61,15 @@ class Installation:
     def __init__(self, given: Callable[[], Wiring] | None = None) -> None:
         self.log_level = logging.INFO
         self.wiring = given or functools.cache(self._build)
+        self.application = functools.cache(self._build_application)
+
+    def _build_application(self) -> "Flask":
+        """Build the application that commands call in this process."""
+        from app.api.application import build_application  # noqa: PLC0415
+
+        application = build_application(self.wiring())
+        logging.getLogger().setLevel(self.log_level)
+        return application
 
     def _build(self) -> Wiring:
         settings = load_settings()
@@ -267,6 +283,25 @@ def wiring() -> Wiring:
             print_line(problem, err=True)
         print_line(f"How to fix them: {command_line('doctor')}", err=True)
         sys.exit(EXIT_FAILED)
+
+
+def connect() -> Client:
+    """Return a client of the server that is set, or of the application in this process."""
+    context = click.get_current_context()
+    root = context.find_root()
+    target = None
+    if program() != "flask":
+        target = find_target(root.params.get("profile"), is_local=root.params.get("is_local", False))
+    slug = context.meta.get(WORKSPACE_OPTION) or (target.workspace if target else None)
+    headers = {"User-Agent": f"trunkline/{VERSION}", **({WORKSPACE_HEADER: slug} if slug else {})}
+    if target is not None:
+        from app.cli.remote import Remote  # noqa: PLC0415
+
+        return Client(Remote(target), headers)
+    from app.cli.local import Local  # noqa: PLC0415
+
+    wiring()  # says what is wrong with the settings
+    return Client(Local(_installation().application(), str(origin().requested_by)), headers)
 
 
 def reader() -> Reader:

@@ -75,9 +75,43 @@ def print_line(line: object, *, err: bool = False) -> None:
     click.echo(escaped(str(line)), err=err)
 
 
-def command_error(message: str) -> click.ClickException:
+class CommandError(click.ClickException):
+    """Ends a command with one line, or with one JSON document where that was asked for, and exit code 1."""
+
+    code = "command_failed"
+
+    def as_problem(self) -> dict[str, Any]:
+        """Return the error as problem details (RFC 9457)."""
+        return {
+            "type": f"urn:trunkline:problem:{self.code}",
+            "title": "The command failed",
+            "detail": self.message,
+            "code": self.code,
+        }
+
+
+def command_error(message: str) -> CommandError:
     """Build the error that ends a command with one line and exit code 1."""
-    return click.ClickException(escaped(message))
+    return CommandError(escaped(message))
+
+
+def print_error(error: click.ClickException | None, *, is_json: bool) -> int:
+    """Print on stderr why a command ended, None for one that a person stopped; return its exit code."""
+    if is_json:
+        click.echo(escaped(json.dumps(_as_problem(error), ensure_ascii=False)), err=True)
+    elif error is None:
+        click.echo("Aborted!", err=True)
+    else:
+        error.show()
+    return error.exit_code if error else 1
+
+
+def _as_problem(error: click.ClickException | None) -> dict[str, Any]:
+    if isinstance(error, CommandError):
+        return error.as_problem()
+    code, title = ("usage", "The command line is wrong") if error else ("aborted", "The command was stopped")
+    detail = error.format_message() if error else "Stopped before it was done."
+    return {"type": f"urn:trunkline:problem:{code}", "title": title, "detail": detail, "code": code}
 
 
 def confirm(question: str) -> None:

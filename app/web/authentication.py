@@ -4,6 +4,7 @@ A request sees no workspace's rows until its key has been checked, and then thos
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flask import Flask, g, request
@@ -11,6 +12,7 @@ from flask import Flask, g, request
 from app.access import Caller, Scope
 from app.db.visibility import NOBODY, see, seeing
 from app.domain.errors import ErrorCode, RefusedError
+from app.domain.events import Channel
 from app.domain.workspaces import WORKSPACE_HEADER
 from app.web.context import web_services
 from app.web.problems import HttpRefusedError
@@ -66,16 +68,38 @@ def _needed_scope() -> Scope:
     return Scope.ADMIN if request.path.startswith(ADMINISTERED) else Scope.WRITE
 
 
+LOCAL_OPERATOR = "trunkline.local_operator"
+"""Key in the WSGI environ of a `LocalOperator`; what comes in over HTTP becomes names like HTTP_X, and texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOperator:
+    """Who runs a command on the installation itself: needs no key, since the settings open everything already."""
+
+    command: str
+    """As it is recorded, `trunkline audit`."""
+
+
 def check_key() -> None:
     """Raise the 401, 403 or 404 unless the request has a key for its workspace, whose scope covers its method."""
+    local = request.environ.get(LOCAL_OPERATOR)
+    if isinstance(local, LocalOperator):
+        found = Caller(None, local.command, (Scope.ADMIN.value,), channel=Channel.COMMAND_LINE)
+    else:
+        found = _key_holder()
+    slug = request.headers.get(WORKSPACE_HEADER)
+    admit(web_services().keys.in_workspace(found, slug) if slug is not None else found)
+
+
+def _key_holder() -> Caller:
+    """Return who the request's key belongs to; raise the 401."""
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not text.strip():
         raise _no_key("Send the API key as 'Authorization: Bearer KEY'.", 'Bearer realm="trunkline"')
     found = web_services().keys.authenticate(text.strip())
     if found is None:
         raise _no_key("The API key is unknown or was revoked.", 'Bearer realm="trunkline", error="invalid_token"')
-    slug = request.headers.get(WORKSPACE_HEADER)
-    admit(web_services().keys.in_workspace(found, slug) if slug is not None else found)
+    return found
 
 
 def admit(found: Caller) -> None:
@@ -110,7 +134,7 @@ def register_rate_limit(app: Flask) -> None:
 def check_rate() -> None:
     """Raise the 429 for a writing request beyond its key's rate limit."""
     limit, who = web_services().rate_limit, g.get("caller")
-    if limit is None or who is None or request.method in SAFE_METHODS:
+    if limit is None or who is None or who.key_id is None or request.method in SAFE_METHODS:
         return
     retry_after_s = limit.retry_after_s(str(who.key_id))
     if retry_after_s is not None:
@@ -120,7 +144,7 @@ def check_rate() -> None:
 def charge_items(count: int) -> None:
     """Count a bulk as one call per item (its own request is counted already); raise the 429 as `check_rate` does."""
     limit, who = web_services().rate_limit, g.get("caller")
-    retry_after_s = limit.charge(str(who.key_id), count - 1) if limit and who else None
+    retry_after_s = limit.charge(str(who.key_id), count - 1) if limit and who and who.key_id else None
     if retry_after_s is not None:
         raise _too_fast(retry_after_s)
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from flask import Request, current_app, g, request
 
 from app.access import Caller, KeyService
-from app.domain.events import Channel, Origin
+from app.domain.events import Origin
 from app.idempotency import IdempotencyStore
 from app.views.bulks import BulkReader
 from app.views.reader import Reader
@@ -94,7 +94,8 @@ def origin() -> Origin:
         requested_by=caller().name,
         request_id=g.request_id,
         traceparent=wiring().telemetry.tracing.traceparent(),
-        channel=Channel.API,
+        channel=caller().channel,
         key_id=caller().key_id,
-        address=client_address(request),
+        # There is none at the command line of the installation.
+        address=client_address(request) or None,
     )

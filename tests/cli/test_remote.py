@@ -1,0 +1,151 @@
+"""What is said of a server that cannot be asked, does not know the key, or is not ours: one sentence each."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
+
+import pytest
+from flask import Flask, Response, redirect, request
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from app.access import Scope
+from app.cli import remote
+from app.cli.client import Client, ProblemError
+from app.cli.profiles import Target
+from app.cli.remote import Remote
+from tests.support.api import Api
+from tests.support.relay import make_certificate, tls_relay
+from tests.support.served_app import served
+
+
+def client(url: str, key: str = "tl_key") -> Client:
+    return Client(Remote(Target(url, key, "TRUNKLINE_KEY")), {})
+
+
+def failure(asked: Client, method: str = "GET", path: str = "/api/agents") -> ProblemError:
+    with pytest.raises(ProblemError) as raised:
+        asked.request(method, path)
+    assert "\n" not in raised.value.message
+    return raised.value
+
+
+@contextmanager
+def answering(response: Response | WerkzeugResponse) -> Iterator[str]:
+    """Yield the address of a server that gives this one response."""
+    app = Flask("proxy", static_folder=None)
+    app.register_error_handler(404, lambda _error: response)
+    with served(app) as url:
+        yield url
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def test_where_nobody_listens_the_connection_is_refused() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+
+    error = failure(client(url))
+
+    assert (error.code, error.status) == ("cannot_connect", None)
+    assert error.message.startswith(f"{url} cannot be reached: Connection refused")
+
+
+def test_a_name_that_nobody_has_cannot_be_reached() -> None:
+    assert failure(client("http://trunkline.invalid")).code == "cannot_connect"
+
+
+def test_a_certificate_that_nobody_vouches_for_is_a_failure_of_tls(api: Api, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path, "trunkline")
+    with served(api.app) as url, tls_relay(certificate, key, ("127.0.0.1", int(urlsplit(url).port or 0))) as relay:
+        error = failure(client(f"https://127.0.0.1:{relay.port}"))
+
+    assert error.code == "tls_failed"
+    assert "certificate verify failed" in error.message
+
+
+def test_a_wrong_key_is_said_with_where_it_was_written(api: Api) -> None:
+    with served(api.app) as url:
+        error = failure(client(url, "tl_wrong"))
+
+    assert (error.code, error.status) == ("unauthenticated", 401)
+    assert error.message.endswith("The key is that of TRUNKLINE_KEY.")
+
+
+def test_a_key_without_the_scope_is_said_with_the_scope(api: Api) -> None:
+    with served(api.app) as url:
+        error = failure(client(url, api.new_key(Scope.READ)), "POST")
+
+    assert (error.code, error.status) == ("forbidden", 403)
+    assert "write" in error.message
+
+
+@pytest.mark.parametrize(
+    ("response", "said"),
+    [
+        (Response("<html>", 502, mimetype="text/html"), "HTTP 502 text/html"),
+        (Response("<html>", 200, mimetype="text/html"), "HTTP 200 text/html"),
+        (Response("{", 200, mimetype="application/json"), "HTTP 200 application/json"),
+        (Response('{"error": "no"}', 500, mimetype="application/json"), "HTTP 500 application/json"),
+        (redirect("https://login.example.com/"), "a redirect to https://login.example.com/, which is not followed"),
+    ],
+)
+def test_what_is_not_ours_is_said_to_be_another(response: Response, said: str) -> None:
+    with answering(response) as url:
+        error = failure(client(url))
+
+    assert error.code == "not_a_trunkline"
+    assert said in error.message
+    assert "TRUNKLINE_URL" in error.message
+
+
+def test_a_get_is_sent_again_and_a_change_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "BACKOFF_S", 0)
+    asked: list[str] = []
+    app = Flask("busy", static_folder=None)
+
+    def busy(_error: Exception) -> tuple[dict[str, str], int]:
+        asked.append(request.method)
+        return {"code": "service_unavailable", "detail": "Wait."}, 503
+
+    app.register_error_handler(404, busy)
+    with served(app) as url:
+        assert failure(client(url)).code == "service_unavailable"
+        assert failure(client(url), "DELETE").code == "service_unavailable"
+
+    assert asked == ["GET", "GET", "GET", "DELETE"]
+
+
+def test_a_connection_that_ends_says_that_a_change_may_have_been_made() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def hang_up() -> None:
+            connection, _ = listening.accept()
+            connection.recv(1000)
+            connection.close()
+
+        thread = Thread(target=hang_up)
+        thread.start()
+        error = failure(client(f"http://127.0.0.1:{listening.getsockname()[1]}"), "DELETE")
+        thread.join()
+
+    assert error.code == "connection_lost"
+    assert "may have been done" in error.message
+
+
+OPERATOR = ("trunkline.local_operator", "Trunkline.Local_Operator", "trunkline-local-operator", "wsgi.local_operator")
+
+
+@pytest.mark.parametrize("name", OPERATOR)
+def test_no_header_on_the_wire_makes_a_request_the_operators(api: Api, name: str) -> None:
+    with served(api.app) as url:
+        connection = HTTPConnection(str(urlsplit(url).netloc))
+        connection.request("GET", "/api/agents", headers={name: "LocalOperator(command='trunkline status')"})
+        assert connection.getresponse().status == 401
+        connection.close()
