@@ -18,6 +18,9 @@ from tests.support.stack import Stack, eventually
 POSTS_AT_ONCE = 8
 """Clients: enough that the first case has not passed its call when the last one starts."""
 
+TRUNK_LIMIT = 1_000
+"""Of the account: twice the cases that a test has at most."""
+
 FAULTS_OF: dict[Failure, tuple[tuple[str, int | None], ...]] = {
     Failure.REFUSED: (("reject", None),),
     Failure.TRANSIENT: (("429", 1), ("503_html", 1), ("drop_before", 1)),
@@ -44,6 +47,8 @@ class CaseRunner:
         self._sandbox = sandbox
         self._trunks = trunks
         self._gates: list[str] = []
+        # Every case's own trunk may stand at the same time, and more of them than an account has at first.
+        sandbox.switch(trunkLimit=TRUNK_LIMIT)
         self.cases: list[Case] = []
         if Trunks.STANDING in trunks:
             first = new_assignment(stack, sandbox)
@@ -165,7 +170,7 @@ class CaseRunner:
         hits = {str(each["id"]): each["hits"] for each in self._sandbox.faults()}
         for case in self.cases if cases is None else cases:
             for fault in case.faults:
-                assert hits[fault] > 0, f"{case.label}: the fault was not hit"
+                assert hits[fault] > 0, f"{case.label}: the fault was not hit; {self._how_it_ended(case)}"
                 self._sandbox.delete_fault(fault)
             case.faults.clear()
 
@@ -239,6 +244,11 @@ class CaseRunner:
     def _in_parallel(self, act: Callable[[Case], None], cases: Sequence[Case]) -> None:
         with ThreadPoolExecutor(POSTS_AT_ONCE) as clients:
             list(clients.map(act, cases))
+
+    def _how_it_ended(self, case: Case) -> str:
+        rows = rows_of(self._stack.sessions, case.assignment.agent_id)
+        steps = [(step.name, step.state.value, step.attempts, step.error_code) for step in rows.steps]
+        return f"{rows.operation.status.value} ({rows.operation.error_code}), its steps: {steps}"
 
     def _shown(self, cases: Sequence[Case]) -> list[str]:
         found = statuses(self._stack.sessions, [case.operation_id for case in cases])
