@@ -10,6 +10,7 @@ from app.api import (
     keys,
     numbers,
     operations,
+    overview,
     provisionings,
     test_calls,
     trunks,
@@ -23,6 +24,7 @@ from app.idempotency import IdempotencyStore
 from app.observability import logs
 from app.observability.metrics import BrokerCollector, RoomCollector, RowCollector, make_metrics
 from app.views.bulks import BulkReader
+from app.views.overview import OverviewReader
 from app.views.reader import Reader
 from app.views.trunks import TrunkReader
 from app.web import health
@@ -67,6 +69,7 @@ def build_application(wiring: Wiring) -> APIFlask:
         trunk_reader=TrunkReader(
             sessions, wiring.settings.instance_name, profile_of(wiring.settings), wiring.settings.trunk_max_numbers
         ),
+        overview_reader=OverviewReader(sessions, wiring.headroom.of, wiring.rate_limiters),
         readiness=readiness,
         metrics=make_metrics(
             RowCollector(sessions), broker, RoomCollector(wiring.headroom.all), ReadinessCollector(readiness)
@@ -91,6 +94,7 @@ def build_application(wiring: Wiring) -> APIFlask:
     app.register_blueprint(trunks.blueprint)
     app.register_blueprint(operations.blueprint)
     app.register_blueprint(operations.audits_blueprint)
+    app.register_blueprint(overview.blueprint)
     app.register_blueprint(webhooks.blueprint)
     app.register_blueprint(workspaces.blueprint)
     app.register_blueprint(keys.blueprint)

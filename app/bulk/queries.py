@@ -36,6 +36,12 @@ def open_bulks(session: Session) -> Sequence[tuple[uuid.UUID, int]]:
     return [(bulk_id, pending) for bulk_id, pending in session.execute(query)]
 
 
+def list_open_bulks(session: Session, limit: int) -> Sequence[Bulk]:
+    """Return up to `limit` open bulks, the oldest first."""
+    query = select(Bulk).where(Bulk.status.in_(OPEN_BULKS)).order_by(Bulk.created_at, Bulk.id)
+    return session.scalars(query.limit(limit)).all()
+
+
 def count_pending(session: Session, carrier_account_id: uuid.UUID) -> Mapping[TrunkMode, int]:
     """Count the pending items that put numbers on trunks of an account, by the kind of trunk that they need."""
     wanted = case((Bulk.kind == BulkKind.REHOME, TrunkMode.SHARED.value), else_=Agent.trunk_mode).label("wanted")

@@ -27,6 +27,7 @@ from app.console.agent_pages import register_agents, register_numbers
 from app.console.bulk_pages import register_bulks
 from app.console.key_pages import register_keys
 from app.console.operation_pages import register_audits, register_operations
+from app.console.overview_pages import register_overview
 from app.console.pages import CONSOLE_SERVICES, ConsoleServices, page, register_filters, signed_in_caller
 from app.console.reader import ConsoleReader
 from app.console.sign_in import configure_cookies, register_guard, register_sign_in
@@ -178,6 +179,7 @@ def register_console(app: APIFlask) -> None:
     )
     register_guard(blueprint)
     register_sign_in(blueprint)
+    register_overview(blueprint)
     register_numbers(blueprint)
     register_agents(blueprint)
     register_adoption(blueprint)

@@ -15,7 +15,7 @@ from app.console.reader import Tab
 from app.db.console_queries import MOVING_STATUSES, AgentFilter
 from app.db.queries import Position
 from app.domain.calls import Reachability
-from app.domain.errors import RefusedError, validation_failed
+from app.domain.errors import ErrorCode, RefusedError, validation_failed
 from app.domain.events import DeliveryStatus
 from app.domain.findings import Health
 from app.domain.operations import ItemStatus, PathChoice, PhoneStatus, TrunkMode, TrunkState
@@ -93,6 +93,7 @@ class _NumbersQuery(_SearchQuery, _ListQuery):
 
 class _OperationsQuery(_ListQuery):
     tab = choice(Tab, "The tab.", load_default=Tab.RUNNING)
+    code = choice(ErrorCode, "Only operations that failed with this error.", load_default=None)
 
 
 class _ItemsQuery(_Lenient):
@@ -203,10 +204,10 @@ def read_numbers_query(given: MultiDict[str, str]) -> NumbersQuery:
     return NumbersQuery(found["status"], found["health"], found["q"], found["cursor"])
 
 
-def read_operations_query(given: MultiDict[str, str]) -> tuple[Tab, Position | None]:
-    """Read the query of Operations; `RefusedError` 422."""
+def read_operations_query(given: MultiDict[str, str]) -> tuple[Tab, ErrorCode | None, Position | None]:
+    """Read tab, error and cursor of Operations; `RefusedError` 422."""
     found = load(_OperationsQuery(), without_empty(given))
-    return found["tab"], found["cursor"]
+    return found["tab"], found["code"], found["cursor"]
 
 
 def read_trunks_query(given: MultiDict[str, str]) -> TrunksQuery:

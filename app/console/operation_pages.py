@@ -272,12 +272,12 @@ def register_operations(blueprint: Blueprint) -> None:
 
 def operations() -> ResponseReturnValue:
     """Show one tab of the list."""
-    tab, cursor = read_operations_query(request.args)
+    tab, code, cursor = read_operations_query(request.args)
     reader, who = console_services().reader, signed_in_caller()
     may_write = who is not None and who.may(Scope.WRITE)
-    found, counts = reader.operations(tab, cursor), tab_counts(reader.counts())
+    found, counts = reader.operations(tab, cursor, code), tab_counts(reader.counts())
     retries = {row.operation.id for row in found.rows if can_retry(row.operation, row.agent, may_write=may_write)}
-    return page("operations.html", tab=tab, tabs=TAB_LABELS, counts=counts, found=found, retries=retries)
+    return page("operations.html", tab=tab, code=code, tabs=TAB_LABELS, counts=counts, found=found, retries=retries)
 
 
 def operation(operation_id: uuid.UUID) -> ResponseReturnValue:

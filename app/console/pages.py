@@ -78,6 +78,7 @@ class NavigationItem:
 
 
 NAVIGATION: Sequence[NavigationItem] = (
+    NavigationItem("Overview", "console.overview", ("console.overview", "console.codes")),
     NavigationItem(
         "Numbers",
         "console.numbers",

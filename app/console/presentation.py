@@ -387,7 +387,7 @@ def _check_state(failed_by: Sequence[Finding], *, is_known: bool) -> Badge:
     return finding_badge(worst_first(failed_by)[0]) if failed_by else Badge("OK", Tone.GOOD)
 
 
-_TONES: Mapping[StatusFilter, Tone] = {
+STATUS_FILTER_TONES: Mapping[StatusFilter, Tone] = {
     StatusFilter.PROVISIONED: Tone.GOOD,
     StatusFilter.MOVING: Tone.BUSY,
     StatusFilter.FAILED: Tone.BAD,
@@ -423,7 +423,10 @@ def agent_counts(counts: Mapping[str, int]) -> Sequence[CountLink]:
     """Return the counts at the top of Numbers; those of failures are coloured only if they are not zero."""
     found = [
         _agent_count(
-            STATUS_FILTER_LABELS[one], [counts[each] for each in FILTERED_STATUSES[one]], _TONES[one], status=one.value
+            STATUS_FILTER_LABELS[one],
+            [counts[each] for each in FILTERED_STATUSES[one]],
+            STATUS_FILTER_TONES[one],
+            status=one.value,
         )
         for one in StatusFilter
     ]

@@ -9,6 +9,7 @@ from app.db import console_queries as queries
 from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Operation
 from app.db.queries import Position, latest_audit, latest_report
+from app.domain.errors import ErrorCode
 from app.domain.operations import OperationStatus, PhoneStatus
 from app.views.operations import OperationView, PhoneView
 from app.views.reader import Reader, cut
@@ -118,10 +119,10 @@ class ConsoleReader:
             movers = {one for row in history for one in (row.agent_id, row.target_agent_id) if one}
             return AgentDetails(phone, history, queries.names_of(session, movers))
 
-    def operations(self, tab: Tab, cursor: Position | None) -> OperationsPage:
-        """Return one page of a tab."""
+    def operations(self, tab: Tab, cursor: Position | None, code: ErrorCode | None = None) -> OperationsPage:
+        """Return one page of a tab; with a code, of the operations that ended with this error."""
         with self._sessions() as session:
-            rows = queries.list_operations(session, TAB_STATUSES[tab], after=cursor, limit=PAGE_ROWS + 1)
+            rows = queries.list_operations(session, TAB_STATUSES[tab], after=cursor, limit=PAGE_ROWS + 1, code=code)
             page = cut(rows, PAGE_ROWS)
             return OperationsPage(
                 [OperationRow(OperationView.of(row), row.agent) for row in page.items], page.next_cursor

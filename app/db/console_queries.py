@@ -13,6 +13,7 @@ from app.db.models import Agent, Operation
 from app.db.queries import Position
 from app.db.visibility import seen_workspace
 from app.domain.calls import Reachability
+from app.domain.errors import ErrorCode
 from app.domain.findings import Health, Severity
 from app.domain.operations import OPEN_STATUSES, OperationStatus, PhoneStatus
 
@@ -131,11 +132,21 @@ def last_operations(session: Session, agent_ids: Sequence[uuid.UUID]) -> Mapping
 
 
 def list_operations(
-    session: Session, statuses: Collection[OperationStatus], *, after: Position | None, limit: int
+    session: Session,
+    statuses: Collection[OperationStatus],
+    *,
+    after: Position | None,
+    limit: int,
+    code: ErrorCode | None = None,
 ) -> Sequence[Operation]:
-    """Return up to `limit` operations in any of these statuses with agent and steps, the newest first."""
+    """Return up to `limit` operations in any of these statuses with agent and steps, the newest first.
+
+    With a code only those that ended with this error: the newest of each status are read one by one until it is found.
+    """
     living = select(Agent.id).where(Agent.id == Operation.agent_id, Agent.deleted_at.is_(None)).exists()
     conditions: list[ColumnElement[bool]] = [living]
+    if code is not None:
+        conditions.append(Operation.error_code == code)
     if after is not None:
         conditions.append(tuple_(Operation.created_at, Operation.id) < (after.created_at, after.id))
     pages = [

@@ -10,6 +10,7 @@ from app.access import Caller, KeyService
 from app.domain.events import Origin
 from app.idempotency import IdempotencyStore
 from app.views.bulks import BulkReader
+from app.views.overview import OverviewReader
 from app.views.reader import Reader
 from app.views.trunks import TrunkReader
 from app.web.limits import RateLimit
@@ -29,6 +30,7 @@ class WebServices:
     reader: Reader
     bulk_reader: BulkReader
     trunk_reader: TrunkReader
+    overview_reader: OverviewReader
     readiness: Readiness
     metrics: Callable[[], bytes]
     rate_limit: RateLimit | None

@@ -94,6 +94,7 @@ ROUTES: Mapping[str, Route] = {
     "GET /api/operations": Route(May.READ, 200),
     "GET /api/operations/<operation_id>": Route(May.READ, 200),
     "POST /api/operations/<operation_id>/retry": Route(May.WRITE, 202),
+    "GET /api/overview": Route(May.READ, 200),
     "GET /api/provisionings": Route(May.READ, 200),
     # An item about another workspace's agent fails alone.
     "POST /api/provisionings": Route(May.WRITE, 202, {"items": [_ITEM]}, hides=False),
@@ -183,6 +184,9 @@ ROUTES: Mapping[str, Route] = {
     "GET /bulks/<bulk_id>/cancel": Route(May.READ, 200),
     "POST /bulks/<bulk_id>/cancel": Route(May.WRITE, 303),
     "POST /bulks/<bulk_id>/resume": Route(May.WRITE, 303),
+    "GET /overview": Route(May.READ, 200),
+    "GET /overview/live": Route(May.READ, 200),
+    "GET /codes": Route(May.READ, 200),
     "GET /operations": Route(May.READ, 200),
     "GET /operations/<operation_id>": Route(May.READ, 200),
     "GET /operations/<operation_id>/live": Route(May.READ, 200),
