@@ -80,6 +80,21 @@ def test_queued_items_are_cancelled_without_a_provider_call_and_the_rest_runs_to
     assert (bulk.status, bulk.succeeded, bulk.cancelled) == (BulkStatus.CANCELLED, 2, 3)
 
 
+def test_of_a_hundred_numbers_of_which_one_has_started_ninety_nine_are_never_connected(saga: Saga) -> None:
+    bulks, bulk_id, operations = opened(saga, 100)
+    begin(saga, operations[0])
+    calls = len(saga.world.log.order)
+
+    result = bulks.cancel(bulk_id)
+    outcomes = [saga.run_chain(plan) for plan in list(saga.publisher.plans) if plan.operation_id != operations[0]]
+
+    assert (result.cancelled_now, result.still_running, result.already_done) == (99, 1, 0)
+    assert {outcome.verdict for outcome in outcomes if outcome} == {Verdict.STALE}
+    assert len(outcomes) == 99
+    assert len(saga.world.log.order) == calls
+    assert statuses(bulks, bulk_id) == ["running", *["cancelled"] * 99]
+
+
 def test_messages_and_sweeps_of_cancelled_operations_do_nothing(saga: Saga) -> None:
     bulks, bulk_id, operations = opened(saga, 2)
     plans = list(saga.publisher.plans)
