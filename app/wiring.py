@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from app.audit.service import AuditService
     from app.bulk.consolidation import ConsolidationService
     from app.bulk.dispatcher import BulkDispatcher
+    from app.bulk.preview import BulkPreviewService
     from app.bulk.service import BulkService
     from app.numbers.adoption import AdoptionService
     from app.numbers.agents import AgentService
@@ -258,6 +259,13 @@ class Wiring:
         from app.numbers.headroom import HeadroomService
 
         return HeadroomService(self.sessions, self.toolboxes, self.settings.trunk_max_numbers)
+
+    @part
+    def bulk_preview(self) -> "BulkPreviewService":
+        """Says what would become of a bulk."""
+        from app.bulk.preview import BulkPreviewService
+
+        return BulkPreviewService(self.sessions, self.inventory, self.headroom)
 
     @part
     def bulk(self) -> "BulkService":

@@ -1,6 +1,8 @@
 """/api/provisionings: many numbers in one request."""
 
 import uuid
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from apiflask import APIBlueprint, Schema
@@ -10,11 +12,13 @@ from marshmallow import RAISE
 
 from app.api.responses import POLL_AFTER_S, idempotent, packed
 from app.bulk.items import read_items
+from app.bulk.preview import BulkPreview
 from app.db.models import Bulk
 from app.domain.errors import ErrorCode
-from app.domain.operations import BulkKind
+from app.domain.operations import BulkKind, ItemStatus
 from app.numbers.headroom import Headroom
 from app.views.bulk_schemas import (
+    MAX_FAILURES,
     BulkAccepted,
     BulkCancelled,
     BulkIn,
@@ -23,17 +27,19 @@ from app.views.bulk_schemas import (
     BulkKindQuery,
     BulkOut,
     BulkPage,
+    BulkPlanOut,
     BulkQuery,
 )
-from app.views.bulks import BulkView, bulk_url, report_download
+from app.views.bulks import BulkView, ItemView, bulk_url, report_download
 from app.views.option_schemas import read_options
 from app.web.authentication import charge_items
 from app.web.context import origin, web_services, wiring
 from app.web.documented import responds_with
+from app.web.problems import hinted
 
 blueprint = APIBlueprint("provisionings", __name__, url_prefix="/api/provisionings", tag="Bulk")
 
-_ACCEPTED, _BULK, _CANCELLED = BulkAccepted(), BulkOut(), BulkCancelled()
+_ACCEPTED, _BULK, _CANCELLED, _BULK_PLAN = BulkAccepted(), BulkOut(), BulkCancelled(), BulkPlanOut()
 
 
 @blueprint.post("")
@@ -41,11 +47,16 @@ _ACCEPTED, _BULK, _CANCELLED = BulkAccepted(), BulkOut(), BulkCancelled()
 @blueprint.input(BulkKindQuery, location="query", unknown=RAISE)
 @blueprint.input(BulkIn)
 @blueprint.output(BulkAccepted, 202, description="Stored: poll `statusUrl`. Invalid items have failed already.")
-@responds_with(headers={202: ["Location", "Retry-After"]})
+@responds_with(
+    bodies={200: (BulkPlanOut, "With `dryRun`: what would become of each item.")},
+    headers={202: ["Location", "Retry-After"]},
+)
 def start_bulk(json_data: dict[str, Any], query_data: dict[str, Any]) -> Response:
-    """Connect up to 10,000 numbers, or adopt their paths, as JSON or CSV."""
+    """Connect up to 10,000 numbers, or adopt their paths, as JSON or CSV; with `dryRun`, only say what would be."""
     kind = BulkKind(query_data["kind"])
     items = read_items(json_data["items"], read_options, kind)
+    if query_data["dry_run"]:
+        return _plan(wiring().bulk_preview.preview(items, kind))
     charge_items(len(items))
     # Before anything is stored: after that, nothing may fail.
     room = wiring().headroom.for_items(items) if kind is BulkKind.PROVISION else None
@@ -57,8 +68,19 @@ def accepted(bulk: Bulk, room: Headroom | None) -> Response:
     """Return 202 for a bulk that was just stored; `room` is None where it is unknown, or matters to no number."""
     url = bulk_url(bulk.id)
     fields = {"status": bulk.status, "total": bulk.total, "counts": BulkView.of(bulk).counts, "headroom": room}
-    body = {"success": True, "bulk_id": bulk.id, "status_url": url, **fields}
+    body = {"success": True, "bulk_id": bulk.id, "status_url": url, "failures": _failures_of(bulk), **fields}
     return packed(_ACCEPTED, body, 202, {"Location": url, "Retry-After": str(POLL_AFTER_S)})
+
+
+def _failures_of(bulk: Bulk) -> Sequence[ItemView]:
+    reader = web_services().bulk_reader
+    return reader.items(bulk.id, limit=MAX_FAILURES, status=ItemStatus.FAILED).items if bulk.failed else ()
+
+
+def _plan(preview: BulkPreview) -> Response:
+    obstacles = [replace(one, detail=hinted(one.code, one.detail)) if one.blocks else one for one in preview.obstacles]
+    body = {name: getattr(preview, name) for name in ("kind", "total", "would_start", "are_numbers_known", "headroom")}
+    return packed(_BULK_PLAN, {"success": True, "is_dry_run": True, "obstacles": obstacles, **body}, 200, {})
 
 
 @blueprint.get("/<bulk_id>")

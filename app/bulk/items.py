@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from app.bulk.files import COLUMNS, FLAT_AGENT_FIELDS, nearest_of
 from app.db.models import BulkItem
 from app.domain.numbers import InvalidNumberError, parse_e164
 from app.domain.operations import BulkKind, ItemStatus, TrunkMode
@@ -45,10 +46,8 @@ class BulkItemRef:
             raise ItemTakenError
 
 
-FIELDS = frozenset({"phoneNumber", "agentId", "agent", "takeover"})
-AGENT_FIELDS = frozenset(
-    {"externalId", "name", "livekitAgentName", "metadata", "options", "trunkMode", "carrierAccountId", "voiceProjectId"}
-)
+FIELDS = frozenset(COLUMNS)
+AGENT_FIELDS = frozenset({"name", "metadata", "options", *FLAT_AGENT_FIELDS})
 
 ReadOptions = Callable[[object], AgentOptions]
 """Reads the options of an agent to create; `ValueError` that begins with the path of the option at fault."""
@@ -121,10 +120,11 @@ def _read(position: int, given: object, read_options: ReadOptions, kind: BulkKin
         return Item(position, problem="The item must be an object.")
     item = Item(position, phone_number=_excerpt(given.get("phoneNumber")))
     try:
+        _refuse_unknown(given, FIELDS)
         item = replace(item, agent_id=_id(given.get("agentId"), "agentId", "an agent"))
         number, takeover = _number(given.get("phoneNumber")), _flag(given.get("takeover", False))
-        new_agent = _new_agent(given["agent"], read_options) if given.get("agent") is not None else None
-        _refuse_unknown(given, FIELDS)
+        wanted = _agent_of(given)
+        new_agent = None if wanted is None else _new_agent(wanted, read_options)
     except _InvalidItemError as error:
         return replace(item, problem=str(error))
     if kind is BulkKind.ADOPT and takeover:
@@ -158,6 +158,27 @@ def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise _InvalidItemError("takeover: must be true or false.")
     return value
+
+
+def _agent_of(given: Mapping[Any, object]) -> object:
+    """Return the agent to create in its nested form, its fields from beside the number included; None for none."""
+    agent = given.get("agent")
+    flat = {name: given[name] for name in FLAT_AGENT_FIELDS if given.get(name) is not None}
+    if not flat:
+        return agent
+    first = next(iter(flat))
+    if agent is None and given.get("agentId") is not None:
+        raise _InvalidItemError(f"{first}: is of an agent to create, and agentId names one that exists.")
+    if agent is None:
+        raise _InvalidItemError(f"agent: is missing, the name of the agent to create that {first} is of.")
+    if isinstance(agent, str):
+        return {"name": agent, **flat}
+    if isinstance(agent, Mapping):
+        twice = [name for name in flat if name in agent]
+        if twice:
+            raise _InvalidItemError(f"{twice[0]}: is given twice, in agent and beside it.")
+        return {**agent, **flat}
+    return agent
 
 
 def _new_agent(value: object, read_options: ReadOptions) -> NewAgent:
@@ -210,6 +231,8 @@ def _trunk_mode(value: object) -> TrunkMode:
 
 
 def _name(value: object, where: str) -> str:
+    if value is None:
+        raise _InvalidItemError(f"{where}: is missing.")
     if not isinstance(value, str):
         raise _InvalidItemError(f"{where}: must be text.")
     if not 1 <= len(value.strip()) <= MAX_NAME:
@@ -223,7 +246,9 @@ def _name(value: object, where: str) -> str:
 def _refuse_unknown(given: Mapping[Any, object], known: frozenset[str], where: str = "") -> None:
     for name in given:
         if name not in known:
-            raise _InvalidItemError(f"{where}{_excerpt(name)}: is not known.")
+            nearest = nearest_of(str(name), known)
+            hint = f" Did you mean {where}{nearest}?" if nearest else ""
+            raise _InvalidItemError(f"{where}{_excerpt(name)}: is not known.{hint}")
 
 
 def _excerpt(value: object) -> str | None:

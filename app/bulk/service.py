@@ -21,7 +21,7 @@ from app.db.models import Bulk, BulkItem, Operation
 from app.db.visibility import home_workspace, seeing
 from app.domain.errors import ErrorCode, bulk_not_found
 from app.domain.events import INTERNAL, Action, Origin
-from app.domain.operations import BulkKind, BulkStatus, ItemStatus
+from app.domain.operations import BulkKind, BulkStatus, ItemStatus, TrunkMode
 from app.domain.options import options_json
 from app.numbers.agents import UNIQUE_EXTERNAL_ID, constraint_of
 from app.saga import machine
@@ -59,6 +59,45 @@ class Cancellation:
         return max(ended - self.cancelled_now, 0)  # a resume meanwhile may have restarted some
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The items of a bulk beside the rows that decide which of them are refused from the start."""
+
+    items: Sequence[Item]
+    choice: Choice
+    existing: Mapping[uuid.UUID, tuple[uuid.UUID, TrunkMode]]
+    """Those of their agents that exist, with carrier account and trunk mode."""
+    taken: Mapping[str, uuid.UUID]
+    """Those of their external ids that agents have, and which agents."""
+
+    def refusal_of(self, item: Item) -> tuple[ErrorCode, str] | None:
+        """Return code and detail of an item that is refused; None for one that starts."""
+        if item.problem:
+            return ErrorCode.VALIDATION_FAILED, item.problem
+        if item.agent_id is not None and item.agent_id not in self.existing:
+            return ErrorCode.AGENT_NOT_FOUND, f"There is no agent {item.agent_id}."
+        if item.external_id is not None and item.external_id in self.taken:
+            holder = self.taken[item.external_id]
+            return ErrorCode.EXTERNAL_ID_IN_USE, f"Agent {holder} has the externalId {item.external_id} already."
+        return None
+
+    def account_of(self, item: Item) -> uuid.UUID:
+        """Return the carrier account of an item that is not refused."""
+        if item.agent_id is not None:
+            return self.existing[item.agent_id][0]
+        named = item.new_agent.carrier_account_id if item.new_agent else None
+        return named or self.choice.default.carrier_account_id
+
+
+def prepare(session: Session, items: Sequence[Item]) -> Prepared:
+    """Read the rows that the items name."""
+    existing = queries.existing_agents(session, {item.agent_id for item in items if item.agent_id is not None})
+    choice = _choice_for(session, items)
+    checked = [_with_accounts(item, choice) for item in items]
+    wanted = {item.external_id for item in checked if item.external_id and not item.problem}
+    return Prepared(checked, choice, existing, queries.external_ids(session, wanted))
+
+
 @dataclass(frozen=True)
 class BulkService:
     """What a client may do with a bulk."""
@@ -83,17 +122,17 @@ class BulkService:
 
     def _store(self, items: Sequence[Item], kind: BulkKind, origin: Origin) -> Bulk:
         with self.sessions.begin() as session:
-            wanted = {item.agent_id for item in items if item.agent_id is not None}
-            existing = queries.existing_agents(session, wanted)
-            of = {*queries.workspaces_of(session, existing), *(home_workspace() for item in items if item.new_agent)}
+            prepared = prepare(session, items)
+            of = set(queries.workspaces_of(session, prepared.existing))
+            of |= {home_workspace() for item in items if item.new_agent}
             bulk = _add_bulk(session, kind, len(items), of, origin)
-            choice = _choice_for(session, items)
-            items = [_with_accounts(item, choice) for item in items]
-            makers = [item for item in items if item.new_agent and not item.problem]
-            taken = queries.external_ids(session, {item.external_id for item in makers if item.external_id})
-            created = {one.position: _agent_row(one, choice) for one in makers if one.external_id not in taken}
+            created = {
+                item.position: _agent_row(item, prepared.choice)
+                for item in prepared.items
+                if item.new_agent and prepared.refusal_of(item) is None
+            }
             queries.insert_agents(session, list(created.values()))
-            queries.insert_items(session, bulk.id, [_item_row(item, existing, created, taken) for item in items])
+            queries.insert_items(session, bulk.id, [_item_row(item, prepared, created) for item in prepared.items])
             _accept_bulk(session, bulk, origin)
         return bulk
 
@@ -343,24 +382,12 @@ def _agent_item_row(position: int, agent_id: uuid.UUID, phone_number: str) -> di
     }
 
 
-def _item_row(
-    item: Item,
-    existing: Collection[uuid.UUID],
-    created: Mapping[int, dict[str, Any]],
-    taken: Mapping[str, uuid.UUID],
-) -> dict[str, Any]:
+def _item_row(item: Item, prepared: Prepared, created: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     agent_id = created[item.position]["id"] if item.position in created else item.agent_id
-    code, detail = (ErrorCode.VALIDATION_FAILED if item.problem else None), item.problem
-    if item.agent_id is not None and item.agent_id not in existing:
-        agent_id = None
-        if not item.problem:
-            code, detail = ErrorCode.AGENT_NOT_FOUND, f"There is no agent {item.agent_id}."
-    if not item.problem and item.external_id is not None and item.external_id in taken:
-        code = ErrorCode.EXTERNAL_ID_IN_USE
-        detail = f"Agent {taken[item.external_id]} has the externalId {item.external_id} already."
+    code, detail = prepared.refusal_of(item) or (None, None)
     return {
         "position": item.position,
-        "agent_id": agent_id,
+        "agent_id": agent_id if agent_id in prepared.existing or item.position in created else None,
         "phone_number": item.phone_number,
         "takeover": item.takeover,
         "status": (ItemStatus.FAILED if code else ItemStatus.PENDING).value,

@@ -1,7 +1,7 @@
 """Pages of bulks: the list with its upload, and one bulk with its progress and rows."""
 
+import json
 import uuid
-from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import FileStorage, MultiDict
 
 from app.access import Scope
-from app.bulk.files import InvalidFileError, items_from_csv, items_from_document
+from app.bulk.files import FileItems, InvalidFileError, items_from_document, read_file, template_text
 from app.bulk.items import Item, read_items
 from app.console.forms import read_cursor, read_items_query
 from app.console.operation_pages import bulk_actions
@@ -19,48 +19,49 @@ from app.console.pages import console_services, live_fragment, origin, page, red
 from app.console.presentation import bulk_counts, error_notice
 from app.console.reader import PAGE_ROWS
 from app.domain.errors import RefusedError, validation_failed
+from app.domain.operations import BulkKind
+from app.domain.texts import InvalidTextError, read_json, shown
 from app.numbers.headroom import UNKNOWN_ROOM
 from app.views.bulks import BulkView, report_download
 from app.views.option_schemas import read_options
 from app.web.authentication import charge_items
-from app.web.bodies import parse_json
 from app.web.context import web_services, wiring
 from app.web.problems import status_of
 
 FILE_FIELD = "file"
+ITEMS_FIELD, NAME_FIELD = "items", "fileName"
+"""The fields by which a preview sends what it has read, so that nobody has to choose the file again."""
 
-
-def read_bulk_file(given: MultiDict[str, FileStorage]) -> list[Item]:
-    """Read the items of the uploaded file: JSON if its name ends in .json, else CSV; `RefusedError` 422 if invalid."""
-    upload = given.get(FILE_FIELD)
-    if upload is None or not upload.filename:
-        raise validation_failed({FILE_FIELD: ["Choose a file."]})
-    is_json, raw = upload.filename.lower().endswith(".json"), upload.read().removeprefix(BOM_UTF8)
-    try:
-        items = items_from_document(parse_json(raw)) if is_json else items_from_csv(raw.decode())
-        return read_items(items, read_options)
-    except UnicodeDecodeError as error:
-        raise _unreadable("is not UTF-8: save it as CSV UTF-8") from error
-    except InvalidFileError as error:
-        raise _unreadable(str(error)) from error
-    except RefusedError as error:
-        raise _unreadable(*error.errors["body"]) from error
-
-
-def _unreadable(message: str) -> RefusedError:
-    return validation_failed({FILE_FIELD: [f"The file {message}."]})
+MAX_OBSTACLES = 200
+"""Obstacles that a preview names; the API's dry run has them all."""
 
 
 @dataclass(frozen=True, slots=True)
-class FilePreview:
-    """The preview of an uploaded file."""
+class BulkFile:
+    """A file as it was uploaded, and its items."""
 
     name: str
-    total: int
-    invalid: Sequence[Item]
-    """The invalid rows."""
-    headroom: str
-    """A sentence: how many of the valid rows the Twilio account has room for."""
+    found: str
+    """What kind of file it is: a sentence."""
+    raw_items: Sequence[object]
+    items: Sequence[Item]
+
+
+def read_bulk_file(form: MultiDict[str, str], files: MultiDict[str, FileStorage]) -> BulkFile:
+    """Read the uploaded file, or what a preview has read of it; `RefusedError` 422 if it is invalid."""
+    upload = files.get(FILE_FIELD)
+    name = (upload.filename if upload else None) or ""
+    if not name and not form.get(ITEMS_FIELD):
+        raise validation_failed({FILE_FIELD: ["Choose a file."]})
+    try:
+        if upload and name:
+            read = read_file(name, upload.read())
+        else:
+            name = form.get(NAME_FIELD, "") or "numbers.json"
+            read = FileItems(items_from_document(read_json(form[ITEMS_FIELD])), "")
+    except (InvalidFileError, InvalidTextError) as error:
+        raise validation_failed({FILE_FIELD: [f"The file {error}."]}) from error
+    return BulkFile(shown(name), read.found, read.items, read_items(read.items, read_options))
 
 
 def register_bulks(blueprint: Blueprint) -> None:
@@ -68,11 +69,13 @@ def register_bulks(blueprint: Blueprint) -> None:
     blueprint.get("/bulks", endpoint="bulks")(bulks)
     blueprint.post("/bulks", endpoint="create_bulk")(create_bulk)
     blueprint.post("/bulks/check", endpoint="check_bulk")(check_bulk)
+    blueprint.get("/bulks/template", endpoint="bulk_template")(bulk_template)
     for path, endpoint, view in (
         ("", "bulk", bulk),
         ("/live", "bulk_live", bulk_live),
         ("/report", "bulk_report", bulk_report),
         ("/cancel", "bulk_cancel", cancel_form),
+        ("/resume", "bulk_resume", resume_form),
     ):
         blueprint.get(f"/bulks/<bulk_id>{path}", endpoint=endpoint)(view)
     blueprint.post("/bulks/<bulk_id>/cancel", endpoint="cancel_bulk")(cancel_bulk)
@@ -86,21 +89,41 @@ def bulks() -> ResponseReturnValue:
 
 def create_bulk() -> ResponseReturnValue:
     """Store the uploaded file as a bulk and redirect to its page."""
-    items = read_bulk_file(request.files)
-    charge_items(len(items))
-    room = wiring().headroom.for_items(items)
-    made = wiring().bulk.accept(items, origin=origin())
-    message = f"The file is accepted. {room.reason if room else UNKNOWN_ROOM}"
+    file = read_bulk_file(request.form, request.files)
+    charge_items(len(file.items))
+    room = wiring().headroom.for_items(file.items)
+    made = wiring().bulk.accept(file.items, origin=origin())
+    message = f"{file.name} is accepted. {_invalid_rows(made.failed)}{room.reason if room else UNKNOWN_ROOM}"
     return redirect_with_message(message, "console.bulk", bulk_id=made.id)
 
 
+def _invalid_rows(count: int) -> str:
+    if not count:
+        return ""
+    return "1 row is invalid and has failed. " if count == 1 else f"{count:,} rows are invalid and have failed. "
+
+
 def check_bulk() -> ResponseReturnValue:
-    """Preview an uploaded file without storing it."""
-    items = read_bulk_file(request.files)
-    invalid = [item for item in items if item.problem]
-    room = wiring().headroom.for_items(items)
-    headroom = room.reason if room else UNKNOWN_ROOM
-    return bulks_page(preview=FilePreview(request.files[FILE_FIELD].filename or "", len(items), invalid, headroom))
+    """Say what would become of the uploaded file, and offer to start it; nothing is stored."""
+    file = read_bulk_file(request.form, request.files)
+    found = wiring().bulk_preview.preview(file.items, BulkKind.PROVISION)
+    return page(
+        "bulk_preview.html",
+        file=file,
+        found=found,
+        obstacles=found.obstacles[:MAX_OBSTACLES],
+        blocked=found.total - found.would_start,
+        notes=sum(not one.blocks for one in found.obstacles),
+        headroom=found.headroom.reason if found.headroom else UNKNOWN_ROOM,
+        short=max(found.would_start - found.headroom.fits, 0) if found.headroom else 0,
+        items_text=json.dumps(file.raw_items, separators=(",", ":")),
+    )
+
+
+def bulk_template() -> ResponseReturnValue:
+    """Send a CSV file that has the columns and no row."""
+    headers = {"Content-Disposition": 'attachment; filename="numbers.csv"', "Content-Type": "text/csv; charset=utf-8"}
+    return template_text(), headers
 
 
 def bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
@@ -135,6 +158,11 @@ def cancel_bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
     return redirect_with_message(message, "console.bulk", bulk_id=bulk_id)
 
 
+def resume_form(bulk_id: uuid.UUID) -> ResponseReturnValue:
+    """Ask for confirmation."""
+    return page("bulk_resume.html", bulk=BulkView.of(wiring().bulk.get(bulk_id)))
+
+
 def resume_bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
     """Retry the failed and cancelled items."""
     charge_items(wiring().bulk.resumable(bulk_id))
@@ -143,15 +171,14 @@ def resume_bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
     return redirect_with_message(message, "console.bulk", bulk_id=bulk_id)
 
 
-def bulks_page(refusal: RefusedError | None = None, preview: FilePreview | None = None) -> Response:
-    """Render the list, with the error of a refused upload or the preview of a checked one."""
+def bulks_page(refusal: RefusedError | None = None) -> Response:
+    """Render the list, with the error of a refused upload."""
     return page(
         "bulks.html",
         status_of(refusal),
         found=web_services().bulk_reader.bulks(limit=PAGE_ROWS, cursor=read_cursor(request.args)),
         refusal=error_notice(refusal),
         errors=refusal.errors if refusal else {},
-        preview=preview,
     )
 
 

@@ -9,7 +9,7 @@ import re
 import time
 import uuid
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -222,6 +222,10 @@ class InventoryService:
     ) -> FoundNumbers:
         """Return the numbers of the account that the agent's number is of, in the same way."""
         return self._found(agent.carrier_account_id, wanted, _START, None, not_before)
+
+    def as_unheld(self, account_id: uuid.UUID) -> Mapping[str, OwnedNumber]:
+        """Return all numbers of an account as if no agent had them; may raise the provider's errors."""
+        return {one.phone_number: one for one in self._listed(account_id, None).numbers}
 
     def _found(
         self,

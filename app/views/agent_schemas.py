@@ -111,14 +111,11 @@ def _account(data_key: str, description: str, example: uuid.UUID) -> Id:
     return Id(data_key=data_key, metadata={"description": description, "example": str(example)})
 
 
-class AgentIn(Strict):
-    """An agent to create."""
+class NewAgentFields(Strict):
+    """Fields of an agent to create that an item of a bulk may also have beside its number."""
 
     external_id = external_id_field("The id that you know it by: one agent of a workspace has it.")
-    name = _name(required=True)
-    livekit_agent_name = _livekit_agent_name("The agent name that LiveKit dispatches calls to; defaults to `name`.")
-    agent_metadata = _metadata("Passed to the agent with every call")
-    options = fields.Nested(OptionsIn, metadata={"description": "How its calls are dispatched, and its line."})
+    livekit_agent_name = _livekit_agent_name("The agent name that LiveKit dispatches calls to; defaults to its name.")
     trunk_mode = _trunk_mode(
         "`shared`, which is the default: its number goes on a Twilio trunk with others. `dedicated`: it gets one of "
         "its own, and the account may have only so many.",
@@ -133,6 +130,14 @@ class AgentIn(Strict):
         "The voice project that it runs in; defaults to its workspace's. Never changed.",
         ENVIRONMENT_PROJECT,
     )
+
+
+class AgentIn(NewAgentFields):
+    """An agent to create."""
+
+    name = _name(required=True)
+    agent_metadata = _metadata("Passed to the agent with every call")
+    options = fields.Nested(OptionsIn, metadata={"description": "How its calls are dispatched, and its line."})
 
 
 class AgentPatchIn(Strict):

@@ -14,6 +14,7 @@ from app.views.agent_schemas import (
     NUMBER,
     OPERATION_ID,
     AgentIn,
+    NewAgentFields,
     PageQuery,
     Query,
     moment,
@@ -23,10 +24,14 @@ from app.views.agent_schemas import (
     text,
 )
 from app.views.fields import Id, Schema, Strict, choice
+from app.views.operation_schemas import dry_run_flag
 from app.views.reader import INVALID_CURSOR, MAX_LIMIT
 
 BULK_ID = "e0a4b3f6-52a1-4a68-8b0e-4a3e4f1b9d20"
 BULK_URL = f"/api/provisionings/{BULK_ID}"
+
+MAX_FAILURES = 100
+"""Items in the response to a bulk: where more have failed, their page has the others."""
 
 ITEM_REFUSALS = (
     ErrorCode.VALIDATION_FAILED,
@@ -41,10 +46,11 @@ ITEM_REFUSALS = (
 """Why an item may be refused on arrival, before it has an operation."""
 
 
-class BulkItemIn(Strict):
+class BulkItemIn(NewAgentFields):
     """One number, with exactly one of `agentId` and `agent`; both may be left out where paths are adopted.
 
-    Each item is validated separately.
+    The other fields of the agent to create stand in `agent`, or beside it where `agent` is its name. Each item is
+    validated separately.
     """
 
     phone_number = text("A number of the Twilio account, in E.164.", NUMBER, data_key="phoneNumber", required=True)
@@ -80,7 +86,7 @@ class BulkIn(Strict):
 
 
 class BulkKindQuery(Query):
-    """What is done with each number."""
+    """What is done with each number, and whether it is done."""
 
     kind = fields.String(
         load_default=BulkKind.PROVISION.value,
@@ -91,6 +97,7 @@ class BulkKindQuery(Query):
             "number.",
         },
     )
+    dry_run = dry_run_flag("Say what would become of each item, and how many numbers fit; nothing is stored.")
 
 
 class BulkCounts(Schema):
@@ -195,35 +202,6 @@ class HeadroomOut(RoomOut):
     )
 
 
-class BulkAccepted(Schema):
-    """The bulk is stored; poll `statusUrl`. Invalid items count as failed already."""
-
-    success = fields.Boolean(metadata={"example": True})
-    bulk_id = fields.UUID(data_key="bulkId", metadata={"example": BULK_ID})
-    status = choice(BulkStatus, "The status of the bulk.")
-    total = fields.Integer(metadata={"description": "Items.", "example": MAX_ITEMS})
-    counts = fields.Nested(BulkCounts)
-    status_url = text("Where to poll.", BULK_URL, data_key="statusUrl")
-    headroom = fields.Nested(
-        HeadroomOut,
-        allow_none=True,
-        metadata={"description": "Whether the account has room for all items; null if Twilio did not respond in time."},
-    )
-
-
-class BulkPage(Schema):
-    """One page of bulks, the newest first."""
-
-    items = fields.List(fields.Nested(BulkSummary))
-    next_cursor = next_page()
-
-
-class BulkQuery(PageQuery):
-    """Which bulks to list."""
-
-    status = choice(BulkStatus, "Only bulks with this status.")
-
-
 class ItemFailureOut(Schema):
     """Why an item failed."""
 
@@ -245,6 +223,86 @@ class BulkItemOut(Schema):
     status = choice(ItemStatus, "Its status.")
     operation_id = fields.UUID(data_key="operationId", allow_none=True, metadata={"example": OPERATION_ID})
     error = fields.Nested(ItemFailureOut, allow_none=True)
+
+
+class BulkAccepted(Schema):
+    """The bulk is stored; poll `statusUrl`. Invalid items count as failed already."""
+
+    success = fields.Boolean(metadata={"example": True})
+    bulk_id = fields.UUID(data_key="bulkId", metadata={"example": BULK_ID})
+    status = choice(BulkStatus, "The status of the bulk.")
+    total = fields.Integer(metadata={"description": "Items.", "example": MAX_ITEMS})
+    counts = fields.Nested(BulkCounts)
+    status_url = text("Where to poll.", BULK_URL, data_key="statusUrl")
+    headroom = fields.Nested(
+        HeadroomOut,
+        allow_none=True,
+        metadata={"description": "Whether the account has room for all items; null if Twilio did not respond in time."},
+    )
+    failures = fields.List(
+        fields.Nested(BulkItemOut),
+        metadata={"description": f"Up to {MAX_FAILURES} of the items that have failed already, and why."},
+    )
+
+
+class ItemObstacleOut(Schema):
+    """What is in an item's way, or what to know before."""
+
+    position = fields.Integer(metadata={"description": "Its position in the request, from 1.", "example": 3})
+    phone_number = text("The number, as it was sent.", NUMBER, data_key="phoneNumber", allow_none=True)
+    code = fields.String(
+        metadata={
+            "enum": [code.value for code in (*ITEM_REFUSALS, *OPERATION_ERROR_CODES)],
+            "example": "number_already_routed",
+        }
+    )
+    detail = text("One sentence for a person.", "The Twilio account does not own this number.")
+    blocks = fields.Boolean(metadata={"description": "Whether the item would fail because of it."})
+
+
+class BulkPlanOut(Schema):
+    """What would become of a bulk as things stand."""
+
+    success = fields.Boolean(metadata={"example": True})
+    is_dry_run = fields.Boolean(data_key="dryRun", metadata={"example": True})
+    kind = choice(BulkKind, "What would be done for each number.")
+    total = fields.Integer(metadata={"description": "Items.", "example": 60})
+    would_start = fields.Integer(
+        data_key="wouldStart", metadata={"description": "Items with nothing in their way.", "example": 57}
+    )
+    obstacles = fields.List(
+        fields.Nested(ItemObstacleOut),
+        metadata={"description": "What is in the way of items, in their order, at most one of each."},
+    )
+    are_numbers_known = fields.Boolean(
+        data_key="numbersKnown",
+        metadata={
+            "description": "Whether Twilio listed the numbers; otherwise, and of adoptions, nothing is said of what "
+            "each is used for.",
+            "example": True,
+        },
+    )
+    headroom = fields.Nested(
+        HeadroomOut,
+        allow_none=True,
+        metadata={
+            "description": "How many of the items that would start the account has room for; null for adoptions, "
+            "and if Twilio did not respond in time."
+        },
+    )
+
+
+class BulkPage(Schema):
+    """One page of bulks, the newest first."""
+
+    items = fields.List(fields.Nested(BulkSummary))
+    next_cursor = next_page()
+
+
+class BulkQuery(PageQuery):
+    """Which bulks to list."""
+
+    status = choice(BulkStatus, "Only bulks with this status.")
 
 
 class BulkItemPage(Schema):

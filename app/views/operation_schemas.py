@@ -148,16 +148,17 @@ def is_dry_run(query: Mapping[str, str]) -> bool:
     return query.get(DRY_RUN) == _TRUE
 
 
+def dry_run_flag(description: str) -> fields.Boolean:
+    """Return the parameter that asks for a plan."""
+    return fields.Boolean(
+        data_key=DRY_RUN, load_default=False, truthy={_TRUE}, falsy={"false"}, metadata={"description": description}
+    )
+
+
 class ProvisionQuery(Query):
     """Whether to provision, or only to return the plan."""
 
-    dry_run = fields.Boolean(
-        data_key=DRY_RUN,
-        load_default=False,
-        truthy={_TRUE},
-        falsy={"false"},
-        metadata={"description": "Return the plan and write nothing anywhere."},
-    )
+    dry_run = dry_run_flag("Return the plan and write nothing anywhere.")
 
 
 class CallOut(Schema):

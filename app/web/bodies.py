@@ -32,7 +32,7 @@ BODY_LIMITS = {
 MALFORMED_BODY = "trunkline.malformed_body"
 """Set in the WSGI environment of a request whose body violates HTTP."""
 
-FromCsv = Callable[[str], list[object]]
+FromCsv = Callable[[bytes], list[object]]
 """How a schema that also takes CSV converts it to its `items`; `ValueError` if the file as a whole is invalid."""
 
 
@@ -110,7 +110,7 @@ def load_json_object(request: Request, schema: Schema) -> dict[str, object]:
         return {}
     from_csv: FromCsv | None = getattr(schema, "from_csv", None)
     if from_csv is not None and request.mimetype == "text/csv":
-        _check_encoding(request, "text/csv")
+        _check_encoding(request, "text/csv", charsets=frozenset({*_UTF_8, "utf-16", "utf-16le", "utf-16be"}))
         return {"items": _items(from_csv, read_body(request))}
     _check_encoding(request, *getattr(schema, "mime_types", ("application/json",)))
     document = parse_json(read_body(request))
@@ -121,17 +121,18 @@ def load_json_object(request: Request, schema: Schema) -> dict[str, object]:
 
 def _items(from_csv: FromCsv, raw: bytes) -> list[object]:
     try:
-        return from_csv(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise _malformed("is not UTF-8") from error
+        return from_csv(raw)
     except ValueError as error:
         raise validation_failed({"body": [str(error)]}) from error
 
 
-def _check_encoding(request: Request, *mime_types: str) -> None:
+_UTF_8 = frozenset({"utf-8", "utf8"})
+
+
+def _check_encoding(request: Request, *mime_types: str, charsets: frozenset[str] = _UTF_8) -> None:
     charset = request.mimetype_params.get("charset", "utf-8").lower()
     encoding = request.headers.get("Content-Encoding", "identity").lower()
-    if request.mimetype not in mime_types or charset not in {"utf-8", "utf8"} or encoding != "identity":
+    if request.mimetype not in mime_types or charset not in charsets or encoding != "identity":
         mime_type = " or ".join(mime_types)
         detail = f"The body must be {mime_type} in UTF-8, not compressed."
         errors = {"Content-Type": [f"must be {mime_type}"]}

@@ -56,7 +56,7 @@ _MISSING: Mapping[str, Callable[[object], RefusedError]] = {
 KNOWN_PARAMETERS = {
     **dict.fromkeys(("phones.provision_phone", "phones.adopt_phone", "trunks.consolidate"), frozenset({DRY_RUN})),
     "phones.deprovision_phone": frozenset({"path"}),
-    "provisionings.start_bulk": frozenset({"kind"}),
+    "provisionings.start_bulk": frozenset({"kind", DRY_RUN}),
 }
 """Endpoint of a writing call -> the query parameters that it takes; all others take none."""
 
@@ -72,7 +72,7 @@ def _refuse_body() -> None:
     """Refuse a body that is malformed or announced as too large, even on a call that would not read it."""
     refuse_malformed_body(request)
     limit = body_limit(request)
-    request.max_content_length = limit + 1
+    request.max_content_length = request.max_form_memory_size = limit + 1
     if (request.content_length or 0) > limit:
         raise too_large(limit)
 

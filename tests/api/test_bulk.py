@@ -59,7 +59,7 @@ def test_a_bulk_is_accepted_and_opens_nothing_by_itself(api: Api) -> None:
     counts = {"pending": 3, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0}
     expected = {"success": True, "bulkId": response.json["bulkId"], "status": "queued", "total": 3}
     room = response.json["headroom"]
-    assert response.json == expected | {"counts": counts, "statusUrl": url, "headroom": room}
+    assert response.json == expected | {"counts": counts, "statusUrl": url, "headroom": room, "failures": []}
     assert (room["trunkLimit"], room["fits"]) == (100, 3)
     assert (api.count("agents"), api.count("operations"), api.publisher.plans) == (3, 0, [])
 
@@ -120,7 +120,18 @@ BAD_ITEMS: dict[str, tuple[Any, str]] = {
     "takeover": ({"phoneNumber": number(1), "agent": "a", "takeover": "yes"}, "takeover: must be true or false"),
     "unknown": ({"phoneNumber": number(1), "agent": "a", "takeOver": True}, "takeOver: is not known"),
     "agent": ({"phoneNumber": number(1), "agent": 7}, "agent: must be a name or an object"),
-    "no name": ({"phoneNumber": number(1), "agent": {}}, "agent.name: must be text"),
+    "no name": ({"phoneNumber": number(1), "agent": {}}, "agent.name: is missing"),
+    "number as a name": ({"phoneNumber": number(1), "agent": {"name": 7}}, "agent.name: must be text"),
+    "misspelt": ({"phonenumber": number(1), "agent": "a"}, "phonenumber: is not known. Did you mean phoneNumber?"),
+    "flat, of one that exists": (
+        {"phoneNumber": number(1), "agentId": NOBODY, "livekitAgentName": "a"},
+        "livekitAgentName: is of an agent to create, and agentId names one that exists",
+    ),
+    "flat, without a name": ({"phoneNumber": number(1), "trunkMode": "shared"}, "agent: is missing, the name of"),
+    "flat and nested": (
+        {"phoneNumber": number(1), "agent": {"name": "a", "externalId": "x"}, "externalId": "y"},
+        "externalId: is given twice, in agent and beside it",
+    ),
     "blank name": ({"phoneNumber": number(1), "agent": " "}, "agent.name: must have 1 to 200"),
     "name with a line end": ({"phoneNumber": number(1), "agent": "a\nb"}, "agent.name: must not contain control"),
     "metadata": ({"phoneNumber": number(1), "agent": {"name": "a", "metadata": {"x": "\0"}}}, "agent.metadata: must"),
@@ -144,6 +155,30 @@ def test_an_item_that_cannot_work_fails_by_itself_and_says_why(api: Api, name: s
     assert failed["error"]["code"] == "validation_failed"
     assert detail in failed["error"]["detail"]
     assert api.count("agents") == 1
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        {"agent": "Desk", "livekitAgentName": "desk", "trunkMode": "dedicated", "externalId": "7"},
+        {"agent": {"name": "Desk", "livekitAgentName": "desk", "trunkMode": "dedicated", "externalId": "7"}},
+        {"agent": {"name": "Desk", "trunkMode": "dedicated"}, "livekitAgentName": "desk", "externalId": "7"},
+    ],
+)
+def test_the_fields_of_an_agent_stand_in_it_or_beside_it(api: Api, agent: dict[str, Any]) -> None:
+    item = items_of(api, start(api, [{"phoneNumber": number(1), **agent}]))[0]
+
+    assert item["status"] == "pending", item
+    made = api.get(f"/api/agents/{item['agentId']}").json
+    assert (made["name"], made["livekitAgentName"], made["externalId"]) == ("Desk", "desk", "7")
+    assert made["trunkMode"] == "dedicated"
+
+
+def test_the_response_says_what_has_failed_already(api: Api) -> None:
+    response = start(api, [*fresh(1), {"phoneNumber": "12"}, {"phoneNumber": number(1), "agentId": NOBODY}])
+
+    told = {one["position"]: one["error"]["code"] for one in response.json["failures"]}
+    assert told == {2: "validation_failed", 3: "agent_not_found"}
 
 
 def test_an_unknown_agent_fails_at_the_door_and_never_begins(api: Api) -> None:
@@ -218,18 +253,20 @@ def test_csv_is_read_like_json(api: Api) -> None:
         "",
         f"{number(3)},,,lonely,",
         f"{number(4)},,x,,maybe",
-        f"{number(5)},,x,,,,,",
+        f"{number(5)},,x,,,,oops,",
+        f"{number(6)},,y,,,,,",
     ]
     response = post_csv(api, "\ufeff" + CSV + "\r\n".join(rows))
 
     assert response.status_code == 202, response.text
-    one, two, three, four, five = items_of(api, response)
+    one, two, three, four, five, six = items_of(api, response)
     assert (one["agentId"], one["status"], two["status"]) == (agent_id, "pending", "pending")
     made = api.get(f"/api/agents/{two['agentId']}").json
     assert (made["name"], made["livekitAgentName"]) == ("Desk, front", "front-desk")
-    assert "agent.name: must be text" in three["error"]["detail"]
+    assert "agent: is missing, the name of the agent to create" in three["error"]["detail"]
     assert "takeover: must be true or false" in four["error"]["detail"]
-    assert "must be an object" in five["error"]["detail"]
+    assert five["error"]["detail"] == 'cell 7, in no column ("oops"): is not known.'
+    assert (five["phoneNumber"], six["status"]) == (number(5), "pending")
     advance(api)
     with api.wiring.sessions() as session:
         assert session.get_one(Operation, items_of(api, response)[0]["operationId"]).takeover is True
@@ -426,10 +463,10 @@ def test_the_reason_of_an_item_is_no_formula_either(api: Api) -> None:
 
 
 def test_what_the_report_or_a_spreadsheet_disarmed_is_read_as_it_was() -> None:
-    items = items_from_csv("phoneNumber,agent\n'+15145550001,'=1\n+15145550002,'t Hof\n' =1,\"'\"\n")
+    items = items_from_csv(b"phoneNumber,agent\n'+15145550001,'=1\n+15145550002,'t Hof\n' =1,\"'\"\n")
 
     assert items == [
-        {"phoneNumber": "+15145550001", "agent": {"name": "=1"}},
-        {"phoneNumber": "+15145550002", "agent": {"name": "'t Hof"}},
-        {"phoneNumber": " =1", "agent": {"name": "'"}},
+        {"phoneNumber": "+15145550001", "agent": "=1"},
+        {"phoneNumber": "+15145550002", "agent": "'t Hof"},
+        {"phoneNumber": " =1", "agent": "'"},
     ]
