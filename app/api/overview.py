@@ -1,4 +1,7 @@
-"""/api/overview: the figures of a workspace, or of the installation, at a glance."""
+"""/api/overview: the figures of a workspace, or of the installation, at a glance.
+
+A module of its own because every resource of the API has one.
+"""
 
 from apiflask import APIBlueprint
 

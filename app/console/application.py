@@ -129,6 +129,8 @@ def _redisplay_form(error: RefusedError) -> Response:
         return agent_pages.provision_page(ids["agent_id"], refusal=error)
     if request.endpoint == "console.change_agent":
         return agent_pages.edit_page(ids["agent_id"], error)
+    if request.endpoint == "console.change_webhook":
+        return webhook_pages.edit_page(ids["webhook_id"], error)
     for name, details in _DETAIL_PAGES.items():
         if name in ids:
             return details(ids[name], refusal=error)

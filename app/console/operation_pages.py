@@ -320,6 +320,7 @@ def register_audits(blueprint: Blueprint) -> None:
     """Register the page and its actions."""
     blueprint.get("/audit", endpoint="audit")(audit)
     blueprint.get("/audit/live", endpoint="audit_live")(audit_live)
+    blueprint.get("/audit/fix", endpoint="audit_fix")(fix_form)
     blueprint.post("/audit", endpoint="start_audit")(start_audit)
 
 
@@ -332,6 +333,20 @@ def audit_live() -> ResponseReturnValue:
     """Return the live part of the page, which the script polls."""
     details = _audit_data()
     return live_fragment("audit_live.html", details["version"], **details)
+
+
+def fix_form() -> ResponseReturnValue:
+    """Ask for confirmation, and say what would be fixed of what the newest report has found."""
+    report = console_services().reader.audit().report
+    findings = [stored_finding(one) for one in report.findings] if report else []
+    still = [finding for finding in findings if not finding.is_fixed]
+    return page(
+        "audit_fix.html",
+        report=report,
+        repaired=len({agent_id for finding in still if finding.fix is Fix.REPAIR for agent_id in finding.concerned}),
+        deleted=sum(finding.fix is Fix.DELETE for finding in still),
+        left=sum(finding.fix in {Fix.NONE, Fix.TAKE_BACK} for finding in still),
+    )
 
 
 def start_audit() -> ResponseReturnValue:

@@ -1,4 +1,4 @@
-"""The overview: figures of the workspace or the installation, and what each error code means."""
+"""The overview: figures of the workspace or the installation; what each error code means; the system itself."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,8 @@ from app.domain.errors import ADVICE, ErrorCode
 from app.domain.findings import Severity
 from app.domain.operations import OperationStatus
 from app.views.overview import AgentFigures, AuditFigures, Overview, PathState
-from app.web.context import caller, web_services
+from app.views.system import SystemReader
+from app.web.context import caller, web_services, wiring
 from app.web.problems import KINDS
 
 _PATHS = (
@@ -32,11 +33,21 @@ _SEVERITIES = {
 }
 
 
+_CHECKS = {
+    "database": "PostgreSQL",
+    "migrations": "Schema",
+    "broker": "Redis",
+    "twilio": "Twilio",
+    "livekit": "LiveKit",
+}
+
+
 def register_overview(blueprint: Blueprint) -> None:
-    """Register the overview, and the page of error codes."""
+    """Register the overview, and the pages of error codes and of the system."""
     blueprint.get("/overview", endpoint="overview")(overview)
     blueprint.get("/overview/live", endpoint="overview_live")(overview_live)
     blueprint.get("/codes", endpoint="codes")(codes)
+    blueprint.get("/system", endpoint="system")(system)
 
 
 def overview() -> ResponseReturnValue:
@@ -54,6 +65,18 @@ def codes() -> ResponseReturnValue:
     """Show what each error code means, and what to do."""
     rows = [(code.value, KINDS[code], ADVICE[code]) for code in ErrorCode]
     return page("codes.html", rows=rows)
+
+
+def system() -> ResponseReturnValue:
+    """Show the installation."""
+    readiness = web_services().readiness
+    results = readiness.results()
+    return page(
+        "system.html",
+        facts=SystemReader(wiring().sessions, wiring().settings).read(),
+        checks=[(_CHECKS.get(one.name, one.name), one) for one in results],
+        is_ready=readiness.is_ready(results),
+    )
 
 
 def _read() -> Overview:

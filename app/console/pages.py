@@ -106,7 +106,12 @@ NAVIGATION: Sequence[NavigationItem] = (
     ),
     NavigationItem("Audit", "console.audit", ("console.audit", "console.start_audit")),
     NavigationItem(
-        "Webhooks", "console.webhooks", ("console.webhook", "console.create_webhook", "console.rotate_webhook")
+        "Webhooks",
+        "console.webhooks",
+        (
+            "console.webhook",
+            *(f"console.{verb}_webhook" for verb in ("create", "change", "rotate")),
+        ),
     ),
     NavigationItem(
         "Accounts",
@@ -130,6 +135,7 @@ NAVIGATION: Sequence[NavigationItem] = (
         "Keys", "console.keys", ("console.key", "console.create_key", "console.revoke_key"), needs=Scope.ADMIN
     ),
     NavigationItem("Activity", "console.activity", ("console.activity",), needs=Scope.ADMIN),
+    NavigationItem("System", "console.system", ("console.system",), is_operators=True),
 )
 """The links in the header of every page, in order; a new page adds its line."""
 

@@ -95,7 +95,7 @@ ADMINISTERED = ("/webhooks", "/workspaces", "/carrier-accounts", "/voice-project
 CONFIDENTIAL = ("/keys", "/activity")
 """Pages below these paths need it too."""
 
-OPERATED = ("/trunks", "/workspaces")
+OPERATED = ("/trunks", "/workspaces", "/system")
 """Pages below these paths are the installation's, and for operators only."""
 
 

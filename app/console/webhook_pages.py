@@ -1,5 +1,6 @@
-"""Pages of webhooks: the list with its form, and one endpoint with its delivery log and actions."""
+"""Pages of webhooks: the list with its form, one endpoint with its delivery log and actions, and one delivery."""
 
+import json
 import uuid
 from hashlib import sha256
 from typing import Any
@@ -17,7 +18,7 @@ from app.views.reader import cut
 from app.views.webhook_schemas import SUMMARIES
 from app.web.context import wiring
 from app.web.problems import status_of
-from app.webhooks.endpoints import EndpointWithSecret
+from app.webhooks.endpoints import OLD_SECRET_LIVES, EndpointWithSecret
 
 
 def register_webhooks(blueprint: Blueprint) -> None:
@@ -27,10 +28,15 @@ def register_webhooks(blueprint: Blueprint) -> None:
     for path, endpoint, view in (
         ("", "webhook", webhook),
         ("/live", "webhook_live", webhook_live),
+        ("/edit", "webhook_edit", edit_form),
+        ("/rotate", "webhook_rotate", rotate_form),
+        ("/disable", "webhook_disable", disable_form),
         ("/delete", "webhook_delete", delete_form),
+        ("/deliveries/<delivery_id>", "webhook_delivery", delivery),
     ):
         blueprint.get(f"/webhooks/<webhook_id>{path}", endpoint=endpoint)(view)
     for name, handler in (
+        ("edit", change_webhook),
         ("delete", delete_webhook),
         ("enable", enable_webhook),
         ("disable", disable_webhook),
@@ -61,6 +67,35 @@ def webhook_live(webhook_id: uuid.UUID) -> ResponseReturnValue:
     """Return the live part of the page, which the script polls."""
     details = _page_data(webhook_id)
     return live_fragment("webhook_live.html", details["version"], **details)
+
+
+def edit_form(webhook_id: uuid.UUID) -> ResponseReturnValue:
+    """Show the form with what stands there now."""
+    return edit_page(webhook_id)
+
+
+def change_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
+    """Change URL, events and description."""
+    wiring().webhooks.change(webhook_id, read_webhook_form(request.form), origin=origin())
+    return redirect_with_message("The webhook is changed.", "console.webhook", webhook_id=webhook_id)
+
+
+def rotate_form(webhook_id: uuid.UUID) -> ResponseReturnValue:
+    """Ask for confirmation."""
+    return page("webhook_rotate.html", webhook=wiring().webhooks.get(webhook_id), lives=OLD_SECRET_LIVES)
+
+
+def disable_form(webhook_id: uuid.UUID) -> ResponseReturnValue:
+    """Ask for confirmation."""
+    return page("webhook_disable.html", webhook=wiring().webhooks.get(webhook_id))
+
+
+def delivery(webhook_id: uuid.UUID, delivery_id: uuid.UUID) -> ResponseReturnValue:
+    """Show what was sent, and what the receiver answered last."""
+    service = wiring().webhooks
+    endpoint, row = service.get(webhook_id), service.delivery(webhook_id, delivery_id)
+    payload = json.dumps(json.loads(row.payload), indent=2, ensure_ascii=False)
+    return page("webhook_delivery.html", webhook=endpoint, row=row, payload=payload)
 
 
 def delete_form(webhook_id: uuid.UUID) -> ResponseReturnValue:
@@ -111,10 +146,33 @@ def webhooks_page(refusal: RefusedError | None = None) -> Response:
         "webhooks.html",
         status_of(refusal),
         rows=[(row, endpoint_badge(row)) for row in wiring().webhooks.all()],
-        events={event.value: SUMMARIES[event] for event in PHONE_EVENTS},
+        events=_event_labels(),
         refusal=error_notice(refusal),
         errors=refusal.errors if refusal else {},
     )
+
+
+def edit_page(webhook_id: uuid.UUID, refusal: RefusedError | None = None) -> Response:
+    """Render the form: with what was typed after a refusal, else with what stands there now."""
+    endpoint = wiring().webhooks.get(webhook_id)
+    if refusal:
+        typed = {name: request.form.get(name, "") for name in ("url", "description")}
+        shown = typed | {"events": request.form.getlist("events")}
+    else:
+        shown = {"url": endpoint.url, "description": endpoint.description or "", "events": endpoint.events or []}
+    return page(
+        "webhook_edit.html",
+        status_of(refusal),
+        webhook=endpoint,
+        shown=shown,
+        events=_event_labels(),
+        refusal=error_notice(refusal),
+        errors=refusal.errors if refusal else {},
+    )
+
+
+def _event_labels() -> dict[str, str]:
+    return {event.value: SUMMARIES[event] for event in PHONE_EVENTS}
 
 
 def webhook_page(webhook_id: uuid.UUID, refusal: RefusedError | None = None) -> Response:

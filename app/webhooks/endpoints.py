@@ -200,6 +200,15 @@ class WebhookService:
         with self.sessions() as session:
             return list_deliveries(session, webhook_id, status=status, after=after, limit=limit)
 
+    def delivery(self, webhook_id: uuid.UUID, delivery_id: uuid.UUID) -> WebhookDelivery:
+        """Return one delivery; 404 `webhook_not_found` or `webhook_delivery_not_found`."""
+        self.get(webhook_id)
+        with self.sessions() as session:
+            found = session.get(WebhookDelivery, delivery_id)
+        if found is None or found.endpoint_id != webhook_id:
+            raise webhook_delivery_not_found(delivery_id)
+        return found
+
     def redeliver(self, webhook_id: uuid.UUID, delivery_id: uuid.UUID, *, origin: Origin = INTERNAL) -> WebhookDelivery:
         """Queue a delivery again, whatever its status, with all its attempts; 409 `webhook_disabled`."""
         with self.sessions.begin() as session:

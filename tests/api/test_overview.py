@@ -50,7 +50,7 @@ def ended(api: Api, number: str, at: datetime, code: str | None = None, took: ti
 
 
 def finding(code: FindingCode, **more: Any) -> dict[str, Any]:
-    return finding_json(Finding(code, None, "It differs.", **more))
+    return finding_json(Finding(code, detail="It differs.", **more))
 
 
 def test_an_empty_installation_has_zeros_and_24_hours(api: Api) -> None:

@@ -23,6 +23,8 @@ from tests.support.stack import Stack, eventually
 
 PHONE = {"width": 360, "height": 740}
 DESKTOP = {"width": 1280, "height": 900}
+OTHER_WIDTHS = (768, 1440)
+"""Pixels of a tablet and of a large screen: no page may be wider than these either."""
 
 
 @pytest.fixture
@@ -55,6 +57,7 @@ def test_every_page_is_accessible(
     operation = stack.api.phone(busy)["operation"]["id"]
     audit_url = stack.api.call("POST", "/api/audit", {})[1]["statusUrl"]
     bulk, webhook = create_failed_bulk(stack), create_failing_webhook(stack)
+    delivery = stack.api.call("GET", f"/api/webhooks/{webhook}/deliveries")[1]["items"][0]["id"]
     trunk = next(one["id"] for one in stack.api.call("GET", "/api/trunks?mode=shared")[1]["items"])
     eventually(lambda: stack.api.call("GET", audit_url)[1]["status"] == "done", "the audit is done")
     workspace = WorkspaceService(stack.sessions).create("acme", "Acme Incorporated of the long name that has to wrap")
@@ -62,6 +65,8 @@ def test_every_page_is_accessible(
     pages = {
         "sign-in": "/sign-in",
         "numbers": "/",
+        "overview": "/overview",
+        "codes": "/codes",
         "agent-drift": f"/agents/{good}",
         "agent-some-calls-fail": f"/agents/{some}",
         "agent-failure": f"/agents/{failed}",
@@ -75,13 +80,21 @@ def test_every_page_is_accessible(
         "bulk": "/bulks",
         "bulk-one": f"/bulks/{bulk}",
         "bulk-cancel": f"/bulks/{bulk}/cancel",
+        "bulk-resume": f"/bulks/{bulk}/resume",
         "trunks": "/trunks",
         "trunk": f"/trunks/{trunk}",
         "consolidation": "/trunks/consolidate",
         "audit": "/audit",
+        "audit-fix": "/audit/fix",
         "webhooks": "/webhooks",
         "webhook": f"/webhooks/{webhook}",
+        "webhook-edit": f"/webhooks/{webhook}/edit",
+        "webhook-rotate": f"/webhooks/{webhook}/rotate",
+        "webhook-disable": f"/webhooks/{webhook}/disable",
+        "webhook-delivery": f"/webhooks/{webhook}/deliveries/{delivery}",
         "webhook-delete": f"/webhooks/{webhook}/delete",
+        "agent-edit": f"/agents/{failed}/edit",
+        "agent-delete": f"/agents/{failed}/delete",
         "accounts": "/accounts",
         "account": f"/carrier-accounts/{ENVIRONMENT_ACCOUNT}",
         "account-delete": f"/carrier-accounts/{ENVIRONMENT_ACCOUNT}/delete",
@@ -91,6 +104,7 @@ def test_every_page_is_accessible(
         "keys": "/keys",
         "key-revoke": f"/keys/{newest.id}/revoke",
         "activity": "/activity",
+        "system": "/system",
         "not-found": "/agents/nothing",
     }
     context = chromium.new_context(base_url=stack.api.base_url, viewport=DESKTOP)
@@ -110,6 +124,9 @@ def test_every_page_is_accessible(
         user.page.emulate_media(color_scheme="light")
         user.save_screenshot(f"phone-{name}")
         wide += [name] if user.overflows() else []
+        for width in OTHER_WIDTHS:
+            user.page.set_viewport_size({"width": width, "height": 900})
+            wide += [f"{name} at {width}"] if user.overflows() else []
         user.page.set_viewport_size(DESKTOP)
     context.close()
     assert accessibility_problems == {}

@@ -223,6 +223,8 @@ def test_an_audit_finds_drift_and_fixes_it_on_request(
     user.sees("The number is on no trunk.")
     expect(user.page.locator("#live")).to_have_attribute("data-open", "no")
     user.save_screenshot("audit")
+    user.press("Run with fix…")
+    user.sees("1 agent would be repaired")
     user.press("Run with fix")
     user.sees("Repair ")
     eventually(lambda: sandbox.call(number)["reaches"], "the number rings again")
@@ -250,9 +252,20 @@ def test_a_bulk_is_uploaded_and_watched_to_its_end(user: ConsoleUser, numbers: l
     rows = "".join(f"{number},Desk {index}\n" for index, number in enumerate(numbers, start=1))
     page.get_by_role("link", name="Bulk").click()
     page.get_by_label("CSV or JSON file").set_input_files(
-        {"name": "numbers.csv", "mimeType": "text/csv", "buffer": f"phoneNumber,agent\n{rows}".encode()}
+        {"name": "numbers.csv", "mimeType": "text/csv", "buffer": f"phoneNumber,agent\n{rows}12,Wrong\n".encode()}
     )
-    user.press("Upload and start")
+    user.press("Check…")
+    user.sees("separated by commas, with the columns phoneNumber, agent.")
+    user.sees("phoneNumber: must be E.164")
+    user.save_screenshot("bulk-check")
+    assert user.accessibility_problems() == []
+    page.get_by_role("link", name="Choose another file").click()
+    page.get_by_label("CSV or JSON file").set_input_files(
+        {"name": "numbers.txt", "mimeType": "text/plain", "buffer": f"phoneNumber,agent\n{rows}".encode("utf-16")}
+    )
+    user.press("Check…")
+    user.sees("numbers.txt: 3 rows")
+    user.press("Start 3 numbers")
     user.mark_page()
     user.sees("2 of 3 done (66 %)")
     user.save_screenshot("bulk-running")
@@ -287,6 +300,23 @@ def test_a_webhook_is_registered_and_its_test_is_logged(user: ConsoleUser) -> No
         user.save_screenshot("webhook-delivered")
         user.press("Redeliver")
         eventually(lambda: [one.type for one in hook.messages()] == ["ping", "ping"], "it is sent again")
+        page.locator("tbody a").first.click()
+        user.sees('"type": "ping"')
+        page.go_back()
+    user.press("Edit…")
+    page.get_by_label("Description").fill("Pager")
+    user.press("Save")
+    user.sees("Pager")
+    for name, question, answer in (
+        ("Disable…", "Disable this webhook?", "Disable the webhook"),
+        ("Rotate secret…", "Give this webhook a new secret?", "Rotate the secret"),
+    ):
+        page.get_by_role("link", name=name).focus()
+        page.keyboard.press("Enter")
+        user.sees(question)
+        page.get_by_role("button", name=answer).focus()
+        page.keyboard.press("Enter")
+    user.press("I have copied it")
     user.press("Delete…")
     user.press("Delete the webhook")
     user.sees("No webhooks yet")
