@@ -391,8 +391,13 @@ def delete_url(ctx: StepContext, url_sid: str) -> None:
 
 
 def find_attachment(ctx: StepContext) -> list[str]:
-    """Return the number's SID when it is on our trunk."""
-    number = read_number(ctx)
+    """Return the number's SID when it is on our trunk; a number that the account no longer owns is on none."""
+    try:
+        number = read_number(ctx)
+    except RejectedError as error:
+        if error.code is ErrorCode.NUMBER_NOT_IN_ACCOUNT:
+            return []
+        raise
     return [number.sid] if number.routing.trunk_sid == ctx.ids[TRUNK] else []
 
 

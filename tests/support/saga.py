@@ -113,10 +113,11 @@ DATABASE = "sagas"
 EXPIRE_LEASES = """
     WITH written AS (UPDATE operations SET idle_kicks = idle_kicks WHERE finished_at IS NULL)
     UPDATE operation_steps SET lease_until = least(lease_until, now() - interval '1 h'),
-                               unsettled_until = least(unsettled_until, now() - interval '1 h')
+                               unsettled_until = CASE WHEN unsettled_until IS NOT NULL
+                                                      THEN least(unsettled_until, now() - interval '1 h') END
 """
 """SQL that ends every lease, pause and quiet period, and also writes each operation's row, as every change of steps
-does."""
+does. A quiet period that was not there stays so: least() would make one of null."""
 
 ROUNDS = 60
 """Publications after which an operation that has not ended is stuck."""

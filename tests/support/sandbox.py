@@ -37,7 +37,7 @@ class Sandbox:
         return sandbox_settings(self.base_url, str(self.sip()["uri"]))
 
     def sip(self, **settings: Any) -> dict[str, Any]:
-        """Set how SIP is answered (docs/CONTRIBUTING.md); return it, with `address`, `uri` and `calls`."""
+        """Set how SIP is answered (docs/sandbox.md); return it, with `address`, `uri` and `calls`."""
         if settings:
             self._call("PUT", "/sandbox/sip", settings)
         return self._call("GET", "/sandbox/sip")
@@ -113,9 +113,9 @@ class Sandbox:
         """Remove one fault and release the requests that it holds."""
         self._call("DELETE", f"/sandbox/faults/{fault_id}")
 
-    def clear_faults(self) -> None:
-        """Remove every fault and release every held request."""
-        self._call("DELETE", "/sandbox/faults")
+    def clear_faults(self, number: str | None = None) -> None:
+        """Remove every fault, or those of one phone number, and release every request that they hold."""
+        self._call("DELETE", f"/sandbox/faults?{urlencode({'number': number})}" if number else "/sandbox/faults")
 
     def latency(self, twilio_ms: float = 0, livekit_ms: float = 0, *, jitter: float = 0) -> None:
         """Set how long the providers take for a response, milliseconds."""
@@ -145,7 +145,7 @@ class Sandbox:
     def call(self, phone_number: str, **parameters: str) -> dict[str, Any]:
         """Call the number: `reaches`, `agentName`, `agents`, `status`, `reason`, `callEndedBy`, `path`.
 
-        Parameters: `caller`, `source`, `roll` (docs/CONTRIBUTING.md).
+        Parameters: `caller`, `source`, `roll` (docs/sandbox.md).
         """
         return self._call("GET", f"/sandbox/call?{urlencode({'to': phone_number, **parameters})}")
 

@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
+from app.dev.sandbox import faults
+from app.dev.sandbox.magic_numbers import MAGIC_NUMBERS
+from app.dev.sandbox.state import Switches, settings_json
 from app.domain.errors import ErrorCode
 from app.domain.events import EventName, WebhookEvent, payload_of
 from app.domain.findings import FINDING_KINDS, FindingCode, Fix
@@ -117,6 +120,30 @@ def test_every_finding_is_documented_as_the_code_has_it() -> None:
     assert told == [
         (kind.severity.value, kind.sentence, MENDS[kind.fix]) for kind in (FINDING_KINDS[code] for code in FindingCode)
     ]
+
+
+def test_every_magic_number_is_documented_as_the_sandbox_has_it() -> None:
+    told = rows(section("docs/sandbox.md", "Magic numbers"))
+
+    assert told == [[f"`{one.phone_number}`", one.happens, one.ends] for one in MAGIC_NUMBERS]
+
+
+def test_every_field_and_kind_of_a_fault_is_documented() -> None:
+    told = section("docs/sandbox.md", "Faults") + section("docs/sandbox.md", "Calls over SIP")
+
+    assert faults.FIELDS | faults.KINDS | {faults.PAUSE, faults.RANDOM} <= set(re.findall(r"`\"?(\w+)\"?`", told))
+
+
+def test_every_switch_is_documented() -> None:
+    told = set(re.findall(r"`(\w+)`", section("docs/sandbox.md", "Switches")))
+
+    assert settings_json(Switches()).keys() <= told
+
+
+def test_no_document_calls_the_program_as_flask_does() -> None:
+    pages = [page for page in PAGES if page.name != "CHANGELOG.md"]
+
+    assert [page.name for page in pages if "flask --app" in page.read_text(encoding="utf-8")] == []
 
 
 def test_every_status_is_documented() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from socket import MSG_DONTWAIT, MSG_PEEK, SHUT_RDWR, socket
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from app.dev.sandbox import faults, livekit, twilio
+from app.dev.sandbox import faults, livekit, magic_numbers, twilio
 from app.dev.sandbox.control import Control
 from app.dev.sandbox.exchange import LIVEKIT, TWILIO, Exchange, LoggedRequest, RequestLog, Response, json_response
 from app.dev.sandbox.faults import ERROR_500, HTML_503, TOO_MANY, BurstSlot, FaultHit
@@ -175,6 +175,8 @@ class Pipeline:
             if generation != self._sandbox.generation:
                 return None
             response = self._providers[exchange.provider].response(exchange)
+            if exchange.operation in magic_numbers.FOLLOWED and response.status < HTTP_ERROR_FROM:
+                magic_numbers.follow(self._sandbox, exchange)
         if slot:
             slot.release_next()
         if pause_s:

@@ -26,6 +26,7 @@ from app.dev.sandbox.livekit_wire import (
     normalised,
     pin_of,
 )
+from app.dev.sandbox.magic_numbers import is_answered
 from app.dev.sandbox.state import CLOUD, OPEN_SOURCE_1_13_7, Sandbox
 
 Trunk = sip.SIPInboundTrunkInfo
@@ -125,7 +126,7 @@ def take_invite(sandbox: Sandbox, invite: Invite) -> Answer:
         answer.room = _joined_room(sandbox, rule, invite)
         answer.hops.append(hop("dispatchRule", rule.sip_dispatch_rule_id, rule.name or "unnamed rule"))
         answer.agents = [agent.agent_name for agent in rule.room_config.agents if agent.agent_name]
-        _check_answered(sandbox, answer, rule)
+        _check_answered(sandbox, invite, answer, rule)
     except RefusedError as end:
         answer.hops.append(end.hop)
         answer.status, answer.reason = OK if answer.is_asked else end.status, str(end)
@@ -434,21 +435,21 @@ def has_worker(sandbox: Sandbox, agent: str) -> bool:
     return sandbox.switches.unnamed_agent if not agent else workers is None or agent in workers
 
 
-def _check_answered(sandbox: Sandbox, answer: Answer, rule: Rule) -> None:
+def _check_answered(sandbox: Sandbox, invite: Invite, answer: Answer, rule: Rule) -> None:
     """Find the agent that answers; end the call if none that the rule names does, or if it is cut soon.
 
-    Every named agent has a worker here, unless the switch `agents` lists those that have one. Without a name, also
-    when a rule lists no agent at all, LiveKit calls the workers without a name (livekit/livekit
-    pkg/rtc/room.go:1895-1906): the switch `unnamedAgent` says whether there is one. It answers, but is not an agent of
-    the rule. A known preset brings no agents. The longest duration of a call counts from before the ringing, and for a
-    caller who was asked for a PIN, with whom it does not ring, from then (handleInvite).
+    Every named agent has a worker here, unless the switch `agents` lists those that have one, and calls to one magic
+    number find none. Without a name, also when a rule lists no agent at all, LiveKit calls the workers without a name
+    (livekit/livekit pkg/rtc/room.go:1895-1906): the switch `unnamedAgent` says whether there is one. It answers, but is
+    not an agent of the rule. A known preset brings no agents. The longest duration of a call counts from before the
+    ringing, and for a caller who was asked for a PIN, with whom it does not ring, from then (handleInvite).
     """
     trunk, agents = answer.trunk, answer.agents
     ringing = MAX_CALL_S if answer.is_asked else ringing_s(trunk)
     if trunk:
         answer.longest_s = min(_seconds(trunk.max_call_duration, MAX_CALL_S), MAX_CALL_S)
     longest, rule_id = answer.longest_s, rule.sip_dispatch_rule_id
-    answering = [agent for agent in agents or [""] if has_worker(sandbox, agent)]
+    answering = [agent for agent in agents or [""] if has_worker(sandbox, agent) and is_answered(invite.called)]
     if not answering or min(ringing, longest) < ANSWER_S:
         why = "it rings for less than a second" if answering else f"rule {rule_id} names no agent"
         if agents and not answering:

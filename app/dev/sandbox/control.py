@@ -9,7 +9,7 @@ from typing import Any
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import Map, Rule
 
-from app.dev.sandbox import owners
+from app.dev.sandbox import magic_numbers, owners
 from app.dev.sandbox.call import DEFAULT_SOURCE, is_twilio_address, trace_call
 from app.dev.sandbox.exchange import Exchange, Response, json_response
 from app.dev.sandbox.faults import Fault, FaultError
@@ -109,6 +109,7 @@ class Control:
             ("DELETE", "/sandbox/faults", self._clear_faults),
             ("DELETE", "/sandbox/faults/<fault_id>", self._delete_fault),
             ("POST", "/sandbox/faults/<fault_id>/release", self._release_fault),
+            ("GET", "/sandbox/magic-numbers", self._list_magic_numbers),
             ("GET", "/sandbox/latency", self._show_latency),
             ("PUT", "/sandbox/latency", self._set_latency),
             ("GET", "/sandbox/switches", self._show_switches),
@@ -215,9 +216,12 @@ class Control:
     def _add_fault(self, exchange: Exchange) -> Response:
         return json_response(201, self._sandbox.faults.add(_content(exchange)).as_json())
 
-    def _clear_faults(self, _exchange: Exchange) -> Response:
-        self._sandbox.faults.clear()
-        return json_response(200, {"faults": []})
+    def _clear_faults(self, exchange: Exchange) -> Response:
+        self._sandbox.faults.clear(exchange.parameters().get("number"))
+        return self._list_faults(exchange)
+
+    def _list_magic_numbers(self, _exchange: Exchange) -> Response:
+        return json_response(200, {"magicNumbers": magic_numbers.shown()})
 
     def _delete_fault(self, _exchange: Exchange, fault_id: str) -> Response:
         return _fault_response(self._sandbox.faults.delete(fault_id), fault_id)

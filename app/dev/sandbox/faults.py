@@ -5,7 +5,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -48,6 +48,7 @@ FIELDS = frozenset(
     (
         "operation",
         "contains",
+        "number",
         "owner",
         "kind",
         "kinds",
@@ -81,6 +82,10 @@ LATE_S = 5.0
 DEFAULT_SECONDS = {HANG: HANG_S, SLOW: SLOW_S, SIP_LATE: SLOW_S, LATE_LIST: LATE_S}
 
 
+Names = Callable[[str], Iterable[str]]
+"""What requests about a phone number name."""
+
+
 class FaultError(ValueError):
     """A control request describes a fault that does not exist."""
 
@@ -104,13 +109,15 @@ class Fault:
     waiting: dict[threading.Event, None] = field(default_factory=dict)
     """Requests that wait, in order of arrival."""
 
-    def kinds_for(self, exchange: Exchange) -> list[str]:
+    def kinds_for(self, exchange: Exchange, names_of: Names) -> list[str]:
         """Return the kinds in which the fault can hit this request; empty when it does not match."""
+        number = self.spec.get("number")
         fits = (
             self.remaining != 0
             and fnmatchcase(exchange.operation, self.operation)
             and (self.contains is None or exchange.contains(self.contains))
             and self.spec.get("owner") in (None, exchange.owner)
+            and (number is None or any(map(exchange.contains, names_of(number))))
         )
         kinds = [kind for kind in self.kinds if self._applies_to(kind, exchange)] if fits else []
         return kinds if kinds and (self.probability >= 1 or self.generator.random() < self.probability) else []
@@ -173,6 +180,8 @@ class Faults:
     """The faults in force, oldest first; the first that matches hits."""
 
     def __init__(self) -> None:
+        self.names_of: Names = lambda number: [number]
+        """What requests about a phone number name; called without the store's lock."""
         self._faults: dict[str, Fault] = {}
         self._bursts: dict[threading.Event, threading.Event | None] = {}
         """Requests of a burst, each with the one after it."""
@@ -182,7 +191,7 @@ class Faults:
     def add(self, spec: dict[str, Any]) -> Fault:
         """Put a fault in force; raise FaultError when its description is invalid.
 
-        docs/CONTRIBUTING.md says what an order may ask for.
+        docs/sandbox.md says what it may ask for.
         """
         _check(spec)
         fault = Fault(
@@ -207,7 +216,7 @@ class Faults:
             return None
         with self._lock:
             for fault in self._faults.values():
-                if fault.spec["kind"] != PAUSE and (kinds := fault.kinds_for(exchange)):
+                if fault.spec["kind"] != PAUSE and (kinds := fault.kinds_for(exchange, self.names_of)):
                     fault.count()
                     return FaultHit(fault, fault.generator.choice(kinds))
         return None
@@ -232,7 +241,7 @@ class Faults:
             for fault in self._faults.values():
                 if fault.spec["kind"] != PAUSE or time.monotonic() >= fault.ends_at:
                     continue
-                if fault.kinds_for(exchange):
+                if fault.kinds_for(exchange, self.names_of):
                     fault.count()
                     event = threading.Event()
                     fault.waiting[event] = None
@@ -280,13 +289,20 @@ class Faults:
                 self._release([fault])
             return fault
 
-    def clear(self) -> None:
-        """Delete every fault and release every request."""
+    def arm(self, number: str, specs: Iterable[dict[str, Any]]) -> None:
+        """Put these faults in force for requests about a phone number, in place of those that there are."""
+        self.clear(number)
+        for spec in specs:
+            self.add({**spec, "number": number})
+
+    def clear(self, number: str | None = None) -> None:
+        """Delete every fault, or those of one phone number, and release every request that waits for them."""
         with self._lock:
-            for fault in self._faults.values():
+            deleted = [each for each in self._faults.values() if number in (None, each.spec.get("number"))]
+            for fault in deleted:
                 fault.is_deleted = True
-            self._release(self._faults.values())
-            self._faults = {}
+                del self._faults[fault.id]
+            self._release(deleted)
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return every fault with its hits and held requests."""
@@ -326,7 +342,7 @@ def _check(spec: dict[str, Any]) -> None:
     times = spec.get("times")
     if times is not None and (not isinstance(times, int) or times < 0):
         raise FaultError("times must be a count or null")
-    for name, value in [(each, spec.get(each)) for each in ("contains", "owner", "contact")]:
+    for name, value in [(each, spec.get(each)) for each in ("contains", "number", "owner", "contact")]:
         if value is not None and not isinstance(value, str):
             raise FaultError(f"{name} must be a text")
     for name in NUMBERS:

@@ -69,6 +69,10 @@ class Switches:
     """True: a worker without a name answers in rooms for which no agent is named."""
     agents: tuple[str, ...] | None = None
     """Names under which workers are registered; None: every agent that a rule names has one."""
+    list_magic_numbers: bool = False
+    """True: lists of numbers show the magic numbers too (app/dev/sandbox/magic_numbers.py)."""
+    drift_after_s: float = 20.0
+    """Seconds after which somebody changes the path of the magic number that drifts: long enough to see it in order."""
     trunk_limit: int = 100
     """Twilio trunks per account (twilio.com/docs/sip-trunking/scale-and-limits)."""
     twilio_requests_per_s: float | None = None
@@ -289,6 +293,7 @@ class Sandbox:
     def __post_init__(self) -> None:
         """Make the first account and project, and the limits that the switches set."""
         self.account_sid = self.credentials.account_sid
+        self.faults.names_of = self.store.names_of
         self.set_switches(self.switches)
         self._make_first_owners()
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 from google.protobuf.json_format import ParseDict
 from livekit.protocol import sip
 
-from app.dev.sandbox.livekit_wire import WILDCARD, called_numbers, rule_keys
+from app.dev.sandbox.livekit_wire import WILDCARD, called_numbers, normalised, rule_keys
 
 Row = TypeVar("Row")
 
@@ -256,6 +256,18 @@ class Store:
             part.make_tables()
             self._parts[owner] = part
         return self._parts[owner]
+
+    def names_of(self, phone_number: str) -> list[str]:
+        """Return what requests about a number name: its text, its sid, its LiveKit trunks and their rules.
+
+        Needs no lock: each index is read in one step.
+        """
+        names = [phone_number]
+        for part in self.parts:
+            names += part.number_by_phone.ids(phone_number)
+            for trunk_id in part.inbound_by_number.ids(normalised(phone_number)):
+                names += [trunk_id, *part.rules_by_trunk.ids(trunk_id)]
+        return names
 
     def make_tables(self) -> None:
         """Start with no objects."""

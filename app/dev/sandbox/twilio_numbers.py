@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from app.dev.sandbox import magic_numbers
 from app.dev.sandbox.exchange import Exchange, Response, json_response
 from app.dev.sandbox.state import Sandbox
 from app.dev.sandbox.twilio_wire import (
@@ -87,12 +88,20 @@ def write_routing(sandbox: Sandbox, number: Record, changes: Record) -> Record:
 
 
 def list_numbers(sandbox: Sandbox, exchange: Exchange) -> Response:
-    """List numbers, all or those of one kind; `PhoneNumber` is a pattern and may match many."""
+    """List numbers, all or those of one kind; `PhoneNumber` is a pattern and may match many.
+
+    A magic number is there once it is looked up, and otherwise in no list.
+    """
     page, kind = page_request(exchange), exchange.arguments.get("kind")
+    if sandbox.switches.list_magic_numbers:
+        magic_numbers.join_all(sandbox)
+    magic_numbers.join(sandbox, page.filters.get("PhoneNumber", ""))
     table = sandbox.store.numbers
     rows: Rows = table
     if kind or page.filters.keys() & {"PhoneNumber", "FriendlyName"}:
         rows = [pair for pair in table.ordered(_matching(sandbox, page.filters)) if _is_of_kind(pair[1], kind)]
+    if "PhoneNumber" not in page.filters:
+        rows = _listed(sandbox, rows)
     return page_2010(exchange, page, "incoming_phone_numbers", rows, lambda number: _as_read(sandbox, number))
 
 
@@ -163,6 +172,16 @@ def _number(sandbox: Sandbox, exchange: Exchange) -> Record:
     if number is None:
         raise not_found(exchange.path)
     return number
+
+
+def _listed(sandbox: Sandbox, rows: Rows) -> Rows:
+    """Leave out the magic numbers that nobody has put there; looked for by their prefix, since few lists have any."""
+    found = sandbox.store.number_by_phone.starting_with(magic_numbers.PREFIX)
+    hidden = {sid for sid in found if magic_numbers.is_unlisted(sandbox.store.numbers.rows[sid])}
+    if not hidden or sandbox.switches.list_magic_numbers:
+        return rows
+    pairs = (rows[position] for position in range(len(rows)))
+    return [pair for pair in pairs if pair[1]["sid"] not in hidden]
 
 
 def _is_of_kind(number: Record, kind: str | None) -> bool:
