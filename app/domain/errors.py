@@ -122,7 +122,7 @@ ADVICE: Mapping[ErrorCode, str] = {
     _C.VALIDATION_FAILED: "Correct the marked fields and send the form again.",
     _C.MALFORMED_REQUEST: "Reload the page and send the form again.",
     _C.UNAUTHENTICATED: "Sign in with a valid API key.",
-    _C.FORBIDDEN: "Sign in with a key that has the scope: flask --app app keys create NAME --scope SCOPE.",
+    _C.FORBIDDEN: "Sign in with a key that has the scope: trunkline keys create NAME --scope SCOPE.",
     _C.NOT_FOUND: "Check the address, or start again from Numbers.",
     _C.METHOD_NOT_ALLOWED: "Go back and use the page's own buttons.",
     _C.REQUEST_TOO_LARGE: "Send less at once.",

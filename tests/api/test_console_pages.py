@@ -24,7 +24,7 @@ def test_empty_pages_say_what_to_do_next(browser: BrowserClient) -> None:
     assert "Nothing is running" in browser.get("/operations").text
     assert "Nothing needs attention" in browser.get("/operations?tab=attention").text
     assert "Never audited" in browser.get("/audit").text
-    assert "flask --app app keys create" in BrowserClient(browser.api).get("/sign-in").text
+    assert ".venv/bin/trunkline keys create" in BrowserClient(browser.api).get("/sign-in").text
 
 
 def test_a_name_is_escaped_on_every_page(api: Api, browser: BrowserClient) -> None:

@@ -79,7 +79,7 @@ class Demo:
             return known
         made = self._make_key("dev") or self._make_key(f"dev-{token_hex(2)}")
         if made is None:
-            raise StackError("no development key could be made: try .venv/bin/flask --app app keys create dev")
+            raise StackError("no development key could be made: try .venv/bin/trunkline keys create dev")
         write_private(path, made + "\n")
         return made
 
