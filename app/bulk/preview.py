@@ -94,9 +94,11 @@ class BulkPreviewService:
         self, prepared: Prepared, valid: Sequence[Item]
     ) -> Mapping[uuid.UUID, Mapping[str, OwnedNumber]] | None:
         """Return the numbers of each account that the items are of; None where one of them cannot be listed."""
-        accounts = {prepared.account_of(item) for item in valid}
+        wanted: dict[uuid.UUID, list[str]] = {}
+        for item in valid:
+            wanted.setdefault(prepared.account_of(item), []).append(item.phone_number or "")
         try:
-            return {account: self.inventory.as_unheld(account) for account in accounts}
+            return {account: self.inventory.as_unheld(account, numbers) for account, numbers in wanted.items()}
         except ProviderError as error:
             log.info("numbers_not_listed", code=error.code)
             return None

@@ -9,7 +9,7 @@ import re
 import time
 import uuid
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -223,9 +223,20 @@ class InventoryService:
         """Return the numbers of the account that the agent's number is of, in the same way."""
         return self._found(agent.carrier_account_id, wanted, _START, None, not_before)
 
-    def as_unheld(self, account_id: uuid.UUID) -> Mapping[str, OwnedNumber]:
-        """Return all numbers of an account as if no agent had them; may raise the provider's errors."""
-        return {one.phone_number: one for one in self._listed(account_id, None).numbers}
+    def as_unheld(self, account_id: uuid.UUID, wanted: Collection[str]) -> Mapping[str, OwnedNumber]:
+        """Return an account's numbers as if no agent had them; may raise the provider's errors.
+
+        Where a wanted one is not among them Twilio is asked again: it may have been bought within the last minute.
+        """
+        found = self._by_number(account_id, None)
+        if all(number in found for number in wanted):
+            return found
+        with suppress(ProviderError):
+            return self._by_number(account_id, NEWEST)
+        return found
+
+    def _by_number(self, account_id: uuid.UUID, not_before: datetime | None) -> Mapping[str, OwnedNumber]:
+        return {one.phone_number: one for one in self._listed(account_id, not_before).numbers}
 
     def _found(
         self,

@@ -1,13 +1,10 @@
 """The installation itself, for its operators: versions, settings without secrets, and when its schedules last ran."""
 
 import platform
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -19,10 +16,9 @@ from app.db.engine import Sessions
 from app.db.models import Agent, CarrierAccount, VoiceProject
 from app.db.queries import latest_report
 from app.domain.operations import PhoneStatus
+from app.domain.version import VERSION
 from app.observability.metrics import open_operation_ages
 from app.settings import Settings
-
-_PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 LIBRARIES = ("celery", "flask", "gunicorn", "livekit-api", "psycopg", "redis", "sqlalchemy", "twilio")
 """Libraries whose version a report of a defect should name."""
@@ -77,15 +73,9 @@ class SystemReader:
             database = str(session.scalar(text("SHOW server_version")))
             schema = str(session.scalar(text("SELECT version_num FROM alembic_version")))
             schedules = _schedules(session)
-        versions = [("Trunkline", trunkline_version()), ("Schema", schema), ("PostgreSQL", database)]
+        versions = [("Trunkline", VERSION), ("Schema", schema), ("PostgreSQL", database)]
         versions += [("Python", platform.python_version()), *((name, version(name)) for name in LIBRARIES)]
         return SystemFacts(versions, setting_lines(self.settings), schedules)
-
-
-@cache
-def trunkline_version() -> str:
-    """Return the version of this code, as `pyproject.toml` has it."""
-    return str(tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["version"])
 
 
 def setting_lines(settings: Settings) -> Sequence[SettingLine]:
@@ -102,7 +92,7 @@ def _shown(name: str, value: object) -> str:
         return ""
     if isinstance(value, SecretStr) or name in HIDDEN:
         return "(set, not shown)"
-    return _without_password(str(value))
+    return str(value).lower() if isinstance(value, bool) else _without_password(str(value))
 
 
 def _without_password(value: str) -> str:

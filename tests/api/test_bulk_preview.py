@@ -132,6 +132,18 @@ def test_what_twilio_does_not_tell_is_left_open_and_our_rows_are_still_looked_at
     assert (found["wouldStart"], found["numbersKnown"], found["headroom"]) == (1, False, None)
 
 
+def test_a_number_that_was_bought_just_now_is_found(own_api: Api, account: Account) -> None:
+    own(account, number(1))
+    assert planned(own_api, [{"agent": "a", "phoneNumber": number(1)}])["wouldStart"] == 1
+    assert planned(own_api, [{"agent": "a", "phoneNumber": number(1)}])["wouldStart"] == 1
+    assert account.lists == 1
+    own(account, number(2))
+
+    assert planned(own_api, [{"agent": "a", "phoneNumber": number(2)}])["wouldStart"] == 1
+    account.error = TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "Twilio is down.")
+    assert codes(planned(own_api, [{"agent": "a", "phoneNumber": number(3)}])) == {1: ("number_not_in_account", True)}
+
+
 def test_a_dry_run_of_adoptions_looks_at_rows_alone(own_api: Api, account: Account) -> None:
     held(own_api, number(1))
 

@@ -10,8 +10,9 @@ from sqlalchemy import update
 from app.access import Scope
 from app.db.models import Audit, Operation
 from app.domain.findings import AuditStatus
+from app.domain.version import VERSION
 from app.settings import Settings
-from app.views.system import setting_lines, trunkline_version
+from app.views.system import setting_lines
 from tests.support.api import Api, make_settings
 from tests.support.console import signed_in
 
@@ -37,7 +38,7 @@ def page(api: Api) -> str:
 def test_the_page_shows_versions_checks_and_settings(api: Api) -> None:
     text = page(api)
 
-    assert f"<dt>Trunkline</dt><dd><code>{trunkline_version()}</code></dd>" in text
+    assert f"<dt>Trunkline</dt><dd><code>{VERSION}</code></dd>" in text
     assert re.search(r"<dt>Schema</dt><dd><code>\d{4}</code></dd>", text)
     assert '<span class="badge good">Ready</span>' in text
     assert (
