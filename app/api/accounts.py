@@ -35,7 +35,7 @@ carriers_blueprint = APIBlueprint(
 @carriers_blueprint.output(CarrierAccountOut, 201, description="The account, with its first checks.")
 @responds_with(ErrorCode.CREDENTIAL_KEYS_MISSING, ErrorCode.WORKSPACE_NOT_FOUND, headers={201: ["Location"]})
 def create_carrier_account(json_data: dict[str, Any]) -> ResponseReturnValue:
-    """Store a Twilio account or subaccount, and check it; needs the scope `admin`."""
+    """Store a Twilio account or subaccount, and check it."""
     # No Idempotency-Key: the hash of a request that is kept would be one of a secret.
     made = wiring().accounts.create(AccountKind.CARRIER, **json_data, origin=origin())
     return made, 201, {"Location": f"/api/carrier-accounts/{made.row.id}"}  # type: ignore[return-value]  # APIFlask packs it
@@ -62,7 +62,7 @@ def list_carrier_accounts() -> object:
 @carriers_blueprint.output(CarrierAccountOut, description="The changed account.")
 @responds_with(ErrorCode.ACCOUNT_NOT_FOUND)
 def change_carrier_account(account_id: uuid.UUID, json_data: dict[str, Any]) -> object:
-    """Change a carrier account's name, limit or rates; needs the scope `admin`."""
+    """Change a carrier account's name, limit or rates."""
     return wiring().accounts.change(AccountKind.CARRIER, account_id, json_data, origin=origin())
 
 
@@ -70,7 +70,7 @@ def change_carrier_account(account_id: uuid.UUID, json_data: dict[str, Any]) -> 
 @carriers_blueprint.output(CarrierAccountOut, description="The account, with what was found.")
 @responds_with(ErrorCode.ACCOUNT_NOT_FOUND)
 def check_carrier_account(account_id: uuid.UUID) -> object:
-    """Check a carrier account's credential now; needs the scope `admin`."""
+    """Check a carrier account's credential now."""
     return wiring().accounts.check(AccountKind.CARRIER, account_id)
 
 
@@ -79,7 +79,7 @@ def check_carrier_account(account_id: uuid.UUID) -> object:
 @carriers_blueprint.output(CarrierAccountOut, description="The account, with its new credential in use.")
 @responds_with(ErrorCode.ACCOUNT_NOT_FOUND, ErrorCode.CREDENTIAL_KEYS_MISSING, *ROTATION_CODES)
 def rotate_carrier_account(account_id: uuid.UUID, json_data: dict[str, Any]) -> object:
-    """Replace a carrier account's credential by one that Twilio accepts; needs the scope `admin`."""
+    """Replace a carrier account's credential by one that Twilio accepts."""
     return wiring().accounts.rotate(AccountKind.CARRIER, account_id, **json_data, origin=origin())
 
 
@@ -87,7 +87,7 @@ def rotate_carrier_account(account_id: uuid.UUID, json_data: dict[str, Any]) -> 
 @carriers_blueprint.output({}, 204, description="Deleted, and its credential erased.")
 @responds_with(ErrorCode.ACCOUNT_NOT_FOUND, ErrorCode.ACCOUNT_IN_USE)
 def delete_carrier_account(account_id: uuid.UUID) -> ResponseReturnValue:
-    """Delete a carrier account that nothing uses; needs the scope `admin`."""
+    """Delete a carrier account that nothing uses."""
     wiring().accounts.delete(AccountKind.CARRIER, account_id, origin=origin())
     return "", 204
 
@@ -100,7 +100,7 @@ projects_blueprint = APIBlueprint("voice-projects", __name__, url_prefix="/api/v
 @projects_blueprint.output(VoiceProjectOut, 201, description="The project, with its first checks.")
 @responds_with(ErrorCode.CREDENTIAL_KEYS_MISSING, ErrorCode.WORKSPACE_NOT_FOUND, headers={201: ["Location"]})
 def create_voice_project(json_data: dict[str, Any]) -> ResponseReturnValue:
-    """Store a LiveKit project, and check it; needs the scope `admin`."""
+    """Store a LiveKit project, and check it."""
     made = wiring().accounts.create(AccountKind.VOICE, **json_data, origin=origin())
     return made, 201, {"Location": f"/api/voice-projects/{made.row.id}"}  # type: ignore[return-value]  # APIFlask packs it
 
@@ -126,7 +126,7 @@ def list_voice_projects() -> object:
 @projects_blueprint.output(VoiceProjectOut, description="The changed project.")
 @responds_with(ErrorCode.ACCOUNT_NOT_FOUND)
 def change_voice_project(project_id: uuid.UUID, json_data: dict[str, Any]) -> object:
-    """Change a voice project's name, addresses, presets or rates; needs the scope `admin`."""
+    """Change a voice project's name, addresses, presets or rates."""
     return wiring().accounts.change(AccountKind.VOICE, project_id, json_data, origin=origin())
 
 
@@ -134,7 +134,7 @@ def change_voice_project(project_id: uuid.UUID, json_data: dict[str, Any]) -> ob
 @projects_blueprint.output(VoiceProjectOut, description="The project, with what was found.")
 @responds_with(ErrorCode.ACCOUNT_NOT_FOUND)
 def check_voice_project(project_id: uuid.UUID) -> object:
-    """Check a voice project's credential now; needs the scope `admin`."""
+    """Check a voice project's credential now."""
     return wiring().accounts.check(AccountKind.VOICE, project_id)
 
 
@@ -143,7 +143,7 @@ def check_voice_project(project_id: uuid.UUID) -> object:
 @projects_blueprint.output(VoiceProjectOut, description="The project, with its new credential in use.")
 @responds_with(ErrorCode.ACCOUNT_NOT_FOUND, ErrorCode.CREDENTIAL_KEYS_MISSING, *ROTATION_CODES)
 def rotate_voice_project(project_id: uuid.UUID, json_data: dict[str, Any]) -> object:
-    """Replace a voice project's credential by one that LiveKit accepts; needs the scope `admin`."""
+    """Replace a voice project's credential by one that LiveKit accepts."""
     return wiring().accounts.rotate(AccountKind.VOICE, project_id, **json_data, origin=origin())
 
 
@@ -151,6 +151,6 @@ def rotate_voice_project(project_id: uuid.UUID, json_data: dict[str, Any]) -> ob
 @projects_blueprint.output({}, 204, description="Deleted, and its credential erased.")
 @responds_with(ErrorCode.ACCOUNT_NOT_FOUND, ErrorCode.ACCOUNT_IN_USE)
 def delete_voice_project(project_id: uuid.UUID) -> ResponseReturnValue:
-    """Delete a voice project that nothing uses; needs the scope `admin`."""
+    """Delete a voice project that nothing uses."""
     wiring().accounts.delete(AccountKind.VOICE, project_id, origin=origin())
     return "", 204

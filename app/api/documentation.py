@@ -1,5 +1,6 @@
 """The API reference: the OpenAPI document, completed, and /docs with Swagger UI from a package, not from a CDN."""
 
+import json
 import re
 import threading
 from collections import defaultdict
@@ -11,103 +12,17 @@ from typing import Any
 from apiflask import APIBlueprint, APIFlask
 from flask import Response, current_app, send_from_directory
 
+from app.api.examples import add_examples
+from app.api.webhook_reference import webhook_reference
 from app.bulk.files import COLUMNS
 from app.domain.errors import ErrorCode
-from app.domain.events import PHONE_EVENTS, WebhookEvent
-from app.domain.findings import Callers, FindingCode, Severity
 from app.domain.operations import COLUMNS as ID_COLUMNS
-from app.domain.operations import OperationKind, PhoneStatus
 from app.domain.workspaces import DEFAULT_SLUG, SLUG, WORKSPACE_HEADER
 from app.path.adoption import LinkProblem
-from app.views.agent_schemas import AGENT_ID, MERGE_PATCH, NUMBER, OPERATION_ID, STATUS_URL
-from app.views.webhook_schemas import MESSAGE_ID, SUMMARIES
+from app.views.agent_schemas import AGENT_ID, MERGE_PATCH, NUMBER, STATUS_URL
+from app.web.authentication import is_operated, needed_scope
 from app.web.documented import HEADERS, IDEMPOTENT, PROBLEMS
-from app.web.problems import KINDS, MIME_TYPE, problem_body
-
-DELIVERY_HEADERS = {
-    "webhook-id": {"description": "The same on every attempt: use it to recognise repetitions.", "example": MESSAGE_ID},
-    "webhook-timestamp": {"description": "When this attempt was signed, in Unix seconds.", "example": "1674087231"},
-    "webhook-signature": {
-        "description": "One or more, separated by blanks: `v1,` and the base64 HMAC-SHA256 of "
-        "`{webhook-id}.{webhook-timestamp}.{body}` under the secret.",
-        "example": "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
-    },
-}
-
-_ABOUT_AGENT = {
-    "agentId": {"type": "string", "format": "uuid", "example": AGENT_ID},
-    "agentName": {"type": "string", "example": "Front desk"},
-    "phoneNumber": {"type": "string", "example": NUMBER},
-    "phoneProvisioningStatus": {"enum": [status.value for status in PhoneStatus]},
-}
-_ABOUT_OPERATION = {
-    "operationId": {"type": "string", "format": "uuid", "example": OPERATION_ID},
-    "operationKind": {"enum": [kind.value for kind in OperationKind]},
-    "error": {
-        "type": "object",
-        "description": "Why it failed, if it did.",
-        "properties": {"code": {"type": "string"}, "detail": {"type": "string"}},
-    },
-}
-_ABOUT_DRIFT = {
-    "operationId": {"type": "null"},
-    "findings": {
-        "type": "array",
-        "items": {
-            "type": "object",
-            "properties": {
-                "code": {"enum": [code.value for code in FindingCode]},
-                "severity": {"enum": [severity.value for severity in Severity]},
-                "callers": {"enum": [*(callers.value for callers in Callers), None]},
-                "sentence": {"type": "string"},
-                "detail": {"type": "string"},
-                "resource": {
-                    "type": ["object", "null"],
-                    "properties": {"kind": {"type": "string"}, "id": {"type": "string"}},
-                },
-            },
-        },
-    },
-}
-
-
-def webhook_reference() -> dict[str, Any]:
-    """Return the section: one entry for each event that an endpoint may subscribe to."""
-    return {event.value: {"post": _post(event)} for event in PHONE_EVENTS}
-
-
-def _post(event: WebhookEvent) -> dict[str, Any]:
-    headers = [
-        {"in": "header", "name": name, "required": True, "schema": {"type": "string"}, **about}
-        for name, about in DELIVERY_HEADERS.items()
-    ]
-    return {
-        "summary": SUMMARIES[event],
-        "tags": ["Webhooks"],
-        # A receiver authenticates us by the signature in the headers, which no OpenAPI security scheme describes.
-        "security": [],
-        "parameters": headers,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": _body(event)}}},
-        "responses": {"2XX": {"description": "Received. Any other status is retried; 410 disables the endpoint."}},
-    }
-
-
-def _body(event: WebhookEvent) -> dict[str, Any]:
-    more = _ABOUT_DRIFT if event is WebhookEvent.DRIFTED else _ABOUT_OPERATION
-    return {
-        "type": "object",
-        "required": ["type", "timestamp", "data"],
-        "properties": {
-            "type": {"const": event.value},
-            "timestamp": {"type": "string", "format": "date-time", "description": "When it happened."},
-            "data": {
-                "type": "object",
-                "required": [*_ABOUT_AGENT, "operationId"],
-                "properties": {**_ABOUT_AGENT, **more},
-            },
-        },
-    }
-
+from app.web.problems import KINDS, MIME_TYPE
 
 _C = ErrorCode
 
@@ -119,11 +34,34 @@ Work is asynchronous: a call that starts an operation responds with 202 and a `s
 a closed list. Every response has an `X-Request-ID`, the client's own if it sent one.
 """
 
-EVERY_CALL = (
+TAGS: Mapping[str, str] = {
+    "Agents": "A voice agent by the name that LiveKit dispatches calls to; it has one number at most.",
+    "Phone numbers": "Connecting a number to an agent, and disconnecting it.",
+    "Numbers": "The numbers that the Twilio account owns, and what each is used for.",
+    "Bulk": "Many numbers in one request, as JSON or CSV.",
+    "Care": "Checking, repairing and moving the path of a number that is connected.",
+    "Test calls": "Calls that Trunkline places itself, to hear whether a number's agent answers.",
+    "Trunks": "The Twilio trunks of the installation, and how many more numbers fit.",
+    "Operations": "The background jobs: their steps, their trail of events, their errors.",
+    "Audit": "Comparing everything that is stored with what both providers have.",
+    "Webhooks": "Endpoints of yours that are told of events, and what was delivered to them.",
+    "Workspaces": "Teams that share the installation and see nothing of each other.",
+    "Keys": "API keys.",
+    "Activity": "Who has changed what.",
+    "Carrier accounts": "Twilio accounts of a workspace's own.",
+    "Voice projects": "LiveKit projects of a workspace's own.",
+    "Overview": "The whole installation, or a workspace, at a glance.",
+    "Health": "For supervisors, load balancers and Prometheus.",
+}
+"""Tag -> what its calls are about."""
+
+ANY_CALL = (_C.REQUEST_TOO_LARGE,)
+"""A body is refused before anybody asks whether the call takes one."""
+
+KEYED_CALL = (
     _C.UNAUTHENTICATED,
     _C.FORBIDDEN,
     _C.WORKSPACE_NOT_FOUND,
-    _C.REQUEST_TOO_LARGE,
     _C.INTERNAL_ERROR,
     _C.SERVICE_UNAVAILABLE,
 )
@@ -147,6 +85,8 @@ MERGE_PATCHES = {("/api/agents/{agent_id}", "patch")}
 
 NEEDS_NO_KEY = {"/healthz", "/readyz"}
 """The paths that need no key."""
+
+_OPERATED = "For operators of the installation: a workspace's key gets 403."
 
 _ID = {"type": "string", "format": "uuid", "example": AGENT_ID}
 
@@ -263,16 +203,36 @@ def configure_openapi(app: APIFlask) -> None:
 
 def _complete(document: dict[str, Any]) -> dict[str, Any]:
     components = document.setdefault("components", {})
-    components["schemas"] = dict(sorted({**components.get("schemas", {}), "Problem": PROBLEM}.items()))
-    components["parameters"] = dict(PARAMETERS)
-    for name, schema in components["schemas"].items():
+    schemas = dict(sorted({**components.get("schemas", {}), "Problem": PROBLEM}.items()))
+    components |= {"schemas": schemas, "parameters": dict(PARAMETERS)}
+    for name, schema in schemas.items():
         _complete_schema(name, schema)
+    names = _function_names()
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            _complete_operation(path, method, operation, components["schemas"])
-    document["servers"] = [{"url": "/"}]
+            _complete_operation(path, method, operation, schemas)
+            operation["operationId"] = _in_camel_case(names[path, method])
+    document["tags"] = [{"name": tag["name"], "description": TAGS.get(tag["name"], "")} for tag in document["tags"]]
+    document["servers"] = [{"url": "/", "description": "Where this document comes from."}]
     document["webhooks"] = webhook_reference()
+    components["examples"] = add_examples(document)
     return document
+
+
+def _function_names() -> dict[tuple[str, str], str]:
+    """Return path and method -> the name of the view."""
+    rules = current_app.url_map.iter_rules()
+    return {
+        (re.sub(r"<([^>]+)>", r"{\1}", rule.rule), method.lower()): rule.endpoint.rpartition(".")[2]
+        for rule in rules
+        for method in rule.methods or ()
+    }
+
+
+def _in_camel_case(name: str) -> str:
+    """Turn provision_phone into provisionPhone: generated clients name their methods so."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
 
 
 LEFT_OUT = frozenset({("Provisioned", "warnings")})
@@ -283,48 +243,72 @@ _OF_WHAT_IS_SET = re.compile(r"([A-Z][a-z]+)?OptionsOut")
 
 
 def _complete_schema(name: str, schema: dict[str, Any]) -> None:
-    """Mark every field of a response as always present, but for options and `LEFT_OUT`; later versions may add some."""
-    if name != "Problem" and not name.endswith("In"):
+    """Mark every field of a response as always present, but for options and `LEFT_OUT`; later versions may add some.
+
+    The default of a field in a request is told in words: generators take a `default` for a promise that it is there,
+    and would have clients send it (openapi-typescript, as of version 7).
+    """
+    if name.endswith("In"):
+        for field in schema["properties"].values():
+            default = field.pop("default", None)
+            if default is not None:
+                field["description"] = f"{field['description']} Default: `{_as_text(default)}`."
+    elif name != "Problem":
         if not _OF_WHAT_IS_SET.fullmatch(name):
             schema["required"] = [each for each in schema["properties"] if (name, each) not in LEFT_OUT]
         schema.pop("additionalProperties", None)
 
 
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _complete_operation(path: str, method: str, operation: dict[str, Any], schemas: dict[str, Any]) -> None:
     codes = list(operation.pop(PROBLEMS, ()))
     operation["security"] = [] if path in NEEDS_NO_KEY else [{"apiKey": []}]
+    codes += ANY_CALL
     if operation["security"]:
-        codes += EVERY_CALL + (() if method == "get" else WRITING_CALL)
+        codes += KEYED_CALL + (() if method == "get" else WRITING_CALL)
+    operation["description"] = _who_may(path, method)
     if "requestBody" in operation:
         operation["requestBody"]["required"] = _has_required_fields(operation["requestBody"], schemas)
         if example := CSV_BODIES.get((path, method)):
             operation["requestBody"]["content"]["text/csv"] = {"schema": {"type": "string"}, "example": example}
         if (path, method) in MERGE_PATCHES:
             content = operation["requestBody"]["content"]
-            content[MERGE_PATCH] = content["application/json"]
+            content[MERGE_PATCH] = dict(content["application/json"])
         codes += WITH_BODY
-    wanted = [
+    operation["parameters"] += [
+        {"$ref": f"#/components/parameters/{name}"} for name in _header_parameters(path, method, operation)
+    ]
+    if operation.pop(IDEMPOTENT, False):
+        codes += WITH_KEY
+    for parameter in operation["parameters"]:
+        if parameter.get("in") == "path":
+            parameter["schema"] = _ID
+    for status, names in operation.pop(HEADERS, {}).items():
+        operation["responses"][status]["headers"] = {name: RESPONSE_HEADERS[name] for name in names}
+    responses = operation["responses"] | _problem_responses(codes)
+    operation["responses"] = {status: responses[status] for status in sorted(responses)}
+
+
+def _who_may(path: str, method: str) -> str:
+    """Say what a call needs of its key, as the check of the key has it."""
+    if path in NEEDS_NO_KEY:
+        return "Needs no key."
+    needs = f"Needs the scope `{needed_scope(method.upper(), path).value}`."
+    return f"{needs} {_OPERATED}" if is_operated(method.upper(), path) else needs
+
+
+def _header_parameters(path: str, method: str, operation: Mapping[str, Any]) -> list[str]:
+    of_its_own = [
         name
         for (ending, verb), names in _HEADER_PARAMETERS.items()
         for name in names
         if path.endswith(ending) and verb == method
     ]
-    if operation.pop(IDEMPOTENT, False):
-        codes += WITH_KEY
-        wanted.append("IdempotencyKey")
-    if operation["security"]:
-        wanted.append("Workspace")
-    for parameter in operation["parameters"]:
-        if parameter.get("in") == "path":
-            parameter["schema"] = _ID
-    operation["parameters"] += [{"$ref": f"#/components/parameters/{name}"} for name in wanted]
-    for status, names in operation.pop(HEADERS, {}).items():
-        operation["responses"][status]["headers"] = {name: RESPONSE_HEADERS[name] for name in names}
-    responses = operation["responses"] | _problem_responses(codes)
-    operation["responses"] = {status: responses[status] for status in sorted(responses)}
-    # post_phones_provision_phone -> provisionPhone: generated clients name their methods so.
-    first, *rest = operation["operationId"].split("_")[2:]
-    operation["operationId"] = first + "".join(word.capitalize() for word in rest)
+    every = {"IdempotencyKey": operation.get(IDEMPOTENT, False), "Workspace": bool(operation["security"])}
+    return [*of_its_own, *(name for name, is_taken in every.items() if is_taken)]
 
 
 def _has_required_fields(body: dict[str, Any], schemas: dict[str, Any]) -> bool:
@@ -342,19 +326,16 @@ def _problem_responses(codes: Iterable[ErrorCode]) -> dict[str, Any]:
 def _problem_response(codes: list[ErrorCode]) -> dict[str, Any]:
     headers = {"Retry-After"} if any(KINDS[code].retry_after_s is not None for code in codes) else set()
     headers |= {"WWW-Authenticate"} if ErrorCode.UNAUTHENTICATED in codes else set()
-    examples = {
-        code.value: {"value": problem_body(code, f"{KINDS[code].title}.", errors=_errors(code))} for code in codes
-    }
-    schema = {"$ref": "#/components/schemas/Problem"}
     return {
         "description": "; ".join(f"`{code.value}`" for code in codes),
-        "content": {MIME_TYPE: {"schema": schema, "examples": examples}},
+        "content": {
+            MIME_TYPE: {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "examples": {code.value: {"$ref": f"#/components/examples/{code.value}"} for code in codes},
+            }
+        },
         **({"headers": {name: RESPONSE_HEADERS[name] for name in sorted(headers)}} if headers else {}),
     }
-
-
-def _errors(code: ErrorCode) -> dict[str, list[str]] | None:
-    return {"phoneNumber": ["Missing data for required field."]} if code is ErrorCode.VALIDATION_FAILED else None
 
 
 blueprint = APIBlueprint("documentation", __name__, enable_openapi=False)

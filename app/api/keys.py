@@ -22,7 +22,7 @@ blueprint = APIBlueprint("keys", __name__, url_prefix="/api/keys", tag="Keys")
 @blueprint.output(KeySecretOut, 201, description="The key, with its text.")
 @responds_with(ErrorCode.WORKSPACE_NOT_FOUND)
 def create_key(json_data: dict[str, Any]) -> ResponseReturnValue:
-    """Make a key; needs the scope `admin`."""
+    """Make a key."""
     # No Idempotency-Key: the stored response would contain the key.
     return web_services().keys.create(**json_data, origin=origin()), 201  # type: ignore[return-value]  # APIFlask packs the row
 
@@ -32,7 +32,7 @@ def create_key(json_data: dict[str, Any]) -> ResponseReturnValue:
 @blueprint.output(KeyPage, description="One page.")
 @responds_with(ErrorCode.VALIDATION_FAILED)
 def list_keys(query_data: dict[str, Any]) -> object:
-    """List keys, revoked ones too, the newest first; needs the scope `admin`."""
+    """List keys, revoked ones too, the newest first."""
     limit = query_data["limit"]
     return cut(web_services().keys.page(limit=limit + 1, after=query_data.get("cursor")), limit)
 
@@ -41,7 +41,7 @@ def list_keys(query_data: dict[str, Any]) -> object:
 @blueprint.output({}, 204, description="Revoked: within a second nobody accepts it, and its browsers are signed out.")
 @responds_with(ErrorCode.KEY_NOT_FOUND)
 def revoke_key(key_id: uuid.UUID) -> ResponseReturnValue:
-    """Revoke a key; needs the scope `admin`."""
+    """Revoke a key."""
     web_services().keys.revoke(key_id, origin=origin())
     return "", 204
 
@@ -54,5 +54,5 @@ activity_blueprint = APIBlueprint("activity", __name__, url_prefix="/api/activit
 @activity_blueprint.output(ActivityPage, description="One page.")
 @responds_with(ErrorCode.VALIDATION_FAILED)
 def list_activity(query_data: dict[str, Any]) -> object:
-    """List changes, sign-ins and refusals, and who made them, the newest first; needs the scope `admin`."""
+    """List changes, sign-ins and refusals, and who made them, the newest first."""
     return web_services().reader.activity(**query_data)

@@ -30,7 +30,7 @@ blueprint = APIBlueprint("webhooks", __name__, url_prefix="/api/webhooks", tag="
 @blueprint.output(WebhookSecretOut, 201, description="The endpoint, with its secret.")
 @responds_with(ErrorCode.WEBHOOK_LIMIT, headers={201: ["Location"]})
 def create_webhook(json_data: dict[str, Any]) -> ResponseReturnValue:
-    """Register an endpoint; needs the scope `admin`."""
+    """Register an endpoint."""
     # No Idempotency-Key: the stored response would contain the secret.
     shown = wiring().webhooks.create(**json_data, origin=origin())
     return shown, 201, {"Location": f"/api/webhooks/{shown.endpoint.id}"}  # type: ignore[return-value]  # APIFlask packs the row
@@ -57,7 +57,7 @@ def list_webhooks() -> object:
 @blueprint.output(WebhookOut, description="The changed endpoint.")
 @responds_with(ErrorCode.WEBHOOK_NOT_FOUND)
 def change_webhook(webhook_id: uuid.UUID, json_data: dict[str, Any]) -> object:
-    """Change, disable or enable an endpoint; needs the scope `admin`."""
+    """Change, disable or enable an endpoint."""
     return wiring().webhooks.change(webhook_id, json_data, origin=origin())
 
 
@@ -65,7 +65,7 @@ def change_webhook(webhook_id: uuid.UUID, json_data: dict[str, Any]) -> object:
 @blueprint.output({}, 204, description="Deleted, with its log.")
 @responds_with(ErrorCode.WEBHOOK_NOT_FOUND)
 def delete_webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
-    """Delete an endpoint; needs the scope `admin`."""
+    """Delete an endpoint."""
     wiring().webhooks.delete(webhook_id, origin=origin())
     return "", 204
 
@@ -82,7 +82,7 @@ def rotate_webhook_secret(webhook_id: uuid.UUID) -> object:
 @blueprint.output(WebhookDeliveryOut, 202, description="Queued.")
 @responds_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.WEBHOOK_DISABLED)
 def ping_webhook(webhook_id: uuid.UUID) -> object:
-    """Send a `ping` to an endpoint; needs the scope `admin`."""
+    """Send a `ping` to an endpoint."""
     return wiring().webhooks.test(webhook_id, origin=origin())
 
 
@@ -100,5 +100,5 @@ def list_webhook_deliveries(webhook_id: uuid.UUID, query_data: dict[str, Any]) -
 @blueprint.output(WebhookDeliveryOut, 202, description="Queued again, under the same `webhook-id`.")
 @responds_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.WEBHOOK_DELIVERY_NOT_FOUND, ErrorCode.WEBHOOK_DISABLED)
 def redeliver_webhook(webhook_id: uuid.UUID, delivery_id: uuid.UUID) -> object:
-    """Send a delivery again; needs the scope `admin`."""
+    """Send a delivery again."""
     return wiring().webhooks.redeliver(webhook_id, delivery_id, origin=origin())

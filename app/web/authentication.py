@@ -60,12 +60,19 @@ def _check_protected() -> None:
         check_key()
 
 
-def _needed_scope() -> Scope:
-    if request.path.startswith(CONFIDENTIAL):
+def needed_scope(method: str, path: str) -> Scope:
+    """Return the scope that a call needs."""
+    if path.startswith(CONFIDENTIAL):
         return Scope.ADMIN
-    if request.method in SAFE_METHODS:
+    if method in SAFE_METHODS:
         return Scope.READ
-    return Scope.ADMIN if request.path.startswith(ADMINISTERED) else Scope.WRITE
+    return Scope.ADMIN if path.startswith(ADMINISTERED) else Scope.WRITE
+
+
+def is_operated(method: str, path: str) -> bool:
+    """Say whether a call is for operators of the installation only."""
+    is_write = method not in SAFE_METHODS
+    return path.startswith(OPERATED) or (is_write and path.startswith(OPERATED_WRITES))
 
 
 LOCAL_OPERATOR = "trunkline.local_operator"
@@ -106,20 +113,15 @@ def admit(found: Caller) -> None:
     """Let the request go on as this caller's, and see what that sees; 403 for what the caller may not do."""
     g.caller = found
     see(found.workspace_id)
-    needed = _needed_scope()
+    needed = needed_scope(request.method, request.path)
     if not found.may(needed):
         detail = f"This call needs the scope '{needed}'; the key has {', '.join(found.scopes) or 'none'}."
         raise RefusedError(ErrorCode.FORBIDDEN, detail)
-    if not found.is_operator and _is_operators():
+    if not found.is_operator and is_operated(request.method, request.path):
         raise RefusedError(ErrorCode.FORBIDDEN, OPERATORS_ONLY)
 
 
 OPERATORS_ONLY = "This is for operators of the installation: the key belongs to a workspace."
-
-
-def _is_operators() -> bool:
-    is_write = request.method not in SAFE_METHODS
-    return request.path.startswith(OPERATED) or (is_write and request.path.startswith(OPERATED_WRITES))
 
 
 def _no_key(detail: str, challenge: str) -> RefusedError:
