@@ -83,6 +83,8 @@ CSV_BODIES = {
 MERGE_PATCHES = {("/api/agents/{agent_id}", "patch")}
 """The calls that take a JSON merge patch (RFC 7396) by that name too."""
 
+TOO_MANY_REQUESTS = str(KINDS[_C.RATE_LIMITED].status)
+
 NEEDS_NO_KEY = {"/healthz", "/readyz"}
 """The paths that need no key."""
 
@@ -170,7 +172,19 @@ RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
     },
     "Preference-Applied": {"description": "`wait=N` when the wait took place.", "schema": {"type": "string"}},
     "WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}},
+    "RateLimit-Policy": {
+        "description": "How many writing calls (`q`) the key may make in how many seconds (`w`). Absent with "
+        "`RATE_LIMIT=off`.",
+        "schema": {"type": "string", "examples": ['"writes";q=6000;w=60']},
+    },
+    "RateLimit": {
+        "description": "How many more it may make now (`r`), and in how many seconds it may make more than that (`t`).",
+        "schema": {"type": "string", "examples": ['"writes";r=5990;t=1']},
+    },
 }
+
+RATE_HEADERS = ("RateLimit-Policy", "RateLimit")
+"""Of every response to a call that counts against the rate of its key."""
 
 _HEADER_PARAMETERS = {
     ("/provision-phone", "post"): ("Prefer",),
@@ -204,7 +218,7 @@ def configure_openapi(app: APIFlask) -> None:
 def _complete(document: dict[str, Any]) -> dict[str, Any]:
     components = document.setdefault("components", {})
     schemas = dict(sorted({**components.get("schemas", {}), "Problem": PROBLEM}.items()))
-    components |= {"schemas": schemas, "parameters": dict(PARAMETERS)}
+    components |= {"schemas": schemas, "parameters": dict(PARAMETERS), "headers": dict(RESPONSE_HEADERS)}
     for name, schema in schemas.items():
         _complete_schema(name, schema)
     names = _function_names()
@@ -286,10 +300,20 @@ def _complete_operation(path: str, method: str, operation: dict[str, Any], schem
     for parameter in operation["parameters"]:
         if parameter.get("in") == "path":
             parameter["schema"] = _ID
-    for status, names in operation.pop(HEADERS, {}).items():
-        operation["responses"][status]["headers"] = {name: RESPONSE_HEADERS[name] for name in names}
     responses = operation["responses"] | _problem_responses(codes)
     operation["responses"] = {status: responses[status] for status in sorted(responses)}
+    _complete_headers(operation, is_counted=method != "get" and bool(operation["security"]))
+
+
+def _complete_headers(operation: dict[str, Any], *, is_counted: bool) -> None:
+    """Name the headers of every response: what its view notes, and what is left of the rate where it is counted."""
+    noted = operation.pop(HEADERS, {})
+    for status, response in operation["responses"].items():
+        names = [*response.pop(HEADERS, ()), *noted.get(status, ())]
+        if is_counted and (status.startswith("2") or status == TOO_MANY_REQUESTS):
+            names += RATE_HEADERS
+        if names:
+            response["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def _who_may(path: str, method: str) -> str:
@@ -324,8 +348,8 @@ def _problem_responses(codes: Iterable[ErrorCode]) -> dict[str, Any]:
 
 
 def _problem_response(codes: list[ErrorCode]) -> dict[str, Any]:
-    headers = {"Retry-After"} if any(KINDS[code].retry_after_s is not None for code in codes) else set()
-    headers |= {"WWW-Authenticate"} if ErrorCode.UNAUTHENTICATED in codes else set()
+    names = {"Retry-After": any(KINDS[code].retry_after_s is not None for code in codes)}
+    names["WWW-Authenticate"] = ErrorCode.UNAUTHENTICATED in codes
     return {
         "description": "; ".join(f"`{code.value}`" for code in codes),
         "content": {
@@ -334,7 +358,7 @@ def _problem_response(codes: list[ErrorCode]) -> dict[str, Any]:
                 "examples": {code.value: {"$ref": f"#/components/examples/{code.value}"} for code in codes},
             }
         },
-        **({"headers": {name: RESPONSE_HEADERS[name] for name in sorted(headers)}} if headers else {}),
+        HEADERS: [name for name, is_sent in names.items() if is_sent],
     }
 
 

@@ -216,7 +216,8 @@ def _too_many_attempts(key: str) -> RefusedError | None:
     # A mistyped key is almost a key: store only a hash.
     beginning = hashlib.sha256(key[:COUNTED_CHARACTERS].encode()).hexdigest()
     counted = (f"sign-in from {client_address(request)}", f"sign-in with {beginning}")
-    waits = [wait for who in counted if (wait := console_services().sign_in_limit.retry_after_s(who)) is not None]
+    found = [left for who in counted if (left := console_services().sign_in_limit.take(who)) is not None]
+    waits = [left.more_in_s for left in found if not left.may_pass]
     if not waits:
         return None
     detail = f"Too many wrong keys: try again in {max(waits)} s. A valid key is always accepted."

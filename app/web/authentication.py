@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flask import Flask, g, request
+from flask import Flask, Response, g, request
 
 from app.access import Caller, Scope
 from app.db.visibility import NOBODY, see, seeing
@@ -15,6 +15,7 @@ from app.domain.errors import ErrorCode, RefusedError
 from app.domain.events import Channel
 from app.domain.workspaces import WORKSPACE_HEADER
 from app.web.context import web_services
+from app.web.limits import Allowance
 from app.web.problems import HttpRefusedError
 
 if TYPE_CHECKING:
@@ -128,9 +129,14 @@ def _no_key(detail: str, challenge: str) -> RefusedError:
     return HttpRefusedError(ErrorCode.UNAUTHENTICATED, detail, {"WWW-Authenticate": challenge})
 
 
+POLICY = "writes"
+"""The name of the rate limit in its headers."""
+
+
 def register_rate_limit(app: Flask) -> None:
     """Check the rate limit after the key, so that requests without a key count for nobody."""
     app.before_request(check_rate)
+    app.after_request(_tell_rate)
 
 
 def check_rate() -> None:
@@ -138,19 +144,30 @@ def check_rate() -> None:
     limit, who = web_services().rate_limit, g.get("caller")
     if limit is None or who is None or who.key_id is None or request.method in SAFE_METHODS:
         return
-    retry_after_s = limit.retry_after_s(str(who.key_id))
-    if retry_after_s is not None:
-        raise _too_fast(retry_after_s)
+    _check(limit.take(str(who.key_id)))
 
 
 def charge_items(count: int) -> None:
     """Count a bulk as one call per item (its own request is counted already); raise the 429 as `check_rate` does."""
     limit, who = web_services().rate_limit, g.get("caller")
-    retry_after_s = limit.charge(str(who.key_id), count - 1) if limit and who and who.key_id else None
-    if retry_after_s is not None:
-        raise _too_fast(retry_after_s)
+    if limit is not None and who is not None and who.key_id is not None:
+        _check(limit.charge(str(who.key_id), count - 1))
 
 
-def _too_fast(retry_after_s: int) -> RefusedError:
-    detail = f"This key writes too fast: come back in {retry_after_s} s."
-    return RefusedError(ErrorCode.RATE_LIMITED, detail, retry_after_s=retry_after_s)
+def _check(left: Allowance | None) -> None:
+    if left is None:
+        return
+    g.allowance = left
+    if not left.may_pass:
+        detail = f"This key writes too fast: come back in {left.more_in_s} s."
+        raise RefusedError(ErrorCode.RATE_LIMITED, detail, retry_after_s=left.more_in_s)
+
+
+def _tell_rate(response: Response) -> Response:
+    """Say what is left, as draft-ietf-httpapi-ratelimit-headers-10 has it, where the request was counted."""
+    limit, left = web_services().rate_limit, g.get("allowance")
+    if limit is not None and left is not None:
+        calls, span_s = limit.policy
+        response.headers["RateLimit-Policy"] = f'"{POLICY}";q={calls};w={span_s}'
+        response.headers["RateLimit"] = f'"{POLICY}";r={left.calls};t={left.more_in_s}'
+    return response

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 from flask import Flask, g
@@ -33,6 +33,26 @@ What a process has taken and does not use is counted too early or used too late:
 """
 
 
+@dataclass(frozen=True)
+class Allowance:
+    """What one key may still send: calls, and the whole seconds until it may send more than that."""
+
+    calls: int
+    more_in_s: int
+    may_pass: bool = True
+    """Whether the call that was counted may pass; if not, `more_in_s` says when one may."""
+
+
+@dataclass
+class Batch:
+    """Calls that this process has taken from Redis and not used, and what Redis had left beside them."""
+
+    calls: int
+    beside: int
+    more_at: float
+    ends_at: float
+
+
 class RateLimit:
     """The same limit for each key; while Redis is down every request passes."""
 
@@ -46,28 +66,33 @@ class RateLimit:
         self._item = item
         self._limiter = SlidingWindowCounterRateLimiter(self._storage)
         self._batch = max(item.amount // BATCHES, 1)
-        self._taken: dict[str, tuple[int, float]] = {}
+        self._batches: dict[str, Batch] = {}
         self._clock = clock
         self._lock = threading.Lock()
         self._paused_until = 0.0
 
-    def retry_after_s(self, who: str) -> int | None:
-        """Count one call of `who`; return None if it may pass, else the seconds until the next one may."""
-        if self._clock() < self._paused_until or self._use_taken(who):
+    @property
+    def policy(self) -> tuple[int, int]:
+        """How many calls may pass in how many seconds."""
+        return self._item.amount, self._item.get_expiry()
+
+    def take(self, who: str) -> Allowance | None:
+        """Count one call of `who`; return whether it may pass and what is left. None: nothing is counted for now."""
+        if self._clock() < self._paused_until:
             return None
+        if (left := self._use_batch(who)) is not None:
+            return left
         try:
-            if self._batch > 1 and self._limiter.hit(self._item, who, cost=self._batch):
-                self._take_batch(who)
-                return None
-            if self._limiter.hit(self._item, who):
-                return None
-            return self._wait_s(who)
+            for calls in dict.fromkeys((self._batch, 1)):
+                if self._limiter.hit(self._item, who, cost=calls):
+                    return self._keep_batch(who, calls - 1)
+            return Allowance(0, self._wait_s(who), may_pass=False)
         except (RedisError, OSError) as error:
             self._pause(error)
             return None
 
-    def charge(self, who: str, calls: int) -> int | None:
-        """Count several more calls of `who`, at most the whole limit; return None or seconds as for a single call.
+    def charge(self, who: str, calls: int) -> Allowance | None:
+        """Count several more calls of `who`, at most the whole limit; return as for a single call.
 
         They pass while the limit is not overdrawn, and may overdraw it: so a request of any size is possible, and the
         key waits afterwards until the excess has expired.
@@ -78,8 +103,8 @@ class RateLimit:
         key, limit = self._item.key_for(who), self._item.amount + cost
         try:
             if self._storage.acquire_sliding_window_entry(key, limit, self._item.get_expiry(), cost):
-                return None
-            return self._wait_s(who)
+                return self._keep_batch(who)
+            return Allowance(0, self._wait_s(who), may_pass=False)
         except (RedisError, OSError) as error:
             self._pause(error)
             return None
@@ -89,29 +114,63 @@ class RateLimit:
         span_s, limit = self._item.get_expiry(), self._item.amount
         before, before_s, now, now_s = self._storage.get_sliding_window(self._item.key_for(who), span_s)
         if now >= limit:  # used up or overdrawn: this window has to become the previous one, and then expire
-            wait_s = now_s % span_s + span_s * (1 - limit / now)
+            wait_s = _rest(now_s, span_s) + span_s * (1 - limit / now)
         else:
             wait_s = before_s - span_s * (limit - now) / before if before else 0.0
         return max(math.ceil(wait_s), 1)
+
+    def _left(self, who: str) -> tuple[int, float]:
+        """Return how many calls Redis has left, and the seconds until it has one more.
+
+        The calls of the previous window expire one by one, those of this one begin to with its end.
+        """
+        span_s = self._item.get_expiry()
+        before, before_s, now, now_s = self._storage.get_sliding_window(self._item.key_for(who), span_s)
+        left = self._item.amount - math.floor(before * before_s / span_s + now)
+        next_s = _rest(before_s, span_s / before) if before else float(span_s)
+        return max(left, 0), min(next_s, _rest(now_s, span_s))
 
     def _pause(self, error: Exception) -> None:
         log.warning("rate_limit_off", error=type(error).__name__)
         with self._lock:
             self._paused_until = self._clock() + PAUSE_AFTER_FAILURE_S
 
-    def _take_batch(self, who: str) -> None:
-        """Keep the rest of a batch after this call, for as long as Redis counts it."""
+    def _keep_batch(self, who: str, calls: int | None = None) -> Allowance:
+        """Keep so many calls, or those that are kept already, with what Redis has left beside them."""
+        beside, more_in_s = self._left(who)
+        now = self._clock()
         with self._lock:
-            self._taken[who] = (self._batch - 1, self._clock() + self._item.get_expiry())
+            kept = self._batches.get(who)
+            if calls is not None:
+                # For as long as Redis counts them.
+                batch = Batch(calls, beside, now + more_in_s, now + self._item.get_expiry())
+            else:
+                batch = replace(kept or Batch(0, 0, 0, now), beside=beside, more_at=now + more_in_s)
+            self._batches[who] = batch
+            return _allowance(batch, now)
 
-    def _use_taken(self, who: str) -> bool:
-        """Use one call of a batch that this process has taken; say whether there was one."""
+    def _use_batch(self, who: str) -> Allowance | None:
+        """Use one call of a batch that this process has taken; None if there is none."""
+        now = self._clock()
         with self._lock:
-            left, until = self._taken.get(who, (0, 0.0))
-            if left == 0 or self._clock() >= until:
-                return False
-            self._taken[who] = (left - 1, until)
-            return True
+            batch = self._batches.get(who)
+            if batch is None or batch.calls == 0 or now >= batch.ends_at:
+                return None
+            batch.calls -= 1
+            return _allowance(batch, now)
+
+
+def _rest(left_s: float, span_s: float) -> float:
+    """Return the seconds to the end of the span that is running, of those that end in `left_s`; at its start all of it.
+
+    Redis keeps a window for a second span, in which it is the previous one.
+    """
+    return left_s % span_s or span_s
+
+
+def _allowance(batch: Batch, now: float) -> Allowance:
+    # Rounded, since the sum and difference of two times may be a little more than it was.
+    return Allowance(batch.calls + batch.beside, max(math.ceil(round(batch.more_at - now, 3)), 1))
 
 
 def make_rate_limit(settings: Settings) -> RateLimit | None:

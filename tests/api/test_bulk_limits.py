@@ -1,14 +1,16 @@
 """What a bulk is told of the account's room, and what it counts for against the rate of its key."""
 
+import re
 from dataclasses import replace
 
 import pytest
 from limits import parse
+from werkzeug.test import TestResponse
 
 from app.domain.errors import ErrorCode
 from app.providers.errors import TransientError
 from app.web.context import WEB_SERVICES
-from app.web.limits import RateLimit
+from app.web.limits import Allowance, RateLimit
 from tests.api.test_bulk import fresh, start
 from tests.support.api import NOBODY, Api
 
@@ -59,6 +61,35 @@ def test_a_bulk_counts_as_many_calls_as_it_has_items(api: Api, monkeypatch: pyte
     assert api.count("bulks") == 3
 
 
+def told(response: TestResponse) -> tuple[str | None, str | None]:
+    """Return what a response says of the key's rate."""
+    return response.headers.get("RateLimit-Policy"), response.headers.get("RateLimit")
+
+
+def test_every_writing_call_is_told_what_its_key_may_still_send(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(api, monkeypatch, "20/hour")
+    first, bad = api.post("/api/agents", {"name": "one"}), api.post("/api/agents", {})
+    bulk = start(api, fresh(8, 1000))
+    last = [api.post("/api/agents", {"name": "more"}) for _ in range(11)][-1]
+
+    found = [told(response) for response in (first, bad, bulk)]
+    assert [policy for policy, _ in found] == ['"writes";q=20;w=3600'] * 3
+    left = [re.fullmatch(r'"writes";r=(\d+);t=(\d+)', text or "") for _, text in found]
+    assert [int(one[1]) for one in left if one] == [19, 18, 10]
+    assert all(3500 < int(one[2]) <= 3600 for one in left if one)
+    assert (last.status_code, told(last)[1]) == (429, f'"writes";r=0;t={last.headers["Retry-After"]}')
+
+
+def test_nobody_is_told_of_a_rate_that_does_not_count_the_call(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(api, monkeypatch, "20/hour")
+    uncounted = [api.get("/api/agents"), api.client.post("/api/agents", json={"name": "one"}), api.get("/healthz")]
+    monkeypatch.setitem(api.app.extensions, WEB_SERVICES, replace(api.app.extensions[WEB_SERVICES], rate_limit=None))
+    uncounted.append(api.post("/api/agents", {"name": "one"}))
+
+    assert [response.status_code for response in uncounted] == [200, 401, 200, 201]
+    assert {told(response) for response in uncounted} == {(None, None)}
+
+
 def test_the_largest_bulk_passes_a_small_limit_and_uses_it_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     limited(api, monkeypatch, "5/hour")
 
@@ -70,7 +101,7 @@ def test_a_bulk_that_came_too_soon_is_not_what_its_idempotency_key_answers(
 ) -> None:
     key = {"Idempotency-Key": "import-8"}
     limited(api, monkeypatch, "5/hour")
-    monkeypatch.setattr(RateLimit, "charge", lambda *_: 7)
+    monkeypatch.setattr(RateLimit, "charge", lambda *_: Allowance(0, 7, may_pass=False))
     refused = start(api, fresh(2), headers=key)
     monkeypatch.undo()
     accepted = start(api, fresh(2), headers=key)
