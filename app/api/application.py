@@ -22,7 +22,7 @@ from app.domain.operations import STEP_BY_NAME
 from app.domain.version import VERSION
 from app.idempotency import IdempotencyStore
 from app.observability import logs
-from app.observability.metrics import BrokerCollector, RoomCollector, RowCollector, make_metrics
+from app.observability.metrics import BrokerCollector, BuildCollector, RoomCollector, RowCollector, make_metrics
 from app.views.bulks import BulkReader
 from app.views.overview import OverviewReader
 from app.views.reader import Reader
@@ -72,7 +72,11 @@ def build_application(wiring: Wiring) -> APIFlask:
         overview_reader=OverviewReader(sessions, wiring.headroom.of, wiring.rate_limiters),
         readiness=readiness,
         metrics=make_metrics(
-            RowCollector(sessions), broker, RoomCollector(wiring.headroom.all), ReadinessCollector(readiness)
+            BuildCollector(VERSION),
+            RowCollector(sessions),
+            broker,
+            RoomCollector(wiring.headroom.all),
+            ReadinessCollector(readiness),
         ),
         rate_limit=make_rate_limit(wiring.settings),
     )

@@ -38,7 +38,7 @@ class Metric:
 
 
 BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Upper bounds of both histograms, seconds: from a quick provider call to the end of a step's lease."""
+"""Upper bounds of all histograms, seconds: from a quick provider call to the end of a step's lease."""
 
 REFUSED_STATUSES = (401, 403, 429)
 """Response statuses that are counted: they show who tries keys, or sends too many requests."""
@@ -123,6 +123,19 @@ PROVIDER_IN_FLIGHT = Metric(
     "Requests under way; counted only where their number is limited.",
     ("provider",),
 )
+BUILD_INFO = Metric(
+    "trunkline_build_info",
+    Kind.GAUGE,
+    "1, with the versions of Trunkline and of Python of the web process that responds.",
+    ("version", "python"),
+)
+HTTP_SECONDS = Metric(
+    "trunkline_http_request_duration_seconds",
+    Kind.HISTOGRAM,
+    "Requests to API, console and health, by method, route and class of the response's status; a wait for an operation "
+    "(Prefer: wait) is part of it.",
+    ("method", "route", "status"),
+)
 HTTP_REFUSED = Metric(
     "trunkline_http_refused_total",
     Kind.COUNTER,
@@ -197,6 +210,8 @@ METRICS = (
     PROVIDER_ALLOWED,
     PROVIDER_SENT,
     PROVIDER_IN_FLIGHT,
+    BUILD_INFO,
+    HTTP_SECONDS,
     HTTP_REFUSED,
     QUEUE_MESSAGES,
     UNACKED_MESSAGES,

@@ -1,5 +1,6 @@
 """The page that Prometheus scrapes: rows counted in SQL, queues and counters read from Redis."""
 
+import platform
 import threading
 import time
 from collections import Counter
@@ -313,6 +314,18 @@ class RoomCollector(Collector):
         yield gauge(counters.NUMBERS_THAT_FIT, {labels: room.numbers_fit for labels, room in rooms.items()}, rooms)
 
 
+@dataclass(frozen=True, eq=False)
+class BuildCollector(Collector):
+    """Shows which version runs, and on which Python."""
+
+    version: str
+
+    def collect(self) -> Iterable[Family]:
+        """Yield one family."""
+        labels = (self.version, platform.python_version())
+        yield gauge(counters.BUILD_INFO, {labels: 1}, [labels])
+
+
 def _all(*enums: type[StrEnum]) -> Iterable[Labels]:
     return product(*([member.value for member in enum] for enum in enums))
 
@@ -370,6 +383,7 @@ class BrokerCollector(Collector):
         yield counted(counters.STEP_RETRIES, counts, runs)
         yield counted(counters.LEASE_LOSSES, counts, runs)
         yield counted(counters.TEST_CALLS, counts, product(CallVerdict, ("request", "monitor")))
+        yield counted(counters.HTTP_SECONDS, counts)
         yield counted(counters.HTTP_REFUSED, counts, [(str(status),) for status in counters.REFUSED_STATUSES])
         yield counted(counters.PROVIDER_CALLS, counts)
         yield counted(counters.PROVIDER_SECONDS, counts)

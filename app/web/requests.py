@@ -27,7 +27,7 @@ from app.domain.errors import (
 )
 from app.domain.texts import excerpt, read_uuid
 from app.domain.workspaces import AccountKind
-from app.observability.counters import HTTP_REFUSED, REFUSED_STATUSES
+from app.observability.counters import HTTP_REFUSED, HTTP_SECONDS, REFUSED_STATUSES
 from app.observability.tracing import SpanKind, checked_traceparent
 from app.views.fields import repeated_parameters
 from app.views.operation_schemas import DRY_RUN
@@ -108,6 +108,10 @@ TRACE_HEADER = "traceparent"
 TRACED = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 """Methods that change something; polls would outnumber them by far."""
 
+METHODS = TRACED | SAFE_METHODS
+OTHER_METHOD = "other"
+"""What metrics call a method that no route of ours has."""
+
 UNMATCHED = "unmatched"
 """The route of a request that matches none."""
 
@@ -159,20 +163,29 @@ def _finish(response: Response) -> Response:
     headers.setdefault("Cache-Control", "no-store")
     if request.is_secure:
         headers["Strict-Transport-Security"] = STRICT_TRANSPORT_SECURITY
+    took_s = time.perf_counter() - g.started
     caller = getattr(g, "caller", None)
     log.info(
         "request",
         method=request.method,
         route=route(),
         status=response.status_code,
-        took_ms=round((time.perf_counter() - g.started) * 1000, 1),
+        took_ms=round(took_s * 1000, 1),
         caller=caller.name if caller else None,
         address=client_address(request),
     )
-    if response.status_code in REFUSED_STATUSES:
-        wiring().telemetry.counters.count(HTTP_REFUSED, str(response.status_code))
+    _count(response.status_code, took_s)
     _end_span(response)
     return response
+
+
+def _count(status: int, took_s: float) -> None:
+    """Count a response in labels of closed sets: a client may send any method, and any path."""
+    counters = wiring().telemetry.counters
+    method = request.method if request.method in METHODS else OTHER_METHOD
+    counters.observe(HTTP_SECONDS, method, route(), f"{status // 100}xx", seconds=took_s)
+    if status in REFUSED_STATUSES:
+        counters.count(HTTP_REFUSED, str(status))
 
 
 def route() -> str:

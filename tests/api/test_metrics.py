@@ -1,6 +1,8 @@
 """What /metrics says beyond the rows that tests/api/test_health.py counts."""
 
+import platform
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +17,17 @@ from app.access import Scope
 from app.db.models import Audit, Operation
 from app.domain.findings import AuditStatus
 from app.domain.queues import QueueName
-from app.observability.counters import METRICS, PROVIDER_CALLS, PROVIDER_SECONDS, STEP_RUNS, STEP_SECONDS, Kind
+from app.domain.version import VERSION
+from app.observability.counters import (
+    HTTP_SECONDS,
+    METRICS,
+    PROVIDER_CALLS,
+    PROVIDER_SECONDS,
+    STEP_RUNS,
+    STEP_SECONDS,
+    SUM,
+    Kind,
+)
 from app.observability.metrics import RowCollector, make_metrics
 from tests.support.api import NOWHERE, NUMBER, Api, emptied, running_api
 from tests.unit.test_eyes_documents import NO_PROMTOOL, PROMTOOL
@@ -47,6 +59,7 @@ def let_something_happen(api: Api) -> None:
     counters.observe(STEP_SECONDS, "twilio_trunk", "do", seconds=0.3)
     counters.count(PROVIDER_CALLS, "twilio", "create_trunk", "ok")
     counters.observe(PROVIDER_SECONDS, "twilio", seconds=0.2)
+    api.get("/healthz")
     audit(api, [])
 
 
@@ -132,6 +145,44 @@ def test_findings_are_those_of_the_newest_audit_that_was_done(api: Api) -> None:
     }
     assert found["trunk_gone", "critical"] == 0
     assert 0 <= values(shown["trunkline_audit_age_seconds"])[()] < 60
+
+
+def requests_of(api: Api) -> dict[tuple[str, ...], float]:
+    """Return how many requests there were, by method, route and class of status."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    for text, count in api.wiring.telemetry.counters.read().items():
+        name, *labels = text.split("|")
+        if name == HTTP_SECONDS.name and labels[-1] != SUM:
+            counts[tuple(labels[:3])] += count
+    return counts
+
+
+def test_requests_are_counted_by_method_route_and_class_of_status_and_by_nothing_that_a_client_chooses(
+    api: Api,
+) -> None:
+    agent_id = api.agent()
+    before = requests_of(api)
+    api.get(f"/api/agents/{agent_id}/phone-status")
+    api.get("/api/agents/nobody")
+    api.client.get("/+15145551234?number=+15145551234")
+    api.client.open("/api/agents", method="A|B")
+    api.client.get("/audit")
+
+    grown = {labels: count - before[labels] for labels, count in requests_of(api).items() if count > before[labels]}
+
+    assert grown == {
+        ("GET", "/api/agents/<agent_id>/phone-status", "2xx"): 1,
+        ("GET", "/api/agents/<agent_id>", "4xx"): 1,
+        ("GET", "unmatched", "4xx"): 1,
+        ("other", "unmatched", "4xx"): 1,
+        ("GET", "/audit", "3xx"): 1,
+    }
+
+
+def test_the_version_that_runs_is_shown(api: Api) -> None:
+    shown = families(api.get("/metrics").text)["trunkline_build_info"]
+
+    assert values(shown) == {(platform.python_version(), VERSION): 1}
 
 
 def test_requests_that_are_refused_are_counted_by_status(api: Api) -> None:
