@@ -50,6 +50,9 @@ credentials there.
 CERTIFICATE_CHECKS = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 """redis-py's values of `ssl_cert_reqs` -> Python's; Celery spells them CERT_REQUIRED and so on."""
 
+_USUAL_PORTS = {"http": 80, "https": 443}
+"""Ports that browsers leave out of an origin."""
+
 _YES_OR_NO = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 _REDIS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -310,6 +313,25 @@ def proxies(value: str) -> str:
     if any(_network(entry).prefixlen == 0 for entry in entries(value)):
         raise ValueError("must name proxies, not every address")
     return value
+
+
+def origins(value: str) -> str:
+    """Accept origins of pages with commas, or nothing; return them as browsers write them in `Origin`."""
+    return ",".join(_origin(entry) for entry in entries(value))
+
+
+def _origin(entry: str) -> str:
+    example = "https://app.example.com"
+    parts = _split(entry.lower(), {"http", "https"}, example, with_login=False)
+    if parts.path or parts.query or parts.fragment:
+        raise ValueError(f"must look like {example}, without anything behind host and port")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError(
+            "names a page that comes in clear, where others can change it: use https, or a loopback address"
+        )
+    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+    port = f":{parts.port}" if parts.port not in (None, _USUAL_PORTS[parts.scheme]) else ""
+    return f"{parts.scheme}://{host}{port}"
 
 
 def networks_of(value: str) -> tuple[_Network, ...]:

@@ -157,6 +157,8 @@ class Settings(DatabaseSettings):
     """Writing calls per API key; "off" for no limit. 100 a second: only a runaway loop reaches it."""
     trusted_proxies: Annotated[str, AfterValidator(values.proxies)] = ""
     """Proxies (CIDR blocks with commas) whose X-Forwarded-For and X-Forwarded-Proto are trusted; none by default."""
+    cors_origins: Annotated[str, AfterValidator(values.origins)] = ""
+    """Origins (with commas) whose pages may call the API from a browser; none by default."""
     metrics_public: bool = False
     """Whether /metrics needs no key."""
 
@@ -232,6 +234,11 @@ class Settings(DatabaseSettings):
     def webhook_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """The private networks that webhooks may be sent to."""
         return values.networks_of(self.webhook_allowed_networks)
+
+    @property
+    def page_origins(self) -> frozenset[str]:
+        """The origins whose pages may call the API."""
+        return frozenset(values.entries(self.cors_origins))
 
     @cached_property
     def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:

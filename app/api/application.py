@@ -31,6 +31,7 @@ from app.web import health
 from app.web.authentication import register_authentication, register_rate_limit
 from app.web.bodies import MAX_BODY_BYTES, buffer_bodies
 from app.web.context import WEB_SERVICES, WIRING, WebServices
+from app.web.cross_origin import register_cross_origin
 from app.web.limits import make_rate_limit, register_provider_calls
 from app.web.problems import problem, refused_problem, register_error_handlers
 from app.web.readiness import ReadinessCollector, make_readiness
@@ -82,6 +83,7 @@ def build_application(wiring: Wiring) -> APIFlask:
     )
     app.wsgi_app = buffer_bodies(app.wsgi_app)  # type: ignore[assignment, method-assign]  # Flask's way
     register_requests(app)
+    register_cross_origin(app, wiring.settings.page_origins)
     register_provider_calls(app)
     register_authentication(app)
     register_rate_limit(app)

@@ -134,6 +134,15 @@ def test_every_missing_setting_is_named_at_once(load: Load) -> None:
         ("WEBHOOK_ALLOWED_NETWORKS", "169.254.169.254"),
         ("WEBHOOK_ALLOWED_NETWORKS", "fe80::/10"),
         ("WEBHOOK_ALLOWED_NETWORKS", "::ffff:10.0.0.0/104"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "null"),
+        ("CORS_ORIGINS", "https://*.example.com"),
+        ("CORS_ORIGINS", "app.example.com"),
+        ("CORS_ORIGINS", "https://app.example.com/"),
+        ("CORS_ORIGINS", "https://app.example.com?secret"),
+        ("CORS_ORIGINS", "https://secret@app.example.com"),
+        ("CORS_ORIGINS", "http://app.example.com"),
+        ("CORS_ORIGINS", ","),
         ("INSTANCE_NAME", "Über"),
         ("INSTANCE_NAME", "x" * 17),
         ("PORT", "0"),
@@ -297,6 +306,18 @@ def test_what_a_redis_url_says_of_tls_is_told_to_each_client_in_its_own_way(
 @pytest.mark.parametrize("url", ["ws://127.0.0.1:7880", "http://[::1]:7880/", "http://localhost:7880", "WSS://h/path/"])
 def test_a_livekit_on_this_machine_or_behind_tls_is_taken(load: Load, url: str) -> None:
     assert load(LIVEKIT_URL=url).livekit_url == url.rstrip("/")
+
+
+def test_origins_are_kept_as_browsers_write_them(load: Load) -> None:
+    given = "https://App.Example.com:443, http://localhost:3000,http://[::1]:80,https://app.example.com:8443"
+
+    assert load().page_origins == frozenset()
+    assert load(CORS_ORIGINS=given).page_origins == {
+        "https://app.example.com",
+        "http://localhost:3000",
+        "http://[::1]",
+        "https://app.example.com:8443",
+    }
 
 
 def test_private_networks_for_webhooks_are_taken(load: Load) -> None:
