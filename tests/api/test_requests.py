@@ -148,6 +148,9 @@ def test_a_slash_at_the_end_loses_nothing_that_was_sent(api: Api) -> None:
     agent_id = answer.json["id"]
     assert api.post(f"/api/agents/{agent_id}/provision-phone/", {"phoneNumber": NUMBER}).status_code == 202
     assert api.get(f"/api/agents/{agent_id}/phone-status/").json["hasPhone"] is False
+    other = api.agent()
+    assert api.call("PATCH", f"/api/agents/{other}/", {"name": "front"}).json["name"] == "front"
+    assert api.delete(f"/api/agents/{other}/").status_code == 204
     assert api.delete(f"/api/agents/{agent_id}/deprovision-phone/").status_code in {200, 202}
 
 
