@@ -217,6 +217,7 @@ def test_every_button_of_the_console_is_remembered_with_its_actor(drifting: Api)
     did(Action.AUDIT_START, "/audit", fix="on")
     did(Action.WEBHOOK_CREATE, "/webhooks", url=URL, description="")
     webhook = f"/webhooks/{api.wiring.webhooks.all()[0].id}"
+    did(Action.WEBHOOK_CHANGE, f"{webhook}/edit", url=URL, description="Pager")
     did(Action.WEBHOOK_CHANGE, f"{webhook}/disable")
     did(Action.WEBHOOK_CHANGE, f"{webhook}/enable")
     did(Action.WEBHOOK_ROTATE_SECRET, f"{webhook}/rotate")
