@@ -141,6 +141,7 @@ def test_an_adoption_marks_each_object_once_and_changes_nothing_else(made: Made)
     assert_adopted(made, there)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", FAILURES)
 @pytest.mark.parametrize("at", range(ADOPT_CALLS))
 def test_an_adoption_broken_anywhere_ends_whole_or_as_it_was_found(made: Made, at: int, kind: str) -> None:
@@ -158,6 +159,7 @@ def test_an_adoption_broken_anywhere_ends_whole_or_as_it_was_found(made: Made, a
     assert_as_found(made, there, PhoneStatus.FAILED)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", [kind for kind in FAILURES if kind != "refused"])
 @pytest.mark.parametrize("at", range(KEEP_CALLS))
 def test_its_way_back_broken_anywhere_ends_as_it_was_found(made: Made, at: int, kind: str) -> None:
@@ -174,6 +176,7 @@ def test_its_way_back_broken_anywhere_ends_as_it_was_found(made: Made, at: int, 
     assert_as_found(made, there, PhoneStatus.FAILED)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", [kind for kind in FAILURES if kind != "refused"])
 @pytest.mark.parametrize("at", range(KEEP_CALLS))
 def test_a_kept_path_rings_throughout_and_is_as_it_was_found(made: Made, at: int, kind: str) -> None:
@@ -214,6 +217,7 @@ def test_a_removal_leaves_what_others_use(made: Made, *, is_shared: bool) -> Non
     assert len(remove(made, is_shared=is_shared).calls) == REMOVE_CALLS[is_shared]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", [kind for kind in FAILURES if kind != "refused"])
 @pytest.mark.parametrize(
     ("is_shared", "at"), [(each, at) for each, calls in REMOVE_CALLS.items() for at in range(calls)]

@@ -187,6 +187,7 @@ def test_an_update_changes_what_it_is_asked_to_and_calls_get_through(saga: Saga,
     assert_done(saga, agent_id, patch, 1)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", FAILURES)
 @pytest.mark.parametrize(("what", "at"), [(what, at) for what, calls in CALLS.items() for at in range(calls)])
 def test_an_update_broken_anywhere_ends_whole_or_as_it_was_found(

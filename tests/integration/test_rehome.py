@@ -100,6 +100,7 @@ CALLS = 20
 """More than a rehome makes; one that is broken where nothing is called any more runs undisturbed."""
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", FAILURES)
 @pytest.mark.parametrize("at", range(CALLS))
 def test_a_rehome_broken_anywhere_ends_whole_or_as_it_was_found(
@@ -121,6 +122,7 @@ def test_a_rehome_broken_anywhere_ends_whole_or_as_it_was_found(
         assert (ids_of(saga, agent_id), snapshot(saga.world), ledger(saga, agent_id)) == (before, there, known)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", [kind for kind in FAILURES if kind != "refused"])
 @pytest.mark.parametrize("at", range(8))
 def test_a_way_back_broken_anywhere_ends_as_it_was_found(saga: Saga, number_sid: str, at: int, kind: str) -> None:
@@ -338,6 +340,7 @@ def test_at_the_limit_one_trunk_of_an_agent_becomes_the_pools(saga: Saga, number
     assert watch.cut_off == []
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", FAILURES)
 @pytest.mark.parametrize("at", range(14))
 def test_sharing_ones_own_trunk_broken_anywhere_ends_on_a_trunk_that_stands(

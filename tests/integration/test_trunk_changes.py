@@ -108,6 +108,7 @@ def test_another_number_stays_where_it_is(pooled: Saga, number_sid: str) -> None
     assert_pool(pooled)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", FAILURES)
 @pytest.mark.parametrize("at", range(CALLS))
 def test_a_change_broken_anywhere_ends_whole_or_as_it_was_found(
@@ -130,6 +131,7 @@ def test_a_change_broken_anywhere_ends_whole_or_as_it_was_found(
     assert options_of(pooled, agent_id) == ({}, 1)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", [kind for kind in FAILURES if kind != "refused"])
 @pytest.mark.parametrize("at", range(8))
 def test_its_way_back_broken_anywhere_ends_as_it_was_found(pooled: Saga, number_sid: str, at: int, kind: str) -> None:
@@ -189,6 +191,7 @@ def test_a_move_to_an_agent_of_another_profile_takes_the_number_along(pooled: Sa
     assert not {ids_of(pooled, agent_id)[name] for name in (TRUNK, ORIGINATION_URL, DISPATCH_RULE)} - {None}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["refused", "dies after"])
 @pytest.mark.parametrize("at", range(CALLS))
 def test_such_a_move_broken_anywhere_ends_whole_or_as_it_was_found(

@@ -118,6 +118,7 @@ def path(request: pytest.FixtureRequest, changing: tuple[OwnSandbox, Wiring]) ->
     return new_path(*changing, trunk_mode=getattr(request, "param", TrunkMode.SHARED))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("deed", DEEDS)
 @pytest.mark.parametrize("name", SETTINGS)
 def test_what_an_operator_set_is_kept(name: str, deed: str, path: ChangedPath) -> None:
@@ -161,6 +162,7 @@ def marks(path: ChangedPath) -> dict[str, bool]:
     }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("path", TrunkMode, indirect=True)
 @pytest.mark.parametrize("deed", ["repair", "move", "audit --fix"])
 @pytest.mark.parametrize("which", EMPTIED)

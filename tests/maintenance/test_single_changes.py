@@ -28,11 +28,13 @@ def test_there_are_many_changes_and_each_has_a_name_of_its_own() -> None:
     assert len({change.name for change in CHANGES}) == len(CHANGES) >= 100
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
 def test_a_single_change(change: Change, changing: tuple[OwnSandbox, Wiring]) -> None:
     check_change(new_path(*changing, **change.profile), change)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("change", twilio_changes.CHANGES, ids=lambda change: change.name)
 def test_a_single_change_where_the_trunk_is_the_numbers_own(
     change: Change, changing: tuple[OwnSandbox, Wiring]
@@ -40,6 +42,7 @@ def test_a_single_change_where_the_trunk_is_the_numbers_own(
     check_change(new_path(*changing, trunk_mode=TrunkMode.DEDICATED, **change.profile), change)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("change", twilio_changes.OF_TRUNKS, ids=lambda change: change.name)
 def test_a_change_of_a_shared_trunk_is_found_and_mended_for_each_number_on_it(
     change: Change, changing: tuple[OwnSandbox, Wiring]
