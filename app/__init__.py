@@ -58,9 +58,9 @@ def _build_application(wiring: "Wiring | None", *, is_server: bool) -> "Flask":
 def _with_commands(app: "Flask", wiring: "Callable[[], Wiring] | None") -> "Flask":
     """Add the commands of `flask`; a server saves their memory."""
     from app.cli.commands import COMMANDS  # noqa: PLC0415
-    from app.cli.context import INSTALLATION, Installation  # noqa: PLC0415
+    from app.cli.installation import INSTALLATION, Installation  # noqa: PLC0415
 
-    app.extensions[INSTALLATION] = Installation(wiring)
+    app.extensions[INSTALLATION] = Installation(app, wiring)
     for command in COMMANDS:
         app.cli.add_command(command)
     return app

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Row, Select, and_, bindparam, func, or_, select, update
@@ -22,6 +21,7 @@ from app.db.visibility import seeing, seen_workspace
 from app.domain.errors import ErrorCode, RefusedError, key_not_found, workspace_not_found
 from app.domain.events import INTERNAL, Action, Channel, Origin
 from app.domain.texts import InvalidTextError, excerpt, visible_line
+from app.domain.workspaces import Scope as Scope  # noqa: PLC0414  # who checks keys also needs their scopes
 from app.workspaces import owner_of_new_key
 
 KEY_PREFIX = "tl_"
@@ -54,14 +54,6 @@ LAST_SEEN_RESOLUTION = timedelta(minutes=1)
 
 REFUSED_SIGN_INS_PER_MINUTE = 100
 """Refused sign-ins recorded per minute, all addresses together: a flood of them must not fill the disk."""
-
-
-class Scope(StrEnum):
-    """What a key may do; each scope includes the ones before it."""
-
-    READ = "read"
-    WRITE = "write"
-    ADMIN = "admin"
 
 
 _LEVELS = {scope.value: level for level, scope in enumerate(Scope)}

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from app.domain.errors import ErrorCode
-from app.numbers.headroom import UNKNOWN_ROOM
+from app.domain.operations import UNKNOWN_ROOM
 from app.providers.base import Carrier, VoicePlatform
 from app.providers.errors import ProviderError, RejectedError
 from app.saga.contradictions import Contradiction, is_foreign_catch_all, rule_contradictions, trunk_contradictions

@@ -18,6 +18,7 @@ from app.views.webhook_schemas import (
     WebhookList,
     WebhookOut,
     WebhookSecretOut,
+    WebhookTestQuery,
 )
 from app.web.context import origin, wiring
 from app.web.documented import responds_with
@@ -79,11 +80,12 @@ def rotate_webhook_secret(webhook_id: uuid.UUID) -> object:
 
 
 @blueprint.post("/<webhook_id>/test")
+@blueprint.input(WebhookTestQuery, location="query", unknown=RAISE)
 @blueprint.output(WebhookDeliveryOut, 202, description="Queued.")
 @responds_with(ErrorCode.WEBHOOK_NOT_FOUND, ErrorCode.WEBHOOK_DISABLED)
-def ping_webhook(webhook_id: uuid.UUID) -> object:
-    """Send a `ping` to an endpoint."""
-    return wiring().webhooks.test(webhook_id, origin=origin())
+def ping_webhook(webhook_id: uuid.UUID, query_data: dict[str, Any]) -> object:
+    """Send a `ping`, or an example of another event, to an endpoint."""
+    return wiring().webhooks.test(webhook_id, query_data["event"], origin=origin())
 
 
 @blueprint.get("/<webhook_id>/deliveries")

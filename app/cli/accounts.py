@@ -1,21 +1,19 @@
 """`accounts` and `projects`: carrier accounts and voice projects; a secret is typed or piped, never an option."""
 
 import sys
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import click
-from marshmallow import ValidationError
 from rich.text import Text
 
-from app.cli.context import EXIT_ATTENTION, MAX_IDS_SHOWN, json_option, origin, usage_error, user_command, wiring
+from app.cli.client import client
+from app.cli.context import EXIT_ATTENTION, Row, exactly_one, json_option, not_found, user_command
 from app.cli.output import (
     BAD,
     GOOD,
     WARNING,
-    command_error,
     confirm,
     format_time,
     print_blocks,
@@ -26,42 +24,18 @@ from app.cli.output import (
     read_secret,
     short_id,
 )
-from app.domain.errors import RefusedError, account_not_found
+from app.domain.errors import account_not_found
 from app.domain.workspaces import AccountKind, CredentialStatus
-from app.views.account_schemas import (
-    CarrierAccountChangeIn,
-    CarrierAccountIn,
-    CarrierAccountList,
-    CarrierAccountOut,
-    RotateIn,
-    VoiceProjectChangeIn,
-    VoiceProjectIn,
-    VoiceProjectList,
-    VoiceProjectOut,
-    account_json,
-)
-from app.views.fields import Schema
 
-if TYPE_CHECKING:
-    from app.accounts.service import Account
+STATUS_COLOURS = {
+    CredentialStatus.VERIFIED.value: GOOD,
+    CredentialStatus.PENDING.value: WARNING,
+    CredentialStatus.INVALID.value: BAD,
+}
 
-STATUS_COLOURS = {CredentialStatus.VERIFIED: GOOD, CredentialStatus.PENDING: WARNING, CredentialStatus.INVALID: BAD}
-
-
-class Schemas(NamedTuple):
-    """What the API takes and shows of one kind."""
-
-    create: Schema
-    change: Schema
-    one: Schema
-    all: Schema
-
-
-SCHEMAS = {
-    AccountKind.CARRIER: Schemas(
-        CarrierAccountIn(), CarrierAccountChangeIn(), CarrierAccountOut(), CarrierAccountList()
-    ),
-    AccountKind.VOICE: Schemas(VoiceProjectIn(), VoiceProjectChangeIn(), VoiceProjectOut(), VoiceProjectList()),
+PATHS: Mapping[AccountKind, str] = {
+    AccountKind.CARRIER: "/api/carrier-accounts",
+    AccountKind.VOICE: "/api/voice-projects",
 }
 
 _LIMITS = (
@@ -86,129 +60,107 @@ _PROJECT_OPTIONS = (
 )
 
 
-def find_accounts(kind: AccountKind, text: str) -> "list[Account]":
-    """Return the account with this id, or those with this name."""
-    try:
-        return [wiring().accounts.get(kind, uuid.UUID(text))]
-    except ValueError:
-        return [one for one in wiring().accounts.all(kind) if one.row.name == text]
-    except RefusedError:
-        return []
-
-
-def find_account(kind: AccountKind, text: str) -> "Account":
+def find_account(kind: AccountKind, text: str) -> Row:
     """Return the account with this id or name; a name that several have is refused."""
-    found = find_accounts(kind, text)
-    if not found:
-        raise account_not_found(kind.label, text)
-    if len(found) > 1:
-        ids = ", ".join(str(one.row.id) for one in found[:MAX_IDS_SHOWN])
-        raise command_error(f"There are several called {text!r}: give the id ({ids}).")
-    return found[0]
+    found = [one for one in client().get(PATHS[kind])["items"] if text in {one["id"], one["name"]}]
+    return exactly_one(found, not_found(account_not_found(kind.label, text)), f"called {text!r}")
 
 
-def _load(schema: Schema, given: dict[str, Any]) -> dict[str, Any]:
-    """Read options as the API reads a body; those that were not given are left out."""
+def _path(kind: AccountKind, account: str) -> str:
+    return f"{PATHS[kind]}/{find_account(kind, account)['id']}"
+
+
+def _body(given: dict[str, Any]) -> dict[str, Any]:
+    """Return options as a body of the API; those that were not given are left out."""
     body = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
-    try:
-        return dict(schema.load({name: value for name, value in body.items() if value not in (None, [])}))
-    except ValidationError as error:
-        raise usage_error(error) from error
+    return {name: value for name, value in body.items() if value not in (None, [])}
 
 
-def _show(kind: AccountKind, account: "Account", *, is_json: bool) -> None:
+def _show(account: Row, *, is_json: bool) -> None:
     if is_json:
-        print_json(account, SCHEMAS[kind].one)
+        print_json(account)
         return
-    shown = account_json(account)
-    status = Text(account.row.status, STATUS_COLOURS[account.row.status])
     print_pairs(
         [
-            ("id", str(shown["id"])),
-            ("name", shown["name"]),
-            ("workspace", shown["workspace"] or "the installation's"),
-            ("status", status),
-            ("account SID", shown.get("account_sid")),
-            ("URL", shown.get("url") or shown.get("base_url")),
-            ("user name", shown["username"]),
-            ("checked", format_time(shown["checked_at"])),
-            ("old until", format_time(shown["old_valid_until"])),
+            ("id", account["id"]),
+            ("name", account["name"]),
+            ("workspace", account["workspace"] or "the installation's"),
+            ("status", Text(account["status"], STATUS_COLOURS[account["status"]])),
+            ("account SID", account.get("accountSid")),
+            ("URL", account.get("url") or account.get("baseUrl")),
+            ("user name", account["username"]),
+            ("checked", format_time(account["checkedAt"])),
+            ("old until", format_time(account["oldValidUntil"])),
         ]
     )
-    _print_checks(shown["checks"])
-
-
-def _print_checks(checks: list[dict[str, Any]]) -> None:
     print_blocks(
         (
             Text("✓" if one["ok"] else "✗", GOOD if one["ok"] else BAD),
             (f"{one['name']}: {one['detail']}", one["fix"] or ""),
         )
-        for one in checks
+        for one in account["checks"]
     )
 
 
-def _end(account: "Account") -> None:
+def _end(account: Row) -> None:
     """Exit with 3 unless the account is valid and every check has passed."""
-    is_valid = account.row.status is not CredentialStatus.INVALID and all(one["ok"] for one in account.row.checks)
-    if not is_valid:
+    if account["status"] == CredentialStatus.INVALID or not all(one["ok"] for one in account["checks"]):
         sys.exit(EXIT_ATTENTION)
 
 
 def _list(kind: AccountKind, *, is_json: bool) -> None:
-    found = wiring().accounts.all(kind)
+    found = client().get(PATHS[kind])
     if is_json:
-        print_json({"items": found}, SCHEMAS[kind].all)
+        print_json(found)
         return
     rows = [
         (
-            one.row.name,
-            one.workspace or "-",
-            Text(one.row.status, STATUS_COLOURS[one.row.status]),
-            format_time(one.row.checked_at) or "never",
-            short_id(one.row.id),
+            one["name"],
+            one["workspace"] or "-",
+            Text(one["status"], STATUS_COLOURS[one["status"]]),
+            format_time(one["checkedAt"]) or "never",
+            short_id(one["id"]),
         )
-        for one in found
+        for one in found["items"]
     ]
     print_table(("name", "workspace", "status", "checked (UTC)", "id"), rows)
 
 
 def _show_one(kind: AccountKind, account: str, *, is_json: bool) -> None:
-    _show(kind, find_account(kind, account), is_json=is_json)
+    _show(find_account(kind, account), is_json=is_json)
 
 
 def _add(kind: AccountKind, *, is_json: bool, **given: Any) -> None:
-    read = _load(SCHEMAS[kind].create, {**given, "secret": read_secret()})
-    made = wiring().accounts.create(kind, **read, origin=origin())
-    _show(kind, made, is_json=is_json)
+    made = client().post(PATHS[kind], _body({**given, "secret": read_secret()}))
+    _show(made, is_json=is_json)
     _end(made)
 
 
 def _change(kind: AccountKind, account: str, *, is_json: bool, **given: Any) -> None:
-    found, changes = find_account(kind, account), _load(SCHEMAS[kind].change, given)
-    _show(kind, wiring().accounts.change(kind, found.row.id, changes, origin=origin()), is_json=is_json)
+    changed = client().request("PATCH", _path(kind, account), body=_body(given))
+    _show(changed.body, is_json=is_json)
 
 
 def _check(kind: AccountKind, account: str, *, is_json: bool) -> None:
-    checked = wiring().accounts.check(kind, find_account(kind, account).row.id)
-    _show(kind, checked, is_json=is_json)
+    checked = client().post(f"{_path(kind, account)}/check")
+    _show(checked, is_json=is_json)
     _end(checked)
 
 
 def _rotate(kind: AccountKind, account: str, *, is_json: bool, **given: Any) -> None:
-    found, read = find_account(kind, account), _load(RotateIn(), {**given, "secret": read_secret()})
-    _show(kind, wiring().accounts.rotate(kind, found.row.id, **read, origin=origin()), is_json=is_json)
+    path = _path(kind, account)
+    _show(client().post(f"{path}/rotate", _body({**given, "secret": read_secret()})), is_json=is_json)
 
 
 def _delete(kind: AccountKind, account: str, *, yes: bool, is_json: bool) -> None:
-    found = find_account(kind, account).row
+    found = find_account(kind, account)
     if not yes:
-        confirm(f"Delete {found.name} ({found.id})?")
-    wiring().accounts.delete(kind, found.id, origin=origin())
+        confirm(f"Delete {found['name']} ({found['id']})?")
+    client().request("DELETE", f"{PATHS[kind]}/{found['id']}")
     if is_json:
-        print_json({"id": str(found.id), "deleted": True})
+        print_json({"id": found["id"], "deleted": True})
     else:
-        print_line(f"Deleted {found.name} ({found.id}).")
+        print_line(f"Deleted {found['name']} ({found['id']}).")
 
 
 Option = Callable[[Any], Any]

@@ -4,12 +4,11 @@ import sys
 
 import click
 
-from app.cli.context import EXIT_OK, PhoneNumber, find_agent, json_option, origin, user_command, wiring
+from app.cli.client import client
+from app.cli.context import EXIT_OK, PhoneNumber, Row, find_agent, json_option, user_command
 from app.cli.output import confirm, print_json, print_line, print_table, progress_console
 from app.cli.phones import agent_argument, finish_operation, wait_option
-from app.domain.options import options_json
-from app.numbers.adoption import Adoption
-from app.views.adoptions import AdoptionPlanOut, adopted_links, adoption_body, agent_changes
+from app.domain.operations import STEP_BY_NAME
 
 
 @click.command("adopt")
@@ -29,39 +28,39 @@ def adopt(agent: str, number: str, dry_run: bool, yes: bool, wait: bool, is_json
     attention; 130: interrupted.
     """
     found = find_agent(agent)
+    path, body = f"/api/agents/{found['id']}/adopt-phone", {"phoneNumber": number}
     if dry_run or not yes:
         with progress_console().status("Reading from both providers"):
-            adoption = wiring().adoption.preview(found.id, number)
+            plan = client().post(path, body, dryRun=True)
         if is_json and dry_run:
-            print_json(adoption_body(adoption), AdoptionPlanOut())
+            print_json(plan)
         elif not is_json:
-            _print_adoption(adoption)
+            _print_plan(plan)
         if dry_run:
             sys.exit(EXIT_OK)
-        confirm(f"Adopt the path of {number} for {found.name}?")
-    operation = wiring().adoption.adopt(found.id, number, origin=origin())
-    finish_operation(operation, wait=wait, is_json=is_json, done=f"The path of {number} is {found.name}'s.")
+        confirm(f"Adopt the path of {number} for {found['name']}?")
+    accepted = client().post(path, body)
+    done = f"The path of {number} is {found['name']}'s."
+    finish_operation(accepted["operationId"], wait=wait, is_json=is_json, done=done)
 
 
-def _print_adoption(adoption: Adoption) -> None:
-    spec = adoption.chain.spec
+def _print_plan(plan: Row) -> None:
     print_table(
         ("object", "id", "name", ""),
         [
-            (one.label, one.id, one.name, f"shared: {one.shared_with}" if one.shared_with else _mark(one.is_marked))
-            for one in adopted_links(adoption)
+            (
+                STEP_BY_NAME[one["step"]].label,
+                one["id"],
+                one["name"],
+                f"shared: {one['sharedWith']}" if one["sharedWith"] else _mark(one["marked"]),
+            )
+            for one in plan["path"]
         ],
     )
-    after = {
-        "name": adoption.name,
-        "livekitAgentName": spec.agent_name,
-        "metadata": dict(adoption.chain.metadata),
-        "options": options_json(spec.options),
-    }
-    changes = agent_changes(adoption)
-    for name in changes:
+    after = plan["agent"]
+    for name in after["changes"]:
         print_line(f"The agent's {name} becomes {after[name]}.")
-    if not changes:
+    if not after["changes"]:
         print_line("The agent stays as it is.")
 
 

@@ -6,20 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from marshmallow import ValidationError
 
-from app.cli.context import (
-    WholeNumber,
-    command_line,
-    find_agent,
-    json_option,
-    origin,
-    reader,
-    reason_of,
-    usage_error,
-    user_command,
-    wiring,
-)
+from app.cli.client import client
+from app.cli.context import WholeNumber, command_line, find_agent, json_option, user_command
 from app.cli.output import (
     coloured,
     confirm,
@@ -33,11 +22,8 @@ from app.cli.output import (
 from app.cli.phones import finish_operation, wait_option
 from app.cli.progress import show_agent
 from app.domain.operations import PhoneStatus, TrunkMode
-from app.domain.options import Option, options_of
+from app.domain.options import Option
 from app.domain.texts import InvalidTextError, escaped, read_json
-from app.numbers.changing import patched_by
-from app.views.agent_schemas import AgentIn, AgentOut, AgentPage, AgentPatchIn
-from app.views.fields import Schema
 from app.views.option_schemas import GROUPS
 from app.views.option_texts import OPTION_AT, put, read_value
 
@@ -61,25 +47,25 @@ agents = click.Group("agents", help="Agents: list, show, create, set, delete. AG
 @user_command
 def list_agents(status: str | None, limit: int, is_json: bool) -> None:
     """List agents and their numbers, newest first."""
-    page = reader().agents(limit=limit, status=PhoneStatus(status) if status else None)
+    items, last = client().pages("/api/agents", limit, status=status)
     if is_json:
-        print_json({"items": page.items, "next_cursor": page.next_cursor}, AgentPage())
+        print_json({**last, "items": items})
         return
-    if not page.items:
+    if not items:
         print_line(f"No agents: create one with {command_line('agents create NAME')}", err=True)
         return
     rows = [
         (
-            one.name,
-            one.twilio_phone_number or "",
-            coloured(one.phone_provisioning_status),
-            format_time(one.created_at),
-            short_id(one.id),
+            one["name"],
+            one["phoneNumber"] or "",
+            coloured(one["phoneProvisioningStatus"]),
+            format_time(one["createdAt"]),
+            short_id(one["id"]),
         )
-        for one in page.items
+        for one in items
     ]
     print_table(("agent", "number", "status", "created (UTC)", "id"), rows)
-    if page.next_cursor:
+    if last["nextCursor"]:
         print_line(f"There are more: use --limit {limit * 2}", err=True)
 
 
@@ -91,9 +77,10 @@ def show(agent: str, is_json: bool) -> None:
     """Show one agent; `status` shows its number."""
     found = find_agent(agent)
     if is_json:
-        print_json(found, AgentOut())
-    else:
-        show_agent(found)
+        print_json(found)
+        return
+    has_path = found["phoneProvisioningStatus"] == PhoneStatus.PROVISIONED
+    show_agent(found, client().get(f"/api/agents/{found['id']}/phone-status")["health"] if has_path else None)
 
 
 option_option = click.option(
@@ -136,15 +123,13 @@ def create(
     body |= {"livekitAgentName": livekit_name} if livekit_name else {}
     body |= {"metadata": _read_metadata(metadata)} if metadata else {}
     body |= {"options": _read_options(options)} if options else {}
-    read = _loaded(AgentIn(), body)
-    livekit, given = read.pop("livekit_agent_name", None), read.pop("agent_metadata", {})
-    chosen = options_of(read.pop("options", {}))
-    made = wiring().agents.create(read.pop("name"), livekit, given, options=chosen, **read, origin=origin())
+    made = client().post("/api/agents", body)
     if is_json:
-        print_json(made, AgentOut())
+        print_json(made)
         return
-    print_line(made.id)
-    print_line(f"Provision a number for it: {command_line(f'provision {made.id} NUMBER')}", err=True)
+    provisioning = command_line(f"provision {made['id']} NUMBER")
+    print_line(made["id"])
+    print_line(f"Provision a number for it: {provisioning}", err=True)
 
 
 @agents.command("set")
@@ -188,27 +173,24 @@ def change(
         patch[METADATA] = None
     if not patch:
         raise click.UsageError("Nothing to change: see --help.")
-    found, decide = find_agent(agent), patched_by(_loaded(AgentPatchIn(), patch))
-    is_current = None if if_version is None else if_version.__eq__
+    found = find_agent(agent)
     with progress_console().status("Reading from both providers"):
-        changed = wiring().changes.change(found.id, decide, is_current=is_current, origin=origin())
-    done = f"{changed.agent.name} is changed."
-    if changed.operation is not None:
-        finish_operation(changed.operation, wait=wait, is_json=is_json, done=done)
+        changed = client().request(
+            "PATCH",
+            f"/api/agents/{found['id']}",
+            body=patch,
+            headers={} if if_version is None else {"If-Match": f'"{if_version}"'},
+        )
+    done = f"{patch.get('name', found['name'])} is changed."
+    if "operationId" in changed.body:
+        finish_operation(changed.body["operationId"], wait=wait, is_json=is_json, done=done)
     elif is_json:
-        print_json(changed.agent, AgentOut())
+        print_json(changed.body)
     else:
         print_line(done)
 
 
 METADATA = "metadata"
-
-
-def _loaded(schema: Schema, body: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return dict(schema.load(body))
-    except ValidationError as error:
-        raise usage_error(error) from error
 
 
 def _read_metadata(text: str) -> object:
@@ -225,7 +207,7 @@ def _contents(text: str) -> str:
     try:
         return Path(text[1:]).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{text[1:]} cannot be read: {reason_of(error)}") from error
+        raise click.UsageError(f"{text[1:]} cannot be read: {error}") from error
 
 
 def _read_options(given: Iterable[str], unset: Iterable[str] = ()) -> dict[str, Any]:
@@ -268,9 +250,9 @@ def delete(agent: str, yes: bool, is_json: bool) -> None:
     """Delete an agent that has no number."""
     found = find_agent(agent)
     if not yes:
-        confirm(f"Delete {found.name} ({found.id})?")
-    wiring().agents.delete(found.id, origin=origin())
+        confirm(f"Delete {found['name']} ({found['id']})?")
+    client().request("DELETE", f"/api/agents/{found['id']}")
     if is_json:
-        print_json({"id": str(found.id), "deleted": True})
+        print_json({"id": found["id"], "deleted": True})
     else:
-        print_line(f"Deleted {found.name} ({found.id}).")
+        print_line(f"Deleted {found['name']} ({found['id']}).")

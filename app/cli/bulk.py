@@ -4,30 +4,25 @@ import sys
 import time
 import uuid
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app.bulk.files import InvalidFileError, checked_count, items_from_file, report_text
-from app.bulk.items import read_items
+from app.bulk.files import InvalidFileError, checked_count, items_from_file
+from app.cli.client import client
 from app.cli.context import (
     EXIT_ATTENTION,
     EXIT_INTERRUPTED,
     DefaultGroup,
+    Row,
     command_line,
     json_option,
-    origin,
     user_command,
-    wiring,
 )
 from app.cli.output import command_error, print_json, print_line, progress_console
 from app.cli.phones import provision_number
-from app.db.models import COUNTS, Bulk
-from app.domain.operations import BulkKind, BulkStatus
-from app.numbers.headroom import UNKNOWN_ROOM
-from app.numbers.inventory import NEWEST, NumberFilter, NumberUse
-from app.views.option_schemas import read_options
+from app.domain.numbers import NumberUse
+from app.domain.operations import UNKNOWN_ROOM, BulkKind, BulkStatus
 
 POLL_S = 0.5
 """Seconds between two polls of a bulk that is watched: the sweeper advances it once a second."""
@@ -71,22 +66,23 @@ def import_file(
         raise click.UsageError("Give a FILE, or --adopt --all.")
     kind = BulkKind.ADOPT if is_adoption else BulkKind.PROVISION
     try:
-        items = read_items(items_from_file(file) if file else _numbers_on_trunks(), read_options, kind)
+        items = items_from_file(file) if file else _numbers_on_trunks()
     except InvalidFileError as error:
         raise command_error(f"{file} {error}.") from error
-    room = wiring().headroom.for_items(items) if kind is BulkKind.PROVISION else None
-    bulk = wiring().bulk.accept(items, origin=origin(), kind=kind)
-    _print_line(f"Bulk {bulk.id} has {bulk.total} items; {bulk.failed} of them invalid.", is_json=is_json)
+    accepted = client().post("/api/provisionings", {"items": items}, kind=kind.value)
+    bulk_id, invalid = accepted["bulkId"], accepted["counts"]["failed"]
+    _print_line(f"Bulk {bulk_id} has {accepted['total']} items; {invalid} of them invalid.", is_json=is_json)
     if kind is BulkKind.PROVISION:
-        _print_line(room.reason if room else UNKNOWN_ROOM, is_json=is_json)
-    finish_bulk(bulk, wait=wait, report=report, is_json=is_json)
+        room = accepted["headroom"]
+        _print_line(room["reason"] if room else UNKNOWN_ROOM, is_json=is_json)
+    finish_bulk(bulk_id, wait=wait, report=report, is_json=is_json)
 
 
 def _numbers_on_trunks() -> list[object]:
     """Return an item for each number of the account that is on somebody's trunk."""
     with progress_console().status("Reading from Twilio"):
-        owned = wiring().inventory.of_account(wanted=NumberFilter(NumberUse.TRUNK), not_before=NEWEST).numbers
-    found: list[object] = [{"phoneNumber": one.phone_number} for one in owned]
+        owned, _last = client().pages("/api/numbers", None, use=NumberUse.TRUNK.value, fresh=True)
+    found: list[object] = [{"phoneNumber": one["phoneNumber"]} for one in owned]
     if not found:
         raise command_error("No number of the account is on a trunk that Trunkline has not made.")
     return checked_count(found)
@@ -100,7 +96,8 @@ def _numbers_on_trunks() -> list[object]:
 @user_command
 def resume(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -> None:
     """Retry the failed and cancelled items of a bulk; exit codes as for import."""
-    finish_bulk(wiring().bulk.resume(bulk_id, origin=origin()), wait=wait, report=report, is_json=is_json)
+    client().post(f"/api/provisionings/{bulk_id}/resume")
+    finish_bulk(str(bulk_id), wait=wait, report=report, is_json=is_json)
 
 
 @provision.command("watch")
@@ -111,7 +108,7 @@ def resume(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -
 @user_command
 def watch(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) -> None:
     """Watch a bulk, read-only; exit codes as for import."""
-    finish_bulk(wiring().bulk.get(bulk_id), wait=wait, report=report, is_json=is_json)
+    finish_bulk(str(bulk_id), wait=wait, report=report, is_json=is_json)
 
 
 @provision.command("cancel")
@@ -120,62 +117,63 @@ def watch(bulk_id: uuid.UUID, wait: bool, report: Path | None, is_json: bool) ->
 @user_command
 def cancel(bulk_id: uuid.UUID, is_json: bool) -> None:
     """Start no further items of a bulk; items that have started will finish."""
-    result = wiring().bulk.cancel(bulk_id, origin=origin())
-    counts = {
-        "cancelledNow": result.cancelled_now,
-        "stillRunning": result.still_running,
-        "alreadyDone": result.already_done,
-    }
-    _print_bulk(result.bulk, is_json=is_json, cancellation=counts)
+    bulk = client().post(f"/api/provisionings/{bulk_id}/cancel")
+    _print_bulk(bulk, is_json=is_json)
     if not is_json:
+        done = bulk["cancellation"]
         print_line(
-            f"{result.cancelled_now} cancelled, {result.still_running} still running, "
-            f"{result.already_done} already done."
+            f"{done['cancelledNow']} cancelled, {done['stillRunning']} still running, "
+            f"{done['alreadyDone']} already done."
         )
 
 
-def finish_bulk(bulk: Bulk, *, wait: bool, report: Path | None, is_json: bool) -> None:
+def _read_bulk(bulk_id: str) -> Row:
+    return dict(client().get(f"/api/provisionings/{bulk_id}"))
+
+
+def finish_bulk(bulk_id: str, *, wait: bool, report: Path | None, is_json: bool) -> None:
     """Watch the bulk to its end, if asked to; print it, write its report, and exit as `import` does."""
+    bulk = _read_bulk(bulk_id)
     if wait:
         try:
             bulk = _watch_bulk(bulk)
         except KeyboardInterrupt:
-            _print_line(
-                f"The bulk continues. Watch it again with: {command_line(f'provision watch {bulk.id}')}",
-                is_json=is_json,
+            watching, cancelling = (
+                command_line(f"provision watch {bulk_id}"),
+                command_line(f"provision cancel {bulk_id}"),
             )
-            _print_line(f"Cancel the rest with: {command_line(f'provision cancel {bulk.id}')}", is_json=is_json)
+            _print_line(f"The bulk continues. Watch it again with: {watching}", is_json=is_json)
+            _print_line(f"Cancel the rest with: {cancelling}", is_json=is_json)
             sys.exit(EXIT_INTERRUPTED)
     if report is not None:
-        report.write_text(report_text(wiring().bulk.items(bulk.id)), encoding="utf-8", newline="")
+        report.write_text(client().get(f"/api/provisionings/{bulk_id}/report"), encoding="utf-8", newline="")
     _print_bulk(bulk, is_json=is_json)
-    if bulk.status.is_final and bulk.status is not BulkStatus.SUCCEEDED:
+    if BulkStatus(bulk["status"]).is_final and bulk["status"] != BulkStatus.SUCCEEDED:
         sys.exit(EXIT_ATTENTION)
 
 
-def _watch_bulk(bulk: Bulk) -> Bulk:
+def _watch_bulk(bulk: Row) -> Row:
     """Show a progress bar on stderr until the bulk has finished, then return it; not animated without a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=progress_console()) as progress:
-        bar = progress.add_task(bulk.status.value, total=bulk.total)
+        bar = progress.add_task(bulk["status"], total=bulk["total"])
         while True:
-            done = bulk.succeeded + bulk.failed + bulk.cancelled
-            progress.update(bar, completed=done, description=f"{bulk.status.value}, {bulk.failed} failed")
-            if bulk.status.is_final:
+            counts = bulk["counts"]
+            done = counts["succeeded"] + counts["failed"] + counts["cancelled"]
+            progress.update(bar, completed=done, description=f"{bulk['status']}, {counts['failed']} failed")
+            if BulkStatus(bulk["status"]).is_final:
                 return bulk
             time.sleep(POLL_S)
-            bulk = wiring().bulk.get(bulk.id)
+            bulk = _read_bulk(bulk["id"])
 
 
-def _print_bulk(bulk: Bulk, *, is_json: bool, **more: Any) -> None:
-    counts: dict[str, int] = {name: getattr(bulk, name) for name in COUNTS}
+def _print_bulk(bulk: Row, *, is_json: bool) -> None:
     if is_json:
-        shown: dict[str, Any] = {"id": str(bulk.id), "kind": bulk.kind.value, "status": bulk.status.value}
-        print_json(shown | {"total": bulk.total, "counts": counts} | more)
+        print_json(bulk)
         return
-    summary = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    name = "Bulk" if bulk.kind is BulkKind.PROVISION else f"Bulk of {bulk.kind.value}s"
-    print_line(f"{name} {bulk.id} is {bulk.status.value}: {summary}.")
+    summary = ", ".join(f"{count} {name}" for name, count in bulk["counts"].items() if count)
+    name = "Bulk" if bulk["kind"] == BulkKind.PROVISION else f"Bulk of {bulk['kind']}s"
+    print_line(f"{name} {bulk['id']} is {bulk['status']}: {summary}.")
 
 
 def _print_line(line: str, *, is_json: bool) -> None:

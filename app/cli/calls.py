@@ -1,22 +1,24 @@
 """`call`: a test call to a number, and what became of it."""
 
 import sys
-from datetime import timedelta
+import time
+from typing import Any
 
 import click
 from rich.text import Text
 
-from app.cli.context import EXIT_FAILED, EXIT_OK, find_agent, json_option, origin, user_command, wiring
+from app.cli.client import client
+from app.cli.context import EXIT_FAILED, EXIT_OK, Row, exactly_one, find_agent, json_option, not_found, user_command
 from app.cli.output import BAD, GOOD, WARNING, command_error, print_json, print_line, print_pairs, progress_console
-from app.db import queries
-from app.db.models import Agent, TestCall
 from app.domain.calls import CallVerdict
 from app.domain.errors import ErrorCode, RefusedError
 from app.domain.numbers import InvalidNumberError, parse_e164
-from app.views.call_schemas import TestCallOut
 
-LONGEST = timedelta(minutes=2)
-"""How long the command waits for a worker to place the call and to hang up."""
+LONGEST_S = 120.0
+"""Seconds for which the command waits for a worker to place the call and to hang up."""
+
+POLL_S = 0.5
+"""Seconds between two looks at it."""
 
 _COLOURS = {CallVerdict.ANSWERED: GOOD, CallVerdict.BLOCKED: WARNING}
 
@@ -33,51 +35,59 @@ def call(number: str, wait: bool, is_json: bool) -> None:
     is answered. Exit code 0: an agent answered; 1: none did.
     """
     agent = _find(number)
-    placed = wiring().calls.request(agent.id, origin=origin())
+    accepted = client().post(f"/api/agents/{agent['id']}/test-calls")
+    place = f"/api/agents/{agent['id']}/test-calls/{accepted['testCallId']}"
     if not wait:
-        print_json(placed, TestCallOut()) if is_json else print_line(placed.id)
+        print_json(client().get(place)) if is_json else print_line(accepted["testCallId"])
         return
-    with progress_console().status(f"Calling {placed.phone_number}"):
-        ended = wiring().calls.wait(agent.id, placed.id, LONGEST)
-    if ended.verdict is None:
+    with progress_console().status(f"Calling {agent['phoneNumber']}"):
+        ended = _wait_for(place)
+    if ended["verdict"] is None:
         raise command_error("No worker has placed the call: check that the worker `cleanup` is running.")
     if is_json:
-        print_json(ended, TestCallOut())
+        print_json(ended)
     else:
         _show(ended)
-    sys.exit(EXIT_OK if ended.verdict is CallVerdict.ANSWERED else EXIT_FAILED)
+    sys.exit(EXIT_OK if ended["verdict"] == CallVerdict.ANSWERED else EXIT_FAILED)
 
 
-def _find(text: str) -> Agent:
+def _wait_for(place: str) -> Row:
+    """Return the call once it is over, or as it is after `LONGEST_S`."""
+    deadline = time.monotonic() + LONGEST_S
+    while True:
+        call = dict(client().get(place))
+        if call["finishedAt"] or time.monotonic() > deadline:
+            return call
+        time.sleep(POLL_S)
+
+
+def _find(text: str) -> Row:
     try:
         number = parse_e164(text)
     except InvalidNumberError:
         return find_agent(text)
-    with wiring().sessions() as session:
-        found = queries.agent_with_number(session, number)
-    if found is None:
-        raise RefusedError(ErrorCode.AGENT_HAS_NO_PHONE, f"No agent has the number {number}.")
-    return found
+    missing = not_found(RefusedError(ErrorCode.AGENT_HAS_NO_PHONE, f"No agent has the number {number}."))
+    return exactly_one(client().get("/api/agents", phoneNumber=number)["items"], missing, f"agents with {number}")
 
 
-def _show(ended: TestCall) -> None:
-    verdict = ended.verdict or CallVerdict.FAILED
-    room = ended.room or {}
+def _show(ended: Row) -> None:
+    verdict = CallVerdict(ended["verdict"])
+    room = ended["room"] or {}
     print_pairs(
         (
             ("Verdict", Text(verdict.value, _COLOURS.get(verdict, BAD))),
-            ("Ended at", ended.hop),
-            ("SIP status", str(ended.sip_status or "")),
-            ("Rang after", _seconds(ended.ring_s)),
-            ("Answered after", _seconds(ended.answer_s)),
+            ("Ended at", ended["hop"]),
+            ("SIP status", str(ended["sipStatus"] or "")),
+            ("Rang after", _seconds(ended["ringS"])),
+            ("Answered after", _seconds(ended["answerS"])),
             ("Room", room.get("name")),
-            ("LiveKit trunk", room.get("trunk_id")),
-            ("Dispatch rule", room.get("rule_id")),
+            ("LiveKit trunk", room.get("trunkId")),
+            ("Dispatch rule", room.get("ruleId")),
             ("Agents", ", ".join(room.get("agents") or ())),
         )
     )
-    print_line(ended.detail or "")
+    print_line(ended["detail"] or "")
 
 
-def _seconds(value: float | None) -> str:
+def _seconds(value: Any) -> str:
     return "" if value is None else f"{value:.2f} s"

@@ -6,6 +6,7 @@ With a URL, over HTTP (`app.cli.remote`); without one the application is called 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from http import HTTPStatus
 from typing import Any, NoReturn, Protocol
 from urllib.parse import urlencode
@@ -13,10 +14,20 @@ from urllib.parse import urlencode
 import click
 
 from app.cli.output import CommandError
-from app.domain.texts import escaped
+from app.cli.profiles import Target, find_target
+from app.domain.errors import ErrorCode, workspace_not_found
+from app.domain.texts import WrittenFloat, escaped
+from app.domain.version import VERSION
+from app.domain.workspaces import SLUG, WORKSPACE_HEADER
 
 CLIENT = "trunkline.client"
 """Key in the root context's `meta` of the client that a process has."""
+
+WORKSPACE_OPTION = "trunkline.workspace"
+"""Key in a command's context of the slug that was given; the option is not passed to the command."""
+
+OPERATORS = "trunkline.operators"
+"""Key in a command's context: true for one about what is the installation's, which no workspace narrows."""
 
 MAX_PAGE = 200
 """Rows of one page, the most that the API gives."""
@@ -60,6 +71,8 @@ class Transport(Protocol):
 
     name: str
     """What people call the other side, in errors."""
+    is_local: bool
+    """Whether it is in this process."""
 
     def send(self, request: Request) -> Answer:
         """Return what it answers; `CommandError` where it does not."""
@@ -95,6 +108,18 @@ class ProblemError(CommandError):
         return {**own, "code": self.code, **self.problem}
 
 
+class InvalidValueError(ProblemError):
+    """A value that the application calls invalid: as wrong as a command line that click refuses."""
+
+    exit_code = 2
+
+
+def refusal(code: str, detail: str, errors: Mapping[str, list[str]] | None = None, **more: Any) -> ProblemError:
+    """Return the error for what the application refused, with its exit code; `more` as `ProblemError` takes it."""
+    kind = InvalidValueError if code == ErrorCode.VALIDATION_FAILED else ProblemError
+    return kind(code, detail, errors, **more)
+
+
 def errors_in_words(errors: Mapping[str, list[str]]) -> str:
     """Return the errors of a body's fields on one line."""
     return "; ".join(f"{name} {' '.join(messages)}" for name, messages in errors.items())
@@ -106,6 +131,11 @@ class Client:
     def __init__(self, transport: Transport, headers: Mapping[str, str]) -> None:
         self.transport = transport
         self._headers = headers
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the application is called in this process."""
+        return self.transport.is_local
 
     def request(
         self,
@@ -122,7 +152,7 @@ class Client:
         `ProblemError` for a status of 400 and more that is not in `accepted`, and where there is no answer.
         """
         given = {name: _in_query(value) for name, value in (query or {}).items() if value is not None}
-        content = None if body is None else json.dumps(body).encode()
+        content = None if body is None else _as_json(body)
         all_headers = {"Accept": "application/json", **self._headers, **(headers or {})}
         if content is not None:
             all_headers["Content-Type"] = "application/json"
@@ -184,7 +214,7 @@ class Client:
         if not isinstance(code, str):
             self._not_ours(answer)
         errors = found.get("errors") or {}
-        raise ProblemError(
+        raise refusal(
             code,
             str(found.get("detail", "")),
             errors,
@@ -202,6 +232,21 @@ class Client:
         raise ProblemError(code, detail, status=answer.status, advice=self.transport.advice(code))
 
 
+def _as_json(body: Any) -> bytes:
+    """Return the body as JSON; refuse a number whose digits a double does not hold, as the application would."""
+    if (number := _rounded(body)) is not None:
+        message = f"has a number that would be rounded ({number.digits}): send it as text"
+        raise refusal(ErrorCode.VALIDATION_FAILED, "", {"The body": [message]})
+    return json.dumps(body).encode()
+
+
+def _rounded(value: Any) -> WrittenFloat | None:
+    if isinstance(value, WrittenFloat):
+        return value if Decimal(value.digits) != Decimal(repr(float(value))) else None
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((found for found in map(_rounded, inner) if found is not None), None)
+
+
 def _in_query(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -209,11 +254,48 @@ def _in_query(value: Any) -> str:
 def client() -> Client:
     """Return the client of this command: the same for the whole process."""
     root = click.get_current_context().find_root()
-    found = root.meta.get(CLIENT)
-    if found is None:
-        # Imported when the first command asks: the way that is not taken costs nothing.
-        from app.cli.context import connect  # noqa: PLC0415
-
-        found = root.meta[CLIENT] = connect()
-    made: Client = found
+    made: Client = root.meta.get(CLIENT) or _connect(click.get_current_context())
+    root.meta[CLIENT] = made
     return made
+
+
+def _connect(context: click.Context) -> Client:
+    """Return a client of the server that is set, or of the application in this process."""
+    target = remote_target()
+    slug = context.meta.get(WORKSPACE_OPTION)
+    if slug is None and target is not None and not context.meta.get(OPERATORS):
+        slug = target.workspace
+    if slug is not None and not SLUG.fullmatch(slug):
+        error = workspace_not_found(slug)  # and no header could have it
+        raise ProblemError(error.code, error.detail, status=HTTPStatus.NOT_FOUND)
+    headers = {"User-Agent": f"trunkline/{VERSION}"} | ({} if slug is None else {WORKSPACE_HEADER: slug})
+    # Imported here: the way that is not taken costs nothing.
+    if target is not None:
+        from app.cli.remote import Remote  # noqa: PLC0415
+
+        return Client(Remote(target), headers)
+    from app.cli.installation import application  # noqa: PLC0415
+    from app.cli.local import Local  # noqa: PLC0415
+
+    return Client(Local(application(), command_path()), headers)
+
+
+def remote_target() -> Target | None:
+    """Return the server that this command goes to; None for the installation on this machine."""
+    root = click.get_current_context().find_root()
+    if root.obj is not None:
+        return None  # `flask --app app …` has an installation
+    return find_target(root.params.get("profile"), is_local=root.params.get("is_local", False))
+
+
+def program() -> str:
+    """Return the program's name as it was called: `flask` or `trunkline`."""
+    name = click.get_current_context().find_root().info_name or ""
+    return "flask" if name.endswith("flask") else "trunkline"
+
+
+def command_path() -> str:
+    """Return the command as operations record who asked for them: `trunkline provision number`."""
+    context = click.get_current_context()
+    command = context.command_path.removeprefix(context.find_root().info_name or "").strip()
+    return f"{program()} {command}"

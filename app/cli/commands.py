@@ -58,7 +58,7 @@ COMMANDS = (
         "app.cli.operations:activity",
         "List changes, sign-ins and refusals, and who made them, newest first.",
     ),
-    LazyCommand("webhooks", "app.cli.keys:webhooks", "Webhooks: list."),
+    LazyCommand("webhooks", "app.cli.webhooks:webhooks", "Webhooks: list, listen, trigger."),
     LazyCommand("workspaces", "app.cli.workspaces:workspaces", "Workspaces: list, show, create, change, delete."),
     LazyCommand(
         "accounts",
@@ -71,7 +71,7 @@ COMMANDS = (
         "Voice projects (LiveKit): list, show, add, change, check, rotate, delete.",
     ),
     LazyCommand("keys", "app.cli.keys:keys", "API keys: create, list, revoke."),
-    LazyCommand("credentials", "app.cli.keys:credentials", "Stored secrets: seal them, or wrap them by a new key."),
-    LazyCommand("sweep", "app.cli.operations:sweep", "Publish operations whose message was lost, until stopped."),
+    LazyCommand("credentials", "app.cli.upkeep:credentials", "Stored secrets: seal them, or wrap them by a new key."),
+    LazyCommand("sweep", "app.cli.upkeep:sweep", "Publish operations whose message was lost, until stopped."),
 )
 """The command line: one module for each command or group of commands; docs/cli.md lists them all."""

@@ -11,8 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.accounts.checks import CheckOutcome, CheckStatus
-from app.cli.accounts import find_accounts
-from app.cli.context import EXIT_ATTENTION, EXIT_FAILED, EXIT_OK, installation_command, json_option, wiring
+from app.cli.context import EXIT_ATTENTION, EXIT_FAILED, EXIT_OK, json_option, server_command
 from app.cli.doctor_checks import (
     PROCESS_CHECKS,
     STORE_CHECKS,
@@ -22,6 +21,7 @@ from app.cli.doctor_checks import (
     settings_results,
 )
 from app.cli.doctor_providers import PROVIDER_CHECKS
+from app.cli.installation import wiring
 from app.cli.output import print_json, print_result, progress_console
 from app.domain.errors import account_not_found
 from app.domain.workspaces import AccountKind
@@ -79,7 +79,7 @@ class NullPublisher:
 @click.command("doctor")
 @click.option("--account", help="Check only the carrier account or voice project with this name or id.")
 @json_option
-@installation_command
+@server_command
 def doctor(account: str | None, is_json: bool) -> None:
     """Check this installation, and say how to fix what is wrong.
 
@@ -135,7 +135,9 @@ def _check_account(text: str, *, is_quiet: bool) -> list[CheckResult]:
     """Make the named checks of an account now, and store what they found."""
     results = []
     for kind in AccountKind:
-        for found in find_accounts(kind, text):
+        for found in wiring().accounts.all(kind):
+            if text not in {str(found.row.id), found.row.name}:
+                continue
             checked = wiring().accounts.check(kind, found.row.id).row
             results += [CheckResult(one["name"], _outcome(one)) for one in checked.checks]
     if not results:

@@ -14,7 +14,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from app.access import KeyService
 from app.accounts.checks import CheckOutcome, CheckStatus, ok
 from app.audit.service import INTERVAL
-from app.cli.context import command_line, reason_of
+from app.cli.context import command_line
+from app.cli.installation import reason_of
 from app.db import queries
 from app.observability import metrics
 from app.settings import Settings, SettingsError, load_settings

@@ -1,6 +1,7 @@
 """Requests to the application in this process: WSGI without a socket, and without a key.
 
-An entry of the WSGI environ that no HTTP header can produce says that the operator of this installation asks.
+An entry of the WSGI environ that no HTTP header can produce says that the operator of this installation asks. A module
+of its own because it brings the web framework, which a command that asks a server does without.
 """
 
 from flask import Flask
@@ -14,6 +15,7 @@ class Local:
     """The application itself, called by the operator with the command that is named."""
 
     name = "This installation"
+    is_local = True
 
     def __init__(self, application: Flask, command: str) -> None:
         self._application = application

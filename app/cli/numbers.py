@@ -5,11 +5,11 @@ from collections import Counter
 import click
 
 from app.cli.accounts import find_account
-from app.cli.context import WholeNumber, command_line, json_option, user_command, wiring
+from app.cli.client import client
+from app.cli.context import Row, WholeNumber, command_line, json_option, user_command
 from app.cli.output import coloured, print_json, print_line, print_table, progress_console, short_id
+from app.domain.numbers import NumberUse
 from app.domain.workspaces import AccountKind
-from app.numbers.inventory import FoundNumbers, NumberFilter, NumberUse, OwnedNumber
-from app.views.number_schemas import NumberPageOut, number_page
 
 USE_NOTES = {
     NumberUse.TRUNK: "on another trunk: adopt its path, or use --takeover",
@@ -37,35 +37,35 @@ numbers = click.Group("numbers", help="The numbers of a Twilio account.")
 @user_command
 def list_numbers(use: str | None, search: str, limit: int | None, account: str | None, is_json: bool) -> None:
     """List the numbers of a Twilio account, and what each is used for."""
-    account_id = find_account(AccountKind.CARRIER, account).row.id if account else None
-    wanted = NumberFilter(NumberUse(use) if use else None, search.strip())
+    account_id = find_account(AccountKind.CARRIER, account)["id"] if account else None
+    wanted = {"use": use, "search": search.strip() or None}
     with progress_console().status("Reading from Twilio"):
-        found = wiring().inventory.of_account(account_id, wanted, limit=limit)
+        found, last = client().pages("/api/numbers", limit, **wanted, carrierAccountId=account_id)
     if is_json:
-        print_json(number_page(found), NumberPageOut())
+        print_json({**last, "items": found})
     else:
-        _print_numbers(found, wanted)
+        _print_numbers(found, last, is_narrowed=any(wanted.values()))
 
 
-def _print_numbers(found: FoundNumbers, wanted: NumberFilter) -> None:
-    if found.numbers:
+def _print_numbers(found: list[Row], last: Row, *, is_narrowed: bool) -> None:
+    if found:
         rows = [
-            (one.phone_number, coloured(one.use), _use_note(one), short_id(one.trunk_sid), one.sid)
-            for one in found.numbers
+            (one["phoneNumber"], coloured(one["use"]), _use_note(one), short_id(one["trunkSid"]), one["sid"])
+            for one in found
         ]
         print_table(("number", "use", "", "Twilio trunk", "Twilio sid"), rows)
-    elif wanted == NumberFilter():
+    elif not is_narrowed:
         print_line("The account has no numbers: buy one in the Twilio console.", err=True)
         return
-    if found.unreadable:
-        print_line(f"Left out, since they cannot be read: {found.unreadable:,} records.", err=True)
-    more = " There are more: use a higher --limit." if found.next_after else ""
-    free = Counter(one.use for one in found.numbers)[NumberUse.FREE]
+    if last["unreadable"]:
+        print_line(f"Left out, since they cannot be read: {last['unreadable']:,} records.", err=True)
+    more = " There are more: use a higher --limit." if last["nextCursor"] else ""
+    free = Counter(one["use"] for one in found)[NumberUse.FREE]
     connect = command_line("provision AGENT NUMBER")
-    print_line(f"{len(found.numbers):,} numbers, {free:,} free.{more} Connect one: {connect}", err=True)
+    print_line(f"{len(found):,} numbers, {free:,} free.{more} Connect one: {connect}", err=True)
 
 
-def _use_note(one: OwnedNumber) -> str:
-    if one.agent_id:
-        return f"{one.agent_name} ({short_id(one.agent_id)})"
-    return USE_NOTES.get(one.use, "").format(voice_host=one.voice_host, application_sid=one.application_sid)
+def _use_note(one: Row) -> str:
+    if one["agentId"]:
+        return f"{one['agentName']} ({short_id(one['agentId'])})"
+    return USE_NOTES.get(one["use"], "").format(voice_host=one["voiceHost"], application_sid=one["applicationSid"])

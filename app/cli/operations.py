@@ -1,33 +1,31 @@
-"""`operations`, `activity`, `audit` and `sweep`: operations, the activity log, the audit and the sweeper's process."""
+"""`operations`, `activity` and `audit`: operations, the activity log and the audit."""
 
-import json
-import signal
 import sys
-import threading
+import time
 import uuid
+from collections.abc import Sequence
+from http import HTTPStatus
 
 import click
 from rich.text import Text
 
 from app.cli.agents import limit_option
+from app.cli.client import client
 from app.cli.context import (
     EXIT_ATTENTION,
     EXIT_FAILED,
+    EXIT_INTERRUPTED,
     EXIT_OK,
+    Row,
     find_agent,
     find_operation_id,
     json_option,
-    one_line_errors,
-    origin,
-    reader,
     user_command,
-    wiring,
 )
 from app.cli.output import (
     BAD,
     GOOD,
     coloured,
-    command_error,
     format_time,
     print_json,
     print_line,
@@ -37,15 +35,15 @@ from app.cli.output import (
     short_id,
 )
 from app.cli.phones import finish_operation
-from app.cli.progress import NO_ATTEMPTS, print_findings, show_operation
-from app.db.access import Activity
-from app.db.console_queries import names_of
-from app.db.models import Audit
-from app.domain.findings import AuditStatus, Health, failing_callers, health_of, stored_finding
+from app.cli.progress import NO_ATTEMPTS, findings_of, print_findings, read_operation, show_operation
+from app.domain.findings import AuditStatus, Finding, Health, all_calls_in_words, failing_callers, health_of
 from app.domain.operations import OperationStatus
-from app.views.operation_schemas import OperationOut, OperationPage
-from app.views.operations import all_calls_in_words
-from app.views.team_schemas import ActivityPage, workspace_slug
+
+AUDIT_POLL_S = 1.0
+"""Seconds between two looks at an audit, which takes seconds to minutes."""
+
+MAX_NAMES = 50
+"""Agents whose names are looked up for the findings of an audit, a request each; of others the ids are shown."""
 
 operations = click.Group("operations", help="Operations: list, show, retry.")
 
@@ -62,27 +60,27 @@ operations = click.Group("operations", help="Operations: list, show, retry.")
 @user_command
 def list_operations(status: str | None, agent: str | None, limit: int, is_json: bool) -> None:
     """List operations, newest first."""
-    agent_id = find_agent(agent).id if agent else None
-    page = reader().operations(limit=limit, status=OperationStatus(status) if status else None, agent_id=agent_id)
+    agent_id = find_agent(agent)["id"] if agent else None
+    items, last = client().pages("/api/operations", limit, status=status, agentId=agent_id)
     if is_json:
-        print_json({"items": page.items, "next_cursor": page.next_cursor}, OperationPage())
+        print_json({**last, "items": items})
         return
-    if not page.items:
+    if not items:
         print_line("No operations.", err=True)
         return
     rows = [
         (
-            short_id(one.id),
-            one.kind.value,
-            coloured(one.status),
-            one.phone_number,
-            format_time(one.created_at),
-            (one.error.code if one.error else one.current_step) or "",
+            short_id(one["id"]),
+            one["kind"],
+            coloured(one["status"]),
+            one["phoneNumber"],
+            format_time(one["createdAt"]),
+            (one["error"]["code"] if one["error"] else one["currentStep"]) or "",
         )
-        for one in page.items
+        for one in items
     ]
     print_table(("operation", "kind", "status", "number", "requested (UTC)", "at"), rows)
-    if page.next_cursor:
+    if last["nextCursor"]:
         print_line(f"There are more: use --limit {limit * 2}", err=True)
 
 
@@ -92,11 +90,11 @@ def list_operations(status: str | None, agent: str | None, limit: int, is_json: 
 @user_command
 def show(operation_id: str, is_json: bool) -> None:
     """Show one operation: its steps and its event log."""
-    view = reader().operation(find_operation_id(operation_id))
+    operation = read_operation(find_operation_id(operation_id))
     if is_json:
-        print_json(view, OperationOut())
+        print_json(operation)
     else:
-        show_operation(view, with_events=True)
+        show_operation(operation, with_events=True)
 
 
 @operations.command("retry")
@@ -106,15 +104,14 @@ def show(operation_id: str, is_json: bool) -> None:
 @user_command
 def retry(operation_id: str, wait: bool, is_json: bool) -> None:
     """Queue an open operation again, or start a new one after a failed or cancelled provisioning."""
-    before = reader().operation(find_operation_id(operation_id))
-    operation = wiring().provisioning.retry(before.id, origin=origin())
-    attempts_before = before.attempts if operation.id == before.id else NO_ATTEMPTS
+    before = read_operation(find_operation_id(operation_id))
+    retried = client().post(f"/api/operations/{before['id']}/retry")["operationId"]
     finish_operation(
-        operation,
+        retried,
         wait=wait,
         is_json=is_json,
-        done=f"Operation {operation.id} succeeded.",
-        attempts_before=attempts_before,
+        done=f"Operation {retried} succeeded.",
+        attempts_before=before["attempts"] if retried == before["id"] else NO_ATTEMPTS,
     )
 
 
@@ -127,74 +124,30 @@ def retry(operation_id: str, wait: bool, is_json: bool) -> None:
 @user_command
 def activity(about: uuid.UUID | None, limit: int, is_json: bool) -> None:
     """List changes, sign-ins and refusals, and who made them, newest first."""
-    page = reader().activity(subject_id=about, limit=limit)
+    items, last = client().pages("/api/activity", limit, subjectId=about)
     if is_json:
-        print_json({"items": page.items, "next_cursor": page.next_cursor}, ActivityPage())
+        print_json({**last, "items": items})
         return
-    if not page.items:
+    if not items:
         print_line("No activity.", err=True)
         return
     columns = ("time (UTC)", "actor", "channel", "address", "action", "workspace", "subject", "request")
-    print_table(columns, [_as_cells(row) for row in page.items])
-    if page.next_cursor:
+    print_table(columns, [_as_cells(row) for row in items])
+    if last["nextCursor"]:
         print_line(f"There are more: use --limit {limit * 2}", err=True)
 
 
-def _as_cells(row: Activity) -> tuple[str, ...]:
-    who = row.actor or "anonymous"
+def _as_cells(row: Row) -> tuple[str, ...]:
     return (
-        format_time(row.at),
-        who,
-        row.channel,
-        row.address or "",
-        row.action,
-        workspace_slug(row) or "",
-        short_id(row.subject_id) or str(row.detail.get("reason", "")),
-        row.request_id or "",
+        format_time(row["at"]),
+        row["actor"] or "anonymous",
+        row["channel"],
+        row["address"] or "",
+        row["action"],
+        row["workspace"] or "",
+        short_id(row["subjectId"]) or str(row["detail"].get("reason", "")),
+        row["requestId"] or "",
     )
-
-
-def audit_as_json(report: Audit) -> str:
-    """Return the report as JSON, in the format of `GET /api/audit`."""
-    times = {"createdAt": report.created_at, "startedAt": report.started_at, "finishedAt": report.finished_at}
-    return json.dumps(
-        {
-            "id": str(report.id),
-            "status": report.status,
-            "fix": report.fix,
-            **{name: time.isoformat() if time else None for name, time in times.items()},
-            "agentsChecked": report.agents_checked,
-            "findings": [{"callers": None, **finding} for finding in report.findings],
-            "requestedBy": report.requested_by,
-            "error": report.error_detail,
-        }
-    )
-
-
-def print_audit(report: Audit) -> None:
-    """Print the report for a person."""
-    if report.status is not AuditStatus.DONE:
-        print_line(f"The audit failed: {report.error_detail}", err=True)
-        return
-    if report.error_detail:
-        print_line(report.error_detail, err=True)
-    findings = [stored_finding(one) for one in report.findings]
-    print_result(Text(all_calls_in_words(findings), BAD if failing_callers(findings) else GOOD))
-    with wiring().sessions() as session:
-        names = names_of(session, {uuid.UUID(finding.agent_id) for finding in findings if finding.agent_id})
-    print_findings(findings, names)
-    print_line(f"{report.agents_checked} agents checked, {len(findings)} findings.")
-
-
-def audit_exit_code(report: Audit) -> int:
-    """Return 0 if everything is in sync or fixed, 3 if drift is left, 1 if the audit failed.
-
-    What is someone else's is no drift.
-    """
-    if report.status is not AuditStatus.DONE:
-        return EXIT_FAILED
-    left = [one for one in map(stored_finding, report.findings) if not one.is_fixed]
-    return EXIT_ATTENTION if health_of(left) is Health.DRIFTED else EXIT_OK
 
 
 @click.command("audit")
@@ -207,24 +160,61 @@ def audit(fix: bool, is_json: bool) -> None:
     Exit code 0: in sync, or every drift was fixed or queued for repair; 3: configuration drift is left; 1: the audit
     failed.
     """
-    audit_id = wiring().audits.request_audit(fix=fix, origin=origin())
+    audit_id = client().post("/api/audit", {"fix": fix})["auditId"]
     with progress_console().status("Comparing every row with both providers"):
-        report = wiring().audits.run_audit(audit_id)
-    if report is None:
-        raise command_error("A worker took over this audit: see GET /api/audit.")
+        if client().is_local:
+            from app.cli.installation import run_audit  # noqa: PLC0415  # what brings the database is imported here
+
+            run_audit(audit_id)
+        report = _finished(audit_id)
     if is_json:
-        print_line(audit_as_json(report))
+        print_json(report)
     else:
-        print_audit(report)
-    sys.exit(audit_exit_code(report))
+        _print_audit(report)
+    sys.exit(_exit_code(report))
 
 
-@click.command("sweep")
-@one_line_errors
-def sweep() -> None:
-    """Publish operations whose message was lost, until stopped."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    wiring().sweeper.run(stop)
-    wiring().close()
+def _finished(audit_id: str) -> Row:
+    """Return the audit once it has ended; on Ctrl-C exit with 130."""
+    place = f"/api/audit/{audit_id}"
+    try:
+        while not (report := dict(client().get(place)))["finishedAt"]:
+            time.sleep(AUDIT_POLL_S)
+    except KeyboardInterrupt:
+        print_line(f"The audit continues: see GET {place}", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    return report
+
+
+def _print_audit(report: Row) -> None:
+    """Print the report for a person."""
+    if report["status"] != AuditStatus.DONE:
+        print_line(f"The audit failed: {report['error']}", err=True)
+        return
+    if report["error"]:
+        print_line(report["error"], err=True)
+    findings = findings_of(report)
+    print_result(Text(all_calls_in_words(findings), BAD if failing_callers(findings) else GOOD))
+    print_findings(findings, _names_of(findings))
+    print_line(f"{report['agentsChecked']} agents checked, {len(findings)} findings.")
+
+
+def _names_of(findings: Sequence[Finding]) -> dict[str, str]:
+    """Return the names of the agents that findings concern, by id, as far as they still exist."""
+    names = {}
+    for agent_id in list(dict.fromkeys(one.agent_id for one in findings if one.agent_id))[:MAX_NAMES]:
+        response = client().request("GET", f"/api/agents/{agent_id}", accepted=(HTTPStatus.NOT_FOUND,))
+        if response.status == HTTPStatus.OK:
+            names[agent_id] = str(response.body["name"])
+    return names
+
+
+def _exit_code(report: Row) -> int:
+    """Return 0 if everything is in sync or fixed, 3 if drift is left, 1 if the audit failed.
+
+    What is someone else's is no drift.
+    """
+    if report["status"] != AuditStatus.DONE:
+        return EXIT_FAILED
+    left = [one for one in findings_of(report) if not one.is_fixed]
+    return EXIT_ATTENTION if health_of(left) is Health.DRIFTED else EXIT_OK

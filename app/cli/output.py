@@ -17,7 +17,6 @@ from rich.table import Table
 from rich.text import Text
 
 from app.domain.texts import escaped
-from app.views.fields import Schema
 
 PIPE_WIDTH = 1000
 """Columns where standard output is not a terminal: nothing is wrapped, so that every row is one line."""
@@ -145,10 +144,10 @@ def progress_console() -> EscapingConsole:
     return make_console(err=True)
 
 
-def print_json(body: Any, schema: Schema | None = None) -> None:
-    """Print one JSON document, serialised by `schema` if given."""
+def print_json(body: Any) -> None:
+    """Print one JSON document."""
     # Only characters in strings are escaped, and JSON has the same escapes.
-    click.echo(escaped(json.dumps(schema.dump(body) if schema else body, ensure_ascii=False)))
+    click.echo(escaped(json.dumps(body, ensure_ascii=False)))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
@@ -193,6 +192,6 @@ def short_id(row_id: uuid.UUID | str | None) -> str:
     return text if not console.is_terminal or console.width >= WIDE else text[:SHORT_ID]
 
 
-def format_time(at: datetime | None) -> str:
-    """Format a UTC time to the second; empty for None."""
-    return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
+def format_time(at: str | None) -> str:
+    """Format a time of the API, which is UTC, to the second; empty for None."""
+    return f"{datetime.fromisoformat(at):%Y-%m-%d %H:%M:%S}" if at else ""

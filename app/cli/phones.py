@@ -1,24 +1,24 @@
 """The commands on one number: `provision`, `status`, `deprovision`, `move`, `verify` and `repair`."""
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import click
 from rich.text import Text
 
+from app.cli.client import Response, client
 from app.cli.context import (
     EXIT_ATTENTION,
     EXIT_FAILED,
     EXIT_OK,
     PhoneNumber,
+    Row,
     command_line,
     find_agent,
     json_option,
-    origin,
-    reader,
     takeover_hint,
     user_command,
-    wiring,
+    without_hint,
 )
 from app.cli.output import (
     BAD,
@@ -35,31 +35,17 @@ from app.cli.output import (
 from app.cli.progress import (
     NO_ATTEMPTS,
     exit_code,
+    findings_of,
     is_settled,
     print_findings,
+    read_operation,
     show_operation,
     show_phone,
     verdict_line,
     watch_operation,
 )
-from app.db.models import Agent, Operation
-from app.domain.findings import Fix, Health, Severity, failed_checks, worst_first
-from app.domain.operations import OperationKind, OperationStatus, PathChoice, PhoneStatus
-from app.views.operation_schemas import OperationOut, PhoneOut, PlanOut, VerifiedOut
-from app.views.operations import (
-    OperationView,
-    PhoneView,
-    adopted_of,
-    plan_body,
-    repair_message,
-    trunk_in_words,
-    verification_body,
-)
-
-if TYPE_CHECKING:
-    from app.numbers.dry_run import Preview
-    from app.numbers.maintenance import VerifyResult
-    from app.numbers.service import OpenedOperation
+from app.domain.findings import Finding, Fix, Health, Severity, failed_checks, worst_first
+from app.domain.operations import OperationKind, OperationStatus, PathChoice, PhoneStatus, TrunkMode, trunk_in_words
 
 KIND_NAMES = {
     OperationKind.PROVISION: "provisioning",
@@ -93,12 +79,15 @@ def provision_number(agent: str, number: str, takeover: bool, dry_run: bool, wai
     needs attention; 130: interrupted.
     """
     found = find_agent(agent)
+    path, body = f"/api/agents/{found['id']}/provision-phone", {"phoneNumber": number, "takeover": takeover}
     if dry_run:
         with progress_console().status("Reading from both providers"):
-            preview = wiring().planning.preview(found.id, number, takeover=takeover)
-        _finish_preview(preview, is_json=is_json)
-    operation = wiring().provisioning.provision(found.id, number, takeover=takeover, origin=origin())
-    finish_operation(operation, wait=wait, is_json=is_json, done=f"{number} is connected to {found.name}.")
+            plan = client().post(path, body, dryRun=True)
+        _finish_preview(plan, is_json=is_json)
+    accepted = client().post(path, body)
+    finish_operation(
+        accepted["operationId"], wait=wait, is_json=is_json, done=f"{number} is connected to {found['name']}."
+    )
 
 
 @click.command("status")
@@ -113,15 +102,20 @@ def status(agent: str, is_watching: bool, is_json: bool) -> None:
 
     Exit code 0: in sync, or in progress; 1: it failed; 3: it needs attention, or has drifted; 130: interrupted.
     """
-    view = reader().phone(find_agent(agent).id)
-    if is_watching and view.operation and not is_settled(view.operation):
-        watch_operation(view.operation.id, is_quiet=is_json)
-        view = reader().phone(view.agent.id)
+    found = find_agent(agent)
+    phone = _phone_of(found)
+    if is_watching and phone["operation"] and not is_settled(phone["operation"]):
+        watch_operation(phone["operation"]["id"], is_quiet=is_json)
+        phone = _phone_of(found)
     if is_json:
-        print_json(view, PhoneOut())
+        print_json(phone)
     else:
-        show_phone(view)
-    sys.exit(_status_exit_code(view))
+        show_phone(found, phone)
+    sys.exit(_status_exit_code(phone))
+
+
+def _phone_of(agent: Row) -> Row:
+    return dict(client().get(f"/api/agents/{agent['id']}/phone-status"))
 
 
 @click.command("deprovision")
@@ -144,24 +138,45 @@ def deprovision(agent: str, path: str | None, yes: bool, wait: bool, is_json: bo
     Exit code 0: it has no number, or was queued with --no-wait; 1: refused; 3: it needs attention.
     """
     found = find_agent(agent)
-    is_whole = found.phone_provisioning_status is PhoneStatus.PROVISIONED
-    if is_whole and adopted_of(found) and path is None and not yes:
-        question = f"The path of {found.twilio_phone_number} was adopted: keep it as it was found, or remove it?"
-        path = choose(question, [one.value for one in PathChoice])
-    if found.twilio_phone_number and not yes:
-        ends = (
-            f"It will ring as before {found.name} had it."
-            if path == PathChoice.KEEP
-            else "Its calls will no longer be answered."
-        )
-        confirm(f"Disconnect {found.twilio_phone_number} from {found.name}? {ends}")
-    choice = PathChoice(path) if path else None
-    operation = wiring().provisioning.deprovision(found.id, origin=origin(), path=choice)
-    if operation is None:
-        _print_no_number(found, is_json=is_json)
+    if not yes:
+        path = _ask(found, path)
+    response = client().request("DELETE", f"/api/agents/{found['id']}/deprovision-phone", query={"path": path})
+    if "operationId" not in response.body:
+        _finish_at_once(found, response, is_json=is_json)
         return
-    wanted = OperationStatus.SUCCEEDED if operation.kind is OperationKind.DEPROVISION else OperationStatus.CANCELLED
-    finish_operation(operation, wait=wait, is_json=is_json, done=f"{found.name} no longer has a number.", wanted=wanted)
+    operation = read_operation(response.body["operationId"])
+    is_removal = operation["kind"] == OperationKind.DEPROVISION
+    finish_operation(
+        operation["id"],
+        wait=wait,
+        is_json=is_json,
+        done=f"{found['name']} no longer has a number.",
+        wanted=OperationStatus.SUCCEEDED if is_removal else OperationStatus.CANCELLED,
+    )
+
+
+def _ask(found: Row, path: str | None) -> str | None:
+    """Ask whether to disconnect the number, and what becomes of a path that was adopted; return the latter."""
+    number, name = found["phoneNumber"], found["name"]
+    if number is None:
+        return path
+    is_whole = found["phoneProvisioningStatus"] == PhoneStatus.PROVISIONED
+    if path is None and is_whole and _phone_of(found)["adopted"]:
+        question = f"The path of {number} was adopted: keep it as it was found, or remove it?"
+        path = choose(question, [one.value for one in PathChoice])
+    is_kept = path == PathChoice.KEEP
+    ends = f"It will ring as before {name} had it." if is_kept else "Its calls will no longer be answered."
+    confirm(f"Disconnect {number} from {name}? {ends}")
+    return path
+
+
+def _finish_at_once(found: Row, response: Response, *, is_json: bool) -> None:
+    """Print what a request to disconnect found that has nothing left to do."""
+    had_none = found["phoneProvisioningStatus"] == PhoneStatus.NOT_PROVISIONED
+    if is_json:
+        print_json(response.body)
+    else:
+        print_line(f"{found['name']} {'has no number' if had_none else 'no longer has a number'}.")
 
 
 @click.command("move")
@@ -176,83 +191,81 @@ def move(agent: str, to_agent: str, wait: bool, is_json: bool) -> None:
     Callers always reach one of the two. Exit codes as for provision.
     """
     source, target = find_agent(agent), find_agent(to_agent)
-    operation = wiring().maintenance.move(source.id, target.id, origin=origin())
-    finish_operation(
-        operation, wait=wait, is_json=is_json, done=f"{operation.phone_number} is connected to {target.name}."
-    )
+    accepted = client().post(f"/api/agents/{source['id']}/move-phone", {"toAgentId": target["id"]})
+    done = f"{accepted['phoneNumber']} is connected to {target['name']}."
+    finish_operation(accepted["operationId"], wait=wait, is_json=is_json, done=done)
 
 
 def finish_operation(
-    operation: "Operation | OpenedOperation",
+    operation_id: str,
     *,
     wait: bool,
     is_json: bool,
-    done: str,
+    done: str | Callable[[], str],
     wanted: OperationStatus = OperationStatus.SUCCEEDED,
     attempts_before: int = NO_ATTEMPTS,
 ) -> None:
     """Watch an operation until it is settled if `wait`, print the result, and exit."""
-    view = (
-        watch_operation(operation.id, is_quiet=is_json, attempts_before=attempts_before)
+    operation = (
+        watch_operation(operation_id, is_quiet=is_json, attempts_before=attempts_before)
         if wait
-        else reader().operation(operation.id)
+        else read_operation(operation_id)
     )
     if is_json:
-        print_json(view, OperationOut())
-    elif view.status is wanted:
-        print_result(Text(done, "green"))
-        for warning in view.warnings:
-            print_line(f"Warning: {warning.detail}", err=True)
-    elif is_settled(view):
-        _print_failure(view)
+        print_json(operation)
+    elif operation["status"] == wanted:
+        print_result(Text(done if isinstance(done, str) else done(), "green"))
+        for warning in operation["warnings"]:
+            print_line(f"Warning: {warning['detail']}", err=True)
+    elif is_settled(operation):
+        _print_failure(operation)
     else:
-        print_line(f"Operation {view.id} is {view.status}.")
-        print_line(f"Watch it: {command_line(f'status {view.agent_id} --watch')}", err=True)
-    sys.exit(exit_code(view, wanted))
+        print_line(f"Operation {operation['id']} is {operation['status']}.")
+        watching = command_line(f"status {operation['agentId']} --watch")
+        print_line(f"Watch it: {watching}", err=True)
+    sys.exit(exit_code(operation, wanted))
 
 
-def _print_failure(view: OperationView) -> None:
-    if view.status is OperationStatus.NEEDS_ATTENTION:
-        show_operation(view)
+def _print_failure(operation: Row) -> None:
+    if operation["status"] == OperationStatus.NEEDS_ATTENTION:
+        show_operation(operation)
         return
-    ended = "was cancelled" if view.status is OperationStatus.CANCELLED else "failed"
-    why = f" {view.error.detail} ({view.error.code})" if view.error else ""
-    left = " Nothing is left at either provider." if view.kind is OperationKind.PROVISION else ""
-    hint = takeover_hint(view.error.code) if view.error else ""
-    print_line(f"Error: the {KIND_NAMES[view.kind]} {ended}.{why}{left}{hint}", err=True)
+    kind, error = OperationKind(operation["kind"]), operation["error"]
+    ended = "was cancelled" if operation["status"] == OperationStatus.CANCELLED else "failed"
+    why = f" {error['detail']} ({error['code']})" if error else ""
+    left = " Nothing is left at either provider." if kind is OperationKind.PROVISION else ""
+    hint = takeover_hint(error["code"]) if error else ""
+    print_line(f"Error: the {KIND_NAMES[kind]} {ended}.{why}{left}{hint}", err=True)
 
 
-def _print_no_number(agent: Agent, *, is_json: bool) -> None:
+def _finish_preview(plan: Row, *, is_json: bool) -> None:
     if is_json:
-        print_json({"success": True, "message": "The agent has no number."})
+        print_json(plan)
     else:
-        print_line(f"{agent.name} has no number.")
-
-
-def _finish_preview(preview: "Preview", *, is_json: bool) -> None:
-    if is_json:
-        print_json(plan_body(preview), PlanOut())
-    else:
-        calls = [(call.step, call.provider, call.method, call.path) for call in preview.calls]
-        print_table(("step", "provider", "", "path"), calls)
+        print_table(
+            ("step", "provider", "", "path"),
+            [(call["step"], call["provider"], call["method"], call["path"]) for call in plan["calls"]],
+        )
         print_result("")
-        for obstacle in preview.obstacles:
-            label = Text("blocks", "red") if obstacle.blocks else Text("note", "yellow")
-            hint = takeover_hint(obstacle.code) if obstacle.blocks else ""
-            print_result(label, f"{obstacle.detail} ({obstacle.code}){hint}")
-        print_line(f"{trunk_in_words(preview.trunk)}.")
-        free = max(preview.trunks_limit - preview.trunks_used, 0)
-        conclusion = "No obstacles." if preview.would_succeed else "It would fail."
-        print_line(f"{free} of {preview.trunks_limit} trunks are free. {conclusion}")
-    sys.exit(EXIT_OK if preview.would_succeed else EXIT_FAILED)
+        for obstacle in plan["obstacles"]:
+            label = Text("blocks", "red") if obstacle["blocks"] else Text("note", "yellow")
+            hint = takeover_hint(obstacle["code"]) if obstacle["blocks"] else ""
+            print_result(label, f"{without_hint(obstacle['detail'])} ({obstacle['code']}){hint}")
+        trunk, room = plan["trunk"], plan["trunks"]
+        where = trunk_in_words(TrunkMode(trunk["mode"]), trunk["twilioTrunkSid"], trunk["members"], trunk["capacity"])
+        conclusion = "No obstacles." if plan["wouldSucceed"] else "It would fail."
+        print_line(f"{where}.")
+        print_line(f"{room['free']} of {room['limit']} trunks are free. {conclusion}")
+    sys.exit(EXIT_OK if plan["wouldSucceed"] else EXIT_FAILED)
 
 
-def _status_exit_code(view: PhoneView) -> int:
-    if view.operation and view.operation.status is OperationStatus.NEEDS_ATTENTION:
+def _status_exit_code(phone: Row) -> int:
+    operation = phone["operation"]
+    if operation and operation["status"] == OperationStatus.NEEDS_ATTENTION:
         return EXIT_ATTENTION
-    if view.has_phone and view.agent.health_state is Health.DRIFTED:
+    if phone["hasPhone"] and phone["health"]["state"] == Health.DRIFTED:
         return EXIT_ATTENTION
-    return EXIT_FAILED if view.agent.phone_provisioning_status is PhoneStatus.FAILED else EXIT_OK
+    return EXIT_FAILED if phone["phoneProvisioningStatus"] == PhoneStatus.FAILED else EXIT_OK
 
 
 @click.command("verify")
@@ -267,26 +280,27 @@ def verify(agent: str, is_json: bool) -> None:
     """
     found = find_agent(agent)
     with progress_console().status("Reading from both providers"):
-        result = wiring().maintenance.verify(found.id)
-    body = verification_body(result)
+        verified = client().post(f"/api/agents/{found['id']}/verify")
     if is_json:
-        print_json(body, VerifiedOut())
+        print_json(verified)
     else:
-        _print_verification(result)
-        takeover = " --takeover" if any(finding.fix is Fix.TAKE_BACK for finding in result.findings) else ""
-        if any(finding.steps for finding in result.findings):
-            print_line(f"Repair it: {command_line(f'repair {found.id}{takeover}')}", err=True)
-    sys.exit(EXIT_OK if body["success"] else EXIT_ATTENTION)
+        findings = findings_of(verified["health"])
+        _print_verification(verified, findings)
+        takeover = " --takeover" if any(finding.fix is Fix.TAKE_BACK for finding in findings) else ""
+        if any(finding.steps for finding in findings):
+            repairing = command_line(f"repair {found['id']}{takeover}")
+            print_line(f"Repair it: {repairing}", err=True)
+    sys.exit(EXIT_OK if verified["success"] else EXIT_ATTENTION)
 
 
-def _print_verification(result: "VerifyResult") -> None:
+def _print_verification(verified: Row, findings: Sequence[Finding]) -> None:
     """Print first whether calls fail, then which part of the path it is, then each finding with what to do."""
-    failed = failed_checks(result.findings)
-    print_result(verdict_line(result.findings))
-    for name in result.checks:
+    failed = failed_checks(findings)
+    print_result(verdict_line(findings))
+    for name in (check["name"] for check in verified["checks"]):
         marks = {Severity.CRITICAL: Text("✗", BAD), Severity.WARNING: Text("!", WARNING)}
         print_result(marks[worst_first(failed[name])[0].severity] if name in failed else Text("✓", GOOD), name)
-    print_findings(result.findings)
+    print_findings(findings)
 
 
 @click.command("repair")
@@ -304,13 +318,17 @@ def repair(agent: str, takeover: bool, wait: bool, is_json: bool) -> None:
     """
     found = find_agent(agent)
     with progress_console().status("Reading from both providers"):
-        result = wiring().maintenance.repair(found.id, takeover=takeover, origin=origin())
-    if result.operation is not None:
-        done = repair_message(result, "The path was repaired.")
-        finish_operation(result.operation, wait=wait, is_json=is_json, done=done)
-        return
-    message = repair_message(result, "Nothing to repair.")
-    if is_json:
-        print_json({"success": True, "message": message})
+        response = client().post(f"/api/agents/{found['id']}/repair", {"takeover": takeover})
+    if "operationId" in response:
+        finish_operation(response["operationId"], wait=wait, is_json=is_json, done=lambda: _repaired(found))
+    elif is_json:
+        print_json(response)
     else:
-        print_line(message)
+        print_line(response["message"])
+
+
+def _repaired(agent: Row) -> str:
+    """Return what to say after a repair: what it cannot change is left to a person."""
+    findings = findings_of(_phone_of(agent)["health"])
+    left = [one for one in findings if not one.steps and one.severity is not Severity.FOREIGN]
+    return " ".join(["The path was repaired.", *(one.instruction for one in left)])

@@ -3,9 +3,9 @@
 import json
 import sys
 import time
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -13,7 +13,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.context import EXIT_ATTENTION, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, command_line, reader
+from app.cli.client import client
+from app.cli.context import EXIT_ATTENTION, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Row, command_line
 from app.cli.output import (
     BAD,
     GOOD,
@@ -28,14 +29,11 @@ from app.cli.output import (
     print_table,
     progress_console,
 )
-from app.db.models import Agent
-from app.domain.findings import Finding, Health, Severity, stored_finding, worst_first
+from app.domain.findings import Finding, Health, Severity, calls_in_words, stored_finding, worst_first
 from app.domain.operations import STEP_BY_NAME, OperationStatus, PhoneStatus, StepState
-from app.views.operations import OperationView, PhoneView, StepView, calls_in_words
-from app.views.option_texts import OPTION_AT, show_value, value_at
 
-POLL_S = 0.2
-"""Seconds between two polls, each of three small queries: short enough to feel immediate."""
+POLL_S = 0.5
+"""Seconds between two polls, each a request over HTTP: often enough to feel immediate, and no load for a server."""
 
 FRAMES_PER_S = 10
 """How often the display is drawn: the spinner and the seconds also move between two polls."""
@@ -56,24 +54,36 @@ NO_ATTEMPTS = -1
 """For `attempts_before`: any attempt counts as new."""
 
 
-def is_settled(view: OperationView, attempts_before: int = NO_ATTEMPTS) -> bool:
+def is_final(operation: Row) -> bool:
+    """Return whether an operation has ended."""
+    return OperationStatus(operation["status"]).is_final
+
+
+def is_settled(operation: Row, attempts_before: int = NO_ATTEMPTS) -> bool:
     """Return whether to stop watching: the operation has finished, or needs attention.
 
-    One that needs attention counts once it had more than `attempts_before` attempts and none is running.
+    One that needs attention counts once it had more than `attempts_before` attempts and none is running: a step that
+    waits for its next attempt says when that is.
     """
-    if view.status is not OperationStatus.NEEDS_ATTENTION:
-        return view.status.is_final
-    return view.attempts > attempts_before and not any(step.is_leased for step in view.steps)
+    if operation["status"] != OperationStatus.NEEDS_ATTENTION:
+        return is_final(operation)
+    is_running = any(step["state"] in _IN_PROGRESS and not step["nextAttemptAt"] for step in operation["steps"])
+    return operation["attempts"] > attempts_before and not is_running
 
 
-def exit_code(view: OperationView, wanted: OperationStatus = OperationStatus.SUCCEEDED) -> int:
+def exit_code(operation: Row, wanted: OperationStatus = OperationStatus.SUCCEEDED) -> int:
     """Return the exit code of a command that waited for this operation to reach the status `wanted`."""
-    if view.status is OperationStatus.NEEDS_ATTENTION:
+    if operation["status"] == OperationStatus.NEEDS_ATTENTION:
         return EXIT_ATTENTION
-    return EXIT_OK if view.status is wanted or not view.status.is_final else EXIT_FAILED
+    return EXIT_OK if operation["status"] == wanted or not is_final(operation) else EXIT_FAILED
 
 
-def watch_operation(operation_id: uuid.UUID, *, is_quiet: bool, attempts_before: int = NO_ATTEMPTS) -> OperationView:
+def read_operation(operation_id: str) -> Row:
+    """Return an operation with its steps and events."""
+    return dict(client().get(f"/api/operations/{operation_id}"))
+
+
+def watch_operation(operation_id: str, *, is_quiet: bool, attempts_before: int = NO_ATTEMPTS) -> Row:
     """Show the operation's progress on stderr until it is settled, then return it; on Ctrl-C exit with 130.
 
     With `is_quiet` nothing is shown unless stderr is a terminal.
@@ -83,10 +93,10 @@ def watch_operation(operation_id: uuid.UUID, *, is_quiet: bool, attempts_before:
     try:
         with display:
             while True:
-                view = reader().operation(operation_id)
-                display.show(view)
-                if is_settled(view, attempts_before):
-                    return view
+                operation = read_operation(operation_id)
+                display.show(operation)
+                if is_settled(operation, attempts_before):
+                    return operation
                 time.sleep(POLL_S)
     except KeyboardInterrupt:
         console.print(f"The operation continues: {command_line(f'operations show {operation_id}')}")
@@ -98,7 +108,7 @@ class _LiveTable:
 
     def __init__(self, console: EscapingConsole) -> None:
         self._spinner = Spinner("dots")
-        self._view: OperationView | None = None
+        self._operation: Row | None = None
         # Live calls `_draw` in its constructor, so it comes last.
         self._live = Live(console=console, refresh_per_second=FRAMES_PER_S, get_renderable=self._draw)
 
@@ -108,19 +118,21 @@ class _LiveTable:
     def __exit__(self, *raised: object) -> None:
         self._live.__exit__(None, None, None)
 
-    def show(self, view: OperationView) -> None:
+    def show(self, operation: Row) -> None:
         """Set the newest state; it is drawn in the next frame."""
-        self._view = view
+        self._operation = operation
 
     def _draw(self) -> RenderableType:
-        if self._view is None:
+        if self._operation is None:
             return self._spinner
-        view = self._view
-        took_s = ((view.finished_at or datetime.now(UTC)) - view.created_at).total_seconds()
+        one = self._operation
         heading = Text.assemble(
-            f"{view.kind} ", (view.phone_number, "bold"), f"  {view.status}  ", (f"{took_s:.1f} s", "dim")
+            f"{one['kind']} ",
+            (one["phoneNumber"], "bold"),
+            f"  {one['status']}  ",
+            (f"{_took_s(one['createdAt'], one['finishedAt']):.1f} s", "dim"),
         )
-        return Group(heading, steps_table(view, self._spinner))
+        return Group(heading, steps_table(one, self._spinner))
 
 
 class _LineLog:
@@ -128,7 +140,7 @@ class _LineLog:
 
     def __init__(self, console: EscapingConsole, *, is_quiet: bool) -> None:
         self._console, self._is_quiet = console, is_quiet
-        self._shown: dict[str, StepState] = {}
+        self._shown: dict[str, str] = {}
 
     def __enter__(self) -> None:
         pass
@@ -136,164 +148,174 @@ class _LineLog:
     def __exit__(self, *raised: object) -> None:
         pass
 
-    def show(self, view: OperationView) -> None:
+    def show(self, operation: Row) -> None:
         """Print the steps that changed since the last call."""
-        for step in view.steps:
-            state = step.state
-            if self._is_quiet or state not in _CHANGES or not step.started_at or self._shown.get(step.name) is state:
+        for step in operation["steps"]:
+            state, name = step["state"], step["name"]
+            if self._is_quiet or state not in _CHANGES or not step["startedAt"] or self._shown.get(name) == state:
                 continue
-            self._shown[step.name] = state
-            resource = step.resource_id or "" if state is StepState.DONE else ""
-            line = f"{state:<6}  {step.name:<24}  {resource}  {step_note(step)}"
+            self._shown[name] = state
+            resource = step["resourceId"] or "" if state == StepState.DONE else ""
+            line = f"{state:<6}  {name:<24}  {resource}  {step_note(step)}"
             self._console.print(line.rstrip())
 
 
-def steps_table(view: OperationView, spinner: RenderableType = "…") -> Table:
+def steps_table(operation: Row, spinner: RenderableType = "…") -> Table:
     """Return the steps as a table: mark, name, duration, and the resource id or note."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(width=1)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
-    for step in view.steps:
-        mark = spinner if step.state in _IN_PROGRESS else _mark(step)
-        name = Text(step.name.replace("_", " "), "" if step.started_at else "dim")
-        resource = Text(step.resource_id or "" if step.state is StepState.DONE else "", "dim")
+    for step in operation["steps"]:
+        mark = spinner if step["state"] in _IN_PROGRESS else _mark(step)
+        name = Text(step["name"].replace("_", " "), "" if step["startedAt"] else "dim")
+        resource = Text(step["resourceId"] or "" if step["state"] == StepState.DONE else "", "dim")
         note = Text(step_note(step), "yellow")
         table.add_row(mark, name, _duration(step), Text("  ").join(part for part in (resource, note) if part))
     return table
 
 
-def _mark(step: StepView) -> Text:
+def _mark(step: Row) -> Text:
     """Return the mark of a step that is not running; one that never started is pending, whatever its state says."""
-    if step.started_at is None:
+    if step["startedAt"] is None:
         return Text(*MARKS[StepState.PENDING])
-    return Text(*MARKS[StepState.FAILED if step.error and step.state is StepState.UNDONE else step.state])
+    is_failed = step["error"] and step["state"] == StepState.UNDONE
+    return Text(*MARKS[StepState.FAILED if is_failed else StepState(step["state"])])
 
 
-def step_note(step: StepView) -> str:
+def step_note(step: Row) -> str:
     """Return a step's error, its number of attempts and the time until the next one, where there are any."""
     parts = []
-    if step.error and step.error.detail and step.state is not StepState.DONE:
-        parts.append(step.error.detail)
-    if step.attempts > 1:
-        parts.append(f"attempt {step.attempts}")
-    retry_at = step.next_attempt_at
-    if retry_at and (left_s := (retry_at - datetime.now(UTC)).total_seconds()) > 0:
+    if step["error"] and step["error"]["detail"] and step["state"] != StepState.DONE:
+        parts.append(step["error"]["detail"])
+    if step["attempts"] > 1:
+        parts.append(f"attempt {step['attempts']}")
+    retry_at = step["nextAttemptAt"]
+    if retry_at and (left_s := (datetime.fromisoformat(retry_at) - datetime.now(UTC)).total_seconds()) > 0:
         parts.append(f"retry in {left_s:.0f} s")
     return "; ".join(part.rstrip(".") for part in parts)
 
 
-def _duration(step: StepView) -> Text:
-    if step.started_at is None:
+def _duration(step: Row) -> Text:
+    if step["startedAt"] is None:
         return Text()
-    if step.finished_at is None and step.state not in _IN_PROGRESS:
+    if step["finishedAt"] is None and step["state"] not in _IN_PROGRESS:
         return Text()
-    took_s = ((step.finished_at or datetime.now(UTC)) - step.started_at).total_seconds()
-    return Text(f"{max(took_s, 0):.1f} s", "dim")
+    return Text(f"{max(_took_s(step['startedAt'], step['finishedAt']), 0):.1f} s", "dim")
+
+
+def _took_s(began: str, ended: str | None) -> float:
+    """Return the seconds between two times, up to now for what has not ended."""
+    until = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
+    return (until - datetime.fromisoformat(began)).total_seconds()
 
 
 _NOT_SHOWN = frozenset({OperationStatus.SUCCEEDED, OperationStatus.CANCELLED})
 """Statuses of a last operation that `status` does not show: the agent's own status says it all."""
 
 
-def show_agent(agent: Agent) -> None:
-    """Print an agent; `status` also shows what is wrong with its path."""
+def show_agent(agent: Row, health: Row | None) -> None:
+    """Print an agent, with the health of its path if it has one; `status` also shows what is wrong with it."""
+    # Imported here: `status` and the others that watch a number need no schemas.
+    from app.views.option_texts import OPTION_AT, show_value, value_at  # noqa: PLC0415
+
     pairs: list[tuple[str, str | Text | None]] = [
-        ("agent", agent.name),
-        ("id", str(agent.id)),
-        ("LiveKit agent", agent.livekit_agent_name),
-        ("status", coloured(agent.phone_provisioning_status)),
-        ("number", agent.twilio_phone_number),
-        ("health", _health(agent) if agent.phone_provisioning_status is PhoneStatus.PROVISIONED else None),
-        ("created", format_time(agent.created_at)),
-        ("version", str(agent.version)),
-        ("metadata", json.dumps(agent.agent_metadata, ensure_ascii=False) if agent.agent_metadata else None),
+        ("agent", agent["name"]),
+        ("id", agent["id"]),
+        ("LiveKit agent", agent["livekitAgentName"]),
+        ("status", coloured(agent["phoneProvisioningStatus"])),
+        ("number", agent["phoneNumber"]),
+        ("health", _health(health) if health else None),
+        ("created", format_time(agent["createdAt"])),
+        ("version", str(agent["version"])),
+        ("metadata", json.dumps(agent["metadata"], ensure_ascii=False) if agent["metadata"] else None),
     ]
     for path, option in OPTION_AT.items():
-        value = value_at(agent.options, option)
+        value = value_at(agent["options"], option)
         pairs.append((path, None if value is None else show_value(option, value) or "(empty)"))
     print_pairs(pairs)
 
 
-def show_phone(view: PhoneView) -> None:
+def show_phone(agent: Row, phone: Row) -> None:
     """Print the status of an agent's number, its resources, its findings, and the operation unless it succeeded."""
-    agent = view.agent
     pairs: list[tuple[str, str | Text | None]] = [
-        ("agent", agent.name),
-        ("id", str(agent.id)),
-        ("status", coloured(agent.phone_provisioning_status)),
-        ("number", agent.twilio_phone_number),
-        ("health", _health(agent) if view.has_phone else None),
-        ("Twilio number", agent.twilio_phone_number_sid),
-        ("Twilio trunk", agent.twilio_trunk_sid),
-        ("origination URL", agent.twilio_origination_url_sid),
-        ("LiveKit trunk", agent.livekit_inbound_trunk_id),
-        ("dispatch rule", agent.livekit_dispatch_rule_id),
+        ("agent", agent["name"]),
+        ("id", agent["id"]),
+        ("status", coloured(phone["phoneProvisioningStatus"])),
+        ("number", phone["phoneNumber"]),
+        ("health", _health(phone["health"]) if phone["hasPhone"] else None),
+        ("Twilio number", phone["twilioPhoneNumberSid"]),
+        ("Twilio trunk", phone["twilioTrunkSid"]),
+        ("origination URL", phone["twilioOriginationUrlSid"]),
+        ("LiveKit trunk", phone["livekitInboundTrunkId"]),
+        ("dispatch rule", phone["livekitDispatchRuleId"]),
     ]
     print_pairs(pairs)
-    if view.adopted:
-        shared = [STEP_BY_NAME[one.step].label for one in view.adopted if one.is_shared]
+    if phone["adopted"]:
+        shared = [STEP_BY_NAME[one["step"]].label for one in phone["adopted"] if one["shared"]]
         print_result(
             "adopted: " + (f"shared with other numbers: {', '.join(shared)}" if shared else "nothing is shared")
         )
-    print_warnings(view)
-    if view.has_phone:
-        print_findings(stored_finding(one) for one in agent.health_findings or ())
-    operation = view.operation
+    print_warnings(phone)
+    if phone["hasPhone"]:
+        print_findings(findings_of(phone["health"]))
+    operation = phone["operation"]
     if operation is None:
-        if agent.phone_provisioning_status is PhoneStatus.NOT_PROVISIONED:
+        if phone["phoneProvisioningStatus"] == PhoneStatus.NOT_PROVISIONED:
             print_line(f"No number yet: {command_line('provision AGENT NUMBER')}", err=True)
-    elif operation.status not in _NOT_SHOWN:
+    elif operation["status"] not in _NOT_SHOWN:
         print_result("")
         show_operation(operation)
 
 
-def show_operation(view: OperationView, *, with_events: bool = False) -> None:
+def show_operation(operation: Row, *, with_events: bool = False) -> None:
     """Print an operation with its steps, its error, and what is still at the providers; on request its event log."""
-    error = f"{view.error.detail} ({view.error.code})".strip() if view.error else None
+    failure = operation["error"]
+    error = f"{failure['detail']} ({failure['code']})".strip() if failure else None
     pairs: list[tuple[str, str | Text | None]] = [
-        ("operation", str(view.id)),
-        ("kind", view.kind.value),
-        ("status", coloured(view.status)),
-        ("number", view.phone_number),
+        ("operation", operation["id"]),
+        ("kind", operation["kind"]),
+        ("status", coloured(operation["status"])),
+        ("number", operation["phoneNumber"]),
         ("error", Text(error, "red") if error else None),
-        ("requested", f"{format_time(view.created_at)} by {view.requested_by or 'unknown'}"),
-        ("finished", format_time(view.finished_at)),
+        ("requested", f"{format_time(operation['createdAt'])} by {operation['requestedBy'] or 'unknown'}"),
+        ("finished", format_time(operation["finishedAt"])),
     ]
     print_pairs(pairs)
-    print_result(steps_table(view))
-    print_warnings(view)
-    for leftover in view.leftovers:
-        line = f"still at the provider: {leftover.provider} {leftover.kind} {leftover.external_id}"
+    print_result(steps_table(operation))
+    print_warnings(operation)
+    for leftover in operation["leftovers"]:
+        line = f"still at the provider: {leftover['provider']} {leftover['kind']} {leftover['id']}"
         print_result(Text(line, "yellow"))
-    if view.status is OperationStatus.NEEDS_ATTENTION:
-        print_line(
-            f"It is retried about once a minute; retry now with: {command_line(f'operations retry {view.id}')}",
-            err=True,
-        )
+    if operation["status"] == OperationStatus.NEEDS_ATTENTION:
+        retry = command_line(f"operations retry {operation['id']}")
+        print_line(f"It is retried about once a minute; retry now with: {retry}", err=True)
     if with_events:
         print_result("")
-        print_table(
-            ("time (UTC)", "event", "step", "detail"),
-            [
-                (f"{event.at:%H:%M:%S.%f}"[:-3], event.event, event.step or "", _detail(event.detail))
-                for event in view.timeline
-            ],
-        )
+        print_table(("time (UTC)", "event", "step", "detail"), [_as_cells(event) for event in operation["timeline"]])
 
 
-def print_warnings(view: PhoneView | OperationView) -> None:
+def _as_cells(event: Row) -> tuple[str, ...]:
+    at = datetime.fromisoformat(event["at"])
+    return (f"{at:%H:%M:%S.%f}"[:-3], event["event"], event["step"] or "", _detail(event["detail"]))
+
+
+def print_warnings(shown: Row) -> None:
     """Print what was found on the way and stopped nothing."""
-    for warning in view.warnings:
-        print_result(Text(f"warning: {warning.detail}", "yellow"))
+    for warning in shown["warnings"]:
+        print_result(Text(f"warning: {warning['detail']}", "yellow"))
 
 
-def _health(agent: Agent) -> Text:
-    findings = [stored_finding(one) for one in agent.health_findings or ()]
-    state = agent.health_state or Health.UNKNOWN
-    seen = f", checked {format_time(agent.health_checked_at)}" if agent.health_checked_at else ", not checked yet"
-    verdict = verdict_line(findings) if state is Health.DRIFTED and findings else Text()
+def findings_of(shown: Mapping[str, Any]) -> Sequence[Finding]:
+    """Return the findings of a path's health, or of an audit."""
+    return [stored_finding(one) for one in shown["findings"]]
+
+
+def _health(health: Row) -> Text:
+    findings, state = findings_of(health), health["state"]
+    seen = f", checked {format_time(health['checkedAt'])}" if health["checkedAt"] else ", not checked yet"
+    verdict = verdict_line(findings) if state == Health.DRIFTED and findings else Text()
     return Text.assemble(coloured(state), (seen, "dim"), ". " if verdict else "", verdict)
 
 
@@ -306,7 +328,7 @@ def verdict_line(findings: Iterable[Finding]) -> Text:
 SEVERITY_COLOURS = {Severity.CRITICAL: BAD, Severity.WARNING: WARNING, Severity.FOREIGN: "dim"}
 
 
-def print_findings(findings: Iterable[Finding], names: Mapping[uuid.UUID, str] | None = None) -> None:
+def print_findings(findings: Iterable[Finding], names: Mapping[str, str] | None = None) -> None:
     """Print findings, the worst first: what each means, what is wrong, with what, and what to do or was done.
 
     With `names`, by agent, also whose path it is.
@@ -316,7 +338,7 @@ def print_findings(findings: Iterable[Finding], names: Mapping[uuid.UUID, str] |
         whose = ""
         if names is not None and finding.agent_id:
             more = f"and {len(finding.concerned) - 1:,} more" if len(finding.concerned) > 1 else ""
-            whose = " ".join(filter(None, ("agent", names.get(uuid.UUID(finding.agent_id)), finding.agent_id, more)))
+            whose = " ".join(filter(None, ("agent", names.get(finding.agent_id), finding.agent_id, more)))
         ids = ", ".join(part for part in (finding.code, finding.about, whose) if part)
         outcome = f"{finding.fixed.capitalize()}." if finding.fixed else ""
         to_do = "" if finding.is_fixed else finding.advice

@@ -33,6 +33,8 @@ RETRIED = (502, 503, 504)
 class Remote:
     """The application at a URL."""
 
+    is_local = False
+
     def __init__(self, target: Target) -> None:
         self.name = target.url
         self._target = target

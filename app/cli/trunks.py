@@ -1,22 +1,15 @@
 """`trunks`: which Twilio trunks there are, and how many more numbers fit."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from app.cli.agents import limit_option
 from app.cli.bulk import finish_bulk, report_option, wait_option
-from app.cli.context import installation_command, json_option, origin, wiring
+from app.cli.client import client
+from app.cli.context import Row, json_option, operator_command
 from app.cli.output import coloured, format_time, print_json, print_line, print_table
-from app.domain.operations import TrunkMode, TrunkState
-from app.numbers.headroom import UNKNOWN_ROOM
-from app.views.trunk_schemas import ConsolidationOut, TrunkPageOut
-from app.views.trunks import TrunkReader
-from app.wiring import profile_of
-
-if TYPE_CHECKING:
-    from app.bulk.consolidation import ConsolidationPlan
+from app.domain.operations import UNKNOWN_ROOM, TrunkMode, TrunkState
 
 trunks = click.Group("trunks", help="The Twilio trunks that numbers share, and those of single agents.")
 
@@ -30,37 +23,30 @@ trunks = click.Group("trunks", help="The Twilio trunks that numbers share, and t
 )
 @limit_option
 @json_option
-@installation_command
+@operator_command
 def list_trunks(mode: str | None, state: str | None, limit: int, is_json: bool) -> None:
     """List the trunks, newest first, and say how many more numbers fit."""
-    room = wiring().headroom.of()
-    settings = wiring().settings
-    trunk_reader = TrunkReader(
-        wiring().sessions, settings.instance_name, profile_of(settings), settings.trunk_max_numbers
-    )
-    page = trunk_reader.trunks(
-        limit=limit, mode=TrunkMode(mode) if mode else None, state=TrunkState(state) if state else None
-    )
+    items, last = client().pages("/api/trunks", limit, mode=mode, state=state)
     if is_json:
-        print_json({"items": page.items, "next_cursor": page.next_cursor, "headroom": room}, TrunkPageOut())
+        print_json({**last, "items": items})
         return
     rows = [
         (
-            one.twilio_trunk_sid or "-",
-            one.mode.value,
-            coloured(one.state),
-            f"{one.members:,} of {one.capacity:,}",
-            coloured(one.health.state),
-            format_time(one.created_at),
-            str(one.agent_id or ""),
+            one["twilioTrunkSid"] or "-",
+            one["mode"],
+            coloured(one["state"]),
+            f"{one['members']:,} of {one['capacity']:,}",
+            coloured(one["health"]["state"]),
+            format_time(one["createdAt"]),
+            one["agentId"] or "",
         )
-        for one in page.items
+        for one in items
     ]
     if rows:
         print_table(("Twilio trunk", "mode", "state", "numbers", "health", "created (UTC)", "agent"), rows)
-    if page.next_cursor:
+    if last["nextCursor"]:
         print_line(f"There are more: use --limit {limit * 2}", err=True)
-    print_line(room.summary if room else UNKNOWN_ROOM)
+    print_line(last["headroom"]["summary"] if last["headroom"] else UNKNOWN_ROOM)
 
 
 @trunks.command("consolidate")
@@ -68,31 +54,32 @@ def list_trunks(mode: str | None, state: str | None, limit: int, is_json: bool) 
 @wait_option
 @report_option
 @json_option
-@installation_command
+@operator_command
 def consolidate(dry_run: bool, wait: bool, report: Path | None, is_json: bool) -> None:
     """Move every number from a trunk of its own to shared ones; they ring throughout.
 
     Exit codes as for provision import; 0 as well where nothing is to be done.
     """
-    if dry_run:
-        _print_plan(wiring().consolidation.plan(), is_json=is_json)
-        return
-    plan, bulk = wiring().consolidation.start(origin=origin())
-    if bulk is None:
+    plan = client().post("/api/trunks/consolidate", dryRun=True)
+    if dry_run or not plan["agents"]:
         _print_plan(plan, is_json=is_json)
         return
-    print_line(plan.message, err=is_json)
-    finish_bulk(bulk, wait=wait, report=report, is_json=is_json)
-
-
-def _print_plan(plan: "ConsolidationPlan", *, is_json: bool) -> None:
-    if is_json:
-        print_json(ConsolidationOut().dump(plan))
+    started = client().post("/api/trunks/consolidate")
+    if "bulkId" not in started:
+        _print_plan(started, is_json=is_json)
         return
-    print_line(plan.message)
+    print_line(plan["message"], err=is_json)
+    finish_bulk(started["bulkId"], wait=wait, report=report, is_json=is_json)
+
+
+def _print_plan(plan: Row, *, is_json: bool) -> None:
+    if is_json:
+        print_json(plan)
+        return
+    print_line(plan["message"])
     print_line(
-        f"Shared trunks: {plan.pool_trunks:,}, with room for {plan.free_places:,} numbers; {plan.trunks_needed:,} to "
-        f"be added. The Twilio account may have {plan.trunk_limit:,} trunks."
+        f"Shared trunks: {plan['poolTrunks']:,}, with room for {plan['freePlaces']:,} numbers; "
+        f"{plan['trunksNeeded']:,} to be added. The Twilio account may have {plan['trunkLimit']:,} trunks."
     )
-    for left in plan.left_out:
-        print_line(f"{left.count:,} stay where they are: {left.detail}")
+    for left in plan["leftOut"]:
+        print_line(f"{left['count']:,} stay where they are: {left['detail']}")

@@ -3,14 +3,12 @@
 import uuid
 
 import click
-from marshmallow import ValidationError
 
 from app.cli.agents import limit_option
-from app.cli.context import command_line, installation_command, json_option, origin, usage_error, wiring
+from app.cli.client import client
+from app.cli.context import Row, command_line, json_option, not_found, operator_command
 from app.cli.output import confirm, format_time, print_json, print_line, print_table
-from app.db.models import Workspace
-from app.views.reader import cut
-from app.views.team_schemas import WorkspaceChangeIn, WorkspaceIn, WorkspaceOut, WorkspacePage
+from app.domain.errors import workspace_not_found
 
 workspaces = click.Group("workspaces", help="Workspaces: list, show, create, change, delete.")
 
@@ -26,26 +24,34 @@ project_option = click.option(
 @workspaces.command("list")
 @limit_option
 @json_option
-@installation_command
+@operator_command
 def list_workspaces(limit: int, is_json: bool) -> None:
     """List workspaces, newest first."""
-    page = cut(wiring().workspaces.page(limit=limit + 1), limit)
+    items, last = client().pages("/api/workspaces", limit)
     if is_json:
-        print_json({"items": page.items, "next_cursor": page.next_cursor}, WorkspacePage())
+        print_json({**last, "items": items})
         return
-    rows = [(one.slug, one.name, format_time(one.created_at), str(one.id)) for one in page.items]
+    rows = [(one["slug"], one["name"], format_time(one["createdAt"]), one["id"]) for one in items]
     print_table(("slug", "name", "created (UTC)", "id"), rows)
-    if page.next_cursor:
+    if last["nextCursor"]:
         print_line(f"There are more: use --limit {limit * 2}", err=True)
+
+
+def _named(slug: str) -> Row:
+    """Return the workspace that is called so."""
+    for one in client().pages("/api/workspaces", None)[0]:
+        if one["slug"] == slug:
+            return one
+    raise not_found(workspace_not_found(slug))
 
 
 @workspaces.command("show")
 @slug_argument
 @json_option
-@installation_command
+@operator_command
 def show(slug: str, is_json: bool) -> None:
     """Show one workspace, with the accounts that its agents use by default."""
-    _show(wiring().workspaces.named(slug), is_json=is_json)
+    _show(_named(slug), is_json=is_json)
 
 
 @workspaces.command("create")
@@ -54,21 +60,16 @@ def show(slug: str, is_json: bool) -> None:
 @account_option
 @project_option
 @json_option
-@installation_command
+@operator_command
 def create(
     slug: str, name: str | None, carrier_account: uuid.UUID | None, voice_project: uuid.UUID | None, is_json: bool
 ) -> None:
     """Create a workspace called SLUG in headers and commands."""
-    given = _given(name or slug, carrier_account, voice_project)
-    try:
-        read = WorkspaceIn().load({"slug": slug, **given})
-    except ValidationError as error:
-        raise usage_error(error) from error
-    made = wiring().workspaces.create(**read, origin=origin())
+    made = client().post("/api/workspaces", {"slug": slug, **_given(name or slug, carrier_account, voice_project)})
     if is_json:
-        print_json(made, WorkspaceOut())
+        print_json(made)
         return
-    print_line(made.id)
+    print_line(made["id"])
     print_line(f"Make a key for it: {command_line(f'keys create NAME --workspace {slug}')}", err=True)
 
 
@@ -78,7 +79,7 @@ def create(
 @account_option
 @project_option
 @json_option
-@installation_command
+@operator_command
 def change(
     slug: str, name: str | None, carrier_account: uuid.UUID | None, voice_project: uuid.UUID | None, is_json: bool
 ) -> None:
@@ -86,37 +87,33 @@ def change(
     given = _given(name, carrier_account, voice_project)
     if not given:
         raise click.UsageError("Nothing to change: give --name, --carrier-account or --voice-project.")
-    try:
-        read = WorkspaceChangeIn().load(given)
-    except ValidationError as error:
-        raise usage_error(error) from error
-    found = wiring().workspaces.named(slug)
-    _show(wiring().workspaces.change(found.id, read, origin=origin()), is_json=is_json)
+    changed = client().request("PATCH", f"/api/workspaces/{_named(slug)['id']}", body=given)
+    _show(changed.body, is_json=is_json)
 
 
 @workspaces.command("delete")
 @slug_argument
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
-@installation_command
+@operator_command
 def delete(slug: str, yes: bool, is_json: bool) -> None:
     """Delete a workspace that nothing is in any more."""
-    found = wiring().workspaces.named(slug)
+    found = _named(slug)
     if not yes:
-        confirm(f"Delete {found.name} ({found.slug})?")
-    wiring().workspaces.delete(found.id, origin=origin())
+        confirm(f"Delete {found['name']} ({found['slug']})?")
+    client().request("DELETE", f"/api/workspaces/{found['id']}")
     if is_json:
-        print_json({"id": str(found.id), "deleted": True})
+        print_json({"id": found["id"], "deleted": True})
     else:
-        print_line(f"Deleted {found.name} ({found.slug}).")
+        print_line(f"Deleted {found['name']} ({found['slug']}).")
 
 
-def _show(workspace: Workspace, *, is_json: bool) -> None:
+def _show(workspace: Row, *, is_json: bool) -> None:
     if is_json:
-        print_json(workspace, WorkspaceOut())
+        print_json(workspace)
         return
-    print_line(f"{workspace.name} ({workspace.slug}, {workspace.id})")
-    print_line(f"carrier account {workspace.carrier_account_id}, voice project {workspace.voice_project_id}")
+    print_line(f"{workspace['name']} ({workspace['slug']}, {workspace['id']})")
+    print_line(f"carrier account {workspace['carrierAccountId']}, voice project {workspace['voiceProjectId']}")
 
 
 def _given(name: str | None, carrier_account: uuid.UUID | None, voice_project: uuid.UUID | None) -> dict[str, str]:

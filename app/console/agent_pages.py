@@ -1,6 +1,7 @@
 """Pages of numbers and agents: the list, the form for a new agent, and the page and forms of one agent."""
 
 import uuid
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -48,10 +49,11 @@ from app.console.presentation import (
     step_label,
 )
 from app.domain.errors import ADVICE, ErrorCode, RefusedError
-from app.domain.operations import TrunkMode
+from app.domain.findings import calls_in_words
+from app.domain.operations import TrunkMode, trunk_in_words
 from app.domain.options import options_of
 from app.numbers.dry_run import Preview
-from app.views.operations import calls_in_words, repair_message, trunk_in_words
+from app.views.operations import repair_message
 from app.web.context import web_services, wiring
 from app.web.problems import status_of
 
@@ -258,7 +260,7 @@ def provision_page(
         use_note=use_note,
         given=request.form,
         preview=preview,
-        preview_trunk=trunk_in_words(preview.trunk) if preview else "",
+        preview_trunk=trunk_in_words(**asdict(preview.trunk)) if preview else "",
         advice=ADVICE,
         refusal=error_notice(refusal),
         errors=refusal.errors if refusal else {},

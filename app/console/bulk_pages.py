@@ -19,9 +19,8 @@ from app.console.pages import console_services, live_fragment, origin, page, red
 from app.console.presentation import bulk_counts, error_notice
 from app.console.reader import PAGE_ROWS
 from app.domain.errors import RefusedError, validation_failed
-from app.domain.operations import BulkKind
+from app.domain.operations import UNKNOWN_ROOM, BulkKind
 from app.domain.texts import InvalidTextError, read_json, shown
-from app.numbers.headroom import UNKNOWN_ROOM
 from app.views.bulks import BulkView, report_download
 from app.views.option_schemas import read_options
 from app.web.authentication import charge_items

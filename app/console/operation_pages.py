@@ -29,9 +29,9 @@ from app.console.presentation import (
 from app.db.models import Agent, Bulk, Event
 from app.domain.errors import RefusedError
 from app.domain.events import EventName
-from app.domain.findings import Fix, stored_finding, worst_first
+from app.domain.findings import Fix, all_calls_in_words, stored_finding, worst_first
 from app.domain.operations import OperationKind, OperationStatus, PhoneStatus, StepState
-from app.views.operations import OperationView, PhoneView, StepView, all_calls_in_words
+from app.views.operations import OperationView, PhoneView, StepView
 from app.web.context import web_services, wiring
 from app.web.problems import status_of
 

@@ -25,6 +25,7 @@ from app.domain.findings import (
     Finding,
     Health,
     Severity,
+    calls_in_words,
     failed_checks,
     stored_finding,
     worst_first,
@@ -41,7 +42,7 @@ from app.domain.operations import (
 )
 from app.domain.workspaces import CredentialStatus
 from app.numbers.inventory import NumberUse
-from app.views.operations import Failure, PhoneView, calls_in_words
+from app.views.operations import Failure, PhoneView
 from app.web.problems import KINDS as PROBLEMS
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

@@ -10,8 +10,7 @@ from app.console.pages import console_services, origin, page, redirect_with_mess
 from app.console.presentation import finding_line
 from app.console.reader import PAGE_ROWS
 from app.domain.findings import stored_finding
-from app.domain.operations import TrunkMode, TrunkState
-from app.numbers.headroom import UNKNOWN_ROOM
+from app.domain.operations import UNKNOWN_ROOM, TrunkMode, TrunkState
 from app.web.authentication import charge_items
 from app.web.context import web_services, wiring
 

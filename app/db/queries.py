@@ -89,8 +89,20 @@ class Position:
     id: uuid.UUID
 
 
+IdRange = tuple[uuid.UUID, uuid.UUID]
+"""The lowest and the highest id that begin with the same digits."""
+
+
 def list_agents(
-    session: Session, *, status: PhoneStatus | None, after: Position | None, limit: int, external_id: str | None = None
+    session: Session,
+    *,
+    status: PhoneStatus | None,
+    after: Position | None,
+    limit: int,
+    external_id: str | None = None,
+    name: str | None = None,
+    number: str | None = None,
+    ids: IdRange | None = None,
 ) -> Sequence[Agent]:
     """Return up to `limit` agents that are not deleted, the newest first."""
     query = select(Agent).where(Agent.deleted_at.is_(None))
@@ -98,6 +110,12 @@ def list_agents(
         query = query.where(Agent.phone_provisioning_status == status)
     if external_id is not None:
         query = query.where(Agent.external_id == external_id)
+    if name is not None:
+        query = query.where(Agent.name == name)
+    if number is not None:
+        query = query.where(Agent.twilio_phone_number == number)
+    if ids is not None:
+        query = query.where(Agent.id.between(*ids))
     return session.scalars(page_of(query, Agent, after, limit)).all()
 
 
@@ -108,6 +126,7 @@ def list_operations(
     agent_id: uuid.UUID | None,
     after: Position | None,
     limit: int,
+    ids: IdRange | None = None,
 ) -> Sequence[Operation]:
     """Return up to `limit` operations with their steps, of agents that are not deleted, the newest first."""
     query = select(Operation).options(selectinload(Operation.steps)).where(_agent_exists())
@@ -115,6 +134,8 @@ def list_operations(
         query = query.where(Operation.status == status)
     if agent_id is not None:
         query = query.where(or_(Operation.agent_id == agent_id, Operation.target_agent_id == agent_id))
+    if ids is not None:
+        query = query.where(Operation.id.between(*ids))
     return session.scalars(page_of(query, Operation, after, limit)).all()
 
 
@@ -145,29 +166,6 @@ def get_agent_and_members(session: Session, agent_id: uuid.UUID) -> tuple[Agent,
 def count_members(session: Session, trunk_id: uuid.UUID) -> int:
     """Return how many agents have a place on this shared trunk."""
     return session.scalars(select(func.count()).where(Agent.trunk_id == trunk_id)).one()
-
-
-def agents_named(session: Session, name: str, limit: int) -> Sequence[Agent]:
-    """Return up to `limit` agents with exactly this name that are not deleted, the newest first."""
-    query = select(Agent).where(Agent.name == name, Agent.deleted_at.is_(None))
-    return session.scalars(page_of(query, Agent, None, limit)).all()
-
-
-def agent_with_number(session: Session, number: str) -> Agent | None:
-    """Return the agent that has this number, in E.164, whatever its status."""
-    return session.scalar(select(Agent).where(Agent.twilio_phone_number == number, Agent.deleted_at.is_(None)))
-
-
-def agents_between(session: Session, low: uuid.UUID, high: uuid.UUID, limit: int) -> Sequence[Agent]:
-    """Return up to `limit` agents whose ids lie between these two and that are not deleted."""
-    query = select(Agent).where(Agent.id.between(low, high), Agent.deleted_at.is_(None))
-    return session.scalars(query.limit(limit)).all()
-
-
-def operations_between(session: Session, low: uuid.UUID, high: uuid.UUID, limit: int) -> Sequence[Operation]:
-    """Return up to `limit` operations whose ids lie between these two, of agents that are not deleted."""
-    query = select(Operation).where(Operation.id.between(low, high), _agent_exists())
-    return session.scalars(query.limit(limit)).all()
 
 
 def get_operation(session: Session, operation_id: uuid.UUID) -> Operation | None:

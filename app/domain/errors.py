@@ -190,6 +190,10 @@ ADVICE: Mapping[ErrorCode, str] = {
 """Error code -> what a person should do."""
 
 
+TAKEOVER_HINT = "Send `takeover: true` to have it moved."
+"""What the API adds where a takeover helps; the command line and the console have hints of their own."""
+
+
 class RefusedError(Exception):
     """A request that a service refuses; its code decides the HTTP status, `errors` maps field -> messages.
 

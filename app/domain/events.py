@@ -123,6 +123,30 @@ class WebhookEvent(StrEnum):
 
 
 PHONE_EVENTS = tuple(event for event in WebhookEvent if event is not WebhookEvent.PING)
+
+_STATUS_THEN = {WebhookEvent.FAILED: "FAILED", WebhookEvent.DEPROVISIONED: "NOT_PROVISIONED"}
+"""`phoneProvisioningStatus` in an example of an event, where it is not PROVISIONED."""
+
+
+def example_data(event: WebhookEvent, webhook_id: object) -> dict[str, Any]:
+    """Return the `data` of an event that is sent on request, to test an endpoint: about nobody's agent and number."""
+    if event is WebhookEvent.PING:
+        return {"webhookId": str(webhook_id)}
+    about: dict[str, Any] = {
+        "agentId": "00000000-0000-4000-8000-000000000000",
+        "agentName": "Test",
+        "phoneProvisioningStatus": _STATUS_THEN.get(event, "PROVISIONED"),
+        "phoneNumber": "+15005550006",
+        "operationId": None,
+        "isTest": True,
+    }
+    if event is WebhookEvent.FAILED:
+        about["error"] = {"code": "number_not_in_account", "detail": "The Twilio account has no such number."}
+    if event is WebhookEvent.DRIFTED:
+        about["findings"] = []
+    return about
+
+
 """What an endpoint may subscribe to."""
 
 

@@ -1,5 +1,6 @@
 """The closed list of findings, each with its severity, sentence, fix and advice, and what findings say of a path."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -537,3 +538,26 @@ _BY_PERSON: Mapping[FindingCode, str] = {
     FindingCode.RULE_FOREIGN_CATCH_ALL: "Ask its owner to set the rule's trunks, or to delete it in LiveKit.",
 }
 """Advice on the findings that a person has to decide."""
+
+
+def calls_in_words(findings: Iterable[Finding]) -> str:
+    """Return what findings about one path say of its calls."""
+    found = list(findings)
+    if callers := failing_callers(found):
+        return "Some calls fail." if callers is Callers.SOME else "Calls fail."
+    return "No call is known to fail, but the path is not as we made it." if failed_checks(found) else PASSED
+
+
+PASSED = "Every check passed."
+
+
+def all_calls_in_words(findings: Iterable[Finding]) -> str:
+    """Return what findings about many paths say of their calls."""
+    paths: dict[str, list[Finding]] = {}
+    for finding in findings:
+        for agent_id in finding.concerned or ("",):
+            paths.setdefault(agent_id, []).append(finding)
+    failing = Counter(failing_callers(path) for path in paths.values())
+    counts = [(failing[Callers.ALL], "calls to"), (failing[Callers.SOME], "some calls to")]
+    parts = [f"{words} {count:,} agent{'s' if count > 1 else ''}" for count, words in counts if count]
+    return f"{' and '.join(parts)} fail.".capitalize() if parts else "No call is known to fail."

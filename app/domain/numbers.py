@@ -1,6 +1,7 @@
 """Phone numbers in E.164 form: strict validation, and masking for logs."""
 
 import re
+from enum import StrEnum
 
 import phonenumbers
 
@@ -60,3 +61,19 @@ def mask_numbers(text: str) -> str:
 def mask_written_numbers(text: str) -> str:
     """Mask phone numbers in every form that people write, for texts that are shown once: other digits may go too."""
     return _WRITTEN.sub(lambda match: mask_number(match[0]), text)
+
+
+class NumberUse(StrEnum):
+    """What a number of the account is used for at present."""
+
+    FREE = "free"
+    AGENT = "agent"
+    """It belongs to an agent of this installation, or is being provisioned for one."""
+    TRUNK = "trunk"
+    """It is on a trunk that is not ours: `takeover` moves it."""
+    APPLICATION = "application"
+    """It is routed to a voice application: `takeover` moves it."""
+    VOICE_URL = "voice_url"
+    """Its calls are handled at a voice URL, until it is connected: deprovisioning restores that."""
+    NO_VOICE = "no_voice"
+    """It has no voice capability, or is set to receive fax."""

@@ -483,3 +483,17 @@ def direction_of(kind: OperationKind, status: OperationStatus) -> Direction:
     """Say which way an operation goes now: deprovisioning is the step table read upwards."""
     is_going_back = status in {OperationStatus.ROLLING_BACK, OperationStatus.NEEDS_ATTENTION}
     return Direction.UNDO if is_going_back else KINDS[kind].starts
+
+
+def trunk_in_words(mode: TrunkMode, sid: str | None, members: int, capacity: int) -> str:
+    """Return which Twilio trunk a number would be put on; `sid` is None for one that is still to be made."""
+    if mode is TrunkMode.DEDICATED:
+        return "It gets a new Twilio trunk of its own"
+    if sid is None and not members:
+        return f"It gets a new Twilio trunk, which up to {capacity:,} numbers share"
+    which = sid or "that is being made"
+    return f"It joins the shared Twilio trunk {which}, with {members:,} of {capacity:,} numbers on it"
+
+
+UNKNOWN_ROOM = "It is not known how many numbers fit: Twilio did not respond in time."
+"""Said where the application could not count the trunks of an account."""

@@ -25,6 +25,14 @@ WORKSPACE_HEADER = "Trunkline-Workspace"
 """Names the workspace that a request of an operator's key works in."""
 
 
+class Scope(StrEnum):
+    """What a key may do; each scope includes the ones before it."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
 class CredentialStatus(StrEnum):
     """`status` of a carrier account or voice project."""
 

@@ -102,9 +102,6 @@ def _trunks_for(numbers: int, trunk_max_numbers: int) -> int:
     return -(-max(numbers, 0) // trunk_max_numbers)
 
 
-UNKNOWN_ROOM = "It is not known how many numbers fit: Twilio did not respond in time."
-
-
 @dataclass(frozen=True, slots=True)
 class _TrunkList:
     """The account's trunks at one moment."""

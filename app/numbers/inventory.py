@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,6 +27,7 @@ from app.db.models import Agent, Operation, Workspace
 from app.db.visibility import home_workspace, seeing, seen_workspace
 from app.domain.errors import ErrorCode
 from app.domain.numbers import E164
+from app.domain.numbers import NumberUse as NumberUse  # noqa: PLC0414  # who lists numbers also needs their uses
 from app.domain.texts import shown
 from app.domain.workspaces import ENVIRONMENT_PROJECT, AccountIds, AccountKind
 from app.numbers.account_lists import FRESH_S, AccountList
@@ -39,22 +39,6 @@ if TYPE_CHECKING:
     from app.accounts.clients import Toolboxes
 
 log = structlog.get_logger(__name__)
-
-
-class NumberUse(StrEnum):
-    """What a number of the account is used for at present."""
-
-    FREE = "free"
-    AGENT = "agent"
-    """It belongs to an agent of this installation, or is being provisioned for one."""
-    TRUNK = "trunk"
-    """It is on a trunk that is not ours: `takeover` moves it."""
-    APPLICATION = "application"
-    """It is routed to a voice application: `takeover` moves it."""
-    VOICE_URL = "voice_url"
-    """Its calls are handled at a voice URL, until it is connected: deprovisioning restores that."""
-    NO_VOICE = "no_voice"
-    """It has no voice capability, or is set to receive fax."""
 
 
 NEED_TAKEOVER = frozenset({NumberUse.TRUNK, NumberUse.APPLICATION})

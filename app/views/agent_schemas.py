@@ -1,5 +1,6 @@
 """Request and response bodies of agents, provisioning and health, and what all schemas share."""
 
+import re
 import uuid
 from datetime import UTC, datetime
 from functools import cached_property
@@ -230,11 +231,40 @@ class PageQuery(Query):
     )
 
 
+ID_PREFIX_PATTERN = "^[0-9a-f]{8,32}$"
+"""The beginning of an id; at least 8 digits, so that a match is rarely ambiguous."""
+
+
+class IdPrefixField(fields.Field[tuple[uuid.UUID, uuid.UUID]]):
+    """Reads the beginning of an id as the range of the ids that begin so."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> tuple[uuid.UUID, uuid.UUID]:
+        if not re.fullmatch(ID_PREFIX_PATTERN, str(value)) or str(value).endswith("\n"):
+            raise ValidationError("must be the first 8 digits of an id, or more, in lower case and without dashes")
+        return uuid.UUID(str(value).ljust(32, "0")), uuid.UUID(str(value).ljust(32, "f"))
+
+
+def id_prefix_field(description: str) -> IdPrefixField:
+    """Return the field for the beginning of an id."""
+    metadata = {"type": "string", "description": description, "pattern": ID_PREFIX_PATTERN, "example": AGENT_ID[:8]}
+    return IdPrefixField(data_key="idPrefix", metadata=metadata)
+
+
 class AgentQuery(PageQuery):
     """Which agents to list."""
 
     status = choice(PhoneStatus, "Only agents with this status.")
     external_id = external_id_field("Only the agent with this id of yours: one, or none.")
+    name = Name(
+        validate=validate.Length(1, MAX_NAME),
+        metadata={"description": "Only agents with exactly this name.", "pattern": VISIBLE_LINE, "example": "desk"},
+    )
+    number = fields.String(
+        data_key="phoneNumber",
+        validate=validate.Regexp(E164_PATTERN.replace("$", r"\Z")),
+        metadata={"description": "Only the agent that has this number.", "pattern": E164_PATTERN, "example": NUMBER},
+    )
+    ids = id_prefix_field("Only agents whose ids begin with these digits, without dashes.")
 
 
 class AgentPage(Schema):

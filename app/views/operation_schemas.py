@@ -16,6 +16,7 @@ from app.views.agent_schemas import (
     TRUNK_SID,
     PageQuery,
     Query,
+    id_prefix_field,
     moment,
     next_page,
     text,
@@ -338,6 +339,7 @@ class OperationQuery(PageQuery):
 
     status = choice(OperationStatus, "Only operations in this status.")
     agent_id = Id(data_key="agentId", metadata={"description": "Only operations of this agent."})
+    ids = id_prefix_field("Only operations whose ids begin with these digits, without dashes.")
 
 
 class OperationPage(Schema):

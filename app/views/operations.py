@@ -1,15 +1,14 @@
 """Operations, phone status, verification and dry run as API, console and command line show them."""
 
 import uuid
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from app.db.models import Agent, BulkItem, Event, Operation, OperationStep, Resource
 from app.domain.errors import ErrorCode
-from app.domain.findings import Callers, Finding, Health, failed_checks, failing_callers, finding_json
+from app.domain.findings import Health, failed_checks, finding_json
 from app.domain.operations import (
     COLUMNS,
     KINDS,
@@ -25,7 +24,7 @@ from app.path.observed import NumberRouting
 from app.saga.context import adopted_now
 
 if TYPE_CHECKING:
-    from app.numbers.dry_run import PlannedTrunk, Preview
+    from app.numbers.dry_run import Preview
     from app.numbers.maintenance import RepairResult, VerifyResult
 
 _MADE = frozenset({StepState.RUNNING, StepState.DONE, StepState.FAILED})
@@ -309,45 +308,12 @@ def verification_body(result: "VerifyResult") -> dict[str, Any]:
     return {"success": success, "checks": checks, "health": health}
 
 
-def calls_in_words(findings: Iterable[Finding]) -> str:
-    """Return what findings about one path say of its calls."""
-    found = list(findings)
-    if callers := failing_callers(found):
-        return "Some calls fail." if callers is Callers.SOME else "Calls fail."
-    return "No call is known to fail, but the path is not as we made it." if failed_checks(found) else PASSED
-
-
-PASSED = "Every check passed."
-
-
-def all_calls_in_words(findings: Iterable[Finding]) -> str:
-    """Return what findings about many paths say of their calls."""
-    paths: dict[str, list[Finding]] = {}
-    for finding in findings:
-        for agent_id in finding.concerned or ("",):
-            paths.setdefault(agent_id, []).append(finding)
-    failing = Counter(failing_callers(path) for path in paths.values())
-    counts = [(failing[Callers.ALL], "calls to"), (failing[Callers.SOME], "some calls to")]
-    parts = [f"{words} {count:,} agent{'s' if count > 1 else ''}" for count, words in counts if count]
-    return f"{' and '.join(parts)} fail.".capitalize() if parts else "No call is known to fail."
-
-
 def repair_message(result: "RepairResult", text: str) -> str:
     """Return what to say after a repair: `text`, and what is left to a person."""
     if not result.left:
         return text
     words = text if result.operation else "Nothing that a repair can change."
     return " ".join([words, *(finding.instruction for finding in result.left)])
-
-
-def trunk_in_words(trunk: "PlannedTrunk") -> str:
-    """Return which Twilio trunk a number would be put on."""
-    if trunk.mode is TrunkMode.DEDICATED:
-        return "It gets a new Twilio trunk of its own"
-    if trunk.sid is None and not trunk.members:
-        return f"It gets a new Twilio trunk, which up to {trunk.capacity:,} numbers share"
-    which = trunk.sid or "that is being made"
-    return f"It joins the shared Twilio trunk {which}, with {trunk.members:,} of {trunk.capacity:,} numbers on it"
 
 
 def plan_body(preview: "Preview") -> dict[str, Any]:

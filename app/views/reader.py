@@ -138,13 +138,12 @@ class Reader:
         *,
         limit: int,
         status: PhoneStatus | None = None,
-        external_id: str | None = None,
         cursor: queries.Position | None = None,
+        **only: Any,
     ) -> Page[Agent]:
-        """Return one page of agents."""
+        """Return one page of agents; `only` as `queries.list_agents` takes it."""
         with self._sessions() as session:
-            rows = queries.list_agents(session, status=status, external_id=external_id, after=cursor, limit=limit + 1)
-            return cut(rows, limit)
+            return cut(queries.list_agents(session, status=status, after=cursor, limit=limit + 1, **only), limit)
 
     def operations(
         self,
@@ -152,11 +151,14 @@ class Reader:
         limit: int,
         status: OperationStatus | None = None,
         agent_id: uuid.UUID | None = None,
+        ids: queries.IdRange | None = None,
         cursor: queries.Position | None = None,
     ) -> OperationPage:
         """Return one page of operations."""
         with self._sessions() as session:
-            rows = queries.list_operations(session, status=status, agent_id=agent_id, after=cursor, limit=limit + 1)
+            rows = queries.list_operations(
+                session, status=status, agent_id=agent_id, ids=ids, after=cursor, limit=limit + 1
+            )
             page = cut(rows, limit)
             return OperationPage([OperationView.of(row) for row in page.items], page.next_cursor)
 

@@ -8,7 +8,7 @@ from marshmallow import fields, pre_dump, validate
 
 from app.domain.events import PHONE_EVENTS, DeliveryStatus, DisabledReason, WebhookEvent
 from app.domain.texts import MAX_NAME
-from app.views.agent_schemas import OPERATION_ID, PageQuery, moment, next_page, text
+from app.views.agent_schemas import OPERATION_ID, PageQuery, Query, moment, next_page, text
 from app.views.fields import VISIBLE_LINE, Name, Schema, Strict, StrictBoolean, choice
 
 if TYPE_CHECKING:
@@ -123,6 +123,16 @@ class WebhookList(Schema):
     """Every endpoint, the oldest first."""
 
     items = fields.List(fields.Nested(WebhookSummary))
+
+
+class WebhookTestQuery(Query):
+    """Which event to send."""
+
+    event = choice(
+        WebhookEvent,
+        "An example of another event than `ping`, about nobody's agent: `isTest` is true in its data.",
+        load_default=WebhookEvent.PING,
+    )
 
 
 class WebhookDeliveryQuery(PageQuery):

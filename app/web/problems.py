@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
-from app.domain.errors import ErrorCode, RefusedError, validation_failed
+from app.domain.errors import TAKEOVER_HINT, ErrorCode, RefusedError, validation_failed
 from app.domain.numbers import mask_numbers
 from app.providers.errors import ProviderError
 from app.views.fields import flat_errors
@@ -146,10 +146,6 @@ def headers_of(refusal: RefusedError) -> dict[str, str]:
     """Return the headers of a response with this refusal: Retry-After, and its own."""
     own = refusal.headers if isinstance(refusal, HttpRefusedError) else {}
     return retry_after(refusal.retry_after_s or KINDS[refusal.code].retry_after_s) | dict(own)
-
-
-TAKEOVER_HINT = "Send `takeover: true` to have it moved."
-"""What the API adds where a takeover helps; the command line and the console have hints of their own."""
 
 
 def hinted(code: ErrorCode, detail: str) -> str:

@@ -56,6 +56,7 @@ _MISSING: Mapping[str, Callable[[object], RefusedError]] = {
 KNOWN_PARAMETERS = {
     **dict.fromkeys(("phones.provision_phone", "phones.adopt_phone", "trunks.consolidate"), frozenset({DRY_RUN})),
     "phones.deprovision_phone": frozenset({"path"}),
+    "webhooks.ping_webhook": frozenset({"event"}),
     "provisionings.start_bulk": frozenset({"kind", DRY_RUN}),
 }
 """Endpoint of a writing call -> the query parameters that it takes; all others take none."""

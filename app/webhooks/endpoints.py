@@ -26,6 +26,7 @@ from app.domain.events import (
     DisabledReason,
     Origin,
     WebhookEvent,
+    example_data,
     payload_of,
 )
 from app.sealing import Sealer
@@ -173,15 +174,17 @@ class WebhookService:
             count = int(erased.rowcount)  # type: ignore[attr-defined]  # of every UPDATE
         return count + purge_rows(self.sessions, WebhookOldSecret.valid_until <= func.now(), WebhookOldSecret.id)
 
-    def test(self, webhook_id: uuid.UUID, *, origin: Origin = INTERNAL) -> WebhookDelivery:
-        """Queue a `ping` for the endpoint; 409 `webhook_disabled`."""
+    def test(
+        self, webhook_id: uuid.UUID, event: WebhookEvent = WebhookEvent.PING, *, origin: Origin = INTERNAL
+    ) -> WebhookDelivery:
+        """Queue a `ping`, or an example of another event, for the endpoint; 409 `webhook_disabled`."""
         with self.sessions.begin() as session:
             endpoint, now = _lock_enabled(session, webhook_id)
             delivery = WebhookDelivery(
                 id=uuid.uuid4(),
                 endpoint_id=webhook_id,
-                event=WebhookEvent.PING,
-                payload=payload_of(WebhookEvent.PING, {"webhookId": str(webhook_id)}),
+                event=event,
+                payload=payload_of(event, example_data(event, webhook_id)),
                 status=DeliveryStatus.PENDING,
                 attempts=0,
                 next_at=now,

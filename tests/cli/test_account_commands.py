@@ -27,7 +27,7 @@ def accounts(shell: Shell, providers: FakeAccounts) -> Shell:
     """A command line whose accounts are at these providers."""
     wiring = shell.live.wiring
     service = replace(wiring.accounts, sealer=Sealer([b"k" * 32]), clients=providers, room_of=lambda _: Room())
-    shell._app.extensions[WIRING] = with_parts(wiring, accounts=service)  # the application is the shell's
+    shell.application.extensions[WIRING] = with_parts(wiring, accounts=service)
     return shell
 
 

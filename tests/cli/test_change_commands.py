@@ -130,7 +130,7 @@ def test_what_makes_no_change_is_a_usage_error(shell: Shell, words: tuple[str, .
 def test_what_an_option_may_not_be_is_said_with_its_reason(shell: Shell) -> None:
     result = shell.run("agents", "set", "front desk", "--option", "dispatch.pin=12x", "--option", "call.ringingS=999")
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "options.dispatch.pin must be 1 to 16 digits.; options.call.ringingS must be from 1 to 180." in result.stderr
 
 

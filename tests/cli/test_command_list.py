@@ -1,7 +1,7 @@
 """docs/cli.md lists every command with every option, and nothing else."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -22,7 +22,12 @@ def _commands(found: click.Command, name: str) -> Iterator[tuple[str, click.Comm
         yield from _commands(command, f"{name} {inner}")
 
 
-ALL = dict(pair for command in COMMANDS for pair in _commands(command.load(), str(command.name)))
+def commands_of(listed: Iterable[LazyCommand]) -> dict[str, click.Command]:
+    """Return every command by its full name."""
+    return dict(pair for command in listed for pair in _commands(command.load(), str(command.name)))
+
+
+ALL = commands_of(COMMANDS)
 
 
 def _arguments(command: click.Command) -> str:

@@ -151,7 +151,7 @@ def test_deprovisioning_cancels_a_provisioning_in_progress(shell: Shell, desk: s
 
 def test_drift_is_found_by_verify_and_fixed_by_repair(shell: Shell) -> None:
     assert shell.run("verify", "front desk").exit_code == 0
-    assert shell.run("repair", "front desk").stdout == "Nothing to repair.\n"
+    assert shell.run("repair", "front desk").stdout == "All is well: nothing to repair.\n"
     shell.live.wiring.platform.delete_dispatch_rule(str(shell.live.agent.livekit_dispatch_rule_id))
 
     drifted = shell.run("verify", "front desk")

@@ -5,11 +5,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
+from flask import Flask
 
 from app import create_app
+from app.access import KeyService, Scope
 from app.cli import progress
+from app.cli.__main__ import trunkline
 from tests.support.sandbox_app import SandboxApp
+
+MOST_PAUSES = 500
+"""Pauses of all commands of a test; the longest has some fifty."""
 
 
 class Shell:
@@ -17,12 +23,19 @@ class Shell:
 
     def __init__(self, live: SandboxApp) -> None:
         self.live = live
-        self._app = create_app(live.wiring)
+        self.application: Flask = create_app(live.wiring)
         self.meanwhile: Callable[[], Any] = live.drive
+        self.pauses = 0
+
+    def pause(self, _seconds: float) -> None:
+        """Take the place of `time.sleep`; a command that waits for ever fails its test."""
+        self.pauses += 1
+        assert self.pauses < MOST_PAUSES, "the command waits for something that does not come"
+        self.meanwhile()
 
     def run(self, *words: str, typed: str = "") -> Result:
         """Run a command, with `typed` on its standard input; a traceback fails the test."""
-        result = self._app.test_cli_runner().invoke(args=words, input=typed)
+        result = self.application.test_cli_runner().invoke(args=words, input=typed)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.output
         return result
 
@@ -32,11 +45,29 @@ class Shell:
         assert result.exit_code == code, result.output
         return json.loads(result.stdout)
 
+    def new_key(self, *scopes: Scope) -> str:
+        """Return a new key, an operator's with the scope admin unless said otherwise."""
+        return KeyService(self.live.wiring.sessions).create("shell", scopes or [Scope.ADMIN])[1]
+
+
+class RemoteShell(Shell):
+    """The same commands against a server at a URL, with nothing but its key."""
+
+    def __init__(self, live: SandboxApp, url: str) -> None:
+        super().__init__(live)
+        self.given = {"TRUNKLINE_URL": url, "TRUNKLINE_KEY": self.new_key()}
+
+    def run(self, *words: str, typed: str = "") -> Result:
+        """Run a command as `trunkline` does."""
+        result = CliRunner().invoke(trunkline(), words, input=typed, env=self.given, prog_name="trunkline")
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+        return result
+
 
 @pytest.fixture
 def shell(live: SandboxApp, monkeypatch: pytest.MonkeyPatch) -> Shell:
     """A command line over the application."""
     shell = Shell(live)
-    monkeypatch.setattr(progress.time, "sleep", lambda _seconds: shell.meanwhile())
+    monkeypatch.setattr(progress.time, "sleep", shell.pause)
     monkeypatch.setenv("COLUMNS", "200")
     return shell

@@ -38,7 +38,7 @@ IMPORTED = (
     "app.api.application",
     "app.console.application",
     "app.web.server",
-    "app.cli.operations",
+    "app.cli.upkeep",
     "app.providers.livekit",
     "app.providers.twilio",
     "app.saga.batch",

@@ -14,6 +14,8 @@ from app.domain.findings import (
     Fix,
     Health,
     Severity,
+    all_calls_in_words,
+    calls_in_words,
     failed_checks,
     failing_callers,
     finding_json,
@@ -24,7 +26,7 @@ from app.domain.findings import (
 from app.domain.operations import DISPATCH_RULE, INBOUND_TRUNK, NUMBER, VERIFICATION
 from app.numbers.maintenance import RepairResult, VerifyResult, steps_to_repair
 from app.views.operation_schemas import FindingOut
-from app.views.operations import all_calls_in_words, calls_in_words, repair_message, verification_body
+from app.views.operations import repair_message, verification_body
 
 _Code = FindingCode
 
