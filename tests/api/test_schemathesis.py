@@ -27,6 +27,7 @@ from app.api.responses import REPLAYED
 from app.bulk.items import Item
 from app.db.models import Agent, CarrierAccount, Operation, VoiceProject
 from app.domain.events import Origin
+from app.domain.operations import OperationStatus
 from app.domain.workspaces import DEFAULT_SLUG, DEFAULT_WORKSPACE
 from app.settings import Settings
 from app.views.agent_schemas import AGENT_ID, CURSOR
@@ -48,6 +49,9 @@ CONNECTED = ("+15145551241", "+15145551242", "+15145551243")
 
 NOT_OURS = "+15145551249"
 """A number that the account does not own: its operation has failed and can be retried."""
+
+FREE = tuple(f"+1514555130{count}" for count in range(10))
+"""Numbers that `provision-phone` connects, and that no other call names."""
 
 CLEAN_AGENTS = 6
 """Agents without a number: generated calls give them some, and delete them."""
@@ -98,6 +102,10 @@ class Rows:
     agents: list[str]
     targets: list[str]
     """Agents that only a body names: nothing takes them away before a number is moved to them."""
+    free: list[str]
+    """Agents that `provision-phone` gives a number to: nothing takes them away either."""
+    called: tuple[str, str]
+    """An agent and a test call to it."""
     operations: list[str]
     bulks: list[str]
     webhooks: list[str]
@@ -157,7 +165,7 @@ def rows(database_url: str, redis_url: str, sandbox: Sandbox) -> Iterator[Rows]:
     worker = InstantWorker()
     wiring = build(Settings(_env_file=None, database_url=database_url, redis_url=redis_url, **given), publisher=worker)
     worker.live = SandboxApp(wiring, worker, sandbox)
-    for number in (NUMBER, *CONNECTED):
+    for number in (NUMBER, *CONNECTED, *FREE):
         sandbox.number(number)
     for number in (*CONNECTED, NOT_OURS):
         agent = wiring.agents.create(f"agent of {number}", None, {})
@@ -167,6 +175,9 @@ def rows(database_url: str, redis_url: str, sandbox: Sandbox) -> Iterator[Rows]:
     with wiring.sessions.begin() as session:
         session.add(Agent(id=AGENT_ID, name="the one in the document", livekit_agent_name="desk"))
     clean = [str(wiring.agents.create(f"agent {count}", None, {}).id) for count in range(2 * CLEAN_AGENTS)]
+    free = [str(wiring.agents.create(f"free {count}", None, {}).id) for count in range(len(FREE))]
+    called = next(each.agent_id for each in operations if each.status is OperationStatus.SUCCEEDED)
+    call = wiring.calls.request(called, origin=Origin())
     agents = [str(operation.agent_id) for operation in operations] + clean[:CLEAN_AGENTS]
     bulk = wiring.bulk.accept([Item(1, phone_number=NOT_OURS, agent_id=operations[0].agent_id)], origin=Origin())
     webhooks = [wiring.webhooks.create("https://example.com/hooks", None, None).endpoint.id for _ in range(WEBHOOKS)]
@@ -178,6 +189,8 @@ def rows(database_url: str, redis_url: str, sandbox: Sandbox) -> Iterator[Rows]:
         wiring,
         agents,
         clean[CLEAN_AGENTS:],
+        free,
+        (str(called), str(call.id)),
         [str(each.id) for each in operations],
         [str(bulk.id)],
         [str(each) for each in webhooks],
@@ -217,6 +230,7 @@ def _config(rows: Rows) -> SchemathesisConfig:
     values |= {"changes": [activity_cursor(2**40)], "account": rows.accounts, "project": rows.projects}
     values |= {"delivery": rows.deliveries, "cursor": [CURSOR], "items": [item_cursor(0)]}
     values["numbers"] = [NUMBER_CURSOR]
+    values |= {"free": rows.free, "called": rows.called[:1], "call": rows.called[1:]}
     values["key"] = [f"key-{count}" for count in range(KEYS)]
     taken = {"path.agent_id": "agent", "path.operation_id": "operation", "query.cursor": "cursor"}
     taken |= {f"path.{name}_id": name for name in ("bulk", "webhook", "delivery", "workspace", "account", "project")}
@@ -240,6 +254,17 @@ def _config(rows: Rows) -> SchemathesisConfig:
                     }
                     for call in ("move-phone", "verify", "repair")
                 ),
+                {
+                    "include-path": "/api/agents/{agent_id}/provision-phone",
+                    "parameters": {"path.agent_id": {"dictionary": "free", "probability": 0.95}},
+                },
+                {
+                    "include-path": "/api/agents/{agent_id}/test-calls/{call_id}",
+                    "parameters": {
+                        "path.agent_id": {"dictionary": "called", "probability": 0.95},
+                        "path.call_id": {"dictionary": "call", "probability": 0.95},
+                    },
+                },
                 {
                     "include-path": "/api/webhooks/{webhook_id}",
                     "include-method": "DELETE",
@@ -271,6 +296,9 @@ def _config(rows: Rows) -> SchemathesisConfig:
     )
 
 
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+
+
 def _is_uuid(value: object) -> bool:
     try:
         return str(uuid.UUID(str(value))) == value
@@ -281,11 +309,17 @@ def _is_uuid(value: object) -> bool:
 def _run(url: str, rows: Rows) -> Report:
     report, config = Report(), _config(rows)
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json", config=config)
-    targets = itertools.cycle(rows.targets)
+    targets, numbers = itertools.cycle(rows.targets), itertools.cycle(FREE)
 
     @schema.hook
     def map_body(context: HookContext, body: Any) -> Any:
-        """Move numbers to agents that exist."""
+        """Connect numbers that there are, and move them to agents that exist."""
+        if (
+            context.operation.path.endswith("/provision-phone")
+            and isinstance(body, dict)
+            and _E164.fullmatch(str(body.get("phoneNumber")))
+        ):
+            return {**body, "phoneNumber": next(numbers)}
         if (
             context.operation.path.endswith("/move-phone")
             and isinstance(body, dict)
@@ -309,15 +343,12 @@ MANY = 50
 """Examples of each call from which on all of them succeed some time."""
 
 RARE = {
-    "POST /api/agents",
-    "PATCH /api/agents/{agent_id}",
     "POST /api/agents/{agent_id}/adopt-phone",
     "POST /api/agents/{agent_id}/repair",
     "POST /api/agents/{agent_id}/verify",
     "POST /api/agents/{agent_id}/test-calls",
-    "GET /api/agents/{agent_id}/test-calls/{call_id}",
 }
-"""What few examples seldom hit: options that go together, an agent whose number stands, or rings by hand."""
+"""What few examples seldom hit: a number that rings by hand, and one that no call before has disconnected."""
 
 
 def test_every_generated_request_gets_an_answer_that_the_document_has(rows: Rows) -> None:
