@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from app.bulk.dispatcher import BulkDispatcher
     from app.bulk.preview import BulkPreviewService
     from app.bulk.service import BulkService
+    from app.declared.service import DeclarationService
     from app.numbers.adoption import AdoptionService
     from app.numbers.agents import AgentService
     from app.numbers.changing import ChangeService
@@ -279,7 +280,22 @@ class Wiring:
         """Starts the items of bulks."""
         from app.bulk.dispatcher import BulkDispatcher
 
-        return BulkDispatcher(self.sessions, self.provisioning, self.maintenance, self.adoption, self.publisher)
+        return BulkDispatcher(
+            self.sessions,
+            self.provisioning,
+            self.maintenance,
+            self.adoption,
+            self.agents,
+            self.changes,
+            self.publisher,
+        )
+
+    @part
+    def declarations(self) -> "DeclarationService":
+        """Makes agents and numbers what a file declares."""
+        from app.declared.service import DeclarationService
+
+        return DeclarationService(self.sessions, self.bulk)
 
     @part
     def consolidation(self) -> "ConsolidationService":

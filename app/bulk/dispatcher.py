@@ -1,8 +1,9 @@
 """Starts the items of bulks, a limited number at a time, and ends items whose operation has ended.
 
 The items are the queue: a killed sweeper leaves them as they are, and an item is taken in the transaction that opens
-its operation. Every sweeper runs it at every pass. Needs only PostgreSQL, but for adoptions: whether a path can be
-adopted is seen at the providers, so that a worker starts them, under the same lease of the bulk.
+its operation. Every sweeper runs it at every pass. Needs only PostgreSQL, but for adoptions and updates: whether a path
+can be adopted, and what stands for an option, is seen at the providers, so that a worker starts them, under the same
+lease of the bulk.
 """
 
 import time
@@ -21,8 +22,10 @@ from app.db.engine import Sessions
 from app.db.models import BulkItem
 from app.domain.errors import RefusedError
 from app.domain.events import Origin
-from app.domain.operations import BulkKind, ItemStatus
+from app.domain.operations import BulkKind, ItemKind, ItemStatus
 from app.numbers.adoption import AdoptionService, Projects
+from app.numbers.agents import AgentService
+from app.numbers.changing import ChangeService, made_of
 from app.numbers.maintenance import MaintenanceService
 from app.numbers.service import ProvisioningService, Publisher
 from app.path.observed import Observed
@@ -59,6 +62,11 @@ class _Batch:
     origin: Origin
     items: Sequence[BulkItem]
 
+    @property
+    def reads_providers(self) -> bool:
+        """Whether one of them is not started without a look at the providers."""
+        return any(item.kind_in(self.kind) in {ItemKind.ADOPT, ItemKind.UPDATE} for item in self.items)
+
 
 @dataclass(frozen=True)
 class BulkDispatcher:
@@ -68,6 +76,8 @@ class BulkDispatcher:
     provisioning: ProvisioningService
     maintenance: MaintenanceService
     adoption: AdoptionService
+    agents: AgentService
+    changes: ChangeService
     publisher: Publisher
     window: int = WINDOW
     clock: Callable[[], float] = time.monotonic
@@ -80,7 +90,7 @@ class BulkDispatcher:
         done = 0
         for bulk_id, _ in found:
             batch = self._take_batch(bulk_id, share, BATCH - done)
-            if batch is not None and batch.kind is BulkKind.ADOPT:
+            if batch is not None and batch.reads_providers:
                 self.publisher.publish_adoptions(bulk_id)
             elif batch is not None:
                 for item in batch.items:
@@ -90,12 +100,12 @@ class BulkDispatcher:
         return done
 
     def start_adoptions(self, bulk_id: uuid.UUID) -> int:
-        """Start the next items of a bulk of adoptions, as a worker; return how many were started or refused.
+        """Start the next items of such a bulk, as a worker that may read; return how many were started or refused.
 
         Where a provider does not respond, what is left waits for the end of the lease.
         """
         batch = self._take_batch(bulk_id, self.window, ADOPTED_AT_ONCE, is_worker=True)
-        if batch is None or batch.kind is not BulkKind.ADOPT:
+        if batch is None or batch.kind not in {BulkKind.ADOPT, BulkKind.MIXED}:
             return 0
         ends_at, projects, done = self.clock() + ADOPTING.total_seconds(), dict[uuid.UUID, Observed](), 0
         with calling(Caller(CallPriority.BULK, last_start_at=ends_at, is_raised_once_begun=False)):
@@ -125,6 +135,8 @@ class BulkDispatcher:
             if bulk is None or (bulk.lease_until and bulk.lease_until > now + longest):
                 return None
             queries.copy_ended_operations(session, bulk_id)
+            if bulk.kind is BulkKind.MIXED:
+                queries.cancel_blocked(session, bulk_id)
             room = min(share - queries.count_running(session, bulk_id), left)
             items = queries.pending_items(session, bulk_id, room) if room > 0 else ()
             if items:
@@ -145,24 +157,33 @@ class BulkDispatcher:
         """Open the item's operation as a single request would, or fail the item with that request's error."""
         if item.agent_id is None or item.phone_number is None:
             raise ValueError("a pending item has both: a CHECK of the table")
-        bulk_item = BulkItemRef(item.bulk_id, item.position)
         try:
-            if batch.kind is BulkKind.PROVISION:
-                self.provisioning.provision(
-                    item.agent_id, item.phone_number, takeover=item.takeover, origin=batch.origin, bulk_item=bulk_item
-                )
-            elif batch.kind is BulkKind.ADOPT:
-                self.adoption.adopt(
-                    item.agent_id, item.phone_number, origin=batch.origin, bulk_item=bulk_item, projects=projects
-                )
-            else:
-                self.maintenance.open_for_bulk(
-                    batch.kind, item.agent_id, item.phone_number, bulk_item, origin=batch.origin
-                )
+            self._open(item, item.agent_id, item.phone_number, batch, projects)
         except ItemTakenError:
             log.info("bulk_item_taken", bulk_id=str(item.bulk_id), position=item.position)
         except RefusedError as error:
             self._fail(item, error)
+
+    def _open(self, item: BulkItem, agent_id: uuid.UUID, number: str, batch: _Batch, projects: Projects | None) -> None:
+        kind, ref, origin = item.kind_in(batch.kind), BulkItemRef(item.bulk_id, item.position), batch.origin
+        match kind:
+            case ItemKind.PROVISION:
+                self.provisioning.provision(agent_id, number, takeover=item.takeover, origin=origin, bulk_item=ref)
+            case ItemKind.ADOPT:
+                self.adoption.adopt(agent_id, number, origin=origin, bulk_item=ref, projects=projects)
+            case ItemKind.REPAIR | ItemKind.REHOME:
+                self.maintenance.open_for_bulk(batch.kind, agent_id, number, ref, origin=origin)
+            case ItemKind.DEPROVISION:
+                self.provisioning.deprovision_item(agent_id, number, ref, origin=origin)
+            case ItemKind.MOVE:
+                to = item.target_agent_id
+                if to is None:
+                    raise ValueError("a move has a target")
+                self.maintenance.move(agent_id, to, origin=origin, phone_number=number, bulk_item=ref)
+            case ItemKind.UPDATE:
+                self.changes.change(agent_id, made_of(item.wanted or {}), origin=origin, bulk_item=ref)
+            case ItemKind.DELETE:
+                self.agents.delete(agent_id, origin=origin, bulk_item=ref)
 
     def _fail(self, item: BulkItem, error: RefusedError) -> None:
         with self.sessions.begin() as session:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.bulk.files import COLUMNS, FLAT_AGENT_FIELDS, nearest_of
 from app.db.models import BulkItem
 from app.domain.numbers import InvalidNumberError, parse_e164
-from app.domain.operations import BulkKind, ItemStatus, TrunkMode
+from app.domain.operations import BulkKind, ItemKind, ItemStatus, TrunkMode
 from app.domain.options import NO_OPTIONS, AgentOptions
 from app.domain.texts import MAX_NAME, InvalidTextError, check_metadata, excerpt, external_id, read_uuid, visible_line
 
@@ -35,15 +35,37 @@ class BulkItemRef:
 
     def start(self, session: Session, operation_id: uuid.UUID) -> None:
         """Link the operation that was just opened for the item; `ItemTakenError` unless it is still pending."""
+        self._leave_pending(session, status=ItemStatus.RUNNING, operation_id=operation_id)
+
+    def finish(self, session: Session) -> None:
+        """End an item that was done without an operation; `ItemTakenError` unless it is still pending."""
+        self._leave_pending(session, status=ItemStatus.SUCCEEDED)
+
+    def _leave_pending(self, session: Session, **values: object) -> None:
         pending = (
             BulkItem.bulk_id == self.bulk_id,
             BulkItem.position == self.position,
             BulkItem.status == ItemStatus.PENDING,
         )
-        started = update(BulkItem).where(*pending).values(status=ItemStatus.RUNNING, operation_id=operation_id)
-        started = started.returning(BulkItem.position).execution_options(synchronize_session=False)
-        if session.scalar(started) is None:
+        left = update(BulkItem).where(*pending).values(values).returning(BulkItem.position)
+        if session.scalar(left.execution_options(synchronize_session=False)) is None:
             raise ItemTakenError
+
+
+@dataclass(frozen=True, slots=True)
+class MixedItem:
+    """One item of a bulk whose items are of several kinds."""
+
+    kind: ItemKind
+    agent_id: uuid.UUID
+    phone_number: str
+    """The number that it is about; of an update or a deletion, the one that the agent has or had."""
+    takeover: bool = False
+    target_agent_id: uuid.UUID | None = None
+    wanted: Mapping[str, Any] | None = None
+    """What an update makes of the agent, by field of the agent's row."""
+    waits_for: tuple[int, ...] = ()
+    """Positions, from 1, of the items that must have succeeded before."""
 
 
 FIELDS = frozenset(COLUMNS)

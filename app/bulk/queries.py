@@ -3,25 +3,33 @@
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, case, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ARRAY, ColumnElement, Select, Uuid, any_, bindparam, case, exists, func, select, update
+from sqlalchemy.orm import Session, aliased
 
 from app.db.engine import read_sql
 from app.db.models import Agent, Bulk, BulkItem, Operation
 from app.db.queries import Position, page_of
 from app.db.visibility import home_workspace
+from app.domain.errors import ErrorCode
 from app.domain.operations import (
     FINAL_STATUSES,
     OPEN_BULKS,
     BulkKind,
     BulkStatus,
+    ItemKind,
     ItemStatus,
+    OperationKind,
     OperationStatus,
     TrunkMode,
 )
 
 _INSERT_AGENTS = read_sql(__file__, "insert_agents.sql")
 _INSERT_ITEMS = read_sql(__file__, "insert_items.sql")
+
+NOT_CANCELLED = (OperationKind.DEPROVISION, OperationKind.MOVE)
+"""Kinds of operations that nothing calls off, not even before they begin."""
+
+_Earlier = aliased(BulkItem)
 
 
 def lock_bulk(session: Session, bulk_id: uuid.UUID, *, skip_locked: bool = False) -> Bulk | None:
@@ -44,9 +52,9 @@ def list_open_bulks(session: Session, limit: int) -> Sequence[Bulk]:
 
 def count_pending(session: Session, carrier_account_id: uuid.UUID) -> Mapping[TrunkMode, int]:
     """Count the pending items that put numbers on trunks of an account, by the kind of trunk that they need."""
-    wanted = case((Bulk.kind == BulkKind.REHOME, TrunkMode.SHARED.value), else_=Agent.trunk_mode).label("wanted")
+    needed = case((Bulk.kind == BulkKind.REHOME, TrunkMode.SHARED.value), else_=Agent.trunk_mode).label("needed")
     query = (
-        select(wanted, func.count())
+        select(needed, func.count())
         .select_from(BulkItem)
         .join(Bulk, Bulk.id == BulkItem.bulk_id)
         .join(Agent, Agent.id == BulkItem.agent_id)
@@ -54,10 +62,10 @@ def count_pending(session: Session, carrier_account_id: uuid.UUID) -> Mapping[Tr
             Agent.carrier_account_id == carrier_account_id,
             Bulk.status.in_(OPEN_BULKS),
             BulkItem.status == ItemStatus.PENDING,
-            Bulk.kind.not_in([BulkKind.REPAIR, BulkKind.ADOPT]),
+            func.coalesce(BulkItem.kind, Bulk.kind).in_([ItemKind.PROVISION.value, ItemKind.REHOME.value]),
         )
     )
-    return {TrunkMode(mode): count for mode, count in session.execute(query.group_by("wanted"))}
+    return {TrunkMode(mode): count for mode, count in session.execute(query.group_by(needed))}
 
 
 def workspaces_of(session: Session, agent_ids: Collection[uuid.UUID]) -> Collection[uuid.UUID]:
@@ -98,8 +106,9 @@ def count_items(session: Session, bulk_id: uuid.UUID) -> Mapping[ItemStatus, int
 
 
 def pending_items(session: Session, bulk_id: uuid.UUID, limit: int) -> Sequence[BulkItem]:
-    """Return the next pending items."""
+    """Return the next pending items, without those that wait for others."""
     query = select(BulkItem).where(BulkItem.bulk_id == bulk_id, BulkItem.status == ItemStatus.PENDING)
+    query = query.where(~_waits_for(_Earlier.status != ItemStatus.SUCCEEDED))
     return session.scalars(query.order_by(BulkItem.position).limit(limit)).all()
 
 
@@ -131,7 +140,30 @@ def _queued(bulk_id: uuid.UUID) -> Select[uuid.UUID]:
         BulkItem.bulk_id == bulk_id,
         BulkItem.status == ItemStatus.RUNNING,
         Operation.status == OperationStatus.QUEUED,
+        Operation.kind.not_in(NOT_CANCELLED),
     )
+
+
+def _waits_for(is_so: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Match items that wait for one of which this is so."""
+    is_earlier = (_Earlier.bulk_id == BulkItem.bulk_id, _Earlier.position == any_(BulkItem.waits_for))
+    return exists().where(BulkItem.waits_for.is_not(None), *is_earlier, is_so)
+
+
+def cancel_blocked(session: Session, bulk_id: uuid.UUID) -> None:
+    """Cancel the pending items that wait for one which did not succeed, and those that wait for these."""
+    did_not = _Earlier.status.in_([ItemStatus.FAILED, ItemStatus.CANCELLED])
+    blocked = update(BulkItem).where(
+        BulkItem.bulk_id == bulk_id, BulkItem.status == ItemStatus.PENDING, _waits_for(did_not)
+    )
+    values = {
+        "status": ItemStatus.CANCELLED,
+        "error_code": ErrorCode.CANCELLED,
+        "error_detail": "An item that had to come first did not succeed.",
+    }
+    blocked = blocked.values(values).returning(BulkItem.position).execution_options(synchronize_session=False)
+    while session.scalars(blocked).all():
+        pass
 
 
 def lock_queued(session: Session, operation_ids: Collection[uuid.UUID]) -> Sequence[uuid.UUID]:

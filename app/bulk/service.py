@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.accounts.choice import Choice, choice_for
 from app.bulk import queries
-from app.bulk.items import BulkItemRef, Item
+from app.bulk.items import BulkItemRef, Item, MixedItem
 from app.db.access import record_activity
 from app.db.engine import Sessions
 from app.db.models import Bulk, BulkItem, Operation
@@ -23,6 +23,7 @@ from app.domain.errors import ErrorCode, bulk_not_found
 from app.domain.events import INTERNAL, Action, Origin
 from app.domain.operations import BulkKind, BulkStatus, ItemStatus, TrunkMode
 from app.domain.options import options_json
+from app.domain.workspaces import AccountIds
 from app.numbers.agents import UNIQUE_EXTERNAL_ID, constraint_of
 from app.saga import machine
 from app.saga.rows import Rows
@@ -37,6 +38,9 @@ CANCEL_BATCH = 100
 """Queued operations that one transaction cancels: it locks them for a few tenths of a second (measured)."""
 
 _WITHOUT_NUMBER = (ItemStatus.FAILED, ItemStatus.CANCELLED)
+_OF_ONE_KIND = {"kind": None, "target_agent_id": None, "wanted": None, "waits_for": None}
+"""What an item has in a bulk of mixed kinds alone."""
+
 _RESET = {"status": ItemStatus.PENDING, "operation_id": None, "error_code": None, "error_detail": None}
 
 
@@ -153,6 +157,20 @@ class BulkService:
         log.info("bulk_accepted", bulk_id=str(bulk.id), kind=bulk.kind, total=bulk.total, failed=bulk.failed)
         return bulk
 
+    def add_mixed(
+        self, session: Session, workspace_id: uuid.UUID, items: Sequence[MixedItem], *, origin: Origin
+    ) -> Bulk:
+        """Store a bulk whose items are of several kinds, for agents of one workspace, in the caller's transaction.
+
+        An item starts once all that it waits for have succeeded; where one of those does not, it is cancelled. The
+        caller records who has asked.
+        """
+        bulk = _add_bulk(session, BulkKind.MIXED, len(items), [workspace_id], origin)
+        rows = [_mixed_item_row(position, item) for position, item in enumerate(items, start=1)]
+        queries.insert_items(session, bulk.id, rows)
+        _count_stored(session, bulk)
+        return bulk
+
     def get(self, bulk_id: uuid.UUID) -> Bulk:
         """Return the bulk; 404 `bulk_not_found`."""
         with self.sessions() as session:
@@ -257,8 +275,12 @@ def _add_bulk(session: Session, kind: BulkKind, total: int, workspaces: Collecti
 
 def _accept_bulk(session: Session, bulk: Bulk, origin: Origin) -> None:
     """Count the items that were stored with it, and remember who asked."""
-    update_counts(session, bulk)
     record_activity(session, origin, Action.BULK_CREATE, bulk.id, bulk.workspace_id, kind=bulk.kind, total=bulk.total)
+    _count_stored(session, bulk)
+
+
+def _count_stored(session: Session, bulk: Bulk) -> None:
+    update_counts(session, bulk)
     session.flush()
     session.refresh(bulk)
 
@@ -357,17 +379,20 @@ def _agent_row(item: Item, choice: Choice) -> dict[str, Any]:
     if item.new_agent is None:
         raise ValueError("the item has no new agent")
     accounts = choice.of(item.new_agent.carrier_account_id, item.new_agent.voice_project_id)
-    return {
-        "id": uuid.uuid4(),
-        "external_id": item.external_id,
+    values = {
         "name": item.new_agent.name,
         "livekit_agent_name": item.new_agent.livekit_agent_name,
-        "metadata": json.dumps(item.new_agent.metadata),
-        "options": json.dumps(options_json(item.new_agent.options)),
+        "metadata": item.new_agent.metadata,
+        "options": options_json(item.new_agent.options),
         "trunk_mode": item.new_agent.trunk_mode.value,
-        "carrier_account_id": accounts.carrier_account_id,
-        "voice_project_id": accounts.voice_project_id,
     }
+    return agent_columns(item.external_id, values, accounts)
+
+
+def agent_columns(external_id: str | None, values: Mapping[str, Any], accounts: AccountIds) -> dict[str, Any]:
+    """Return the row of a new agent, as `queries.insert_agents` takes it, with a new id."""
+    as_text = {name: json.dumps(values[name]) for name in ("metadata", "options")}
+    return {"id": uuid.uuid4(), "external_id": external_id, **values, **as_text, **accounts._asdict()}
 
 
 def _agent_item_row(position: int, agent_id: uuid.UUID, phone_number: str) -> dict[str, Any]:
@@ -379,6 +404,17 @@ def _agent_item_row(position: int, agent_id: uuid.UUID, phone_number: str) -> di
         "status": ItemStatus.PENDING.value,
         "error_code": None,
         "error_detail": None,
+        **_OF_ONE_KIND,
+    }
+
+
+def _mixed_item_row(position: int, item: MixedItem) -> dict[str, Any]:
+    return _agent_item_row(position, item.agent_id, item.phone_number) | {
+        "takeover": item.takeover,
+        "kind": item.kind.value,
+        "target_agent_id": item.target_agent_id,
+        "wanted": None if item.wanted is None else json.dumps(item.wanted),
+        "waits_for": "{" + ",".join(map(str, item.waits_for)) + "}" if item.waits_for else None,
     }
 
 
@@ -393,4 +429,5 @@ def _item_row(item: Item, prepared: Prepared, created: Mapping[int, dict[str, An
         "status": (ItemStatus.FAILED if code else ItemStatus.PENDING).value,
         "error_code": code.value if code else None,
         "error_detail": detail,
+        **_OF_ONE_KIND,
     }

@@ -13,12 +13,13 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    Integer,
     MetaData,
     Text,
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.sql import literal_column
 
@@ -31,6 +32,7 @@ from app.domain.operations import (
     BulkKind,
     BulkStatus,
     Direction,
+    ItemKind,
     ItemStatus,
     OperationKind,
     OperationStatus,
@@ -555,7 +557,10 @@ BULK_IS_OPEN = "status IN (" + ", ".join(f"'{status}'" for status in sorted(OPEN
 """SQL for a bulk that a sweeper must process."""
 
 IS_LIVE = "status IN ('pending', 'running')"
-"""SQL for an item that waits or runs: two of them may not want the same number or agent."""
+"""SQL for an item that waits or runs."""
+
+IS_ALONE = f"{IS_LIVE} AND kind IS NULL"
+"""SQL for such an item of a bulk of one kind: two of them may not want the same number or agent."""
 
 COUNTS = tuple(status.value for status in ItemStatus)
 """The columns that count a bulk's items, named after the statuses."""
@@ -608,12 +613,17 @@ class BulkItem(Base):
             "status <> 'pending' OR (agent_id IS NOT NULL AND phone_number IS NOT NULL AND operation_id IS NULL)",
             name="pending_can_begin",
         ),
-        CheckConstraint("status NOT IN ('running', 'succeeded') OR operation_id IS NOT NULL", name="has_operation"),
+        CheckConstraint(
+            "status NOT IN ('running', 'succeeded') OR operation_id IS NOT NULL"
+            " OR (status = 'succeeded' AND kind IS NOT NULL)",
+            name="has_operation",
+        ),
         CheckConstraint("status <> 'failed' OR error_code IS NOT NULL", name="failed_says_why"),
         Index("ix_bulk_items_status", "bulk_id", "status", "position"),
-        Index("uq_bulk_items_live_number", "bulk_id", "phone_number", unique=True, postgresql_where=text(IS_LIVE)),
-        Index("uq_bulk_items_live_agent", "bulk_id", "agent_id", unique=True, postgresql_where=text(IS_LIVE)),
+        Index("uq_bulk_items_live_number", "bulk_id", "phone_number", unique=True, postgresql_where=text(IS_ALONE)),
+        Index("uq_bulk_items_live_agent", "bulk_id", "agent_id", unique=True, postgresql_where=text(IS_ALONE)),
         Index("uq_bulk_items_operation_id", "operation_id", unique=True),
+        Index("ix_bulk_items_wanted", "agent_id", postgresql_where=text("wanted IS NOT NULL")),
     )
 
     bulk_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("bulks.id"), primary_key=True)
@@ -627,3 +637,15 @@ class BulkItem(Base):
     operation_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("operations.id"))
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
+    kind: Mapped[ItemKind | None] = mapped_column(status_column(ItemKind, "kind"))
+    """What it does, in a bulk of mixed kinds; null: what its bulk does."""
+    target_agent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("agents.id"))
+    """The agent that a move hands the number to."""
+    wanted: Mapped[dict[str, Any] | None]
+    """What an update makes of the agent, by field of the agent's row."""
+    waits_for: Mapped[list[int] | None] = mapped_column(ARRAY(Integer))
+    """Positions of the items that must have succeeded before it starts."""
+
+    def kind_in(self, bulk: BulkKind) -> ItemKind:
+        """Return what it does, as an item of such a bulk."""
+        return self.kind or ItemKind(bulk.value)

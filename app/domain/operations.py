@@ -166,6 +166,23 @@ class BulkKind(StrEnum):
     REPAIR = "repair"
     REHOME = "rehome"
     ADOPT = "adopt"
+    MIXED = "mixed"
+    """Each item has a kind of its own: what a declaration changes."""
+
+
+class ItemKind(StrEnum):
+    """`bulk_items.kind`: what an item does, by the operation of this name where it needs one."""
+
+    PROVISION = "provision"
+    REPAIR = "repair"
+    REHOME = "rehome"
+    ADOPT = "adopt"
+    DEPROVISION = "deprovision"
+    MOVE = "move"
+    UPDATE = "update"
+    """Without an operation where the agent has no number by then."""
+    DELETE = "delete"
+    """Deletes the agent, which has no number any more: without an operation."""
 
 
 class BulkStatus(StrEnum):

@@ -10,9 +10,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.accounts.choice import choice_for
+from app.bulk.items import BulkItemRef
 from app.db.access import record_activity
 from app.db.engine import Sessions
-from app.db.models import Agent, Operation
+from app.db.models import Agent, BulkItem, Operation
 from app.db.queries import PURGE_BATCH
 from app.domain.errors import ErrorCode, RefusedError, agent_not_found
 from app.domain.events import INTERNAL, Action, Origin
@@ -85,26 +86,15 @@ class AgentService:
             raise agent_not_found(agent_id)
         return agent
 
-    def delete(self, agent_id: uuid.UUID, *, origin: Origin = INTERNAL) -> None:
+    def delete(self, agent_id: uuid.UUID, *, origin: Origin = INTERNAL, bulk_item: BulkItemRef | None = None) -> None:
         """Delete the agent and erase its names, metadata and options; 409 while it has a number or an open operation.
 
-        What its operations have wanted of it is erased too.
+        What its operations have wanted of it is erased too. `bulk_item` is the bulk's item that it is for.
         """
         with self.sessions.begin() as session:
-            agent = session.scalar(
-                select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)).with_for_update()
-            )
-            if agent is None:
-                raise agent_not_found(agent_id)
-            if agent.phone_provisioning_status is PhoneStatus.PROVISIONED:
-                raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The agent has a number: deprovision it first.")
-            refuse_busy(session, agent_id)
-            agent.deleted_at = func.now()
-            agent.name = agent.livekit_agent_name = ERASED
-            agent.agent_metadata, agent.options, agent.health_findings, agent.external_id = {}, {}, [], None
-            wanted = update(Operation).where(Operation.agent_id == agent_id, Operation.wanted.is_not(None))
-            session.execute(wanted.values(wanted=None, former_options=None))
-            record_activity(session, origin, Action.AGENT_DELETE, agent_id, agent.workspace_id)
+            delete_agent(session, agent_id, origin)
+            if bulk_item is not None:
+                bulk_item.finish(session)
 
     def erase_deleted(self) -> int:
         """Erase what an older release kept of deleted agents; return how many rows were changed."""
@@ -122,6 +112,24 @@ class AgentService:
             statement = update(Agent).where(Agent.id.in_(batch.with_for_update(skip_locked=True).cte("batch").select()))
             done = session.execute(statement.values(erased).execution_options(synchronize_session=False))
             return int(done.rowcount)  # type: ignore[attr-defined]  # of every UPDATE
+
+
+def delete_agent(session: Session, agent_id: uuid.UUID, origin: Origin) -> None:
+    """Delete an agent in the caller's transaction, as `AgentService.delete` does."""
+    agent = session.scalar(select(Agent).where(Agent.id == agent_id, Agent.deleted_at.is_(None)).with_for_update())
+    if agent is None:
+        raise agent_not_found(agent_id)
+    if agent.phone_provisioning_status is PhoneStatus.PROVISIONED:
+        raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The agent has a number: deprovision it first.")
+    refuse_busy(session, agent_id)
+    agent.deleted_at = func.now()
+    agent.name = agent.livekit_agent_name = ERASED
+    agent.agent_metadata, agent.options, agent.health_findings, agent.external_id = {}, {}, [], None
+    of_operations = update(Operation).where(Operation.agent_id == agent_id, Operation.wanted.is_not(None))
+    session.execute(of_operations.values(wanted=None, former_options=None))
+    of_items = update(BulkItem).where(BulkItem.agent_id == agent_id, BulkItem.wanted.is_not(None))
+    session.execute(of_items.values(wanted=None).execution_options(synchronize_session=False))
+    record_activity(session, origin, Action.AGENT_DELETE, agent_id, agent.workspace_id)
 
 
 def give_external_id(session: Session, agent: Agent, external_id: str | None) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
+from app.bulk.items import BulkItemRef
 from app.db.access import record_activity
 from app.db.engine import Sessions
 from app.db.models import Agent, Operation
@@ -131,6 +132,16 @@ def patched_by(patch: Mapping[str, Any]) -> Decide:
     return decide
 
 
+def made_of(wanted: Mapping[str, Any]) -> Decide:
+    """Return what makes these fields of the agent's row what they are given as, each as a whole."""
+    given = dict(wanted)
+    if "options" in given:
+        given["options"] = options_of(given["options"])
+    if "trunk_mode" in given:
+        given["trunk_mode"] = TrunkMode(given["trunk_mode"])
+    return lambda now: replace(now, **given)
+
+
 def merged(now: Any, patch: Any) -> Any:
     """Apply a merge patch, as in section 2 of RFC 7396: null removes, an object is merged, anything else replaces."""
     if not isinstance(patch, Mapping):
@@ -192,7 +203,13 @@ class ChangeService:
     toolboxes: "ToolboxSource"
 
     def change(
-        self, agent_id: uuid.UUID, decide: Decide, *, is_current: Callable[[int], bool] | None = None, origin: Origin
+        self,
+        agent_id: uuid.UUID,
+        decide: Decide,
+        *,
+        is_current: Callable[[int], bool] | None = None,
+        origin: Origin,
+        bulk_item: BulkItemRef | None = None,
     ) -> Changed:
         """Change the agent to what `decide` makes of it; `is_current` says whether a version is the one that is meant.
 
@@ -200,14 +217,18 @@ class ChangeService:
         succeeded; but for its external id, which is changed at once in either case. Refused: 404 `agent_not_found`, 412
         `version_mismatch`, 422 `validation_failed`; and where it would change anything, 409 `operation_in_progress`,
         `agent_has_phone` (the trunk mode of a number that stands), `accounts_differ`, `external_id_in_use`,
-        `shared_with_others`. May raise the providers' errors: nothing is changed then.
+        `shared_with_others`. May raise the providers' errors: nothing is changed then. `bulk_item` is the bulk's item
+        that it is for: `ItemTakenError` unless that is still pending.
         """
         tools = self.toolboxes.of(accounts_of(self.sessions, agent_id))
         read: _Read | None = None
+        bulk_id = bulk_item.bulk_id if bulk_item else None
         for reads_left in range(READS, -1, -1):
             try:
                 with self.sessions.begin() as session:
-                    outcome = self._decide(session, tools, agent_id, decide, is_current, read, origin)
+                    outcome = self._decide(session, tools, agent_id, decide, is_current, read, origin, bulk_id)
+                    if bulk_item is not None:
+                        _tell(bulk_item, session, outcome)
             except IntegrityError as error:
                 raise refusal_of(error) from error
             if isinstance(outcome, Agent):
@@ -227,6 +248,7 @@ class ChangeService:
         is_current: Callable[[int], bool] | None,
         read: _Read | None,
         origin: Origin,
+        bulk_id: uuid.UUID | None,
     ) -> Agent | Saga | _Update:
         """Change the row, or open the operation, or say what has to be read before."""
         agent, now = lock_agent(session, agent_id)
@@ -266,6 +288,7 @@ class ChangeService:
             leaves_trunk=update.leaves_trunk,
             wanted=_wanted(after, changed),
             former_options=options_json(read.former) if read and update.names else {},
+            bulk_id=bulk_id,
         )
         return self.rows.open(change, session)
 
@@ -276,6 +299,14 @@ class ChangeService:
         self.publisher.publish(plan_of(saga))
         with self.sessions() as session:
             return Changed(session.get_one(Agent, agent_id), session.get_one(Operation, operation_id))
+
+
+def _tell(bulk_item: BulkItemRef, session: Session, outcome: "Agent | Saga | _Update") -> None:
+    """Tell a bulk's item what became of it, unless the providers are to be read first."""
+    if isinstance(outcome, Saga):
+        bulk_item.start(session, outcome.operation.id)
+    elif isinstance(outcome, Agent):
+        bulk_item.finish(session)
 
 
 def _refuse(agent: Agent, before: AgentFields, after: AgentFields, changed: frozenset[str]) -> None:

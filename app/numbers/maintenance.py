@@ -186,14 +186,22 @@ class MaintenanceService:
         log.info("bulk_operation_queued", kind=operation_kind, operation_id=str(saga.operation.id))
         return self._publish(saga)
 
-    def move(self, agent_id: uuid.UUID, to_agent_id: uuid.UUID, *, origin: Origin) -> Operation:
-        """Queue the move of the number to another agent, which must have none.
+    def move(
+        self,
+        agent_id: uuid.UUID,
+        to_agent_id: uuid.UUID,
+        *,
+        origin: Origin,
+        phone_number: str | None = None,
+        bulk_item: BulkItemRef | None = None,
+    ) -> Operation:
+        """Queue the move of the number, if given of this one, to another agent, which must have none.
 
         The dispatch rule is updated in place, so that calls are answered throughout. Undo moves it back the same way.
         409 `accounts_differ` where the agents do not use the same carrier account and voice project.
         An agent of another workspace is 404 `agent_not_found`, for operators too. Where what a shared trunk is set to
         differs between the two, the number goes to another one. 409 `shared_with_others` where the move would change
-        what was adopted and other numbers use too.
+        what was adopted and other numbers use too. `bulk_item` is the bulk's item that it is for.
         """
         if agent_id == to_agent_id:
             raise RefusedError(ErrorCode.AGENT_HAS_PHONE, "The agent has this number already.")
@@ -205,9 +213,11 @@ class MaintenanceService:
                 (source, now), (target, _) = locked[agent_id], locked[to_agent_id]
                 if source.workspace_id != target.workspace_id:
                     raise agent_not_found(to_agent_id)
+                if bulk_item is not None:
+                    bulk_item.check_pending(session)
                 refuse_busy(session, agent_id)
                 refuse_busy(session, to_agent_id)
-                _check_has_number(source)
+                _check_has_number(source, phone_number)
                 if source.accounts != target.accounts:
                     raise RefusedError(ErrorCode.ACCOUNTS_DIFFER, ACCOUNTS_DIFFER)
                 if target.phone_provisioning_status is PhoneStatus.PROVISIONED:
@@ -222,8 +232,11 @@ class MaintenanceService:
                     target=agent_row(target),
                     only=MOVED_STEPS | TRUNK_STEPS if leaves else MOVED_STEPS,
                     leaves_trunk=leaves,
+                    bulk_id=bulk_item.bulk_id if bulk_item else None,
                 )
                 saga = self.rows.open(change, session)
+                if bulk_item is not None:
+                    bulk_item.start(session, saga.operation.id)
         except IntegrityError as error:
             raise refusal_of(error) from error
         log.info("move_queued", operation_id=str(saga.operation.id), to_agent_id=str(to_agent_id))

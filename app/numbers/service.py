@@ -206,6 +206,27 @@ class ProvisioningService:
         log.info("deprovision_queued", **_about(saga))
         return self._publish(saga)
 
+    def deprovision_item(
+        self, agent_id: uuid.UUID, phone_number: str, bulk_item: BulkItemRef, *, origin: Origin
+    ) -> None:
+        """Queue a deprovisioning of this number for an item of a bulk; nothing where the agent has it no more.
+
+        Refused as `deprovision` is, and with 409 `operation_in_progress` while any operation is open. `ItemTakenError`.
+        """
+        try:
+            with self.sessions.begin() as session:
+                agent, _ = lock_agent(session, agent_id)
+                bulk_item.check_pending(session)
+                is_held = agent.twilio_phone_number == phone_number
+                saga = self._open_deprovision(session, agent_id, None, origin, bulk_item) if is_held else None
+                if saga is None:
+                    bulk_item.finish(session)
+        except IntegrityError as error:
+            raise refusal_of(error) from error
+        if saga is not None:
+            log.info("deprovision_queued", **_about(saga))
+            self.publisher.publish(plan_of(saga))
+
     def _open_operation_of(self, agent_id: uuid.UUID) -> Operation | None:
         with self.sessions() as session:
             return session.scalar(
@@ -213,7 +234,12 @@ class ProvisioningService:
             )
 
     def _open_deprovision(
-        self, session: Session, agent_id: uuid.UUID, path: PathChoice | None, origin: Origin
+        self,
+        session: Session,
+        agent_id: uuid.UUID,
+        path: PathChoice | None,
+        origin: Origin,
+        bulk_item: BulkItemRef | None = None,
     ) -> Saga | None:
         agent, now = lock_agent(session, agent_id)
         refuse_busy(session, agent.id)  # opened between our two reads: the client retries
@@ -222,9 +248,15 @@ class ProvisioningService:
             record_activity(session, origin, Action.DEPROVISION, agent_id, agent.workspace_id)
         if agent.phone_provisioning_status is not PhoneStatus.PROVISIONED or agent.twilio_phone_number is None:
             return None
-        row = agent_row(agent)
-        change = machine.open_operation(OperationKind.DEPROVISION, row, now, origin, keeps_path=_keeps_path(row, path))
-        return self.rows.open(change, session)
+        row, bulk_id = agent_row(agent), bulk_item.bulk_id if bulk_item else None
+        keeps_path = _keeps_path(row, path)
+        change = machine.open_operation(
+            OperationKind.DEPROVISION, row, now, origin, bulk_id=bulk_id, keeps_path=keeps_path
+        )
+        saga = self.rows.open(change, session)
+        if bulk_item is not None:
+            bulk_item.start(session, saga.operation.id)
+        return saga
 
     def _operation(self, operation_id: uuid.UUID) -> Operation:
         with self.sessions() as session:

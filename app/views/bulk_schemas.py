@@ -8,7 +8,7 @@ from marshmallow import ValidationError, fields, validate
 
 from app.bulk.files import items_from_csv
 from app.domain.errors import OPERATION_ERROR_CODES, ErrorCode
-from app.domain.operations import MAX_ITEMS, BulkKind, BulkStatus, ItemStatus
+from app.domain.operations import MAX_ITEMS, BulkKind, BulkStatus, ItemKind, ItemStatus
 from app.views.agent_schemas import (
     AGENT_ID,
     NUMBER,
@@ -218,8 +218,14 @@ class BulkItemOut(Schema):
     """One item of a bulk."""
 
     position = fields.Integer(metadata={"description": "Its position in the request, from 1.", "example": 1})
+    kind = choice(ItemKind, "What is done: that of the bulk; in a bulk of mixed kinds, its own.")
     phone_number = text("The number, as it was sent.", NUMBER, data_key="phoneNumber", allow_none=True)
     agent_id = fields.UUID(data_key="agentId", allow_none=True, metadata={"example": AGENT_ID})
+    to_agent_id = fields.UUID(
+        data_key="toAgentId",
+        allow_none=True,
+        metadata={"description": "Of a move: the agent that gets the number.", "example": AGENT_ID},
+    )
     status = choice(ItemStatus, "Its status.")
     operation_id = fields.UUID(data_key="operationId", allow_none=True, metadata={"example": OPERATION_ID})
     error = fields.Nested(ItemFailureOut, allow_none=True)

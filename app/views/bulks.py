@@ -11,7 +11,7 @@ from app.db.engine import Sessions
 from app.db.models import COUNTS, Bulk, BulkItem
 from app.db.queries import Position
 from app.domain.errors import bulk_not_found
-from app.domain.operations import BulkKind, BulkStatus, ItemStatus
+from app.domain.operations import BulkKind, BulkStatus, ItemKind, ItemStatus
 from app.views.bulk_schemas import item_cursor
 from app.views.operations import Failure, failure_of
 from app.views.reader import cut
@@ -81,17 +81,29 @@ class ItemView:
     """One item as it is shown."""
 
     position: int
+    kind: ItemKind
     phone_number: str | None
     agent_id: uuid.UUID | None
+    to_agent_id: uuid.UUID | None
+    """Of a move: the agent that gets the number."""
     status: ItemStatus
     operation_id: uuid.UUID | None
     error: Failure | None
     """Why it failed."""
 
     @classmethod
-    def of(cls, row: BulkItem) -> "ItemView":
-        """Return the view of a row."""
-        return cls(row.position, row.phone_number, row.agent_id, row.status, row.operation_id, failure_of(row))
+    def of(cls, row: BulkItem, bulk: BulkKind) -> "ItemView":
+        """Return the view of a row, of such a bulk."""
+        return cls(
+            row.position,
+            row.kind_in(bulk),
+            row.phone_number,
+            row.agent_id,
+            row.target_agent_id,
+            row.status,
+            row.operation_id,
+            failure_of(row),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +137,11 @@ class BulkReader:
     def items(self, bulk_id: uuid.UUID, *, limit: int, status: ItemStatus | None = None, cursor: int = 0) -> ItemPage:
         """Return one page of items in the order of the request; `RefusedError` 404."""
         with self.sessions() as session:
-            if session.get(Bulk, bulk_id) is None:
+            bulk = session.get(Bulk, bulk_id)
+            if bulk is None:
                 raise bulk_not_found(bulk_id)
             rows = queries.list_items(session, bulk_id, status=status, after=cursor, limit=limit + 1)
-        shown = [ItemView.of(row) for row in rows[:limit]]
+        shown = [ItemView.of(row, bulk.kind) for row in rows[:limit]]
         return ItemPage(shown, item_cursor(rows[limit - 1].position) if len(rows) > limit else None)
 
 

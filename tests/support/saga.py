@@ -53,6 +53,7 @@ from app.domain.sip_uris import parse_sip_uri
 from app.domain.workspaces import DEFAULT_WORKSPACE, ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT, AccountIds
 from app.numbers.adoption import AdoptionService
 from app.numbers.agents import AgentService
+from app.numbers.changing import ChangeService
 from app.numbers.maintenance import MaintenanceService
 from app.numbers.service import ProvisioningService
 from app.numbers.test_calls import CallService
@@ -456,7 +457,9 @@ def wire(sessions: Sessions, timing: Timing = TIMING, max_numbers: int = MAX_NUM
     retiring = RetiringService(sessions, toolboxes)
     calls = CallService(sessions, publisher, toolboxes, CALLER, AddressRule(), NO_TELEMETRY.counters)
     adoption = AdoptionService(sessions, publisher, rows, toolboxes)
-    dispatcher = BulkDispatcher(sessions, service, maintenance, adoption, publisher)
+    changes = ChangeService(sessions, publisher, rows, toolboxes)
+    agents = AgentService(sessions)
+    dispatcher = BulkDispatcher(sessions, service, maintenance, adoption, agents, changes, publisher)
     sweeper = Sweeper(sessions, service, audits, dispatcher, deliveries, calls, retiring)
     return Saga(sessions, rows, world, clock, publisher, runner, service, sweeper, worlds, toolboxes)
 
