@@ -6,6 +6,7 @@ from app.access import KeyService
 from app.api import (
     accounts,
     agents,
+    declarations,
     documentation,
     keys,
     numbers,
@@ -95,6 +96,7 @@ def build_application(wiring: Wiring) -> APIFlask:
     app.register_blueprint(agents.phones_blueprint)
     app.register_blueprint(numbers.blueprint)
     app.register_blueprint(provisionings.blueprint)
+    app.register_blueprint(declarations.blueprint)
     app.register_blueprint(agents.maintenance_blueprint)
     app.register_blueprint(test_calls.blueprint)
     app.register_blueprint(trunks.blueprint)

@@ -38,6 +38,7 @@ class ErrorCode(StrEnum):
     AGENT_HAS_NO_PHONE = "agent_has_no_phone"
     NUMBER_IN_USE = "number_in_use"
     EXTERNAL_ID_IN_USE = "external_id_in_use"
+    DECLARATION_CONFLICT = "declaration_conflict"
     ACCOUNTS_DIFFER = "accounts_differ"
     OPERATION_IN_PROGRESS = "operation_in_progress"
     OPERATION_FINISHED = "operation_finished"
@@ -149,6 +150,7 @@ ADVICE: Mapping[ErrorCode, str] = {
     _C.AGENT_HAS_NO_PHONE: "Provision a number first.",
     _C.NUMBER_IN_USE: "Choose another number, or move this one from the agent that has it.",
     _C.EXTERNAL_ID_IN_USE: "Choose another external id, or change the agent that has this one.",
+    _C.DECLARATION_CONFLICT: "Change the file where the errors point, or the agents that they name; then apply again.",
     _C.ACCOUNTS_DIFFER: "Choose an agent that uses the same accounts, or deprovision and provision again.",
     _C.OPERATION_IN_PROGRESS: "Wait until the open operation has finished, or cancel it.",
     _C.OPERATION_FINISHED: "Start a new one from the agent's page.",

@@ -59,6 +59,7 @@ class Action(StrEnum):
     BULK_CREATE = "bulk.create"
     BULK_CANCEL = "bulk.cancel"
     BULK_RESUME = "bulk.resume"
+    DECLARATION_APPLY = "declaration.apply"
     AUDIT_START = "audit.start"
     WEBHOOK_CREATE = "webhook.create"
     WEBHOOK_CHANGE = "webhook.change"

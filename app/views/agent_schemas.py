@@ -73,10 +73,11 @@ MERGE_PATCH = "application/merge-patch+json"
 """The media type of a JSON merge patch (RFC 7396)."""
 
 
-def _name(**more: Any) -> Name:
+def name_field(description: str = "What people call the agent.", **more: Any) -> Name:
+    """Return the field for the name of an agent."""
     return Name(
         validate=validate.Length(1, MAX_NAME),
-        metadata={"description": "What people call the agent.", "example": "Front desk", "pattern": VISIBLE_LINE},
+        metadata={"description": description, "example": "Front desk", "pattern": VISIBLE_LINE},
         **more,
     )
 
@@ -136,7 +137,7 @@ class NewAgentFields(Strict):
 class AgentIn(NewAgentFields):
     """An agent to create."""
 
-    name = _name(required=True)
+    name = name_field(required=True)
     agent_metadata = _metadata("Passed to the agent with every call")
     options = fields.Nested(OptionsIn, metadata={"description": "How its calls are dispatched, and its line."})
 
@@ -148,7 +149,7 @@ class AgentPatchIn(Strict):
     """What it may be sent as."""
 
     external_id = external_id_field("The id that you know it by; null removes it.", allow_none=True)
-    name = _name()
+    name = name_field()
     livekit_agent_name = _livekit_agent_name("The agent name that LiveKit dispatches calls to.")
     agent_metadata = _metadata(
         "Merged into what is there, at every depth: a key with null is removed. What comes of it", allow_none=True

@@ -151,8 +151,13 @@ def is_dry_run(query: Mapping[str, str]) -> bool:
 
 def dry_run_flag(description: str) -> fields.Boolean:
     """Return the parameter that asks for a plan."""
+    return query_flag(DRY_RUN, description)
+
+
+def query_flag(data_key: str, description: str) -> fields.Boolean:
+    """Return a parameter that is `true` or `false`, the default."""
     return fields.Boolean(
-        data_key=DRY_RUN, load_default=False, truthy={_TRUE}, falsy={"false"}, metadata={"description": description}
+        data_key=data_key, load_default=False, truthy={_TRUE}, falsy={"false"}, metadata={"description": description}
     )
 
 

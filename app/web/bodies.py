@@ -23,6 +23,7 @@ MAX_BULK_BODY_BYTES = 4 * 1024 * 1024
 
 BODY_LIMITS = {
     "provisionings.start_bulk": MAX_BULK_BODY_BYTES,
+    "declarations.apply_declaration": MAX_BULK_BODY_BYTES,
     "console.create_bulk": MAX_BULK_BODY_BYTES,
     "console.check_bulk": MAX_BULK_BODY_BYTES,
 }

@@ -62,6 +62,7 @@ KINDS: Mapping[ErrorCode, Kind] = {
     _C.AGENT_HAS_NO_PHONE: Kind(409, "The agent has no phone number"),
     _C.NUMBER_IN_USE: Kind(409, "The number belongs to another agent"),
     _C.EXTERNAL_ID_IN_USE: Kind(409, "Another agent has this external id"),
+    _C.DECLARATION_CONFLICT: Kind(409, "What is declared cannot be, as things stand"),
     _C.ACCOUNTS_DIFFER: Kind(409, "The agents use different accounts"),
     _C.OPERATION_IN_PROGRESS: Kind(409, "An operation is in progress"),
     _C.OPERATION_FINISHED: Kind(409, "The operation has finished"),

@@ -58,6 +58,7 @@ KNOWN_PARAMETERS = {
     "phones.deprovision_phone": frozenset({"path"}),
     "webhooks.ping_webhook": frozenset({"event"}),
     "provisionings.start_bulk": frozenset({"kind", DRY_RUN}),
+    "declarations.apply_declaration": frozenset({"prune", DRY_RUN}),
 }
 """Endpoint of a writing call -> the query parameters that it takes; all others take none."""
 

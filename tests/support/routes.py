@@ -103,6 +103,8 @@ ROUTES: Mapping[str, Route] = {
     "GET /api/provisionings/<bulk_id>/report": Route(May.READ, 200),
     "POST /api/provisionings/<bulk_id>/cancel": Route(May.WRITE, 202),
     "POST /api/provisionings/<bulk_id>/resume": Route(May.WRITE, 202),
+    "GET /api/declarations": Route(May.READ, 200),
+    "POST /api/declarations": Route(May.WRITE, 200, {"agents": [{"externalId": "made"}]}),
     "GET /api/trunks": Route(May.OPERATE_READ, 200),
     "POST /api/trunks/consolidate": Route(May.OPERATE_WRITE, 200),
     "GET /api/webhooks": Route(May.READ, 200),
