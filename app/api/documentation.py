@@ -39,6 +39,7 @@ TAGS: Mapping[str, str] = {
     "Phone numbers": "Connecting a number to an agent, and disconnecting it.",
     "Numbers": "The numbers that the Twilio account owns, and what each is used for.",
     "Bulk": "Many numbers in one request, as JSON or CSV.",
+    "Declarations": "The agents and numbers of a workspace as one document: its plan, and making it so.",
     "Care": "Checking, repairing and moving the path of a number that is connected.",
     "Test calls": "Calls that Trunkline places itself, to hear whether a number's agent answers.",
     "Trunks": "The Twilio trunks of the installation, and how many more numbers fit.",

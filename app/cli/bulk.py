@@ -172,7 +172,7 @@ def _print_bulk(bulk: Row, *, is_json: bool) -> None:
         print_json(bulk)
         return
     summary = ", ".join(f"{count} {name}" for name, count in bulk["counts"].items() if count)
-    name = "Bulk" if bulk["kind"] == BulkKind.PROVISION else f"Bulk of {bulk['kind']}s"
+    name = "Bulk" if bulk["kind"] in {BulkKind.PROVISION, BulkKind.MIXED} else f"Bulk of {bulk['kind']}s"
     print_line(f"{name} {bulk['id']} is {bulk['status']}: {summary}.")
 
 

@@ -51,6 +51,9 @@ COMMANDS = (
     ),
     LazyCommand("repair", "app.cli.phones:repair", "Repair what is missing or changed in the path of AGENT."),
     LazyCommand("call", "app.cli.calls:call", "Call NUMBER as Twilio would, and say what becomes of the call."),
+    LazyCommand("plan", "app.cli.declared:plan", "Show what apply would change, and change nothing."),
+    LazyCommand("apply", "app.cli.declared:apply", "Make agents and numbers what the file says."),
+    LazyCommand("export", "app.cli.declared:export", "Write what is there as a file that apply takes."),
     LazyCommand("operations", "app.cli.operations:operations", "Operations: list, show, retry."),
     LazyCommand("audit", "app.cli.operations:audit", "Compare every row with both providers now."),
     LazyCommand(

@@ -9,6 +9,7 @@ from app.declared.planner import FIELDS, Change, ChangeKind, Declared, Plan, poi
 from app.domain.errors import ErrorCode, validation_failed
 from app.domain.operations import MAX_ITEMS
 from app.domain.options import options_json, options_of
+from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT
 from app.views.agent_schemas import (
     AGENT_ID,
     EXTERNAL_ID,
@@ -106,10 +107,12 @@ class DeclaredAgentOut(Schema):
     trunk_mode = text("On what kind of Twilio trunk its number is put.", "shared", data_key="trunkMode")
     phone_number = text("Its number, if any.", NUMBER, data_key="phoneNumber", allow_none=True)
     carrier_account_id = fields.UUID(
-        data_key="carrierAccountId", metadata={"description": "Where it is not the workspace's default."}
+        data_key="carrierAccountId",
+        metadata={"description": "Where it is not the workspace's default.", "example": str(ENVIRONMENT_ACCOUNT)},
     )
     voice_project_id = fields.UUID(
-        data_key="voiceProjectId", metadata={"description": "Where it is not the workspace's default."}
+        data_key="voiceProjectId",
+        metadata={"description": "Where it is not the workspace's default.", "example": str(ENVIRONMENT_PROJECT)},
     )
 
 

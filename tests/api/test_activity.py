@@ -159,6 +159,9 @@ def test_every_call_of_the_api_that_changes_something_is_remembered_with_its_act
     bulk = f"/api/provisionings/{did(Action.BULK_CREATE, '/api/provisionings', items).json['bulkId']}"
     did(Action.BULK_CANCEL, f"{bulk}/cancel")
     did(Action.BULK_RESUME, f"{bulk}/resume")
+    did(Action.AGENT_CREATE, "/api/agents", {"name": "five", "externalId": "five"})
+    declared = {"agents": [{"externalId": "five", "phoneNumber": "+15145550033"}]}
+    did(Action.DECLARATION_APPLY, "/api/declarations", declared)
     did(Action.AUDIT_START, "/api/audit", {"fix": True})
     webhook = f"/api/webhooks/{did(Action.WEBHOOK_CREATE, '/api/webhooks', {'url': URL}).json['id']}"
     did(Action.WEBHOOK_CHANGE, webhook, {"description": "Pager"}, method="PATCH")
@@ -354,7 +357,7 @@ LOOKING = {
     *("operations list", "operations show", "activity", "webhooks list", "keys list", "sweep"),
     *("workspaces list", "workspaces show"),
     *(f"{group} {verb}" for group in ("accounts", "projects") for verb in ("list", "show", "check")),
-    "trunks list",
+    *("trunks list", "plan", "export"),
     "credentials rewrap",  # the same secrets, sealed by another key
     "webhooks listen",  # lasts as long as somebody looks: its endpoint is made and deleted by the API's own calls
 }
@@ -393,6 +396,10 @@ def test_every_command_that_changes_something_is_remembered(drifting: Api, tmp_p
         bulk = str(did(Action.BULK_CREATE, command, str(file), "--no-wait"))
     did(Action.BULK_CANCEL, "provision cancel", bulk)
     did(Action.BULK_RESUME, "provision resume", bulk, "--no-wait")
+    api.agent("five", externalId="five")
+    file = tmp_path / "numbers.yaml"
+    file.write_text("agents:\n- externalId: five\n  phoneNumber: +15145550033\n", encoding="utf-8")
+    did(Action.DECLARATION_APPLY, "apply", "-f", str(file), "--yes", "--no-wait")
     did(Action.AUDIT_START, "audit", "--fix")
     third = str(did(Action.AGENT_CREATE, "agents create", "three"))
     did(Action.AGENT_CHANGE, "agents set", third, "--name", "more")

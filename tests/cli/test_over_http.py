@@ -20,7 +20,7 @@ from tests.support.sandbox_app import NUMBER, SandboxApp
 from tests.support.served_app import served
 from tests.support.toolboxes import with_parts
 
-FREE, OTHER, OLD = "+15145550001", "+15145550002", "+15145550007"
+FREE, OTHER, DECLARED, OLD = "+15145550001", "+15145550002", "+15145550003", "+15145550007"
 ON_THE_SERVER = {"credentials rewrap", "doctor", "sweep"}
 
 
@@ -94,6 +94,15 @@ def use_bulks(run: Run, file: Path) -> None:
     assert "1 stay where they are" in run("trunks consolidate", "--dry-run")
 
 
+def use_a_file(run: Run, file: Path) -> None:
+    """Run the commands about a file of agents and numbers."""
+    file.write_text(f"agents:\n- externalId: declared\n  phoneNumber: {DECLARED}\n", encoding="utf-8")
+    assert f"+ provision    declared  {DECLARED}" in run("plan", "-f", str(file), code=2)
+    assert "is succeeded" in run("apply", "-f", str(file), "--yes")
+    assert run("plan", "-f", str(file)) == "Nothing to do: all is as the file says.\n"
+    assert "externalId: declared" in run("export")
+
+
 def use_teams(run: Run) -> None:
     """Run the commands about workspaces, keys and accounts."""
     run("workspaces create", "acme", "--name", "Acme")
@@ -121,7 +130,7 @@ def use_teams(run: Run) -> None:
 def test_every_command_works_with_a_url_and_a_key(remote: RemoteShell, tmp_path: Path) -> None:
     done: set[str] = set()
     remote.meanwhile = lambda: audit_and_drive(remote.live)
-    for number in (FREE, OTHER):
+    for number in (FREE, OTHER, DECLARED):
         remote.live.sandbox.number(number)
     build_by_hand(remote.live.sandbox, OLD, "night-line")
 
@@ -133,6 +142,7 @@ def test_every_command_works_with_a_url_and_a_key(remote: RemoteShell, tmp_path:
 
     desk = use_one_number(run)
     use_bulks(run, tmp_path / "numbers.csv")
+    use_a_file(run, tmp_path / "numbers.yaml")
     run("agents delete", desk, "--yes")
     use_teams(run)
     remote.live.wiring.webhooks.create("https://hooks.example.com/in", None, None)
