@@ -40,12 +40,18 @@ def stack(own_stack: Stack, sandbox: Sandbox) -> Stack:
     return own_stack
 
 
-def trunkline(stack: Stack, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command as a process of its own, with its output in a pipe."""
+def from_a_laptop(stack: Stack) -> dict[str, str]:
+    """Return an environment with the server's address and a key, and none of the installation's secrets."""
+    path = {name: stack.environ[name] for name in ("PATH", "HOME", "LANG") if name in stack.environ}
+    return {**path, "TRUNKLINE_URL": stack.api.base_url, "TRUNKLINE_KEY": stack.api.key}
+
+
+def trunkline(stack: Stack, *words: str, code: int = 0, is_local: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run a command as a process of its own, with its output in a pipe; over HTTP unless it is local."""
     command = [sys.executable, "-m", "app.cli", *words]
     done = subprocess.run(  # noqa: S603
         command,
-        env=stack.environ,
+        env=stack.environ if is_local else from_a_laptop(stack),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -78,7 +84,7 @@ def on_a_terminal(stack: Stack, *words: str) -> str:
 def test_a_number_is_connected_with_the_command_line_alone(stack: Stack, sandbox: Sandbox) -> None:
     number, name = next_number(), "Front desk, e2e"
     sandbox.number(number)
-    assert trunkline(stack, "doctor").stdout.splitlines()[-1] == "All checks passed."
+    assert trunkline(stack, "doctor", is_local=True).stdout.splitlines()[-1] == "All checks passed."
     free = json.loads(trunkline(stack, "numbers", "list", "--free", "--json").stdout)["items"]
     assert number in [one["phoneNumber"] for one in free]
     agent_id = trunkline(stack, "agents", "create", name).stdout.strip()
