@@ -153,3 +153,24 @@ def test_a_query_that_makes_no_sense_is_422(api: Api, path: str, query: str, fie
 
     assert (response.status_code, response.json["code"]) == (422, "validation_failed")
     assert list(response.json["errors"]) == [field]
+
+
+def test_an_agent_is_found_by_its_name_its_number_or_the_beginning_of_its_id(api: Api) -> None:
+    desk, night = api.agent("desk"), api.agent("night")
+    api.provision(desk)
+
+    def found(query: str) -> list[str]:
+        return [one["id"] for one in api.get(f"/api/agents?{query}").json["items"]]
+
+    assert found("name=desk") == found("name=desk&phoneNumber=%2B15145551234") == [desk]
+    assert found(f"phoneNumber=%2B{NUMBER[1:]}") == [desk]
+    assert found(f"idPrefix={night[:8]}") == found(f"idPrefix={night.replace('-', '')}") == [night]
+    assert found("name=des") == found("phoneNumber=%2B15145550000") == []
+    (operation,) = api.get(f"/api/operations?agentId={desk}").json["items"]
+    assert api.get(f"/api/operations?idPrefix={operation['id'][:8]}").json["items"] == [operation]
+    assert api.get("/api/operations?idPrefix=00000000").json["items"] == []
+
+
+@pytest.mark.parametrize("query", ["idPrefix=7c1f5a5", "idPrefix=7C1F5A52", "idPrefix=7c1f5a52-3", "phoneNumber=514"])
+def test_the_beginning_of_an_id_is_eight_digits_and_a_number_is_e164(api: Api, query: str) -> None:
+    assert api.get(f"/api/agents?{query}").json["errors"].keys() == {query.partition("=")[0]}

@@ -9,7 +9,7 @@ from werkzeug.test import TestResponse
 
 from app.access import Scope
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
-from app.domain.events import DeliveryStatus, WebhookEvent
+from app.domain.events import PHONE_EVENTS, DeliveryStatus, WebhookEvent
 from app.webhooks.deliveries import previous_secret_field, secret_field
 from app.webhooks.endpoints import MAX_ENDPOINTS
 from tests.support.api import NOBODY, Api
@@ -139,6 +139,17 @@ def test_a_test_is_queued_and_stands_in_the_log(admin: Api) -> None:
     assert queued.json["payload"]["data"] == {"webhookId": made["id"]}
     assert [str(each) for each in admin.publisher.webhooks] == [made["id"]]
     assert admin.get(f"{webhook}/deliveries").json == {"items": [queued.json], "nextCursor": None}
+
+
+def test_an_example_of_any_event_is_sent_on_request_and_says_that_it_is_one(admin: Api) -> None:
+    webhook = f"{WEBHOOKS}/{create(admin)['id']}"
+
+    sent = [admin.post(f"{webhook}/test?event={event}").json for event in PHONE_EVENTS]
+
+    assert [one["event"] for one in sent] == [one["payload"]["type"] for one in sent] == list(PHONE_EVENTS)
+    assert all(one["payload"]["data"]["isTest"] for one in sent)
+    assert [one["event"] for one in sent if "error" in one["payload"]["data"]] == [WebhookEvent.FAILED]
+    assert admin.post(f"{webhook}/test?event=nonsense").json["errors"].keys() == {"event"}
 
 
 def test_the_log_comes_in_pages_and_by_status(admin: Api) -> None:
