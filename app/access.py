@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, bindparam, func, or_, select, update
+from sqlalchemy import Row, Select, and_, bindparam, delete, func, or_, select, update
 from sqlalchemy.orm import Session, selectinload
 
-from app.db.access import Activity, ApiKey, ConsoleSession, record_activity
+from app.db.access import Activity, ApiKey, ConsoleSession, SignInLink, record_activity
 from app.db.engine import Sessions
 from app.db.models import Workspace
 from app.db.queries import Position, autocommitting, page_of, purge_rows
@@ -48,6 +48,9 @@ IDLE_LIMIT = timedelta(hours=8)
 
 ABSOLUTE_LIMIT = timedelta(days=7)
 """How long a session lasts at most: a stolen cookie is useless after a week."""
+
+LINK_LIFETIME = timedelta(minutes=10)
+"""How long a sign-in link may be used: the start of a stack, a look at its output, and a click."""
 
 LAST_SEEN_RESOLUTION = timedelta(minutes=1)
 """Resolution of `last_seen_at`, for the same reason as `LAST_USED_RESOLUTION`."""
@@ -94,6 +97,7 @@ _KEY = select(
     ApiKey.revoked_at,
     (ApiKey.last_used_at > func.now() - LAST_USED_RESOLUTION).label("is_use_recent"),
 ).outerjoin(Workspace, Workspace.id == ApiKey.workspace_id)
+_FIND_BY_ID = _KEY.where(ApiKey.id == bindparam("key_id"))
 _FIND = _KEY.where(ApiKey.key_hash == bindparam("digest"))
 """Built once, since every API request runs it."""
 
@@ -212,6 +216,31 @@ class KeyService:
             self._record_use(row.id)
         return Caller(row.id, row.name, tuple(row.scopes), row.workspace_id, row.slug)
 
+    def offer_link(self, *, origin: Origin) -> tuple[str, datetime]:
+        """Return the token of a link that signs in with the origin's key, once, and when it expires."""
+        token = secrets.token_urlsafe(KEY_BYTES)
+        with seeing(None), self._sessions.begin() as session:
+            expires_at: datetime = session.scalars(select(func.now() + LINK_LIFETIME)).one()
+            session.add(SignInLink(token_hash=_hash(token), key_id=origin.key_id, expires_at=expires_at))
+            key = session.get_one(ApiKey, origin.key_id)
+            record_activity(session, origin, Action.SIGN_IN_LINK, key.id, key.workspace_id)
+        return token, expires_at
+
+    def use_link(self, token: str) -> Caller | None:
+        """Return the holder of the key of a link, for the first use within `LINK_LIFETIME`; None after that.
+
+        Of two uses at once one deletes the row.
+        """
+        if not token or len(token) > MAX_KEY_LENGTH:
+            return None
+        used = delete(SignInLink).where(SignInLink.token_hash == _hash(token), SignInLink.expires_at > func.now())
+        with seeing(None), self._sessions.begin() as session:
+            key_id = session.scalar(used.returning(SignInLink.key_id))
+        if key_id is None:
+            return None
+        with self._engine.connect() as connection:
+            return self._holder(connection.execute(_FIND_BY_ID, {"key_id": key_id}).one())
+
     def in_workspace(self, caller: Caller, slug: str) -> Caller:
         """Return the caller as one of this workspace; 404 `workspace_not_found` unless its key sees the workspace."""
         if caller.workspace_id is not None:
@@ -291,12 +320,10 @@ class ConsoleSessions:
                 record_activity(session, origin, Action.SIGN_IN_REFUSED, None, None, reason=reason)
 
     def purge(self) -> int:
-        """Delete the sessions that ended a day ago or more; return how many."""
-        return purge_rows(
-            self._sessions,
-            ConsoleSession.created_at < func.now() - ABSOLUTE_LIMIT - timedelta(days=1),
-            ConsoleSession.id,
-        )
+        """Delete the sessions that ended a day ago or more, and links that nobody used; return how many."""
+        old = ConsoleSession.created_at < func.now() - ABSOLUTE_LIMIT - timedelta(days=1)
+        unused = purge_rows(self._sessions, SignInLink.expires_at < func.now(), SignInLink.token_hash)
+        return unused + purge_rows(self._sessions, old, ConsoleSession.id)
 
     def _end(self, session: Session, token: str) -> uuid.UUID | None:
         """End a session and return its id; None if it had ended already."""

@@ -106,6 +106,7 @@ def build_application(wiring: Wiring) -> APIFlask:
     app.register_blueprint(webhooks.blueprint)
     app.register_blueprint(workspaces.blueprint)
     app.register_blueprint(keys.blueprint)
+    app.register_blueprint(keys.links_blueprint)
     app.register_blueprint(keys.activity_blueprint)
     app.register_blueprint(accounts.carriers_blueprint)
     app.register_blueprint(accounts.projects_blueprint)

@@ -48,6 +48,7 @@ TAGS: Mapping[str, str] = {
     "Webhooks": "Endpoints of yours that are told of events, and what was delivered to them.",
     "Workspaces": "Teams that share the installation and see nothing of each other.",
     "Keys": "API keys.",
+    "Sign-in links": "Links that sign a browser in to the console, once.",
     "Activity": "Who has changed what.",
     "Carrier accounts": "Twilio accounts of a workspace's own.",
     "Voice projects": "LiveKit projects of a workspace's own.",

@@ -1,16 +1,17 @@
-"""/api/keys and /api/activity: who may call, and who has called."""
+"""/api/keys, /api/sign-in-links and /api/activity: who may call, who may look, and who has called."""
 
 import uuid
 from typing import Any
 
 from apiflask import APIBlueprint
+from flask import request
 from flask.typing import ResponseReturnValue
 from marshmallow import RAISE
 
 from app.domain.errors import ErrorCode
 from app.views.agent_schemas import PageQuery
 from app.views.reader import cut
-from app.views.team_schemas import ActivityPage, ActivityQuery, KeyIn, KeyPage, KeySecretOut
+from app.views.team_schemas import ActivityPage, ActivityQuery, KeyIn, KeyPage, KeySecretOut, SignInLinkOut
 from app.web.context import origin, web_services
 from app.web.documented import responds_with
 
@@ -44,6 +45,19 @@ def revoke_key(key_id: uuid.UUID) -> ResponseReturnValue:
     """Revoke a key."""
     web_services().keys.revoke(key_id, origin=origin())
     return "", 204
+
+
+links_blueprint = APIBlueprint("sign-in-links", __name__, url_prefix="/api/sign-in-links", tag="Sign-in links")
+
+
+@links_blueprint.post("")
+@links_blueprint.output(SignInLinkOut, 201, description="The link.")
+@responds_with()
+def create_sign_in_link() -> ResponseReturnValue:
+    """Make a link that signs a browser in to the console with this request's key: once, within ten minutes."""
+    # No Idempotency-Key: the stored response would contain the token, which is in no log either, behind the #.
+    token, expires_at = web_services().keys.offer_link(origin=origin())
+    return {"url": f"{request.host_url}sign-in#link={token}", "expires_at": expires_at}, 201
 
 
 activity_blueprint = APIBlueprint("activity", __name__, url_prefix="/api/activity", tag="Activity")

@@ -38,10 +38,19 @@ from app.console.option_form import (
     show_metadata,
     shown_options,
 )
-from app.console.pages import console_services, live_fragment, origin, page, redirect_with_message, signed_in_caller
+from app.console.pages import (
+    console_services,
+    list_page,
+    live_fragment,
+    origin,
+    page,
+    redirect_with_message,
+    signed_in_caller,
+)
 from app.console.path_diagram import build_path_diagram
 from app.console.presentation import (
     HEALTH_FILTER_LABELS,
+    ORDER_LABELS,
     USE_FILTER_LABELS,
     agent_counts,
     error_notice,
@@ -89,11 +98,13 @@ def numbers_page(wanted: NumbersQuery | None = None, refusal: RefusedError | Non
     """Render the list, or its form with the error that refused it."""
     query = wanted or NumbersQuery(None, None, "", None)
     reader = console_services().reader
-    return page(
-        "numbers.html",
+    return list_page(
+        "numbers",
+        "console.numbers",
         status_of(refusal),
         query=query,
-        found=reader.numbers(query.filter, query.cursor),
+        found=reader.numbers(query.filter, query.cursor, query.order),
+        orders=ORDER_LABELS,
         agent_counts=agent_counts(reader.counts()),
         status_filters=[(one, STATUS_FILTER_LABELS[one]) for one in StatusFilter],
         healths=[(one, HEALTH_FILTER_LABELS[one]) for one in HealthFilter],
@@ -138,9 +149,9 @@ def agent(agent_id: uuid.UUID) -> ResponseReturnValue:
 
 def agent_live(agent_id: uuid.UUID) -> ResponseReturnValue:
     """Return the live part of the page, which the script polls."""
-    data = _page_data(agent_id)
-    newest = data["calls"][0].at if data["calls"] else ""
-    return live_fragment("agent_live.html", f"{web_services().reader.phone_etag(agent_id)}-{newest}", **data)
+    etag = web_services().reader.phone_etag(agent_id)
+    newest = [f"{call.id}{call.verdict}" for call in wiring().calls.list_calls(agent_id, limit=1)]
+    return live_fragment("agent_live.html", "-".join([etag, *newest]), lambda: _page_data(agent_id))
 
 
 def provision_form(agent_id: uuid.UUID) -> ResponseReturnValue:

@@ -15,7 +15,15 @@ from app.bulk.files import FileItems, InvalidFileError, items_from_document, rea
 from app.bulk.items import Item, read_items
 from app.console.forms import read_cursor, read_items_query
 from app.console.operation_pages import bulk_actions
-from app.console.pages import console_services, live_fragment, origin, page, redirect_with_message, signed_in_caller
+from app.console.pages import (
+    console_services,
+    list_page,
+    live_fragment,
+    origin,
+    page,
+    redirect_with_message,
+    signed_in_caller,
+)
 from app.console.presentation import bulk_counts, error_notice
 from app.console.reader import PAGE_ROWS
 from app.domain.errors import RefusedError, validation_failed
@@ -133,7 +141,7 @@ def bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
 def bulk_live(bulk_id: uuid.UUID) -> ResponseReturnValue:
     """Return the live part of the page, which the script polls."""
     details = _page_data(bulk_id)
-    return live_fragment("bulk_live.html", details["version"], **details)
+    return live_fragment("bulk_live.html", details["version"], lambda: details)
 
 
 def bulk_report(bulk_id: uuid.UUID) -> ResponseReturnValue:
@@ -172,8 +180,9 @@ def resume_bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
 
 def bulks_page(refusal: RefusedError | None = None) -> Response:
     """Render the list, with the error of a refused upload."""
-    return page(
-        "bulks.html",
+    return list_page(
+        "bulks",
+        "console.bulks",
         status_of(refusal),
         found=web_services().bulk_reader.bulks(limit=PAGE_ROWS, cursor=read_cursor(request.args)),
         refusal=error_notice(refusal),

@@ -12,7 +12,7 @@ from marshmallow import EXCLUDE, ValidationError, fields, validate
 from werkzeug.datastructures import MultiDict
 
 from app.console.reader import Tab
-from app.db.console_queries import MOVING_STATUSES, AgentFilter
+from app.db.agent_lists import MOVING_STATUSES, AgentFilter, AgentOrder
 from app.db.queries import Position
 from app.domain.calls import Reachability
 from app.domain.errors import ErrorCode, RefusedError, validation_failed
@@ -89,6 +89,7 @@ class _ListQuery(_Lenient):
 class _NumbersQuery(_SearchQuery, _ListQuery):
     status = choice(StatusFilter, "Only agents with this status.", load_default=None)
     health = choice(HealthFilter, "Only agents with this health.", load_default=None)
+    sort = choice(AgentOrder, "The order.", load_default=AgentOrder.NEWEST)
 
 
 class _OperationsQuery(_ListQuery):
@@ -138,6 +139,22 @@ class NumbersQuery:
     health: HealthFilter | None
     search: str
     cursor: Position | None
+    order: AgentOrder = AgentOrder.NEWEST
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """The filters and the order as they stand in the address."""
+        found = {"q": self.search, "status": self.status_filter, "health": self.health}
+        found["sort"] = self.order if self.order is not AgentOrder.NEWEST else None
+        return {name: str(value) for name, value in found.items() if value}
+
+    def sorted_by(self, by: str) -> tuple[dict[str, str], str]:
+        """Return the address of the list in another order, the other way round if it has it; and its `aria-sort`."""
+        is_current = self.order.by == by
+        first, other = (f"-{by}", by) if by == AgentOrder.CHANGED else (by, f"-{by}")
+        wanted = other if self.order == first else first
+        state = ("descending" if self.order.is_back else "ascending") if is_current else "none"
+        return self.filters | {"sort": wanted}, state
 
     @property
     def filter(self) -> AgentFilter:
@@ -201,7 +218,7 @@ class ProvisionForm:
 def read_numbers_query(given: MultiDict[str, str]) -> NumbersQuery:
     """Read the query of Numbers; `RefusedError` 422."""
     found = load(_NumbersQuery(), without_empty(given))
-    return NumbersQuery(found["status"], found["health"], found["q"], found["cursor"])
+    return NumbersQuery(found["status"], found["health"], found["q"], found["cursor"], found["sort"])
 
 
 def read_operations_query(given: MultiDict[str, str]) -> tuple[Tab, ErrorCode | None, Position | None]:

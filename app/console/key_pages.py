@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 
 from app.access import Scope
 from app.console.forms import read_activity_query, read_cursor, read_key_form
-from app.console.pages import origin, page, redirect_with_message
+from app.console.pages import list_page, origin, page, redirect_with_message
 from app.console.presentation import error_notice
 from app.console.reader import PAGE_ROWS
 from app.db.access import Activity
@@ -78,7 +78,7 @@ def activity() -> ResponseReturnValue:
     query = read_activity_query(request.args)
     found = web_services().reader.activity(limit=PAGE_ROWS, **query)
     filters = {name: query[column] for name, column in (("about", "subject_id"), ("key", "key_id")) if query[column]}
-    return page("activity.html", found=found, filters=filters, subject_page=subject_page)
+    return list_page("activity", "console.activity", found=found, filters=filters, subject_page=subject_page)
 
 
 def subject_page(row: Activity) -> str | None:

@@ -11,7 +11,15 @@ from flask.typing import ResponseReturnValue
 
 from app.access import Scope
 from app.console.forms import is_checked, read_operations_query
-from app.console.pages import console_services, live_fragment, origin, page, redirect_with_message, signed_in_caller
+from app.console.pages import (
+    console_services,
+    list_page,
+    live_fragment,
+    origin,
+    page,
+    redirect_with_message,
+    signed_in_caller,
+)
 from app.console.presentation import (
     MAX_FINDINGS_SHOWN,
     TAB_LABELS,
@@ -25,6 +33,7 @@ from app.console.presentation import (
     severity_counts,
     step_label,
     tab_counts,
+    tick_label,
 )
 from app.db.models import Agent, Bulk, Event
 from app.domain.errors import RefusedError
@@ -114,7 +123,8 @@ def build_timeline(operation: OperationView, now: datetime) -> Timeline:
     scale = _Scale(start, max(end - start, MIN_SCALE))
     rollback_starts = [scale.at(event.at) for event in events if event.event == EventName.OPERATION_TURNED]
     ticks = [
-        (100 * part / SCALE_PARTS, format_duration(scale.span * part / SCALE_PARTS)) for part in range(SCALE_PARTS + 1)
+        (100 * part / SCALE_PARTS, tick_label(scale.span * part / SCALE_PARTS, scale.span))
+        for part in range(SCALE_PARTS + 1)
     ]
     steps = operation.steps[::-1] if operation.kind is OperationKind.DEPROVISION else operation.steps
     rows = [_timeline_row(step, [event for event in events if event.step == step.name], scale) for step in steps]
@@ -277,7 +287,8 @@ def operations() -> ResponseReturnValue:
     may_write = who is not None and who.may(Scope.WRITE)
     found, counts = reader.operations(tab, cursor, code), tab_counts(reader.counts())
     retries = {row.operation.id for row in found.rows if can_retry(row.operation, row.agent, may_write=may_write)}
-    return page("operations.html", tab=tab, code=code, tabs=TAB_LABELS, counts=counts, found=found, retries=retries)
+    shown: dict[str, Any] = {"tab": tab, "code": code, "tabs": TAB_LABELS, "counts": counts}
+    return list_page("operations", "console.operations", **shown, found=found, retries=retries)
 
 
 def operation(operation_id: uuid.UUID) -> ResponseReturnValue:
@@ -287,8 +298,9 @@ def operation(operation_id: uuid.UUID) -> ResponseReturnValue:
 
 def operation_live(operation_id: uuid.UUID) -> ResponseReturnValue:
     """Return the live part of the page, which the script polls."""
-    details = _page_data(operation_id)
-    return live_fragment("operation_live.html", web_services().reader.phone_etag(details["agent"].id), **details)
+    reader = web_services().reader
+    etag = reader.phone_etag(reader.operation(operation_id).agent_id)
+    return live_fragment("operation_live.html", etag, lambda: _page_data(operation_id))
 
 
 def retry(operation_id: uuid.UUID) -> ResponseReturnValue:
@@ -332,7 +344,7 @@ def audit() -> ResponseReturnValue:
 def audit_live() -> ResponseReturnValue:
     """Return the live part of the page, which the script polls."""
     details = _audit_data()
-    return live_fragment("audit_live.html", details["version"], **details)
+    return live_fragment("audit_live.html", details["version"], lambda: details)
 
 
 def fix_form() -> ResponseReturnValue:

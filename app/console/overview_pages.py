@@ -58,7 +58,7 @@ def overview() -> ResponseReturnValue:
 def overview_live() -> ResponseReturnValue:
     """Return the live part of the page, which the script polls."""
     found = _read()
-    return live_fragment("overview_live.html", found.version, **_page_data(found))
+    return live_fragment("overview_live.html", found.version, lambda: _page_data(found))
 
 
 def codes() -> ResponseReturnValue:

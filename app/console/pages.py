@@ -1,8 +1,10 @@
 """What all pages share: rendering, navigation, the signed-in caller, and redirects with a message."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +14,7 @@ from flask_wtf import CSRFProtect
 
 from app.access import Caller, ConsoleSessions, Scope
 from app.console import presentation
+from app.console.provider_links import ProviderPage, provider_page
 from app.console.reader import ConsoleReader
 from app.domain.events import Channel, Origin
 from app.domain.workspaces import AccountKind
@@ -22,6 +25,12 @@ from app.web.context import origin as request_origin
 from app.web.limits import RateLimit
 
 CONSOLE_SERVICES = "trunkline.console"
+
+POLL_HEADER = "X-Poll"
+"""The header of the script's requests: it gets only what it refreshes, and 401 instead of the sign-in page."""
+
+_FORM_TOKEN = re.compile(r'name="csrf_token" value="[^"]*"')
+"""Differs in every response, and so is no change of a page."""
 
 TOKEN_KEY = "token"  # noqa: S105  # a name
 """Key of the session token in the cookie."""
@@ -165,13 +174,33 @@ def render(template: str, **values: Any) -> str:
     )
 
 
-def live_fragment(template: str, etag: str, **values: Any) -> Response:
-    """Render the part of a page that the script polls; 304 while `etag` is unchanged."""
+def live_fragment(template: str, etag: str, read: Callable[[], Mapping[str, Any]]) -> Response:
+    """Render the part of a page that the script polls; 304, without a `read`, while `etag` is unchanged.
+
+    `etag` is taken before the values are read: the other way round, a change between the two is never shown.
+    """
     who = signed_in_caller()
     may = "".join(scope.value[0] for scope in Scope if who and who.may(scope))
     tag = f"{etag}-{may}"
     is_known = request.if_none_match.contains_weak(tag)
-    response = Response("", 304) if is_known else page(template, **values)
+    response = Response("", 304) if is_known else page(template, **read())
+    response.set_etag(tag, weak=True)
+    return response
+
+
+def list_page(name: str, endpoint: str, status: int = 200, **values: Any) -> Response:
+    """Render NAME.html, or, for the script that refreshes it, its NAME_live.html alone; 304 while that is unchanged.
+
+    `endpoint`: the page's own, which a form that was refused is shown on too.
+    """
+    asked = request.query_string.decode(errors="replace") if request.method == "GET" else ""
+    values["refresh_url"] = url_for(endpoint, **(request.view_args or {})) + (f"?{asked}" if asked else "")
+    if POLL_HEADER not in request.headers:
+        return page(f"{name}.html", status, **values)
+    part = render(f"{name}_live.html", **values)
+    tag = sha256(_FORM_TOKEN.sub("", part).encode()).hexdigest()
+    is_known = request.if_none_match.contains_weak(tag)
+    response = Response("", 304) if is_known else Response(part, mimetype="text/html")
     response.set_etag(tag, weak=True)
     return response
 
@@ -192,15 +221,22 @@ def flower_url(settings: Settings) -> str | None:
     return f"http://{host}:{settings.flower_port}/"
 
 
+def _provider_page(value: object, trunk_sid: str | None = None) -> ProviderPage | None:
+    return provider_page(str(value), wiring().settings, trunk_sid)
+
+
 def register_filters(blueprint: Blueprint) -> None:
     """Register the templates' filters."""
     blueprint.app_template_filter("action_label")(presentation.action_label)
-    blueprint.app_template_filter("ago")(presentation.ago)
     blueprint.app_template_filter("code_marks")(presentation.code_marks)
     blueprint.app_template_filter("badge")(presentation.badge)
     blueprint.app_template_filter("duration")(presentation.format_duration)
     blueprint.app_template_filter("event_label")(presentation.event_label)
     blueprint.app_template_filter("health_badge")(presentation.health_badge)
     blueprint.app_template_filter("humanize")(presentation.humanize)
+    blueprint.app_template_filter("number_badge")(presentation.number_badge)
+    blueprint.app_template_filter("provider_page")(_provider_page)
     blueprint.app_template_filter("kind_label")(presentation.kind_label)
     blueprint.app_template_filter("step_label")(presentation.step_label)
+    blueprint.app_template_filter("utc")(presentation.utc)
+    blueprint.app_template_filter("exact_utc")(presentation.exact_utc)

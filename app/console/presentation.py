@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from markupsafe import Markup
 
 from app.console.forms import FILTERED_STATUSES, STATUS_FILTER_LABELS, HealthFilter, StatusFilter
 from app.console.reader import TAB_STATUSES, Tab
+from app.db.agent_lists import AgentOrder
 from app.db.console_queries import CALLS_FAIL, COUNTED_TO
 from app.db.models import Agent, Bulk
 from app.db.webhooks import WebhookEndpoint
@@ -46,8 +47,6 @@ from app.views.operations import Failure, PhoneView
 from app.web.problems import KINDS as PROBLEMS
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-MAX_DAYS_AGO = 60
-"""Days after which a date is shown instead of "n d ago"."""
 
 
 class Tone(StrEnum):
@@ -172,6 +171,12 @@ def badge(status: StrEnum) -> Badge:
     return Badge(humanize(status), Tone.QUIET)
 
 
+def number_badge(agent: Agent, status: OperationStatus | None) -> Badge:
+    """Return the badge of an agent's number; a newest operation of this status that needs a person comes first."""
+    is_stuck = status is OperationStatus.NEEDS_ATTENTION
+    return badge(OperationStatus.NEEDS_ATTENTION if is_stuck else agent.phone_provisioning_status)
+
+
 def endpoint_badge(endpoint: WebhookEndpoint) -> Badge:
     """Return the badge of a webhook: enabled, failing, or disabled and why."""
     if endpoint.disabled_at is not None:
@@ -221,7 +226,12 @@ def event_label(name: str) -> str:
     return _EVENTS.get(name) or humanize(name)
 
 
-_SIGNING = {Action.SIGN_IN: "Sign in", Action.SIGN_IN_REFUSED: "Sign-in refused", Action.SIGN_OUT: "Sign out"}
+_SIGNING = {
+    Action.SIGN_IN_LINK: "Make sign-in link",
+    Action.SIGN_IN: "Sign in",
+    Action.SIGN_IN_REFUSED: "Sign-in refused",
+    Action.SIGN_OUT: "Sign out",
+}
 
 
 def action_label(action: str) -> str:
@@ -230,18 +240,14 @@ def action_label(action: str) -> str:
     return _SIGNING.get(action) or humanize(verb if "_" in verb else f"{verb} {noun}")  # type: ignore[call-overload]  # a str is equal to its member
 
 
-def ago(moment: datetime, now: datetime) -> str:
-    """Format how long ago a time was."""
-    span = now - moment
-    if span < MINUTE:
-        return "just now"
-    if span < HOUR:
-        return f"{span // MINUTE} min ago"
-    if span < DAY:
-        return f"{span // HOUR} h ago"
-    if span < DAY * MAX_DAYS_AGO:
-        return f"{span // DAY} d ago"
-    return moment.strftime("%Y-%m-%d")
+def utc(moment: datetime) -> str:
+    """Format a time for readers whose browser does not put it into their own zone: "2026-11-29 17:35 UTC"."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def exact_utc(moment: datetime) -> str:
+    """Format a time of an event log, with milliseconds: "2026-11-29 17:35:01.250 UTC"."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03} UTC"
 
 
 def format_duration(span: timedelta) -> str:
@@ -256,6 +262,18 @@ def format_duration(span: timedelta) -> str:
     if span < DAY:
         return f"{span // HOUR} h {span % HOUR // MINUTE} min"
     return f"{span // DAY} d {span % DAY // HOUR} h"
+
+
+def tick_label(moment: timedelta, whole: timedelta) -> str:
+    """Format a moment of a scale in few characters, by the whole's unit: "0.4 s", "1:20", "5:02 h", "3.5 d"."""
+    seconds = moment // timedelta(seconds=1)
+    if whole < MINUTE:
+        return format_duration(moment)
+    if whole < HOUR:
+        return f"{seconds // 60}:{seconds % 60:02}"
+    if whole < DAY:
+        return f"{seconds // 3600}:{seconds // 60 % 60:02} h"
+    return f"{moment / DAY:.1f} d"
 
 
 def format_count(count: int, most: int) -> str:
@@ -399,6 +417,18 @@ HEALTH_FILTER_LABELS: Mapping[HealthFilter, str] = {
     HealthFilter.CALLS_FAIL: "Calls fail",
     **{HealthFilter(health): shown.label for health, shown in _HEALTH.items()},
     HealthFilter.UNREACHABLE: "Unreachable",
+}
+
+ORDER_LABELS: Mapping[AgentOrder, str] = {
+    AgentOrder.NEWEST: "Newest first",
+    AgentOrder.NAME: "Name, A to Z",
+    AgentOrder.NAME_BACK: "Name, Z to A",
+    AgentOrder.NUMBER: "Number, lowest first",
+    AgentOrder.NUMBER_BACK: "Number, highest first",
+    AgentOrder.STATE: "State, failed first",
+    AgentOrder.STATE_BACK: "State, failed last",
+    AgentOrder.CHANGED_BACK: "Latest change first",
+    AgentOrder.CHANGED: "Latest change last",
 }
 
 TAB_LABELS: Mapping[Tab, str] = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from app.db import console_queries as queries
+from app.db.agent_lists import AgentFilter, AgentOrder, list_agents
 from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Operation
 from app.db.queries import Position, latest_audit, latest_report
@@ -48,6 +49,12 @@ class NumberRow:
 
     agent: Agent
     last: Operation | None
+
+    @property
+    def failed_number(self) -> str | None:
+        """The number that a failed agent failed with: it has given it up."""
+        is_failed = self.agent.phone_provisioning_status is PhoneStatus.FAILED
+        return self.last.phone_number if is_failed and self.last is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +106,12 @@ class ConsoleReader:
         self._sessions = sessions
         self._reader = reader
 
-    def numbers(self, wanted: queries.AgentFilter, cursor: Position | None) -> NumbersPage:
+    def numbers(
+        self, wanted: AgentFilter, cursor: Position | None, order: AgentOrder = AgentOrder.NEWEST
+    ) -> NumbersPage:
         """Return one page of agents."""
         with self._sessions() as session:
-            page = cut(queries.list_agents(session, wanted, after=cursor, limit=PAGE_ROWS + 1), PAGE_ROWS)
+            page = cut(list_agents(session, wanted, after=cursor, limit=PAGE_ROWS + 1, order=order), PAGE_ROWS)
             last = queries.last_operations(session, [agent.id for agent in page.items])
         return NumbersPage([NumberRow(agent, last.get(agent.id)) for agent in page.items], page.next_cursor)
 
@@ -130,14 +139,14 @@ class ConsoleReader:
 
     def free_agents(self, search: str, *, exclude: uuid.UUID) -> Sequence[Agent]:
         """Return agents without a number, newest first."""
-        empty = queries.AgentFilter((PhoneStatus.NOT_PROVISIONED, PhoneStatus.FAILED), search=search)
+        empty = AgentFilter((PhoneStatus.NOT_PROVISIONED, PhoneStatus.FAILED), search=search)
         with self._sessions() as session:
-            found = queries.list_agents(session, empty, after=None, limit=MAX_MOVE_TARGETS + 1)
+            found = list_agents(session, empty, after=None, limit=MAX_MOVE_TARGETS + 1)
         return [agent for agent in found if agent.id != exclude][:MAX_MOVE_TARGETS]
 
     def members(self, trunk_id: uuid.UUID, cursor: Position | None) -> NumbersPage:
         """Return one page of the agents that have a place on a shared trunk."""
-        wanted = queries.AgentFilter(trunk_id=trunk_id)
+        wanted = AgentFilter(trunk_id=trunk_id)
         return self.numbers(wanted, cursor)
 
     def names(self, agent_ids: Collection[uuid.UUID]) -> Mapping[uuid.UUID, str]:

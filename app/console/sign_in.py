@@ -10,7 +10,7 @@ from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, Se
 from flask.typing import ResponseReturnValue
 
 from app.access import ABSOLUTE_LIMIT, Caller, Scope
-from app.console.pages import TOKEN_KEY, anonymous_origin, console_services, origin, page, token_in_cookie
+from app.console.pages import POLL_HEADER, TOKEN_KEY, anonymous_origin, console_services, origin, page, token_in_cookie
 from app.db.visibility import see
 from app.domain.errors import ErrorCode, RefusedError
 from app.settings import Settings
@@ -85,9 +85,6 @@ def configure_cookies(app: Flask, settings: Settings) -> None:
 
 PUBLIC_ENDPOINTS = frozenset({"console.static", "console.sign_in", "console.submit_sign_in", "console.sign_out"})
 """Endpoints that do not require signing in."""
-
-POLL_HEADER = "X-Poll"
-"""The header of the script's requests: they get 401 instead of a redirect to the sign-in page."""
 
 ADMINISTERED = ("/webhooks", "/workspaces", "/carrier-accounts", "/voice-projects")
 """Actions below these paths need the scope `admin`; as in the API."""
@@ -166,7 +163,7 @@ def sign_in_form() -> ResponseReturnValue:
 def submit_sign_in() -> ResponseReturnValue:
     """Start a session and redirect to the requested page."""
     try:
-        g.caller = _caller_for_key(request.form.get("key", "").strip())
+        g.caller = _signing_in()
     except RefusedError as refusal:
         if refusal.code is not ErrorCode.RATE_LIMITED:
             console_services().sessions.record_refusal(anonymous_origin(), refusal.code)
@@ -197,15 +194,16 @@ def local_path(text: str) -> str:
     return text if is_path else "/"
 
 
-def _caller_for_key(key: str) -> Caller:
-    """Return the caller with this key; `RefusedError` if it is wrong, has no scope, or after too many wrong keys.
+def _signing_in() -> Caller:
+    """Return who has the key or the link of the form; `RefusedError` if it is wrong, or after too many wrong ones.
 
-    Only wrong keys are counted and refused, so that nobody can lock out the holder of a valid key.
+    Only wrong ones are counted and refused, so that nobody can lock out the holder of a valid key.
     """
-    found = web_services().keys.authenticate(key)
+    key, link, keys = request.form.get("key", "").strip(), request.form.get("link", ""), web_services().keys
+    found = keys.use_link(link) if link else keys.authenticate(key)
     if found is None:
-        wrong = RefusedError(ErrorCode.UNAUTHENTICATED, "This key is unknown or was revoked.")
-        raise _too_many_attempts(key) or wrong
+        detail = "This link was used before, or has expired." if link else "This key is unknown or was revoked."
+        raise _too_many_attempts(link or key) or RefusedError(ErrorCode.UNAUTHENTICATED, detail)
     if not found.may(Scope.READ):
         raise RefusedError(ErrorCode.FORBIDDEN, f"The key '{found.name}' has no scope.")
     return found

@@ -6,7 +6,7 @@ from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
 from app.console.forms import read_cursor, read_trunks_query
-from app.console.pages import console_services, origin, page, redirect_with_message
+from app.console.pages import console_services, list_page, origin, page, redirect_with_message
 from app.console.presentation import finding_line
 from app.console.reader import PAGE_ROWS
 from app.domain.findings import stored_finding
@@ -28,8 +28,9 @@ def trunks() -> ResponseReturnValue:
     query = read_trunks_query(request.args)
     found = web_services().trunk_reader.trunks(limit=PAGE_ROWS, mode=query.mode, state=query.state, cursor=query.cursor)
     room = wiring().headroom.of()
-    return page(
-        "trunks.html",
+    return list_page(
+        "trunks",
+        "console.trunks",
         found=found,
         names=console_services().reader.names({one.agent_id for one in found.items if one.agent_id}),
         query=query,
@@ -58,8 +59,9 @@ def consolidate() -> ResponseReturnValue:
 def trunk(trunk_id: uuid.UUID) -> ResponseReturnValue:
     """Show one shared trunk and the agents whose numbers are on it."""
     found = web_services().trunk_reader.trunk(trunk_id)
-    return page(
-        "trunk.html",
+    return list_page(
+        "trunk",
+        "console.trunk",
         trunk=found,
         findings=[finding_line(stored_finding(one)) for one in found.health.findings],
         members=console_services().reader.members(trunk_id, read_cursor(request.args)),

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request, url_for
 from flask.typing import ResponseReturnValue
 
 from app.console.forms import read_deliveries_query, read_webhook_form
-from app.console.pages import live_fragment, origin, page, redirect_with_message
+from app.console.pages import list_page, live_fragment, origin, page, redirect_with_message
 from app.console.presentation import endpoint_badge, error_notice
 from app.console.reader import PAGE_ROWS
 from app.domain.errors import RefusedError
@@ -66,7 +66,7 @@ def webhook(webhook_id: uuid.UUID) -> ResponseReturnValue:
 def webhook_live(webhook_id: uuid.UUID) -> ResponseReturnValue:
     """Return the live part of the page, which the script polls."""
     details = _page_data(webhook_id)
-    return live_fragment("webhook_live.html", details["version"], **details)
+    return live_fragment("webhook_live.html", details["version"], lambda: details)
 
 
 def edit_form(webhook_id: uuid.UUID) -> ResponseReturnValue:
@@ -142,8 +142,9 @@ def redeliver_webhook(webhook_id: uuid.UUID, delivery_id: uuid.UUID) -> Response
 
 def webhooks_page(refusal: RefusedError | None = None) -> Response:
     """Render the list with the form for a new endpoint."""
-    return page(
-        "webhooks.html",
+    return list_page(
+        "webhooks",
+        "console.webhooks",
         status_of(refusal),
         rows=[(row, endpoint_badge(row)) for row in wiring().webhooks.all()],
         events=_event_labels(),

@@ -50,6 +50,16 @@ class ConsoleSession(Base):
     """When somebody signed out, signed in anew, or revoked the key."""
 
 
+class SignInLink(Base):
+    """A link that signs a browser in; deleted by whoever uses it. Of its token only the SHA-256 is kept."""
+
+    __tablename__ = "sign_in_links"
+
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("api_keys.id"), index=True)
+    expires_at: Mapped[datetime]
+
+
 class IdempotencyKey(Base):
     """The first response to an `Idempotency-Key`, per API key, for 24 hours; without a status it is still running."""
 

@@ -21,7 +21,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from sqlalchemy.sql import literal_column
 
 from app.db.visibility import Owned, seen_workspace, workspace_column
 from app.domain.calls import CallStatus, CallVerdict, Reachability
@@ -200,13 +199,25 @@ class Agent(Owned, Base):
         Index("ix_agents_page", "created_at", "id", postgresql_where=text("deleted_at IS NULL")),
         Index("ix_agents_status_page", "phone_provisioning_status", "created_at", "id"),
         Index("ix_agents_drifted_page", "created_at", "id", postgresql_where=text("health_state = 'DRIFTED'")),
-        Index("ix_agents_name_words", text("to_tsvector('simple', name)"), postgresql_using="gin"),
         Index(
-            "ix_agents_number_ending",
-            literal_column("reverse(twilio_phone_number)").label("ending"),
-            postgresql_ops={"ending": "text_pattern_ops"},
-            postgresql_where=text("twilio_phone_number IS NOT NULL"),
+            "ix_agents_search",
+            text("search_keys(search_fold(agent_words(name, external_id, twilio_phone_number)))"),
+            postgresql_using="gin",
         ),
+        Index(
+            "ix_agents_adopted_inbound_trunk", "livekit_inbound_trunk_id", postgresql_where=text("adopted IS NOT NULL")
+        ),
+        Index(
+            "ix_agents_adopted_dispatch_rule", "livekit_dispatch_rule_id", postgresql_where=text("adopted IS NOT NULL")
+        ),
+        Index("ix_agents_by_name", text("search_fold(name)"), "id", postgresql_where=text("deleted_at IS NULL")),
+        Index(
+            "ix_agents_by_number",
+            text("coalesce(twilio_phone_number, 'none')"),
+            "id",
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+        Index("ix_agents_by_change", "updated_at", "id", postgresql_where=text("deleted_at IS NULL")),
         Index("ix_agents_trunk_id", "trunk_id", postgresql_where=text("trunk_id IS NOT NULL")),
         Index(
             "ix_agents_workspace_page", "workspace_id", "created_at", "id", postgresql_where=text("deleted_at IS NULL")
@@ -352,6 +363,12 @@ class Operation(Owned, Base):
         Index("uq_operations_open_target", "target_agent_id", unique=True, postgresql_where=text(IS_OPEN)),
         Index("ix_operations_wake_at", "wake_at", postgresql_where=text(IS_OPEN)),
         Index("ix_operations_bulk_id", "bulk_id", postgresql_where=text("bulk_id IS NOT NULL")),
+        Index(
+            "ix_operations_failed_search",
+            text("search_keys(search_fold(phone_number))"),
+            postgresql_using="gin",
+            postgresql_where=text("status = 'failed'"),
+        ),
         Index("ix_operations_page", "created_at", "id"),
         Index("ix_operations_status_page", "status", "created_at", "id"),
         Index("ix_operations_workspace_page", "workspace_id", "created_at", "id"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import ColumnElement, Connection, Engine, Float, Select, and_, delete, func, or_, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, selectinload
 
+from app.db.agent_search import NEWEST, find_agents
 from app.db.engine import Sessions
 from app.db.models import Agent, Audit, Bulk, Event, Operation, Resource, Workspace
 from app.db.visibility import seen_workspace
@@ -103,20 +104,25 @@ def list_agents(
     name: str | None = None,
     number: str | None = None,
     ids: IdRange | None = None,
+    search: str | None = None,
 ) -> Sequence[Agent]:
-    """Return up to `limit` agents that are not deleted, the newest first."""
-    query = select(Agent).where(Agent.deleted_at.is_(None))
+    """Return up to `limit` agents that are not deleted, the newest first; `search` as in `app.db.agent_search`."""
+    conditions: list[ColumnElement[bool]] = [Agent.deleted_at.is_(None)]
     if status is not None:
-        query = query.where(Agent.phone_provisioning_status == status)
+        conditions.append(Agent.phone_provisioning_status == status)
     if external_id is not None:
-        query = query.where(Agent.external_id == external_id)
+        conditions.append(Agent.external_id == external_id)
     if name is not None:
-        query = query.where(Agent.name == name)
+        conditions.append(Agent.name == name)
     if number is not None:
-        query = query.where(Agent.twilio_phone_number == number)
+        conditions.append(Agent.twilio_phone_number == number)
     if ids is not None:
-        query = query.where(Agent.id.between(*ids))
-    return session.scalars(page_of(query, Agent, after, limit)).all()
+        conditions.append(Agent.id.between(*ids))
+    if not search:
+        return session.scalars(page_of(select(Agent).where(*conditions), Agent, after, limit)).all()
+    if after is not None:
+        conditions.append(tuple_(Agent.created_at, Agent.id) < (after.created_at, after.id))
+    return find_agents(session, search, conditions, NEWEST, limit)
 
 
 def list_operations(

@@ -76,6 +76,7 @@ class Action(StrEnum):
     ACCOUNT_DELETE = "account.delete"
     KEY_CREATE = "key.create"
     KEY_REVOKE = "key.revoke"
+    SIGN_IN_LINK = "session.link"
     SIGN_IN = "session.start"
     SIGN_IN_REFUSED = "session.refuse"
     SIGN_OUT = "session.end"

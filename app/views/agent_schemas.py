@@ -266,6 +266,17 @@ class AgentQuery(PageQuery):
         metadata={"description": "Only the agent that has this number.", "pattern": E164_PATTERN, "example": NUMBER},
     )
     ids = id_prefix_field("Only agents whose ids begin with these digits, without dashes.")
+    search = Name(
+        data_key="q",
+        validate=validate.Length(1, MAX_NAME),
+        metadata={
+            "description": "Only agents whose name, external id or number contains each of these words or these "
+            "digits, whatever their case, accents and punctuation, a failed agent's number included; or with this id "
+            "at Twilio or LiveKit; or whose id, or an operation's of theirs, begins with these 8 digits or more.",
+            "example": "front desk",
+            "pattern": VISIBLE_LINE,
+        },
+    )
 
 
 class AgentPage(Schema):

@@ -134,6 +134,13 @@ class KeySecretOut(KeyOut):
         return SimpleNamespace(**{name: getattr(row, name) for name in KeyOut().fields}, key=key)
 
 
+class SignInLinkOut(Schema):
+    """A link that signs a browser in to the console."""
+
+    url = text("Open it in a browser: it works once.", f"https://trunkline.example.com/sign-in#link={KEY[3:]}")
+    expires_at = moment("Until when.", data_key="expiresAt")
+
+
 class KeyPage(Schema):
     """One page of keys, revoked ones too, the newest first."""
 

@@ -179,6 +179,7 @@ def test_every_call_of_the_api_that_changes_something_is_remembered_with_its_act
         did(Action.ACCOUNT_DELETE, one, method="DELETE")
     made = did(Action.KEY_CREATE, "/api/keys", {"name": "more"}).json["id"]
     did(Action.KEY_REVOKE, f"/api/keys/{made}", method="DELETE")
+    did(Action.SIGN_IN_LINK, "/api/sign-in-links")
 
     assert did.done == {one for one in unsafe_endpoints(api) if not one.startswith("console.")}
     assert told(api, about=uuid.UUID(agent))[-1].action == Action.AGENT_CREATE

@@ -174,3 +174,22 @@ def test_an_agent_is_found_by_its_name_its_number_or_the_beginning_of_its_id(api
 @pytest.mark.parametrize("query", ["idPrefix=7c1f5a5", "idPrefix=7C1F5A52", "idPrefix=7c1f5a52-3", "phoneNumber=514"])
 def test_the_beginning_of_an_id_is_eight_digits_and_a_number_is_e164(api: Api, query: str) -> None:
     assert api.get(f"/api/agents?{query}").json["errors"].keys() == {query.partition("=")[0]}
+
+
+def test_a_search_finds_what_the_console_s_finds_and_goes_with_filters_and_pages(api: Api) -> None:
+    first, second = api.agent("Accueil Montréal 1"), api.agent("Accueil Montréal 2")
+    api.agent("Sales")
+    api.fail(api.provision(second).json["operationId"], "number_not_in_account", "Not ours.")
+
+    def found(query: str) -> list[str]:
+        return [one["id"] for one in api.get(f"/api/agents?{query}").json["items"]]
+
+    assert found("q=montreal") == [second, first]
+    assert found("q=ntré%202") == found(f"q={NUMBER[-7:]}") == found(f"q={second[:8]}") == [second]
+    assert found("q=montreal&status=NOT_PROVISIONED") == [first]
+    page = api.get("/api/agents?q=montreal&limit=1").json
+    assert [one["id"] for one in page["items"]] == [second]
+    assert found(f"q=montreal&limit=1&cursor={page['nextCursor']}") == [first]
+    assert found("q=zebra") == []
+    for wrong in ("q=", "q=%00", f"q={'x' * 201}"):
+        assert api.get(f"/api/agents?{wrong}").status_code == 422

@@ -1,5 +1,7 @@
 """The console's pages over real rows: what they show, their actions, and their errors."""
 
+import re
+
 import pytest
 
 from app.access import Scope
@@ -197,11 +199,11 @@ def test_numbers_come_in_pages_and_filters(api: Api, browser: BrowserClient) -> 
     api.provision(api.agent("busy"), OTHER_NUMBER)
 
     first = browser.get("/").text
-    assert first.count("<tr>") == 51
+    assert first.count('<tr id="agent-') == 50
     assert "desk 0<" not in first
     older = first.split('rel="next" href="')[1].split('"')[0].replace("&amp;", "&")
-    assert browser.get(older).text.count("<tr>") == 5
-    assert browser.get("/?status=moving").text.count("<tr>") == 2
+    assert browser.get(older).text.count('<tr id="agent-') == 4
+    assert browser.get("/?status=moving").text.count('<tr id="agent-') == 1
     assert browser.get("/?status=failed").text.count("No matches") == 1
     assert browser.get("/?health=DRIFTED").text.count("No matches") == 1
     assert browser.get("/?health=CALLS_FAIL").text.count("No matches") == 1
@@ -264,3 +266,62 @@ def test_flower_is_linked_where_the_browser_can_reach_it(browser: BrowserClient,
     assert (">Flower" in page) == (shown is not None)
     if shown:
         assert f'href="{shown}"' in page
+
+
+def test_a_list_is_sent_to_the_script_once_until_something_changes(own_api: Api) -> None:
+    browser, poll = signed_in(own_api, Scope.ADMIN), {"X-Poll": "1"}
+    tags = {}
+    for path in ("/", "/?q=x&status=failed", "/operations", "/bulks", "/trunks", "/webhooks", "/activity"):
+        page, first = browser.get(path).text, browser.get(path, headers=poll)
+        assert f'data-live="{path.replace("&", "&amp;")}"' in page
+        assert ("<html" in first.text, first.text.strip() in page) == (False, True), path
+        tags[path] = first.headers["ETag"]
+        again = browser.get(path, headers=poll | {"If-None-Match": tags[path]})
+        assert (again.status_code, again.text) == (304, ""), path
+
+    agent_id = own_api.agent("Brand new")
+    own_api.provision(agent_id)
+
+    changed = {
+        path
+        for path, tag in tags.items()
+        if browser.get(path, headers=poll | {"If-None-Match": tag}).status_code != 304
+    }
+    assert changed == {"/", "/?q=x&status=failed", "/operations", "/trunks", "/activity"}
+
+
+def test_a_refused_form_is_refreshed_from_the_page_that_it_stands_on(browser: BrowserClient) -> None:
+    assert 'data-live="/"' in browser.post("/", "/", name="").text
+
+
+def test_a_number_whose_operation_needs_a_person_says_so_and_not_what_it_was_at(
+    api: Api, browser: BrowserClient
+) -> None:
+    agent_id = api.agent()
+    api.succeed(api.provision(agent_id).json["operationId"])
+    api.get_stuck(api.deprovision(agent_id).json["operationId"])
+    for path in ("/", f"/agents/{agent_id}"):
+        page = browser.get(path).text
+        assert '<span class="badge bad">Needs attention</span>' in page, path
+        assert "Rolling back</span>" not in page, path
+
+
+def test_search_filters_and_order_stay_in_every_address_of_the_list(api: Api, browser: BrowserClient) -> None:
+    for name in ("Beta", "alpha", "Gamma"):
+        api.agent(name)
+    page = browser.get("/?q=a&status=empty&sort=name").text
+
+    assert re.findall(r'<a href="/agents/[^"]+">([^<]+)</a>', page) == ["alpha", "Beta", "Gamma"]
+    assert 'aria-sort="ascending"><a class="sort ascending" href="/?q=a&amp;status=empty&amp;sort=-name">' in page
+    assert 'href="/?q=a&amp;status=empty&amp;sort=-changed"' in page
+    assert '<option value="name" selected>' in page
+    back = browser.get("/?sort=-name").text
+    assert re.findall(r'<a href="/agents/[^"]+">([^<]+)</a>', back) == ["Gamma", "Beta", "alpha"]
+    assert browser.get("/?sort=price").status_code == 422
+    assert browser.get("/?sort=").status_code == 200
+
+
+def test_a_failed_agent_is_shown_with_the_number_that_it_failed_with(api: Api, browser: BrowserClient) -> None:
+    api.fail(api.provision(api.agent()).json["operationId"], "number_not_in_account", "Not ours.")
+
+    assert f'does not have it">{NUMBER}</td>' in browser.get(f"/?q={NUMBER}").text

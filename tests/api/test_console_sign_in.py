@@ -2,6 +2,8 @@
 
 import re
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
@@ -13,7 +15,7 @@ from werkzeug.test import TestResponse
 
 from app.access import ABSOLUTE_LIMIT, IDLE_LIMIT, LAST_SEEN_RESOLUTION, ConsoleSessions, Scope
 from app.console.sign_in import COOKIE, HOST_COOKIE, cookie_secret, local_path
-from app.db.access import ConsoleSession
+from app.db.access import ConsoleSession, SignInLink
 from tests.support.api import Api, make_settings
 from tests.support.console import BrowserClient, signed_in
 
@@ -362,3 +364,60 @@ def test_every_response_restricts_a_browser_to_this_site(api: Api) -> None:
         url.startswith("/") or "127.0.0.1" in url or "localhost" in url
         for url in re.findall(r'(?:src|href)="([^"#]+)"', page)
     )
+
+
+def offered(api: Api) -> str:
+    """Return the token of a new link."""
+    made = api.post("/api/sign-in-links")
+    assert made.status_code == 201
+    page, _, token = str(made.json["url"]).partition("#link=")
+    assert page == "http://localhost/sign-in"
+    return token
+
+
+def test_a_link_signs_in_once_with_the_key_that_made_it(own_api: Api) -> None:
+    token = offered(replace(own_api, key=own_api.new_key(Scope.WRITE, name="Ada")))
+    browser, other = BrowserClient(own_api), BrowserClient(own_api)
+
+    assert browser.post("/sign-in", "/sign-in", link=token, next="/operations").headers["Location"] == "/operations"
+    assert "Ada" in browser.get("/").text
+    again = other.post("/sign-in", "/sign-in", link=token)
+    assert (again.status_code, other.get("/").status_code) == (401, 303)
+    assert "was used before, or has expired" in again.text
+    with own_api.wiring.sessions() as session:
+        assert session.scalar(select(func.count()).select_from(SignInLink)) == 0
+
+
+def test_a_link_of_two_browsers_at_once_signs_one_in(own_api: Api) -> None:
+    token = offered(own_api)
+    browsers = [BrowserClient(own_api) for _ in range(4)]
+    forms = [(browser, browser.token()) for browser in browsers]
+
+    with ThreadPoolExecutor(len(forms)) as pool:
+        statuses = list(
+            pool.map(
+                lambda form: form[0].client.post("/sign-in", data={"csrf_token": form[1], "link": token}).status_code,
+                forms,
+            )
+        )
+
+    assert sorted(statuses) == [303, 401, 401, 401]
+
+
+def test_a_link_ends_by_itself_with_its_key_and_is_stored_as_a_hash(own_api: Api) -> None:
+    late, revoked = offered(own_api), replace(own_api, key=own_api.new_key(Scope.WRITE, name="gone"))
+    of_revoked = offered(revoked)
+    own_api.revoke_key("gone")
+    with own_api.wiring.sessions.begin() as session:
+        stored = set(session.scalars(select(SignInLink.token_hash)))
+        assert stored == {sha256(token.encode()).hexdigest() for token in (late, of_revoked)}
+        session.execute(update(SignInLink).values(expires_at=func.now() - timedelta(seconds=1)))
+    for token in (late, of_revoked, "", "x" * 500, "\0"):
+        assert BrowserClient(own_api).post("/sign-in", "/sign-in", link=token).status_code in {401, 422}
+    ConsoleSessions(own_api.wiring.sessions).purge()
+    assert own_api.count("sign_in_links") == 0
+
+
+def test_a_link_needs_a_key_that_may_write(own_api: Api) -> None:
+    assert replace(own_api, key=own_api.new_key(Scope.READ)).post("/api/sign-in-links").status_code == 403
+    assert own_api.client.post("/api/sign-in-links").status_code == 401

@@ -20,7 +20,7 @@ import psycopg
 from sqlalchemy import Engine, event, func, select
 from sqlalchemy.orm import Session
 
-from app.db import console_queries, queries
+from app.db import agent_lists, console_queries, queries
 from app.db.engine import Sessions, Statements, make_engine, make_sessions
 from app.db.models import Agent
 from app.domain.events import Origin
@@ -49,7 +49,7 @@ HOLDERS = """
 
 
 def _agents(session: Session, **wanted: Any) -> object:
-    return console_queries.list_agents(session, console_queries.AgentFilter(**wanted), after=None, limit=50)
+    return agent_lists.list_agents(session, agent_lists.AgentFilter(**wanted), after=None, limit=50)
 
 
 LARGE: dict[str, Callable[[Session], Any]] = {

@@ -15,6 +15,30 @@ OF_COLOURS = ["color-contrast", "link-in-text-block"]
 
 _SERIOUS = {"serious", "critical"}
 
+_BROKEN_WORDS = """() => {
+    const broken = [];
+    for (const table of document.querySelectorAll("table")) {
+        const walker = document.createTreeWalker(table, NodeFilter.SHOW_TEXT);
+        for (let text = walker.nextNode(); text; text = walker.nextNode()) {
+            if (text.parentNode.closest("code, .address, svg, .visually-hidden, caption")) continue;
+            for (const found of text.data.matchAll(/[^\\s-]+/g)) {
+                const range = document.createRange();
+                range.setStart(text, found.index);
+                range.setEnd(text, found.index + found[0].length);
+                const tops = new Set([...range.getClientRects()].map((one) => Math.round(one.top)));
+                if (tops.size > 1 && found[0].length < 30) broken.push(found[0]);
+            }
+        }
+    }
+    return broken;
+}"""
+
+_OVERLAPPING_LABELS = """() => [...document.querySelectorAll(".scale")].flatMap((scale) => {
+    const labels = [...scale.querySelectorAll("text")].map((one) => [one.textContent, one.getBoundingClientRect()])
+        .filter(([, box]) => box.width > 0);
+    return labels.filter(([, box], at) => at > 0 && box.left < labels[at - 1][1].right + 4).map(([label]) => label);
+})"""
+
 
 class ConsoleUser:
     """A user with one browser tab."""
@@ -78,6 +102,16 @@ class ConsoleUser:
             if one["impact"] in _SERIOUS
             for node in one["nodes"]
         ]
+
+    def broken_words(self) -> list[str]:
+        """Return the words of tables that are broken over two lines; ids and addresses may be."""
+        found: list[str] = self.page.evaluate(_BROKEN_WORDS)
+        return found
+
+    def overlapping_labels(self) -> list[str]:
+        """Return the labels of timelines that overlap the one before them."""
+        found: list[str] = self.page.evaluate(_OVERLAPPING_LABELS)
+        return found
 
     def overflows(self) -> bool:
         """Return whether the page is wider than its window."""

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.orm import Session
 
 from app.db import console_queries as queries
-from app.db.console_queries import AgentFilter
+from app.db.agent_lists import MOVING_STATUSES, AgentFilter, AgentOrder, list_agents
 from app.db.engine import make_engine, make_sessions
-from app.db.models import Operation
+from app.db.models import Agent, Operation
 from app.db.queries import Position
 from app.domain.findings import Finding, FindingCode, Health, finding_json
 from app.domain.operations import OperationKind, OperationStatus, PhoneStatus
@@ -59,8 +60,10 @@ def session(engine: Engine) -> Iterator[Session]:
         session.rollback()
 
 
-def names(session: Session, wanted: AgentFilter, after: Position | None = None) -> list[str]:
-    return [agent.name for agent in queries.list_agents(session, wanted, after=after, limit=51)]
+def names(
+    session: Session, wanted: AgentFilter, after: Position | None = None, order: AgentOrder = AgentOrder.NEWEST
+) -> list[str]:
+    return [agent.name for agent in list_agents(session, wanted, after=after, limit=51, order=order)]
 
 
 @pytest.mark.parametrize(
@@ -76,28 +79,64 @@ def names(session: Session, wanted: AgentFilter, after: Position | None = None) 
         ("'", []),
     ],
 )
-def test_search_finds_words_and_both_ends_of_a_number(session: Session, search: str, found: list[str]) -> None:
+def test_search_finds_the_newest_of_many(session: Session, search: str, found: list[str]) -> None:
     assert names(session, AgentFilter(search=search))[:3] == found
 
 
 def test_search_finds_an_agent_by_its_id_and_keeps_to_the_other_filters(session: Session) -> None:
-    agent = queries.list_agents(session, AgentFilter(search="desk 500"), after=None, limit=51)[-1]
+    agent = list_agents(session, AgentFilter(search="desk 500"), after=None, limit=51)[-1]
 
     assert names(session, AgentFilter(search=str(agent.id))) == [agent.name]
     assert names(session, AgentFilter(search=str(uuid.uuid4()))) == []
-    assert names(session, AgentFilter((PhoneStatus.FAILED,), search="desk 500")) == ["Desk 5000", "Desk 500"]
+    assert names(session, AgentFilter((PhoneStatus.FAILED,), search="desk 5000")) == ["Desk 15000", "Desk 5000"]
     assert len(names(session, AgentFilter((PhoneStatus.FAILED,), search="desk"))) == AGENTS // 500
 
 
 def test_pages_go_on_where_the_last_one_ended(session: Session) -> None:
     for wanted in (AgentFilter(), AgentFilter(search="desk"), AgentFilter((PhoneStatus.PROVISIONED,))):
-        first = queries.list_agents(session, wanted, after=None, limit=51)
+        first = list_agents(session, wanted, after=None, limit=51)
         last = first[49]
         assert names(session, wanted, Position(last.created_at, last.id))[0] == first[50].name
 
 
+@pytest.mark.parametrize("order", AgentOrder)
+@pytest.mark.parametrize("search", ["", "desk 1999", "1999"])
+def test_every_order_goes_on_from_page_to_page(session: Session, order: AgentOrder, search: str) -> None:
+    wanted = AgentFilter(search=search)
+    whole = list_agents(session, wanted, after=None, limit=160, order=order)
+    paged: list[Agent] = []
+    while len(paged) < len(whole):
+        after = Position(paged[-1].created_at, paged[-1].id) if paged else None
+        page = list_agents(session, wanted, after=after, limit=40, order=order)
+        assert page
+        paged += page
+
+    assert [agent.name for agent in paged] == [agent.name for agent in whole][: len(paged)]
+    assert len({agent.id for agent in paged}) == len(paged)
+
+
+def test_orders_are_by_name_number_state_and_change(session: Session) -> None:
+    changed = list_agents(session, AgentFilter(), after=None, limit=60)[-1]
+    changed.name = "aardvark"
+    session.flush()
+
+    def first(order: AgentOrder, search: str = "") -> Agent:
+        return list_agents(session, AgentFilter(search=search), after=None, limit=1, order=order)[0]
+
+    for search in ("", "a"):
+        assert first(AgentOrder.NAME, search).name == "aardvark"
+        assert first(AgentOrder.CHANGED_BACK, search).name == "aardvark"
+    assert first(AgentOrder.NAME_BACK).name == "Desk 9999"
+    assert first(AgentOrder.NUMBER).twilio_phone_number == "+15145000001"
+    assert first(AgentOrder.NUMBER, "desk").twilio_phone_number == "+15145000001"
+    assert first(AgentOrder.NUMBER_BACK).twilio_phone_number is None
+    assert first(AgentOrder.STATE).name == f"Desk {AGENTS}"
+    assert first(AgentOrder.STATE_BACK).phone_provisioning_status is PhoneStatus.NOT_PROVISIONED
+    assert first(AgentOrder.STATE_BACK, "desk").phone_provisioning_status is PhoneStatus.NOT_PROVISIONED
+
+
 def test_the_last_operation_is_each_agent_s_own_or_the_move_towards_it(session: Session) -> None:
-    one, other, bare = queries.list_agents(session, AgentFilter(), after=None, limit=3)
+    one, other, bare = list_agents(session, AgentFilter(), after=None, limit=3)
     session.execute(text("DELETE FROM operations WHERE agent_id = :id"), {"id": bare.id})
     move = Operation(
         agent_id=one.id,
@@ -126,7 +165,7 @@ def test_counts_stop_at_a_thousand(session: Session) -> None:
 
 
 def test_agents_whose_calls_fail_are_a_part_of_the_drifted(session: Session) -> None:
-    one, other = queries.list_agents(session, AgentFilter(health=Health.DRIFTED), after=None, limit=2)
+    one, other = list_agents(session, AgentFilter(health=Health.DRIFTED), after=None, limit=2)
     for agent, code in ((one, FindingCode.RULE_PIN), (other, FindingCode.TRUNK_CHANGED)):
         agent.health_findings = [finding_json(Finding(FindingCode.MARK_LOST)), finding_json(Finding(code))]
     session.flush()
@@ -137,7 +176,7 @@ def test_agents_whose_calls_fail_are_a_part_of_the_drifted(session: Session) -> 
 
 
 def test_a_deleted_agent_is_nowhere(session: Session) -> None:
-    gone = queries.list_agents(session, AgentFilter(), after=None, limit=1)[0]
+    gone = list_agents(session, AgentFilter(), after=None, limit=1)[0]
     session.execute(text("UPDATE agents SET deleted_at = now() WHERE id = :id"), {"id": gone.id})
 
     assert gone.name not in names(session, AgentFilter())
@@ -149,12 +188,21 @@ def test_a_deleted_agent_is_nowhere(session: Session) -> None:
 READS: dict[str, Callable[[Session], Any]] = {
     "first page": lambda session: names(session, AgentFilter()),
     "failed": lambda session: names(session, AgentFilter((PhoneStatus.FAILED,))),
-    "moving": lambda session: names(session, AgentFilter(queries.MOVING_STATUSES)),
+    "moving": lambda session: names(session, AgentFilter(MOVING_STATUSES)),
     "drifted": lambda session: names(session, AgentFilter(health=Health.DRIFTED)),
     "calls fail": lambda session: names(session, AgentFilter(calls_fail=True)),
     "a rare word": lambda session: names(session, AgentFilter(search="12345")),
     "no such word": lambda session: names(session, AgentFilter(search="zebra")),
     "an ending": lambda session: names(session, AgentFilter(search="5012345")),
+    "a part of a word": lambda session: names(session, AgentFilter(search="sk 1234")),
+    "two letters": lambda session: names(session, AgentFilter(search="zq")),
+    "a trunk": lambda session: names(session, AgentFilter(search="TK" + "0" * 32)),
+    "a rule": lambda session: names(session, AgentFilter(search="SDR_abcdefgh1234")),
+    "the beginning of an id": lambda session: names(session, AgentFilter(search="deadbeef")),
+    **{f"by {order}": lambda session, order=order: names(session, AgentFilter(), order=order) for order in AgentOrder},
+    "the next page by name": lambda session: names(
+        session, AgentFilter(), Position(datetime.now(UTC), session.scalars(_SOME).all()[0]), AgentOrder.NAME
+    ),
     "an id": lambda session: names(session, AgentFilter(search=str(uuid.uuid4()))),
     "running": lambda session: queries.list_operations(session, [OperationStatus.RUNNING], after=None, limit=51),
     "failed operations": lambda session: queries.list_operations(

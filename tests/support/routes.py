@@ -125,6 +125,7 @@ ROUTES: Mapping[str, Route] = {
     "GET /api/keys": Route(May.ADMIN, 200),
     "POST /api/keys": Route(May.ADMIN, 201, {"name": "made"}),
     "DELETE /api/keys/<key_id>": Route(May.ADMIN, 204),
+    "POST /api/sign-in-links": Route(May.WRITE, 201),
     "GET /api/activity": Route(May.ADMIN, 200),
     "GET /api/carrier-accounts": Route(May.READ, 200),
     "POST /api/carrier-accounts": Route(May.ADMIN, 201, CARRIER),

@@ -1,7 +1,7 @@
 """What the console's pages show of the rows: timelines, paths, actions and labels."""
 
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -9,14 +9,17 @@ import pytest
 from app.console.operation_pages import agent_actions, build_timeline, can_retry
 from app.console.path_diagram import build_path_diagram
 from app.console.presentation import (
-    ago,
     badge,
     error_notice,
+    exact_utc,
     format_count,
     format_duration,
     health_badge,
     health_card,
+    number_badge,
     severity_counts,
+    tick_label,
+    utc,
 )
 from app.db.models import Agent, Event, Operation, OperationStep
 from app.domain.errors import ADVICE, ErrorCode, RefusedError
@@ -384,12 +387,36 @@ def test_a_duration_is_short_to_read(seconds: float, label: str) -> None:
     assert format_duration(timedelta(seconds=seconds)) == label
 
 
+def test_a_time_has_its_date_and_says_that_it_is_utc() -> None:
+    local = datetime(2026, 11, 24, 23, 30, 1, 250_999, tzinfo=timezone(timedelta(hours=-5)))
+
+    assert utc(local) == "2026-11-25 04:30 UTC"
+    assert exact_utc(local) == "2026-11-25 04:30:01.250 UTC"
+
+
 @pytest.mark.parametrize(
-    ("seconds", "label"),
-    [(5, "just now"), (90, "1 min ago"), (7300, "2 h ago"), (200_000, "2 d ago"), (9_000_000, "2026-11-24")],
+    ("whole", "labels"),
+    [
+        (0.8, ["0.0 s", "0.2 s", "0.4 s", "0.6 s", "0.8 s"]),
+        (40, ["0.0 s", "10 s", "20 s", "30 s", "40 s"]),
+        (291, ["0:00", "1:12", "2:25", "3:38", "4:51"]),
+        (7260, ["0:00 h", "0:30 h", "1:00 h", "1:30 h", "2:01 h"]),
+        (345_600, ["0.0 d", "1.0 d", "2.0 d", "3.0 d", "4.0 d"]),
+    ],
 )
-def test_a_time_is_shown_relative_to_now(seconds: float, label: str) -> None:
-    assert ago(START, at(seconds)) == label
+def test_the_labels_of_a_scale_are_short_enough_not_to_meet(whole: float, labels: list[str]) -> None:
+    span = timedelta(seconds=whole)
+
+    assert [tick_label(span * part / 4, span) for part in range(5)] == labels
+
+
+def test_a_number_whose_operation_needs_a_person_looks_like_it() -> None:
+    agent = Agent(phone_provisioning_status=PhoneStatus.DEPROVISIONING)
+
+    assert number_badge(agent, OperationStatus.NEEDS_ATTENTION).label == "Needs attention"
+    assert number_badge(agent, OperationStatus.NEEDS_ATTENTION).tone == "bad"
+    assert number_badge(agent, OperationStatus.RUNNING).label == "Deprovisioning"
+    assert number_badge(agent, None).label == "Deprovisioning"
 
 
 def test_a_count_is_exact_only_up_to_its_limit() -> None:

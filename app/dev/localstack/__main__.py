@@ -180,13 +180,14 @@ def _after_start(stack: Stack, terminal: Terminal, stopping: threading.Event) ->
             return
         raise StackError(f"the API stopped answering: {error}") from error
     if not stopping.is_set():
-        _print_addresses(stack, terminal, key, agent_id)
+        _print_addresses(stack, terminal, key, demo.sign_in_link(key), agent_id)
         terminal.plain("\nREADY" if is_ready else "\nREADY, but no number can be connected: see above (✗)")
 
 
-def _print_addresses(stack: Stack, terminal: Terminal, key: str, agent_id: str | None) -> None:
+def _print_addresses(stack: Stack, terminal: Terminal, key: str, sign_in: str, agent_id: str | None) -> None:
     terminal.heading("Where everything is")
     terminal.line("Console", f"{stack.api_url}/", "sign in with the key below")
+    terminal.line("Sign in", sign_in, "once, within ten minutes")
     terminal.line("API", f"{stack.api_url}/api/agents")
     terminal.line("Docs", f"{stack.api_url}/docs")
     terminal.line("Flower", f"http://127.0.0.1:{stack.flower_port}", stack.environ["FLOWER_BASIC_AUTH"])

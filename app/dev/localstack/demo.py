@@ -83,6 +83,11 @@ class Demo:
         write_private(path, made + "\n")
         return made
 
+    def sign_in_link(self, key: str) -> str:
+        """Return a link that signs a browser in once; the console's address where none could be made."""
+        status, answer = self._client(key).call("POST", "/api/sign-in-links")
+        return str(answer["url"]) if status == HTTPStatus.CREATED else f"{self._stack.api_url}/"
+
     def provision(self, key: str) -> str | None:
         """Provision the demo number unless it is, and show its steps; return the agent's id, None when that failed."""
         client = self._client(key)
