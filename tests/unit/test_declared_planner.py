@@ -244,6 +244,16 @@ def test_a_number_goes_to_another_voice_project_by_a_new_provisioning() -> None:
     assert plan.changes[1].waits_for == (0,)
 
 
+def test_an_agent_is_changed_before_it_gets_the_number_of_another() -> None:
+    there = [standing("a", NUMBERS[0]), standing("b", NUMBERS[1])]
+    wanted = [declared("a"), declared("b", NUMBERS[0], place=1, given={"trunk_mode": "dedicated"})]
+
+    plan = planned(wanted, there)
+
+    assert kinds(plan) == [("deprovision", "b"), ("update", "b"), ("move", "b")]
+    assert [change.waits_for for change in plan.changes] == [(), (0,), (0, 1)]
+
+
 def test_agents_that_are_not_declared_go_only_when_asked_for() -> None:
     there = [standing("a", NUMBERS[0]), standing("b")]
 
