@@ -251,8 +251,14 @@ def _in_camel_case(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-LEFT_OUT = frozenset({("Provisioned", "warnings")})
-"""Fields that a response leaves out where there is nothing to say, since it had none of them at first."""
+LEFT_OUT = frozenset(
+    {
+        ("Provisioned", "warnings"),
+        ("DeclaredAgentOut", "carrierAccountId"),
+        ("DeclaredAgentOut", "voiceProjectId"),
+    }
+)
+"""Fields that a response leaves out where there is nothing to say: an older version, or a file, has none of them."""
 
 _OF_WHAT_IS_SET = re.compile(r"([A-Z][a-z]+)?OptionsOut")
 """The schemas of options in a response: only what is set is there."""

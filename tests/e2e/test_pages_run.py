@@ -1,6 +1,7 @@
 """What the documents tell people to type works, pasted as it stands: every block of every page, on one stack.
 
-`PAGE=docs/cli.md` runs that page alone. Blocks that cannot run here are parsed: tests/unit/test_document_blocks.py.
+`PAGE=docs/cli.md` runs that page alone, `PAGE=docs/cli.md,docs/bulk.md` those two. Blocks that cannot run here are
+parsed: tests/unit/test_document_blocks.py.
 """
 
 import os
@@ -49,9 +50,12 @@ class Installation:
 
     def newcomer(self) -> Newcomer:
         """Return somebody who begins a page: nothing but the sandbox's numbers is there, and a key."""
+        # A worker remembers the account's numbers for a minute, by the SIDs that they had before the reset.
+        self._stack.worker.kill()
         self._sandbox.reset()
         self._sandbox.seed(DEMO_NUMBERS)
         self._forget_rows()
+        self._stack.start_worker()
         _, key = KeyService(self._stack.sessions).create("dev", [Scope.ADMIN])
         (self._folder / ".data" / "dev-key").write_text(f"{key}\n", encoding="utf-8")
         write_stack_env(self._folder / ".data" / "stack.env", self._made)
@@ -94,7 +98,7 @@ def test_every_page_can_be_pasted(installation: Installation, subtests: pytest.S
     for page in PAGES:
         name = str(page.relative_to(ROOT))
         blocks = blocks_of(page)
-        if os.environ.get("PAGE", name) != name or not any(block.mark in PASTED for block in blocks):
+        if name not in os.environ.get("PAGE", name) or not any(block.mark in PASTED for block in blocks):
             continue
         with subtests.test(page=name):
             problems = installation.newcomer().read(blocks)
