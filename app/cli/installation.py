@@ -16,7 +16,7 @@ from app.cli.output import CommandError, command_error, print_line
 from app.domain.errors import RefusedError
 from app.observability.logs import configure
 from app.providers.errors import ProviderError
-from app.settings import SettingsError, load_settings
+from app.settings import ENV_FILE, SettingsError, load_settings
 from app.wiring import Wiring, build
 
 if TYPE_CHECKING:
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 INSTALLATION = "trunkline.installation"
 """Key in `app.extensions` of what the commands of `flask --app app …` work on, and in the root context's `meta`."""
+
+ELSEWHERE = (
+    "Settings are also read from .env in this folder, and there is none. To use a server elsewhere instead, set "
+    "TRUNKLINE_URL and TRUNKLINE_KEY."
+)
+"""What is said where nothing at all is set: the wrong folder, or a machine that only asks a server."""
 
 
 class Installation:
@@ -61,7 +67,8 @@ class SettingsProblemError(CommandError):
     def __init__(self, error: SettingsError) -> None:
         super().__init__(str(error))
         fix = "flask --app app doctor" if program() == "flask" else "trunkline doctor"
-        self._lines = (*error.problems, f"How to fix them: {fix}")
+        elsewhere = [ELSEWHERE] if "DATABASE_URL: missing" in error.problems and not ENV_FILE.is_file() else []
+        self._lines = (*error.problems, f"How to fix them: {fix}", *elsewhere)
 
     def show(self, file: object = None) -> None:
         """Print them on stderr."""

@@ -290,7 +290,7 @@ def show_operation(operation: Row, *, with_events: bool = False) -> None:
         print_result(Text(line, "yellow"))
     if operation["status"] == OperationStatus.NEEDS_ATTENTION:
         retry = command_line(f"operations retry {operation['id']}")
-        print_line(f"It is retried about once a minute; retry now with: {retry}", err=True)
+        print_line(f"It is retried about twice a minute; retry now with: {retry}", err=True)
     if with_events:
         print_result("")
         print_table(("time (UTC)", "event", "step", "detail"), [_as_cells(event) for event in operation["timeline"]])

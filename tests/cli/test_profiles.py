@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from app.cli.__main__ import trunkline
 from app.cli.output import CommandError
 from app.cli.profiles import Target, config_path, find_target
 
@@ -36,6 +38,25 @@ def write(text: str, mode: int = 0o600) -> None:
 
 def test_without_anything_commands_work_on_the_installation() -> None:
     assert find_target(None, is_local=False) is None
+
+
+@pytest.mark.parametrize("has_file", [True, False])
+def test_without_settings_too_a_command_says_where_they_or_a_server_are_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, has_file: bool
+) -> None:
+    monkeypatch.chdir(home)
+    for name in ("DATABASE_URL", "DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    if has_file:
+        (home / ".env").write_text("TWILIO_AUTH_TOKEN=x\n", encoding="utf-8")
+
+    ended = CliRunner().invoke(trunkline(), ["agents", "list"], prog_name="trunkline")
+
+    assert ended.exit_code == 1
+    lines = ended.stderr.splitlines()
+    assert "DATABASE_URL: missing" in lines
+    assert "How to fix them: trunkline doctor" in lines
+    assert ("TRUNKLINE_URL and TRUNKLINE_KEY" in lines[-1]) is not has_file
 
 
 def test_the_variables_name_a_server_and_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
