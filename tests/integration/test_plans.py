@@ -88,11 +88,16 @@ def test_a_plan_made_while_the_tables_were_empty_reads_no_whole_table(
     assert "Seq Scan" not in plan, plan
 
 
+OPEN_BULKS = "status IN ('queued', 'running', 'cancelling')"
+"""Of bulks, which are few: no index is for them."""
+
+
 def test_every_list_of_open_statuses_is_that_of_the_indexes() -> None:
     """Only a constant uses a partial index, so that SQL files repeat it."""
     files = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "app").rglob("*.sql")}
+    files["overview.sql"] = files["overview.sql"].replace(OPEN_BULKS, "")
     lists = {name: re.findall(r"(?<!\.)\bstatus (IN \([^)]*\))", text) for name, text in files.items()}
     assert {name: set(found) for name, found in lists.items() if found} == {
         name: {IS_OPEN.removeprefix("status ")}
-        for name in ("accept.sql", "write.sql", "wake_waiting.sql", "take_due_calls.sql")
+        for name in ("accept.sql", "write.sql", "wake_waiting.sql", "take_due_calls.sql", "overview.sql")
     }

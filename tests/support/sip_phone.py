@@ -149,7 +149,8 @@ class Phone:
                 return b""
             self._buffer += data
         head, _, rest = self._buffer.partition(b"\r\n\r\n")
-        length = int(re.search(rb"(?i)content-length: *([0-9]+)", head)[1])
+        said = re.search(rb"(?i)content-length: *([0-9]+)", head)  # nonsense has none
+        length = int(said[1]) if said else 0
         while len(rest) < length:
             rest += self.socket.recv(65_536)
         self._buffer = rest[length:]

@@ -163,7 +163,7 @@ def test_one_response_is_nonsense(path: Path, phone: Phone) -> None:
     path.sandbox.fault("sip.response_180", "sip_garbage")
     phone.invite(N)
     assert phone.reply().status == 100
-    assert phone.socket.recv(24) == b"\x00\xffSIP/2.0 2OO \r\nVia\r\n\r\n"
+    assert phone.received() == b"\x00\xffSIP/2.0 2OO \r\nVia\r\n\r\n"
 
 
 def test_a_connection_is_reset(path: Path, sandbox: RunningSandbox) -> None:

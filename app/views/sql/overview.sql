@@ -27,7 +27,7 @@ UNION ALL
 -- Open operations by status, with the time at which the oldest was asked for.
 SELECT 'open', status, NULL, min(created_at), count(*)
   FROM operations
- WHERE status IN ('queued', 'running', 'rolling_back', 'needs_attention')
+ WHERE status IN ('needs_attention', 'queued', 'rolling_back', 'running')
    AND (%(workspace)s::uuid IS NULL OR workspace_id = %(workspace)s)
  GROUP BY status
 UNION ALL
