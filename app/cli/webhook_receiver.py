@@ -14,6 +14,8 @@ import urllib3
 from standardwebhooks import Webhook, WebhookVerificationError
 from urllib3 import exceptions
 
+from app.cli.output import command_error
+
 ADDRESS = "127.0.0.1"
 
 MAX_BODY_BYTES = 1 << 20
@@ -21,6 +23,9 @@ MAX_BODY_BYTES = 1 << 20
 
 FORWARD_S = 10.0
 """Seconds for the answer of who gets messages next: the sender gives up after 15."""
+
+READ_S = 10.0
+"""Seconds without a byte from who sends: then the connection is closed."""
 
 SIGNED = ("webhook-id", "webhook-timestamp", "webhook-signature", "content-type")
 """Headers that are handed on."""
@@ -80,9 +85,11 @@ class Receiver:
 
 @contextmanager
 def receiving(receiver: Receiver, port: int) -> Iterator[int]:
-    """Take messages at a port of loopback, 0 for a free one; yield the port; `OSError` where it is taken."""
+    """Take messages at a port of loopback, 0 for a free one; yield the port; `CommandError` where it is taken."""
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = READ_S
+
         def do_POST(self) -> None:
             size = self.headers.get("Content-Length", "")
             is_read = size.isascii() and size.isdigit() and int(size) <= MAX_BODY_BYTES
@@ -95,7 +102,10 @@ def receiving(receiver: Receiver, port: int) -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             """Write nothing: what came is printed by the command."""
 
-    server = ThreadingHTTPServer((ADDRESS, port), Handler)
+    try:
+        server = ThreadingHTTPServer((ADDRESS, port), Handler)
+    except OSError as error:
+        raise command_error(f"Port {port} cannot be listened on: {error.strerror}.") from error
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -99,17 +99,14 @@ def listen(
     with the scope admin.
     """
     receiver = Receiver(forward)
-    try:
-        with receiving(receiver, port) as taken:
-            address = url or f"http://{ADDRESS}:{taken}/"
-            with _registered(address, events, taken) as endpoint:
-                receiver.secret = endpoint["secret"]
-                print_line(f"Listening at {address} as the webhook {endpoint['id']}. Ctrl-C ends it.", err=True)
-                trying = command_line(f"webhooks trigger ping {endpoint['id']}")
-                print_line(f"Try it: {trying}", err=True)
-                _print_messages(receiver, limit, is_json=is_json)
-    except OSError as error:
-        raise command_error(f"Port {port} cannot be listened on: {error.strerror}.") from error
+    with receiving(receiver, port) as taken:
+        address = url or f"http://{ADDRESS}:{taken}/"
+        with _registered(address, events, taken) as endpoint:
+            receiver.secret = endpoint["secret"]
+            print_line(f"Listening at {address} as the webhook {endpoint['id']}. Ctrl-C ends it.", err=True)
+            trying = command_line(f"webhooks trigger ping {endpoint['id']}")
+            print_line(f"Try it: {trying}", err=True)
+            _print_messages(receiver, limit, is_json=is_json)
 
 
 @contextmanager
