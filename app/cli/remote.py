@@ -1,7 +1,7 @@
 """Requests over HTTP: time-outs everywhere, proxies and CA from the environment, no redirect followed, GETs retried."""
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
@@ -132,6 +132,6 @@ def _pool_for(url: str) -> "PoolManager":
     if not proxy or proxy_bypass(parts.hostname or ""):
         return urllib3.PoolManager()
     inner = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
-    login = f"{inner.username}:{inner.password or ''}" if inner.username else None
+    login = unquote(f"{inner.username}:{inner.password or ''}") if inner.username else None
     headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
     return urllib3.ProxyManager(f"{inner.scheme}://{inner.netloc.rpartition('@')[2]}", proxy_headers=headers)

@@ -114,6 +114,20 @@ def test_a_server_that_is_away_is_asked_ever_less_often_and_the_page_says_since_
     expect(page.locator("#refresh-note")).to_be_hidden()
 
 
+def test_a_server_that_never_answers_is_given_up_and_asked_again(clocked: ConsoleUser) -> None:
+    page, asked = clocked.page, polls(clocked.page)
+
+    def hold(route: Route) -> None:
+        if POLL_HEADER not in route.request.headers:
+            route.fallback()
+
+    page.route("**/*", hold)
+    _let_pass(page, 5)
+    expect(page.locator("#refresh-note")).to_contain_text("the server does not respond")
+    _let_pass(page, 3)
+    assert len(asked) == 2
+
+
 def _let_pass(page: Page, times: int) -> None:
     """Let time pass in pieces, so that the answer to each request is taken before the next one is due."""
     for _ in range(times):

@@ -1,6 +1,7 @@
 """What is said of a server that cannot be asked, does not know the key, or is not ours: one sentence each."""
 
 import socket
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -55,6 +56,19 @@ def test_where_nobody_listens_the_connection_is_refused() -> None:
 
     assert (error.code, error.status) == ("cannot_connect", None)
     assert error.message.startswith(f"{url} cannot be reached: Connection refused")
+
+
+def test_a_proxys_login_is_sent_as_it_was_before_it_was_put_into_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+    app = Flask("proxy", static_folder=None)
+    app.before_request(lambda: seen.append(request.headers.get("Proxy-Authorization")))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with served(app) as url:
+        monkeypatch.setenv("http_proxy", url.replace("://", "://desk%40acme:p%3Aw%2F@"))
+        failure(client("http://trunkline.invalid"))
+
+    assert seen[0] == "Basic " + b64encode(b"desk@acme:p:w/").decode()
 
 
 def test_a_name_that_nobody_has_cannot_be_reached() -> None:

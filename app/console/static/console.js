@@ -6,6 +6,7 @@
   const OPEN_POLL_MS = 1000; // while something is in progress: a step takes about half a second, so each one shows
   const IDLE_POLL_MS = 5000; // everything else: a list, an agent at rest, an operation that waits, perhaps for days
   const POLL_GROWTH = 1.2; // factor by which the interval grows from the first to the second while nothing changes
+  const ANSWER_MS = 15000; // for one answer: behind a dead connection the page would be old for ever, and say nothing
   const MAX_RETRY_MS = 60000; // between attempts while the server does not respond
   const READING_MS = 500; // between looks whether text is still selected
   const READING_NOTE_MS = 15000; // how long text is selected until a note says that this holds the page back
@@ -227,9 +228,12 @@
         return schedule(READING_MS);
       }
       isAsking = true;
+      const stop = new AbortController();
+      const late = window.setTimeout(() => stop.abort(), ANSWER_MS);
       try {
         const headers = etag ? { "X-Poll": "1", "If-None-Match": etag } : { "X-Poll": "1" };
-        const response = await fetch(live.dataset.live, { headers, cache: "no-store", redirect: "error" });
+        const { signal } = stop;
+        const response = await fetch(live.dataset.live, { headers, signal, cache: "no-store", redirect: "error" });
         if (response.status === 401) return signedOut();
         if (response.status === 304) {
           interval = Math.min(Math.max(interval * POLL_GROWTH, base()), IDLE_POLL_MS);
@@ -249,6 +253,7 @@
       } catch {
         failed(0);
       } finally {
+        window.clearTimeout(late);
         isAsking = false;
       }
       return schedule();
