@@ -21,6 +21,7 @@ from app.path.observed import DispatchRule, Encryption, InboundTrunk, Media
 from app.providers.errors import RejectedError, TransientError
 from app.providers.livekit import LiveKitPlatform
 from tests.support.adapters import E164, inbound_spec, made_by_hand, platform_at, rule_spec
+from tests.support.leftovers import no_thread_left
 from tests.support.sandbox import Sandbox
 
 CALLER = "+12025550100"
@@ -65,9 +66,8 @@ class Line:
 def line(request: pytest.FixtureRequest, sandbox: Sandbox, platform: LiveKitPlatform) -> Iterator[Line]:
     trunk = platform.create_inbound_trunk(replace(inbound_spec(), allowed_addresses=()))
     rule = platform.create_dispatch_rule(rule_spec(trunk.id))
-    threads = threading.active_count()
-    yield Line(sandbox, platform, request.param, trunk, rule)
-    assert threading.active_count() == threads
+    with no_thread_left():
+        yield Line(sandbox, platform, request.param, trunk, rule)
 
 
 def test_an_agent_answers(line: Line) -> None:

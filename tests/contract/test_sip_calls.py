@@ -2,7 +2,6 @@
 
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ import pytest
 from app.calls.sip_call import CallResult, CallTimes, place_call
 from app.calls.sockets import Trouble
 from app.domain.sip_uris import parse_sip_uri
+from tests.support.leftovers import nothing_left
 from tests.support.sip_peer import PeerCall, Script, SipPeer, certificate, sdp_at, server_tls, sip_peer
 
 CALLED, CALLER = "+15145550001", "+12025550100"
@@ -28,17 +28,11 @@ MARGIN_S = 1.5
 """Seconds that a busy machine may add to a call."""
 
 
-def open_files() -> set[str]:
-    return {path.name for path in Path("/proc/self/fd").iterdir()}
-
-
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
+def clean() -> Iterator[None]:
     """Hold each test to the file descriptors and threads that were there before."""
-    before, threads = open_files(), threading.active_count()
-    yield
-    assert open_files() == before
-    assert threading.active_count() == threads
+    with nothing_left():
+        yield
 
 
 @pytest.fixture(scope="module")

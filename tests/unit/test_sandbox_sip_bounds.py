@@ -1,10 +1,7 @@
 """What the sandbox's SIP keeps is bounded, forgotten after a time, and gone when it stops."""
 
-import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from livekit.protocol import sip
@@ -15,6 +12,7 @@ from app.dev.localstack.servers import SIP_SOCKETS
 from app.dev.sandbox.application import SandboxApp, create_sandbox
 from app.dev.sandbox.sip_calls import MOST_CALLS, SipCalls
 from app.dev.sandbox.sip_transactions import MOST_TRANSACTIONS
+from tests.support.leftovers import nothing_left
 from tests.support.sip_phone import Phone, offer
 
 N = "+15145551234"
@@ -253,28 +251,18 @@ def app() -> Iterator[SandboxApp]:
     app.close()
 
 
-def descriptors() -> list[str]:
-    """Return what the open descriptors of this process are, without pipes of others that come and go."""
-    seen = []
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - a list of names
-        with suppress(OSError):
-            seen.append(str(Path(f"/proc/self/fd/{name}").readlink()))
-    return sorted(each for each in seen if each.startswith(("socket:", "anon_inode:")))
-
-
 def test_no_thread_and_no_socket_is_left_when_it_stops(app: SandboxApp) -> None:
-    threads, open_before = threading.active_count(), descriptors()
-    app.listen(0)
-    address = app.sandbox.sip_address
-    with Phone("tcp", address) as phone, Phone("udp", address) as other:
-        for each in (phone, other):
-            each.invite(N)
-            assert each.final().status == 404
-        assert threading.active_count() == threads + 1
-        app.close()
-        assert phone.received() == b""
-    assert threading.active_count() == threads
-    assert descriptors() == open_before
+    before = set(threading.enumerate())
+    with nothing_left():
+        app.listen(0)
+        address = app.sandbox.sip_address
+        with Phone("tcp", address) as phone, Phone("udp", address) as other:
+            for each in (phone, other):
+                each.invite(N)
+                assert each.final().status == 404
+            assert len(set(threading.enumerate()) - before) == 1
+            app.close()
+            assert phone.received() == b""
     app.listen(int(address.rpartition(":")[2]))
     assert app.sandbox.sip_address == address
 
