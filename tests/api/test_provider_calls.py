@@ -111,7 +111,7 @@ def test_a_request_s_calls_end_at_its_deadline(
     with closing(caller), calling(caller):
         assert caller.may_call()
         caller.ends_at = began = time.monotonic()
-        caller.ends_at += 0.2
+        caller.ends_at += 0.5
         for calls in (1, 1):
             with pytest.raises(TransientError) as failed:
                 asked.ping()
@@ -119,7 +119,7 @@ def test_a_request_s_calls_end_at_its_deadline(
             # The first was cut short, the second not sent at all.
             assert failed.value.code is ErrorCode.PROVIDER_UNAVAILABLE
             assert len(server.seen) == calls
-    assert 0.15 < time.monotonic() - began < TIMEOUT_S / 2
+    assert 0.45 < time.monotonic() - began < TIMEOUT_S / 2
 
 
 def test_a_request_keeps_its_place_until_it_ends_and_gives_it_back_once() -> None:
