@@ -8,9 +8,10 @@ import pytest
 
 from app.domain.operations import PhoneStatus, TrunkMode
 from tests.e2e.assignments import add_unmade_trunk, new_assignment, put_on_trunk
-from tests.e2e.cases import CallPoint, Case, Failure, Path, Trunks, points_on
+from tests.e2e.cases import Case, Failure, Path, Trunks
 from tests.e2e.found_paths import add_found_path, check_found_path, objects_of
 from tests.e2e.invariants import check
+from tests.e2e.matrix import Shape
 from tests.e2e.rows import failed_and_waiting, rows_of, statuses, step_states, wait_until_finished
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, eventually
@@ -33,47 +34,36 @@ FAULTS_OF: dict[Failure, tuple[tuple[str, int | None], ...]] = {
 }
 """What the sandbox does, and how many times; None: until the fault is removed."""
 
-MOST_PATHS = (Path.PROVISION, Path.ROLLBACK, Path.DEPROVISION)
-"""The paths of most failures; a cancellation is of interest where something is under way for long."""
-
 
 class CaseRunner:
     """A set of cases on one stack."""
 
-    def __init__(
-        self, stack: Stack, sandbox: Sandbox, trunks: Sequence[Trunks], failures: Sequence[Failure], *paths: Path
-    ) -> None:
+    def __init__(self, stack: Stack, sandbox: Sandbox, shapes: Sequence[Shape]) -> None:
         self._stack = stack
         self._sandbox = sandbox
-        self._trunks = trunks
         self._gates: list[str] = []
         # Every case's own trunk may stand at the same time, and more of them than an account has at first.
         sandbox.switch(trunkLimit=TRUNK_LIMIT)
         self.cases: list[Case] = []
-        if Trunks.STANDING in trunks:
+        if any(shape.trunks is Trunks.STANDING for shape in shapes):
             first = new_assignment(stack, sandbox)
             wait_until_finished(stack, [stack.api.provision(first.agent_id, first.number)])
-        for failure in failures:
-            self.add(failure, *(paths or MOST_PATHS))
+        for shape in shapes:
+            self._add(shape)
 
-    def add(self, failure: Failure, *paths: Path) -> None:
-        """Add a case for every call on these paths, with each kind of trunk."""
-        for path in paths:
-            for trunks in self._trunks:
-                for point in points_on(path, trunks):
-                    self._add(path, trunks, point, failure)
-
-    def _add(self, path: Path, trunks: Trunks, point: CallPoint, failure: Failure) -> None:
+    def _add(self, shape: Shape) -> None:
+        """Add a case with an agent and a number of its own."""
+        _, trunks, point, _ = shape
         if trunks is Trunks.FOUND:
             assignment, ids = add_found_path(self._stack, self._sandbox)
             found = objects_of(self._sandbox.state(), ids)
-            self.cases.append(Case(path, trunks, point, failure, assignment, ids, found))
+            self.cases.append(Case(*shape, assignment, ids, found))
             return
         # Attaching removes a voice application from the number, not a voice URL: only that is restored.
         has_application = point.name == "restore" or len(self.cases) % 2
         routing = {"voiceApplicationSid": f"AP{len(self.cases):032x}"} if has_application else {}
         mode = TrunkMode.DEDICATED if trunks is Trunks.OWN else TrunkMode.SHARED
-        case = Case(path, trunks, point, failure, new_assignment(self._stack, self._sandbox, mode, **routing))
+        case = Case(*shape, new_assignment(self._stack, self._sandbox, mode, **routing))
         if trunks is Trunks.MISSING:
             case.other = new_assignment(self._stack, self._sandbox)
             case.trunk_id = add_unmade_trunk(self._stack, self._sandbox)

@@ -2,13 +2,15 @@
 
 All cases of a test run at the same time on one stack, each with its own agent, number and faults: some with a trunk of
 their own, some on one that numbers share, some on one that is yet to be made, some on a path made by hand, which is
-adopted and kept. With MATRIX_APART=1 each of these four also runs alone.
+adopted and kept. The whole suite runs a short form (tests/e2e/matrix.py), who names this file all of it. With
+MATRIX_APART=1 each of these four also runs alone.
 """
 
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,10 @@ from app.domain.operations import OperationStatus, PhoneStatus
 from tests.e2e.case_runner import CaseRunner
 from tests.e2e.cases import Case, Failure, Path, Trunks
 from tests.e2e.invariants import ForeignObjects
+from tests.e2e.matrix import GIVEN_UP, HANGS, KILLS, NO_WAY_BACK, REFUSALS, UNDO_PATHS, Block, Shape
+from tests.support.case_counts import PROPERTY
 from tests.support.sandbox import Sandbox
+from tests.support.short_forms import is_short
 from tests.support.stack import Stack, Timings, running_stack
 
 SHORT_BUDGET = Timings(provider_timeout=1, budget=4)
@@ -28,8 +33,8 @@ LONG_CALLS = Timings(provider_timeout=6)
 
 BEFORE_ROLLBACK = {OperationStatus.QUEUED, OperationStatus.RUNNING}
 
-UNDO_PATHS = (Path.ROLLBACK, Path.DEPROVISION)
-
+Choice = Callable[..., list[Shape]]
+"""Blocks -> their cases in this run."""
 
 TRUNKS = [tuple(Trunks)]
 if os.environ.get("MATRIX_APART"):
@@ -37,15 +42,19 @@ if os.environ.get("MATRIX_APART"):
 
 
 @pytest.fixture(params=TRUNKS, ids=" and ".join)
-def trunks(request: pytest.FixtureRequest) -> tuple[Trunks, ...]:
-    """The kinds of trunk that the cases of a test have, at once."""
-    return request.param  # type: ignore[no-any-return]
+def chosen(request: pytest.FixtureRequest, record_property: Callable[[str, Any], None]) -> Choice:
+    """Choose the cases of blocks: the whole of them or their short form, with the kinds of trunk that run at once."""
+    is_whole = bool(os.environ.get("MATRIX_APART")) or not is_short(request.config)
 
+    def choose(*blocks: Block) -> list[Shape]:
+        among = [block.among(request.param) for block in blocks]
+        shapes, whole = (
+            [shape for block in among for shape in block.shapes(is_short=each)] for each in (not is_whole, False)
+        )
+        record_property(PROPERTY, (len(shapes), len(whole)))
+        return shapes
 
-@pytest.fixture
-def matrix_size(record_property: Callable[[str, object], None]) -> Callable[[CaseRunner], None]:
-    """Record how many cases a test has run, for the line at the end of the run."""
-    return lambda runner: record_property("matrix_cases", len(runner.cases))
+    return choose
 
 
 def test_refusals_transient_faults_and_lost_responses_leave_all_or_nothing(
@@ -53,12 +62,10 @@ def test_refusals_transient_faults_and_lost_responses_leave_all_or_nothing(
     sandbox: Sandbox,
     foreign_objects: ForeignObjects,
     subtests: pytest.Subtests,
-    trunks: tuple[Trunks, ...],
-    matrix_size: Callable[[CaseRunner], None],
+    chosen: Choice,
 ) -> None:
     """In an undo, a transient failure ends when the provider is back, and a refusal when a person retries."""
-    runner = CaseRunner(stack, sandbox, trunks, (Failure.REFUSED, Failure.TRANSIENT, Failure.RESPONSE_LOST))
-    runner.add(Failure.PERMANENT, *UNDO_PATHS)
+    runner = CaseRunner(stack, sandbox, chosen(*REFUSALS, NO_WAY_BACK))
     runner.prepare()
     runner.start_cases()
     runner.await_hits()
@@ -71,7 +78,6 @@ def test_refusals_transient_faults_and_lost_responses_leave_all_or_nothing(
     runner.retry(stuck)
     runner.await_end()
     runner.check(subtests)
-    matrix_size(runner)
 
 
 def test_a_step_that_fails_for_ever_is_given_up_and_rolled_back(
@@ -80,18 +86,16 @@ def test_a_step_that_fails_for_ever_is_given_up_and_rolled_back(
     sandbox: Sandbox,
     foreign_objects: ForeignObjects,
     subtests: pytest.Subtests,
-    trunks: tuple[Trunks, ...],
-    matrix_size: Callable[[CaseRunner], None],
+    chosen: Choice,
 ) -> None:
     with running_stack(make_database(), own_valkey.url, sandbox, SHORT_BUDGET) as stack:
-        runner = CaseRunner(stack, sandbox, trunks, (Failure.PERMANENT,), Path.PROVISION)
+        runner = CaseRunner(stack, sandbox, chosen(GIVEN_UP))
         runner.prepare()
         runner.start_cases()
         runner.await_statuses(runner.cases, lambda status: status not in BEFORE_ROLLBACK, "every case is rolled back")
         runner.clear_faults()
         runner.await_end()
         runner.check(subtests)
-        matrix_size(runner)
 
 
 def test_a_worker_killed_at_any_point_costs_time_and_nothing_else(
@@ -100,16 +104,14 @@ def test_a_worker_killed_at_any_point_costs_time_and_nothing_else(
     sandbox: Sandbox,
     foreign_objects: ForeignObjects,
     subtests: pytest.Subtests,
-    trunks: tuple[Trunks, ...],
-    matrix_size: Callable[[CaseRunner], None],
+    chosen: Choice,
 ) -> None:
     """Three workers are killed in turn; the cases of the first are resumed while the next are prepared."""
     with running_stack(make_database(), own_valkey.url, sandbox, LONG_CALLS) as stack:
-        runners = [kill_at_every_point(stack, sandbox, trunks, own_valkey, failure) for failure in KILLS]
+        runners = [kill_at_every_point(stack, sandbox, chosen(block), own_valkey, block.failure) for block in KILLS]
         for runner in runners:
             runner.await_end()
             runner.check(subtests)
-            matrix_size(runner)
 
 
 def test_a_provider_that_hangs_and_then_applies_everything_at_once_leaves_nothing(
@@ -118,22 +120,19 @@ def test_a_provider_that_hangs_and_then_applies_everything_at_once_leaves_nothin
     sandbox: Sandbox,
     foreign_objects: ForeignObjects,
     subtests: pytest.Subtests,
-    trunks: tuple[Trunks, ...],
-    matrix_size: Callable[[CaseRunner], None],
+    chosen: Choice,
 ) -> None:
     """Every create and every undo is under way meanwhile: for less than a call, for more than one and its quiet period,
     and for as long with the worker killed."""
     with running_stack(make_database(), own_valkey.url, sandbox, HANG_TIMINGS) as stack:
-        for hang in HANGS:
-            # Not with a path made by hand: the request for its adoption reads both providers, and waits with them.
-            made_by_us = tuple(one for one in trunks if one is not Trunks.FOUND)
-            if not made_by_us:
+        for hang, block in zip(PROVIDER_HANGS, HANGS, strict=True):
+            shapes = chosen(block)
+            if not shapes:
                 pytest.skip("adoption under a hang is held by tests/integration/test_adoptions.py")
-            runner = CaseRunner(stack, sandbox, made_by_us, (Failure.PROVIDER_HUNG,), *Path)
+            runner = CaseRunner(stack, sandbox, shapes)
             hang_providers(stack, sandbox, runner, hang)
             runner.await_end()
             runner.check(subtests)
-            matrix_size(runner)
 
 
 HANG_TIMINGS = Timings(provider_timeout=3)
@@ -153,7 +152,7 @@ class ProviderHang:
 BURST_S = 0.3
 """Seconds in which the held requests are applied: time enough to act on a read that was answered too early."""
 
-HANGS = (
+PROVIDER_HANGS = (
     ProviderHang(0.5, "reversed"),
     ProviderHang(2.6, "shuffled"),
     ProviderHang(2.6, "arrival", is_worker_killed=True),
@@ -181,14 +180,11 @@ def hang_providers(stack: Stack, sandbox: Sandbox, runner: CaseRunner, hang: Pro
     sandbox.clear_faults()
 
 
-KILLS = (Failure.KILLED_BEFORE, Failure.KILLED_AFTER, Failure.KILLED_STORED)
-
-
 def kill_at_every_point(
-    stack: Stack, sandbox: Sandbox, trunks: tuple[Trunks, ...], broker: ValkeyServer, failure: Failure
+    stack: Stack, sandbox: Sandbox, shapes: list[Shape], broker: ValkeyServer, failure: Failure
 ) -> CaseRunner:
     """SIGKILL the worker while every case's call is under way; start another."""
-    runner = CaseRunner(stack, sandbox, trunks, (failure,))
+    runner = CaseRunner(stack, sandbox, shapes)
     runner.prepare()
     runner.start_cases()
     runner.await_held()
