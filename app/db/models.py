@@ -402,7 +402,7 @@ class Operation(Owned, Base):
     wanted: Mapped[dict[str, Any] | None]
     """What the agent is to be once an update or an adoption has succeeded (`app.saga.machine.open_operation`)."""
     former_options: Mapped[dict[str, Any] | None]
-    """What stood at the providers of the options that an update changes: its rollback writes that."""
+    """What an update or a move goes back by while it is open (`app.saga.state.OperationRow.former_options`)."""
     keeps_path: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     """Whether a deprovisioning leaves an adopted path as it was found, and only takes our marks off."""
     takeover: Mapped[bool] = mapped_column(default=False)

@@ -380,6 +380,11 @@ class Kind:
         return self.phone.get(OperationStatus.QUEUED) is PhoneStatus.PROVISIONED
 
     @property
+    def puts_back(self) -> bool:
+        """Whether going back is to put back what its steps have changed on a path that stands."""
+        return self.keeps_path and self.rolls_back
+
+    @property
     def steps(self) -> tuple[Step, ...]:
         """The steps that such an operation has."""
         return STEPS if self.starts is Direction.DO else tuple(step for step in STEPS if step.is_undone)

@@ -15,6 +15,7 @@ from app.domain.operations import (
     INBOUND_TRUNK,
     NUMBER,
     NUMBER_ATTACHMENT,
+    ORIGINATION_URL,
     STEP_BY_NAME,
     TRUNK,
     Direction,
@@ -26,6 +27,7 @@ from app.domain.operations import (
 )
 from app.domain.options import NO_OPTIONS, AgentOptions, job_metadata, options_of
 from app.domain.workspaces import ENVIRONMENT, AccountIds
+from app.path.changes import Changes, Record, changes_of, way_back
 from app.path.corrections import takes_encrypted_media
 from app.path.marks import has_mark, metadata_of, pool_tag, tag_of
 from app.path.observed import NumberRouting
@@ -211,6 +213,10 @@ class StepContext:
     """Whether the operation works on a path that exists: its objects may have been changed by others."""
     former_ids: Mapping[str, str] = field(default_factory=dict)
     """Step -> the id of what a rehome leaves behind; `ids` has it no more, once something else is in its place."""
+    changes: Changes | None = None
+    """What this operation has changed in the step's object so far; None where its way back does not go by that."""
+    remember: Callable[[Changes], None] | None = None
+    """Stores what is about to be changed; None on the way back."""
 
     @cached_property
     def spec(self) -> PathSpec:
@@ -242,6 +248,21 @@ class StepContext:
     def has_own_mark(self, *texts: str) -> bool:
         """Tell whether one of the texts (a trunk's metadata, or a rule's name and metadata) is this agent's mark."""
         return has_mark(self.tools.instance, str(self.agent_id), *texts)
+
+    def to_write(self, now: Record, wanted: Record) -> Record:
+        """Return what the step writes over its object: what is wanted, remembered before; on the way back what stood.
+
+        What is written without an answer was remembered too, so that nothing can have changed that is not.
+        """
+        if self.changes is None:
+            return wanted
+        if self.remember is None:
+            return way_back(now, wanted, self.changes)
+        changes = changes_of(now, wanted)
+        if changes.keys() - self.changes.keys():
+            self.remember({**changes, **self.changes})
+            self.check_time()
+        return wanted
 
     def twilio_encrypts(self) -> bool:
         """Read whether our Twilio trunk takes encrypted calls only; False while there is none."""
@@ -404,8 +425,13 @@ def claim_of(change: Change, loaded: Loaded, name: str, tools: Toolbox) -> Claim
     looked_up_at = change.steps[NUMBER].finished_at if NUMBER in change.steps else None
     is_first_provisioning = change.operation.kind is OperationKind.PROVISION and row.attempts == 1
     is_of_bulk = change.operation.bulk_id is not None
+    context = _context(loaded.saga, direction, tools)
+    # What numbers share is only ever made right.
+    is_shared = name in {TRUNK, ORIGINATION_URL} and context.is_pooled
+    changes = None if is_shared else change.operation.changes_by(name)
     context = replace(
-        _context(loaded.saga, direction, tools),
+        context,
+        changes=changes,
         tried_for=tried_for,
         step=name,
         lease_token=row.lease_token,

@@ -69,6 +69,7 @@ def repair_inbound_trunk(ctx: StepContext, trunk_id: str) -> bool:
     if now is not None:
         encrypts = _twilio_encrypts(ctx, now.media)
         wanted = corrected_inbound_trunk(now, ctx.spec, twilio_encrypts=encrypts, former=ctx.former)
+        wanted = ctx.to_write(now, wanted)
         ctx.check_time()
         is_there = _update(
             ctx,
@@ -183,6 +184,7 @@ def repair_dispatch_rule(ctx: StepContext, rule_id: str) -> bool:
     if now is not None:
         encrypts = _twilio_encrypts(ctx, now.media)
         wanted = corrected_rule(now, ctx.spec, twilio_encrypts=encrypts, former=ctx.former)
+        wanted = ctx.to_write(now, wanted)
         ctx.check_time()
         is_there = _update(
             ctx,

@@ -33,7 +33,9 @@ from app.domain.operations import (
     Step,
     StepState,
 )
+from app.path.changes import Changes
 from app.saga.state import (
+    CHANGED,
     FINISHED,
     AgentRow,
     Announcement,
@@ -206,6 +208,17 @@ def rest(saga: Saga, lease: Lease, failure: Failure, pause: timedelta, timing: T
     return change.end(Verdict.RESTS)
 
 
+def remember(saga: Saga, lease: Lease, changes: Changes, now: datetime) -> Change:
+    """Keep what a step is about to change in its object, before it does; LOST: it must not, any more."""
+    change, operation = Change(saga, now), saga.operation
+    if saga.steps[lease.step].lease_token != lease.token or operation.status.is_final:
+        return change.end(Verdict.LOST)
+    former = operation.former_options or {}
+    changed = {**former.get(CHANGED, {}), lease.step: changes}
+    change.set_operation(former_options={**former, CHANGED: changed})
+    return change.end(Verdict.CLAIMED)
+
+
 # What people ask for.
 
 
@@ -229,6 +242,8 @@ def open_operation(
     the operation that its kind alone has: `wanted`, `former_options`, `keeps_path`.
     """
     saga = _new_operation(kind, agent, origin, takeover=takeover, target=target, only=only, leaves_trunk=leaves_trunk)
+    if saga.operation.rules.puts_back:
+        more["former_options"] = {**more.get("former_options", {}), CHANGED: {}}
     saga = replace(saga, operation=replace(saga.operation, bulk_id=bulk_id, **more))
     saga = replace(saga, operation=replace(saga.operation, wake_at=now + saga.operation.message_grace))
     change = Change(saga, now)
@@ -590,7 +605,8 @@ def _open_next(change: Change, opening: Change) -> None:
 
 def _close(change: Change, end: OperationStatus) -> None:
     change.move_to(end)
-    change.set_operation(finished_at=change.now, wake_at=None)
+    # What stood before is of no use any more, and may be of somebody's whose data are to be erased.
+    change.set_operation(finished_at=change.now, wake_at=None, former_options=None)
     change.tell(_END_EVENTS[end], code=change.operation.error_code)
     rules = change.operation.rules
     if end in rules.webhooks:

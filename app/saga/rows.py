@@ -311,9 +311,10 @@ def _written(change: Change, version: str | None, now: datetime | None) -> tuple
         "holder": before.agent.id,
     }
     document["left"] = [changed["id"] for changed in document["agents"] if changed.get("trunk_id", "") is None]
-    parts = (
-        part for part in ("steps", "left", "agents", "ledger", "deleted", "ended", "announcements") if document[part]
-    )
+    optional = ("steps", "left", "agents", "ledger", "deleted", "ended", "announcements")
+    parts = [part for part in optional if document[part]]
+    # Whole rules may stand in it: other writes leave it where it is.
+    parts += ["former"] if "former_options" in document["operation"] else []
     return _write_sql(*parts), {"id": operation.id, "version": version, "now": now, "change": _json(document)}
 
 

@@ -12,11 +12,13 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
 from app.domain.errors import WAITING_CODES, ErrorCode
 from app.domain.operations import Direction
+from app.path.changes import Changes
 from app.path.spec import Adopted
 from app.providers.callers import Caller, calling
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
@@ -79,6 +81,8 @@ class Runner:
         if change.verdict is not Verdict.CLAIMED:
             return Outcome(change.verdict)
         claim = claim_of(change, loaded, name, self.toolboxes.of(loaded.saga.agent.accounts))
+        if direction is Direction.DO:
+            claim = replace(claim, context=replace(claim.context, remember=partial(self._remember, claim)))
         with self.instrumentation.run(claim, time.perf_counter() - began) as run:
             return self._carry_out(claim, ACTIONS[name], run)
 
@@ -220,6 +224,14 @@ class Runner:
         # In logs and metrics a finished step is finished, whichever branch goes on.
         run.outcome = Verdict.DONE if change.verdict is Verdict.OTHER_BRANCH else change.verdict
         return change
+
+    def _remember(self, claim: Claim, changes: Changes) -> None:
+        """Store what the step is about to change, while it holds its lease; `TransientError` where it does not."""
+        stored = self.rows.change(
+            claim.context.operation_id, lambda saga, now: machine.remember(saga, claim.lease, changes, now)
+        )
+        if stored is None or stored[0].verdict is Verdict.LOST:
+            raise TransientError(ErrorCode.PROVIDER_UNAVAILABLE, "The step has lost its lease.")
 
     def _elapsed(self, claim: Claim) -> timedelta:
         return timedelta(seconds=claim.context.tools.clock() - claim.context.started)

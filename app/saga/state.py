@@ -28,6 +28,7 @@ from app.domain.operations import (
 )
 from app.domain.options import options_json, options_of
 from app.domain.workspaces import ENVIRONMENT_ACCOUNT, ENVIRONMENT_PROJECT, AccountIds
+from app.path.changes import Changes
 
 MESSAGE_GRACE = timedelta(seconds=5)
 """How long the message for the next step may take before the sweep takes it for lost: far above a queue's delay."""
@@ -104,6 +105,13 @@ class Timing:
         return 0.5 * self.provider_timeout
 
 
+CHANGED = "changed"
+"""Name in `operations.former_options` of what an operation that works on a standing path has changed there, by step.
+
+Opened without it: by a release that went back by the agent's row.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class OperationRow:
     """A row of `operations`."""
@@ -124,7 +132,7 @@ class OperationRow:
     wanted: Mapping[str, Any] | None = None
     """The fields of the agent as they are to be once an update or an adoption has succeeded, by column."""
     former_options: Mapping[str, Any] | None = None
-    """What stood at the providers of the options that an update changes."""
+    """What stood at the providers of the options that an update changes; under `CHANGED`, step -> what it changes."""
     keeps_path: bool = False
     """Whether it takes our marks off an adopted path, and nothing down."""
     requested_by: str | None = None
@@ -152,6 +160,11 @@ class OperationRow:
     def direction(self) -> Direction:
         """Which way it goes now."""
         return direction_of(self.kind, self.status)
+
+    def changes_by(self, step: str) -> Changes | None:
+        """Return what a step has changed so far; None of a kind that goes back by the agent's row alone."""
+        changed = (self.former_options or {}).get(CHANGED)
+        return None if changed is None else changed.get(step, {})
 
     @property
     def message_grace(self) -> timedelta:

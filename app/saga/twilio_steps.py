@@ -184,7 +184,7 @@ def repair_trunk(ctx: StepContext, trunk_sid: str) -> bool:
     if now is not None:
         is_by_hand = now.is_secure and not spec.profile.is_secure
         encrypts = is_by_hand and ctx.livekit_encrypts()
-        wanted = corrected_trunk(now, spec, livekit_encrypts=encrypts, former=ctx.former)
+        wanted = ctx.to_write(now, corrected_trunk(now, spec, livekit_encrypts=encrypts, former=ctx.former))
         ctx.check_time()
         if carrier.update_trunk(now, wanted):
             return True
@@ -369,6 +369,7 @@ def _correct_url(ctx: StepContext, url_sid: str) -> bool:
     wanted = corrected_url(now, spec, is_secure=spec.profile.is_secure)
     if wanted.sip_url != now.sip_url and not spec.profile.is_secure and ctx.twilio_encrypts():
         wanted = corrected_url(now, spec, is_secure=True)
+    wanted = ctx.to_write(now, wanted)
     ctx.check_time()
     return carrier.update_origination_url(now, wanted)
 

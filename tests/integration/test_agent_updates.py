@@ -26,10 +26,11 @@ from app.domain.operations import (
     StepState,
     TrunkMode,
 )
-from app.domain.options import options_of
+from app.domain.options import RuleAgent, options_of
 from app.numbers.changing import OUTRUN, Changed, ChangeService, patched_by
-from app.path.observed import DispatchRule, InboundTrunk, RuleKind
+from app.path.observed import DispatchRule, Encryption, InboundTrunk, Media, RuleKind
 from app.providers.errors import RejectedError, TransientError
+from app.saga.state import CHANGED
 from app.views.agent_schemas import AgentPatchIn
 from tests.support.moved_numbers import FAILURES, Watch, drive, ids_of, ledger, snapshot
 from tests.support.saga import ORIGIN, Saga
@@ -238,6 +239,111 @@ def test_an_update_that_the_last_look_refuses_goes_back_to_what_was_found(
     assert fields_of(saga, agent_id) == fields
 
 
+THEIRS, OURS = RuleAgent("night", "all of it"), RuleAgent("support", '{"language": "fr"}')
+RECORDER = RuleAgent("recorder", "{}")
+
+BY_HAND: Mapping[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "a name that another agent on the rule has": ({}, NAME, {"agents": (OURS, THEIRS)}, {}),
+    "the same, with that one first": ({}, NAME, {"agents": (THEIRS, RECORDER, OURS)}, {}),
+    "the name of an agent of the options": (
+        {"agents": [{"name": "recorder"}]},
+        {"livekitAgentName": "recorder", "options": {"agents": None}},
+        {"agents": (THEIRS, OURS, RECORDER)},
+        {},
+    ),
+    "an agent in the middle that is taken out": (
+        {"agents": [{"name": "recorder"}]},
+        {"options": {"agents": None}},
+        {"agents": (OURS, RECORDER, THEIRS)},
+        {},
+    ),
+    "noise that the rule cancels": ({}, {"options": {"call": {"krisp": False}}}, {"krisp": True}, {}),
+    "what is set already": (
+        {},
+        {"options": {"participant": {"hidePhoneNumber": True}, "call": {"ringingS": 77}}},
+        {"hides_caller": True},
+        {"ringing_timeout_s": 77.0},
+    ),
+    "what no option names, and differs from what is ours": (
+        {},
+        NAME,
+        {"pin": "0815", "numbers": ("+15145550199", "+15145551234"), "media": Media(Encryption.REQUIRE)},
+        {},
+    ),
+}
+"""The agent's options, the change, and what somebody has set by hand on rule and trunk."""
+
+
+@pytest.mark.parametrize("at", [None, 1, 3])
+@pytest.mark.parametrize("what", BY_HAND)
+def test_a_failed_update_leaves_what_somebody_has_set_by_hand(
+    saga: Saga, agent_id: uuid.UUID, number_sid: str, what: str, at: int | None
+) -> None:
+    """Refused at a write or a look, and by the last look; what it has not come to is not made right either."""
+    options, patch, on_rule, on_trunk = BY_HAND[what]
+    with saga.sessions.begin() as session:
+        session.get_one(Agent, agent_id).options = options
+    world = saga.world.platform
+    world.rules = {one.id: replace(one, **on_rule) for one in world.rules.values()}
+    world.trunks = {one.id: replace(one, **on_trunk) for one in world.trunks.values()}
+    there, fields = snapshot(saga.world), fields_of(saga, agent_id)
+    operation_id = queued(saga, agent_id, patch)
+    if at is None:
+        saga.world.log.plan("platform.list_dispatch_rules", before=RejectedError(ErrorCode.LIVEKIT_REJECTED, "No."))
+    else:
+        Watch(saga.world, (number_sid,), at, **FAILURES["refused"]())
+
+    drive(saga, operation_id)
+
+    if saga.status(operation_id) is OperationStatus.FAILED:
+        assert (snapshot(saga.world), fields_of(saga, agent_id)) == (there, fields)
+    else:
+        assert at is not None
+        assert rule_of(saga).agents[0].name in {"night", "recorder", "support"}
+
+
+def test_what_somebody_has_changed_since_stays_when_an_update_goes_back(
+    saga: Saga, agent_id: uuid.UUID, number_sid: str
+) -> None:
+    world = saga.world.platform
+    world.rules = {one.id: replace(one, agents=(OURS, THEIRS)) for one in world.rules.values()}
+    operation_id = queued(saga, agent_id, {**NAME, "options": LINE})
+    saga.advance(operation_id, until=DISPATCH_RULE)
+    (rule,) = world.rules.values()
+    assert [one.name for one in rule.agents] == ["night"]
+    world.rules = {rule.id: replace(rule, agents=(*rule.agents, RECORDER), hides_caller=True)}
+    saga.world.log.plan("platform.list_dispatch_rules", before=RejectedError(ErrorCode.LIVEKIT_REJECTED, "No."))
+
+    drive(saga, operation_id)
+
+    assert saga.status(operation_id) is OperationStatus.FAILED
+    now = rule_of(saga)
+    assert (now.agents, now.hides_caller, now.pin) == ((OURS, THEIRS, RECORDER), True, "")
+
+
+def test_an_update_of_a_release_before_goes_back_by_the_agents_row(saga: Saga, agent_id: uuid.UUID) -> None:
+    before = rule_of(saga)
+    operation_id = queued(saga, agent_id, NAME)
+    saga.advance(operation_id, until=DISPATCH_RULE)
+    with saga.sessions.begin() as session:
+        session.get_one(Operation, operation_id).former_options = {}
+    saga.world.log.plan("platform.list_dispatch_rules", before=RejectedError(ErrorCode.LIVEKIT_REJECTED, "No."))
+
+    drive(saga, operation_id)
+
+    assert (saga.status(operation_id), rule_of(saga)) == (OperationStatus.FAILED, before)
+
+
+def test_what_stood_before_is_forgotten_with_the_end_of_the_operation(saga: Saga, agent_id: uuid.UUID) -> None:
+    operation_id = queued(saga, agent_id, NAME)
+    saga.advance(operation_id, until=DISPATCH_RULE)
+    assert "support" in str(saga.snapshot(operation_id).operation.former_options)
+
+    drive(saga, operation_id)
+
+    assert saga.snapshot(operation_id).operation.former_options is None
+
+
 @pytest.mark.parametrize("until", [None, INBOUND_TRUNK, DISPATCH_RULE])
 def test_a_deprovisioning_takes_down_an_update_under_way(
     saga: Saga, agent_id: uuid.UUID, number_sid: str, until: str | None
@@ -356,7 +462,7 @@ def test_a_404_that_is_not_true_is_asked_once_more(saga: Saga, agent_id: uuid.UU
 
     operation_id = queued(saga, agent_id, {"options": {"dispatch": {"pin": "1"}}})
 
-    assert saga.snapshot(operation_id).operation.former_options == {"dispatch": {"pin": "0815"}}
+    assert saga.snapshot(operation_id).operation.former_options == {"dispatch": {"pin": "0815"}, CHANGED: {}}
 
 
 def test_an_object_that_other_numbers_use_too_is_not_changed(saga: Saga, agent_id: uuid.UUID) -> None:

@@ -22,6 +22,7 @@ from app.domain.operations import (
     PhoneStatus,
     TrunkMode,
 )
+from app.domain.options import RuleAgent
 from app.numbers.agents import lock_agent
 from app.numbers.maintenance import MOVED_STEPS, TRUNK_STEPS
 from app.providers.errors import RejectedError
@@ -77,12 +78,6 @@ def assert_changed(saga: Saga, agent_id: uuid.UUID, number_sid: str, before: Map
     modes = [saga.world.carrier.trunks[one.twilio_trunk_sid or ""].transfer_mode for one in (former, new)]
     assert modes[1] == "enable-all" != modes[0]
     assert_pool(saga)
-
-
-def unmarked(there: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out the metadata of LiveKit trunks: a move and its way back write the operation's id there."""
-    trunks, rules = there["livekit"]
-    return {**there, "livekit": ([replace(one, metadata="", raw=b"") for one in trunks.values()], rules)}
 
 
 def test_a_number_goes_to_a_trunk_of_the_new_profile_and_rings_throughout(pooled: Saga, number_sid: str) -> None:
@@ -191,6 +186,61 @@ def test_a_move_to_an_agent_of_another_profile_takes_the_number_along(pooled: Sa
     assert not {ids_of(pooled, agent_id)[name] for name in (TRUNK, ORIGINATION_URL, DISPATCH_RULE)} - {None}
 
 
+HEIR: Mapping[str, Any] = {
+    "participant": {"hidePhoneNumber": False},
+    "call": {"ringingS": 20, "krisp": False, "maxDurationS": 600},
+    "dispatch": {"pin": "4711", "roomPrefix": "heir"},
+    "agents": [{"name": "recorder"}],
+}
+"""Options of an agent that gets a number; what stands there was set by hand."""
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("kind", FAILURES)
+@pytest.mark.parametrize("at", [None, *range(14)])
+def test_a_move_to_an_agent_with_options_broken_anywhere_leaves_what_was_set_by_hand(
+    pooled: Saga, number_sid: str, at: int | None, kind: str
+) -> None:
+    agent_id, target_id = pooled.provisioned(), pooled.agent("target")
+    with pooled.sessions.begin() as session:
+        session.get_one(Agent, target_id).options = dict(HEIR)
+    world = pooled.world.platform
+    world.trunks = {
+        one.id: replace(one, ringing_timeout_s=77.0, max_call_duration_s=1800.0, krisp=True)
+        for one in world.trunks.values()
+    }
+    world.rules = {
+        # The operator's own has the name of the agent that gets the number.
+        one.id: replace(
+            one, hides_caller=True, krisp=True, room="theirs", agents=(RuleAgent("target", "x"), *one.agents)
+        )
+        for one in world.rules.values()
+    }
+    before, there = ids_of(pooled, agent_id), snapshot(pooled.world)
+    with pooled.sessions.begin() as session:
+        agent, now = lock_agent(session, agent_id)
+        target = agent_row(lock_agent(session, target_id)[0])
+        opening = machine.open_operation(
+            OperationKind.MOVE, agent_row(agent), now, ORIGIN, target=target, only=MOVED_STEPS
+        )
+        operation_id = pooled.rows.open(opening, session).operation.id
+    if at is None:
+        pooled.world.log.plan("platform.list_dispatch_rules", before=RejectedError(ErrorCode.LIVEKIT_REJECTED, "No."))
+    else:
+        Watch(pooled.world, (number_sid,), at, **FAILURES[kind]())
+
+    drive(pooled, operation_id)
+
+    (trunk,), (rule,) = world.trunks.values(), world.rules.values()
+    if pooled.status(operation_id) is OperationStatus.FAILED:
+        assert (at is None, kind == "refused") != (False, False)
+        assert (ids_of(pooled, agent_id), snapshot(pooled.world)) == (before, there)
+        return
+    assert (trunk.ringing_timeout_s, trunk.max_call_duration_s, trunk.krisp) == (20, 600, False)
+    assert (rule.pin, rule.room, rule.hides_caller, rule.krisp) == ("4711", "heir", False, False)
+    assert [one.name for one in rule.agents] == ["target", "recorder"]
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["refused", "dies after"])
 @pytest.mark.parametrize("at", range(CALLS))
@@ -210,5 +260,5 @@ def test_such_a_move_broken_anywhere_ends_whole_or_as_it_was_found(
     if pooled.status(operation_id) is OperationStatus.SUCCEEDED:
         assert_changed(pooled, target_id, number_sid, before)
         return
-    assert (ids_of(pooled, agent_id), unmarked(snapshot(pooled.world))) == (before, unmarked(there))
+    assert (ids_of(pooled, agent_id), snapshot(pooled.world)) == (before, there)
     assert pooled.status_of(target_id) is PhoneStatus.NOT_PROVISIONED

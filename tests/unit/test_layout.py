@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-MOST_MODULES = 283
+MOST_MODULES = 284
 """Modules of `app` and `tasks`, `__init__.py` included: a reader has to find a noun among them."""
 
 FEW_LINES = 40

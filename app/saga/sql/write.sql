@@ -9,8 +9,16 @@ WITH given AS (
 -- was made from memory brings its time along, and is refused if that is not this server's, within a lease's margin.
 operation AS (
     UPDATE operations
-       SET (status, epoch, wake_at, idle_kicks, error_code, error_detail, started_at, cancelled_at, finished_at) =
-           (SELECT new.status, new.epoch, new.wake_at, new.idle_kicks, new.error_code, new.error_detail, new.started_at,
+       SET (
+-- [former]
+            former_options,
+-- [end]
+            status, epoch, wake_at, idle_kicks, error_code, error_detail, started_at, cancelled_at, finished_at) =
+           (SELECT
+-- [former]
+                   new.former_options,
+-- [end]
+                   new.status, new.epoch, new.wake_at, new.idle_kicks, new.error_code, new.error_detail, new.started_at,
                    new.cancelled_at, new.finished_at
               FROM jsonb_populate_record(operations, change -> 'operation') AS new)
       FROM given
