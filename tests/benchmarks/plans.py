@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=300_000)
     parser.add_argument("--rounds", type=int, default=3)
     wanted = parser.parse_args()
-    with running_postgres() as server:
+    with running_postgres(on_disk=True) as server:
         server.create_database("template")
         migrate(server.url("template"))
         server.create_database("filled", "template")

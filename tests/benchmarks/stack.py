@@ -58,7 +58,7 @@ def bench_stack(*, is_durable: bool = True) -> Iterator[BenchStack]:
     Without `is_durable` no commit waits for the disk: for a test of the benchmarks, never for a figure.
     """
     with (
-        server_folder() as folder,
+        server_folder(on_disk=is_durable) as folder,
         running_server(PostgresServer(folder, throwaway=not is_durable)) as postgres,
         running_server(ValkeyServer(folder)) as valkey,
         running_server(ControlledSandbox(folder)) as sandbox_server,

@@ -115,7 +115,7 @@ def soak_stack() -> Iterator[SoakStack]:
     """Yield a started stack in a temporary folder, which is removed afterwards."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
-        server_folder() as folder,
+        server_folder(on_disk=True) as folder,
         running_server(PostgresServer(folder, throwaway=True)) as postgres,
         running_server(ValkeyServer(folder)) as valkey,
         running_server(ControlledSandbox(folder)) as sandbox_server,

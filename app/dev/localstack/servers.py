@@ -110,7 +110,15 @@ LOG_SETTINGS = (
 )
 """These keep phone numbers and metadata out of the server's log: errors are logged without the rows they concern."""
 
-THROWAWAY_SETTINGS = ("-cfsync=off", "-cfull_page_writes=off")
+THROWAWAY_SETTINGS = (
+    "-cfsync=off",
+    "-cfull_page_writes=off",
+    "-cwal_level=minimal",
+    "-cmax_wal_senders=0",
+    # The log is in memory (tests/support/servers.py).
+    "-cmin_wal_size=32MB",
+    "-cmax_wal_size=128MB",
+)
 """For tests: what is committed survives a SIGKILL, though not a power cut. `synchronous_commit` stays on: without it a
 killed server forgets its last commits (seen), and a test would fail for it."""
 
