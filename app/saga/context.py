@@ -30,7 +30,7 @@ from app.domain.workspaces import ENVIRONMENT, AccountIds
 from app.path.changes import Changes, Record, changes_of, way_back
 from app.path.corrections import takes_encrypted_media
 from app.path.marks import has_mark, metadata_of, pool_tag, tag_of
-from app.path.observed import NumberRouting
+from app.path.observed import CarrierNumber, NumberRouting
 from app.path.spec import NOTHING_FORMER, Adopted, Former, Label, PathSpec, Profile
 from app.providers.base import Carrier, VoicePlatform
 from app.providers.callers import CallPriority
@@ -354,6 +354,15 @@ class RoutedElsewhereError(RejectedError):
     def __init__(self, code: ErrorCode, detail: str, routing: NumberRouting) -> None:
         super().__init__(code, detail)
         self.routing = routing
+
+
+class NumberReplacedError(TransientError):
+    """The account has the number under another SID since it was looked up: `number` is what it is now."""
+
+    def __init__(self, number: CarrierNumber) -> None:
+        detail = f"The number has left the Twilio account and come back: it is {number.sid} now."
+        super().__init__(ErrorCode.PROVIDER_UNAVAILABLE, detail)
+        self.number = number
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from app.domain.operations import (
     JOINS,
     KINDS,
     LAST,
+    NUMBER,
     NUMBER_ATTACHMENT,
     STEP_BY_NAME,
     STEPS,
@@ -186,6 +187,13 @@ def rest(saga: Saga, lease: Lease, failure: Failure, pause: timedelta, timing: T
         resource_id=None if row.resource_id in failure.removed else row.resource_id,
     )
     change.deleted.update(failure.removed)
+    if failure.found_number is not None and is_forward:
+        # Before the next try: what that attaches, an undo finds.
+        change.set_step(NUMBER, resource_id=failure.found_number.sid)
+        change.set_agent(
+            ids=_with_id(change.agent.ids, NUMBER, failure.found_number.sid),
+            previous_routing=failure.found_number.routing,
+        )
     rested = {"rest_s": round(pause.total_seconds(), 3), "attempt": lease.attempt}
     if failure.waited_s is not None:
         rested["waited_s"] = failure.waited_s

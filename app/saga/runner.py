@@ -24,10 +24,10 @@ from app.providers.callers import Caller, calling
 from app.providers.errors import ProviderError, RejectedError, TransientError, UnknownOutcomeError
 from app.saga import machine
 from app.saga.chain_plan import Plan, plan_of
-from app.saga.context import Claim, RoutedElsewhereError, ToolboxSource, claim_of
+from app.saga.context import Claim, NumberReplacedError, RoutedElsewhereError, ToolboxSource, claim_of
 from app.saga.instrumentation import NOT_INSTRUMENTED, WAITS, StepInstrumentation, StepRun
 from app.saga.rows import Rows
-from app.saga.state import Change, Failure, Result, Saga, Verdict
+from app.saga.state import Change, Failure, FoundNumber, Result, Saga, Verdict
 from app.saga.steps import ACTIONS, Actions
 
 log = structlog.get_logger(__name__)
@@ -261,6 +261,9 @@ class Runner:
             settles_in=self.toolboxes.timing.settle if is_open else None,
             removed=tuple(claim.context.removed),
             found_routing=asdict(error.routing) if isinstance(error, RoutedElsewhereError) else None,
+            found_number=FoundNumber(error.number.sid, asdict(error.number.routing))
+            if isinstance(error, NumberReplacedError)
+            else None,
         )
         if failure.is_for_good and claim.direction is Direction.DO:
             failed = self._keep(claim, run, lambda saga, now: machine.fail(saga, claim.lease, failure, now))

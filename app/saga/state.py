@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.domain.errors import ErrorCode
 from app.domain.events import Action, EventName, Origin, WebhookEvent
@@ -310,6 +310,13 @@ class Result:
     """Whether other numbers use the resource, in an adopted path: no ledger knows it."""
 
 
+class FoundNumber(NamedTuple):
+    """A number as a look-up finds it."""
+
+    sid: str
+    routing: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """How a try failed."""
@@ -332,6 +339,8 @@ class Failure:
     """Ids of what it deleted before it failed."""
     found_routing: Mapping[str, Any] | None = None
     """Where somebody has routed the number since our last look."""
+    found_number: FoundNumber | None = None
+    """What the number is since it was looked up, where it left the account and came back."""
 
     def lands_until(self, now: datetime) -> datetime | None:
         """Return until when something of it may still land, if anything may."""

@@ -12,7 +12,7 @@ from app.path.arrival import leads_to
 from app.path.corrections import corrected_trunk, corrected_url
 from app.path.observed import CarrierNumber, NumberRouting
 from app.providers.errors import RejectedError, TransientError
-from app.saga.context import ABSENCE_CHECK_PAUSES, RoutedElsewhereError, StepContext
+from app.saga.context import ABSENCE_CHECK_PAUSES, NumberReplacedError, RoutedElsewhereError, StepContext
 from app.saga.shared_trunk import Maker, place_of, shared, with_place
 from app.saga.state import Result
 
@@ -44,9 +44,13 @@ def look_up_number(ctx: StepContext) -> Result:
     return _looked_up(ctx, number)
 
 
-def _looked_up(ctx: StepContext, number: CarrierNumber) -> Result:
+def _refuse_without_voice(number: CarrierNumber) -> None:
     if not number.is_voice:
         raise RejectedError(ErrorCode.NUMBER_NOT_VOICE, "The number cannot take voice calls, or is set to receive fax.")
+
+
+def _looked_up(ctx: StepContext, number: CarrierNumber) -> Result:
+    _refuse_without_voice(number)
     own_trunk = ctx.ids.get(TRUNK)
     if ctx.adopted and number.routing.trunk_sid != own_trunk:
         where = f"on {number.routing.taken_by}" if number.routing.is_taken else "on no trunk"
@@ -79,6 +83,14 @@ def _not_in_account() -> RejectedError:
 
 def read_number(ctx: StepContext) -> CarrierNumber:
     """Read the number as it is now; `RejectedError(number_not_in_account)` only when the account's list agrees."""
+    number = _number_with_text(ctx)
+    if number.sid != ctx.ids[NUMBER]:
+        raise _not_in_account()
+    return number
+
+
+def _number_with_text(ctx: StepContext) -> CarrierNumber:
+    """Read the number in the same way; where it has left the account and come back, under the SID that it has now."""
     number_sid = ctx.ids[NUMBER]
     try:
         return ctx.tools.carrier.get_number(number_sid)
@@ -86,7 +98,7 @@ def read_number(ctx: StepContext) -> CarrierNumber:
         if error.code is not ErrorCode.NUMBER_NOT_IN_ACCOUNT:
             raise
     listed = _owned_number(ctx)
-    if listed is None or listed.sid != number_sid:
+    if listed is None:
         raise _not_in_account()
     return listed
 
@@ -418,7 +430,7 @@ def _attach(ctx: StepContext, number_sid: str, trunk_sid: str) -> Result:
         listed = ctx.tools.numbers.get(number_sid, ctx.last_call_at)
         # Where it differs from the look-up, either may be the older one.
         now = listed.routing if listed and listed.routing == ctx.previous_routing else None
-    now = now or read_number(ctx).routing
+    now = now or _still_the_number(ctx).routing
     if now.trunk_sid == trunk_sid:
         return Result(number_sid)
     if ctx.former_ids:
@@ -430,10 +442,32 @@ def _attach(ctx: StepContext, number_sid: str, trunk_sid: str) -> Result:
         return Result(number_sid)
     _refuse_foreign_routing(ctx, now, own_trunk=trunk_sid)
     ctx.check_time()
-    ctx.tools.carrier.attach_number(trunk_sid, number_sid, now)
+    try:
+        ctx.tools.carrier.attach_number(trunk_sid, number_sid, now)
+    except RejectedError as error:
+        # What was seen a moment ago may be gone: that is the better reason, or another try.
+        if error.code in {ErrorCode.NUMBER_NOT_IN_ACCOUNT, ErrorCode.TWILIO_REJECTED}:
+            ctx.check_time()
+            _still_the_number(ctx)
+        raise
     # Its routing changed after the first read: the newer one is to be restored.
     is_taken = now.is_taken and now != ctx.previous_routing
     return Result(number_sid, previous_routing=asdict(now) if is_taken else None)
+
+
+def _still_the_number(ctx: StepContext) -> CarrierNumber:
+    """Read the number, as `read_number`; released and bought again since it was looked up, it is looked up once more.
+
+    A bulk's look-up may be a minute old, and a provisioning may wait longer for its turn. On a path that stands such a
+    number is not the one that was connected.
+    """
+    if ctx.keeps_path:
+        return read_number(ctx)
+    number = _number_with_text(ctx)
+    if number.sid != ctx.ids[NUMBER]:
+        _refuse_without_voice(number)
+        raise NumberReplacedError(number)
+    return number
 
 
 def move_number_back(ctx: StepContext) -> Result:
