@@ -139,6 +139,19 @@ class PhoneNumberField(fields.String):
             raise ValidationError(str(error)) from error
 
 
+class Texts(fields.Dict):
+    """An object whose values are texts; an error is told of its name, where marshmallow's own field adds one."""
+
+    def _deserialize(self, value: Any, *given: Any, **more: Any) -> Any:
+        try:
+            return super()._deserialize(value, *given, **more)  # type: ignore[no-untyped-call]  # marshmallow's own
+        except ValidationError as error:
+            if isinstance(error.messages, dict):
+                told = {name: next(iter(parts.values())) for name, parts in error.messages.items()}
+                raise ValidationError(told) from error
+            raise
+
+
 class Metadata(fields.Dict):
     """A JSON object of the client, stored and passed on unread."""
 

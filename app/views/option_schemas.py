@@ -24,7 +24,7 @@ from app.domain.options import (
 )
 from app.domain.texts import MAX_NAME, InvalidTextError, check_metadata, excerpt
 from app.path.options import MAX_AGENTS, MAX_CALLERS, MAX_PAIRS, RANGES, problems_of
-from app.views.fields import E164_PATTERN, JsonInteger, Name, Schema, Strict, StrictBoolean, flat_errors
+from app.views.fields import E164_PATTERN, JsonInteger, Name, Schema, Strict, StrictBoolean, Texts, flat_errors
 
 
 class OptionWords(NamedTuple):
@@ -249,7 +249,7 @@ def _field(  # noqa: PLR0911  # one for each shape
             return fields.Enum(CHOICES[name], by_value=True, metadata=known, **more)
         case Shape.PAIRS:
             value = fields.String(allow_none=use.takes_null)
-            return fields.Dict(fields.String(), value, metadata=known | {"maxProperties": MAX_PAIRS}, **more)
+            return Texts(fields.String(), value, metadata=known | {"maxProperties": MAX_PAIRS}, **more)
         case Shape.CALLERS:
             one = fields.String(metadata={"pattern": E164_PATTERN})
             limits = {"minItems": 1, "maxItems": MAX_CALLERS, "uniqueItems": True}

@@ -184,7 +184,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"options": {"call": {"krisp": "true"}}}, "options.call.krisp"),
     ({"options": {"call": {"allowedCallers": []}}}, "options.call.allowedCallers"),
     ({"options": {"call": {"allowedCallers": ["+1", 7]}}}, "options.call.allowedCallers.1"),
-    ({"options": {"participant": {"attributes": {"a": 1}}}}, "options.participant.attributes.a.value"),
+    ({"options": {"participant": {"attributes": {"a": 1}}}}, "options.participant.attributes.a"),
     ({"options": {"participant": {"attributes": {"sip.callID": "a"}}}}, "options.participant.attributes"),
     ({"options": {"transfer": "anywhere"}}, "options.transfer"),
     ({"options": {"monitor": {"everyMinutes": 1}}}, "options.monitor.everyMinutes"),

@@ -216,6 +216,10 @@ WRONG: dict[str, tuple[Any, dict[str, list[str]]]] = {
         {"externalId": "a", "phoneNumber": 15145551234},
         {"/agents/1/phoneNumber": [LOST_PLUS]},
     ),
+    "an attribute that is a number": (
+        {"externalId": "a", "options": {"participant": {"attributes": {"lang/x": 1}}}},
+        {"/agents/1/options/participant/attributes/lang~1x": [UNQUOTED]},
+    ),
     "a name that is a number": ({"externalId": "a", "name": 17}, {"/agents/1/name": [UNQUOTED]}),
     "a pin that is a number": (
         {"externalId": "a", "options": {"dispatch": {"pin": 4711}}},
