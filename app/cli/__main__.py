@@ -31,14 +31,12 @@ class Trunkline(click.Group):
         extra["standalone_mode"] = False
         try:
             sys.exit(super().main(given, *more, **extra))
-        except click.Abort:
-            error: click.ClickException | None = None
-        except click.ClickException as raised:
+        except (click.Abort, click.ClickException, OSError) as raised:
             error = raised
         # Imported for an error only: what prints is half of what help costs.
-        from app.cli.output import print_error  # noqa: PLC0415
+        from app.cli.output import as_click_error, print_error  # noqa: PLC0415
 
-        sys.exit(print_error(error, is_json="--json" in given))
+        sys.exit(print_error(as_click_error(error), is_json="--json" in given))
 
 
 def _print_version(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:

@@ -127,16 +127,17 @@ def cancel(bulk_id: uuid.UUID, is_json: bool) -> None:
         )
 
 
-def _read_bulk(bulk_id: str) -> Row:
+def read_bulk(bulk_id: str) -> Row:
+    """Return one bulk, as the API shows it."""
     return dict(client().get(f"/api/provisionings/{bulk_id}"))
 
 
 def finish_bulk(bulk_id: str, *, wait: bool, report: Path | None, is_json: bool) -> None:
     """Watch the bulk to its end, if asked to; print it, write its report, and exit as `import` does."""
-    bulk = _read_bulk(bulk_id)
+    bulk = read_bulk(bulk_id)
     if wait:
         try:
-            bulk = _watch_bulk(bulk)
+            bulk = watch_bulk(bulk, is_json=is_json)
         except KeyboardInterrupt:
             watching, cancelling = (
                 command_line(f"provision watch {bulk_id}"),
@@ -152,10 +153,13 @@ def finish_bulk(bulk_id: str, *, wait: bool, report: Path | None, is_json: bool)
         sys.exit(EXIT_ATTENTION)
 
 
-def _watch_bulk(bulk: Row) -> Row:
-    """Show a progress bar on stderr until the bulk has finished, then return it; not animated without a terminal."""
+def watch_bulk(bulk: Row, *, is_json: bool) -> Row:
+    """Show a progress bar on stderr until the bulk has finished, then return it.
+
+    It is not animated without a terminal, and not shown where the result is JSON.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=progress_console()) as progress:
+    with Progress(*columns, console=progress_console(), disable=is_json) as progress:
         bar = progress.add_task(bulk["status"], total=bulk["total"])
         while True:
             counts = bulk["counts"]
@@ -164,7 +168,7 @@ def _watch_bulk(bulk: Row) -> Row:
             if BulkStatus(bulk["status"]).is_final:
                 return bulk
             time.sleep(POLL_S)
-            bulk = _read_bulk(bulk["id"])
+            bulk = read_bulk(bulk["id"])
 
 
 def _print_bulk(bulk: Row, *, is_json: bool) -> None:

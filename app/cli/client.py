@@ -4,7 +4,7 @@ With a URL, over HTTP (`app.cli.remote`); without one the application is called 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from http import HTTPStatus
@@ -64,6 +64,17 @@ class Response:
     body: Any
     headers: Mapping[str, str]
     """Names in lower case."""
+
+
+class _Object(dict[str, Any]):
+    """An object of an answer; a field that every such answer of Trunkline has, and this lacks, ends the command."""
+
+    def __init__(self, given: Mapping[str, Any], lacks: Callable[[str], Exception]) -> None:
+        super().__init__(given)
+        self._lacks = lacks
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise self._lacks(name)
 
 
 class Transport(Protocol):
@@ -189,6 +200,8 @@ class Client:
         while True:
             size = MAX_PAGE if left is None else min(left, MAX_PAGE)
             page = self.get(path, **query, limit=size, cursor=cursor)
+            if not isinstance(page, dict) or not isinstance(page.get("items"), list):
+                raise self._another("a list without items")
             yield page
             cursor = page.get("nextCursor")
             left = None if left is None else left - len(page["items"])
@@ -203,21 +216,26 @@ class Client:
             self._not_ours(answer)
         try:
             text = answer.body.decode()
-            return text if kind == "text/csv" else json.loads(text)
-        except ValueError:
+            found = text if kind == "text/csv" else json.loads(text, object_hook=self._as_object)
+        except (ValueError, RecursionError):
             self._not_ours(answer)
+        if kind != "text/csv" and not isinstance(found, dict):
+            self._not_ours(answer)
+        return found
+
+    def _as_object(self, given: Mapping[str, Any]) -> _Object:
+        return _Object(given, lambda name: self._another(f"an answer without {name!r}"))
 
     def _fail(self, answer: Answer, found: Any) -> NoReturn:
         if HTTPStatus.MULTIPLE_CHOICES <= answer.status < HTTPStatus.BAD_REQUEST or not isinstance(found, dict):
             self._not_ours(answer)
-        code = found.get("code")
-        if not isinstance(code, str):
+        code, errors = found.get("code"), found.get("errors") or {}
+        if not isinstance(code, str) or not isinstance(errors, dict):
             self._not_ours(answer)
-        errors = found.get("errors") or {}
         raise refusal(
             code,
-            str(found.get("detail", "")),
-            errors,
+            str(found.get("detail") or ""),
+            {name: [str(one) for one in messages or ()] for name, messages in errors.items()},
             status=answer.status,
             problem=found,
             advice=self.transport.advice(code),
@@ -227,9 +245,12 @@ class Client:
         said = f"HTTP {answer.status} {answer.headers.get('content-type', 'without a type')}"
         if place := answer.headers.get("location"):
             said += f", a redirect to {place}, which is not followed"
+        raise self._another(said, answer.status)
+
+    def _another(self, said: str, status: int | None = None) -> ProblemError:
         code = "not_a_trunkline"
         detail = f"{self.transport.name} does not answer as Trunkline does: {said}."
-        raise ProblemError(code, detail, status=answer.status, advice=self.transport.advice(code))
+        return ProblemError(code, detail, status=status, advice=self.transport.advice(code))
 
 
 def _as_json(body: Any) -> bytes:

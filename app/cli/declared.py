@@ -2,15 +2,14 @@
 
 import json
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from app.cli.bulk import read_bulk, watch_bulk
 from app.cli.client import ProblemError, client
 from app.cli.context import (
     EXIT_ATTENTION,
@@ -22,7 +21,7 @@ from app.cli.context import (
     user_command,
 )
 from app.cli.declared_files import DeclaredFile, read_file, write_text
-from app.cli.output import CommandError, command_error, confirm, print_json, print_line, progress_console
+from app.cli.output import CommandError, command_error, confirm, print_json, print_line
 from app.domain.operations import BulkStatus, ItemStatus
 from app.domain.texts import escaped
 
@@ -36,17 +35,11 @@ MARKS = {"create": "+", "update": "~", "provision": "+", "move": ">", "deprovisi
 
 NOTHING = "Nothing to do: all is as the file says."
 
-POLL_S = 1.0
-"""Seconds between two looks at the bulk: the sweeper advances it once a second."""
-
 Row = dict[str, Any]
 """A row of the API."""
 
 LONGEST_VALUE = 60
 """Characters of a value that a line of the plan shows."""
-
-
-COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
 
 class _WrongLineError(click.UsageError):
@@ -140,8 +133,8 @@ def apply(path: str, prune: bool, yes: bool, wait: bool, is_json: bool) -> None:
         if planned["changes"]:
             confirm(f"Make {_count(planned['changes'])}?")
     applied = _send(file, prune=prune, is_dry_run=False)
-    if yes:
-        _print_plan(applied, err=is_json)
+    if yes and not is_json:
+        _print_plan(applied)
     bulk, failures = None, []
     if applied["bulkId"]:
         bulk = _finished(applied["bulkId"], wait=wait, is_json=is_json)
@@ -254,28 +247,15 @@ def _count(changes: Iterable[Row]) -> str:
 
 def _finished(bulk_id: str, *, wait: bool, is_json: bool) -> Row:
     """Return the bulk, at its end if that is waited for; 130 on Ctrl-C, which stops the display alone."""
-    bulk = _read_bulk(bulk_id)
+    bulk = read_bulk(bulk_id)
     if not wait:
         return bulk
     try:
-        with Progress(*COLUMNS, console=progress_console()) as progress:
-            bar = progress.add_task("waiting", total=bulk["total"])
-            while True:
-                counts = bulk["counts"]
-                done = counts["succeeded"] + counts["failed"] + counts["cancelled"]
-                progress.update(bar, completed=done, description=f"{bulk['status']}, {counts['failed']} failed")
-                if BulkStatus(bulk["status"]).is_final:
-                    return bulk
-                time.sleep(POLL_S)
-                bulk = _read_bulk(bulk_id)
+        return watch_bulk(bulk, is_json=is_json)
     except KeyboardInterrupt:
         for said in ("The bulk continues. Watch it again with:", command_line(f"provision watch {bulk_id}")):
             print_line(said, err=is_json)
         sys.exit(EXIT_INTERRUPTED)
-
-
-def _read_bulk(bulk_id: str) -> Row:
-    return dict(client().get(f"/api/provisionings/{bulk_id}"))
 
 
 def _failures(applied: Row) -> list[Row]:

@@ -5,6 +5,7 @@ plus sign, which YAML 1.1 takes for a number.
 """
 
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping
@@ -29,8 +30,17 @@ TAGS = {
 }
 """What a plain word may be beside text: its pattern, and what it begins with."""
 
+COLLECTIONS = frozenset({"tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"})
+"""Tags of a list and an object."""
+
 LINE = 120
 """Columns after which a long text is folded."""
+
+MOST_VALUES = 1_000_000
+"""Values of a file, each as often as an anchor repeats it: a hundred for each of the agents that a file may have."""
+
+LONGEST_SHOWN = 40
+"""Characters of a refused value that are shown."""
 
 _NO_ACCESS = "cannot be read"
 
@@ -95,6 +105,7 @@ class _Reader:
         self._name, self._text = name, text
         self._lines: dict[str, int] = {}
         self._within: set[int] = set()
+        self._count = 0
         self._loader: Any = None
 
     def read(self) -> tuple[Any, dict[str, int]]:
@@ -119,10 +130,15 @@ class _Reader:
 
     def _value(self, node: Any, pointer: str) -> Any:
         self._lines.setdefault(pointer, node.start_mark.line + 1)
+        self._count += 1
+        if self._count > MOST_VALUES:
+            raise self._refused(node, f"the file has more than {MOST_VALUES:,} values, those of its anchors included")
         if isinstance(node, yaml.ScalarNode):
-            return self._loader.construct_object(node)
+            return self._plain_value(node)
         if id(node) in self._within:
-            raise command_error(f"{self._name}:{node.start_mark.line + 1}: this contains itself.")
+            raise self._refused(node, "this contains itself")
+        if node.tag not in COLLECTIONS:
+            raise self._refused(node, f"JSON has nothing like {node.tag.rpartition(':')[2]}")
         self._within.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
@@ -130,6 +146,23 @@ class _Reader:
             return self._mapping(node, pointer)
         finally:
             self._within.discard(id(node))
+
+    def _plain_value(self, node: Any) -> object:
+        """Return a value that JSON has too; a tag may ask for another, or for one that its text is not."""
+        try:
+            value: object = self._loader.construct_object(node)
+        except (ValueError, LookupError, AttributeError) as error:
+            raise self._refused(
+                node, f"{node.value[:LONGEST_SHOWN]!r} is not what its tag says, or too long"
+            ) from error
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._refused(node, f"the number {node.value[:LONGEST_SHOWN]} is out of range")
+        if value is not None and not isinstance(value, str | int | float):
+            raise self._refused(node, f"JSON has nothing like {node.tag.rpartition(':')[2]}")
+        return value
+
+    def _refused(self, node: Any, why: str) -> CommandError:
+        return command_error(f"{self._name}:{node.start_mark.line + 1}: {why}.")
 
     def _mapping(self, node: Any, pointer: str) -> dict[str, Any]:
         seen: set[str] = set()
@@ -161,6 +194,7 @@ def _loader() -> Any:
 def _dumper() -> Any:
     """Return the class that writes: in quotes all that some YAML takes for something else than text."""
     dumper: Any = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
+    dumper.add_multi_representer(dict, yaml.SafeDumper.represent_dict)
     pattern, first = TAGS["float"]
     dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{pattern})$"), list(first))
     return dumper

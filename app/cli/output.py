@@ -94,23 +94,57 @@ def command_error(message: str) -> CommandError:
     return CommandError(escaped(message))
 
 
-def print_error(error: click.ClickException | None, *, is_json: bool) -> int:
-    """Print on stderr why a command ended, None for one that a person stopped; return its exit code."""
+class Interrupted(click.ClickException):
+    """Ends a command that Ctrl-C has stopped, with the exit code of shells: 128 + SIGINT."""
+
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__("Stopped by Ctrl-C. What was asked for before may still be done.")
+
+
+class Unconfirmed(click.ClickException):
+    """Ends a command whose question was not answered with yes."""
+
+    def __init__(self) -> None:
+        super().__init__("Stopped before it was done.")
+
+
+def as_click_error(error: Exception) -> click.ClickException:
+    """Return why a command ended: click says the same of Ctrl-C and of a question without a yes, and nothing of files.
+
+    An `OSError` that comes here is of a file that was to be written, or of standard output.
+    """
+    if isinstance(error, click.ClickException):
+        return error
+    if isinstance(error, OSError):
+        where = "Standard output" if error.filename is None else error.filename
+        return command_error(f"{where} cannot be written: {error.strerror or error}.")
+    return Interrupted() if isinstance(error.__context__, KeyboardInterrupt) else Unconfirmed()
+
+
+def print_error(error: click.ClickException, *, is_json: bool) -> int:
+    """Print on stderr why a command ended; return its exit code."""
     if is_json:
         click.echo(escaped(json.dumps(_as_problem(error), ensure_ascii=False)), err=True)
-    elif error is None:
+    elif isinstance(error, Unconfirmed):
         click.echo("Aborted!", err=True)
     else:
         error.show()
-    return error.exit_code if error else 1
+    return error.exit_code
 
 
-def _as_problem(error: click.ClickException | None) -> dict[str, Any]:
+_STOPPED = {
+    Interrupted: ("interrupted", "The command was interrupted"),
+    Unconfirmed: ("aborted", "The command was stopped"),
+}
+
+
+def _as_problem(error: click.ClickException) -> dict[str, Any]:
     if isinstance(error, CommandError):
         return error.as_problem()
-    code, title = ("usage", "The command line is wrong") if error else ("aborted", "The command was stopped")
-    detail = error.format_message() if error else "Stopped before it was done."
-    return {"type": f"urn:trunkline:problem:{code}", "title": title, "detail": detail, "code": code}
+    code, title = _STOPPED.get(type(error), ("usage", "The command line is wrong"))
+    return {"type": f"urn:trunkline:problem:{code}", "title": title, "detail": error.format_message(), "code": code}
 
 
 def confirm(question: str) -> None:

@@ -104,10 +104,11 @@ def _refuse_readable() -> None:
 
 
 def _checked_url(url: str, where: str) -> str:
-    """Return the URL without a trailing slash; refuse what is no plain address of a server."""
+    """Return the URL without white space around it and a slash at its end; refuse what is no address of a server."""
+    url = url.strip()
     try:
         parts = urlsplit(url)
-        is_plain = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        is_plain = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and " " not in url
     except ValueError:
         is_plain = False
     if not is_plain or parts.username is not None or parts.query or parts.fragment:
@@ -116,6 +117,8 @@ def _checked_url(url: str, where: str) -> str:
 
 
 def _checked_key(key: str, where: str) -> str:
-    if not key.isascii() or not key.isprintable() or " " in key:
+    """Return the key without white space around it, as a mounted secret has it; refuse what no key has."""
+    key = key.strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise command_error(f"{where}: the key has characters that no key has.")
     return key

@@ -8,6 +8,7 @@ import urllib3
 from urllib3 import exceptions
 
 from app.cli.client import Answer, ProblemError, Request
+from app.cli.output import CommandError, command_error
 from app.cli.profiles import Target
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ class Remote:
     def __init__(self, target: Target) -> None:
         self.name = target.url
         self._target = target
-        self._pool = _pool_for(target.url)
+        try:
+            self._pool = _pool_for(target.url)
+        except (exceptions.HTTPError, ValueError) as error:
+            raise _no_proxy(error) from error
 
     def send(self, request: Request) -> Answer:
         """Return what the server answers."""
@@ -84,7 +88,11 @@ class Remote:
         return isinstance(self._pool, urllib3.ProxyManager)
 
 
-_ADDRESS_CODES = frozenset({"cannot_connect", "not_a_trunkline"})
+def _no_proxy(error: Exception) -> CommandError:
+    return command_error(f"The proxy that the environment names (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY): {error}.")
+
+
+_ADDRESS_CODES = frozenset({"cannot_connect", "not_a_trunkline", "not_found"})
 
 _OPEN_END = ". What was asked for may have been done: look before you ask again."
 
@@ -103,6 +111,8 @@ def _cause_of(error: exceptions.HTTPError) -> BaseException:
 def _explained(cause: BaseException, name: str, through: str) -> tuple[str, str]:
     """Return a code and a sentence: why the server at `name` has not answered."""
     why = _in_words(cause)
+    if isinstance(cause, exceptions.DecodeError):
+        return "not_a_trunkline", f"{name} does not answer as Trunkline does{through}: {why}."
     if isinstance(cause, exceptions.SSLError):
         fix = "If its certificate is by a CA of your own, name that CA's file in SSL_CERT_FILE."
         return "tls_failed", f"No secure connection to {name}{through}: {why}. {fix}"

@@ -128,7 +128,12 @@ def _registered(url: str, events: tuple[str, ...], port: int) -> Iterator[Row]:
         yield dict(endpoint)
     finally:
         signal.signal(signal.SIGTERM, before)
-        client().request("DELETE", f"/api/webhooks/{endpoint['id']}", accepted=(HTTPStatus.NOT_FOUND,))
+        # A second Ctrl-C, as impatient people and process groups send it, would leave the endpoint behind.
+        interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            client().request("DELETE", f"/api/webhooks/{endpoint['id']}", accepted=(HTTPStatus.NOT_FOUND,))
+        finally:
+            signal.signal(signal.SIGINT, interrupted)
 
 
 def _print_messages(receiver: Receiver, limit: int | None, *, is_json: bool) -> None:

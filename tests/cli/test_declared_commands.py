@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.cli import bulk, declared_files
 from app.cli import declared as command
 from app.cli.declared_files import read_file, write_text
 from app.cli.output import CommandError
@@ -54,7 +55,7 @@ class Workspace:
 def run(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     found = Workspace(shell, tmp_path)
     shell.live.sandbox.number(FREE)
-    monkeypatch.setattr(command.time, "sleep", lambda _: found.run_workers())
+    monkeypatch.setattr(bulk.time, "sleep", lambda _: found.run_workers())
     return found
 
 
@@ -75,6 +76,14 @@ def test_a_file_is_planned_applied_and_found_to_be_so(run: Workspace) -> None:
 
     changed = run("plan", text=DESK.replace("Front desk", "Reception"), code=2)
     assert "~ update       desk  name Front desk -> Reception" in changed
+
+
+def test_with_json_there_is_one_document_and_no_progress(run: Workspace) -> None:
+    run.path.write_text(DESK, encoding="utf-8")
+
+    result = run.shell.run("apply", "-f", str(run.path), "--yes", "--json")
+
+    assert (json.loads(result.stdout)["bulk"]["status"], result.stderr) == ("succeeded", "")
 
 
 def test_what_is_exported_is_a_file_that_changes_nothing(run: Workspace, tmp_path: Path) -> None:
@@ -216,9 +225,36 @@ def test_yaml_has_no_surprises(text: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert read_file("-").document == SURPRISES[text]
 
 
-@pytest.mark.parametrize("text", ["a: &x [*x]", "a: !foo 1", "a: 1\n---\nb: 1", "? [a]\n: 1", "[" * 5000])
+NOT_JSON = (
+    "a: &x [*x]",
+    "a: !foo 1",
+    "a: !foo [1]",
+    "a: !!set {x, y}",
+    "a: !!binary aGk=",
+    "a: !!timestamp 2026-01-01",
+    "a: !!timestamp x",
+    "a: !!int x",
+    "a: !!bool maybe",
+    "a: 1e400",
+    "a: " + "9" * 5000,
+    "a: 1\n---\nb: 1",
+    "? [a]\n: 1",
+    "[" * 5000,
+)
+
+
+@pytest.mark.parametrize("text", NOT_JSON)
 def test_yaml_that_json_cannot_have_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
 
     with pytest.raises(CommandError, match="standard input"):
+        read_file("-")
+
+
+def test_anchors_that_multiply_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(declared_files, "MOST_VALUES", 1_000)
+    lists = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 30))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"a0: &a0 [1]\n{lists}"))
+
+    with pytest.raises(CommandError, match="more than 1,000 values, those of its anchors included"):
         read_file("-")

@@ -72,6 +72,16 @@ def test_the_variables_name_a_server_and_its_key(monkeypatch: pytest.MonkeyPatch
     assert find_target(None, is_local=False) is None
 
 
+def test_white_space_around_them_is_that_of_a_mounted_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUNKLINE_URL", " https://one.example.com/\n")
+    monkeypatch.setenv("TRUNKLINE_KEY", "tl_one\n")
+    assert find_target(None, is_local=False) == Target("https://one.example.com", "tl_one", "TRUNKLINE_KEY")
+
+    monkeypatch.setenv("TRUNKLINE_KEY", " \n")
+    with pytest.raises(CommandError, match="TRUNKLINE_KEY: the key has characters that no key has"):
+        find_target(None, is_local=False)
+
+
 def test_a_profile_counts_before_the_variables_and_these_before_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     write(FILE)
     default = find_target(None, is_local=False)
@@ -101,6 +111,7 @@ def test_a_profile_counts_before_the_variables_and_these_before_the_default(monk
         ('[default]\nurl = "https://a"\ntoken = "k"', None, "has token, which mean nothing"),
         ('[default]\nurl = "ftp://a"\nkey = "k"', None, "'ftp://a' is no URL of a server"),
         ('[default]\nurl = "https://u:p@a"\nkey = "k"', None, "is no URL of a server"),
+        ('[default]\nurl = "https://a b"\nkey = "k"', None, "'https://a b' is no URL of a server"),
         ('[default]\nurl = "https://a"\nkey = "k k"', None, "the key has characters that no key has"),
     ],
 )

@@ -1,21 +1,29 @@
 """What is said of a server that cannot be asked, does not know the key, or is not ours: one sentence each."""
 
+import json
+import os
+import signal
 import socket
+import sys
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
-from threading import Thread
+from subprocess import PIPE, Popen
+from threading import Event, Thread
 from urllib.parse import urlsplit
 
 import pytest
+from click.testing import CliRunner
 from flask import Flask, Response, redirect, request
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from app.access import Scope
 from app.cli import remote
+from app.cli.__main__ import trunkline
 from app.cli.client import Client, ProblemError
+from app.cli.output import CommandError
 from app.cli.profiles import Target
 from app.cli.remote import Remote
 from tests.support.api import Api
@@ -107,6 +115,11 @@ def test_a_key_without_the_scope_is_said_with_the_scope(api: Api) -> None:
         (Response("<html>", 200, mimetype="text/html"), "HTTP 200 text/html"),
         (Response("{", 200, mimetype="application/json"), "HTTP 200 application/json"),
         (Response('{"error": "no"}', 500, mimetype="application/json"), "HTTP 500 application/json"),
+        (Response("[1, 2]", 200, mimetype="application/json"), "HTTP 200 application/json"),
+        (Response('"x"', 200, mimetype="application/json"), "HTTP 200 application/json"),
+        (Response("[" * 200_000 + "]" * 200_000, 200, mimetype="application/json"), "HTTP 200 application/json"),
+        (Response('{"code": "x", "errors": ["y"]}', 422, mimetype="application/json"), "HTTP 422 application/json"),
+        (Response("{}", 200, mimetype="application/json", headers={"Content-Encoding": "gzip"}), "incorrect header"),
         (redirect("https://login.example.com/"), "a redirect to https://login.example.com/, which is not followed"),
     ],
 )
@@ -117,6 +130,82 @@ def test_what_is_not_ours_is_said_to_be_another(response: Response, said: str) -
     assert error.code == "not_a_trunkline"
     assert said in error.message
     assert "TRUNKLINE_URL" in error.message
+
+
+@pytest.mark.parametrize("body", ['{"hello": 1}', '{"items": null}', ""])
+def test_a_list_without_items_is_not_ours(body: str) -> None:
+    with answering(Response(body, 200, mimetype="application/json")) as url, pytest.raises(ProblemError) as raised:
+        client(url).pages("/api/agents", None)
+
+    assert raised.value.code == "not_a_trunkline"
+    assert "a list without items" in raised.value.message
+
+
+def test_a_field_that_an_answer_lacks_is_said() -> None:
+    body = '{"items": [{"id": 1, "error": {"code": "x"}}], "nextCursor": null}'
+    with answering(Response(body, 200, mimetype="application/json")) as url:
+        ((one,), last) = client(url).pages("/api/agents", None)
+
+    assert (one, last["nextCursor"], one.get("name")) == ({"id": 1, "error": {"code": "x"}}, None, None)
+    for lacking, name in ((one, "name"), (one["error"], "detail")):
+        with pytest.raises(ProblemError, match=f"an answer without '{name}'"):
+            lacking[name]
+
+
+def test_errors_of_fields_are_read_whatever_they_are() -> None:
+    body = '{"code": "validation_failed", "detail": null, "errors": {"a": null, "b": {"c": 1}, "d": [2]}}'
+    with answering(Response(body, 422, mimetype="application/problem+json")) as url:
+        assert failure(client(url)).errors == {"a": [], "b": ["c"], "d": ["2"]}
+
+
+@pytest.mark.parametrize("words", [("agents", "list"), ("agents", "list", "--json"), ("agents", "create", "desk")])
+def test_ctrl_c_while_the_server_answers_is_an_interruption(words: Sequence[str]) -> None:
+    app, asked, go_on = Flask("slow", static_folder=None), Event(), Event()
+
+    def hold() -> None:
+        asked.set()
+        go_on.wait(30)
+
+    app.before_request(hold)
+    with served(app) as url:
+        environment = {**os.environ, "TRUNKLINE_URL": url, "TRUNKLINE_KEY": "tl_key"}
+        command = [sys.executable, "-m", "app.cli", *words]
+        process = Popen(command, stderr=PIPE, stdout=PIPE, env=environment)  # noqa: S603  # our own command line
+        assert asked.wait(30)
+        process.send_signal(signal.SIGINT)
+        out, said = process.communicate(timeout=30)
+        go_on.set()
+
+    assert (process.returncode, out) == (130, b"")
+    if "--json" in words:
+        assert json.loads(said)["code"] == "interrupted"
+    else:
+        assert b"Stopped by Ctrl-C" in said
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    output = tmp_path / "nowhere" / "all.yaml"
+    with answering(Response('{"agents": []}', 200, mimetype="application/json")) as url:
+        given = {"TRUNKLINE_URL": url, "TRUNKLINE_KEY": "tl_key"}
+        ended = CliRunner().invoke(trunkline(), ["export", "-o", str(output)], env=given)
+
+    assert (ended.exit_code, ended.stderr) == (1, f"Error: {output} cannot be written: No such file or directory.\n")
+
+
+def test_a_path_that_a_server_does_not_have_may_be_a_wrong_address(api: Api) -> None:
+    with served(api.app) as url:
+        error = failure(client(f"{url}/trunkline", api.key))
+
+    assert error.message == "Not Found. (not_found) Check the address, which is that of TRUNKLINE_URL."
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://127.0.0.1:abc"])
+def test_a_proxy_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(CommandError, match="The proxy that the environment names"):
+        client("http://trunkline.invalid")
 
 
 def test_a_get_is_sent_again_and_a_change_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
