@@ -16,7 +16,7 @@ from tests.support.sandbox_app import SandboxApp, live
 __all__ = ["live"]
 
 
-@pytest.fixture(params=["tcp", "udp"])
+@pytest.fixture
 def rings(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> SandboxApp:
     """An application whose number is provisioned towards the sandbox's SIP port, over this transport."""
     uri = str(sandbox.sip()["uri"]).replace("transport=tcp", f"transport={request.param}")
@@ -100,8 +100,26 @@ CASES: Mapping[str, tuple[Callable[[SandboxApp], None], CallVerdict, str | None]
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+TRANSPORTS = ("tcp", "udp")
+
+EACH_ONCE = [(TRANSPORTS[place % 2], case) for place, case in enumerate(CASES)]
+"""Every case, over one transport or the other: what differs between them, tests/contract/test_probed_calls.py tries."""
+
+THE_OTHERS = [(TRANSPORTS[1 - place % 2], case) for place, case in enumerate(CASES)]
+
+
+@pytest.mark.parametrize(("rings", "case"), EACH_ONCE, indirect=["rings"])
 def test_what_a_caller_would_meet_is_the_verdict(rings: SandboxApp, case: str) -> None:
+    assert_verdict(rings, case)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize(("rings", "case"), THE_OTHERS, indirect=["rings"])
+def test_the_verdict_is_the_same_over_the_other_transport(rings: SandboxApp, case: str) -> None:
+    assert_verdict(rings, case)
+
+
+def assert_verdict(rings: SandboxApp, case: str) -> None:
     change, verdict, hop = CASES[case]
     change(rings)
     ended = call(rings)

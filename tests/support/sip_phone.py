@@ -10,7 +10,7 @@ from typing import Self
 WAIT_S = 5.0
 """Seconds that an expected message may take."""
 
-SILENCE_S = 0.4
+SILENCE_S = 0.25
 """Seconds without a message that count as silence."""
 
 

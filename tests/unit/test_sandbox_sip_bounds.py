@@ -1,5 +1,7 @@
 """What the sandbox's SIP keeps is bounded, forgotten after a time, and gone when it stops."""
 
+import heapq
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 
@@ -23,19 +25,20 @@ class Later:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.waiting: list[tuple[float, Callable[[], None], list[bool]]] = []
+        self.waiting: list[tuple[float, int, Callable[[], None], list[bool]]] = []
+        """A heap: when, in which order, what, and whether it was cancelled."""
+        self._order = itertools.count()
 
     def __call__(self, seconds: float, action: Callable[[], None]) -> "OneTimer":
         cancelled: list[bool] = []
-        self.waiting.append((self.now + seconds, action, cancelled))
+        heapq.heappush(self.waiting, (self.now + seconds, next(self._order), action, cancelled))
         return OneTimer(cancelled)
 
     def pass_by(self, seconds: float) -> None:
         """Let time pass, and do what was to happen in it."""
         ends_at = self.now + seconds
-        while due := sorted((each for each in self.waiting if each[0] <= ends_at), key=lambda each: each[0]):
-            self.waiting.remove(due[0])
-            self.now, action, cancelled = due[0]
+        while self.waiting and self.waiting[0][0] <= ends_at:
+            self.now, _, action, cancelled = heapq.heappop(self.waiting)
             if not cancelled:
                 action()
         self.now = ends_at
@@ -162,7 +165,7 @@ def test_a_bye_that_nobody_answers_is_sent_for_some_seconds() -> None:
     line.starts()
     server.later.pass_by(60)
     assert line.starts() == ["BYE", "BYE", "BYE", "BYE"]
-    assert [each for each in server.later.waiting if not each[2]] == []
+    assert [each for each in server.later.waiting if not each[3]] == []
 
 
 def test_a_refusal_is_sent_for_half_a_minute_at_most() -> None:
@@ -230,7 +233,7 @@ def test_nothing_of_a_call_is_left_after_it() -> None:
     server.say(line, "ACK", tag=line.tag())
     server.say(line, "BYE", tag=line.tag())
     assert line.starts()[-1] == "200"
-    assert [each for each in server.later.waiting if not each[2]] == []
+    assert [each for each in server.later.waiting if not each[3]] == []
     assert list(server.app.sandbox.rooms.of("sandbox")) == []
 
 
