@@ -77,12 +77,12 @@ def test_postgresql_starts_beside_the_remains_of_a_run_that_was_killed(postgres_
 
 
 def test_a_data_directory_of_another_major_version_is_named_and_left_alone() -> None:
-    with running_postgres() as server:
-        server.stop()
-        version = next(server.process._pid_file.parent.glob("postgres/PG_VERSION"))
-        version.write_text("12\n")
+    with server_folder() as folder:
+        (folder / "postgres").mkdir()
+        (folder / "postgres" / "PG_VERSION").write_text("12\n")
         with pytest.raises(StackError, match="was made by PostgreSQL 12"):
-            server.start()
+            PostgresServer(folder, throwaway=True).start()
+        assert [file.name for file in (folder / "postgres").iterdir()] == ["PG_VERSION"]
 
 
 def test_a_template_gives_each_database_its_own_rows(postgres_server: PostgresServer) -> None:
@@ -298,23 +298,22 @@ def test_a_second_valkey_ends_an_orphan_of_the_first() -> None:
             first.stop()
 
 
-def test_no_phone_number_is_in_postgresqls_log() -> None:
-    number = "+15145550042"
-    with running_postgres() as server:
-        with psycopg.connect(server.dsn(), autocommit=True) as connection:
-            connection.execute("CREATE TABLE phones (number text UNIQUE CHECK (number <> ''))")
-            connection.execute("SET log_statement = 'all'")
-            connection.execute("INSERT INTO phones VALUES (%s)", [number])
-            for statement in (
-                "INSERT INTO phones VALUES (%s)",
-                "INSERT INTO phones VALUES (%s || repeat('x', 1 / 0))",
-                "SELECT * FROM nowhere WHERE number = %s",
-            ):
-                with pytest.raises(psycopg.Error):
-                    connection.execute(statement, [number])
-        with psycopg.connect(server.dsn(), autocommit=True) as person, pytest.raises(psycopg.Error):
-            person.execute(sql.SQL("INSERT INTO phones VALUES ({})").format(number))
-        log = server.process._log_file.read_text()
+def test_no_phone_number_is_in_postgresqls_log(postgres_server: PostgresServer, empty_database_url: str) -> None:
+    number, url = "+15145550042", empty_database_url.replace("+psycopg", "")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE phones (number text UNIQUE CHECK (number <> ''))")
+        connection.execute("SET log_statement = 'all'")
+        connection.execute("INSERT INTO phones VALUES (%s)", [number])
+        for statement in (
+            "INSERT INTO phones VALUES (%s)",
+            "INSERT INTO phones VALUES (%s || repeat('x', 1 / 0))",
+            "SELECT * FROM nowhere WHERE number = %s",
+        ):
+            with pytest.raises(psycopg.Error):
+                connection.execute(statement, [number])
+    with psycopg.connect(url, autocommit=True) as person, pytest.raises(psycopg.Error):
+        person.execute(sql.SQL("INSERT INTO phones VALUES ({})").format(number))
+    log = postgres_server.process._log_file.read_text(errors="replace")
     assert "duplicate key" in log
     assert number not in log
 

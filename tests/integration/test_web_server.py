@@ -17,6 +17,7 @@ import pytest
 from app.dev.localstack.processes import ServerProcess, free_port
 from app.web.connections import LARGE_BYTES, MAX_BUFFERED_BODY_BYTES, MAX_HEAD_BYTES
 from app.web.worker import MAX_LARGE
+from tests.support.forked import ForkedProcess
 from tests.support.servers import ROOT
 
 THREADS = 2
@@ -69,11 +70,13 @@ SHORT = "from app.web import worker\nworker.SILENCE_S, worker.TICK_S = 0.3, 0.05
 
 
 @contextmanager
-def _serving(folder: Path, settings: str = "") -> Iterator[tuple[int, ServerProcess]]:
+def _serving(
+    folder: Path, settings: str = "", process: type[ServerProcess] = ForkedProcess
+) -> Iterator[tuple[int, ServerProcess]]:
     (folder / "settings.py").write_text(f"{settings}from app.web.server import *\n")
     (folder / "telling.py").write_text(APPLICATION)
     port = free_port()
-    server = ServerProcess("gunicorn", folder / "pid", folder / "log")
+    server = process("gunicorn", folder / "pid", folder / "log")
     command = [
         sys.executable,
         "-m",
@@ -100,8 +103,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def port(folder: Path) -> Iterator[int]:
-    """A server with two threads."""
-    with _serving(folder) as (port, _):
+    """A server with two threads, executed as the Procfile's is."""
+    with _serving(folder, process=ServerProcess) as (port, _):
         yield port
 
 

@@ -25,6 +25,9 @@ from livekit import api
 from twilio.rest import Client
 
 from app.dev import sandbox as defaults
+from app.dev.sandbox.application import create_sandbox
+from app.dev.sandbox.control import seed_demo, seed_number
+from app.dev.sandbox.state import Sandbox
 from tests.support.twilio_server import RedirectedHttpClient
 
 ROOT = Path(__file__).parents[2]
@@ -148,9 +151,9 @@ def test_half_a_request_of_a_client_that_died_is_not_applied(sandbox: RunningSan
         assert len(sandbox.http.get(f"{sandbox.url}/sandbox/state").json()["trunks"]) == made
 
 
-def test_objects_survive_a_kill_and_are_the_same_afterwards(tmp_path: Path) -> None:
-    state = tmp_path / "sandbox.jsonl"
-    with running("--state", str(state)) as first:
+def test_objects_survive_a_kill_and_are_the_same_afterwards_on_the_same_ports(tmp_path: Path) -> None:
+    state = str(tmp_path / "sandbox.jsonl")
+    with running("--state", state) as first:
         number = first.add_number("+15145551234")
         trunk = first.twilio().trunking.v1.trunks.create(friendly_name="ours")
         first.twilio().trunking.v1.trunks(trunk.sid).phone_numbers.create(number["sid"])
@@ -159,46 +162,63 @@ def test_objects_survive_a_kill_and_are_the_same_afterwards(tmp_path: Path) -> N
         info = api.SIPInboundTrunkInfo(numbers=["+15145551234"], metadata='{"a": 1}')
         first.livekit(lambda sip: sip.create_inbound_trunk(api.CreateSIPInboundTrunkRequest(trunk=info)))
         before = first.control("GET", "state")
+        port = first.url.rsplit(":", 1)[1]
+        address = first.control("GET", "sip")["address"]
         first.stop(signal.SIGKILL)
-    with running("--state", str(state)) as second:
+    with running("--state", state, "--port", port, "--sip-port", address.rpartition(":")[2]) as second:
         assert second.control("GET", "state") == before
+        assert second.url.endswith(port)
+        assert second.control("GET", "sip")["address"] == address
+        assert second.control("GET", "health") == {"status": "ok"}
     assert before["numbers"][0]["trunk_sid"] == trunk.sid
     assert [row["sid"] for row in before["trunks"]] == [trunk.sid]
 
 
+@contextmanager
+def opened(state: Path) -> Iterator[Sandbox]:
+    """Yield what a process would have with this journal, within a transaction."""
+    application = create_sandbox(state=state)
+    try:
+        with application.sandbox.store.transaction():
+            yield application.sandbox
+    finally:
+        application.close()
+
+
 def test_an_incomplete_line_at_the_end_of_the_journal_is_ignored(tmp_path: Path) -> None:
     state = tmp_path / "sandbox.jsonl"
-    with running("--state", str(state)) as first:
-        first.add_number("+15145551234")
-        first.stop(signal.SIGKILL)
+    with opened(state) as first:
+        seed_number(first, {"phoneNumber": "+15145551234"})
     with state.open("a") as journal:
         journal.write('[["put","numbers","PN')
-    with running("--state", str(state)) as second:
-        second.add_number("+15145551235")
-        second.stop(signal.SIGKILL)
-    with running("--state", str(state)) as third:
-        numbers = [row["phone_number"] for row in third.control("GET", "state")["numbers"]]
+    with opened(state) as second:
+        seed_number(second, {"phoneNumber": "+15145551235"})
+    with opened(state) as third:
+        numbers = [row["phone_number"] for row in third.store.numbers.rows.values()]
     assert numbers == ["+15145551234", "+15145551235"]
 
 
 def test_the_journal_is_compacted_at_the_start(tmp_path: Path) -> None:
     state = tmp_path / "sandbox.jsonl"
-    with running("--state", str(state)) as first:
-        sid = first.add_number("+15145551234")["sid"]
+    with opened(state) as first:
+        number, _ = seed_number(first, {"phoneNumber": "+15145551234"})
+    with state.open("a") as journal:
         for turn in range(20):
-            first.twilio().incoming_phone_numbers(sid).update(friendly_name=f"turn {turn}")
+            journal.write(json.dumps([["put", "numbers", number["sid"], {**number, "friendly_name": f"turn {turn}"}]]))
+            journal.write("\n")
     assert len(state.read_text().splitlines()) == 21
-    with running("--state", str(state)) as second:
-        assert second.control("GET", "state")["numbers"][0]["friendly_name"] == "turn 19"
+    with opened(state) as second:
+        assert [row["friendly_name"] for row in second.store.numbers.rows.values()] == ["turn 19"]
         assert len(state.read_text().splitlines()) == 1
 
 
 def test_the_demo_account_keeps_its_ids_across_restarts(tmp_path: Path) -> None:
-    options = ("--seed-demo", "--state", str(tmp_path / "sandbox.jsonl"))
     seen = []
     for _ in range(2):
-        with running(*options) as one:
-            seen.append({row["phone_number"]: row["sid"] for row in one.control("GET", "state")["numbers"]})
+        application = create_sandbox(state=tmp_path / "sandbox.jsonl")
+        seed_demo(application.sandbox)
+        seen.append({row["phone_number"]: row["sid"] for row in application.sandbox.store.numbers.rows.values()})
+        application.close()
     assert seen[0] == seen[1]
     assert "+15145551234" in seen[0]
     assert len(seen[0]) >= 5
@@ -220,18 +240,6 @@ def test_it_ends_cleanly_even_while_a_request_is_held(how: int) -> None:
     assert own.stop(how) == 0
     assert time.monotonic() - started < 6
     asking.join(WAIT_S)
-
-
-def test_a_second_sandbox_can_use_the_ports_and_the_file_of_a_killed_one(tmp_path: Path) -> None:
-    state = str(tmp_path / "sandbox.jsonl")
-    with running("--state", state) as first:
-        port = first.url.rsplit(":", 1)[1]
-        address = first.control("GET", "sip")["address"]
-        first.stop(signal.SIGKILL)
-    with running("--state", state, "--port", port, "--sip-port", address.rpartition(":")[2]) as second:
-        assert second.url.endswith(port)
-        assert second.control("GET", "sip")["address"] == address
-        assert second.control("GET", "health") == {"status": "ok"}
 
 
 def test_credentials_and_sip_host_can_be_chosen() -> None:
