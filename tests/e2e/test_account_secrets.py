@@ -23,7 +23,7 @@ from tests.support.receiver import LOOPBACK, Receiver, receiver
 from tests.support.redis_monitor import monitored_redis
 from tests.support.sandbox import ControlledSandbox, running_sandbox
 from tests.support.servers import running_valkey
-from tests.support.stack import START_S, Api, Stack, Timings, eventually, executed_stack
+from tests.support.stack import START_S, Api, Stack, Timings, eventually, running_stack
 from tests.support.teams import CARRIER, VOICE, Team, add_team, read, rotate
 
 TEAMS = ("first", "second", "third")
@@ -133,7 +133,7 @@ def collector() -> Iterator[Collector]:
 def stack(make_database: Callable[[], str], sandbox_server: ControlledSandbox, collector: Collector) -> Iterator[Stack]:
     with (
         running_valkey() as valkey,
-        executed_stack(make_database(), valkey.url, sandbox_server.control, Timings(2), start=False) as stack,
+        running_stack(make_database(), valkey.url, sandbox_server.control, Timings(2), start=False) as stack,
     ):
         stack.environ |= {
             "CREDENTIAL_KEYS": KEYS,

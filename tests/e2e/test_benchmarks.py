@@ -1,4 +1,8 @@
-"""The smallest benchmark: the Procfile's web line still starts on the benchmarks' stack, and a measure succeeds."""
+"""The smallest benchmarks still run: the Procfile's web line starts on their stack, and a measure succeeds.
+
+A benchmark is no test of Trunkline, so the whole suite leaves them out: `BENCH=1 ./run.py test
+tests/e2e/test_benchmarks.py` (a minute), after a change in tests/benchmarks.
+"""
 
 import dataclasses
 import io
@@ -15,6 +19,9 @@ from tests.benchmarks.stack import bench_stack
 TINY = dataclasses.replace(QUICK, load_s=0.3, connections=(2,), load_agents=600, patch_plans=20, patch_numbers=2)
 
 
+pytestmark = pytest.mark.skipif(not os.environ.get("BENCH"), reason="a minute: BENCH=1, or ./run.py bench")
+
+
 def test_accept_is_measured_beside_the_bare_view() -> None:
     with bench_stack(is_durable=False) as stack:
         found = accept.measure(Bench(stack, TINY, Terminal(Console(file=io.StringIO()))))
@@ -24,9 +31,6 @@ def test_accept_is_measured_beside_the_bare_view() -> None:
     assert {row.is_broken for row in found.rows} == {False}
 
 
-@pytest.mark.skipif(
-    not os.environ.get("BENCH_PATCHES"), reason="half a minute: ./run.py bench patches, BENCH_PATCHES=1"
-)
 def test_every_patch_of_celery_is_measured_with_and_without() -> None:
     with bench_stack(is_durable=False) as stack:
         found = patches.measure(Bench(stack, TINY, Terminal(Console(file=io.StringIO()))))

@@ -17,9 +17,12 @@ from tests.e2e.invariants import check_pool
 from tests.support.sandbox import ControlledSandbox, Sandbox
 from tests.support.servers import running_valkey
 from tests.support.stack import Stack, running_stack
+from tests.support.typed_commands import typed_commands
 
 LIMIT_S = 120
 """Seconds that a command may take on a busy machine."""
+
+Trunkline = Callable[..., subprocess.CompletedProcess[str]]
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -31,6 +34,38 @@ def own_stack(make_database: Callable[[], str], sandbox_server: ControlledSandbo
     providers = sandbox_server.control
     with running_valkey() as valkey, running_stack(make_database(), valkey.url, providers, SHARED_TIMINGS) as stack:
         yield stack
+
+
+@pytest.fixture(scope="module")
+def tool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """`trunkline` as a program whose commands are processes of their own, begun as copies of one."""
+    folder = tmp_path_factory.mktemp("bin")
+    with typed_commands(folder) as text:
+        tool = folder / "trunkline"
+        tool.write_text(text, encoding="utf-8")
+        tool.chmod(0o755)
+        yield tool
+
+
+@pytest.fixture
+def trunkline(stack: Stack, tool: Path) -> Trunkline:
+    """Run a command as a process of its own, with its output in a pipe; over HTTP unless it is local."""
+
+    def run(*words: str, is_local: bool = False) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(  # noqa: S603
+            [tool, *words],
+            env=stack.environ if is_local else from_a_laptop(stack),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
 
 
 @pytest.fixture
@@ -46,28 +81,10 @@ def from_a_laptop(stack: Stack) -> dict[str, str]:
     return {**path, "TRUNKLINE_URL": stack.api.base_url, "TRUNKLINE_KEY": stack.api.key}
 
 
-def trunkline(stack: Stack, *words: str, code: int = 0, is_local: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run a command as a process of its own, with its output in a pipe; over HTTP unless it is local."""
-    command = [sys.executable, "-m", "app.cli", *words]
-    done = subprocess.run(  # noqa: S603
-        command,
-        env=stack.environ if is_local else from_a_laptop(stack),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def on_a_terminal(stack: Stack, *words: str) -> str:
-    """Run a command on a terminal of 80 columns; return all that it wrote there."""
+def on_a_terminal(stack: Stack, *command: str | Path) -> str:
+    """Run a program on a terminal of 80 columns; return all that it wrote there."""
     ours, theirs = pty.openpty()
     environ = {**stack.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "50"}
-    command = [sys.executable, "-m", "flask", "--app", "app", *words]
     process = subprocess.Popen(command, env=environ, stdin=theirs, stdout=theirs, stderr=theirs)  # noqa: S603
     os.close(theirs)
     written = bytearray()
@@ -81,28 +98,28 @@ def on_a_terminal(stack: Stack, *words: str) -> str:
     return written.decode()
 
 
-def test_a_number_is_connected_with_the_command_line_alone(stack: Stack, sandbox: Sandbox) -> None:
+def test_a_number_is_connected_with_the_command_line_alone(trunkline: Trunkline, sandbox: Sandbox) -> None:
     number, name = next_number(), "Front desk, e2e"
     sandbox.number(number)
-    assert trunkline(stack, "doctor", is_local=True).stdout.splitlines()[-1] == "All checks passed."
-    free = json.loads(trunkline(stack, "numbers", "list", "--free", "--json").stdout)["items"]
+    assert trunkline("doctor", is_local=True).stdout.splitlines()[-1] == "All checks passed."
+    free = json.loads(trunkline("numbers", "list", "--free", "--json").stdout)["items"]
     assert number in [one["phoneNumber"] for one in free]
-    agent_id = trunkline(stack, "agents", "create", name).stdout.strip()
+    agent_id = trunkline("agents", "create", name).stdout.strip()
 
-    connected = trunkline(stack, "provision", name, number)
+    connected = trunkline("provision", name, number)
 
     assert connected.stdout == f"{number} is connected to {name}.\n"
     assert [line.split()[:2] for line in connected.stderr.splitlines()][-1] == ["DONE", "verification"]
     assert sandbox.call(number)["reaches"]
-    status = trunkline(stack, "status", name)
+    status = trunkline("status", name)
     assert "PROVISIONED" in status.stdout
-    assert trunkline(stack, "verify", agent_id).stdout.count("✓") == 5
-    assert trunkline(stack, "audit").stdout.endswith("0 findings.\n")
-    assert trunkline(stack, "deprovision", agent_id, "--yes").stdout == f"{name} no longer has a number.\n"
+    assert trunkline("verify", agent_id).stdout.count("✓") == 5
+    assert trunkline("audit").stdout.endswith("0 findings.\n")
+    assert trunkline("deprovision", agent_id, "--yes").stdout == f"{name} no longer has a number.\n"
     assert not sandbox.call(number)["reaches"]
-    kinds = [one["kind"] for one in json.loads(trunkline(stack, "operations", "list", "--json").stdout)["items"]]
+    kinds = [one["kind"] for one in json.loads(trunkline("operations", "list", "--json").stdout)["items"]]
     assert kinds[:2] == ["deprovision", "provision"]
-    trunkline(stack, "agents", "delete", agent_id, "--yes")
+    trunkline("agents", "delete", agent_id, "--yes")
 
 
 def test_a_terminal_shows_the_steps_while_they_happen(stack: Stack, sandbox: Sandbox) -> None:
@@ -111,7 +128,8 @@ def test_a_terminal_shows_the_steps_while_they_happen(stack: Stack, sandbox: San
     agent_id = stack.api.agent("on a terminal")
     sandbox.latency(twilio_ms=600, livekit_ms=600)  # longer than between two frames, on a busy machine too
 
-    written = on_a_terminal(stack, "provision", agent_id, number)
+    command = [sys.executable, "-m", "flask", "--app", "app", "provision", agent_id, number]
+    written = on_a_terminal(stack, *command)
 
     sandbox.latency()
     assert "\x1b[" in written
@@ -122,12 +140,14 @@ def test_a_terminal_shows_the_steps_while_they_happen(stack: Stack, sandbox: San
     assert max(len(line.strip("\r")) for line in frames.split("\n")) < 200
 
 
-def test_no_color_is_honoured_on_a_terminal(stack: Stack, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color_is_honoured_on_a_terminal(
+    stack: Stack, sandbox: Sandbox, tool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sandbox.number(next_number())
-    assert COLOUR.search(on_a_terminal(stack, "doctor"))
+    assert COLOUR.search(on_a_terminal(stack, tool, "doctor"))
     monkeypatch.setitem(stack.environ, "NO_COLOR", "1")
 
-    written = on_a_terminal(stack, "doctor")
+    written = on_a_terminal(stack, tool, "doctor")
 
     assert "All checks passed." in written
     assert not COLOUR.search(written)
@@ -153,7 +173,9 @@ def test_the_launcher_starts_the_command_line_from_any_folder(stack: Stack, tmp_
     assert isinstance(json.loads(done.stdout)["items"], list)
 
 
-def test_what_the_readme_says_to_paste_can_be_pasted_twice(stack: Stack, sandbox: Sandbox, tmp_path: Path) -> None:
+def test_what_the_readme_says_to_paste_can_be_pasted_twice(
+    stack: Stack, sandbox: Sandbox, tool: Path, tmp_path: Path
+) -> None:
     """Word for word: a folder as ./run.py leaves it, and a curl that finds port 8080 at the stack's own."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```", readme.split("\n## Use it\n")[1], re.MULTILINE | re.DOTALL)
@@ -161,7 +183,8 @@ def test_what_the_readme_says_to_paste_can_be_pasted_twice(stack: Stack, sandbox
     sandbox.number(number)
     (tmp_path / ".data").mkdir()
     (tmp_path / ".data" / "dev-key").write_text(stack.api.key + "\n", encoding="utf-8")
-    (tmp_path / ".venv").symlink_to(Path(sys.prefix))
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "trunkline").symlink_to(tool)
     port = stack.api.base_url.rpartition(":")[2]
     (tmp_path / ".curlrc").write_text(f'connect-to = "localhost:8080:127.0.0.1:{port}"\n', encoding="utf-8")
 

@@ -13,7 +13,7 @@ from tests.e2e.rows import statuses
 from tests.support.collector import Collector, Seen, running_collector
 from tests.support.sandbox import ControlledSandbox, running_sandbox
 from tests.support.servers import running_valkey
-from tests.support.stack import Stack, eventually, executed_stack
+from tests.support.stack import Stack, eventually, running_stack
 
 NUMBER, REFUSED = "+15147770123", "+15147770124"
 REQUEST_ID = "observed-request-1"
@@ -50,7 +50,7 @@ def stack(make_database: Callable[[], str], sandbox_server: ControlledSandbox, c
     database_url = make_database()
     with (
         running_valkey() as valkey,
-        executed_stack(database_url, valkey.url, sandbox_server.control, start=False) as stack,
+        running_stack(database_url, valkey.url, sandbox_server.control, start=False) as stack,
     ):
         stack.environ |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         stack.start()
