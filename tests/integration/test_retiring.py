@@ -205,6 +205,7 @@ def test_a_twin_goes_with_its_trunk_unless_it_is_used(pooled: Saga) -> None:
 CALLS = ("carrier.list_trunks", "carrier.list_trunk_numbers", "carrier.delete_trunk")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("hook", [WorkerDiedError(), TIMEOUT, LOST], ids=["killed", "timeout", "lost"])

@@ -173,6 +173,7 @@ class DyingPool:
         return call
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("nth", [1, 2, 3])
 @pytest.mark.parametrize("method", ["take_place", "begin_making", "keep_made", "keep_checked"])

@@ -271,6 +271,7 @@ def test_callers_get_what_they_got_and_only_marks_are_written(made: HandMade, sh
     assert (changes(before, made.objects()), made.calls()) == ({}, calls)
 
 
+@pytest.mark.sweep
 def test_a_failure_gives_the_path_back_as_it_was_found(made: HandMade, shape: str) -> None:
     build(made, shape)
     before, calls = made.objects(), made.calls()
@@ -282,6 +283,7 @@ def test_a_failure_gives_the_path_back_as_it_was_found(made: HandMade, shape: st
     assert (changes(before, made.objects()), made.calls()) == ({}, calls)
 
 
+@pytest.mark.sweep
 def test_to_remove_it_leaves_what_others_use(made: HandMade, shape: str) -> None:
     build(made, shape)
     before, shared = made.objects(), ADOPTABLE[shape][1]

@@ -163,6 +163,7 @@ def test_an_unchanged_path_is_in_sync(live: SandboxApp) -> None:
     assert live.agent.health_state is Health.IN_SYNC
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("code", FIXABLE)
 def test_drift_is_reported_and_fixed_and_a_call_gets_through(live: SandboxApp, code: FindingCode) -> None:
     foreign = live.foreign()
@@ -183,6 +184,7 @@ def test_drift_is_reported_and_fixed_and_a_call_gets_through(live: SandboxApp, c
     assert live.foreign() == foreign
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("code", DECIDED)
 def test_what_is_not_ours_is_reported_and_left_alone(live: SandboxApp, code: FindingCode) -> None:
     DEEDS[code](live)

@@ -77,6 +77,7 @@ def test_a_moved_number_rings_the_other_agent_and_everything_carries_its_mark(li
     assert (number["trunk_sid"], number["voice_url"]) == (None, "https://example.com/voice")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("when", ["hold_before", "hold_after"])
 @pytest.mark.parametrize(("live", "call"), ALL_UPDATES, indirect=["live"])
 def test_calls_are_answered_at_every_moment_of_a_move(live: SandboxApp, call: str, when: str) -> None:
@@ -92,6 +93,7 @@ def test_calls_are_answered_at_every_moment_of_a_move(live: SandboxApp, call: st
     assert live.rings() == "back-office"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("live", "call"), ALL_UPDATES, indirect=["live"])
 def test_a_move_that_a_provider_refuses_is_undone(live: SandboxApp, call: str) -> None:
     other = _second(live)
@@ -107,6 +109,7 @@ def test_a_move_that_a_provider_refuses_is_undone(live: SandboxApp, call: str) -
     assert live.audit().findings == []
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["delete_trunk", "delete_url", "delete_inbound_trunk", "delete_rule"])
 @pytest.mark.parametrize("is_under_way", [False, True])
 def test_a_move_of_a_path_that_somebody_deleted_from_goes_back_and_is_repaired(

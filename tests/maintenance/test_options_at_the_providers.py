@@ -136,6 +136,7 @@ def new_agent(live: SandboxApp, options: dict[str, Any]) -> uuid.UUID:
     return live.wiring.agents.create("back office", "front-desk", {}, options=read_options(options)).id
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("path", CASES)
 def test_an_option_is_set_changed_kept_and_taken_back(live: SandboxApp, path: str) -> None:
     seen, (first, second), (at_first, then, without) = CASES[path]
@@ -187,6 +188,7 @@ UPDATES = [
 """What an update of all of this calls, the last look among them."""
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("live", "call"), UPDATES, indirect=["live"])
 def test_an_update_that_a_provider_refuses_leaves_all_as_it_was(live: SandboxApp, call: str) -> None:
     # By hand, where no option says it: it comes back too.
@@ -218,6 +220,7 @@ def test_an_update_that_a_provider_refuses_leaves_all_as_it_was(live: SandboxApp
     assert live.rings() == "night"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("when", ["hold_before", "hold_after"])
 @pytest.mark.parametrize(("live", "call"), [one for one in UPDATES if "list" not in one[1]], indirect=["live"])
 def test_calls_are_answered_at_every_moment_of_an_update(live: SandboxApp, call: str, when: str) -> None:

@@ -191,6 +191,7 @@ def test_every_option_at_livekit_is_changed_here() -> None:
     }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", CHANGES)
 def test_an_option_that_somebody_changes_is_said_and_put_back_by_a_repair(path: ChangedPath, name: str) -> None:
     step, change, is_broken = CHANGES[name]

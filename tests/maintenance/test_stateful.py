@@ -149,6 +149,7 @@ def test_after_any_day_rows_and_providers_agree(own_sandbox: Sandbox, kind: type
         run_days(options(EXAMPLES, *PHASES))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("parts", "kind", "complaint"),
     [

@@ -177,6 +177,7 @@ class MovesWithoutPlace(SharedLife):
         super().write_agent(before, after)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("kind", "complaint"),
     [

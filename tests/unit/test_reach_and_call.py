@@ -318,6 +318,7 @@ ENOUGH = 800
 """Configurations after which a rule that is off must have been noticed."""
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", CONTROLS)
 def test_a_rule_that_is_off_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     place, attribute, instead = CONTROLS[name]
