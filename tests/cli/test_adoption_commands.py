@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import Shell
+from tests.support.commands import CommandLine, Shell
 from tests.support.handmade import build_by_hand
 from tests.support.sandbox_app import FOREIGN_NUMBER
 
@@ -109,5 +109,5 @@ def test_every_number_on_somebodys_trunk_is_tried(shell: Shell, built: dict[str,
 
 
 @pytest.mark.parametrize("words", [("--all",), (), ("--adopt",)])
-def test_a_file_or_all_is_named(shell: Shell, words: tuple[str, ...]) -> None:
-    assert shell.run("import", *words).exit_code == 2
+def test_a_file_or_all_is_named(bare: CommandLine, words: tuple[str, ...]) -> None:
+    assert bare.run("import", *words).exit_code == 2

@@ -8,7 +8,7 @@ from app.db.access import ApiKey
 from app.db.models import Agent, Event, Operation, OperationStep
 from app.db.webhooks import WebhookEndpoint
 from app.domain.operations import OperationStatus, StepState
-from tests.support.commands import Shell
+from tests.support.commands import CommandLine, Shell
 from tests.support.sandbox_app import NUMBER
 
 FREE = "+15145550001"
@@ -73,8 +73,10 @@ def test_a_name_that_two_agents_have_is_refused_with_both_ids(shell: Shell) -> N
         (("a", "--metadata", "[" * 20_000), "--metadata is nested too deeply"),
     ],
 )
-def test_an_agent_that_the_api_would_refuse_is_a_usage_error(shell: Shell, words: tuple[str, ...], reason: str) -> None:
-    result = shell.run("agents", "create", *words)
+def test_an_agent_that_the_api_would_refuse_is_a_usage_error(
+    bare: CommandLine, words: tuple[str, ...], reason: str
+) -> None:
+    result = bare.run("agents", "create", *words)
 
     assert (result.exit_code, f"Error: {reason}" in result.stderr) == (2, True), result.output
 
@@ -132,11 +134,11 @@ def test_no_command_prints_control_characters_from_stored_text(shell: Shell) -> 
 
 
 @pytest.mark.parametrize("limit", ["\uff11\uff10", "\u0663", "1_0", "+5", " 5 ", "0"])
-def test_a_limit_is_a_plain_integer(shell: Shell, limit: str) -> None:
-    assert shell.run("agents", "list", "--limit", limit).exit_code == 2
+def test_a_limit_is_a_plain_integer(bare: CommandLine, limit: str) -> None:
+    assert bare.run("agents", "list", "--limit", limit).exit_code == 2
 
 
 @pytest.mark.parametrize("name", ["\udcff", "a\x1bb", "\u200b"])
-def test_a_name_that_no_agent_can_have_is_not_found(shell: Shell, name: str) -> None:
-    assert "(agent_not_found)" in shell.run("agents", "show", name).stderr
-    assert shell.run("agents", "create", name).exit_code == 2
+def test_a_name_that_no_agent_can_have_is_not_found(bare: CommandLine, name: str) -> None:
+    assert "(agent_not_found)" in bare.run("agents", "show", name).stderr
+    assert bare.run("agents", "create", name).exit_code == 2

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import Shell
+from tests.support.api import Api
+from tests.support.commands import CommandLine, Shell
 from tests.support.sandbox_app import NUMBER
 
 
@@ -120,11 +121,13 @@ def test_a_change_is_made_for_one_version_only(shell: Shell) -> None:
         (("--if-version", "0", "--name", "a"), "Invalid value for '--if-version'"),
     ],
 )
-def test_what_makes_no_change_is_a_usage_error(shell: Shell, words: tuple[str, ...], error: str) -> None:
-    result = shell.run("agents", "set", "front desk", *words)
+def test_what_makes_no_change_is_a_usage_error(bare: CommandLine, api: Api, words: tuple[str, ...], error: str) -> None:
+    api.agent("front desk")
+
+    result = bare.run("agents", "set", "front desk", *words)
 
     assert (result.exit_code, f"Error: {error}" in result.stderr) == (2, True), result.stderr
-    assert shell.json("agents", "show", "front desk")["version"] == 1
+    assert bare.json("agents", "show", "front desk")["version"] == 1
 
 
 def test_what_an_option_may_not_be_is_said_with_its_reason(shell: Shell) -> None:

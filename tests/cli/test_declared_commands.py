@@ -14,7 +14,7 @@ from app.cli import declared as command
 from app.cli.declared_files import read_file, write_text
 from app.cli.output import CommandError
 from app.views.declaration_schemas import LOST_PLUS
-from tests.support.commands import Shell
+from tests.support.commands import CommandLine, Shell
 
 FREE, MISSING = "+15145550001", "+15145557777"
 
@@ -166,17 +166,23 @@ WRONG = {
 
 @pytest.mark.parametrize("name", ["plan", "apply"])
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_with_a_file_is_told_with_its_line(run: Workspace, case: str, name: str) -> None:
+def test_what_is_wrong_with_a_file_is_told_with_its_line(
+    bare: CommandLine, tmp_path: Path, case: str, name: str
+) -> None:
     text, said = WRONG[case]
+    path = tmp_path / "numbers.yaml"
+    path.write_text(text, encoding="utf-8")
 
-    assert said in run(name, *(["--yes"] if name == "apply" else []), text=text, code=1).replace(f"{run.path}:", "")
+    result = bare.run(name, "-f", str(path), *(["--yes"] if name == "apply" else []))
+
+    assert (result.exit_code, said in result.output.replace(f"{path}:", "")) == (1, True), result.output
 
 
 @pytest.mark.parametrize(
     "words", [("plan",), ("plan", "-f", "missing.yaml"), ("plan", "--bogus"), ("apply", "-f", "no.json")]
 )
-def test_a_wrong_command_line_is_1_since_2_means_changes(shell: Shell, words: tuple[str, ...]) -> None:
-    assert shell.run(*words).exit_code == 1
+def test_a_wrong_command_line_is_1_since_2_means_changes(bare: CommandLine, words: tuple[str, ...]) -> None:
+    assert bare.run(*words).exit_code == 1
 
 
 def test_json_and_standard_input_are_read_too(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,26 +12,18 @@ from app import create_app
 from app.access import KeyService, Scope
 from app.cli import progress
 from app.cli.__main__ import trunkline
+from tests.support.api import Api
 from tests.support.sandbox_app import SandboxApp
 
 MOST_PAUSES = 500
 """Pauses of all commands of a test; the longest has some fifty."""
 
 
-class Shell:
-    """A command line over a `SandboxApp`; `meanwhile` runs in every pause of a command that waits."""
+class CommandLine:
+    """The commands of an application, in this process."""
 
-    def __init__(self, live: SandboxApp) -> None:
-        self.live = live
-        self.application: Flask = create_app(live.wiring)
-        self.meanwhile: Callable[[], Any] = live.drive
-        self.pauses = 0
-
-    def pause(self, _seconds: float) -> None:
-        """Take the place of `time.sleep`; a command that waits for ever fails its test."""
-        self.pauses += 1
-        assert self.pauses < MOST_PAUSES, "the command waits for something that does not come"
-        self.meanwhile()
+    def __init__(self, application: Flask) -> None:
+        self.application = application
 
     def run(self, *words: str, typed: str = "") -> Result:
         """Run a command, with `typed` on its standard input; a traceback fails the test."""
@@ -44,6 +36,22 @@ class Shell:
         result = self.run(*words, "--json")
         assert result.exit_code == code, result.output
         return json.loads(result.stdout)
+
+
+class Shell(CommandLine):
+    """A command line over a `SandboxApp`; `meanwhile` runs in every pause of a command that waits."""
+
+    def __init__(self, live: SandboxApp) -> None:
+        super().__init__(create_app(live.wiring))
+        self.live = live
+        self.meanwhile: Callable[[], Any] = live.drive
+        self.pauses = 0
+
+    def pause(self, _seconds: float) -> None:
+        """Take the place of `time.sleep`; a command that waits for ever fails its test."""
+        self.pauses += 1
+        assert self.pauses < MOST_PAUSES, "the command waits for something that does not come"
+        self.meanwhile()
 
     def new_key(self, *scopes: Scope) -> str:
         """Return a new key, an operator's with the scope admin unless said otherwise."""
@@ -71,3 +79,10 @@ def shell(live: SandboxApp, monkeypatch: pytest.MonkeyPatch) -> Shell:
     monkeypatch.setattr(progress.time, "sleep", shell.pause)
     monkeypatch.setenv("COLUMNS", "200")
     return shell
+
+
+@pytest.fixture
+def bare(api: Api, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """A command line without an agent or a worker, for what is refused before it matters: it costs next to nothing."""
+    monkeypatch.setenv("COLUMNS", "200")
+    return CommandLine(api.app)
