@@ -3,9 +3,9 @@
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import pytest
@@ -64,6 +64,13 @@ QUERIES = tuple(f"{name}={bad}" for name, bad in zip(PARAMETERS, itertools.cycle
 )
 """Each parameter by itself, and some texts in all of them."""
 
+SHARES = 3
+"""Shares of the cases: the whole suite sends each route one of them, the next route the next."""
+
+in_shares = pytest.mark.parametrize("share", range(SHARES))
+
+T = TypeVar("T")
+
 numbers = itertools.count()
 
 
@@ -105,15 +112,21 @@ def path_of(rule: Rule, ids: dict[str, str]) -> str:
     return path
 
 
-def bad_bodies(document: dict[str, Any], shown: dict[str, Any]) -> Iterator[str]:
+def shared(cases: Sequence[T], share: int) -> Sequence[T]:
+    """Return a third of the cases: the same one with this number and with three more."""
+    return cases[share % SHARES :: SHARES]
+
+
+def bad_bodies(document: dict[str, Any], shown: dict[str, Any], share: int) -> Iterator[str]:
     """Yield bodies in which one field is bad and the others are as the document shows them."""
     name = shown.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
     properties = document["components"]["schemas"][name.rpartition("/")[2]]["properties"] if name else {}
     good = {field: json.dumps(shape["example"]) for field, shape in properties.items() if "example" in shape}
-    for bad in BAD_JSON if properties else BAD_JSON[::5]:
-        yield bad
-        for field in properties:
-            yield "{" + ", ".join(f'"{each}": {value}' for each, value in (good | {field: bad}).items()) + "}"
+    for place, bad in enumerate(BAD_JSON if properties else BAD_JSON[::5]):
+        # A third of the fields with each text, and each field with a third of the texts.
+        for field in shared(["", *properties], place + share):
+            whole = ", ".join(f'"{each}": {value}' for each, value in (good | {field: bad}).items())
+            yield "{" + whole + "}" if field else bad
 
 
 def defects(responses: Iterator[tuple[str, Any]]) -> list[str]:
@@ -121,13 +134,16 @@ def defects(responses: Iterator[tuple[str, Any]]) -> list[str]:
     return [f"{response.status_code} {what[:200]}" for what, response in responses if response.status_code >= 500]
 
 
-def test_no_form_of_the_console_meets_a_defect(api: Api, browser: BrowserClient) -> None:
+@pytest.mark.sweep
+@in_shares
+def test_no_form_of_the_console_meets_a_defect(api: Api, browser: BrowserClient, share: int) -> None:
     token, known = browser.token("/audit"), rows(api)
     nobody = dict.fromkeys(known, NOBODY)
 
     def responses() -> Iterator[tuple[str, Any]]:
-        for rule in routes(api, "POST", console=True):
-            for text, ids in [*((text, known) for text in ("", *BAD_TEXTS[::2])), ("", nobody), (BAD_TEXTS[0], nobody)]:
+        cases = [*((text, known) for text in ("", *BAD_TEXTS[::2])), ("", nobody), (BAD_TEXTS[0], nobody)]
+        for place, rule in enumerate(routes(api, "POST", console=True), share):
+            for text, ids in shared(cases, place):
                 given = "".join(f"&{name}={text}" for name in FORM_FIELDS) if text else ""
                 path, data = path_of(rule, ids), urlencode({"csrf_token": token}) + given
                 kind = "application/x-www-form-urlencoded"
@@ -141,15 +157,17 @@ def test_no_form_of_the_console_meets_a_defect(api: Api, browser: BrowserClient)
     assert defects(responses()) == []
 
 
-def test_no_page_of_the_console_meets_a_defect(api: Api, browser: BrowserClient) -> None:
+@pytest.mark.sweep
+@in_shares
+def test_no_page_of_the_console_meets_a_defect(api: Api, browser: BrowserClient, share: int) -> None:
     known = rows(api)
 
     def responses() -> Iterator[tuple[str, Any]]:
-        for rule in routes(api, "GET", console=True):
-            for query in QUERIES:
+        for place, rule in enumerate(routes(api, "GET", console=True), share):
+            for query in shared(QUERIES, place):
                 path = f"{path_of(rule, known)}?{query}"
                 yield f"GET {path}", browser.get(path)
-            for bad in BAD_IDS if rule.arguments else ():
+            for bad in shared(BAD_IDS, place) if rule.arguments else ():
                 path = path_of(rule, dict.fromkeys(known, bad))
                 response = browser.get(path)
                 yield f"GET {path}", response
@@ -178,15 +196,17 @@ def test_no_upload_meets_a_defect(api: Api, browser: BrowserClient, name: str) -
     assert defects(responses()) == []
 
 
-def test_no_field_of_the_api_meets_a_defect(api: Api) -> None:
+@pytest.mark.sweep
+@in_shares
+def test_no_field_of_the_api_meets_a_defect(api: Api, share: int) -> None:
     admin = {"Authorization": f"Bearer {api.new_key(Scope.ADMIN)}"}
     known, document = rows(api), api.client.get("/openapi.json").json
 
     def responses() -> Iterator[tuple[str, Any]]:
         for method in ("POST", "PATCH", "DELETE"):
-            for rule in routes(api, method, console=False):
+            for place, rule in enumerate(routes(api, method, console=False), share):
                 shown = document["paths"][re.sub(r"<(\w+)>", r"{\1}", rule.rule)][method.lower()]
-                for body in bad_bodies(document, shown):
+                for body in bad_bodies(document, shown, place):
                     headers = admin | {"Idempotency-Key": str(next(numbers))}
                     path = path_of(rule, known)
                     response = api.client.open(
@@ -197,22 +217,24 @@ def test_no_field_of_the_api_meets_a_defect(api: Api) -> None:
     assert defects(responses()) == []
 
 
-def test_no_query_or_header_of_the_api_meets_a_defect(api: Api) -> None:
+@pytest.mark.sweep
+@in_shares
+def test_no_query_or_header_of_the_api_meets_a_defect(api: Api, share: int) -> None:
     admin = {"Authorization": f"Bearer {api.new_key(Scope.ADMIN)}"}
     known = rows(api)
 
     def responses() -> Iterator[tuple[str, Any]]:
-        for rule in routes(api, "GET", console=False):
-            for query in QUERIES:
+        for place, rule in enumerate(routes(api, "GET", console=False), share):
+            for query in shared(QUERIES, place):
                 path = f"{path_of(rule, known)}?{query}"
                 yield f"GET {path}", api.client.get(path, headers=admin)
-            for bad in BAD_IDS if rule.arguments else ():
+            for bad in shared(BAD_IDS, place) if rule.arguments else ():
                 path = path_of(rule, dict.fromkeys(known, bad))
                 yield f"GET {path}", api.client.get(path, headers=admin)
-            for value in BAD_HEADERS:
+            for value in shared(BAD_HEADERS, place):
                 headers = dict.fromkeys(HEADERS, value) | admin
                 yield f"GET {rule.rule} {value[:20]!r}", api.client.get(path_of(rule, known), headers=headers)
-        for value in BAD_HEADERS:
+        for value in shared(BAD_HEADERS, share):
             headers = dict.fromkeys(HEADERS, value) | admin
             yield f"DELETE {value[:20]!r}", api.deprovision(known["agent_id"], headers=headers)
 

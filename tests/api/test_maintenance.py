@@ -19,7 +19,7 @@ from app.wiring import Wiring, build
 from tests.support.api import NOBODY, NUMBER, OTHER_NUMBER, Api, RecordingPublisher, empty_tables, make_settings
 from tests.support.saga import FINISHED
 from tests.support.sandbox import Sandbox
-from tests.support.sandbox_app import ProviderConsole
+from tests.support.sandbox_app import ProviderConsole, without_pauses
 from tests.support.servers import ValkeyServer
 
 WAIT = {"Prefer": "wait=20"}
@@ -29,7 +29,7 @@ def _build(database_url: str, redis_url: str, sandbox: Sandbox, **more: Any) -> 
     theirs = {name.lower(): value for name, value in sandbox.settings().items()}
     ours = {"database_url": database_url, "redis_url": redis_url, "orphan_grace_s": 0}
     publisher = RecordingPublisher()
-    wiring = build(Settings(_env_file=None, **theirs, **ours, **more), publisher=publisher)
+    wiring = without_pauses(build(Settings(_env_file=None, **theirs, **ours, **more), publisher=publisher))
     publisher.on_publish = lambda plan: _work(wiring, plan)
     empty_tables(wiring)
     key = KeyService(wiring.sessions).create("tests", [Scope.READ, Scope.WRITE])[1]
