@@ -19,6 +19,7 @@ from tests.integration.test_shared_trunk import posts, work
 from tests.support.pooled import assert_pool, pool_trunks, trunk_rows
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import Saga
+from tests.support.short_forms import rounds
 from tests.support.toolboxes import tools_of
 
 LOST = UnknownOutcomeError(ErrorCode.PROVIDER_UNAVAILABLE, "No answer.")
@@ -258,9 +259,9 @@ def test_a_404_on_the_delete_is_believed_once_reads_agree(pooled: Saga) -> None:
     assert row_of(pooled, row.id).state is TrunkState.GONE
 
 
-def test_the_last_one_leaves_while_another_joins(pooled: Saga) -> None:
+def test_the_last_one_leaves_while_another_joins(pooled: Saga, pytestconfig: pytest.Config) -> None:
     """Workers retire, a number leaves and one comes, all at once: it is on this trunk or on another, never on none."""
-    for _ in range(12):
+    for _ in range(rounds(pytestconfig, 12)):
         (leaver,) = posts(pooled, 1)
         pooled.drive(leaver)
         agent_id = pooled.snapshot(leaver).agent.id

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import pytest
 from sqlalchemy import event, select, text
 
 from app.db.models import Agent, Operation, OperationStep
@@ -17,6 +18,7 @@ from app.providers.errors import RejectedError, UnknownOutcomeError
 from app.saga.state import Verdict
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import DO_CALL, E164, ORIGIN, Saga, with_max_numbers
+from tests.support.short_forms import rounds
 from tests.support.stack import eventually
 
 ROUNDS = 200
@@ -118,11 +120,13 @@ def is_blocked(saga: Saga) -> bool:
         return session.execute(text(waiting)).first() is not None
 
 
-def test_random_rounds_of_clients_against_workers_never_deadlock(saga: Saga, number_sid: str) -> None:
+def test_random_rounds_of_clients_against_workers_never_deadlock(
+    saga: Saga, number_sid: str, pytestconfig: pytest.Config
+) -> None:
     """Two agents, one number, two workers that run whatever was published, and random refusals by the providers."""
     dice = random.Random(7)  # noqa: S311 - a seed, not a secret
     agents = [saga.agent("one"), saga.agent("two")]
-    for number in range(ROUNDS):
+    for number in range(rounds(pytestconfig, ROUNDS)):
         agent_id = dice.choice(agents)
         other = dice.choice(agents)
         if dice.random() < 0.1:
@@ -149,7 +153,9 @@ def test_random_rounds_of_clients_against_workers_never_deadlock(saga: Saga, num
     assert saga.world.log.applied["carrier.attach_number"] > 0
 
 
-def test_random_rounds_on_small_shared_trunks_never_deadlock_nor_fill_one_beyond_its_room(saga: Saga) -> None:
+def test_random_rounds_on_small_shared_trunks_never_deadlock_nor_fill_one_beyond_its_room(
+    saga: Saga, pytestconfig: pytest.Config
+) -> None:
     """Six agents, five numbers, two to a trunk; workers die and lose answers, and trunks are being made meanwhile."""
     dice = random.Random(11)  # noqa: S311 - a seed, not a secret
     saga.trunk_mode = TrunkMode.SHARED
@@ -158,7 +164,7 @@ def test_random_rounds_on_small_shared_trunks_never_deadlock_nor_fill_one_beyond
     for e164 in numbers:
         saga.world.carrier.own_number(e164)
     agents = [saga.agent(f"agent {n}") for n in range(6)]
-    for number in range(SMALL_ROUNDS):
+    for number in range(rounds(pytestconfig, SMALL_ROUNDS)):
         plan_mishap(saga, dice)
         calls: list[Callable[[], object]] = [
             lambda plan=plan: saga.run_chain(plan) for plan in saga.publisher.plans[-4:]

@@ -33,6 +33,7 @@ from tests.integration.test_service_races import at_once
 from tests.support.pooled import assert_pool, pool_trunks, trunk_rows
 from tests.support.providers import WorkerDiedError
 from tests.support.saga import ORIGIN, SIP_URI, Saga, wire
+from tests.support.short_forms import rounds
 from tests.support.toolboxes import tools_of, with_tools
 
 LOST = UnknownOutcomeError(ErrorCode.PROVIDER_UNAVAILABLE, "No answer.")
@@ -373,9 +374,9 @@ def test_a_moved_number_keeps_its_trunk_and_its_place(pooled: Saga) -> None:
     assert_pool(saga, 1)
 
 
-def test_cancelled_and_taken_places_never_deadlock(pooled: Saga) -> None:
+def test_cancelled_and_taken_places_never_deadlock(pooled: Saga, pytestconfig: pytest.Config) -> None:
     saga = small(pooled, 2)
-    for _ in range(15):
+    for _ in range(rounds(pytestconfig, 15)):
         operations = posts(saga, 6)
         agents = [saga.snapshot(each).agent.id for each in operations]
         calls = [lambda each=each: work(saga, each) for each in operations]

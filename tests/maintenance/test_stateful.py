@@ -26,9 +26,10 @@ from tests.maintenance.consistency import check_consistency, recover
 from tests.maintenance.random_day import NAMES, NUMBERS, Event, Parts, RandomDay, random_day
 from tests.maintenance.random_events import draw_event, draw_lost_response
 from tests.support.sandbox import Sandbox
+from tests.support.short_forms import rounds
 
 EXAMPLES = int(os.environ.get("STATEFUL_EXAMPLES", "10"))
-"""Days to run: in the suite 10, the same each time, under a second each on an idle machine."""
+"""Days to run, the same each time, under a second each on an idle machine; the whole suite has the first of them."""
 
 CONTROL_DAYS = 60
 """Days within which a broken part must be noticed: each needs less than a dozen."""
@@ -144,9 +145,11 @@ def options(examples: int, *phases: Phase) -> settings:
 
 
 @pytest.mark.parametrize("kind", [DayMachine, LossyDayMachine])
-def test_after_any_day_rows_and_providers_agree(own_sandbox: Sandbox, kind: type[DayMachine]) -> None:
+def test_after_any_day_rows_and_providers_agree(
+    own_sandbox: Sandbox, kind: type[DayMachine], pytestconfig: pytest.Config
+) -> None:
     with day_runner(own_sandbox, Parts(), kind) as run_days:
-        run_days(options(EXAMPLES, *PHASES))
+        run_days(options(rounds(pytestconfig, EXAMPLES), *PHASES))
 
 
 @pytest.mark.sweep

@@ -21,6 +21,11 @@ def is_short(config: pytest.Config) -> bool:
     return not config.option.keyword and not any(".py" in path for path in config.args)
 
 
+def rounds(config: pytest.Config, whole: int) -> int:
+    """Return how many of so many random rounds this run makes: the first third in the short form, at least 4."""
+    return max(whole // ONE_IN, 4) if is_short(config) else whole
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the mark of tests with a case for every call, change or field."""
     text = f"many cases alike: one in {ONE_IN} in the whole suite, each where a file is named, or with SWEEPS=all"

@@ -37,6 +37,7 @@ from tests.support.random_paths import (
     smallest,
     whole,
 )
+from tests.support.short_forms import rounds
 
 EXAMPLES = int(os.environ.get("PATH_EXAMPLES", "1000"))
 """Configurations, of some 25 calls each; those of the suite are the same each time."""
@@ -99,12 +100,12 @@ def check(seed: object, ended: Counter[str] | None = None) -> None:
     raise AssertionError(f"configuration {seed}: {next(disagreements(least))}\n{described(least)}")
 
 
-def test_reach_and_the_sandbox_agree_about_every_call() -> None:
-    ended = Counter[str]()
-    for example in range(EXAMPLES):
+def test_reach_and_the_sandbox_agree_about_every_call(pytestconfig: pytest.Config) -> None:
+    ended, examples = Counter[str](), rounds(pytestconfig, EXAMPLES)
+    for example in range(examples):
         check((SEED, example), ended)
     share = ended["reached"] / ended.total()
-    print(f"{EXAMPLES:,} configurations, {ended.total():,} calls, {share:.0%} get through: {ended}")  # noqa: T201  # what a long run is for
+    print(f"{examples:,} configurations, {ended.total():,} calls, {share:.0%} get through: {ended}")  # noqa: T201  # what a long run is for
     assert FEW_REACH < share < MANY_REACH
 
 
