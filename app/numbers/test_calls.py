@@ -168,7 +168,8 @@ class CallService:
 
     def take_due(self) -> list[uuid.UUID]:
         """Open the calls of monitors that are due; return those and what has waited too long for a worker."""
-        values = {"batch": BATCH, "republish": REPUBLISH_AFTER, "caller": self.caller}
+        limits = {"most": MOST_CALLS, "window": WINDOW}
+        values = {"batch": BATCH, "republish": REPUBLISH_AFTER, "caller": self.caller, **limits}
         with self.sessions.begin() as session:
             return list(session.connection().exec_driver_sql(_TAKE_DUE, values).scalars())
 

@@ -241,6 +241,20 @@ def test_a_monitor_calls_when_it_is_due(saga: Saga, calls: CallService, agent_id
     assert len(calls.take_due()) == 1
 
 
+def test_a_monitor_waits_until_there_is_room_for_its_call(saga: Saga, calls: CallService, agent_id: uuid.UUID) -> None:
+    for _ in range(MOST_CALLS):
+        calls.request(agent_id, origin=ORIGIN)
+    with_options(saga, agent_id, OPTIONS)
+    assert calls.take_due() == []
+    with saga.sessions.begin() as session:
+        oldest = select(TestCall.id).order_by(TestCall.created_at).limit(1).scalar_subquery()
+        long_ago = TestCall.created_at - timedelta(minutes=16)
+        session.execute(update(TestCall).where(TestCall.id == oldest).values(created_at=long_ago))
+    (call_id,) = calls.take_due()
+    with saga.sessions() as session:
+        assert session.get_one(TestCall, call_id).is_monitor
+
+
 def test_a_shorter_interval_counts_from_now(saga: Saga, calls: CallService, agent_id: uuid.UUID) -> None:
     with_options(saga, agent_id, {"monitor": {"everyMinutes": 1440}})
     assert len(calls.take_due()) == 1

@@ -1,6 +1,7 @@
 -- The test calls that a worker is to place now: those of monitors, opened here, and those whose message was lost.
 
--- Agents whose monitor is due, and that no other sweeper takes; not while an operation changes their path.
+-- Agents whose monitor is due, and that no other sweeper takes; not while an operation changes their path, nor while
+-- they have had as many calls as may be within a while, those that people asked for included.
 WITH due AS MATERIALIZED (
     SELECT id, workspace_id, twilio_phone_number, options
       FROM agents
@@ -11,6 +12,8 @@ WITH due AS MATERIALIZED (
        AND phone_provisioning_status = 'PROVISIONED' AND deleted_at IS NULL
        AND NOT EXISTS (SELECT FROM operations WHERE agent_id = agents.id
                           AND status IN ('needs_attention', 'queued', 'rolling_back', 'running'))
+       AND %(most)s > (SELECT count(*) FROM test_calls
+                        WHERE agent_id = agents.id AND created_at > clock_timestamp() - %(window)s)
      ORDER BY monitor_due_at NULLS FIRST
      LIMIT %(batch)s
        FOR NO KEY UPDATE SKIP LOCKED
