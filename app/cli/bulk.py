@@ -14,6 +14,7 @@ from app.cli.context import (
     EXIT_ATTENTION,
     EXIT_INTERRUPTED,
     DefaultGroup,
+    NewFile,
     Row,
     command_line,
     json_option,
@@ -38,9 +39,7 @@ provision.add_command(provision_number)
 wait_option = click.option(
     "--wait/--no-wait", default=True, show_default=True, help="Wait until every item has finished."
 )
-report_option = click.option(
-    "--report", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write every item to a CSV file."
-)
+report_option = click.option("--report", type=NewFile(), help="Write every item to a CSV file.")
 bulk_id_argument = click.argument("bulk_id", type=click.UUID)
 
 

@@ -4,9 +4,11 @@ A command of the installation itself also uses `app.cli.installation`, which bri
 """
 
 import functools
+import os
 import re
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -73,6 +75,20 @@ class PhoneNumber(click.ParamType[str]):
             return parse_e164(value)
         except InvalidNumberError as error:
             self.fail(f"{value!r} {error}.", param, ctx)
+
+
+class NewFile(click.Path):
+    """A file to be written at the end: that its folder is missing is found out before the work, not after it."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, writable=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if not path.parent.is_dir():
+            self.fail(f"There is no folder {path.parent}.", param, ctx)
+        return path
 
 
 class WholeNumber(click.IntRange):

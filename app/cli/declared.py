@@ -16,6 +16,7 @@ from app.cli.context import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_OK,
+    NewFile,
     command_line,
     json_option,
     user_command,
@@ -151,7 +152,7 @@ def apply(path: str, prune: bool, yes: bool, wait: bool, is_json: bool) -> None:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=NewFile(),
     help="The file to write, JSON if it ends in .json; else standard output.",
 )
 @json_option

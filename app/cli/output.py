@@ -118,7 +118,7 @@ def as_click_error(error: Exception) -> click.ClickException:
     if isinstance(error, click.ClickException):
         return error
     if isinstance(error, OSError):
-        where = "Standard output" if error.filename is None else error.filename
+        where = "The output" if error.filename is None else error.filename
         return command_error(f"{where} cannot be written: {error.strerror or error}.")
     return Interrupted() if isinstance(error.__context__, KeyboardInterrupt) else Unconfirmed()
 

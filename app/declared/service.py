@@ -148,7 +148,9 @@ def refuse_conflicts(plan: Plan) -> None:
     codes = {one.code for one in found}
     is_busy = codes == {ErrorCode.OPERATION_IN_PROGRESS}
     code = ErrorCode.OPERATION_IN_PROGRESS if is_busy else ErrorCode.DECLARATION_CONFLICT
-    detail = f"Nothing was changed: {len(found)} agents stand in the way. The first, {_first(found[0])}"
+    count = len({one.external_id for one in found})
+    them = "1 agent stands" if count == 1 else f"{count:,} agents stand"
+    detail = f"Nothing was changed: {them} in the way. The first, {_first(found[0])}"
     raise RefusedError(code, detail, errors=errors)
 
 

@@ -274,6 +274,8 @@ def test_a_conflict_is_shown_by_a_dry_run_and_refuses_all_of_an_apply(api: Api) 
     ]
     assert (refused.status_code, refused.json["code"]) == (409, "declaration_conflict")
     assert list(refused.json["errors"]) == ["/agents/0/phoneNumber", "/agents/1/phoneNumber"]
+    assert "2 agents stand in the way." in refused.json["detail"]
+    assert "1 agent stands in the way." in apply(api, DESK).json["detail"]
     assert agent_id in refused.json["errors"]["/agents/1/phoneNumber"][0]
     assert api.count("agents") == 2
 

@@ -15,7 +15,7 @@ from threading import Event, Thread
 from urllib.parse import urlsplit
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from flask import Flask, Response, redirect, request
 from werkzeug.wrappers import Response as WerkzeugResponse
 
@@ -183,13 +183,26 @@ def test_ctrl_c_while_the_server_answers_is_an_interruption(words: Sequence[str]
         assert b"Stopped by Ctrl-C" in said
 
 
-def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    output = tmp_path / "nowhere" / "all.yaml"
-    with answering(Response('{"agents": []}', 200, mimetype="application/json")) as url:
-        given = {"TRUNKLINE_URL": url, "TRUNKLINE_KEY": "tl_key"}
-        ended = CliRunner().invoke(trunkline(), ["export", "-o", str(output)], env=given)
+def ended_by(url: str, *words: str) -> Result:
+    return CliRunner().invoke(trunkline(), words, env={"TRUNKLINE_URL": url, "TRUNKLINE_KEY": "tl_key"})
 
-    assert (ended.exit_code, ended.stderr) == (1, f"Error: {output} cannot be written: No such file or directory.\n")
+
+def test_a_file_that_cannot_be_written_is_one_line() -> None:
+    with answering(Response('{"agents": []}', 200, mimetype="application/json")) as url:
+        ended = ended_by(url, "export", "-o", "/dev/full")
+
+    assert (ended.exit_code, ended.stderr) == (1, "Error: The output cannot be written: No space left on device.\n")
+
+
+def test_a_folder_that_is_missing_is_found_before_anything_is_done(tmp_path: Path) -> None:
+    numbers, report = tmp_path / "numbers.csv", tmp_path / "nowhere" / "report.csv"
+    numbers.write_text("phoneNumber\n+15145550001\n", encoding="utf-8")
+    unasked = f"http://127.0.0.1:{free_port()}"
+
+    for words in (("import", str(numbers), "--report", str(report)), ("export", "-o", str(report))):
+        ended = ended_by(unasked, *words)
+        assert f"There is no folder {report.parent}." in ended.stderr
+        assert ended.exit_code in {1, 2}
 
 
 def test_a_path_that_a_server_does_not_have_may_be_a_wrong_address(api: Api) -> None:
