@@ -6,11 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from sqlalchemy import ARRAY, ColumnElement, Select, Uuid, any_, bindparam, case, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
+from app.db.access import Activity
 from app.db.engine import read_sql
 from app.db.models import Agent, Bulk, BulkItem, Operation
 from app.db.queries import Position, page_of
 from app.db.visibility import home_workspace
 from app.domain.errors import ErrorCode
+from app.domain.events import Action
 from app.domain.operations import (
     FINAL_STATUSES,
     OPEN_BULKS,
@@ -48,6 +50,14 @@ def list_open_bulks(session: Session, limit: int) -> Sequence[Bulk]:
     """Return up to `limit` open bulks, the oldest first."""
     query = select(Bulk).where(Bulk.status.in_(OPEN_BULKS)).order_by(Bulk.created_at, Bulk.id)
     return session.scalars(query.limit(limit)).all()
+
+
+def file_names(session: Session, bulk_ids: Collection[uuid.UUID]) -> Mapping[uuid.UUID, str]:
+    """Return the names of the files that these bulks were uploaded in, from the trail, where it has one."""
+    name = Activity.detail["name"].astext.label("name")
+    query = select(Activity.subject_id, name).where(Activity.action == Action.BULK_CREATE, name.is_not(None))
+    found = session.execute(query.where(Activity.subject_id.in_(bulk_ids)))
+    return {row.subject_id: row.name for row in found}
 
 
 def count_pending(session: Session, carrier_account_id: uuid.UUID) -> Mapping[TrunkMode, int]:

@@ -109,22 +109,25 @@ class BulkService:
     sessions: Sessions
     rows: Rows
 
-    def accept(self, items: Sequence[Item], *, origin: Origin, kind: BulkKind = BulkKind.PROVISION) -> Bulk:
+    def accept(
+        self, items: Sequence[Item], *, origin: Origin, kind: BulkKind = BulkKind.PROVISION, file_name: str = ""
+    ) -> Bulk:
         """Store a bulk of provisionings or adoptions, its items and the agents to create, in one transaction.
 
-        An invalid item fails at once and says why; the others wait for the sweeper.
+        An invalid item fails at once and says why; the others wait for the sweeper. The name of the file that they were
+        uploaded in stands in the trail.
         """
         try:
-            bulk = self._store(items, kind, origin)
+            bulk = self._store(items, kind, origin, file_name)
         except IntegrityError as error:
             if constraint_of(error) != UNIQUE_EXTERNAL_ID:
                 raise
             # Somebody else gave an agent one of the external ids just now: the item that has it fails alone.
-            bulk = self._store(items, kind, origin)
+            bulk = self._store(items, kind, origin, file_name)
         log.info("bulk_accepted", bulk_id=str(bulk.id), kind=bulk.kind, total=bulk.total, failed=bulk.failed)
         return bulk
 
-    def _store(self, items: Sequence[Item], kind: BulkKind, origin: Origin) -> Bulk:
+    def _store(self, items: Sequence[Item], kind: BulkKind, origin: Origin, file_name: str) -> Bulk:
         with self.sessions.begin() as session:
             prepared = prepare(session, items)
             of = set(queries.workspaces_of(session, prepared.existing))
@@ -137,7 +140,7 @@ class BulkService:
             }
             queries.insert_agents(session, list(created.values()))
             queries.insert_items(session, bulk.id, [_item_row(item, prepared, created) for item in prepared.items])
-            _accept_bulk(session, bulk, origin)
+            _accept_bulk(session, bulk, origin, file_name)
         return bulk
 
     def open_for_agents(
@@ -273,9 +276,10 @@ def _add_bulk(session: Session, kind: BulkKind, total: int, workspaces: Collecti
     return bulk
 
 
-def _accept_bulk(session: Session, bulk: Bulk, origin: Origin) -> None:
-    """Count the items that were stored with it, and remember who asked."""
-    record_activity(session, origin, Action.BULK_CREATE, bulk.id, bulk.workspace_id, kind=bulk.kind, total=bulk.total)
+def _accept_bulk(session: Session, bulk: Bulk, origin: Origin, file_name: str = "") -> None:
+    """Count the items that were stored with it, and remember who asked, and with which file."""
+    detail = {"kind": bulk.kind, "total": bulk.total} | ({"name": file_name} if file_name else {})
+    record_activity(session, origin, Action.BULK_CREATE, bulk.id, bulk.workspace_id, **detail)
     _count_stored(session, bulk)
 
 

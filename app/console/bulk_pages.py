@@ -99,7 +99,7 @@ def create_bulk() -> ResponseReturnValue:
     file = read_bulk_file(request.form, request.files)
     charge_items(len(file.items))
     room = wiring().headroom.for_items(file.items)
-    made = wiring().bulk.accept(file.items, origin=origin())
+    made = wiring().bulk.accept(file.items, origin=origin(), file_name=file.name)
     message = f"{file.name} is accepted. {_invalid_rows(made.failed)}{room.reason if room else UNKNOWN_ROOM}"
     return redirect_with_message(message, "console.bulk", bulk_id=made.id)
 
@@ -180,11 +180,14 @@ def resume_bulk(bulk_id: uuid.UUID) -> ResponseReturnValue:
 
 def bulks_page(refusal: RefusedError | None = None) -> Response:
     """Render the list, with the error of a refused upload."""
+    reader = web_services().bulk_reader
+    found = reader.bulks(limit=PAGE_ROWS, cursor=read_cursor(request.args))
     return list_page(
         "bulks",
         "console.bulks",
         status_of(refusal),
-        found=web_services().bulk_reader.bulks(limit=PAGE_ROWS, cursor=read_cursor(request.args)),
+        found=found,
+        files=reader.file_names([row.id for row in found.items]),
         refusal=error_notice(refusal),
         errors=refusal.errors if refusal else {},
     )
@@ -203,6 +206,7 @@ def _page_data(bulk_id: uuid.UUID) -> dict[str, Any]:
     found = web_services().bulk_reader.items(bulk_id, limit=PAGE_ROWS, status=status, cursor=cursor)
     return {
         "bulk": BulkView.of(row),
+        "file": web_services().bulk_reader.file_names([row.id]).get(row.id),
         "found": found,
         "names": console_services().reader.names({item.agent_id for item in found.items if item.agent_id}),
         "counts": bulk_counts(row),

@@ -1,7 +1,7 @@
 """Reads bulks and their items for display, and returns the report of a bulk as a file."""
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -133,6 +133,11 @@ class BulkReader:
         with self.sessions() as session:
             page = cut(queries.list_bulks(session, status=status, after=cursor, limit=limit + 1), limit)
         return BulkPage([BulkView.of(row) for row in page.items], page.next_cursor)
+
+    def file_names(self, bulk_ids: Collection[uuid.UUID]) -> Mapping[uuid.UUID, str]:
+        """Return the names of the files that these bulks were uploaded in; a bulk of the API has none."""
+        with self.sessions() as session:
+            return queries.file_names(session, bulk_ids)
 
     def items(self, bulk_id: uuid.UUID, *, limit: int, status: ItemStatus | None = None, cursor: int = 0) -> ItemPage:
         """Return one page of items in the order of the request; `RefusedError` 404."""

@@ -1,6 +1,7 @@
 """Bulks in the console: uploads, pages and actions."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from werkzeug.test import TestResponse
@@ -52,6 +53,20 @@ def test_a_csv_file_becomes_a_bulk_whose_page_shows_every_row(api: Api, browser:
     assert "phoneNumber: must be E.164" in page
     assert api.get("/api/provisionings").json["items"][0]["createdBy"] == "write-person (console)"
     assert "3 numbers" in browser.get("/bulks").text
+
+
+def test_the_file_is_named_where_its_bulk_is(api: Api, browser: BrowserClient) -> None:
+    page = accepted(browser, name="Montréal <b>desks</b>.csv")
+    api.post("/api/provisionings", {"items": [{"phoneNumber": "+15145551001", "agent": "no file"}]})
+
+    assert "is accepted" in browser.get(page).text
+    for path in (page, f"{page}/live", "/bulks"):
+        found = browser.get(path).text
+        assert (found.count("Montréal &lt;b&gt;desks&lt;/b&gt;.csv"), found.count("desks")) == (1, 1), path
+    trail = replace(api, key=api.new_key(Scope.ADMIN)).get("/api/activity").json["items"]
+    assert [row["detail"].get("name") for row in trail if row["action"] == "bulk.create"][
+        -1
+    ] == "Montréal <b>desks</b>.csv"
 
 
 @pytest.mark.parametrize("content", ['{"items": [{"phoneNumber": "+15145551001", "agent": "one"}]}', "\ufeff[7]"])
