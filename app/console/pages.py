@@ -231,6 +231,7 @@ def register_filters(blueprint: Blueprint) -> None:
     blueprint.app_template_filter("code_marks")(presentation.code_marks)
     blueprint.app_template_filter("badge")(presentation.badge)
     blueprint.app_template_filter("duration")(presentation.format_duration)
+    blueprint.app_template_filter("event_count")(presentation.event_count)
     blueprint.app_template_filter("event_label")(presentation.event_label)
     blueprint.app_template_filter("health_badge")(presentation.health_badge)
     blueprint.app_template_filter("humanize")(presentation.humanize)

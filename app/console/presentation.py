@@ -12,7 +12,8 @@ from app.console.forms import FILTERED_STATUSES, STATUS_FILTER_LABELS, HealthFil
 from app.console.reader import TAB_STATUSES, Tab
 from app.db.agent_lists import AgentOrder
 from app.db.console_queries import CALLS_FAIL, COUNTED_TO
-from app.db.models import Agent, Bulk
+from app.db.models import Agent, Bulk, Event
+from app.db.queries import MAX_TIMELINE
 from app.db.webhooks import WebhookEndpoint
 from app.domain.errors import ADVICE, ErrorCode, RefusedError
 from app.domain.events import Action, DeliveryStatus, DisabledReason, EventName
@@ -224,6 +225,11 @@ def kind_label(kind: OperationKind) -> str:
 def event_label(name: str) -> str:
     """Return the label of an event in an operation's event log."""
     return _EVENTS.get(name) or humanize(name)
+
+
+def event_count(events: Sequence[Event]) -> str:
+    """Return how many events an operation's event log has, and that they are the last ones where there may be more."""
+    return f"the last {MAX_TIMELINE}" if len(events) >= MAX_TIMELINE else str(len(events))
 
 
 _SIGNING = {

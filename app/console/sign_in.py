@@ -5,9 +5,10 @@ import hmac
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Flask, Request, Response, g, redirect, request, session, url_for
+from flask import Blueprint, Flask, Request, Response, current_app, flash, g, redirect, request, session, url_for
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException
 
 from app.access import ABSOLUTE_LIMIT, Caller, Scope
 from app.console.pages import POLL_HEADER, TOKEN_KEY, anonymous_origin, console_services, origin, page, token_in_cookie
@@ -140,8 +141,22 @@ def _to_sign_in() -> ResponseReturnValue:
     session.clear()
     if POLL_HEADER in request.headers:
         return Response("", 401)
-    wanted = request.full_path.rstrip("?") if request.method in SAFE_METHODS else None
+    wanted = request.full_path.rstrip("?")
+    if request.method not in SAFE_METHODS:
+        flash("You were signed out before that: nothing was changed.")
+        wanted = _page_of_form()
     return redirect(url_for("console.sign_in", next=None if wanted == "/" else wanted), 303)
+
+
+def _page_of_form() -> str:
+    """Return the path of the page that a form was sent from; `/` where there is no such page, as after a refusal."""
+    try:
+        sent_from = urlsplit(request.referrer or "")
+        path = local_path(sent_from.path)
+        current_app.url_map.bind("").match(path, "GET")
+    except (HTTPException, ValueError):
+        return "/"
+    return f"{path}?{sent_from.query}" if sent_from.query else path
 
 
 COUNTED_CHARACTERS = 12

@@ -48,6 +48,32 @@ def test_a_form_sent_without_signing_in_shows_and_does_nothing(api: Api, action:
     assert (api.count("agents"), api.count("operations")) == (1 if action else 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("sent_from", "leads_to"),
+    [
+        ("http://localhost/agents/{}/edit?x=1", "/agents/{}/edit?x=1"),
+        ("http://localhost/agents/{}/plan", "/"),
+        ("http://localhost//example.com", "/"),
+        ("http://[", "/"),
+        ("", "/"),
+    ],
+)
+def test_a_form_sent_after_the_session_ended_says_so_and_leads_back(api: Api, sent_from: str, leads_to: str) -> None:
+    browser, agent_id = signed_in(api, Scope.WRITE), api.agent("hush")
+    form = {"csrf_token": browser.token(f"/agents/{agent_id}/edit"), "name": "changed"}
+    api.revoke_key("write-person")
+
+    response = browser.client.post(
+        f"/agents/{agent_id}/edit", data=form, headers={"Referer": sent_from.format(agent_id)}
+    )
+
+    assert response.status_code == 303
+    asked = browser.get(response.headers["Location"]).text
+    assert "You were signed out before that: nothing was changed." in asked
+    assert f'name="next" value="{leads_to.format(agent_id)}"' in asked
+    assert "nothing was changed" not in browser.get("/sign-in").text
+
+
 def test_a_person_signs_in_with_a_key_and_out_again(api: Api) -> None:
     browser = BrowserClient(api)
 

@@ -11,6 +11,7 @@ from app.console.path_diagram import build_path_diagram
 from app.console.presentation import (
     badge,
     error_notice,
+    event_count,
     exact_utc,
     format_count,
     format_duration,
@@ -22,6 +23,7 @@ from app.console.presentation import (
     utc,
 )
 from app.db.models import Agent, Event, Operation, OperationStep
+from app.db.queries import MAX_TIMELINE
 from app.domain.errors import ADVICE, ErrorCode, RefusedError
 from app.domain.events import DeliveryStatus, EventName
 from app.domain.findings import (
@@ -421,3 +423,8 @@ def test_a_number_whose_operation_needs_a_person_looks_like_it() -> None:
 
 def test_a_count_is_exact_only_up_to_its_limit() -> None:
     assert (format_count(7, 1000), format_count(1000, 1000), format_count(1001, 1000)) == ("7", "1,000", "1,000+")
+
+
+def test_an_event_log_that_is_cut_says_so() -> None:
+    assert event_count([Event()] * (MAX_TIMELINE - 1)) == str(MAX_TIMELINE - 1)
+    assert event_count([Event()] * MAX_TIMELINE) == f"the last {MAX_TIMELINE}"

@@ -11,6 +11,7 @@
   const READING_MS = 500; // between looks whether text is still selected
   const READING_NOTE_MS = 15000; // how long text is selected until a note says that this holds the page back
   const MARK_MS = 2000; // how long a changed row stands out
+  const TWICE_MS = 3000; // how long a form that was sent is not sent again: a double click is one request
   const COPIED_MS = 1500; // how long a button shows "Copied"
 
   const root = document.documentElement;
@@ -292,6 +293,16 @@
     form.querySelector("button").focus();
   };
 
+  // ---- Sending a form once: of a double click every server would carry out both
+
+  const sentAt = new WeakMap();
+  document.addEventListener("submit", (event) => {
+    if (event.target.method !== "post") return;
+    if (event.timeStamp - (sentAt.get(event.target) ?? -TWICE_MS) < TWICE_MS) event.preventDefault();
+    else sentAt.set(event.target, event.timeStamp);
+  });
+  window.addEventListener("pageshow", () => { for (const form of document.forms) sentAt.delete(form); });
+
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-copy]");
     if (button) copy(button);
@@ -300,6 +311,7 @@
   for (const named of document.querySelectorAll("[data-zone]")) named.textContent = zone;
   updateTimes();
   window.setInterval(() => updateTimes(), 1000);
+  document.querySelector('main [aria-invalid="true"]')?.focus(); // a form that was refused: its first error is read out
   if (live) startPolling();
   const signIn = document.getElementById("sign-in");
   if (signIn) readLink(signIn);
