@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
 
 from app.access import KeyService, Scope
 from app.dev.localstack.servers import PostgresServer
@@ -28,9 +28,6 @@ SCREENSHOTS = ROOT / "build" / "screenshots"
 
 TIMEOUT_MS = 30_000
 """Milliseconds to wait for anything in the browser; it usually takes one or two seconds."""
-
-PROVIDER_LATENCY_MS = 120
-"""Latency of the sandbox's providers in milliseconds, like that of the real ones, so that progress is visible."""
 
 _numbers = itertools.count(4000)
 
@@ -68,9 +65,8 @@ def shared_stack(
 
 @pytest.fixture
 def stack(shared_stack: Stack, sandbox: Sandbox) -> Stack:
-    """The stack, with no rows and an empty sandbox that has latency."""
+    """The stack, with no rows and an empty sandbox; a test that watches progress holds a call of the providers."""
     delete_rows(shared_stack)
-    sandbox.latency(twilio_ms=PROVIDER_LATENCY_MS, livekit_ms=PROVIDER_LATENCY_MS)
     return shared_stack
 
 
@@ -99,8 +95,9 @@ def key(shared_stack: Stack) -> str:
 
 @pytest.fixture
 def context(chromium: Browser, stack: Stack) -> Iterator[BrowserContext]:
-    """A new browser context, without cookies."""
-    found = chromium.new_context(base_url=stack.api.base_url, viewport={"width": 1280, "height": 900})
+    """A new browser context, without cookies; nothing moves on its pages, since every frame is drawn by the CPU."""
+    viewport: ViewportSize = {"width": 1280, "height": 900}
+    found = chromium.new_context(base_url=stack.api.base_url, viewport=viewport, reduced_motion="reduce")
     found.set_default_timeout(TIMEOUT_MS)
     yield found
     found.close()
@@ -131,9 +128,8 @@ def cookies(chromium: Browser, shared_stack: Stack, key: str) -> Any:
 
 @pytest.fixture
 def user(page: Page, cookies: Any, stack: Stack) -> ConsoleUser:
-    """A signed-in user on Numbers."""
+    """A signed-in user with an empty tab."""
     page.context.add_cookies(cookies)
-    page.goto("/")
     return ConsoleUser(page, SCREENSHOTS)
 
 

@@ -13,7 +13,36 @@ STATUS_TIMEOUT_MS = 30_000
 OF_COLOURS = ["color-contrast", "link-in-text-block"]
 """The rules of axe that read colours; all others read what does not change with them."""
 
-_SERIOUS = {"serious", "critical"}
+_AXE = Axe().axe_script
+
+_RUN_AXE = """([context, options]) => axe.run(context, options).then(({ violations }) => violations
+    .filter((one) => ["serious", "critical"].includes(one.impact))
+    .flatMap((one) => one.nodes.map((node) =>
+        `${one.id}: ${node.html.slice(0, 160)} ${node.failureSummary.slice(0, 200)}`)))"""
+
+_MARK_LOOKS = """() => {
+    const seen = new Set(JSON.parse(sessionStorage.getItem("looks") ?? "[]"));
+    const before = seen.size;
+    for (const one of document.querySelectorAll("[data-look]")) one.removeAttribute("data-look");
+    const ground = (style) => [style.backgroundColor, style.backgroundImage, style.opacity].join();
+    for (const one of document.body.querySelectorAll("*")) {
+        const says = [...one.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+        if (!says && !one.matches("input, select, textarea") || !one.getClientRects().length) continue;
+        const style = getComputedStyle(one);
+        const look = [one.localName, one.className, style.color, style.fontSize, style.fontWeight];
+        look.push(style.textDecorationLine, getComputedStyle(one.parentNode).color);
+        const grounds = [];
+        for (let at = one; at; at = at.parentElement) grounds.push(ground(getComputedStyle(at)));
+        look.push(...grounds.filter((found, at) => found !== grounds[at - 1]));
+        if (seen.has(look.join("|"))) continue;
+        seen.add(look.join("|"));
+        one.setAttribute("data-look", "");
+    }
+    sessionStorage.setItem("looks", JSON.stringify([...seen]));
+    return seen.size - before;
+}"""
+"""Marks one element of each look that this tab has not had before: colour, size and weight of its text, and all that is
+behind it. Returns how many."""
 
 _BROKEN_WORDS = """() => {
     const broken = [];
@@ -38,6 +67,15 @@ _OVERLAPPING_LABELS = """() => [...document.querySelectorAll(".scale")].flatMap(
         .filter(([, box]) => box.width > 0);
     return labels.filter(([, box], at) => at > 0 && box.left < labels[at - 1][1].right + 4).map(([label]) => label);
 })"""
+
+
+_FORMS_OUT_OF_SIGHT = """() => [...document.querySelectorAll(".pop")].filter((pop) => {
+    const wasOpen = pop.open;
+    pop.open = true;
+    const { left, right } = pop.querySelector("form").getBoundingClientRect();
+    pop.open = wasOpen;
+    return left < 0 || right > document.documentElement.clientWidth;
+}).map((pop) => pop.querySelector("summary").textContent)"""
 
 
 class ConsoleUser:
@@ -90,27 +128,40 @@ class ConsoleUser:
         if os.environ.get("SCREENSHOTS"):
             self.page.screenshot(path=self._screenshots / f"{name}.png", full_page=True)
 
-    def accessibility_problems(self, *, of_colours: bool = False) -> list[str]:
-        """Return the serious and critical problems that axe finds on the page, or only those of its colours."""
-        options: dict[str, Any] = {"resultTypes": ["violations"]}
-        if of_colours:
-            options["runOnly"] = {"type": "rule", "values": OF_COLOURS}
-        found: list[dict[str, Any]] = Axe().run(self.page, options=options).response["violations"]
-        return [
-            f"{one['id']}: {node['html'][:160]} {node['failureSummary'][:200]}"
-            for one in found
-            if one["impact"] in _SERIOUS
-            for node in one["nodes"]
-        ]
+    def accessibility_problems(self, *, every_element: bool = True) -> list[str]:
+        """Return the serious and critical problems that axe finds on the page.
 
-    def broken_words(self) -> list[str]:
-        """Return the words of tables that are broken over two lines; ids and addresses may be."""
-        found: list[str] = self.page.evaluate(_BROKEN_WORDS)
+        Colours are most of the work: without `every_element` they are read once for each look that this tab has had.
+        """
+        if every_element:
+            return self._run_axe([["html"]], {})
+        others = {"rules": {rule: {"enabled": False} for rule in OF_COLOURS}}
+        return self._run_axe([["html"]], others) + self.problems_of_colours(every_element=False)
+
+    def problems_of_colours(self, *, every_element: bool = True) -> list[str]:
+        """Return those of its colours: all that can change with light and dark."""
+        if not every_element and not self.page.evaluate(_MARK_LOOKS):
+            return []
+        include = [["html"]] if every_element else [["[data-look]"]]
+        return self._run_axe(include, {"runOnly": {"type": "rule", "values": OF_COLOURS}})
+
+    def _run_axe(self, include: list[list[str]], options: dict[str, Any]) -> list[str]:
+        if not self.page.evaluate("'axe' in window"):
+            self.page.evaluate(_AXE)
+        # Nothing is preloaded for the rules about sound and video, since no page has any.
+        options = {"resultTypes": ["violations"], "preload": False, **options}
+        found: list[str] = self.page.evaluate(_RUN_AXE, [{"include": include}, options])
         return found
 
-    def overlapping_labels(self) -> list[str]:
-        """Return the labels of timelines that overlap the one before them."""
-        found: list[str] = self.page.evaluate(_OVERLAPPING_LABELS)
+    def layout_problems(self) -> list[str]:
+        """Return what is wrong with the page at this width.
+
+        It is wider than the window; words of tables are broken over two lines, which only ids and addresses may be;
+        labels of timelines overlap the one before; forms open beyond the window's edge, on the left for nobody to see.
+        """
+        found: list[str] = [] if not self.overflows() else ["the page is wider than its window"]
+        for problem in (_BROKEN_WORDS, _OVERLAPPING_LABELS, _FORMS_OUT_OF_SIGHT):
+            found += self.page.evaluate(problem)
         return found
 
     def overflows(self) -> bool:

@@ -8,6 +8,7 @@ from sqlalchemy import delete, func, select, text
 from app.db.access import ApiKey, ConsoleSession
 from app.db.webhooks import WebhookDelivery, WebhookEndpoint
 from app.domain.events import DeliveryStatus, WebhookEvent
+from app.domain.texts import MAX_NAME
 from tests.support.api import delete_rows as delete_rows_of
 from tests.support.sandbox import Sandbox
 from tests.support.sandbox_app import ProviderConsole
@@ -48,7 +49,7 @@ def change_what_stops_no_call(stack: Stack, sandbox: Sandbox, agent_id: str) -> 
 def create_failed_bulk(stack: Stack) -> str:
     """Create a bulk whose rows all fail, and wait until it has finished; return its id."""
     numbers = ["+15005550001", "+15005550002", "no number at all", "+15005550004"]
-    items = [{"phoneNumber": number, "agent": f"Desk {index}"} for index, number in enumerate(numbers)]
+    items = [{"phoneNumber": number, "agent": str(index) * MAX_NAME} for index, number in enumerate(numbers)]
     bulk_id = str(stack.api.call("POST", "/api/provisionings", {"items": items})[1]["bulkId"])
     path = f"/api/provisionings/{bulk_id}"
     eventually(lambda: stack.api.call("GET", path)[1]["status"] == "failed", "the bulk is over")

@@ -9,7 +9,7 @@ from sqlalchemy import insert
 from app.db.models import Agent
 from app.domain.operations import PhoneStatus
 from tests.browser.console_user import ConsoleUser
-from tests.support.stack import Stack
+from tests.support.stack import Stack, eventually
 
 POLL_HEADER = "x-poll"
 
@@ -139,9 +139,12 @@ def test_an_agent_at_rest_shows_a_provisioning_that_somebody_else_began(
     user: ConsoleUser, stack: Stack, number: str
 ) -> None:
     agent_id = stack.api.agent("Front desk")
+    user.page.clock.install()
     user.open_agent(agent_id)
     user.sees_status("No number")
     user.mark_page()
     stack.api.provision(agent_id, number)
+    eventually(lambda: stack.api.phone(agent_id)["hasPhone"], "somebody else has provisioned it")
+    user.page.clock.run_for(IDLE_POLL_MS)
     user.sees_status("Provisioned")
     assert user.was_not_reloaded()

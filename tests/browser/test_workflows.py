@@ -18,11 +18,27 @@ ALL_CONNECTED = ["good"] * 6
 
 def test_a_provisioning_is_watched_from_click_to_provisioned(user: ConsoleUser, number: str, sandbox: Sandbox) -> None:
     page = user.page
+    page.goto("/")
+    page.locator("summary", has_text="New agent").click()
+    page.get_by_label("Name", exact=True).fill("Front desk")
+    page.evaluate("""() => {
+        window.sent = 0;
+        window.addEventListener("submit", (one) => { window.sent += !one.defaultPrevented; one.preventDefault(); });
+    }""")
+    page.get_by_role("button", name="Create").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    assert page.evaluate("window.sent") == 1, "pressed twice, it is sent once"
+    page.reload()
     page.locator("summary", has_text="New agent").click()
     page.get_by_label("Name", exact=True).fill("Front desk")
     user.press("Create")
     user.sees_status("No number")
     user.press("Provision a number…")
+    page.get_by_label("Or enter a number").fill("514")
+    user.press("Provision")
+    expect(page.get_by_label("Or enter a number")).to_be_focused()
+    page.get_by_label("Or enter a number").clear()
     user.press("Read again")
     page.get_by_label("Search the numbers").fill(number[-7:])
     page.keyboard.press("Enter")
@@ -83,6 +99,7 @@ def test_a_wrong_livekit_agent_name_is_corrected_in_a_minute_by_keyboard_on_a_ph
     agent_id = provisioned(stack, "Night line", number, livekitAgentName="nigth-line")
     page = user.page
     page.set_viewport_size({"width": 390, "height": 844})
+    slow = sandbox.fault("livekit.update_dispatch_rule", "hold_before", times=1)
     began = time.monotonic()
     user.open_agent(agent_id)
     change = page.get_by_role("link", name="Change", exact=True)
@@ -96,6 +113,8 @@ def test_a_wrong_livekit_agent_name_is_corrected_in_a_minute_by_keyboard_on_a_ph
     page.keyboard.type("night-line")
     page.keyboard.press("Enter")
     expect(page.locator(".flash")).to_have_text("The change is queued.")
+    eventually(lambda: sandbox.held(slow) == 1, "the rule is being changed")
+    sandbox.release(slow)
     expect(page.locator("#announcement")).to_have_text("Succeeded.")
     assert time.monotonic() - began < 60
     assert sandbox.call(number)["agentName"] == "night-line"
@@ -107,7 +126,7 @@ def test_a_failure_and_its_rollback_are_watched_and_retried(
     user: ConsoleUser, stack: Stack, number: str, sandbox: Sandbox
 ) -> None:
     agent_id = stack.api.agent("Night line", trunkMode="dedicated")
-    sandbox.fault("livekit.create_dispatch_rule", "500", times=1)
+    sandbox.fault("livekit.create_dispatch_rule", "429", times=1)
     sandbox.fault("livekit.create_dispatch_rule", "reject", times=1)
     slow = sandbox.fault("twilio.delete_trunk", "hold_before", times=1)
     user.page.goto(f"/agents/{agent_id}/provision")
@@ -185,6 +204,7 @@ def test_a_deprovisioning_asks_first(user: ConsoleUser, stack: Stack, number: st
     user.open_agent(agent_id)
     user.press("Deprovision…")
     user.sees(f"Disconnect {number}?")
+    user.sees("taken off its shared Twilio trunk, which stays")
     assert stack.api.phone(agent_id)["hasPhone"]
     user.save_screenshot("deprovision")
     user.press("Disconnect the number")
@@ -250,6 +270,7 @@ def test_a_bulk_is_uploaded_and_watched_to_its_end(user: ConsoleUser, numbers: l
     page = user.page
     slow = sandbox.fault("livekit.create_dispatch_rule", "hold_before", times=1)
     rows = "".join(f"{number},Desk {index}\n" for index, number in enumerate(numbers, start=1))
+    page.goto("/")
     page.get_by_role("link", name="Bulk").click()
     page.get_by_label("CSV or JSON file").set_input_files(
         {"name": "numbers.csv", "mimeType": "text/csv", "buffer": f"phoneNumber,agent\n{rows}12,Wrong\n".encode()}
@@ -267,7 +288,10 @@ def test_a_bulk_is_uploaded_and_watched_to_its_end(user: ConsoleUser, numbers: l
     user.sees("numbers.txt: 3 rows")
     user.press("Start 3 numbers")
     user.mark_page()
-    user.sees("2 of 3 done (66 %)")
+    eventually(lambda: sandbox.held(slow) == 1, "a rule is being made, which the verification of all three waits for")
+    user.sees_status("Running")
+    user.sees("0 of 3 done (0 %)")
+    user.sees("numbers.txt uploaded")
     user.save_screenshot("bulk-running")
     sandbox.release(slow)
     user.sees_status("Succeeded")
@@ -283,6 +307,7 @@ def test_a_bulk_is_uploaded_and_watched_to_its_end(user: ConsoleUser, numbers: l
 def test_a_webhook_is_registered_and_its_test_is_logged(user: ConsoleUser) -> None:
     page = user.page
     with receiver() as hook:
+        page.goto("/")
         page.get_by_role("link", name="Webhooks").click()
         page.locator("summary", has_text="New webhook").click()
         page.get_by_label("URL").fill(hook.url)
@@ -322,10 +347,10 @@ def test_a_webhook_is_registered_and_its_test_is_logged(user: ConsoleUser) -> No
     user.sees("No webhooks yet")
 
 
-def test_a_workspace_gets_a_key_that_sees_nothing_else_until_it_is_revoked(
-    user: ConsoleUser, page: Page, stack: Stack
-) -> None:
+def test_a_workspace_gets_a_key_that_sees_nothing_else_until_it_is_revoked(page: Page, stack: Stack, key: str) -> None:
     stack.api.agent("Hidden")
+    user = ConsoleUser(page, SCREENSHOTS)
+    user.sign_in(key)  # not as the other tests are: this one signs out
     page.get_by_role("link", name="Workspaces").click()
     page.locator("summary", has_text="New workspace").click()
     page.get_by_label("Name").fill("Acme")
