@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from app.domain.operations import PhoneStatus, TrunkMode
+from app.domain.operations import OperationStatus, PhoneStatus, TrunkMode
 from tests.e2e.assignments import add_unmade_trunk, new_assignment, put_on_trunk
 from tests.e2e.cases import Case, Failure, Path, Trunks
 from tests.e2e.found_paths import add_found_path, check_found_path, objects_of
-from tests.e2e.invariants import check
+from tests.e2e.invariants import State, check_end, check_pool
 from tests.e2e.matrix import Shape
 from tests.e2e.rows import failed_and_waiting, rows_of, statuses, step_states, wait_until_finished
 from tests.support.sandbox import Sandbox
@@ -73,6 +73,11 @@ class CaseRunner:
     def on_paths(self, *paths: Path) -> list[Case]:
         """Return the cases on these paths."""
         return [case for case in self.cases if case.path in paths]
+
+    def in_status(self, cases: Sequence[Case], status: OperationStatus) -> list[Case]:
+        """Return those of these cases whose operation has this status."""
+        found = statuses(self._stack.sessions, [case.operation_id for case in cases])
+        return [case for case in cases if found[case.operation_id] is status]
 
     def prepare(self) -> None:
         """Bring rollback's cases to the gate and deprovisioning's to PROVISIONED; add the faults."""
@@ -169,16 +174,22 @@ class CaseRunner:
         self._in_parallel(self._retry, cases)
 
     def check(self, subtests: pytest.Subtests) -> None:
-        """Check each case on its own."""
+        """Check each case on its own, with one look at the providers for all: every one of them has ended."""
+        with subtests.test("the shared trunks"):
+            check_pool(self._stack.sessions, self._sandbox)
+        state = self._sandbox.state()
         for case in self.cases:
             with subtests.test(case.label):
-                check(self._stack.sessions, self._sandbox, case.assignment, case.expected_status)
-                check_found_path(self._sandbox, case.found, case.ids, case.expected_status)
-                if case.other and case.other_id:
-                    check(self._stack.sessions, self._sandbox, case.other, PhoneStatus.PROVISIONED)
-                assert (
-                    rows_of(self._stack.sessions, case.assignment.agent_id).operation.error_code == case.expected_error
-                )
+                self._check_case(case, state)
+
+    def _check_case(self, case: Case, state: State) -> None:
+        rows = rows_of(self._stack.sessions, case.assignment.agent_id)
+        check_end(rows, state, self._sandbox, case.assignment, case.expected_status)
+        check_found_path(state, case.found, case.ids, case.expected_status)
+        if case.other and case.other_id:
+            others = rows_of(self._stack.sessions, case.other.agent_id)
+            check_end(others, state, self._sandbox, case.other, PhoneStatus.PROVISIONED)
+        assert rows.operation.error_code == case.expected_error
 
     def _add_faults(self, case: Case) -> None:
         if case.path is Path.ROLLBACK:

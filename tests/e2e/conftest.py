@@ -11,7 +11,7 @@ from tests.e2e.assignments import SHARED_TIMINGS, new_assignment, next_number
 from tests.e2e.invariants import Assignment, ForeignObjects
 from tests.support.sandbox import ControlledSandbox, Sandbox
 from tests.support.servers import running_valkey
-from tests.support.stack import Stack, executed_stack, services_of
+from tests.support.stack import Stack, running_stack, services_of
 
 _databases = itertools.count(1)
 
@@ -30,13 +30,13 @@ def make_database(postgres_server: PostgresServer, template_database: str) -> Ca
 
 @pytest.fixture(scope="session")
 def shared_stack(make_database: Callable[[], str], sandbox_server: ControlledSandbox) -> Iterator[Stack]:
-    """Web, worker and sweeper, started once per xdist worker, since a start takes seconds.
+    """Web, worker and sweeper, started once per xdist worker.
 
     Their Valkey is their own: the worker would take what another test puts into a queue.
     """
     with (
         running_valkey() as broker,
-        executed_stack(make_database(), broker.url, sandbox_server.control, SHARED_TIMINGS) as stack,
+        running_stack(make_database(), broker.url, sandbox_server.control, SHARED_TIMINGS) as stack,
     ):
         yield stack
 

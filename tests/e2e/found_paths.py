@@ -43,10 +43,10 @@ def objects_of(state: State, ids: Mapping[str, str]) -> dict[str, dict[str, Any]
 
 
 def check_found_path(
-    sandbox: Sandbox, before: Mapping[str, Mapping[str, Any]], ids: Mapping[str, str], status: PhoneStatus
+    state: State, before: Mapping[str, Mapping[str, Any]], ids: Mapping[str, str], status: PhoneStatus
 ) -> None:
     """Raise unless each object is as it was found; where it is an agent's, but for our mark."""
-    now = objects_of(sandbox.state(), ids)
+    now = objects_of(state, ids)
     for kind, found in before.items():
         names = {name for name in found.keys() | now[kind].keys() if found.get(name) != now[kind].get(name)}
         may_differ = MARKED[kind] if status is PhoneStatus.PROVISIONED else UNCOUNTED

@@ -6,7 +6,7 @@ numbers share belongs to the pool, and stays without them: `check_pool` says wha
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,9 +82,20 @@ def owned(state: State, agent_id: str) -> dict[str, list[str]]:
 
 def check(sessions: Sessions, sandbox: Sandbox, assignment: Assignment, expected: PhoneStatus) -> None:
     """Raise AssertionError unless everything about this agent has ended as `expected`, everywhere."""
-    rows, state = rows_of(sessions, assignment.agent_id), sandbox.state()
-    check_rows(rows, expected)
+    check_all(sessions, sandbox, [assignment], expected)
+
+
+def check_all(sessions: Sessions, sandbox: Sandbox, assignments: Iterable[Assignment], expected: PhoneStatus) -> None:
+    """Do the same for many agents, with one look at the providers: listing everything is what takes long."""
     check_pool(sessions, sandbox)
+    state = sandbox.state()
+    for each in assignments:
+        check_end(rows_of(sessions, each.agent_id), state, sandbox, each, expected)
+
+
+def check_end(rows: AgentRows, state: State, sandbox: Sandbox, assignment: Assignment, expected: PhoneStatus) -> None:
+    """Raise unless an agent's rows and what is at the providers agree on its end; calls are made now."""
+    check_rows(rows, expected)
     if expected is PhoneStatus.PROVISIONED:
         check_path(rows, state, assignment)
         check_call(sandbox, assignment)

@@ -14,7 +14,7 @@ from app.dev.localstack.processes import poll_until
 from app.dev.localstack.servers import PostgresServer, ValkeyServer
 from app.domain.operations import PhoneStatus, TrunkMode
 from tests.e2e.assignments import SHARED_TIMINGS, new_assignment
-from tests.e2e.invariants import Assignment, ForeignObjects, check
+from tests.e2e.invariants import Assignment, ForeignObjects, check_all
 from tests.e2e.rows import rows_of, wait_until_finished
 from tests.e2e.scenarios import lose_every_message
 from tests.support.sandbox import ControlledSandbox, Sandbox
@@ -56,8 +56,7 @@ class Breakable:
     def all_provisioned(self, assignments: list[Assignment], operation_ids: list[str]) -> None:
         """Wait for the end, and check it."""
         wait_until_finished(self.stack, operation_ids)
-        for each in assignments:
-            check(self.stack.sessions, self.sandbox, each, PhoneStatus.PROVISIONED)
+        check_all(self.stack.sessions, self.sandbox, assignments, PhoneStatus.PROVISIONED)
 
     def creates(self, assignment: Assignment) -> int:
         """Count the trunks that were made for this agent."""

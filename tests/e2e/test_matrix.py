@@ -23,61 +23,76 @@ from tests.e2e.matrix import GIVEN_UP, HANGS, KILLS, NO_WAY_BACK, REFUSALS, UNDO
 from tests.support.case_counts import PROPERTY
 from tests.support.sandbox import Sandbox
 from tests.support.short_forms import is_short
-from tests.support.stack import Stack, Timings, running_stack
+from tests.support.stack import Stack, Timings, eventually, running_stack
 
 SHORT_BUDGET = Timings(provider_timeout=1, budget=4)
 """So that "for ever" is over in seconds."""
 
+SHORT_QUIET = Timings(provider_timeout=2)
+"""So that five tries of an undo with an open outcome, and the quiet period after each, are over in seconds."""
+
 LONG_CALLS = Timings(provider_timeout=6)
 """Calls that last until all cases are at their calls when the worker is killed; the leases take 18 s to end."""
 
-BEFORE_ROLLBACK = {OperationStatus.QUEUED, OperationStatus.RUNNING}
+FEWER_LONG_CALLS = Timings(provider_timeout=4)
+"""The same for the short form: 12 s, and the last case is at its call after 1 s on a busy machine."""
 
-Choice = Callable[..., list[Shape]]
-"""Blocks -> their cases in this run."""
+BEFORE_ROLLBACK = {OperationStatus.QUEUED, OperationStatus.RUNNING}
 
 TRUNKS = [tuple(Trunks)]
 if os.environ.get("MATRIX_APART"):
     TRUNKS += [(one,) for one in Trunks]
 
 
-@pytest.fixture(params=TRUNKS, ids=" and ".join)
-def chosen(request: pytest.FixtureRequest, record_property: Callable[[str, Any], None]) -> Choice:
-    """Choose the cases of blocks: the whole of them or their short form, with the kinds of trunk that run at once."""
-    is_whole = bool(os.environ.get("MATRIX_APART")) or not is_short(request.config)
+@dataclass(frozen=True)
+class Choice:
+    """Which cases of blocks run: all of them or their short form, with the kinds of trunk that run at once."""
 
-    def choose(*blocks: Block) -> list[Shape]:
-        among = [block.among(request.param) for block in blocks]
+    trunks: tuple[Trunks, ...]
+    is_short: bool
+    record_property: Callable[[str, Any], None]
+
+    def shapes(self, *blocks: Block) -> list[Shape]:
+        """Return them, and record how many of how many they are."""
+        among = [block.among(self.trunks) for block in blocks]
         shapes, whole = (
-            [shape for block in among for shape in block.shapes(is_short=each)] for each in (not is_whole, False)
+            [shape for block in among for shape in block.shapes(is_short=each)] for each in (self.is_short, False)
         )
-        record_property(PROPERTY, (len(shapes), len(whole)))
+        self.record_property(PROPERTY, (len(shapes), len(whole)))
         return shapes
 
-    return choose
+
+@pytest.fixture(params=TRUNKS, ids=" and ".join)
+def chosen(request: pytest.FixtureRequest, record_property: Callable[[str, Any], None]) -> Choice:
+    """What this run has of the matrix."""
+    return Choice(request.param, is_short(request.config) and not os.environ.get("MATRIX_APART"), record_property)
 
 
 def test_refusals_transient_faults_and_lost_responses_leave_all_or_nothing(
-    stack: Stack,
+    make_database: Callable[[], str],
+    own_valkey: ValkeyServer,
     sandbox: Sandbox,
     foreign_objects: ForeignObjects,
     subtests: pytest.Subtests,
     chosen: Choice,
 ) -> None:
     """In an undo, a transient failure ends when the provider is back, and a refusal when a person retries."""
-    runner = CaseRunner(stack, sandbox, chosen(*REFUSALS, NO_WAY_BACK))
-    runner.prepare()
-    runner.start_cases()
-    runner.await_hits()
-    runner.start_others()
-    permanent = [case for case in runner.cases if case.failure is Failure.PERMANENT]
-    stuck = [case for case in runner.on_paths(*UNDO_PATHS) if case.failure is Failure.REFUSED]
-    await_needs_attention(stack, runner, stuck + permanent, subtests)
-    runner.await_end([case for case in runner.cases if case not in stuck + permanent])
-    runner.clear_faults()
-    runner.retry(stuck)
-    runner.await_end()
-    runner.check(subtests)
+    with running_stack(make_database(), own_valkey.url, sandbox, SHORT_QUIET) as stack:
+        runner = CaseRunner(stack, sandbox, chosen.shapes(*REFUSALS, NO_WAY_BACK))
+        runner.prepare()
+        runner.start_cases()
+        runner.await_hits()
+        runner.start_others()
+        stuck = [case for case in runner.on_paths(*UNDO_PATHS) if case.failure is Failure.REFUSED]
+        await_needs_attention(stack, runner, stuck, subtests)
+        runner.retry(stuck)
+        # Each as soon as it needs attention: its pauses grow for as long as the provider refuses.
+        await_needs_attention(
+            stack, runner, [case for case in runner.cases if case.failure is Failure.PERMANENT], subtests
+        )
+        runner.await_end()
+        runner.clear_faults()
+        runner.check(subtests)
 
 
 def test_a_step_that_fails_for_ever_is_given_up_and_rolled_back(
@@ -89,7 +104,7 @@ def test_a_step_that_fails_for_ever_is_given_up_and_rolled_back(
     chosen: Choice,
 ) -> None:
     with running_stack(make_database(), own_valkey.url, sandbox, SHORT_BUDGET) as stack:
-        runner = CaseRunner(stack, sandbox, chosen(GIVEN_UP))
+        runner = CaseRunner(stack, sandbox, chosen.shapes(GIVEN_UP))
         runner.prepare()
         runner.start_cases()
         runner.await_statuses(runner.cases, lambda status: status not in BEFORE_ROLLBACK, "every case is rolled back")
@@ -107,8 +122,11 @@ def test_a_worker_killed_at_any_point_costs_time_and_nothing_else(
     chosen: Choice,
 ) -> None:
     """Three workers are killed in turn; the cases of the first are resumed while the next are prepared."""
-    with running_stack(make_database(), own_valkey.url, sandbox, LONG_CALLS) as stack:
-        runners = [kill_at_every_point(stack, sandbox, chosen(block), own_valkey, block.failure) for block in KILLS]
+    timings = FEWER_LONG_CALLS if chosen.is_short else LONG_CALLS
+    with running_stack(make_database(), own_valkey.url, sandbox, timings) as stack:
+        runners = [
+            kill_at_every_point(stack, sandbox, chosen.shapes(block), own_valkey, block.failure) for block in KILLS
+        ]
         for runner in runners:
             runner.await_end()
             runner.check(subtests)
@@ -123,14 +141,13 @@ def test_a_provider_that_hangs_and_then_applies_everything_at_once_leaves_nothin
     chosen: Choice,
 ) -> None:
     """Every create and every undo is under way meanwhile: for less than a call, for more than one and its quiet period,
-    and for as long with the worker killed."""
+    and for as long with the worker killed. What one hang leaves is resumed while the next is prepared, and under it."""
+    shapes = [chosen.shapes(block) for block in HANGS]
+    if not all(shapes):
+        pytest.skip("adoption under a hang is held by tests/integration/test_adoptions.py")
     with running_stack(make_database(), own_valkey.url, sandbox, HANG_TIMINGS) as stack:
-        for hang, block in zip(PROVIDER_HANGS, HANGS, strict=True):
-            shapes = chosen(block)
-            if not shapes:
-                pytest.skip("adoption under a hang is held by tests/integration/test_adoptions.py")
-            runner = CaseRunner(stack, sandbox, shapes)
-            hang_providers(stack, sandbox, runner, hang)
+        runners = [hang_providers(stack, sandbox, *each) for each in zip(shapes, PROVIDER_HANGS, strict=True)]
+        for runner in runners:
             runner.await_end()
             runner.check(subtests)
 
@@ -153,14 +170,15 @@ BURST_S = 0.3
 """Seconds in which the held requests are applied: time enough to act on a read that was answered too early."""
 
 PROVIDER_HANGS = (
-    ProviderHang(0.5, "reversed"),
-    ProviderHang(2.6, "shuffled"),
     ProviderHang(2.6, "arrival", is_worker_killed=True),
+    ProviderHang(2.6, "shuffled"),
+    ProviderHang(0.5, "reversed"),
 )
 
 
-def hang_providers(stack: Stack, sandbox: Sandbox, runner: CaseRunner, hang: ProviderHang) -> None:
+def hang_providers(stack: Stack, sandbox: Sandbox, shapes: list[Shape], hang: ProviderHang) -> CaseRunner:
     """Hold every case's request, then all other requests too; cancel some operations; apply everything."""
+    runner = CaseRunner(stack, sandbox, shapes)
     runner.prepare()
     runner.start_cases()
     runner.await_held()
@@ -178,6 +196,7 @@ def hang_providers(stack: Stack, sandbox: Sandbox, runner: CaseRunner, hang: Pro
     time.sleep(BURST_S)
     runner.clear_faults()
     sandbox.clear_faults()
+    return runner
 
 
 def kill_at_every_point(
@@ -203,11 +222,18 @@ def kill_at_every_point(
 
 
 def await_needs_attention(stack: Stack, runner: CaseRunner, cases: list[Case], subtests: pytest.Subtests) -> None:
-    """Wait until these operations need attention, and check what phone-status says then."""
-    runner.await_statuses(cases, lambda status: status is OperationStatus.NEEDS_ATTENTION, "all need attention")
-    for case in cases:
-        with subtests.test(f"{case.label}, while it is stuck"):
-            check_needs_attention(stack.api.phone(case.assignment.agent_id), case)
+    """Wait until each operation needs attention, check what phone-status says then, and end its failure."""
+    waiting = list(cases)
+
+    def none_waits() -> bool:
+        for case in runner.in_status(waiting, OperationStatus.NEEDS_ATTENTION):
+            with subtests.test(f"{case.label}, while it is stuck"):
+                check_needs_attention(stack.api.phone(case.assignment.agent_id), case)
+            runner.clear_faults([case])
+            waiting.remove(case)
+        return not waiting
+
+    eventually(none_waits, lambda: f"all need attention, not {[case.label for case in waiting]}")
 
 
 def check_needs_attention(phone: dict[str, object], case: Case) -> None:

@@ -13,15 +13,15 @@ from app.saga.state import Change, Saga
 from app.saga.steps import ACTIONS
 from app.wiring import Wiring
 from tests.e2e.assignments import new_assignment, next_number
-from tests.e2e.invariants import ForeignObjects, check, check_created_once
+from tests.e2e.invariants import ForeignObjects, check, check_all, check_created_once
 from tests.e2e.rows import wait_until_finished
 from tests.e2e.scenarios import deliver_twice, lose_a_response, lose_every_message
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, services_of
 from tests.support.toolboxes import tools_of, with_parts
 
-NO_SWEEP_S = 12
-"""Seconds without a sweeper: with one, twice what the lost operations take."""
+NO_SWEEP_S = 8
+"""Seconds without a sweeper: one publishes a lost operation after 5, and sweeps each second."""
 
 
 @pytest.fixture
@@ -72,8 +72,7 @@ def test_without_a_sweeper_lost_messages_leave_operations_stuck(
     finally:
         stack.start_sweeper()
     wait_until_finished(stack, operations)
-    for each in assignments:
-        check(stack.sessions, sandbox, each, PhoneStatus.PROVISIONED)
+    check_all(stack.sessions, sandbox, assignments, PhoneStatus.PROVISIONED)
 
 
 def test_with_the_lease_two_deliveries_make_one_trunk(wiring: Wiring, sandbox: Sandbox) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 from app.db.models import Trunk
 from app.domain.operations import PhoneStatus, TrunkState
 from tests.e2e.assignments import new_assignment
-from tests.e2e.invariants import ForeignObjects, check, check_pool
+from tests.e2e.invariants import ForeignObjects, check, check_all, check_pool
 from tests.e2e.rows import rows_of, wait_until_finished
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, eventually
@@ -32,8 +32,7 @@ def test_fifty_first_posts_at_once_make_one_trunk(
         operations = list(clients.map(lambda one: stack.api.provision(one.agent_id, one.number), assignments))
     stack.worker.resume()
     wait_until_finished(stack, operations)
-    for each in assignments:
-        check(stack.sessions, sandbox, each, PhoneStatus.PROVISIONED)
+    check_all(stack.sessions, sandbox, assignments, PhoneStatus.PROVISIONED)
     (trunk,) = trunks(stack)
     assert {rows_of(stack.sessions, each.agent_id).agent.trunk_id for each in assignments} == {trunk.id}
     made = [each["operation"] for each in sandbox.requests(seen)]

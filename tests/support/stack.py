@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from sqlalchemy import delete, update
 from app.access import KeyService, Scope
 from app.db.engine import Sessions, make_engine, make_sessions
 from app.db.models import Agent, Trunk
-from app.dev.localstack.processes import JsonClient, ServerProcess, free_port, poll_until
+from app.dev.localstack.processes import JsonClient, ServerProcess, free_port
 from app.settings import Settings
 from app.wiring import Wiring, build
 from tests.support.forked import ForkedProcess
@@ -27,6 +28,12 @@ START_S = 60.0
 TIMEOUT_S = 60.0
 """Seconds that anything awaited may take: recovery is promised within a minute."""
 
+PAUSE_SHARE = 0.05
+"""Share of the time waited so far until the next look: what takes long anyway is not asked for fifty times a second."""
+
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.1
+"""Bounds of that, seconds: some tests wait for what lasts a moment only."""
+
 THREADS = 64
 """Threads of the web server and of the worker: one for each case of a matrix when the worker is killed."""
 
@@ -37,15 +44,13 @@ T = TypeVar("T")
 
 def eventually(read: Callable[[], T], what: str | Callable[[], str], within_s: float = TIMEOUT_S) -> T:
     """Return what `read` returns as soon as it is true; fail the test with `what` when it never is."""
-    seen: list[T] = []
-
-    def is_so() -> bool:
-        seen[:] = [read()]
-        return bool(seen[0])
-
-    if not poll_until(is_so, within_s):
-        raise AssertionError(f"not within {within_s:g} s: {what() if callable(what) else what}")
-    return seen[0]
+    began = time.monotonic()
+    while not (seen := read()):
+        waited_s = time.monotonic() - began
+        if waited_s > within_s:
+            raise AssertionError(f"not within {within_s:g} s: {what() if callable(what) else what}")
+        time.sleep(min(max(waited_s * PAUSE_SHARE, SHORTEST_PAUSE_S), LONGEST_PAUSE_S))
+    return seen
 
 
 class Api:
