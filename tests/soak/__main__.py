@@ -14,9 +14,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="run.py soak")
     parser.add_argument("--operations", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--copies",
+        action="store_true",
+        help="begin processes as copies of one, in a tenth of the time (default: execute)",
+    )
     parser.add_argument("--json", action="store_true", dest="is_json")
     options = parser.parse_args()
-    return soak(options.operations, options.seed, is_json=options.is_json)
+    return soak(options.operations, options.seed, has_copies=options.copies, is_json=options.is_json)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from app.dev.localstack.processes import ServerProcess
 from app.dev.localstack.terminal import Terminal
 from app.domain.events import Origin
 from app.domain.sip_uris import SipUri
@@ -19,7 +20,8 @@ from app.path.spec import DispatchRuleSpec, InboundTrunkSpec, Label, Origination
 from tests.soak.chaos import Chaos, count_faults, count_open_operations
 from tests.soak.comparison import Differences, ForeignObjects, compare, count_results, events_of_agent
 from tests.soak.load import Load, Plan, Scenario, draw_plans
-from tests.soak.stack import INSTANCE, MAX_NUMBERS, SoakStack, soak_stack
+from tests.soak.stack import INSTANCE, MAX_NUMBERS, PROVIDER_TIMEOUT_S, SoakStack, soak_stack
+from tests.support.forked import ForkedProcess
 
 SETTLE_S = 120.0
 """Seconds after the chaos until what is still open counts as stuck: twice the longest pause before a refused undo."""
@@ -30,8 +32,8 @@ CHAOS_S_PER_OPERATION = 1.5
 PROGRESS_S = 5.0
 """Seconds between two lines of progress."""
 
-LATE_REQUESTS_S = 5.0
-"""Seconds after the last operation in which the slowest request of a dead worker is applied before the comparison."""
+LATE_REQUESTS_S = 4.5 * PROVIDER_TIMEOUT_S
+"""Seconds after the last fault until the slowest request of a dead worker is applied: a comparison comes no sooner."""
 
 THEIR_NUMBER = "+15145550100"
 """On a shared trunk of another installation in the same account."""
@@ -81,11 +83,11 @@ class Report:
         }
 
 
-def soak(operations: int, seed: int, *, is_json: bool) -> int:
+def soak(operations: int, seed: int, *, has_copies: bool, is_json: bool) -> int:
     """Run a soak and print what it found; 0 when there are no differences and no unexpected responses."""
     terminal = Terminal(Console(highlight=False, soft_wrap=True, stderr=is_json))
     terminal.heading(f"Soak of {operations} operations, seed {seed}")
-    with soak_stack() as stack:
+    with soak_stack(ForkedProcess if has_copies else ServerProcess) as stack:
         report = run_soak(stack, operations, seed, terminal)
     if is_json:
         Console(highlight=False, soft_wrap=True).print_json(json.dumps(report.as_json()))
@@ -106,11 +108,12 @@ def run_soak(stack: SoakStack, operations: int, seed: int, terminal: Terminal) -
     _disrupt_until_done(load, chaos, started + CHAOS_S_PER_OPERATION * operations, terminal)
     faults, chaos_s = count_faults(stack.sandbox), time.monotonic() - started
     chaos.end()
+    ended = time.monotonic()
     settled_s = _settle(stack, load, terminal)
     load.stop.set()
     chaos.pass_days()
     _settle(stack, load, terminal)
-    time.sleep(LATE_REQUESTS_S)
+    time.sleep(max(ended + LATE_REQUESTS_S - time.monotonic(), 0))
     first = compare(stack.sandbox, stack.dsn, foreign, original, instance=INSTANCE, most=MAX_NUMBERS)
     _audit(stack, terminal)
     _settle(stack, load, terminal)

@@ -41,7 +41,12 @@ class SoakStack:
     """What runs, by name: `web`, two workers, a worker for clean-up, two sweepers; and the servers under them."""
 
     def __init__(
-        self, folder: Path, postgres: PostgresServer, valkey: ValkeyServer, sandbox_server: ControlledSandbox
+        self,
+        folder: Path,
+        postgres: PostgresServer,
+        valkey: ValkeyServer,
+        sandbox_server: ControlledSandbox,
+        process: type[ServerProcess],
     ) -> None:
         self.postgres, self.valkey, self.sandbox = postgres, valkey, sandbox_server.control
         port = free_port()
@@ -54,7 +59,7 @@ class SoakStack:
             "sweeper-2": SWEEPER_COMMAND,
         }
         self.processes = {
-            name: ServerProcess(name, folder / f"{name}.pid", folder / f"{name}.log") for name in self._commands
+            name: process(name, folder / f"{name}.pid", folder / f"{name}.log") for name in self._commands
         }
         self.api_url = f"http://127.0.0.1:{port}"
         self._settings = {
@@ -111,7 +116,7 @@ class SoakStack:
 
 
 @contextlib.contextmanager
-def soak_stack() -> Iterator[SoakStack]:
+def soak_stack(process: type[ServerProcess]) -> Iterator[SoakStack]:
     """Yield a started stack in a temporary folder, which is removed afterwards."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
@@ -120,7 +125,7 @@ def soak_stack() -> Iterator[SoakStack]:
         running_server(ValkeyServer(folder)) as valkey,
         running_server(ControlledSandbox(folder)) as sandbox_server,
     ):
-        stack = SoakStack(folder, postgres, valkey, sandbox_server)
+        stack = SoakStack(folder, postgres, valkey, sandbox_server, process)
         try:
             stack.start()
             yield stack
