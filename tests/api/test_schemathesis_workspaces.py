@@ -35,10 +35,10 @@ from app.domain.workspaces import WORKSPACE_HEADER
 from app.settings import Settings
 from app.wiring import Wiring, build
 from tests.support.sandbox import Sandbox
-from tests.support.sandbox_app import SandboxApp
+from tests.support.sandbox_app import SandboxApp, without_pauses
 from tests.support.served_app import InstantWorker, served
 
-EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "2"))
 """Random cases of each call."""
 
 KNOWN = 0.9
@@ -120,7 +120,8 @@ def _fill(wiring: Wiring, slug: str) -> Team:
 def teams(database_url: str, redis_url: str, sandbox: Sandbox) -> Iterator[tuple[Wiring, Sequence[Team]]]:
     given = {name.lower(): value for name, value in sandbox.settings().items()}
     worker = InstantWorker()
-    wiring = build(Settings(_env_file=None, database_url=database_url, redis_url=redis_url, **given), publisher=worker)
+    settings = Settings(_env_file=None, database_url=database_url, redis_url=redis_url, **given)
+    wiring = without_pauses(build(settings, publisher=worker))
     worker.live = SandboxApp(wiring, worker, sandbox)
     for number in itertools.chain(*NUMBERS.values()):
         sandbox.number(number)
@@ -225,6 +226,7 @@ def test_nothing_of_one_workspace_is_in_an_answer_of_the_other(teams: tuple[Wiri
         assert _leaks(other.exchanges, secrets)
         known = [one for ids in other.known.values() for one in ids]
         tried = [one for one in team.exchanges if any(of in one.sent.partition("?")[0].split()[1] for of in known)]
-        assert len(tried) > 20
+        assert len(tried) > 5 * EXAMPLES
         assert not [f"{one.sent} gets {one.status}" for one in tried if one.status < 400]
         assert sum(one.status < 300 for one in team.exchanges) > 50
+        assert not [f"{one.sent} gets {one.status}" for one in team.exchanges if one.status >= 500]
