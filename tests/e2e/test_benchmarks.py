@@ -1,7 +1,7 @@
 """The smallest benchmarks still run: the Procfile's web line starts on their stack, and a measure succeeds.
 
 A benchmark is no test of Trunkline, so the whole suite leaves them out: `BENCH=1 ./run.py test
-tests/e2e/test_benchmarks.py` (a minute), after a change in tests/benchmarks.
+tests/e2e/test_benchmarks.py` (two minutes), after a change in tests/benchmarks.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from tests.benchmarks.stack import bench_stack
 TINY = dataclasses.replace(QUICK, load_s=0.3, connections=(2,), load_agents=600, patch_plans=20, patch_numbers=2)
 
 
-pytestmark = pytest.mark.skipif(not os.environ.get("BENCH"), reason="a minute: BENCH=1, or ./run.py bench")
+pytestmark = pytest.mark.skipif(not os.environ.get("BENCH"), reason="two minutes: BENCH=1, or ./run.py bench")
 
 
 def test_accept_is_measured_beside_the_bare_view() -> None:

@@ -122,14 +122,13 @@ def test_a_number_is_connected_with_the_command_line_alone(trunkline: Trunkline,
     trunkline("agents", "delete", agent_id, "--yes")
 
 
-def test_a_terminal_shows_the_steps_while_they_happen(stack: Stack, sandbox: Sandbox) -> None:
+def test_a_terminal_shows_the_steps_while_they_happen(stack: Stack, sandbox: Sandbox, tool: Path) -> None:
     number = next_number()
     sandbox.number(number)
     agent_id = stack.api.agent("on a terminal")
     sandbox.latency(twilio_ms=600, livekit_ms=600)  # longer than between two frames, on a busy machine too
 
-    command = [sys.executable, "-m", "flask", "--app", "app", "provision", agent_id, number]
-    written = on_a_terminal(stack, *command)
+    written = on_a_terminal(stack, tool, "provision", agent_id, number)
 
     sandbox.latency()
     assert "\x1b[" in written
