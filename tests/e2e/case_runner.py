@@ -1,6 +1,6 @@
 """Runs many cases of the matrix side by side: brings each to its call, causes the failure, lets them end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -8,11 +8,12 @@ import pytest
 
 from app.domain.operations import OperationStatus, PhoneStatus, TrunkMode
 from tests.e2e.assignments import add_unmade_trunk, new_assignment, put_on_trunk
-from tests.e2e.cases import Case, Failure, Path, Trunks
+from tests.e2e.cases import UPDATES, Case, Failure, Path, Trunks
 from tests.e2e.found_paths import add_found_path, check_found_path, objects_of
 from tests.e2e.invariants import State, check_end, check_pool
 from tests.e2e.matrix import Shape
 from tests.e2e.rows import failed_and_waiting, rows_of, statuses, step_states, wait_until_finished
+from tests.e2e.updates import check_update, found_standing, make_trunk_of_the_options, patch_of
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, eventually
 
@@ -48,6 +49,8 @@ class CaseRunner:
         if any(shape.trunks is Trunks.STANDING for shape in shapes):
             first = new_assignment(stack, sandbox)
             wait_until_finished(stack, [stack.api.provision(first.agent_id, first.number)])
+        if any(shape.trunks is Trunks.STANDING and shape.path in UPDATES for shape in shapes):
+            make_trunk_of_the_options(stack, sandbox)
         for shape in shapes:
             self._add(shape)
 
@@ -80,12 +83,16 @@ class CaseRunner:
         return [case for case in cases if found[case.operation_id] is status]
 
     def prepare(self) -> None:
-        """Bring rollback's cases to the gate and deprovisioning's to PROVISIONED; add the faults."""
+        """Bring rollback's cases to the gate, and those with a number that rings so far; add the faults."""
         back, off = self.on_paths(Path.ROLLBACK), self.on_paths(Path.DEPROVISION)
-        for case in back:
-            sid = case.assignment.before["sid"]
-            self._gates.append(self._sandbox.fault(case.gate.operation, "429", times=None, contains=sid))
-        self._in_parallel(self._provision, back + off)
+        updates = [case for case in self.cases if case.is_update]
+        self._in_parallel(self._provision, self._gated(back) + off + updates)
+        self.await_end(off + updates)
+        for case in updates:
+            case.standing = found_standing(self._stack, self._sandbox, case.assignment)
+        changed = self._gated(self.on_paths(Path.UPDATE_ROLLBACK))
+        self._in_parallel(self._update, changed)
+        back += changed
 
         def all_wait() -> bool:
             return all(
@@ -97,9 +104,15 @@ class CaseRunner:
             for step in {case.gate.step for case in back}
         }
         eventually(all_wait, "all wait at the gate")
-        self.await_end(off)
         for case in self.cases:
             self._add_faults(case)
+
+    def _gated(self, cases: list[Case]) -> list[Case]:
+        """Have these cases wait at their gates."""
+        for case in cases:
+            which = case.assignment.number if case.gate.mark == "number" else case.assignment.before["sid"]
+            self._gates.append(self._sandbox.fault(case.gate.operation, "429", times=None, contains=which))
+        return cases
 
     def start_cases(self) -> None:
         """Start every case on its way to its call."""
@@ -184,7 +197,10 @@ class CaseRunner:
 
     def _check_case(self, case: Case, state: State) -> None:
         rows = rows_of(self._stack.sessions, case.assignment.agent_id)
-        check_end(rows, state, self._sandbox, case.assignment, case.expected_status)
+        if case.standing:
+            check_update(rows, state, self._sandbox, case.assignment, case.standing, is_done=not case.fails)
+        else:
+            check_end(rows, state, self._sandbox, case.assignment, case.expected_status)
         check_found_path(state, case.found, case.ids, case.expected_status)
         if case.other and case.other_id:
             others = rows_of(self._stack.sessions, case.other.agent_id)
@@ -192,12 +208,12 @@ class CaseRunner:
         assert rows.operation.error_code == case.expected_error
 
     def _add_faults(self, case: Case) -> None:
-        if case.path is Path.ROLLBACK:
+        if case.path in {Path.ROLLBACK, Path.UPDATE_ROLLBACK}:
             # Verification fails, so that the whole path is rolled back.
             self._sandbox.fault("livekit.list_inbound_trunks", "reject", contains=case.assignment.number)
         mark = case.mark(rows_of(self._stack.sessions, case.assignment.agent_id))
-        # While provisioning, one refusal is final, and the rollback may need the same call.
-        once = case.path is Path.PROVISION and case.failure is Failure.REFUSED
+        # On the way down one refusal is final, and the rollback may need the same call.
+        once = case.path in {Path.PROVISION, Path.UPDATE} and case.failure is Failure.REFUSED
         for kind, times in FAULTS_OF[case.failure]:
             case.faults.append(
                 self._sandbox.fault(case.point.operation, kind, times=1 if once else times, contains=mark)
@@ -211,20 +227,26 @@ class CaseRunner:
     def _provision(self, case: Case) -> None:
         """Request the number for the case's agent, which adopts a path that was made by hand."""
         if case.trunks is Trunks.FOUND:
-            path = f"/api/agents/{case.assignment.agent_id}/adopt-phone"
-            answers: list[tuple[int, Any]] = []
-
-            def is_accepted() -> bool:
-                # 503: the web process has as many requests that call a provider as it takes at a time.
-                answers.append(self._stack.api.call("POST", path, {"phoneNumber": case.assignment.number}))
-                assert answers[-1][0] in {202, 503}, answers[-1]
-                return answers[-1][0] == 202
-
-            eventually(is_accepted, lambda: f"{case.label}: the adoption is accepted; {answers[-1:]}")
-            case.operation_id = str(answers[-1][1]["operationId"])
+            self._ask(case, "POST", "/adopt-phone", {"phoneNumber": case.assignment.number})
             return
         assignment, takeover = case.assignment, bool(case.assignment.before["voice_application_sid"])
         case.operation_id = self._stack.api.provision(assignment.agent_id, assignment.number, takeover=takeover)
+
+    def _update(self, case: Case) -> None:
+        self._ask(case, "PATCH", "", patch_of(case.assignment))
+
+    def _ask(self, case: Case, method: str, path: str, body: Mapping[str, Any]) -> None:
+        """Send a request about the agent that calls the providers before it is accepted."""
+        answers: list[tuple[int, Any]] = []
+
+        def is_accepted() -> bool:
+            # 503: the web process has as many requests that call a provider as it takes at a time.
+            answers.append(self._stack.api.call(method, f"/api/agents/{case.assignment.agent_id}{path}", body))
+            assert answers[-1][0] in {202, 503}, answers[-1]
+            return answers[-1][0] == 202
+
+        eventually(is_accepted, lambda: f"{case.label}: {method} is accepted; {answers[-1:]}")
+        case.operation_id = str(answers[-1][1]["operationId"])
 
     def _start_other(self, case: Case) -> None:
         if case.other and case.trunk_id:
@@ -234,7 +256,9 @@ class CaseRunner:
     def _start(self, case: Case) -> None:
         if case.path in {Path.PROVISION, Path.CANCEL}:
             self._provision(case)
-        elif case.path is Path.ROLLBACK:
+        elif case.path is Path.UPDATE:
+            self._update(case)
+        elif case.path in {Path.ROLLBACK, Path.UPDATE_ROLLBACK}:
             self._retry(case)
         else:
             path = "keep" if case.trunks is Trunks.FOUND else None

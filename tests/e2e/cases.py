@@ -11,16 +11,23 @@ from app.domain.operations import LAST, NUMBER_ATTACHMENT, ORIGINATION_URL, STEP
 from app.path.marks import POOL_DIGITS
 from tests.e2e.invariants import Assignment
 from tests.e2e.rows import AgentRows
+from tests.e2e.updates import Standing
 
 
 class Path(StrEnum):
-    """Where the failure happens: while provisioning, during the rollback after a failure, or while deprovisioning."""
+    """Where the failure happens: while provisioning, during the rollback after a failure, while deprovisioning, ..."""
 
     PROVISION = "provision"
     ROLLBACK = "rollback"
     DEPROVISION = "deprovision"
     CANCEL = "cancel"
     """While provisioning; a client cancels the operation meanwhile."""
+    UPDATE = "update"
+    """While several options of an agent change, whose number rings."""
+    UPDATE_ROLLBACK = "rollback of an update"
+
+
+UPDATES = frozenset({Path.UPDATE, Path.UPDATE_ROLLBACK})
 
 
 class Trunks(StrEnum):
@@ -81,6 +88,16 @@ UNDO_POINTS = (
     CallPoint("twilio_trunk", "twilio.delete_trunk", "twilio_trunk_sid"),
 )
 
+UPDATE_POINTS = (
+    CallPoint("twilio_trunk", "twilio.update_trunk", "twilio_trunk_sid"),
+    CallPoint("livekit_inbound_trunk", "livekit.update_inbound_trunk", "livekit_inbound_trunk_id"),
+    CallPoint("livekit_dispatch_rule", "livekit.update_dispatch_rule", "livekit_dispatch_rule_id"),
+)
+"""What changes a path in place, there and back."""
+
+MOVE_POINT = CallPoint("twilio_number_attachment", "twilio.update_number", "number_sid")
+"""What takes a number to another shared trunk, and back."""
+
 MARK_POINTS = (
     CallPoint("twilio_trunk", "twilio.update_trunk", "trunks"),
     CallPoint("twilio_origination_url", "twilio.update_origination_url", "originationUrls"),
@@ -91,6 +108,9 @@ MARK_POINTS = (
 
 LOOK_POINT = CallPoint(LAST, "twilio.fetch_number", "number_sid")
 """The last step's first call; the request for an adoption makes the other ones too."""
+
+READ_POINT = DO_POINTS[-1]
+"""A call of the last step that nothing else makes."""
 
 
 @dataclass
@@ -106,6 +126,8 @@ class Case:
     """The objects of a path that was made by hand, by kind."""
     found: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Those as they were then."""
+    standing: Standing | None = None
+    """The path before an update."""
     trunk_id: uuid.UUID | None = None
     """The shared trunk that is yet to be made."""
     other: Assignment | None = None
@@ -121,12 +143,26 @@ class Case:
         return f"{self.path}, {self.trunks}, {self.point.step} {self.point.name}, {self.failure}".replace(" ,", ",")
 
     @property
+    def is_update(self) -> bool:
+        """Whether an agent is changed whose number rings, and rings on."""
+        return self.path in UPDATES
+
+    @property
+    def fails(self) -> bool:
+        """Whether the operation must fail, and go back."""
+        if self.path in {Path.DEPROVISION, Path.CANCEL}:
+            return False
+        return self.path in {Path.ROLLBACK, Path.UPDATE_ROLLBACK} or self.failure in {
+            Failure.REFUSED,
+            Failure.PERMANENT,
+        }
+
+    @property
     def expected_status(self) -> PhoneStatus:
         """The agent's status that the case must end in."""
         if self.path in {Path.DEPROVISION, Path.CANCEL}:
             return PhoneStatus.NOT_PROVISIONED
-        fails = self.path is Path.ROLLBACK or self.failure in {Failure.REFUSED, Failure.PERMANENT}
-        return PhoneStatus.FAILED if fails else PhoneStatus.PROVISIONED
+        return PhoneStatus.FAILED if self.fails and not self.is_update else PhoneStatus.PROVISIONED
 
     @property
     def expected_error(self) -> str | None:
@@ -134,20 +170,22 @@ class Case:
         provider = self.point.operation.partition(".")[0]
         if self.path is Path.CANCEL:
             return "cancelled"
-        if self.path is Path.DEPROVISION or self.expected_status is PhoneStatus.PROVISIONED:
+        if not self.fails:
             return None
-        if self.path is Path.ROLLBACK:
+        if self.path in {Path.ROLLBACK, Path.UPDATE_ROLLBACK}:
             return "livekit_rejected"  # the failure that started the rollback
         return "provider_unavailable" if self.failure is Failure.PERMANENT else f"{provider}_rejected"
 
     @property
     def stored(self) -> str:
         """The state of the step's row once its outcome is stored."""
-        return "DONE" if self.path is Path.PROVISION else "UNDONE"
+        return "DONE" if self.path in {Path.PROVISION, Path.UPDATE} else "UNDONE"
 
     @property
     def gate(self) -> CallPoint:
         """The call at which a rollback case waits, so that the ids of what is to be undone are known."""
+        if self.path is Path.UPDATE_ROLLBACK:
+            return READ_POINT
         return LOOK_POINT if self.trunks is Trunks.FOUND else _ATTACH_POINT
 
     def mark(self, rows: AgentRows) -> str:
@@ -176,6 +214,8 @@ ALL_POINTS = bool(os.environ.get("MATRIX_APART"))
 
 def points_on(path: Path, trunks: Trunks) -> list[CallPoint]:
     """Return the calls on a path: nobody makes a trunk that stands, and no agent deletes one that is shared."""
+    if path in UPDATES:
+        return _points_of_update(path, trunks)
     if trunks is Trunks.FOUND:
         return [*MARK_POINTS, *([LOOK_POINT] if _POINTS_ON[path] is DO_POINTS else [])]
     if trunks is Trunks.OWN:
@@ -185,3 +225,12 @@ def points_on(path: Path, trunks: Trunks) -> list[CallPoint]:
         return [replace(point, mark="place") for point in makes if point.mark == "agent"]
     others = [point for point in _POINTS_ON[path] if point not in makes]
     return [point for point in others if ALL_POINTS or STEP_BY_NAME[point.step].provider != "livekit"]
+
+
+def _points_of_update(path: Path, trunks: Trunks) -> list[CallPoint]:
+    """Return the calls of an update: on a trunk of the agent's own in place, from a shared one to another."""
+    if trunks not in {Trunks.OWN, Trunks.STANDING}:
+        return []
+    trunk, *others = UPDATE_POINTS
+    moves = [trunk, *others] if trunks is Trunks.OWN else [MOVE_POINT, *(others if ALL_POINTS else [])]
+    return [*moves, *([READ_POINT] if path is Path.UPDATE else [])]

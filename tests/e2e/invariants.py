@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import select
 
 from app.db.engine import Sessions
-from app.db.models import Agent, Trunk
+from app.db.models import Agent, Operation, Trunk
 from app.domain.operations import OperationStatus, PhoneStatus, StepState, TrunkState
 from app.domain.sip_uris import SipUri
 from app.path.marks import POOL_DIGITS, POOL_PREFIX
@@ -157,6 +157,10 @@ def _wrong_in_pool(sessions: Sessions, state: State) -> Iterator[str]:
     with sessions.begin() as session:
         standing = list(session.scalars(select(Trunk).where(Trunk.state != TrunkState.GONE)))
         members = list(session.scalars(select(Agent).where(Agent.trunk_id.is_not(None))))
+        on_their_way = {
+            (one.former_trunk_id, one.phone_number)
+            for one in session.scalars(select(Operation).where(Operation.finished_at.is_(None)))
+        }
     made: dict[str, list[str]] = {}
     for item in state["trunks"]:
         if item["friendly_name"].startswith(f"{POOL_PREFIX}/"):
@@ -169,7 +173,9 @@ def _wrong_in_pool(sessions: Sessions, state: State) -> Iterator[str]:
         if len(urls) > 1 or row.twilio_origination_url_sid not in {None, *urls}:
             yield f"shared trunk {row.id} has the URLs {urls}, {row.twilio_origination_url_sid} in its row"
         on_it = {item["phone_number"] for item in state["numbers"] if item["trunk_sid"] in sids}
-        if on_it - {each.twilio_phone_number for each in members if each.trunk_id == row.id}:
+        theirs = {each.twilio_phone_number for each in members if each.trunk_id == row.id}
+        # Until an update to another trunk has ended, its number is on one of both.
+        if on_it - theirs - {number for trunk_id, number in on_their_way if trunk_id == row.id}:
             yield f"shared trunk {row.id} has {on_it}: not all of them are its members'"
     if made:
         yield f"no row names the shared trunks {made}"

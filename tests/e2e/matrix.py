@@ -11,10 +11,10 @@ from typing import NamedTuple
 from tests.e2e.cases import CallPoint, Failure, Path, Trunks, points_on
 from tests.support.short_forms import ONE_IN
 
-MOST_PATHS = (Path.PROVISION, Path.ROLLBACK, Path.DEPROVISION)
+MOST_PATHS = (Path.PROVISION, Path.ROLLBACK, Path.DEPROVISION, Path.UPDATE, Path.UPDATE_ROLLBACK)
 """The paths of most failures; a cancellation is of interest where something is under way for long."""
 
-UNDO_PATHS = (Path.ROLLBACK, Path.DEPROVISION)
+UNDO_PATHS = (Path.ROLLBACK, Path.DEPROVISION, Path.UPDATE_ROLLBACK)
 
 
 class Shape(NamedTuple):
@@ -46,6 +46,8 @@ class Block:
         for place, path in enumerate(self.paths):
             for trunks in self.trunks:
                 points = points_on(path, trunks)
+                if not points:
+                    continue
                 # Also of two calls the short form has one.
                 step = min(ONE_IN, len(points)) if is_short else 1
                 found += [
@@ -65,7 +67,7 @@ REFUSALS = (
 NO_WAY_BACK = Block(Failure.PERMANENT, UNDO_PATHS)
 """While something is undone: it ends when the provider is back."""
 
-GIVEN_UP = Block(Failure.PERMANENT, (Path.PROVISION,))
+GIVEN_UP = Block(Failure.PERMANENT, (Path.PROVISION, Path.UPDATE))
 
 KILLS = (
     Block(Failure.KILLED_BEFORE),

@@ -1,4 +1,5 @@
-"""The failure matrix: every step, every kind of failure, in provisioning, rollback, deprovisioning and cancellation.
+"""The failure matrix: every step, every kind of failure, in provisioning, rollback, deprovisioning and cancellation,
+and in the update of an agent whose number rings, and its rollback.
 
 All cases of a test run at the same time on one stack, each with its own agent, number and faults: some with a trunk of
 their own, some on one that numbers share, some on one that is yet to be made, some on a path made by hand, which is
@@ -238,7 +239,9 @@ def await_needs_attention(stack: Stack, runner: CaseRunner, cases: list[Case], s
 
 def check_needs_attention(phone: dict[str, object], case: Case) -> None:
     """Raise unless phone-status says that the undo is stuck, at which step, and what is left over."""
-    expected = PhoneStatus.ROLLING_BACK if case.path is Path.ROLLBACK else PhoneStatus.DEPROVISIONING
+    expected = {Path.ROLLBACK: PhoneStatus.ROLLING_BACK, Path.DEPROVISION: PhoneStatus.DEPROVISIONING}.get(
+        case.path, PhoneStatus.PROVISIONED
+    )
     operation = phone["operation"]
     assert isinstance(operation, dict)
     assert phone["phoneProvisioningStatus"] == expected
