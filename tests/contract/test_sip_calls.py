@@ -24,7 +24,7 @@ TIMES = CallTimes(budget_s=1.5, talk_s=0.1, hang_up_s=0.5, connect_s=1.2)
 HASTY = replace(TIMES, t1_s=0.05, t2_s=0.2)
 """The same, with the pauses between repetitions a tenth of the real ones."""
 
-MARGIN_S = 1.5
+MARGIN_S = 3.0
 """Seconds that a busy machine may add to a call."""
 
 

@@ -230,10 +230,12 @@ def join(sandbox: Sandbox, phone_number: str) -> None:
     if magic is None:
         return
     store = sandbox.store
-    if not any(part.number_by_phone.ids(phone_number) for part in store.parts):
+    trunks = [row for part in store.parts for row in _rows(part, part.inbound_by_number.ids(normalised(phone_number)))]
+    # What is released while a path for it is being built stays away until that is taken down.
+    is_released = bool(trunks) and not magic.is_taken_at_livekit
+    if not is_released and not any(part.number_by_phone.ids(phone_number) for part in store.parts):
         record = number_record(sandbox.account_sid, phone_number, friendly_name=NAMED, **magic.number)
         store.put("numbers", record["sid"], record)
-    trunks = [row for part in store.parts for row in _rows(part, part.inbound_by_number.ids(normalised(phone_number)))]
     if magic.is_taken_at_livekit and not trunks:
         trunk = sip.SIPInboundTrunkInfo(sip_trunk_id=new_id("ST_"), name=FOREIGN_TRUNK, numbers=[phone_number])
         store.part("").put("livekit_trunks", trunk.sip_trunk_id, trunk)
