@@ -1,5 +1,6 @@
 """The application for API tests: real rows, a publisher that records, providers that only respond to a ping."""
 
+import functools
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
-from sqlalchemy import Connection, delete, select, text, update
+from sqlalchemy import Connection, TextClause, delete, select, text, update
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
@@ -262,17 +264,25 @@ def empty_tables(wiring: Wiring) -> None:
 
 def delete_rows(connection: Connection | Session, *kept: type[Base]) -> None:
     """Delete every row but those that a migration makes, and those of `kept`, none of which is in another workspace."""
+    connection.execute(_emptying(kept))
+
+
+@functools.cache
+def _emptying(kept: tuple[type[Base], ...]) -> TextClause:
+    """Return all the statements as one: forty requests take three times as long."""
     made = {Workspace: DEFAULT_WORKSPACE, CarrierAccount: ENVIRONMENT_ACCOUNT, VoiceProject: ENVIRONMENT_PROJECT}
     own = {model.__table__ for model in (*made, *kept)}
-    for table in reversed([table for table in Base.metadata.sorted_tables if table not in own]):
-        connection.execute(table.delete())
-    # Workspaces and their accounts name each other.
-    connection.execute(update(CarrierAccount).values(workspace_id=None))
-    connection.execute(update(VoiceProject).values(workspace_id=None))
     defaults = {"carrier_account_id": ENVIRONMENT_ACCOUNT, "voice_project_id": ENVIRONMENT_PROJECT}
-    connection.execute(update(Workspace).values(defaults))
-    for model, row_id in made.items():
-        connection.execute(delete(model).where(model.id != row_id))
+    statements = [
+        *(table.delete() for table in reversed(Base.metadata.sorted_tables) if table not in own),
+        # Workspaces and their accounts name each other.
+        update(CarrierAccount).values(workspace_id=None),
+        update(VoiceProject).values(workspace_id=None),
+        update(Workspace).values(defaults),
+        *(delete(model).where(model.id != row_id) for model, row_id in made.items()),
+    ]
+    written = (one.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}) for one in statements)
+    return text(f"DO $$ BEGIN {''.join(f'{one}; ' for one in written)} END $$")
 
 
 @pytest.fixture(scope="session")
