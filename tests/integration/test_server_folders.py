@@ -38,3 +38,7 @@ def test_a_folder_that_is_being_made_stays(folder: Path) -> None:
     os.utime(folder)
     remove_if_left(folder)
     assert (folder / "file").exists()
+
+
+def test_a_folder_that_another_process_has_just_removed_is_no_error(tmp_path: Path) -> None:
+    remove_if_left(tmp_path / "gone")

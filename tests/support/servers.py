@@ -76,8 +76,9 @@ def _memory() -> Path | None:
 
 def remove_if_left(folder: Path) -> None:
     """Remove a folder that no process holds any more; that of another user stays."""
-    if time.time() - folder.stat().st_mtime > BEING_MADE_S:
-        with suppress(OSError):
+    # Another worker may remove it at the same time.
+    with suppress(OSError):
+        if time.time() - folder.stat().st_mtime > BEING_MADE_S:
             holder = hold(folder)
             shutil.rmtree(folder, ignore_errors=True)
             os.close(holder)
